@@ -1,0 +1,125 @@
+"""Why a request was not served, and who has to act.
+
+There are three classes, chosen by who must act, and one enum of reasons, chosen by what happened:
+adding a reason never adds a class. Which HTTP status a reason has is written in `problems.py` only.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Self
+
+
+class Reason(StrEnum):
+    """What happened, in kebab-case, as the audit log and the metrics name it."""
+
+    PERMITTED = "permitted", "A policy permits it and nothing forbids it."
+
+    MALFORMED_PATH = (
+        "malformed-path",
+        "The path does not parse: encoding, an empty or dot segment, a bad name.",
+    )
+    MALFORMED_QUERY = "malformed-query", "A query parameter does not parse."
+    MALFORMED_CREDENTIAL = "malformed-credential", "A credential header holds bytes that no key can hold."
+    CONFLICTING_CREDENTIALS = "conflicting-credentials", "Two differing credentials came with one request."
+    KEY_IN_QUERY = "key-in-query", "A key was put into the URL, where logs and proxies would keep it."
+
+    NO_CREDENTIAL = "no-credential", "No API key was sent."
+    UNSUPPORTED_SCHEME = "unsupported-scheme", "The Authorization scheme is not Bearer."
+    MISTYPED_KEY = "mistyped-key", "The key's own check digits do not match; it was never looked up."
+    UNKNOWN_KEY = "unknown-key", "No key record exists for it."
+    REVOKED_KEY = "revoked-key", "The key was revoked."
+    EXPIRED_KEY = "expired-key", "The key's expiry has passed."
+    NOT_YET_VALID = "not-yet-valid", "The key's not-before lies ahead."
+    OUTSIDE_NETWORKS = "outside-networks", "The key is bound to networks that the client's address is not in."
+    SUSPENDED_TENANT = "suspended-tenant", "The key's tenant is suspended or gone."
+
+    MISSING_SCOPE = (
+        "missing-scope",
+        "The caller may discover it, but the key lacks the scope for this action.",
+    )
+    MISSING_ACTION = "missing-action", "The caller may discover it, but no rule grants this action."
+
+    NOT_PERMITTED = "not-permitted", "No rule lets the caller discover it, or a rule forbids it."
+    POLICY_ERROR = "policy-error", "A rule failed to evaluate, which denies."
+    UNREADABLE_FACT = "unreadable-fact", "A record in Redis does not parse, which denies."
+    ABSENT = "absent", "Permitted, but it is not in the cache."
+    UNSERVABLE = "unservable", "Permitted and on disk, but not as the engine would have left it there."
+    NO_ROUTE = "no-route", "No guarded route has this path."
+
+    METHOD_NOT_ALLOWED = "method-not-allowed", "The route does not answer this method, for anybody."
+    BODY_TOO_LARGE = "body-too-large", "The request's body is larger than this face reads."
+    PATH_TOO_LONG = "path-too-long", "The request target is longer than any name in the cache can be."
+    HEADERS_TOO_LARGE = "headers-too-large", "The request's header block is over the limit."
+
+    NO_FACTS = "no-facts", "Redis did not answer, so nothing could be decided."
+    NO_POLICY = "no-policy", "No usable policy set is in force."
+    NO_AUDIT = "no-audit", "The decision could not be recorded, so nothing was sent."
+    FACTS_MOVED = "facts-moved", "The facts kept changing while the request was decided."
+    INTERNAL = "internal", "A defect of ours; the operator's log has the details."
+
+    explanation: str
+
+    def __new__(cls, value: str, explanation: str) -> Self:
+        """Carry the explanation with the value: `cachegate explain` and the README print it."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.explanation = explanation
+        return member
+
+
+class CachegateError(Exception):
+    """Everything this project raises on purpose."""
+
+
+class BadNameError(CachegateError, ValueError):
+    """A string is not a name of the asked-for kind; the message says what would be.
+
+    Raised by the `parse_` functions of `names.py`. Each door translates it: a path into a refusal,
+    a command line into a usage error, a policy document into file and line.
+    """
+
+
+class Refusal(CachegateError):  # noqa: N818 -- a refusal is an answer to the client, not an error of ours
+    """The client must act: the request is not served, for this reason.
+
+    `key_id` names a key that was found but is not valid (revoked, expired, ...): for the record only.
+    """
+
+    def __init__(self, reason: Reason, *, key_id: str | None = None) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+        self.key_id = key_id
+
+
+class Unavailable(CachegateError):  # noqa: N818 -- reads as the state it names
+    """The operator must act soon: something the guard stands on does not answer. Raised by adapters.
+
+    The guard answers 503: a dependency that is not there is neither an allow nor a denial (I7).
+    """
+
+    def __init__(self, dependency: str, why: str, reason: Reason = Reason.NO_FACTS) -> None:
+        super().__init__(f"{dependency}: {why}")
+        self.dependency = dependency
+        self.why = why
+        self.reason = reason
+
+
+class Misconfigured(CachegateError):  # noqa: N818 -- reads as the state it names
+    """The operator must act now: the process does not start, or a document is refused.
+
+    `where` is a file with its line, a setting or a command's argument; `why` says what was found,
+    what was expected and what to do.
+    """
+
+    def __init__(self, where: str, why: str) -> None:
+        super().__init__(f"{where}: {why}")
+        self.where = where
+        self.why = why
+
+
+class Conflict(CachegateError):  # noqa: N818 -- reads as the state it names
+    """A change asks for what the facts do not allow: a tenant that is there already, a key that is not.
+
+    Commands exit 1 on it, the admin API answers 409 or 404.
+    """

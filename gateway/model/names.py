@@ -1,0 +1,124 @@
+"""Names: what tenants, keys, models, packages, files and blobs may be called.
+
+A name is checked once, where it enters, and is a plain string from then on; its type says that it
+was checked. The grammars of packages, files and digests are the engine's own, so that a name that
+parses here is one the engine could have written. Nothing is normalised: case and Unicode form are
+part of a name.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NewType
+
+from gateway.model.errors import BadNameError
+
+TenantId = NewType("TenantId", str)
+KeyId = NewType("KeyId", str)
+ModelId = NewType("ModelId", str)
+PackageId = NewType("PackageId", str)
+FileHandle = NewType("FileHandle", str)
+Md5 = NewType("Md5", str)
+GroupName = NewType("GroupName", str)
+Pattern = NewType("Pattern", str)
+"""A model id, or `prefix/*` for every model whose id starts with `prefix/`."""
+
+MAX_MODEL_ID_BYTES = 1024  # four times the longest id seen in the wild; bounds Redis names and audit records
+MAX_SEGMENT_CHARACTERS = 255  # what a file system holds in one name, and the engine's own limit
+
+_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_KEY_ID = re.compile(r"key_[0-9A-Za-z]{12}")
+_PACKAGE = re.compile(r"[A-Za-z0-9]{1,255}")
+_FILE_SEGMENT = re.compile(r"[A-Za-z0-9._-]{1,255}")
+_MD5 = re.compile(r"[0-9a-f]{32}")
+_UNSAFE_IN_MODEL = re.compile(r"[*\x00-\x1f\x7f-\x9f\\\ud800-\udfff\u2028\u2029]")
+_LOCK_FILE = re.compile(r"\..*\.lock", re.DOTALL)
+
+_DEVICES = frozenset(
+    {"CON", "PRN", "AUX", "NUL", *(f"COM{n}" for n in range(1, 10)), *(f"LPT{n}" for n in range(1, 10))}
+)
+_RESERVED_FIRST_SEGMENTS = frozenset({"model_config.json", "model_dependencies", "dependencies"})
+
+
+def parse_tenant_id(text: str) -> TenantId:
+    """A tenant id: up to 64 letters, digits, dots, underscores and dashes, not starting with punctuation."""
+    if not _TENANT.fullmatch(text):
+        raise BadNameError(f"{text!r} is not a tenant id: expected [A-Za-z0-9][A-Za-z0-9._-]{{0,63}}")
+    return TenantId(text)
+
+
+def parse_key_id(text: str) -> KeyId:
+    """A key id as `keys create` prints it. It names a key and opens nothing."""
+    if not _KEY_ID.fullmatch(text):
+        raise BadNameError(
+            "not a key id: expected key_ and 12 letters or digits (`cachegate keys list` shows them)"
+        )
+    return KeyId(text)
+
+
+def parse_group_name(text: str) -> GroupName:
+    """A model group's name: the grammar of tenant ids."""
+    if not _TENANT.fullmatch(text):
+        raise BadNameError(f"{text!r} is not a group name: expected [A-Za-z0-9][A-Za-z0-9._-]{{0,63}}")
+    return GroupName(text)
+
+
+def parse_model_id(text: str) -> ModelId:
+    """A model id: `/`-separated segments, none empty, none `.` or `..`, no control character, backslash or star.
+
+    The engine takes almost anything; what is refused here could not come out of a provider and is
+    the raw material of path tricks. The star is kept for patterns, so that no id reads as one.
+    """
+    if not text or _UNSAFE_IN_MODEL.search(text):
+        raise BadNameError(
+            f"{text!r} is not a model id: it is empty or holds a control character, backslash or star"
+        )
+    if len(text.encode()) > MAX_MODEL_ID_BYTES:
+        raise BadNameError(f"a model id is at most {MAX_MODEL_ID_BYTES} bytes long")
+    if any(segment in {"", ".", ".."} for segment in text.split("/")):
+        raise BadNameError(f"{text!r} is not a model id: it has an empty or dot segment")
+    return ModelId(text)
+
+
+def parse_pattern(text: str) -> Pattern:
+    """A model id, or `prefix/*`. A bare `*` is refused: nobody means every model of every tenant."""
+    stem = text.removesuffix("/*")
+    if "*" in stem:
+        raise BadNameError(
+            f"{text!r} is not a pattern: expected a model id or prefix/* (the star stands last, alone)"
+        )
+    parse_model_id(stem)
+    return Pattern(text)
+
+
+def parse_package_id(text: str) -> PackageId:
+    """A package id by the engine's rule: letters and digits, at most 255, no Windows device name."""
+    if not _PACKAGE.fullmatch(text) or text.upper() in _DEVICES:
+        raise BadNameError("not a package id: expected 1 to 255 ASCII letters and digits, no device name")
+    return PackageId(text)
+
+
+def parse_file_handle(text: str) -> FileHandle:
+    """A file handle by the engine's rule; manifests, dependency links and lock files are none."""
+    segments = text.split("/")
+    if segments[0].casefold() in _RESERVED_FIRST_SEGMENTS:
+        raise BadNameError("not a file handle: the engine keeps this name for itself")
+    for segment in segments:
+        if not _FILE_SEGMENT.fullmatch(segment) or segment in {".", ".."} or segment[-1] in ". ":
+            raise BadNameError("not a file handle: expected [A-Za-z0-9._-]+ segments, no dot segment")
+        if segment.split(".", 1)[0].upper() in _DEVICES or _LOCK_FILE.fullmatch(segment):
+            raise BadNameError("not a file handle: a device name or a lock file")
+    return FileHandle(text)
+
+
+def parse_md5(text: str) -> Md5:
+    """A blob's name: 32 lower-case hex digits, as the engine writes it."""
+    if not _MD5.fullmatch(text):
+        raise BadNameError("not a blob name: expected 32 lower-case hex digits")
+    return Md5(text)
+
+
+def ancestors(model: ModelId) -> tuple[Pattern, ...]:
+    """The patterns that cover a model, most specific first: its own id, then `prefix/*` at each slash."""
+    cuts = [index for index, character in enumerate(model) if character == "/"]
+    return (Pattern(model), *(Pattern(f"{model[:cut]}/*") for cut in reversed(cuts)))

@@ -1,0 +1,207 @@
+"""Decisions and what follows from them: Allowed, Denied, Found, Receipt, Outcome.
+
+The order of the pipeline is in the types. `decide` gives Allowed or Denied; an Allowed becomes an
+Admission when the thing was found on disk; the audit room alone makes a Receipt of an Admission,
+and `deliver` takes nothing but a Receipt: bytes without an audit record do not type-check (I5).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.model.access import Access, Principal, Resource, WireRequest
+    from gateway.model.errors import Reason
+    from gateway.model.facts import Stamp
+    from gateway.model.names import FileHandle, Md5, ModelId, PackageId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowed:
+    """The rules let it happen. `model` is the canonical id; `policies` the determining ones."""
+
+    access: Access
+    model: ModelId | None
+    policies: tuple[str, ...]
+    grant: str | None  # how the caller came by the right: owner, public, or a grant's id
+    stamp: Stamp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denied:
+    """The rules, or what could not be known, do not let it happen.
+
+    `may_discover` says whether the caller has the right to know that the thing exists: it makes
+    the difference between 403 and 404 (I3), and only once the thing was seen to be there.
+    """
+
+    access: Access
+    reason: Reason
+    model: ModelId | None
+    policies: tuple[str, ...] = ()
+    may_discover: bool = False
+    stamp: Stamp | None = None
+
+
+Verdict = Allowed | Denied
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileEntry:
+    """A file that a package's manifest lists and that lies on disk as the engine leaves it."""
+
+    handle: FileHandle
+    size: int
+    md5: Md5 | None  # None: an unhashed artefact, a regular file in the package's own directory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenFile:
+    """An open file about to be served. Whoever holds it closes it: `Receipt.close` does."""
+
+    descriptor: int
+    size: int
+    identity: tuple[int, int, int, int, int]  # device, inode, size, mtime_ns, ctime_ns
+    model: ModelId
+    package: PackageId
+    handle: FileHandle
+    md5: Md5 | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackageListing:
+    """A package and its files, in the order of their handles."""
+
+    model: ModelId
+    package: PackageId
+    files: tuple[FileEntry, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelListing:
+    """A model and those of its packages that the caller may discover."""
+
+    model: ModelId
+    packages: tuple[PackageId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CataloguePage:
+    """One page of the models that the caller may discover; `after` starts the next, None ends."""
+
+    models: tuple[ModelId, ...]
+    after: ModelId | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """The caller itself, for `/v1/whoami`."""
+
+    principal: Principal
+
+
+Found = OpenFile | PackageListing | ModelListing | CataloguePage | Identity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """An allowed access with the thing itself in hand: what is left is to record it and to send it."""
+
+    request: WireRequest
+    allowed: Allowed
+    found: Found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejection:
+    """A request that will not be served, with all that was known when that became clear."""
+
+    request: WireRequest
+    reason: Reason
+    principal: Principal | None = None
+    resource: Resource | None = None
+    action: str | None = None
+    model: ModelId | None = None
+    policies: tuple[str, ...] = ()
+    claimed_key_id: str | None = None  # of a key that was found but is not valid: revoked, expired, ...
+    stamp: Stamp | None = None
+
+
+class Ending(StrEnum):
+    """How a recorded delivery ended."""
+
+    COMPLETE = "complete"
+    CLIENT_GONE = "client-gone"
+    CHANGED_ON_DISK = "changed-on-disk"
+    WITHDRAWN = "withdrawn"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a recorded admission."""
+
+    ending: Ending
+    status: int
+    bytes_sent: int
+    milliseconds: float
+
+
+class Receipt:
+    """Proof that a decision is in the audit log. Only `audit/` makes one (an architecture test holds that).
+
+    Whoever delivers closes it: that writes the outcome record and lets go of the open file, once.
+    """
+
+    __slots__ = ("_on_close", "admission", "record_id")
+
+    def __init__(self, *, record_id: str, admission: Admission, on_close: Callable[[Outcome], None]) -> None:
+        self.record_id = record_id
+        self.admission = admission
+        self._on_close: Callable[[Outcome], None] | None = on_close
+
+    def close(self, outcome: Outcome) -> None:
+        """Record how it ended and close the file. Further calls do nothing."""
+        on_close, self._on_close = self._on_close, None
+        if on_close is None:
+            return
+        if isinstance(self.admission.found, OpenFile):
+            os.close(self.admission.found.descriptor)
+        on_close(outcome)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A change of facts or rules that somebody ordered: recorded before it is made, closed after.
+
+    `action` is the command's name (`keys.revoke`, `policy.apply`), `subject` what it is about in
+    names only: patterns, aliases, groups, grant ids. No field can hold a secret (I8).
+    """
+
+    actor: str  # `cli:<user name>` or a key id
+    action: str
+    tenant: str | None = None
+    key_id: str | None = None
+    subject: tuple[str, ...] = ()
+    received_at: float
+
+
+class ChangeReceipt:
+    """Proof that a change is in the audit log, held until it is known whether it was made."""
+
+    __slots__ = ("_on_close", "record_id")
+
+    def __init__(self, *, record_id: str, on_close: Callable[[int | None, str], None]) -> None:
+        self.record_id = record_id
+        self._on_close: Callable[[int | None, str], None] | None = on_close
+
+    def close(self, *, generation: int | None, result: str) -> None:
+        """Record the generation the change got, or None and why it was not made. Once."""
+        on_close, self._on_close = self._on_close, None
+        if on_close is not None:
+            on_close(generation, result)
