@@ -1,2 +1,38 @@
 # Names commands, nothing else: what they do is in the tools they call.
-.PHONY: venv demo test test-all test-engine check lock
+.PHONY: venv demo test test-all check lint types contracts lock clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+venv: .venv/ready
+
+.venv/ready: requirements.lock pyproject.toml
+	@sh deploy/make-venv $(PYTHON)
+
+demo: venv
+	@$(BIN)/cachegate demo $(ARGS)
+
+test: venv
+	$(BIN)/pytest -n auto -m "not slow" $(ARGS)
+
+test-all: venv
+	$(BIN)/pytest -n auto $(ARGS)
+
+check: lint types contracts
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: venv
+	$(BIN)/mypy
+
+contracts: venv
+	$(BIN)/lint-imports
+
+lock: venv
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --all-extras --no-emit-index-url \
+		--no-emit-find-links --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*

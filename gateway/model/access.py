@@ -7,6 +7,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.model.facts import KeyKind, Scope
     from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId, TenantId
 
@@ -51,6 +53,14 @@ class ResourceKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Which part of a listing is asked for."""
+
+    after: ModelId | None
+    limit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Resource:
     """What a path names, by name alone: nothing on disk was looked at to make one (I3)."""
 
@@ -59,11 +69,12 @@ class Resource:
     package: PackageId | None = None
     file: FileHandle | None = None
     md5: Md5 | None = None
+    page: Page | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """One question: may this principal do this action with this resource?"""
+    """The question: may this principal do this action with this resource."""
 
     principal: Principal
     action: Action
@@ -89,3 +100,18 @@ class WireRequest:
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header that the guard does not decide by; for the record only."""
         return next((value for key, value in self.headers if key == name), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class GuardedRoute:
+    """What a route declares to the guard: its shape, its methods, the action, and where its resource is.
+
+    `matches` looks at the shape of the raw path alone and never raises; `locate` parses it and
+    raises `Refusal`. A route without such a declaration does not start (I4).
+    """
+
+    template: str
+    methods: tuple[str, ...]
+    action: Action
+    matches: Callable[[bytes], bool]
+    locate: Callable[[WireRequest], Resource]

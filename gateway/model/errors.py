@@ -34,6 +34,8 @@ class Reason(StrEnum):
     OUTSIDE_NETWORKS = "outside-networks", "The key is bound to networks that the client's address is not in."
     SUSPENDED_TENANT = "suspended-tenant", "The key's tenant is suspended or gone."
 
+    UNREADABLE_KEY = "unreadable-key", "The record of the key or of its tenant does not parse, which denies."
+
     MISSING_SCOPE = (
         "missing-scope",
         "The caller may discover it, but the key lacks the scope for this action.",
@@ -47,6 +49,8 @@ class Reason(StrEnum):
     UNSERVABLE = "unservable", "Permitted and on disk, but not as the engine would have left it there."
     NO_ROUTE = "no-route", "No guarded route has this path."
 
+    MALFORMED_REQUEST = "malformed-request", "It is not HTTP/1.1 as this server reads it."
+    SLOW_REQUEST = "slow-request", "The request's headers did not arrive in time."
     METHOD_NOT_ALLOWED = "method-not-allowed", "The route does not answer this method, for anybody."
     BODY_TOO_LARGE = "body-too-large", "The request's body is larger than this face reads."
     PATH_TOO_LONG = "path-too-long", "The request target is longer than any name in the cache can be."
@@ -56,6 +60,7 @@ class Reason(StrEnum):
     NO_POLICY = "no-policy", "No usable policy set is in force."
     NO_AUDIT = "no-audit", "The decision could not be recorded, so nothing was sent."
     FACTS_MOVED = "facts-moved", "The facts kept changing while the request was decided."
+    CHANGED_ON_DISK = "changed-on-disk", "The file changed between opening and sending it; nothing was sent."
     INTERNAL = "internal", "A defect of ours; the operator's log has the details."
 
     explanation: str

@@ -64,10 +64,11 @@ def parse_group_name(text: str) -> GroupName:
 
 
 def parse_model_id(text: str) -> ModelId:
-    """A model id: `/`-separated segments, none empty, none `.` or `..`, no control character, backslash or star.
+    """A model id: `/`-separated segments, none empty or a dot segment, no control character.
 
-    The engine takes almost anything; what is refused here could not come out of a provider and is
-    the raw material of path tricks. The star is kept for patterns, so that no id reads as one.
+    Nor a backslash or a star. The engine takes almost anything; what is refused here could not come
+    out of a provider and is the raw material of path tricks. The star is kept for patterns, so that
+    no id reads as one.
     """
     if not text or _UNSAFE_IN_MODEL.search(text):
         raise BadNameError(

@@ -132,9 +132,15 @@ class Decide(Protocol):
     def decide(self, access: Access, facts: Facts) -> Verdict:
         """Allowed or Denied. A rule that cannot be evaluated and a fact that cannot be read deny (I1)."""
 
+    def decide_many(self, accesses: Sequence[Access], facts: Sequence[Facts]) -> list[Verdict]:
+        """The same for many questions at once, in order."""
+
 
 class Catalogue(Protocol):
-    """What is on disk, confirmed against it for the one thing about to be served. Never asked before an allow."""
+    """What is on disk, confirmed against it for the one thing about to be served.
+
+    Never asked before a decision, so that how long it takes tells a stranger nothing (I3).
+    """
 
     def models(self) -> Sequence[ModelId]:
         """The models on disk, sorted, as of the last scan."""

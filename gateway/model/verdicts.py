@@ -115,6 +115,12 @@ class Admission:
     request: WireRequest
     allowed: Allowed
     found: Found
+    stamp: Stamp  # of everything the answer stands on: the key, the decision, each model of a page
+
+    def let_go(self) -> None:
+        """Close the file of an admission that could not be recorded."""
+        if isinstance(self.found, OpenFile):
+            os.close(self.found.descriptor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +136,14 @@ class Rejection:
     policies: tuple[str, ...] = ()
     claimed_key_id: str | None = None  # of a key that was found but is not valid: revoked, expired, ...
     stamp: Stamp | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declined:
+    """The answer to a request that is not served, after it was recorded."""
+
+    reason: Reason
+    record_id: str
 
 
 class Ending(StrEnum):
@@ -152,6 +166,10 @@ class Outcome:
     milliseconds: float
 
 
+WITHDRAWN = Outcome(ending=Ending.WITHDRAWN, status=0, bytes_sent=0, milliseconds=0.0)
+"""Recorded as allowed, but the facts had moved before the first byte: nothing was sent."""
+
+
 class Receipt:
     """Proof that a decision is in the audit log. Only `audit/` makes one (an architecture test holds that).
 
@@ -170,8 +188,7 @@ class Receipt:
         on_close, self._on_close = self._on_close, None
         if on_close is None:
             return
-        if isinstance(self.admission.found, OpenFile):
-            os.close(self.admission.found.descriptor)
+        self.admission.let_go()
         on_close(outcome)
 
 

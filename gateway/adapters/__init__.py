@@ -1,0 +1,1 @@
+"""What touches the outside, behind the Protocols of `gateway.model.ports`."""

@@ -1,0 +1,98 @@
+"""What a Redis server says of itself, and what of it would cost facts: for start-up and `doctor`.
+
+The server is the home of keys and grants. One that evicts records under memory pressure forgets
+revocations; one that does not write to disk forgets everything at its next start. Both are said here
+in sentences; whoever asks decides which of them stop the start.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import NoPermissionError, ResponseError
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis, RedisCluster
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerReport:
+    """A server's answers; None where it would not say."""
+
+    where: str
+    product: str  # `valkey` or `redis`
+    version: str
+    role: str
+    maxmemory_policy: str | None
+    is_aof_on: bool
+    is_aof_healthy: bool
+    appendfsync: str | None
+    has_snapshots: bool | None
+    has_waitaof: bool
+
+    @property
+    def may_evict(self) -> bool:
+        """Whether the server may throw records away when memory runs short: then it is not to be used."""
+        return self.maxmemory_policy not in {None, "noeviction"}
+
+    @property
+    def is_durable_before_reply(self) -> bool:
+        """Whether a change is on disk when the server says that it is made."""
+        return self.is_aof_on and self.appendfsync == "always"
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What an operator should change, in sentences; empty when there is nothing."""
+        problems: list[str] = []
+        if self.may_evict:
+            problems.append(
+                f"maxmemory-policy is {self.maxmemory_policy}: records could be evicted, and with them "
+                "revocations; set it to noeviction"
+            )
+        if self.role not in {"master", "primary"}:
+            problems.append(f"the server is a {self.role}: changes have to go to the primary")
+        if not self.is_aof_on:
+            problems.append("the append-only file is off: a restart loses changes; set appendonly to yes")
+        elif not self.is_aof_healthy:
+            problems.append("the last write of the append-only file failed: look at the server's disk")
+        elif not self.is_durable_before_reply and not self.has_waitaof:
+            problems.append(
+                "a power cut can lose the last second of changes: set appendfsync to always, "
+                "or use a server with WAITAOF"
+            )
+        return tuple(problems)
+
+
+async def load_server_report(client: Redis | RedisCluster, where: str) -> ServerReport:
+    """Ask the server; raises what the client raises."""
+    info: dict[str, Any] = await client.execute_command("INFO")
+    appendfsync = await _find_setting(client, "appendfsync")
+    save = await _find_setting(client, "save")
+    described = await client.execute_command("COMMAND INFO", "WAITAOF")
+    return ServerReport(
+        where=where,
+        product="valkey" if "valkey_version" in info else "redis",
+        version=str(info.get("valkey_version", info.get("redis_version", "unknown"))),
+        role=str(info.get("role", "unknown")),
+        maxmemory_policy=_text(info.get("maxmemory_policy")),
+        is_aof_on=info.get("aof_enabled") == 1,
+        is_aof_healthy=info.get("aof_last_write_status", "ok") == "ok",
+        appendfsync=appendfsync,
+        has_snapshots=None if save is None else bool(save),
+        has_waitaof=bool(described) and described[0] is not None,
+    )
+
+
+async def _find_setting(client: Redis | RedisCluster, name: str) -> str | None:
+    try:
+        found = await client.execute_command("CONFIG", "GET", name)
+    except (NoPermissionError, ResponseError):
+        return None  # hosted servers keep CONFIG to themselves
+    return _text(found.get(name.encode())) if isinstance(found, dict) else None
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return None if value is None else str(value)

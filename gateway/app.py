@@ -1,0 +1,205 @@
+"""The composition root: Settings -> objects -> an ASGI app. The only place that builds things.
+
+`worker_app` is what a worker process runs. What a command works with is built in `office.py`, of the
+same rooms and from the same settings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+
+from gateway.adapters.clock import SystemClock
+from gateway.adapters.redis_store import RedisStore
+from gateway.audit.log import AuditLog
+from gateway.audit.terms import Limits
+from gateway.credential.client import parse_trusted_networks
+from gateway.decision.rulebook import Rulebook
+from gateway.directory.hints import note_last_uses
+from gateway.directory.reader import DirectoryReader
+from gateway.faces import content, identity
+from gateway.faces.route import declarations
+from gateway.guard import Guard
+from gateway.holdings import Holdings
+from gateway.identity.authenticate import Authenticator
+from gateway.identity.last_uses import LastUses
+from gateway.identity.pepper import load_peppers
+from gateway.middleware.guard import UNROUTED, GuardMiddleware
+from gateway.model.access import WireRequest
+from gateway.model.errors import Reason, Unavailable
+from gateway.model.verdicts import Rejection
+from gateway.resource.catalogue import CatalogueSettings, DiskCatalogue
+from gateway.server.worker import WorkerApp
+from gateway.signing import load_signing_key
+from gateway.telemetry import Telemetry, configure_logs
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from gateway.model.ports import Clock
+    from gateway.server.protocol import EarlyRefusal
+    from gateway.settings import Settings
+
+HOUSEKEEPING_SECONDS = 1.0  # summaries and signed heads are due by time alone
+LAST_USE_SECONDS = 5.0  # how late `keys list` may know of a use
+
+
+def build_recorder(settings: Settings, clock: Clock) -> AuditLog:
+    """This process's audit log."""
+    return AuditLog(
+        folder=settings.audit_folder,
+        node=settings.node,
+        signing_key=load_signing_key(settings.signing_key_file),
+        clock=clock,
+        durability=settings.audit_durability,
+        limits=Limits(nobody_per_source=settings.audit_refusals_per_second),
+    )
+
+
+def build_catalogue(settings: Settings, clock: Clock) -> DiskCatalogue:
+    """What is on disk."""
+    return DiskCatalogue(CatalogueSettings(root=settings.cache_root, alias_roots=settings.alias_roots), clock)
+
+
+class Worker:
+    """One worker's rooms, its app, and what it does beside requests."""
+
+    def __init__(self, settings: Settings, redis_url: str) -> None:
+        self.settings = settings
+        self.clock = SystemClock()
+        self.telemetry = Telemetry()
+        self.store = RedisStore(redis_url)
+        self.directory = DirectoryReader(self.store, on_unreadable=self.telemetry.unreadable)
+        self.catalogue = build_catalogue(settings, self.clock)
+        self.recorder = build_recorder(settings, self.clock)
+        self.last_uses = LastUses()
+        rules = Rulebook()
+        self.guard = Guard(
+            identity=self.last_uses.noting(
+                Authenticator(self.directory, load_peppers(settings.pepper_folder))
+            ),
+            directory=self.directory,
+            rules=rules,
+            holdings=Holdings(directory=self.directory, rules=rules, catalogue=self.catalogue),
+            recorder=self.recorder,
+        )
+        self._has_facts = False
+        self._has_policy = False
+
+    def app(self) -> Starlette:
+        """The ASGI app: the guard in front of every route."""
+        routes = [*content.routes(), *identity.routes()]
+
+        @asynccontextmanager
+        async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+            async with self.running():
+                yield
+
+        guard = Middleware(
+            GuardMiddleware,
+            guard=self.guard,
+            routes=declarations(routes),
+            clock=self.clock,
+            telemetry=self.telemetry,
+            trusted_proxies=parse_trusted_networks(self.settings.trusted_proxies),
+        )
+        return Starlette(routes=routes, middleware=[guard], lifespan=lifespan)
+
+    def report(self) -> dict[str, Any]:
+        """Readiness, check by check, and the counters: what the parent asks for. Waits for nothing."""
+        ready = {
+            "redis": self._has_facts,
+            "policy": self._has_policy,
+            "audit": self.recorder.is_healthy(),
+            "cache": self.catalogue.state().survey.is_readable,
+        }
+        return {"ready": ready, "counters": dict(self.telemetry.counters)}
+
+    def refused_early(self, refusal: EarlyRefusal, client: str) -> None:
+        """Record what the HTTP server refused before it was a request: a refusal of nobody."""
+        reason = next(one for one in Reason if one.value == refusal.value)
+        self.telemetry.refused_by_server(reason)
+        request = WireRequest(
+            method="-",
+            raw_path=b"",
+            query=b"",
+            headers=(),
+            client=client,
+            route=UNROUTED,
+            trace_id=None,
+            received_at=self.clock.now(),
+        )
+        try:
+            self.guard.decline(Rejection(request=request, reason=reason))
+        except Unavailable as failure:
+            self.telemetry.failed(failure)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Look after the disk, the facts and the audit log while requests are served; close all after."""
+        await self._look_at_disk()
+        await self._look_at_facts()
+        chores = [
+            asyncio.create_task(_every(self.settings.scan_seconds, self._look_at_disk)),
+            asyncio.create_task(_every(HOUSEKEEPING_SECONDS, self._look_at_facts)),
+            asyncio.create_task(_every(HOUSEKEEPING_SECONDS, self._keep_audit)),
+            asyncio.create_task(_every(LAST_USE_SECONDS, self._note_last_uses)),
+        ]
+        try:
+            yield
+        finally:
+            for chore in chores:
+                chore.cancel()
+            await asyncio.gather(*chores, return_exceptions=True)
+            await self._note_last_uses()
+            try:
+                self.recorder.close()
+            except Unavailable as failure:
+                self.telemetry.failed(failure)
+            await self.store.close()
+
+    async def _look_at_disk(self) -> None:
+        try:
+            await self.catalogue.refresh(await self.directory.known_models())
+        except Unavailable as failure:
+            self.telemetry.failed(failure)
+
+    async def _look_at_facts(self) -> None:
+        try:
+            await self.directory.verify_policy()
+        except Unavailable as failure:
+            self._has_policy = False
+            self._has_facts = failure.reason is Reason.NO_POLICY
+            self.telemetry.failed(failure)
+        else:
+            self._has_facts = self._has_policy = True
+
+    async def _keep_audit(self) -> None:
+        try:
+            self.recorder.tick(self.clock.now())
+        except Unavailable as failure:
+            self.telemetry.failed(failure)
+
+    async def _note_last_uses(self) -> None:
+        try:
+            await note_last_uses(self.store, self.last_uses.take())
+        except Unavailable as failure:  # a hint that is lost is lost
+            self.telemetry.failed(failure)
+
+
+async def _every(seconds: float, chore: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        await chore()
+
+
+def worker_app(argument: tuple[Settings, str]) -> WorkerApp:
+    """What a worker process runs: called in it with the settings and the URL of the fact server."""
+    configure_logs(is_terminal=sys.stderr.isatty())
+    worker = Worker(*argument)
+    return WorkerApp(app=worker.app(), report=worker.report, on_refused=worker.refused_early)

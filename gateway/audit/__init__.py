@@ -1,0 +1,27 @@
+"""Record: decisions in, durable and chained records down, receipts out.
+
+The door is `AuditLog` (`log.py`). `record.py` has the schema and the canonical form of a record,
+`writer.py` keeps the chain going through faults, `head.py` signs how far it came. For readers:
+`verify.py` proves a copy of the folder, `events.py` follows and searches it.
+"""
+
+from gateway.audit.events import Event, Query, find_record, read_events
+from gateway.audit.log import AuditLog
+from gateway.audit.report import ChainReport, Damage, Fault, Report
+from gateway.audit.terms import Durability, Limits
+from gateway.audit.verify import verify
+
+__all__ = [
+    "AuditLog",
+    "ChainReport",
+    "Damage",
+    "Durability",
+    "Event",
+    "Fault",
+    "Limits",
+    "Query",
+    "Report",
+    "find_record",
+    "read_events",
+    "verify",
+]

@@ -1,0 +1,98 @@
+"""What lies where in the audit folder.
+
+    <chain>-000001.jsonl   segments: one process writes one chain, nobody else touches its files
+    heads.jsonl            the signed heads of all chains, which bear witness when a segment is cut
+    signing.pub            the public keys that signed here, so that a copy can be verified anywhere
+    live/<chain>           locked for as long as the chain's process lives
+
+A chain's id is the node, the millisecond of its start and eight random digits; files are created
+exclusively, so two processes never share one. The folder is for the gateway's user alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from typing import TYPE_CHECKING
+
+from gateway.model.errors import Misconfigured, Reason, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+HEADS_NAME = "heads.jsonl"
+PUBLIC_KEY_NAME = "signing.pub"
+LIVE_NAME = "live"
+FOLDER_MODE = 0o700
+FILE_MODE = 0o600
+
+_NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_CHAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\.(?P<started>[0-9a-f]{12})-[0-9a-f]{8}")
+_SEGMENT = re.compile(rf"(?P<chain>{_CHAIN.pattern})-(?P<number>[0-9]{{6,9}})\.jsonl")
+
+
+def parse_node(text: str) -> str:
+    """A node's name, which becomes part of file names."""
+    if not _NODE.fullmatch(text):
+        raise Misconfigured(
+            "the node's name", f"{text!r} is not [A-Za-z0-9][A-Za-z0-9._-]{{0,62}}; set one that is"
+        )
+    return text
+
+
+def new_chain_id(node: str, now: float) -> str:
+    """The id of a chain that starts now."""
+    return f"{node}.{int(now * 1000):012x}-{secrets.token_hex(4)}"
+
+
+def chain_started(chain: str) -> float | None:
+    """When a chain was started, by its id; None for text that is no chain's id."""
+    match = _CHAIN.fullmatch(chain)
+    return int(match["started"], 16) / 1000 if match else None
+
+
+def segment_name(chain: str, number: int) -> str:
+    """The name of a chain's segment; the first is number 1."""
+    return f"{chain}-{number:06d}.jsonl"
+
+
+def parse_segment_name(name: str) -> tuple[str, int] | None:
+    """The chain and number of a segment's file name; None for any other file."""
+    match = _SEGMENT.fullmatch(name)
+    return (match["chain"], int(match["number"])) if match else None
+
+
+def group_segments(paths: Iterable[Path]) -> dict[str, list[tuple[int, Path]]]:
+    """The segments among these files: chain to its numbered files in order; chains in order of their ids."""
+    chains: dict[str, list[tuple[int, Path]]] = {}
+    for path in paths:
+        parsed = parse_segment_name(path.name)
+        if parsed is not None:
+            chains.setdefault(parsed[0], []).append((parsed[1], path))
+    return {chain: sorted(chains[chain]) for chain in sorted(chains)}
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make the folder and its `live` folder, for the owner only. Raises `OSError`."""
+    folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+    folder.chmod(FOLDER_MODE)
+    (folder / LIVE_NAME).mkdir(mode=FOLDER_MODE, exist_ok=True)
+
+
+def verify_writable(folder: Path) -> None:
+    """Raises `Unavailable` when the next segment could not be made there; the open one may still be fine."""
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+        raise Unavailable(
+            "audit", f"no file can be made in {folder}; make it writable for this user", Reason.NO_AUDIT
+        )
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut. Raises `OSError`."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,245 @@
+"""The door of the room: decisions in, records down, receipts out.
+
+`admit` and `reject` build a record field by field from values whose origin is known; nothing copies
+"the request". When a method returns, the record is as durable as configured; when it raises, nothing
+may be served (I5). Refusals of nobody pass through the flood gate first; their summaries are written
+by the next event after their second, by `tick`, or at the end. Summaries are counted in memory: a
+process killed within a second takes the counts of that second with it, never a record of its own.
+
+Not here: who is allowed (the decision's), and what an operator reads (`events`, `verify`).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from gateway.audit.flood import Flood
+from gateway.audit.folder import parse_node, verify_writable
+from gateway.audit.head import Signer
+from gateway.audit.parts import found_part, named_part, request_part
+from gateway.audit.record import (
+    MAX_LINE_BYTES,
+    SCHEMA_VERSION,
+    ChangeOutcomeRecord,
+    ChangeRecord,
+    DecisionRecord,
+    OutcomeRecord,
+    SummaryRecord,
+    encode,
+)
+from gateway.audit.scrub import clean_name, source_of
+from gateway.audit.terms import Durability, Limits
+from gateway.audit.writer import Writer
+from gateway.model.errors import Reason, Unavailable
+from gateway.model.verdicts import ChangeReceipt, OpenFile, Receipt
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from gateway.audit.record import Links
+    from gateway.model.ports import Clock
+    from gateway.model.verdicts import Admission, Change, Outcome, Rejection
+
+_MAX_RESULT_CHARACTERS = 200  # a reason, not a stack trace
+
+
+class AuditLog:
+    """A process's audit log (a `Recorder`): one thread, one chain.
+
+    Open it after forking and close it at the end. Raises `Unavailable` when the folder cannot be
+    written, `Misconfigured` for a node's name that cannot be part of a file's.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        node: str,
+        signing_key: Ed25519PrivateKey,
+        clock: Clock,
+        durability: Durability = Durability.PROCESS,
+        limits: Limits | None = None,
+    ) -> None:
+        limits = limits or Limits()
+        self._node = parse_node(node)
+        self._folder = folder.absolute()
+        self._clock = clock
+        self._flood = Flood(per_source=limits.nobody_per_source, total=limits.nobody_total)
+        self._writer = Writer(self._folder, node, Signer(signing_key), durability, limits, clock.now())
+
+    def admit(self, admission: Admission) -> Receipt:
+        """Record an allow and hand out the proof."""
+        now, links = self._ready()
+        writer = self._writer
+        allowed = admission.allowed
+        access = allowed.access
+        principal = access.principal
+        record_id = writer.ids.next(now)
+        covered = encode(
+            DecisionRecord(
+                schema=SCHEMA_VERSION,
+                id=record_id,
+                chain=links.chain,
+                seq=links.seq + 1,
+                prev=links.hash,
+                time=writer.times.text(now),
+                node=self._node,
+                decision="allow",
+                reason=Reason.PERMITTED.value,
+                tenant=principal.tenant,
+                key_id=principal.key_id,
+                principal=principal.kind.value,
+                action=access.action.value,
+                grant=allowed.grant,
+                policies=allowed.policies,
+                generation=admission.stamp.generation,
+                resource=found_part(admission),
+                size=admission.found.size if isinstance(admission.found, OpenFile) else None,
+                request=request_part(admission.request),
+            )
+        )
+        writer.append(covered, now)
+        on_close = partial(self._close_admission, record_id, principal.tenant, principal.key_id)
+        return Receipt(record_id=record_id, admission=admission, on_close=on_close)
+
+    def reject(self, rejection: Rejection) -> str:
+        """Record a refusal and return the record's id; that of a summary for one nobody too many."""
+        now, links = self._ready()
+        writer = self._writer
+        principal = rejection.principal
+        if principal is None and rejection.claimed_key_id is None:
+            new_id = partial(writer.ids.next, now)
+            source = source_of(rejection.request.client)
+            summary_id = self._flood.count(source, rejection.reason.value, int(now), new_id)
+            if summary_id is not None:
+                return summary_id
+        record_id = writer.ids.next(now)
+        covered = encode(
+            DecisionRecord(
+                schema=SCHEMA_VERSION,
+                id=record_id,
+                chain=links.chain,
+                seq=links.seq + 1,
+                prev=links.hash,
+                time=writer.times.text(now),
+                node=self._node,
+                decision="deny",
+                reason=rejection.reason.value,
+                tenant=principal.tenant if principal else None,
+                key_id=principal.key_id if principal else None,
+                claimed_key_id=rejection.claimed_key_id,
+                principal=principal.kind.value if principal else None,
+                action=rejection.action,
+                policies=rejection.policies,
+                generation=rejection.stamp.generation if rejection.stamp else None,
+                resource=named_part(rejection.resource, rejection.model),
+                request=request_part(rejection.request),
+            )
+        )
+        writer.append(covered, now)
+        return record_id
+
+    def change(self, change: Change) -> ChangeReceipt:
+        """Record that a change is about to be made."""
+        now, links = self._ready()
+        envelope = self._writer.envelope(now, links)
+        record = ChangeRecord(
+            **envelope,
+            actor=clean_name(change.actor),
+            action=change.action,
+            tenant=change.tenant,
+            key_id=change.key_id,
+            subject=tuple(map(clean_name, change.subject)),
+        )
+        covered = encode(record)
+        if len(covered) > MAX_LINE_BYTES // 2:
+            raise Unavailable("audit", "the change names too much for one record; split it", Reason.NO_AUDIT)
+        self._writer.append(covered, now)
+        on_close = partial(self._close_change, record.id, change.tenant, change.key_id)
+        return ChangeReceipt(record_id=record.id, on_close=on_close)
+
+    def tick(self, now: float) -> None:
+        """What is due by time alone: summaries and the signed head. The server calls it every second."""
+        self._writer.ready(now)
+        self._write_summaries(now, int(now))
+
+    def flush_summaries(self, now: float) -> None:
+        """Write the summaries whose second is over."""
+        self._write_summaries(now, int(now))
+
+    def check(self) -> None:
+        """Raises `Unavailable`, saying what to do, unless the next record can be accepted.
+
+        It also tries to recover: behind a balancer no request would come to do that.
+        """
+        now = self._clock.now()
+        self._writer.ready(now)
+        verify_writable(self._folder)
+
+    def is_healthy(self) -> bool:
+        """Whether `check` passes: for readiness."""
+        try:
+            self.check()
+        except Unavailable:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Write what is still counted, sign the last head and let go. Raises `Unavailable` if it cannot."""
+        now = self._clock.now()
+        try:
+            self._write_summaries(now, None)
+        finally:
+            self._writer.close(now)
+
+    def _ready(self) -> tuple[float, Links]:
+        now = self._clock.now()
+        links = self._writer.ready(now)
+        self._write_summaries(now, int(now))
+        return now, links
+
+    def _write_summaries(self, now: float, second: int | None) -> None:
+        while (summary := self._flood.first_due(second)) is not None:
+            links = self._writer.ready(now)
+            record = SummaryRecord(
+                **self._writer.envelope(now, links, summary.record_id),
+                source=summary.source,
+                second=self._writer.times.text(summary.second),
+                count=sum(summary.reasons.values()),
+                reasons=summary.reasons,
+            )
+            self._writer.append(encode(record), now)
+            self._flood.drop_first()  # only now: one that could not be written is still owed
+
+    def _close_admission(
+        self, decision_id: str, tenant: str | None, key_id: str | None, outcome: Outcome
+    ) -> None:
+        now, links = self._ready()
+        record = OutcomeRecord(
+            **self._writer.envelope(now, links),
+            decision_id=decision_id,
+            tenant=tenant,
+            key_id=key_id,
+            ending=outcome.ending.value,
+            status=outcome.status,
+            bytes=outcome.bytes_sent,
+            milliseconds=round(outcome.milliseconds, 3),
+        )
+        self._writer.append(encode(record), now)
+
+    def _close_change(
+        self, change_id: str, tenant: str | None, key_id: str | None, generation: int | None, result: str
+    ) -> None:
+        now, links = self._ready()
+        record = ChangeOutcomeRecord(
+            **self._writer.envelope(now, links),
+            change_id=change_id,
+            tenant=tenant,
+            key_id=key_id,
+            generation=generation,
+            result=clean_name(result)[:_MAX_RESULT_CHARACTERS],
+        )
+        self._writer.append(encode(record), now)

@@ -1,0 +1,80 @@
+"""What a client wrote, made fit for a record: bounded, printable and without secrets (I8).
+
+A client can put a key anywhere: into a user agent, a method, a model's name. Text that only
+describes the client (the agent) loses everything that looks like a key. Names that an auditor has
+to match exactly lose our own keys only, which have a form of their own. A key of a foreign form
+inside a model's name cannot be told from a name; nothing here claims to find it.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from ipaddress import IPv6Address, ip_address
+
+REMOVED = "[removed]"
+MAX_AGENT_CHARACTERS = 200  # enough for a browser's; each record pays for it
+_MAX_RAW_AGENT_BYTES = 1024  # what is looked at; the rest is cut before anything else is done
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+_OUR_KEY = re.compile(r"cg_[0-9A-Za-z_]*", re.IGNORECASE)
+_WORD = re.compile(r"[0-9A-Za-z_.~+/=:%@-]+")
+_KEY_LIKE = re.compile(r"cg_|[0-9A-Za-z]{24}", re.IGNORECASE)
+# A word that announces a secret, with the value after it, whatever that looks like.
+_ANNOUNCED = re.compile(
+    r"\b(api[_-]?key|access[_-]?token|token|secret|password|bearer|basic|authorization)([=:]\s*|\s+)\S+",
+    re.IGNORECASE,
+)
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
+_TRACE_ID = re.compile(r"[0-9a-f]{32}")
+_ADDRESS = re.compile(r"[0-9A-Fa-f.:]{2,45}")
+
+
+def clean_method(raw_method: str) -> str:
+    """A method of HTTP, or `OTHER`: a method is any token the client likes."""
+    return raw_method if raw_method in _METHODS else "OTHER"
+
+
+@lru_cache(maxsize=1024)
+def clean_agent(raw_agent: bytes) -> str:
+    """A user agent without anything that looks like a key, printable and short.
+
+    Secrets go first and the length last: cutting first could leave the head of a key that is
+    then too short to be recognised.
+    """
+    text = raw_agent[:_MAX_RAW_AGENT_BYTES].decode("latin-1")
+    if len(raw_agent) > _MAX_RAW_AGENT_BYTES:
+        text = text[: text.rfind(" ") + 1] + REMOVED
+    text = _UNPRINTABLE.sub("?", text)
+    text = _ANNOUNCED.sub(lambda match: match[1] + " " + REMOVED, text)
+    text = _WORD.sub(lambda match: REMOVED if _KEY_LIKE.search(match[0]) else match[0], text)
+    return text[:MAX_AGENT_CHARACTERS]
+
+
+def clean_name(name: str) -> str:
+    """A name without our own keys in it."""
+    return _OUR_KEY.sub(REMOVED, name) if "g_" in name or "G_" in name else name
+
+
+def clean_trace_id(raw_trace_id: str | None) -> str | None:
+    """A W3C trace id, or nothing."""
+    return raw_trace_id if raw_trace_id and _TRACE_ID.fullmatch(raw_trace_id) else None
+
+
+def clean_client(client: str) -> str:
+    """An address, or `unknown`: behind a unix socket there is none."""
+    return client if _ADDRESS.fullmatch(client) else "unknown"
+
+
+@lru_cache(maxsize=4096)
+def source_of(client: str) -> str:
+    """What counts as one source: an IPv4 address, or the /64 that a single IPv6 host can roam in."""
+    try:
+        address = ip_address(client)
+    except ValueError:
+        return "unknown"
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return f"{IPv6Address(int(address) >> 64 << 64)}/64"
+    return str(address)

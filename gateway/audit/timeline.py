@@ -1,0 +1,73 @@
+"""Times and record ids, both in the order of time.
+
+A record id is a UUIDv7 (RFC 9562): 48 bits of milliseconds, a counter within the millisecond, and
+60 random bits. Ids of one process ascend, so an id tells a reader where to look; they name records
+and open nothing. Times are RFC 3339 in UTC with microseconds, always 27 characters, so that text
+order is time order. Neither goes by a clock of its own: the time comes in.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from uuid import UUID
+
+_COUNTER_LIMIT = 0x1000  # twelve bits
+
+
+class Timestamps:
+    """Writes times; remembers the text of the current second, because formatting a date is slow."""
+
+    __slots__ = ("_second", "_text")
+
+    def __init__(self) -> None:
+        self._second: int | None = None
+        self._text = ""
+
+    def text(self, now: float) -> str:
+        """RFC 3339 in UTC with microseconds."""
+        second = int(now)
+        if second != self._second:
+            self._text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+            self._second = second
+        return f"{self._text}.{int((now - second) * 1_000_000):06d}Z"
+
+
+class RecordIds:
+    """Hands out ascending UUIDv7s; a clock that is set back does not set them back."""
+
+    __slots__ = ("_counter", "_milliseconds", "_prefix")
+
+    def __init__(self) -> None:
+        self._milliseconds = -1
+        self._counter = 0
+        self._prefix = ""
+
+    def next(self, now: float) -> str:
+        """A new id, greater than every one before it."""
+        milliseconds = int(now * 1000)
+        if milliseconds > self._milliseconds:
+            self._turn(milliseconds)
+        else:
+            self._counter += 1
+            if self._counter == _COUNTER_LIMIT:
+                self._turn(self._milliseconds + 1)
+        noise = os.urandom(8).hex()
+        return f"{self._prefix}{self._counter:03x}-8{noise[1:4]}-{noise[4:]}"
+
+    def _turn(self, milliseconds: int) -> None:
+        self._milliseconds, self._counter = milliseconds, 0
+        self._prefix = f"{milliseconds >> 16:08x}-{milliseconds & 0xFFFF:04x}-7"
+
+
+def parse_record_id(text: str) -> float:
+    """When a record id was handed out, in seconds. Raises `ValueError` when it is no record id."""
+    value = UUID(text)
+    if str(value) != text or value.version != 7:  # noqa: PLR2004 -- the version is the name
+        raise ValueError("not a record id: expected a lower-case UUIDv7, as in the Cachegate-Record header")
+    return (value.int >> 80) / 1000
+
+
+def time_text(seconds: float) -> str:
+    """RFC 3339 in UTC with microseconds, for one time only."""
+    return Timestamps().text(seconds)

@@ -1,0 +1,1 @@
+"""The command `cachegate`, one file a command. `main.py` gathers them and maps errors to exit statuses."""

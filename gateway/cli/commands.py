@@ -1,0 +1,30 @@
+"""All commands, gathered: importing this registers them."""
+
+from __future__ import annotations
+
+from gateway.cli import (
+    audit,
+    demo,
+    doctor,
+    explain,
+    grants,
+    init,
+    keys,
+    models,
+    policy,
+    serve,
+    tenants,
+)
+from gateway.cli.main import app
+
+app.command("init")(init.init)
+app.command("serve")(serve.serve)
+app.command("demo")(demo.demo)
+app.add_typer(tenants.commands, name="tenants")
+app.add_typer(keys.commands, name="keys")
+app.add_typer(models.commands, name="models")
+app.add_typer(grants.commands, name="grants")
+app.add_typer(policy.commands, name="policy")
+app.command("explain")(explain.explain)
+app.add_typer(audit.commands, name="audit")
+app.command("doctor")(doctor.doctor)

@@ -1,0 +1,136 @@
+"""`cachegate grants`: rights on models that a tenant does not own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gateway.cli.console import AsJson, print_json, print_table
+from gateway.cli.in_office import in_office, perform
+from gateway.cli.tenants import Force
+from gateway.directory.operations.grants import add_grants, remove_grants
+from gateway.model.names import parse_group_name, parse_package_id, parse_pattern, parse_tenant_id
+
+if TYPE_CHECKING:
+    from gateway.directory.changes import Changes
+    from gateway.directory.operations.effect import Effect
+    from gateway.office import Office
+
+commands = typer.Typer(help="Grants: add, remove, list.", no_args_is_help=True)
+
+Tenant = Annotated[str, typer.Option("--tenant", help="Who is granted.")]
+Models = Annotated[list[str] | None, typer.Option(help="Model ids, or prefix/* for all below a prefix.")]
+Groups = Annotated[list[str] | None, typer.Option(help="Model groups.")]
+Packages = Annotated[list[str] | None, typer.Option(help="Only these packages of them.")]
+
+
+@commands.command("add")
+def add(
+    tenant: Tenant,
+    models: Models = None,
+    groups: Groups = None,
+    packages: Packages = None,
+    actions: Annotated[list[str] | None, typer.Option(help="discover read infer")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Grant actions (read, if none is named) on models and groups."""
+    tenant_id = parse_tenant_id(tenant)
+    patterns = [parse_pattern(one) for one in models or ()]
+    named = [parse_group_name(one) for one in groups or ()]
+    narrowed = [parse_package_id(one) for one in packages or ()]
+
+    async def operation(changes: Changes, _now: float) -> Effect:
+        return await add_grants(
+            changes,
+            tenant_id=tenant_id,
+            models=patterns,
+            groups=named,
+            packages=narrowed,
+            actions=actions or ("read",),
+        )
+
+    subject = _subject(patterns, named, narrowed, actions or ["read"])
+    details = {"tenant": tenant_id}
+    perform("grants.add", operation, as_json=as_json, tenant=tenant_id, subject=subject, details=details)
+
+
+@commands.command("remove")
+def remove(
+    tenant: Tenant,
+    models: Models = None,
+    groups: Groups = None,
+    packages: Packages = None,
+    actions: Annotated[list[str] | None, typer.Option(help="Only these actions; all if none.")] = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take grants on exactly these models and groups away."""
+    tenant_id = parse_tenant_id(tenant)
+    patterns = [parse_pattern(one) for one in models or ()]
+    named = [parse_group_name(one) for one in groups or ()]
+    narrowed = [parse_package_id(one) for one in packages] if packages else None
+
+    async def operation(changes: Changes, _now: float) -> Effect:
+        return await remove_grants(
+            changes,
+            tenant_id=tenant_id,
+            models=patterns,
+            groups=named,
+            packages=narrowed,
+            actions=actions or None,
+            force=force,
+        )
+
+    subject = _subject(patterns, named, narrowed or [], actions or [])
+    details = {"tenant": tenant_id}
+    perform("grants.remove", operation, as_json=as_json, tenant=tenant_id, subject=subject, details=details)
+
+
+@commands.command("list")
+def list_(
+    tenant: Annotated[str | None, typer.Option("--tenant", help="Of this tenant only.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List grants."""
+    only = parse_tenant_id(tenant) if tenant else None
+
+    async def work(office: Office) -> list[dict[str, Any]]:
+        listed = await office.listing.list_all_grants()
+        return [
+            {
+                "tenant": each.tenant_id,
+                "grant_id": grant.grant_id,
+                "models": list(grant.models),
+                "groups": list(grant.groups),
+                "packages": list(grant.packages),
+                "actions": sorted(grant.actions),
+                "source": grant.source,
+            }
+            for each in listed
+            if only in (None, each.tenant_id)
+            for grant in each.grants
+        ]
+
+    grants = in_office(work)
+    if as_json:
+        print_json(grants)
+        return
+    columns = ("tenant", "grant", "models", "groups", "packages", "actions", "source")
+    rows = [[_cell(value) for value in grant.values()] for grant in grants]
+    print_table("Grants", columns, rows, "No grant. Tenants read what they own and what is public.")
+
+
+def _cell(value: object) -> object:
+    return "\n".join(value) or None if isinstance(value, list) else value
+
+
+def _subject(
+    models: list[Any], groups: list[Any], packages: list[Any], actions: list[str]
+) -> tuple[str, ...]:
+    return (
+        *models,
+        *(f"group {group}" for group in groups),
+        *(f"package {package}" for package in packages),
+        *(f"action {action}" for action in actions),
+    )

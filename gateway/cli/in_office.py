@@ -1,0 +1,65 @@
+"""Run one piece of work in an open office, and say what a change did."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from gateway.cli.console import print_json, say
+from gateway.office import Office, open_office
+from gateway.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from gateway.directory.changes import Changes
+    from gateway.directory.operations.effect import Effect
+    from gateway.registrar import Done
+
+T = TypeVar("T")
+
+
+def in_office(work: Callable[[Office], Awaitable[T]]) -> T:
+    """Open the office that the settings describe, run `work` in it, close it."""
+
+    async def run() -> T:
+        async with open_office(load_settings()) as office:
+            result = await work(office)
+            for record in dict.fromkeys(office.unreadable):
+                say(f"the record {record} does not parse; what it says is denied", style="yellow")
+            return result
+
+    return asyncio.run(run())
+
+
+def perform(
+    action: str,
+    operation: Callable[[Changes, float], Awaitable[Effect]],
+    *,
+    as_json: bool,
+    tenant: str | None = None,
+    key_id: str | None = None,
+    subject: tuple[str, ...] = (),
+    details: dict[str, Any] | None = None,
+) -> Done[Effect]:
+    """Make one change, dated now, and report it."""
+
+    async def work(office: Office) -> Done[Effect]:
+        now = office.clock.now()
+        return await office.perform(
+            action, lambda changes: operation(changes, now), tenant=tenant, key_id=key_id, subject=subject
+        )
+
+    done = in_office(work)
+    report(done, as_json=as_json, details=details or {})
+    return done
+
+
+def report(done: Done[Effect], *, as_json: bool, details: dict[str, Any]) -> None:
+    """Say what a change did: its sentences for people, its generation for scripts."""
+    if as_json:
+        changed = {"changed": done.result.is_changed, "generation": done.generation}
+        print_json({**details, **changed, "messages": list(done.result.sentences)})
+        return
+    for sentence in done.result.sentences:
+        say(sentence)

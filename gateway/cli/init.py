@@ -1,0 +1,27 @@
+"""`cachegate init`: the state folder, the pepper, the signing key, the rules, the first admin key."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from gateway.cli.console import AsJson, print_json, say
+from gateway.settings import load_settings
+from gateway.setup import set_up
+
+
+def init(as_json: AsJson = False) -> None:
+    """Set up the state folder and show the first admin key, this once. A second run changes nothing."""
+    settings = load_settings()
+    done = asyncio.run(set_up(settings))
+    if as_json:
+        print_json({"admin_key": done.admin_key, "state": str(settings.state), "changed": done.is_new})
+        return
+    if done.admin_key is None:
+        what = "completed" if done.is_new else "set up already; nothing was changed"
+        say(f"The state folder {settings.state} is {what}.")
+        return
+    say(f"The state folder {settings.state} is set up: pepper, signing key and rules are in place.")
+    say("Back its peppers up: without them no key can ever be recognised again.")
+    say("This is the first admin key. It is shown once and stored nowhere:", style="bold")
+    sys.stdout.write(f"{done.admin_key}\n")

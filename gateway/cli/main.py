@@ -1,0 +1,93 @@
+"""The command line: gathers the commands, and maps what they raise to exit statuses.
+
+    0 done   1 the answer is no   2 usage or configuration   3 a dependency is not there
+
+A user's mistake is one clear line and never a traceback. A defect of ours still is one: hiding it
+would help nobody.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+from click.exceptions import Abort, ClickException, Exit
+from rich.markup import escape
+
+from gateway.cli.console import people
+from gateway.model.errors import BadNameError, Conflict, Misconfigured, Refusal, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DONE, ANSWER_IS_NO, USAGE, NOT_THERE = 0, 1, 2, 3
+
+app = typer.Typer(
+    name="cachegate",
+    help="The guard in front of a shared model and blob cache.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,  # tracebacks with local variables would print keys (I8)
+    add_completion=False,
+)
+
+TAKES_SEVERAL = frozenset({"--models", "--packages", "--actions", "--scopes", "--networks", "--groups"})
+"""Options that take every word up to the next option: `--models acme/cars/1 acme/trucks/*`."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit."""
+    sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
+
+
+def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 -- the table of exit statuses, one line each
+    """Run one command; returns the exit status."""
+    from gateway.cli import commands  # noqa: PLC0415, F401 -- importing registers them; kept off `--version`
+
+    try:
+        result = app(spread(arguments), prog_name="cachegate", standalone_mode=False)
+    except ClickException as error:
+        error.show()
+        return USAGE
+    except Exit as ending:
+        return ending.exit_code
+    except Conflict as error:
+        return _mistake(str(error), ANSWER_IS_NO)
+    except (Misconfigured, BadNameError) as error:
+        return _mistake(str(error), USAGE)
+    except Refusal as error:
+        return _mistake(f"refused: {error.reason.explanation}", ANSWER_IS_NO)
+    except Unavailable as error:
+        return _mistake(str(error), NOT_THERE)
+    except (Abort, KeyboardInterrupt):
+        return _mistake("interrupted", 130)
+    except BrokenPipeError:  # the reader of our pipe had enough
+        sys.stderr.close()
+        return DONE
+    return result if isinstance(result, int) else DONE
+
+
+def spread(arguments: Sequence[str]) -> list[str]:
+    """Repeat an option that takes several words before each of them, which is what the parser reads."""
+    spread_out: list[str] = []
+    option: str | None = None
+    words = 0
+    for position, word in enumerate(arguments):
+        if word == "--":
+            return spread_out + list(arguments[position:])
+        if word.startswith("-") and word != "-":
+            option, words = (word if word in TAKES_SEVERAL else None), 0
+            spread_out.append(word)
+            continue
+        if option is not None:
+            words += 1
+            if words > 1:
+                spread_out.append(option)
+        spread_out.append(word)
+    return spread_out
+
+
+def _mistake(text: str, status: int) -> int:
+    people.print(f"[bold red]cachegate:[/] {escape(text)}")
+    return status

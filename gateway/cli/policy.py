@@ -1,0 +1,171 @@
+"""`cachegate policy`: check the policy folder, see what it would change, apply it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gateway.cli.console import AsJson, people, print_json, print_table, say
+from gateway.cli.in_office import in_office
+from gateway.model.errors import Misconfigured
+from gateway.policies import apply_folder, check_folder, load_folder, plan_folder
+from gateway.settings import load_settings
+
+if TYPE_CHECKING:
+    from gateway.directory.plan import Plan
+    from gateway.office import Office
+    from gateway.policies import FolderCheck
+    from gateway.registrar import Done
+
+commands = typer.Typer(help="Rules and policy documents: check, test, diff, apply.", no_args_is_help=True)
+
+Folder = Annotated[
+    Path | None, typer.Argument(metavar="DIR", help="The policy folder; CACHEGATE_POLICIES if none is given.")
+]
+
+
+@commands.command("check")
+def check(folder: Folder = None, as_json: AsJson = False) -> None:
+    """Check rules, documents and cases. Every complaint names file and line."""
+    path = _folder(folder)
+    checked = check_folder(path)
+    if as_json:
+        print_json({"folder": str(path), "passed": checked.has_passed, **_plain(checked)})
+    else:
+        for problem in checked.problems:
+            say(problem, style="red")
+        _print_cases(checked, only_failed=True)
+        if checked.has_passed and checked.folder is not None:
+            count, documents = len(checked.folder.policy_set.policies), len(checked.folder.documents)
+            cases = len(checked.cases.results) if checked.cases else 0
+            say(f"{path}: {count} policy files, {documents} tenant documents, {cases} cases passed", "green")
+    raise typer.Exit(0 if checked.has_passed else 1)
+
+
+@commands.command("test")
+def run_tests(folder: Folder = None, as_json: AsJson = False) -> None:
+    """Run the cases in tests/ and show each."""
+    checked = check_folder(_folder(folder))
+    has_passed = checked.cases is not None and checked.has_passed
+    if as_json:
+        print_json({"passed": has_passed, **_plain(checked)})
+    else:
+        for problem in checked.problems:
+            say(problem, style="red")
+        _print_cases(checked, only_failed=False)
+        if checked.cases is None and not checked.problems:
+            say("There is no tests/ folder, so nothing was tested.", style="red")
+    raise typer.Exit(0 if has_passed else 1)
+
+
+@commands.command("diff")
+def diff(folder: Folder = None, as_json: AsJson = False) -> None:
+    """Show what applying the folder would change. Exit status 1 when there is something."""
+    plan = _plan(_folder(folder))
+    _print_plan(plan, as_json=as_json, applied=False, generation=None)
+    raise typer.Exit(0 if plan.is_empty else 1)
+
+
+@commands.command("apply")
+def apply(
+    folder: Folder = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the difference, ask, and apply it as one transaction. Applying twice changes nothing."""
+    path = _folder(folder)
+    plan = _plan(path)
+    if dry_run or plan.is_empty or plan.conflicts:
+        _print_plan(plan, as_json=as_json, applied=False, generation=None)
+        raise typer.Exit(1 if plan.conflicts else 0)
+    if not yes and not as_json:
+        _print_plan(plan, as_json=False, applied=False, generation=None)
+        if not sys.stdin.isatty():
+            raise Misconfigured(
+                "policy apply", "there is nobody to ask; say --yes, or --dry-run to look only"
+            )
+        if not typer.confirm("Apply this?", err=True):
+            raise typer.Exit(1)
+    read = load_folder(path)
+
+    async def work(office: Office) -> Done[Plan]:
+        now = office.clock.now()
+        subject = (f"digest {read.policy_set.digest}", *(f"{line}" for line in plan.lines[:50]))
+        return await office.perform(
+            "policy.apply", lambda changes: apply_folder(changes, read, now), subject=subject
+        )
+
+    done = in_office(work)
+    _print_plan(done.result, as_json=as_json, applied=True, generation=done.generation)
+
+
+def _plan(path: Path) -> Plan:
+    folder = load_folder(path)
+
+    async def work(office: Office) -> Plan:
+        return await plan_folder(folder, office.listing, office.clock.now())
+
+    return in_office(work)
+
+
+def _folder(given: Path | None) -> Path:
+    return given.absolute() if given is not None else load_settings().policies
+
+
+def _print_plan(plan: Plan, *, as_json: bool, applied: bool, generation: int | None) -> None:
+    if as_json:
+        document: dict[str, Any] = {"changes": list(plan.lines), "conflicts": list(plan.conflicts)}
+        print_json({**document, "applied": applied, "generation": generation})
+        return
+    colours = {"+": "green", "-": "red", "~": "yellow"}
+    for line in plan.lines:
+        say(line, style=colours.get(line[:1], ""))
+    for conflict in plan.conflicts:
+        say(f"conflict: {conflict}", style="bold red")
+    if plan.is_empty:
+        say("Nothing to change: what is in force says what the folder says.")
+    elif applied:
+        say(f"Applied, generation {generation}.", style="bold")
+
+
+def _print_cases(checked: FolderCheck, *, only_failed: bool) -> None:
+    if checked.cases is None:
+        return
+    shown = [one for one in checked.cases.results if not (only_failed and one.has_passed)]
+    if shown:
+        rows = [
+            (
+                "passed" if one.has_passed else "FAILED",
+                f"{one.file}:{one.line}",
+                one.name,
+                one.expected,
+                one.found,
+            )
+            for one in shown
+        ]
+        print_table("Cases", ("", "where", "case", "expected", "found"), rows, "")
+    for name in checked.cases.uncovered:
+        people.print(f"[red]no passing case is decided by the policy[/] {name}")
+
+
+def _plain(checked: FolderCheck) -> dict[str, Any]:
+    cases = checked.cases
+    return {
+        "problems": list(checked.problems),
+        "cases": [
+            {
+                "file": one.file,
+                "line": one.line,
+                "name": one.name,
+                "passed": one.has_passed,
+                "expected": one.expected,
+                "found": one.found,
+            }
+            for one in (cases.results if cases else ())
+        ],
+        "uncovered": list(cases.uncovered) if cases else [],
+    }

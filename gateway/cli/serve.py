@@ -1,0 +1,69 @@
+"""`cachegate serve`: the gateway, with its workers and the ops listener."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gateway.cli.console import say
+from gateway.faces.ops import ops_app
+from gateway.office import fact_server, open_office
+from gateway.server.plan import ServePlan
+from gateway.server.supervisor import serve as supervise
+from gateway.settings import load_settings
+from gateway.setup import ensure_policy
+from gateway.telemetry import configure_logs
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from gateway.server.supervisor import Supervisor
+    from gateway.settings import Settings
+
+MAX_WORKERS = 64
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 8080,
+    ops_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of /healthz, /readyz and /metrics, on 127.0.0.1.")
+    ] = 9090,
+    workers: Annotated[int, typer.Option(min=1, max=MAX_WORKERS, help="Worker processes.")] = 1,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C; then finish what is under way and stop."""
+    configure_logs(is_terminal=sys.stderr.isatty())
+    settings = load_settings()
+    with fact_server(settings) as url:
+        asyncio.run(_prepare(settings))
+        plan = ServePlan(
+            factory="gateway.app:worker_app",
+            argument=(settings, url),
+            host=host,
+            port=port,
+            ops_port=ops_port,
+            workers=workers,
+            grace_seconds=settings.grace_seconds,
+        )
+        supervise(plan, _ops_app, _announce)
+
+
+async def _prepare(settings: Settings) -> None:
+    """What has to be in place before the first worker starts; says what is missing in one line."""
+    async with open_office(settings) as office:
+        await ensure_policy(office)
+
+
+def _ops_app(supervisor: Supervisor) -> ASGIApp:
+    return ops_app(supervisor.status)
+
+
+def _announce(supervisor: Supervisor) -> None:
+    host, port = supervisor.public_address
+    ops_host, ops_port = supervisor.ops_address
+    say(f"Cachegate serves on http://{host}:{port} (ops on http://{ops_host}:{ops_port}). Ctrl-C stops it.")

@@ -1,0 +1,145 @@
+"""`cachegate tenants`: who may be given rights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gateway.cli.console import AsJson, print_json, print_table, when
+from gateway.cli.in_office import in_office, perform
+from gateway.directory.operations.tenants import create_tenant, resume_tenant, suspend_tenant
+from gateway.model.errors import Conflict
+from gateway.model.names import parse_tenant_id
+
+if TYPE_CHECKING:
+    from gateway.directory.changes import Changes
+    from gateway.directory.operations.effect import Effect
+    from gateway.model.facts import Tenant
+    from gateway.office import Office
+
+commands = typer.Typer(help="Tenants: create, list, show, suspend, resume.", no_args_is_help=True)
+
+TenantArgument = Annotated[str, typer.Argument(metavar="ID", help="The tenant's id.")]
+Force = Annotated[bool, typer.Option("--force", help="Also change what the policy folder says.")]
+
+
+@commands.command("create")
+def create(
+    tenant: TenantArgument,
+    name: Annotated[str, typer.Option(help="A name for people.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Create a tenant. It owns nothing and has no key yet."""
+    tenant_id = parse_tenant_id(tenant)
+
+    async def operation(changes: Changes, now: float) -> Effect:
+        return await create_tenant(changes, tenant_id=tenant_id, name=name or tenant_id, now=now)
+
+    perform("tenants.create", operation, as_json=as_json, tenant=tenant_id, details={"tenant": tenant_id})
+
+
+@commands.command("suspend")
+def suspend(tenant: TenantArgument, as_json: AsJson = False) -> None:
+    """Refuse all keys of a tenant, at once. Its facts stay."""
+    _set(tenant, "tenants.suspend", as_json=as_json)
+
+
+@commands.command("resume")
+def resume(tenant: TenantArgument, force: Force = False, as_json: AsJson = False) -> None:
+    """Let a suspended tenant's keys in again."""
+    _set(tenant, "tenants.resume", as_json=as_json, force=force)
+
+
+def _set(tenant: str, action: str, *, as_json: bool, force: bool = False) -> None:
+    tenant_id = parse_tenant_id(tenant)
+
+    async def operation(changes: Changes, _now: float) -> Effect:
+        if action == "tenants.suspend":
+            return await suspend_tenant(changes, tenant_id=tenant_id)
+        return await resume_tenant(changes, tenant_id=tenant_id, force=force)
+
+    perform(action, operation, as_json=as_json, tenant=tenant_id, details={"tenant": tenant_id})
+
+
+@commands.command("list")
+def list_tenants(as_json: AsJson = False) -> None:
+    """List all tenants."""
+
+    async def work(office: Office) -> list[Tenant]:
+        return await office.listing.list_tenants()
+
+    tenants = in_office(work)
+    if as_json:
+        print_json([_plain(tenant) for tenant in tenants])
+        return
+    rows = [(one.tenant_id, one.name, _state(one), when(one.created_at), one.source) for one in tenants]
+    empty = "No tenant yet. Create one: cachegate tenants create ID"
+    print_table("Tenants", ("tenant", "name", "state", "created", "source"), rows, empty)
+
+
+@commands.command("show")
+def show(tenant: TenantArgument, as_json: AsJson = False) -> None:
+    """Show a tenant: its state, what it owns, what it was granted, its keys."""
+    tenant_id = parse_tenant_id(tenant)
+
+    async def work(office: Office) -> dict[str, Any]:
+        found = await office.listing.find_tenant(tenant_id)
+        if found is None:
+            raise Conflict(f"there is no tenant {tenant_id}; `cachegate tenants list` shows them")
+        rules = await office.listing.list_rules()
+        grants = await office.listing.list_grants(tenant_id)
+        keys = await office.listing.list_keys(tenant_id)
+        return {
+            **_plain(found),
+            "owns": [rule.pattern for rule in rules if rule.owner == tenant_id],
+            "grants": [
+                {
+                    "grant_id": one.grant_id,
+                    "models": one.models,
+                    "groups": one.groups,
+                    "packages": one.packages,
+                    "actions": sorted(one.actions),
+                    "source": one.source,
+                }
+                for one in grants
+            ],
+            "keys": [key.key_id for key in keys],
+        }
+
+    shown = in_office(work)
+    if as_json:
+        print_json(shown)
+        return
+    rows = [
+        ("tenant", shown["tenant"]),
+        ("name", shown["name"]),
+        ("state", shown["state"]),
+        ("created", shown["created_at"]),
+        ("source", shown["source"]),
+        ("owns", "\n".join(shown["owns"]) or "nothing"),
+        ("grants", "\n".join(_grant_line(one) for one in shown["grants"]) or "none"),
+        ("keys", "\n".join(shown["keys"]) or "none"),
+    ]
+    print_table(f"Tenant {tenant_id}", ("", ""), rows, "")
+
+
+def _grant_line(grant: dict[str, Any]) -> str:
+    on = " ".join([*grant["models"], *(f"group {group}" for group in grant["groups"])])
+    narrowed = f" (packages {' '.join(grant['packages'])})" if grant["packages"] else ""
+    return f"{grant['grant_id']}: {' '.join(grant['actions'])} on {on}{narrowed}"
+
+
+def _plain(tenant: Tenant) -> dict[str, Any]:
+    return {
+        "tenant": tenant.tenant_id,
+        "name": tenant.name,
+        "state": _state(tenant),
+        "created_at": when(tenant.created_at),
+        "generation": tenant.generation,
+        "source": tenant.source,
+    }
+
+
+def _state(tenant: Tenant) -> str:
+    return "suspended" if tenant.is_suspended else "active"

@@ -1,0 +1,99 @@
+"""Where a request came from: the peer, or what a trusted proxy says the peer of its own was.
+
+Keys may be bound to networks, and refusals of strangers are limited by address, so the address must
+be one that the client cannot choose. `X-Forwarded-For` is a list to which each hop appends; only the
+entries written by hops we trust mean anything, which is why it is read from the right, and why
+nothing to the left of the first untrusted entry is even parsed: a client writes what it likes there.
+
+When the list holds junk where the next hop should be, or nothing but trusted hops, the answer is the
+peer: the one address that the kernel vouches for.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import TYPE_CHECKING
+
+from gateway.model.errors import BadNameError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+UNIX_PEER = "local"
+"""The address of whoever talks through a unix socket: those have none."""
+
+MAX_HOPS = 32  # proxies before us; a longer list of trusted hops is somebody's loop or somebody's trick
+
+_UNIX = "unix"  # how a configuration trusts unix socket peers
+_WITH_PORT = re.compile(r"\[(?P<v6>[0-9A-Fa-f:.]+)\](?::\d{1,5})?|(?P<v4>[0-9.]+):\d{1,5}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustedNetworks:
+    """The peers whose `X-Forwarded-For` is believed. Empty by default: nobody's is."""
+
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    is_unix_trusted: bool = False
+
+    def hold(self, address: IPv4Address | IPv6Address) -> bool:
+        """Whether the address is in one of the networks."""
+        return any(address in network for network in self.networks)
+
+
+def parse_trusted_networks(texts: Iterable[str]) -> TrustedNetworks:
+    """Networks in CIDR notation, single addresses, and `unix` for unix socket peers."""
+    networks: list[IPv4Network | IPv6Network] = []
+    is_unix_trusted = False
+    for text in texts:
+        if text == _UNIX:
+            is_unix_trusted = True
+            continue
+        try:
+            networks.append(ip_network(text))
+        except ValueError as error:
+            raise BadNameError(
+                f"{text!r} is not a network: {error}; expected CIDR such as 10.0.0.0/8, an address, or unix"
+            ) from error
+    return TrustedNetworks(networks=tuple(networks), is_unix_trusted=is_unix_trusted)
+
+
+def client_address(peer: str | None, headers: Iterable[tuple[bytes, bytes]], trusted: TrustedNetworks) -> str:
+    """The client's address as text. `peer` is the socket's other end; None is a unix socket."""
+    address = _find_address(peer) if peer is not None else None
+    own = UNIX_PEER if peer is None else peer if address is None else str(address)
+    is_believed = trusted.is_unix_trusted if peer is None else address is not None and trusted.hold(address)
+    if not is_believed:
+        return own
+    forwarded = b",".join(value for name, value in headers if name == b"x-forwarded-for")
+    # Split from the right: the unread rest to the left stays one piece, however long it is.
+    for raw_hop in reversed(forwarded.rsplit(b",", MAX_HOPS)[-MAX_HOPS:]):
+        hop = _find_forwarded(raw_hop)
+        if hop is None:
+            return own
+        if not trusted.hold(hop):
+            return str(hop)
+    return own
+
+
+def _find_forwarded(raw_hop: bytes) -> IPv4Address | IPv6Address | None:
+    """One entry of the list: an address, with a port or without; None when it is junk."""
+    text = raw_hop.strip(b" \t").decode("latin-1")
+    if match := _WITH_PORT.fullmatch(text):
+        text = match["v6"] or match["v4"]
+    # A zone (fe80::1%eth0) names an interface of some other machine.
+    return None if "%" in text else _find_address(text)
+
+
+@lru_cache(maxsize=4096)
+def _find_address(text: str) -> IPv4Address | IPv6Address | None:
+    """The address; an IPv4 address in IPv6 clothes becomes IPv4, so that it is in IPv4 networks."""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address

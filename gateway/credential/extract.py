@@ -1,0 +1,101 @@
+"""One request, at most one credential: which one it is, or why there is none to speak of.
+
+A key comes as `Authorization: Bearer <key>` or as `X-API-Key: <key>`, and in no other way. Two
+parties that read one request differently are how guards are walked around, so nothing here picks a
+winner: a second, differing credential refuses the request, whatever the first one is worth. A key in
+the URL refuses it as well, beside a good header too, because logs and proxies keep URLs.
+
+No credential, an empty one, `Bearer` alone and the engine's literal `local` are one and the same
+caller: nobody. Headers whose names only look alike once dashes become underscores are ignored; they
+are what a CGI-style hop would confuse, and they never carry a key of ours.
+
+Not done here: no decoding, no normalising, no look at what the key says.
+"""
+
+from __future__ import annotations
+
+import re
+from hmac import compare_digest
+from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
+
+from gateway.model.access import Credential
+from gateway.model.errors import Reason, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MAX_CREDENTIAL_BYTES = 4096  # a signed access token with many scopes is about 1 KiB; four times that
+
+KEY_PARAMETERS = frozenset({b"api_key", b"apikey", b"api-key", b"key", b"token", b"access_token"})
+"""Query parameters that name a key somewhere in the field, in lower case."""
+
+_ANONYMOUS = b"local"  # what the engine sends when it was given no key
+_KEY = re.compile(rb"[\x21-\x2b\x2d-\x7e]{1,%d}" % MAX_CREDENTIAL_BYTES)  # visible ASCII, but the comma
+_SCHEME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: token
+_SEPARATOR = re.compile(rb"[&;]")
+_MAY_NAME_A_KEY = re.compile(rb"key|token|%", re.IGNORECASE)
+
+
+def extract(headers: Iterable[tuple[bytes, bytes]], query: bytes) -> Credential:
+    """The one credential of a request. `headers` are ASGI pairs: lower-case name, raw value.
+
+    Raises `Refusal`: KEY_IN_QUERY, then MALFORMED_CREDENTIAL, CONFLICTING_CREDENTIALS,
+    UNSUPPORTED_SCHEME and NO_CREDENTIAL, the first of these that holds. Every header is looked at
+    before any of them is raised, so the work does not depend on which credential came first.
+    """
+    candidates, has_other_scheme, is_malformed = _read(headers)
+    if query and _names_a_key(query):
+        raise Refusal(Reason.KEY_IN_QUERY)
+    keys = [candidate for candidate in candidates if candidate and candidate != _ANONYMOUS]
+    if is_malformed or not all(map(_KEY.fullmatch, keys)):
+        raise Refusal(Reason.MALFORMED_CREDENTIAL)
+    if keys and (has_other_scheme or not _are_one(keys)):
+        raise Refusal(Reason.CONFLICTING_CREDENTIALS)
+    if has_other_scheme:
+        raise Refusal(Reason.UNSUPPORTED_SCHEME)
+    if not keys:
+        raise Refusal(Reason.NO_CREDENTIAL)
+    return Credential(keys[0].decode("ascii"))
+
+
+def _read(headers: Iterable[tuple[bytes, bytes]]) -> tuple[list[bytes], bool, bool]:
+    """What the headers claim: candidates for a key, and whether there is another scheme, or none at all."""
+    claimed_keys: list[bytes] = []
+    has_other_scheme = False
+    is_malformed = False
+    for name, raw_value in headers:
+        if name == b"authorization":
+            scheme, _, rest = raw_value.strip(b" \t").partition(b" ")
+            if scheme.lower() == b"bearer":
+                claimed_keys.append(rest.lstrip(b" "))
+            elif _SCHEME.fullmatch(scheme):
+                has_other_scheme = True
+            elif scheme:
+                is_malformed = True
+        elif name == b"x-api-key":
+            claimed_keys.append(raw_value.strip(b" \t"))
+    return claimed_keys, has_other_scheme, is_malformed
+
+
+def _are_one(keys: list[bytes]) -> bool:
+    """Whether all are the same key; each is compared, in constant time."""
+    same = True
+    for other in keys[1:]:
+        same &= compare_digest(keys[0], other)
+    return same
+
+
+def _names_a_key(query: bytes) -> bool:
+    """Whether a query parameter is called like a key.
+
+    `;` separates as `&` does, because some servers behind a proxy still read it so. A parameter
+    without `=` counts: its name may be there because its value was cut off. Names are decoded once.
+    """
+    if not _MAY_NAME_A_KEY.search(query):
+        return False
+    for parameter in _SEPARATOR.split(query):
+        raw_name = parameter.partition(b"=")[0]
+        if unquote_to_bytes(raw_name.replace(b"+", b" ")).strip().lower() in KEY_PARAMETERS:
+            return True
+    return False

@@ -1,0 +1,112 @@
+"""What a tenant's grants hold, arranged so that a question finds those that bear on it at once.
+
+A tenant may have thousands of grants, and handing all of them to Cedar would cost milliseconds per
+request (about 9 µs for each entity it parses). So each grant is filed under the patterns and groups
+it names, and a question takes along only those filed under what covers its model. This narrows what
+Cedar sees and never what it allows: Cedar itself tests that the resource lies in what it is handed,
+so a slice that held too much would open nothing, and one that held too little would deny.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.model.access import Action
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from gateway.model.facts import Grant
+    from gateway.model.names import GroupName, PackageId, Pattern
+
+
+def pattern_id(pattern: Pattern) -> str:
+    """The ModelGroup that stands for a pattern, in a namespace that no group's name can reach."""
+    return f"pattern:{pattern}"
+
+
+def group_id(group: GroupName) -> str:
+    """The ModelGroup that stands for a named group."""
+    return f"group:{group}"
+
+
+def pair_id(container: str, package: PackageId) -> str:
+    """A package within a model or a ModelGroup, as JSON: whatever the parts hold, pairs stay apart."""
+    return msgspec.json.encode([container, package]).decode()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantSlice:
+    """The grants that bear on one question, as the sets of entity ids that the schema names."""
+
+    discovers: frozenset[str] = frozenset()
+    reads: frozenset[str] = frozenset()
+    infers: frozenset[str] = frozenset()
+    discovers_packages: frozenset[str] = frozenset()
+    reads_packages: frozenset[str] = frozenset()
+    infers_packages: frozenset[str] = frozenset()
+    glimpses: frozenset[str] = frozenset()
+
+
+class GrantIndex:
+    """One tenant's grants, filed by what they name."""
+
+    __slots__ = ("_filed",)
+
+    def __init__(self, grants: Iterable[Grant]) -> None:
+        filed: dict[str, list[Grant]] = {}
+        for grant in grants:
+            names = [pattern_id(pattern) for pattern in grant.models]
+            names += [group_id(group) for group in grant.groups]
+            for name in dict.fromkeys(names):
+                filed.setdefault(name, []).append(grant)
+        self._filed: Mapping[str, list[Grant]] = filed
+
+    def slice(self, covers: Iterable[str], packages: Iterable[PackageId]) -> GrantSlice:
+        """The grants filed under any of these ModelGroups; of packages, only those asked about."""
+        whole: dict[str, set[str]] = {action: set() for action in Action}
+        narrowed: dict[str, set[str]] = {action: set() for action in Action}
+        glimpses: set[str] = set()
+        asked = frozenset(packages)
+        for cover in covers:
+            for grant in self._filed.get(cover, ()):
+                for action in grant.actions & whole.keys():  # an action we do not know gives nothing
+                    if not grant.packages:
+                        whole[action].add(cover)
+                        continue
+                    narrowed[action].update(
+                        pair_id(cover, package) for package in asked & set(grant.packages)
+                    )
+                    if action in {Action.DISCOVER, Action.READ}:
+                        glimpses.add(cover)
+        return GrantSlice(
+            discovers=frozenset(whole[Action.DISCOVER]),
+            reads=frozenset(whole[Action.READ]),
+            infers=frozenset(whole[Action.INFER]),
+            discovers_packages=frozenset(narrowed[Action.DISCOVER]),
+            reads_packages=frozenset(narrowed[Action.READ]),
+            infers_packages=frozenset(narrowed[Action.INFER]),
+            glimpses=frozenset(glimpses),
+        )
+
+    def matching(
+        self, action: Action, covers: Iterable[str], package: PackageId | None
+    ) -> Iterator[tuple[Grant, str]]:
+        """The grants that give this action, each once, with the ModelGroup by which it does.
+
+        For the record and for people: Cedar has decided by then.
+        """
+        wanted = {action, Action.READ} if action is Action.DISCOVER else {action}
+        seen: set[int] = set()
+        for cover in covers:
+            for grant in self._filed.get(cover, ()):
+                if id(grant) in seen or not grant.actions & wanted:
+                    continue
+                shows_model = package is None and action is Action.DISCOVER
+                if grant.packages and not shows_model and package not in grant.packages:
+                    continue
+                seen.add(id(grant))
+                yield grant, cover

@@ -1,0 +1,166 @@
+"""Policy folders: `schema.cedarschema` and `*.cedar` files become a PolicySet, checked before use.
+
+`load_policy_folder` reads and digests; `validate` says everything that is wrong with a set, each
+problem with file, line and column. A set with a problem is not put in force; the one in force stays.
+
+Not here: applying a set (the directory room) and tenant documents (`directory/documents.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.decision import cedar, source
+from gateway.decision.entities import sample_entities
+from gateway.model.errors import Misconfigured
+from gateway.model.facts import PolicySet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SCHEMA_FILE = "schema.cedarschema"
+_CONTENT = [(action, kind) for action in ("discover", "read", "infer") for kind in ("Model", "Package")]
+_ASKED = (*_CONTENT, ("list", "Catalogue"), ("identify", "ApiKey"), ("identify", "Admin"))
+"""The actions and resources that the gateway asks about; a schema without one would deny it for good."""
+
+MAX_FILE_BYTES = (
+    1024 * 1024
+)  # a rule set is a few screens; a megabyte is a mistake, and would slow every start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing that is wrong with a policy folder: where, what was found, what is expected."""
+
+    file: str
+    line: int
+    column: int
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        """The form that editors and terminals make a link of."""
+        return f"{self.file}:{self.line}:{self.column}: {self.found}; expected {self.expected}"
+
+
+def load_policy_folder(folder: Path, *, origin: str = "policies") -> PolicySet:
+    """Read a folder's schema and policies, sorted by name. Raises `Misconfigured` for what cannot be read.
+
+    Whether the texts are right is for `validate` to say.
+    """
+    if not folder.is_dir():
+        raise Misconfigured(str(folder), "is not a folder; expected one that holds schema.cedarschema")
+    schema = _read(folder / SCHEMA_FILE)
+    files = sorted(path for path in folder.glob("*.cedar") if not path.name.startswith("."))
+    policies = tuple((path.name, _read(path)) for path in files)
+    return PolicySet(schema=schema, policies=policies, digest=digest_of(schema, policies), source=origin)
+
+
+def digest_of(schema: str, policies: tuple[tuple[str, str], ...]) -> str:
+    """The SHA-256 of a set. Encoded as JSON first, so that no text can continue in the next one's place."""
+    return hashlib.sha256(msgspec.json.encode(["cachegate-policy-1", schema, policies])).hexdigest()
+
+
+def validate(policy_set: PolicySet) -> list[Problem]:
+    """Everything that is wrong with a set; empty when it may be put in force.
+
+    Types are checked only once all texts parse and the schema fits what the gateway asks: complaints
+    that follow from another one would bury it.
+    """
+    problems = [*_schema_problems(policy_set.schema)]
+    rules: list[tuple[str, cedar.Rule]] = []
+    for file, text in policy_set.policies:
+        try:
+            parsed = cedar.parse_rules(file, text)
+        except cedar.CedarError as error:
+            place = source.place_of_syntax_error(text, cedar.find_policy_error)
+            problems.append(_problem(file, place, str(error), "Cedar policies"))
+        else:
+            rules += [(text, rule) for rule in parsed]
+    problems += _naming_problems(rules)
+    if not rules and not problems:
+        nothing = source.Place(1, 1)
+        problems.append(
+            _problem(
+                SCHEMA_FILE, nothing, "the folder holds no policy", "at least one, or everything is denied"
+            )
+        )
+    if not problems:
+        problems += [
+            _problem(
+                file,
+                source.place_of_complaint(text, number, complaint),
+                complaint,
+                "what the schema declares",
+            )
+            for file, text in policy_set.policies
+            for number, complaint in cedar.type_errors(text, policy_set.schema)
+        ]
+    return sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column))
+
+
+def _schema_problems(schema: str) -> Iterator[Problem]:
+    """The schema must parse, and must describe what the gateway hands over with every request."""
+    error = cedar.find_schema_error(schema)
+    if error is not None:
+        place = source.place_of_syntax_error(schema, cedar.find_schema_error)
+        yield _problem(SCHEMA_FILE, place, error, "a Cedar schema")
+        return
+    start = source.Place(1, 1)
+    entities = msgspec.json.encode(sample_entities()).decode()
+    error = cedar.find_entity_error(schema, entities)
+    if error is not None:
+        yield _problem(SCHEMA_FILE, start, error, "the entities that the shipped schema declares")
+        return
+    for action, resource in _ASKED:
+        for principal in ("ApiKey", "Admin"):
+            probe = f'permit(principal is {principal}, action == Action::"{action}", resource is {resource});'
+            if cedar.type_errors(probe, schema):
+                found = f'no action "{action}" of {principal} on {resource}'
+                yield _problem(SCHEMA_FILE, start, found, "the actions that the shipped schema declares")
+
+
+def _naming_problems(rules: list[tuple[str, cedar.Rule]]) -> Iterator[Problem]:
+    """Audit records name policies by @id: each has one, and no two the same."""
+    first: dict[str, cedar.Rule] = {}
+    for text, rule in rules:
+        place = source.place_of_statement(text, rule.number)
+        if rule.is_template:
+            yield _problem(rule.file, place, "a template, which nothing links", "a policy without ?slots")
+        if rule.policy_id is None:
+            yield _problem(rule.file, place, "a policy without an @id", '@id("what-it-does") before it')
+        elif rule.policy_id in first:
+            other = first[rule.policy_id]
+            yield _problem(
+                rule.file, place, f'@id("{rule.policy_id}") again, after {other.file}', "an @id of its own"
+            )
+        else:
+            first[rule.policy_id] = rule
+
+
+def _problem(file: str, place: source.Place, found: str, expected: str) -> Problem:
+    return Problem(
+        file=file, line=place.line, column=place.column, found=" ".join(found.split()), expected=expected
+    )
+
+
+def _read(path: Path) -> str:
+    """One text. It is about to be rules: anything doubtful about the file itself refuses it."""
+    try:
+        raw_text = path.read_bytes()
+    except FileNotFoundError as error:
+        raise Misconfigured(str(path), "is missing; expected a Cedar text") from error
+    except OSError as error:
+        raise Misconfigured(str(path), f"cannot be read ({error.strerror})") from error
+    if len(raw_text) > MAX_FILE_BYTES:
+        raise Misconfigured(str(path), f"holds {len(raw_text)} bytes; expected at most {MAX_FILE_BYTES}")
+    try:
+        return raw_text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw_text.count(b"\n", 0, error.start) + 1
+        raise Misconfigured(f"{path}:{line}", "is not UTF-8; expected UTF-8 text") from error

@@ -1,0 +1,282 @@
+"""`decide`: the door of the room. An access and its facts in, Allowed or Denied out; no I/O.
+
+Cedar decides, always. What is done here is to put the question (`entities.py`), to put many of them
+at once, and to name the reason of a denial. Everything unclear denies (I1): a record that did not
+parse, a set that does not, a rule that fails, no rule at all. A denial is a value, never an
+exception; what is raised is a defect of the caller.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.decision import cedar
+from gateway.decision.entities import (
+    Question,
+    model_covers,
+    principal_entity,
+    question_about_catalogue,
+    question_about_content,
+    question_about_itself,
+    request_of,
+)
+from gateway.decision.grant_index import GrantIndex
+from gateway.model.access import Action, ResourceKind
+from gateway.model.errors import Reason
+from gateway.model.facts import KeyKind, Scope
+from gateway.model.verdicts import Allowed, Denied
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from gateway.decision.cedar import Answer, PreparedSet, Rule
+    from gateway.decision.entities import Entity, Uid
+    from gateway.model.access import Access, Principal
+    from gateway.model.facts import Facts, Grant, PolicySet
+    from gateway.model.names import TenantId
+    from gateway.model.verdicts import Verdict
+
+MAX_PREPARED_SETS = 8  # one in force, one before it, and what `policy check` and tests look at meanwhile
+MAX_GRANT_INDEXES = 1024  # tenants whose grants stay arranged; a few hundred bytes per grant
+MAX_BATCH = 100  # beyond it Cedar gains nothing per question and the worker's loop would wait for it
+
+VIA_OWNER = "owner"
+VIA_PUBLIC = "public"
+VIA_GRANT = "grant"
+_NAMING = frozenset({VIA_OWNER, VIA_PUBLIC, VIA_GRANT})
+
+_CONTENT_KINDS = frozenset({ResourceKind.MODEL, ResourceKind.PACKAGE, ResourceKind.FILE})
+_SCOPES_THAT_ALLOW: Mapping[Action, frozenset[Scope]] = {
+    Action.DISCOVER: frozenset({Scope.DISCOVER, Scope.READ}),
+    Action.READ: frozenset({Scope.READ}),
+    Action.INFER: frozenset({Scope.INFER}),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Put:
+    """A question as it was put: where its answer belongs."""
+
+    position: int
+    access: Access
+    facts: Facts
+    question: Question
+
+
+class Rulebook:
+    """Decides by Cedar. Keeps prepared what costs milliseconds: policy sets, and the order of grants."""
+
+    def __init__(self) -> None:
+        self._prepare = lru_cache(maxsize=MAX_PREPARED_SETS)(_prepare)
+        self._indexes: dict[TenantId | None, tuple[tuple[Grant, ...], GrantIndex]] = {}
+
+    def decide(self, access: Access, facts: Facts) -> Verdict:
+        """May this principal do this with this? See `Decide` in ports.py."""
+        return self.decide_many((access,), (facts,))[0]
+
+    def decide_many(self, accesses: Sequence[Access], facts: Sequence[Facts]) -> list[Verdict]:
+        """Every access by its own facts, in order: as `decide` for each, at a fraction of the cost.
+
+        Neighbours with the same caller, grants and policy set share one call to Cedar.
+        """
+        verdicts: dict[int, Verdict] = {}
+        batch: list[_Put] = []
+        shared: dict[Uid, Entity] = {}
+        for position, (access, known) in enumerate(zip(accesses, facts, strict=True)):
+            question = _question(access, known)
+            if not isinstance(question, Question):
+                verdicts[position] = question
+                continue
+            if batch and not _fits(batch, shared, access, known, question):
+                verdicts.update(self._answer(batch, shared))
+                batch, shared = [], {}
+            batch.append(_Put(position=position, access=access, facts=known, question=question))
+            shared |= question.entities
+        if batch:
+            verdicts.update(self._answer(batch, shared))
+        return [verdicts[position] for position in range(len(verdicts))]
+
+    def matching_grants(self, access: Access, facts: Facts) -> tuple[tuple[Grant, str], ...]:
+        """The grants that give this, with the ModelGroup each matched by. Words for a decision, not one."""
+        if access.principal.tenant is None or access.resource.kind not in _CONTENT_KINDS:
+            return ()
+        package = None if access.resource.kind is ResourceKind.MODEL else access.resource.package
+        index = self._index_of(access.principal, facts)
+        return tuple(index.matching(access.action, model_covers(facts), package))
+
+    def rules(self, policy_set: PolicySet) -> tuple[Rule, ...]:
+        """The rules of a set, in order; none when it does not parse."""
+        prepared = self._prepare(policy_set.digest, policy_set.schema, policy_set.policies)
+        return tuple(prepared.rules.values()) if prepared else ()
+
+    def _answer(self, batch: list[_Put], shared: Mapping[Uid, Entity]) -> dict[int, Verdict]:
+        """One call to Cedar for questions that share a caller, grants and rules."""
+        first = batch[0]
+        policy = first.facts.policy
+        prepared = self._prepare(policy.digest, policy.schema, policy.policies)
+        requests = [
+            request_of(put.question, action, resource)
+            for put in batch
+            for action in put.question.actions
+            for resource in put.question.resources
+        ]
+        if prepared is None:
+            answers = [cedar.FAILED] * len(requests)
+        else:
+            answers = cedar.ask(prepared, requests, self._slice(batch, shared))
+        remaining = iter(answers)
+        verdicts: dict[int, Verdict] = {}
+        for put in batch:
+            by_action = [[next(remaining) for _ in put.question.resources] for _ in put.question.actions]
+            verdicts[put.position] = self._verdict(put, by_action)
+        return verdicts
+
+    def _slice(self, batch: list[_Put], shared: Mapping[Uid, Entity]) -> str:
+        """The entities of a batch in Cedar's JSON: the caller with its grants, and what is asked about."""
+        first = batch[0]
+        covers = dict.fromkeys(cover for put in batch for cover in put.question.covers)
+        packages = {put.question.package for put in batch if put.question.package is not None}
+        grants = self._index_of(first.access.principal, first.facts).slice(covers, packages)
+        caller = principal_entity(first.access.principal, grants)
+        return msgspec.json.encode([caller, *shared.values()]).decode()
+
+    def _verdict(self, put: _Put, by_action: list[list[Answer]]) -> Verdict:
+        """The outcome of one question: every name of the thing must be permitted, and no answer failed."""
+        access, facts = put.access, put.facts
+        everything = [answer for answers in by_action for answer in answers]
+        wanted = by_action[0]
+        if any(answer.has_failed for answer in everything):
+            failed = [answer for answer in everything if answer.has_failed]
+            return _denied(access, facts, Reason.POLICY_ERROR, policies=_names(failed))
+        if all(answer.is_allowed for answer in wanted):
+            return Allowed(
+                access=access,
+                model=facts.model,
+                policies=_names(wanted),
+                grant=self._ground(put, wanted[0]),
+                stamp=facts.stamp,
+            )
+        refusing = _names([answer for answer in wanted if not answer.is_allowed])
+        may_discover = access.resource.kind not in _CONTENT_KINDS or (
+            access.action is not Action.DISCOVER and all(answer.is_allowed for answer in by_action[-1])
+        )
+        reason = _why_not(access) if may_discover else Reason.NOT_PERMITTED
+        return _denied(access, facts, reason, policies=refusing, may_discover=may_discover)
+
+    def _ground(self, put: _Put, answer: Answer) -> str | None:
+        """What an allow is put down to, by the `@via` of the rules that gave it; None for other rules."""
+        grounds = {rule.via for rule in answer.rules} & _NAMING
+        for ground in (VIA_OWNER, VIA_PUBLIC):
+            if ground in grounds:
+                return ground
+        if VIA_GRANT not in grounds:
+            return None
+        return ",".join(grant.grant_id for grant, _ in self.matching_grants(put.access, put.facts)) or None
+
+    def _index_of(self, principal: Principal, facts: Facts) -> GrantIndex:
+        """The tenant's grants, arranged: once for as long as the directory hands out the same tuple."""
+        kept = self._indexes.get(principal.tenant)
+        if kept is not None and kept[0] is facts.grants:
+            return kept[1]
+        arranged = GrantIndex(facts.grants if principal.kind is KeyKind.TENANT else ())
+        if len(self._indexes) >= MAX_GRANT_INDEXES and kept is None:
+            self._indexes.pop(next(iter(self._indexes)), None)
+        self._indexes[principal.tenant] = (facts.grants, arranged)
+        return arranged
+
+
+def _prepare(_digest: str, schema: str, policies: tuple[tuple[str, str], ...]) -> PreparedSet | None:
+    """Parse a set, or remember that it cannot be. Its texts are part of the key beside its digest.
+
+    A record whose digest does not belong to its texts then cannot stand in for the set it names.
+    """
+    try:
+        return cedar.prepare(schema, policies)
+    except cedar.CedarError:
+        return None
+
+
+def _question(access: Access, facts: Facts) -> Question | Denied:
+    """What to ask Cedar; a denial where there is nothing to ask."""
+    kind, action = access.resource.kind, access.action
+    if kind is ResourceKind.BLOB:
+        raise TypeError("a blob is no resource of its own: ask about a file that links it")
+    if facts.unreadable:
+        return _denied(access, facts, Reason.UNREADABLE_FACT)
+    match kind, action:
+        case ResourceKind.SELF, Action.IDENTIFY:
+            return question_about_itself(access)
+        case ResourceKind.CATALOGUE, Action.DISCOVER:
+            return question_about_catalogue(access)
+        case ((ResourceKind.SELF | ResourceKind.CATALOGUE), _):
+            return _denied(access, facts, Reason.MISSING_ACTION, may_discover=True)
+        case _, Action.IDENTIFY:
+            return _denied(access, facts, Reason.NOT_PERMITTED)
+        case _:
+            return _question_about_content(access, facts)
+
+
+def _question_about_content(access: Access, facts: Facts) -> Question | Denied:
+    """As `_question`, for models and what lies in them. Facts about something else are a defect."""
+    resource = access.resource
+    if resource.model is None or resource.model not in {facts.model, facts.requested}:
+        raise ValueError("the facts are about another model than the access")
+    if (resource.kind is not ResourceKind.MODEL) != (resource.package is not None):
+        raise ValueError("a package is named exactly where a package or file is asked about")
+    is_alias = facts.requested not in {None, facts.model}
+    if facts.model is None or facts.model_standing is None or (is_alias and facts.requested_standing is None):
+        return _denied(access, facts, Reason.UNREADABLE_FACT)
+    return question_about_content(access, facts, facts.model, facts.model_standing)
+
+
+def _fits(
+    batch: list[_Put], shared: Mapping[Uid, Entity], access: Access, facts: Facts, question: Question
+) -> bool:
+    """Whether a question can share the batch's entities: same caller, and no entity described twice.
+
+    A model may be asked about as itself and as the alias of another; these are two entities of one name.
+    """
+    first = batch[0]
+    return (
+        len(batch) < MAX_BATCH
+        and facts.policy is first.facts.policy
+        and facts.grants is first.facts.grants
+        and access.principal == first.access.principal
+        and all(shared.get(uid, entity) == entity for uid, entity in question.entities.items())
+    )
+
+
+def _why_not(access: Access) -> Reason:
+    """Why something that the caller may know of is refused: its key's scopes, or the lack of a right."""
+    allowing = _SCOPES_THAT_ALLOW.get(access.action)
+    is_content_key = access.principal.kind is KeyKind.TENANT
+    if allowing is not None and not (is_content_key and allowing & access.principal.scopes):
+        return Reason.MISSING_SCOPE
+    return Reason.MISSING_ACTION
+
+
+def _names(answers: Sequence[Answer]) -> tuple[str, ...]:
+    """The names of the determining rules, each once, in the order of the set."""
+    return tuple(dict.fromkeys(rule.name for answer in answers for rule in answer.rules))
+
+
+def _denied(
+    access: Access,
+    facts: Facts,
+    reason: Reason,
+    *,
+    policies: tuple[str, ...] = (),
+    may_discover: bool = False,
+) -> Denied:
+    return Denied(
+        access=access,
+        reason=reason,
+        model=facts.model,
+        policies=policies,
+        may_discover=may_discover,
+        stamp=facts.stamp,
+    )

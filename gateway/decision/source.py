@@ -1,0 +1,145 @@
+"""Where in a Cedar text something stands: lines and columns for complaints.
+
+Cedar's Python binding names what it does not like and not where. Two facts give the place back.
+Policies are numbered in the order of the text, so the statement that a complaint is about can be
+counted out. And Cedar reads from left to right: the shortest beginning of a text that is refused for
+another reason than being short ends with the offending token.
+
+Not a parser: it knows strings, comments and what ends a statement, and judges nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_TOKEN = re.compile(
+    r"""(?P<skip>\s+|//[^\n]*)
+      | (?P<token>"(?:\\.|[^"\\])*"      # a string
+                | [A-Za-z_][A-Za-z0-9_]* # a word
+                | [0-9]+
+                | ::|==|!=|<=|>=|&&|\|\|
+                | .)                     # anything else, one character at a time""",
+    re.VERBOSE | re.DOTALL,
+)
+_QUOTED = re.compile(r"`([^`]+)`")
+_OPENING, _CLOSING = frozenset("([{"), frozenset(")]}")
+
+MAX_NESTING = 100  # as deep as Cedar's own typed syntax tree goes; 1000 overflow the stack
+MAX_STATEMENT_TOKENS = 2000  # chains recurse too: 5000 links of `if` or `has` overflow the stack
+
+_STRING = re.compile(r'"[^"]*"')
+_UNFINISHED = "unexpected end of input"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A word, string or sign, and where it starts and ends."""
+
+    text: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A line and a column, both from 1."""
+
+    line: int
+    column: int
+
+
+def tokens(text: str) -> list[Token]:
+    """The text without blanks and comments."""
+    return [
+        Token(found["token"], found.start(), found.end())
+        for found in _TOKEN.finditer(text)
+        if found["token"] is not None
+    ]
+
+
+def place_at(text: str, offset: int) -> Place:
+    """The place of a character."""
+    line_start = text.rfind("\n", 0, offset) + 1
+    return Place(text.count("\n", 0, offset) + 1, offset - line_start + 1)
+
+
+def statements(text: str) -> list[list[Token]]:
+    """The policies of a text, each as its tokens; what follows the last semicolon counts as one more."""
+    found: list[list[Token]] = [[]]
+    for token in tokens(text):
+        found[-1].append(token)
+        if token.text == ";":
+            found.append([])
+    return [statement for statement in found if statement]
+
+
+def find_excess(text: str) -> str | None:
+    """What of a text is too deep or too long to be handed to Cedar; None when nothing is.
+
+    Cedar's parser and evaluator recurse without a bound of their own: a thousand brackets within
+    each other end the process, in every worker that reads the set.
+    """
+    depth = length = 0
+    for token in tokens(text):
+        length = 0 if token.text == ";" else length + 1
+        if token.text in _OPENING:
+            depth += 1
+        elif token.text in _CLOSING:
+            depth -= 1
+        if depth > MAX_NESTING:
+            return f"brackets within brackets, more than {MAX_NESTING} deep"
+        if length > MAX_STATEMENT_TOKENS:
+            return f"a statement of more than {MAX_STATEMENT_TOKENS} words and signs"
+    return None
+
+
+def place_of_statement(text: str, number: int) -> Place:
+    """Where the policy with this number starts, from 0."""
+    found = statements(text)
+    return place_at(text, found[number][0].start) if number < len(found) else Place(1, 1)
+
+
+def place_of_complaint(text: str, number: int, complaint: str) -> Place:
+    """Where a complaint about one policy points: what it names, if the policy says that; else its start."""
+    found = statements(text)
+    if number >= len(found):
+        return Place(1, 1)
+    return place_at(text, (_find_named(found[number], complaint) or found[number][0]).start)
+
+
+def place_of_syntax_error(text: str, find_error: Callable[[str], str | None]) -> Place:
+    """Where reading breaks off. `find_error` says what is wrong with a text, None when nothing is.
+
+    Refusal is not monotonous in general (half a text may end in an unfinished statement, which is no
+    error of ours), so only errors other than being unfinished count; of these the shortest
+    beginning wins, found by halving: a beginning that breaks stays broken however it goes on.
+    """
+    found = tokens(text)
+    low, high = 0, len(found)
+    while low < high:
+        middle = (low + high) // 2
+        error = find_error(text[: found[middle].end])
+        if error is None or _UNFINISHED in error:
+            low = middle + 1
+        else:
+            high = middle
+    if low == len(found):
+        return place_at(text, len(text.rstrip()))
+    complaint = find_error(text[: found[low].end]) or ""
+    if found[low].text != ";" or "`;`" in complaint:
+        return place_at(text, found[low].start)
+    # What breaks at the end of a statement was wrong further up: a name, a literal, an annotation.
+    statement = next(each for each in statements(text) if each[-1].end >= found[low].end)
+    return place_at(text, (_find_named(statement, complaint) or statement[0]).start)
+
+
+def _find_named(statement: list[Token], complaint: str) -> Token | None:
+    """The first token of a statement that a complaint names, by quotes or as its last word."""
+    names = [name for quoted in _QUOTED.findall(complaint) for name in (quoted, *_STRING.findall(quoted))]
+    names += [complaint.rpartition(" ")[2], complaint.rpartition(" ")[2].removeprefix("@")]
+    return next((token for name in names for token in statement if token.text == name), None)

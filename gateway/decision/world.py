@@ -1,0 +1,194 @@
+"""A world made for cases: a few tenants, their models, aliases and grants, without any directory.
+
+The vocabulary is that of tenant documents, so that a case reads like the policy it is about. How a
+model stands is worked out here from the case's own few rules, by the law that `Standing` states.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from gateway.model.access import Access, Action, Principal, Resource, ResourceKind
+from gateway.model.errors import BadNameError
+from gateway.model.facts import (
+    Facts,
+    Grant,
+    KeyKind,
+    ModelRule,
+    PolicySet,
+    Scope,
+    Stamp,
+    Standing,
+    Visibility,
+)
+from gateway.model.names import (
+    KeyId,
+    ancestors,
+    parse_file_handle,
+    parse_group_name,
+    parse_model_id,
+    parse_package_id,
+    parse_pattern,
+    parse_tenant_id,
+)
+
+if TYPE_CHECKING:
+    from gateway.model.names import ModelId, Pattern
+
+Member = TypeVar("Member", bound=StrEnum)
+
+NO_POLICY = PolicySet(schema="", policies=(), digest="")
+
+
+class WorldGrant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A grant, as `[[grants]]` of a tenant document, with a name to expect it by."""
+
+    id: str
+    actions: tuple[str, ...]
+    models: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+
+
+class WorldTenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A tenant: what it owns, what of it is public, its aliases and groups, and what it was granted."""
+
+    own: tuple[str, ...] = ()
+    public: tuple[str, ...] = ()
+    private: tuple[str, ...] = ()
+    aliases: dict[str, str] = {}
+    groups: dict[str, tuple[str, ...]] = {}
+    grants: tuple[WorldGrant, ...] = ()
+
+
+class CaseQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Who asks for what. Without a tenant it is an admin key; without a model, `what` is asked about."""
+
+    action: str
+    tenant: str | None = None
+    scopes: tuple[str, ...] = ("discover", "read", "infer")
+    key: str = "key_cases0000000"
+    model: str | None = None
+    package: str | None = None
+    file: str | None = None
+    what: str | None = None  # self or catalogue
+
+
+class World(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All tenants of one case file."""
+
+    tenants: dict[str, WorldTenant] = {}
+
+    def put(self, question: CaseQuestion, policy_set: PolicySet = NO_POLICY) -> tuple[Access, Facts]:
+        """A question and the facts about it. Raises `BadNameError` for whatever is not a name."""
+        resource = _resource(question)
+        requested = resource.model
+        aliases = {alias: name for tenant in self.tenants.values() for alias, name in tenant.aliases.items()}
+        model = None if requested is None else parse_model_id(aliases.get(requested, requested))
+        rules = self.rules()
+        granted = self.tenants.get(question.tenant or "", WorldTenant()).grants
+        facts = Facts(
+            grants=tuple(map(_grant, granted)),
+            requested=requested,
+            model=model,
+            requested_standing=None if requested is None else standing_by(rules, requested),
+            model_standing=None if model is None else standing_by(rules, model),
+            policy=policy_set,
+            stamp=Stamp(0, ()),
+        )
+        access = Access(
+            principal=_principal(question), action=_member(Action, question.action), resource=resource
+        )
+        return access, facts
+
+    def rules(self) -> dict[Pattern, ModelRule]:
+        """What is said about each pattern, as the tenants' tables say it together."""
+        owners = {
+            parse_pattern(text): parse_tenant_id(name)
+            for name, tenant in self.tenants.items()
+            for text in tenant.own
+        }
+        seen: dict[Pattern, Visibility] = {}
+        groups: dict[Pattern, list[str]] = {}
+        for tenant in self.tenants.values():
+            seen |= {parse_pattern(text): Visibility.PUBLIC for text in tenant.public}
+            seen |= {parse_pattern(text): Visibility.PRIVATE for text in tenant.private}
+            for group, texts in tenant.groups.items():
+                for text in texts:
+                    groups.setdefault(parse_pattern(text), []).append(group)
+        return {
+            pattern: ModelRule(
+                pattern=pattern,
+                owner=owners.get(pattern),
+                visibility=seen.get(pattern),
+                groups=tuple(map(parse_group_name, groups.get(pattern, ()))),
+            )
+            for pattern in [*owners, *seen, *groups]
+        }
+
+
+def standing_by(rules: dict[Pattern, ModelRule], model: ModelId) -> Standing:
+    """How a model stands: the most specific rule wins, and nothing broader than the owner's counts."""
+    counted: list[ModelRule] = []
+    for pattern in ancestors(model):
+        if pattern in rules:
+            counted.append(rules[pattern])
+            if counted[-1].owner is not None:
+                break
+    said = [rule.visibility for rule in counted if rule.visibility is not None]
+    return Standing(
+        owner=counted[-1].owner if counted else None,
+        visibility=said[0] if said else Visibility.PRIVATE,
+        groups=frozenset(group for rule in counted for group in rule.groups),
+    )
+
+
+def _principal(question: CaseQuestion) -> Principal:
+    tenant = None if question.tenant is None else parse_tenant_id(question.tenant)
+    return Principal(
+        kind=KeyKind.ADMIN if tenant is None else KeyKind.TENANT,
+        key_id=KeyId(question.key),
+        key_name="",
+        tenant=tenant,
+        scopes=frozenset(_member(Scope, scope) for scope in question.scopes),
+        expires_at=None,
+    )
+
+
+def _resource(question: CaseQuestion) -> Resource:
+    if question.model is None:
+        kind = _member(ResourceKind, question.what or "")
+        if kind not in {ResourceKind.SELF, ResourceKind.CATALOGUE}:
+            raise BadNameError(
+                f'{question.what!r} is asked about by its model; expected "self" or "catalogue"'
+            )
+        return Resource(kind=kind)
+    kind = ResourceKind.MODEL
+    if question.package is not None:
+        kind = ResourceKind.PACKAGE if question.file is None else ResourceKind.FILE
+    return Resource(
+        kind=kind,
+        model=parse_model_id(question.model),
+        package=None if question.package is None else parse_package_id(question.package),
+        file=None if question.file is None else parse_file_handle(question.file),
+    )
+
+
+def _grant(grant: WorldGrant) -> Grant:
+    return Grant(
+        grant_id=grant.id,
+        actions=frozenset(_member(Action, action) for action in grant.actions),
+        models=tuple(map(parse_pattern, grant.models)),
+        groups=tuple(map(parse_group_name, grant.groups)),
+        packages=tuple(map(parse_package_id, grant.packages)),
+    )
+
+
+def _member(kind: type[Member], text: str) -> Member:
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise BadNameError(f"{text!r} is none of {', '.join(kind)}") from error

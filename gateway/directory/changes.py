@@ -1,0 +1,195 @@
+"""Changes: typed puts and deletes of facts within one transaction.
+
+A change writes three things together or none: the record, the indexes that list it, and the
+generation of this transaction into the record. Whatever is read through `Changes` already shows what
+was put before in the same transaction, so that operations can be strung together.
+
+`change` runs work in a transaction. It may run several times, until nobody else commits in between;
+so work reads and writes facts through its `Changes` and does nothing else.
+
+A record that does not parse stops a change that reads it: building on what nobody can read is how a
+denial turns into an opening. A put over it is allowed; that repairs it.
+
+All writers are coroutines, though few have to wait, so that nobody has to remember which.
+
+Non-goals: whether a change makes sense (`operations/`), and recording it in the audit log.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from gateway.directory import names
+from gateway.directory.listing import Listing, refuse_unreadable
+from gateway.directory.policy_records import decode_policy_head, encode_policy
+from gateway.directory.records import (
+    encode_alias,
+    encode_grants,
+    encode_key,
+    encode_rule,
+    encode_tenant,
+)
+from gateway.directory.rows import UnreadableRecordError
+from gateway.model.errors import Conflict
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from gateway.model.facts import Alias, Grants, Key, ModelRule, PolicySet, Tenant
+    from gateway.model.names import KeyId, ModelId, Pattern, TenantId
+    from gateway.model.ports import Batch, FactSnapshot, FactStore
+
+_T = TypeVar("_T")
+
+
+async def change(store: FactStore, work: Callable[[Changes], Awaitable[_T]]) -> tuple[_T, int]:
+    """Run `work` in one transaction; returns what it returned and the global generation after it."""
+    results: list[_T] = []
+
+    async def plan(snapshot: FactSnapshot, batch: Batch) -> None:
+        results[:] = [await work(Changes(snapshot, batch))]
+
+    generation = await store.transact(plan)
+    return results[0], generation
+
+
+class Changes(Listing):
+    """The facts within one transaction: all readers of `Listing`, and the writers."""
+
+    def __init__(self, snapshot: FactSnapshot, batch: Batch) -> None:
+        super().__init__(_Pending(snapshot, batch), on_unreadable=refuse_unreadable)
+        self._snapshot = snapshot
+        self._batch = batch
+
+    @property
+    def generation(self) -> int:
+        """The generation that what is put here will carry."""
+        return self._snapshot.next_generation
+
+    async def put_tenant(self, tenant: Tenant) -> None:
+        """Write a tenant."""
+        self._put(
+            names.tenant_fact(tenant.tenant_id), encode_tenant(replace(tenant, generation=self.generation))
+        )
+        self._list(names.TENANTS, tenant.tenant_id.encode())
+
+    async def delete_tenant(self, tenant_id: TenantId) -> None:
+        """Take a tenant and its grants away. A tenant that has keys stays: suspend it instead."""
+        if await self.has_keys(tenant_id):
+            raise Conflict(f"tenant {tenant_id} has keys; suspend it instead of deleting it")
+        self._put(names.tenant_fact(tenant_id), None)
+        self._put(names.grants_fact(tenant_id), None)
+        self._unlist(names.TENANTS, tenant_id.encode())
+
+    async def put_grants(self, grants: Grants) -> None:
+        """Write all grants of a tenant; none at all takes the record away."""
+        record = encode_grants(replace(grants, generation=self.generation)) if grants.grants else None
+        self._put(names.grants_fact(grants.tenant_id), record)
+
+    async def put_rule(self, rule: ModelRule) -> None:
+        """Write what is said about a pattern; a rule that says nothing is taken away."""
+        if rule.owner is None and rule.visibility is None and not rule.groups:
+            await self.delete_rule(rule.pattern)
+            return
+        self._put(names.rule_fact(rule.pattern), encode_rule(replace(rule, generation=self.generation)))
+        self._list(names.PATTERNS, rule.pattern.encode())
+
+    async def delete_rule(self, pattern: Pattern) -> None:
+        """Take a pattern's rule away."""
+        self._put(names.rule_fact(pattern), None)
+        self._unlist(names.PATTERNS, pattern.encode())
+
+    async def put_alias(self, alias: Alias) -> None:
+        """Write another name of a model."""
+        self._put(names.alias_fact(alias.alias), encode_alias(replace(alias, generation=self.generation)))
+        self._list(names.ALIASES, alias.alias.encode())
+
+    async def delete_alias(self, alias: ModelId) -> None:
+        """Take an alias away."""
+        self._put(names.alias_fact(alias), None)
+        self._unlist(names.ALIASES, alias.encode())
+
+    async def put_key(self, key: Key, digest: bytes) -> None:
+        """Write a key under the keyed hash of it."""
+        self._put(names.key_fact(digest), encode_key(replace(key, generation=self.generation)))
+        self._list(names.key_set(key.tenant), names.short_key_id(key.key_id))
+        self._batch.hash_put.append((*names.key_digest(key.key_id), digest))
+
+    async def delete_key(self, key_id: KeyId) -> None:
+        """Forget a key altogether. Revoking is what operators want: it keeps the name for the record."""
+        digest = await self.find_key_digest(key_id)
+        key = await self.find_key(key_id)
+        if digest is None or key is None:
+            raise Conflict(f"there is no key {key_id}")
+        self._put(names.key_fact(digest), None)
+        self._unlist(names.key_set(key.tenant), names.short_key_id(key_id))
+        self._batch.hash_drop.append(names.key_digest(key_id))
+
+    async def put_policy(self, policy: PolicySet) -> None:
+        """Put a policy set into force, and drop the texts of the one before."""
+        head, text_digest, text = encode_policy(replace(policy, generation=self.generation))
+        old = await self._find_text_digest()
+        if old is not None and old != text_digest:
+            self._put(names.policy_text(old), None)
+        self._put(names.policy_text(text_digest), text)
+        self._put(names.POLICY, head)
+
+    async def put_pepper_fingerprint(self, pepper_id: str, fingerprint: str) -> None:
+        """Note the fingerprint of a pepper, by which a node with another one is found out."""
+        self._batch.hash_put.append((names.PEPPERS, pepper_id.encode(), fingerprint.encode()))
+
+    async def _find_text_digest(self) -> bytes | None:
+        (raw,) = await self._reading.read([names.POLICY])
+        try:
+            return None if raw is None else decode_policy_head(raw).text_digest
+        except UnreadableRecordError:
+            return None  # the new set repairs it; at worst one text nobody names stays behind
+
+    def _put(self, name: bytes, record: bytes | None) -> None:
+        self._batch.facts[name] = record
+
+    def _list(self, index: bytes, member: bytes) -> None:
+        _withdraw(self._batch.set_remove, (index, member))
+        self._batch.set_add.append((index, member))
+
+    def _unlist(self, index: bytes, member: bytes) -> None:
+        _withdraw(self._batch.set_add, (index, member))
+        self._batch.set_remove.append((index, member))
+
+
+class _Pending:
+    """A snapshot with what this transaction is about to write laid over it."""
+
+    def __init__(self, snapshot: FactSnapshot, batch: Batch) -> None:
+        self._snapshot = snapshot
+        self._batch = batch
+
+    async def read(self, wanted: Sequence[bytes]) -> list[bytes | None]:
+        """The values of these names, in order."""
+        facts = self._batch.facts
+        missing = [name for name in wanted if name not in facts]
+        found = dict(zip(missing, await self._snapshot.read(missing), strict=True)) if missing else {}
+        return [facts[name] if name in facts else found[name] for name in wanted]
+
+    async def members(self, name: bytes) -> list[bytes]:
+        """The members of a set, unordered."""
+        members = set(await self._snapshot.members(name))
+        members.difference_update(member for index, member in self._batch.set_remove if index == name)
+        members.update(member for index, member in self._batch.set_add if index == name)
+        return list(members)
+
+    async def hash_fields(self, name: bytes, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Several fields of a hash, in order."""
+        pending: dict[bytes, bytes | None] = {
+            field: value for index, field, value in self._batch.hash_put if index == name
+        }
+        pending.update((field, None) for index, field in self._batch.hash_drop if index == name)
+        return [
+            pending[key] if key in pending else await self._snapshot.hash_field(name, key) for key in keys
+        ]
+
+
+def _withdraw(entries: list[tuple[bytes, bytes]], entry: tuple[bytes, bytes]) -> None:
+    while entry in entries:
+        entries.remove(entry)

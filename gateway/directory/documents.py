@@ -1,0 +1,249 @@
+"""Tenant documents: TOML files that say who owns what and who was granted what.
+
+One file, one tenant, named after it; `policies/tenants/example.toml` shows the format. A document is
+taken whole or not at all: unknown keys, bad names and contradictions are complaints with file and
+line, and a folder's complaints come all at once, so that they can be mended in one go.
+
+Not here: comparing documents with the facts in force (`plan.py`), and keys, which no file may hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gateway.directory.document_tables import DocumentTables
+from gateway.model.access import Action
+from gateway.model.errors import BadNameError, Misconfigured
+from gateway.model.facts import Grant
+from gateway.model.names import (
+    parse_group_name,
+    parse_model_id,
+    parse_package_id,
+    parse_pattern,
+    parse_tenant_id,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from gateway.model.names import GroupName, ModelId, Pattern, TenantId
+
+FOLDER_SOURCE = "policies:"
+"""Facts of this source belong to a folder of documents; what follows is the tenant's id."""
+
+GRANTABLE = (Action.DISCOVER, Action.READ, Action.INFER)
+GRANT_ID_DIGITS = 12  # 48 bits: a tenant has thousands of grants at most, and ids need only differ within it
+
+_PATTERN_KEYS = ("own", "public", "private")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantDocument:
+    """What one file says about one tenant. `where` is the file, for conflicts found later."""
+
+    where: str
+    tenant_id: TenantId
+    name: str
+    is_suspended: bool
+    own: tuple[Pattern, ...] = ()
+    public: tuple[Pattern, ...] = ()
+    private: tuple[Pattern, ...] = ()
+    aliases: tuple[tuple[ModelId, ModelId], ...] = ()
+    groups: tuple[tuple[GroupName, tuple[Pattern, ...]], ...] = ()
+    grants: tuple[Grant, ...] = ()
+
+    @property
+    def source(self) -> str:
+        """The source that facts from this document carry."""
+        return f"{FOLDER_SOURCE}{self.tenant_id}"
+
+    @property
+    def said_of_patterns(self) -> tuple[tuple[Pattern, str], ...]:
+        """Every pattern that the document says something about, with the key it stands under."""
+        keys: list[tuple[str, tuple[Pattern, ...]]] = [
+            ("own", self.own),
+            ("public", self.public),
+            ("private", self.private),
+            *self.groups,
+        ]
+        return tuple((pattern, key) for key, patterns in keys for pattern in patterns)
+
+
+class DocumentProblems(Misconfigured):
+    """Everything that is wrong with a folder of documents. Stands for the first, carries all."""
+
+    def __init__(self, problems: Iterable[Misconfigured]) -> None:
+        self.problems = tuple(problems)
+        first, *more = self.problems
+        super().__init__(first.where, "\n".join([first.why, *map(str, more)]))
+
+
+def load_tenant_documents(folder: Path) -> tuple[TenantDocument, ...]:
+    """Every document of a folder, by tenant id. Raises `DocumentProblems` when any has a complaint.
+
+    A folder that is not there is a complaint too: taken for an empty one, a mistyped path would
+    remove everything that documents ever said.
+    """
+    if not folder.is_dir():
+        raise Misconfigured(str(folder), "is not a folder; expected one that holds tenant documents")
+    problems: list[Misconfigured] = []
+    read: list[tuple[TenantDocument, DocumentTables]] = []
+    for path in sorted(folder.glob("*.toml")):
+        if path.name.startswith("."):
+            continue
+        tables = DocumentTables(path)
+        document = _document(path, tables) if tables.content else None
+        problems += tables.problems
+        if document is not None:
+            read.append((document, tables))
+    problems += [*_pattern_contradictions(read), *_alias_contradictions(read)]
+    if problems:
+        raise DocumentProblems(problems)
+    return tuple(document for document, _ in read)
+
+
+def _document(path: Path, tables: DocumentTables) -> TenantDocument | None:
+    """One document; None when its tenant cannot be told, about which there is a complaint then."""
+    content = tables.content
+    tables.refuse_unknown(content, "", ("tenant", "models", "grants"))
+    tenant, models = tables.table(content, "", "tenant"), tables.table(content, "", "models")
+    tables.refuse_unknown(tenant, "tenant", ("id", "name", "suspended"))
+    tables.refuse_unknown(models, "models", ("own", "public", "private", "aliases", "groups"))
+    own, public, private = (
+        tables.names(models, "models", key, parse_pattern) for key in ("own", "public", "private")
+    )
+    for pattern in private:
+        if pattern in public:
+            tables.complain(f"{pattern!r} is public too; expected one of both", "models", "private", pattern)
+    aliases, groups = _aliases(tables, models), _groups(tables, models)
+    written_id = tables.text(tenant, "tenant", "id", "")
+    grants = _grants(tables, f"{FOLDER_SOURCE}{written_id}")
+    name, is_suspended = (
+        tables.text(tenant, "tenant", "name", written_id),
+        tables.flag(tenant, "tenant", "suspended"),
+    )
+    tenant_id = tables.name(written_id, parse_tenant_id, "tenant", "id").get(written_id)
+    if tenant_id is None:
+        return None
+    if tenant_id != path.stem:
+        why = f"id is {tenant_id!r} in a file named {path.name!r}; expected both alike"
+        tables.complain(why, "tenant", "id")
+    return TenantDocument(
+        where=tables.where("tenant"),
+        tenant_id=tenant_id,
+        name=name,
+        is_suspended=is_suspended,
+        own=own,
+        public=public,
+        private=private,
+        aliases=aliases,
+        groups=groups,
+        grants=grants,
+    )
+
+
+def _aliases(tables: DocumentTables, models: Mapping[str, Any]) -> tuple[tuple[ModelId, ModelId], ...]:
+    """What each alias stands for."""
+    found: list[tuple[ModelId, ModelId]] = []
+    for written in tables.table(models, "models", "aliases"):
+        target = models["aliases"][written]
+        if not isinstance(target, str):
+            tables.complain(f"{target!r}; expected the model id it stands for", "models.aliases", written)
+            continue
+        names = [
+            *tables.name(written, parse_model_id, "models.aliases", written).values(),
+            *tables.name(target, parse_model_id, "models.aliases", written).values(),
+        ]
+        if len(names) == 2:  # noqa: PLR2004 -- both parsed
+            found.append((names[0], names[1]))
+    return tuple(found)
+
+
+def _groups(
+    tables: DocumentTables, models: Mapping[str, Any]
+) -> tuple[tuple[GroupName, tuple[Pattern, ...]], ...]:
+    """The patterns that each group gathers."""
+    table = tables.table(models, "models", "groups")
+    return tuple(
+        (group, tables.names(table, "models.groups", written, parse_pattern))
+        for written in table
+        for group in tables.name(written, parse_group_name, "models.groups", written).values()
+    )
+
+
+def _grants(tables: DocumentTables, source: str) -> tuple[Grant, ...]:
+    """The grants, each once."""
+    written = tables.content.get("grants", [])
+    if not isinstance(written, list) or not all(isinstance(table, dict) for table in written):
+        tables.complain("grants is no list of tables; expected [[grants]]", "", "grants")
+        return ()
+    grants: dict[str, Grant] = {}
+    for nth, table in enumerate(written):
+        grant = _grant(tables, table, nth, source)
+        if grant.grant_id in grants and not tables.problems:
+            tables.complain("the same grant again; expected it once", "grants", nth=nth)
+        grants[grant.grant_id] = grant
+    return tuple(grants.values())
+
+
+def _grant(tables: DocumentTables, table: Mapping[str, Any], nth: int, source: str) -> Grant:
+    """One grant. Its id follows from what it says, so that reading a document again changes nothing."""
+    tables.refuse_unknown(table, "grants", ("models", "groups", "packages", "actions"), nth)
+    models = tables.names(table, "grants", "models", parse_pattern, nth)
+    groups = tables.names(table, "grants", "groups", parse_group_name, nth)
+    packages = tables.names(table, "grants", "packages", parse_package_id, nth)
+    actions = tables.names(table, "grants", "actions", _parse_action, nth)
+    if table.get("actions", []) == []:
+        tables.complain('no actions; expected some, such as actions = ["read"]', "grants", "actions", nth=nth)
+    if table.get("models", []) == [] and table.get("groups", []) == []:
+        tables.complain("a grant of nothing; expected models or groups", "grants", nth=nth)
+    content = json.dumps([sorted(actions), sorted(models), sorted(groups), sorted(packages)])
+    return Grant(
+        grant_id=f"doc_{hashlib.sha256(content.encode()).hexdigest()[:GRANT_ID_DIGITS]}",
+        actions=frozenset(actions),
+        models=models,
+        groups=groups,
+        packages=packages,
+        source=source,
+    )
+
+
+def _parse_action(text: str) -> Action:
+    """An action that can be granted."""
+    if text not in GRANTABLE:
+        raise BadNameError(f"not an action; expected {', '.join(GRANTABLE)}")
+    return Action(text)
+
+
+def _pattern_contradictions(read: list[tuple[TenantDocument, DocumentTables]]) -> Iterator[Misconfigured]:
+    """A pattern belongs to one document: two that speak of it would overwrite each other."""
+    first: dict[Pattern, TenantDocument] = {}
+    for document, tables in read:
+        for pattern, key in document.said_of_patterns:
+            other = first.setdefault(pattern, document)
+            if other is not document:
+                table, name = ("models.groups", key) if key not in _PATTERN_KEYS else ("models", key)
+                found = "has another owner" if pattern in {*other.own} & {*document.own} else "is spoken of"
+                why = f"{pattern!r} {found} in {other.where}; expected one document per pattern"
+                yield Misconfigured(tables.where(table, name, pattern), why)
+
+
+def _alias_contradictions(read: list[tuple[TenantDocument, DocumentTables]]) -> Iterator[Misconfigured]:
+    """An alias belongs to one document, and stands for a model and never for another alias."""
+    owners: dict[ModelId, TenantDocument] = {}
+    for document, _ in read:
+        for alias, _canonical in document.aliases:
+            owners.setdefault(alias, document)
+    for document, tables in read:
+        for alias, canonical in document.aliases:
+            where = tables.where("models.aliases", alias)
+            if owners[alias] is not document:
+                why = f"alias {alias!r} stands in {owners[alias].where} too; expected it once"
+                yield Misconfigured(where, why)
+            if canonical in owners:
+                why = f"{alias!r} stands for {canonical!r}, an alias itself; expected the model id"
+                yield Misconfigured(where, why)

@@ -1,0 +1,238 @@
+"""Listings: the facts as people ask for them, by name or all of a kind.
+
+The request path never comes through here: it knows the names of what it needs. This is for
+commands, the admin API and the catalogue, which need the indexes. The same readers serve a live
+store and the snapshot within a transaction; `Reading` is what both can do.
+
+An index is a convenience and decides nothing: a name in it without a record is passed over. A
+record that does not parse is reported and passed over in a list, since one bad record must not hide
+the others from the operator; asked for by name, it raises `Conflict`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
+
+from gateway.directory import names
+from gateway.directory.policy_records import decode_policy, decode_policy_head
+from gateway.directory.records import (
+    decode_alias,
+    decode_grants,
+    decode_key,
+    decode_rule,
+    decode_tenant,
+)
+from gateway.directory.rows import UnreadableRecordError
+from gateway.model.errors import BadNameError, Conflict
+from gateway.model.names import ModelId, parse_key_id, parse_model_id, parse_pattern, parse_tenant_id
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from gateway.model.facts import Alias, Grant, Grants, Key, ModelRule, PolicySet, Tenant
+    from gateway.model.names import KeyId, Pattern, TenantId
+    from gateway.model.ports import FactStore
+
+_T = TypeVar("_T")
+_NameT = TypeVar("_NameT", bound=str)
+
+PAGE = 500  # records read at once: large enough to be quick, small enough not to hold up anybody
+
+
+class Reading(Protocol):
+    """What a listing reads from: a snapshot, or a store seen through `StoreReading`."""
+
+    async def read(self, names: Sequence[bytes]) -> list[bytes | None]:
+        """The values of these names, in order."""
+
+    async def members(self, name: bytes) -> list[bytes]:
+        """The members of a set, unordered."""
+
+    async def hash_fields(self, name: bytes, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Several fields of a hash, in order."""
+
+
+class StoreReading:
+    """A live store, read outside of any transaction."""
+
+    def __init__(self, store: FactStore) -> None:
+        self._store = store
+
+    async def read(self, names: Sequence[bytes]) -> list[bytes | None]:
+        """The values of these names, in order."""
+        _, values = await self._store.read(names)
+        return values
+
+    async def members(self, name: bytes) -> list[bytes]:
+        """The members of a set, unordered."""
+        return await self._store.members(name)
+
+    async def hash_fields(self, name: bytes, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Several fields of a hash, in order."""
+        return await self._store.hash_fields(name, keys)
+
+
+def refuse_unreadable(name: str) -> NoReturn:
+    """What a change does about a record it has to understand and cannot."""
+    raise Conflict(
+        f"the record {name} does not parse, so nothing that depends on it can be changed; "
+        "restore it from an export, or delete it with DEL and enter the fact again"
+    )
+
+
+class Listing:
+    """Typed readers of facts. `on_unreadable` is told the names of records that do not parse."""
+
+    def __init__(self, reading: Reading, *, on_unreadable: Callable[[str], None] | None = None) -> None:
+        self._reading = reading
+        self._on_unreadable = on_unreadable
+
+    async def find_tenant(self, tenant_id: TenantId) -> Tenant | None:
+        """A tenant by its id."""
+        return await self._find(names.tenant_fact(tenant_id), partial(decode_tenant, tenant_id=tenant_id))
+
+    async def find_rule(self, pattern: Pattern) -> ModelRule | None:
+        """What is said about exactly this pattern."""
+        return await self._find(names.rule_fact(pattern), partial(decode_rule, pattern=pattern))
+
+    async def find_alias(self, alias: ModelId) -> Alias | None:
+        """What this id stands for."""
+        return await self._find(names.alias_fact(alias), partial(decode_alias, alias=alias))
+
+    async def find_key(self, key_id: KeyId) -> Key | None:
+        """A key by its public id."""
+        digest = await self.find_key_digest(key_id)
+        return None if digest is None else await self._find(names.key_fact(digest), decode_key)
+
+    async def find_key_by_digest(self, digest: bytes) -> Key | None:
+        """A key by the keyed hash of it."""
+        return await self._find(names.key_fact(digest), decode_key)
+
+    async def find_key_digest(self, key_id: KeyId) -> bytes | None:
+        """The digest under which the key with this id is stored."""
+        name, field = names.key_digest(key_id)
+        (digest,) = await self._reading.hash_fields(name, [field])
+        if digest is not None and len(digest) != names.DIGEST_BYTES:
+            refuse_unreadable(f"{name.decode()} (field {field.decode()})")
+        return digest
+
+    async def find_policy(self) -> PolicySet | None:
+        """The policy set in force."""
+        head = await self._find(names.POLICY, decode_policy_head)
+        if head is None:
+            return None
+        text_name = names.policy_text(head.text_digest)
+        policy = await self._find(text_name, partial(decode_policy, head=head))
+        return policy if policy is not None else refuse_unreadable(text_name.decode())
+
+    async def find_pepper_fingerprint(self, pepper_id: str) -> str | None:
+        """The fingerprint that was noted for the pepper with this id."""
+        (raw,) = await self._reading.hash_fields(names.PEPPERS, [pepper_id.encode()])
+        return None if raw is None else raw.decode(errors="replace")
+
+    async def list_grants(self, tenant_id: TenantId) -> tuple[Grant, ...]:
+        """All grants of one tenant."""
+        found = await self._find(names.grants_fact(tenant_id), partial(decode_grants, tenant_id=tenant_id))
+        return () if found is None else found.grants
+
+    async def list_tenants(self) -> list[Tenant]:
+        """All tenants, by id."""
+        ids = await self._members(names.TENANTS, parse_tenant_id)
+        return await self._facts([(names.tenant_fact(i), partial(decode_tenant, tenant_id=i)) for i in ids])
+
+    async def list_rules(self) -> list[ModelRule]:
+        """All model rules, by pattern."""
+        patterns = await self._members(names.PATTERNS, parse_pattern)
+        return await self._facts([(names.rule_fact(p), partial(decode_rule, pattern=p)) for p in patterns])
+
+    async def list_aliases(self) -> list[Alias]:
+        """All aliases, by name."""
+        aliases = await self._members(names.ALIASES, parse_model_id)
+        return await self._facts([(names.alias_fact(a), partial(decode_alias, alias=a)) for a in aliases])
+
+    async def list_all_grants(self) -> list[Grants]:
+        """The grants of all tenants."""
+        ids = await self._members(names.TENANTS, parse_tenant_id)
+        return await self._facts([(names.grants_fact(i), partial(decode_grants, tenant_id=i)) for i in ids])
+
+    async def list_keys(self, tenant_id: TenantId | None) -> list[Key]:
+        """All keys of a tenant, or the admin keys, by id."""
+        return [key async for key in self.each_key(tenant_id)]
+
+    async def each_key(self, tenant_id: TenantId | None) -> AsyncIterator[Key]:
+        """The keys of a tenant, or the admin keys, by id, read page by page."""
+        short_ids = await self._reading.members(names.key_set(tenant_id))
+        key_ids = self._parsed(sorted(map(names.long_key_id, short_ids)), parse_key_id)
+        for start in range(0, len(key_ids), PAGE):
+            digests = await self._digests(key_ids[start : start + PAGE])
+            for key in await self._facts([(names.key_fact(digest), decode_key) for digest in digests]):
+                yield key
+
+    async def has_keys(self, tenant_id: TenantId) -> bool:
+        """Whether any key of this tenant is known, whatever its state."""
+        return bool(await self._reading.members(names.key_set(tenant_id)))
+
+    async def known_models(self) -> frozenset[ModelId]:
+        """Every exact model id that a rule, an alias or a grant names."""
+        patterns = [rule.pattern for rule in await self.list_rules()]
+        for record in await self.list_all_grants():
+            patterns += [pattern for grant in record.grants for pattern in grant.models]
+        exact = {ModelId(pattern) for pattern in patterns if not pattern.endswith("/*")}
+        return frozenset(exact.union(alias.canonical for alias in await self.list_aliases()))
+
+    def unreadable(self, name: str) -> None:
+        """Report a record that does not parse."""
+        if self._on_unreadable is not None:
+            self._on_unreadable(name)
+
+    async def _find(self, name: bytes, decode: Callable[[bytes], _T]) -> _T | None:
+        raw = (await self._reading.read([name]))[0]
+        if raw is None:
+            return None
+        try:
+            return decode(raw)
+        except UnreadableRecordError:
+            self.unreadable(name.decode())
+            refuse_unreadable(name.decode())
+
+    async def _facts(self, wanted: Sequence[tuple[bytes, Callable[[bytes], _T]]]) -> list[_T]:
+        facts: list[_T] = []
+        for start in range(0, len(wanted), PAGE):
+            page = wanted[start : start + PAGE]
+            values = await self._reading.read([name for name, _ in page])
+            for (name, decode), raw in zip(page, values, strict=True):
+                if raw is None:
+                    continue
+                try:
+                    facts.append(decode(raw))
+                except UnreadableRecordError:
+                    self.unreadable(name.decode())
+        return facts
+
+    async def _digests(self, key_ids: Sequence[KeyId]) -> list[bytes]:
+        digests: list[bytes] = []
+        # Sorted ids lie bucket by bucket, so that a long list costs one look a bucket, not one a key.
+        for bucket, entries in groupby(map(names.key_digest, key_ids), key=itemgetter(0)):
+            found = await self._reading.hash_fields(bucket, [field for _, field in entries])
+            for digest in found:
+                if digest is not None and len(digest) == names.DIGEST_BYTES:
+                    digests.append(digest)
+                else:
+                    self.unreadable(bucket.decode())
+        return digests
+
+    async def _members(self, name: bytes, parse: Callable[[str], _NameT]) -> list[_NameT]:
+        raw_members = await self._reading.members(name)
+        return self._parsed(sorted(raw.decode(errors="replace") for raw in raw_members), parse)
+
+    def _parsed(self, texts: Sequence[str], parse: Callable[[str], _NameT]) -> list[_NameT]:
+        parsed: list[_NameT] = []
+        for text in texts:
+            try:
+                parsed.append(parse(text))
+            except BadNameError:
+                self.unreadable(f"index member {text!r}")
+        return parsed

@@ -1,0 +1,110 @@
+"""Redis names: where each fact lies, and the indexes by which people list them.
+
+Two rules shape them. All names carry one hash tag, so that they share a Cluster slot and every
+change can be one transaction. All fact records, and nothing else, begin with `FACTS`: a worker that
+asks to be told of every change below that prefix is told of no index and no hint.
+
+Names are injective: two things never share one. Each kind has a letter of its own, and what follows
+is a single checked name or a digest, so that nothing has to be escaped. Raw client input is never
+part of a name; a key is found by a keyed hash of it.
+
+Non-goals: what the records hold (`records.py`), and the global generation, which belongs to the
+store that steps it.
+"""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gateway.model.names import KeyId, ModelId, Pattern, TenantId
+
+FACTS = b"{cachegate}:f:"
+
+TENANTS = b"{cachegate}:i:tenants"
+PATTERNS = b"{cachegate}:i:patterns"
+ALIASES = b"{cachegate}:i:aliases"
+ADMIN_KEYS = b"{cachegate}:i:admin-keys"
+PEPPERS = b"{cachegate}:i:peppers"
+"""A hash: pepper id to the pepper's fingerprint. Neither is the pepper."""
+
+POLICY = FACTS + b"policy"
+
+DIGEST_BYTES = 32  # HMAC-SHA-256 and SHA-256 alike
+
+_KEY_ID_PREFIX = "key_"
+# Two base62 characters make 3844 buckets: a million key ids are 260 fields each, well below the 512
+# up to which Redis keeps a hash as one compact listpack (about 50 bytes a field instead of 110).
+_BUCKET_CHARACTERS = 2
+
+
+def key_fact(digest: bytes) -> bytes:
+    """The record of a key, by the keyed hash of it."""
+    return FACTS + b"k:" + _digest_text(digest)
+
+
+def tenant_fact(tenant: TenantId) -> bytes:
+    """The record of a tenant."""
+    return FACTS + b"t:" + tenant.encode()
+
+
+def grants_fact(tenant: TenantId) -> bytes:
+    """The record of all grants of a tenant."""
+    return FACTS + b"g:" + tenant.encode()
+
+
+def rule_fact(pattern: Pattern) -> bytes:
+    """The record of a pattern's rule; exact ids and prefixes lie in separate namespaces."""
+    stem = pattern.removesuffix("/*")
+    return FACTS + (b"m:" if stem == pattern else b"p:") + stem.encode()
+
+
+def alias_fact(alias: ModelId) -> bytes:
+    """The record that says which model this other name stands for."""
+    return FACTS + b"a:" + alias.encode()
+
+
+def policy_text(text_digest: bytes) -> bytes:
+    """The policy texts, by the SHA-256 of their record: what lies here can be checked and never changes."""
+    return FACTS + b"x:" + _digest_text(text_digest)
+
+
+def tenant_keys(tenant: TenantId) -> bytes:
+    """The set of a tenant's keys; `short_key_id` says what its members are."""
+    return b"{cachegate}:i:keys:" + tenant.encode()
+
+
+def key_set(tenant: TenantId | None) -> bytes:
+    """The set in which a key is listed: its tenant's, or the admin keys'."""
+    return ADMIN_KEYS if tenant is None else tenant_keys(tenant)
+
+
+def key_digest(key_id: KeyId) -> tuple[bytes, bytes]:
+    """The hash and its field that hold the digest of the key with this id."""
+    return b"{cachegate}:i:id:" + _bucket(key_id), short_key_id(key_id)
+
+
+def last_use(key_id: KeyId) -> tuple[bytes, bytes]:
+    """The hash and its field that say when this key was last seen. A hint: it may lag, it decides nothing."""
+    return b"{cachegate}:u:" + _bucket(key_id), short_key_id(key_id)
+
+
+def short_key_id(key_id: KeyId) -> bytes:
+    """A key id without what all of them share: four bytes less in each of two indexes of a million keys."""
+    return key_id.removeprefix(_KEY_ID_PREFIX).encode()
+
+
+def long_key_id(raw_short: bytes) -> str:
+    """The inverse of `short_key_id`; the caller parses it, since an index is not to be trusted blindly."""
+    return _KEY_ID_PREFIX + raw_short.decode("ascii", "replace")
+
+
+def _bucket(key_id: KeyId) -> bytes:
+    return short_key_id(key_id)[:_BUCKET_CHARACTERS]
+
+
+def _digest_text(digest: bytes) -> bytes:
+    if len(digest) != DIGEST_BYTES:
+        raise ValueError("a digest is 32 bytes long")  # a defect of ours: no client input gets here
+    return urlsafe_b64encode(digest).rstrip(b"=")

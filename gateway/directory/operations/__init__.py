@@ -1,0 +1,59 @@
+"""Operations: what an operator can do to the facts, each with what must hold for it.
+
+An operation is an `async def` over `Changes`, run by `changes.change` in one transaction, so that
+what it checked still holds when it is committed. It raises `Conflict` with a sentence that says what
+stands in the way and what to do; otherwise it returns an `Effect`. Doing a thing twice is allowed
+and says that nothing changed.
+
+Facts that the policy folder wrote are refused to commands unless `force` is given: the next
+`policy apply` would undo the change, or refuse to run because of it.
+
+Non-goals: parsing what an operator typed, reading the clock, making keys, and the audit log.
+"""
+
+from __future__ import annotations
+
+from gateway.directory.operations.effect import Effect
+from gateway.directory.operations.grants import add_grants, remove_grants
+from gateway.directory.operations.keys import (
+    MAX_OVERLAP_SECONDS,
+    create_key,
+    import_key,
+    remember_pepper,
+    revoke_key,
+    rotate_key,
+)
+from gateway.directory.operations.models import (
+    add_alias,
+    add_to_group,
+    disown,
+    own,
+    publish,
+    remove_alias,
+    remove_from_group,
+    unpublish,
+)
+from gateway.directory.operations.tenants import create_tenant, resume_tenant, suspend_tenant
+
+__all__ = [
+    "MAX_OVERLAP_SECONDS",
+    "Effect",
+    "add_alias",
+    "add_grants",
+    "add_to_group",
+    "create_key",
+    "create_tenant",
+    "disown",
+    "import_key",
+    "own",
+    "publish",
+    "remember_pepper",
+    "remove_alias",
+    "remove_from_group",
+    "remove_grants",
+    "resume_tenant",
+    "revoke_key",
+    "rotate_key",
+    "suspend_tenant",
+    "unpublish",
+]

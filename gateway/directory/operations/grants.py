@@ -1,0 +1,185 @@
+"""Grants: rights of one tenant on models that it does not own.
+
+A command makes one grant for each pattern or group it names, with an id that follows from what is
+granted on what: the audit record of an allow then names exactly the line that opened it, and adding
+the same once more finds it there. More actions on the same thing widen the grant and keep its id.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from gateway.directory.operations.effect import Effect, verify_not_from_folder
+from gateway.directory.operations.tenants import load_tenant
+from gateway.directory.records import GRANTABLE
+from gateway.model.errors import Conflict
+from gateway.model.facts import SOURCE_CLI, Grant, Grants
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from gateway.directory.changes import Changes
+    from gateway.model.names import GroupName, PackageId, Pattern, TenantId
+
+_ID_CHARACTERS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Target:
+    """The one thing that a grant of a command is on."""
+
+    model: Pattern | None = None
+    group: GroupName | None = None
+
+    def __str__(self) -> str:
+        return f"group {self.group}" if self.model is None else self.model
+
+    def is_named_by(self, grant: Grant) -> bool:
+        return self.model in grant.models if self.model is not None else self.group in grant.groups
+
+    def taken_out_of(self, grant: Grant) -> Grant:
+        return replace(
+            grant,
+            models=tuple(model for model in grant.models if model != self.model),
+            groups=tuple(group for group in grant.groups if group != self.group),
+        )
+
+
+async def add_grants(
+    changes: Changes,
+    *,
+    tenant_id: TenantId,
+    models: Sequence[Pattern] = (),
+    groups: Sequence[GroupName] = (),
+    packages: Sequence[PackageId] = (),
+    actions: Iterable[str],
+) -> Effect:
+    """Grant actions on each of these patterns and groups, narrowed to packages or not."""
+    await load_tenant(changes, tenant_id)
+    wanted = _granted_actions(actions)
+    narrowed = tuple(sorted(set(packages)))
+    grants = list(await changes.list_grants(tenant_id))
+    sentences: list[str] = []
+    is_changed = False
+    for target in _targets(models, groups):
+        same = [grant for grant in grants if target.is_named_by(grant) and _packages(grant) == set(narrowed)]
+        if any(wanted <= grant.actions for grant in same):
+            sentences.append(f"{tenant_id} had {_listed(wanted)} on {target} already")
+            continue
+        own = next((index for index, grant in enumerate(grants) if _is_only(grant, target, same)), None)
+        if own is None:
+            grants.append(_new_grant(tenant_id, target, narrowed, wanted, grants))
+        else:
+            grants[own] = replace(grants[own], actions=grants[own].actions | wanted)
+        is_changed = True
+        sentences.append(f"{tenant_id} has {_listed(wanted)} on {target} now")
+    if is_changed:
+        await changes.put_grants(Grants(tenant_id=tenant_id, grants=tuple(grants)))
+    return Effect(is_changed=is_changed, sentences=tuple(sentences))
+
+
+async def remove_grants(
+    changes: Changes,
+    *,
+    tenant_id: TenantId,
+    models: Sequence[Pattern] = (),
+    groups: Sequence[GroupName] = (),
+    packages: Sequence[PackageId] | None = None,
+    actions: Iterable[str] | None = None,
+    force: bool = False,
+) -> Effect:
+    """Take grants on exactly these patterns and groups away: all, or those narrowed alike, or some actions.
+
+    A pattern that some broader grant covers stays readable through that one; nothing is carved out.
+    """
+    await load_tenant(changes, tenant_id)
+    unwanted = GRANTABLE if actions is None else _granted_actions(actions)
+    before = await changes.list_grants(tenant_id)
+    grants = before
+    sentences: list[str] = []
+    for target in _targets(models, groups):
+        kept: list[Grant] = []
+        for grant in grants:
+            meant = target.is_named_by(grant) and (packages is None or _packages(grant) == set(packages))
+            if not meant or not grant.actions & unwanted:
+                kept.append(grant)
+                continue
+            verify_not_from_folder(f"the grant {grant.grant_id} on {target}", grant.source, force=force)
+            kept += _remainders(tenant_id, grant, target, unwanted, grants)
+        state = "had no such grant on" if tuple(kept) == grants else f"no longer has {_listed(unwanted)} on"
+        sentences.append(f"{tenant_id} {state} {target}")
+        grants = tuple(kept)
+    if grants != before:
+        await changes.put_grants(Grants(tenant_id=tenant_id, grants=grants))
+    return Effect(is_changed=grants != before, sentences=tuple(sentences))
+
+
+def _remainders(
+    tenant_id: TenantId, grant: Grant, target: _Target, unwanted: frozenset[str], others: Sequence[Grant]
+) -> list[Grant]:
+    """What stays of a grant: what it says about other things, and its other actions on this one."""
+    remainders: list[Grant] = []
+    others_named = replace(target.taken_out_of(grant), source=SOURCE_CLI)
+    if others_named.models or others_named.groups:
+        remainders.append(others_named)
+    if actions := grant.actions - unwanted:
+        if remainders:
+            remainders.append(_new_grant(tenant_id, target, grant.packages, actions, others))
+        else:
+            remainders.append(replace(grant, actions=actions, source=SOURCE_CLI))
+    return remainders
+
+
+def _new_grant(
+    tenant_id: TenantId,
+    target: _Target,
+    packages: tuple[PackageId, ...],
+    actions: frozenset[str],
+    others: Sequence[Grant],
+) -> Grant:
+    taken = {grant.grant_id for grant in others}
+    attempt = 0
+    while True:
+        text = json.dumps([tenant_id, target.model, target.group, packages, attempt])
+        grant_id = f"grant_{sha256(text.encode()).hexdigest()[:_ID_CHARACTERS]}"
+        if grant_id not in taken:
+            return Grant(
+                grant_id=grant_id,
+                actions=actions,
+                models=() if target.model is None else (target.model,),
+                groups=() if target.group is None else (target.group,),
+                packages=packages,
+            )
+        attempt += 1  # another grant's id begins alike: rare, and two must not share one
+
+
+def _targets(models: Sequence[Pattern], groups: Sequence[GroupName]) -> list[_Target]:
+    targets = [_Target(model=model) for model in dict.fromkeys(models)]
+    targets += [_Target(group=group) for group in dict.fromkeys(groups)]
+    if not targets:
+        raise Conflict("name at least one model, prefix or group")
+    return targets
+
+
+def _granted_actions(actions: Iterable[str]) -> frozenset[str]:
+    wanted = frozenset(actions)
+    if not wanted or not wanted <= GRANTABLE:
+        raise Conflict(f"actions that can be granted are {', '.join(sorted(GRANTABLE))}")
+    return wanted
+
+
+def _is_only(grant: Grant, target: _Target, same: Sequence[Grant]) -> bool:
+    """Whether this is a command's own grant on this one thing, which can be widened."""
+    is_single = len(grant.models) + len(grant.groups) == 1
+    return grant in same and is_single and grant.source == SOURCE_CLI and target.is_named_by(grant)
+
+
+def _packages(grant: Grant) -> set[PackageId]:
+    return set(grant.packages)
+
+
+def _listed(actions: Iterable[str]) -> str:
+    return ", ".join(sorted(actions))

@@ -1,0 +1,118 @@
+"""Keys: created, imported, rotated, revoked. The keys themselves never come here, only their records.
+
+A suspended tenant gets no new keys, by any of these ways: suspension is for an incident, and a key
+made meanwhile would come alive unnoticed when the tenant is resumed. Revoking always works.
+
+A revoked key's record stays, so that the audit log can say whose key was refused, and so that the
+same key cannot be imported again as if nothing had been.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gateway.directory.operations.effect import Effect
+from gateway.directory.operations.tenants import load_tenant
+from gateway.model.errors import Conflict
+
+if TYPE_CHECKING:
+    from gateway.directory.changes import Changes
+    from gateway.model.facts import Key
+    from gateway.model.names import KeyId, TenantId
+
+MAX_OVERLAP_SECONDS = (
+    30 * 86_400.0
+)  # a month to roll a key out; longer, and the old one is simply a second key
+
+
+async def create_key(changes: Changes, *, key: Key, digest: bytes) -> Effect:
+    """Write a ready key."""
+    await _verify_may_have_keys(changes, key.tenant)
+    if await changes.find_key_digest(key.key_id) is not None:
+        raise Conflict(f"there is a key {key.key_id} already")
+    if (known := await changes.find_key_by_digest(digest)) is not None:
+        raise Conflict(f"this very key is known already, as {known.key_id}")
+    await changes.put_key(key, digest)
+    return Effect(is_changed=True, sentences=(f"key {key.key_id} created",))
+
+
+async def import_key(changes: Changes, *, key: Key, digest: bytes) -> Effect:
+    """Write a key that exists elsewhere. The same key of the same tenant once more changes nothing."""
+    known = await changes.find_key_by_digest(digest)
+    if known is not None and known.tenant == key.tenant and known.revoked_at is None:
+        return Effect(is_changed=False, sentences=(f"this key was imported already, as {known.key_id}",))
+    return await create_key(changes, key=key, digest=digest)
+
+
+async def revoke_key(changes: Changes, *, key_id: KeyId, now: float) -> Effect:
+    """End a key. A second revocation changes nothing and keeps the time of the first."""
+    key, digest = await _load_key(changes, key_id)
+    if key.revoked_at is not None:
+        return Effect(is_changed=False, sentences=(f"key {key_id} was revoked already",))
+    await changes.put_key(replace(key, revoked_at=now), digest)
+    return Effect(is_changed=True, sentences=(f"key {key_id} is revoked",))
+
+
+async def rotate_key(
+    changes: Changes, *, key_id: KeyId, successor: Key, digest: bytes, now: float, overlap_seconds: float
+) -> Effect:
+    """Write a ready key in the place of another, which ends after the overlap or at its own expiry.
+
+    The successor takes over kind, tenant, name, scopes and networks, whatever it came with.
+    """
+    if not 0 <= overlap_seconds <= MAX_OVERLAP_SECONDS:  # NaN is neither
+        raise Conflict("the overlap of two keys is from 0 seconds to 30 days")
+    old, old_digest = await _load_key(changes, key_id)
+    if old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= now):
+        raise Conflict(f"key {key_id} has ended; create a new one instead of rotating it")
+    heir = replace(
+        successor,
+        kind=old.kind,
+        tenant=old.tenant,
+        name=old.name,
+        scopes=old.scopes,
+        networks=old.networks,
+    )
+    await create_key(changes, key=heir, digest=digest)
+    if overlap_seconds == 0:
+        await changes.put_key(replace(old, revoked_at=now), old_digest)
+        ending = "is revoked"
+    else:
+        ends_at = now + overlap_seconds
+        await changes.put_key(
+            replace(old, expires_at=ends_at if old.expires_at is None else min(old.expires_at, ends_at)),
+            old_digest,
+        )
+        ending = "ends when the overlap is over"
+    return Effect(is_changed=True, sentences=(f"key {heir.key_id} replaces {key_id}, which {ending}",))
+
+
+async def remember_pepper(changes: Changes, *, pepper_id: str, fingerprint: str) -> Effect:
+    """Note a pepper's fingerprint at its first use; another pepper under the same id is a conflict."""
+    known = await changes.find_pepper_fingerprint(pepper_id)
+    if known is None:
+        await changes.put_pepper_fingerprint(pepper_id, fingerprint)
+        return Effect(is_changed=True, sentences=(f"pepper {pepper_id} noted",))
+    if known != fingerprint:
+        raise Conflict(
+            f"this node's pepper {pepper_id} is not the one that the keys in Redis were stored with: "
+            "copy the state folder's pepper from the node that made them"
+        )
+    return Effect(is_changed=False, sentences=(f"pepper {pepper_id} is the known one",))
+
+
+async def _load_key(changes: Changes, key_id: KeyId) -> tuple[Key, bytes]:
+    digest = await changes.find_key_digest(key_id)
+    key = None if digest is None else await changes.find_key_by_digest(digest)
+    if digest is None or key is None:
+        raise Conflict(f"there is no key {key_id}; `cachegate keys list` shows them")
+    return key, digest
+
+
+async def _verify_may_have_keys(changes: Changes, tenant_id: TenantId | None) -> None:
+    if tenant_id is None:
+        return  # an admin key
+    tenant = await load_tenant(changes, tenant_id)
+    if tenant.is_suspended:
+        raise Conflict(f"tenant {tenant_id} is suspended and gets no new keys; resume it first")

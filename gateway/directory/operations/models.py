@@ -1,0 +1,177 @@
+"""Models: who owns them, who may see them, which groups they are in, what else they are called.
+
+A pattern has one owner. Owning below somebody else's prefix, or a prefix above somebody else's
+pattern, is refused unless forced: it is legal (the most specific rule wins) and rarely meant.
+
+An alias is a name and never a place: it points to a model id that is no alias, no exact rule is
+made for it, and nothing points to it. Each of the three would make it unclear whose rules hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gateway.directory.operations.effect import Effect, verify_not_from_folder
+from gateway.directory.operations.tenants import load_tenant
+from gateway.model.errors import Conflict
+from gateway.model.facts import SOURCE_CLI, Alias, ModelRule, Visibility
+from gateway.model.names import ModelId, Pattern, ancestors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gateway.directory.changes import Changes
+    from gateway.model.names import GroupName, TenantId
+
+
+async def own(
+    changes: Changes, *, tenant_id: TenantId, patterns: Sequence[Pattern], force: bool = False
+) -> Effect:
+    """Make a tenant the owner of these patterns. `force` allows overlaps, never another's own pattern."""
+    await load_tenant(changes, tenant_id)
+    rules = await changes.list_rules()
+    owners = {
+        rule.pattern: rule.owner for rule in rules if rule.owner is not None and rule.owner != tenant_id
+    }
+    for pattern in patterns:
+        if pattern in owners:
+            raise Conflict(f"{pattern} belongs to tenant {owners[pattern]}; disown it there first")
+        overlap = None if force else _find_overlap(pattern, owners)
+        if overlap is not None:
+            raise Conflict(f"{overlap}; use --force if that is meant")
+    return await _edit(
+        changes, patterns, lambda rule: replace(rule, owner=tenant_id), f"belongs to {tenant_id}", force=force
+    )
+
+
+async def disown(
+    changes: Changes, *, tenant_id: TenantId, patterns: Sequence[Pattern], force: bool = False
+) -> Effect:
+    """Take these patterns from their owner. Whatever else is said about them stays."""
+    for pattern in patterns:
+        rule = await changes.find_rule(pattern)
+        if rule is not None and rule.owner not in {None, tenant_id}:
+            raise Conflict(f"{pattern} belongs to tenant {rule.owner}, not to {tenant_id}")
+    return await _edit(changes, patterns, lambda rule: replace(rule, owner=None), "has no owner", force=force)
+
+
+async def publish(changes: Changes, *, patterns: Sequence[Pattern], force: bool = False) -> Effect:
+    """Let every tenant read what these patterns cover."""
+    return await _show(changes, patterns, Visibility.PUBLIC, force=force)
+
+
+async def unpublish(changes: Changes, *, patterns: Sequence[Pattern], force: bool = False) -> Effect:
+    """Make these patterns private by name, so that no broader rule keeps them public."""
+    return await _show(changes, patterns, Visibility.PRIVATE, force=force)
+
+
+async def add_to_group(
+    changes: Changes, *, group: GroupName, patterns: Sequence[Pattern], force: bool = False
+) -> Effect:
+    """Put what these patterns cover into a group."""
+    return await _edit(
+        changes,
+        patterns,
+        lambda rule: replace(rule, groups=tuple(sorted({*rule.groups, group}))),
+        f"is in group {group}",
+        force=force,
+    )
+
+
+async def remove_from_group(
+    changes: Changes, *, group: GroupName, patterns: Sequence[Pattern], force: bool = False
+) -> Effect:
+    """Take these patterns out of a group."""
+    return await _edit(
+        changes,
+        patterns,
+        lambda rule: replace(rule, groups=tuple(name for name in rule.groups if name != group)),
+        f"is not in group {group}",
+        force=force,
+    )
+
+
+async def add_alias(changes: Changes, *, alias: ModelId, canonical: ModelId, force: bool = False) -> Effect:
+    """Give a model another name, or point an existing alias to another model."""
+    known = await changes.find_alias(alias)
+    if known is not None and known.canonical == canonical:
+        return Effect(is_changed=False, sentences=(f"{alias} stood for {canonical} already",))
+    if alias == canonical:
+        raise Conflict(f"{alias} cannot stand for itself")
+    if (further := await changes.find_alias(canonical)) is not None:
+        raise Conflict(f"{canonical} is an alias itself; point {alias} to {further.canonical}")
+    if await changes.find_rule(Pattern(alias)) is not None:
+        raise Conflict(f"there is a rule for exactly {alias}, so it is a model and not an alias")
+    for other in await changes.list_aliases():
+        if other.canonical == alias:
+            raise Conflict(f"{other.alias} stands for {alias}, so {alias} cannot be an alias too")
+    if known is not None:
+        verify_not_from_folder(f"the alias {alias}", known.source, force=force)
+    await changes.put_alias(Alias(alias=alias, canonical=canonical))
+    before = "" if known is None else f" (it stood for {known.canonical})"
+    return Effect(is_changed=True, sentences=(f"{alias} stands for {canonical} now{before}",))
+
+
+async def remove_alias(changes: Changes, *, alias: ModelId, force: bool = False) -> Effect:
+    """Take a model's other name away."""
+    known = await changes.find_alias(alias)
+    if known is None:
+        return Effect(is_changed=False, sentences=(f"{alias} was no alias",))
+    verify_not_from_folder(f"the alias {alias}", known.source, force=force)
+    await changes.delete_alias(alias)
+    return Effect(is_changed=True, sentences=(f"{alias} no longer stands for {known.canonical}",))
+
+
+async def _show(
+    changes: Changes, patterns: Sequence[Pattern], visibility: Visibility, *, force: bool
+) -> Effect:
+    return await _edit(
+        changes,
+        patterns,
+        lambda rule: replace(rule, visibility=visibility),
+        f"is {visibility.value}",
+        force=force,
+    )
+
+
+async def _edit(
+    changes: Changes,
+    patterns: Sequence[Pattern],
+    edit: Callable[[ModelRule], ModelRule],
+    outcome: str,
+    *,
+    force: bool,
+) -> Effect:
+    sentences: list[str] = []
+    is_changed = False
+    for pattern in patterns:
+        known = await changes.find_rule(pattern)
+        before = known or ModelRule(pattern=pattern)
+        after = edit(before)
+        if after == before:
+            sentences.append(f"{pattern} {outcome} already")
+            continue
+        verify_not_from_folder(f"the rule for {pattern}", before.source, force=force)
+        if known is None and await changes.find_alias(ModelId(pattern)) is not None:
+            raise Conflict(f"{pattern} is an alias; name the model that it stands for")
+        await changes.put_rule(replace(after, source=SOURCE_CLI))
+        is_changed = True
+        sentences.append(f"{pattern} {outcome} now")
+    return Effect(is_changed=is_changed, sentences=tuple(sentences))
+
+
+def _find_overlap(pattern: Pattern, owners: dict[Pattern, TenantId]) -> str | None:
+    for broader in _covering(pattern):
+        if broader in owners:
+            return f"{pattern} lies below {broader}, which belongs to tenant {owners[broader]}"
+    if pattern.endswith("/*"):
+        for other in sorted(owners):
+            if other.startswith(pattern[:-1]):
+                return f"{pattern} covers {other}, which belongs to tenant {owners[other]}"
+    return None
+
+
+def _covering(pattern: Pattern) -> tuple[Pattern, ...]:
+    """The patterns broader than this one. `a/b/*` lies below `a/*`, and so does `a/b`."""
+    return ancestors(ModelId(pattern.removesuffix("/*")))[1:]

@@ -1,0 +1,55 @@
+"""Tenants: created, suspended, resumed. A suspended tenant's keys are refused; its facts stay."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gateway.directory.operations.effect import Effect, verify_not_from_folder
+from gateway.model.errors import Conflict
+from gateway.model.facts import SOURCE_CLI, Tenant
+
+if TYPE_CHECKING:
+    from gateway.directory.changes import Changes
+    from gateway.model.names import TenantId
+
+
+async def create_tenant(changes: Changes, *, tenant_id: TenantId, name: str, now: float) -> Effect:
+    """Make a tenant. The same once more changes nothing; the same id with another name is a conflict."""
+    known = await changes.find_tenant(tenant_id)
+    if known is None:
+        await changes.put_tenant(Tenant(tenant_id=tenant_id, name=name, is_suspended=False, created_at=now))
+        return Effect(is_changed=True, sentences=(f"tenant {tenant_id} created",))
+    if known.name != name:
+        raise Conflict(f"tenant {tenant_id} is there already, by the name {known.name!r}")
+    return Effect(is_changed=False, sentences=(f"tenant {tenant_id} was there already",))
+
+
+async def suspend_tenant(changes: Changes, *, tenant_id: TenantId, force: bool = False) -> Effect:
+    """Refuse all keys of a tenant from now on."""
+    return await _set_suspended(changes, tenant_id, is_suspended=True, force=force)
+
+
+async def resume_tenant(changes: Changes, *, tenant_id: TenantId, force: bool = False) -> Effect:
+    """Let a suspended tenant's keys in again."""
+    return await _set_suspended(changes, tenant_id, is_suspended=False, force=force)
+
+
+async def load_tenant(changes: Changes, tenant_id: TenantId) -> Tenant:
+    """The tenant that an operation is about."""
+    tenant = await changes.find_tenant(tenant_id)
+    if tenant is None:
+        raise Conflict(
+            f"there is no tenant {tenant_id}; create it with `cachegate tenants create {tenant_id}`"
+        )
+    return tenant
+
+
+async def _set_suspended(changes: Changes, tenant_id: TenantId, *, is_suspended: bool, force: bool) -> Effect:
+    tenant = await load_tenant(changes, tenant_id)
+    state = "suspended" if is_suspended else "active"
+    if tenant.is_suspended == is_suspended:
+        return Effect(is_changed=False, sentences=(f"tenant {tenant_id} was {state} already",))
+    verify_not_from_folder(f"tenant {tenant_id}", tenant.source, force=force)
+    await changes.put_tenant(replace(tenant, is_suspended=is_suspended, source=SOURCE_CLI))
+    return Effect(is_changed=True, sentences=(f"tenant {tenant_id} is {state} now",))

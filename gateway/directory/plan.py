@@ -1,0 +1,109 @@
+"""From documents to changes: what a folder of tenant documents would alter in the facts in force.
+
+Pure, so that `policy diff` shows exactly what `policy apply` does. A plan touches only facts that a
+folder wrote. Where somebody else wrote a fact of the same name with another value, that is a
+conflict, and a plan with conflicts is not applied: neither side knows that the other exists.
+
+What closes comes before what opens, so that a plan that is cut short has opened nothing that its
+rest would have closed again. Planning again after applying finds nothing to do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from gateway.directory.differences import alias_changes, grant_changes, rule_changes, tenant_changes
+from gateway.directory.planned import CurrentFacts, Order, Plan, PlannedChange, Removed
+from gateway.model.errors import Conflict
+from gateway.model.facts import Alias, Grants, ModelRule, PolicySet, Tenant
+from gateway.model.names import ModelId, Pattern, TenantId
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterable
+
+    from gateway.directory.documents import TenantDocument
+
+__all__ = ["Changes", "CurrentFacts", "Plan", "PlannedChange", "Removed", "apply_plan", "plan_changes"]
+
+
+class Changes(Protocol):
+    """The part of the directory's writer that a plan needs."""
+
+    def put_policy(self, policy: PolicySet) -> Awaitable[object]:
+        """Put a policy set in force."""
+
+    def put_tenant(self, tenant: Tenant) -> Awaitable[object]:
+        """Write a tenant."""
+
+    def delete_tenant(self, tenant_id: TenantId) -> Awaitable[object]:
+        """Remove a tenant."""
+
+    def put_rule(self, rule: ModelRule) -> Awaitable[object]:
+        """Write what is said about a pattern."""
+
+    def delete_rule(self, pattern: Pattern) -> Awaitable[object]:
+        """Remove what is said about a pattern."""
+
+    def put_alias(self, alias: Alias) -> Awaitable[object]:
+        """Write an alias."""
+
+    def delete_alias(self, alias: ModelId) -> Awaitable[object]:
+        """Remove an alias."""
+
+    def put_grants(self, grants: Grants) -> Awaitable[object]:
+        """Write all grants of a tenant."""
+
+
+def plan_changes(
+    documents: Iterable[TenantDocument],
+    current: CurrentFacts,
+    *,
+    now: float,
+    policy: PolicySet | None = None,
+) -> Plan:
+    """What to change so that the facts say what the documents say. `now` dates new tenants.
+
+    `policy` is the folder's rule set, already validated; None leaves the one in force alone.
+    """
+    read = tuple(documents)
+    changes: list[PlannedChange] = []
+    conflicts: list[str] = []
+    if policy is not None and (current.policy is None or current.policy.digest != policy.digest):
+        was = f" (was {current.policy.digest[:12]})" if current.policy else ""
+        sign = "~" if current.policy else "+"
+        line = f"{sign} policy: {policy.digest[:12]}, {len(policy.policies)} files{was}"
+        changes.append(PlannedChange(order=Order.POLICY, fact=policy, lines=(line,)))
+    changes += tenant_changes(read, current, now, conflicts)
+    changes += rule_changes(read, current, conflicts)
+    changes += alias_changes(read, current, conflicts)
+    changes += grant_changes(read, current)
+    return Plan(changes=tuple(sorted(changes, key=lambda each: each.order)), conflicts=tuple(conflicts))
+
+
+async def apply_plan(changes: Changes, plan: Plan) -> None:
+    """Make a plan's changes, in its order. Raises `Conflict` before the first one if it has conflicts."""
+    if plan.conflicts:
+        raise Conflict("\n".join(plan.conflicts))
+    for change in plan.changes:
+        match change.fact:
+            case PolicySet() as policy:
+                await changes.put_policy(policy)
+            case Tenant() as tenant:
+                await changes.put_tenant(tenant)
+            case ModelRule() as rule:
+                await changes.put_rule(rule)
+            case Alias() as alias:
+                await changes.put_alias(alias)
+            case Grants() as grants:
+                await changes.put_grants(grants)
+            case Removed(kind, name):
+                await _remove(changes, kind, name)
+
+
+async def _remove(changes: Changes, kind: type[Tenant | ModelRule | Alias], name: str) -> None:
+    if kind is Tenant:
+        await changes.delete_tenant(TenantId(name))
+    elif kind is ModelRule:
+        await changes.delete_rule(Pattern(name))
+    else:
+        await changes.delete_alias(ModelId(name))

@@ -1,0 +1,77 @@
+"""The words of a plan: the facts it starts from, the changes it consists of, and their order.
+
+Values only; `differences.py` finds the changes and `plan.py` puts them together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gateway.model.facts import Alias, Grants, ModelRule, PolicySet, Tenant
+    from gateway.model.names import TenantId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurrentFacts:
+    """The facts in force that documents can speak of, of whatever source."""
+
+    tenants: tuple[Tenant, ...] = ()
+    rules: tuple[ModelRule, ...] = ()
+    aliases: tuple[Alias, ...] = ()
+    grants: tuple[Grants, ...] = ()
+    policy: PolicySet | None = None
+    tenants_with_keys: frozenset[TenantId] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """A fact that goes: what kind of fact, by its name."""
+
+    kind: type[Tenant | ModelRule | Alias]
+    name: str
+
+
+class Order(IntEnum):
+    """When a change is made: what closes first, what opens last."""
+
+    POLICY = 0
+    SUSPEND = 1
+    LOSE_GRANTS = 2
+    DROP_ALIAS = 3
+    CLOSE_MODELS = 4
+    ADMIT_TENANT = 5
+    PUT_MODELS = 6
+    FORGET_MODELS = 7
+    PUT_ALIAS = 8
+    GAIN_GRANTS = 9
+    DROP_TENANT = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedChange:
+    """One record that changes: its new value or its removal, and what that means, a line each."""
+
+    order: Order
+    fact: Tenant | ModelRule | Alias | Grants | PolicySet | Removed
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Changes in the order in which they are made, and what stands against making them."""
+
+    changes: tuple[PlannedChange, ...]
+    conflicts: tuple[str, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do and nothing in the way."""
+        return not self.changes and not self.conflicts
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The plan for people: `+` adds, `~` changes, `-` removes."""
+        return tuple(line for change in self.changes for line in change.lines)

@@ -1,0 +1,88 @@
+"""The policy set as two records: a small head, and the texts that it names by their SHA-256.
+
+Every decision stands on the head, so the head is read often, compared byte by byte and kept small.
+The texts are large and never change under their name: they are read once, checked against the
+digest, and kept in memory. A head therefore says all that a stamp has to hold about the rules.
+
+Non-goal: whether the texts are good Cedar. The decision room denies by a set that does not parse.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.directory.rows import (
+    PolicyHead,
+    PolicyTextRow,
+    UnreadableRecordError,
+    decode_row,
+    encode_row,
+)
+from gateway.model.facts import PolicySet
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+_HEADS = msgspec.msgpack.Decoder(PolicyHead)
+_TEXTS = msgspec.msgpack.Decoder(PolicyTextRow)
+
+MAX_SETS_IN_MEMORY = 4  # the one in force, its predecessor, and room for a reader that is between two
+
+
+def encode_policy(policy: PolicySet) -> tuple[bytes, bytes, bytes]:
+    """The head's record, the digest that names the texts, and the texts' record."""
+    text = encode_row(PolicyTextRow(layout=1, schema=policy.schema, policies=list(policy.policies)))
+    text_digest = sha256(text).digest()
+    head = PolicyHead(
+        layout=1,
+        generation=policy.generation,
+        source=policy.source,
+        digest=policy.digest,
+        text_digest=text_digest,
+    )
+    return encode_row(head), text_digest, text
+
+
+def decode_policy_head(raw: bytes) -> PolicyHead:
+    """Which policy texts are in force."""
+    return decode_row(_HEADS, raw)
+
+
+def decode_policy(raw_text: bytes, head: PolicyHead) -> PolicySet:
+    """The policy set of a head and the text record it names; the text is checked against its digest."""
+    if sha256(raw_text).digest() != head.text_digest:
+        raise UnreadableRecordError("the policy texts are not those that the head names")
+    row = decode_row(_TEXTS, raw_text)
+    return PolicySet(
+        schema=row.schema,
+        policies=tuple(row.policies),
+        digest=head.digest,
+        generation=head.generation,
+        source=head.source,
+    )
+
+
+class PolicySets:
+    """The policy sets read last, so that their texts cross the wire once. Bounded; keyed by whole heads."""
+
+    def __init__(self, read_text: Callable[[bytes], Awaitable[bytes | None]]) -> None:
+        self._read_text = read_text
+        self._sets: OrderedDict[PolicyHead, PolicySet] = OrderedDict()
+
+    async def find(self, head: PolicyHead) -> PolicySet | None:
+        """The set of this head; None when its texts are gone, which a newer head explains."""
+        known = self._sets.get(head)
+        if known is not None:
+            self._sets.move_to_end(head)
+            return known
+        raw_text = await self._read_text(head.text_digest)
+        if raw_text is None:
+            return None
+        policy = self._sets[head] = decode_policy(raw_text, head)
+        if len(self._sets) > MAX_SETS_IN_MEMORY:
+            self._sets.popitem(last=False)
+        return policy

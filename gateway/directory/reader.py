@@ -1,0 +1,194 @@
+"""The reader: the facts that one request stands on, in as few round trips as there can be.
+
+A key costs two: the records under its digests, then its tenant. A decision costs one: the caller's
+grants, the policy head, and for each model the alias and the rules of all patterns that cover it;
+a second where an alias resolves. Every answer carries a stamp of all that was read, the absent
+records among them. The parts of an answer may come from different moments; that is found out by
+`still_true`, which every answer has to pass before a byte is sent.
+
+A record that does not parse is reported and denies: as a `Refusal` for keys and tenants, in
+`Facts.unreadable` for everything that is decided about (I1). An alias of an alias is treated alike:
+no command can make one, and guessing how far to follow it could open something.
+
+Non-goals: deciding, remembering answers, and knowing what is on disk.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from gateway.directory import names
+from gateway.directory.listing import Listing, StoreReading
+from gateway.directory.look import Look, names_about
+from gateway.directory.policy_records import PolicySets, decode_policy_head
+from gateway.directory.records import decode_grants, decode_key, decode_tenant
+from gateway.directory.rows import UnreadableRecordError
+from gateway.model.errors import Reason, Refusal, Unavailable
+from gateway.model.facts import Facts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gateway.model.access import Principal
+    from gateway.model.facts import Grant, Key, PolicySet, Stamp, Tenant
+    from gateway.model.names import ModelId, TenantId
+    from gateway.model.ports import FactStore
+
+MAX_UNREADABLE_NAMES = 100  # enough to see what happened; an attacker who can write cannot fill the memory
+_POLICY_ATTEMPTS = 3  # an apply between two reads takes the old texts away; twice in a row is no coincidence
+
+
+class DirectoryReader:
+    """`KeyDirectory` and `Directory` of the ports, over a fact store."""
+
+    def __init__(self, store: FactStore, *, on_unreadable: Callable[[str], None] | None = None) -> None:
+        self._store = store
+        self._on_unreadable = on_unreadable
+        self._unreadable: dict[str, None] = {}  # a set that remembers the order
+        self._policies = PolicySets(self._read_policy_text)
+
+    @property
+    def unreadable_names(self) -> tuple[str, ...]:
+        """The names of the records that did not parse, the latest last; for `doctor`."""
+        return tuple(self._unreadable)
+
+    async def find_key(self, digests: Sequence[bytes]) -> tuple[Key | None, Tenant | None, Stamp]:
+        """The key record under the first of these digests that has one, its tenant, and what was read."""
+        look = Look(self._store, self._report)
+        key_names = [names.key_fact(digest) for digest in digests]
+        await look.fetch(key_names)
+        name = next((name for name in key_names if look.values[name] is not None), None)
+        if name is None:
+            return None, None, look.stamp(key_names)
+        key = look.decoded(name, decode_key)
+        if key is None:
+            raise Refusal(Reason.UNREADABLE_FACT)
+        if key.tenant is None:
+            return key, None, look.stamp(key_names)
+        tenant_id = key.tenant
+        tenant_name = names.tenant_fact(tenant_id)
+        await look.fetch([tenant_name])
+        tenant = look.decoded(tenant_name, partial(decode_tenant, tenant_id=tenant_id))
+        if look.unreadable:
+            raise Refusal(Reason.UNREADABLE_FACT, key_id=key.key_id)
+        return key, tenant, look.stamp([*key_names, tenant_name])
+
+    async def bring(self, principal: Principal, models: Sequence[ModelId | None]) -> list[Facts]:
+        """The facts about this caller and each of these models (None: no model), in order."""
+        for _ in range(_POLICY_ATTEMPTS):
+            look = Look(self._store, self._report)
+            asked = [model for model in models if model is not None]
+            caller_names = _caller_names(principal)
+            await look.fetch([*caller_names, *names_about(asked)])
+            targets = [alias.canonical for alias in map(look.alias_of, asked) if alias is not None]
+            if targets:
+                await look.fetch(names_about(targets))
+            policy = await self._find_policy(look)
+            if policy is not None:
+                caller = _Caller(look, principal.tenant, caller_names, policy)
+                return [caller.facts_about(model) for model in models]
+        raise Unavailable("policy", "the texts it names are missing from Redis", Reason.NO_POLICY)
+
+    async def still_true(self, stamp: Stamp) -> bool:
+        """Whether everything that an answer stands on still reads the same."""
+        if await self._store.generation() == stamp.generation:
+            return True
+        seen: dict[bytes, bytes | None] = {}
+        for name, value in stamp.records:
+            if seen.setdefault(name, value) != value:
+                return False  # it moved while the answer was put together
+        look = Look(self._store, self._report)
+        await look.fetch(seen)
+        return look.values == seen
+
+    async def verify_policy(self) -> None:
+        """Raises `Unavailable` unless the store answers and a usable policy set is in force."""
+        look = Look(self._store, self._report)
+        await look.fetch([names.POLICY])
+        if await self._find_policy(look) is None:
+            raise Unavailable("policy", "the texts it names are missing from Redis", Reason.NO_POLICY)
+
+    async def known_models(self) -> frozenset[ModelId]:
+        """Every exact model id that a rule, an alias or a grant names: what is worth looking for on disk."""
+        listing = Listing(StoreReading(self._store), on_unreadable=self._report)
+        return await listing.known_models()
+
+    async def _find_policy(self, look: Look) -> PolicySet | None:
+        if look.values[names.POLICY] is None:
+            raise Unavailable(
+                "policy", "none is in force: apply one with `cachegate policy apply`", Reason.NO_POLICY
+            )
+        head = look.decoded(names.POLICY, decode_policy_head)
+        if head is not None:
+            try:
+                return await self._policies.find(head)
+            except UnreadableRecordError:
+                self._report(names.policy_text(head.text_digest).decode())
+        raise Unavailable(
+            "policy",
+            "its record in Redis does not parse: apply it again with `cachegate policy apply`",
+            Reason.NO_POLICY,
+        )
+
+    async def _read_policy_text(self, text_digest: bytes) -> bytes | None:
+        _, values = await self._store.read([names.policy_text(text_digest)])
+        return values[0]
+
+    def _report(self, name: str) -> None:
+        self._unreadable.pop(name, None)
+        self._unreadable[name] = None
+        if len(self._unreadable) > MAX_UNREADABLE_NAMES:
+            del self._unreadable[next(iter(self._unreadable))]
+        if self._on_unreadable is not None:
+            self._on_unreadable(name)
+
+
+class _Caller:
+    """One caller's part of the facts, shared by all models it asks about."""
+
+    def __init__(
+        self, look: Look, tenant: TenantId | None, caller_names: Sequence[bytes], policy: PolicySet
+    ) -> None:
+        self._look = look
+        self._names = caller_names
+        self._policy = policy
+        self._grants: tuple[Grant, ...] = ()
+        if tenant is not None:
+            record = look.decoded(names.grants_fact(tenant), partial(decode_grants, tenant_id=tenant))
+            self._grants = () if record is None else record.grants
+
+    def facts_about(self, requested: ModelId | None) -> Facts:
+        """The facts about one model, or about none."""
+        look = self._look
+        used = list(self._names)
+        model, standing, requested_standing = requested, None, None
+        broken: list[str] = []
+        if requested is not None:
+            used += names_about([requested])
+            alias = look.alias_of(requested)
+            standing = requested_standing = look.standing_of(requested)
+            if alias is not None:
+                model = alias.canonical
+                used += names_about([model])
+                standing = look.standing_of(model)
+                if look.alias_of(model) is not None:
+                    broken.append(names.alias_fact(requested).decode())
+                    model, standing = None, None
+        broken += [look.unreadable[name] for name in dict.fromkeys(used) if name in look.unreadable]
+        return Facts(
+            grants=self._grants,
+            requested=requested,
+            model=model,
+            requested_standing=requested_standing,
+            model_standing=standing,
+            policy=self._policy,
+            stamp=look.stamp(dict.fromkeys(used)),
+            unreadable=tuple(broken),
+        )
+
+
+def _caller_names(principal: Principal) -> list[bytes]:
+    if principal.tenant is None:
+        return [names.POLICY]
+    return [names.grants_fact(principal.tenant), names.POLICY]

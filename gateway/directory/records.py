@@ -1,0 +1,252 @@
+"""Records: facts to bytes and back.
+
+A record is one row of `rows.py`, and a fact in `gateway.model.facts`; nothing else turns the one into
+the other. It repeats the name it was stored under,
+and is refused under any other, so that a record moved by hand never speaks for somebody else. A key
+is the exception: the digest that names it would double its size.
+
+Decoding is strict. A row that is not exactly of its kind, a name that does not parse, a time that is
+not a finite number: each raises `UnreadableRecordError`, which the caller
+turns into a denial and a report (I1). NaN matters most: it compares as neither before nor after any
+moment, and a key that expires at NaN would live for ever.
+
+No record holds a secret: the fields are closed, and none of them is a key, a pepper or a signature.
+Non-goals: what the facts mean; the policy set, which is two records (`policy_records.py`).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.directory.rows import (
+    SCOPE_BITS,
+    AliasRow,
+    GrantRow,
+    GrantsRow,
+    KeyRow,
+    RuleRow,
+    TenantRow,
+    UnreadableRecordError,
+    decode_row,
+    encode_row,
+)
+from gateway.model.access import Action
+from gateway.model.facts import (
+    Alias,
+    Grant,
+    Grants,
+    Key,
+    KeyKind,
+    ModelRule,
+    Tenant,
+)
+from gateway.model.names import (
+    parse_group_name,
+    parse_key_id,
+    parse_model_id,
+    parse_package_id,
+    parse_pattern,
+    parse_tenant_id,
+)
+
+if TYPE_CHECKING:
+    from gateway.model.names import ModelId, Pattern, TenantId
+
+GRANTABLE = frozenset({Action.DISCOVER.value, Action.READ.value, Action.INFER.value})
+
+_KEYS = msgspec.msgpack.Decoder(KeyRow)
+_TENANTS = msgspec.msgpack.Decoder(TenantRow)
+_GRANTS = msgspec.msgpack.Decoder(GrantsRow)
+_RULES = msgspec.msgpack.Decoder(RuleRow)
+_ALIASES = msgspec.msgpack.Decoder(AliasRow)
+
+
+def encode_key(key: Key) -> bytes:
+    """The record of a key."""
+    return encode_row(
+        KeyRow(
+            layout=1,
+            generation=key.generation,
+            source=key.source,
+            key_id=key.key_id,
+            tenant=key.tenant,
+            name=key.name,
+            scopes=sum(SCOPE_BITS[scope] for scope in key.scopes),
+            networks=list(key.networks),
+            created_at=key.created_at,
+            not_before=key.not_before,
+            expires_at=key.expires_at,
+            revoked_at=key.revoked_at,
+            pepper_id=key.pepper_id,
+        )
+    )
+
+
+def decode_key(raw: bytes) -> Key:
+    """The key of a record."""
+    row = decode_row(_KEYS, raw)
+    _verify_times(row.created_at, row.not_before, row.expires_at, row.revoked_at)
+    try:
+        for network in row.networks:
+            ipaddress.ip_network(network)
+        return Key(
+            key_id=parse_key_id(row.key_id),
+            kind=KeyKind.ADMIN if row.tenant is None else KeyKind.TENANT,
+            tenant=None if row.tenant is None else parse_tenant_id(row.tenant),
+            name=row.name,
+            scopes=frozenset(scope for scope, bit in SCOPE_BITS.items() if row.scopes & bit),
+            networks=tuple(row.networks),
+            created_at=row.created_at,
+            not_before=row.not_before,
+            expires_at=row.expires_at,
+            revoked_at=row.revoked_at,
+            pepper_id=row.pepper_id,
+            generation=row.generation,
+            source=row.source,
+        )
+    except ValueError as error:
+        raise UnreadableRecordError("a key record holds a name or network that does not parse") from error
+
+
+def encode_tenant(tenant: Tenant) -> bytes:
+    """The record of a tenant."""
+    return encode_row(
+        TenantRow(
+            layout=1,
+            generation=tenant.generation,
+            source=tenant.source,
+            tenant=tenant.tenant_id,
+            name=tenant.name,
+            is_suspended=tenant.is_suspended,
+            created_at=tenant.created_at,
+        )
+    )
+
+
+def decode_tenant(raw: bytes, tenant_id: TenantId) -> Tenant:
+    """The tenant of the record that lies under this tenant's name."""
+    row = decode_row(_TENANTS, raw)
+    _verify_identity(row.tenant, tenant_id)
+    _verify_times(row.created_at)
+    return Tenant(
+        tenant_id=tenant_id,
+        name=row.name,
+        is_suspended=row.is_suspended,
+        created_at=row.created_at,
+        generation=row.generation,
+        source=row.source,
+    )
+
+
+def encode_grants(grants: Grants) -> bytes:
+    """The record of all grants of a tenant."""
+    rows = [
+        GrantRow(
+            grant_id=grant.grant_id,
+            actions=sorted(grant.actions),
+            models=list(grant.models),
+            groups=list(grant.groups),
+            packages=list(grant.packages),
+            source=grant.source,
+        )
+        for grant in grants.grants
+    ]
+    return encode_row(GrantsRow(layout=1, generation=grants.generation, tenant=grants.tenant_id, grants=rows))
+
+
+def decode_grants(raw: bytes, tenant_id: TenantId) -> Grants:
+    """The grants of the record that lies under this tenant's name."""
+    row = decode_row(_GRANTS, raw)
+    _verify_identity(row.tenant, tenant_id)
+    return Grants(
+        tenant_id=tenant_id,
+        grants=tuple(_grant(grant) for grant in row.grants),
+        generation=row.generation,
+    )
+
+
+def _grant(row: GrantRow) -> Grant:
+    actions = frozenset(row.actions)
+    if not actions or not actions <= GRANTABLE:
+        raise UnreadableRecordError("a grant names no action, or one that nothing can be granted for")
+    try:
+        return Grant(
+            grant_id=row.grant_id,
+            actions=actions,
+            models=tuple(parse_pattern(pattern) for pattern in row.models),
+            groups=tuple(parse_group_name(group) for group in row.groups),
+            packages=tuple(parse_package_id(package) for package in row.packages),
+            source=row.source,
+        )
+    except ValueError as error:
+        raise UnreadableRecordError("a grant holds a name that does not parse") from error
+
+
+def encode_rule(rule: ModelRule) -> bytes:
+    """The record of a pattern's rule."""
+    return encode_row(
+        RuleRow(
+            layout=1,
+            generation=rule.generation,
+            source=rule.source,
+            pattern=rule.pattern,
+            owner=rule.owner,
+            visibility=rule.visibility,
+            groups=list(rule.groups),
+        )
+    )
+
+
+def decode_rule(raw: bytes, pattern: Pattern) -> ModelRule:
+    """The rule of the record that lies under this pattern's name."""
+    row = decode_row(_RULES, raw)
+    _verify_identity(row.pattern, pattern)
+    try:
+        return ModelRule(
+            pattern=pattern,
+            owner=None if row.owner is None else parse_tenant_id(row.owner),
+            visibility=row.visibility,
+            groups=tuple(parse_group_name(group) for group in row.groups),
+            generation=row.generation,
+            source=row.source,
+        )
+    except ValueError as error:
+        raise UnreadableRecordError("a model rule holds a name that does not parse") from error
+
+
+def encode_alias(alias: Alias) -> bytes:
+    """The record of an alias."""
+    return encode_row(
+        AliasRow(
+            layout=1,
+            generation=alias.generation,
+            source=alias.source,
+            alias=alias.alias,
+            canonical=alias.canonical,
+        )
+    )
+
+
+def decode_alias(raw: bytes, alias: ModelId) -> Alias:
+    """The alias of the record that lies under this name."""
+    row = decode_row(_ALIASES, raw)
+    _verify_identity(row.alias, alias)
+    try:
+        canonical = parse_model_id(row.canonical)
+    except ValueError as error:
+        raise UnreadableRecordError("an alias points to what is no model id") from error
+    return Alias(alias=alias, canonical=canonical, generation=row.generation, source=row.source)
+
+
+def _verify_identity(claimed: str, expected: str) -> None:
+    if claimed != expected:
+        raise UnreadableRecordError("the record was written for another name")
+
+
+def _verify_times(*times: float | None) -> None:
+    if not all(time is None or math.isfinite(time) for time in times):
+        raise UnreadableRecordError("a time is not a finite number")

@@ -1,0 +1,146 @@
+"""Rows: the layout of each kind of record, as msgpack arrays, and the strict reading of one.
+
+A row is the kind's number, the layout's version, the generation of the record's last change, and
+then the fields of that kind in a fixed order. A row that has a wrong kind, an unknown version, a
+missing or surplus field, or bytes behind its end, is refused. To change a kind, give it a layout 2
+beside layout 1 and read both; numbers of kinds and bits of scopes are never given a new meaning.
+
+Non-goal: whether the strings in a row are names; `records.py` makes facts of rows.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+
+from gateway.model.facts import Scope, Visibility
+
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+_Text = Annotated[str, msgspec.Meta(min_length=1)]
+
+# One bit a scope: a million key records hold three names less each. Bits are never given a new meaning.
+SCOPE_BITS = {
+    Scope.DISCOVER: 1,
+    Scope.READ: 2,
+    Scope.INFER: 4,
+    Scope.AUDIT_READ: 8,
+    Scope.KEYS_MANAGE: 16,
+}
+_ALL_SCOPE_BITS = sum(SCOPE_BITS.values())
+
+
+class UnreadableRecordError(ValueError):
+    """A record is not what its name promises. It never leaves this room."""
+
+
+class Row(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """What all kinds share: they are arrays, and strict about their length."""
+
+
+class KeyRow(Row, frozen=True, tag=1):
+    """One API key."""
+
+    layout: Literal[1]
+    generation: _Count
+    source: _Text
+    key_id: str
+    tenant: str | None  # None: an admin key
+    name: str
+    scopes: Annotated[int, msgspec.Meta(ge=0, le=_ALL_SCOPE_BITS)]
+    networks: list[str]
+    created_at: float
+    not_before: float | None
+    expires_at: float | None
+    revoked_at: float | None
+    pepper_id: _Text
+
+
+class TenantRow(Row, frozen=True, tag=2):
+    """One tenant."""
+
+    layout: Literal[1]
+    generation: _Count
+    source: _Text
+    tenant: str
+    name: str
+    is_suspended: bool
+    created_at: float
+
+
+class GrantRow(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """One grant, within the row of all grants of its tenant."""
+
+    grant_id: _Text
+    actions: list[str]
+    models: list[str]
+    groups: list[str]
+    packages: list[str]
+    source: _Text
+
+
+class GrantsRow(Row, frozen=True, tag=3):
+    """All grants of one tenant."""
+
+    layout: Literal[1]
+    generation: _Count
+    tenant: str
+    grants: list[GrantRow]
+
+
+class RuleRow(Row, frozen=True, tag=4):
+    """What is said about one pattern."""
+
+    layout: Literal[1]
+    generation: _Count
+    source: _Text
+    pattern: str
+    owner: str | None
+    visibility: Visibility | None
+    groups: list[str]
+
+
+class AliasRow(Row, frozen=True, tag=5):
+    """Another name of a model."""
+
+    layout: Literal[1]
+    generation: _Count
+    source: _Text
+    alias: str
+    canonical: str
+
+
+class PolicyHead(Row, frozen=True, tag=6):
+    """Which policy texts are in force: their set's digest, and the digest that names their record."""
+
+    layout: Literal[1]
+    generation: _Count
+    source: _Text
+    digest: _Text
+    text_digest: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+
+
+class PolicyTextRow(Row, frozen=True, tag=7):
+    """The policy texts. It lies under the SHA-256 of its own bytes: immutable, so without generation."""
+
+    layout: Literal[1]
+    schema: str
+    policies: list[tuple[str, str]]
+
+
+_RowT = TypeVar("_RowT", bound=Row)
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode_row(row: Row) -> bytes:
+    """The bytes of a row."""
+    return _encoder.encode(row)
+
+
+def decode_row(decoder: msgspec.msgpack.Decoder[_RowT], raw: bytes) -> _RowT:
+    """The row of these bytes, if it is exactly one of the decoder's kind."""
+    try:
+        return decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UnreadableRecordError("not a record of this kind and layout") from error

@@ -1,0 +1,179 @@
+"""The content face: models, packages, files and blobs, for whoever may have them.
+
+    GET/HEAD /v1/models                              the models that the caller may discover, paged
+    GET/HEAD /v1/models/{model}                      one model and its packages
+    GET/HEAD /v1/models/{model}/-/{package}          one package and its files
+    GET/HEAD /v1/models/{model}/-/{package}/{file}   the file itself
+    GET/HEAD /v1/blobs/{md5}                         the same, found by digest along the caller's own packages
+
+Links are paths, not URLs: what the client calls us is the client's business, and the Host header
+decides nothing (I4).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, quote
+
+from gateway.delivery.document import send_document
+from gateway.delivery.file import send_file
+from gateway.faces.route import FaceRoute
+from gateway.middleware.guard import METER, RECEIPT
+from gateway.middleware.trace import traceparent
+from gateway.model.access import Action, GuardedRoute, Page, Resource, ResourceKind
+from gateway.model.errors import BadNameError, Reason, Refusal
+from gateway.model.names import parse_model_id
+from gateway.model.verdicts import CataloguePage, ModelListing, PackageListing
+from gateway.resource.paths import BLOBS_PATH, MODELS_PATH, blob_link, locate, model_link, shape_of
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from gateway.model.access import WireRequest
+    from gateway.model.verdicts import Found, Receipt
+
+READS = ("GET", "HEAD")
+DEFAULT_PAGE = 100
+MAX_PAGE = 1000  # models on one page: bounds the answer to about a megabyte and its decisions to a few ms
+
+
+def _locate(request: WireRequest) -> Resource:
+    return locate(request.raw_path)
+
+
+def _locate_catalogue(request: WireRequest) -> Resource:
+    return Resource(kind=ResourceKind.CATALOGUE, page=_parse_page(request.query))
+
+
+def _parse_page(query: bytes) -> Page:
+    """`limit` and `after`. Other parameters are nobody's business and are ignored."""
+    limit, after = DEFAULT_PAGE, None
+    try:
+        text = query.decode("ascii")
+        for name, value in parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=20):
+            if name == "limit":
+                if not (value.isascii() and value.isdigit() and 1 <= int(value[:9]) <= MAX_PAGE):
+                    raise Refusal(Reason.MALFORMED_QUERY)
+                limit = int(value)
+            elif name == "after":
+                after = parse_model_id(value)
+    except (BadNameError, ValueError) as error:
+        raise Refusal(Reason.MALFORMED_QUERY) from error
+    return Page(after=after, limit=limit)
+
+
+def _is_catalogue(raw_path: bytes) -> bool:
+    return raw_path == MODELS_PATH
+
+
+def _is_blob(raw_path: bytes) -> bool:
+    return raw_path.startswith(BLOBS_PATH + b"/")
+
+
+def _has_shape(kind: ResourceKind) -> Any:
+    def matches(raw_path: bytes) -> bool:
+        return raw_path.startswith(MODELS_PATH + b"/") and shape_of(raw_path) is kind
+
+    return matches
+
+
+CATALOGUE = GuardedRoute(
+    template="/v1/models",
+    methods=READS,
+    action=Action.DISCOVER,
+    matches=_is_catalogue,
+    locate=_locate_catalogue,
+)
+MODEL = GuardedRoute(
+    template="/v1/models/{model}",
+    methods=READS,
+    action=Action.DISCOVER,
+    matches=_has_shape(ResourceKind.MODEL),
+    locate=_locate,
+)
+PACKAGE = GuardedRoute(
+    template="/v1/models/{model}/-/{package}",
+    methods=READS,
+    action=Action.DISCOVER,
+    matches=_has_shape(ResourceKind.PACKAGE),
+    locate=_locate,
+)
+FILE = GuardedRoute(
+    template="/v1/models/{model}/-/{package}/{file}",
+    methods=READS,
+    action=Action.READ,
+    matches=_has_shape(ResourceKind.FILE),
+    locate=_locate,
+)
+BLOB = GuardedRoute(
+    template="/v1/blobs/{md5}", methods=READS, action=Action.READ, matches=_is_blob, locate=_locate
+)
+
+
+async def serve_document(scope: Scope, _receive: Receive, send: Send) -> None:
+    """What was found, as JSON."""
+    receipt: Receipt = scope[RECEIPT]
+    found, request = receipt.admission.found, receipt.admission.request
+    await send_document(
+        receipt,
+        describe(found),
+        method=request.method,
+        trace=traceparent(request.trace_id),
+        link=_next_page(found, request),
+        send=send,
+    )
+
+
+async def serve_file(scope: Scope, receive: Receive, send: Send) -> None:
+    """The bytes of a file."""
+    receipt: Receipt = scope[RECEIPT]
+    request = receipt.admission.request
+    scope[METER].cut = await send_file(
+        receipt, method=request.method, trace=traceparent(request.trace_id), receive=receive, send=send
+    )
+
+
+def describe(found: Found) -> dict[str, Any]:
+    """The JSON form of what was found: names, sizes, digests and links, nothing of the disk."""
+    match found:
+        case CataloguePage():
+            models = [{"id": one, "link": model_link(one)} for one in found.models]
+            return {"models": models, "after": found.after}
+        case ModelListing():
+            packages = [{"id": one, "link": model_link(found.model, one)} for one in found.packages]
+            return {"id": found.model, "link": model_link(found.model), "packages": packages}
+        case PackageListing():
+            return {
+                "model": found.model,
+                "package": found.package,
+                "link": model_link(found.model, found.package),
+                "files": [
+                    {
+                        "file": one.handle,
+                        "size": one.size,
+                        "md5": one.md5,
+                        "link": model_link(found.model, found.package, one.handle),
+                        "blob": blob_link(one.md5) if one.md5 else None,
+                    }
+                    for one in found.files
+                ],
+            }
+        case _:
+            raise TypeError(f"{type(found).__name__} has no document on this face")
+
+
+def _next_page(found: Found, request: WireRequest) -> str | None:
+    if not isinstance(found, CataloguePage) or found.after is None:
+        return None
+    return f"/v1/models?limit={_parse_page(request.query).limit}&after={quote(found.after, safe='')}"
+
+
+def routes() -> list[FaceRoute]:
+    """The routes of this face."""
+    return [
+        FaceRoute(CATALOGUE, serve_document),
+        FaceRoute(MODEL, serve_document),
+        FaceRoute(PACKAGE, serve_document),
+        FaceRoute(FILE, serve_file),
+        FaceRoute(BLOB, serve_file),
+    ]

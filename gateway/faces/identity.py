@@ -1,0 +1,69 @@
+"""The identity face: who the caller is.
+
+    GET/HEAD /v1/whoami
+
+Says what the key's holder may know about it, and nothing about what it opens: that is asked of the
+content face, one thing at a time.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from gateway.delivery.document import send_document
+from gateway.faces.route import FaceRoute
+from gateway.middleware.guard import RECEIPT
+from gateway.middleware.trace import traceparent
+from gateway.model.access import Action, GuardedRoute, Resource, ResourceKind
+from gateway.model.verdicts import Identity
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from gateway.model.access import Principal, WireRequest
+    from gateway.model.verdicts import Receipt
+
+WHOAMI_PATH = b"/v1/whoami"
+
+
+def _is_whoami(raw_path: bytes) -> bool:
+    return raw_path == WHOAMI_PATH
+
+
+def _locate(_request: WireRequest) -> Resource:
+    return Resource(kind=ResourceKind.SELF)
+
+
+WHOAMI = GuardedRoute(
+    template="/v1/whoami", methods=("GET", "HEAD"), action=Action.IDENTIFY, matches=_is_whoami, locate=_locate
+)
+
+
+async def whoami(scope: Scope, _receive: Receive, send: Send) -> None:
+    """The caller's own key, without the key."""
+    receipt: Receipt = scope[RECEIPT]
+    found, request = receipt.admission.found, receipt.admission.request
+    if not isinstance(found, Identity):
+        raise TypeError("this route is for the caller itself")
+    document = describe(found.principal)
+    trace = traceparent(request.trace_id)
+    await send_document(receipt, document, method=request.method, trace=trace, link=None, send=send)
+
+
+def describe(principal: Principal) -> dict[str, Any]:
+    """The JSON form of a principal."""
+    expires = principal.expires_at
+    return {
+        "kind": principal.kind.value,
+        "tenant": principal.tenant,
+        "key_id": principal.key_id,
+        "name": principal.key_name,
+        "scopes": sorted(principal.scopes),
+        "expires_at": datetime.fromtimestamp(expires, UTC).isoformat() if expires is not None else None,
+    }
+
+
+def routes() -> list[FaceRoute]:
+    """The routes of this face."""
+    return [FaceRoute(WHOAMI, whoami)]

@@ -1,0 +1,108 @@
+"""The ops face, on a listener of its own: for probes and Prometheus, never for clients.
+
+    GET /healthz    200 while the parent process answers
+    GET /readyz     200 when every worker is ready, else 503; JSON with each check
+    GET /metrics    Prometheus text, all workers added up
+
+It serves nothing of the caches and holds no secret, so it declares no guard; it must not be
+reachable from outside.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Protocol
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector, CollectorRegistry
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from gateway.telemetry import HELP, METRICS
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+    from prometheus_client.core import Metric
+    from starlette.requests import Request
+    from starlette.types import ASGIApp
+
+
+class InstanceStatus(Protocol):
+    """All workers of the instance together."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every worker is there and every check of each holds."""
+
+    @property
+    def expected(self) -> int:
+        """How many workers there should be."""
+
+    @property
+    def answering(self) -> int:
+        """How many answered."""
+
+    @property
+    def ready(self) -> Mapping[str, bool]:
+        """Each check by name: whether it holds in all workers."""
+
+    @property
+    def counters(self) -> Mapping[str, float]:
+        """Counters of all workers, those that died included."""
+
+
+_COUNTER = re.compile(r"(?P<name>[a-z_]+)(?:\{(?P<labels>.*)\})?")
+_LABEL = re.compile(r'([a-z_]+)="([^"]*)"')
+
+
+class _Snapshot(Collector):
+    """One scrape's worth of metrics."""
+
+    def __init__(self, status: InstanceStatus) -> None:
+        self._status = status
+
+    def collect(self) -> Iterable[Metric]:
+        """Every declared metric, with a zero where nothing was counted yet and there is no label."""
+        families = {
+            name: CounterMetricFamily(name, HELP[name], labels=labels) for name, labels in METRICS.items()
+        }
+        for key, value in sorted(self._status.counters.items()):
+            match = _COUNTER.fullmatch(key)
+            if match and match["name"] in families:
+                name, labels = match["name"], dict(_LABEL.findall(match["labels"] or ""))
+                families[name].add_metric([labels.get(label, "") for label in METRICS[name]], value)
+        yield from families.values()
+        ready = GaugeMetricFamily("cachegate_ready", "1 when every worker is ready.")
+        ready.add_metric([], 1 if self._status.is_ready else 0)
+        yield ready
+        workers = GaugeMetricFamily("cachegate_workers", "Workers that answer.")
+        workers.add_metric([], self._status.answering)
+        yield workers
+
+
+def ops_app(ask: Callable[[], Awaitable[InstanceStatus]]) -> ASGIApp:
+    """The ops listener's app; `ask` collects the status of all workers now."""
+
+    async def healthz(_request: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(_request: Request) -> Response:
+        status = await ask()
+        document = {
+            "ready": status.is_ready,
+            "workers": {"expected": status.expected, "answering": status.answering},
+            "checks": dict(status.ready),
+        }
+        return JSONResponse(document, status_code=200 if status.is_ready else 503)
+
+    async def metrics(_request: Request) -> Response:
+        registry = CollectorRegistry()
+        registry.register(_Snapshot(await ask()))
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(
+        routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)],
+    )

@@ -1,0 +1,166 @@
+"""What of the caches a caller may have: the rules and the disk put together, for the guard.
+
+The rules know names, the catalogue knows the disk, and neither knows the other. Three questions
+need both: through which of the caller's own files a blob may be read, which models a listing shows,
+and whether a thing that the caller may discover is there at all. Blobs are found from the caller's
+packages, never from the digest (I2), so that a blob of somebody else and one that is nowhere cost
+the same and answer the same (I3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from gateway.model.access import Access, Action, Page, Resource, ResourceKind
+from gateway.model.errors import Reason, Refusal
+from gateway.model.verdicts import Allowed, CataloguePage, Identity, ModelListing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.model.access import Principal
+    from gateway.model.facts import Facts, Stamp
+    from gateway.model.names import ModelId, PackageId
+    from gateway.model.ports import Catalogue, Decide, Directory
+    from gateway.model.verdicts import Denied, Found, Verdict
+
+T = TypeVar("T")
+
+DECISIONS_PER_TURN = 200  # about 3 ms of rules, then other requests get their turn
+REMEMBERED_LISTINGS = 64  # callers whose visible models are kept; each entry is a tuple of shared strings
+
+
+class Holdings:
+    """The caller's view of the caches."""
+
+    def __init__(self, *, directory: Directory, rules: Decide, catalogue: Catalogue) -> None:
+        self._directory = directory
+        self._rules = rules
+        self._catalogue = catalogue
+        self._visible: OrderedDict[Principal, _Listing] = OrderedDict()
+
+    async def resolve(self, access: Access) -> Access:
+        """Turn a blob into the file of the caller's own through which it may be read."""
+        if access.resource.kind is not ResourceKind.BLOB or access.resource.md5 is None:
+            return access
+        for model in await self._visible_models(access.principal):
+            for package in self._catalogue.packages(model):
+                handle = self._catalogue.find_blob(model, package, access.resource.md5)
+                if handle is None:
+                    continue
+                file = Resource(kind=ResourceKind.FILE, model=model, package=package, file=handle)
+                candidate = replace(access, resource=file)
+                [facts] = await self._directory.bring(access.principal, [model])
+                if isinstance(self._rules.decide(candidate, facts), Allowed):
+                    return candidate
+        raise Refusal(Reason.NOT_PERMITTED)
+
+    def answer_to(self, denied: Denied) -> Reason:
+        """The reason a denied caller is answered by: 403 only for what it may discover and is there."""
+        resource, model = denied.access.resource, denied.model
+        if not denied.may_discover or model is None or resource.package is None:
+            return denied.reason
+        listing = self._catalogue.listing(model, resource.package)
+        if listing is None or (resource.file and all(one.handle != resource.file for one in listing.files)):
+            return Reason.ABSENT
+        return denied.reason
+
+    async def find(self, allowed: Allowed, facts: Facts) -> tuple[Found, Stamp]:
+        """The thing itself, looked up on the disk now, and the stamp of what that stands on.
+
+        Raises `Refusal(ABSENT)` when it is not there.
+        """
+        found: Found | None
+        access, resource, model = allowed.access, allowed.access.resource, allowed.model
+        match resource.kind:
+            case ResourceKind.SELF:
+                found = Identity(principal=access.principal)
+            case ResourceKind.CATALOGUE:
+                return await self._page(access, resource.page or Page(after=None, limit=100), allowed.stamp)
+            case ResourceKind.MODEL if model:
+                shown = self._permitted_packages(access, self._catalogue.packages(model), facts)
+                found = ModelListing(model=model, packages=shown) if shown else None
+            case ResourceKind.PACKAGE if model and resource.package:
+                found = self._catalogue.listing(model, resource.package)
+            case ResourceKind.FILE if model and resource.package and resource.file:
+                found = self._catalogue.open_file(model, resource.package, resource.file)
+            case _:
+                raise Refusal(Reason.NO_ROUTE)
+        if found is None:
+            raise Refusal(Reason.ABSENT)
+        return found, allowed.stamp
+
+    def _permitted_packages(
+        self, access: Access, packages: tuple[PackageId, ...], facts: Facts
+    ) -> tuple[PackageId, ...]:
+        accesses = [
+            replace(
+                access,
+                action=Action.DISCOVER,
+                resource=replace(access.resource, kind=ResourceKind.PACKAGE, package=package),
+            )
+            for package in packages
+        ]
+        verdicts = self._rules.decide_many(accesses, [facts] * len(accesses))
+        return _allowed(packages, verdicts)
+
+    async def _page(self, access: Access, page: Page, stamp: Stamp) -> tuple[CataloguePage, Stamp]:
+        visible = await self._visible_models(access.principal)
+        start = bisect_right(visible, page.after) if page.after else 0
+        shown = visible[start : start + page.limit]
+        # Each model that is shown is decided on facts that go into the stamp, so that the last
+        # check before the first byte covers the page, however old the remembered listing was.
+        facts = await self._directory.bring(access.principal, list(shown))
+        verdicts = self._rules.decide_many([_discover(access.principal, one) for one in shown], facts)
+        for each in facts:
+            stamp = stamp.joined(each.stamp)
+        kept = _allowed(shown, verdicts)
+        more = start + page.limit < len(visible)
+        return CataloguePage(models=kept, after=shown[-1] if more else None), stamp
+
+    async def _visible_models(self, principal: Principal) -> tuple[ModelId, ...]:
+        """All models on disk that the caller may discover, sorted.
+
+        Remembered per caller for as long as neither a fact nor the catalogue moved: the global
+        generation stands for all facts at once.
+        """
+        models = self._catalogue.models()
+        [about_caller] = await self._directory.bring(principal, [None])
+        generation = about_caller.stamp.generation
+        remembered = self._visible.get(principal)
+        if remembered and remembered.generation == generation and remembered.catalogue is models:
+            self._visible.move_to_end(principal)
+            return remembered.visible
+        visible: list[ModelId] = []
+        for start in range(0, len(models), DECISIONS_PER_TURN):
+            chunk = models[start : start + DECISIONS_PER_TURN]
+            facts = await self._directory.bring(principal, list(chunk))
+            verdicts = self._rules.decide_many([_discover(principal, one) for one in chunk], facts)
+            visible += _allowed(chunk, verdicts)
+            await asyncio.sleep(0)
+        self._visible[principal] = _Listing(generation, models, tuple(visible))
+        while len(self._visible) > REMEMBERED_LISTINGS:
+            self._visible.popitem(last=False)
+        return tuple(visible)
+
+
+def _allowed(things: Sequence[T], verdicts: Sequence[Verdict]) -> tuple[T, ...]:
+    return tuple(one for one, verdict in zip(things, verdicts, strict=True) if isinstance(verdict, Allowed))
+
+
+def _discover(principal: Principal, model: ModelId) -> Access:
+    resource = Resource(kind=ResourceKind.MODEL, model=model)
+    return Access(principal=principal, action=Action.DISCOVER, resource=resource)
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """What one caller sees, and what that was computed from."""
+
+    generation: int
+    catalogue: Sequence[ModelId]
+    visible: tuple[ModelId, ...]

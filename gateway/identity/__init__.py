@@ -1,0 +1,1 @@
+"""Authenticate: a `Credential` to a `Principal`. What keys look like, how they are kept, who they are."""

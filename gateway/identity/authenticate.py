@@ -1,0 +1,113 @@
+"""A credential in, a principal out, or the reason why not.
+
+A token that contradicts its own check digits is refused before anything is looked up. Everything
+else is looked up by keyed hashes of it, one a pepper, and the record that is found is judged in a
+fixed order: revoked, not yet valid, expired, networks, tenant. All of it becomes one answer to the
+client; the reason and the key's id are for the record.
+
+The wall clock may be set back under us, which would bring an expired key to life again. So expiry
+is judged by the latest time that this process has seen, and not-before by the time it is given.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from hashlib import sha256
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import TYPE_CHECKING
+
+from gateway.identity.keys import KeyState, key_state
+from gateway.identity.tokens import parse_token
+from gateway.model.access import Principal
+from gateway.model.errors import Reason, Refusal
+from gateway.model.facts import KeyKind
+
+if TYPE_CHECKING:
+    from gateway.identity.pepper import Peppers
+    from gateway.model.access import Credential
+    from gateway.model.facts import Key, Stamp, Tenant
+    from gateway.model.ports import KeyDirectory
+
+_REASONS = {
+    KeyState.REVOKED: Reason.REVOKED_KEY,
+    KeyState.NOT_YET_VALID: Reason.NOT_YET_VALID,
+    KeyState.EXPIRED: Reason.EXPIRED_KEY,
+}
+
+
+class Authenticator:
+    """`Authenticate` of the ports, for API keys that the directory holds."""
+
+    __slots__ = ("_directory", "_latest", "_peppers")
+
+    def __init__(self, directory: KeyDirectory, peppers: Peppers) -> None:
+        self._directory = directory
+        self._peppers = peppers
+        self._latest = float("-inf")
+
+    async def authenticate(self, credential: Credential, client: str, now: float) -> tuple[Principal, Stamp]:
+        """The caller, and what that answer stands on. Raises `Refusal` for every key not valid now."""
+        digests = self.digests(credential)
+        key, tenant, stamp = await self._directory.find_key(digests)
+        if key is None:
+            raise Refusal(Reason.UNKNOWN_KEY)
+        return self.judge(key, tenant, client, now), stamp
+
+    def digests(self, credential: Credential) -> tuple[bytes, ...]:
+        """What the key may be stored under. Raises `Refusal(MISTYPED_KEY)`."""
+        parse_token(credential.secret)
+        return self._peppers.digests(sha256(credential.secret.encode("utf-8")).digest())
+
+    def judge(self, key: Key, tenant: Tenant | None, client: str, now: float) -> Principal:
+        """The principal of a key that was found, if it is valid for this client now. No I/O."""
+        if math.isfinite(now):
+            self._latest = max(self._latest, now)
+        state = key_state(key, now)
+        if state is KeyState.LIVE:
+            state = key_state(key, self._latest)
+        if state is not KeyState.LIVE:
+            raise Refusal(_REASONS[state], key_id=key.key_id)
+        if key.networks and not _is_inside(client, key):
+            raise Refusal(Reason.OUTSIDE_NETWORKS, key_id=key.key_id)
+        if key.kind is KeyKind.TENANT and (
+            tenant is None or tenant.tenant_id != key.tenant or tenant.is_suspended
+        ):
+            raise Refusal(Reason.SUSPENDED_TENANT, key_id=key.key_id)
+        return Principal(
+            kind=key.kind,
+            key_id=key.key_id,
+            key_name=key.name,
+            tenant=key.tenant,
+            scopes=key.scopes,
+            expires_at=key.expires_at,
+        )
+
+
+def _is_inside(client: str, key: Key) -> bool:
+    """Whether the client is in one of the key's networks. One that has no address is in none."""
+    networks = _find_networks(key.networks)
+    if networks is None:
+        raise Refusal(Reason.UNREADABLE_FACT, key_id=key.key_id)
+    address = _find_address(client)
+    return address is not None and any(address in network for network in networks)
+
+
+@lru_cache(maxsize=4096)
+def _find_networks(texts: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...] | None:
+    """The networks of a record; None when one of them does not parse, which denies."""
+    try:
+        return tuple(ip_network(text) for text in texts)
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=4096)
+def _find_address(client: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(client)
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address

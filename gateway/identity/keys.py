@@ -1,0 +1,210 @@
+"""New keys: issued with a token of ours, imported by a hash, or adopted from another system.
+
+A `KeyOrder` is what an operator asks for and is valid once it exists. Of an order and a secret a
+`NewKey` is made: the record for the directory, the digest under which it is stored, and, when we
+minted it, the token, which is shown once and lives nowhere else (I8).
+
+Storing keys is the directory's work, and whether a stored one may be used now is `key_state`'s.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import secrets
+from dataclasses import dataclass, field
+from enum import StrEnum
+from hashlib import sha256
+from ipaddress import IPv6Network, ip_network
+from typing import TYPE_CHECKING
+
+from gateway.identity.tokens import mint_token, parse_token, random_base62
+from gateway.model.errors import BadNameError, Refusal
+from gateway.model.facts import DEFAULT_SCOPES, Key, KeyKind, Scope
+from gateway.model.names import KeyId
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from gateway.identity.pepper import Peppers
+    from gateway.model.names import TenantId
+
+MAX_NAME_CHARACTERS = 100  # names are for people and stand in lists
+MAX_NETWORKS = 64  # each is tried at every request of the key
+MIN_OPAQUE_CHARACTERS = 16  # below that, a key could be guessed online
+MAX_OPAQUE_CHARACTERS = 4096  # no request can carry more
+KEY_ID_CHARACTERS = 12
+MAPPED_PREFIX_BITS = 96  # ::ffff:0:0/96 holds IPv4 in IPv6 clothes
+
+ADMIN_SCOPES = frozenset({Scope.AUDIT_READ, Scope.KEYS_MANAGE})
+"""All that an admin key may have: it administers and reads no content."""
+
+_OPAQUE = re.compile(r"[\x21-\x2b\x2d-\x7e]+")  # what a credential header can carry: visible ASCII, no comma
+_SHA256_HEX = re.compile(r"[0-9a-f]{64}")
+
+
+class KeyState(StrEnum):
+    """Whether a key may be used at some moment."""
+
+    LIVE = "live"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not-yet-valid"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyOrder:
+    """What a new key shall be. `now` is when it was ordered; None as scopes means the kind's default."""
+
+    now: float
+    kind: KeyKind
+    tenant: TenantId | None
+    name: str = ""
+    scopes: frozenset[Scope] | None = None
+    networks: tuple[str, ...] = ()
+    not_before: float | None = None
+    expires_at: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what would give a key that can never be used, or one that may do too much."""
+        if (self.kind is KeyKind.TENANT) != (self.tenant is not None):
+            raise BadNameError("a tenant key names a tenant, an admin key names none")
+        if len(self.name) > MAX_NAME_CHARACTERS or not self.name.isprintable():
+            raise BadNameError(f"a key's name is at most {MAX_NAME_CHARACTERS} printable characters")
+        if self.scopes is not None:
+            _check_scopes(self.scopes, self.kind)
+        if self.networks != parse_networks(self.networks):
+            raise BadNameError("a key's networks are written as parse_networks returns them")
+        for moment in (self.now, self.not_before, self.expires_at):
+            if moment is not None and not math.isfinite(moment):
+                raise BadNameError("a key's times are finite")
+        if self.expires_at is not None and self.expires_at <= max(self.now, self.not_before or self.now):
+            raise BadNameError("a key's expiry lies ahead of now and of its not-before")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewKey:
+    """A key about to be stored under `digest`. `token` is there only when we minted it; show it once."""
+
+    key: Key
+    digest: bytes = field(repr=False)
+    token: str | None = field(repr=False, default=None)
+
+
+def issue_key(
+    order: KeyOrder, *, environment: str, peppers: Peppers, choose: Callable[[str], str] = secrets.choice
+) -> NewKey:
+    """A key with a token of our own."""
+    token = mint_token(environment, choose)
+    return _new_key(order, sha256(token.encode("ascii")).digest(), peppers, choose, token)
+
+
+def import_key(
+    order: KeyOrder, *, sha256_hex: str, peppers: Peppers, choose: Callable[[str], str] = secrets.choice
+) -> NewKey:
+    """A key of another system, of which only the SHA-256 is known."""
+    if not _SHA256_HEX.fullmatch(sha256_hex):
+        raise BadNameError("not a SHA-256: expected 64 lower-case hex digits")
+    return _new_key(order, bytes.fromhex(sha256_hex), peppers, choose, None)
+
+
+def adopt_key(
+    order: KeyOrder, *, raw_key: str, peppers: Peppers, choose: Callable[[str], str] = secrets.choice
+) -> NewKey:
+    """A key of another system as it is, from standard input. No message of this function quotes it."""
+    if not MIN_OPAQUE_CHARACTERS <= len(raw_key) <= MAX_OPAQUE_CHARACTERS or not _OPAQUE.fullmatch(raw_key):
+        raise BadNameError(
+            f"not a key: expected {MIN_OPAQUE_CHARACTERS} to {MAX_OPAQUE_CHARACTERS} visible ASCII "
+            "characters, without blanks or commas"
+        )
+    try:
+        parse_token(raw_key)
+    except Refusal as error:
+        raise BadNameError("not a key: it starts with cg_, but its check digits do not agree") from error
+    return _new_key(order, sha256(raw_key.encode("ascii")).digest(), peppers, choose, None)
+
+
+def key_state(key: Key, now: float) -> KeyState:
+    """What the key is at this moment. Every bound fails closed, also for a clock that says NaN."""
+    if key.revoked_at is not None:
+        return KeyState.REVOKED
+    if not math.isfinite(now) or (key.not_before is not None and not key.not_before <= now):
+        return KeyState.NOT_YET_VALID
+    if key.expires_at is not None and not now < key.expires_at:
+        return KeyState.EXPIRED
+    return KeyState.LIVE
+
+
+def parse_scopes(texts: Iterable[str], kind: KeyKind) -> frozenset[Scope]:
+    """Scopes that a key of this kind may have."""
+    scopes = set()
+    for text in texts:
+        try:
+            scopes.add(Scope(text))
+        except ValueError as error:
+            raise BadNameError(f"{text!r} is not a scope: expected {_listed(Scope)}") from error
+    _check_scopes(frozenset(scopes), kind)
+    return frozenset(scopes)
+
+
+def parse_networks(texts: Iterable[str]) -> tuple[str, ...]:
+    """Networks in CIDR notation or single addresses, normalised, sorted, each once."""
+    networks = {_parse_network(text) for text in texts}
+    if len(networks) > MAX_NETWORKS:
+        raise BadNameError(f"a key is bound to at most {MAX_NETWORKS} networks")
+    return tuple(sorted(networks))
+
+
+def _parse_network(text: str) -> str:
+    try:
+        network = ip_network(text, strict=False)
+    except ValueError as error:
+        raise BadNameError(
+            f"{text!r} is not a network: expected CIDR such as 10.0.0.0/8 or 2001:db8::/32"
+        ) from error
+    try:
+        ip_network(text)
+    except ValueError as error:
+        raise BadNameError(f"{text!r} has host bits set: the network is {network}") from error
+    if isinstance(network, IPv6Network):
+        if network.network_address.scope_id is not None:
+            raise BadNameError(f"{text!r} names an interface, which means nothing to a caller elsewhere")
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None and network.prefixlen >= MAPPED_PREFIX_BITS:
+            # Clients are IPv4 by the time they are compared; the network has to be as well.
+            return f"{mapped}/{network.prefixlen - MAPPED_PREFIX_BITS}"
+    return str(network)
+
+
+def _check_scopes(scopes: frozenset[Scope], kind: KeyKind) -> None:
+    if not scopes:
+        raise BadNameError(f"a key has at least one scope: {_listed(Scope)}")
+    if kind is KeyKind.ADMIN and not scopes <= ADMIN_SCOPES:
+        raise BadNameError(f"an admin key reads no content; its scopes are {_listed(ADMIN_SCOPES)}")
+
+
+def _listed(scopes: Iterable[Scope]) -> str:
+    return ", ".join(sorted(scopes))
+
+
+def _new_key(
+    order: KeyOrder,
+    sha256_of_key: bytes,
+    peppers: Peppers,
+    choose: Callable[[str], str],
+    token: str | None,
+) -> NewKey:
+    default = ADMIN_SCOPES if order.kind is KeyKind.ADMIN else DEFAULT_SCOPES
+    key = Key(
+        key_id=KeyId("key_" + random_base62(KEY_ID_CHARACTERS, choose)),
+        kind=order.kind,
+        tenant=order.tenant,
+        name=order.name,
+        scopes=default if order.scopes is None else order.scopes,
+        networks=order.networks,
+        created_at=order.now,
+        not_before=order.not_before,
+        expires_at=order.expires_at,
+        pepper_id=peppers.current.id,
+    )
+    return NewKey(key=key, digest=peppers.digest(sha256_of_key), token=token)

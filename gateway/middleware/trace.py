@@ -1,0 +1,27 @@
+"""W3C trace context: taken in when it is well-formed, handed out always.
+
+Only the trace id crosses: `tracestate` and baggage are the client's text and go nowhere (I3, I8).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+_TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+_ZERO_TRACE = b"0" * 32
+_ZERO_SPAN = b"0" * 16
+
+
+def find_trace_id(header: bytes | None) -> str | None:
+    """The trace id of a well-formed `traceparent`, else None."""
+    match = _TRACEPARENT.fullmatch(header) if header else None
+    if match is None or match[1] == _ZERO_TRACE or match[2] == _ZERO_SPAN:
+        return None
+    return match[1].decode()
+
+
+def traceparent(trace_id: str | None) -> bytes:
+    """The header of our own span, in the caller's trace or in a new one: every answer carries one."""
+    fresh = os.urandom(24)
+    return b"00-%s-%s-01" % ((trace_id or fresh[:16].hex()).encode(), fresh[16:].hex().encode())

@@ -1,0 +1,20 @@
+"""How much of a request we look at. One place, because three doors keep to it.
+
+The server stops reading beyond them, the middleware refuses beyond them on any other server, and
+the problem texts state them.
+"""
+
+from __future__ import annotations
+
+MAX_TARGET_BYTES = 8192
+"""Path and query. The longest canonical path to a file is below 5 kB: a model id of 1024 bytes, all
+percent-encoded, with a package and a handle."""
+
+MAX_HEADER_BYTES = 32 * 1024
+"""The whole header block: four times what browsers behind corporate proxies send."""
+
+MAX_HEADER_COUNT = 100
+"""Fields in it; nginx's and Envoy's default."""
+
+MAX_BODY_BYTES = 0
+"""No route of this release reads a body, so one that announces itself is refused before it is read."""

@@ -1,0 +1,114 @@
+"""The policy folder: read it, check it, see what it would change, apply it.
+
+    schema.cedarschema, *.cedar   rules, for the decision room
+    tenants/*.toml                facts, for the directory room
+    tests/*.toml                  cases that say what the rules must decide
+
+The two rooms that understand it do not know each other; this is where they are introduced.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gateway.decision.cases import Report, load_cases, run_cases
+from gateway.decision.policyset import load_policy_folder, validate
+from gateway.decision.rulebook import Rulebook
+from gateway.directory.documents import DocumentProblems, load_tenant_documents
+from gateway.directory.plan import CurrentFacts, Plan, apply_plan, plan_changes
+from gateway.model.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gateway.directory.changes import Changes
+    from gateway.directory.documents import TenantDocument
+    from gateway.directory.listing import Listing
+    from gateway.model.facts import PolicySet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyFolder:
+    """A folder that was read and has nothing wrong with it."""
+
+    policy_set: PolicySet
+    documents: tuple[TenantDocument, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderCheck:
+    """What checking a folder came to. The cases run only when there is nothing else to complain of."""
+
+    problems: tuple[str, ...]
+    folder: PolicyFolder | None
+    cases: Report | None
+
+    @property
+    def has_passed(self) -> bool:
+        """Whether the folder may be applied."""
+        return not self.problems and (self.cases is None or self.cases.has_passed)
+
+
+def check_folder(path: Path) -> FolderCheck:
+    """Everything that is wrong with a folder, each complaint with file and line."""
+    problems: list[str] = []
+    policy_set, documents = None, None
+    try:
+        policy_set = load_policy_folder(path)
+        problems += (f"{path.name}/{problem}" for problem in validate(policy_set))
+    except Misconfigured as error:
+        problems.append(str(error))
+    try:
+        documents = load_tenant_documents(path / "tenants")
+    except DocumentProblems as error:
+        problems += map(str, error.problems)
+    except Misconfigured as error:
+        problems.append(str(error))
+    cases = None
+    if policy_set is not None and not problems and (path / "tests").is_dir():
+        try:
+            cases = run_cases(load_cases(path / "tests"), policy_set, Rulebook())
+        except Misconfigured as error:
+            problems.append(str(error))
+    folder = None
+    if policy_set is not None and documents is not None and not problems:
+        folder = PolicyFolder(policy_set=policy_set, documents=documents)
+    return FolderCheck(problems=tuple(problems), folder=folder, cases=cases)
+
+
+def load_folder(path: Path) -> PolicyFolder:
+    """A folder that may be applied. Raises `Misconfigured` with all that is wrong with it."""
+    checked = check_folder(path)
+    if checked.folder is None:
+        raise Misconfigured(str(path), "\n".join(["may not be applied:", *checked.problems]))
+    if checked.cases is not None and not checked.cases.has_passed:
+        failed = [f"{one.file}:{one.line}: {one.name}" for one in checked.cases.results if not one.has_passed]
+        failed += [f"no passing case is decided by {name}" for name in checked.cases.uncovered]
+        raise Misconfigured(str(path / "tests"), "\n".join(["does not pass:", *failed]))
+    return checked.folder
+
+
+async def plan_folder(folder: PolicyFolder, facts: Listing, now: float) -> Plan:
+    """What applying the folder would change now."""
+    return plan_changes(folder.documents, await _current(facts), now=now, policy=folder.policy_set)
+
+
+async def apply_folder(changes: Changes, folder: PolicyFolder, now: float) -> Plan:
+    """Plan within the transaction and carry it out: nobody changes the facts between the two."""
+    plan = await plan_folder(folder, changes, now)
+    await apply_plan(changes, plan)
+    return plan
+
+
+async def _current(facts: Listing) -> CurrentFacts:
+    tenants = await facts.list_tenants()
+    with_keys = [tenant.tenant_id for tenant in tenants if await facts.has_keys(tenant.tenant_id)]
+    return CurrentFacts(
+        tenants=tuple(tenants),
+        rules=tuple(await facts.list_rules()),
+        aliases=tuple(await facts.list_aliases()),
+        grants=tuple(await facts.list_all_grants()),
+        policy=await facts.find_policy(),
+        tenants_with_keys=frozenset(with_keys),
+    )

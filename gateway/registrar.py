@@ -1,0 +1,53 @@
+"""The registrar: every change of facts passes here, in this order: record, commit, close the record.
+
+What the guard is for reads, this is for changes. A change that cannot be recorded is not made (I5);
+one that was recorded and did not happen says so in its closing record. Commands use it now, the
+admin API will.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from gateway.directory.changes import change as run_change
+from gateway.model.errors import CachegateError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from gateway.directory.changes import Changes
+    from gateway.model.ports import FactStore, Recorder
+    from gateway.model.verdicts import Change
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[T]):
+    """What a change gave back, and the generation that it got."""
+
+    result: T
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registrar:
+    """Changes facts on an operator's order."""
+
+    store: FactStore
+    recorder: Recorder
+
+    async def perform(self, change: Change, operation: Callable[[Changes], Awaitable[T]]) -> Done[T]:
+        """Run one operation as one transaction; it may be run again when facts move under it."""
+        receipt = self.recorder.change(change)
+        try:
+            result, generation = await run_change(self.store, operation)
+        except CachegateError as failure:
+            receipt.close(generation=None, result=type(failure).__name__.lower())
+            raise
+        except BaseException:
+            receipt.close(generation=None, result="interrupted, may have been made")
+            raise
+        receipt.close(generation=generation, result="done")
+        return Done(result, generation)

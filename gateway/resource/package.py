@@ -1,0 +1,123 @@
+"""One package on disk: its manifest, and the files that the manifest lists.
+
+A package is looked at from inside: its directories are open while it is, so that the manifest and
+the files are those of one directory, whatever its name comes to mean meanwhile.
+
+A listed file is servable in two forms only. A shared blob is a link whose text is exactly
+`<root>/shared-blobs/<md5>`, with the digest that the manifest names and one of the roots that the
+operator named; the blob is then opened below our own `shared-blobs`. A package file is a regular
+file in the package's directory. Everything else is refused, the digest under another root and the
+regular file in the place of a link included.
+
+Hard links. A blob may have other names: snapshots made by hard links are common, and what a blob
+holds is checked against its own name, whoever else can reach it. A package file may not: nothing
+names its content, and a second name would be a link by other means, into another tenant's package
+for example. The engine makes no hard links at all.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gateway.resource.manifest import MAX_MANIFEST_BYTES, Storage, parse_manifest
+from gateway.resource.naming import MANIFEST, SHARED_BLOBS
+from gateway.resource.safe_open import (
+    find_link_text,
+    inspect_regular,
+    open_regular,
+    opened_directory,
+    opened_folder,
+)
+from gateway.resource.unservable import printable, unservable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gateway.model.names import PackageId
+    from gateway.resource.manifest import Artifact, Manifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Package:
+    """A package that is being looked at. It holds open descriptors; only `opened_package` makes one."""
+
+    manifest: Manifest
+    roots: tuple[str, ...]  # the cache root under every name that a writer may have known it by
+    directory: int
+    blobs: int | None
+
+    def inspect(self, artifact: Artifact) -> os.stat_result | None:
+        """The stat of a listed file; None when it is not there, `Refusal` when it is something else."""
+        with self._whereabouts(artifact) as (name, below):
+            if below is None:
+                return None
+            return inspect_regular(name, below=below, may_have_other_names=_is_blob(artifact))
+
+    def open(self, artifact: Artifact) -> tuple[int, os.stat_result] | None:
+        """The same, opened. Whoever receives the descriptor closes it."""
+        with self._whereabouts(artifact) as (name, below):
+            if below is None:
+                return None
+            return open_regular(name, below=below, may_have_other_names=_is_blob(artifact))
+
+    @contextmanager
+    def _whereabouts(self, artifact: Artifact) -> Iterator[tuple[str, int | None]]:
+        """The name of the regular file with the content, and the open directory that it must be in."""
+        *folders, name = artifact.handle.split("/")
+        with opened_folder(folders, below=self.directory) as folder:
+            if folder is None or artifact.storage is Storage.PACKAGE_FILE:
+                yield name, folder
+                return
+            text = find_link_text(name, below=folder)
+            if text is None:
+                yield name, None
+                return
+            if artifact.md5 is None or text not in self._link_texts(artifact.md5):
+                raise unservable(f"{printable(name)}: a link that the engine would not have made")
+            yield artifact.md5, self.blobs
+
+    def _link_texts(self, md5: str) -> Iterator[str]:
+        return (os.path.join(root, SHARED_BLOBS, md5) for root in self.roots)  # noqa: PTH118 -- texts, not paths
+
+
+@contextmanager
+def opened_package(
+    package: PackageId, *, below: int | None, root: int | None, roots: tuple[str, ...]
+) -> Iterator[Package | None]:
+    """A package of the model whose directory is open as `below`; None when there is none, or no manifest yet.
+
+    Raises `Refusal(UNSERVABLE)` when its directory or its manifest is not what the engine leaves.
+    """
+    with (
+        opened_directory(package, below=below) as directory,
+        opened_directory(SHARED_BLOBS, below=root) as blobs,
+    ):
+        manifest = None if directory is None else _load_manifest(directory)
+        if directory is None or manifest is None:
+            yield None
+        else:
+            yield Package(manifest=manifest, roots=roots, directory=directory, blobs=blobs)
+
+
+def _load_manifest(directory: int) -> Manifest | None:
+    opened = open_regular(MANIFEST, below=directory, may_have_other_names=True)  # it is never served
+    if opened is None:
+        return None
+    descriptor, found = opened
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        if found.st_size > MAX_MANIFEST_BYTES:
+            raise unservable(f"the manifest is larger than {MAX_MANIFEST_BYTES} bytes")
+        try:
+            # The engine publishes by renaming, so an open manifest never changes. One that does gives
+            # half a document here, and that does not parse.
+            raw = file.read(found.st_size)
+        except OSError as error:
+            raise unservable("the manifest cannot be read") from error
+    return parse_manifest(raw)
+
+
+def _is_blob(artifact: Artifact) -> bool:
+    return artifact.storage is Storage.SHARED_BLOB

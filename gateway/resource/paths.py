@@ -1,0 +1,139 @@
+"""The path grammar: raw bytes of a request path to a `Resource`, and names back to a canonical path.
+
+    /v1/models                               the catalogue
+    /v1/models/{id}                          a model
+    /v1/models/{id}/-/{package}              a package
+    /v1/models/{id}/-/{package}/{handle}     a file
+    /v1/blobs/{md5}                          a blob
+
+A path is split on its raw bytes first and decoded after, each part once: whatever a `%2F` or a
+`%2D` turns into can no longer move a boundary. The first raw `/-/` ends the model id. An id that
+holds a `-` segment is written with `%2D` there. File handles and digests need no escapes, so an
+escape in one is refused: each file has one spelling.
+
+Everything here works on names alone. No disk, no facts: a path means the same whoever sends it and
+whatever is in the cache (I3). Nothing is normalised, and no dot segment is ever resolved.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote_to_bytes
+
+from gateway.model.access import Resource, ResourceKind
+from gateway.model.errors import BadNameError, Reason, Refusal
+from gateway.model.limits import MAX_TARGET_BYTES
+from gateway.model.names import parse_file_handle, parse_md5, parse_model_id, parse_package_id
+
+if TYPE_CHECKING:
+    from gateway.model.names import FileHandle, Md5, ModelId, PackageId
+
+MODELS_PATH = b"/v1/models"
+BLOBS_PATH = b"/v1/blobs"
+
+_END_OF_MODEL = b"/-/"
+_BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_NEVER_IN_A_PATH = re.compile(rb"[\x00-\x20\x7f?#]")
+"""Raw, these end a path or break a request line. Met here they mean that somebody before us split
+the request in another place than we do. Escaped, they are for the grammar of names to judge."""
+
+
+def locate(raw_path: bytes) -> Resource:
+    """What a raw request path (no query) names. Raises `Refusal` when it names nothing."""
+    if raw_path == MODELS_PATH:
+        return Resource(kind=ResourceKind.CATALOGUE)
+    if raw_path.startswith(MODELS_PATH + b"/"):
+        return parse_model_tail(raw_path[len(MODELS_PATH) + 1 :])
+    if raw_path.startswith(BLOBS_PATH + b"/"):
+        return parse_blob_tail(raw_path[len(BLOBS_PATH) + 1 :])
+    raise Refusal(Reason.NO_ROUTE)
+
+
+def parse_model_tail(raw_tail: bytes) -> Resource:
+    """The model, package or file named by what follows `/v1/models/`."""
+    _verify_raw(raw_tail)
+    raw_model, raw_package, raw_file = _split(raw_tail)
+    try:
+        model = parse_model_id(_decoded_once(raw_model))
+        if raw_package is None:
+            return Resource(kind=ResourceKind.MODEL, model=model)
+        package = parse_package_id(_decoded_once(raw_package))
+        if raw_file is None:
+            return Resource(kind=ResourceKind.PACKAGE, model=model, package=package)
+        file = parse_file_handle(raw_file.decode("ascii"))
+    except (BadNameError, UnicodeDecodeError) as error:
+        raise Refusal(Reason.MALFORMED_PATH) from error
+    return Resource(kind=ResourceKind.FILE, model=model, package=package, file=file)
+
+
+def parse_blob_tail(raw_tail: bytes) -> Resource:
+    """The blob named by what follows `/v1/blobs/`."""
+    _verify_raw(raw_tail)
+    try:
+        md5 = parse_md5(raw_tail.decode("ascii"))
+    except (BadNameError, UnicodeDecodeError) as error:
+        raise Refusal(Reason.MALFORMED_PATH) from error
+    return Resource(kind=ResourceKind.BLOB, md5=md5)
+
+
+def shape_of(raw_path: bytes) -> ResourceKind:
+    """Whether a raw path under `/v1/models/` has the shape of a model, a package or a file.
+
+    By its raw boundaries alone: it never raises and says nothing about whether the parts are names.
+    """
+    _, raw_package, raw_file = _split(raw_path.removeprefix(MODELS_PATH).removeprefix(b"/"))
+    if raw_package is None:
+        return ResourceKind.MODEL
+    return ResourceKind.PACKAGE if raw_file is None else ResourceKind.FILE
+
+
+def model_link(model: ModelId, package: PackageId | None = None, file: FileHandle | None = None) -> str:
+    """The canonical path of a model, package or file: the one spelling that we write ourselves.
+
+    `locate` reads it back to the same names, for every name there is.
+    """
+    # A `-` segment would end the id too early. It is the only one that must be escaped although
+    # RFC 3986 counts its character among those that need not be.
+    segments = ("%2D" if segment == "-" else quote(segment, safe="") for segment in model.split("/"))
+    link = f"{MODELS_PATH.decode()}/{'/'.join(segments)}"
+    if package is not None:
+        link += f"/-/{package}"
+    if file is not None:
+        if package is None:
+            raise BadNameError("a file is named within a package")
+        link += f"/{file}"
+    return link
+
+
+def blob_link(md5: Md5) -> str:
+    """The path of a blob."""
+    return f"{BLOBS_PATH.decode()}/{md5}"
+
+
+def _split(raw_tail: bytes) -> tuple[bytes, bytes | None, bytes | None]:
+    """Model, package and file as raw bytes; None for a part that is not there (empty is there).
+
+    The slash before the tail counts: `/v1/models/-/x` is a package of the model with the empty id,
+    which is refused, and not the model `-/x`.
+    """
+    raw_model, mark, rest = (b"/" + raw_tail).partition(_END_OF_MODEL)
+    raw_model = raw_model[1:]
+    if not mark:
+        return raw_model, None, None
+    raw_package, slash, raw_file = rest.partition(b"/")
+    return raw_model, raw_package, raw_file if slash else None
+
+
+def _verify_raw(raw_tail: bytes) -> None:
+    if len(raw_tail) > MAX_TARGET_BYTES:  # it names nothing; no work is done on it
+        raise Refusal(Reason.PATH_TOO_LONG)
+    if _NEVER_IN_A_PATH.search(raw_tail):
+        raise Refusal(Reason.MALFORMED_PATH)
+
+
+def _decoded_once(raw: bytes) -> str:
+    """One round of percent-decoding, strict in escapes and in UTF-8 (no overlong form, no surrogate)."""
+    if _BROKEN_ESCAPE.search(raw):
+        raise BadNameError("a percent sign is not followed by two hex digits")
+    return unquote_to_bytes(raw).decode("utf-8")

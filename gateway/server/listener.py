@@ -1,0 +1,64 @@
+"""Sockets that are bound once, and a uvicorn server that leaves signals to whoever runs it."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from gateway.model.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+BACKLOG = 2048  # connections that the kernel keeps while no worker is free to take them
+MAX_PORT = 65_535
+
+_ADVICE = {
+    errno.EADDRINUSE: "is in use: stop what listens there (`ss -ltnp` shows it) or choose another port",
+    errno.EACCES: "is not for this user: choose a port from 1024 on, or give CAP_NET_BIND_SERVICE",
+    errno.EADDRNOTAVAIL: "is no address of this machine: use 127.0.0.1, 0.0.0.0, ::1 or ::",
+}
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket. It listens from here on, so that two instances cannot both hold the port.
+
+    Raises `Misconfigured` with what to do about it.
+    """
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if not 0 <= port <= MAX_PORT:
+        raise Misconfigured(where, f"has no such port: expected 0 to {MAX_PORT}")
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, *_, address = found[0]
+        return socket.create_server(address, family=family, backlog=BACKLOG)
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, f"cannot be listened on: {error}")
+        raise Misconfigured(where, advice) from error
+
+
+class QuietServer(uvicorn.Server):
+    """uvicorn's server, which otherwise takes the process's signal handlers and raises signals again."""
+
+    def __init__(self, config: uvicorn.Config, on_serving: Callable[[], None] | None = None) -> None:
+        super().__init__(config)
+        self._on_serving = on_serving
+
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]  # a generator there
+        """Leave them alone."""
+        return nullcontext()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        if self.started and self._on_serving is not None:
+            self._on_serving()
+
+    def stop(self) -> None:
+        """Accept nothing more, finish what is being answered within the grace limit, and end."""
+        self.should_exit = True

@@ -1,0 +1,63 @@
+"""What to serve, where and with how many: all that the supervisor is told."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from gateway.model.errors import Misconfigured
+from gateway.server.worker import WorkerOrder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsFiles:
+    """What TLS on the public socket needs; with `client_ca`, clients must show a certificate of it."""
+
+    certificate: Path
+    key: Path
+    key_password: str | None = field(repr=False, default=None)
+    client_ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServePlan:
+    """What to serve where. Port 0 asks for any free port."""
+
+    factory: str  # module:function; called in each worker with `argument`, returns a WorkerApp
+    argument: Any  # picklable
+    host: str
+    port: int
+    ops_host: str = "127.0.0.1"
+    ops_port: int = 0
+    workers: int = 1
+    grace_seconds: int = 10
+    keep_alive_seconds: int = 75  # longer than what load balancers keep, so that they close first
+    tls: TlsFiles | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be served."""
+        if self.workers < 1:
+            raise Misconfigured("workers", f"{self.workers} is too few: expected at least 1")
+
+    def worker_order(self) -> WorkerOrder:
+        """The part of it that a worker is told."""
+        tls: dict[str, Any] = {}
+        if self.tls is not None:
+            tls = {
+                "ssl_certfile": self.tls.certificate,
+                "ssl_keyfile": self.tls.key,
+                "ssl_keyfile_password": self.tls.key_password,
+            }
+            if self.tls.client_ca is not None:
+                tls |= {"ssl_ca_certs": self.tls.client_ca, "ssl_cert_reqs": ssl.CERT_REQUIRED}
+        return WorkerOrder(
+            factory=self.factory,
+            argument=self.argument,
+            grace_seconds=self.grace_seconds,
+            keep_alive_seconds=self.keep_alive_seconds,
+            tls=tls,
+        )

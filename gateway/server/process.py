@@ -1,0 +1,136 @@
+"""The supervisor's end of one worker: start it, ask it, stop it, learn how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import pickle
+import socket
+import sys
+from asyncio.subprocess import DEVNULL, Process
+from itertools import count
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.model.errors import Misconfigured, Reason, Unavailable
+from gateway.server.status import WorkerStatus  # noqa: TC001 -- msgspec reads the annotations of _Line
+from gateway.server.worker import LENGTH_BYTES
+
+if TYPE_CHECKING:
+    from gateway.server.worker import WorkerOrder
+
+ANSWER_SECONDS = 1.0  # a worker whose event loop stands still for longer is not ready, whatever it would say
+MAX_LINE_BYTES = 4 * 1024 * 1024  # thousands of counters
+
+# `-P` and an explicit path: the worker imports from where its parent did, and never from the
+# folder it happens to be started in.
+_BOOT = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from gateway.server.worker import main; main()"
+)
+
+
+class _Failed(msgspec.Struct):
+    why: str
+    where: str | None = None
+    dependency: str | None = None
+    reason: Reason = Reason.NO_FACTS
+
+
+class _Line(msgspec.Struct):
+    serving: bool = False
+    failed: _Failed | None = None
+    id: int = 0
+    status: WorkerStatus | None = None
+
+
+class WorkerProcess:
+    """A worker from its start to its end. Made by `start`."""
+
+    def __init__(self, process: Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+        self._ids = count(1)
+        self._questions: dict[int, asyncio.Future[WorkerStatus]] = {}
+        self.is_serving = asyncio.Event()
+        self.failure: Misconfigured | Unavailable | None = None
+        self.last_status: WorkerStatus | None = None
+
+    @classmethod
+    async def start(cls, order: WorkerOrder, listener: socket.socket) -> WorkerProcess:
+        """A new process that was told what to run."""
+        raw_order = pickle.dumps(order)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-c", _BOOT, json.dumps(sys.path)),
+                *(str(theirs.fileno()), str(listener.fileno())),
+                pass_fds=(theirs.fileno(), listener.fileno()),
+                stdin=DEVNULL,
+            )
+        reader, writer = await asyncio.open_connection(sock=ours, limit=MAX_LINE_BYTES)
+        writer.write(len(raw_order).to_bytes(LENGTH_BYTES, "big") + raw_order)
+        return cls(process, reader, writer)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    async def run(self) -> int:
+        """Hear what it says until it ends; its exit status, or minus the signal that killed it."""
+        try:
+            async for raw_line in self._reader:
+                self._hear(raw_line)
+        except (ConnectionError, ValueError):
+            self.kill()  # a broken channel or an endless line: it can no longer be supervised
+        finally:
+            self._writer.close()
+        return await self._process.wait()
+
+    async def ask(self) -> WorkerStatus | None:
+        """Its status; None when it does not answer in time."""
+        question = next(self._ids)
+        answer = self._questions[question] = asyncio.get_running_loop().create_future()
+        self._tell(b"status? %d\n" % question)
+        try:
+            return await asyncio.wait_for(answer, ANSWER_SECONDS)
+        except TimeoutError:
+            return None
+        finally:
+            del self._questions[question]
+
+    def stop(self) -> None:
+        """Tell it to finish what it is answering and to end."""
+        self._tell(b"stop\n")
+
+    def kill(self) -> None:
+        """End it now."""
+        if self._process.returncode is None:
+            self._process.kill()
+
+    def _tell(self, line: bytes) -> None:
+        if not self._writer.is_closing():
+            self._writer.write(line)
+
+    def _hear(self, raw_line: bytes) -> None:
+        try:
+            line = msgspec.json.decode(raw_line, type=_Line)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return  # not an answer, which counts as none
+        if line.serving:
+            self.is_serving.set()
+        if line.failed is not None:
+            self.failure = _failure(line.failed)
+        if line.status is not None:
+            self.last_status = line.status
+            question = self._questions.get(line.id)
+            if question is not None and not question.done():
+                question.set_result(line.status)
+
+
+def _failure(failed: _Failed) -> Misconfigured | Unavailable:
+    if failed.dependency is not None:
+        return Unavailable(failed.dependency, failed.why, failed.reason)
+    return Misconfigured(failed.where or "worker", failed.why)

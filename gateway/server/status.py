@@ -1,0 +1,93 @@
+"""What the workers say about themselves, and what that makes of the whole instance.
+
+A worker reports readiness by name and counters by name. The instance is ready when every worker
+answers and is ready in every respect; its counters are the sums, with those of workers that are
+gone kept in: a counter that falls because a process was replaced would look like a restart of
+everything to whoever draws the graph.
+
+What a worker counted between its last answer and a violent death is lost.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStatus:
+    """One worker's answer."""
+
+    ready: dict[str, bool]
+    counters: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetStatus:
+    """The whole instance."""
+
+    expected: int
+    answering: int
+    ready: dict[str, bool]
+    counters: dict[str, float]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every worker answers and is ready in every respect."""
+        return self.answering == self.expected > 0 and all(self.ready.values())
+
+
+@dataclass(slots=True)
+class Retired:
+    """The counters of workers that are gone."""
+
+    counters: Counter[str] = field(default_factory=Counter)
+
+    def add(self, status: WorkerStatus | None) -> None:
+        """Keep what a worker that is gone had counted, as of its last answer."""
+        if status is not None:
+            _add_up(self.counters, status.counters)
+
+
+def find_status(raw_line: bytes) -> WorkerStatus | None:
+    """A worker's answer; None when it is not one, which counts as no answer."""
+    try:
+        return msgspec.json.decode(raw_line, type=WorkerStatus)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def combine(
+    answers: Iterable[WorkerStatus | None], last_known: Iterable[WorkerStatus | None], retired: Retired
+) -> FleetStatus:
+    """All workers together. `answers` has a None for each that did not answer in time.
+
+    `last_known` are the latest answers ever: a worker that is busy just now has not uncounted anything.
+    """
+    present = list(answers)
+    ready: dict[str, bool] = {}
+    for answer in present:
+        if answer is not None:
+            for name, is_ready in answer.ready.items():
+                ready[name] = ready.get(name, True) and is_ready
+    counters = Counter(retired.counters)
+    for status in last_known:
+        if status is not None:
+            _add_up(counters, status.counters)
+    return FleetStatus(
+        expected=len(present),
+        answering=sum(answer is not None for answer in present),
+        ready=ready,
+        counters=dict(counters),
+    )
+
+
+def _add_up(total: Counter[str], counters: Mapping[str, float]) -> None:
+    for name, value in counters.items():
+        total[name] += value  # type: ignore[assignment]  # Counter's annotation says int; floats add as well

@@ -1,0 +1,239 @@
+"""The parent process: binds the sockets, keeps the workers running, answers for all of them.
+
+It serves no content itself. It holds the public socket, so that a worker that dies takes no waiting
+connection with it, and runs the ops listener, because one answer about the whole instance needs
+somebody who can ask every worker. One worker is a child process like many are: there is one way.
+
+A worker that ends without having been told to is started again, after a pause that grows while it
+keeps ending early. When no worker gets as far as serving even once, the start has failed, and
+`run` raises what the workers said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+import uvloop
+
+from gateway.model.errors import Misconfigured
+from gateway.server.listener import QuietServer, bind
+from gateway.server.process import WorkerProcess
+from gateway.server.protocol import GatewayHttpProtocol
+from gateway.server.status import FleetStatus, Retired, combine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from socket import socket
+
+    from gateway.model.errors import Unavailable
+    from gateway.server.plan import ServePlan
+
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 5.0
+STEADY_SECONDS = 10.0  # a worker that lived this long did not end early
+POLL_SECONDS = 1.0  # how much of its counters a worker can take with it when it is killed
+KILL_MARGIN_SECONDS = 2.0  # after the grace limit, for the application's own shutdown
+
+logger = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """All workers and the ops listener. Binds when it is made; `run` once."""
+
+    def __init__(self, plan: ServePlan, ops_factory: Callable[[Supervisor], Callable[..., Any]]) -> None:
+        self._plan = plan
+        self._public = bind(plan.host, plan.port)
+        try:
+            self._ops = bind(plan.ops_host, plan.ops_port)
+        except Misconfigured:
+            self._public.close()
+            raise
+        self.public_address = _address(self._public)
+        self.ops_address = _address(self._ops)
+        self._ops_factory = ops_factory
+        self._order = plan.worker_order()
+        self._workers: list[WorkerProcess | None] = [None] * plan.workers
+        self._retired = Retired()
+        self._stopped = asyncio.Event()
+        self._serving: list[asyncio.Event] = [asyncio.Event() for _ in range(plan.workers)]
+        self._failed_slots: set[int] = set()
+        self._failure: Misconfigured | Unavailable | None = None
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """The process ids of the workers that are there now."""
+        return [worker.pid for worker in self._workers if worker is not None]
+
+    async def run(self) -> None:
+        """Serve until `stop`. Raises `Misconfigured` or `Unavailable` when no worker could start."""
+        ops_server = QuietServer(_ops_config(self._ops_factory(self)))
+        ops = asyncio.create_task(ops_server.serve(sockets=[self._ops]))
+        polling = asyncio.create_task(self._poll())
+        keeping = [asyncio.create_task(self._keep(slot)) for slot in range(self._plan.workers)]
+        stopped = asyncio.create_task(self._stopped.wait())
+        try:
+            watched: list[asyncio.Task[Any]] = [stopped, ops, *keeping]
+            await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._stopped.set()
+            self._public.close()
+            await self._end_workers(keeping)
+            polling.cancel()
+            ops_server.stop()
+            await asyncio.wait([ops, polling])
+        ops.result()
+        for task in keeping:
+            task.result()
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        """End in good order: accept nothing more, finish what is being answered. Twice: end now."""
+        if self._stopped.is_set():
+            for worker in filter(None, self._workers):
+                worker.kill()
+        self._stopped.set()
+
+    async def wait_until_serving(self) -> bool:
+        """Whether all workers came to serve; False when it was stopped, or failed, before they did."""
+        serving = asyncio.gather(*(event.wait() for event in self._serving))
+        stopped = asyncio.create_task(self._stopped.wait())
+        either: list[asyncio.Future[Any]] = [serving, stopped]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        is_serving = serving.done() and not self._stopped.is_set()
+        serving.cancel()
+        stopped.cancel()
+        await asyncio.gather(serving, stopped, return_exceptions=True)
+        return is_serving
+
+    async def status(self) -> FleetStatus:
+        """What all workers together say now. Not ready while it stops."""
+        workers = list(self._workers)
+        answers = await asyncio.gather(*(_ask(worker) for worker in workers))
+        last_known = [worker.last_status for worker in self._workers if worker is not None]
+        status = combine(answers, last_known, self._retired)
+        return replace(status, ready={**status.ready, "accepting": not self._stopped.is_set()})
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            await self.status()
+
+    async def _keep(self, slot: int) -> None:
+        """Keep one worker running until it is all to stop."""
+        clock = asyncio.get_running_loop()
+        pause = FIRST_PAUSE_SECONDS
+        while not self._stopped.is_set():
+            began = clock.time()
+            worker = self._workers[slot] = await WorkerProcess.start(self._order, self._public)
+            status = await self._see_through(slot, worker)
+            if self._stopped.is_set():
+                return
+            if self._has_failed_to_start(slot, worker, status):
+                self._stopped.set()
+                return
+            if clock.time() - began >= STEADY_SECONDS:
+                pause = FIRST_PAUSE_SECONDS
+            logger.error(
+                "worker %d ended with status %d%s; another one starts in %.1f s",
+                worker.pid,
+                status,
+                f" ({worker.failure})" if worker.failure else "",
+                pause,
+            )
+            try:
+                await asyncio.wait_for(self._stopped.wait(), pause)
+            except TimeoutError:
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    async def _see_through(self, slot: int, worker: WorkerProcess) -> int:
+        """One worker until it ends; what it counted is kept."""
+        running = asyncio.create_task(worker.run())
+        serving = asyncio.create_task(worker.is_serving.wait())
+        if self._stopped.is_set():
+            worker.stop()  # it was told to stop before it was there
+        await asyncio.wait([running, serving], return_when=asyncio.FIRST_COMPLETED)
+        if worker.is_serving.is_set():
+            self._serving[slot].set()
+        serving.cancel()
+        status = await running
+        self._retired.add(worker.last_status)
+        self._workers[slot] = None
+        return status
+
+    def _has_failed_to_start(self, slot: int, worker: WorkerProcess, status: int) -> bool:
+        """Whether every worker has by now ended without one having served; notes why."""
+        if any(event.is_set() for event in self._serving):
+            return False
+        self._failed_slots.add(slot)
+        self._failure = worker.failure or Misconfigured(
+            "worker", f"ended with status {status} before it served; what it wrote is above"
+        )
+        return len(self._failed_slots) == self._plan.workers
+
+    async def _end_workers(self, keeping: list[asyncio.Task[None]]) -> None:
+        for worker in filter(None, self._workers):
+            worker.stop()
+        _, late = await asyncio.wait(keeping, timeout=self._plan.grace_seconds + KILL_MARGIN_SECONDS)
+        if late:
+            for worker in filter(None, self._workers):
+                logger.error("worker %d did not end within the grace limit and is killed", worker.pid)
+                worker.kill()
+            await asyncio.wait(late)
+
+
+def serve(
+    plan: ServePlan,
+    ops_factory: Callable[[Supervisor], Callable[..., Any]],
+    on_serving: Callable[[Supervisor], None],
+) -> None:
+    """Serve until SIGTERM or SIGINT; returns when all has ended in good order.
+
+    `on_serving` is called once all workers serve: both addresses are known then. Raises `Misconfigured`
+    or `Unavailable` when the start fails.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(plan, ops_factory, on_serving))
+
+
+async def _serve(
+    plan: ServePlan,
+    ops_factory: Callable[[Supervisor], Callable[..., Any]],
+    on_serving: Callable[[Supervisor], None],
+) -> None:
+    supervisor = Supervisor(plan, ops_factory)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
+    running = asyncio.create_task(supervisor.run())
+    if await supervisor.wait_until_serving():
+        on_serving(supervisor)
+    await running
+
+
+async def _ask(worker: WorkerProcess | None) -> Any:
+    return None if worker is None else await worker.ask()
+
+
+def _address(listener: socket) -> tuple[str, int]:
+    host, port, *_ = listener.getsockname()
+    return host, port
+
+
+def _ops_config(app: Callable[..., Any]) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=GatewayHttpProtocol,
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        proxy_headers=False,
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=1,
+    )

@@ -1,0 +1,217 @@
+"""One worker process: an event loop, uvicorn, the application, and a line to the supervisor.
+
+The supervisor starts it with two inherited sockets: the public listener and the control channel.
+Over the channel comes what to run, then questions and orders, one a line; back go answers, one JSON
+object a line. The end of the channel means that the supervisor is gone, and nothing may go on
+serving that nobody supervises: the worker then stops as if it had been told to.
+
+    supervisor                          worker
+    <the order, its length first>
+                                        {"serving": true}, or {"failed": {...}} and the end
+    status? 7                           {"id": 7, "status": {"ready": {...}, "counters": {...}}}
+    stop                                {"id": 0, "status": {...}} and the end
+
+The interrupt key reaches every process of a terminal; workers leave it to the supervisor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import pickle
+import signal
+import socket
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import uvicorn
+import uvloop
+
+from gateway.model.errors import Misconfigured, Unavailable
+from gateway.server.listener import BACKLOG, QuietServer
+from gateway.server.protocol import GatewayHttpProtocol, protocol_reporting_to
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from gateway.server.protocol import EarlyRefusal
+
+LENGTH_BYTES = 8  # of the order's length, big-endian
+EXIT_MISCONFIGURED = 2
+EXIT_UNAVAILABLE = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerApp:
+    """What a worker's factory returns: the ASGI application, and the two ends by which it is watched.
+
+    `report` returns `{"ready": {name: bool}, "counters": {name: number}}` and is called in the event
+    loop, so it waits for nothing. `on_refused` hears of requests that were refused before they were
+    any, with the peer's address; it does not raise.
+    """
+
+    app: Callable[..., Any]
+    report: Callable[[], dict[str, Any]]
+    on_refused: Callable[[EarlyRefusal, str], None] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOrder:
+    """What a worker is to run. `tls` holds uvicorn's `ssl_` arguments."""
+
+    factory: str  # module:function, called in the worker with `argument`, returns a WorkerApp
+    argument: Any
+    grace_seconds: int
+    keep_alive_seconds: int
+    tls: dict[str, Any] = field(repr=False)
+
+
+def main() -> None:
+    """The worker's whole life. Its last two arguments are the channel's and the listener's descriptors."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    control = socket.socket(fileno=int(sys.argv[-2]))
+    listener = socket.socket(fileno=int(sys.argv[-1]))
+    for inherited in (control, listener):
+        inherited.set_inheritable(False)  # a process that the application starts has no business with them
+    order = _load_order(control)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        status = runner.run(_run(order, control, listener))
+    sys.exit(status)
+
+
+def _load_order(control: socket.socket) -> WorkerOrder:
+    length = int.from_bytes(_receive(control, LENGTH_BYTES), "big")
+    raw_order = _receive(control, length)
+    order: WorkerOrder = pickle.loads(raw_order)  # noqa: S301 -- our own parent wrote it, into a socketpair
+    return order
+
+
+def _receive(control: socket.socket, count: int) -> bytes:
+    """So many bytes; or the end of the process, for without a supervisor there is nothing to do."""
+    received = bytearray()
+    while len(received) < count:
+        piece = control.recv(count - len(received))
+        if not piece:
+            sys.exit(0)
+        received += piece
+    return bytes(received)
+
+
+async def _run(order: WorkerOrder, control: socket.socket, listener: socket.socket) -> int:
+    reader, writer = await asyncio.open_connection(sock=control)
+    try:
+        await _serve(order, listener, reader, writer)
+    except Misconfigured as error:
+        _say(writer, {"failed": {"where": error.where, "why": error.why}})
+        return EXIT_MISCONFIGURED
+    except Unavailable as error:
+        _say(writer, {"failed": {"dependency": error.dependency, "why": error.why, "reason": error.reason}})
+        return EXIT_UNAVAILABLE
+    finally:
+        writer.close()
+        await asyncio.gather(writer.wait_closed(), return_exceptions=True)  # the supervisor may be gone
+    return 0
+
+
+async def _serve(
+    order: WorkerOrder, listener: socket.socket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    worker_app = _find_factory(order.factory)(order.argument)
+    watched = _WatchedApp(worker_app.app)
+    server = QuietServer(
+        _config(order, worker_app, watched), on_serving=lambda: _say(writer, {"serving": True})
+    )
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.stop)
+    answering = asyncio.create_task(_answer(reader, writer, worker_app.report, server))
+    try:
+        await server.serve(sockets=[listener])
+    except SystemExit:
+        # How uvicorn tells that the application's start failed. Why it did is what counts.
+        if watched.failure is not None:
+            raise watched.failure from None
+        raise
+    finally:
+        answering.cancel()
+        await asyncio.wait([answering])
+    if not answering.cancelled():
+        answering.result()  # a report that raised stopped the worker; say how
+    _say(writer, {"id": 0, "status": worker_app.report()})
+
+
+async def _answer(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    report: Callable[[], dict[str, Any]],
+    server: QuietServer,
+) -> None:
+    """Answer the supervisor until it is gone, and stop the server then."""
+    try:
+        async for line in reader:
+            order, _, argument = line.strip().partition(b" ")
+            if order == b"stop":
+                server.stop()
+            elif order == b"status?":
+                _say(writer, {"id": int(argument), "status": report()})
+    finally:
+        server.stop()
+
+
+def _say(writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:
+    writer.write(msgspec.json.encode(message) + b"\n")
+
+
+def _find_factory(name: str) -> Callable[[Any], WorkerApp]:
+    module, _, function = name.partition(":")
+    factory: Callable[[Any], WorkerApp] = getattr(importlib.import_module(module), function)
+    return factory
+
+
+def _config(order: WorkerOrder, worker_app: WorkerApp, watched: _WatchedApp) -> uvicorn.Config:
+    on_refused = worker_app.on_refused
+    config = uvicorn.Config(
+        watched,
+        http=GatewayHttpProtocol if on_refused is None else protocol_reporting_to(on_refused),
+        ws="none",
+        lifespan="on",  # `auto` would serve an application whose start-up failed
+        interface="asgi3",
+        proxy_headers=False,  # whose word is taken for the client's address is decided in one place, not here
+        server_header=False,
+        access_log=False,  # it would write query strings down
+        log_config=None,
+        backlog=BACKLOG,
+        timeout_keep_alive=order.keep_alive_seconds,
+        timeout_graceful_shutdown=order.grace_seconds,
+        **order.tls,
+    )
+    try:
+        config.load()
+    except OSError as error:  # ssl.SSLError is one
+        raise Misconfigured("TLS certificate or key", f"cannot be loaded: {error}") from error
+    return config
+
+
+class _WatchedApp:
+    """The application; keeps what it raised at its start, which uvicorn logs and forgets."""
+
+    def __init__(self, app: Callable[..., Any]) -> None:
+        self._app = app
+        self.failure: Misconfigured | Unavailable | None = None
+
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+        """Requests go straight through: not even a coroutine is added to them."""
+        if scope["type"] == "lifespan":
+            return self._lifespan(scope, receive, send)
+        answer: Awaitable[None] = self._app(scope, receive, send)
+        return answer
+
+    async def _lifespan(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except (Misconfigured, Unavailable) as error:
+            self.failure = error
+            # The supervisor tells the operator, in one line; uvicorn would add a traceback.
+            logging.getLogger("uvicorn.error").disabled = True
+            raise

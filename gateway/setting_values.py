@@ -1,0 +1,72 @@
+"""Settings are text, in the environment and in the file alike; here each kind of text gets its value.
+
+Every reader raises `ValueError` that says what was expected. Which setting it was is for the caller.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gateway.audit.terms import Durability
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def read_path(text: str) -> Path:
+    """A path, `~` expanded, absolute, links left alone."""
+    return Path(text).expanduser().absolute()
+
+
+def read_text(text: str) -> str:
+    """Any text but an empty one."""
+    if not text.strip():
+        raise ValueError("expected a value, found an empty one")
+    return text
+
+
+def read_number(low: int, high: int) -> Callable[[str], int]:
+    """A reader of whole numbers within bounds."""
+
+    def read(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
+            raise ValueError(f"expected a whole number from {low} to {high}")
+        return int(text)
+
+    return read
+
+
+def read_durability(text: str) -> Durability:
+    """`process` or `power`."""
+    try:
+        return Durability(text)
+    except ValueError:
+        raise ValueError("expected `process` or `power`") from None
+
+
+def read_environment_tag(text: str) -> str:
+    """The <env> part of a key."""
+    if not re.fullmatch(r"[a-z]{2,8}", text):
+        raise ValueError("expected two to eight lower-case letters, such as live or test")
+    return text
+
+
+def read_roots(text: str) -> tuple[str, ...]:
+    """Absolute paths separated by colons."""
+    roots = tuple(part.rstrip("/") for part in text.split(":") if part)
+    for root in roots:
+        if not root.startswith("/"):
+            raise ValueError(f"expected absolute paths separated by `:`, found {root!r}")
+    return roots
+
+
+def read_networks(text: str) -> tuple[str, ...]:
+    """Networks, addresses and the word `unix`, separated by commas."""
+    networks = tuple(part.strip() for part in text.split(",") if part.strip())
+    for network in networks:
+        if network != "unix":
+            ipaddress.ip_network(network)  # its ValueError says what is wrong with which text
+    return networks

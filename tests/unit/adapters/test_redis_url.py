@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import pytest
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.sentinel import SentinelConnectionPool
+
+from gateway.adapters.redis_url import RedisLimits, Topology, make_client, parse_redis_url
+from gateway.model.errors import Misconfigured
+
+SECRET = "hunter2/@:"
+QUOTED = "hunter2%2F%40%3A"
+
+GOOD = {
+    "redis://localhost": ((("localhost", 6379),), 0, "localhost:6379"),
+    "redis://localhost:7000/3": ((("localhost", 7000),), 3, "localhost:7000"),
+    "redis://[::1]:7000": ((("::1", 7000),), 0, "::1:7000"),
+    "rediss://example.org": ((("example.org", 6379),), 0, "example.org:6379"),
+    "unix:///run/a%20b.sock?db=2": ((), 2, "/run/a b.sock"),
+    "redis+sentinel://a:1,b/main?db=1": ((("a", 1), ("b", 26379)), 1, "a:1,b:26379/main"),
+    "redis+cluster://a:1,b": ((("a", 1), ("b", 6379)), 0, "a:1,b:6379"),
+    "rediss+cluster://a": ((("a", 6379),), 0, "a:6379"),
+}
+
+BAD = [
+    "",
+    "localhost:6379",
+    "http://localhost",
+    "redisss://localhost",
+    "rediss+unix:///x",
+    "redis://",
+    "redis://:6379",
+    "redis://a,b",
+    "redis://localhost:0",
+    "redis://localhost:99999",
+    "redis://localhost:port",
+    "redis://localhost/db",
+    "redis://localhost/-1",
+    "redis://localhost?db=x",
+    "redis://localhost?socket_timeout=900",
+    "redis://localhost?ssl_ca_certs=/x",
+    "rediss://localhost?ssl_cert_reqs=none",
+    "redis://localhost#x",
+    "redis://[::1",
+    "unix://",
+    "redis+sentinel://a",
+    "redis+sentinel:///main",
+    "redis+cluster://a?db=1",
+]
+
+
+@pytest.mark.parametrize("url", GOOD)
+def test_a_known_form_is_understood(url):
+    hosts, db, display = GOOD[url]
+    address = parse_redis_url(url)
+    assert (address.hosts, address.db, address.display) == (hosts, db, display)
+    assert address.is_tls is url.startswith("rediss")
+
+
+@pytest.mark.parametrize("url", BAD)
+def test_another_form_is_refused_without_repeating_it(url):
+    with pytest.raises(Misconfigured) as refused:
+        parse_redis_url(url.replace("://", f"://user:{QUOTED}@", 1) if "unix" not in url else url)
+    assert "hunter2" not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize("form", ["redis://{}a", "redis+sentinel://{}a,b/main", "rediss+cluster://{}a"])
+def test_a_password_is_decoded_and_never_shown(form):
+    address = parse_redis_url(form.format(f"us%65r:{QUOTED}@"))
+    assert (address.username, address.password) == ("user", SECRET)
+    assert "hunter2" not in repr(address) + address.display
+
+
+async def kind_of(url):
+    client = make_client(parse_redis_url(url), RedisLimits())
+    try:
+        return type(client), getattr(client, "connection_pool", None)
+    finally:
+        await client.aclose()
+
+
+@pytest.mark.anyio
+async def test_each_form_becomes_the_client_that_speaks_it():
+    for url, connection_class in [
+        ("unix:///x", UnixDomainSocketConnection),
+        ("rediss://a?ssl_ca_certs=/ca.pem", SSLConnection),
+    ]:
+        kind, pool = await kind_of(url)
+        assert kind is Redis
+        assert issubclass(pool.connection_class, connection_class)
+    kind, pool = await kind_of("redis+sentinel://a/main")
+    assert (kind, type(pool)) == (Redis, SentinelConnectionPool)
+    kind, _ = await kind_of("redis+cluster://a,b")
+    assert kind is RedisCluster
+    assert parse_redis_url("redis+cluster://a").topology is Topology.CLUSTER
+
+
+@pytest.mark.anyio
+async def test_no_client_repeats_commands_or_waits_without_bound():
+    for url in ("redis://a", "rediss://a", "unix:///x", "redis+sentinel://a/main"):
+        _, pool = await kind_of(url)
+        options = pool.connection_kwargs
+        assert options["retry"].get_retries() == 0
+        assert options["socket_timeout"] == RedisLimits().operation_seconds
+        assert options["socket_connect_timeout"] == RedisLimits().connect_seconds
+        assert pool.max_connections == RedisLimits().pool_connections + 1

@@ -1,0 +1,108 @@
+"""Refusals of nobody: bounded on disk, complete in the counts."""
+
+from __future__ import annotations
+
+import json
+
+from gateway.audit.flood import MANY_SOURCES, Flood
+from gateway.model.errors import Reason
+from gateway.model.verdicts import Rejection
+
+
+def _records(room, kind):
+    return [record for record in map(json.loads, room.lines()) if record["kind"] == kind]
+
+
+def test_a_flood_of_one_source_is_ten_records_and_a_summary_that_adds_up(room):
+    log = room.open()
+    ids = [log.reject(room.nobody()) for _ in range(1000)]
+    ids += [log.reject(room.nobody(reason=Reason.MISTYPED_KEY)) for _ in range(500)]
+    assert _records(room, "summary") == []
+    room.clock.time += 1
+    log.flush_summaries(room.clock.now())
+    assert len(_records(room, "decision")) == 10
+    (summary,) = _records(room, "summary")
+    assert summary["count"] == 1490
+    assert summary["reasons"] == {"unknown-key": 990, "mistyped-key": 500}
+    assert (summary["source"], summary["second"]) == ("192.0.2.7", "2026-09-21T14:13:20.000000Z")
+    assert set(ids[10:]) == {summary["id"]}
+    assert ids[:10] == [record["id"] for record in _records(room, "decision")]
+
+
+def test_a_flood_of_many_sources_writes_a_bounded_number_of_bytes(room):
+    log = room.open()
+    for number in range(5000):
+        log.reject(room.nobody(client=f"198.{number >> 16}.{(number >> 8) & 255}.{number & 255}"))
+    log.close()
+    assert len(_records(room, "decision")) == 200
+    (summary,) = _records(room, "summary")
+    assert (summary["source"], summary["count"]) == (MANY_SOURCES, 4800)
+    assert sum(path.stat().st_size for path in room.segments) < 200_000
+    assert room.verify().is_intact
+
+
+def test_every_second_counts_anew(room):
+    log = room.open()
+    for _ in range(3):
+        for _ in range(12):
+            log.reject(room.nobody())
+        room.clock.time += 1
+    log.close()
+    assert len(_records(room, "decision")) == 30
+    assert [summary["count"] for summary in _records(room, "summary")] == [2, 2, 2]
+
+
+def test_the_next_event_of_anybody_writes_the_summary(room):
+    log = room.open()
+    for _ in range(11):
+        log.reject(room.nobody())
+    room.clock.time += 1
+    log.reject(room.denial())
+    assert [record["kind"] for record in map(json.loads, room.lines()[-2:])] == ["summary", "decision"]
+
+
+def test_one_ipv6_network_is_one_source(room):
+    log = room.open(nobody_per_source=3)
+    for number in range(8):
+        log.reject(room.nobody(client=f"2001:db8:1:2::{number:x}"))
+    log.reject(room.nobody(client="2001:db8:1:3::1"))
+    log.close()
+    assert len(_records(room, "decision")) == 4
+    assert _records(room, "summary")[0]["source"] == "2001:db8:1:2::/64"
+
+
+def test_refusals_of_known_callers_are_never_limited(room):
+    log = room.open()
+    for _ in range(300):
+        log.reject(room.denial())
+    assert len(_records(room, "decision")) == 300
+
+
+def test_refusals_of_a_found_but_revoked_key_are_never_limited(room):
+    log = room.open()
+    for _ in range(30):
+        rejection = Rejection(
+            request=room.request(), reason=Reason.REVOKED_KEY, claimed_key_id="key_abcdefghijkl"
+        )
+        log.reject(rejection)
+    assert [record["claimed_key_id"] for record in _records(room, "decision")] == ["key_abcdefghijkl"] * 30
+
+
+def test_the_table_never_holds_more_sources_than_the_total():
+    flood = Flood(per_source=10, total=50)
+    for number in range(10_000):
+        flood.count(str(number), "unknown-key", 1, lambda: "id")
+    assert len(flood._recorded) == 50
+    assert len(flood._open) == 1
+
+
+def test_a_summary_that_was_not_written_stays_owed():
+    flood = Flood(per_source=1, total=50)
+    for _ in range(3):
+        flood.count("a", "unknown-key", 1, lambda: "id-1")
+    assert flood.first_due(1) is None
+    owed = flood.first_due(2)
+    assert owed is not None
+    assert flood.first_due(2) is owed
+    flood.drop_first()
+    assert flood.first_due(2) is None

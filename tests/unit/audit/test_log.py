@@ -1,0 +1,215 @@
+"""The door: what is recorded of a decision, its outcome and a change, and what never is."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from uuid import UUID
+
+import pytest
+
+from gateway.audit import AuditLog, Durability
+from gateway.model.errors import Misconfigured, Reason, Unavailable
+from gateway.model.verdicts import Change
+
+
+def _of_kind(room, kind):
+    return [record for record in map(json.loads, room.lines()) if record["kind"] == kind]
+
+
+def test_an_allow_names_the_whole_way_from_key_to_blob(room):
+    log = room.open()
+    receipt = log.admit(room.admission())
+    receipt.close(room.outcome())
+    (record,) = _of_kind(room, "decision")
+    assert record["id"] == receipt.record_id
+    assert (record["decision"], record["reason"]) == ("allow", "permitted")
+    assert (record["key_id"], record["tenant"], record["grant"]) == ("key_abcdefghijkl", "acme", "grant_1")
+    assert record["resource"] == {
+        "kind": "file",
+        "requested": "acme/alias",
+        "model": "acme/yolo",
+        "package": "p1",
+        "file": "weights.onnx",
+        "md5": "d41d8cd98f00b204e9800998ecf8427e",
+    }
+    assert (record["policies"], record["generation"], record["size"]) == (["tenant-reads-own"], 7, 4096)
+    assert record["request"] == {
+        "method": "GET",
+        "route": "/v1/models/{model}/-/{package}/{file}",
+        "client": "192.0.2.7",
+        "agent": "curl/8.5.0",
+        "trace_id": "0af7651916cd43dd8448eb211c80319c",
+    }
+    assert record["time"] == "2026-09-21T14:13:20.250000Z"
+
+
+def test_the_record_is_in_the_file_when_the_call_returns(room):
+    log = room.open()
+    record_id = log.reject(room.denial())
+    assert json.loads(room.lines()[-1])["id"] == record_id
+
+
+def test_a_refusal_says_who_asked_for_what_and_why_not(room):
+    log = room.open()
+    record_id = log.reject(room.denial(Reason.MISSING_SCOPE))
+    (record,) = _of_kind(room, "decision")
+    assert record["id"] == record_id
+    assert (record["decision"], record["reason"], record["action"]) == ("deny", "missing-scope", "discover")
+    assert record["resource"] == {"kind": "model", "requested": "globex/secret-model"}
+    assert record["generation"] == 9
+
+
+def test_record_ids_are_ascending_uuids_of_version_seven(room):
+    ids = room.write(room.open(), 50)
+    assert all(UUID(record_id).version == 7 and len(record_id) == 36 for record_id in ids)
+    assert ids == sorted(set(ids))
+
+
+def test_closing_a_receipt_twice_writes_one_outcome(room):
+    log = room.open()
+    receipt = log.admit(room.admission())
+    receipt.close(room.outcome())
+    receipt.close(room.outcome())
+    (record,) = _of_kind(room, "outcome")
+    assert record["decision_id"] == receipt.record_id
+    assert (record["ending"], record["status"], record["bytes"]) == ("complete", 200, 4096)
+    assert (record["milliseconds"], record["tenant"]) == (1.235, "acme")
+
+
+def test_a_change_and_what_became_of_it_are_two_records(room):
+    log = room.open()
+    change = Change(actor="cli:root", action="grants.add", tenant="acme", subject=("b/*",), received_at=1.0)
+    receipt = log.change(change)
+    receipt.close(generation=12, result="done")
+    receipt.close(generation=13, result="done again")
+    (ordered,), (made,) = _of_kind(room, "change"), _of_kind(room, "change-outcome")
+    assert (ordered["actor"], ordered["action"], ordered["subject"]) == ("cli:root", "grants.add", ["b/*"])
+    assert (made["change_id"], made["generation"], made["result"]) == (receipt.record_id, 12, "done")
+
+
+def test_a_change_too_large_for_one_record_is_refused_and_the_log_stays_well(room):
+    log = room.open()
+    subject = tuple(f"acme/{'x' * 1000}{n}" for n in range(1000))
+    with pytest.raises(Unavailable):
+        log.change(Change(actor="cli:root", action="x", subject=subject, received_at=1.0))
+    assert log.is_healthy()
+
+
+def test_nothing_secret_of_a_request_reaches_the_disk(room):
+    log = room.open()
+    key = b"cg_live_0123456789abcdefghijklmn123456"
+    log.admit(room.admission(agent=b"curl/8 " + key, method="cg_live_secret")).close(room.outcome())
+    log.reject(room.denial(agent=b"x/1 Zm9vYmFyYmF6cXV4MTIzNDU2Nzg5MA", trace_id="cg_live_secret"))
+    log.reject(room.nobody(client="cg_live_secret"))
+    log.close()
+    written = b"".join(path.read_bytes() for path in room.folder.rglob("*") if path.is_file())
+    for secret in (b"secret-", b"-secret", b"cg_live", b"Zm9vYmFy", b"the name of a key", b"PRIVATE"):
+        assert secret not in written.replace(b"globex/secret-model", b"")
+
+
+def test_the_folder_and_its_files_are_for_the_owner_only(room):
+    room.open().close()
+    assert stat.S_IMODE(room.folder.stat().st_mode) == 0o700
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in room.folder.iterdir() if path.is_file()}
+    assert set(modes.values()) == {0o600}
+    assert {"heads.jsonl", "signing.pub"} < set(modes)
+
+
+def test_two_logs_of_one_folder_never_share_a_chain(room):
+    first, second = room.open(), room.open()
+    room.write(first, 3)
+    room.write(second, 3)
+    first.close()
+    second.close()
+    report = room.verify()
+    assert len(report.chains) == 2
+    assert report.is_intact
+    assert report.unproven == 0
+
+
+def test_a_full_segment_is_followed_by_the_next(room):
+    log = room.open(segment_bytes=4000)
+    room.write(log, 30)
+    log.close()
+    assert len(room.segments) > 3
+    assert all(path.stat().st_size < 4000 + 3000 for path in room.segments)
+    assert room.verify().is_intact
+
+
+def test_a_head_is_signed_every_so_many_records(room):
+    log = room.open(head_records=10)
+    room.write(log, 25)
+    assert len(_of_kind(room, "head")) == 3  # at the start and twice on the way
+    assert room.verify().unproven < 10
+
+
+def test_a_head_is_signed_by_time_alone(room):
+    log = room.open(head_seconds=5.0)
+    room.write(log, 2)
+    assert room.verify().unproven == 2
+    room.clock.time += 6
+    log.tick(room.clock.now())
+    assert room.verify().unproven == 0
+    room.clock.time += 6
+    log.tick(room.clock.now())
+    assert len(_of_kind(room, "head")) == 2  # nothing new to sign
+
+
+def test_a_head_names_the_live_chains_of_the_node(room):
+    first, second = room.open(), room.open()
+    heads = [json.loads(line) for line in (room.folder / "heads.jsonl").read_bytes().splitlines()]
+    assert sorted(heads[-1]["live"]) == sorted({head["chain"] for head in heads})
+    first.close()
+    second.close()
+    last = json.loads((room.folder / "heads.jsonl").read_bytes().splitlines()[-1])
+    assert (last["live"], last["state"]) == ([last["chain"]], "closed")
+    assert list((room.folder / "live").iterdir()) == []
+
+
+def test_records_survive_a_power_cut_when_that_is_asked_for(room, monkeypatch):
+    synced = []
+    real = os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", lambda descriptor: (synced.append(descriptor), real(descriptor)))
+    log = room.open(durability=Durability.POWER)
+    before = len(synced)
+    log.reject(room.denial())
+    assert len(synced) == before + 1
+    log.close()
+    assert room.verify().is_intact
+
+
+def test_a_closed_log_accepts_nothing(room):
+    log = room.open()
+    log.close()
+    log.close()
+    with pytest.raises(Unavailable) as refused:
+        log.reject(room.denial())
+    assert refused.value.reason is Reason.NO_AUDIT
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_cannot_write_to_its_parents_chain(room):
+    log = room.open()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            log.reject(room.denial())
+        except Unavailable:
+            log.close()  # must not disturb the parent
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    room.write(log, 2)
+    log.close()
+    assert room.verify().is_intact
+
+
+@pytest.mark.parametrize("node", ["", "../x", "a/b", "-a", "a\n", "x" * 64])
+def test_a_node_name_that_is_no_file_name_does_not_start(room, node):
+    with pytest.raises(Misconfigured):
+        AuditLog(folder=room.folder, node=node, signing_key=room.key, clock=room.clock)
+    assert not room.folder.exists()

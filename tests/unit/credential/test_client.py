@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import pytest
+
+from gateway.credential.client import MAX_HOPS, client_address, parse_trusted_networks
+from gateway.model.errors import BadNameError
+
+PROXIES = parse_trusted_networks(["10.0.0.0/8", "2001:db8::/32", "unix"])
+NOBODY = parse_trusted_networks([])
+
+
+def forwarded(*values):
+    return [(b"host", b"x"), *((b"x-forwarded-for", value) for value in values)]
+
+
+@pytest.mark.parametrize(
+    ("peer", "values", "expected"),
+    [
+        # An untrusted peer is the client, whatever it says.
+        ("203.0.113.9", [b"198.51.100.1"], "203.0.113.9"),
+        # A trusted one says who its own peer was.
+        ("10.0.0.1", [], "10.0.0.1"),
+        ("10.0.0.1", [b"198.51.100.1"], "198.51.100.1"),
+        ("10.0.0.1", [b" 198.51.100.1 "], "198.51.100.1"),
+        ("10.0.0.1", [b"198.51.100.1:5555"], "198.51.100.1"),
+        ("2001:db8::1", [b"[2001:db9::7]:5555"], "2001:db9::7"),
+        ("10.0.0.1", [b"[2001:db9::7]"], "2001:db9::7"),
+        ("10.0.0.1", [b"2001:DB9:0:0::7"], "2001:db9::7"),
+        # The right-most untrusted one; what stands further left is the client's own invention.
+        ("10.0.0.1", [b"192.0.2.1, 198.51.100.1, 10.0.0.2"], "198.51.100.1"),
+        ("10.0.0.1", [b"10.9.9.9, 198.51.100.1"], "198.51.100.1"),
+        ("10.0.0.1", [b"192.0.2.1", b"198.51.100.1"], "198.51.100.1"),
+        ("10.0.0.1", [b"junk, 198.51.100.1"], "198.51.100.1"),
+        ("10.0.0.1", [b", ,\xff, 198.51.100.1"], "198.51.100.1"),
+        # Junk where the next hop should be, or no untrusted hop: the peer.
+        ("10.0.0.1", [b"198.51.100.1, junk"], "10.0.0.1"),
+        ("10.0.0.1", [b"198.51.100.1,"], "10.0.0.1"),
+        ("10.0.0.1", [b""], "10.0.0.1"),
+        ("10.0.0.1", [b"unknown"], "10.0.0.1"),
+        ("10.0.0.1", [b"198.51.100.1:99:99"], "10.0.0.1"),
+        ("10.0.0.1", [b"198.051.100.1"], "10.0.0.1"),
+        ("10.0.0.1", [b"fe80::1%eth0"], "10.0.0.1"),
+        ("10.0.0.1", [b"10.0.0.3, 10.0.0.2"], "10.0.0.1"),
+        # IPv4 in IPv6 clothes is IPv4, on both sides.
+        ("::ffff:203.0.113.9", [], "203.0.113.9"),
+        ("::ffff:10.0.0.1", [b"::ffff:198.51.100.1"], "198.51.100.1"),
+        ("10.0.0.1", [b"198.51.100.1, ::ffff:10.0.0.2"], "198.51.100.1"),
+        # A unix socket has no address.
+        (None, [], "local"),
+        (None, [b"198.51.100.1"], "198.51.100.1"),
+        ("testclient", [b"198.51.100.1"], "testclient"),
+    ],
+)
+def test_the_client_is_who_the_last_trusted_hop_saw(peer, values, expected):
+    assert client_address(peer, forwarded(*values), PROXIES) == expected
+
+
+@pytest.mark.parametrize("peer", [None, "10.0.0.1", "::1"])
+def test_nobody_is_trusted_unless_configured(peer):
+    assert client_address(peer, forwarded(b"198.51.100.1"), NOBODY) == (peer or "local")
+
+
+def test_a_unix_peer_is_not_trusted_because_a_network_is():
+    trusted = parse_trusted_networks(["0.0.0.0/0", "::/0"])
+    assert client_address(None, forwarded(b"198.51.100.1"), trusted) == "local"
+
+
+def test_only_so_many_hops_are_followed():
+    def hops(count):
+        return forwarded(b", ".join([b"198.51.100.1", *[b"10.0.0.2"] * count]))
+
+    assert client_address("10.0.0.1", hops(MAX_HOPS - 1), PROXIES) == "198.51.100.1"
+    assert client_address("10.0.0.1", hops(MAX_HOPS), PROXIES) == "10.0.0.1"
+
+
+@pytest.mark.parametrize("text", ["", "10.0.0.1/8", "10.0.0.0/33", "host.example", "UNIX", "*"])
+def test_what_is_no_network_is_refused(text):
+    with pytest.raises(BadNameError):
+        parse_trusted_networks([text])

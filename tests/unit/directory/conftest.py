@@ -1,0 +1,105 @@
+"""A real embedded Valkey for each test process, empty at the start of each test, and small builders."""
+
+from __future__ import annotations
+
+import socket
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from gateway.adapters.embedded_valkey import EmbeddedValkey
+from gateway.adapters.redis_store import RedisStore
+from gateway.directory.changes import change
+from gateway.model.access import Principal
+from gateway.model.facts import DEFAULT_SCOPES, Key, KeyKind, PolicySet, Tenant
+from gateway.model.names import KeyId, TenantId
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def valkey_url(tmp_path_factory):
+    with EmbeddedValkey(tmp_path_factory.mktemp("state")).running() as url:
+        yield url
+
+
+@pytest.fixture
+async def store(valkey_url):
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(unquote(urlsplit(valkey_url).path))
+        connection.sendall(b"FLUSHALL\r\n")
+        assert connection.recv(64) == b"+OK\r\n"
+    store = RedisStore(valkey_url)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def corrupt(store):
+    """Writes bytes under a name behind the back of everything, as a change of its own."""
+
+    async def write(name: bytes, raw: bytes | None = b"\xc1garbage"):
+        async def plan(snapshot, batch):
+            batch.facts[name] = raw
+
+        await store.transact(plan)
+
+    return write
+
+
+@pytest.fixture
+def run(store):
+    """Runs one operation in a transaction and returns its effect."""
+
+    async def operate(operation, **arguments):
+        effect, _ = await change(store, lambda changes: operation(changes, **arguments))
+        return effect
+
+    return operate
+
+
+@pytest.fixture
+def acme():
+    return Tenant(tenant_id=TenantId("acme"), name="Acme", is_suspended=False, created_at=1.0)
+
+
+@pytest.fixture
+def policy():
+    return PolicySet(
+        schema="entity Tenant;", policies=(("a.cedar", "permit (principal, action, resource);"),), digest="d1"
+    )
+
+
+@pytest.fixture
+def make_key():
+    def make(number: int = 1, tenant: str | None = "acme", **fields):
+        return Key(
+            **{
+                "key_id": KeyId(f"key_{number:012d}"),
+                "kind": KeyKind.ADMIN if tenant is None else KeyKind.TENANT,
+                "tenant": tenant,
+                "name": "ci",
+                "scopes": DEFAULT_SCOPES,
+                "networks": (),
+                "created_at": 1.0,
+                "pepper_id": "p1",
+                **fields,
+            }
+        )
+
+    return make
+
+
+@pytest.fixture
+def principal():
+    return Principal(
+        kind=KeyKind.TENANT,
+        key_id=KeyId("key_000000000001"),
+        key_name="ci",
+        tenant=TenantId("acme"),
+        scopes=DEFAULT_SCOPES,
+        expires_at=None,
+    )

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gateway.directory.changes import change
+from gateway.directory.listing import Listing, StoreReading
+from gateway.directory.operations import (
+    MAX_OVERLAP_SECONDS,
+    create_key,
+    import_key,
+    remember_pepper,
+    revoke_key,
+    rotate_key,
+    suspend_tenant,
+)
+from gateway.model.errors import Conflict
+from gateway.model.facts import Scope
+from gateway.model.names import TenantId
+
+pytestmark = pytest.mark.anyio
+
+OLD, NEW = b"\x01" * 32, b"\x02" * 32
+
+
+@pytest.fixture(autouse=True)
+async def tenant(store, acme):
+    await change(store, lambda changes: changes.put_tenant(acme))
+
+
+@pytest.fixture
+def listing(store):
+    return Listing(StoreReading(store))
+
+
+async def test_a_created_key_is_found_by_id_and_digest(run, listing, make_key):
+    key = make_key(expires_at=9.0)
+    await run(create_key, key=key, digest=OLD)
+    assert (
+        await listing.find_key(key.key_id)
+        == await listing.find_key_by_digest(OLD)
+        == replace(key, generation=2)
+    )
+
+
+async def test_a_key_is_created_once(run, make_key):
+    await run(create_key, key=make_key(1), digest=OLD)
+    with pytest.raises(Conflict, match="already"):
+        await run(create_key, key=make_key(1), digest=NEW)
+    with pytest.raises(Conflict, match=make_key(1).key_id):
+        await run(create_key, key=make_key(2), digest=OLD)
+
+
+async def test_importing_the_same_key_again_changes_nothing_unless_it_was_revoked(run, make_key):
+    assert (await run(import_key, key=make_key(1), digest=OLD)).is_changed
+    assert not (await run(import_key, key=make_key(2), digest=OLD)).is_changed
+    await run(revoke_key, key_id=make_key(1).key_id, now=5.0)
+    with pytest.raises(Conflict, match="known already"):
+        await run(import_key, key=make_key(3), digest=OLD)
+
+
+async def test_a_suspended_tenant_gets_no_new_keys_but_loses_old_ones(run, listing, make_key):
+    await run(create_key, key=make_key(1), digest=OLD)
+    await run(suspend_tenant, tenant_id=TenantId("acme"))
+    for operation in (create_key, import_key):
+        with pytest.raises(Conflict, match="suspended"):
+            await run(operation, key=make_key(2), digest=NEW)
+    rotation = {"successor": make_key(2), "digest": NEW, "now": 5.0, "overlap_seconds": 1.0}
+    with pytest.raises(Conflict, match="suspended"):
+        await run(rotate_key, key_id=make_key(1).key_id, **rotation)
+    await run(revoke_key, key_id=make_key(1).key_id, now=5.0)
+    assert (await listing.find_key(make_key(1).key_id)).revoked_at == 5.0
+
+
+async def test_nobody_gets_a_key_of_an_unknown_tenant_and_admins_need_none(run, make_key):
+    with pytest.raises(Conflict, match="no tenant"):
+        await run(create_key, key=make_key(tenant="globex"), digest=OLD)
+    assert (await run(create_key, key=make_key(tenant=None), digest=OLD)).is_changed
+
+
+async def test_a_second_revocation_keeps_the_time_of_the_first(run, listing, make_key):
+    key_id = make_key().key_id
+    await run(create_key, key=make_key(), digest=OLD)
+    assert (await run(revoke_key, key_id=key_id, now=5.0)).is_changed
+    assert not (await run(revoke_key, key_id=key_id, now=6.0)).is_changed
+    assert (await listing.find_key(key_id)).revoked_at == 5.0
+
+
+async def test_a_key_that_is_not_there_is_not_revoked(run, make_key):
+    with pytest.raises(Conflict, match="no key"):
+        await run(revoke_key, key_id=make_key().key_id, now=5.0)
+
+
+async def test_a_successor_takes_over_what_the_old_key_may_do(run, listing, make_key):
+    old = make_key(1, name="ci", scopes=frozenset({Scope.READ}), networks=("10.0.0.0/8",))
+    await run(create_key, key=old, digest=OLD)
+    wider = make_key(2, tenant=None, name="x", expires_at=99.0, pepper_id="p2")
+    await run(rotate_key, key_id=old.key_id, successor=wider, digest=NEW, now=5.0, overlap_seconds=60.0)
+    new = await listing.find_key(wider.key_id)
+    assert (new.tenant, new.kind, new.name, new.scopes, new.networks) == (
+        old.tenant,
+        old.kind,
+        old.name,
+        old.scopes,
+        old.networks,
+    )
+    assert (new.expires_at, new.pepper_id) == (99.0, "p2")
+    assert [key.key_id for key in await listing.list_keys(old.tenant)] == [old.key_id, new.key_id]
+
+
+@pytest.mark.parametrize(
+    ("expires_at", "overlap", "ends_at", "revoked_at"),
+    [
+        (None, 60.0, 65.0, None),
+        (30.0, 60.0, 30.0, None),
+        (90.0, 60.0, 65.0, None),
+        (90.0, 0.0, 90.0, 5.0),
+        (None, 0, None, 5.0),
+        (None, MAX_OVERLAP_SECONDS, 5.0 + MAX_OVERLAP_SECONDS, None),
+    ],
+)
+async def test_the_old_key_ends_with_the_overlap_or_before(
+    run, listing, make_key, expires_at, overlap, ends_at, revoked_at
+):
+    old = make_key(1, expires_at=expires_at)
+    await run(create_key, key=old, digest=OLD)
+    rotation = {"successor": make_key(2), "digest": NEW, "now": 5.0, "overlap_seconds": overlap}
+    await run(rotate_key, key_id=old.key_id, **rotation)
+    found = await listing.find_key(old.key_id)
+    assert (found.expires_at, found.revoked_at) == (ends_at, revoked_at)
+
+
+@pytest.mark.parametrize("overlap", [-1.0, MAX_OVERLAP_SECONDS + 1, float("nan"), float("inf")])
+async def test_an_overlap_out_of_bounds_is_refused(run, make_key, overlap):
+    await run(create_key, key=make_key(1), digest=OLD)
+    rotation = {"successor": make_key(2), "digest": NEW, "now": 5.0, "overlap_seconds": overlap}
+    with pytest.raises(Conflict, match="30 days"):
+        await run(rotate_key, key_id=make_key(1).key_id, **rotation)
+
+
+@pytest.mark.parametrize("ended", [{"revoked_at": 4.0}, {"expires_at": 5.0}])
+async def test_a_key_that_has_ended_is_not_rotated(store, run, make_key, ended):
+    await change(store, lambda changes: changes.put_key(make_key(1, **ended), OLD))
+    rotation = {"successor": make_key(2), "digest": NEW, "now": 5.0, "overlap_seconds": 1.0}
+    with pytest.raises(Conflict, match="has ended"):
+        await run(rotate_key, key_id=make_key(1).key_id, **rotation)
+
+
+async def test_a_pepper_is_noted_once_and_another_under_its_id_is_a_conflict(run):
+    assert (await run(remember_pepper, pepper_id="p1", fingerprint="f1")).is_changed
+    assert not (await run(remember_pepper, pepper_id="p1", fingerprint="f1")).is_changed
+    assert (await run(remember_pepper, pepper_id="p2", fingerprint="f2")).is_changed
+    with pytest.raises(Conflict, match="p1"):
+        await run(remember_pepper, pepper_id="p1", fingerprint="f2")

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gateway.directory.changes import change
+from gateway.directory.listing import Listing, StoreReading
+from gateway.directory.operations import (
+    add_alias,
+    add_to_group,
+    disown,
+    own,
+    publish,
+    remove_alias,
+    remove_from_group,
+    unpublish,
+)
+from gateway.model.errors import Conflict
+from gateway.model.facts import ModelRule, Visibility
+from gateway.model.names import GroupName, ModelId, Pattern, TenantId
+
+pytestmark = pytest.mark.anyio
+
+ACME, GLOBEX = TenantId("acme"), TenantId("globex")
+
+
+@pytest.fixture
+async def tenants(store, acme):
+    for tenant_id in (ACME, GLOBEX):
+        tenant = replace(acme, tenant_id=tenant_id)
+        await change(store, lambda changes, tenant=tenant: changes.put_tenant(tenant))
+
+
+@pytest.fixture
+def rules(store):
+    async def read():
+        return {rule.pattern: rule for rule in await Listing(StoreReading(store)).list_rules()}
+
+    return read
+
+
+def patterns(*texts: str) -> list[Pattern]:
+    return [Pattern(text) for text in texts]
+
+
+async def test_a_tenant_owns_what_it_was_given_and_twice_is_once(tenants, run, rules):
+    assert (await run(own, tenant_id=ACME, patterns=patterns("a/*", "b"))).is_changed
+    assert not (await run(own, tenant_id=ACME, patterns=patterns("a/*", "b"))).is_changed
+    assert {pattern: rule.owner for pattern, rule in (await rules()).items()} == {"a/*": ACME, "b": ACME}
+
+
+async def test_an_unknown_tenant_owns_nothing(run):
+    with pytest.raises(Conflict, match="no tenant"):
+        await run(own, tenant_id=ACME, patterns=patterns("a/*"))
+
+
+@pytest.mark.parametrize("force", [False, True])
+async def test_what_another_tenant_owns_by_name_is_never_taken(tenants, run, force):
+    await run(own, tenant_id=ACME, patterns=patterns("a/*"))
+    with pytest.raises(Conflict, match="belongs to tenant acme"):
+        await run(own, tenant_id=GLOBEX, patterns=patterns("b", "a/*"), force=force)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("a/*", "a/x"),
+        ("a/*", "a/b/c"),
+        ("a/*", "a/b/*"),
+        ("a/b/*", "a/b/c/*"),
+        ("a/x", "a/*"),
+        ("a/b/*", "a/*"),
+        ("a/b/c/1", "a/*"),
+    ],
+)
+async def test_an_overlap_with_another_tenant_is_refused_unless_forced(tenants, run, rules, theirs, ours):
+    await run(own, tenant_id=ACME, patterns=patterns(theirs))
+    with pytest.raises(Conflict, match="--force"):
+        await run(own, tenant_id=GLOBEX, patterns=patterns(ours))
+    await run(own, tenant_id=GLOBEX, patterns=patterns(ours), force=True)
+    assert (await rules())[ours].owner == GLOBEX
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [("a/*", "a"), ("a", "a/*"), ("a/*", "ab/*"), ("a/b", "a/bc"), ("a/*", "b/a/*")]
+)
+async def test_neighbours_are_no_overlap(tenants, run, theirs, ours):
+    await run(own, tenant_id=ACME, patterns=patterns(theirs))
+    assert (await run(own, tenant_id=GLOBEX, patterns=patterns(ours))).is_changed
+
+
+async def test_a_tenants_own_patterns_may_overlap(tenants, run):
+    await run(own, tenant_id=ACME, patterns=patterns("a/*"))
+    assert (await run(own, tenant_id=ACME, patterns=patterns("a/b/*", "a/x"))).is_changed
+
+
+async def test_disowning_keeps_what_else_is_said_and_removes_an_empty_rule(tenants, run, rules):
+    await run(own, tenant_id=ACME, patterns=patterns("a/*", "b"))
+    await run(publish, patterns=patterns("b"))
+    with pytest.raises(Conflict, match="not to globex"):
+        await run(disown, tenant_id=GLOBEX, patterns=patterns("a/*"))
+    await run(disown, tenant_id=ACME, patterns=patterns("a/*", "b"))
+    assert {pattern: rule.visibility for pattern, rule in (await rules()).items()} == {"b": Visibility.PUBLIC}
+    assert not (await run(disown, tenant_id=ACME, patterns=patterns("a/*"))).is_changed
+
+
+async def test_unpublishing_makes_private_by_name(run, rules):
+    await run(publish, patterns=patterns("a/*"))
+    await run(unpublish, patterns=patterns("a/x"))
+    assert {pattern: rule.visibility for pattern, rule in (await rules()).items()} == {
+        "a/*": Visibility.PUBLIC,
+        "a/x": Visibility.PRIVATE,
+    }
+
+
+async def test_a_pattern_joins_and_leaves_groups(run, rules):
+    for group in ("z", "b", "b"):
+        await run(add_to_group, group=GroupName(group), patterns=patterns("a/*"))
+    assert (await rules())["a/*"].groups == ("b", "z")
+    for group in ("z", "b"):
+        assert (await run(remove_from_group, group=GroupName(group), patterns=patterns("a/*"))).is_changed
+    assert await rules() == {}
+
+
+async def test_a_rule_of_the_folder_is_changed_by_its_file_or_by_force(store, run, rules):
+    rule = ModelRule(pattern=Pattern("a/*"), owner=ACME, source="policies:acme")
+    await change(store, lambda changes: changes.put_rule(rule))
+    with pytest.raises(Conflict, match=r"acme\.toml"):
+        await run(publish, patterns=patterns("a/*"))
+    await run(publish, patterns=patterns("a/*"), force=True)
+    assert ((await rules())["a/*"].visibility, (await rules())["a/*"].source) == (Visibility.PUBLIC, "cli")
+
+
+async def test_an_alias_is_given_moved_and_taken_away(store, run):
+    alias = ModelId("a/latest")
+    listing = Listing(StoreReading(store))
+    for target in ("a/1", "a/2"):
+        assert (await run(add_alias, alias=alias, canonical=ModelId(target))).is_changed
+        assert not (await run(add_alias, alias=alias, canonical=ModelId(target))).is_changed
+        assert (await listing.find_alias(alias)).canonical == target
+    assert (await run(remove_alias, alias=alias)).is_changed
+    assert not (await run(remove_alias, alias=alias)).is_changed
+    assert await listing.list_aliases() == []
+
+
+@pytest.mark.parametrize(
+    ("alias", "canonical", "why"),
+    [
+        ("x", "x", "itself"),
+        ("x", "a/latest", "alias itself"),
+        ("a/1", "a/2", "cannot be an alias too"),
+        ("ruled", "a/2", "is a model"),
+    ],
+)
+async def test_an_alias_that_would_make_a_chain_or_hide_a_model_is_refused(run, alias, canonical, why):
+    await run(add_alias, alias=ModelId("a/latest"), canonical=ModelId("a/1"))
+    await run(publish, patterns=patterns("ruled"))
+    with pytest.raises(Conflict, match=why):
+        await run(add_alias, alias=ModelId(alias), canonical=ModelId(canonical))
+
+
+async def test_no_exact_rule_is_made_for_an_alias(run):
+    await run(add_alias, alias=ModelId("a/latest"), canonical=ModelId("a/1"))
+    with pytest.raises(Conflict, match="is an alias"):
+        await run(publish, patterns=patterns("a/latest"))
+    assert (await run(publish, patterns=patterns("a/latest/*"))).is_changed

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+
+from gateway.directory.document_tables import DocumentTables
+from gateway.model.errors import BadNameError
+
+
+def tables(folder, text: str) -> DocumentTables:
+    path = folder / "some.toml"
+    path.write_text(text, encoding="utf-8")
+    return DocumentTables(path)
+
+
+def parse_short(text: str) -> str:
+    if len(text) > 3:
+        raise BadNameError("too long")
+    return text.upper()
+
+
+def test_a_look_leaves_out_what_is_wrong_and_goes_on(tmp_path):
+    found = tables(tmp_path, '[t]\nnames = ["a", 3, "b", "a",\n"toolong", "c"]\n')
+    assert found.names(found.content["t"], "t", "names", parse_short) == ("A", "B", "C")
+    assert [problem.where.rpartition(":")[2] for problem in found.problems] == ["2", "2", "3"]
+
+
+def test_what_is_not_written_is_no_complaint(tmp_path):
+    found = tables(tmp_path, "")
+    assert found.table({}, "", "t") == {}
+    assert found.names({}, "t", "names", parse_short) == ()
+    assert found.text({}, "t", "name", "default") == "default"
+    assert found.flag({}, "t", "on") is False
+    assert found.problems == []
+
+
+@pytest.mark.parametrize("number", ["0", "1"])
+def test_a_number_is_no_flag(tmp_path, number):
+    found = tables(tmp_path, f"[t]\non = {number}\n")
+    assert found.flag(found.content["t"], "t", "on") is False
+    assert len(found.problems) == 1
+
+
+def test_a_file_that_is_not_there_is_a_complaint_and_not_an_exception(tmp_path):
+    found = DocumentTables(tmp_path / "gone.toml")
+    assert found.content == {}
+    assert "cannot be read" in found.problems[0].why

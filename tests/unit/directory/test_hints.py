@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import pytest
+
+from gateway.directory import names
+from gateway.directory.hints import find_last_uses, note_last_uses
+from gateway.model.names import KeyId
+
+pytestmark = pytest.mark.anyio
+
+IDS = [KeyId(f"key_{bucket}0000000{number:03d}") for bucket in ("ab", "cd") for number in range(3)]
+
+
+async def test_last_uses_are_found_again_and_unknown_ones_are_none(store):
+    uses = {key_id: 1_700_000_000.75 + index for index, key_id in enumerate(IDS[:-1])}
+    await note_last_uses(store, uses)
+    found = await find_last_uses(store, IDS)
+    assert found == {**{key_id: float(int(seen_at)) for key_id, seen_at in uses.items()}, IDS[-1]: None}
+
+
+async def test_noting_a_use_moves_no_generation(store):
+    await note_last_uses(store, {IDS[0]: 1.0})
+    assert await store.generation() == 0
+
+
+async def test_a_hint_that_is_no_number_is_no_hint(store):
+    bucket, field = names.last_use(IDS[0])
+    await store.put_hash(bucket, {field: b"yesterday"})
+    assert await find_last_uses(store, [IDS[0]]) == {IDS[0]: None}

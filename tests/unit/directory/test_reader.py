@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gateway.directory import names
+from gateway.directory.changes import change
+from gateway.directory.look import MAX_NAMES_PER_READ
+from gateway.directory.reader import MAX_UNREADABLE_NAMES, DirectoryReader
+from gateway.directory.records import encode_alias
+from gateway.model.errors import Reason, Refusal, Unavailable
+from gateway.model.facts import Alias, Grant, Grants, ModelRule, Visibility
+from gateway.model.names import GroupName, ModelId, Pattern, TenantId
+
+pytestmark = pytest.mark.anyio
+
+CARS = ModelId("acme/cars/1")
+LATEST = ModelId("acme/latest")
+DIGEST, OTHER_DIGEST = b"\x01" * 32, b"\x02" * 32
+GRANT = Grant(grant_id="grant_1", actions=frozenset({"read"}), models=(Pattern("globex/*"),))
+
+
+class CountingStore:
+    """A real store, with its reads counted."""
+
+    def __init__(self, store):
+        self.inner = store
+        self.reads = []
+
+    async def read(self, wanted):
+        self.reads.append(list(wanted))
+        return await self.inner.read(wanted)
+
+    async def generation(self):
+        return await self.inner.generation()
+
+
+@pytest.fixture
+async def facts(store, acme, policy, make_key):
+    """A tenant with a key, grants, rules on each level and an alias; the policy in force."""
+
+    async def fill(changes):
+        await changes.put_tenant(acme)
+        await changes.put_key(make_key(), DIGEST)
+        await changes.put_policy(policy)
+        await changes.put_grants(Grants(tenant_id=acme.tenant_id, grants=(GRANT,)))
+        await changes.put_rule(ModelRule(pattern=Pattern("acme/*"), owner=acme.tenant_id))
+        await changes.put_rule(ModelRule(pattern=Pattern("acme/cars/*"), groups=(GroupName("cars"),)))
+        await changes.put_rule(ModelRule(pattern=Pattern(CARS), visibility=Visibility.PUBLIC))
+        await changes.put_alias(Alias(alias=LATEST, canonical=CARS))
+
+    await change(store, fill)
+    return store
+
+
+@pytest.fixture
+def reported():
+    return []
+
+
+@pytest.fixture
+def reader(facts, reported):
+    return DirectoryReader(facts, on_unreadable=reported.append)
+
+
+async def test_a_key_comes_with_its_tenant_and_with_all_that_was_looked_at(reader, make_key, acme):
+    key, tenant, stamp = await reader.find_key([OTHER_DIGEST, DIGEST])
+    assert key == replace(make_key(), generation=1)
+    assert tenant == replace(acme, generation=1)
+    values = dict(stamp.records)
+    assert values.keys() == {
+        names.key_fact(OTHER_DIGEST),
+        names.key_fact(DIGEST),
+        names.tenant_fact(acme.tenant_id),
+    }
+    assert values[names.key_fact(OTHER_DIGEST)] is None
+    assert stamp.generation == 1
+
+
+async def test_an_unknown_key_is_none_and_its_absence_is_in_the_stamp(reader):
+    key, tenant, stamp = await reader.find_key([OTHER_DIGEST])
+    assert (key, tenant) == (None, None)
+    assert stamp.records == ((names.key_fact(OTHER_DIGEST), None),)
+
+
+async def test_the_first_digest_that_has_a_record_decides(facts, reader, make_key):
+    await change(facts, lambda changes: changes.put_key(make_key(2), OTHER_DIGEST))
+    key, _, _ = await reader.find_key([OTHER_DIGEST, DIGEST])
+    assert key.key_id == make_key(2).key_id
+
+
+async def test_a_key_whose_tenant_is_gone_comes_without_one(reader, corrupt, acme):
+    await corrupt(names.tenant_fact(acme.tenant_id), None)
+    key, tenant, _ = await reader.find_key([DIGEST])
+    assert key is not None
+    assert tenant is None
+
+
+async def test_an_admin_key_has_no_tenant(facts, reader, make_key):
+    admin = make_key(3, tenant=None)
+    await change(facts, lambda changes: changes.put_key(admin, OTHER_DIGEST))
+    assert (await reader.find_key([OTHER_DIGEST]))[:2] == (replace(admin, generation=2), None)
+
+
+async def test_a_malformed_key_or_tenant_record_refuses_and_is_reported(
+    reader, corrupt, acme, make_key, reported
+):
+    tenant_name, key_name = names.tenant_fact(acme.tenant_id), names.key_fact(DIGEST)
+    await corrupt(tenant_name)
+    with pytest.raises(Refusal) as refused:
+        await reader.find_key([DIGEST])
+    assert refused.value.reason is Reason.UNREADABLE_FACT
+    assert refused.value.key_id == make_key().key_id
+    await corrupt(key_name)
+    with pytest.raises(Refusal) as refused:
+        await reader.find_key([DIGEST])
+    assert refused.value.reason is Reason.UNREADABLE_FACT
+    assert reported == [tenant_name.decode(), key_name.decode()]
+    assert reader.unreadable_names == tuple(reported)
+
+
+async def test_facts_hold_the_grants_the_policy_and_the_standing(reader, principal, policy):
+    (facts,) = await reader.bring(principal, [CARS])
+    assert facts.grants == (GRANT,)
+    assert facts.policy == replace(policy, generation=1)
+    assert facts.requested == facts.model == CARS
+    assert facts.model_standing.owner == "acme"
+    assert facts.model_standing.visibility is Visibility.PUBLIC
+    assert facts.model_standing.groups == {"cars"}
+    assert facts.requested_standing == facts.model_standing
+    assert facts.unreadable == ()
+
+
+async def test_an_alias_brings_the_standing_of_both_names(reader, principal):
+    (facts,) = await reader.bring(principal, [LATEST])
+    assert (facts.requested, facts.model) == (LATEST, CARS)
+    assert facts.requested_standing.visibility is Visibility.PRIVATE
+    assert facts.model_standing.visibility is Visibility.PUBLIC
+    stamped = {name for name, _ in facts.stamp.records}
+    assert {names.alias_fact(LATEST), names.alias_fact(CARS), names.rule_fact(Pattern(CARS))} <= stamped
+
+
+async def test_a_decision_costs_one_round_trip_and_an_alias_one_more(facts, principal):
+    counting = CountingStore(facts)
+    reader = DirectoryReader(counting)
+    await reader.bring(principal, [CARS])
+    counting.reads.clear()  # the policy texts were read with the first one
+    await reader.bring(principal, [CARS, ModelId("acme/cars/2"), None])
+    assert len(counting.reads) == 1
+    await reader.bring(principal, [LATEST])
+    assert len(counting.reads) == 3
+
+
+async def test_thousands_of_models_are_read_in_bounded_pages(facts, principal):
+    counting = CountingStore(facts)
+    models = [ModelId(f"acme/m/{number}") for number in range(MAX_NAMES_PER_READ)]
+    found = await DirectoryReader(counting).bring(principal, models)
+    assert [entry.model for entry in found] == models
+    assert {entry.model_standing.owner for entry in found} == {"acme"}
+    assert max(map(len, counting.reads)) == MAX_NAMES_PER_READ
+
+
+async def test_facts_about_no_model_are_the_callers_own(reader, principal):
+    (facts,) = await reader.bring(principal, [None])
+    assert (facts.requested, facts.model, facts.requested_standing, facts.model_standing) == (None,) * 4
+    assert facts.grants == (GRANT,)
+
+
+async def test_an_admin_brings_no_grants(reader, principal):
+    (facts,) = await reader.bring(replace(principal, tenant=None), [CARS])
+    assert facts.grants == ()
+    assert names.grants_fact(TenantId("acme")) not in dict(facts.stamp.records)
+
+
+async def test_an_alias_of_an_alias_is_unresolved_and_denies(reader, principal, corrupt):
+    chained = ModelId("acme/chained")
+    await corrupt(names.alias_fact(chained), encode_alias(Alias(alias=chained, canonical=LATEST)))
+    (facts,) = await reader.bring(principal, [chained])
+    assert facts.model is None
+    assert facts.model_standing is None
+    assert facts.unreadable == (names.alias_fact(chained).decode(),)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        names.grants_fact(TenantId("acme")),
+        names.rule_fact(Pattern("acme/*")),
+        names.rule_fact(Pattern("acme/cars/*")),
+        names.rule_fact(Pattern(CARS)),
+        names.alias_fact(CARS),
+        names.alias_fact(LATEST),
+    ],
+)
+async def test_a_malformed_record_anywhere_on_the_way_denies_and_is_reported(
+    reader, principal, corrupt, reported, name
+):
+    await corrupt(name)
+    (facts,) = await reader.bring(principal, [LATEST])
+    assert name.decode() in facts.unreadable
+    assert reported == [name.decode()]
+
+
+async def test_a_malformed_record_of_another_model_denies_nothing_here(reader, principal, corrupt):
+    broken = ModelId("acme/broken")
+    await corrupt(names.rule_fact(Pattern(broken)))
+    sound, unsound = await reader.bring(principal, [CARS, broken])
+    assert sound.unreadable == ()
+    assert unsound.unreadable == (names.rule_fact(Pattern(broken)).decode(),)
+
+
+async def test_the_list_of_unreadable_names_is_bounded(reader, principal, corrupt):
+    models = [ModelId(f"m{number}") for number in range(MAX_UNREADABLE_NAMES + 5)]
+    for model in models:
+        await corrupt(names.alias_fact(model))
+    await reader.bring(principal, models)
+    assert len(reader.unreadable_names) == MAX_UNREADABLE_NAMES
+    assert reader.unreadable_names[-1] == names.alias_fact(models[-1]).decode()
+
+
+@pytest.mark.parametrize("raw", [None, b"\xc1garbage"])
+async def test_without_a_usable_policy_nothing_is_decided(reader, principal, corrupt, raw):
+    await corrupt(names.POLICY, raw)
+    with pytest.raises(Unavailable) as unavailable:
+        await reader.bring(principal, [CARS])
+    assert unavailable.value.reason is Reason.NO_POLICY
+
+
+@pytest.mark.parametrize("raw", [None, b"\xc1garbage"])
+async def test_without_the_texts_of_the_policy_nothing_is_decided(facts, reader, principal, corrupt, raw):
+    text_name = next(name for name in await raw_fact_names(facts) if name.startswith(names.FACTS + b"x:"))
+    await corrupt(text_name, raw)
+    with pytest.raises(Unavailable) as unavailable:
+        await reader.bring(principal, [CARS])
+    assert unavailable.value.reason is Reason.NO_POLICY
+
+
+async def raw_fact_names(store):
+    return await store._client.execute_command("KEYS", names.FACTS + b"*")
+
+
+async def test_a_policy_applied_between_two_looks_is_found(facts, principal, policy):
+    newer = replace(policy, schema="entity Newer;", digest="d2")
+
+    class ApplyingStore(CountingStore):
+        async def read(self, wanted):
+            if len(self.reads) == 1:  # the head was read, its texts were not
+                await change(facts, lambda changes: changes.put_policy(newer))
+            return await super().read(wanted)
+
+    (found,) = await DirectoryReader(ApplyingStore(facts)).bring(principal, [CARS])
+    assert found.policy == replace(newer, generation=2)
+
+
+async def test_an_answer_is_true_until_one_of_its_records_moves(facts, reader, principal, corrupt):
+    (found,) = await reader.bring(principal, [LATEST])
+    assert await reader.still_true(found.stamp)
+    await corrupt(b"{cachegate}:f:t:somebody-else", b"x")
+    assert await reader.still_true(found.stamp)
+    rule = ModelRule(pattern=Pattern(CARS), visibility=Visibility.PRIVATE)
+    await change(facts, lambda changes: changes.put_rule(rule))
+    assert not await reader.still_true(found.stamp)
+
+
+async def test_a_fact_that_was_absent_and_appears_moves_the_answer(facts, reader, principal):
+    (found,) = await reader.bring(principal, [ModelId("initech/x")])
+    rule = ModelRule(pattern=Pattern("initech/*"), owner=TenantId("initech"))
+    await change(facts, lambda changes: changes.put_rule(rule))
+    assert not await reader.still_true(found.stamp)
+
+
+async def test_a_revocation_moves_what_stands_on_the_key(facts, reader, principal, make_key):
+    _, _, stamp = await reader.find_key([DIGEST])
+    (found,) = await reader.bring(principal, [CARS])
+    await change(facts, lambda changes: changes.put_key(make_key(revoked_at=2.0), DIGEST))
+    assert not await reader.still_true(stamp.joined(found.stamp))
+
+
+async def test_two_halves_that_saw_one_record_differently_are_not_true(facts, reader, make_key):
+    _, _, before = await reader.find_key([DIGEST])
+    await change(facts, lambda changes: changes.put_key(make_key(name="renamed"), DIGEST))
+    _, _, after = await reader.find_key([DIGEST])
+    assert not await reader.still_true(before.joined(after))
+
+
+async def test_known_models_are_the_exact_ids_that_facts_name(facts, reader):
+    grant = replace(GRANT, models=(Pattern("globex/shared/1"), Pattern("globex/*")))
+    await change(
+        facts, lambda changes: changes.put_grants(Grants(tenant_id=TenantId("acme"), grants=(grant,)))
+    )
+    assert await reader.known_models() == {CARS, "globex/shared/1"}

@@ -1,0 +1,109 @@
+"""A real cache on disk, a catalogue of it, and a count of open descriptors."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway.adapters.sample_cache import SampleModel, write_sample_cache
+from gateway.resource.catalogue import CatalogueSettings, DiskCatalogue
+from gateway.resource.naming import model_directory
+
+
+class SetClock:
+    """A clock that stands where a test puts it."""
+
+    def __init__(self):
+        self.time = 1_800_000_000.0
+
+    def now(self):
+        return self.time
+
+
+class Cache:
+    """A sample cache with the places that hostile tests put things into."""
+
+    model = "acme/cars/1"
+    package = "pkgA1"
+
+    def __init__(self, root):
+        self.root = root
+        self.models = root / "models-cache"
+        self.blobs = root / "shared-blobs"
+        self.clock = SetClock()
+        self.written = {
+            file.handle: file
+            for file in self.write(
+                {
+                    "weights.onnx": b"weights of cars",
+                    "class_names.txt": b"car\n",
+                    "extra/labels.bin": b"labels",
+                },
+                unhashed={"notes.txt": b"free text", "extra/more.txt": b"more"},
+            )
+        }
+        self.folder = self.models / model_directory(self.model)
+        self.package_folder = self.folder / self.package
+        self.manifest = self.package_folder / "model_config.json"
+        self.catalogue = DiskCatalogue(CatalogueSettings(root=root), self.clock)
+
+    def write(self, files, unhashed=None, model=None, package=None, writer_root=None):
+        unhashed = unhashed or {}
+        sample = SampleModel(
+            model_id=model or self.model,
+            packages={package or self.package: {**files, **unhashed}},
+            unhashed=frozenset(unhashed),
+        )
+        return write_sample_cache(self.root, [sample], writer_root=writer_root)
+
+    def blob_of(self, handle):
+        return self.blobs / self.written[handle].md5
+
+    def open(self, handle="weights.onnx", model=None, package=None):
+        """What `open_file` gives, read and closed: the content, or None."""
+        found = self.catalogue.open_file(model or self.model, package or self.package, handle)
+        if found is None:
+            return None
+        with os.fdopen(found.descriptor, "rb") as file:
+            return file.read()
+
+    def handles(self, model=None, package=None):
+        """The handles of the listing, or None."""
+        listing = self.catalogue.listing(model or self.model, package or self.package)
+        return None if listing is None else [file.handle for file in listing.files]
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return Cache(tmp_path / "cache")
+
+
+@pytest.fixture
+def secret(tmp_path):
+    """A file outside of the cache that must never come out of it."""
+    path = tmp_path / "outside" / "secret"
+    path.parent.mkdir()
+    path.write_bytes(b"not yours")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _no_descriptor_leaks():
+    before = _open_files()
+    yield
+    assert _open_files() == before
+
+
+def _open_files():
+    """The files and folders that this process has open, by descriptor."""
+    found = {}
+    for descriptor in Path("/proc/self/fd").iterdir():
+        try:
+            target = str(descriptor.readlink())
+        except FileNotFoundError:
+            continue  # the descriptor by which the folder was listed
+        if target.startswith("/") and not target.startswith(("/proc/", "/dev/")):
+            found[descriptor.name] = target
+    return found

@@ -1,0 +1,121 @@
+"""One real worker process, held by its control channel."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from gateway.model.errors import Misconfigured
+from gateway.server.listener import bind
+from gateway.server.process import WorkerProcess
+from gateway.server.worker import WorkerOrder
+
+
+@pytest.fixture(autouse=True)
+def importable(application_folder, monkeypatch):
+    monkeypatch.syspath_prepend(application_folder)
+
+
+@asynccontextmanager
+async def started(**argument):
+    """A worker that serves, or has already ended, and the task that hears it out."""
+    order = WorkerOrder(
+        factory="served_application:build", argument=argument, grace_seconds=2, keep_alive_seconds=5, tls={}
+    )
+    with bind("127.0.0.1", 0) as listener:
+        worker = await WorkerProcess.start(order, listener)
+        running = asyncio.create_task(worker.run())
+        serving = asyncio.create_task(worker.is_serving.wait())
+        await asyncio.wait([running, serving], timeout=30, return_when=asyncio.FIRST_COMPLETED)
+        serving.cancel()
+        try:
+            yield worker, running
+        finally:
+            worker.kill()
+            await running
+
+
+def test_a_worker_answers_until_it_is_told_to_stop():
+    async def scenario():
+        async with started() as (worker, running):
+            assert worker.is_serving.is_set()
+            status = await worker.ask()
+            assert status == worker.last_status
+            assert (status.ready, status.counters) == ({"policy": True}, {"requests": 0})
+            worker.stop()
+            assert await asyncio.wait_for(running, 15) == 0
+            assert await worker.ask() is None
+
+    asyncio.run(scenario())
+
+
+def test_many_questions_at_once_each_get_an_answer():
+    async def scenario():
+        async with started() as (worker, _):
+            answers = await asyncio.gather(*(worker.ask() for _ in range(50)))
+            assert None not in answers
+
+    asyncio.run(scenario())
+
+
+def test_a_killed_worker_is_known_by_its_signal():
+    async def scenario():
+        async with started() as (worker, running):
+            worker.kill()
+            assert await asyncio.wait_for(running, 15) == -9
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_whose_report_raises_ends_with_an_error_instead_of_staying_mute():
+    async def scenario():
+        async with started(fails_at="report") as (worker, running):
+            assert await worker.ask() is None
+            assert await asyncio.wait_for(running, 15) == 1
+
+    asyncio.run(scenario())
+
+
+def test_why_a_worker_could_not_start_arrives_as_it_was_raised():
+    async def scenario():
+        async with started(fails_at="factory") as (worker, running):
+            assert await asyncio.wait_for(running, 15) == 2
+            assert isinstance(worker.failure, Misconfigured)
+            assert worker.failure.where == "cachegate.toml:3"
+            assert not worker.is_serving.is_set()
+
+    asyncio.run(scenario())
+
+
+def content(path):
+    return Path(path).read_bytes()
+
+
+def open_files(process):
+    return {path.name: path.readlink() for path in Path(f"/proc/{process}/fd").iterdir() if path.is_symlink()}
+
+
+def test_what_a_worker_is_told_is_on_no_command_line_and_in_no_environment():
+    async def scenario():
+        async with started(pepper="S3cretS3cret") as (worker, _):
+            for name in ("cmdline", "environ"):
+                assert b"S3cretS3cret" not in content(f"/proc/{worker.pid}/{name}")
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_holds_no_end_of_its_parents_other_channels():
+    async def scenario():
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            async with started() as (worker, _):
+                own = open_files("self")
+                held = open_files(worker.pid).values()
+                assert own[str(ours.fileno())] not in held
+                assert own[str(theirs.fileno())] not in held
+
+    asyncio.run(scenario())

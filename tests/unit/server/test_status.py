@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+
+from gateway.server.status import FleetStatus, Retired, WorkerStatus, combine, find_status
+
+READY = WorkerStatus(ready={"redis": True}, counters={"requests": 2})
+UNREADY = WorkerStatus(ready={"redis": False}, counters={"requests": 3, "refusals": 1})
+
+
+def test_counters_are_summed_and_readiness_is_the_conjunction():
+    status = combine([READY, UNREADY], [READY, UNREADY], Retired())
+    assert status.ready == {"redis": False}
+    assert status.counters == {"requests": 5, "refusals": 1}
+    assert (status.expected, status.answering, status.is_ready) == (2, 2, False)
+
+
+def test_all_ready_workers_make_a_ready_instance():
+    assert combine([READY, READY], [], Retired()).is_ready
+
+
+def test_a_silent_worker_is_not_ready_and_keeps_what_it_counted():
+    status = combine([READY, None], [READY, UNREADY], Retired())
+    assert not status.is_ready
+    assert status.answering == 1
+    assert status.counters["requests"] == 5
+
+
+def test_no_worker_at_all_is_not_ready():
+    assert not FleetStatus(expected=0, answering=0, ready={}, counters={}).is_ready
+
+
+def test_the_counters_of_the_dead_stay():
+    retired = Retired()
+    retired.add(UNREADY)
+    retired.add(None)
+    retired.add(UNREADY)
+    assert combine([READY], [READY], retired).counters == {"requests": 8, "refusals": 2}
+
+
+def test_a_workers_line_is_read():
+    assert find_status(b'{"ready":{"redis":true},"counters":{"requests":2}}') == READY
+
+
+@pytest.mark.parametrize("line", [b"", b"{}", b"null", b"\xff", b'{"ready":{"a":1},"counters":{}}'])
+def test_a_line_that_is_no_status_counts_as_no_answer(line):
+    assert find_status(line) is None

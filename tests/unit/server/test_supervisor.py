@@ -1,0 +1,209 @@
+"""Workers that die, workers that cannot start, and ends in good and bad order: with real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def await_end(pids, seconds=15):
+    deadline = time.monotonic() + seconds
+    while any(map(is_alive, pids)):
+        assert time.monotonic() < deadline, pids
+        time.sleep(0.05)
+
+
+def in_background(function, *arguments):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(function(*arguments)))
+    thread.start()
+    return thread, results
+
+
+def test_every_worker_serves(serving):
+    with serving(workers=2) as running:
+        expected = set(running.status()["pids"])
+        assert len(expected) == 2
+        seen = set()
+        deadline = time.monotonic() + 20
+        while seen != expected and time.monotonic() < deadline:
+            # Several at once: an idle worker takes what a busy one leaves.
+            threads = [in_background(running.get, "/a") for _ in range(8)]
+            for thread, results in threads:
+                thread.join()
+                seen.add(results[0]["pid"])
+    assert seen == expected
+
+
+def test_a_killed_worker_is_replaced_and_the_service_goes_on(serving):
+    with serving(workers=2) as running:
+        before = running.status()["pids"]
+        os.kill(before[0], signal.SIGKILL)
+        for _ in range(20):
+            assert running.get("/a")["path"] == "/a"
+        status = running.await_status(lambda status: status["is_ready"] and before[0] not in status["pids"])
+    assert len(status["pids"]) == 2
+    assert before[1] in status["pids"]
+
+
+def test_the_only_worker_is_replaced_and_a_waiting_connection_is_served(serving):
+    with serving(workers=1) as running:
+        os.kill(running.status()["pids"][0], signal.SIGKILL)
+        assert running.get("/a")["path"] == "/a"
+
+
+def test_a_worker_that_is_told_to_end_finishes_and_is_replaced(serving):
+    with serving(workers=1) as running:
+        (before,) = running.status()["pids"]
+        thread, results = in_background(running.get, "/slow")
+        time.sleep(0.4)
+        os.kill(before, signal.SIGTERM)
+        thread.join()
+        assert results[0]["pid"] == before
+        running.await_status(lambda status: status["is_ready"] and status["pids"] != [before])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_end_in_good_order_lets_answers_finish_and_takes_no_new_connection(serving, number):
+    with serving(workers=2) as running:
+        pids = running.status()["pids"]
+        thread, results = in_background(running.get, "/slow")
+        time.sleep(0.4)
+        running.process.send_signal(number)
+        time.sleep(0.5)
+        with pytest.raises(ConnectionRefusedError):
+            running.get("/late")
+        assert running.process.wait(timeout=15) == 0
+        thread.join()
+    assert results[0]["path"] == "/slow"
+    await_end(pids)
+
+
+def test_it_is_not_ready_while_it_ends(serving):
+    with serving() as running:
+        thread, _ = in_background(running.get, "/slow")
+        time.sleep(0.4)
+        running.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        status = running.status()
+        thread.join()
+    assert not status["is_ready"]
+    assert status["ready"]["accepting"] is False
+
+
+def test_what_is_not_finished_within_the_grace_limit_is_cut_off(serving):
+    with serving(grace_seconds=1) as running:
+        thread, _ = in_background(running.send, b"GET /hang HTTP/1.1\r\nhost: x\r\n\r\n")
+        time.sleep(0.4)
+        began = time.monotonic()
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(timeout=15) == 0
+        assert time.monotonic() - began < 6
+        thread.join()
+
+
+def test_no_worker_outlives_a_killed_parent(serving):
+    with serving(workers=2) as running:
+        pids = running.status()["pids"]
+        running.process.kill()
+        await_end(pids)
+        with pytest.raises(ConnectionRefusedError):
+            running.get("/a")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("fails_at", "status", "line"),
+    [
+        ("factory", 2, "cachegate.toml:3: the pepper folder is missing: run `cachegate init`\n"),
+        ("lifespan", 2, "policies: the second folder is missing\n"),
+        ("dependency", 3, "redis: connection refused\n"),
+    ],
+)
+def test_a_start_that_fails_ends_with_one_clear_line(launch, fails_at, status, line, workers):
+    process = launch(workers=workers, argument={"fails_at": fails_at})
+    output, errors = process.communicate(timeout=30)
+    assert (process.returncode, output) == (status, b"")
+    lines = errors.decode().splitlines(keepends=True)
+    assert lines[-1] == line
+    # A worker that was started again while another was still failing leaves a line in the log.
+    assert all(" ended with status " in other for other in lines[:-1])
+
+
+def test_workers_that_crash_at_their_start_end_the_start(launch):
+    process = launch(argument={"fails_at": "crash"})
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert b"ended with status 7 before it served" in errors
+
+
+@pytest.mark.parametrize("which", ["port", "ops_port"])
+def test_a_port_in_use_is_a_configuration_error_that_names_it(launch, which):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        process = launch(**{which: port})
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert f"127.0.0.1:{port}: is in use" in errors.decode()
+
+
+def test_too_few_workers_are_a_configuration_error(launch):
+    process = launch(workers=0)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert errors.startswith(b"workers:")
+
+
+def test_it_serves_on_ipv6(serving):
+    with serving(host="::1") as running:
+        assert running.get("/a")["path"] == "/a"
+
+
+def test_it_serves_over_tls(serving, tmp_path):
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    write_certificate(certificate, key)
+    with serving(tls=[str(certificate), str(key)]) as running:
+        context = ssl.create_default_context(cafile=certificate)
+        for request, expected in (
+            (b"GET /a HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", b'"scheme": "https"'),
+            (b"garbage\r\n\r\n", b'"status":400'),
+        ):
+            with (
+                running.connect() as raw,
+                context.wrap_socket(raw, server_hostname="localhost") as connection,
+            ):
+                connection.sendall(request)
+                answer = b"".join(iter(lambda: connection.recv(65536), b""))
+            assert expected in answer
+
+
+def test_a_certificate_that_is_not_there_is_a_configuration_error(launch, tmp_path):
+    process = launch(tls=[str(tmp_path / "absent"), str(tmp_path / "absent")])
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert errors.startswith(b"TLS certificate or key: cannot be loaded")
+
+
+def write_certificate(certificate, key):
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
+    name = "-subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    subprocess.run(
+        [*command.split(), *name.split(), "-keyout", key, "-out", certificate],
+        check=True,
+        capture_output=True,
+    )
