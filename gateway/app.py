@@ -122,8 +122,7 @@ class Worker:
 
     def refused_early(self, refusal: EarlyRefusal, client: str) -> None:
         """Record what the HTTP server refused before it was a request: a refusal of nobody."""
-        reason = next(one for one in Reason if one.value == refusal.value)
-        self.telemetry.refused_by_server(reason)
+        self.telemetry.refused_by_server(refusal.reason)
         request = WireRequest(
             method="-",
             raw_path=b"",
@@ -135,7 +134,7 @@ class Worker:
             received_at=self.clock.now(),
         )
         try:
-            self.guard.decline(Rejection(request=request, reason=reason))
+            self.guard.decline(Rejection(request=request, reason=refusal.reason))
         except Unavailable as failure:
             self.telemetry.failed(failure)
 

@@ -1,23 +1,35 @@
 """What all tests share: the network is loopback only, and a gateway is a real process.
 
-`gateway_process` starts `cachegate serve` as an operator would, on a real Valkey, with real
-workers; `Wire` speaks to it in raw bytes, because what clients libraries tidy up is what attackers
-do not.
+An `Installation` is a state folder, a cache and the command; `serve` starts `cachegate serve` as an
+operator would, on a real Valkey, with real workers. `Wire` speaks to it in raw bytes, because what
+client libraries tidy up is what attackers do not; a `Conversation` is one connection that is kept.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import re
+import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
+import redis
+
+from gateway.adapters.valkey_socket import socket_path_for
+from gateway.audit import verify
+from gateway.office import Office, open_office
+from gateway.settings import load_settings
 
 LOOPBACK = ("127.", "::1", "localhost")
 _connect = socket.socket.connect
@@ -47,6 +59,18 @@ class Answer:
     def header(self, name: str) -> str | None:
         return next((value for key, value in self.headers if key == name), None)
 
+    @property
+    def record_id(self) -> str:
+        """The audit record that the answer names."""
+        record_id = self.header("cachegate-record")
+        assert record_id is not None, f"an answer without a record: {self.status} {self.headers}"
+        return record_id
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the connection ended before the announced body did."""
+        return len(self.body) < int(self.header("content-length") or 0)
+
     def json(self) -> Any:
         return json.loads(self.body)
 
@@ -60,19 +84,79 @@ class Answer:
         return self.status, headers, self.body.replace(record.encode(), b"R")
 
 
+class Answers:
+    """Answers as they come in on one connection, one after the other; what is read early is kept."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._received = bytearray()
+
+    def next(self, *, is_head: bool = False) -> Answer:
+        while (end := self._received.find(b"\r\n\r\n")) < 0:
+            if not self._receive():
+                raise ConnectionError(f"the connection ended within the headers: {self._received[:200]!r}")
+        status_line, *lines = self._received[:end].decode("latin-1").split("\r\n")
+        del self._received[: end + 4]
+        headers = tuple(
+            (name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)
+        )
+        length = next((int(value) for name, value in headers if name == "content-length"), None)
+        wanted = 0 if is_head else length
+        while wanted is None or len(self._received) < wanted:
+            if not self._receive():
+                break
+        body = bytes(self._received[:wanted])
+        del self._received[:wanted]
+        return Answer(int(status_line.split()[1]), headers, body)
+
+    def has_ended(self) -> bool:
+        """Whether the server closes without another byte."""
+        return not self._received and not self._receive()
+
+    def _receive(self) -> bool:
+        try:
+            piece = self._connection.recv(1 << 20)
+        except ConnectionResetError:
+            return False
+        self._received += piece
+        return bool(piece)
+
+
+def request_bytes(
+    method: str,
+    path: str | bytes,
+    key: str | None = None,
+    headers: tuple[tuple[str, str], ...] = (),
+    *,
+    host: str = "gateway",
+    is_last: bool = False,
+) -> bytes:
+    """A request in the bytes that a plain client would send."""
+    target = path if isinstance(path, bytes) else path.encode()
+    lines = [f"{method} ".encode() + target + b" HTTP/1.1", b"Host: " + host.encode()]
+    if is_last:
+        lines.append(b"Connection: close")
+    if key is not None:
+        lines.append(b"Authorization: Bearer " + key.encode())
+    lines += [f"{name}: {value}".encode("latin-1") for name, value in headers]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
 @dataclass(frozen=True)
 class Wire:
-    """A raw HTTP client: sends the bytes it is given."""
+    """A raw HTTP client: sends the bytes it is given, on a connection of their own."""
 
     host: str
     port: int
 
+    def connect(self, timeout: float = 15.0) -> socket.socket:
+        return socket.create_connection((self.host, self.port), timeout=timeout)
+
     def send(self, raw: bytes, *, is_head: bool = False, timeout: float = 15.0) -> Answer:
-        with socket.create_connection((self.host, self.port), timeout=timeout) as connection:
-            try:
+        with self.connect(timeout) as connection:
+            # An early refusal closes while we still send; the answer is there to be read.
+            with suppress(BrokenPipeError, ConnectionResetError):
                 connection.sendall(raw)
-            except (BrokenPipeError, ConnectionResetError):
-                pass  # an early refusal closes while we still send; the answer is there to be read
             return self.read(connection, is_head=is_head)
 
     def request(
@@ -83,16 +167,8 @@ class Wire:
         headers: tuple[tuple[str, str], ...] = (),
         host: str = "gateway",
     ) -> Answer:
-        target = path if isinstance(path, bytes) else path.encode()
-        lines = [
-            f"{method} ".encode() + target + b" HTTP/1.1",
-            b"Host: " + host.encode(),
-            b"Connection: close",
-        ]
-        if key is not None:
-            lines.append(b"Authorization: Bearer " + key.encode())
-        lines += [f"{name}: {value}".encode("latin-1") for name, value in headers]
-        return self.send(b"\r\n".join(lines) + b"\r\n\r\n", is_head=method == "HEAD")
+        raw = request_bytes(method, path, key, headers, host=host, is_last=True)
+        return self.send(raw, is_head=method == "HEAD")
 
     def get(self, path: str | bytes, key: str | None = None, **more: Any) -> Answer:
         return self.request("GET", path, key, **more)
@@ -100,26 +176,53 @@ class Wire:
     def head(self, path: str | bytes, key: str | None = None, **more: Any) -> Answer:
         return self.request("HEAD", path, key, **more)
 
+    def talk(self, timeout: float = 15.0) -> Conversation:
+        return Conversation(self, timeout)
+
     @staticmethod
     def read(connection: socket.socket, *, is_head: bool = False) -> Answer:
-        received = b""
-        while b"\r\n\r\n" not in received:
-            piece = connection.recv(65536)
-            if not piece:
-                raise ConnectionError(f"the connection ended before the headers did: {received[:200]!r}")
-            received += piece
-        head, _, body = received.partition(b"\r\n\r\n")
-        status_line, *lines = head.decode("latin-1").split("\r\n")
-        headers = tuple(
-            (name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)
-        )
-        length = next((int(value) for name, value in headers if name == "content-length"), None)
-        while not is_head and (length is None or len(body) < length):
-            piece = connection.recv(1 << 20)
-            if not piece:
-                break
-            body += piece
-        return Answer(int(status_line.split()[1]), headers, body)
+        return Answers(connection).next(is_head=is_head)
+
+
+class Conversation:
+    """One connection, kept for one request after another; made anew only when the server closed it."""
+
+    def __init__(self, wire: Wire, timeout: float) -> None:
+        self._wire = wire
+        self._timeout = timeout
+        self._open()
+
+    def _open(self) -> None:
+        self._connection = self._wire.connect(self._timeout)
+        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._answers = Answers(self._connection)
+
+    def request(
+        self,
+        method: str,
+        path: str | bytes,
+        key: str | None = None,
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> Answer:
+        raw = request_bytes(method, path, key, headers)
+        self._connection.sendall(raw)
+        answer = self._answers.next(is_head=method == "HEAD")
+        if answer.header("connection") == "close":
+            self._connection.close()
+            self._open()
+        return answer
+
+    def get(self, path: str | bytes, key: str | None = None, **more: Any) -> Answer:
+        return self.request("GET", path, key, **more)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def __enter__(self) -> Conversation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def free_port() -> int:
@@ -187,12 +290,36 @@ class Installation:
             | self.environment
         )
 
+    def in_office(self, work: Callable[[Office], Awaitable[Any]]) -> Any:
+        """Run work in the office that a command would open: what takes forty commands takes a moment."""
+
+        async def run() -> Any:
+            async with open_office(load_settings(self.variables())) as office:
+                return await work(office)
+
+        return asyncio.run(run())
+
+    def redis(self) -> redis.Redis:
+        """A client of the embedded server of its own, to look at facts and to break them."""
+        return redis.Redis(unix_socket_path=str(socket_path_for(self.state / "valkey")), socket_timeout=10)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Every audit record, read as the plain JSON that it is; of each chain in its order."""
+        segments = sorted(path for path in self.audit.glob("*.jsonl") if path.name != "heads.jsonl")
+        lines = (line for path in segments for line in path.read_bytes().split(b"\n"))
+        return [json.loads(line) for line in lines if line]
+
+    def verify_audit(self) -> None:
+        """The audit log as a whole is what was written."""
+        report = verify(self.audit)
+        assert report.is_intact, report
+
     def init(self) -> Installation:
         self.admin_key = self.json("init")["admin_key"]
         return self
 
-    def serve(self, *, workers: int = 1) -> RunningGateway:
-        return RunningGateway.start(self, workers)
+    def serve(self, *, workers: int = 1, is_awaited: bool = True) -> RunningGateway:
+        return RunningGateway.start(self, workers, is_awaited=is_awaited)
 
 
 @dataclass
@@ -205,10 +332,24 @@ class RunningGateway:
     ops: Wire
 
     @classmethod
-    def start(cls, installation: Installation, workers: int) -> RunningGateway:
+    def start(cls, installation: Installation, workers: int, *, is_awaited: bool = True) -> RunningGateway:
         port, ops_port = free_port(), free_port()
-        log = (installation.folder / "serve.log").open("w")
-        process = subprocess.Popen(
+        with (installation.folder / "serve.log").open("a") as log:
+            process = cls._spawn(installation, port, ops_port, workers, log)
+        running = cls(installation, process, Wire("127.0.0.1", port), Wire("127.0.0.1", ops_port))
+        if is_awaited:
+            try:
+                running.await_ready()
+            except BaseException:
+                running.stop()
+                raise
+        return running
+
+    @staticmethod
+    def _spawn(
+        installation: Installation, port: int, ops_port: int, workers: int, log: IO[str]
+    ) -> subprocess.Popen[str]:
+        return subprocess.Popen(
             [sys.executable, "-m", "gateway", "serve", "--host", "127.0.0.1", "--port", str(port),
              "--ops-port", str(ops_port), "--workers", str(workers)],
             env=installation.variables(),
@@ -217,23 +358,36 @@ class RunningGateway:
             stderr=log,
             text=True,
         )  # fmt: skip
-        log.close()
-        running = cls(installation, process, Wire("127.0.0.1", port), Wire("127.0.0.1", ops_port))
-        running.await_ready()
-        return running
 
     def await_ready(self, seconds: float = 30.0) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise AssertionError(f"serve ended with {self.process.returncode}:\n{self.log()}")
-            try:
-                if self.ops.get("/readyz").status == 200:
+            with suppress(OSError):
+                if self.is_ready():
                     return
-            except OSError:
-                pass
             time.sleep(0.05)
         raise AssertionError(f"serve was not ready within {seconds} s:\n{self.log()}")
+
+    def is_ready(self) -> bool:
+        return self.ops.get("/readyz").status == 200
+
+    def metrics(self) -> dict[str, float]:
+        """Every sample by its name and labels, as Prometheus would read it."""
+        lines = self.ops.get("/metrics").body.decode().splitlines()
+        pairs = (line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
+        return {name: float(value) for name, value in pairs}
+
+    def worker_pids(self) -> list[int]:
+        """The workers: the processes that serve started and that run now."""
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [
+            int(child)
+            for child in children
+            if b"gateway.server.worker" in Path(f"/proc/{child}/cmdline").read_bytes()
+        ]
 
     def log(self) -> str:
         return (self.installation.folder / "serve.log").read_text()
@@ -241,7 +395,12 @@ class RunningGateway:
     def stop(self) -> int:
         if self.process.poll() is None:
             self.process.terminate()
-        return self.process.wait(timeout=30)
+        try:
+            return self.process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
 
 
 @pytest.fixture

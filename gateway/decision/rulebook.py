@@ -1,6 +1,6 @@
 """`decide`: the door of the room. An access and its facts in, Allowed or Denied out; no I/O.
 
-Cedar decides, always. What is done here is to put the question (`entities.py`), to put many of them
+Cedar decides, always. What is done here is to put the question (`question.py`), to put many of them
 at once, and to name the reason of a denial. Everything unclear denies (I1): a record that did not
 parse, a set that does not, a rule that fails, no rule at all. A denial is a value, never an
 exception; what is raised is a defect of the caller.
@@ -15,20 +15,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.decision import cedar
-from gateway.decision.entities import (
-    Question,
-    model_covers,
-    principal_entity,
-    question_about_catalogue,
-    question_about_content,
-    question_about_itself,
-    request_of,
-)
+from gateway.decision.entities import model_covers, principal_entity
 from gateway.decision.grant_index import GrantIndex
+from gateway.decision.question import CONTENT_KINDS, Question, denied, question_of, request_of
 from gateway.model.access import Action, ResourceKind
 from gateway.model.errors import Reason
 from gateway.model.facts import KeyKind, Scope
-from gateway.model.verdicts import Allowed, Denied
+from gateway.model.verdicts import Allowed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,7 +42,6 @@ VIA_PUBLIC = "public"
 VIA_GRANT = "grant"
 _NAMING = frozenset({VIA_OWNER, VIA_PUBLIC, VIA_GRANT})
 
-_CONTENT_KINDS = frozenset({ResourceKind.MODEL, ResourceKind.PACKAGE, ResourceKind.FILE})
 _SCOPES_THAT_ALLOW: Mapping[Action, frozenset[Scope]] = {
     Action.DISCOVER: frozenset({Scope.DISCOVER, Scope.READ}),
     Action.READ: frozenset({Scope.READ}),
@@ -87,7 +79,7 @@ class Rulebook:
         batch: list[_Put] = []
         shared: dict[Uid, Entity] = {}
         for position, (access, known) in enumerate(zip(accesses, facts, strict=True)):
-            question = _question(access, known)
+            question = question_of(access, known)
             if not isinstance(question, Question):
                 verdicts[position] = question
                 continue
@@ -102,7 +94,7 @@ class Rulebook:
 
     def matching_grants(self, access: Access, facts: Facts) -> tuple[tuple[Grant, str], ...]:
         """The grants that give this, with the ModelGroup each matched by. Words for a decision, not one."""
-        if access.principal.tenant is None or access.resource.kind not in _CONTENT_KINDS:
+        if access.principal.tenant is None or access.resource.kind not in CONTENT_KINDS:
             return ()
         package = None if access.resource.kind is ResourceKind.MODEL else access.resource.package
         index = self._index_of(access.principal, facts)
@@ -151,7 +143,7 @@ class Rulebook:
         wanted = by_action[0]
         if any(answer.has_failed for answer in everything):
             failed = [answer for answer in everything if answer.has_failed]
-            return _denied(access, facts, Reason.POLICY_ERROR, policies=_names(failed))
+            return denied(access, facts, Reason.POLICY_ERROR, policies=_names(failed))
         if all(answer.is_allowed for answer in wanted):
             return Allowed(
                 access=access,
@@ -161,11 +153,11 @@ class Rulebook:
                 stamp=facts.stamp,
             )
         refusing = _names([answer for answer in wanted if not answer.is_allowed])
-        may_discover = access.resource.kind not in _CONTENT_KINDS or (
+        may_discover = access.resource.kind not in CONTENT_KINDS or (
             access.action is not Action.DISCOVER and all(answer.is_allowed for answer in by_action[-1])
         )
         reason = _why_not(access) if may_discover else Reason.NOT_PERMITTED
-        return _denied(access, facts, reason, policies=refusing, may_discover=may_discover)
+        return denied(access, facts, reason, policies=refusing, may_discover=may_discover)
 
     def _ground(self, put: _Put, answer: Answer) -> str | None:
         """What an allow is put down to, by the `@via` of the rules that gave it; None for other rules."""
@@ -200,39 +192,6 @@ def _prepare(_digest: str, schema: str, policies: tuple[tuple[str, str], ...]) -
         return None
 
 
-def _question(access: Access, facts: Facts) -> Question | Denied:
-    """What to ask Cedar; a denial where there is nothing to ask."""
-    kind, action = access.resource.kind, access.action
-    if kind is ResourceKind.BLOB:
-        raise TypeError("a blob is no resource of its own: ask about a file that links it")
-    if facts.unreadable:
-        return _denied(access, facts, Reason.UNREADABLE_FACT)
-    match kind, action:
-        case ResourceKind.SELF, Action.IDENTIFY:
-            return question_about_itself(access)
-        case ResourceKind.CATALOGUE, Action.DISCOVER:
-            return question_about_catalogue(access)
-        case ((ResourceKind.SELF | ResourceKind.CATALOGUE), _):
-            return _denied(access, facts, Reason.MISSING_ACTION, may_discover=True)
-        case _, Action.IDENTIFY:
-            return _denied(access, facts, Reason.NOT_PERMITTED)
-        case _:
-            return _question_about_content(access, facts)
-
-
-def _question_about_content(access: Access, facts: Facts) -> Question | Denied:
-    """As `_question`, for models and what lies in them. Facts about something else are a defect."""
-    resource = access.resource
-    if resource.model is None or resource.model not in {facts.model, facts.requested}:
-        raise ValueError("the facts are about another model than the access")
-    if (resource.kind is not ResourceKind.MODEL) != (resource.package is not None):
-        raise ValueError("a package is named exactly where a package or file is asked about")
-    is_alias = facts.requested not in {None, facts.model}
-    if facts.model is None or facts.model_standing is None or (is_alias and facts.requested_standing is None):
-        return _denied(access, facts, Reason.UNREADABLE_FACT)
-    return question_about_content(access, facts, facts.model, facts.model_standing)
-
-
 def _fits(
     batch: list[_Put], shared: Mapping[Uid, Entity], access: Access, facts: Facts, question: Question
 ) -> bool:
@@ -262,21 +221,3 @@ def _why_not(access: Access) -> Reason:
 def _names(answers: Sequence[Answer]) -> tuple[str, ...]:
     """The names of the determining rules, each once, in the order of the set."""
     return tuple(dict.fromkeys(rule.name for answer in answers for rule in answer.rules))
-
-
-def _denied(
-    access: Access,
-    facts: Facts,
-    reason: Reason,
-    *,
-    policies: tuple[str, ...] = (),
-    may_discover: bool = False,
-) -> Denied:
-    return Denied(
-        access=access,
-        reason=reason,
-        model=facts.model,
-        policies=policies,
-        may_discover=may_discover,
-        stamp=facts.stamp,
-    )

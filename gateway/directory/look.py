@@ -49,6 +49,15 @@ class Look:
             self._generations.append(generation)
             self.values.update(zip(page, values, strict=True))
 
+    async def follow(self, wanted: Iterable[bytes]) -> None:
+        """Read these in any case; what is known already stays as it was read first."""
+        known = dict(self.values)
+        self.values.clear()
+        try:
+            await self.fetch(wanted)
+        finally:
+            self.values.update(known)
+
     def decoded(self, name: bytes, decode: Callable[[bytes], _T]) -> _T | None:
         """The fact under a name; None when it is absent or, which is reported, does not parse."""
         raw = self.values[name]

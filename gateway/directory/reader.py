@@ -1,8 +1,8 @@
 """The reader: the facts that one request stands on, in as few round trips as there can be.
 
-A key costs two: the records under its digests, then its tenant. A decision costs one: the caller's
-grants, the policy head, and for each model the alias and the rules of all patterns that cover it;
-a second where an alias resolves. Every answer carries a stamp of all that was read, the absent
+A key costs two: the records under its digests, then its tenant. A decision costs two as well: the
+caller's grants, the policy head, and for each model the alias and the rules of all patterns that
+cover it; then the same for what an alias stands for. Every answer carries a stamp of all that was read, the absent
 records among them. The parts of an answer may come from different moments; that is found out by
 `still_true`, which every answer has to pass before a byte is sent.
 
@@ -63,7 +63,7 @@ class DirectoryReader:
             return None, None, look.stamp(key_names)
         key = look.decoded(name, decode_key)
         if key is None:
-            raise Refusal(Reason.UNREADABLE_FACT)
+            raise Refusal(Reason.UNREADABLE_KEY)
         if key.tenant is None:
             return key, None, look.stamp(key_names)
         tenant_id = key.tenant
@@ -71,7 +71,7 @@ class DirectoryReader:
         await look.fetch([tenant_name])
         tenant = look.decoded(tenant_name, partial(decode_tenant, tenant_id=tenant_id))
         if look.unreadable:
-            raise Refusal(Reason.UNREADABLE_FACT, key_id=key.key_id)
+            raise Refusal(Reason.UNREADABLE_KEY, key_id=key.key_id)
         return key, tenant, look.stamp([*key_names, tenant_name])
 
     async def bring(self, principal: Principal, models: Sequence[ModelId | None]) -> list[Facts]:
@@ -81,9 +81,12 @@ class DirectoryReader:
             asked = [model for model in models if model is not None]
             caller_names = _caller_names(principal)
             await look.fetch([*caller_names, *names_about(asked)])
-            targets = [alias.canonical for alias in map(look.alias_of, asked) if alias is not None]
-            if targets:
-                await look.fetch(names_about(targets))
+            aliases = [look.alias_of(model) for model in asked]
+            targets = [alias.canonical for alias in aliases if alias is not None]
+            if targets or len(asked) == 1:
+                # One name that is no alias is looked up once more in the place of a target: how long
+                # an answer takes must not tell a stranger that an alias exists (I3).
+                await look.follow(names_about(targets or asked))
             policy = await self._find_policy(look)
             if policy is not None:
                 caller = _Caller(look, principal.tenant, caller_names, policy)

@@ -88,7 +88,7 @@ def _is_inside(client: str, key: Key) -> bool:
     """Whether the client is in one of the key's networks. One that has no address is in none."""
     networks = _find_networks(key.networks)
     if networks is None:
-        raise Refusal(Reason.UNREADABLE_FACT, key_id=key.key_id)
+        raise Refusal(Reason.UNREADABLE_KEY, key_id=key.key_id)
     address = _find_address(client)
     return address is not None and any(address in network for network in networks)
 

@@ -105,7 +105,7 @@ class KeyDirectory(Protocol):
     async def find_key(self, digests: Sequence[bytes]) -> tuple[Key | None, Tenant | None, Stamp]:
         """The key record under the first of these digests that has one, its tenant, and what was read.
 
-        Raises `Refusal(UNREADABLE_FACT)` when a record does not parse.
+        Raises `Refusal(UNREADABLE_KEY)` when a record does not parse.
         """
 
 

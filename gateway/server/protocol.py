@@ -13,20 +13,20 @@ Not here: what a path or a header means, and any limit on bodies. Those are for 
 
 from __future__ import annotations
 
-import http
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from gateway.model.errors import Reason
+from gateway.model.limits import MAX_HEADER_BYTES, MAX_HEADER_COUNT, MAX_TARGET_BYTES
+from gateway.problems import PROBLEMS, UNRECORDED
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-MAX_TARGET_BYTES = 8 * 1024  # a model id of 1024 bytes, percent-encoded, with a signed query: below 5 KiB
-MAX_HEADER_BYTES = 32 * 1024  # eight times the largest credential
-MAX_HEADERS = 100  # browsers and proxies together send about 40
 MAX_PIPELINED = 128  # requests waiting their turn; one read of the socket can hold thousands
 HEAD_SECONDS = 10.0  # from the first byte of a request, and from the connection, to the end of the headers
 LINGER_SECONDS = 1.0  # closing on unread bytes resets the connection, and the answer may get lost with it
@@ -36,29 +36,24 @@ _MAX_HEAD_BYTES = MAX_TARGET_BYTES + MAX_HEADER_BYTES + 1024
 
 
 class EarlyRefusal(StrEnum):
-    """Why a request was refused before it was one. The values are those of `Reason` where it has them."""
+    """Why a request was refused before it was one: the few reasons that the server itself has."""
 
-    MALFORMED_REQUEST = "malformed-request", 400, "The request is not HTTP/1.1 as this server reads it."
-    SLOW_REQUEST = "slow-request", 408, "The request's headers did not arrive in time."
-    PATH_TOO_LONG = "path-too-long", 414, f"The request target is longer than {MAX_TARGET_BYTES} bytes."
-    HEADERS_TOO_LARGE = (
-        "headers-too-large",
-        431,
-        f"The headers are larger than {MAX_HEADER_BYTES} bytes or more than {MAX_HEADERS}.",
-    )
+    MALFORMED_REQUEST = Reason.MALFORMED_REQUEST
+    SLOW_REQUEST = Reason.SLOW_REQUEST
+    PATH_TOO_LONG = Reason.PATH_TOO_LONG
+    HEADERS_TOO_LARGE = Reason.HEADERS_TOO_LARGE
 
+    reason: Reason
     status: int
     answer: bytes
 
-    def __new__(cls, value: str, status: int, detail: str) -> Self:
+    def __new__(cls, reason: Reason) -> Self:
         """Carry the whole answer, ready to be sent, but for the status line and the date."""
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.status = status
-        body = (
-            f'{{"type":"about:blank","title":"{http.HTTPStatus(status).phrase}",'
-            f'"status":{status},"detail":"{detail}"}}'
-        ).encode("ascii")
+        member = str.__new__(cls, reason.value)
+        member._value_ = reason.value
+        member.reason = reason
+        member.status = PROBLEMS[reason].status
+        body = PROBLEMS[reason].body(UNRECORDED)
         member.answer = (
             b"content-type: application/problem+json\r\ncache-control: no-store\r\nconnection: close\r\n"
             b"content-length: %d\r\n\r\n%b" % (len(body), body)
@@ -144,7 +139,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; or a trailer, which must not join the headers that were decided on."""
         self._header_bytes += len(name) + len(value) + _HEADER_OVERHEAD_BYTES
-        if self._header_bytes > MAX_HEADER_BYTES or len(self.headers) >= MAX_HEADERS:
+        if self._header_bytes > MAX_HEADER_BYTES or len(self.headers) >= MAX_HEADER_COUNT:
             self._leave_parser(EarlyRefusal.HEADERS_TOO_LARGE)
         if self._is_in_head:
             super().on_header(name, value)

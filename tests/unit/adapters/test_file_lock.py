@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 
@@ -63,7 +62,7 @@ def test_waiting_for_it_ends_at_the_deadline(path):
 
 
 def test_a_link_in_the_place_of_the_lock_file_is_not_followed(path, tmp_path):
-    os.symlink(tmp_path / "elsewhere", path)
+    path.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(Misconfigured):
         FileLock(path)
     assert not (tmp_path / "elsewhere").exists()

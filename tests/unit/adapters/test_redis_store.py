@@ -7,9 +7,11 @@ import socket
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from redis.asyncio.connection import AbstractConnection
 
 from gateway.adapters.embedded_valkey import EmbeddedValkey
-from gateway.adapters.redis_store import GENERATION, RedisStore
+from gateway.adapters.redis_store import RedisStore
+from gateway.adapters.redis_transaction import GENERATION
 from gateway.adapters.redis_url import RedisLimits
 from gateway.model.errors import Conflict, Unavailable
 
@@ -187,7 +189,23 @@ async def test_a_plan_that_never_gets_through_gives_up_and_changes_nothing(valke
     await store.close()
 
 
-async def test_a_cancelled_read_never_leaves_its_reply_to_another(valkey_url):
+@pytest.fixture(params=["as it is", "careless"])
+def client_library(request, monkeypatch):
+    """redis-py, and a redis-py that would keep a connection whose reply nobody took."""
+    if request.param == "careless":
+        read_response = AbstractConnection.read_response
+
+        async def read_and_never_disconnect(self, *args, **options):
+            return await read_response(self, *args, **{**options, "disconnect_on_error": False})
+
+        async def look_away(self):
+            return False
+
+        monkeypatch.setattr(AbstractConnection, "read_response", read_and_never_disconnect)
+        monkeypatch.setattr(AbstractConnection, "can_read", look_away)
+
+
+async def test_a_cancelled_read_never_leaves_its_reply_to_another(valkey_url, client_library):
     limits = RedisLimits(pool_connections=4, pool_wait_seconds=10)
     store = RedisStore(valkey_url, limits=limits)
     count, dice = 40, random.Random(7)

@@ -110,7 +110,7 @@ def test_no_case_at_all_is_no_pass():
     ],
 )
 def test_a_case_file_that_makes_no_sense_is_refused_with_its_name(tmp_path, text):
-    with pytest.raises(Misconfigured, match="some.toml"):
+    with pytest.raises(Misconfigured, match=r"some\.toml"):
         load_cases(write(tmp_path, text))
 
 

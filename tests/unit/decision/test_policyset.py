@@ -77,8 +77,7 @@ class TestValidating:
             ('@id("x") permit (principal, action == Action::"raed", resource);', 1, 47, "raed"),
             ('@id("x") permit (principal is ApiKey, action, resource is Modl);', 1, 59, "Modl"),
             (
-                '@id("x") forbid (principal, action == Action::"read", resource)\n'
-                "when { principal in resource.owner };",
+                '@id("x") forbid (principal, action, resource)\nwhen { principal in resource.owner };',
                 2,
                 30,
                 "owner",

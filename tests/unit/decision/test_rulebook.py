@@ -279,6 +279,18 @@ class TestMany:
         kinds = [type(verdict) for verdict in asker.rulebook.decide_many(accesses, facts)]
         assert kinds == [Allowed, Allowed, Allowed, Denied, Allowed, Denied]
 
+    def test_neighbours_that_differ_in_grants_alone_are_decided_each_by_its_own(self, asker):
+        grant = (Grant(grant_id="g", actions=frozenset({"read"}), models=("acme/*",)),)
+        facts = [asker.facts(grants=grant), asker.facts(), asker.facts(grants=grant)]
+        kinds = [type(verdict) for verdict in asker.rulebook.decide_many([asker.access()] * 3, facts)]
+        assert kinds == [Allowed, Denied, Allowed]
+
+    def test_neighbours_that_differ_in_rules_alone_are_decided_each_by_its_own(self, asker):
+        everything = asker.rules('@id("all") permit (principal, action, resource);')
+        facts = [asker.facts(policy=everything), asker.facts(), asker.facts(policy=everything)]
+        kinds = [type(verdict) for verdict in asker.rulebook.decide_many([asker.access()] * 3, facts)]
+        assert kinds == [Allowed, Denied, Allowed]
+
     def test_nothing_asked_is_nothing_answered(self, asker):
         assert asker.rulebook.decide_many([], []) == []
 

@@ -15,7 +15,11 @@ from gateway.decision.source import (
     statements,
 )
 
-TWO = '// ";" is no end here\npermit (principal, action, resource); // nor; here\n  forbid (principal, action, resource);\n'
+TWO = """\
+// ";" is no end here
+permit (principal, action, resource); // nor; here
+  forbid (principal, action, resource);
+"""
 
 
 def test_semicolons_in_strings_and_comments_end_no_statement():

@@ -207,5 +207,5 @@ def test_all_problems_of_a_folder_come_at_once(tmp_path):
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "acme.toml").mkdir()
-    with pytest.raises(DocumentProblems, match="acme.toml"):
+    with pytest.raises(DocumentProblems, match=r"acme\.toml"):
         load_tenant_documents(tmp_path)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.adapters.redis_store import GENERATION
+from gateway.adapters.redis_transaction import GENERATION
 from gateway.directory import names
 from gateway.model.names import KeyId, ModelId, Pattern, TenantId
 

@@ -41,6 +41,9 @@ FULL = document(
 )
 
 
+NOTHING = CurrentFacts()
+
+
 class Store:
     """The directory's writer, kept in memory: applies what a plan says and hands out the result."""
 
@@ -101,7 +104,7 @@ def applied(plan: Plan, facts: CurrentFacts) -> CurrentFacts:
     return store.facts()
 
 
-def after(*documents: TenantDocument, facts: CurrentFacts = CurrentFacts()) -> CurrentFacts:
+def after(*documents: TenantDocument, facts: CurrentFacts = NOTHING) -> CurrentFacts:
     return applied(plan_changes(documents, facts, now=NOW), facts)
 
 

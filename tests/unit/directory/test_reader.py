@@ -110,12 +110,12 @@ async def test_a_malformed_key_or_tenant_record_refuses_and_is_reported(
     await corrupt(tenant_name)
     with pytest.raises(Refusal) as refused:
         await reader.find_key([DIGEST])
-    assert refused.value.reason is Reason.UNREADABLE_FACT
+    assert refused.value.reason is Reason.UNREADABLE_KEY
     assert refused.value.key_id == make_key().key_id
     await corrupt(key_name)
     with pytest.raises(Refusal) as refused:
         await reader.find_key([DIGEST])
-    assert refused.value.reason is Reason.UNREADABLE_FACT
+    assert refused.value.reason is Reason.UNREADABLE_KEY
     assert reported == [tenant_name.decode(), key_name.decode()]
     assert reader.unreadable_names == tuple(reported)
 

@@ -101,7 +101,7 @@ def test_an_opaque_key_is_looked_up():
         ({"expires_at": NOW}, Reason.EXPIRED_KEY),
         ({"not_before": math.nextafter(NOW, math.inf)}, Reason.NOT_YET_VALID),
         ({"networks": ("10.0.0.0/8",)}, Reason.OUTSIDE_NETWORKS),
-        ({"networks": ("10.0.0.0/8", "junk")}, Reason.UNREADABLE_FACT),
+        ({"networks": ("10.0.0.0/8", "junk")}, Reason.UNREADABLE_KEY),
     ],
 )
 def test_a_key_that_is_not_valid_now_is_refused_by_its_id(change, reason):

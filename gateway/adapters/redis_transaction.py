@@ -1,0 +1,126 @@
+"""Transactions over Redis: watch the generation, let a plan look and ask, commit all of it or nothing.
+
+The generation is a hash of a counter, which every committed transaction raises by one in the same
+transaction, and a random history id made on first use: a server that was restored or replaced can
+be told from one that went on. Whoever commits moves the counter, so watching it alone is watching
+everything.
+
+A commit whose reply is lost may have happened. It is never repeated: it is reported as unknown,
+since a plan that is run again would find its own work and call it somebody else's.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import WatchError
+
+from gateway.adapters.redis_errors import BROKEN
+from gateway.model.errors import Unavailable
+from gateway.model.ports import Batch
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from redis.asyncio import Redis, RedisCluster
+
+    from gateway.model.ports import FactSnapshot
+
+GENERATION = b"{cachegate}:generation"
+"""Outside of the facts' prefix: it moves with every one of them."""
+
+COUNTER = b"counter"
+HISTORY = b"history"
+_HISTORY_BYTES = 16  # 128 random bits: no two histories share one
+
+
+async def attempt(
+    client: Redis | RedisCluster, display: str, plan: Callable[[FactSnapshot, Batch], Awaitable[None]]
+) -> int | None:
+    """One attempt at a transaction; None when somebody else committed first."""
+    async with client.pipeline(transaction=True) as pipe:
+        looking: Any = pipe  # while it watches, a pipeline answers at once; its types do not say so
+        try:
+            await pipe.watch(GENERATION)
+            counter, history = await looking.execute_command("HMGET", GENERATION, COUNTER, HISTORY)
+            generation = counted(counter)
+            batch = Batch()
+            await plan(_Snapshot(pipe, generation + 1), batch)
+        except WatchError:
+            return None  # the connection broke before anything was committed: look again
+        commands = _commands(batch)
+        if not commands:
+            return generation
+        looking.multi()
+        pipe.execute_command("HINCRBY", GENERATION, COUNTER, 1)
+        if history is None:
+            pipe.execute_command("HSET", GENERATION, HISTORY, secrets.token_hex(_HISTORY_BYTES))
+        for command in commands:
+            pipe.execute_command(*command)
+        return generation + 1 if await _is_committed(pipe, display) else None
+
+
+async def _is_committed(pipe: Any, display: str) -> bool:
+    """Commit; False when somebody else came first. A connection that breaks now leaves it open."""
+    try:
+        await pipe.execute()
+    except WatchError as error:
+        # redis-py also says so when the connection broke while it watched.
+        if not isinstance(error.__context__, BROKEN):
+            return False
+        cause: Exception = error
+    except BROKEN as error:
+        cause = error
+    else:
+        return True
+    raise Unavailable(
+        "redis",
+        f"the connection to {display} broke during a commit, so it is not known whether the "
+        "change was made: look, then repeat the command",
+    ) from cause
+
+
+def counted(raw: bytes | None) -> int:
+    """The generation that a counter's bytes say; 0 where there is none yet."""
+    try:
+        return 0 if raw is None else int(raw)
+    except ValueError as error:
+        raise Unavailable("redis", "the generation counter is not a number") from error
+
+
+class _Snapshot:
+    """`FactSnapshot` over a connection that watches the generation."""
+
+    def __init__(self, pipe: Any, next_generation: int) -> None:
+        self._pipe = pipe
+        self._next_generation = next_generation
+
+    @property
+    def next_generation(self) -> int:
+        """The generation that this transaction's records will carry."""
+        return self._next_generation
+
+    async def read(self, names: Sequence[bytes]) -> list[bytes | None]:
+        """The values of these names, in order."""
+        return list(await self._pipe.execute_command("MGET", *names)) if names else []
+
+    async def members(self, name: bytes) -> list[bytes]:
+        """The members of a set, unordered."""
+        return list(await self._pipe.execute_command("SMEMBERS", name))
+
+    async def hash_field(self, name: bytes, key: bytes) -> bytes | None:
+        """One field of a hash."""
+        value: bytes | None = await self._pipe.execute_command("HGET", name, key)
+        return value
+
+
+def _commands(batch: Batch) -> list[tuple[bytes | str, ...]]:
+    commands: list[tuple[bytes | str, ...]] = []
+    for name, value in batch.facts.items():
+        commands.append(("DEL", name) if value is None else ("SET", name, value))
+    commands += [("SADD", name, member) for name, member in batch.set_add]
+    commands += [("SREM", name, member) for name, member in batch.set_remove]
+    commands += [("HSET", name, key, value) for name, key, value in batch.hash_put]
+    commands += [("HDEL", name, key) for name, key in batch.hash_drop]
+    return commands

@@ -1,0 +1,190 @@
+"""`cachegate audit`: prove the log, follow it, search it.
+
+`verify` needs nothing but files, so that an auditor can run it on a copy, on another machine.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import deque
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gateway.adapters.clock import SystemClock
+from gateway.audit.events import Query, read_events
+from gateway.audit.head import parse_public_keys
+from gateway.audit.verify import verify as verify_log
+from gateway.cli.audit_report import plain_report, print_report
+from gateway.cli.console import AsJson, print_json
+from gateway.cli.harmless import harmless_json
+from gateway.cli.reading_progress import reading_progress
+from gateway.cli.record_lines import record_line
+from gateway.identity.times import parse_duration, parse_moment
+from gateway.model.errors import BadNameError, Misconfigured, Reason
+from gateway.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    from gateway.audit.events import Event
+
+from pathlib import Path  # typer reads the annotations when the program runs
+
+commands = typer.Typer(help="The audit log: verify, tail, search.", no_args_is_help=True)
+
+RawJson = Annotated[bool, typer.Option("--json", help="Print the records as they are, one a line.")]
+
+
+@commands.command("verify")
+def verify(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[PATH]...", help="Audit folders or files; the settings' folder if none."),
+    ] = None,
+    public_key: Annotated[
+        Path | None,
+        typer.Option(help="The public key that you trust (PEM). Without it, the copy's own signing.pub."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Prove that the log is what was written. Exit status 1 when it is not, 2 when there is no log."""
+    trusted = _load_trusted(public_key)
+    paths = paths or [load_settings().audit_folder]
+    sources = _sources(paths)
+    with reading_progress(paths):
+        reports = [(_where(source), verify_log(source, trusted_keys=trusted)) for source in sources]
+    is_intact = all(report.is_intact for _, report in reports)
+    if as_json:
+        checked = [plain_report(where, report) for where, report in reports]
+        print_json({"intact": is_intact, "checked": checked})
+    else:
+        for where, report in reports:
+            print_report(where, report)
+    raise typer.Exit(0 if is_intact else 1)
+
+
+@commands.command("tail")
+def tail(
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the latest records.")] = 10,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with what is written from now.")
+    ] = False,
+    as_json: RawJson = False,
+) -> None:
+    """Show the latest records, oldest first."""
+    latest: deque[Event] = deque(maxlen=lines)
+    has_caught_up = False
+
+    def pause(seconds: float) -> None:
+        # Called when all that is there was read. Showing the latest here, and not before following
+        # starts, leaves no gap between the two into which a record could fall.
+        nonlocal has_caught_up
+        if not has_caught_up:
+            has_caught_up = True
+            for event in latest:
+                _show(event, as_json=as_json)
+        time.sleep(seconds)
+
+    with _ending_quietly():
+        for event in read_events(load_settings().audit_folder, sleep=pause if follow else None):
+            if has_caught_up:
+                _show(event, as_json=as_json)
+            else:
+                latest.append(event)
+        for event in latest:
+            _show(event, as_json=as_json)
+
+
+@commands.command("search")
+def search(
+    tenant: Annotated[str | None, typer.Option(help="Whose access.")] = None,
+    key_id: Annotated[str | None, typer.Option(help="By which key.")] = None,
+    model: Annotated[str | None, typer.Option(help="Of which model, as asked for or canonical.")] = None,
+    decision: Annotated[str | None, typer.Option(help="allow or deny.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Why, such as not-permitted.")] = None,
+    record: Annotated[str | None, typer.Option(help="This record and its outcome.")] = None,
+    since: Annotated[str | None, typer.Option(help="From: 2h (ago), or 2030-01-31T12:00:00Z.")] = None,
+    until: Annotated[str | None, typer.Option(help="Before: the same forms.")] = None,
+    as_json: RawJson = False,
+) -> None:
+    """Show the records that match all that is given, oldest first."""
+    now = SystemClock().now()
+    query = Query(
+        tenant=tenant,
+        key_id=key_id,
+        model=model,
+        decision=_one_of(decision, ("allow", "deny"), "decision"),
+        reason=_one_of(reason, tuple(Reason), "reason"),
+        record_id=record,
+        since=_past(since, now) if since is not None else None,
+        until=_past(until, now) if until is not None else None,
+    )
+    with _ending_quietly():
+        for event in read_events(load_settings().audit_folder, query):
+            _show(event, as_json=as_json)
+
+
+def _show(event: Event, *, as_json: bool) -> None:
+    if not as_json:
+        typer.echo(record_line(event.record))
+    elif sys.stdout.isatty():
+        typer.echo(harmless_json(event.line.decode()))
+    else:
+        typer.echo(event.line)  # byte for byte: its hash can be computed from it
+
+
+@contextmanager
+def _ending_quietly() -> Iterator[None]:
+    """Ctrl-C and a reader that had enough are how such a command is meant to end."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+    except BrokenPipeError:
+        # The interpreter flushes standard output once more as it ends; let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+
+
+def _sources(paths: Sequence[Path]) -> list[Path | list[Path]]:
+    """What is verified together: each folder by itself, and all single files as one copy."""
+    for path in paths:
+        if not path.exists():
+            raise Misconfigured(str(path), "is not there; name an audit folder or files of one")
+    folders = [path for path in paths if path.is_dir()]
+    files = [path for path in paths if not path.is_dir()]
+    return [*folders, files] if files else [*folders]
+
+
+def _where(source: Path | list[Path]) -> str:
+    return str(source) if isinstance(source, Path) else ", ".join(map(str, source))
+
+
+def _load_trusted(public_key: Path | None) -> list[Ed25519PublicKey]:
+    if public_key is None:
+        return []
+    try:
+        pem = public_key.read_bytes()
+    except OSError as error:
+        raise Misconfigured(str(public_key), f"cannot be read ({error.strerror})") from error
+    return list(parse_public_keys(pem, str(public_key)).values())
+
+
+def _past(text: str, now: float) -> float:
+    """A moment of the past: a duration counts back from now."""
+    try:
+        return now - parse_duration(text)
+    except BadNameError:
+        return parse_moment(text, now)
+
+
+def _one_of(text: str | None, known: Sequence[str], what: str) -> str | None:
+    if text is not None and text not in known:
+        raise BadNameError(f"{text!r} is not a {what}: expected one of {', '.join(known)}")
+    return text

@@ -1,0 +1,95 @@
+"""What a verification found, for people and for scripts.
+
+Says of each chain what is proven and what is not yet, and of each fault where it is. It always says
+by which key: a log that carries its own key proves less than one checked with a key from outside.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from gateway.cli.console import print_table, say
+from gateway.cli.harmless import harmless
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gateway.audit.report import ChainReport, Report
+
+MANY_CHAINS = 40  # every command that changes something writes a chain; a screen holds this many
+
+
+def plain_report(where: str, report: Report) -> dict[str, Any]:
+    """The JSON form of one report."""
+    totals = {
+        "path": where,
+        "intact": report.is_intact,
+        "records": report.records,
+        "unproven": report.unproven,
+    }
+    chains = [
+        {**msgspec.to_builtins(chain), "intact": chain.is_intact, "state": chain_state(chain)}
+        for chain in report.chains
+    ]
+    return {**totals, **msgspec.to_builtins(report), "chains": chains}
+
+
+def print_report(where: str, report: Report) -> None:
+    """The table of chains on standard output, then all that is wrong, then the answer."""
+    shown, left_out = _worth_showing(report.chains)
+    rows = [
+        (harmless(one.chain), one.records, one.records - one.unproven, one.unproven, chain_state(one))
+        for one in shown
+    ]
+    if left_out:
+        records = sum(one.records for one in left_out)
+        rows.append((f"and {len(left_out)} more chains", records, records, 0, "closed"))
+    columns = ("chain", "records", "proven", "unproven", "state")
+    print_table(f"Audit log {harmless(where)}", columns, rows, "No chain.")
+    for line in complaints(report):
+        say(line, style="red")
+    origin = "given" if report.key_source == "given" else f"from {harmless(report.key_source)}"
+    say(f"Checked with the public key {', '.join(report.signers)} ({origin}).")
+    if report.unproven:
+        say(f"{report.unproven} records lie after the last signed head: in order, and not proven yet.")
+    if report.is_intact:
+        say(f"Intact: {report.records} records in {len(report.chains)} chains.", style="bold green")
+    else:
+        say("DAMAGED: this log is not what was written.", style="bold red")
+
+
+def complaints(report: Report) -> Iterable[str]:
+    """Everything that is wrong, one line each."""
+    for chain in report.chains:
+        fault = chain.fault
+        if fault is not None:
+            place = f"{harmless(fault.file)}, line {fault.line} (record {fault.seq})"
+            yield f"{place}: {fault.damage}: {harmless(fault.why)}"
+        for segment in chain.missing_segments:
+            yield f"{harmless(segment)}: this segment is missing"
+    for missing in report.missing_chains:
+        yield f"{harmless(missing)}: this whole chain is missing; signed heads name it"
+    for problem in report.problems:
+        yield harmless(problem)
+
+
+def chain_state(chain: ChainReport) -> str:
+    """One word, or three."""
+    if not chain.is_intact:
+        return "DAMAGED"
+    if chain.torn_tail is not None:
+        return "ends in half a line"
+    return "closed" if chain.is_closed else "open"
+
+
+def _worth_showing(chains: tuple[ChainReport, ...]) -> tuple[list[ChainReport], list[ChainReport]]:
+    """Of many chains, those that are not closed, whole and proven; and the others."""
+    noteworthy: list[ChainReport] = []
+    others: list[ChainReport] = []
+    is_many = len(chains) > MANY_CHAINS
+    for one in chains:
+        is_dull = is_many and chain_state(one) == "closed" and not one.unproven
+        (others if is_dull else noteworthy).append(one)
+    return noteworthy, others

@@ -1,0 +1,38 @@
+r"""Recorded text on a terminal: visible, one line, and without power over the terminal.
+
+Names come from clients, from disks and from copies of logs that somebody may have prepared. A
+control sequence in them could recolour a denial, move the cursor over it or set the window's title;
+a bidirectional override could make one name read as another. Whatever is not printable is shown as
+its escape (`\x1b`, `\u202e`).
+"""
+
+from __future__ import annotations
+
+ASTRAL = 0x10000  # beyond it, JSON writes a character as two escapes
+
+
+def harmless(text: object) -> str:
+    """Text with every character that a terminal or a reader could be misled by written out."""
+    plain = str(text)
+    if plain.isprintable():
+        return plain
+    return "".join(one if one.isprintable() else _python_escape(one) for one in plain)
+
+
+def harmless_json(line: str) -> str:
+    """The same for a line of JSON. It stays JSON of the same value: they stand in strings only."""
+    if line.isprintable():
+        return line
+    return "".join(one if one.isprintable() else _json_escape(one) for one in line)
+
+
+def _python_escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def _json_escape(character: str) -> str:
+    code = ord(character)
+    if code < ASTRAL:
+        return f"\\u{code:04x}"
+    high, low = divmod(code - ASTRAL, 0x400)
+    return f"\\u{0xD800 + high:04x}\\u{0xDC00 + low:04x}"

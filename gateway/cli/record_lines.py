@@ -1,0 +1,85 @@
+"""An audit record as one line for people: when, what was decided, who, what, why, how much.
+
+    2026-11-20T11:10:12.176704Z  allow  acme  key_0123456789ab  read  acme/cars/1 pkgA1 w.onnx  permitted  12 B
+
+Reading a line proves nothing; `cachegate audit verify` does. Every word that was recorded passes
+`harmless`, since a client, or whoever gave us a copy of a log, may have chosen it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from gateway.audit.record import (
+    ChangeOutcomeRecord,
+    ChangeRecord,
+    DecisionRecord,
+    HeadRecord,
+    OpenRecord,
+    OutcomeRecord,
+    SummaryRecord,
+)
+from gateway.cli.harmless import harmless
+
+if TYPE_CHECKING:
+    from gateway.audit.record import Record, ResourcePart
+
+COLOURS = {"allow": "green", "deny": "red", "change": "yellow", "summary": "red"}
+_KIND_WIDTH = 8
+
+
+def record_line(record: Record) -> str:
+    """The line, with terminal colours; whoever prints it takes them out for a pipe."""
+    kind, words = _words(record)
+    styled = typer.style(kind.ljust(_KIND_WIDTH), fg=COLOURS.get(kind), dim=kind not in COLOURS)
+    return "  ".join([harmless(record.time), styled, *(harmless(word) for word in words if word)])
+
+
+def thing(resource: ResourcePart | None) -> str:
+    """What a record is about, in names; an alias is shown with what it stands for."""
+    if resource is None:
+        return ""
+    model = resource.model or resource.requested
+    if resource.requested is not None and resource.requested != model:
+        model = f"{resource.requested} -> {model}"
+    named = [one for one in (model, resource.package, resource.file) if one]
+    if resource.md5:
+        named.append(f"({resource.md5})" if named else resource.md5)
+    return " ".join(named) or resource.kind
+
+
+def _words(record: Record) -> tuple[str, list[str]]:  # noqa: PLR0911 -- one return a kind of record
+    match record:
+        case DecisionRecord():
+            return harmless(record.decision), [
+                record.tenant or "-",
+                record.key_id or record.claimed_key_id or "-",
+                record.action or record.request.method,
+                thing(record.resource) or record.request.route,
+                record.reason,
+                _size(record.size),
+            ]
+        case OutcomeRecord():
+            ending = f"{record.ending} {record.status}"
+            took = f"{record.milliseconds:.1f} ms"
+            who = [record.tenant or "-", record.key_id or "-"]
+            return "outcome", [*who, ending, _size(record.bytes), took, f"of {record.decision_id}"]
+        case ChangeRecord():
+            who = [record.actor, record.tenant or "-", record.key_id or "-"]
+            return "change", [*who, record.action, " ".join(record.subject)]
+        case ChangeOutcomeRecord():
+            got = "" if record.generation is None else f"generation {record.generation}"
+            return "changed", [record.result, got, f"of {record.change_id}"]
+        case SummaryRecord():
+            reasons = " ".join(f"{reason}:{count}" for reason, count in record.reasons.items())
+            return "summary", [record.source, f"{record.count} refusals", reasons]
+        case OpenRecord():
+            return "open", [record.chain, record.reason]
+        case HeadRecord():
+            return "head", [record.chain, record.state, f"signed by {record.signer}"]
+
+
+def _size(size: int | None) -> str:
+    return "" if size is None else f"{size} B"

@@ -1,0 +1,157 @@
+"""What Cedar is asked about one access, or the denial where there is nothing to ask.
+
+Facts that are missing or did not parse deny here, before any rule is looked at (I1). Facts that are
+about something else than the access are a defect of the caller, and raise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gateway.decision.entities import (
+    CATALOGUE,
+    CATALOGUE_ENTITY,
+    cedar_uid,
+    content_entity,
+    covers_of,
+    principal_uid,
+)
+from gateway.model.access import Action, ResourceKind
+from gateway.model.errors import Reason
+from gateway.model.facts import Standing
+from gateway.model.verdicts import Denied
+
+if TYPE_CHECKING:
+    from gateway.decision.entities import Entity, Uid
+    from gateway.model.access import Access
+    from gateway.model.facts import Facts
+    from gateway.model.names import ModelId, PackageId
+
+
+CONTENT_KINDS = frozenset({ResourceKind.MODEL, ResourceKind.PACKAGE, ResourceKind.FILE})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What Cedar is asked about one access: every action on every resource, all must be permitted.
+
+    The first action is the one asked for. `discover` is always asked along with it, whatever comes
+    out: a refusal needs it for its reason, and both kinds of refusal must take the same work (I3).
+    `covers` are the ModelGroups of the canonical model, most specific first, then of the alias.
+    """
+
+    principal: Uid
+    actions: tuple[str, ...]
+    resources: tuple[Uid, ...]
+    entities: dict[Uid, Entity]
+    covers: tuple[str, ...] = ()
+    package: PackageId | None = None
+
+
+def question_of(access: Access, facts: Facts) -> Question | Denied:
+    """What to ask Cedar; a denial where there is nothing to ask."""
+    kind, action = access.resource.kind, access.action
+    if kind is ResourceKind.BLOB:
+        raise TypeError("a blob is no resource of its own: ask about a file that links it")
+    if facts.unreadable:
+        return denied(access, facts, Reason.UNREADABLE_FACT)
+    match kind, action:
+        case ResourceKind.SELF, Action.IDENTIFY:
+            return _about_itself(access)
+        case ResourceKind.CATALOGUE, Action.DISCOVER:
+            return _about_catalogue(access)
+        case ((ResourceKind.SELF | ResourceKind.CATALOGUE), _):
+            return denied(access, facts, Reason.MISSING_ACTION, may_discover=True)
+        case _, Action.IDENTIFY:
+            return denied(access, facts, Reason.NOT_PERMITTED)
+        case _:
+            return _content_question(access, facts)
+
+
+def _content_question(access: Access, facts: Facts) -> Question | Denied:
+    """As `question_of`, for models and what lies in them. Facts about something else are a defect."""
+    resource = access.resource
+    if resource.model is None or resource.model not in {facts.model, facts.requested}:
+        raise ValueError("the facts are about another model than the access")
+    if (resource.kind is not ResourceKind.MODEL) != (resource.package is not None):
+        raise ValueError("a package is named exactly where a package or file is asked about")
+    is_alias = facts.requested not in {None, facts.model}
+    if facts.model is None or facts.model_standing is None or (is_alias and facts.requested_standing is None):
+        return denied(access, facts, Reason.UNREADABLE_FACT)
+    return _about_content(access, facts, facts.model, facts.model_standing)
+
+
+def _about_itself(access: Access) -> Question:
+    """Whether the caller may do this with itself."""
+    caller = principal_uid(access.principal)
+    return Question(principal=caller, actions=(access.action,), resources=(caller,), entities={})
+
+
+def _about_catalogue(access: Access) -> Question:
+    """Whether the caller may see the list of models at all; what stands in it is asked model by model."""
+    return Question(
+        principal=principal_uid(access.principal),
+        actions=("list",),
+        resources=(CATALOGUE,),
+        entities={CATALOGUE: CATALOGUE_ENTITY},
+    )
+
+
+def _about_content(access: Access, facts: Facts, canonical: ModelId, standing: Standing) -> Question:
+    """Whether the caller may do this with a model or package, by this name and by the model's own.
+
+    An alias has the canonical model among its ancestors, so that whatever permits the model permits
+    the alias, while a rule that forbids the alias by name is honoured. Where no rule says who owns
+    the alias, it stands as the model does.
+    """
+    package = None if access.resource.kind is ResourceKind.MODEL else access.resource.package
+    covers = covers_of(canonical, standing)
+    resource, entities = content_entity(canonical, standing, covers, package, stands_for=None)
+    resources = [resource]
+    alias, of_alias = facts.requested, facts.requested_standing
+    if alias is not None and alias != canonical and of_alias is not None:
+        if of_alias.owner is None:
+            of_alias = Standing(owner=standing.owner, visibility=standing.visibility, groups=of_alias.groups)
+        covers_alias = covers_of(alias, of_alias)
+        resource, more = content_entity(alias, of_alias, covers_alias, package, stands_for=canonical)
+        resources.append(resource)
+        entities |= more
+        covers = (*covers, *covers_alias)
+    actions = (access.action,) if access.action is Action.DISCOVER else (access.action, Action.DISCOVER)
+    return Question(
+        principal=principal_uid(access.principal),
+        actions=tuple(actions),
+        resources=tuple(resources),
+        entities=entities,
+        covers=covers,
+        package=package,
+    )
+
+
+def request_of(question: Question, action: str, resource: Uid) -> dict[str, Any]:
+    """One request in Cedar's form."""
+    return {
+        "principal": cedar_uid(*question.principal),
+        "action": cedar_uid("Action", action),
+        "resource": cedar_uid(*resource),
+    }
+
+
+def denied(
+    access: Access,
+    facts: Facts,
+    reason: Reason,
+    *,
+    policies: tuple[str, ...] = (),
+    may_discover: bool = False,
+) -> Denied:
+    """A denial of this access, standing on these facts."""
+    return Denied(
+        access=access,
+        reason=reason,
+        model=facts.model,
+        policies=policies,
+        may_discover=may_discover,
+        stamp=facts.stamp,
+    )
