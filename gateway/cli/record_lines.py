@@ -1,6 +1,6 @@
 """An audit record as one line for people: when, what was decided, who, what, why, how much.
 
-    2026-11-20T11:10:12.176704Z  allow  acme  key_0123456789ab  read  acme/cars/1 pkgA1 w.onnx  permitted  12 B
+    2026-11-20T11:10:12.176704Z  allow  acme  key_0123456789ab  read  acme/cars/1 pkgA1 w.onnx  permitted  9 B
 
 Reading a line proves nothing; `cachegate audit verify` does. Every word that was recorded passes
 `harmless`, since a client, or whoever gave us a copy of a log, may have chosen it.

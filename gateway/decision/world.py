@@ -21,7 +21,6 @@ from gateway.model.facts import (
     PolicySet,
     Scope,
     Stamp,
-    Standing,
     Visibility,
 )
 from gateway.model.names import (
@@ -34,8 +33,10 @@ from gateway.model.names import (
     parse_pattern,
     parse_tenant_id,
 )
+from gateway.model.standing import standing_of
 
 if TYPE_CHECKING:
+    from gateway.model.facts import Standing
     from gateway.model.names import ModelId, Pattern
 
 Member = TypeVar("Member", bound=StrEnum)
@@ -131,19 +132,8 @@ class World(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 def standing_by(rules: dict[Pattern, ModelRule], model: ModelId) -> Standing:
-    """How a model stands: the most specific rule wins, and nothing broader than the owner's counts."""
-    counted: list[ModelRule] = []
-    for pattern in ancestors(model):
-        if pattern in rules:
-            counted.append(rules[pattern])
-            if counted[-1].owner is not None:
-                break
-    said = [rule.visibility for rule in counted if rule.visibility is not None]
-    return Standing(
-        owner=counted[-1].owner if counted else None,
-        visibility=said[0] if said else Visibility.PRIVATE,
-        groups=frozenset(group for rule in counted for group in rule.groups),
-    )
+    """How a model stands by the rules of this world."""
+    return standing_of([rules[pattern] for pattern in ancestors(model) if pattern in rules])
 
 
 def _principal(question: CaseQuestion) -> Principal:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, TypeVar
 from gateway.directory import names
 from gateway.directory.records import decode_alias, decode_rule
 from gateway.directory.rows import UnreadableRecordError
-from gateway.directory.standing import standing_of
 from gateway.model.facts import Stamp
 from gateway.model.names import ancestors
+from gateway.model.standing import standing_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

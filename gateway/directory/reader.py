@@ -2,9 +2,9 @@
 
 A key costs two: the records under its digests, then its tenant. A decision costs two as well: the
 caller's grants, the policy head, and for each model the alias and the rules of all patterns that
-cover it; then the same for what an alias stands for. Every answer carries a stamp of all that was read, the absent
-records among them. The parts of an answer may come from different moments; that is found out by
-`still_true`, which every answer has to pass before a byte is sent.
+cover it; then the same for what an alias stands for. Every answer carries a stamp of all that was
+read, the absent records among them. The parts of an answer may come from different moments; that is
+found out by `still_true`, which every answer has to pass before a byte is sent.
 
 A record that does not parse is reported and denies: as a `Refusal` for keys and tenants, in
 `Facts.unreadable` for everything that is decided about (I1). An alias of an alias is treated alike:

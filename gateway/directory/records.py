@@ -1,17 +1,16 @@
 """Records: facts to bytes and back.
 
-A record is one row of `rows.py`, and a fact in `gateway.model.facts`; nothing else turns the one into
-the other. It repeats the name it was stored under,
-and is refused under any other, so that a record moved by hand never speaks for somebody else. A key
-is the exception: the digest that names it would double its size.
+A record is one row of `rows.py`, and a fact in `gateway.model.facts`; nothing else turns the one
+into the other. It repeats the name it was stored under and is refused under any other, so that a
+record moved by hand never speaks for somebody else. A key is the exception: the digest that names
+it would double its size.
 
 Decoding is strict. A row that is not exactly of its kind, a name that does not parse, a time that is
-not a finite number: each raises `UnreadableRecordError`, which the caller
-turns into a denial and a report (I1). NaN matters most: it compares as neither before nor after any
-moment, and a key that expires at NaN would live for ever.
+not a finite number: each raises `UnreadableRecordError`, which the caller turns into a denial and a
+report (I1). NaN matters most: a key that expires at NaN would live for ever.
 
-No record holds a secret: the fields are closed, and none of them is a key, a pepper or a signature.
-Non-goals: what the facts mean; the policy set, which is two records (`policy_records.py`).
+No record holds a secret: none of the fields is a key, a pepper or a signature. Non-goals: what the
+facts mean, and the policy set, which is two records (`policy_records.py`).
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from gateway.model.errors import Reason
 from gateway.problems import PROBLEMS
 

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field, replace
 
 import pytest
+
 from gateway.guard import MAX_ATTEMPTS, Guard
 from gateway.model.access import Action, GuardedRoute, Principal, Resource, ResourceKind, WireRequest
 from gateway.model.errors import Reason, Refusal, Unavailable

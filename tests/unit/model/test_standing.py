@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.directory.standing import standing_of
 from gateway.model.facts import ModelRule, Standing, Visibility
 from gateway.model.names import GroupName, Pattern, TenantId
+from gateway.model.standing import standing_of
 
 PUBLIC, PRIVATE = Visibility.PUBLIC, Visibility.PRIVATE
 

@@ -1,0 +1,132 @@
+"""`cachegate explain`: may this key have this thing, and why; or why a recorded request ended as it did.
+
+The answer is worked out anew by the same rules that requests are decided by, on the facts and the
+disk of this moment. It names other tenants' rules, so it is for operators.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gateway.audit.events import find_record
+from gateway.audit.record import DecisionRecord
+from gateway.cli.console import AsJson, print_json, print_table, say
+from gateway.cli.explain_answer import Answer, Question, work_out
+from gateway.cli.explain_record import find_outcome, plain_record, question_again, record_rows
+from gateway.cli.harmless import harmless
+from gateway.cli.in_office import in_office
+from gateway.model.access import Action
+from gateway.model.errors import BadNameError, CachegateError, Conflict
+from gateway.model.names import parse_file_handle, parse_key_id, parse_model_id, parse_package_id
+from gateway.settings import load_settings
+
+if TYPE_CHECKING:
+    from gateway.audit.record import OutcomeRecord
+    from gateway.office import Office
+
+EXPLAINABLE = (Action.DISCOVER, Action.READ, Action.INFER)
+
+
+def explain(
+    key_id: Annotated[str | None, typer.Option(help="Whose access: a key's id, never the key.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model, by its id or an alias.")] = None,
+    package: Annotated[str | None, typer.Option(help="One package of it.")] = None,
+    file: Annotated[str | None, typer.Option(help="One file of the package.")] = None,
+    action: Annotated[str, typer.Option(help="discover, read or infer.")] = "read",
+    record: Annotated[
+        str | None, typer.Option(help="The id of an audit record, instead of all these.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether a key may have something, and why; or explain a record of the audit log.
+
+    Exit status 1 when access is refused, when the thing is not there, or when there is no such record.
+    """
+    if record is not None:
+        if any((key_id, model, package, file)):
+            raise BadNameError("name a --record, or a --key-id and a --model, and not both")
+        _explain_record(record, as_json=as_json)
+        return
+    if key_id is None or model is None:
+        raise BadNameError("say what to explain: --key-id and --model, or --record")
+    question = parse_question(key_id=key_id, model=model, package=package, file=file, action=action)
+
+    async def work(office: Office) -> Answer:
+        return await work_out(office, question)
+
+    answer = in_office(work)
+    if as_json:
+        print_json(answer.as_json())
+    else:
+        _print_answer(f"{question.action} of {_named(question)} by {question.key_id}", answer)
+    raise typer.Exit(0 if answer.is_yes else 1)
+
+
+def parse_question(
+    *, key_id: str, model: str, package: str | None, file: str | None, action: str
+) -> Question:
+    """The question in the vocabulary's names. Raises `BadNameError`."""
+    if action not in EXPLAINABLE:
+        raise BadNameError(f"{action!r} is not an action: expected one of {', '.join(EXPLAINABLE)}")
+    if file is not None and package is None:
+        raise BadNameError("a file is a file of a package: name the --package as well")
+    return Question(
+        key_id=parse_key_id(key_id),
+        model=parse_model_id(model),
+        package=None if package is None else parse_package_id(package),
+        file=None if file is None else parse_file_handle(file),
+        action=Action(action),
+    )
+
+
+def _explain_record(record_id: str, *, as_json: bool) -> None:
+    settings = load_settings()
+    event = find_record(settings.audit_folder, record_id)
+    if event is None:
+        why = "retention may have taken it away, or another node wrote it"
+        raise Conflict(f"there is no record {record_id} in {settings.audit_folder}; {why}")
+    outcome: OutcomeRecord | None = None
+    now: Answer | None = None
+    why_not = "it is no decision about a model, so there is nothing to ask again"
+    if isinstance(event.record, DecisionRecord):
+        outcome = find_outcome(settings.audit_folder, event)
+        now, why_not = _ask_again(event.record)
+    if as_json:
+        print_json(
+            {
+                "record": plain_record(event),
+                "outcome": outcome,
+                "now": now.as_json() if now else None,
+                "why_not_now": None if now else why_not,
+            }
+        )
+        return
+    print_table(f"Record {record_id}", ("", ""), record_rows(event, outcome), "")
+    if now is None:
+        say(f"Now: {why_not}.")
+    else:
+        _print_answer("The same asked now", now)
+
+
+def _ask_again(record: DecisionRecord) -> tuple[Answer | None, str]:
+    """What the answer would be now; or None, and why that cannot be said."""
+    try:
+        question = question_again(record)
+
+        async def work(office: Office) -> Answer:
+            return await work_out(office, question)
+
+        return in_office(work), ""
+    except CachegateError as failure:  # what was recorded is shown all the same
+        return None, f"that cannot be asked again: {failure}"
+
+
+def _named(question: Question) -> str:
+    return " ".join(one for one in (question.model, question.package, question.file) if one)
+
+
+def _print_answer(title: str, answer: Answer) -> None:
+    rows: list[tuple[Any, ...]] = [(harmless(name), harmless(text)) for name, text in answer.as_rows()]
+    print_table(harmless(title), ("", ""), rows, "")

@@ -1,0 +1,78 @@
+"""Whether a thing lies in the cache as the engine leaves it, and what lies there instead.
+
+Asked through the catalogue, as a request would, so that the answer is the one a request would get.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gateway.model.errors import Refusal, Unavailable
+from gateway.model.names import FileHandle
+from gateway.resource.naming import model_directory
+from gateway.resource.unservable import finding_of
+
+if TYPE_CHECKING:
+    from gateway.model.names import ModelId, PackageId
+    from gateway.resource.catalogue import DiskCatalogue
+
+_NO_FILE = FileHandle("no-file-of-any-package")
+"""Asked for to learn what is wrong with a package: its manifest is judged before the file is looked up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskState:
+    """What the disk says. `directory` is where the model's files would be, below the cache root."""
+
+    is_there: bool
+    found: str
+    directory: str = ""
+
+
+def look_at_disk(
+    catalogue: DiskCatalogue, model: ModelId | None, package: PackageId | None, file: FileHandle | None
+) -> DiskState:
+    """Look at the one thing: a file, a package, or any package of the model."""
+    if model is None:
+        return DiskState(is_there=False, found="not looked at: it is not known which model is meant")
+    directory = f"models-cache/{model_directory(model)}"
+    try:
+        if package is None:
+            is_there, found = _look_at_model(catalogue, model)
+        elif file is None:
+            is_there, found = _look_at_package(catalogue, model, package)
+        else:
+            is_there, found = _look_at_file(catalogue, model, package, file)
+    except Refusal as refusal:
+        is_there, found = False, f"not as the engine leaves it: {finding_of(refusal)}"
+    except Unavailable as failure:
+        is_there, found = False, str(failure)
+    return DiskState(is_there=is_there, found=found, directory=directory)
+
+
+def _look_at_model(catalogue: DiskCatalogue, model: ModelId) -> tuple[bool, str]:
+    packages = catalogue.packages(model)
+    if not packages:
+        return False, "no servable package of this model"
+    return True, f"packages {' '.join(packages)}"
+
+
+def _look_at_package(catalogue: DiskCatalogue, model: ModelId, package: PackageId) -> tuple[bool, str]:
+    listing = catalogue.listing(model, package)
+    if listing is None:
+        catalogue.open_file(model, package, _NO_FILE)
+        return False, "no such package, or it has no manifest yet"
+    return True, f"{len(listing.files)} servable files: {' '.join(one.handle for one in listing.files)}"
+
+
+def _look_at_file(
+    catalogue: DiskCatalogue, model: ModelId, package: PackageId, file: FileHandle
+) -> tuple[bool, str]:
+    opened = catalogue.open_file(model, package, file)
+    if opened is None:
+        return False, "no such file, or the package's manifest does not list it"
+    os.close(opened.descriptor)
+    blob = f"blob {opened.md5}" if opened.md5 else "a file of the package's own"
+    return True, f"{opened.size} bytes, {blob}"

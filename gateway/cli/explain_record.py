@@ -1,0 +1,116 @@
+"""A record of the audit log, in words: what was asked, what was decided, what became of it.
+
+Of a decision the question can be asked again, as far as the record holds it. A refused digest names
+no model, and nobody knows under which name it was meant; that is said, not guessed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from gateway.audit.folder import group_segments, parse_segment_name
+from gateway.audit.record import DecisionRecord, OutcomeRecord, parse_line
+from gateway.audit.witness import read_lines
+from gateway.cli.explain_answer import Question
+from gateway.cli.harmless import harmless
+from gateway.cli.record_lines import thing
+from gateway.model.access import Action
+from gateway.model.errors import BadNameError, Reason
+from gateway.model.names import parse_file_handle, parse_key_id, parse_model_id, parse_package_id
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gateway.audit.events import Event
+
+
+def find_outcome(folder: Path, event: Event) -> OutcomeRecord | None:
+    """The outcome of a recorded decision: it stands behind it in the same chain."""
+    parsed = parse_segment_name(event.file)
+    if parsed is None:
+        return None
+    chain, first = parsed
+    needle = f'"decision_id":"{event.record.id}"'.encode()
+    for number, path in group_segments(folder.iterdir()).get(chain, []):
+        if number < first:
+            continue
+        for _, line in read_lines(path):
+            if needle in line:
+                outcome = _find_outcome_in(line, event.record.id)
+                if outcome is not None:
+                    return outcome
+    return None
+
+
+def question_again(record: DecisionRecord) -> Question:
+    """The question that was decided. Raises `BadNameError` when the record does not hold it."""
+    key_id = record.key_id or record.claimed_key_id
+    resource = record.resource
+    if key_id is None:
+        raise BadNameError("no valid key came with it")
+    model = None if resource is None else resource.requested or resource.model
+    if resource is None or model is None or record.action is None:
+        raise BadNameError("it names no model")
+    return Question(
+        key_id=parse_key_id(key_id),
+        model=parse_model_id(model),
+        package=None if resource.package is None else parse_package_id(resource.package),
+        file=None if resource.file is None else parse_file_handle(resource.file),
+        action=Action(record.action),
+    )
+
+
+def plain_record(event: Event) -> dict[str, Any]:
+    """The record as it was written, and where it stands."""
+    document: dict[str, Any] = msgspec.json.decode(event.line)
+    return {**document, "file": event.file, "line": event.line_number}
+
+
+def record_rows(event: Event, outcome: OutcomeRecord | None) -> list[tuple[str, str]]:
+    """For people."""
+    record = event.record
+    rows = [("time", record.time), ("where", f"{event.file}, line {event.line_number}")]
+    if not isinstance(record, DecisionRecord):
+        line = harmless(msgspec.json.encode(record).decode())
+        return [*rows, ("kind", type(record).__name__.removesuffix("Record").lower()), ("record", line)]
+    request = record.request
+    policies = " ".join(record.policies) or "none"
+    rows += [
+        ("who", f"tenant {record.tenant or '-'}, key {_key(record)}"),
+        ("asked", f"{request.method} {request.route} from {request.client}"),
+        ("what", f"{record.action or '-'} of {thing(record.resource) or 'nothing that could be read'}"),
+        ("decision", record.decision),
+        ("reason", f"{record.reason}: {_meaning(record.reason)}"),
+        ("grant", record.grant or "-"),
+        ("policies", policies),
+        ("generation", "-" if record.generation is None else str(record.generation)),
+    ]
+    if outcome is not None:
+        sent = f"{outcome.bytes} bytes in {outcome.milliseconds:.1f} ms"
+        rows.append(("outcome", f"{outcome.ending}, status {outcome.status}, {sent}"))
+    elif record.decision == "allow":
+        rows.append(("outcome", "not recorded: still under way, or its process ended first"))
+    return [(name, harmless(text)) for name, text in rows]
+
+
+def _find_outcome_in(line: bytes, decision_id: str) -> OutcomeRecord | None:
+    try:
+        record = parse_line(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, OutcomeRecord) and record.decision_id == decision_id else None
+
+
+def _key(record: DecisionRecord) -> str:
+    if record.key_id is None and record.claimed_key_id is not None:
+        return f"{record.claimed_key_id} (not valid then)"
+    return record.key_id or "-"
+
+
+def _meaning(reason: str) -> str:
+    try:
+        return Reason(reason).explanation
+    except ValueError:
+        return "a reason that this release does not know"
