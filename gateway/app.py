@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from gateway.model.ports import Clock
-    from gateway.server.protocol import EarlyRefusal
+    from gateway.server.early_refusal import EarlyRefusal
     from gateway.settings import Settings
 
 HOUSEKEEPING_SECONDS = 1.0  # summaries and signed heads are due by time alone

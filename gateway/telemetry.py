@@ -6,10 +6,12 @@ them up, so counting takes no lock and no shared memory on the way of a request.
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, TextIO, cast
 
 import structlog
 
@@ -79,6 +81,21 @@ class Telemetry:
         self.counters[f'cachegate_refused_by_server_total{{reason="{reason.value}"}}'] += 1
 
 
+class _LossyStandardError(io.TextIOBase):
+    """Standard error as it is for logs: a full disk or a closed pipe costs a line, never an answer."""
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """The same."""
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+
+
 def configure_logs(*, is_terminal: bool, level: str = "info") -> None:
     """Lines for people on a terminal, JSON for machines elsewhere; on standard error, always."""
     # Tracebacks are plain on purpose: the pretty ones print local variables, and a key is one (I8).
@@ -94,7 +111,7 @@ def configure_logs(*, is_terminal: bool, level: str = "info") -> None:
             *render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _LossyStandardError())),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(

@@ -1,4 +1,4 @@
-"""`cachegate tenants`: who may be given rights."""
+"""`cachegate tenants`: who may be given rights. A tenant owns models, is granted others, and has keys."""
 
 from __future__ import annotations
 

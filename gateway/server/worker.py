@@ -37,7 +37,7 @@ from gateway.server.protocol import GatewayHttpProtocol, protocol_reporting_to
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from gateway.server.protocol import EarlyRefusal
+    from gateway.server.early_refusal import EarlyRefusal
 
 LENGTH_BYTES = 8  # of the order's length, big-endian
 EXIT_MISCONFIGURED = 2
@@ -125,6 +125,7 @@ async def _serve(
         _config(order, worker_app, watched), on_serving=lambda: _say(writer, {"serving": True})
     )
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.stop)
+    logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
     answering = asyncio.create_task(_answer(reader, writer, worker_app.report, server))
     try:
         await server.serve(sockets=[listener])
@@ -157,6 +158,11 @@ async def _answer(
                 _say(writer, {"id": int(argument), "status": report()})
     finally:
         server.stop()
+
+
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    """Whether to log it. A request that outlived the grace limit is cut and counted; it is no defect to trace."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 def _say(writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:

@@ -82,6 +82,12 @@ def site_with_big_file(installation):
     return furnish(installation, {"small.bin": SMALL, "big.bin": big}, big=big)
 
 
+@pytest.fixture
+def furnish_with(installation):
+    """The same with other files."""
+    return lambda files: furnish(installation, files)
+
+
 def furnish(installation, files, **more):
     write_sample_cache(installation.cache_root, [SampleModel(model_id=MODEL, packages={PACKAGE: files})])
     token, key_id = installation.in_office(_furnish)
@@ -108,9 +114,9 @@ def serve():
     """Serve an installation for one test; no traceback may be in its log at the end."""
     running = []
 
-    def start(installation, *, workers=1, **environment):
+    def start(installation, *, workers=1, is_awaited=True, **environment):
         installation.environment.update(environment)
-        gateway = installation.serve(workers=workers)
+        gateway = installation.serve(workers=workers, is_awaited=is_awaited)
         running.append(gateway)
         return gateway
 

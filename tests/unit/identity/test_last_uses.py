@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
 from gateway.identity.last_uses import LastUses
 from gateway.model.access import Credential, Principal
 from gateway.model.errors import Reason, Refusal

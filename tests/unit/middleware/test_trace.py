@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from gateway.middleware.trace import find_trace_id, traceparent
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from gateway.model.limits import MAX_HEADER_BYTES, MAX_HEADER_COUNT, MAX_TARGET_BYTES
+from gateway.server.early_refusal import EarlyRefusal
 from gateway.server.protocol import (
     HEAD_SECONDS,
     MAX_PIPELINED,
-    EarlyRefusal,
 )
 
 GET = b"GET /%b HTTP/1.1\r\nhost: x\r\n\r\n"
