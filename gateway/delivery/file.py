@@ -65,7 +65,10 @@ async def _stream(file: OpenFile, start: dict[str, object], receive: Receive, se
         await send({"type": "http.response.body", "body": step, "more_body": offset < file.size})
         while offset < file.size:
             count = min(STEP_BYTES, file.size - offset)
-            step = await loop.run_in_executor(None, os.pread, file.descriptor, count, offset)
+            try:
+                step = await loop.run_in_executor(None, os.pread, file.descriptor, count, offset)
+            except OSError:  # the disk's doing, which must not be told as the client's
+                return Ending.FAILED
             if len(step) != count or not is_unchanged(file):
                 return Ending.CHANGED_ON_DISK
             if gone.done():

@@ -127,11 +127,16 @@ class GuardMiddleware:
         except Unavailable as failure:
             self._telemetry.failed(failure)
             record_id = receipt.record_id if receipt else UNRECORDED
-            await self._decline(request, route, Declined(reason=failure.reason, record_id=record_id), metered)
+            if meter.status == 0:
+                declined = Declined(reason=failure.reason, record_id=record_id)
+                await self._decline(request, route, declined, metered)
+            is_changed = failure.reason is Reason.CHANGED_ON_DISK
+            meter.cut = Ending.CHANGED_ON_DISK if is_changed else Ending.FAILED
         except Exception as defect:  # noqa: BLE001 -- the last boundary: a defect of ours is a 500 and never an allow
             self._telemetry.defect(request.route, defect)
             if meter.status == 0:
                 await self._decline(request, route, self._record_defect(request), metered)
+            meter.cut = Ending.FAILED
         finally:
             if receipt is not None:
                 self._close(receipt, meter.outcome(loop.time()))

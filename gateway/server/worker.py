@@ -161,7 +161,7 @@ async def _answer(
 
 
 def _is_no_cancellation(record: logging.LogRecord) -> bool:
-    """Whether to log it. A request that outlived the grace limit is cut and counted; it is no defect to trace."""
+    """Whether to log it: a request that outlived the grace limit is cut on purpose, which is no defect."""
     return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 

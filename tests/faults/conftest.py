@@ -8,8 +8,7 @@ import signal
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,6 +19,9 @@ from gateway.directory.operations.tenants import create_tenant
 from gateway.identity.keys import KeyOrder, issue_key
 from gateway.model.facts import KeyKind
 from gateway.model.names import parse_model_id, parse_pattern, parse_tenant_id
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MODEL, PACKAGE = "acme/cars/1", "pkgA1"
 SMALL = b"small enough to be sent at once\n"
@@ -80,6 +82,12 @@ def site_with_big_file(installation):
     big = random.Random(7).randbytes(1 << 20) * (BIG_BYTES >> 20)
     big = big[:-4] + b"end\n"
     return furnish(installation, {"small.bin": SMALL, "big.bin": big}, big=big)
+
+
+@pytest.fixture(scope="module")
+def furnished_site(new_installation):
+    """One for a whole module, whose tests put everything back."""
+    return furnish(new_installation("site"), {"small.bin": SMALL})
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def test_a_segment_that_is_taken_away_stops_the_next_answer_and_is_missed(site, 
     gateway = serve(site.installation)
     assert gateway.wire.get(paths.small, site.token).status == 200
     audit = site.installation.audit
-    [live] = [path for path in audit.glob("*-0*.jsonl") if not b'"state":"closed"' in path.read_bytes()]
+    [live] = [path for path in audit.glob("*-0*.jsonl") if b'"state":"closed"' not in path.read_bytes()]
     live.unlink()
     verify_refused(gateway.wire.get(paths.small, site.token), paths.content)
     eventually(lambda: gateway.wire.get(paths.small, site.token).status == 200)

@@ -17,6 +17,7 @@ def verify_undecided(answer):
     assert answer.json()["type"] == "urn:cachegate:problem:unavailable"
 
 
+@pytest.mark.slow
 def test_nothing_is_decided_while_redis_says_nothing(site, serve, paths, eventually):
     gateway = serve(site.installation)
     asked = (paths.small, "/v1/models", f"/v1/blobs/{site.place_of('small.bin').name}")

@@ -19,6 +19,10 @@ from pathlib import Path
 import pytest
 
 
+def request_for(path, token):
+    return f"GET {path} HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+
+
 @contextmanager
 def slow_client(gateway, path, token):
     """A client that has read the first bytes of an answer and waits; the sender soon waits as well."""
@@ -27,9 +31,7 @@ def slow_client(gateway, path, token):
     connection.settimeout(20)
     with connection:
         connection.connect((gateway.wire.host, gateway.wire.port))
-        connection.sendall(
-            f"GET {path} HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
-        )
+        connection.sendall(request_for(path, token))
         received = bytearray()
         while len(received) < 100_000:
             received += connection.recv(1 << 14)
@@ -114,7 +116,9 @@ def open_descriptors(pid):
     return found
 
 
-def test_clients_that_leave_in_mid_transfer_leave_nothing_behind(site_with_big_file, serve, paths, eventually):
+def test_clients_that_leave_in_mid_transfer_leave_nothing_behind(
+    site_with_big_file, serve, paths, eventually
+):
     site = site_with_big_file
     gateway = serve(site.installation)
     [worker] = gateway.worker_pids()
@@ -145,9 +149,7 @@ def test_a_client_that_leaves_before_the_first_byte_is_no_defect(site, serve, pa
     gateway = serve(site.installation)
     for _ in range(30):
         with gateway.wire.connect() as connection:
-            connection.sendall(
-                f"GET {paths.small} HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer {site.token}\r\n\r\n".encode()
-            )
+            connection.sendall(request_for(paths.small, site.token))
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     eventually(lambda: len(site.records("outcome")) >= len(site.records("decision", decision="allow")))
     assert gateway.wire.get(paths.small, site.token).body == paths.content

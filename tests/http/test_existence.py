@@ -244,7 +244,9 @@ def disk_calls(world, talk, tmp_path, eventually):
             assert talk.get(path, headers=headers).status == status
             eventually(lambda: "/audit/" in "\n".join(log.read_text().splitlines()[before:]))
         lines = log.read_text().splitlines()[before:]
-        return [line for line in lines if any(mark in line for mark in ("models-cache", "shared-blobs", "v2-"))]
+        return [
+            line for line in lines if any(mark in line for mark in ("models-cache", "shared-blobs", "v2-"))
+        ]
 
     return observe
 

@@ -32,7 +32,9 @@ def fleet(build_world):
     for built in build_world("fleet", workers=4):
         built.installation.run("tenants", "create", "umbrella")
         created = built.installation.json("keys", "create", "--tenant", "umbrella")
-        umbrella = replace(built.callers["hooli"], tenant="umbrella", **{k: created[k] for k in ("token", "key_id")})
+        umbrella = replace(
+            built.callers["hooli"], tenant="umbrella", **{k: created[k] for k in ("token", "key_id")}
+        )
         yield replace(built, callers={**built.callers, "umbrella": umbrella})
 
 
@@ -156,7 +158,7 @@ def test_an_allow_whose_facts_moved_before_its_first_byte_is_withdrawn(fleet):
 
 
 def test_an_incident_does_not_wait_for_the_policy_folder(installation, tmp_path):
-    # A tenant that a document names can be suspended by command; the next apply then asks, and does not undo it.
+    # A document's tenant can be suspended by command; the next apply asks, and does not undo it.
     folder = tmp_path / "policies"
     (folder / "tenants").mkdir(parents=True)
     for source in (*CHECKOUT_POLICIES.glob("*.cedar"), CHECKOUT_POLICIES / "schema.cedarschema"):

@@ -32,7 +32,16 @@ def targets(facts):
     """The whole world by its paths: all that is there, and beside each thing one that is not."""
     yield Target(path="/v1/models", kind="catalogue")
     yield Target(path="/v1/whoami", kind="whoami")
-    for path in ("/", "/v1", "/v2/models", "/v1/models.json", "/v1/whoami/", "/metrics", "/readyz", "/admin/v1"):
+    for path in (
+        "/",
+        "/v1",
+        "/v2/models",
+        "/v1/models.json",
+        "/v1/whoami/",
+        "/metrics",
+        "/readyz",
+        "/admin/v1",
+    ):
         yield Target(path=path, kind="unrouted")
     for path in ("/v1/models/acme//cars", "/v1/models/acme/cars/1/-/pkgA1/../x", "/v1/blobs/nonsense"):
         yield Target(path=path, kind="malformed")
@@ -115,7 +124,9 @@ class Expectation:
     def _file(self, caller, target):
         content = self._packages(target.model).get(target.package, {}).get(target.file)
         canonical = self._facts.aliases.get(target.model, target.model)
-        is_there = content is not None and (canonical, target.package, target.file) not in self._facts.unservable
+        is_there = (
+            content is not None and (canonical, target.package, target.file) not in self._facts.unservable
+        )
         if is_there and caller.may("r", target.model, target.package):
             return 200, content
         return (403 if is_there and caller.may("d", target.model, target.package) else 404), None
@@ -298,3 +309,21 @@ def test_paging_after_a_hidden_model_tells_nothing_of_it(after, world, talk):
     shown = [one["id"] for one in talk.get("/v1/models", headers=headers).json()["models"]]
     rest = talk.get(f"/v1/models?after={quote(after, safe='')}", headers=headers).json()["models"]
     assert [one["id"] for one in rest] == [one for one in shown if one > after]
+
+
+def test_serving_changes_nothing_in_the_cache(world, facts, talk):
+    # I9: not a name, not a byte, not a time. Reading times are the mount's business.
+    def tree():
+        found = {}
+        for path in sorted(world.installation.cache_root.rglob("*")):
+            stat = path.lstat()
+            found[str(path)] = (stat.st_ino, stat.st_mode, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        return found
+
+    before = tree()
+    for name in ("acme", "globex", "nobody"):
+        for target in list(targets(facts))[::3]:
+            for method in ("GET", "HEAD", "PUT", "DELETE"):
+                talk.request(method, target.path, headers=world.callers[name].headers)
+    assert tree() == before
+    assert len(before) > 100

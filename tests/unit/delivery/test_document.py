@@ -1,0 +1,38 @@
+"""Documents: JSON with its length, its record, and the way to the next page."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from gateway.delivery.document import send_document
+
+DOCUMENT = {"models": [{"id": "żółć/1", "link": "/v1/models/%C5%BC"}], "after": None}
+
+
+def deliver(receipt, server, *, method="GET", link=None):
+    asyncio.run(send_document(receipt, DOCUMENT, method=method, trace=b"trace", link=link, send=server.send))
+
+
+def test_a_document_is_json_of_the_announced_length(identity_receipt, server):
+    deliver(identity_receipt, server)
+    assert json.loads(server.body) == DOCUMENT
+    assert server.headers[b"content-length"] == b"%d" % len(server.body)
+    assert server.headers[b"content-type"] == b"application/json"
+
+
+def test_head_gets_the_headers_of_get_and_no_body(identity_receipt, server):
+    deliver(identity_receipt, server)
+    headers = server.headers
+    server.messages.clear()
+    deliver(identity_receipt, server, method="HEAD")
+    assert (server.headers, server.body) == (headers, b"")
+
+
+@pytest.mark.parametrize("link", [None, "/v1/models?limit=1&after=a%2Fb"])
+def test_a_next_page_is_a_link_header_and_none_is_none(link, identity_receipt, server):
+    deliver(identity_receipt, server, link=link)
+    expected = f'<{link}>; rel="next"'.encode() if link else None
+    assert server.headers.get(b"link") == expected

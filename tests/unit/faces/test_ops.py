@@ -1,0 +1,96 @@
+"""The ops face: readiness of all workers together, and metrics that a scraper can add up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+
+import pytest
+
+from gateway.faces.ops import ops_app
+from gateway.telemetry import METRICS
+
+
+@dataclass
+class Status:
+    is_ready: bool = True
+    expected: int = 2
+    answering: int = 2
+    ready: dict = field(default_factory=lambda: {"redis": True, "audit": True})
+    counters: dict = field(default_factory=dict)
+
+
+def get(path, status, method="GET"):
+    sent = []
+
+    async def ask():
+        return status
+
+    async def send(message):
+        sent.append(message)
+
+    async def receive():
+        return {"type": "http.request"}
+
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [],
+    }
+    asyncio.run(ops_app(ask)(scope, receive, send))
+    return sent[0]["status"], b"".join(one.get("body", b"") for one in sent)
+
+
+def samples(status):
+    _, body = get("/metrics", status)
+    lines = (line.rsplit(" ", 1) for line in body.decode().splitlines() if line and not line.startswith("#"))
+    return {name: float(value) for name, value in lines}
+
+
+@pytest.mark.parametrize(("is_ready", "expected"), [(True, 200), (False, 503)])
+def test_readiness_is_a_status_and_says_which_check_fails(is_ready, expected):
+    status, body = get("/readyz", Status(is_ready=is_ready, ready={"redis": is_ready, "audit": True}))
+    assert status == expected
+    assert json.loads(body) == {
+        "ready": is_ready,
+        "workers": {"expected": 2, "answering": 2},
+        "checks": {"redis": is_ready, "audit": True},
+    }
+
+
+def test_health_is_that_somebody_answers():
+    assert get("/healthz", Status(is_ready=False, answering=0)) == (200, b"ok\n")
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/models", "/metrics/x"])
+def test_nothing_else_is_here(path):
+    assert get(path, Status())[0] == 404
+
+
+def test_a_counter_without_labels_is_there_before_anything_was_counted():
+    seen = samples(Status())
+    for name, labels in METRICS.items():
+        if not labels:
+            assert seen[name] == 0
+    assert (seen["cachegate_ready"], seen["cachegate_workers"]) == (1, 2)
+
+
+def test_counters_keep_their_labels_and_values():
+    counters = {
+        'cachegate_decisions_total{route="/v1/models/{model}",reason="permitted"}': 3,
+        'cachegate_responses_total{status="200"}': 4,
+        "cachegate_sent_bytes_total": 5,
+    }
+    seen = samples(Status(counters=counters))
+    assert seen['cachegate_decisions_total{reason="permitted",route="/v1/models/{model}"}'] == 3
+    assert seen['cachegate_responses_total{status="200"}'] == 4
+    assert seen["cachegate_sent_bytes_total"] == 5
+
+
+def test_what_nobody_declared_is_not_shown():
+    seen = samples(Status(counters={"cachegate_surprise_total": 1, 'x{y="z"}': 1, "not a name": 1}))
+    assert not [name for name in seen if "surprise" in name or name.startswith(("x", "not"))]
