@@ -13,7 +13,7 @@ demo: venv
 	@$(BIN)/cachegate demo $(ARGS)
 
 test: venv
-	$(BIN)/pytest -n auto -m "not slow" $(ARGS)
+	$(BIN)/pytest -n auto -m "not slow and not root" $(ARGS)
 
 test-all: venv
 	$(BIN)/pytest -n auto $(ARGS)

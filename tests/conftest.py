@@ -426,3 +426,17 @@ def new_installation(tmp_path_factory: pytest.TempPathFactory):
         return Installation(folder, environment).init()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def eventually():
+    """Wait until something holds; what it last was is in the failure."""
+
+    def wait(ask, seconds=10.0):
+        deadline = time.monotonic() + seconds
+        while not (answer := ask()):
+            assert time.monotonic() < deadline, f"not within {seconds} s; last: {answer!r}"
+            time.sleep(0.02)
+        return answer
+
+    return wait

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -132,20 +131,6 @@ def serve():
     for gateway in running:
         gateway.stop()
         assert "Traceback" not in gateway.log(), gateway.log()
-
-
-@pytest.fixture(scope="session")
-def eventually():
-    """Wait until something holds; what it last was is in the failure."""
-
-    def wait(ask, seconds=10.0):
-        deadline = time.monotonic() + seconds
-        while not (answer := ask()):
-            assert time.monotonic() < deadline, f"not within {seconds} s; last: {answer!r}"
-            time.sleep(0.02)
-        return answer
-
-    return wait
 
 
 class Paths:

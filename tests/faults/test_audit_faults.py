@@ -122,15 +122,11 @@ def test_a_full_disk_refuses_the_record_and_leaves_no_half_line(tmp_path):
     assert set(bench.accepted) <= kept
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system takes root")
+@pytest.mark.root
 def test_a_full_file_system_refuses_and_recovers(tmp_path):
     mount = tmp_path / "small"
     mount.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", mount], capture_output=True, check=False
-    )
-    if done.returncode != 0:
-        pytest.skip("this container may not mount")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", mount], check=True)
     try:
         bench = Bench(mount / "audit", segment_bytes=20_000)
         ballast = mount / "ballast"
@@ -393,7 +389,9 @@ def test_a_killed_process_loses_no_record_whose_call_returned(tmp_path):
     kept = {
         record["id"]
         for path in folder.glob("*-0*.jsonl")
-        for record in map(json.loads, path.read_bytes().splitlines())
+        for line in path.read_bytes().splitlines(keepends=True)
+        if line.endswith(b"\n")  # a kill may leave half a line, of a call that did not return
+        for record in [json.loads(line)]
     }
     assert len(accepted) >= 400
     assert set(accepted) <= kept

@@ -8,7 +8,6 @@ out by hand. Nothing of the gateway computes `RIGHTS`, so the two agree only if 
 from __future__ import annotations
 
 import shutil
-import time
 from dataclasses import dataclass, field
 from hashlib import md5, sha256
 from typing import Any
@@ -370,17 +369,3 @@ def talk(world):
     """One kept connection to the gateway."""
     with world.wire.talk() as conversation:
         yield conversation
-
-
-@pytest.fixture(scope="session")
-def eventually():
-    """Wait until something holds; what it last was is in the failure."""
-
-    def wait(ask, seconds=10.0):
-        deadline = time.monotonic() + seconds
-        while not (answer := ask()):
-            assert time.monotonic() < deadline, f"not within {seconds} s; last: {answer!r}"
-            time.sleep(0.02)
-        return answer
-
-    return wait

@@ -225,8 +225,7 @@ def traced(pids, log):
 @pytest.fixture
 def disk_calls(world, talk, tmp_path, eventually):
     """How many system calls a request makes that name a model's place below the cache."""
-    if shutil.which("strace") is None:
-        pytest.skip("strace is not installed")
+    assert shutil.which("strace"), "install it: apt-get install strace"
 
     def observe(path, headers, status):
         log = tmp_path / "calls"
@@ -234,8 +233,7 @@ def disk_calls(world, talk, tmp_path, eventually):
         with traced(world.gateway.worker_pids(), log) as tracer:
             # The audit segment is looked at for each record: seen, it proves that tracing has begun.
             def has_begun():
-                if tracer.poll() is not None:
-                    pytest.skip(f"processes cannot be traced here: {tracer.stderr.read()}")
+                assert tracer.poll() is None, f"processes cannot be traced here: {tracer.stderr.read()}"
                 talk.get("/v1/whoami", headers=headers)
                 return log.exists() and "/audit/" in log.read_text()
 
@@ -251,12 +249,14 @@ def disk_calls(world, talk, tmp_path, eventually):
     return observe
 
 
+@pytest.mark.root
 def test_the_disk_is_asked_for_what_a_caller_may_have(world, disk_calls):
     # The control: what the next tests look for is really seen when it happens.
     headers = world.callers["acme"].headers
     assert disk_calls("/v1/models/acme/cars/1/-/pkgA1/weights.onnx", headers, 200)
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("what", SAME_WORK)
 def test_the_disk_is_asked_nothing_for_a_name_that_a_caller_may_not_know(what, world, disk_calls):
     name, hidden, nowhere = SAME_WORK[what]
@@ -265,6 +265,7 @@ def test_the_disk_is_asked_nothing_for_a_name_that_a_caller_may_not_know(what, w
     assert disk_calls(nowhere, headers, 404) == []
 
 
+@pytest.mark.root
 def test_a_hidden_blob_makes_the_disk_work_as_one_that_is_nowhere(world, facts, disk_calls):
     # The caller's own packages are looked through either way; the blob's own place never is.
     headers = world.callers["hooli"].headers
