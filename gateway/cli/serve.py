@@ -31,9 +31,10 @@ def serve(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
     ] = 8080,
-    ops_port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port of /healthz, /readyz and /metrics, on 127.0.0.1.")
-    ] = 9090,
+    ops_host: Annotated[
+        str, typer.Option(help="Address of /healthz, /readyz and /metrics; not for clients.")
+    ] = "127.0.0.1",
+    ops_port: Annotated[int, typer.Option(min=0, max=65535, help="Their port.")] = 9090,
     workers: Annotated[int, typer.Option(min=1, max=MAX_WORKERS, help="Worker processes.")] = 1,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; then finish what is under way and stop."""
@@ -46,6 +47,7 @@ def serve(
             argument=(settings, url),
             host=host,
             port=port,
+            ops_host=ops_host,
             ops_port=ops_port,
             workers=workers,
             grace_seconds=settings.grace_seconds,
