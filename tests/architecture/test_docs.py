@@ -7,6 +7,7 @@ import asyncio
 import json
 import re
 import socket
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -321,6 +322,7 @@ def tour_folder():
 
 @pytest.mark.timeout(240)
 def test_the_tour_shows_what_a_reader_will_see(tour_folder):
+    assert shutil.which("curl"), "the tour uses curl: apt-get install curl"
     blocks = BLOCK.findall(README)
     assert len(blocks) >= 15
     outputs = _run_tour(tour_folder, [script for script, _ in blocks])
