@@ -6,8 +6,8 @@ import ast
 import asyncio
 import json
 import re
-import socket
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
