@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 GENERATION = b"{cachegate}:generation"
 """Outside of the facts' prefix: it moves with every one of them."""
 
+STEPS = b"{cachegate}:f:step:"
+"""Each transaction writes one more record, named by its generation, below the prefix that workers
+follow: the push that tells them of its facts then also tells them how far they have heard."""
+
+STEP_SECONDS = 60  # it only has to be pushed; the server clears it away, which is pushed again, to no effect
+
 COUNTER = b"counter"
 HISTORY = b"history"
 _HISTORY_BYTES = 16  # 128 random bits: no two histories share one
@@ -58,6 +64,7 @@ async def attempt(
             pipe.execute_command("HSET", GENERATION, HISTORY, secrets.token_hex(_HISTORY_BYTES))
         for command in commands:
             pipe.execute_command(*command)
+        pipe.execute_command("SET", STEPS + b"%d" % (generation + 1), b"", "EX", STEP_SECONDS)
         return generation + 1 if await _is_committed(pipe, display) else None
 
 

@@ -44,6 +44,11 @@ def key_fact(digest: bytes) -> bytes:
     return FACTS + b"k:" + _digest_text(digest)
 
 
+def is_key_fact(name: bytes) -> bool:
+    """Whether a name is that of a key's record."""
+    return name.startswith(FACTS + b"k:")
+
+
 def tenant_fact(tenant: TenantId) -> bytes:
     """The record of a tenant."""
     return FACTS + b"t:" + tenant.encode()

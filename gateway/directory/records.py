@@ -35,6 +35,7 @@ from gateway.directory.rows import (
 )
 from gateway.model.access import Action
 from gateway.model.facts import (
+    MAX_DEGRADED_SECONDS,
     Alias,
     Grant,
     Grants,
@@ -122,6 +123,7 @@ def encode_tenant(tenant: Tenant) -> bytes:
             name=tenant.name,
             is_suspended=tenant.is_suspended,
             created_at=tenant.created_at,
+            degraded_seconds=tenant.degraded_seconds,
         )
     )
 
@@ -131,11 +133,14 @@ def decode_tenant(raw: bytes, tenant_id: TenantId) -> Tenant:
     row = decode_row(_TENANTS, raw)
     _verify_identity(row.tenant, tenant_id)
     _verify_times(row.created_at)
+    if not 0 <= row.degraded_seconds <= MAX_DEGRADED_SECONDS:
+        raise UnreadableRecordError("a degraded time out of bounds")
     return Tenant(
         tenant_id=tenant_id,
         name=row.name,
         is_suspended=row.is_suspended,
         created_at=row.created_at,
+        degraded_seconds=row.degraded_seconds,
         generation=row.generation,
         source=row.source,
     )

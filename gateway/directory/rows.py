@@ -66,6 +66,7 @@ class TenantRow(Row, frozen=True, tag=2):
     name: str
     is_suspended: bool
     created_at: float
+    degraded_seconds: float
 
 
 class GrantRow(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):

@@ -54,6 +54,14 @@ class Authenticator:
             raise Refusal(Reason.UNKNOWN_KEY)
         return self.judge(key, tenant, client, now), stamp
 
+    async def reauthenticate(self, stamp: Stamp, client: str, now: float) -> Stamp:
+        """What a key that was valid stands on now. Raises `Refusal` for one that no longer is."""
+        key, tenant, found = await self._directory.find_key_again(stamp)
+        if key is None:
+            raise Refusal(Reason.UNKNOWN_KEY)
+        self.judge(key, tenant, client, now)
+        return found
+
     def digests(self, credential: Credential) -> tuple[bytes, ...]:
         """What the key may be stored under. Raises `Refusal(MISTYPED_KEY)`."""
         parse_token(credential.secret)
@@ -81,6 +89,7 @@ class Authenticator:
             tenant=key.tenant,
             scopes=key.scopes,
             expires_at=key.expires_at,
+            degraded_seconds=tenant.degraded_seconds if tenant is not None else 0.0,
         )
 
 
