@@ -13,7 +13,7 @@ from gateway.barrier import await_workers
 from gateway.model.errors import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from gateway.adapters.redis_store import RedisStore
     from gateway.model.ports import Batch, FactSnapshot, MonotonicClock
@@ -34,7 +34,7 @@ class Canary:
         lease_seconds: float,
         clock: MonotonicClock,
         on_lag: Callable[[float], None],
-        on_failure: Callable[[Unavailable], Awaitable[None] | None],
+        on_failure: Callable[[Unavailable], None],
     ) -> None:
         self._store = store
         self._worker = worker

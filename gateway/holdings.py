@@ -22,10 +22,10 @@ from gateway.model.verdicts import Allowed, CataloguePage, Identity, ModelListin
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gateway.model.access import Principal
     from gateway.decisions import Decisions, Judgement
+    from gateway.model.access import Principal
     from gateway.model.facts import Stamp
-    from gateway.model.names import ModelId, PackageId
+    from gateway.model.names import ModelId
     from gateway.model.ports import Catalogue, Directory
     from gateway.model.verdicts import Denied, Found
 

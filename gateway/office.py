@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import getpass
 from contextlib import asynccontextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.embedded_valkey import EmbeddedValkey, RunningValkey
+from gateway.adapters.history_file import HistoryFile
 from gateway.adapters.redis_store import RedisStore
 from gateway.app import build_recorder
+from gateway.barrier import BarrierReport, await_workers
 from gateway.directory.listing import Listing, StoreReading
 from gateway.directory.operations.keys import remember_pepper
+from gateway.directory.plain_facts import PlainFacts
 from gateway.directory.reader import DirectoryReader
 from gateway.identity.pepper import Peppers, load_peppers
 from gateway.model.errors import Misconfigured, Unavailable
+from gateway.model.names import TenantId
 from gateway.model.verdicts import Change
 from gateway.registrar import Done, Registrar
 
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+BARRIER_PATIENCE_SECONDS = 2.0  # beyond a lease: for looks that are late, and short degraded times
+
 
 @dataclass(slots=True, kw_only=True)
 class Office:
@@ -43,6 +49,7 @@ class Office:
     directory: DirectoryReader
     listing: Listing
     peppers: Peppers
+    history: HistoryFile
     clock: SystemClock
     actor: str
     unreadable: list[str] = field(default_factory=list)
@@ -56,8 +63,10 @@ class Office:
         tenant: str | None = None,
         key_id: str | None = None,
         subject: tuple[str, ...] = (),
+        wait: bool = True,
     ) -> Done[T]:
-        """Make one change, recorded before and after."""
+        """Make one change, recorded before and after, and wait until it is true in every worker (I6)."""
+        await self.verify_history()
         if self._recorder is None:
             self._recorder = build_recorder(self.settings, self.clock)
         change = Change(
@@ -68,7 +77,32 @@ class Office:
             subject=subject,
             received_at=self.clock.now(),
         )
-        return await Registrar(store=self.store, recorder=self._recorder).perform(change, operation)
+        done = await Registrar(store=self.store, recorder=self._recorder).perform(change, operation)
+        return replace(done, barrier=await self._await_workers(done.generation, tenant)) if wait else done
+
+    async def verify_history(self) -> None:
+        """Refuse to change facts that are not the ones this node knew: a restored or lagging server."""
+        generation, history = await self.store.generation(), await self.store.history() or ""
+        if not self.history.accepts(history, generation):
+            raise Unavailable(
+                "redis",
+                f"{self.store.display} holds another history of the facts than this node saw last, or an older "
+                "state of it; revocations may be missing. If that is meant, run `cachegate directory accept`",
+            )
+
+    async def _await_workers(self, generation: int, tenant: str | None) -> BarrierReport:
+        self.history.note(await self.store.history() or "", generation)
+        tenants = await self.listing.list_tenants() if tenant is None else []
+        if tenant is not None and (found := await self.listing.find_tenant(TenantId(tenant))) is not None:
+            tenants = [found]
+        return await await_workers(
+            self.store,
+            generation,
+            lease_seconds=self.settings.lease_milliseconds / 1000,
+            degraded_seconds=max((one.degraded_seconds for one in tenants), default=0.0),
+            patience_seconds=self.settings.lease_milliseconds / 1000 + BARRIER_PATIENCE_SECONDS,
+            clock=self.clock,
+        )
 
     async def verify_peppers(self) -> None:
         """Note the fingerprints of new peppers; refuse to go on with a pepper that is not the known one."""
@@ -112,9 +146,10 @@ async def open_office(settings: Settings) -> AsyncIterator[Office]:
         office = Office(
             settings=settings,
             store=store,
-            directory=DirectoryReader(store, on_unreadable=unreadable.append),
+            directory=DirectoryReader(store, PlainFacts(store), on_unreadable=unreadable.append),
             listing=Listing(StoreReading(store), on_unreadable=unreadable.append),
             peppers=peppers,
+            history=HistoryFile(settings.history_file),
             clock=SystemClock(),
             actor=f"cli:{_user()}",
             unreadable=unreadable,

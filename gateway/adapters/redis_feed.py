@@ -205,7 +205,9 @@ class _Connection(asyncio.Protocol):
             self._listener.changed(None)
             self.close()
             return
-        self.heard = max(self.heard, *(int(match[1]) for name in names if (match := _STEP.fullmatch(name))), 0)
+        self.heard = max(
+            self.heard, *(int(match[1]) for name in names if (match := _STEP.fullmatch(name))), 0
+        )
         if self.is_followed:
             self._listener.changed(names)
             self._listener.applied(self.heard)

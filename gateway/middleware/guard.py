@@ -148,6 +148,7 @@ class GuardMiddleware:
                     self._guard.confirm(receipt, self._clock.now())
                     self._telemetry.decided(receipt.admission.request.route, Reason.PERMITTED)
                     if self._guard.is_degraded():
+                        self._telemetry.degraded()
                         message["headers"] = [*message["headers"], DEGRADED]
                 elif meter.bytes_sent:
                     await transfer.verify()

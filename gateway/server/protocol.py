@@ -79,6 +79,20 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         self._header_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def _for_the_guard(self) -> dict[str, Any]:
+        """What the guard needs of a connection that ASGI has no words for (`middleware/guard.py`)."""
+        return {"cachegate.drained": self._drained, "cachegate.abort": self._abort}
+
+    async def _drained(self) -> None:
+        """Return once earlier answers on this connection left room for the next one's first byte."""
+        if self.flow.write_paused:
+            await self.flow.drain()
+
+    def _abort(self) -> None:
+        """Break the connection off and drop what is buffered."""
+        self.transport.abort()
+
     # The connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
@@ -127,6 +141,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A new request's first byte."""
         super().on_message_begin()
+        self.scope.update(self._for_the_guard)  # type: ignore[typeddict-item] # not of ASGI: the guard's own
         self._is_in_head = self._head_began_in_this_feed = True
         self._head_bytes = self._header_bytes = 0
 
