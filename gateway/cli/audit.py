@@ -10,6 +10,7 @@ import sys
 import time
 from collections import deque
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     from gateway.audit.events import Event
-
-from pathlib import Path  # typer reads the annotations when the program runs
 
 commands = typer.Typer(help="The audit log: verify, tail, search.", no_args_is_help=True)
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     from gateway.audit.events import Event
 
+_MEANINGS = {reason.value: reason.explanation for reason in Reason}
+_UNKNOWN = "a reason that this release does not know"
+
 
 def find_outcome(folder: Path, event: Event) -> OutcomeRecord | None:
     """The outcome of a recorded decision: it stands behind it in the same chain."""
@@ -51,8 +54,8 @@ def question_again(record: DecisionRecord) -> Question:
     if key_id is None:
         raise BadNameError("no valid key came with it")
     model = None if resource is None else resource.requested or resource.model
-    if resource is None or model is None or record.action is None:
-        raise BadNameError("it names no model")
+    if resource is None or model is None or record.action not in tuple(Action):
+        raise BadNameError("it names no model, or no action")
     return Question(
         key_id=parse_key_id(key_id),
         model=parse_model_id(model),
@@ -82,7 +85,7 @@ def record_rows(event: Event, outcome: OutcomeRecord | None) -> list[tuple[str, 
         ("asked", f"{request.method} {request.route} from {request.client}"),
         ("what", f"{record.action or '-'} of {thing(record.resource) or 'nothing that could be read'}"),
         ("decision", record.decision),
-        ("reason", f"{record.reason}: {_meaning(record.reason)}"),
+        ("reason", f"{record.reason}: {_MEANINGS.get(record.reason, _UNKNOWN)}"),
         ("grant", record.grant or "-"),
         ("policies", policies),
         ("generation", "-" if record.generation is None else str(record.generation)),
@@ -107,10 +110,3 @@ def _key(record: DecisionRecord) -> str:
     if record.key_id is None and record.claimed_key_id is not None:
         return f"{record.claimed_key_id} (not valid then)"
     return record.key_id or "-"
-
-
-def _meaning(reason: str) -> str:
-    try:
-        return Reason(reason).explanation
-    except ValueError:
-        return "a reason that this release does not know"

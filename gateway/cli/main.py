@@ -12,8 +12,9 @@ import sys
 from typing import TYPE_CHECKING
 
 import typer
-from click.exceptions import Abort, ClickException, Exit
 from rich.markup import escape
+from typer import Abort, Exit
+from typer.exceptions import TyperException
 
 from gateway.cli.console import people
 from gateway.model.errors import BadNameError, Conflict, Misconfigured, Refusal, Unavailable
@@ -47,9 +48,8 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 -- the table of exit 
 
     try:
         result = app(spread(arguments), prog_name="cachegate", standalone_mode=False)
-    except ClickException as error:
-        error.show()
-        return USAGE
+    except TyperException as error:
+        return _usage(error)
     except Exit as ending:
         return ending.exit_code
     except Conflict as error:
@@ -86,6 +86,13 @@ def spread(arguments: Sequence[str]) -> list[str]:
                 spread_out.append(option)
         spread_out.append(word)
     return spread_out
+
+
+def _usage(error: TyperException) -> int:
+    """What the parser complains of, in its own words: with the usage line, or with the help."""
+    # Every error of the parser shows itself; the public class that they share does not say so.
+    error.show()  # type: ignore[attr-defined]
+    return USAGE
 
 
 def _mistake(text: str, status: int) -> int:

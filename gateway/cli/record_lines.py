@@ -33,7 +33,7 @@ _KIND_WIDTH = 8
 def record_line(record: Record) -> str:
     """The line, with terminal colours; whoever prints it takes them out for a pipe."""
     kind, words = _words(record)
-    styled = typer.style(kind.ljust(_KIND_WIDTH), fg=COLOURS.get(kind), dim=kind not in COLOURS)
+    styled = typer.style(kind.ljust(_KIND_WIDTH), fg=COLOURS.get(kind))
     return "  ".join([harmless(record.time), styled, *(harmless(word) for word in words if word)])
 
 

@@ -40,9 +40,9 @@ def create(
 
 
 @commands.command("suspend")
-def suspend(tenant: TenantArgument, as_json: AsJson = False) -> None:
+def suspend(tenant: TenantArgument, force: Force = False, as_json: AsJson = False) -> None:
     """Refuse all keys of a tenant, at once. Its facts stay."""
-    _set(tenant, "tenants.suspend", as_json=as_json)
+    _set(tenant, "tenants.suspend", as_json=as_json, force=force)
 
 
 @commands.command("resume")
@@ -56,7 +56,7 @@ def _set(tenant: str, action: str, *, as_json: bool, force: bool = False) -> Non
 
     async def operation(changes: Changes, _now: float) -> Effect:
         if action == "tenants.suspend":
-            return await suspend_tenant(changes, tenant_id=tenant_id)
+            return await suspend_tenant(changes, tenant_id=tenant_id, force=force)
         return await resume_tenant(changes, tenant_id=tenant_id, force=force)
 
     perform(action, operation, as_json=as_json, tenant=tenant_id, details={"tenant": tenant_id})

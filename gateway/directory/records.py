@@ -1,9 +1,8 @@
 """Records: facts to bytes and back.
 
 A record is one row of `rows.py`, and a fact in `gateway.model.facts`; nothing else turns the one
-into the other. It repeats the name it was stored under and is refused under any other, so that a
-record moved by hand never speaks for somebody else. A key is the exception: the digest that names
-it would double its size.
+into the other. It repeats the name it was stored under and is refused under any other: a record that
+was moved never speaks for somebody else. Keys are excepted; their digest would double their size.
 
 Decoding is strict. A row that is not exactly of its kind, a name that does not parse, a time that is
 not a finite number: each raises `UnreadableRecordError`, which the caller turns into a denial and a

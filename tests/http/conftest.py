@@ -17,7 +17,6 @@ import pytest
 
 from gateway.adapters.sample_cache import SampleModel, sample_directory, write_sample_cache
 from gateway.directory.operations import keys as key_operations
-from gateway.directory.operations.tenants import suspend_tenant
 from gateway.identity.keys import KeyOrder, adopt_key, import_key, issue_key
 from gateway.identity.tokens import mint_token
 from gateway.model.facts import KeyKind, Scope
@@ -225,23 +224,46 @@ class Tables:
 
 
 @pytest.fixture(scope="session")
-def world(new_installation):
-    """The world, served. Nothing that uses it may change a fact."""
-    installation = new_installation("world")
-    _write_cache(installation.cache_root)
-    policies = installation.folder / "policies"
-    (policies / "tenants").mkdir(parents=True)
+def world(build_world):
+    """The world, served. Nothing that uses it may change a fact.
+
+    The cache does not change either, so it is scanned once: what the disk is asked is a request's doing.
+    """
+    yield from build_world("world", workers=2, CACHEGATE_SCAN_SECONDS="3600")
+
+
+@pytest.fixture(scope="session")
+def build_world(new_installation):
+    """Make the world once more, for those who change it or count in it."""
+
+    def build(name, *, workers, **environment):
+        installation = new_installation(name, **environment)
+        _write_cache(installation.cache_root)
+        policies = write_policies(installation.folder / "policies")
+        installation.run("policy", "apply", str(policies), "--yes")
+        callers = installation.in_office(_make_callers)
+        callers["admin"] = Caller(name="admin", token=installation.admin_key, scopes=frozenset())
+        suspended = policies / "tenants" / "initech.toml"  # only now: a suspended tenant gets no new keys
+        suspended.write_text(DOCUMENTS["initech"].replace("[models]", "suspended = true\n[models]"))
+        installation.run("policy", "apply", str(policies), "--yes")
+        gateway = installation.serve(workers=workers)
+        try:
+            yield World(installation=installation, gateway=gateway, callers=callers)
+        finally:
+            gateway.stop()
+        assert "Traceback" not in gateway.log(), gateway.log()
+
+    return build
+
+
+def write_policies(folder):
+    """A policy folder: the rules that ship, and the documents of this world."""
+    (folder / "tenants").mkdir(parents=True)
     for source in (*CHECKOUT_POLICIES.glob("*.cedar"), CHECKOUT_POLICIES / "schema.cedarschema"):
-        shutil.copy(source, policies)
+        shutil.copy(source, folder)
     for tenant, document in DOCUMENTS.items():
-        (policies / "tenants" / f"{tenant}.toml").write_text(document)
-    installation.run("policy", "apply", str(policies), "--yes")
-    callers = installation.in_office(_make_callers)
-    callers["admin"] = Caller(name="admin", token=installation.admin_key, scopes=frozenset())
-    gateway = installation.serve(workers=2)
-    yield World(installation=installation, gateway=gateway, callers=callers)
-    gateway.stop()
-    assert "Traceback" not in gateway.log(), gateway.log()
+        (folder / "tenants" / f"{tenant}.toml").write_text(document)
+    return folder
 
 
 def _write_cache(root):
@@ -329,9 +351,6 @@ async def _make_callers(office):
     await store("acme imported", by_hash, imported, "acme")
 
     await issue("initech", "initech", is_valid=False)
-    await office.perform(
-        "tenants.suspend", lambda changes: suspend_tenant(changes, tenant_id=TenantId("initech"))
-    )
 
     acme = callers["acme"]
     callers["acme by x-api-key"] = Caller(

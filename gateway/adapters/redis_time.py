@@ -1,0 +1,39 @@
+"""What time a Redis server believes it is: for `doctor`, which compares clocks.
+
+Nothing is decided by it. Keys end by the gateway's own clock; a server far off from it says that one
+of the two is wrong.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisClusterException, RedisError
+
+from gateway.adapters.redis_url import RedisLimits, make_client, parse_redis_url
+from gateway.model.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+async def load_server_time(url: str) -> float:
+    """Seconds since the epoch by the server's clock. Raises `Unavailable`."""
+    address = parse_redis_url(url)
+    client = make_client(address, RedisLimits())
+    try:
+        return _seconds(await client.execute_command("TIME"))
+    except (RedisError, RedisClusterException, OSError, TypeError, ValueError) as error:
+        # Never the error's own text, which may quote the address with its password.
+        why = f"{address.display} did not tell its time ({type(error).__name__})"
+        raise Unavailable("redis", why) from error
+    finally:
+        with suppress(RedisError, OSError):
+            await client.aclose()
+
+
+def _seconds(answer: tuple[Any, Any] | Mapping[str, tuple[Any, Any]]) -> float:
+    """Of a cluster the first node's time; nodes that disagree are that cluster's own trouble."""
+    seconds, microseconds = answer if isinstance(answer, tuple | list) else next(iter(answer.values()))
+    return int(seconds) + int(microseconds) / 1_000_000

@@ -1,0 +1,81 @@
+"""What the demo shows: the tour, the records it left, and how to go on by hand."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from gateway.cli.console import print_table, say
+from gateway.cli.demo_tour import shown_path
+from gateway.cli.harmless import harmless
+from gateway.cli.record_lines import thing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from gateway.cli.demo_ledger import Entry
+    from gateway.cli.demo_tour import Visit
+    from gateway.cli.demo_world import World
+
+
+def print_visits(visits: Sequence[Visit]) -> None:
+    """The tour: who asked for what, what was expected, what came back."""
+    rows = [
+        (
+            visit.step.who,
+            f"{visit.step.method} {shown_path(visit.step)}",
+            visit.step.expected,
+            visit.answer.status,
+            "WRONG: " + visit.step.shows if visit.complaints else visit.step.shows,
+        )
+        for visit in visits
+    ]
+    print_table("The tour", ("who", "request", "expected", "got", "what it shows"), rows, "")
+
+
+def print_ledger(visits: Sequence[Visit], ledger: Mapping[str, Entry]) -> None:
+    """The records of the tour, in its order."""
+    print_table(
+        "What the audit log says",
+        ("time", "decision", "tenant", "key", "what", "reason", "bytes"),
+        [_ledger_row(ledger[visit.record_id]) for visit in visits if visit.record_id in ledger],
+        "The audit log has none of it.",
+    )
+
+
+def print_verdict(complaints: Sequence[str]) -> None:
+    """Whether all of it was as expected, and what was not."""
+    for complaint in complaints:
+        say(f"not as expected: {complaint}", style="bold red")
+    if not complaints:
+        say("Every answer was as expected, and the audit log agrees and verifies.", style="bold green")
+
+
+def print_curl(world: World, host: str, port: int) -> None:
+    """Lines to try, with keys that work for as long as the demo runs."""
+    address = f"http://{host}:{port}"
+    acme, globex = world.keys["acme"].token, world.keys["globex"].token
+    lines = (
+        f"curl -H 'Authorization: Bearer {acme}' {address}/v1/models",
+        f"curl -H 'Authorization: Bearer {acme}' {address}/v1/models/acme/cars/1/-/pkgA1",
+        f"curl -H 'Authorization: Bearer {acme}' {address}/v1/models/acme/cars/1/-/pkgA1/class_names.txt",
+        f"curl -i -H 'Authorization: Bearer {acme}' {address}/v1/models/globex/cars/1/-/pkgB1/weights.onnx",
+        f"curl -o weights.onnx -H 'X-API-Key: {globex}' {address}/v1/blobs/{world.shared_md5}",
+    )
+    say(f"It serves on {address} now; the keys are the demo's own and end with it. Try:", style="bold")
+    sys.stdout.write("".join(f"  {line}\n" for line in lines))
+    sys.stdout.flush()
+    say("Ctrl-C ends it and takes everything away.")
+
+
+def _ledger_row(entry: Entry) -> tuple[object, ...]:
+    record, outcome = entry.decision, entry.outcome
+    return (
+        record.time,
+        harmless(record.decision),
+        record.tenant,
+        harmless(record.key_id or record.claimed_key_id or "-"),
+        harmless(thing(record.resource) or record.request.route),
+        harmless(record.reason),
+        outcome.bytes if outcome is not None else None,
+    )

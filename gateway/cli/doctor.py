@@ -1,0 +1,78 @@
+"""`cachegate doctor`: look at every setting and dependency, and say what is wrong and what to do.
+
+It changes nothing; an embedded Valkey that is not running is started for the moment and stopped
+again. It never stops at the first failure: what is down becomes a row, and so does what could not
+be looked at because of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import typer
+
+from gateway.adapters.clock import SystemClock
+from gateway.cli.console import AsJson, print_json, print_table, say
+from gateway.cli.doctor_audit import look_at_audit
+from gateway.cli.doctor_cache import look_at_cache
+from gateway.cli.doctor_facts import look_at_facts
+from gateway.cli.doctor_machine import look_at_machine
+from gateway.cli.doctor_state import look_at_state
+from gateway.cli.findings import Health
+from gateway.cli.harmless import harmless
+from gateway.settings import load_settings
+
+if TYPE_CHECKING:
+    from gateway.cli.findings import Finding
+    from gateway.settings import Settings
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Check everything that the gateway stands on. Exit status 1 when something has to be repaired."""
+    settings = load_settings()
+    findings = asyncio.run(examine(settings, SystemClock()))
+    has_failed = any(one.health is Health.FAIL for one in findings)
+    if as_json:
+        print_json({"ok": not has_failed, "checks": [_plain(one) for one in findings]})
+    else:
+        _print(findings)
+    raise typer.Exit(1 if has_failed else 0)
+
+
+async def examine(settings: Settings, clock: SystemClock) -> list[Finding]:
+    """All findings, in the order in which an operator would look."""
+    now = clock.now()
+    facts = await look_at_facts(settings, clock)
+    return [
+        *look_at_machine(settings, now),
+        *look_at_state(settings),
+        *facts.findings,
+        *look_at_cache(settings, facts.known_models, now),
+        *look_at_audit(settings),
+    ]
+
+
+def _print(findings: list[Finding]) -> None:
+    rows = [
+        (
+            one.name,
+            one.health.upper() if one.health is Health.FAIL else one.health,
+            harmless(one.found),
+            one.advice,
+        )
+        for one in findings
+    ]
+    print_table("Doctor", ("check", "", "found", "what to do"), rows, "")
+    counts = {health: sum(one.health is health for one in findings) for health in Health}
+    style = "red" if counts[Health.FAIL] else "yellow" if counts[Health.WARNING] else "green"
+    say(", ".join(f"{count} {health}" for health, count in counts.items()), style=f"bold {style}")
+
+
+def _plain(finding: Finding) -> dict[str, str]:
+    return {
+        "name": finding.name,
+        "status": finding.health.value,
+        "found": finding.found,
+        "advice": finding.advice,
+    }

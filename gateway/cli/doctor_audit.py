@@ -1,0 +1,66 @@
+"""Doctor, the audit log: whether the next record can be written, and whether the last chain holds.
+
+A quick look: the newest segment of the newest chain. All of it is `cachegate audit verify`'s work.
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+from gateway.audit.folder import HEADS_NAME, PUBLIC_KEY_NAME, chain_started, group_segments, verify_writable
+from gateway.audit.verify import verify
+from gateway.cli.findings import fail, look, ok, warning
+
+if TYPE_CHECKING:
+    from gateway.cli.findings import Finding
+    from gateway.settings import Settings
+
+MIB = 1024 * 1024
+FULL_BYTES, LOW_BYTES = 64 * MIB, 1024 * MIB  # a full segment; about a million records
+
+
+def look_at_audit(settings: Settings) -> list[Finding]:
+    """All findings."""
+    if not settings.audit_folder.is_dir():
+        found = f"{settings.audit_folder} is not there yet"
+        return [warning("audit folder", found, "the first record makes it; `cachegate init` writes one")]
+    return [
+        look("audit folder", lambda: check_folder(settings)),
+        look("audit space", lambda: judge_space(shutil.disk_usage(settings.audit_folder).free)),
+        look("audit chain", lambda: check_last_chain(settings)),
+    ]
+
+
+def check_folder(settings: Settings) -> Finding:
+    """What cannot be recorded is not served (I5)."""
+    verify_writable(settings.audit_folder)
+    found = f"{settings.audit_folder} is writable, durability {settings.audit_durability.value}"
+    return ok("audit folder", found)
+
+
+def judge_space(free_bytes: int) -> Finding:
+    """A full disk stops everything."""
+    found = f"{free_bytes // MIB} MiB free"
+    advice = "make room, or move the audit folder: without it nothing is served"
+    if free_bytes < FULL_BYTES:
+        return fail("audit space", found, advice)
+    return warning("audit space", found, advice) if free_bytes < LOW_BYTES else ok("audit space", found)
+
+
+def check_last_chain(settings: Settings) -> Finding:
+    """The newest segment of the newest chain, with the heads that vouch for it."""
+    name, folder = "audit chain", settings.audit_folder
+    chains = group_segments(folder.iterdir())
+    if not chains:
+        return warning(name, "there is no chain yet", "nothing was recorded here so far")
+    newest = max(chains, key=lambda chain: chain_started(chain) or 0.0)
+    witnesses = [path for path in (folder / HEADS_NAME, folder / PUBLIC_KEY_NAME) if path.exists()]
+    report = verify([chains[newest][-1][1], *witnesses])
+    fault = report.chains[0].fault
+    if fault is not None:
+        found = f"{fault.file}, line {fault.line}: {fault.damage}: {fault.why}"
+        return fail(name, found, "run `cachegate audit verify`, and keep a copy of the folder as it is")
+    if report.problems:
+        return fail(name, "; ".join(report.problems), "run `cachegate audit verify`")
+    return ok(name, f"{newest}: {report.records} records of its last segment hold")

