@@ -10,7 +10,7 @@ import asyncio
 import os
 import secrets
 import sys
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -243,10 +243,9 @@ class Worker:
 
     async def _await_lease(self) -> None:
         """A moment for the feed, so that a worker that says it serves can; without one it says it cannot."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(START_PATIENCE_SECONDS):
-                while not self.facts.is_leased():
-                    await asyncio.sleep(0.005)
+        deadline = self.clock.monotonic() + START_PATIENCE_SECONDS
+        while not self.facts.is_leased() and self.clock.monotonic() < deadline:  # noqa: ASYNC110 -- a lease is no event: it runs out
+            await asyncio.sleep(0.005)
 
     async def _watch_lease(self) -> None:
         """Record when this worker loses its lease and when it has one again: modes change with it."""

@@ -86,8 +86,9 @@ class Office:
         if not self.history.accepts(history, generation):
             raise Unavailable(
                 "redis",
-                f"{self.store.display} holds another history of the facts than this node saw last, or an older "
-                "state of it; revocations may be missing. If that is meant, run `cachegate directory accept`",
+                f"{self.store.display} holds another history of the facts than this node saw last, or an "
+                "older state of it; revocations may be missing. If that is meant, run "
+                "`cachegate directory accept`",
             )
 
     async def _await_workers(self, generation: int, tenant: str | None) -> BarrierReport:

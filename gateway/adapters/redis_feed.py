@@ -182,7 +182,7 @@ class _Connection(asyncio.Protocol):
         if self._transport is None or self.is_over.is_set():
             raise ConnectionError("the feed connection is closed")
         self._reply = asyncio.get_running_loop().create_future()
-        self._transport.write(hiredis.pack_command(command))
+        self._transport.write(hiredis.pack_command(command))  # type: ignore[arg-type] # a tuple of any length
         try:
             reply = await self._reply
         except BaseException:
