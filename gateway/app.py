@@ -6,7 +6,6 @@ same rooms and from the same settings.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
 import sys
@@ -28,7 +27,6 @@ from gateway.credential.client import parse_trusted_networks
 from gateway.decision.rulebook import Rulebook
 from gateway.decisions import Decisions
 from gateway.directory.follower import Follower
-from gateway.directory.hints import note_last_uses
 from gateway.directory.lease import Lease
 from gateway.directory.names import FACTS
 from gateway.directory.near_cache import NearCache
@@ -44,25 +42,23 @@ from gateway.identity.pepper import load_peppers
 from gateway.middleware.guard import UNROUTED, GuardMiddleware
 from gateway.model.access import WireRequest
 from gateway.model.errors import Unavailable
-from gateway.model.verdicts import Change, Rejection
+from gateway.model.verdicts import Rejection
 from gateway.resource.catalogue import CatalogueSettings, DiskCatalogue
 from gateway.server.worker import WorkerApp
 from gateway.signing import load_signing_key
 from gateway.telemetry import Telemetry, configure_logs, freshness_counters
 from gateway.transfers import Transfers
+from gateway.upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
 
     from gateway.model.ports import Clock
     from gateway.server.protocol import EarlyRefusal
     from gateway.settings import Settings
 
-HOUSEKEEPING_SECONDS = 1.0  # summaries and signed heads are due by time alone
-LEASE_WATCH_SECONDS = 0.1
-START_PATIENCE_SECONDS = 5.0
 RENEWALS_PER_LEASE = 0.3  # a lease of 1 s is renewed every 300 ms: two renewals may be lost
-LAST_USE_SECONDS = 5.0  # how late `keys list` may know of a use
 
 
 def build_recorder(settings: Settings, clock: Clock) -> AuditLog:
@@ -95,7 +91,7 @@ class Worker:
         self.directory = DirectoryReader(self.store, self.facts, on_unreadable=self.telemetry.unreadable)
         self.catalogue = build_catalogue(settings, self.clock)
         self.recorder = build_recorder(settings, self.clock)
-        self.last_uses = LastUses()
+        last_uses = LastUses()
         self.decisions = Decisions(
             directory=self.directory,
             rules=Rulebook(),
@@ -105,15 +101,18 @@ class Worker:
         authenticator = Authenticator(self.directory, load_peppers(settings.pepper_folder))
         self.transfers = Transfers(identity=authenticator, directory=self.directory, clock=self.clock)
         self.guard = Guard(
-            identity=self.last_uses.noting(authenticator),
+            identity=last_uses.noting(authenticator),
             directory=self.directory,
             decisions=self.decisions,
             holdings=Holdings(directory=self.directory, decisions=self.decisions, catalogue=self.catalogue),
             recorder=self.recorder,
         )
-        self._has_policy = False
-        self._was_leased = True
-        self._canary = Canary(
+        self.upkeep = self._keep(last_uses)
+
+    def _keep(self, last_uses: LastUses) -> Upkeep:
+        """What this worker does beside requests."""
+        settings = self.settings
+        canary = Canary(
             store=self.store,
             worker=self.name,
             seconds=settings.canary_seconds,
@@ -121,6 +120,22 @@ class Worker:
             clock=self.clock,
             on_lag=self.telemetry.canary_measured,
             on_failure=self.telemetry.failed,
+        )
+        return Upkeep(
+            worker=self.name,
+            clock=self.clock,
+            store=self.store,
+            facts=self.facts,
+            follower=self.follower,
+            feed=self.feed,
+            directory=self.directory,
+            catalogue=self.catalogue,
+            recorder=self.recorder,
+            transfers=self.transfers,
+            last_uses=last_uses,
+            canary=canary if settings.canary_seconds else None,
+            scan_seconds=settings.scan_seconds,
+            telemetry=self.telemetry,
         )
 
     def _follow(self, redis_url: str) -> tuple[NearFacts, Follower, RedisFeed]:
@@ -161,13 +176,18 @@ class Worker:
         )
         return Starlette(routes=routes, middleware=[guard], lifespan=lifespan)
 
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """Look after everything while requests are served; close all after."""
+        return self.upkeep.running()
+
     def report(self) -> dict[str, Any]:
         """Readiness, check by check, and the counters: what the parent asks for. Waits for nothing."""
         ready = {
             "lease": self.facts.is_leased(),
             "history": self.follower.is_history_known,
-            "policy": self._has_policy,
+            "policy": self.upkeep.has_policy,
             "audit": self.recorder.is_healthy(),
+            "chores": self.upkeep.is_whole,
             "cache": self.catalogue.state().survey.is_readable,
         }
         counters = {
@@ -195,97 +215,6 @@ class Worker:
             self.guard.decline(Rejection(request=request, reason=refusal.reason))
         except Unavailable as failure:
             self.telemetry.failed(failure)
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Look after the disk, the facts and the audit log while requests are served; close all after."""
-        chores = [asyncio.create_task(self.feed.run(self.follower))]
-        await self._await_lease()
-        await self._look_at_disk()
-        await self._look_at_facts()
-        chores += [
-            asyncio.create_task(self.transfers.watch()),
-            asyncio.create_task(_every(LEASE_WATCH_SECONDS, self._watch_lease)),
-            asyncio.create_task(_every(self.settings.scan_seconds, self._look_at_disk)),
-            asyncio.create_task(_every(HOUSEKEEPING_SECONDS, self._look_at_facts)),
-            asyncio.create_task(_every(HOUSEKEEPING_SECONDS, self._keep_audit)),
-            *([asyncio.create_task(self._canary.sing())] if self.settings.canary_seconds else []),
-            asyncio.create_task(_every(LAST_USE_SECONDS, self._note_last_uses)),
-        ]
-        try:
-            yield
-        finally:
-            for chore in chores:
-                chore.cancel()
-            await asyncio.gather(*chores, return_exceptions=True)
-            await self._note_last_uses()
-            await self._say_goodbye()
-            try:
-                self.recorder.close()
-            except Unavailable as failure:
-                self.telemetry.failed(failure)
-            await self.store.close()
-
-    async def _look_at_disk(self) -> None:
-        try:
-            await self.catalogue.refresh(await self.directory.known_models())
-        except Unavailable as failure:
-            self.telemetry.failed(failure)
-
-    async def _look_at_facts(self) -> None:
-        try:
-            await self.directory.verify_policy()
-        except Unavailable as failure:
-            self._has_policy = False
-            self.telemetry.failed(failure)
-        else:
-            self._has_policy = True
-
-    async def _await_lease(self) -> None:
-        """A moment for the feed, so that a worker that says it serves can; without one it says it cannot."""
-        deadline = self.clock.monotonic() + START_PATIENCE_SECONDS
-        while not self.facts.is_leased() and self.clock.monotonic() < deadline:  # noqa: ASYNC110 -- a lease is no event: it runs out
-            await asyncio.sleep(0.005)
-
-    async def _watch_lease(self) -> None:
-        """Record when this worker loses its lease and when it has one again: modes change with it."""
-        was_held = self._was_leased
-        self._was_leased = self.facts.lease.watch(self.clock.monotonic())
-        if was_held is self._was_leased:
-            return
-        action = "mode.normal" if self._was_leased else "mode.no-lease"
-        self.telemetry.mode_changed(action)
-        try:
-            change = Change(actor=f"worker:{self.name}", action=action, received_at=self.clock.now())
-            receipt = self.recorder.change(change)
-            receipt.close(generation=self.facts.lease.applied, result="done")
-        except Unavailable as failure:
-            self.telemetry.failed(failure)
-
-    async def _say_goodbye(self) -> None:
-        """Nobody has to wait for a worker that is gone."""
-        try:
-            await self.store.drop_workers([self.name])
-        except Unavailable as failure:
-            self.telemetry.failed(failure)
-
-    async def _keep_audit(self) -> None:
-        try:
-            self.recorder.tick(self.clock.now())
-        except Unavailable as failure:
-            self.telemetry.failed(failure)
-
-    async def _note_last_uses(self) -> None:
-        try:
-            await note_last_uses(self.store, self.last_uses.take())
-        except Unavailable as failure:  # a hint that is lost is lost
-            self.telemetry.failed(failure)
-
-
-async def _every(seconds: float, chore: Callable[[], Awaitable[None]]) -> None:
-    while True:
-        await asyncio.sleep(seconds)
-        await chore()
 
 
 def worker_app(argument: tuple[Settings, str]) -> WorkerApp:

@@ -4,7 +4,8 @@ A worker is past the change when it has acknowledged a generation that is not ol
 within milliseconds of hearing of it. One that does not is waited out: it may start something only
 under a lease, a lease counts from before the change was committed at the latest, and so it has ended
 a lease's length after the commit, whatever became of the worker. Where a tenant may be served on
-what was last known, that time comes on top.
+what was last known, that time comes on top; and a worker that has not applied the change by which
+the time was shortened goes by the former one.
 
 All times are the server's. The margin is for clocks that do not run at the same speed.
 """
@@ -16,6 +17,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.directory.allowances import Allowance
     from gateway.model.ports import MonotonicClock
 
 MARGIN_SECONDS = 0.05  # a lease of 1 s would need clocks that differ by 5 % to outlast it
@@ -67,7 +71,7 @@ class BarrierReport:
     """How a change became true everywhere; or until when it may not be."""
 
     generation: int
-    workers: int  # that had to know
+    workers: int  # that had to know; none and not sure: they could not be asked
     acknowledged: int  # of them, that said so; the others lost their lease
     milliseconds: float
     is_sure: bool
@@ -79,25 +83,30 @@ async def await_workers(
     generation: int,
     *,
     lease_seconds: float,
-    degraded_seconds: float,
     patience_seconds: float,
     clock: MonotonicClock,
+    allowances: Sequence[Allowance] = (),
 ) -> BarrierReport:
     """Wait until every worker has acknowledged `generation`, or cannot act on anything older any more."""
+
+    def ends(worker: RegisteredWorker, since: float) -> float:
+        """When this worker can serve nothing any more that it was sure of at that time."""
+        allowed = max((one.seconds for one in allowances if one.counts_for(worker.applied)), default=0.0)
+        return since + lease_seconds + MARGIN_SECONDS + allowed
+
     started = clock.monotonic()
     fleet = await register.fleet()
     committed_at = fleet.now  # at the latest: the commit came before this look
-    span = lease_seconds + MARGIN_SECONDS + degraded_seconds
     await register.drop_workers(
-        [one.worker for one in fleet.workers if one.renewed_at + span + FORGET_SECONDS < fleet.now]
+        [one.worker for one in fleet.workers if ends(one, one.renewed_at) + FORGET_SECONDS < fleet.now]
     )
-    concerned = [one.worker for one in fleet.workers if one.renewed_at + span >= fleet.now]
+    concerned = [one.worker for one in fleet.workers if ends(one, one.renewed_at) >= fleet.now]
     pause = FIRST_LOOK_SECONDS
     while True:
         known = {one.worker: one for one in fleet.workers}
         acknowledged = [name for name in concerned if name in known and known[name].applied >= generation]
         late = [
-            min(known[name].renewed_at, committed_at) + span
+            ends(known[name], min(known[name].renewed_at, committed_at))
             for name in concerned
             if name in known and known[name].applied < generation
         ]

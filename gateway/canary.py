@@ -65,7 +65,6 @@ class Canary:
             self._store,
             generation,
             lease_seconds=self._lease_seconds,
-            degraded_seconds=0.0,
             patience_seconds=self._lease_seconds * 2,
             clock=self._clock,
         )

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gateway.model.facts import Facts
-    from gateway.model.names import ModelId, PackageId
+    from gateway.model.names import Md5, ModelId, PackageId
     from gateway.model.ports import Decide, Directory
     from gateway.model.verdicts import Verdict
 
-    Question = tuple[Principal, Action, ResourceKind, ModelId | None, PackageId | None]
+    Question = tuple[Principal, Action, ResourceKind, ModelId | None, PackageId | None, Md5 | None]
 
 UNDECIDED = frozenset({Reason.POLICY_ERROR, Reason.UNREADABLE_FACT})
 DECISION_BYTES = 2_000  # a verdict, its stamp and key; the facts are shared with the near cache
@@ -74,7 +74,6 @@ class Decisions:
         question = question_of(access)
         judgement = self._allows.find(question) or self._denials.find(question)
         if judgement is None:
-            self.counts.misses += 1
             return None
         self.counts.hits += 1
         return _about(judgement, access)
@@ -84,17 +83,25 @@ class Decisions:
         known = self.recall(access)
         if known is not None:
             return known
+        self.counts.misses += 1
         question = question_of(access)
-        flight = self._flights.get(question)
-        if flight is None:
-            flight = self._flights[question] = asyncio.create_task(self._fly(question, access))
-            flight.add_done_callback(_retrieve)
+        joined = self._flights.get(question)
+        if joined is not None:
+            judgement = await asyncio.shield(joined)
+            if judgement.is_current:
+                return _about(judgement, access)
+            # It was overtaken, and it may have read before this question was asked: even a denial
+            # would be one of the past then, and nobody confirms denials.
+            return (await self._decide([access]))[0]
+        flight = self._flights[question] = asyncio.create_task(self._fly(question, access))
+        flight.add_done_callback(_retrieve)
         return _about(await asyncio.shield(flight), access)
 
     async def reach_many(self, accesses: Sequence[Access]) -> list[Judgement]:
         """Many decisions at once, in order; what is remembered is not worked out again."""
         known = [self.recall(access) for access in accesses]
         missing = [access for access, judgement in zip(accesses, known, strict=True) if judgement is None]
+        self.counts.misses += len(missing)
         if not missing:
             return [judgement for judgement in known if judgement is not None]
         reached = iter(await self._decide(missing))
@@ -152,12 +159,12 @@ def question_of(access: Access) -> Question:
     """What a decision depends on besides the facts. A file is decided as its package."""
     resource = access.resource
     kind = ResourceKind.PACKAGE if resource.kind is ResourceKind.FILE else resource.kind
-    return access.principal, access.action, kind, resource.model, resource.package
+    return access.principal, access.action, kind, resource.model, resource.package, resource.md5
 
 
 def _about(judgement: Judgement, access: Access) -> Judgement:
     """The same decision for this very access: two files of one package share it."""
-    if judgement.verdict.access is access:
+    if judgement.verdict.access.resource == access.resource:  # the rest of the question is the same anyway
         return judgement
     return Judgement(replace(judgement.verdict, access=access), judgement.facts)
 

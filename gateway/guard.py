@@ -23,7 +23,8 @@ from gateway.model.verdicts import WITHDRAWN, Admission, Declined, Denied, Rejec
 if TYPE_CHECKING:
     from gateway.decisions import Decisions
     from gateway.holdings import Holdings
-    from gateway.model.access import GuardedRoute, WireRequest
+    from gateway.model.access import Credential, GuardedRoute, Principal, WireRequest
+    from gateway.model.facts import Stamp
     from gateway.model.ports import Authenticate, Directory, Recorder
     from gateway.model.verdicts import Receipt
 
@@ -79,18 +80,27 @@ class Guard:
         """Record a refusal. The client gets its status and the record's id, and nothing else."""
         return Declined(reason=rejection.reason, record_id=self.recorder.reject(rejection))
 
+    async def _authenticate(self, credential: Credential, request: WireRequest) -> tuple[Principal, Stamp]:
+        """Who asks. Without a lease nobody is refused on facts: old denials are as untrue as old allows."""
+        was_leased = self.directory.is_leased()
+        try:
+            return await self.identity.authenticate(credential, request.client, request.received_at)
+        except Refusal as refusal:
+            if was_leased or refusal.reason is Reason.MISTYPED_KEY:  # the one that no fact is needed for
+                raise
+            raise Unavailable("redis", "the lease on the facts ran out", Reason.NO_LEASE) from refusal
+
     async def _weigh(self, request: WireRequest, route: GuardedRoute) -> Admission | Rejection:
         principal = resource = verdict = None
         try:
             credential = extract(request.headers, request.query)
-            principal, key_stamp = await self.identity.authenticate(
-                credential, request.client, request.received_at
-            )
+            caller = self.identity.recall(credential, request.client, request.received_at)
+            principal, key_stamp = caller or await self._authenticate(credential, request)
             self.directory.verify_fresh(principal.degraded_seconds)
             resource = route.locate(request)
             access = Access(principal=principal, action=route.action, resource=resource)
-            access = await self.holdings.resolve(access)
-            judgement = await self.decisions.reach(access)
+            known = self.decisions.recall(access)  # the common case, which waits for nothing
+            judgement = known or await self.decisions.reach(await self.holdings.resolve(access))
             verdict = judgement.verdict
             if isinstance(verdict, Denied):
                 raise Refusal(self.holdings.answer_to(verdict))  # noqa: TRY301 -- one way out for every refusal

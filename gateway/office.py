@@ -17,21 +17,25 @@ from gateway.adapters.embedded_valkey import EmbeddedValkey, RunningValkey
 from gateway.adapters.history_file import HistoryFile
 from gateway.adapters.redis_store import RedisStore
 from gateway.app import build_recorder
-from gateway.barrier import BarrierReport, await_workers
+from gateway.barrier import MARGIN_SECONDS, BarrierReport, await_workers
+from gateway.directory.allowances import load_allowances
 from gateway.directory.listing import Listing, StoreReading
 from gateway.directory.operations.keys import remember_pepper
 from gateway.directory.plain_facts import PlainFacts
 from gateway.directory.reader import DirectoryReader
 from gateway.identity.pepper import Peppers, load_peppers
-from gateway.model.errors import Misconfigured, Unavailable
-from gateway.model.names import TenantId
+from gateway.model.errors import Conflict, Misconfigured, Unavailable
+from gateway.model.facts import MAX_DEGRADED_SECONDS
+from gateway.model.names import KeyId, TenantId
 from gateway.model.verdicts import Change
 from gateway.registrar import Done, Registrar
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from gateway.adapters.history_file import Seen
     from gateway.audit.log import AuditLog
+    from gateway.directory.allowances import Allowance
     from gateway.directory.changes import Changes
     from gateway.settings import Settings
 
@@ -78,32 +82,66 @@ class Office:
             received_at=self.clock.now(),
         )
         done = await Registrar(store=self.store, recorder=self._recorder).perform(change, operation)
-        return replace(done, barrier=await self._await_workers(done.generation, tenant)) if wait else done
+        return replace(done, barrier=await self.await_workers(change, done.generation)) if wait else done
 
     async def verify_history(self) -> None:
         """Refuse to change facts that are not the ones this node knew: a restored or lagging server."""
-        generation, history = await self.store.generation(), await self.store.history() or ""
-        if not self.history.accepts(history, generation):
-            raise Unavailable(
-                "redis",
-                f"{self.store.display} holds another history of the facts than this node saw last, or an "
-                "older state of it; revocations may be missing. If that is meant, run "
-                "`cachegate directory accept`",
+        for _ in range(2):  # the first answer may be older than what others noted on disk since
+            generation, history = await self.store.generation(), await self.store.history() or ""
+            if self.history.accepts(history, generation):
+                return
+        raise Unavailable(
+            "redis",
+            f"{self.store.display} holds another history of the facts than this node saw last, or an "
+            "older state of it; revocations may be missing. If that is meant, run "
+            "`cachegate directory accept`",
+        )
+
+    async def await_workers(self, change: Change, generation: int) -> BarrierReport:
+        """Wait until a change that was made is true in every worker.
+
+        The change was made whatever becomes of the wait, and what it made (a key, say) has still to be
+        shown: so a server that is gone now makes the report unsure, and is no error.
+        """
+        lease_seconds = self.settings.lease_milliseconds / 1000
+        started = self.clock.monotonic()
+        try:
+            self.history.note(await self.store.history() or "", generation)
+            return await await_workers(
+                self.store,
+                generation,
+                lease_seconds=lease_seconds,
+                patience_seconds=lease_seconds + BARRIER_PATIENCE_SECONDS,
+                clock=self.clock,
+                allowances=await self._allowances(change),
+            )
+        except (Unavailable, Conflict):
+            return BarrierReport(
+                generation=generation,
+                workers=0,
+                acknowledged=0,
+                milliseconds=round((self.clock.monotonic() - started) * 1000, 3),
+                is_sure=False,
+                sure_in_seconds=lease_seconds + MARGIN_SECONDS + MAX_DEGRADED_SECONDS,
             )
 
-    async def _await_workers(self, generation: int, tenant: str | None) -> BarrierReport:
-        self.history.note(await self.store.history() or "", generation)
-        tenants = await self.listing.list_tenants() if tenant is None else []
-        if tenant is not None and (found := await self.listing.find_tenant(TenantId(tenant))) is not None:
-            tenants = [found]
-        return await await_workers(
-            self.store,
-            generation,
-            lease_seconds=self.settings.lease_milliseconds / 1000,
-            degraded_seconds=max((one.degraded_seconds for one in tenants), default=0.0),
-            patience_seconds=self.settings.lease_milliseconds / 1000 + BARRIER_PATIENCE_SECONDS,
-            clock=self.clock,
-        )
+    async def _allowances(self, change: Change) -> list[Allowance]:
+        """What workers without a lease may go by for those whom a change is about.
+
+        A key, a grant and a tenant concern one tenant. What is said about models concerns whoever may
+        read them, and so does the policy.
+        """
+        if change.action.startswith(("keys.", "grants.", "tenants.")):
+            concerned = change.tenant
+            if concerned is None and change.key_id is not None:
+                key = await self.listing.find_key(KeyId(change.key_id))
+                concerned = None if key is None else key.tenant
+            # By name: with a hundred thousand tenants, listing them would be most of a revocation's time.
+            found = None if concerned is None else await self.listing.find_tenant(TenantId(concerned))
+            tenants = [] if found is None else [found]
+        else:
+            tenants = await self.listing.list_tenants()
+        return await load_allowances(StoreReading(self.store), tenants)
 
     async def verify_peppers(self) -> None:
         """Note the fingerprints of new peppers; refuse to go on with a pepper that is not the known one."""
@@ -128,6 +166,30 @@ class Office:
         """Sign the last head of this command's chain, if it changed anything."""
         if self._recorder is not None:
             self._recorder.close()
+
+
+def accept_history(settings: Settings, present: Seen) -> None:
+    """Take the facts that are there for the right ones, on an operator's word. Recorded like every change.
+
+    No part of `Office`: nobody can open one while the facts are not the known ones.
+    """
+    clock = SystemClock()
+    recorder = build_recorder(settings, clock)
+    try:
+        subject = (f"history {present.history or 'none'}",)
+        receipt = recorder.change(
+            Change(
+                actor=f"cli:{_user()}", action="directory.accept", subject=subject, received_at=clock.now()
+            )
+        )
+        try:
+            HistoryFile(settings.history_file).accept(present.history, present.generation)
+        except Unavailable:
+            receipt.close(generation=None, result="unavailable")
+            raise
+        receipt.close(generation=present.generation, result="done")
+    finally:
+        recorder.close()
 
 
 def fact_server(settings: Settings) -> RunningValkey | nullcontext[str]:

@@ -65,6 +65,8 @@ class Transfer:
         admission = self._receipt.admission
         loop = asyncio.get_running_loop()
         try:
+            # What is remembered answers without a lease, too, and would be asked for ever.
+            self._watch.verify_fresh(admission.allowed.access.principal.degraded_seconds)
             self._stamp = await self._watch.recheck(admission.key_stamp, admission.request.client)
             self._unsure_since = None
         except Refusal:
@@ -102,6 +104,10 @@ class Transfers:
         """Whether what is remembered may be trusted now."""
         return self._directory.is_fresh(degraded_seconds)
 
+    def verify_fresh(self, degraded_seconds: float) -> None:
+        """Raises `Unavailable` when it may not."""
+        self._directory.verify_fresh(degraded_seconds)
+
     async def recheck(self, stamp: Stamp, client: str) -> Stamp:
         """Authenticate the key of a stamp once more, on facts of now. Raises as `authenticate` does."""
         return await self._identity.reauthenticate(stamp, client, self._clock.now())
@@ -126,7 +132,10 @@ class Transfers:
         """Look at all transfers for ever."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            for transfer in [one for one in self._under_way if not one.is_certain]:
-                await transfer.look()
-                if transfer.cut is not None and transfer in self._under_way:
-                    transfer.break_off()
+            # All at once: while Redis is silent each look takes its time, and there may be thousands.
+            await asyncio.gather(*(self._inspect(one) for one in self._under_way if not one.is_certain))
+
+    async def _inspect(self, transfer: Transfer) -> None:
+        await transfer.look()
+        if transfer.cut is not None and transfer in self._under_way:
+            transfer.break_off()

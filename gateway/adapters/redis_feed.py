@@ -108,12 +108,13 @@ class RedisFeed:
             await connect_raw(self._address, self._limits, connection)
         try:
             await self._greet(connection)
-            counter, history = await self._ask(connection, b"HMGET", GENERATION, b"counter", b"history")
+            reply = await self._ask(connection, b"HMGET", GENERATION, b"counter", b"history")
+            counter, history = _generation(reply)
             # Tracking is on by now: whatever changed after this answer was pushed, and some of it may
             # have been heard already, before we got to run.
-            generation = max(counted(counter), connection.heard)
+            generation = max(counter, connection.heard)
             connection.is_followed = True
-            listener.connected(generation, (history or b"").decode("ascii", "replace"))
+            listener.connected(generation, history)
             while not connection.is_over.is_set():
                 await self._renew(connection, listener)
                 with suppress(TimeoutError):
@@ -136,10 +137,8 @@ class RedisFeed:
         connection.news.clear()
         sent_at = self._clock.monotonic()
         applied = str(listener.applied_generation).encode()
-        counter, history = await self._ask(
-            connection, b"EVAL", RENEW, b"2", GENERATION, WORKERS, self._worker, applied
-        )
-        listener.renewed(sent_at, counted(counter), (history or b"").decode("ascii", "replace"))
+        reply = await self._ask(connection, b"EVAL", RENEW, b"2", GENERATION, WORKERS, self._worker, applied)
+        listener.renewed(sent_at, *_generation(reply))
 
     async def _ask(self, connection: _Connection, *command: bytes) -> Any:
         with translated(self._address.display):
@@ -212,3 +211,11 @@ class _Connection(asyncio.Protocol):
             self._listener.changed(names)
             self._listener.applied(self.heard)
             self.news.set()
+
+
+def _generation(reply: Any) -> tuple[int, str]:
+    """Counter and history of a reply; a server that says something else is none of ours."""
+    match reply:
+        case [bytes() | None as counter, bytes() | None as history]:
+            return counted(counter), (history or b"").decode("ascii", "replace")
+    raise ConnectionError("the reply is not a generation")

@@ -29,7 +29,7 @@ from gateway.adapters.redis_errors import may_be_repeated, translated
 from gateway.adapters.redis_fleet import HOLD, Fleet, drop_workers, load_fleet
 from gateway.adapters.redis_server import ServerReport, load_server_report
 from gateway.adapters.redis_transaction import COUNTER, GENERATION, HISTORY, attempt, counted
-from gateway.adapters.redis_url import RedisLimits, make_client, parse_redis_url
+from gateway.adapters.redis_url import RedisLimits, make_client, parse_redis_url, sentinels_of
 from gateway.model.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -135,6 +135,8 @@ class RedisStore:
             await asyncio.wait(tuple(self._running))
         with translated(self.display):
             await self._client.aclose()
+            for sentinel in sentinels_of(self._client):
+                await sentinel.aclose()
 
     async def _ask_one(self, *command: Any) -> Any:
         return await self._ask(lambda: self._client.execute_command(*command))

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import typer
-
-from gateway.cli.barrier_view import barrier_document, say_barrier
+from gateway.cli.barrier_view import barrier_document, exit_unless_sure, say_barrier
 from gateway.cli.console import print_json, say
 from gateway.office import Office, open_office
 from gateway.settings import load_settings
@@ -75,5 +73,4 @@ def report(done: Done[Effect], *, as_json: bool, details: dict[str, Any]) -> Non
         for sentence in done.result.sentences:
             say(sentence)
         say_barrier(done.barrier)
-    if done.barrier is not None and not done.barrier.is_sure:
-        raise typer.Exit(1)
+    exit_unless_sure(done.barrier)

@@ -39,8 +39,8 @@ class Follower:
 
     @property
     def applied_generation(self) -> int:
-        """What this worker acknowledges."""
-        return self._lease.applied
+        """What this worker acknowledges: nothing of a history that is not ours, which counts otherwise."""
+        return self._lease.applied if self.is_history_known else 0
 
     def connected(self, generation: int, history: str) -> None:
         """A new feed: start with an empty memory, if these facts are the ones we knew."""
@@ -61,7 +61,11 @@ class Follower:
 
     def renewed(self, sent_at: float, generation: int, history: str) -> None:
         """Count a renewal, once its generation is applied here."""
+        was_known = self.is_history_known
         if self._verify(history, generation):
+            if not was_known:
+                # Accepted meanwhile. What was applied was counted in another history: a new beginning.
+                self._facts.connected(generation)
             self._lease.renewed(sent_at=sent_at, generation=generation)
             self._memory.note(history, generation)
 

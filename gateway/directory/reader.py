@@ -1,10 +1,10 @@
 """The reader: the facts that one request stands on, in as few round trips as there can be.
 
-A key costs two: the records under its digests, then its tenant. A decision costs two as well: the
-caller's grants, the policy head, and for each model the alias and the rules of all patterns that
-cover it; then the same for what an alias stands for. Every answer carries a stamp of all that was
-read, the absent records among them. The parts of an answer may come from different moments; that is
-found out by `still_true`, which every answer has to pass before a byte is sent.
+A key costs two: the records under its digests, then its tenant, with the grants and the policy head
+that its decisions will want. A decision costs two as well: for each model the alias and the rules of
+all patterns that cover it, then the same for what an alias stands for. Every answer carries a stamp
+of all that was read, the absent records among them. The parts of an answer may come from different
+moments; that is found out by `still_true`, which every answer has to pass before a byte is sent.
 
 A record that does not parse is reported and denies: as a `Refusal` for keys and tenants, in
 `Facts.unreadable` for everything that is decided about (I1). An alias of an alias is treated alike:
@@ -68,7 +68,8 @@ class DirectoryReader:
         if key is None or key.tenant is None:
             return key, None, look.stamp(key_names)
         tenant_name = names.tenant_fact(key.tenant)
-        await look.fetch([tenant_name])
+        # Whoever asks who this is asks next what it may do: its grants come along, for one trip less.
+        await look.fetch([tenant_name, names.grants_fact(key.tenant), names.POLICY])
         return key, _find_tenant(look, key), look.stamp([*key_names, tenant_name])
 
     def recall_key(self, digests: Sequence[bytes]) -> tuple[Key | None, Tenant | None, Stamp] | None:
@@ -178,7 +179,7 @@ def _find_key(look: Look, key_names: Sequence[bytes]) -> Key | None:
     name = next((name for name in key_names if look.leaves[name].value is not None), None)
     if name is None:
         return None
-    key = look.decoded(name, decode_key)
+    key = look.decoded(name, partial(decode_key, digest=names.digest_of(name)))
     if key is None:
         raise Refusal(Reason.UNREADABLE_KEY)
     return key

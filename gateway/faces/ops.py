@@ -73,7 +73,8 @@ class _Snapshot(Collector):
         families = {
             name: CounterMetricFamily(name, HELP[name], labels=labels) for name, labels in METRICS.items()
         }
-        for key, value in sorted(self._status.counters.items()):
+        unlabelled = {name: 0.0 for name, labels in METRICS.items() if not labels}
+        for key, value in sorted({**unlabelled, **self._status.counters}.items()):
             match = _COUNTER.fullmatch(key)
             if match and match["name"] in families:
                 name, labels = match["name"], dict(_LABEL.findall(match["labels"] or ""))

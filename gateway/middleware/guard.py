@@ -149,7 +149,7 @@ class GuardMiddleware:
                     self._telemetry.decided(receipt.admission.request.route, Reason.PERMITTED)
                     if self._guard.is_degraded():
                         self._telemetry.degraded()
-                        message["headers"] = [*message["headers"], DEGRADED]
+                        message["headers"] = [*message.get("headers", ()), DEGRADED]
                 elif meter.bytes_sent:
                     await transfer.verify()
                 await counting(message)

@@ -157,6 +157,9 @@ class Reauthenticate(Protocol):
 class Authenticate(Protocol):
     """Credential in, valid principal out."""
 
+    def recall(self, credential: Credential, client: str, now: float) -> tuple[Principal, Stamp] | None:
+        """As `authenticate`, from memory alone. None sends the caller there, which says why it is refused."""
+
     async def authenticate(self, credential: Credential, client: str, now: float) -> tuple[Principal, Stamp]:
         """Raises `Refusal` with the key's id, if one was found, for every key that is not valid now."""
 

@@ -13,6 +13,9 @@ Not here: what a path or a header means, and any limit on bodies. Those are for 
 
 from __future__ import annotations
 
+import socket
+import struct
+from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
@@ -31,6 +34,7 @@ MAX_PIPELINED = 128  # requests waiting their turn; one read of the socket can h
 HEAD_SECONDS = 10.0  # from the first byte of a request, and from the connection, to the end of the headers
 LINGER_SECONDS = 1.0  # closing on unread bytes resets the connection, and the answer may get lost with it
 
+_DROP_WHAT_IS_UNSENT = struct.pack("ii", 1, 0)  # linger on, for no time: closing is a reset
 _HEADER_OVERHEAD_BYTES = 4  # the colon, a blank and the line end
 _MAX_HEAD_BYTES = MAX_TARGET_BYTES + MAX_HEADER_BYTES + 1024
 
@@ -90,7 +94,14 @@ class GatewayHttpProtocol(HttpToolsProtocol):
             await self.flow.drain()
 
     def _abort(self) -> None:
-        """Break the connection off and drop what is buffered."""
+        """Break the connection off and drop what is buffered, here and in the kernel.
+
+        A plain close would have the kernel go on sending the megabytes that a slow reader left in it.
+        """
+        connection = self.transport.get_extra_info("socket")
+        if connection is not None:
+            with suppress(OSError, ValueError):  # it is gone already; uvloop calls that a bad value
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DROP_WHAT_IS_UNSENT)
         self.transport.abort()
 
     # The connection
