@@ -22,11 +22,12 @@ from gateway.model.verdicts import Allowed, CataloguePage, Identity, ModelListin
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gateway.decisions import Decisions, Judgement
     from gateway.model.access import Principal
-    from gateway.model.facts import Facts, Stamp
-    from gateway.model.names import ModelId, PackageId
-    from gateway.model.ports import Catalogue, Decide, Directory
-    from gateway.model.verdicts import Denied, Found, Verdict
+    from gateway.model.facts import Stamp
+    from gateway.model.names import ModelId
+    from gateway.model.ports import Catalogue, Directory
+    from gateway.model.verdicts import Denied, Found
 
 T = TypeVar("T")
 
@@ -37,9 +38,9 @@ REMEMBERED_LISTINGS = 64  # callers whose visible models are kept; each entry is
 class Holdings:
     """The caller's view of the caches."""
 
-    def __init__(self, *, directory: Directory, rules: Decide, catalogue: Catalogue) -> None:
+    def __init__(self, *, directory: Directory, decisions: Decisions, catalogue: Catalogue) -> None:
         self._directory = directory
-        self._rules = rules
+        self._decisions = decisions
         self._catalogue = catalogue
         self._visible: OrderedDict[Principal, _Listing] = OrderedDict()
 
@@ -54,8 +55,8 @@ class Holdings:
                     continue
                 file = Resource(kind=ResourceKind.FILE, model=model, package=package, file=handle)
                 candidate = replace(access, resource=file)
-                [facts] = await self._directory.bring(access.principal, [model])
-                if isinstance(self._rules.decide(candidate, facts), Allowed):
+                judgement = await self._decisions.reach(candidate)
+                if isinstance(judgement.verdict, Allowed):
                     return candidate
         raise Refusal(Reason.NOT_PERMITTED)
 
@@ -69,7 +70,7 @@ class Holdings:
             return Reason.ABSENT
         return denied.reason
 
-    async def find(self, allowed: Allowed, facts: Facts) -> tuple[Found, Stamp]:
+    async def find(self, allowed: Allowed) -> tuple[Found, Stamp]:
         """The thing itself, looked up on the disk now, and the stamp of what that stands on.
 
         Raises `Refusal(ABSENT)` when it is not there.
@@ -82,8 +83,7 @@ class Holdings:
             case ResourceKind.CATALOGUE:
                 return await self._page(access, resource.page or Page(after=None, limit=100), allowed.stamp)
             case ResourceKind.MODEL if model:
-                shown = self._permitted_packages(access, self._catalogue.packages(model), facts)
-                found = ModelListing(model=model, packages=shown) if shown else None
+                return await self._model(allowed, model)
             case ResourceKind.PACKAGE if model and resource.package:
                 found = self._catalogue.listing(model, resource.package)
             case ResourceKind.FILE if model and resource.package and resource.file:
@@ -94,19 +94,27 @@ class Holdings:
             raise Refusal(Reason.ABSENT)
         return found, allowed.stamp
 
-    def _permitted_packages(
-        self, access: Access, packages: tuple[PackageId, ...], facts: Facts
-    ) -> tuple[PackageId, ...]:
-        accesses = [
-            replace(
-                access,
-                action=Action.DISCOVER,
-                resource=replace(access.resource, kind=ResourceKind.PACKAGE, package=package),
-            )
+    async def _model(self, allowed: Allowed, model: ModelId) -> tuple[ModelListing, Stamp]:
+        """Those of its packages that the caller may discover; a model without one is not there for it."""
+        packages = self._catalogue.packages(model)
+        asked = allowed.access.resource
+        questions = [
+            replace(allowed.access, resource=replace(asked, kind=ResourceKind.PACKAGE, package=package))
             for package in packages
         ]
-        verdicts = self._rules.decide_many(accesses, [facts] * len(accesses))
-        return _allowed(packages, verdicts)
+        shown, stamp = await self._keep(packages, questions, allowed.stamp)
+        if not shown:
+            raise Refusal(Reason.ABSENT)
+        return ModelListing(model=model, packages=shown), stamp
+
+    async def _keep(
+        self, things: Sequence[T], questions: Sequence[Access], stamp: Stamp
+    ) -> tuple[tuple[T, ...], Stamp]:
+        """The things whose question is answered with yes, and the stamp with all these answers in it."""
+        judgements = await self._decisions.reach_many(questions)
+        for judgement in judgements:
+            stamp = stamp.joined(judgement.facts.stamp)
+        return _allowed(things, judgements), stamp
 
     async def _page(self, access: Access, page: Page, stamp: Stamp) -> tuple[CataloguePage, Stamp]:
         visible = await self._visible_models(access.principal)
@@ -114,11 +122,7 @@ class Holdings:
         shown = visible[start : start + page.limit]
         # Each model that is shown is decided on facts that go into the stamp, so that the last
         # check before the first byte covers the page, however old the remembered listing was.
-        facts = await self._directory.bring(access.principal, list(shown))
-        verdicts = self._rules.decide_many([_discover(access.principal, one) for one in shown], facts)
-        for each in facts:
-            stamp = stamp.joined(each.stamp)
-        kept = _allowed(shown, verdicts)
+        kept, stamp = await self._keep(shown, [_discover(access.principal, one) for one in shown], stamp)
         more = start + page.limit < len(visible)
         return CataloguePage(models=kept, after=shown[-1] if more else None), stamp
 
@@ -138,9 +142,8 @@ class Holdings:
         visible: list[ModelId] = []
         for start in range(0, len(models), DECISIONS_PER_TURN):
             chunk = models[start : start + DECISIONS_PER_TURN]
-            facts = await self._directory.bring(principal, list(chunk))
-            verdicts = self._rules.decide_many([_discover(principal, one) for one in chunk], facts)
-            visible += _allowed(chunk, verdicts)
+            judgements = await self._decisions.reach_many([_discover(principal, one) for one in chunk])
+            visible += _allowed(chunk, judgements)
             await asyncio.sleep(0)
         self._visible[principal] = _Listing(generation, models, tuple(visible))
         while len(self._visible) > REMEMBERED_LISTINGS:
@@ -148,8 +151,12 @@ class Holdings:
         return tuple(visible)
 
 
-def _allowed(things: Sequence[T], verdicts: Sequence[Verdict]) -> tuple[T, ...]:
-    return tuple(one for one, verdict in zip(things, verdicts, strict=True) if isinstance(verdict, Allowed))
+def _allowed(things: Sequence[T], judgements: Sequence[Judgement]) -> tuple[T, ...]:
+    return tuple(
+        one
+        for one, judgement in zip(things, judgements, strict=True)
+        if isinstance(judgement.verdict, Allowed)
+    )
 
 
 def _discover(principal: Principal, model: ModelId) -> Access:

@@ -133,6 +133,7 @@ PROBLEMS: dict[Reason, Problem] = {
         detail="The header block is limited to 32768 bytes and 100 fields.",
     ),
     Reason.NO_FACTS: UNAVAILABLE,
+    Reason.NO_LEASE: UNAVAILABLE,
     Reason.NO_POLICY: UNAVAILABLE,
     Reason.NO_AUDIT: UNAVAILABLE,
     Reason.FACTS_MOVED: UNAVAILABLE,

@@ -16,6 +16,7 @@ from gateway.model.errors import CachegateError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from gateway.barrier import BarrierReport
     from gateway.directory.changes import Changes
     from gateway.model.ports import FactStore, Recorder
     from gateway.model.verdicts import Change
@@ -29,6 +30,7 @@ class Done(Generic[T]):
 
     result: T
     generation: int
+    barrier: BarrierReport | None = None  # how it became true everywhere, if that was waited for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

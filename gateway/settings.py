@@ -98,6 +98,23 @@ class Settings:
     node: str = _setting(
         "This node's name in audit records.", read_text, socket.gethostname(), "the host name"
     )
+    lease_milliseconds: int = _setting(
+        "How long a worker may answer from memory without having heard from Redis. "
+        "A revocation waits no longer than this for a worker that does not answer.",
+        read_number(100, 60_000),
+        1000,
+    )
+    near_cache_entries: int = _setting(
+        "Facts that a worker remembers at most, and as many decisions.", read_number(100, 10_000_000), 200_000
+    )
+    near_cache_megabytes: int = _setting(
+        "Memory for them at most, by the worker's own estimate.", read_number(1, 65_536), 128
+    )
+    canary_seconds: int = _setting(
+        "How often one worker of the fleet measures what a revocation takes; 0 never.",
+        read_number(0, 3600),
+        5,
+    )
     scan_seconds: int = _setting(
         "How often the catalogue of what is on disk is made anew.", read_number(1, 3600), 2
     )
@@ -114,6 +131,11 @@ class Settings:
     def pepper_folder(self) -> Path:
         """Where the peppers are: never in Redis, the same on every node."""
         return self.state / "peppers"
+
+    @property
+    def history_file(self) -> Path:
+        """The last seen history of the facts."""
+        return self.state / "history.json"
 
     @property
     def signing_key_file(self) -> Path:

@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, TextIO, cast
 import structlog
 
 if TYPE_CHECKING:
+    from gateway.decisions import Decisions
+    from gateway.directory.near_facts import NearFacts
     from gateway.model.errors import Reason, Unavailable
+
+GAUGES = {
+    "cachegate_revocation_lag_seconds": "What the canary's last change took to be true in every worker.",
+    "cachegate_transfers_under_way": "Responses that are being sent.",
+}
+"""Values of the moment; workers that have none say 0, so that their sum is the value."""
 
 METRICS = {
     "cachegate_decisions_total": ("route", "reason"),
@@ -26,6 +34,15 @@ METRICS = {
     "cachegate_dependency_failures_total": ("dependency",),
     "cachegate_defects_total": (),
     "cachegate_refused_by_server_total": ("reason",),
+    "cachegate_withdrawn_total": (),
+    "cachegate_degraded_responses_total": (),
+    "cachegate_barriers_total": (),
+    "cachegate_barrier_seconds_total": (),
+    "cachegate_lease_losses_total": (),
+    "cachegate_stale_refusals_total": (),
+    "cachegate_feed_reconnects_total": (),
+    "cachegate_near_cache_total": ("event",),
+    "cachegate_decision_memory_total": ("event",),
 }
 """Every metric with its labels. A label's value is ours, never a client's text."""
 
@@ -36,6 +53,15 @@ HELP = {
     "cachegate_unreadable_facts_total": "Records in Redis that did not parse, each time one denied.",
     "cachegate_dependency_failures_total": "Requests that were not decided because a dependency failed.",
     "cachegate_defects_total": "Requests that ended in a defect of the gateway.",
+    "cachegate_withdrawn_total": "Answers that were overtaken by a change before their first byte.",
+    "cachegate_degraded_responses_total": "Responses on what was last known, without a lease.",
+    "cachegate_barriers_total": "Changes of the canary that were waited for.",
+    "cachegate_barrier_seconds_total": "Time that these took, together.",
+    "cachegate_lease_losses_total": "Times that a worker lost its lease on the facts.",
+    "cachegate_stale_refusals_total": "Last checks that found a fact changed.",
+    "cachegate_feed_reconnects_total": "Times that the feed of changes had to be made anew.",
+    "cachegate_near_cache_total": "Facts in memory: hit, miss, eviction, invalidation, flush, overtaken.",
+    "cachegate_decision_memory_total": "Decisions in memory: hit, miss.",
     "cachegate_refused_by_server_total": "Requests that were refused before they were whole.",
 }
 
@@ -47,6 +73,8 @@ class Telemetry:
 
     def __init__(self) -> None:
         self.counters: Counter[str] = Counter()
+        self.sums: dict[str, float] = {"cachegate_barrier_seconds_total": 0.0}
+        self.gauges: dict[str, float] = {}
         self._log = structlog.get_logger("cachegate")
 
     def decided(self, route: str, reason: Reason) -> None:
@@ -76,6 +104,29 @@ class Telemetry:
             "a record in Redis does not parse and denies", record=name, help="cachegate doctor lists them"
         )
 
+    def withdrawn(self) -> None:
+        """An answer was overtaken by a change before its first byte."""
+        self.counters["cachegate_withdrawn_total"] += 1
+
+    def degraded(self) -> None:
+        """A response on what was last known."""
+        self.counters["cachegate_degraded_responses_total"] += 1
+
+    def mode_changed(self, mode: str) -> None:
+        """The worker lost its lease, or has one again."""
+        (self._log.warning if mode != "mode.normal" else self._log.info)("mode changed", mode=mode)
+
+    def canary_measured(self, seconds: float) -> None:
+        """What the canary's change took; 0 when another worker measures."""
+        self.gauges["cachegate_revocation_lag_seconds"] = seconds
+        if seconds:
+            self.counters["cachegate_barriers_total"] += 1
+            self.sums["cachegate_barrier_seconds_total"] += seconds
+
+    def values(self) -> dict[str, float]:
+        """All counters, by name."""
+        return {**self.counters, **self.sums}
+
     def refused_by_server(self, reason: Reason) -> None:
         """The HTTP server refused a request before it was whole."""
         self.counters[f'cachegate_refused_by_server_total{{reason="{reason.value}"}}'] += 1
@@ -94,6 +145,26 @@ class _LossyStandardError(io.TextIOBase):
         """The same."""
         with suppress(OSError, ValueError):
             sys.stderr.flush()
+
+
+def freshness_counters(facts: NearFacts, decisions: Decisions) -> dict[str, float]:
+    """What memory did for this worker so far."""
+    near, remembered = facts.cache.counts, decisions.counts
+    events = {
+        "hit": near.hits,
+        "miss": near.misses,
+        "eviction": near.evictions,
+        "invalidation": near.invalidations,
+        "flush": near.flushes,
+        "overtaken": near.overtaken,
+    }
+    return {
+        **{f'cachegate_near_cache_total{{event="{event}"}}': count for event, count in events.items()},
+        'cachegate_decision_memory_total{event="hit"}': remembered.hits,
+        'cachegate_decision_memory_total{event="miss"}': remembered.misses,
+        "cachegate_lease_losses_total": facts.lease.losses,
+        "cachegate_stale_refusals_total": facts.stale_refusals,
+    }
 
 
 def configure_logs(*, is_terminal: bool, level: str = "info") -> None:

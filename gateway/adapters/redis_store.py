@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from gateway.adapters.redis_errors import may_be_repeated, translated
+from gateway.adapters.redis_fleet import HOLD, Fleet, drop_workers, load_fleet
 from gateway.adapters.redis_server import ServerReport, load_server_report
 from gateway.adapters.redis_transaction import COUNTER, GENERATION, HISTORY, attempt, counted
-from gateway.adapters.redis_url import RedisLimits, make_client, parse_redis_url
+from gateway.adapters.redis_url import RedisLimits, make_client, parse_redis_url, sentinels_of
 from gateway.model.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -111,6 +112,19 @@ class RedisStore:
         """
         return await self._undisturbed(self._transact(plan))
 
+    async def fleet(self) -> Fleet:
+        """The register of workers."""
+        return await self._ask(lambda: load_fleet(self._client))
+
+    async def drop_workers(self, workers: list[str]) -> None:
+        """Take workers off the register."""
+        await self._ask(lambda: drop_workers(self._client, workers))
+
+    async def hold(self, lock: bytes, holder: str, *, seconds: float) -> bool:
+        """Take or keep a lock that ends by itself; whether it is ours now."""
+        milliseconds = b"%d" % (seconds * 1000)
+        return bool(await self._ask_one("EVAL", HOLD, 1, lock, holder.encode(), milliseconds))
+
     async def check_server(self) -> ServerReport:
         """What kind of server this is and whether it keeps what it is told; for start-up and `doctor`."""
         return await self._ask(lambda: load_server_report(self._client, self.display))
@@ -121,6 +135,8 @@ class RedisStore:
             await asyncio.wait(tuple(self._running))
         with translated(self.display):
             await self._client.aclose()
+            for sentinel in sentinels_of(self._client):
+                await sentinel.aclose()
 
     async def _ask_one(self, *command: Any) -> Any:
         return await self._ask(lambda: self._client.execute_command(*command))

@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 GENERATION = b"{cachegate}:generation"
 """Outside of the facts' prefix: it moves with every one of them."""
 
+STEPS = b"{cachegate}:f:step:"
+"""Each transaction writes one more record, named by its generation, below the prefix that workers
+follow: the push that tells them of its facts then also tells them how far they have heard."""
+
+STEP_SECONDS = 60  # it only has to be pushed; the server clears it away, which is pushed again, to no effect
+
 COUNTER = b"counter"
 HISTORY = b"history"
 _HISTORY_BYTES = 16  # 128 random bits: no two histories share one
@@ -58,6 +64,7 @@ async def attempt(
             pipe.execute_command("HSET", GENERATION, HISTORY, secrets.token_hex(_HISTORY_BYTES))
         for command in commands:
             pipe.execute_command(*command)
+        pipe.execute_command("SET", STEPS + b"%d" % (generation + 1), b"", "EX", STEP_SECONDS)
         return generation + 1 if await _is_committed(pipe, display) else None
 
 
@@ -116,11 +123,23 @@ class _Snapshot:
 
 
 def _commands(batch: Batch) -> list[tuple[bytes | str, ...]]:
+    """One command for each name that is written to, however much is: a bulk load has thousands a batch."""
+    written = [part for name, value in batch.facts.items() if value is not None for part in (name, value)]
+    deleted = [name for name, value in batch.facts.items() if value is None]
     commands: list[tuple[bytes | str, ...]] = []
-    for name, value in batch.facts.items():
-        commands.append(("DEL", name) if value is None else ("SET", name, value))
-    commands += [("SADD", name, member) for name, member in batch.set_add]
-    commands += [("SREM", name, member) for name, member in batch.set_remove]
-    commands += [("HSET", name, key, value) for name, key, value in batch.hash_put]
-    commands += [("HDEL", name, key) for name, key in batch.hash_drop]
+    if written:
+        commands.append(("MSET", *written))
+    if deleted:
+        commands.append(("DEL", *deleted))
+    commands += _by_name("SADD", batch.set_add)
+    commands += _by_name("SREM", batch.set_remove)
+    commands += _by_name("HSET", batch.hash_put)
+    commands += _by_name("HDEL", batch.hash_drop)
     return commands
+
+
+def _by_name(command: str, entries: Sequence[tuple[bytes, ...]]) -> list[tuple[bytes | str, ...]]:
+    parts: dict[bytes, list[bytes]] = {}
+    for name, *rest in entries:
+        parts.setdefault(name, []).extend(rest)
+    return [(command, name, *rest) for name, rest in parts.items()]

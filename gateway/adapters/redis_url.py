@@ -24,7 +24,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
@@ -164,6 +164,12 @@ def make_client(address: RedisAddress, limits: RedisLimits) -> Redis | RedisClus
         return local
     ((host, port),) = address.hosts
     return Redis(host=host, port=port, **options)
+
+
+def sentinels_of(client: Redis | RedisCluster) -> list[Redis]:
+    """The clients of its own that a client has for asking Sentinels; closing it leaves them open."""
+    pool = getattr(client, "connection_pool", None)
+    return list(pool.sentinel_manager.sentinels) if isinstance(pool, SentinelConnectionPool) else []
 
 
 def _host(text: str, topology: Topology) -> tuple[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gateway.cli import (
     audit,
     demo,
+    directory,
     doctor,
     explain,
     grants,
@@ -25,6 +26,7 @@ app.add_typer(keys.commands, name="keys")
 app.add_typer(models.commands, name="models")
 app.add_typer(grants.commands, name="grants")
 app.add_typer(policy.commands, name="policy")
+app.add_typer(directory.commands, name="directory")
 app.command("explain")(explain.explain)
 app.add_typer(audit.commands, name="audit")
 app.command("doctor")(doctor.doctor)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_time import load_server_time
+from gateway.cli.doctor_fleet import check_history, check_lease, check_workers
 from gateway.cli.doctor_policy import check_policy, check_policy_folder
 from gateway.cli.findings import fail, look_async, ok, warning
 from gateway.directory.listing import Listing, StoreReading
@@ -33,6 +34,9 @@ NEEDS_SERVER = (
     "redis server",
     "redis clock",
     "facts",
+    "history",
+    "workers",
+    "lease",
     "pepper in redis",
     "policy",
     "policy folder",
@@ -80,6 +84,9 @@ async def _examine(server: Server) -> FactFindings:
         "redis server": partial(_check_server, server),
         "redis clock": partial(_check_server_clock, server),
         "facts": partial(_check_generation, server),
+        "history": partial(check_history, server.store, server.settings),
+        "workers": partial(check_workers, server.store, server.settings),
+        "lease": partial(check_lease, server.listing, server.settings),
         "pepper in redis": partial(_check_fingerprints, server),
         "policy": partial(check_policy, server.listing),
         "policy folder": partial(check_policy_folder, server.settings, server.listing, server.clock),

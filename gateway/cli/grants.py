@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gateway.cli.barrier_view import NoWait
 from gateway.cli.console import AsJson, print_json, print_table
 from gateway.cli.in_office import in_office, perform
 from gateway.cli.tenants import Force
@@ -32,6 +33,7 @@ def add(
     groups: Groups = None,
     packages: Packages = None,
     actions: Annotated[list[str] | None, typer.Option(help="discover read infer")] = None,
+    no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
     """Grant actions (read, if none is named) on models and groups."""
@@ -52,7 +54,15 @@ def add(
 
     subject = _subject(patterns, named, narrowed, actions or ["read"])
     details = {"tenant": tenant_id}
-    perform("grants.add", operation, as_json=as_json, tenant=tenant_id, subject=subject, details=details)
+    perform(
+        "grants.add",
+        operation,
+        as_json=as_json,
+        tenant=tenant_id,
+        subject=subject,
+        details=details,
+        wait=not no_wait,
+    )
 
 
 @commands.command("remove")
@@ -63,6 +73,7 @@ def remove(
     packages: Packages = None,
     actions: Annotated[list[str] | None, typer.Option(help="Only these actions; all if none.")] = None,
     force: Force = False,
+    no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
     """Take grants on exactly these models and groups away."""
@@ -84,7 +95,15 @@ def remove(
 
     subject = _subject(patterns, named, narrowed or [], actions or [])
     details = {"tenant": tenant_id}
-    perform("grants.remove", operation, as_json=as_json, tenant=tenant_id, subject=subject, details=details)
+    perform(
+        "grants.remove",
+        operation,
+        as_json=as_json,
+        tenant=tenant_id,
+        subject=subject,
+        details=details,
+        wait=not no_wait,
+    )
 
 
 @commands.command("list")

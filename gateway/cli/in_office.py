@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from gateway.cli.barrier_view import barrier_document, exit_unless_sure, say_barrier
 from gateway.cli.console import print_json, say
 from gateway.office import Office, open_office
 from gateway.settings import load_settings
@@ -41,13 +42,19 @@ def perform(
     key_id: str | None = None,
     subject: tuple[str, ...] = (),
     details: dict[str, Any] | None = None,
+    wait: bool = True,
 ) -> Done[Effect]:
     """Make one change, dated now, and report it."""
 
     async def work(office: Office) -> Done[Effect]:
         now = office.clock.now()
         return await office.perform(
-            action, lambda changes: operation(changes, now), tenant=tenant, key_id=key_id, subject=subject
+            action,
+            lambda changes: operation(changes, now),
+            tenant=tenant,
+            key_id=key_id,
+            subject=subject,
+            wait=wait,
         )
 
     done = in_office(work)
@@ -59,7 +66,11 @@ def report(done: Done[Effect], *, as_json: bool, details: dict[str, Any]) -> Non
     """Say what a change did: its sentences for people, its generation for scripts."""
     if as_json:
         changed = {"changed": done.result.is_changed, "generation": done.generation}
-        print_json({**details, **changed, "messages": list(done.result.sentences)})
-        return
-    for sentence in done.result.sentences:
-        say(sentence)
+        print_json(
+            {**details, **changed, **barrier_document(done.barrier), "messages": list(done.result.sentences)}
+        )
+    else:
+        for sentence in done.result.sentences:
+            say(sentence)
+        say_barrier(done.barrier)
+    exit_unless_sure(done.barrier)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gateway.cli.barrier_view import NoWait
 from gateway.cli.console import AsJson
 from gateway.cli.in_office import in_office, perform
 from gateway.cli.key_views import list_keys, print_new_key, show_key
@@ -75,6 +76,7 @@ def create(
     not_before: NotBefore = None,
     scopes: Scopes = None,
     networks: Networks = None,
+    no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
     """Create a key and show it, this once."""
@@ -88,6 +90,7 @@ def create(
             lambda changes: operations.create_key(changes, key=new.key, digest=new.digest),
             tenant=new.key.tenant,
             key_id=new.key.key_id,
+            wait=not no_wait,
         )
         return new, done
 
@@ -104,6 +107,7 @@ def import_(
     not_before: NotBefore = None,
     scopes: Scopes = None,
     networks: Networks = None,
+    no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
     """Accept a key of an existing platform, by its SHA-256 or as it is on standard input."""
@@ -123,6 +127,7 @@ def import_(
             lambda changes: operations.import_key(changes, key=new.key, digest=new.digest),
             tenant=new.key.tenant,
             key_id=new.key.key_id,
+            wait=not no_wait,
         )
         return new, done
 
@@ -130,14 +135,21 @@ def import_(
 
 
 @commands.command("revoke")
-def revoke(key_id: KeyArgument, as_json: AsJson = False) -> None:
-    """Refuse a key from now on. Every later request is decided on facts that say so."""
+def revoke(key_id: KeyArgument, no_wait: NoWait = False, as_json: AsJson = False) -> None:
+    """Refuse a key from now on, in every worker when this returns; its transfers are cut off."""
     parsed = parse_key_id(key_id)
 
     async def operation(changes: Changes, now: float) -> Effect:
         return await operations.revoke_key(changes, key_id=parsed, now=now)
 
-    perform("keys.revoke", operation, as_json=as_json, key_id=parsed, details={"key_id": parsed})
+    perform(
+        "keys.revoke",
+        operation,
+        as_json=as_json,
+        key_id=parsed,
+        details={"key_id": parsed},
+        wait=not no_wait,
+    )
 
 
 @commands.command("rotate")
@@ -145,6 +157,7 @@ def rotate(
     key_id: KeyArgument,
     overlap: Annotated[str, typer.Option(help="How long the old key goes on: 0s to 30d.")] = "0s",
     expires: Expires = None,
+    no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
     """Replace a key by a new one with the same rights; the old one ends after the overlap."""
@@ -173,6 +186,7 @@ def rotate(
             tenant=order.tenant,
             key_id=parsed,
             subject=(new.key.key_id,),
+            wait=not no_wait,
         )
         return new, done
 

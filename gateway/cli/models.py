@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gateway.cli.barrier_view import NoWait
 from gateway.cli.console import AsJson
 from gateway.cli.in_office import perform
 from gateway.cli.model_views import list_models, show_model
@@ -38,6 +39,7 @@ def _edit(
     edit: Callable[[Changes, list[Pattern]], Awaitable[Effect]],
     *,
     as_json: bool,
+    no_wait: bool,
     tenant: str | None = None,
     group: str | None = None,
 ) -> None:
@@ -48,11 +50,21 @@ def _edit(
     async def operation(changes: Changes, _now: float) -> Effect:
         return await edit(changes, parsed)
 
-    perform(action, operation, as_json=as_json, tenant=tenant, subject=subject, details=details)
+    perform(
+        action,
+        operation,
+        as_json=as_json,
+        tenant=tenant,
+        subject=subject,
+        details=details,
+        wait=not no_wait,
+    )
 
 
 @commands.command("own")
-def own(tenant: Tenant, patterns: Patterns, force: Force = False, as_json: AsJson = False) -> None:
+def own(
+    tenant: Tenant, patterns: Patterns, force: Force = False, no_wait: NoWait = False, as_json: AsJson = False
+) -> None:
     """Make a tenant the owner of models. They are private to it until something else is said."""
     owner = parse_tenant_id(tenant)
     _edit(
@@ -60,12 +72,15 @@ def own(tenant: Tenant, patterns: Patterns, force: Force = False, as_json: AsJso
         patterns,
         lambda changes, parsed: operations.own(changes, tenant_id=owner, patterns=parsed, force=force),
         as_json=as_json,
+        no_wait=no_wait,
         tenant=owner,
     )
 
 
 @commands.command("disown")
-def disown(tenant: Tenant, patterns: Patterns, force: Force = False, as_json: AsJson = False) -> None:
+def disown(
+    tenant: Tenant, patterns: Patterns, force: Force = False, no_wait: NoWait = False, as_json: AsJson = False
+) -> None:
     """Take models from their owner."""
     owner = parse_tenant_id(tenant)
     _edit(
@@ -73,34 +88,43 @@ def disown(tenant: Tenant, patterns: Patterns, force: Force = False, as_json: As
         patterns,
         lambda changes, parsed: operations.disown(changes, tenant_id=owner, patterns=parsed, force=force),
         as_json=as_json,
+        no_wait=no_wait,
         tenant=owner,
     )
 
 
 @commands.command("publish")
-def publish(patterns: Patterns, force: Force = False, as_json: AsJson = False) -> None:
+def publish(
+    patterns: Patterns, force: Force = False, no_wait: NoWait = False, as_json: AsJson = False
+) -> None:
     """Let every tenant read models."""
     _edit(
         "models.publish",
         patterns,
         lambda changes, parsed: operations.publish(changes, patterns=parsed, force=force),
         as_json=as_json,
+        no_wait=no_wait,
     )
 
 
 @commands.command("unpublish")
-def unpublish(patterns: Patterns, force: Force = False, as_json: AsJson = False) -> None:
+def unpublish(
+    patterns: Patterns, force: Force = False, no_wait: NoWait = False, as_json: AsJson = False
+) -> None:
     """Make models private."""
     _edit(
         "models.unpublish",
         patterns,
         lambda changes, parsed: operations.unpublish(changes, patterns=parsed, force=force),
         as_json=as_json,
+        no_wait=no_wait,
     )
 
 
 @commands.command("group")
-def group(group: Group, patterns: Patterns, force: Force = False, as_json: AsJson = False) -> None:
+def group(
+    group: Group, patterns: Patterns, force: Force = False, no_wait: NoWait = False, as_json: AsJson = False
+) -> None:
     """Put models into a group, which grants can name."""
     name = parse_group_name(group)
     _edit(
@@ -108,12 +132,15 @@ def group(group: Group, patterns: Patterns, force: Force = False, as_json: AsJso
         patterns,
         lambda changes, parsed: operations.add_to_group(changes, group=name, patterns=parsed, force=force),
         as_json=as_json,
+        no_wait=no_wait,
         group=name,
     )
 
 
 @commands.command("ungroup")
-def ungroup(group: Group, patterns: Patterns, force: Force = False, as_json: AsJson = False) -> None:
+def ungroup(
+    group: Group, patterns: Patterns, force: Force = False, no_wait: NoWait = False, as_json: AsJson = False
+) -> None:
     """Take models out of a group."""
     name = parse_group_name(group)
     _edit(
@@ -123,6 +150,7 @@ def ungroup(group: Group, patterns: Patterns, force: Force = False, as_json: AsJ
             changes, group=name, patterns=parsed, force=force
         ),
         as_json=as_json,
+        no_wait=no_wait,
         group=name,
     )
 
@@ -132,6 +160,7 @@ def alias(
     alias: Annotated[str, typer.Argument(metavar="ALIAS")],
     model: Annotated[str, typer.Argument(metavar="ID")],
     force: Force = False,
+    no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
     """Give a model another name. It opens nothing that the model itself does not."""
@@ -141,12 +170,22 @@ def alias(
         return await operations.add_alias(changes, alias=name, canonical=canonical, force=force)
 
     details = {"alias": name, "model": canonical}
-    perform("models.alias", operation, as_json=as_json, subject=(name, canonical), details=details)
+    perform(
+        "models.alias",
+        operation,
+        as_json=as_json,
+        subject=(name, canonical),
+        details=details,
+        wait=not no_wait,
+    )
 
 
 @commands.command("unalias")
 def unalias(
-    alias: Annotated[str, typer.Argument(metavar="ALIAS")], force: Force = False, as_json: AsJson = False
+    alias: Annotated[str, typer.Argument(metavar="ALIAS")],
+    force: Force = False,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
 ) -> None:
     """Take a model's other name away."""
     name = parse_model_id(alias)
@@ -154,7 +193,8 @@ def unalias(
     async def operation(changes: Changes, _now: float) -> Effect:
         return await operations.remove_alias(changes, alias=name, force=force)
 
-    perform("models.unalias", operation, as_json=as_json, subject=(name,), details={"alias": name})
+    details = {"alias": name}
+    perform("models.unalias", operation, as_json=as_json, subject=(name,), details=details, wait=not no_wait)
 
 
 @commands.command("list")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gateway.cli.barrier_view import NoWait, barrier_document, exit_unless_sure, say_barrier
 from gateway.cli.console import AsJson, people, print_json, print_table, say
 from gateway.cli.in_office import in_office
 from gateway.model.errors import Misconfigured
@@ -65,7 +66,7 @@ def run_tests(folder: Folder = None, as_json: AsJson = False) -> None:
 def diff(folder: Folder = None, as_json: AsJson = False) -> None:
     """Show what applying the folder would change. Exit status 1 when there is something."""
     plan = _plan(_folder(folder))
-    _print_plan(plan, as_json=as_json, applied=False, generation=None)
+    _print_plan(plan, as_json=as_json)
     raise typer.Exit(0 if plan.is_empty else 1)
 
 
@@ -74,16 +75,17 @@ def apply(
     folder: Folder = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and change nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the difference, ask, and apply it as one transaction. Applying twice changes nothing."""
     path = _folder(folder)
     plan = _plan(path)
     if dry_run or plan.is_empty or plan.conflicts:
-        _print_plan(plan, as_json=as_json, applied=False, generation=None)
+        _print_plan(plan, as_json=as_json)
         raise typer.Exit(1 if plan.conflicts else 0)
     if not yes and not as_json:
-        _print_plan(plan, as_json=False, applied=False, generation=None)
+        _print_plan(plan, as_json=False)
         if not sys.stdin.isatty():
             raise Misconfigured(
                 "policy apply", "there is nobody to ask; say --yes, or --dry-run to look only"
@@ -96,11 +98,15 @@ def apply(
         now = office.clock.now()
         subject = (f"digest {read.policy_set.digest}", *(f"{line}" for line in plan.lines[:50]))
         return await office.perform(
-            "policy.apply", lambda changes: apply_folder(changes, read, now), subject=subject
+            "policy.apply",
+            lambda changes: apply_folder(changes, read, now),
+            subject=subject,
+            wait=not no_wait,
         )
 
     done = in_office(work)
-    _print_plan(done.result, as_json=as_json, applied=True, generation=done.generation)
+    _print_plan(done.result, as_json=as_json, done=done)
+    exit_unless_sure(done.barrier)
 
 
 def _plan(path: Path) -> Plan:
@@ -116,10 +122,12 @@ def _folder(given: Path | None) -> Path:
     return given.absolute() if given is not None else load_settings().policies
 
 
-def _print_plan(plan: Plan, *, as_json: bool, applied: bool, generation: int | None) -> None:
+def _print_plan(plan: Plan, *, as_json: bool, done: Done[Plan] | None = None) -> None:
+    """Show a plan; with `done`, what became of it."""
     if as_json:
         document: dict[str, Any] = {"changes": list(plan.lines), "conflicts": list(plan.conflicts)}
-        print_json({**document, "applied": applied, "generation": generation})
+        document |= {"applied": done is not None, "generation": done.generation if done else None}
+        print_json({**document, **barrier_document(done.barrier if done else None)})
         return
     colours = {"+": "green", "-": "red", "~": "yellow"}
     for line in plan.lines:
@@ -128,8 +136,9 @@ def _print_plan(plan: Plan, *, as_json: bool, applied: bool, generation: int | N
         say(f"conflict: {conflict}", style="bold red")
     if plan.is_empty:
         say("Nothing to change: what is in force says what the folder says.")
-    elif applied:
-        say(f"Applied, generation {generation}.", style="bold")
+    elif done is not None:
+        say(f"Applied, generation {done.generation}.", style="bold")
+        say_barrier(done.barrier)
 
 
 def _print_cases(checked: FolderCheck, *, only_failed: bool) -> None:

@@ -6,19 +6,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gateway.cli.barrier_view import NoWait
 from gateway.cli.console import AsJson, print_json, print_table, when
 from gateway.cli.in_office import in_office, perform
-from gateway.directory.operations.tenants import create_tenant, resume_tenant, suspend_tenant
+from gateway.directory.operations.tenants import (
+    create_tenant,
+    resume_tenant,
+    set_degraded,
+    suspend_tenant,
+)
+from gateway.identity.times import parse_duration
 from gateway.model.errors import Conflict
 from gateway.model.names import parse_tenant_id
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from gateway.directory.changes import Changes
     from gateway.directory.operations.effect import Effect
     from gateway.model.facts import Tenant
+    from gateway.model.names import TenantId
     from gateway.office import Office
 
-commands = typer.Typer(help="Tenants: create, list, show, suspend, resume.", no_args_is_help=True)
+commands = typer.Typer(help="Tenants: create, list, show, suspend, resume, degraded.", no_args_is_help=True)
 
 TenantArgument = Annotated[str, typer.Argument(metavar="ID", help="The tenant's id.")]
 Force = Annotated[bool, typer.Option("--force", help="Also change what the policy folder says.")]
@@ -28,6 +38,7 @@ Force = Annotated[bool, typer.Option("--force", help="Also change what the polic
 def create(
     tenant: TenantArgument,
     name: Annotated[str, typer.Option(help="A name for people.")] = "",
+    no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
     """Create a tenant. It owns nothing and has no key yet."""
@@ -36,30 +47,73 @@ def create(
     async def operation(changes: Changes, now: float) -> Effect:
         return await create_tenant(changes, tenant_id=tenant_id, name=name or tenant_id, now=now)
 
-    perform("tenants.create", operation, as_json=as_json, tenant=tenant_id, details={"tenant": tenant_id})
+    _perform("tenants.create", tenant_id, operation, as_json=as_json, no_wait=no_wait)
 
 
 @commands.command("suspend")
-def suspend(tenant: TenantArgument, force: Force = False, as_json: AsJson = False) -> None:
-    """Refuse all keys of a tenant, at once. Its facts stay."""
-    _set(tenant, "tenants.suspend", as_json=as_json, force=force)
-
-
-@commands.command("resume")
-def resume(tenant: TenantArgument, force: Force = False, as_json: AsJson = False) -> None:
-    """Let a suspended tenant's keys in again."""
-    _set(tenant, "tenants.resume", as_json=as_json, force=force)
-
-
-def _set(tenant: str, action: str, *, as_json: bool, force: bool = False) -> None:
+def suspend(tenant: TenantArgument, no_wait: NoWait = False, as_json: AsJson = False) -> None:
+    """Refuse all keys of a tenant, at once, whatever the policy folder says. Its facts stay."""
     tenant_id = parse_tenant_id(tenant)
 
     async def operation(changes: Changes, _now: float) -> Effect:
-        if action == "tenants.suspend":
-            return await suspend_tenant(changes, tenant_id=tenant_id, force=force)
+        return await suspend_tenant(changes, tenant_id=tenant_id)
+
+    _perform("tenants.suspend", tenant_id, operation, as_json=as_json, no_wait=no_wait)
+
+
+@commands.command("resume")
+def resume(
+    tenant: TenantArgument, force: Force = False, no_wait: NoWait = False, as_json: AsJson = False
+) -> None:
+    """Let a suspended tenant's keys in again."""
+    tenant_id = parse_tenant_id(tenant)
+
+    async def operation(changes: Changes, _now: float) -> Effect:
         return await resume_tenant(changes, tenant_id=tenant_id, force=force)
 
-    perform(action, operation, as_json=as_json, tenant=tenant_id, details={"tenant": tenant_id})
+    _perform("tenants.resume", tenant_id, operation, as_json=as_json, no_wait=no_wait)
+
+
+@commands.command("degraded")
+def degraded(
+    tenant: TenantArgument,
+    mode: Annotated[str, typer.Argument(metavar="closed|DURATION", help="closed, or 60s up to 1h.")],
+    force: Force = False,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say for how long a tenant is served on what was last known when Redis is out of reach.
+
+    `closed`, which is the default, serves nothing then. With a duration, a revocation may take that
+    long to be true in a worker that is cut off.
+    """
+    tenant_id = parse_tenant_id(tenant)
+    seconds = 0.0 if mode == "closed" else parse_duration(mode)
+
+    async def operation(changes: Changes, _now: float) -> Effect:
+        return await set_degraded(changes, tenant_id=tenant_id, seconds=seconds, force=force)
+
+    _perform("tenants.degraded", tenant_id, operation, as_json=as_json, no_wait=no_wait, mode=mode)
+
+
+def _perform(
+    action: str,
+    tenant_id: TenantId,
+    operation: Callable[[Changes, float], Awaitable[Effect]],
+    *,
+    as_json: bool,
+    no_wait: bool,
+    mode: str | None = None,
+) -> None:
+    perform(
+        action,
+        operation,
+        as_json=as_json,
+        tenant=tenant_id,
+        subject=() if mode is None else (f"degraded {mode}",),
+        details={"tenant": tenant_id},
+        wait=not no_wait,
+    )
 
 
 @commands.command("list")
@@ -73,9 +127,13 @@ def list_tenants(as_json: AsJson = False) -> None:
     if as_json:
         print_json([_plain(tenant) for tenant in tenants])
         return
-    rows = [(one.tenant_id, one.name, _state(one), when(one.created_at), one.source) for one in tenants]
+    rows = [
+        (one.tenant_id, one.name, _state(one), _degraded(one), when(one.created_at), one.source)
+        for one in tenants
+    ]
     empty = "No tenant yet. Create one: cachegate tenants create ID"
-    print_table("Tenants", ("tenant", "name", "state", "created", "source"), rows, empty)
+    columns = ("tenant", "name", "state", "without Redis", "created", "source")
+    print_table("Tenants", columns, rows, empty)
 
 
 @commands.command("show")
@@ -92,6 +150,7 @@ def show(tenant: TenantArgument, as_json: AsJson = False) -> None:
         keys = await office.listing.list_keys(tenant_id)
         return {
             **_plain(found),
+            "without_redis": _degraded(found),
             "owns": [rule.pattern for rule in rules if rule.owner == tenant_id],
             "grants": [
                 {
@@ -115,6 +174,7 @@ def show(tenant: TenantArgument, as_json: AsJson = False) -> None:
         ("tenant", shown["tenant"]),
         ("name", shown["name"]),
         ("state", shown["state"]),
+        ("without Redis", shown["without_redis"]),
         ("created", shown["created_at"]),
         ("source", shown["source"]),
         ("owns", "\n".join(shown["owns"]) or "nothing"),
@@ -135,6 +195,7 @@ def _plain(tenant: Tenant) -> dict[str, Any]:
         "tenant": tenant.tenant_id,
         "name": tenant.name,
         "state": _state(tenant),
+        "degraded_seconds": tenant.degraded_seconds,
         "created_at": when(tenant.created_at),
         "generation": tenant.generation,
         "source": tenant.source,
@@ -143,3 +204,9 @@ def _plain(tenant: Tenant) -> dict[str, Any]:
 
 def _state(tenant: Tenant) -> str:
     return "suspended" if tenant.is_suspended else "active"
+
+
+def _degraded(tenant: Tenant) -> str:
+    if not tenant.degraded_seconds:
+        return "closed"
+    return f"last-known-good for {tenant.degraded_seconds:g} s"

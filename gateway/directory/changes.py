@@ -21,6 +21,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from gateway.directory import names
+from gateway.directory.allowances import encode_former, find_former
 from gateway.directory.listing import Listing, refuse_unreadable
 from gateway.directory.policy_records import decode_policy_head, encode_policy
 from gateway.directory.records import (
@@ -32,6 +33,7 @@ from gateway.directory.records import (
 )
 from gateway.directory.rows import UnreadableRecordError
 from gateway.model.errors import Conflict
+from gateway.model.facts import MAX_DEGRADED_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -67,8 +69,13 @@ class Changes(Listing):
         """The generation that what is put here will carry."""
         return self._snapshot.next_generation
 
+    def leniently(self) -> Listing:
+        """The same facts, those that do not parse passed over: for whoever is about to replace them."""
+        return Listing(self._reading)
+
     async def put_tenant(self, tenant: Tenant) -> None:
         """Write a tenant."""
+        await self._remember_allowance(tenant)
         self._put(
             names.tenant_fact(tenant.tenant_id), encode_tenant(replace(tenant, generation=self.generation))
         )
@@ -112,7 +119,7 @@ class Changes(Listing):
 
     async def put_key(self, key: Key, digest: bytes) -> None:
         """Write a key under the keyed hash of it."""
-        self._put(names.key_fact(digest), encode_key(replace(key, generation=self.generation)))
+        self._put(names.key_fact(digest), encode_key(replace(key, generation=self.generation), digest))
         self._list(names.key_set(key.tenant), names.short_key_id(key.key_id))
         self._batch.hash_put.append((*names.key_digest(key.key_id), digest))
 
@@ -138,6 +145,18 @@ class Changes(Listing):
     async def put_pepper_fingerprint(self, pepper_id: str, fingerprint: str) -> None:
         """Note the fingerprint of a pepper, by which a node with another one is found out."""
         self._batch.hash_put.append((names.PEPPERS, pepper_id.encode(), fingerprint.encode()))
+
+    async def _remember_allowance(self, tenant: Tenant) -> None:
+        """Note a degraded time that is shortened here: who does not hear of it goes on by it."""
+        try:
+            known = await self.find_tenant(tenant.tenant_id)
+            former = known.degraded_seconds if known is not None else 0.0
+        except Conflict:
+            former = MAX_DEGRADED_SECONDS  # nobody can say what the record said before it broke
+        if former > tenant.degraded_seconds:
+            earlier = [one.seconds for one in await find_former(self._reading, [tenant.tenant_id])]
+            remembered = encode_former(max([former, *earlier]), self.generation)
+            self._batch.hash_put.append((names.DEGRADED, tenant.tenant_id.encode(), remembered))
 
     async def _find_text_digest(self) -> bytes | None:
         (raw,) = await self._reading.read([names.POLICY])

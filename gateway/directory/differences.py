@@ -35,6 +35,7 @@ def tenant_changes(
             name=document.name,
             is_suspended=document.is_suspended,
             created_at=old.created_at if old else now,
+            degraded_seconds=document.degraded_seconds,
             source=document.source,
         )
         if _is_wanted(new, old, f"tenant {new.tenant_id}", document.where, conflicts):
@@ -168,7 +169,10 @@ def _is_ours(fact: Tenant | ModelRule | Alias | Grant) -> bool:
 
 
 def _tenant_text(tenant: Tenant) -> str:
-    return f"{tenant.name}, suspended" if tenant.is_suspended else tenant.name
+    said = [tenant.name, "suspended" if tenant.is_suspended else ""]
+    if tenant.degraded_seconds:
+        said.append(f"last-known-good for {tenant.degraded_seconds:g} s")
+    return ", ".join(filter(None, said))
 
 
 def _rule_text(rule: ModelRule) -> str:

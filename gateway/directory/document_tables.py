@@ -75,6 +75,15 @@ class DocumentTables:
         self.complain(f"{key} is {found!r}; expected true or false", at, key)
         return False
 
+    def seconds(self, table: Mapping[str, Any], at: str, key: str, most: float) -> float:
+        """A number of seconds from 0 to `most`; 0 when it is not written."""
+        found = table.get(key, 0)
+        is_number = isinstance(found, int | float) and not isinstance(found, bool)
+        if is_number and 0 <= found <= most:  # NaN, which TOML can write, is neither
+            return float(found)
+        self.complain(f"{key} is {found!r}; expected a number of seconds from 0 to {most:g}", at, key)
+        return 0.0
+
     def names(
         self, table: Mapping[str, Any], at: str, key: str, parse: Callable[[str], Value], nth: int = 0
     ) -> tuple[Value, ...]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.directory.document_tables import DocumentTables
 from gateway.model.access import Action
 from gateway.model.errors import BadNameError, Misconfigured
-from gateway.model.facts import Grant
+from gateway.model.facts import MAX_DEGRADED_SECONDS, Grant
 from gateway.model.names import (
     parse_group_name,
     parse_model_id,
@@ -49,6 +49,7 @@ class TenantDocument:
     tenant_id: TenantId
     name: str
     is_suspended: bool
+    degraded_seconds: float = 0.0
     own: tuple[Pattern, ...] = ()
     public: tuple[Pattern, ...] = ()
     private: tuple[Pattern, ...] = ()
@@ -111,7 +112,7 @@ def _document(path: Path, tables: DocumentTables) -> TenantDocument | None:
     content = tables.content
     tables.refuse_unknown(content, "", ("tenant", "models", "grants"))
     tenant, models = tables.table(content, "", "tenant"), tables.table(content, "", "models")
-    tables.refuse_unknown(tenant, "tenant", ("id", "name", "suspended"))
+    tables.refuse_unknown(tenant, "tenant", ("id", "name", "suspended", "degraded_seconds"))
     tables.refuse_unknown(models, "models", ("own", "public", "private", "aliases", "groups"))
     own, public, private = (
         tables.names(models, "models", key, parse_pattern) for key in ("own", "public", "private")
@@ -122,10 +123,9 @@ def _document(path: Path, tables: DocumentTables) -> TenantDocument | None:
     aliases, groups = _aliases(tables, models), _groups(tables, models)
     written_id = tables.text(tenant, "tenant", "id", "")
     grants = _grants(tables, f"{FOLDER_SOURCE}{written_id}")
-    name, is_suspended = (
-        tables.text(tenant, "tenant", "name", written_id),
-        tables.flag(tenant, "tenant", "suspended"),
-    )
+    name = tables.text(tenant, "tenant", "name", written_id)
+    is_suspended = tables.flag(tenant, "tenant", "suspended")
+    degraded_seconds = tables.seconds(tenant, "tenant", "degraded_seconds", MAX_DEGRADED_SECONDS)
     tenant_id = tables.name(written_id, parse_tenant_id, "tenant", "id").get(written_id)
     if tenant_id is None:
         return None
@@ -137,6 +137,7 @@ def _document(path: Path, tables: DocumentTables) -> TenantDocument | None:
         tenant_id=tenant_id,
         name=name,
         is_suspended=is_suspended,
+        degraded_seconds=degraded_seconds,
         own=own,
         public=public,
         private=private,

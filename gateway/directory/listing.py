@@ -2,7 +2,7 @@
 
 The request path never comes through here: it knows the names of what it needs. This is for
 commands, the admin API and the catalogue, which need the indexes. The same readers serve a live
-store and the snapshot within a transaction; `Reading` is what both can do.
+store and the snapshot within a transaction (`reading.py`).
 
 An index is a convenience and decides nothing: a name in it without a record is passed over. A
 record that does not parse is reported and passed over in a list, since one bad record must not hide
@@ -14,10 +14,11 @@ from __future__ import annotations
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from gateway.directory import names
 from gateway.directory.policy_records import decode_policy, decode_policy_head
+from gateway.directory.reading import Reading, StoreReading
 from gateway.directory.records import (
     decode_alias,
     decode_grants,
@@ -30,49 +31,17 @@ from gateway.model.errors import BadNameError, Conflict
 from gateway.model.names import ModelId, parse_key_id, parse_model_id, parse_pattern, parse_tenant_id
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from gateway.model.facts import Alias, Grant, Grants, Key, ModelRule, PolicySet, Tenant
     from gateway.model.names import KeyId, Pattern, TenantId
-    from gateway.model.ports import FactStore
+
+__all__ = ["PAGE", "Listing", "Reading", "StoreReading", "refuse_unreadable"]
 
 _T = TypeVar("_T")
 _NameT = TypeVar("_NameT", bound=str)
 
 PAGE = 500  # records read at once: large enough to be quick, small enough not to hold up anybody
-
-
-class Reading(Protocol):
-    """What a listing reads from: a snapshot, or a store seen through `StoreReading`."""
-
-    async def read(self, names: Sequence[bytes]) -> list[bytes | None]:
-        """The values of these names, in order."""
-
-    async def members(self, name: bytes) -> list[bytes]:
-        """The members of a set, unordered."""
-
-    async def hash_fields(self, name: bytes, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Several fields of a hash, in order."""
-
-
-class StoreReading:
-    """A live store, read outside of any transaction."""
-
-    def __init__(self, store: FactStore) -> None:
-        self._store = store
-
-    async def read(self, names: Sequence[bytes]) -> list[bytes | None]:
-        """The values of these names, in order."""
-        _, values = await self._store.read(names)
-        return values
-
-    async def members(self, name: bytes) -> list[bytes]:
-        """The members of a set, unordered."""
-        return await self._store.members(name)
-
-    async def hash_fields(self, name: bytes, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Several fields of a hash, in order."""
-        return await self._store.hash_fields(name, keys)
 
 
 def refuse_unreadable(name: str) -> NoReturn:
@@ -105,11 +74,11 @@ class Listing:
     async def find_key(self, key_id: KeyId) -> Key | None:
         """A key by its public id."""
         digest = await self.find_key_digest(key_id)
-        return None if digest is None else await self._find(names.key_fact(digest), decode_key)
+        return None if digest is None else await self.find_key_by_digest(digest)
 
     async def find_key_by_digest(self, digest: bytes) -> Key | None:
         """A key by the keyed hash of it."""
-        return await self._find(names.key_fact(digest), decode_key)
+        return await self._find(names.key_fact(digest), partial(decode_key, digest=digest))
 
     async def find_key_digest(self, key_id: KeyId) -> bytes | None:
         """The digest under which the key with this id is stored."""
@@ -164,12 +133,27 @@ class Listing:
 
     async def each_key(self, tenant_id: TenantId | None) -> AsyncIterator[Key]:
         """The keys of a tenant, or the admin keys, by id, read page by page."""
-        short_ids = await self._reading.members(names.key_set(tenant_id))
-        key_ids = self._parsed(sorted(map(names.long_key_id, short_ids)), parse_key_id)
+        async for _, key in self.each_stored_key(await self.list_key_ids([tenant_id])):
+            yield key
+
+    async def list_key_ids(self, owners: Iterable[TenantId | None]) -> list[KeyId]:
+        """The ids of all keys of these tenants (None: the admin keys), sorted."""
+        short_ids = [
+            short_id for one in owners for short_id in await self._reading.members(names.key_set(one))
+        ]
+        return self._parsed(sorted(map(names.long_key_id, short_ids)), parse_key_id)
+
+    async def each_stored_key(self, key_ids: Sequence[KeyId]) -> AsyncIterator[tuple[bytes, Key]]:
+        """These keys, each with the digest under which it is stored, read page by page."""
         for start in range(0, len(key_ids), PAGE):
-            digests = await self._digests(key_ids[start : start + PAGE])
-            for key in await self._facts([(names.key_fact(digest), decode_key) for digest in digests]):
-                yield key
+            page = key_ids[start : start + PAGE]
+            digests = await self.find_key_digests(page)
+            for missing in (key_id for key_id in page if key_id not in digests):
+                self.unreadable(names.key_digest(missing)[0].decode())
+            placed = [(names.key_fact(one), partial(decode_key, digest=one)) for one in digests.values()]
+            for digest, key in zip(digests.values(), await self.find_all(placed), strict=True):
+                if key is not None:
+                    yield digest, key
 
     async def has_keys(self, tenant_id: TenantId) -> bool:
         """Whether any key of this tenant is known, whatever its state."""
@@ -198,31 +182,35 @@ class Listing:
             self.unreadable(name.decode())
             refuse_unreadable(name.decode())
 
-    async def _facts(self, wanted: Sequence[tuple[bytes, Callable[[bytes], _T]]]) -> list[_T]:
-        facts: list[_T] = []
+    async def find_all(self, wanted: Sequence[tuple[bytes, Callable[[bytes], _T]]]) -> list[_T | None]:
+        """The facts in these records, in order; None where there is none, or none that parses (reported)."""
+        facts: list[_T | None] = []
         for start in range(0, len(wanted), PAGE):
             page = wanted[start : start + PAGE]
             values = await self._reading.read([name for name, _ in page])
             for (name, decode), raw in zip(page, values, strict=True):
-                if raw is None:
-                    continue
                 try:
-                    facts.append(decode(raw))
+                    facts.append(None if raw is None else decode(raw))
                 except UnreadableRecordError:
                     self.unreadable(name.decode())
+                    facts.append(None)
         return facts
 
-    async def _digests(self, key_ids: Sequence[KeyId]) -> list[bytes]:
-        digests: list[bytes] = []
+    async def find_key_digests(self, key_ids: Iterable[KeyId]) -> dict[KeyId, bytes]:
+        """The digests under which these keys are stored, by id; those that are not known are left out."""
+        digests: dict[KeyId, bytes] = {}
+        placed = sorted((*names.key_digest(key_id), key_id) for key_id in key_ids)
         # Sorted ids lie bucket by bucket, so that a long list costs one look a bucket, not one a key.
-        for bucket, entries in groupby(map(names.key_digest, key_ids), key=itemgetter(0)):
-            found = await self._reading.hash_fields(bucket, [field for _, field in entries])
-            for digest in found:
+        for bucket, group in groupby(placed, key=itemgetter(0)):
+            entries = list(group)
+            found = await self._reading.hash_fields(bucket, [field for _, field, _ in entries])
+            for (_, _, key_id), digest in zip(entries, found, strict=True):
                 if digest is not None and len(digest) == names.DIGEST_BYTES:
-                    digests.append(digest)
-                else:
-                    self.unreadable(bucket.decode())
+                    digests[key_id] = digest
         return digests
+
+    async def _facts(self, wanted: Sequence[tuple[bytes, Callable[[bytes], _T]]]) -> list[_T]:
+        return [fact for fact in await self.find_all(wanted) if fact is not None]
 
     async def _members(self, name: bytes, parse: Callable[[str], _NameT]) -> list[_NameT]:
         raw_members = await self._reading.members(name)

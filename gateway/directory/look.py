@@ -1,8 +1,8 @@
-"""One look: what was read from the store for one answer, decoded once, and stamped.
+"""One look: what was read for one answer, decoded once, and stamped.
 
-The store is asked for bytes in as few round trips as possible; the stamp then lists exactly the
-names that the answer used, with these bytes, absent ones too: "there is no rule" is as much of a
-reason as a rule. What does not parse is remembered here, so that each answer that touches it says so.
+The source is asked for records in as few round trips as possible; the stamp then lists exactly the
+leaves that the answer used, absent ones too: "there is no rule" is as much of a reason as a rule.
+What does not parse is remembered here, so that each answer that touches it says so.
 """
 
 from __future__ import annotations
@@ -18,59 +18,64 @@ from gateway.model.names import ancestors
 from gateway.model.standing import standing_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from gateway.model.facts import Alias, ModelRule, Standing
+    from gateway.model.facts import Alias, Leaf, ModelRule, Standing
     from gateway.model.names import ModelId
-    from gateway.model.ports import FactStore
+    from gateway.model.ports import FactSource
+
+    Reading = Awaitable[tuple[int, list[Leaf]]]
 
 _T = TypeVar("_T")
+_UNREADABLE = object()
 
 MAX_NAMES_PER_READ = 1_000  # a catalogue page asks for thousands; one huge MGET would hold up everybody else
 
 
 class Look:
-    """What has been read for one answer: bytes by name, the oldest generation, what did not parse."""
+    """What has been read for one answer: leaves by name, the oldest generation, what did not parse."""
 
-    def __init__(self, store: FactStore, report: Callable[[str], None]) -> None:
-        self.values: dict[bytes, bytes | None] = {}
+    def __init__(self, source: FactSource, report: Callable[[str], None]) -> None:
+        self.leaves: dict[bytes, Leaf] = {}
         self.unreadable: dict[bytes, str] = {}
-        self._decoded: dict[bytes, object] = {}
         self._generations: list[int] = []
-        self._store = store
+        self._source = source
         self._report = report
 
     async def fetch(self, wanted: Iterable[bytes]) -> None:
-        """Read what has not been read yet."""
-        missing = [name for name in dict.fromkeys(wanted) if name not in self.values]
-        for start in range(0, len(missing), MAX_NAMES_PER_READ):
-            page = missing[start : start + MAX_NAMES_PER_READ]
-            generation, values = await self._store.read(page)
-            self._generations.append(generation)
-            self.values.update(zip(page, values, strict=True))
+        """Read what has not been read yet, from memory where it is remembered."""
+        await self._read(wanted, self._source.read)
 
-    async def follow(self, wanted: Iterable[bytes]) -> None:
-        """Read these in any case; what is known already stays as it was read first."""
-        known = dict(self.values)
-        self.values.clear()
-        try:
-            await self.fetch(wanted)
-        finally:
-            self.values.update(known)
+    async def fetch_afresh(self, wanted: Iterable[bytes]) -> None:
+        """Read what has not been read yet from the store, whatever is remembered."""
+        await self._read(wanted, self._source.read_afresh)
+
+    def recall(self, wanted: Sequence[bytes]) -> bool:
+        """Take these from memory; false when one of them is not remembered."""
+        leaves = self._source.find(wanted)
+        if leaves is None:
+            return False
+        self.leaves.update(zip(wanted, leaves, strict=True))
+        return True
 
     def decoded(self, name: bytes, decode: Callable[[bytes], _T]) -> _T | None:
-        """The fact under a name; None when it is absent or, which is reported, does not parse."""
-        raw = self.values[name]
-        if raw is None or name in self.unreadable:
+        """The fact under a name; None when it is absent or, which is reported, does not parse.
+
+        A leaf is decoded once, by whoever reads it first: one name is always decoded the same way.
+        """
+        leaf = self.leaves[name]
+        if leaf.value is None or name in self.unreadable:
             return None
-        if name not in self._decoded:
+        if leaf.decoded is None:
             try:
-                self._decoded[name] = decode(raw)
+                leaf.decoded = decode(leaf.value)
             except UnreadableRecordError:
-                self.unreadable[name] = name.decode(errors="replace")
-                self._report(self.unreadable[name])
-                return None
-        return self._decoded[name]  # type: ignore[return-value] # one name is always decoded the same way
+                leaf.decoded = _UNREADABLE
+        if leaf.decoded is _UNREADABLE:
+            self.unreadable[name] = name.decode(errors="replace")
+            self._report(self.unreadable[name])
+            return None
+        return leaf.decoded  # type: ignore[return-value] # one name is always decoded the same way
 
     def alias_of(self, model: ModelId) -> Alias | None:
         """What this id stands for, if it is another name of a model."""
@@ -87,7 +92,15 @@ class Look:
 
     def stamp(self, used: Iterable[bytes]) -> Stamp:
         """The stamp of an answer that used these names."""
-        return Stamp(min(self._generations, default=0), tuple((name, self.values[name]) for name in used))
+        return Stamp(min(self._generations, default=0), tuple(self.leaves[name] for name in used))
+
+    async def _read(self, wanted: Iterable[bytes], read: Callable[[Sequence[bytes]], Reading]) -> None:
+        missing = [name for name in dict.fromkeys(wanted) if name not in self.leaves]
+        for start in range(0, len(missing), MAX_NAMES_PER_READ):
+            page = missing[start : start + MAX_NAMES_PER_READ]
+            generation, leaves = await read(page)
+            self._generations.append(generation)
+            self.leaves.update(zip(page, leaves, strict=True))
 
 
 def names_about(models: Iterable[ModelId]) -> list[bytes]:

@@ -14,7 +14,7 @@ store that steps it.
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64encode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,10 +26,15 @@ TENANTS = b"{cachegate}:i:tenants"
 PATTERNS = b"{cachegate}:i:patterns"
 ALIASES = b"{cachegate}:i:aliases"
 ADMIN_KEYS = b"{cachegate}:i:admin-keys"
+DEGRADED = b"{cachegate}:i:degraded"
+"""A hash: tenant to the longest degraded time it ever had before the one it has, and until when."""
+
 PEPPERS = b"{cachegate}:i:peppers"
 """A hash: pepper id to the pepper's fingerprint. Neither is the pepper."""
 
 POLICY = FACTS + b"policy"
+
+_KEYS = FACTS + b"k:"
 
 DIGEST_BYTES = 32  # HMAC-SHA-256 and SHA-256 alike
 
@@ -41,7 +46,17 @@ _BUCKET_CHARACTERS = 2
 
 def key_fact(digest: bytes) -> bytes:
     """The record of a key, by the keyed hash of it."""
-    return FACTS + b"k:" + _digest_text(digest)
+    return _KEYS + _digest_text(digest)
+
+
+def is_key_fact(name: bytes) -> bool:
+    """Whether a name is that of a key's record."""
+    return name.startswith(_KEYS)
+
+
+def digest_of(name: bytes) -> bytes:
+    """The inverse of `key_fact`."""
+    return urlsafe_b64decode(name.removeprefix(_KEYS) + b"=")
 
 
 def tenant_fact(tenant: TenantId) -> bytes:

@@ -1,10 +1,10 @@
 """The reader: the facts that one request stands on, in as few round trips as there can be.
 
-A key costs two: the records under its digests, then its tenant. A decision costs two as well: the
-caller's grants, the policy head, and for each model the alias and the rules of all patterns that
-cover it; then the same for what an alias stands for. Every answer carries a stamp of all that was
-read, the absent records among them. The parts of an answer may come from different moments; that is
-found out by `still_true`, which every answer has to pass before a byte is sent.
+A key costs two: the records under its digests, then its tenant, with the grants and the policy head
+that its decisions will want. A decision costs two as well: for each model the alias and the rules of
+all patterns that cover it, then the same for what an alias stands for. Every answer carries a stamp
+of all that was read, the absent records among them. The parts of an answer may come from different
+moments; that is found out by `still_true`, which every answer has to pass before a byte is sent.
 
 A record that does not parse is reported and denies: as a `Refusal` for keys and tenants, in
 `Facts.unreadable` for everything that is decided about (I1). An alias of an alias is treated alike:
@@ -26,14 +26,15 @@ from gateway.directory.records import decode_grants, decode_key, decode_tenant
 from gateway.directory.rows import UnreadableRecordError
 from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.facts import Facts
+from gateway.model.names import ModelId
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gateway.model.access import Principal
     from gateway.model.facts import Grant, Key, PolicySet, Stamp, Tenant
-    from gateway.model.names import ModelId, TenantId
-    from gateway.model.ports import FactStore
+    from gateway.model.names import TenantId
+    from gateway.model.ports import FactSource, FactStore
 
 MAX_UNREADABLE_NAMES = 100  # enough to see what happened; an attacker who can write cannot fill the memory
 _POLICY_ATTEMPTS = 3  # an apply between two reads takes the old texts away; twice in a row is no coincidence
@@ -42,8 +43,11 @@ _POLICY_ATTEMPTS = 3  # an apply between two reads takes the old texts away; twi
 class DirectoryReader:
     """`KeyDirectory` and `Directory` of the ports, over a fact store."""
 
-    def __init__(self, store: FactStore, *, on_unreadable: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, store: FactStore, source: FactSource, *, on_unreadable: Callable[[str], None] | None = None
+    ) -> None:
         self._store = store
+        self._source = source
         self._on_unreadable = on_unreadable
         self._unreadable: dict[str, None] = {}  # a set that remembers the order
         self._policies = PolicySets(self._read_policy_text)
@@ -55,59 +59,71 @@ class DirectoryReader:
 
     async def find_key(self, digests: Sequence[bytes]) -> tuple[Key | None, Tenant | None, Stamp]:
         """The key record under the first of these digests that has one, its tenant, and what was read."""
-        look = Look(self._store, self._report)
-        key_names = [names.key_fact(digest) for digest in digests]
+        return await self._find_key([names.key_fact(digest) for digest in digests])
+
+    async def _find_key(self, key_names: list[bytes]) -> tuple[Key | None, Tenant | None, Stamp]:
+        look = Look(self._source, self._report)
         await look.fetch(key_names)
-        name = next((name for name in key_names if look.values[name] is not None), None)
-        if name is None:
-            return None, None, look.stamp(key_names)
-        key = look.decoded(name, decode_key)
-        if key is None:
-            raise Refusal(Reason.UNREADABLE_KEY)
-        if key.tenant is None:
+        key = _find_key(look, key_names)
+        if key is None or key.tenant is None:
             return key, None, look.stamp(key_names)
-        tenant_id = key.tenant
-        tenant_name = names.tenant_fact(tenant_id)
-        await look.fetch([tenant_name])
-        tenant = look.decoded(tenant_name, partial(decode_tenant, tenant_id=tenant_id))
-        if look.unreadable:
-            raise Refusal(Reason.UNREADABLE_KEY, key_id=key.key_id)
-        return key, tenant, look.stamp([*key_names, tenant_name])
+        tenant_name = names.tenant_fact(key.tenant)
+        # Whoever asks who this is asks next what it may do: its grants come along, for one trip less.
+        await look.fetch([tenant_name, names.grants_fact(key.tenant), names.POLICY])
+        return key, _find_tenant(look, key), look.stamp([*key_names, tenant_name])
+
+    def recall_key(self, digests: Sequence[bytes]) -> tuple[Key | None, Tenant | None, Stamp] | None:
+        """The same from memory alone; None when that does not suffice."""
+        look = Look(self._source, self._report)
+        key_names = [names.key_fact(digest) for digest in digests]
+        if not look.recall(key_names):
+            return None
+        key = _find_key(look, key_names)
+        if key is None or key.tenant is None:
+            return key, None, look.stamp(key_names)
+        tenant_name = names.tenant_fact(key.tenant)
+        if not look.recall([tenant_name]):
+            return None
+        return key, _find_tenant(look, key), look.stamp([*key_names, tenant_name])
 
     async def bring(self, principal: Principal, models: Sequence[ModelId | None]) -> list[Facts]:
         """The facts about this caller and each of these models (None: no model), in order."""
         for _ in range(_POLICY_ATTEMPTS):
-            look = Look(self._store, self._report)
+            look = Look(self._source, self._report)
             asked = [model for model in models if model is not None]
             caller_names = _caller_names(principal)
-            await look.fetch([*caller_names, *names_about(asked)])
-            aliases = [look.alias_of(model) for model in asked]
-            targets = [alias.canonical for alias in aliases if alias is not None]
-            if targets or len(asked) == 1:
-                # One name that is no alias is looked up once more in the place of a target: how long
-                # an answer takes must not tell a stranger that an alias exists (I3).
-                await look.follow(names_about(targets or asked))
+            await look.fetch(caller_names)
+            if asked:
+                await self._look_at_models(look, asked)
             policy = await self._find_policy(look)
             if policy is not None:
                 caller = _Caller(look, principal.tenant, caller_names, policy)
                 return [caller.facts_about(model) for model in models]
         raise Unavailable("policy", "the texts it names are missing from Redis", Reason.NO_POLICY)
 
-    async def still_true(self, stamp: Stamp) -> bool:
-        """Whether everything that an answer stands on still reads the same."""
-        if await self._store.generation() == stamp.generation:
-            return True
-        seen: dict[bytes, bytes | None] = {}
-        for name, value in stamp.records:
-            if seen.setdefault(name, value) != value:
-                return False  # it moved while the answer was put together
-        look = Look(self._store, self._report)
-        await look.fetch(seen)
-        return look.values == seen
+    async def find_key_again(self, stamp: Stamp) -> tuple[Key | None, Tenant | None, Stamp]:
+        """As `find_key`, for a key that was found before, by the stamp of that."""
+        return await self._find_key([leaf.name for leaf in stamp.leaves if names.is_key_fact(leaf.name)])
+
+    def is_leased(self) -> bool:
+        """Whether the lease itself holds, no degraded time counted in."""
+        return self._source.is_leased()
+
+    def is_fresh(self, degraded_seconds: float) -> bool:
+        """Whether anything may be answered now."""
+        return self._source.is_fresh(degraded_seconds)
+
+    def verify_fresh(self, degraded_seconds: float) -> None:
+        """Raises `Unavailable(NO_LEASE)` when nothing may be answered now."""
+        self._source.verify_fresh(degraded_seconds)
+
+    def still_true(self, stamp: Stamp, degraded_seconds: float) -> bool:
+        """The last check before the first byte: the lease holds and nothing that it stands on moved."""
+        return self._source.holds(stamp, degraded_seconds)
 
     async def verify_policy(self) -> None:
         """Raises `Unavailable` unless the store answers and a usable policy set is in force."""
-        look = Look(self._store, self._report)
+        look = Look(self._source, self._report)
         await look.fetch([names.POLICY])
         if await self._find_policy(look) is None:
             raise Unavailable("policy", "the texts it names are missing from Redis", Reason.NO_POLICY)
@@ -117,8 +133,20 @@ class DirectoryReader:
         listing = Listing(StoreReading(self._store), on_unreadable=self._report)
         return await listing.known_models()
 
+    async def _look_at_models(self, look: Look, asked: Sequence[ModelId]) -> None:
+        """The records about these models, and about what aliases among them stand for.
+
+        Always from the store, and always two round trips: how long an answer takes tells a stranger
+        neither that others use a model nor that a name is an alias (I3). Where none is an alias, the
+        second trip asks for names that no model can have.
+        """
+        await look.fetch_afresh(names_about(asked))
+        aliases = [look.alias_of(model) for model in asked]
+        targets = [alias.canonical for alias in aliases if alias is not None]
+        await look.fetch_afresh(names_about(targets or [ModelId(f"{asked[0]}/")]))
+
     async def _find_policy(self, look: Look) -> PolicySet | None:
-        if look.values[names.POLICY] is None:
+        if look.leaves[names.POLICY].value is None:
             raise Unavailable(
                 "policy", "none is in force: apply one with `cachegate policy apply`", Reason.NO_POLICY
             )
@@ -145,6 +173,25 @@ class DirectoryReader:
             del self._unreadable[next(iter(self._unreadable))]
         if self._on_unreadable is not None:
             self._on_unreadable(name)
+
+
+def _find_key(look: Look, key_names: Sequence[bytes]) -> Key | None:
+    name = next((name for name in key_names if look.leaves[name].value is not None), None)
+    if name is None:
+        return None
+    key = look.decoded(name, partial(decode_key, digest=names.digest_of(name)))
+    if key is None:
+        raise Refusal(Reason.UNREADABLE_KEY)
+    return key
+
+
+def _find_tenant(look: Look, key: Key) -> Tenant | None:
+    if key.tenant is None:
+        return None
+    tenant = look.decoded(names.tenant_fact(key.tenant), partial(decode_tenant, tenant_id=key.tenant))
+    if look.unreadable:
+        raise Refusal(Reason.UNREADABLE_KEY, key_id=key.key_id)
+    return tenant
 
 
 class _Caller:

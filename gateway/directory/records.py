@@ -2,7 +2,8 @@
 
 A record is one row of `rows.py`, and a fact in `gateway.model.facts`; nothing else turns the one
 into the other. It repeats the name it was stored under and is refused under any other: a record that
-was moved never speaks for somebody else. Keys are excepted; their digest would double their size.
+was moved, or a reply that came to the wrong reader, never speaks for somebody else. A key repeats the
+first bytes of its digest only; all of it would double the record's size.
 
 Decoding is strict. A row that is not exactly of its kind, a name that does not parse, a time that is
 not a finite number: each raises `UnreadableRecordError`, which the caller turns into a denial and a
@@ -15,12 +16,12 @@ facts mean, and the policy set, which is two records (`policy_records.py`).
 from __future__ import annotations
 
 import ipaddress
-import math
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from gateway.directory.rows import (
+    CHECK_BYTES,
     SCOPE_BITS,
     AliasRow,
     GrantRow,
@@ -31,9 +32,12 @@ from gateway.directory.rows import (
     UnreadableRecordError,
     decode_row,
     encode_row,
+    verify_times,
+    verify_written_for,
 )
 from gateway.model.access import Action
 from gateway.model.facts import (
+    MAX_DEGRADED_SECONDS,
     Alias,
     Grant,
     Grants,
@@ -63,8 +67,8 @@ _RULES = msgspec.msgpack.Decoder(RuleRow)
 _ALIASES = msgspec.msgpack.Decoder(AliasRow)
 
 
-def encode_key(key: Key) -> bytes:
-    """The record of a key."""
+def encode_key(key: Key, digest: bytes) -> bytes:
+    """The record of a key, to be stored under this digest."""
     return encode_row(
         KeyRow(
             layout=1,
@@ -80,14 +84,16 @@ def encode_key(key: Key) -> bytes:
             expires_at=key.expires_at,
             revoked_at=key.revoked_at,
             pepper_id=key.pepper_id,
+            digest_check=digest[:CHECK_BYTES],
         )
     )
 
 
-def decode_key(raw: bytes) -> Key:
-    """The key of a record."""
+def decode_key(raw: bytes, digest: bytes) -> Key:
+    """The key of the record that lies under this digest."""
     row = decode_row(_KEYS, raw)
-    _verify_times(row.created_at, row.not_before, row.expires_at, row.revoked_at)
+    verify_written_for(row.digest_check, digest[:CHECK_BYTES])
+    verify_times(row.created_at, row.not_before, row.expires_at, row.revoked_at)
     try:
         for network in row.networks:
             ipaddress.ip_network(network)
@@ -121,6 +127,7 @@ def encode_tenant(tenant: Tenant) -> bytes:
             name=tenant.name,
             is_suspended=tenant.is_suspended,
             created_at=tenant.created_at,
+            degraded_seconds=tenant.degraded_seconds,
         )
     )
 
@@ -128,13 +135,16 @@ def encode_tenant(tenant: Tenant) -> bytes:
 def decode_tenant(raw: bytes, tenant_id: TenantId) -> Tenant:
     """The tenant of the record that lies under this tenant's name."""
     row = decode_row(_TENANTS, raw)
-    _verify_identity(row.tenant, tenant_id)
-    _verify_times(row.created_at)
+    verify_written_for(row.tenant, tenant_id)
+    verify_times(row.created_at)
+    if not 0 <= row.degraded_seconds <= MAX_DEGRADED_SECONDS:
+        raise UnreadableRecordError("a degraded time out of bounds")
     return Tenant(
         tenant_id=tenant_id,
         name=row.name,
         is_suspended=row.is_suspended,
         created_at=row.created_at,
+        degraded_seconds=row.degraded_seconds,
         generation=row.generation,
         source=row.source,
     )
@@ -159,7 +169,7 @@ def encode_grants(grants: Grants) -> bytes:
 def decode_grants(raw: bytes, tenant_id: TenantId) -> Grants:
     """The grants of the record that lies under this tenant's name."""
     row = decode_row(_GRANTS, raw)
-    _verify_identity(row.tenant, tenant_id)
+    verify_written_for(row.tenant, tenant_id)
     return Grants(
         tenant_id=tenant_id,
         grants=tuple(_grant(grant) for grant in row.grants),
@@ -202,7 +212,7 @@ def encode_rule(rule: ModelRule) -> bytes:
 def decode_rule(raw: bytes, pattern: Pattern) -> ModelRule:
     """The rule of the record that lies under this pattern's name."""
     row = decode_row(_RULES, raw)
-    _verify_identity(row.pattern, pattern)
+    verify_written_for(row.pattern, pattern)
     try:
         return ModelRule(
             pattern=pattern,
@@ -232,19 +242,9 @@ def encode_alias(alias: Alias) -> bytes:
 def decode_alias(raw: bytes, alias: ModelId) -> Alias:
     """The alias of the record that lies under this name."""
     row = decode_row(_ALIASES, raw)
-    _verify_identity(row.alias, alias)
+    verify_written_for(row.alias, alias)
     try:
         canonical = parse_model_id(row.canonical)
     except ValueError as error:
         raise UnreadableRecordError("an alias points to what is no model id") from error
     return Alias(alias=alias, canonical=canonical, generation=row.generation, source=row.source)
-
-
-def _verify_identity(claimed: str, expected: str) -> None:
-    if claimed != expected:
-        raise UnreadableRecordError("the record was written for another name")
-
-
-def _verify_times(*times: float | None) -> None:
-    if not all(time is None or math.isfinite(time) for time in times):
-        raise UnreadableRecordError("a time is not a finite number")

@@ -10,6 +10,7 @@ Non-goal: whether the strings in a row are names; `records.py` makes facts of ro
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
@@ -28,6 +29,8 @@ SCOPE_BITS = {
     Scope.KEYS_MANAGE: 16,
 }
 _ALL_SCOPE_BITS = sum(SCOPE_BITS.values())
+
+CHECK_BYTES = 8  # of the digest that a key lies under: two keys share them once in 2**64 pairs
 
 
 class UnreadableRecordError(ValueError):
@@ -54,6 +57,7 @@ class KeyRow(Row, frozen=True, tag=1):
     expires_at: float | None
     revoked_at: float | None
     pepper_id: _Text
+    digest_check: Annotated[bytes, msgspec.Meta(min_length=CHECK_BYTES, max_length=CHECK_BYTES)]
 
 
 class TenantRow(Row, frozen=True, tag=2):
@@ -66,6 +70,7 @@ class TenantRow(Row, frozen=True, tag=2):
     name: str
     is_suspended: bool
     created_at: float
+    degraded_seconds: float
 
 
 class GrantRow(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
@@ -144,3 +149,15 @@ def decode_row(decoder: msgspec.msgpack.Decoder[_RowT], raw: bytes) -> _RowT:
         return decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UnreadableRecordError("not a record of this kind and layout") from error
+
+
+def verify_written_for(claimed: object, expected: object) -> None:
+    """Raises when a row was written for another name than the one it was found under."""
+    if claimed != expected:
+        raise UnreadableRecordError("the record was written for another name")
+
+
+def verify_times(*times: float | None) -> None:
+    """Raises when a time is none: NaN compares with nothing, and would let a key live for ever."""
+    if not all(time is None or math.isfinite(time) for time in times):
+        raise UnreadableRecordError("a time is not a finite number")

@@ -20,7 +20,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from gateway.telemetry import HELP, METRICS
+from gateway.telemetry import GAUGES, HELP, METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -53,6 +53,10 @@ class InstanceStatus(Protocol):
     def counters(self) -> Mapping[str, float]:
         """Counters of all workers, those that died included."""
 
+    @property
+    def gauges(self) -> Mapping[str, float]:
+        """Values of the moment, of the workers that answered."""
+
 
 _COUNTER = re.compile(r"(?P<name>[a-z_]+)(?:\{(?P<labels>.*)\})?")
 _LABEL = re.compile(r'([a-z_]+)="([^"]*)"')
@@ -76,6 +80,10 @@ class _Snapshot(Collector):
                 name, labels = match["name"], dict(_LABEL.findall(match["labels"] or ""))
                 families[name].add_metric([labels.get(label, "") for label in METRICS[name]], value)
         yield from families.values()
+        for name, meaning in GAUGES.items():
+            gauge = GaugeMetricFamily(name, meaning)
+            gauge.add_metric([], self._status.gauges.get(name, 0.0))
+            yield gauge
         ready = GaugeMetricFamily("cachegate_ready", "1 when every worker is ready.")
         ready.add_metric([], 1 if self._status.is_ready else 0)
         yield ready

@@ -18,6 +18,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import TYPE_CHECKING
 
 from gateway.identity.keys import KeyState, key_state
+from gateway.identity.recent_callers import Caller, RecentCallers
 from gateway.identity.tokens import parse_token
 from gateway.model.access import Principal
 from gateway.model.errors import Reason, Refusal
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from gateway.model.facts import Key, Stamp, Tenant
     from gateway.model.ports import KeyDirectory
 
+MAX_RECENT = 10_000  # callers remembered: about 6 MB
+
 _REASONS = {
     KeyState.REVOKED: Reason.REVOKED_KEY,
     KeyState.NOT_YET_VALID: Reason.NOT_YET_VALID,
@@ -39,32 +42,65 @@ _REASONS = {
 class Authenticator:
     """`Authenticate` of the ports, for API keys that the directory holds."""
 
-    __slots__ = ("_directory", "_latest", "_peppers")
+    __slots__ = ("_directory", "_latest", "_peppers", "_recent")
 
-    def __init__(self, directory: KeyDirectory, peppers: Peppers) -> None:
+    def __init__(self, directory: KeyDirectory, peppers: Peppers, *, max_recent: int = MAX_RECENT) -> None:
         self._directory = directory
         self._peppers = peppers
+        self._recent = RecentCallers(max_recent)
         self._latest = float("-inf")
+
+    def recall(self, credential: Credential, client: str, now: float) -> tuple[Principal, Stamp] | None:
+        """A caller who was valid lately and still is, without waiting for anything; else None."""
+        caller = self._recent.find(_sha256_of(credential))
+        if caller is None:
+            return None
+        try:
+            self._verify(caller.key, caller.tenant, client, now)
+        except Refusal:
+            return None
+        return caller.principal, caller.stamp
 
     async def authenticate(self, credential: Credential, client: str, now: float) -> tuple[Principal, Stamp]:
         """The caller, and what that answer stands on. Raises `Refusal` for every key not valid now."""
-        digests = self.digests(credential)
-        key, tenant, stamp = await self._directory.find_key(digests)
+        key, tenant, stamp = await self._directory.find_key(self.digests(credential))
         if key is None:
             raise Refusal(Reason.UNKNOWN_KEY)
-        return self.judge(key, tenant, client, now), stamp
+        principal = self.judge(key, tenant, client, now)
+        self._recent.put(_sha256_of(credential), Caller(key, tenant, principal, stamp))
+        return principal, stamp
+
+    async def reauthenticate(self, stamp: Stamp, client: str, now: float) -> Stamp:
+        """What a key that was valid stands on now. Raises `Refusal` for one that no longer is."""
+        key, tenant, found = await self._directory.find_key_again(stamp)
+        if key is None:
+            raise Refusal(Reason.UNKNOWN_KEY)
+        self._verify(key, tenant, client, now)
+        return found
 
     def digests(self, credential: Credential) -> tuple[bytes, ...]:
         """What the key may be stored under. Raises `Refusal(MISTYPED_KEY)`."""
         parse_token(credential.secret)
-        return self._peppers.digests(sha256(credential.secret.encode("utf-8")).digest())
+        return self._peppers.digests(_sha256_of(credential))
 
     def judge(self, key: Key, tenant: Tenant | None, client: str, now: float) -> Principal:
         """The principal of a key that was found, if it is valid for this client now. No I/O."""
-        if math.isfinite(now):
-            self._latest = max(self._latest, now)
+        self._verify(key, tenant, client, now)
+        return Principal(
+            kind=key.kind,
+            key_id=key.key_id,
+            key_name=key.name,
+            tenant=key.tenant,
+            scopes=key.scopes,
+            expires_at=key.expires_at,
+            degraded_seconds=tenant.degraded_seconds if tenant is not None else 0.0,
+        )
+
+    def _verify(self, key: Key, tenant: Tenant | None, client: str, now: float) -> None:
+        if now > self._latest and math.isfinite(now):
+            self._latest = now
         state = key_state(key, now)
-        if state is KeyState.LIVE:
+        if state is KeyState.LIVE and now != self._latest:
             state = key_state(key, self._latest)
         if state is not KeyState.LIVE:
             raise Refusal(_REASONS[state], key_id=key.key_id)
@@ -74,14 +110,10 @@ class Authenticator:
             tenant is None or tenant.tenant_id != key.tenant or tenant.is_suspended
         ):
             raise Refusal(Reason.SUSPENDED_TENANT, key_id=key.key_id)
-        return Principal(
-            kind=key.kind,
-            key_id=key.key_id,
-            key_name=key.name,
-            tenant=key.tenant,
-            scopes=key.scopes,
-            expires_at=key.expires_at,
-        )
+
+
+def _sha256_of(credential: Credential) -> bytes:
+    return sha256(credential.secret.encode("utf-8")).digest()
 
 
 def _is_inside(client: str, key: Key) -> bool:

@@ -37,6 +37,12 @@ class _Noting:
         self._inner = inner
         self._seen = seen
 
+    def recall(self, credential: Credential, client: str, now: float) -> tuple[Principal, Stamp] | None:
+        found = self._inner.recall(credential, client, now)
+        if found is not None:
+            self._seen[found[0].key_id] = now
+        return found
+
     async def authenticate(self, credential: Credential, client: str, now: float) -> tuple[Principal, Stamp]:
         principal, stamp = await self._inner.authenticate(credential, client, now)
         self._seen[principal.key_id] = now

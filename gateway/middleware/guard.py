@@ -1,12 +1,15 @@
 """The guard as pure ASGI: mount it in front of any app that serves from the shared caches.
 
-    app = GuardMiddleware(app, guard=guard, routes=[...], clock=clock, telemetry=telemetry)
+    app = GuardMiddleware(app, guard=guard, transfers=transfers, routes=[...], clock=..., telemetry=...)
 
 It looks at the raw path only (never `request.url`, never `scope["path"]`, never the Host header, I4),
 finds the declared route by shape, has the guard decide and record, and calls the app with the
 `Receipt` in `scope["cachegate.receipt"]` and the route in `scope["cachegate.route"]`. Whatever is not
-declared is refused. It closes the receipt with what really went out, so an app behind it cannot
-forget the outcome record.
+declared is refused. Before the first byte the guard confirms; while bytes flow the transfer is watched;
+and the receipt is closed with what really went out, so an app behind this cannot forget any of it.
+
+An answer that was overtaken by a change is decided anew, so an app may be called again for the same
+request: before its first byte, and never after.
 """
 
 from __future__ import annotations
@@ -15,12 +18,14 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from gateway.credential.client import TrustedNetworks, client_address
+from gateway.middleware.meter import Meter
+from gateway.middleware.shape import refusal_by_shape
 from gateway.middleware.trace import find_trace_id, traceparent
 from gateway.model.access import WireRequest
-from gateway.model.errors import Misconfigured, Reason, Unavailable
-from gateway.model.limits import MAX_BODY_BYTES, MAX_HEADER_BYTES, MAX_HEADER_COUNT, MAX_TARGET_BYTES
+from gateway.model.errors import Misconfigured, Reason, Unavailable, WithdrawnError
 from gateway.model.verdicts import Declined, Ending, Outcome, Rejection
 from gateway.problems import PROBLEMS, UNRECORDED
+from gateway.transfers import TransferCutError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,42 +37,21 @@ if TYPE_CHECKING:
     from gateway.model.ports import Clock
     from gateway.model.verdicts import Receipt
     from gateway.telemetry import Telemetry
+    from gateway.transfers import Transfers
 
 RECEIPT = "cachegate.receipt"
 ROUTE = "cachegate.route"
 METER = "cachegate.meter"
 
+# What our own server puts into the scope; on other servers they are missing and the guard does without.
+DRAINED = "cachegate.drained"  # waits until earlier answers on this connection left room for this one
+ABORT = "cachegate.abort"  # breaks the connection off and drops what is buffered
+
+MAX_ATTEMPTS = 3  # an answer whose facts moved before its first byte is worked out anew this often
+DEGRADED = (b"cachegate-degraded", b"last-known-good")
+
 NOBODY = TrustedNetworks()
 UNROUTED = "-"  # the route of requests that match none, in records and metrics: never the client's text
-
-
-class Meter:
-    """Counts what one response really sent, and lets delivery say that it cut it and why."""
-
-    __slots__ = ("bytes_sent", "cut", "is_complete", "started_at", "status")
-
-    def __init__(self, started_at: float) -> None:
-        self.started_at = started_at
-        self.status = 0
-        self.bytes_sent = 0
-        self.is_complete = False
-        self.cut: Ending | None = None
-
-    def note(self, message: Message) -> None:
-        """Take account of one ASGI message that was handed to the server."""
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-        elif message["type"] == "http.response.body":
-            self.bytes_sent += len(message.get("body", b""))
-            self.is_complete = not message.get("more_body", False)
-
-    def outcome(self, now: float) -> Outcome:
-        """What to record."""
-        ending = self.cut or (Ending.COMPLETE if self.is_complete else Ending.FAILED)
-        milliseconds = round((now - self.started_at) * 1000, 3)
-        return Outcome(
-            ending=ending, status=self.status, bytes_sent=self.bytes_sent, milliseconds=milliseconds
-        )
 
 
 class GuardMiddleware:
@@ -81,6 +65,7 @@ class GuardMiddleware:
         routes: Iterable[GuardedRoute],
         clock: Clock,
         telemetry: Telemetry,
+        transfers: Transfers,
         trusted_proxies: TrustedNetworks = NOBODY,
     ) -> None:
         self._app = app
@@ -88,6 +73,7 @@ class GuardMiddleware:
         self._routes = tuple(routes)
         self._clock = clock
         self._telemetry = telemetry
+        self._transfers = transfers
         self._trusted_proxies = trusted_proxies
         if not self._routes:
             raise Misconfigured("GuardMiddleware", "no guarded route is declared, so nothing could be served")
@@ -102,45 +88,98 @@ class GuardMiddleware:
             await send({"type": "websocket.close", "code": 1008})
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        loop = asyncio.get_running_loop()
-        meter = Meter(loop.time())
-
-        async def metered(message: Message) -> None:
-            await send(message)
-            meter.note(message)
-
         request, route = self._read(scope)
-        receipt = None
+        meter = Meter(asyncio.get_running_loop().time())
         try:
-            reason = self._refusal_by_shape(request, route)
-            if reason is None and route is not None:
-                answer = await self._guard.admit(request, route)
-            else:
-                answer = self._guard.decline(Rejection(request=request, reason=reason or Reason.NO_ROUTE))
-            if isinstance(answer, Declined):
-                await self._decline(request, route, answer, metered)
-                return
-            receipt = answer
-            scope[RECEIPT], scope[ROUTE], scope[METER] = receipt, route, meter
-            self._telemetry.decided(request.route, Reason.PERMITTED)
-            await self._app(scope, receive, metered)
-        except Unavailable as failure:
-            self._telemetry.failed(failure)
-            record_id = receipt.record_id if receipt else UNRECORDED
-            if meter.status == 0:
-                declined = Declined(reason=failure.reason, record_id=record_id)
-                await self._decline(request, route, declined, metered)
-            is_changed = failure.reason is Reason.CHANGED_ON_DISK
-            meter.cut = Ending.CHANGED_ON_DISK if is_changed else Ending.FAILED
-        except Exception as defect:  # noqa: BLE001 -- the last boundary: a defect of ours is a 500 and never an allow
-            self._telemetry.defect(request.route, defect)
-            if meter.status == 0:
-                await self._decline(request, route, self._record_defect(request), metered)
-            meter.cut = Ending.FAILED
+            await self._answer(scope, receive, send, request, route, meter)
+        except Exception as error:  # noqa: BLE001 -- the last boundary: a defect of ours is never an allow
+            await self._fail(error, request, route, meter, send)
         finally:
-            if receipt is not None:
-                self._close(receipt, meter.outcome(loop.time()))
             self._telemetry.answered(meter.status, meter.bytes_sent)
+
+    async def _answer(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        request: WireRequest,
+        route: GuardedRoute | None,
+        meter: Meter,
+    ) -> None:
+        """Decide and deliver; decide anew when a fact moved before the first byte."""
+        reason = refusal_by_shape(request, route)
+        if reason is not None or route is None:
+            rejection = Rejection(request=request, reason=reason or Reason.NO_ROUTE)
+            await self._decline(request, route, self._guard.decline(rejection), meter.counting(send))
+            return
+        for _ in range(MAX_ATTEMPTS):
+            answer = await self._guard.admit(request, route)
+            if isinstance(answer, Declined):
+                await self._decline(request, route, answer, meter.counting(send))
+                return
+            meter.record_id = answer.record_id
+            scope[RECEIPT], scope[ROUTE], scope[METER] = answer, route, meter
+            try:
+                await self._deliver(scope, receive, send, answer, meter)
+            except WithdrawnError:
+                self._telemetry.withdrawn()
+                continue
+            return
+        await self._decline(request, route, self._guard.give_up(request), meter.counting(send))
+
+    async def _deliver(
+        self, scope: Scope, receive: Receive, send: Send, receipt: Receipt, meter: Meter
+    ) -> None:
+        """Have the app send what was admitted: confirmed before its first byte, watched until its last."""
+        counting = meter.counting(send)
+        drained = scope.get(DRAINED)
+        async with self._transfers.under_way(receipt, scope.get(ABORT)) as transfer:
+
+            async def confirmed(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    if drained is not None:
+                        await drained()  # so that nothing is awaited between the check and the write
+                    self._guard.confirm(receipt, self._clock.now())
+                    self._telemetry.decided(receipt.admission.request.route, Reason.PERMITTED)
+                    if self._guard.is_degraded():
+                        self._telemetry.degraded()
+                        message["headers"] = [*message.get("headers", ()), DEGRADED]
+                elif meter.bytes_sent:
+                    await transfer.verify()
+                await counting(message)
+
+            try:
+                await self._app(scope, receive, confirmed)
+            except (WithdrawnError, TransferCutError):
+                raise
+            except Exception as error:  # noqa: BLE001 -- answered here, so that the outcome says what was sent
+                await self._fail(error, receipt.admission.request, scope[ROUTE], meter, send)
+            finally:
+                meter.cut = transfer.cut or meter.cut
+                if meter.status and not meter.is_complete:
+                    transfer.disconnect()  # half an answer must not look like a whole one that is late
+                self._close(receipt, meter.outcome(asyncio.get_running_loop().time()))
+
+    async def _fail(
+        self,
+        error: Exception,
+        request: WireRequest,
+        route: GuardedRoute | None,
+        meter: Meter,
+        send: Send,
+    ) -> None:
+        """Answer for what went wrong, if nothing was sent yet: 503 for what is not there, 500 for a defect."""
+        reason = error.reason if isinstance(error, Unavailable) else Reason.INTERNAL
+        if isinstance(error, Unavailable):
+            self._telemetry.failed(error)
+        else:
+            self._telemetry.defect(request.route, error)
+        if meter.status == 0:
+            declined = Declined(reason=reason, record_id=meter.record_id or UNRECORDED)
+            if reason is Reason.INTERNAL and meter.record_id is None:
+                declined = self._record_defect(request)
+            await self._decline(request, route, declined, meter.counting(send))
+        meter.cut = Ending.CHANGED_ON_DISK if reason is Reason.CHANGED_ON_DISK else Ending.FAILED
 
     def _close(self, receipt: Receipt, outcome: Outcome) -> None:
         """Record how it ended. The bytes are out by then: what cannot be recorded now can only be told."""
@@ -170,21 +209,6 @@ class GuardMiddleware:
         )
         return request, route
 
-    def _refusal_by_shape(self, request: WireRequest, route: GuardedRoute | None) -> Reason | None:
-        """What is refused by its shape alone: the same for everybody."""
-        if len(request.raw_path) + len(request.query) > MAX_TARGET_BYTES:
-            return Reason.PATH_TOO_LONG
-        block = sum(len(name) + len(value) + 4 for name, value in request.headers)
-        if block > MAX_HEADER_BYTES or len(request.headers) > MAX_HEADER_COUNT:
-            return Reason.HEADERS_TOO_LARGE
-        if route is None:
-            return Reason.NO_ROUTE
-        if request.method not in route.methods:
-            return Reason.METHOD_NOT_ALLOWED
-        if announced_body(request) > MAX_BODY_BYTES:
-            return Reason.BODY_TOO_LARGE
-        return None
-
     async def _decline(
         self, request: WireRequest, route: GuardedRoute | None, declined: Declined, send: Send
     ) -> None:
@@ -210,14 +234,6 @@ class GuardMiddleware:
             return self._guard.decline(Rejection(request=request, reason=Reason.INTERNAL))
         except Unavailable:
             return Declined(reason=Reason.INTERNAL, record_id=UNRECORDED)
-
-
-def announced_body(request: WireRequest) -> int:
-    """How long a body the headers announce; chunked or unreadable counts as too long."""
-    length = request.header(b"content-length") or b"0"
-    if request.header(b"transfer-encoding") is not None or not length.isdigit():
-        return MAX_BODY_BYTES + 1
-    return int(length[:12])
 
 
 def _first(headers: tuple[tuple[bytes, bytes], ...], name: bytes) -> bytes | None:

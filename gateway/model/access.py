@@ -39,6 +39,7 @@ class Principal:
     tenant: TenantId | None
     scopes: frozenset[Scope]
     expires_at: float | None
+    degraded_seconds: float = 0.0  # for how long its tenant is served on what was last known
 
 
 class ResourceKind(StrEnum):

@@ -57,6 +57,7 @@ class Reason(StrEnum):
     HEADERS_TOO_LARGE = "headers-too-large", "The request's header block is over the limit."
 
     NO_FACTS = "no-facts", "Redis did not answer, so nothing could be decided."
+    NO_LEASE = "no-lease", "The worker could not be sure of its facts: no lease, or no way to follow changes."
     NO_POLICY = "no-policy", "No usable policy set is in force."
     NO_AUDIT = "no-audit", "The decision could not be recorded, so nothing was sent."
     FACTS_MOVED = "facts-moved", "The facts kept changing while the request was decided."
@@ -108,6 +109,10 @@ class Unavailable(CachegateError):  # noqa: N818 -- reads as the state it names
         self.dependency = dependency
         self.why = why
         self.reason = reason
+
+
+class WithdrawnError(CachegateError):
+    """A recorded answer was overtaken by a change before its first byte: decide anew, or give up."""
 
 
 class Misconfigured(CachegateError):  # noqa: N818 -- reads as the state it names

@@ -28,6 +28,9 @@ class Scope(StrEnum):
     KEYS_MANAGE = "keys:manage"
 
 
+MAX_DEGRADED_SECONDS = 3600.0
+"""How long a tenant may be served on what was last known: a revocation is not sure before that is over."""
+
 DEFAULT_SCOPES = frozenset({Scope.DISCOVER, Scope.READ, Scope.INFER})
 
 
@@ -70,6 +73,7 @@ class Tenant:
     name: str
     is_suspended: bool
     created_at: float
+    degraded_seconds: float = 0.0  # 0 is `closed`; else `last-known-good` for so long after a lost lease
     generation: int = 0
     source: str = SOURCE_CLI
 
@@ -149,20 +153,43 @@ class Standing:
     groups: frozenset[GroupName]
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """What an answer stands on: each record's name with the bytes that were read (None: absent).
+class Leaf:
+    """One record as it was read, or its absence: a thing that an answer stands on.
 
-    An answer is still true when every name still reads the same. `generation` is the global one,
-    read before the records, so that an unmoved generation proves it with a single look.
+    `is_current` turns false, for good, the moment the record is known to have changed, or can no
+    longer be known not to have. Whoever turns it is the near cache; everybody else looks.
+    """
+
+    __slots__ = ("decoded", "is_current", "name", "value")
+
+    def __init__(self, name: bytes, value: bytes | None, *, is_current: bool = True) -> None:
+        self.name = name
+        self.value = value
+        self.is_current = is_current
+        self.decoded: object = None  # the fact in it, decoded once for all who read this leaf
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stamp:
+    """What an answer stands on: all that was read for it, absent records too.
+
+    `generation` is the global one up to which every change had been applied when it was read.
     """
 
     generation: int
-    records: tuple[tuple[bytes, bytes | None], ...]
+    leaves: tuple[Leaf, ...]
+
+    @property
+    def is_current(self) -> bool:
+        """Whether nothing of it has changed since it was read."""
+        for leaf in self.leaves:  # a plain loop: this is the last check before every first byte  # noqa: SIM110
+            if not leaf.is_current:
+                return False
+        return True
 
     def joined(self, other: Stamp) -> Stamp:
-        """Both together; the older generation, because it is the one that proves both."""
-        return Stamp(min(self.generation, other.generation), self.records + other.records)
+        """Both together; the older generation."""
+        return Stamp(min(self.generation, other.generation), self.leaves + other.leaves)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from gateway.model.access import Access, Credential, Principal
-    from gateway.model.facts import Facts, Key, Stamp, Tenant
+    from gateway.model.facts import Facts, Key, Leaf, Stamp, Tenant
     from gateway.model.names import FileHandle, Md5, ModelId, PackageId
     from gateway.model.verdicts import (
         Admission,
@@ -99,8 +99,46 @@ class FactStore(Protocol):
         """Let go of the connections."""
 
 
+class MonotonicClock(Protocol):
+    """A clock that nobody can set and that goes on while the machine sleeps."""
+
+    def monotonic(self) -> float:
+        """Seconds since some moment."""
+
+
+class FactSource(Protocol):
+    """Where the directory reads records: the near cache of a worker, or the store itself."""
+
+    async def read(self, names: Sequence[bytes]) -> tuple[int, list[Leaf]]:
+        """A leaf for each name, from memory where it is remembered, and the generation applied there."""
+
+    async def read_afresh(self, names: Sequence[bytes]) -> tuple[int, list[Leaf]]:
+        """The same from the store in any case, so that no caller learns what others made us remember."""
+
+    def find(self, names: Sequence[bytes]) -> list[Leaf] | None:
+        """The leaves, if every one is remembered: waits for nothing."""
+
+    def is_leased(self) -> bool:
+        """Whether the lease holds."""
+
+    def is_fresh(self, degraded_seconds: float) -> bool:
+        """Whether memory may be trusted now."""
+
+    def verify_fresh(self, degraded_seconds: float) -> None:
+        """Raises `Unavailable(NO_LEASE)` when memory may not be trusted now."""
+
+    def holds(self, stamp: Stamp, degraded_seconds: float) -> bool:
+        """The last check before the first byte; raises as `verify_fresh` does."""
+
+
 class KeyDirectory(Protocol):
     """The part of the directory that authentication reads."""
+
+    async def find_key_again(self, stamp: Stamp) -> tuple[Key | None, Tenant | None, Stamp]:
+        """As `find_key`, for a key that was found before, by the stamp of that."""
+
+    def recall_key(self, digests: Sequence[bytes]) -> tuple[Key | None, Tenant | None, Stamp] | None:
+        """As `find_key`, from memory alone; None when that does not suffice."""
 
     async def find_key(self, digests: Sequence[bytes]) -> tuple[Key | None, Tenant | None, Stamp]:
         """The key record under the first of these digests that has one, its tenant, and what was read.
@@ -109,8 +147,18 @@ class KeyDirectory(Protocol):
         """
 
 
+class Reauthenticate(Protocol):
+    """A key that was valid once more, by what was read of it."""
+
+    async def reauthenticate(self, stamp: Stamp, client: str, now: float) -> Stamp:
+        """What it stands on now. Raises `Refusal` for a key that is no longer valid."""
+
+
 class Authenticate(Protocol):
     """Credential in, valid principal out."""
+
+    def recall(self, credential: Credential, client: str, now: float) -> tuple[Principal, Stamp] | None:
+        """As `authenticate`, from memory alone. None sends the caller there, which says why it is refused."""
 
     async def authenticate(self, credential: Credential, client: str, now: float) -> tuple[Principal, Stamp]:
         """Raises `Refusal` with the key's id, if one was found, for every key that is not valid now."""
@@ -122,8 +170,20 @@ class Directory(Protocol):
     async def bring(self, principal: Principal, models: Sequence[ModelId | None]) -> list[Facts]:
         """The facts about this caller and each of these models (None: no model), in order."""
 
-    async def still_true(self, stamp: Stamp) -> bool:
-        """Whether everything that an answer stands on still reads the same."""
+    def is_leased(self) -> bool:
+        """Whether the lease itself holds, no degraded time counted in."""
+
+    def is_fresh(self, degraded_seconds: float) -> bool:
+        """Whether anything may be answered now."""
+
+    def verify_fresh(self, degraded_seconds: float) -> None:
+        """Raises `Unavailable(NO_LEASE)` when nothing may be answered now."""
+
+    def still_true(self, stamp: Stamp, degraded_seconds: float) -> bool:
+        """The last check before the first byte: the lease holds and nothing that the answer stands on moved.
+
+        Synchronous. Raises `Unavailable(NO_LEASE)` when there is no lease.
+        """
 
 
 class Decide(Protocol):

@@ -116,6 +116,7 @@ class Admission:
     allowed: Allowed
     found: Found
     stamp: Stamp  # of everything the answer stands on: the key, the decision, each model of a page
+    key_stamp: Stamp  # of the key and its tenant alone: what a transfer under way goes on standing on
 
     def let_go(self) -> None:
         """Close the file of an admission that could not be recorded."""
@@ -152,7 +153,9 @@ class Ending(StrEnum):
     COMPLETE = "complete"
     CLIENT_GONE = "client-gone"
     CHANGED_ON_DISK = "changed-on-disk"
-    WITHDRAWN = "withdrawn"
+    WITHDRAWN = "withdrawn"  # a fact moved before the first byte; nothing was sent
+    REVOKED = "revoked"  # the key or its tenant ended while it was under way
+    UNDECIDED = "undecided"  # whether they did could not be found out in time
     FAILED = "failed"
 
 

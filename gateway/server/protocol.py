@@ -13,6 +13,9 @@ Not here: what a path or a header means, and any limit on bodies. Those are for 
 
 from __future__ import annotations
 
+import socket
+import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import httptools
@@ -29,6 +32,7 @@ MAX_PIPELINED = 128  # requests waiting their turn; one read of the socket can h
 HEAD_SECONDS = 10.0  # from the first byte of a request, and from the connection, to the end of the headers
 LINGER_SECONDS = 1.0  # closing on unread bytes resets the connection, and the answer may get lost with it
 
+_DROP_WHAT_IS_UNSENT = struct.pack("ii", 1, 0)  # linger on, for no time: closing is a reset
 _HEADER_OVERHEAD_BYTES = 4  # the colon, a blank and the line end
 _MAX_HEAD_BYTES = MAX_TARGET_BYTES + MAX_HEADER_BYTES + 1024
 
@@ -50,6 +54,27 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._header_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def _for_the_guard(self) -> dict[str, Any]:
+        """What the guard needs of a connection that ASGI has no words for (`middleware/guard.py`)."""
+        return {"cachegate.drained": self._drained, "cachegate.abort": self._abort}
+
+    async def _drained(self) -> None:
+        """Return once earlier answers on this connection left room for the next one's first byte."""
+        if self.flow.write_paused:
+            await self.flow.drain()
+
+    def _abort(self) -> None:
+        """Break the connection off and drop what is buffered, here and in the kernel.
+
+        A plain close would have the kernel go on sending the megabytes that a slow reader left in it.
+        """
+        connection = self.transport.get_extra_info("socket")
+        if connection is not None:
+            with suppress(OSError, ValueError):  # it is gone already; uvloop calls that a bad value
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DROP_WHAT_IS_UNSENT)
+        self.transport.abort()
 
     # The connection
 
@@ -99,6 +124,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A new request's first byte."""
         super().on_message_begin()
+        self.scope.update(self._for_the_guard)  # type: ignore[typeddict-item] # not of ASGI: the guard's own
         self._is_in_head = self._head_began_in_this_feed = True
         self._head_bytes = self._header_bytes = 0
 

@@ -26,6 +26,7 @@ class WorkerStatus:
 
     ready: dict[str, bool]
     counters: dict[str, float]
+    gauges: dict[str, float] = field(default_factory=dict)  # values of the moment: gone with their worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,7 @@ class FleetStatus:
     answering: int
     ready: dict[str, bool]
     counters: dict[str, float]
+    gauges: dict[str, float] = field(default_factory=dict)
 
     @property
     def is_ready(self) -> bool:
@@ -80,11 +82,16 @@ def combine(
     for status in last_known:
         if status is not None:
             _add_up(counters, status.counters)
+    gauges: Counter[str] = Counter()
+    for answer in present:
+        if answer is not None:
+            _add_up(gauges, answer.gauges)
     return FleetStatus(
         expected=len(present),
         answering=sum(answer is not None for answer in present),
         ready=ready,
         counters=dict(counters),
+        gauges=dict(gauges),
     )
 
 

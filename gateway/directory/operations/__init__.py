@@ -6,7 +6,8 @@ stands in the way and what to do; otherwise it returns an `Effect`. Doing a thin
 and says that nothing changed.
 
 Facts that the policy folder wrote are refused to commands unless `force` is given: the next
-`policy apply` would undo the change, or refuse to run because of it.
+`policy apply` would undo the change, or refuse to run because of it. Suspending a tenant is the
+exception: what an incident needs is never refused.
 
 Non-goals: parsing what an operator typed, reading the clock, making keys, and the audit log.
 """
@@ -33,7 +34,7 @@ from gateway.directory.operations.models import (
     remove_from_group,
     unpublish,
 )
-from gateway.directory.operations.tenants import create_tenant, resume_tenant, suspend_tenant
+from gateway.directory.operations.tenants import create_tenant, resume_tenant, set_degraded, suspend_tenant
 
 __all__ = [
     "MAX_OVERLAP_SECONDS",
@@ -54,6 +55,7 @@ __all__ = [
     "resume_tenant",
     "revoke_key",
     "rotate_key",
+    "set_degraded",
     "suspend_tenant",
     "unpublish",
 ]

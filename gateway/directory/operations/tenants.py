@@ -1,4 +1,9 @@
-"""Tenants: created, suspended, resumed. A suspended tenant's keys are refused; its facts stay."""
+"""Tenants: created, suspended, resumed; and for how long they are served on what was last known.
+
+A suspended tenant's keys are refused; its facts stay. What closes is never refused because the policy
+folder says otherwise: an incident does not wait for a file. The next `policy apply` then finds that
+the two differ, and asks.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from gateway.directory.operations.effect import Effect, verify_not_from_folder
 from gateway.model.errors import Conflict
-from gateway.model.facts import SOURCE_CLI, Tenant
+from gateway.model.facts import MAX_DEGRADED_SECONDS, SOURCE_CLI, Tenant
 
 if TYPE_CHECKING:
     from gateway.directory.changes import Changes
@@ -25,14 +30,30 @@ async def create_tenant(changes: Changes, *, tenant_id: TenantId, name: str, now
     return Effect(is_changed=False, sentences=(f"tenant {tenant_id} was there already",))
 
 
-async def suspend_tenant(changes: Changes, *, tenant_id: TenantId, force: bool = False) -> Effect:
+async def suspend_tenant(changes: Changes, *, tenant_id: TenantId) -> Effect:
     """Refuse all keys of a tenant from now on."""
-    return await _set_suspended(changes, tenant_id, is_suspended=True, force=force)
+    return await _set_suspended(changes, tenant_id, is_suspended=True, force=True)
 
 
 async def resume_tenant(changes: Changes, *, tenant_id: TenantId, force: bool = False) -> Effect:
     """Let a suspended tenant's keys in again."""
     return await _set_suspended(changes, tenant_id, is_suspended=False, force=force)
+
+
+async def set_degraded(
+    changes: Changes, *, tenant_id: TenantId, seconds: float, force: bool = False
+) -> Effect:
+    """For how long a tenant is served on what was last known when Redis is out of reach; 0 is not at all."""
+    if not 0 <= seconds <= MAX_DEGRADED_SECONDS:  # NaN is neither
+        raise Conflict("a degraded time is from 0 seconds to 1 hour: a revocation may take that long")
+    tenant = await load_tenant(changes, tenant_id)
+    mode = f"last-known-good for {seconds:g} s" if seconds else "closed"
+    if tenant.degraded_seconds == seconds:
+        return Effect(is_changed=False, sentences=(f"tenant {tenant_id} was {mode} already",))
+    is_closing = seconds < tenant.degraded_seconds
+    verify_not_from_folder(f"tenant {tenant_id}", tenant.source, force=force or is_closing)
+    await changes.put_tenant(replace(tenant, degraded_seconds=seconds, source=SOURCE_CLI))
+    return Effect(is_changed=True, sentences=(f"tenant {tenant_id} is {mode} now without a lease",))
 
 
 async def load_tenant(changes: Changes, tenant_id: TenantId) -> Tenant:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from gateway.audit import AuditLog, Durability, Limits, Report, verify
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
 from gateway.model.errors import Reason
-from gateway.model.facts import DEFAULT_SCOPES, KeyKind, Stamp
+from gateway.model.facts import DEFAULT_SCOPES, KeyKind, Leaf, Stamp
 from gateway.model.verdicts import Admission, Allowed, Ending, OpenFile, Outcome, Rejection
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Room:
 
     def admission(self, model: str = "acme/yolo", **request) -> Admission:
         resource = Resource(kind=ResourceKind.FILE, model="acme/alias", package="p1", file="weights.onnx")
-        stamp = Stamp(7, ((b"cg:key:0123", b"redis-record-secret"),))
+        stamp = Stamp(7, (Leaf(b"cg:key:0123", b"redis-record-secret"),))
         return Admission(
             request=self.request(**request),
             allowed=Allowed(
@@ -107,6 +107,7 @@ class Room:
                 md5="d41d8cd98f00b204e9800998ecf8427e",
             ),
             stamp=stamp,
+            key_stamp=stamp,
         )
 
     def denial(self, reason: Reason = Reason.NOT_PERMITTED, **request) -> Rejection:

@@ -40,7 +40,9 @@ def admission():
         trace_id=None, received_at=0.0,
     )  # fmt: skip
     allowed = Allowed(access=access, model=None, policies=("p",), grant=None, stamp=stamp)
-    return Admission(request=request, allowed=allowed, found=Identity(principal=principal), stamp=stamp)
+    return Admission(
+        request=request, allowed=allowed, found=Identity(principal=principal), stamp=stamp, key_stamp=stamp
+    )
 
 
 def decision(**more):

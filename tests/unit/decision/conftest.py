@@ -11,7 +11,16 @@ import pytest
 from gateway.decision import Rulebook
 from gateway.decision.policyset import digest_of, load_policy_folder
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind
-from gateway.model.facts import DEFAULT_SCOPES, Facts, KeyKind, PolicySet, Stamp, Standing, Visibility
+from gateway.model.facts import (
+    DEFAULT_SCOPES,
+    Facts,
+    KeyKind,
+    Leaf,
+    PolicySet,
+    Stamp,
+    Standing,
+    Visibility,
+)
 
 POLICIES = Path(__file__).parents[3] / "policies"
 PRIVATE = Standing(owner=None, visibility=Visibility.PRIVATE, groups=frozenset())
@@ -52,7 +61,7 @@ class Asker:
             requested_standing=changes.get("model_standing", PRIVATE),
             model_standing=PRIVATE,
             policy=self.shipped,
-            stamp=Stamp(7, ((b"name", b"value"),)),
+            stamp=Stamp(7, (Leaf(b"name", b"value"),)),
         )
         return replace(facts, **changes)
 

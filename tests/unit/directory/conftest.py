@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from gateway.adapters.clock import SystemClock
 from gateway.adapters.embedded_valkey import EmbeddedValkey
+from gateway.adapters.history_file import HistoryFile
+from gateway.adapters.redis_feed import RedisFeed
 from gateway.adapters.redis_store import RedisStore
+from gateway.adapters.redis_url import RedisLimits, parse_redis_url
+from gateway.directory import names
 from gateway.directory.changes import change
+from gateway.directory.follower import Follower
+from gateway.directory.lease import Lease
+from gateway.directory.near_cache import NearCache
+from gateway.directory.near_facts import NearFacts
 from gateway.model.access import Principal
 from gateway.model.facts import DEFAULT_SCOPES, Key, KeyKind, PolicySet, Tenant
 from gateway.model.names import KeyId, TenantId
@@ -35,6 +46,45 @@ async def store(valkey_url):
     store = RedisStore(valkey_url)
     yield store
     await store.close()
+
+
+@dataclass
+class Worker:
+    """What one worker remembers, following a real server."""
+
+    facts: NearFacts
+    lease: Lease
+    store: RedisStore
+
+    async def catches_up(self) -> None:
+        """Wait until every change that was made so far is applied here."""
+        generation = await self.store.generation()
+        async with asyncio.timeout(5):
+            while not (self.facts.is_leased() and self.lease.applied >= generation):  # noqa: ASYNC110 -- a lease is no event
+                await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+async def worker(store, valkey_url, tmp_path):
+    """A worker's memory, fed by a real feed."""
+    clock = SystemClock()
+    lease = Lease(30.0)
+    facts = NearFacts(store, NearCache(max_entries=1000, max_bytes=1 << 20), lease, clock)
+    feed = RedisFeed(
+        parse_redis_url(valkey_url),
+        RedisLimits(),
+        worker="w",
+        prefix=names.FACTS,
+        renew_seconds=0.05,
+        clock=clock,
+    )
+    follower = Follower(facts, lease, HistoryFile(tmp_path / "history.json"))
+    running = asyncio.create_task(feed.run(follower))
+    worker = Worker(facts, lease, store)
+    await worker.catches_up()
+    yield worker
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 @pytest.fixture

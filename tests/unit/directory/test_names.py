@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.adapters.redis_transaction import GENERATION
 from gateway.directory import names
@@ -33,6 +35,7 @@ def all_others() -> list[bytes]:
         names.PATTERNS,
         names.ALIASES,
         names.ADMIN_KEYS,
+        names.DEGRADED,
         names.PEPPERS,
         names.tenant_keys(TenantId("a")),
         names.tenant_keys(TenantId("admin-keys")),
@@ -72,3 +75,16 @@ def test_a_short_key_id_gives_the_key_id_back():
 def test_a_name_is_made_of_a_whole_digest_only(digest):
     with pytest.raises(ValueError, match="32 bytes"):
         names.key_fact(digest)
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_the_name_of_a_key_gives_its_digest_back(digest):
+    assert names.digest_of(names.key_fact(digest)) == digest
+    assert names.is_key_fact(names.key_fact(digest))
+
+
+def test_no_other_fact_is_taken_for_a_key():
+    assert [name for name in all_facts() if names.is_key_fact(name)] == [
+        names.key_fact(b"x" * 32),
+        names.key_fact(b"\x00" * 32),
+    ]

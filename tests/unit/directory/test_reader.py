@@ -7,6 +7,8 @@ import pytest
 from gateway.directory import names
 from gateway.directory.changes import change
 from gateway.directory.look import MAX_NAMES_PER_READ
+from gateway.directory.plain_facts import PlainFacts
+from gateway.directory.policy_records import encode_policy
 from gateway.directory.reader import MAX_UNREADABLE_NAMES, DirectoryReader
 from gateway.directory.records import encode_alias
 from gateway.model.errors import Reason, Refusal, Unavailable
@@ -61,14 +63,25 @@ def reported():
 
 @pytest.fixture
 def reader(facts, reported):
-    return DirectoryReader(facts, on_unreadable=reported.append)
+    return DirectoryReader(facts, PlainFacts(facts), on_unreadable=reported.append)
+
+
+@pytest.fixture
+async def near_reader(facts, worker):
+    """A reader as a worker has it: it remembers, and is told of changes."""
+    await worker.catches_up()
+    return DirectoryReader(facts, worker.facts)
+
+
+def named(stamp):
+    return {leaf.name: leaf.value for leaf in stamp.leaves}
 
 
 async def test_a_key_comes_with_its_tenant_and_with_all_that_was_looked_at(reader, make_key, acme):
     key, tenant, stamp = await reader.find_key([OTHER_DIGEST, DIGEST])
     assert key == replace(make_key(), generation=1)
     assert tenant == replace(acme, generation=1)
-    values = dict(stamp.records)
+    values = named(stamp)
     assert values.keys() == {
         names.key_fact(OTHER_DIGEST),
         names.key_fact(DIGEST),
@@ -81,7 +94,7 @@ async def test_a_key_comes_with_its_tenant_and_with_all_that_was_looked_at(reade
 async def test_an_unknown_key_is_none_and_its_absence_is_in_the_stamp(reader):
     key, tenant, stamp = await reader.find_key([OTHER_DIGEST])
     assert (key, tenant) == (None, None)
-    assert stamp.records == ((names.key_fact(OTHER_DIGEST), None),)
+    assert named(stamp) == {names.key_fact(OTHER_DIGEST): None}
 
 
 async def test_the_first_digest_that_has_a_record_decides(facts, reader, make_key):
@@ -137,25 +150,69 @@ async def test_an_alias_brings_the_standing_of_both_names(reader, principal):
     assert (facts.requested, facts.model) == (LATEST, CARS)
     assert facts.requested_standing.visibility is Visibility.PRIVATE
     assert facts.model_standing.visibility is Visibility.PUBLIC
-    stamped = {name for name, _ in facts.stamp.records}
+    stamped = named(facts.stamp).keys()
     assert {names.alias_fact(LATEST), names.alias_fact(CARS), names.rule_fact(Pattern(CARS))} <= stamped
 
 
-async def test_a_decision_costs_one_round_trip_and_an_alias_one_more(facts, principal):
+async def test_a_decision_costs_the_same_round_trips_for_an_alias_a_model_and_nothing_at_all(
+    facts, worker, principal
+):
+    await worker.catches_up()
     counting = CountingStore(facts)
-    reader = DirectoryReader(counting)
-    await reader.bring(principal, [CARS])
-    counting.reads.clear()  # the policy texts were read with the first one
-    await reader.bring(principal, [CARS, ModelId("acme/cars/2"), None])
-    assert len(counting.reads) == 1
-    await reader.bring(principal, [LATEST])
-    assert len(counting.reads) == 3
+    worker.facts._store = counting
+    reader = DirectoryReader(counting, worker.facts)
+    for model in (LATEST, CARS, ModelId("nobody/knows"), CARS, LATEST):
+        await reader.bring(principal, [CARS])  # whatever is remembered about it: the next one is asked afresh
+        counting.reads.clear()
+        await reader.bring(principal, [model])
+        assert len(counting.reads) == 2
+
+
+async def test_a_known_caller_costs_no_round_trip(facts, worker, principal):
+    await worker.catches_up()
+    counting = CountingStore(facts)
+    worker.facts._store = counting
+    reader = DirectoryReader(counting, worker.facts)
+    await reader.find_key([OTHER_DIGEST, DIGEST])
+    await reader.bring(principal, [None])
+    counting.reads.clear()
+    found = await reader.find_key([OTHER_DIGEST, DIGEST])
+    await reader.bring(principal, [None])
+    assert counting.reads == []
+    assert reader.recall_key([OTHER_DIGEST, DIGEST])[:2] == found[:2]
+
+
+async def test_memory_alone_finds_no_key_that_was_not_read(near_reader):
+    assert near_reader.recall_key([DIGEST]) is None
+    await near_reader.find_key([DIGEST])
+    key, tenant, stamp = near_reader.recall_key([DIGEST])
+    assert (key.tenant, tenant.tenant_id) == ("acme", "acme")
+    assert stamp.is_current
+    assert near_reader.recall_key([DIGEST, OTHER_DIGEST]) is None
+
+
+async def test_a_key_is_found_again_by_what_it_stood_on(near_reader, facts, worker, make_key):
+    _, _, stamp = await near_reader.find_key([OTHER_DIGEST, DIGEST])
+    revoked = make_key(revoked_at=9.0)
+    await change(facts, lambda changes: changes.put_key(revoked, DIGEST))
+    await worker.catches_up()
+    key, _, _ = await near_reader.find_key_again(stamp)
+    assert key.revoked_at == 9.0
+
+
+async def test_a_key_record_under_another_digest_is_refused(facts, reader, corrupt):
+    # A record that was moved, or a reply that came to the wrong reader, makes nobody somebody else.
+    _, [record] = await facts.read([names.key_fact(DIGEST)])
+    await corrupt(names.key_fact(OTHER_DIGEST), record)
+    with pytest.raises(Refusal) as refused:
+        await reader.find_key([OTHER_DIGEST])
+    assert refused.value.reason is Reason.UNREADABLE_KEY
 
 
 async def test_thousands_of_models_are_read_in_bounded_pages(facts, principal):
     counting = CountingStore(facts)
     models = [ModelId(f"acme/m/{number}") for number in range(MAX_NAMES_PER_READ)]
-    found = await DirectoryReader(counting).bring(principal, models)
+    found = await DirectoryReader(counting, PlainFacts(counting)).bring(principal, models)
     assert [entry.model for entry in found] == models
     assert {entry.model_standing.owner for entry in found} == {"acme"}
     assert max(map(len, counting.reads)) == MAX_NAMES_PER_READ
@@ -170,7 +227,7 @@ async def test_facts_about_no_model_are_the_callers_own(reader, principal):
 async def test_an_admin_brings_no_grants(reader, principal):
     (facts,) = await reader.bring(replace(principal, tenant=None), [CARS])
     assert facts.grants == ()
-    assert names.grants_fact(TenantId("acme")) not in dict(facts.stamp.records)
+    assert names.grants_fact(TenantId("acme")) not in named(facts.stamp)
 
 
 async def test_an_alias_of_an_alias_is_unresolved_and_denies(reader, principal, corrupt):
@@ -243,45 +300,67 @@ async def raw_fact_names(store):
 async def test_a_policy_applied_between_two_looks_is_found(facts, principal, policy):
     newer = replace(policy, schema="entity Newer;", digest="d2")
 
+    _, text_digest, _ = encode_policy(replace(policy, generation=1))
+
     class ApplyingStore(CountingStore):
         async def read(self, wanted):
-            if len(self.reads) == 1:  # the head was read, its texts were not
+            if wanted == [names.policy_text(text_digest)]:  # the head was read, its texts were not
                 await change(facts, lambda changes: changes.put_policy(newer))
             return await super().read(wanted)
 
-    (found,) = await DirectoryReader(ApplyingStore(facts)).bring(principal, [CARS])
+    store = ApplyingStore(facts)
+    (found,) = await DirectoryReader(store, PlainFacts(store)).bring(principal, [CARS])
     assert found.policy == replace(newer, generation=2)
 
 
-async def test_an_answer_is_true_until_one_of_its_records_moves(facts, reader, principal, corrupt):
-    (found,) = await reader.bring(principal, [LATEST])
-    assert await reader.still_true(found.stamp)
+async def test_an_answer_is_true_until_one_of_its_records_moves(
+    facts, near_reader, worker, principal, corrupt
+):
+    (found,) = await near_reader.bring(principal, [LATEST])
+    assert near_reader.still_true(found.stamp, 0.0)
     await corrupt(b"{cachegate}:f:t:somebody-else", b"x")
-    assert await reader.still_true(found.stamp)
+    await worker.catches_up()
+    assert near_reader.still_true(found.stamp, 0.0)
     rule = ModelRule(pattern=Pattern(CARS), visibility=Visibility.PRIVATE)
     await change(facts, lambda changes: changes.put_rule(rule))
-    assert not await reader.still_true(found.stamp)
+    await worker.catches_up()
+    assert not near_reader.still_true(found.stamp, 0.0)
 
 
-async def test_a_fact_that_was_absent_and_appears_moves_the_answer(facts, reader, principal):
-    (found,) = await reader.bring(principal, [ModelId("initech/x")])
+async def test_a_fact_that_was_absent_and_appears_moves_the_answer(facts, near_reader, worker, principal):
+    (found,) = await near_reader.bring(principal, [ModelId("initech/x")])
     rule = ModelRule(pattern=Pattern("initech/*"), owner=TenantId("initech"))
     await change(facts, lambda changes: changes.put_rule(rule))
-    assert not await reader.still_true(found.stamp)
+    await worker.catches_up()
+    assert not near_reader.still_true(found.stamp, 0.0)
 
 
-async def test_a_revocation_moves_what_stands_on_the_key(facts, reader, principal, make_key):
-    _, _, stamp = await reader.find_key([DIGEST])
-    (found,) = await reader.bring(principal, [CARS])
+async def test_a_revocation_moves_what_stands_on_the_key(facts, near_reader, worker, principal, make_key):
+    _, _, stamp = await near_reader.find_key([DIGEST])
+    (found,) = await near_reader.bring(principal, [CARS])
     await change(facts, lambda changes: changes.put_key(make_key(revoked_at=2.0), DIGEST))
-    assert not await reader.still_true(stamp.joined(found.stamp))
+    await worker.catches_up()
+    assert not near_reader.still_true(stamp.joined(found.stamp), 0.0)
+    assert near_reader.still_true(found.stamp, 0.0)
 
 
-async def test_two_halves_that_saw_one_record_differently_are_not_true(facts, reader, make_key):
-    _, _, before = await reader.find_key([DIGEST])
-    await change(facts, lambda changes: changes.put_key(make_key(name="renamed"), DIGEST))
-    _, _, after = await reader.find_key([DIGEST])
-    assert not await reader.still_true(before.joined(after))
+async def test_nothing_is_true_without_a_lease_and_nothing_lasts_longer_than_was_allowed(
+    near_reader, worker, principal
+):
+    (found,) = await near_reader.bring(principal, [CARS])
+    assert near_reader.is_leased()
+    worker.lease.until = worker.facts._clock.monotonic() - 10.0
+    assert not near_reader.is_leased()
+    for seconds, is_fresh in ((0.0, False), (9.0, False), (60.0, True)):
+        assert near_reader.is_fresh(seconds) is is_fresh
+        if is_fresh:
+            near_reader.verify_fresh(seconds)
+            assert near_reader.still_true(found.stamp, seconds)
+            continue
+        for check in (near_reader.verify_fresh, lambda s: near_reader.still_true(found.stamp, s)):
+            with pytest.raises(Unavailable) as unavailable:
+                check(seconds)
+            assert unavailable.value.reason is Reason.NO_LEASE
 
 
 async def test_known_models_are_the_exact_ids_that_facts_name(facts, reader):

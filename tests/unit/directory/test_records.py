@@ -17,30 +17,56 @@ from gateway.directory.records import (
     encode_rule,
     encode_tenant,
 )
-from gateway.directory.rows import UnreadableRecordError
+from gateway.directory.rows import CHECK_BYTES, UnreadableRecordError
 from gateway.model.facts import Alias, Grant, Grants, ModelRule
 from gateway.model.names import ModelId, Pattern, TenantId
 
 EXPIRES_FIELD = 11
+DIGEST = bytes(range(32))
 
 
 def test_a_typical_key_record_is_small(make_key):
     key = make_key(tenant="tenant-0123", name="ci pipeline", expires_at=1.8e9, generation=1_000_000)
-    assert len(encode_key(key)) <= 100
+    assert len(encode_key(key, DIGEST)) <= 110
 
 
 @pytest.mark.parametrize("moment", [float("nan"), float("inf"), float("-inf")])
 def test_a_time_that_compares_with_nothing_is_unreadable(make_key, moment):
-    row = msgspec.msgpack.decode(encode_key(make_key(expires_at=1.0)))
+    row = msgspec.msgpack.decode(encode_key(make_key(expires_at=1.0), DIGEST))
     assert row[EXPIRES_FIELD] == 1.0
     row[EXPIRES_FIELD] = moment
     with pytest.raises(UnreadableRecordError):
-        decode_key(msgspec.msgpack.encode(row))
+        decode_key(msgspec.msgpack.encode(row), DIGEST)
 
 
 def test_a_key_bound_to_what_is_no_network_is_unreadable(make_key):
     with pytest.raises(UnreadableRecordError):
-        decode_key(encode_key(make_key(networks=("everywhere",))))
+        decode_key(encode_key(make_key(networks=("everywhere",)), DIGEST), DIGEST)
+
+
+@pytest.mark.parametrize("index", [0, CHECK_BYTES - 1])
+def test_a_key_record_under_another_digest_is_unreadable(make_key, index):
+    other = bytearray(DIGEST)
+    other[index] ^= 1
+    raw = encode_key(make_key(), DIGEST)
+    assert decode_key(raw, DIGEST) == make_key()
+    with pytest.raises(UnreadableRecordError):
+        decode_key(raw, bytes(other))
+
+
+@pytest.mark.parametrize("check", [b"", DIGEST[: CHECK_BYTES - 1], DIGEST, None, "text"])
+def test_a_key_record_without_its_check_is_unreadable(make_key, check):
+    row = msgspec.msgpack.decode(encode_key(make_key(), DIGEST))
+    assert row[-1] == DIGEST[:CHECK_BYTES]
+    for broken in ([*row[:-1], check], row[:-1]):
+        with pytest.raises(UnreadableRecordError):
+            decode_key(msgspec.msgpack.encode(broken), DIGEST)
+
+
+@pytest.mark.parametrize("seconds", [-1.0, 3600.5, float("nan"), float("inf")])
+def test_a_degraded_time_out_of_bounds_is_unreadable(acme, seconds):
+    with pytest.raises(UnreadableRecordError):
+        decode_tenant(encode_tenant(replace(acme, degraded_seconds=seconds)), acme.tenant_id)
 
 
 def test_a_record_under_the_name_of_another_is_unreadable(acme):

@@ -12,11 +12,11 @@ from gateway.identity.keys import KeyOrder, adopt_key, issue_key
 from gateway.identity.pepper import Pepper, Peppers
 from gateway.model.access import Credential
 from gateway.model.errors import Reason, Refusal, Unavailable
-from gateway.model.facts import KeyKind, Scope, Stamp, Tenant
+from gateway.model.facts import KeyKind, Leaf, Scope, Stamp, Tenant
 from gateway.model.names import TenantId
 
 NOW = 1_800_000_000.0
-STAMP = Stamp(7, ((b"key", b"record"),))
+STAMP = Stamp(7, (Leaf(b"key", b"record"),))
 OLD = Pepper(id="p1", secret=b"1" * 32)
 PEPPERS = Peppers(current=Pepper(id="p2", secret=b"2" * 32), previous=(OLD,))
 ACME = Tenant(tenant_id=TenantId("acme"), name="Acme", is_suspended=False, created_at=NOW)

@@ -23,7 +23,7 @@ def admission(tmp_path):
         handle=FileHandle("f"),
         md5=None,
     )
-    return Admission(request=None, allowed=None, found=found, stamp=None)
+    return Admission(request=None, allowed=None, found=found, stamp=None, key_stamp=None)
 
 
 def test_closing_twice_records_one_outcome_and_closes_the_file_once(admission):

@@ -6,8 +6,9 @@ import pytest
 
 from gateway.directory.changes import change
 from gateway.directory.listing import Listing, StoreReading
-from gateway.directory.operations import create_tenant, resume_tenant, suspend_tenant
+from gateway.directory.operations import create_tenant, resume_tenant, set_degraded, suspend_tenant
 from gateway.model.errors import Conflict
+from gateway.model.facts import MAX_DEGRADED_SECONDS
 from gateway.model.names import TenantId
 
 pytestmark = pytest.mark.anyio
@@ -41,8 +42,51 @@ async def test_a_tenant_that_is_not_there_cannot_be_suspended(run):
         await run(suspend_tenant, tenant_id=ACME)
 
 
-async def test_a_tenant_of_the_folder_is_suspended_by_its_file_or_by_force(store, run, acme):
-    await change(store, lambda changes: changes.put_tenant(replace(acme, source="policies:acme")))
+@pytest.fixture
+async def folder_tenant(store, acme):
+    """A tenant that a policy document says, suspended or not, with a degraded time or not."""
+
+    async def put(**fields):
+        tenant = replace(acme, source="policies:acme", **fields)
+        await change(store, lambda changes: changes.put_tenant(tenant))
+
+    return put
+
+
+async def test_an_incident_does_not_wait_for_the_policy_folder(run, folder_tenant):
+    await folder_tenant()
+    assert (await run(suspend_tenant, tenant_id=ACME)).is_changed
+
+
+async def test_what_the_folder_suspended_is_resumed_by_its_file_or_by_force(run, folder_tenant):
+    await folder_tenant(is_suspended=True)
     with pytest.raises(Conflict, match=r"acme\.toml"):
-        await run(suspend_tenant, tenant_id=ACME)
-    assert (await run(suspend_tenant, tenant_id=ACME, force=True)).is_changed
+        await run(resume_tenant, tenant_id=ACME)
+    assert (await run(resume_tenant, tenant_id=ACME, force=True)).is_changed
+
+
+async def test_a_degraded_time_of_the_folder_is_shortened_freely_and_lengthened_by_force(
+    store, run, folder_tenant
+):
+    await folder_tenant(degraded_seconds=60.0)
+    with pytest.raises(Conflict, match=r"acme\.toml"):
+        await run(set_degraded, tenant_id=ACME, seconds=61.0)
+    assert (await run(set_degraded, tenant_id=ACME, seconds=61.0, force=True)).is_changed
+    await folder_tenant(degraded_seconds=60.0)
+    assert (await run(set_degraded, tenant_id=ACME, seconds=0.0)).is_changed
+    assert not (await run(set_degraded, tenant_id=ACME, seconds=0.0)).is_changed
+    assert (await Listing(StoreReading(store)).find_tenant(ACME)).degraded_seconds == 0.0
+
+
+@pytest.mark.parametrize("seconds", [-1.0, MAX_DEGRADED_SECONDS + 1, float("nan"), float("inf")])
+async def test_a_degraded_time_has_bounds(run, seconds):
+    await run(create_tenant, tenant_id=ACME, name="Acme", now=5.0)
+    with pytest.raises(Conflict, match="1 hour"):
+        await run(set_degraded, tenant_id=ACME, seconds=seconds)
+
+
+async def test_a_tenant_keeps_its_degraded_time_when_it_is_suspended(store, run):
+    await run(create_tenant, tenant_id=ACME, name="Acme", now=5.0)
+    await run(set_degraded, tenant_id=ACME, seconds=60.0)
+    await run(suspend_tenant, tenant_id=ACME)
+    assert (await Listing(StoreReading(store)).find_tenant(ACME)).degraded_seconds == 60.0

@@ -1,0 +1,64 @@
+"""How a command says that its change is true everywhere, or until when it may not be.
+
+A change that is not sure is made all the same; the exit status 1 keeps a script from taking it for done.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gateway.cli.console import say
+
+if TYPE_CHECKING:
+    from gateway.barrier import BarrierReport
+
+NoWait = Annotated[
+    bool, typer.Option("--no-wait", help="Return once it is written, without waiting for the workers.")
+]
+
+
+def barrier_document(barrier: BarrierReport | None) -> dict[str, Any]:
+    """For scripts; nothing when it was not waited for."""
+    if barrier is None:
+        return {}
+    return {
+        "workers": barrier.workers,
+        "acknowledged": barrier.acknowledged,
+        "milliseconds": barrier.milliseconds,
+        "sure": barrier.is_sure,
+        "sure_in_seconds": round(barrier.sure_in_seconds, 3),
+    }
+
+
+def say_barrier(barrier: BarrierReport | None) -> None:
+    """For people."""
+    if barrier is None:
+        say(
+            "Not waited for: workers hear of it within milliseconds, and at the latest when their lease ends."
+        )
+    elif not barrier.is_sure:
+        silent = f"{barrier.workers - barrier.acknowledged} of {barrier.workers} workers did not acknowledge"
+        why = (
+            f"{silent} generation {barrier.generation}"
+            if barrier.workers
+            else "the workers could not be asked"
+        )
+        say(
+            f"Not sure yet: {why}; it is true everywhere in {barrier.sure_in_seconds:.1f} s at the latest.",
+            style="bold yellow",
+        )
+    elif barrier.workers:
+        out = barrier.workers - barrier.acknowledged
+        waited_out = f", {out} waited out" if out else ""
+        say(
+            f"True in all workers ({barrier.acknowledged} acknowledged{waited_out}) after "
+            f"{barrier.milliseconds:.1f} ms, generation {barrier.generation}."
+        )
+
+
+def exit_unless_sure(barrier: BarrierReport | None) -> None:
+    """End with status 1 when it was waited for and is not sure. The last thing that a command does."""
+    if barrier is not None and not barrier.is_sure:
+        raise typer.Exit(1)

@@ -1,0 +1,246 @@
+"""`cachegate directory export` and `import`: all facts into a file, and out of one into this server.
+
+Both are in the audit log. A file is read and compared from its first line to its last before the
+first fact is written. Then it is written in transactions of some thousand facts, each with a record
+of its own, and the workers are waited for once, at the end.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+
+import typer
+
+from gateway.cli.barrier_view import barrier_document, say_barrier
+from gateway.cli.console import AsJson, print_json, say
+from gateway.cli.in_office import in_office
+from gateway.cli.transfer_progress import transfer_progress
+from gateway.decision.policyset import digest_of, validate
+from gateway.directory.operations.keys import remember_pepper
+from gateway.directory.transfer import BATCH, Comparison, bring_in, compare, each_fact
+from gateway.directory.transfer_file import end_line, header_line, read_lines
+from gateway.directory.transfer_lines import Fact, fact_line
+from gateway.model.errors import Conflict, Misconfigured
+from gateway.model.facts import PolicySet
+
+if TYPE_CHECKING:
+    from gateway.barrier import BarrierReport
+    from gateway.directory.changes import Changes
+    from gateway.directory.operations.effect import Effect
+    from gateway.directory.transfer_file import Header
+    from gateway.office import Office
+
+SHOWN = 10  # names of facts that stand in the way; the rest is counted
+
+ExportFile = Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it; it must not be there.")]
+ImportFile = Annotated[Path, typer.Argument(metavar="FILE", help="What `directory export` wrote.")]
+Merge = Annotated[
+    bool,
+    typer.Option(
+        "--merge", help="Replace facts that are there and differ; what was revoked or suspended stays so."
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Imported:
+    """What an import came to."""
+
+    compared: Comparison
+    generation: int
+    barrier: BarrierReport | None
+
+
+def export(file: ExportFile, as_json: AsJson = False) -> None:
+    """Write every fact into a file: the policy, tenants, rules, aliases, grants, keys by digest."""
+
+    async def work(office: Office) -> tuple[int, int]:
+        async def nothing(_changes: Changes) -> None:
+            """Reading is no change; but who took all facts away is worth a record."""
+
+        begun = await office.perform("directory.export", nothing, subject=(file.name,), wait=False)
+        with _written(file) as out, transfer_progress("exporting") as advance:
+            out.write(
+                header_line(
+                    generation=begun.generation,
+                    history=await office.store.history() or "",
+                    peppers=office.peppers.fingerprints(),
+                )
+            )
+            count = 0
+            async for fact in each_fact(office.listing, advance.expect):
+                out.write(fact_line(fact))
+                advance.by()
+                count += 1
+            generation = await office.store.generation()
+            out.write(end_line(facts=count, generation=generation))
+            if office.unreadable:
+                raise Conflict(
+                    "records that do not parse cannot be exported: "
+                    + ", ".join(list(dict.fromkeys(office.unreadable))[:SHOWN])
+                )
+        return count, generation
+
+    count, generation = in_office(work)
+    if as_json:
+        print_json({"file": str(file), "facts": count, "generation": generation})
+    else:
+        say(f"{count} facts written to {file}. Keep the pepper folder with it: without it no key works.")
+
+
+def import_(file: ImportFile, merge: Merge = False, as_json: AsJson = False) -> None:
+    """Bring the facts of a file into this server. What is there and differs is not overwritten."""
+
+    async def work(office: Office) -> _Imported:
+        compared, digest = await _compare(office, file)
+        if compared.other and not merge:
+            raise Conflict(
+                f"{len(compared.other)} facts are there already and say something else, among them "
+                f"{', '.join(compared.other[:SHOWN])}; nothing was changed. --merge replaces them"
+            )
+        return await _import(office, file, digest, compared, merge=merge)
+
+    done = in_office(work)
+    counts = {"new": done.compared.new, "same": done.compared.same, "replaced": len(done.compared.other)}
+    if as_json:
+        print_json(
+            {"file": str(file), **counts, "generation": done.generation, **barrier_document(done.barrier)}
+        )
+    else:
+        say(", ".join(f"{count} {name}" for name, count in counts.items()))
+        say_barrier(done.barrier)
+    if done.barrier is not None and not done.barrier.is_sure:
+        raise typer.Exit(1)
+
+
+async def _compare(office: Office, file: Path) -> tuple[Comparison, str]:
+    """Read the whole file, and see what of it is new; and the file's SHA-256, for the record."""
+    digest = sha256()
+    compared = Comparison()
+    with _read(file) as lines, transfer_progress("checking") as advance:
+
+        def hashed() -> Iterator[bytes]:
+            for line in lines:
+                digest.update(line)
+                yield line
+
+        header, facts = read_lines(hashed(), str(file))
+        _verify_peppers(office, header)
+        for batch in _batches(facts):
+            for fact in batch:
+                _verify_policy(fact, file)
+            compared += await compare(office.listing, batch)
+            advance.by(len(batch))
+    return compared, digest.hexdigest()
+
+
+async def _import(office: Office, file: Path, digest: str, compared: Comparison, *, merge: bool) -> _Imported:
+    """Write it, batch by batch, and wait for the workers after the last one."""
+    total = compared.new + compared.same + len(compared.other)
+    wrote = Comparison()
+    subject = (file.name, f"sha256 {digest}")
+    with _read(file) as lines, transfer_progress("importing", total) as advance:
+        header, facts = read_lines(lines, str(file))
+        for pepper_id, fingerprint in header.peppers.items():
+            await office.perform(
+                "directory.import",
+                _remembering(pepper_id, fingerprint),
+                subject=(*subject, f"pepper {pepper_id}"),
+                wait=False,
+            )
+        done = 0
+        for batch in _batches(facts):
+            part = (*subject, f"facts {done + 1} to {done + len(batch)}", *(("merge",) if merge else ()))
+            made = await office.perform(
+                "directory.import", _bringing(batch, merge=merge), subject=part, wait=False
+            )
+            wrote += made.result
+            done += len(batch)
+            advance.by(len(batch))
+    return _Imported(compared=wrote, **await _settled(office, subject))
+
+
+async def _settled(office: Office, subject: tuple[str, ...]) -> dict[str, Any]:
+    """Wait until all of it is true in every worker: a last change that changes nothing more."""
+
+    async def nothing(_changes: Changes) -> None:
+        """Everything is written; this is what the barrier waits behind."""
+
+    last = await office.perform("directory.import", nothing, subject=(*subject, "done"))
+    return {"generation": last.generation, "barrier": last.barrier}
+
+
+def _bringing(batch: list[Fact], *, merge: bool) -> Callable[[Changes], Awaitable[Comparison]]:
+    return lambda changes: bring_in(changes, batch, merge=merge)
+
+
+def _remembering(pepper_id: str, fingerprint: str) -> Callable[[Changes], Awaitable[Effect]]:
+    return lambda changes: remember_pepper(changes, pepper_id=pepper_id, fingerprint=fingerprint)
+
+
+def _verify_peppers(office: Office, header: Header) -> None:
+    """Keys that were hashed under other peppers would be locked out, silently and all of them."""
+    own = office.peppers.fingerprints()
+    for pepper_id, fingerprint in header.peppers.items():
+        if own.get(pepper_id) != fingerprint:
+            raise Misconfigured(
+                str(office.settings.pepper_folder),
+                f"does not hold the pepper {pepper_id} under which the file's keys are stored: copy the "
+                "pepper folder from the node that wrote the file",
+            )
+
+
+def _verify_policy(fact: Fact, file: Path) -> None:
+    """What `policy apply` would refuse is not brought in by the back door."""
+    if not isinstance(fact, PolicySet):
+        return
+    problems = validate(fact)
+    if problems or digest_of(fact.schema, fact.policies) != fact.digest:
+        raise Misconfigured(
+            str(file),
+            f"its policy may not be applied: {problems[0] if problems else 'its digest is not its own'}",
+        )
+
+
+def _batches(facts: Iterable[Fact]) -> Iterator[list[Fact]]:
+    waiting = iter(facts)
+    while batch := list(islice(waiting, BATCH)):
+        yield batch
+
+
+@contextmanager
+def _read(file: Path) -> Iterator[BinaryIO]:
+    try:
+        opened = file.open("rb")
+    except OSError as error:
+        raise Misconfigured(str(file), f"cannot be read: {error.strerror}") from error
+    with opened:
+        yield opened
+
+
+@contextmanager
+def _written(file: Path) -> Iterator[BinaryIO]:
+    """A new file, which gets its name only once it is whole and on disk. For its owner alone."""
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as out:
+                yield out
+                out.flush()
+                os.fsync(out.fileno())
+            os.link(unfinished, file)
+        finally:
+            with suppress(FileNotFoundError):
+                unfinished.unlink()
+    except FileExistsError as error:
+        raise Misconfigured(str(file), "is there already; name a new file") from error
+    except OSError as error:
+        raise Misconfigured(str(file), f"cannot be written: {error.strerror}") from error

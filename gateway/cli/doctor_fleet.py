@@ -1,0 +1,104 @@
+"""Doctor, freshness: whether these are the facts we know, who serves them, and how long a lease is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.adapters.history_file import HistoryFile
+from gateway.app import RENEWALS_PER_LEASE
+from gateway.cli.findings import fail, ok, warning
+from gateway.identity.times import format_duration
+
+if TYPE_CHECKING:
+    from gateway.adapters.redis_fleet import Fleet
+    from gateway.adapters.redis_store import RedisStore
+    from gateway.cli.findings import Finding
+    from gateway.directory.listing import Listing
+    from gateway.model.facts import Tenant
+    from gateway.settings import Settings
+
+SHORTEST_LEASE_SECONDS = 0.3  # below that a busy moment of Redis or of a worker is a lost lease
+LONGEST_LEASE_SECONDS = 5.0
+SILENT_LEASES = 3  # a worker that let so many pass without renewing is stopped, cut off or gone
+MAX_NAMED = 5
+
+
+async def check_history(store: RedisStore, settings: Settings) -> Finding:
+    """Nothing is served on facts that are not the known ones."""
+    history, generation = await store.history() or "", await store.generation()
+    memory = HistoryFile(settings.history_file)
+    seen = memory.load()
+    if seen is None:
+        return ok("history", "this node has seen no facts yet, so it takes these")
+    if memory.accepts(history, generation):
+        return ok("history", f"generation {generation}; this node has seen {seen.generation} of the same")
+    return fail(
+        "history",
+        f"generation {generation} of history {history or '(none)'}; this node saw generation "
+        f"{seen.generation} of {seen.history}",
+        "the server was restored, replaced or failed over, and revocations may be missing: look what it "
+        "holds, then run `cachegate directory accept`",
+    )
+
+
+async def check_workers(store: RedisStore, settings: Settings) -> Finding:
+    """Who serves, and who is behind."""
+    generation = await store.generation()  # before the look: who is behind it then had time to hear
+    return judge_workers(await store.fleet(), generation, settings.lease_milliseconds / 1000)
+
+
+def judge_workers(fleet: Fleet, generation: int, lease_seconds: float) -> Finding:
+    """Whether every worker that is registered renews and has applied all changes."""
+    if not fleet.workers:
+        return ok("workers", "none is registered")
+    silent = {
+        one.worker for one in fleet.workers if fleet.now - one.renewed_at > SILENT_LEASES * lease_seconds
+    }
+    behind = {one.worker for one in fleet.workers if one.applied < generation} - silent
+    rows = [
+        f"{one.worker} has applied {one.applied} of {generation}, "
+        f"renewed {fleet.now - one.renewed_at:.1f} s ago"
+        for one in sorted(fleet.workers, key=lambda one: (one.applied, one.worker))
+    ]
+    more = len(rows) - MAX_NAMED
+    found = "; ".join(rows[:MAX_NAMED]) + (f"; and {more} more" if more > 0 else "")
+    if not silent and not behind:
+        return ok("workers", found)
+    advice = [
+        f"{len(silent)} do not renew: stopped, cut off from Redis, or gone without a goodbye"
+        if silent
+        else "",
+        f"{len(behind)} are behind: look again in a moment" if behind else "",
+    ]
+    return warning("workers", found, "; ".join(filter(None, advice)))
+
+
+async def check_lease(listing: Listing, settings: Settings) -> Finding:
+    """What the settings make of a revocation, at worst."""
+    return judge_lease(settings, await listing.list_tenants())
+
+
+def judge_lease(settings: Settings, tenants: list[Tenant]) -> Finding:
+    """Whether the lease is of a sensible length, and which tenants outlast it."""
+    seconds = settings.lease_milliseconds / 1000
+    found = f"{seconds:g} s, renewed every {seconds * RENEWALS_PER_LEASE:g} s"
+    lasting = sorted(
+        (one for one in tenants if one.degraded_seconds),
+        key=lambda one: (-one.degraded_seconds, one.tenant_id),
+    )
+    advice: list[str] = []
+    if seconds < SHORTEST_LEASE_SECONDS:
+        advice.append(
+            "a busy moment loses so short a lease, and answers 503: raise CACHEGATE_LEASE_MILLISECONDS"
+        )
+    if seconds > LONGEST_LEASE_SECONDS:
+        advice.append("a revocation waits so long for a worker that died: lower CACHEGATE_LEASE_MILLISECONDS")
+    if lasting:
+        named = ", ".join(
+            f"{one.tenant_id} {format_duration(one.degraded_seconds)}" for one in lasting[:MAX_NAMED]
+        )
+        more = f" and {len(lasting) - MAX_NAMED} more" if len(lasting) > MAX_NAMED else ""
+        found += f"; without one, served on what was last known: {named}{more}"
+    if not advice:
+        return ok("lease", found)
+    return warning("lease", found, "; ".join(advice))

@@ -1,0 +1,175 @@
+"""Decisions as the guard asks for them: remembered while nothing they stand on moved, else reached.
+
+This is where the directory and the rules are introduced to each other. A remembered decision is the
+decision itself, with the leaves it was computed from; it is used while all of them are current, so
+a change of any fact on the way (policy, grants, rules, aliases) reaches it with the fact. There is no
+time to live.
+
+Its key is a tuple of typed values: the whole principal, the action, and what is asked about. Two
+callers never share one, and neither do two in flight: one miss, one flight, per caller. Allows and
+denials are kept apart, so that a flood of refusals cannot push the allows out. What was not decided
+(a rule that failed, a record that did not parse, a store that was silent) is never remembered (I7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from gateway.model.access import Access, Action, Principal, ResourceKind
+from gateway.model.errors import Reason
+from gateway.model.verdicts import Allowed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.model.facts import Facts
+    from gateway.model.names import Md5, ModelId, PackageId
+    from gateway.model.ports import Decide, Directory
+    from gateway.model.verdicts import Verdict
+
+    Question = tuple[Principal, Action, ResourceKind, ModelId | None, PackageId | None, Md5 | None]
+
+UNDECIDED = frozenset({Reason.POLICY_ERROR, Reason.UNREADABLE_FACT})
+DECISION_BYTES = 2_000  # a verdict, its stamp and key; the facts are shared with the near cache
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict and the facts it was reached on."""
+
+    verdict: Verdict
+    facts: Facts
+
+    @property
+    def is_current(self) -> bool:
+        """Whether nothing that it stands on has moved."""
+        return self.facts.stamp.is_current
+
+
+@dataclass(slots=True)
+class DecisionCounts:
+    """For the metrics."""
+
+    hits: int = 0
+    misses: int = 0
+
+
+class Decisions:
+    """Decides by the rules, on facts that it has the directory bring, and remembers."""
+
+    def __init__(self, *, directory: Directory, rules: Decide, max_entries: int, max_bytes: int) -> None:
+        limit = max(1, min(max_entries, max_bytes // DECISION_BYTES))
+        self.counts = DecisionCounts()
+        self._directory = directory
+        self._rules = rules
+        self._allows = _Memory(limit)
+        self._denials = _Memory(limit)
+        self._flights: dict[Question, asyncio.Task[Judgement]] = {}
+
+    def recall(self, access: Access) -> Judgement | None:
+        """The remembered decision, if it still stands. Synchronous and without I/O."""
+        question = question_of(access)
+        judgement = self._allows.find(question) or self._denials.find(question)
+        if judgement is None:
+            return None
+        self.counts.hits += 1
+        return _about(judgement, access)
+
+    async def reach(self, access: Access) -> Judgement:
+        """The decision, remembered or reached now. One flight for one question of one caller."""
+        known = self.recall(access)
+        if known is not None:
+            return known
+        self.counts.misses += 1
+        question = question_of(access)
+        joined = self._flights.get(question)
+        if joined is not None:
+            judgement = await asyncio.shield(joined)
+            if judgement.is_current:
+                return _about(judgement, access)
+            # It was overtaken, and it may have read before this question was asked: even a denial
+            # would be one of the past then, and nobody confirms denials.
+            return (await self._decide([access]))[0]
+        flight = self._flights[question] = asyncio.create_task(self._fly(question, access))
+        flight.add_done_callback(_retrieve)
+        return _about(await asyncio.shield(flight), access)
+
+    async def reach_many(self, accesses: Sequence[Access]) -> list[Judgement]:
+        """Many decisions at once, in order; what is remembered is not worked out again."""
+        known = [self.recall(access) for access in accesses]
+        missing = [access for access, judgement in zip(accesses, known, strict=True) if judgement is None]
+        self.counts.misses += len(missing)
+        if not missing:
+            return [judgement for judgement in known if judgement is not None]
+        reached = iter(await self._decide(missing))
+        return [judgement or next(reached) for judgement in known]
+
+    async def _fly(self, question: Question, access: Access) -> Judgement:
+        try:
+            [judgement] = await self._decide([access])
+        finally:
+            del self._flights[question]
+        return judgement
+
+    async def _decide(self, accesses: Sequence[Access]) -> list[Judgement]:
+        facts = await self._directory.bring(accesses[0].principal, [one.resource.model for one in accesses])
+        verdicts = self._rules.decide_many(accesses, facts)
+        judgements = [Judgement(verdict, known) for verdict, known in zip(verdicts, facts, strict=True)]
+        for access, judgement in zip(accesses, judgements, strict=True):
+            self._remember(question_of(access), judgement)
+        return judgements
+
+    def _remember(self, question: Question, judgement: Judgement) -> None:
+        """Only what was decided, and only while nothing moved since: no late writer (I6)."""
+        if not judgement.is_current:
+            return
+        if isinstance(judgement.verdict, Allowed):
+            self._allows.put(question, judgement)
+        elif judgement.verdict.reason not in UNDECIDED:
+            self._denials.put(question, judgement)
+
+
+class _Memory:
+    """Judgements by question; the least recently used goes first."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._judgements: OrderedDict[Question, Judgement] = OrderedDict()
+
+    def find(self, question: Question) -> Judgement | None:
+        judgement = self._judgements.get(question)
+        if judgement is None:
+            return None
+        if not judgement.is_current:
+            del self._judgements[question]
+            return None
+        self._judgements.move_to_end(question)
+        return judgement
+
+    def put(self, question: Question, judgement: Judgement) -> None:
+        self._judgements[question] = judgement
+        if len(self._judgements) > self._limit:
+            self._judgements.popitem(last=False)
+
+
+def question_of(access: Access) -> Question:
+    """What a decision depends on besides the facts. A file is decided as its package."""
+    resource = access.resource
+    kind = ResourceKind.PACKAGE if resource.kind is ResourceKind.FILE else resource.kind
+    return access.principal, access.action, kind, resource.model, resource.package, resource.md5
+
+
+def _about(judgement: Judgement, access: Access) -> Judgement:
+    """The same decision for this very access: two files of one package share it."""
+    if judgement.verdict.access.resource == access.resource:  # the rest of the question is the same anyway
+        return judgement
+    return Judgement(replace(judgement.verdict, access=access), judgement.facts)
+
+
+def _retrieve(task: asyncio.Task[Judgement]) -> None:
+    """A flight whose passengers all left may fail without anybody hearing of it."""
+    if not task.cancelled():
+        task.exception()

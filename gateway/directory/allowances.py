@@ -1,0 +1,66 @@
+"""Allowances: for how long workers without a lease may go on by what they last knew of a tenant.
+
+A tenant's record says how long. When that is shortened, a worker that is cut off does not hear of
+it and goes on by the longer time, so the former one is kept beside the tenants, with the generation
+at which it ended: a worker that has not applied that generation may still go by it. The barrier
+counts both in. Only the longest former time is kept; it costs those who are cut off a longer wait,
+and nobody else anything.
+
+Non-goal: waiting (`gateway/barrier.py`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from math import ceil
+from typing import TYPE_CHECKING
+
+from gateway.directory import names
+from gateway.model.facts import MAX_DEGRADED_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from gateway.directory.listing import Reading
+    from gateway.model.facts import Tenant
+    from gateway.model.names import TenantId
+
+_FORMER = re.compile(rb"([0-9]{1,7}):([0-9]{1,18})")  # milliseconds, generation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """One time, and who may go by it."""
+
+    seconds: float
+    until_generation: int | None = None  # those who have not applied this one; None: everybody
+
+    def counts_for(self, applied: int) -> bool:
+        """Whether a worker that has applied this generation may go by it."""
+        return self.until_generation is None or applied < self.until_generation
+
+
+async def find_former(reading: Reading, tenant_ids: Sequence[TenantId]) -> list[Allowance]:
+    """The former allowances of these tenants."""
+    raw = await reading.hash_fields(names.DEGRADED, [one.encode() for one in tenant_ids])
+    return [_parse(value) for value in raw if value is not None]
+
+
+async def load_allowances(reading: Reading, tenants: Iterable[Tenant]) -> list[Allowance]:
+    """What workers may go by for these tenants: now, and formerly."""
+    listed = list(tenants)
+    now = [Allowance(seconds=one.degraded_seconds) for one in listed if one.degraded_seconds > 0]
+    return [*now, *await find_former(reading, [one.tenant_id for one in listed])]
+
+
+def encode_former(seconds: float, until_generation: int) -> bytes:
+    """The field of a time that ends with this generation; rounded up."""
+    return b"%d:%d" % (ceil(seconds * 1000), until_generation)
+
+
+def _parse(raw: bytes) -> Allowance:
+    found = _FORMER.fullmatch(raw)
+    if found is None:
+        return Allowance(seconds=MAX_DEGRADED_SECONDS)  # as long as any can be, for everybody
+    return Allowance(seconds=int(found[1]) / 1000, until_generation=int(found[2]))

@@ -1,0 +1,52 @@
+"""Reading without memory: for commands, which live for a moment and serve nobody.
+
+Every read goes to the store, and nothing that was read is ever found out to be old. So nothing that
+is decided on it may let a byte out: `holds` is always false.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.model.facts import Leaf
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.model.facts import Stamp
+    from gateway.model.ports import FactStore
+
+
+class PlainFacts:
+    """`FactSource` over the store itself."""
+
+    def __init__(self, store: FactStore) -> None:
+        self._store = store
+
+    async def read(self, names: Sequence[bytes]) -> tuple[int, list[Leaf]]:
+        """A leaf for each name, in order, from the store."""
+        generation, values = await self._store.read(names)
+        return generation, [Leaf(name, value) for name, value in zip(names, values, strict=True)]
+
+    async def read_afresh(self, names: Sequence[bytes]) -> tuple[int, list[Leaf]]:
+        """The same."""
+        return await self.read(names)
+
+    def find(self, names: Sequence[bytes]) -> list[Leaf] | None:
+        """Nothing is remembered."""
+        return None if names else []
+
+    def is_leased(self) -> bool:
+        """A command holds no lease."""
+        return False
+
+    def is_fresh(self, _degraded_seconds: float) -> bool:
+        """What was read just now is fresh."""
+        return True
+
+    def verify_fresh(self, _degraded_seconds: float) -> None:
+        """What was read just now is fresh."""
+
+    def holds(self, _stamp: Stamp, _degraded_seconds: float) -> bool:
+        """Nobody would have told us of a change."""
+        return False

@@ -1,0 +1,191 @@
+"""All facts out of a server, and into another one: the back-up, and the way to a new server.
+
+Out comes every fact, in the order of `transfer_file.py`, each as it was at some moment while the
+export ran. In goes what is not there yet. A fact that is there and says something else is refused,
+unless merging was asked for; then the file's counts, but for one thing: a key that is revoked here
+stays revoked and a tenant that is suspended stays suspended, whatever an older file says.
+
+A batch is a transaction. One that is interrupted leaves whole batches, and doing it again goes on
+from there. Non-goals: files (`transfer_file.py`), and the audit log.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from gateway.directory import names
+from gateway.directory.records import (
+    decode_alias,
+    decode_grants,
+    decode_key,
+    decode_rule,
+    decode_tenant,
+)
+from gateway.directory.transfer_file import place_of
+from gateway.directory.transfer_lines import Fact, StoredKey, unnumbered
+from gateway.model.errors import Conflict
+from gateway.model.facts import Alias, Grants, ModelRule, PolicySet, Tenant
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from gateway.directory.changes import Changes
+    from gateway.directory.listing import Listing
+    from gateway.model.names import TenantId
+
+BATCH = 2_000  # facts in one transaction: some 50 ms of a server's time, which others wait for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Facts about to be brought in, beside those that are there. `other` names those that differ."""
+
+    new: int = 0
+    same: int = 0
+    other: tuple[str, ...] = ()
+
+    def __add__(self, more: Comparison) -> Comparison:
+        return Comparison(new=self.new + more.new, same=self.same + more.same, other=self.other + more.other)
+
+
+async def each_fact(
+    listing: Listing, on_total: Callable[[int], None] = lambda _total: None
+) -> AsyncIterator[Fact]:
+    """Every fact, in order; `on_total` is told how many there are before the first one comes."""
+    policy = await listing.find_policy()
+    tenants = await listing.list_tenants()
+    facts: list[Fact] = [*([] if policy is None else [policy]), *tenants]
+    facts += sorted(await listing.list_rules(), key=place_of)
+    facts += sorted(await listing.list_aliases(), key=place_of)
+    facts += sorted(await listing.list_all_grants(), key=place_of)
+    owners: list[TenantId | None] = [None, *(tenant.tenant_id for tenant in tenants)]
+    key_ids = await listing.list_key_ids(owners)
+    on_total(len(facts) + len(key_ids))
+    for fact in facts:
+        yield unnumbered(fact)
+    async for digest, key in listing.each_stored_key(key_ids):
+        yield unnumbered(StoredKey(digest=digest, key=key))
+
+
+async def compare(listing: Listing, facts: Sequence[Fact]) -> Comparison:
+    """What bringing these in would do. Raises `Conflict` for a key whose id belongs to another key."""
+    stored = [fact for fact in facts if isinstance(fact, StoredKey)]
+    known = await listing.find_key_digests([one.key.key_id for one in stored])
+    for one in stored:
+        if known.get(one.key.key_id, one.digest) != one.digest:
+            raise Conflict(f"the id {one.key.key_id} belongs to another key here")
+    new, same, other = 0, 0, []
+    for fact, found in zip(facts, await _find_current(listing, facts), strict=True):
+        if found is None:
+            new += 1
+        elif found == fact:
+            same += 1
+        else:
+            _verify_same_key(fact, found)
+            other.append(shown(fact))
+    return Comparison(new=new, same=same, other=tuple(other))
+
+
+async def bring_in(changes: Changes, facts: Sequence[Fact], *, merge: bool) -> Comparison:
+    """Write these facts, as part of a transaction. What is there already is left or, merging, replaced."""
+    _verify_digests_differ(facts)
+    listing = changes.leniently() if merge else changes
+    new, same, other = 0, 0, []
+    for fact, found in zip(facts, await _find_current(listing, facts), strict=True):
+        wanted = fact if found is None else _merged(fact, found)
+        if found is None:
+            new += 1
+        elif found == wanted:
+            same += 1
+            continue
+        elif merge:
+            other.append(shown(fact))
+        else:
+            raise Conflict(f"{shown(fact)} is there already and says something else; --merge replaces it")
+        await _put(changes, wanted)
+    return Comparison(new=new, same=same, other=tuple(other))
+
+
+def shown(fact: Fact) -> str:
+    """A fact's name, for people."""
+    match fact:
+        case PolicySet():
+            return f"the policy {fact.digest[:12]}"
+        case Tenant():
+            return f"the tenant {fact.tenant_id}"
+        case ModelRule():
+            return f"the rule on {fact.pattern}"
+        case Alias():
+            return f"the alias {fact.alias}"
+        case Grants():
+            return f"the grants of {fact.tenant_id}"
+        case StoredKey():
+            return f"the key {fact.key.key_id}"
+
+
+def _merged(fact: Fact, found: Fact) -> Fact:
+    """The file's fact; but what was ended here stays ended."""
+    _verify_same_key(fact, found)
+    if isinstance(fact, Tenant) and isinstance(found, Tenant):
+        return replace(fact, is_suspended=fact.is_suspended or found.is_suspended)
+    if isinstance(fact, StoredKey) and isinstance(found, StoredKey) and found.key.revoked_at is not None:
+        return replace(fact, key=replace(fact.key, revoked_at=found.key.revoked_at))
+    return fact
+
+
+def _verify_same_key(fact: Fact, found: Fact) -> None:
+    """A digest names one key. That it has two ids says that one of the two was not made by us."""
+    if isinstance(fact, StoredKey) and isinstance(found, StoredKey) and fact.key.key_id != found.key.key_id:
+        raise Conflict(f"the key {fact.key.key_id} of the file is known here as {found.key.key_id}")
+
+
+def _verify_digests_differ(facts: Sequence[Fact]) -> None:
+    digests = [fact.digest for fact in facts if isinstance(fact, StoredKey)]
+    if len(set(digests)) != len(digests):
+        raise Conflict("two keys of the file have one digest")
+
+
+async def _find_current(listing: Listing, facts: Sequence[Fact]) -> list[Fact | None]:
+    """The facts of these names as they are here, without their generations; None for what is not."""
+    policy = await listing.find_policy() if any(isinstance(fact, PolicySet) for fact in facts) else None
+    placed = [_record_of(fact) for fact in facts if not isinstance(fact, PolicySet)]
+    found = iter(await listing.find_all(placed))
+    current = [policy if isinstance(fact, PolicySet) else next(found) for fact in facts]
+    return [None if one is None else unnumbered(one) for one in current]
+
+
+def _record_of(
+    fact: Tenant | ModelRule | Alias | Grants | StoredKey,
+) -> tuple[bytes, Callable[[bytes], Fact]]:
+    """Where a fact's record lies, and how it is read."""
+    match fact:
+        case Tenant(tenant_id=tenant):
+            return names.tenant_fact(tenant), partial(decode_tenant, tenant_id=tenant)
+        case ModelRule(pattern=pattern):
+            return names.rule_fact(pattern), partial(decode_rule, pattern=pattern)
+        case Alias(alias=alias):
+            return names.alias_fact(alias), partial(decode_alias, alias=alias)
+        case Grants(tenant_id=tenant):
+            return names.grants_fact(tenant), partial(decode_grants, tenant_id=tenant)
+        case StoredKey(digest=digest):
+            return names.key_fact(digest), lambda raw: StoredKey(digest=digest, key=decode_key(raw, digest))
+        case _:
+            raise TypeError("a policy set is two records, read by the listing")
+
+
+async def _put(changes: Changes, fact: Fact) -> None:
+    match fact:
+        case PolicySet():
+            await changes.put_policy(fact)
+        case Tenant():
+            await changes.put_tenant(fact)
+        case ModelRule():
+            await changes.put_rule(fact)
+        case Alias():
+            await changes.put_alias(fact)
+        case Grants():
+            await changes.put_grants(fact)
+        case StoredKey():
+            await changes.put_key(fact.key, fact.digest)

@@ -1,0 +1,35 @@
+"""What is refused by its shape alone: the same for everybody, before any key is looked at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.model.errors import Reason
+from gateway.model.limits import MAX_BODY_BYTES, MAX_HEADER_BYTES, MAX_HEADER_COUNT, MAX_TARGET_BYTES
+
+if TYPE_CHECKING:
+    from gateway.model.access import GuardedRoute, WireRequest
+
+
+def refusal_by_shape(request: WireRequest, route: GuardedRoute | None) -> Reason | None:
+    """What is refused by its shape alone: the same for everybody."""
+    if len(request.raw_path) + len(request.query) > MAX_TARGET_BYTES:
+        return Reason.PATH_TOO_LONG
+    block = sum(len(name) + len(value) + 4 for name, value in request.headers)
+    if block > MAX_HEADER_BYTES or len(request.headers) > MAX_HEADER_COUNT:
+        return Reason.HEADERS_TOO_LARGE
+    if route is None:
+        return Reason.NO_ROUTE
+    if request.method not in route.methods:
+        return Reason.METHOD_NOT_ALLOWED
+    if _announced_body(request) > MAX_BODY_BYTES:
+        return Reason.BODY_TOO_LARGE
+    return None
+
+
+def _announced_body(request: WireRequest) -> int:
+    """How long a body the headers announce; chunked or unreadable counts as too long."""
+    length = request.header(b"content-length") or b"0"
+    if request.header(b"transfer-encoding") is not None or not length.isdigit():
+        return MAX_BODY_BYTES + 1
+    return int(length[:12])

@@ -1,0 +1,165 @@
+"""Upkeep: what a worker does beside requests, from before its first one to after its last.
+
+It follows the facts, looks at the disk, watches lease and transfers, keeps the audit log, and notes
+what it sees. None of it is waited for by a request. What fails is counted and tried again. A chore
+that ends before its worker does is a defect of ours: it is logged, and the worker is no longer ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from gateway.directory.hints import note_last_uses
+from gateway.model.errors import Unavailable
+from gateway.model.verdicts import Change
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+
+    from gateway.adapters.clock import SystemClock
+    from gateway.adapters.redis_feed import RedisFeed
+    from gateway.adapters.redis_store import RedisStore
+    from gateway.audit.log import AuditLog
+    from gateway.canary import Canary
+    from gateway.directory.follower import Follower
+    from gateway.directory.near_facts import NearFacts
+    from gateway.directory.reader import DirectoryReader
+    from gateway.identity.last_uses import LastUses
+    from gateway.resource.catalogue import DiskCatalogue
+    from gateway.telemetry import Telemetry
+    from gateway.transfers import Transfers
+
+HOUSEKEEPING_SECONDS = 1.0  # summaries and signed heads are due by time alone
+LEASE_WATCH_SECONDS = 0.1
+START_PATIENCE_SECONDS = 5.0
+LAST_USE_SECONDS = 5.0  # how late `keys list` may know of a use
+
+
+@dataclass(slots=True, kw_only=True)
+class Upkeep:
+    """One worker's chores."""
+
+    worker: str
+    clock: SystemClock
+    store: RedisStore
+    facts: NearFacts
+    follower: Follower
+    feed: RedisFeed
+    directory: DirectoryReader
+    catalogue: DiskCatalogue
+    recorder: AuditLog
+    transfers: Transfers
+    last_uses: LastUses
+    canary: Canary | None
+    scan_seconds: float
+    telemetry: Telemetry
+    has_policy: bool = False
+    is_whole: bool = True  # no chore has ended
+    _was_leased: bool = field(default=True, init=False)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Look after everything while requests are served; close all after."""
+        chores = [self._start(self.feed.run(self.follower))]
+        await self._await_lease()
+        await self._look_at_disk()
+        await self._look_at_facts()
+        chores += [
+            self._start(self.transfers.watch()),
+            self._start(_every(LEASE_WATCH_SECONDS, self._watch_lease)),
+            self._start(_every(self.scan_seconds, self._look_at_disk)),
+            self._start(_every(HOUSEKEEPING_SECONDS, self._look_at_facts)),
+            self._start(_every(HOUSEKEEPING_SECONDS, self._keep_audit)),
+            *([self._start(self.canary.sing())] if self.canary is not None else []),
+            self._start(_every(LAST_USE_SECONDS, self._note_last_uses)),
+        ]
+        try:
+            yield
+        finally:
+            for chore in chores:
+                chore.cancel()
+            await asyncio.gather(*chores, return_exceptions=True)
+            await self._note_last_uses()
+            await self._say_goodbye()
+            try:
+                self.recorder.close()
+            except Unavailable as failure:
+                self.telemetry.failed(failure)
+            await self.store.close()
+
+    def _start(self, chore: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(chore)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        self.is_whole = False
+        defect = task.exception()
+        if isinstance(defect, Exception):
+            self.telemetry.defect("-", defect)
+
+    async def _await_lease(self) -> None:
+        """A moment for the feed, so that a worker that says it serves can; without one it says it cannot."""
+        deadline = self.clock.monotonic() + START_PATIENCE_SECONDS
+        while not self.facts.is_leased() and self.clock.monotonic() < deadline:  # noqa: ASYNC110 -- a lease is no event: it runs out
+            await asyncio.sleep(0.005)
+
+    async def _look_at_disk(self) -> None:
+        try:
+            await self.catalogue.refresh(await self.directory.known_models())
+        except Unavailable as failure:
+            self.telemetry.failed(failure)
+
+    async def _look_at_facts(self) -> None:
+        try:
+            await self.directory.verify_policy()
+        except Unavailable as failure:
+            self.has_policy = False
+            self.telemetry.failed(failure)
+        else:
+            self.has_policy = True
+
+    async def _watch_lease(self) -> None:
+        """Record when this worker loses its lease and when it has one again: modes change with it."""
+        was_held = self._was_leased
+        self._was_leased = self.facts.lease.watch(self.clock.monotonic())
+        if was_held is self._was_leased:
+            return
+        action = "mode.normal" if self._was_leased else "mode.no-lease"
+        self.telemetry.mode_changed(action)
+        try:
+            change = Change(actor=f"worker:{self.worker}", action=action, received_at=self.clock.now())
+            receipt = self.recorder.change(change)
+            receipt.close(generation=self.facts.lease.applied, result="done")
+        except Unavailable as failure:
+            self.telemetry.failed(failure)
+
+    async def _keep_audit(self) -> None:
+        try:
+            self.recorder.tick(self.clock.now())
+        except Unavailable as failure:
+            self.telemetry.failed(failure)
+
+    async def _note_last_uses(self) -> None:
+        try:
+            await note_last_uses(self.store, self.last_uses.take())
+        except Unavailable as failure:  # a hint that is lost is lost
+            self.telemetry.failed(failure)
+
+    async def _say_goodbye(self) -> None:
+        """Nobody has to wait for a worker that is gone."""
+        try:
+            await self.store.drop_workers([self.worker])
+        except Unavailable as failure:
+            self.telemetry.failed(failure)
+
+
+async def _every(seconds: float, chore: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        await chore()

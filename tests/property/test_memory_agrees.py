@@ -1,0 +1,325 @@
+"""What is remembered and what is not agree: over random histories of changes, questions, replies and pushes.
+
+The rules are the shipped ones, the facts are written by the real writers, and memory is a worker's.
+Only the server is ours: it says what is true when it is asked, while its replies arrive late and in
+any order, and its pushes late and in their own order. That is all the freedom that a network has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from dataclasses import replace
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.decision.policyset import digest_of, load_policy_folder
+from gateway.decision.rulebook import Rulebook
+from gateway.decisions import Decisions
+from gateway.directory.changes import change
+from gateway.directory.follower import Follower
+from gateway.directory.lease import Lease
+from gateway.directory.near_cache import NearCache
+from gateway.directory.near_facts import NearFacts
+from gateway.directory.plain_facts import PlainFacts
+from gateway.directory.reader import DirectoryReader
+from gateway.model.access import Access, Action, Principal, Resource, ResourceKind
+from gateway.model.facts import DEFAULT_SCOPES, Alias, Grant, Grants, KeyKind, ModelRule, Visibility
+from gateway.model.names import KeyId, ModelId, PackageId, Pattern, TenantId
+from gateway.model.ports import Batch
+from gateway.model.verdicts import Allowed
+from gateway.settings import CHECKOUT_POLICIES
+
+HISTORY = "0" * 32
+ENTRIES_OF_ONE_ANSWER = 100  # a memory that cannot hold one answer's records never has a current one
+TENANTS = [TenantId("acme"), TenantId("globex")]
+MODELS = [ModelId("acme/x"), ModelId("acme/deep/y"), ModelId("alias")]
+PATTERNS = [Pattern(text) for text in ("acme/*", "acme/x")]
+
+
+class MemoryStore:
+    """A fact store in a dictionary: says what is true when it is asked, answers when it is let."""
+
+    def __init__(self):
+        self.facts = {}
+        self.counter = 0
+        self.replies = []
+        self.untold = []  # (names, generation) of each change that no push told of yet
+        self.is_held = False
+
+    def frozen(self):
+        """The state of this moment, as a store that answers at once."""
+        other = MemoryStore()
+        other.facts, other.counter = copy.copy(self.facts), self.counter
+        return other
+
+    async def read(self, names):
+        reply = self.counter, [self.facts.get(name) for name in names]
+        if self.is_held:
+            arrives = asyncio.get_running_loop().create_future()
+            self.replies.append(arrives)
+            await arrives
+        return reply
+
+    async def transact(self, plan):
+        batch = Batch()
+        await plan(_Snapshot(self), batch)
+        self.counter += 1
+        for name, value in batch.facts.items():
+            self.facts.pop(name, None) if value is None else self.facts.update({name: value})
+        self.untold.append((set(batch.facts), self.counter))
+        return self.counter
+
+
+class _Snapshot:
+    def __init__(self, store):
+        self._store = store
+        self.next_generation = store.counter + 1
+
+    async def read(self, names):
+        return [self._store.facts.get(name) for name in names]
+
+    async def members(self, name):
+        return []
+
+    async def hash_field(self, name, key):
+        return None
+
+
+class Memory:
+    """An operator's word is not needed here: it is always the same history."""
+
+    def accepts(self, history, generation):
+        return True
+
+    def note(self, history, generation):
+        pass
+
+
+class Clock:
+    def monotonic(self):
+        return 0.0
+
+
+class Worker:
+    """Everything of a worker between the store and the guard."""
+
+    def __init__(self, store, *, max_entries):
+        lease = Lease(1.0)
+        self.cache = NearCache(max_entries=max_entries, max_bytes=1 << 20)
+        self.facts = NearFacts(store, self.cache, lease, Clock())
+        self.follower = Follower(self.facts, lease, Memory())
+        self.decisions = Decisions(
+            directory=DirectoryReader(store, self.facts),
+            rules=RULES,
+            max_entries=max_entries,
+            max_bytes=1 << 20,
+        )
+
+
+def access(tenant, model, action, kind, scopes=DEFAULT_SCOPES):
+    principal = Principal(
+        kind=KeyKind.TENANT,
+        key_id=KeyId(f"key_{tenant:>012}".replace(" ", "0")),
+        key_name="",
+        tenant=tenant,
+        scopes=scopes,
+        expires_at=None,
+    )
+    package = PackageId("pkg") if kind is ResourceKind.PACKAGE else None
+    return Access(
+        principal=principal, action=action, resource=Resource(kind=kind, model=model, package=package)
+    )
+
+
+# Few of each, so that what is asked is what is changed.
+questions = st.builds(
+    access,
+    st.sampled_from(TENANTS),
+    st.sampled_from(MODELS),
+    st.just(Action.READ),
+    st.just(ResourceKind.PACKAGE),
+)
+rules_of_models = st.builds(
+    ModelRule,
+    pattern=st.sampled_from(PATTERNS),
+    owner=st.none() | st.sampled_from(TENANTS),
+    visibility=st.sampled_from([None, Visibility.PUBLIC]),
+)
+grants = st.builds(
+    lambda tenant, pattern: Grants(
+        tenant_id=tenant,
+        grants=()
+        if pattern is None
+        else (Grant(grant_id="grant_1", actions=frozenset({"read"}), models=(pattern,)),),
+    ),
+    st.sampled_from(TENANTS),
+    st.none() | st.sampled_from(PATTERNS),
+)
+targets = st.none() | st.sampled_from(MODELS[:2])
+
+
+SHIPPED = load_policy_folder(CHECKOUT_POLICIES)
+HELD = '@id("held") forbid (principal, action, resource in ModelGroup::"pattern:acme/deep/*");\n'
+WITH_HELD = tuple(sorted((*SHIPPED.policies, ("held.cedar", HELD))))
+POLICIES = (SHIPPED, replace(SHIPPED, policies=WITH_HELD, digest=digest_of(SHIPPED.schema, WITH_HELD)))
+RULES = Rulebook()
+
+
+def writing(drawn):
+    """One change, as it is written."""
+    kind, value = drawn
+    if kind == "rule":
+        return lambda changes: changes.put_rule(value)
+    if kind == "grants":
+        return lambda changes: changes.put_grants(value)
+    if kind == "policy":
+        return lambda changes: changes.put_policy(POLICIES[value])
+    if value is None:
+        return lambda changes: changes.delete_alias(MODELS[2])
+    return lambda changes: changes.put_alias(Alias(alias=MODELS[2], canonical=value))
+
+
+changes = st.one_of(
+    st.tuples(st.just("rule"), rules_of_models),
+    st.tuples(st.just("grants"), grants),
+    st.tuples(st.just("alias"), targets),
+    st.tuples(st.just("policy"), st.sampled_from([0, 1])),
+)
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("change"), changes),
+        st.tuples(st.just("change"), changes),
+        st.tuples(st.just("ask"), questions),
+        st.tuples(st.just("ask"), questions),
+        st.tuples(st.just("reply"), st.integers(0, 5)),
+        st.tuples(st.just("replies"), st.integers(1, 4)),
+        st.tuples(st.just("push"), st.none()),
+        st.tuples(st.just("push"), st.none()),
+        st.tuples(st.sampled_from(["reconnect", "flush"]), st.none()),
+    ),
+    min_size=20,
+    max_size=60,
+)
+
+
+async def quiet():
+    for _ in range(12):
+        await asyncio.sleep(0)
+
+
+async def uncached(store, asked):
+    """The answer of now, by nothing that was ever remembered."""
+    reader = DirectoryReader(store, PlainFacts(store))
+    [known] = await reader.bring(asked.principal, [asked.resource.model])
+    return RULES.decide(asked, known)
+
+
+def gist(verdict):
+    return type(verdict), verdict.model, verdict.policies, getattr(verdict, "reason", None)
+
+
+class Play:
+    """One history, step by step."""
+
+    def __init__(self, max_entries):
+        self.store = MemoryStore()
+        self.worker = Worker(self.store, max_entries=max_entries)
+        self.asked = []
+
+    async def begin(self):
+        await change(self.store, lambda one: one.put_policy(POLICIES[0]))
+        self.store.untold.clear()
+        self.worker.follower.connected(self.store.counter, HISTORY)
+        self.store.is_held = True
+
+    async def step(self, kind, value):
+        store, follower = self.store, self.worker.follower
+        if kind == "change":
+            await change(store, writing(value))
+        elif kind == "ask":
+            self.asked.append((value, asyncio.create_task(self.worker.decisions.reach(value))))
+        elif kind == "reply" and store.replies:
+            store.replies.pop(value % len(store.replies)).set_result(None)
+        elif kind == "replies":  # several round trips of everybody
+            for _ in range(value):
+                while store.replies:
+                    store.replies.pop().set_result(None)
+                await quiet()
+        elif kind == "push" and store.untold:
+            names, generation = store.untold.pop(0)
+            follower.changed(names)
+            follower.applied(generation)
+        elif kind == "reconnect":
+            follower.disconnected()
+            store.untold.clear()
+            follower.connected(store.counter, HISTORY)
+        elif kind == "flush":
+            follower.changed(None)
+        await quiet()
+
+    async def finish(self):
+        while self.store.replies or self.store.untold:
+            await self.step("reply", 0)
+            await self.step("push", None)
+
+    async def verify(self):
+        """What would still pass the last check is what would be said now."""
+        moving = {name for names, _ in self.store.untold for name in names}
+        for asked, task in self.asked:
+            if not task.done():
+                continue
+            judgement = task.result()
+            leaves = judgement.facts.stamp.leaves
+            if judgement.is_current and not any(leaf.name in moving for leaf in leaves):
+                now = await uncached(self.store.frozen(), asked)
+                assert gist(judgement.verdict) == gist(now)
+            assert judgement.verdict.access == asked
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=200)
+@given(steps, st.sampled_from([2, 9, 100]))
+def test_an_answer_that_may_be_sent_is_the_answer_of_now(history, max_entries):
+    async def play():
+        one = Play(max_entries)
+        await one.begin()
+        for kind, value in history:
+            await one.step(kind, value)
+            await one.verify()
+        await one.finish()
+        await one.verify()
+        assert all(task.done() for _, task in one.asked)
+        one.store.is_held = False
+        # Everything was told: whoever asks now gets the answer of now, allowed or not, by memory too.
+        for asked in {question for question, _ in one.asked}:
+            for _ in range(2):
+                reached = await one.worker.decisions.reach(asked)
+                now = await uncached(one.store, asked)
+                assert gist(reached.verdict) == gist(now)
+                assert reached.is_current or max_entries < ENTRIES_OF_ONE_ANSWER
+
+    asyncio.run(play())
+
+
+def test_the_histories_are_rich_enough_to_find_both_answers_and_answers_that_were_overtaken():
+    # A law about nothing holds: this is one such history, with each of the three in it.
+    mine = access(TENANTS[0], MODELS[0], Action.READ, ResourceKind.PACKAGE)
+    owned = ModelRule(pattern=Pattern("acme/*"), owner=TENANTS[0])
+
+    async def play():
+        one = Play(100)
+        await one.begin()
+        await one.step("ask", mine)
+        while one.store.replies:
+            await one.step("reply", 0)
+        await one.step("change", ("rule", owned))
+        await one.step("ask", mine)
+        await one.step("push", None)
+        await one.step("ask", mine)
+        await one.finish()
+        return [task.result() for _, task in one.asked]
+
+    denied, remembered, allowed = asyncio.run(play())
+    assert [isinstance(one.verdict, Allowed) for one in (denied, remembered, allowed)] == [False, False, True]
+    assert [one.is_current for one in (denied, remembered, allowed)] == [False, False, True]

@@ -1,0 +1,99 @@
+"""Laws of the near cache: a current leaf says what the latest change that was told says."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from gateway.directory.near_cache import OVERHEAD_BYTES, NearCache
+
+NAMES = [b"a", b"b", b"c"]
+MAX_ENTRIES, MAX_BYTES = 2, 2 * OVERHEAD_BYTES + 20
+
+some_names = st.sampled_from([[b"a"], [b"b"], [b"a", b"b"], [b"a", b"c"], NAMES])
+values = st.sampled_from([None, b"1", b"2", b"3333333333"])
+numbers = st.integers(0, 3)
+
+
+class NearCacheBesideAStore(RuleBasedStateMachine):
+    """A store that reads when it is asked, answers late, and tells of its changes late but in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.cache = NearCache(max_entries=MAX_ENTRIES, max_bytes=MAX_BYTES)
+        self.store = dict.fromkeys(NAMES)
+        self.told = dict(self.store)  # the state that the changes told so far come to
+        self.untold = []
+        self.flights = []  # with what the store read for them: the oldest that the reply may say
+        self.leaves = []
+
+    @rule(names=some_names)
+    def depart(self, names):
+        self.flights.append((self.cache.depart(names), {name: self.store[name] for name in names}))
+
+    @precondition(lambda self: self.flights)
+    @rule(number=numbers)
+    def land(self, number):
+        flight, reply = self.flights.pop(number % len(self.flights))
+        self.leaves += self.cache.land(flight, reply).values()
+
+    @precondition(lambda self: self.flights)
+    @rule(number=numbers)
+    def crash(self, number):
+        self.cache.crash(self.flights.pop(number % len(self.flights))[0])
+
+    @rule(names=some_names, value=values)
+    def change(self, names, value):
+        change = dict.fromkeys(names, value)
+        self.store |= change
+        self.untold.append(change)
+
+    @precondition(lambda self: self.untold)
+    @rule()
+    def hear_of_the_next_change(self):
+        change = self.untold.pop(0)
+        self.cache.invalidate(change)
+        self.told |= change
+
+    @rule()
+    def hear_of_everything_at_once(self):
+        """A push of the server's that names no record: whatever was untold has happened."""
+        self.cache.flush()
+        self.untold.clear()
+        self.told = dict(self.store)
+
+    @rule(names=some_names)
+    def look(self, names):
+        for name in names:
+            leaf = self.cache.find(name)
+            if leaf is not None:
+                assert leaf.is_current
+                self.leaves.append(leaf)
+
+    @invariant()
+    def a_current_leaf_never_says_less_than_was_told(self):
+        # It may know of a change before it is told of it; it never goes without one that it was told.
+        for leaf in self.leaves:
+            if leaf.is_current:
+                later = [change[leaf.name] for change in self.untold if leaf.name in change]
+                assert leaf.value in [self.told[leaf.name], *later]
+
+    @invariant()
+    def a_current_leaf_is_the_one_that_the_cache_would_turn(self):
+        for leaf in self.leaves:
+            if leaf.is_current:
+                assert self.cache._leaves[leaf.name] is leaf
+
+    @invariant()
+    def it_stays_within_both_bounds_and_knows_its_size(self):
+        held = self.cache._leaves
+        assert len(held) <= MAX_ENTRIES
+        assert self.cache.size_bytes <= MAX_BYTES
+        assert self.cache.size_bytes == sum(
+            OVERHEAD_BYTES + len(name) + len(leaf.value or b"") for name, leaf in held.items()
+        )
+
+
+TestNearCacheBesideAStore = NearCacheBesideAStore.TestCase
+TestNearCacheBesideAStore.settings = settings(stateful_step_count=30, max_examples=300, deadline=None)

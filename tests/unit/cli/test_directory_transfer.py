@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from gateway.audit import read_events
+from gateway.cli.demo_world import SETTINGS_FILE, demo_settings
+from gateway.cli.main import run
+from gateway.directory.transfer import each_fact
+from gateway.office import open_office
+from gateway.setup import set_up
+
+
+@pytest.fixture
+def exported(installed, command_json, tmp_path):
+    file = tmp_path / "facts.ndjson"
+    status, said = command_json("directory", "export", str(file))
+    assert status == 0
+    assert said["facts"] == len(file.read_bytes().splitlines()) - 2
+    return file
+
+
+@pytest.fixture
+def elsewhere(installed, monkeypatch, capsys):
+    """Another installation, empty but for what `init` makes, with the peppers of the first."""
+    folder = Path(tempfile.mkdtemp(prefix="cg-test-"))
+    settings = demo_settings(folder)
+    settings.state.mkdir(mode=0o700)
+    shutil.copytree(installed.settings.pepper_folder, settings.pepper_folder)
+    asyncio.run(set_up(settings))
+
+    def call(*arguments):
+        monkeypatch.setenv("CACHEGATE_CONFIG", str(folder / SETTINGS_FILE))
+        capsys.readouterr()
+        status = run(arguments)
+        return status, capsys.readouterr()
+
+    call.settings = settings
+    yield call
+    shutil.rmtree(folder)
+
+
+def facts_of(settings):
+    async def gather():
+        async with open_office(settings) as office:
+            return [fact async for fact in each_fact(office.listing)]
+
+    return asyncio.run(gather())
+
+
+def test_an_import_into_a_new_server_reproduces_every_fact(installed, exported, elsewhere):
+    made_by_init = facts_of(elsewhere.settings)
+    status, printed = elsewhere("directory", "import", str(exported), "--json")
+    assert status == 0, printed.err
+    said = json.loads(printed.out)
+    wanted = facts_of(installed.settings)
+    assert said["new"] + said["same"] == len(wanted)
+    found = facts_of(elsewhere.settings)
+    assert [fact for fact in found if fact in wanted] == wanted
+    assert [fact for fact in found if fact not in wanted] == [
+        fact for fact in made_by_init if fact not in wanted
+    ]
+    again = json.loads(elsewhere("directory", "import", str(exported), "--json")[1].out)
+    assert (again["new"], again["same"], again["replaced"]) == (0, len(wanted), 0)
+
+
+def test_an_import_overwrites_nothing_unless_it_may_merge(exported, elsewhere):
+    assert elsewhere("tenants", "create", "acme", "--name", "Somebody else")[0] == 0
+    before = facts_of(elsewhere.settings)
+    status, printed = elsewhere("directory", "import", str(exported))
+    assert status == 1
+    assert "tenant acme" in printed.err
+    assert facts_of(elsewhere.settings) == before
+    assert elsewhere("directory", "import", str(exported), "--merge")[0] == 0
+    assert facts_of(elsewhere.settings) != before
+
+
+def test_a_damaged_file_changes_nothing(exported, elsewhere, tmp_path):
+    before = facts_of(elsewhere.settings)
+    lines = exported.read_bytes().splitlines(keepends=True)
+    damages = {
+        "short": lines[:-1],
+        "line": [*lines[:3], b"{}\n", *lines[4:]],
+        "policy": [line.replace(b"permit", b"permti") for line in lines],
+        "digest": [line.replace(b"permit", b"forbid") for line in lines],
+        "pepper": [lines[0].replace(b'"p1":"', b'"p1":"0'), *lines[1:]],
+    }
+    for name, damaged in damages.items():
+        assert damaged != lines
+        file = tmp_path / name
+        file.write_bytes(b"".join(damaged))
+        assert elsewhere("directory", "import", str(file))[0] == 2, name
+    assert elsewhere("directory", "import", str(tmp_path / "nowhere"))[0] == 2
+    assert facts_of(elsewhere.settings) == before
+
+
+def test_an_export_is_for_its_owner_alone_and_replaces_no_file(exported, command):
+    assert exported.stat().st_mode & 0o777 == 0o600
+    before = exported.read_bytes()
+    assert command("directory", "export", str(exported))[0] == 2
+    assert exported.read_bytes() == before
+    assert [path.name for path in exported.parent.iterdir()] == [exported.name]
+
+
+def test_an_export_holds_no_secret(installed, exported):
+    text = exported.read_text()
+    for key in installed.world.keys.values():
+        assert key.token not in text
+        assert key.token[-30:] not in text
+    for pepper in installed.settings.pepper_folder.iterdir():
+        assert pepper.read_text().strip() not in text
+
+
+def changes_in(settings, action):
+    records = [json.loads(event.line) for event in read_events(settings.audit_folder)]
+    return [one["subject"] for one in records if one.get("action") == action]
+
+
+def test_export_and_import_are_in_the_audit_log(installed, exported, elsewhere):
+    elsewhere("directory", "import", str(exported))
+    assert any(exported.name in subject for subject in changes_in(installed.settings, "directory.export"))
+    brought = changes_in(elsewhere.settings, "directory.import")
+    assert any(any(part.startswith("facts 1 to ") for part in subject) for subject in brought)

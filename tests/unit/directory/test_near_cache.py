@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import pytest
+
+from gateway.directory.near_cache import OVERHEAD_BYTES, NearCache
+
+A, B, C = b"a", b"b", b"c"
+
+
+@pytest.fixture
+def cache():
+    return NearCache(max_entries=3, max_bytes=1 << 20)
+
+
+def fetch(cache, **values):
+    """A whole read: departed, answered, landed."""
+    named = {name.encode(): value for name, value in values.items()}
+    return cache.land(cache.depart(list(named)), named)
+
+
+def test_what_was_read_is_remembered_absent_records_too(cache):
+    landed = fetch(cache, a=b"1", b=None)
+    assert cache.find(A) is landed[A]
+    assert cache.find(B) is landed[B]
+    assert (landed[A].value, landed[B].value) == (b"1", None)
+    assert cache.find(C) is None
+
+
+def test_a_change_reaches_every_answer_that_stands_on_the_record(cache):
+    leaf = fetch(cache, a=b"1", b=b"2")[A]
+    cache.invalidate([A, C])
+    assert not leaf.is_current
+    assert cache.find(A) is None
+    assert cache.find(B).is_current
+
+
+def test_a_reply_that_was_overtaken_is_handed_out_but_not_remembered(cache):
+    flight = cache.depart([A, B])
+    cache.invalidate([A])
+    landed = cache.land(flight, {A: b"old", B: b"2"})
+    assert (landed[A].value, landed[A].is_current) == (b"old", False)
+    assert cache.find(A) is None
+    assert cache.find(B).is_current
+
+
+def test_a_reply_that_departed_before_a_flush_puts_nothing_back(cache):
+    flight = cache.depart([A])
+    cache.flush()
+    assert not cache.land(flight, {A: b"old"})[A].is_current
+    assert len(cache) == 0
+
+
+def test_a_change_after_the_landing_of_one_flight_spoils_the_other_one_too(cache):
+    first, second = cache.depart([A]), cache.depart([A])
+    landed = cache.land(first, {A: b"old"})[A]
+    cache.invalidate([A])
+    assert not landed.is_current
+    assert not cache.land(second, {A: b"old"})[A].is_current
+    assert cache.find(A) is None
+
+
+def test_a_flight_that_crashed_is_told_of_nothing_more(cache):
+    flight = cache.depart([A])
+    cache.crash(flight)
+    cache.invalidate([A])
+    assert flight.spoiled == set()
+    assert cache._flights == set()
+
+
+def test_the_same_value_read_again_leaves_what_stands_on_it_standing(cache):
+    leaf = fetch(cache, a=b"1")[A]
+    assert fetch(cache, a=b"1")[A] is leaf
+    assert leaf.is_current
+
+
+def test_another_value_read_later_ends_what_stood_on_the_first(cache):
+    # Nobody told of the change yet; the store already says so.
+    first, second = fetch(cache, a=b"1")[A], fetch(cache, a=b"2")[A]
+    assert (first.is_current, second.is_current) == (False, True)
+    assert cache.find(A) is second
+
+
+def test_a_flush_forgets_everything(cache):
+    leaves = fetch(cache, a=b"1", b=None).values()
+    cache.flush()
+    assert not any(leaf.is_current for leaf in leaves)
+    assert (len(cache), cache.size_bytes) == (0, 0)
+
+
+def test_the_least_recently_used_goes_first_and_is_no_longer_current(cache):
+    leaves = {name: fetch(cache, **{name: b"v"})[name.encode()] for name in "abc"}
+    cache.find(A)
+    fetch(cache, d=b"v")
+    # Nobody would turn an evicted leaf later, so it is turned now.
+    assert [name for name, leaf in leaves.items() if not leaf.is_current] == ["b"]
+    assert cache.find(B) is None
+    assert cache.counts.evictions == 1
+
+
+def test_bytes_are_a_bound_of_their_own():
+    cache = NearCache(max_entries=1000, max_bytes=3 * OVERHEAD_BYTES)
+    for number in range(10):
+        fetch(cache, **{f"name{number}": b"x" * 100})
+    assert len(cache) == 2
+    assert cache.size_bytes == 2 * (OVERHEAD_BYTES + len(b"name0") + 100)
+
+
+def test_a_record_larger_than_the_whole_bound_is_not_remembered():
+    cache = NearCache(max_entries=10, max_bytes=2 * OVERHEAD_BYTES)
+    landed = fetch(cache, a=b"x" * 10_000)[A]
+    assert not landed.is_current
+    assert (len(cache), cache.size_bytes) == (0, 0)
+
+
+def test_what_happened_is_counted(cache):
+    fetch(cache, a=b"1")
+    cache.find(A)
+    cache.find(B)
+    flight = cache.depart([B])
+    cache.invalidate([B])
+    cache.land(flight, {B: b"1"})
+    cache.flush()
+    counts = cache.counts
+    assert (counts.hits, counts.misses, counts.invalidations, counts.overtaken, counts.flushes) == (
+        1,
+        1,
+        1,
+        1,
+        1,
+    )

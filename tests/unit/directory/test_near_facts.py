@@ -1,0 +1,276 @@
+"""Reading through the near cache, over a store whose replies come when the test says so."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gateway.directory import near_facts
+from gateway.directory.lease import Lease
+from gateway.directory.near_cache import NearCache
+from gateway.directory.near_facts import NearFacts
+from gateway.model.errors import Reason, Unavailable
+from gateway.model.facts import Stamp
+
+pytestmark = pytest.mark.anyio
+
+A, B, C = b"a", b"b", b"c"
+
+
+class HeldStore:
+    """A store whose replies carry what was true when it was asked, and arrive when they are let go."""
+
+    def __init__(self):
+        self.values = {}
+        self.asked = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.fault = None
+
+    async def read(self, names):
+        self.asked.append(list(names))
+        reply = [self.values.get(name) for name in names]
+        await self.gate.wait()
+        if self.fault is not None:
+            raise self.fault
+        return 1, reply
+
+
+class Hand:
+    """A clock that is moved by hand."""
+
+    def __init__(self):
+        self.time = 100.0
+
+    def monotonic(self):
+        return self.time
+
+
+@pytest.fixture
+def store():
+    return HeldStore()
+
+
+@pytest.fixture
+def clock():
+    return Hand()
+
+
+@pytest.fixture
+def facts(store, clock):
+    facts = NearFacts(store, NearCache(max_entries=100, max_bytes=1 << 20), Lease(1.0), clock)
+    facts.connected(1)
+    return facts
+
+
+def hold(store):
+    store.gate.clear()
+
+
+async def begin(coroutine):
+    task = asyncio.create_task(coroutine)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return task
+
+
+async def values(facts, *names):
+    _, leaves = await facts.read(names)
+    return [leaf.value for leaf in leaves]
+
+
+async def test_what_is_remembered_is_not_asked_again(facts, store):
+    store.values[A] = b"1"
+    assert await values(facts, A, B) == [b"1", None]
+    assert await values(facts, B, A) == [None, b"1"]
+    assert store.asked == [[A, B]]
+    assert [leaf.value for leaf in facts.find([A, B])] == [b"1", None]
+    assert facts.find([A, C]) is None
+
+
+async def test_only_what_is_missing_is_asked_for_and_each_name_once(facts, store):
+    await values(facts, A)
+    await values(facts, A, B, B)
+    assert store.asked == [[A], [B]]
+
+
+async def test_many_who_miss_the_same_record_make_one_flight(facts, store):
+    hold(store)
+    store.values[A] = b"1"
+    readers = [await begin(values(facts, A)) for _ in range(20)]
+    store.gate.set()
+    assert await asyncio.gather(*readers) == [[b"1"]] * 20
+    assert store.asked == [[A]]
+
+
+async def test_a_flight_is_joined_for_one_name_and_made_for_the_other(facts, store):
+    hold(store)
+    first, second = await begin(values(facts, A)), await begin(values(facts, A, B))
+    store.gate.set()
+    await asyncio.gather(first, second)
+    assert store.asked == [[A], [B]]
+
+
+async def test_whoever_reads_afresh_flies_alone_and_its_answer_is_remembered(facts, store):
+    store.values[A] = b"1"
+    await values(facts, A)
+    store.values[A] = b"2"
+    _, [leaf] = await facts.read_afresh([A])
+    assert leaf.value == b"2"
+    assert store.asked == [[A], [A]]
+    assert facts.find([A]) == [leaf]
+
+
+async def test_who_asks_after_a_change_does_not_get_what_was_read_before_it(facts, store):
+    hold(store)
+    store.values[A] = b"old"
+    early = await begin(facts.read([A]))
+    store.values[A] = b"new"
+    facts.changed([A])
+    late = await begin(facts.read([A]))
+    store.gate.set()
+    (_, [overtaken]), (_, [leaf]) = await asyncio.gather(early, late)
+    assert (overtaken.value, overtaken.is_current) == (b"old", False)
+    assert (leaf.value, leaf.is_current) == (b"new", True)
+    assert await values(facts, A) == [b"new"]
+
+
+async def test_a_late_reply_does_not_put_an_old_record_back_over_a_new_one(facts, store):
+    hold(store)
+    store.values[A] = b"old"
+    early = await begin(facts.read([A]))
+    store.values[A] = b"new"
+    facts.changed([A])
+    held, store.gate = store.gate, asyncio.Event()
+    store.gate.set()
+    assert await values(facts, A) == [b"new"]
+    held.set()
+    await early
+    assert await values(facts, A) == [b"new"]
+    assert len(store.asked) == 2
+
+
+async def test_a_reply_from_before_a_new_feed_is_not_remembered(facts, store):
+    hold(store)
+    early = await begin(facts.read([A]))
+    facts.disconnected()
+    facts.connected(7)
+    store.gate.set()
+    _, [leaf] = await early
+    assert not leaf.is_current
+    assert facts.find([A]) is None
+
+
+async def test_a_reply_that_arrives_while_nobody_tells_of_changes_is_not_remembered(facts, store):
+    hold(store)
+    early = await begin(facts.read([A]))
+    facts.disconnected()
+    store.gate.set()
+    _, [leaf] = await early
+    assert not leaf.is_current
+
+
+async def test_a_null_push_forgets_everything(facts, store):
+    await values(facts, B)
+    hold(store)
+    early = await begin(facts.read([A]))
+    facts.changed(None)
+    late = await begin(facts.read([A]))
+    store.gate.set()
+    (_, [first]), (_, [second]) = await asyncio.gather(early, late)
+    assert (first.is_current, second.is_current) == (False, True)
+    assert store.asked == [[B], [A], [A]]
+    assert facts.find([B]) is None
+
+
+async def test_one_passenger_who_leaves_does_not_take_the_others_along(facts, store):
+    hold(store)
+    store.values[A] = b"1"
+    leaving, staying = await begin(values(facts, A)), await begin(values(facts, A))
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    store.gate.set()
+    assert await staying == [b"1"]
+
+
+async def test_a_flight_whose_passengers_all_left_lands_all_the_same(facts, store):
+    hold(store)
+    store.values[A] = b"1"
+    leaving = await begin(values(facts, A))
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    store.gate.set()
+    await asyncio.sleep(0.01)
+    assert facts.find([A])[0].value == b"1"
+    assert len(store.asked) == 1
+
+
+async def test_a_flight_that_fails_fails_for_all_and_is_not_remembered(facts, store):
+    hold(store)
+    store.fault = Unavailable("redis", "gone")
+    readers = [await begin(values(facts, A)) for _ in range(3)]
+    store.gate.set()
+    found = await asyncio.gather(*readers, return_exceptions=True)
+    assert [type(one) for one in found] == [Unavailable] * 3
+    store.fault = None
+    assert await values(facts, A) == [None]
+    assert facts.cache._flights == set()
+
+
+async def test_without_a_feed_a_reader_waits_a_moment_and_then_is_told_so(facts, monkeypatch):
+    monkeypatch.setattr(near_facts, "RECONNECT_PATIENCE_SECONDS", 0.05)
+    facts.disconnected()
+    for read in (facts.read, facts.read_afresh):
+        with pytest.raises(Unavailable) as unavailable:
+            await read([A])
+        assert unavailable.value.reason is Reason.NO_LEASE
+
+
+async def test_a_feed_that_comes_back_in_time_serves_who_waited(facts, store):
+    facts.disconnected()
+    waiting = await begin(values(facts, A))
+    assert store.asked == []
+    facts.connected(3)
+    assert await waiting == [None]
+
+
+async def test_what_is_remembered_is_read_without_a_feed(facts, store):
+    store.values[A] = b"1"
+    await values(facts, A)
+    facts.disconnected()
+    assert await values(facts, A) == [b"1"]
+
+
+async def test_the_generation_of_an_answer_is_the_one_from_before_it_was_read(facts, store):
+    hold(store)
+    early = await begin(facts.read([A]))
+    facts.changed([B])
+    facts.lease.apply(9)
+    store.gate.set()
+    assert (await early)[0] == 1
+    assert (await facts.read([A]))[0] == 9
+
+
+async def test_the_last_check_needs_lease_and_unmoved_facts(facts, clock):
+    _, leaves = await facts.read([A, B])
+    stamp = Stamp(1, tuple(leaves))
+    with pytest.raises(Unavailable) as unavailable:
+        facts.holds(stamp, 0.0)
+    assert unavailable.value.reason is Reason.NO_LEASE
+    facts.lease.renewed(sent_at=100.0, generation=1)
+    assert facts.holds(stamp, 0.0)
+    facts.changed([B])
+    assert not facts.holds(stamp, 0.0)
+    assert facts.stale_refusals == 1
+    clock.time = 101.0
+    with pytest.raises(Unavailable):
+        facts.holds(stamp, 0.0)
+    # A degraded time outlasts the lease; it makes nothing true that is known to have moved.
+    assert not facts.holds(stamp, 5.0)
+    assert facts.holds(Stamp(1, (leaves[0],)), 5.0)
+    clock.time = 106.0
+    with pytest.raises(Unavailable):
+        facts.holds(stamp, 5.0)
