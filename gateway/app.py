@@ -10,8 +10,10 @@ import os
 import secrets
 import sys
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
@@ -45,6 +47,7 @@ from gateway.model.errors import Unavailable
 from gateway.model.verdicts import Rejection
 from gateway.resource.catalogue import CatalogueSettings, DiskCatalogue
 from gateway.server.worker import WorkerApp
+from gateway.settings import Settings
 from gateway.signing import load_signing_key
 from gateway.telemetry import Telemetry, configure_logs, freshness_counters
 from gateway.transfers import Transfers
@@ -56,7 +59,6 @@ if TYPE_CHECKING:
 
     from gateway.model.ports import Clock
     from gateway.server.early_refusal import EarlyRefusal
-    from gateway.settings import Settings
 
 RENEWALS_PER_LEASE = 0.3  # a lease of 1 s is renewed every 300 ms: two renewals may be lost
 
@@ -99,7 +101,12 @@ class Worker:
             max_bytes=settings.near_cache_megabytes << 20,
         )
         authenticator = Authenticator(self.directory, load_peppers(settings.pepper_folder))
-        self.transfers = Transfers(identity=authenticator, directory=self.directory, clock=self.clock)
+        self.transfers = Transfers(
+            identity=authenticator,
+            directory=self.directory,
+            clock=self.clock,
+            stall_seconds=settings.stall_seconds,
+        )
         self.guard = Guard(
             identity=last_uses.noting(authenticator),
             directory=self.directory,
@@ -198,7 +205,7 @@ class Worker:
         gauges = {**self.telemetry.gauges, "cachegate_transfers_under_way": len(self.transfers)}
         return {"ready": ready, "counters": counters, "gauges": gauges}
 
-    def refused_early(self, refusal: EarlyRefusal, client: str) -> None:
+    def refused_early(self, refusal: EarlyRefusal, client: str) -> str | None:
         """Record what the HTTP server refused before it was a request: a refusal of nobody."""
         self.telemetry.refused_by_server(refusal.reason)
         request = WireRequest(
@@ -212,13 +219,26 @@ class Worker:
             received_at=self.clock.now(),
         )
         try:
-            self.guard.decline(Rejection(request=request, reason=refusal.reason))
+            return self.guard.decline(Rejection(request=request, reason=refusal.reason)).record_id
         except Unavailable as failure:
             self.telemetry.failed(failure)
+            return None
 
 
-def worker_app(argument: tuple[Settings, str]) -> WorkerApp:
+def worker_argument(settings: Settings, redis_url: str) -> Any:
+    """What `worker_app` is to be called with, in JSON's own types: it crosses to another process."""
+    return msgspec.to_builtins((settings, redis_url), enc_hook=str)  # all that is no such type is a path
+
+
+def worker_app(argument: Any) -> WorkerApp:
     """What a worker process runs: called in it with the settings and the URL of the fact server."""
     configure_logs(is_terminal=sys.stderr.isatty())
-    worker = Worker(*argument)
+    settings, redis_url = msgspec.convert(argument, tuple[Settings, str], dec_hook=_path)
+    worker = Worker(settings, redis_url)
     return WorkerApp(app=worker.app(), report=worker.report, on_refused=worker.refused_early)
+
+
+def _path(kind: type, text: str) -> Path:
+    if kind is not Path:
+        raise TypeError(f"settings hold no {kind.__name__}")
+    return Path(text)

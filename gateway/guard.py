@@ -122,4 +122,5 @@ class Guard:
                 action=route.action,
                 model=verdict.model if verdict else None,
                 policies=verdict.policies if verdict else (),
+                stamp=verdict.stamp if verdict else None,
             )

@@ -3,21 +3,21 @@
 The rules know names, the catalogue knows the disk, and neither knows the other. Three questions
 need both: through which of the caller's own files a blob may be read, which models a listing shows,
 and whether a thing that the caller may discover is there at all. Blobs are found from the caller's
-packages, never from the digest (I2), so that a blob of somebody else and one that is nowhere cost
-the same and answer the same (I3).
+packages, never from the digest (I2), and all of these are gone through whatever the digest is, so
+that a blob of somebody else and one that is nowhere cost the same and answer the same (I3).
 """
 
 from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from gateway.model.access import Access, Action, Page, Resource, ResourceKind
+from gateway.model.access import Access, Page, Resource, ResourceKind
 from gateway.model.errors import Reason, Refusal
 from gateway.model.verdicts import Allowed, CataloguePage, Identity, ModelListing
+from gateway.visible import Visible, discovery
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,40 +25,48 @@ if TYPE_CHECKING:
     from gateway.decisions import Decisions, Judgement
     from gateway.model.access import Principal
     from gateway.model.facts import Stamp
-    from gateway.model.names import ModelId
+    from gateway.model.names import Md5, ModelId
     from gateway.model.ports import Catalogue, Directory
-    from gateway.model.verdicts import Denied, Found
+    from gateway.model.verdicts import Denied, Found, ListedPackage
 
 T = TypeVar("T")
 
-DECISIONS_PER_TURN = 200  # about 3 ms of rules, then other requests get their turn
-REMEMBERED_LISTINGS = 64  # callers whose visible models are kept; each entry is a tuple of shared strings
+PACKAGES_PER_TURN = 500  # some 50 microseconds of looking, then other requests get their turn
 
 
 class Holdings:
     """The caller's view of the caches."""
 
     def __init__(self, *, directory: Directory, decisions: Decisions, catalogue: Catalogue) -> None:
-        self._directory = directory
         self._decisions = decisions
         self._catalogue = catalogue
-        self._visible: OrderedDict[Principal, _Listing] = OrderedDict()
+        self._visible = Visible(directory=directory, decisions=decisions, catalogue=catalogue)
 
     async def resolve(self, access: Access) -> Access:
         """Turn a blob into the file of the caller's own through which it may be read."""
         if access.resource.kind is not ResourceKind.BLOB or access.resource.md5 is None:
             return access
-        for model in await self._visible_models(access.principal):
-            for package in self._catalogue.packages(model):
-                handle = self._catalogue.find_blob(model, package, access.resource.md5)
-                if handle is None:
-                    continue
-                file = Resource(kind=ResourceKind.FILE, model=model, package=package, file=handle)
-                candidate = replace(access, resource=file)
-                judgement = await self._decisions.reach(candidate)
-                if isinstance(judgement.verdict, Allowed):
-                    return candidate
+        for listed in await self._listing(access.principal, access.resource.md5):
+            handle = self._catalogue.find_blob(listed.model, listed.package, access.resource.md5)
+            await asyncio.sleep(0)  # a manifest was read; others get their turn
+            if handle is None:
+                continue
+            file = Resource(kind=ResourceKind.FILE, model=listed.model, package=listed.package, file=handle)
+            candidate = replace(access, resource=file)
+            judgement = await self._decisions.reach(candidate)
+            if isinstance(judgement.verdict, Allowed):
+                return candidate
         raise Refusal(Reason.NOT_PERMITTED)
+
+    async def _listing(self, principal: Principal, md5: Md5) -> list[ListedPackage]:
+        """The caller's own packages that may hold a blob. All are gone through, whatever the digest."""
+        packages = await self._visible.packages(principal)
+        found: list[ListedPackage] = []
+        for start in range(0, len(packages), PACKAGES_PER_TURN):
+            turn = packages[start : start + PACKAGES_PER_TURN]
+            found += [one for one in turn if one.digests is None or md5 in one.digests]
+            await asyncio.sleep(0)
+        return found
 
     def answer_to(self, denied: Denied) -> Reason:
         """The reason a denied caller is answered by: 403 only for what it may discover and is there."""
@@ -117,38 +125,14 @@ class Holdings:
         return _allowed(things, judgements), stamp
 
     async def _page(self, access: Access, page: Page, stamp: Stamp) -> tuple[CataloguePage, Stamp]:
-        visible = await self._visible_models(access.principal)
+        visible = await self._visible.models(access.principal)
         start = bisect_right(visible, page.after) if page.after else 0
         shown = visible[start : start + page.limit]
         # Each model that is shown is decided on facts that go into the stamp, so that the last
         # check before the first byte covers the page, however old the remembered listing was.
-        kept, stamp = await self._keep(shown, [_discover(access.principal, one) for one in shown], stamp)
+        kept, stamp = await self._keep(shown, [discovery(access.principal, one) for one in shown], stamp)
         more = start + page.limit < len(visible)
         return CataloguePage(models=kept, after=shown[-1] if more else None), stamp
-
-    async def _visible_models(self, principal: Principal) -> tuple[ModelId, ...]:
-        """All models on disk that the caller may discover, sorted.
-
-        Remembered per caller for as long as neither a fact nor the catalogue moved: the global
-        generation stands for all facts at once.
-        """
-        models = self._catalogue.models()
-        [about_caller] = await self._directory.bring(principal, [None])
-        generation = about_caller.stamp.generation
-        remembered = self._visible.get(principal)
-        if remembered and remembered.generation == generation and remembered.catalogue is models:
-            self._visible.move_to_end(principal)
-            return remembered.visible
-        visible: list[ModelId] = []
-        for start in range(0, len(models), DECISIONS_PER_TURN):
-            chunk = models[start : start + DECISIONS_PER_TURN]
-            judgements = await self._decisions.reach_many([_discover(principal, one) for one in chunk])
-            visible += _allowed(chunk, judgements)
-            await asyncio.sleep(0)
-        self._visible[principal] = _Listing(generation, models, tuple(visible))
-        while len(self._visible) > REMEMBERED_LISTINGS:
-            self._visible.popitem(last=False)
-        return tuple(visible)
 
 
 def _allowed(things: Sequence[T], judgements: Sequence[Judgement]) -> tuple[T, ...]:
@@ -157,17 +141,3 @@ def _allowed(things: Sequence[T], judgements: Sequence[Judgement]) -> tuple[T, .
         for one, judgement in zip(things, judgements, strict=True)
         if isinstance(judgement.verdict, Allowed)
     )
-
-
-def _discover(principal: Principal, model: ModelId) -> Access:
-    resource = Resource(kind=ResourceKind.MODEL, model=model)
-    return Access(principal=principal, action=Action.DISCOVER, resource=resource)
-
-
-@dataclass(frozen=True, slots=True)
-class _Listing:
-    """What one caller sees, and what that was computed from."""
-
-    generation: int
-    catalogue: Sequence[ModelId]
-    visible: tuple[ModelId, ...]

@@ -20,7 +20,7 @@ from gateway.app import build_recorder
 from gateway.barrier import MARGIN_SECONDS, BarrierReport, await_workers
 from gateway.directory.allowances import load_allowances
 from gateway.directory.listing import Listing, StoreReading
-from gateway.directory.operations.keys import remember_pepper
+from gateway.directory.operations.peppers import find_pepper_not_held, remember_peppers
 from gateway.directory.plain_facts import PlainFacts
 from gateway.directory.reader import DirectoryReader
 from gateway.identity.pepper import Peppers, load_peppers
@@ -29,6 +29,7 @@ from gateway.model.facts import MAX_DEGRADED_SECONDS
 from gateway.model.names import KeyId, TenantId
 from gateway.model.verdicts import Change
 from gateway.registrar import Done, Registrar
+from gateway.state_folder import verify_private
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -144,23 +145,21 @@ class Office:
         return await load_allowances(StoreReading(self.store), tenants)
 
     async def verify_peppers(self) -> None:
-        """Note the fingerprints of new peppers; refuse to go on with a pepper that is not the known one."""
-        for pepper_id, fingerprint in self.peppers.fingerprints().items():
-            known = await self.listing.find_pepper_fingerprint(pepper_id)
-            if known is None:
-                await self.perform(
-                    "peppers.remember",
-                    lambda changes, pepper_id=pepper_id, fingerprint=fingerprint: remember_pepper(  # type: ignore[misc]
-                        changes, pepper_id=pepper_id, fingerprint=fingerprint
-                    ),
-                    subject=(pepper_id,),
-                )
-            elif known != fingerprint:
-                raise Misconfigured(
-                    str(self.settings.pepper_folder / f"{pepper_id}.pepper"),
-                    "is not the pepper under which the keys in Redis were stored: copy the pepper folder "
-                    "from the node that made them, or use the Redis that belongs to this state folder",
-                )
+        """Note the fingerprints of new peppers; refuse to go on without all that keys are stored under."""
+        held, known = self.peppers.fingerprints(), await self.listing.pepper_fingerprints()
+        missing = find_pepper_not_held(held, known)
+        if missing is not None:
+            found = "is not the pepper" if missing in held else "is missing: it is the pepper"
+            raise Misconfigured(
+                str(self.settings.pepper_folder / f"{missing}.pepper"),
+                f"{found} under which keys in Redis were stored. Copy the pepper folder from the node that "
+                "made them, or use the Redis that belongs to this state folder",
+            )
+        new = tuple(sorted(held.keys() - known.keys()))
+        if new:
+            await self.perform(
+                "peppers.remember", lambda changes: remember_peppers(changes, held=held), subject=new
+            )
 
     def close(self) -> None:
         """Sign the last head of this command's chain, if it changed anything."""
@@ -173,6 +172,7 @@ def accept_history(settings: Settings, present: Seen) -> None:
 
     No part of `Office`: nobody can open one while the facts are not the known ones.
     """
+    verify_private(settings.state)
     clock = SystemClock()
     recorder = build_recorder(settings, clock)
     try:
@@ -202,6 +202,7 @@ def fact_server(settings: Settings) -> RunningValkey | nullcontext[str]:
 @asynccontextmanager
 async def open_office(settings: Settings) -> AsyncIterator[Office]:
     """Everything a command needs, for as long as it runs."""
+    verify_private(settings.state)
     peppers = load_peppers(settings.pepper_folder)
     async with fact_server(settings) as url:
         store = RedisStore(url)

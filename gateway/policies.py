@@ -17,7 +17,7 @@ from gateway.decision.policyset import load_policy_folder, validate
 from gateway.decision.rulebook import Rulebook
 from gateway.directory.documents import DocumentProblems, load_tenant_documents
 from gateway.directory.plan import CurrentFacts, Plan, apply_plan, plan_changes
-from gateway.model.errors import Misconfigured
+from gateway.model.errors import Conflict, Misconfigured
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,11 +94,30 @@ async def plan_folder(folder: PolicyFolder, facts: Listing, now: float) -> Plan:
     return plan_changes(folder.documents, await _current(facts), now=now, policy=folder.policy_set)
 
 
-async def apply_folder(changes: Changes, folder: PolicyFolder, now: float) -> Plan:
-    """Plan within the transaction and carry it out: nobody changes the facts between the two."""
+async def apply_folder(
+    changes: Changes, folder: PolicyFolder, now: float, *, confirmed: Plan | None = None
+) -> Plan:
+    """Plan within the transaction and carry it out: nobody changes the facts between the two.
+
+    With `confirmed`, a plan of the same folder and `now`: raises `Conflict` when it is another one by
+    now, since nobody has agreed to that.
+    """
     plan = await plan_folder(folder, changes, now)
+    if confirmed is not None and plan != confirmed:
+        raise Conflict(
+            "the facts changed since the plan was shown, and what would be applied now is something else; "
+            "nothing was applied. Run `cachegate policy apply` again"
+        )
     await apply_plan(changes, plan)
     return plan
+
+
+async def _find_policy(facts: Listing) -> PolicySet | None:
+    """The rules in force; none when their record does not parse: applying a folder is what mends it."""
+    try:
+        return await facts.find_policy()
+    except Conflict:
+        return None
 
 
 async def _current(facts: Listing) -> CurrentFacts:
@@ -109,6 +128,6 @@ async def _current(facts: Listing) -> CurrentFacts:
         rules=tuple(await facts.list_rules()),
         aliases=tuple(await facts.list_aliases()),
         grants=tuple(await facts.list_all_grants()),
-        policy=await facts.find_policy(),
+        policy=await _find_policy(facts),
         tenants_with_keys=frozenset(with_keys),
     )

@@ -137,6 +137,7 @@ PROBLEMS: dict[Reason, Problem] = {
     Reason.NO_POLICY: UNAVAILABLE,
     Reason.NO_AUDIT: UNAVAILABLE,
     Reason.FACTS_MOVED: UNAVAILABLE,
+    Reason.CACHE_UNAVAILABLE: UNAVAILABLE,
     Reason.CHANGED_ON_DISK: UNAVAILABLE,
     Reason.INTERNAL: Problem(
         status=500,

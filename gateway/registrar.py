@@ -1,7 +1,8 @@
 """The registrar: every change of facts passes here, in this order: record, commit, close the record.
 
 What the guard is for reads, this is for changes. A change that cannot be recorded is not made (I5);
-one that was recorded and did not happen says so in its closing record. Commands use it now, the
+one that was recorded and did not happen says so in its closing record, and so does one of which
+nobody can say whether it happened: a log that calls it not made would be wrong. Commands use it now, the
 admin API will.
 """
 
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from gateway.directory.changes import change as run_change
-from gateway.model.errors import CachegateError
+from gateway.model.errors import CachegateError, UnknownOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -45,6 +46,9 @@ class Registrar:
         receipt = self.recorder.change(change)
         try:
             result, generation = await run_change(self.store, operation)
+        except UnknownOutcome:
+            receipt.close(generation=None, result="unknown, may have been made")
+            raise
         except CachegateError as failure:
             receipt.close(generation=None, result=type(failure).__name__.lower())
             raise

@@ -83,7 +83,7 @@ class Settings:
         "process",
     )
     audit_refusals_per_second: int = _setting(
-        "Refusals of callers without a valid key that are recorded one by one, per source and second; "
+        "Refusals of callers without a valid key that each worker records one by one, per source and second; "
         "a summary record stands for the rest.",
         read_number(1, 10_000),
         10,
@@ -120,6 +120,11 @@ class Settings:
     )
     grace_seconds: int = _setting(
         "How long a stopping worker lets transfers finish.", read_number(0, 3600), 10
+    )
+    stall_seconds: int = _setting(
+        "How long a client may take in nothing of what it asked for before its connection is cut.",
+        read_number(1, 3600),
+        60,
     )
 
     @property

@@ -5,6 +5,9 @@ request, not this one. Before each step the transfer looks whether these two rec
 ones it was admitted on; and because a slow reader may not come to its next step for minutes, a
 watch looks at all transfers several times a second and breaks the connection off itself.
 
+A client that takes in nothing for a while is cut as well: it holds a descriptor, a step of memory and
+a connection for nothing. What counts is what it acknowledges, so that a slow one is none of these.
+
 When it cannot be found out whether the key still holds (no lease, Redis gone), nothing more is
 handed to the server, and after a while the transfer is cut as undecided.
 """
@@ -13,13 +16,16 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway.model.errors import Refusal, Unavailable
 from gateway.model.verdicts import Ending
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from starlette.types import Message, Send
 
     from gateway.model.facts import Stamp
     from gateway.model.ports import Clock, Directory, Reauthenticate
@@ -27,23 +33,40 @@ if TYPE_CHECKING:
 
 WATCH_SECONDS = 0.2  # a fifth of the second within which a transfer has to stop
 PATIENCE_SECONDS = 5.0  # how long a transfer waits, sending nothing, for its key to be known again
+STALL_SECONDS = 60.0  # how long a client may take in nothing
 
 
 class TransferCutError(Exception):
     """Leaves the app from within `send`."""
 
 
+async def _at_once() -> None:
+    return
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientEnd:
+    """What the server can tell of a client's connection and do to it; a server that cannot leaves it so."""
+
+    drained: Callable[[], Awaitable[None]] = _at_once  # once earlier bytes left room for more
+    abort: Callable[[], None] = lambda: None  # break it off and drop what is buffered
+    has_gone: Callable[[], bool] = lambda: False  # before its answer was all handed over
+    unsent_bytes: Callable[[], int] = lambda: 0  # what it has not taken in yet
+
+
 class Transfer:
     """One response under way."""
 
-    def __init__(self, watch: Transfers, receipt: Receipt, abort: Callable[[], None] | None) -> None:
+    def __init__(self, watch: Transfers, receipt: Receipt, client: ClientEnd) -> None:
         self.cut: Ending | None = None
         self.task = asyncio.current_task()
         self._watch = watch
         self._receipt = receipt
-        self._abort = abort
+        self._client = client
         self._stamp = receipt.admission.key_stamp
         self._unsure_since: float | None = None
+        self._handing_over_since: float | None = None
+        self._left_bytes = 0
 
     @property
     def is_certain(self) -> bool:
@@ -76,10 +99,37 @@ class Transfer:
             if loop.time() - self._unsure_since > PATIENCE_SECONDS:
                 self.cut = Ending.UNDECIDED
 
+    async def hand_over(self, message: Message, send: Send) -> None:
+        """Send one message; meanwhile it is for the client to take in what it is sent.
+
+        The last one is under the watch until there is room again: that step is as long as any other.
+        What was handed over to nobody is not complete.
+        """
+        is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
+        if is_last:
+            self._verify_present()
+        self._handing_over_since = asyncio.get_running_loop().time()
+        try:
+            await send(message)
+            if is_last:
+                await self._client.drained()
+        finally:
+            self._handing_over_since = None
+        if is_last:
+            self._verify_present()
+
+    def is_stalled(self, now: float, stall_seconds: float) -> bool:
+        """Whether the client has taken in nothing for so long. Ask often: progress is what differs."""
+        if self._handing_over_since is None:
+            return False
+        left_bytes = self._client.unsent_bytes()
+        if left_bytes != self._left_bytes:
+            self._left_bytes, self._handing_over_since = left_bytes, now
+        return now - self._handing_over_since >= stall_seconds
+
     def disconnect(self) -> None:
         """Break the connection off, so that no byte that is buffered follows."""
-        if self._abort is not None:
-            self._abort()
+        self._client.abort()
 
     def break_off(self) -> None:
         """End it from outside, wherever it waits."""
@@ -87,11 +137,24 @@ class Transfer:
         if self.task is not None:
             self.task.cancel()
 
+    def _verify_present(self) -> None:
+        if self._client.has_gone():
+            self.cut = Ending.CLIENT_GONE
+            raise TransferCutError
+
 
 class Transfers:
     """All transfers of this worker."""
 
-    def __init__(self, *, identity: Reauthenticate, directory: Directory, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        identity: Reauthenticate,
+        directory: Directory,
+        clock: Clock,
+        stall_seconds: float = STALL_SECONDS,
+    ) -> None:
+        self._stall_seconds = stall_seconds
         self._identity = identity
         self._directory = directory
         self._clock = clock
@@ -113,9 +176,9 @@ class Transfers:
         return await self._identity.reauthenticate(stamp, client, self._clock.now())
 
     @asynccontextmanager
-    async def under_way(self, receipt: Receipt, abort: Callable[[], None] | None) -> AsyncIterator[Transfer]:
+    async def under_way(self, receipt: Receipt, client: ClientEnd) -> AsyncIterator[Transfer]:
         """Watch a transfer for as long as this context lasts. A cut ends it without an error."""
-        transfer = Transfer(self, receipt, abort)
+        transfer = Transfer(self, receipt, client)
         self._under_way.add(transfer)
         try:
             yield transfer
@@ -132,8 +195,16 @@ class Transfers:
         """Look at all transfers for ever."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
+            self._break_off_stalled()
             # All at once: while Redis is silent each look takes its time, and there may be thousands.
             await asyncio.gather(*(self._inspect(one) for one in self._under_way if not one.is_certain))
+
+    def _break_off_stalled(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for one in tuple(self._under_way):
+            if one.cut is None and one.is_stalled(now, self._stall_seconds):
+                one.cut = Ending.CLIENT_GONE
+                one.break_off()
 
     async def _inspect(self, transfer: Transfer) -> None:
         await transfer.look()

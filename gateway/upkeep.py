@@ -17,7 +17,7 @@ from gateway.model.errors import Unavailable
 from gateway.model.verdicts import Change
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 
     from gateway.adapters.clock import SystemClock
     from gateway.adapters.redis_feed import RedisFeed
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gateway.directory.near_facts import NearFacts
     from gateway.directory.reader import DirectoryReader
     from gateway.identity.last_uses import LastUses
+    from gateway.model.names import ModelId
     from gateway.resource.catalogue import DiskCatalogue
     from gateway.telemetry import Telemetry
     from gateway.transfers import Transfers
@@ -59,6 +60,7 @@ class Upkeep:
     has_policy: bool = False
     is_whole: bool = True  # no chore has ended
     _was_leased: bool = field(default=True, init=False)
+    _known: tuple[int, frozenset[ModelId]] | None = field(default=None, init=False)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -111,9 +113,16 @@ class Upkeep:
 
     async def _look_at_disk(self) -> None:
         try:
-            await self.catalogue.refresh(await self.directory.known_models())
+            await self.catalogue.refresh(await self._known_models())
         except Unavailable as failure:
             self.telemetry.failed(failure)
+
+    async def _known_models(self) -> Iterable[ModelId]:
+        """The ids that facts speak of. Every rule and grant is read for them: anew once facts moved."""
+        generation = self.facts.lease.applied  # taken first: what is read is at least as new
+        if self._known is None or self._known[0] != generation:
+            self._known = generation, await self.directory.known_models()
+        return self._known[1]
 
     async def _look_at_facts(self) -> None:
         try:

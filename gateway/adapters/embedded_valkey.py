@@ -11,6 +11,7 @@ and the last one to leave stops it. Three file locks make that hold, whoever is 
 
 The kernel lets go of a lock when its holder dies, so nothing has to be cleaned up after `kill -9`.
 A server that was left behind is found by the next user, who shares it and, as the last, stops it.
+Whoever uses it for long watches it (`watched`), and starts it again when it died.
 
 Every change is on disk before it is acknowledged (`appendfsync always`). Non-goals: speaking Redis
 (`redis_store.py`), and file systems without `flock`.
@@ -19,11 +20,13 @@ Every change is on disk before it is acknowledged (`appendfsync always`). Non-go
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
+import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -39,11 +42,15 @@ from gateway.adapters.valkey_socket import (
 from gateway.model.errors import Misconfigured, Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from types import TracebackType
 
 _POLL_SECONDS = 0.003  # the server is up after some 40 ms; asking costs microseconds
+_WATCH_SECONDS = 0.5  # one `open` and one `flock`; without the server nothing is answered meanwhile
 _LOG_LINES_SHOWN = 5
+
+logger = logging.getLogger(__name__)
 
 
 class EmbeddedValkey:
@@ -123,6 +130,38 @@ class RunningValkey:
                 return  # somebody has been starting for long: that one uses the server after us
             if users.is_taken_alone():
                 self._stop(deadline)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Within this, a server that dies is started again. For those who have it open.
+
+        It was killed, or ran out of memory: what it acknowledged is on disk, and it comes back with that.
+        """
+        stopped = threading.Event()
+        watch = threading.Thread(target=self._watch, args=[stopped], name="valkey-watch", daemon=True)
+        watch.start()
+        try:
+            yield
+        finally:
+            stopped.set()
+            watch.join()
+
+    def _watch(self, stopped: threading.Event) -> None:
+        while not stopped.wait(_WATCH_SECONDS):
+            try:
+                if not self._is_alive():
+                    self._revive()
+            except (Unavailable, Misconfigured) as failure:
+                logger.error("the embedded Valkey died and could not be started again: %s", failure)  # noqa: TRY400 -- one line; the failure says all
+
+    def _revive(self) -> None:
+        deadline = time.monotonic() + self._server.start_seconds
+        with FileLock(self._folder / "start.lock") as starting:
+            starting.wait_alone(deadline)
+            if self._is_alive():
+                return  # somebody was faster
+            self._ensure_running(deadline)
+        logger.error("the embedded Valkey had died and was started again")
 
     def _ensure_running(self, deadline: float) -> None:
         """Wait until the server answers; start it, once, when none lives.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import WatchError
 
 from gateway.adapters.redis_errors import BROKEN
-from gateway.model.errors import Unavailable
+from gateway.model.errors import Unavailable, UnknownOutcome
 from gateway.model.ports import Batch
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ async def _is_committed(pipe: Any, display: str) -> bool:
         cause = error
     else:
         return True
-    raise Unavailable(
+    raise UnknownOutcome(
         "redis",
         f"the connection to {display} broke during a commit, so it is not known whether the "
         "change was made: look, then repeat the command",

@@ -1,8 +1,9 @@
 """Record: decisions in, durable and chained records down, receipts out.
 
 The door is `AuditLog` (`log.py`). `record.py` has the schema and the canonical form of a record,
-`writer.py` keeps the chain going through faults, `head.py` signs how far it came. For readers:
-`verify.py` proves a copy of the folder, `events.py` follows and searches it.
+`writer.py` keeps the chain going through faults, `head.py` signs how far it came, `heads_file.py` lists
+that for all chains together. For readers: `verify.py` proves a copy of the folder, `events.py`
+follows and searches it.
 """
 
 from gateway.audit.events import Event, Query, find_record, read_events

@@ -12,7 +12,7 @@ import heapq
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway.audit.folder import chain_started, group_segments
+from gateway.audit.folder import chain_started, group_segments, verify_is_folder
 from gateway.audit.record import DecisionRecord, SummaryRecord, parse_line
 from gateway.audit.timeline import parse_record_id, time_text
 from gateway.audit.witness import read_lines
@@ -127,6 +127,7 @@ def _reasons(record: Record) -> set[str] | dict[str, int]:
 
 
 def _listing(folder: Path) -> list[Path]:
+    verify_is_folder(folder)
     try:
         return list(folder.iterdir())
     except OSError as error:

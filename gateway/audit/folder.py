@@ -1,7 +1,8 @@
 """What lies where in the audit folder.
 
     <chain>-000001.jsonl   segments: one process writes one chain, nobody else touches its files
-    heads.jsonl            the signed heads of all chains, which bear witness when a segment is cut
+    heads.jsonl            the signed heads of all chains, linked line to line, which bear witness
+                           when a segment is cut or a chain is taken away
     signing.pub            the public keys that signed here, so that a copy can be verified anywhere
     live/<chain>           locked for as long as the chain's process lives
 
@@ -72,6 +73,12 @@ def group_segments(paths: Iterable[Path]) -> dict[str, list[tuple[int, Path]]]:
         if parsed is not None:
             chains.setdefault(parsed[0], []).append((parsed[1], path))
     return {chain: sorted(chains[chain]) for chain in sorted(chains)}
+
+
+def verify_is_folder(folder: Path) -> None:
+    """Raises `Misconfigured` when something else stands in the folder's place. One to be made is fine."""
+    if folder.exists() and not folder.is_dir():
+        raise Misconfigured(str(folder), "is not a folder; set CACHEGATE_AUDIT_DIR to one")
 
 
 def prepare_folder(folder: Path) -> None:

@@ -1,11 +1,11 @@
-"""Signed heads: the key that signs them, the file that collects them, and which chains are alive.
+"""Signed heads: the key that signs them, and which chains are alive.
 
 A chain proves that nothing in it was changed; only a head proves where it ends. A head is a record
-of its chain and is copied, byte for byte, to `heads.jsonl`, so cutting a segment leaves a witness.
-Each head also names the chains that are being written on the node, so a whole chain cannot vanish.
+of its chain, and it is listed in `heads.jsonl` (`heads_file.py`), so cutting a segment leaves a
+witness. Each head also names the chains that are being written on the node.
 
-Whoever holds the signing key, or can write the folder and take segments and heads away together,
-can tell another story. Against that, heads are kept elsewhere; nothing here does that.
+Whoever holds the signing key can tell another story. Against that, heads are kept elsewhere; nothing
+here does that.
 """
 
 from __future__ import annotations
@@ -14,23 +14,20 @@ import errno
 import fcntl
 import hashlib
 import os
-import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from gateway.audit.folder import FILE_MODE, HEADS_NAME, LIVE_NAME, PUBLIC_KEY_NAME, chain_started
+from gateway.audit.folder import FILE_MODE, LIVE_NAME, PUBLIC_KEY_NAME, chain_started
 from gateway.audit.segment import Remedy, raise_fault
 from gateway.model.errors import Misconfigured
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-_PAUSE_SECONDS = 0.002  # an append takes microseconds; a sync a few milliseconds
 _END = b"-----END PUBLIC KEY-----"
 
 
@@ -61,21 +58,6 @@ def parse_public_keys(pem: bytes, where: str) -> dict[str, Ed25519PublicKey]:
     if not keys:
         raise Misconfigured(where, "holds no public key; take a fresh copy of signing.pub")
     return keys
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[int]:
-    """A descriptor of a file that several processes append to, while nobody else does.
-
-    Raises `BlockingIOError` when somebody does: a process that was stopped inside must not stop us.
-    """
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(path, flags, FILE_MODE)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield descriptor
-    finally:
-        os.close(descriptor)  # lets the lock go as well
 
 
 class Signer:
@@ -111,51 +93,6 @@ class Signer:
                 raise OSError(errno.ENOSPC, "a part was written")
         finally:
             os.close(descriptor)
-
-
-class HeadsFile:
-    """`heads.jsonl`, which all processes of the node append to."""
-
-    __slots__ = ("_path",)
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / HEADS_NAME
-
-    def append(self, line: bytes, *, is_synced: bool, patience_seconds: float) -> bool:
-        """Add a head; False when another process holds the file all the while. Raises `SegmentError`."""
-        for _ in range(int(patience_seconds / _PAUSE_SECONDS)):
-            if self._try_append(line, is_synced=is_synced):
-                return True
-            time.sleep(_PAUSE_SECONDS)
-        return self._try_append(line, is_synced=is_synced)
-
-    def _try_append(self, line: bytes, *, is_synced: bool) -> bool:
-        try:
-            with _locked(self._path) as descriptor:
-                size = _whole_lines(descriptor)
-                is_whole = os.write(descriptor, line) == len(line)
-                if not is_whole:
-                    os.ftruncate(descriptor, size)
-                elif is_synced:
-                    os.fdatasync(descriptor)
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            raise_fault(error, self._path, Remedy.RETRY)
-        if not is_whole:
-            raise_fault(OSError(errno.ENOSPC, "a part was written"), self._path, Remedy.RETRY)
-        return True
-
-
-def _whole_lines(descriptor: int) -> int:
-    """The size of the file, after cutting off the half line that a crash may have left; its chain has it."""
-    size = os.fstat(descriptor).st_size
-    if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n":
-        return size
-    start = max(0, size - (1 << 20))
-    size = start + os.pread(descriptor, size - start, start).rfind(b"\n") + 1
-    os.ftruncate(descriptor, size)
-    return size
 
 
 class LiveChain:

@@ -14,8 +14,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gateway.audit.flood import Flood
-from gateway.audit.folder import parse_node, verify_writable
+from gateway.audit.flood import Flood, Stranger
+from gateway.audit.folder import parse_node, verify_is_folder, verify_writable
 from gateway.audit.head import Signer
 from gateway.audit.parts import found_part, named_part, request_part
 from gateway.audit.record import (
@@ -50,7 +50,7 @@ class AuditLog:
     """A process's audit log (a `Recorder`): one thread, one chain.
 
     Open it after forking and close it at the end. Raises `Unavailable` when the folder cannot be
-    written, `Misconfigured` for a node's name that cannot be part of a file's.
+    written, `Misconfigured` for one that is none and for a node's name that cannot be part of a file's.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class AuditLog:
         limits = limits or Limits()
         self._node = parse_node(node)
         self._folder = folder.absolute()
+        verify_is_folder(self._folder)
         self._clock = clock
         self._flood = Flood(per_source=limits.nobody_per_source, total=limits.nobody_total)
         self._writer = Writer(self._folder, node, Signer(signing_key), durability, limits, clock.now())
@@ -110,10 +111,10 @@ class AuditLog:
         now, links = self._ready()
         writer = self._writer
         principal = rejection.principal
-        if principal is None and rejection.claimed_key_id is None:
+        if principal is None:
             new_id = partial(writer.ids.next, now)
-            source = source_of(rejection.request.client)
-            summary_id = self._flood.count(source, rejection.reason.value, int(now), new_id)
+            stranger = Stranger(source_of(rejection.request.client), rejection.claimed_key_id)
+            summary_id = self._flood.count(stranger, rejection.reason.value, int(now), new_id)
             if summary_id is not None:
                 return summary_id
         record_id = writer.ids.next(now)
@@ -206,7 +207,8 @@ class AuditLog:
             links = self._writer.ready(now)
             record = SummaryRecord(
                 **self._writer.envelope(now, links, summary.record_id),
-                source=summary.source,
+                source=summary.stranger.source,
+                claimed_key_id=summary.stranger.claimed_key_id,
                 second=self._writer.times.text(summary.second),
                 count=sum(summary.reasons.values()),
                 reasons=summary.reasons,

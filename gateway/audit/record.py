@@ -132,9 +132,10 @@ class ChangeOutcomeRecord(
 
 
 class SummaryRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="summary"):
-    """Refusals of callers who are nobody, beyond the limit: one record for a source and second."""
+    """Refusals of callers who are nobody, beyond the limit: one record for a source, its key and second."""
 
     source: str
+    claimed_key_id: str | None = None
     second: str
     count: int
     reasons: dict[str, int]
@@ -154,6 +155,7 @@ class HeadRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind"
 
     `state` is `live`, `closed` (nothing follows), or `abandoned`: the segment was taken away under
     the writer. An abandoned head stands in `heads.jsonl` only, and says how far the chain went.
+    There, each head stands within a line that is linked and signed itself (`heads_file.py`).
     """
 
     state: str

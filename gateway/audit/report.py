@@ -50,6 +50,7 @@ class ChainReport:
     unproven: int
     is_closed: bool
     missing_segments: tuple[str, ...]
+    missing_since: str | None = None  # when the last record in front of the first missing segment was written
     torn_tail: str | None  # the file that ends in half a line
     fault: Fault | None
 
@@ -61,13 +62,17 @@ class ChainReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """A folder or a list of files. `key_source` is `given`, or the file that the public keys came from."""
+    """A folder or a list of files. `key_source` is `given`, or the file that the public keys came from.
+
+    `foreign_signers` are keys that `signing.pub` holds beside the given ones: no head of theirs counts.
+    """
 
     chains: tuple[ChainReport, ...]
     missing_chains: tuple[str, ...]
     problems: tuple[str, ...]  # of the heads file
     key_source: str
     signers: tuple[str, ...]  # fingerprints of the keys that heads were checked against
+    foreign_signers: tuple[str, ...] = ()
 
     @property
     def is_intact(self) -> bool:

@@ -3,11 +3,16 @@
 Works on any copy, offline, in constant memory: each chain is walked from its first line to its last
 and compared with the signed heads. It needs the public key: a key that is given from outside proves
 the most, because whoever can change the folder can change its `signing.pub` as well; the report says
-which was used. The folder may be in use meanwhile: heads are read before the segments, so they never
-vouch for more than is there. Printing and exit codes are the command's.
+which was used, and which keys of `signing.pub` are none of those that were given. The folder may be
+in use meanwhile: heads are read before the segments, so they never vouch for more than is there.
+Printing and exit codes are the command's.
+
+The lines of `heads.jsonl` are linked as well: a chain that was taken away together with its heads
+leaves a gap there, which is named.
 
 Not shown by any of this: what somebody did who holds the signing key, or who took the newest
-segments away together with every head that vouches for them. Heads that were copied elsewhere show it.
+segments away and cut the end of `heads.jsonl` from the first head that names them. Heads that were
+copied elsewhere show it.
 """
 
 from __future__ import annotations
@@ -28,8 +33,16 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 
-def verify(source: Path | Sequence[Path], *, trusted_keys: Iterable[Ed25519PublicKey] = ()) -> Report:
+GIVEN = "given"
+"""The `key_source` of a verification with keys from outside."""
+
+
+def verify(
+    source: Path | Sequence[Path], *, trusted_keys: Iterable[Ed25519PublicKey] = (), key_source: str = GIVEN
+) -> Report:
     """Verify an audit folder, or some of its files. Returns what was found, damaged or not.
+
+    `key_source` is for the report: where the trusted keys are from. Without any, `signing.pub` is used.
 
     Raises `Misconfigured` when there is nothing to verify or no key to verify with, `Unavailable`
     when a file cannot be read. Without `heads.jsonl` among the files, truncation does not show.
@@ -44,7 +57,14 @@ def verify(source: Path | Sequence[Path], *, trusted_keys: Iterable[Ed25519Publi
             str(paths[0].parent if paths else source),
             "holds no audit segments; name an audit folder or its files",
         )
-    keys, key_source = _keys(trusted_keys, by_name.get(PUBLIC_KEY_NAME), segments, heads_path)
+    keys = {fingerprint(key): key for key in trusted_keys}
+    published = by_name.get(PUBLIC_KEY_NAME)
+    foreign = _foreign(keys, published) if keys else ()
+    if not keys:
+        published = published or (heads_path or next(iter(segments.values()))[0][1]).with_name(
+            PUBLIC_KEY_NAME
+        )
+        keys, key_source = _load(published), str(published)
     witness = load_witness(heads_path, keys) if heads_path else Witness()
     named = set(witness.named)
     reports: list[ChainReport] = []
@@ -71,6 +91,7 @@ def verify(source: Path | Sequence[Path], *, trusted_keys: Iterable[Ed25519Publi
         problems=tuple(problems),
         key_source=key_source,
         signers=tuple(sorted(keys)),
+        foreign_signers=foreign,
     )
 
 
@@ -83,23 +104,18 @@ def _paths(source: Path | Sequence[Path]) -> list[Path]:
         raise Misconfigured(str(source), f"cannot be listed ({error.strerror})") from error
 
 
-def _keys(
-    trusted_keys: Iterable[Ed25519PublicKey],
-    public_key_path: Path | None,
-    segments: dict[str, list[tuple[int, Path]]],
-    heads_path: Path | None,
-) -> tuple[dict[str, Ed25519PublicKey], str]:
-    """The keys to verify with, and where they are from."""
-    given = {fingerprint(key): key for key in trusted_keys}
-    if given:
-        return given, "given"
+def _foreign(keys: Iterable[str], public_key_path: Path | None) -> tuple[str, ...]:
+    """The keys of a `signing.pub` that are not among these."""
     if public_key_path is None:
-        beside = heads_path or next(iter(segments.values()))[0][1]
-        public_key_path = beside.with_name(PUBLIC_KEY_NAME)
+        return ()
+    return tuple(sorted(_load(public_key_path).keys() - set(keys)))
+
+
+def _load(path: Path) -> dict[str, Ed25519PublicKey]:
     try:
-        pem = public_key_path.read_bytes()
+        pem = path.read_bytes()
     except OSError as error:
         raise Misconfigured(
-            str(public_key_path), f"cannot be read ({error.strerror}); give the public key that you trust"
+            str(path), f"cannot be read ({error.strerror}); give the public key that you trust"
         ) from error
-    return parse_public_keys(pem, str(public_key_path)), str(public_key_path)
+    return parse_public_keys(pem, str(path))

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.audit.folder import segment_name
+from gateway.audit.folder import chain_started, segment_name
 from gateway.audit.record import GENESIS, MAX_LINE_BYTES, HeadRecord, Link, hash_of, parse_link, split_hash
 from gateway.audit.report import ChainReport, Damage, Fault
+from gateway.audit.timeline import time_text
 from gateway.audit.witness import UnknownSignerError, read_lines, verify_head
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Walk:
         self._witness_head = witness_head
         self._seq = 0
         self._hash = GENESIS
+        self._time = time_text(chain_started(chain) or 0)
+        self._missing_since: str | None = None
         self._records = 0
         self._last_head_seq = 0
         self._proven_seq = 0
@@ -52,7 +55,7 @@ class Walk:
         fault: Fault | None = None
         expected = 1
         for number, path in segments:
-            missing += [segment_name(self._chain, gap) for gap in range(expected, number)]
+            missing += self._missing(expected, number)
             self._is_after_gap = number > expected
             expected = number + 1
             fault = self._walk_segment(path, is_last=path == segments[-1][1])
@@ -60,7 +63,7 @@ class Walk:
                 break
         head = self._witness_head
         if fault is None and head is not None:
-            missing += [segment_name(self._chain, gap) for gap in range(expected, head.segment + 1)]
+            missing += self._missing(expected, head.segment + 1)
             fault = self._truncation(head)
         return ChainReport(
             chain=self._chain,
@@ -70,9 +73,17 @@ class Walk:
             unproven=self._unproven,
             is_closed=self._is_closed,
             missing_segments=tuple(missing),
+            missing_since=self._missing_since,
             torn_tail=self._torn_tail,
             fault=fault,
         )
+
+    def _missing(self, expected: int, found: int) -> list[str]:
+        """The segments between the one that was expected and the one that is there."""
+        gap = [segment_name(self._chain, number) for number in range(expected, found)]
+        if gap and self._missing_since is None:
+            self._missing_since = self._time
+        return gap
 
     def _walk_segment(self, path: Path, *, is_last: bool) -> Fault | None:
         number = 0
@@ -148,7 +159,7 @@ class Walk:
 
     def _accept(self, link: Link, true_hash: str) -> None:
         self._is_after_gap = False
-        self._seq, self._hash = link.seq, true_hash
+        self._seq, self._hash, self._time = link.seq, true_hash, link.time
         self._records += 1
         self._unproven += 1
         head = self._witness_head

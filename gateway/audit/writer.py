@@ -20,7 +20,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from gateway.audit.folder import new_chain_id, prepare_folder, segment_name
-from gateway.audit.head import HeadsFile, LiveChain, Signer, find_live_chains
+from gateway.audit.head import LiveChain, Signer, find_live_chains
+from gateway.audit.heads_file import HeadsFile
 from gateway.audit.record import SCHEMA_VERSION, HeadRecord, Links, OpenRecord, encode, seal, with_signature
 from gateway.audit.segment import Remedy, Segment, SegmentError, raise_fault
 from gateway.audit.terms import Durability, Limits
@@ -46,7 +47,7 @@ class Writer:
         self._signer = signer
         self._is_synced = durability is Durability.POWER
         self._limits = limits
-        self._heads = HeadsFile(folder)
+        self._heads = HeadsFile(folder, signer)
         self._process = os.getpid()
         self._fault: SegmentError | None = None
         self._faulted_at = 0.0
@@ -181,7 +182,7 @@ class Writer:
         return with_signature(statement, self._signer.sign(statement))
 
     def _list_head(self, *, patience_seconds: float = 0.0) -> bool:
-        """Copy the last head to `heads.jsonl`; False when others held that file all the while."""
+        """List the last head in `heads.jsonl`; False when others held that file all the while."""
         line = self._unlisted_head
         if line is None:
             return True

@@ -1,11 +1,11 @@
 """`cachegate audit`: prove the log, follow it, search it.
 
-`verify` needs nothing but files, so that an auditor can run it on a copy, on another machine.
+`verify` needs nothing but files, so that an auditor can run it on a copy, on another machine. Only of
+the folder of this very installation it knows better than the folder which key has to have signed it.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections import deque
@@ -20,13 +20,14 @@ from gateway.audit.events import Query, read_events
 from gateway.audit.head import parse_public_keys
 from gateway.audit.verify import verify as verify_log
 from gateway.cli.audit_report import plain_report, print_report
-from gateway.cli.console import AsJson, print_json
+from gateway.cli.console import AsJson, forget_output, print_json, standard_output
 from gateway.cli.harmless import harmless_json
 from gateway.cli.reading_progress import reading_progress
 from gateway.cli.record_lines import record_line
 from gateway.identity.times import parse_duration, parse_moment
 from gateway.model.errors import BadNameError, Misconfigured, Reason
 from gateway.settings import load_settings
+from gateway.signing import load_signing_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     from gateway.audit.events import Event
+    from gateway.audit.report import Report
+    from gateway.settings import Settings
 
 commands = typer.Typer(help="The audit log: verify, tail, search.", no_args_is_help=True)
 
@@ -48,23 +51,32 @@ def verify(
     ] = None,
     public_key: Annotated[
         Path | None,
-        typer.Option(help="The public key that you trust (PEM). Without it, the copy's own signing.pub."),
+        typer.Option(
+            help="The public key that you trust (PEM). Without it, that of this installation for its own "
+            "folder, and the copy's own signing.pub for any other."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Prove that the log is what was written. Exit status 1 when it is not, 2 when there is no log."""
-    trusted = _load_trusted(public_key)
-    paths = paths or [load_settings().audit_folder]
-    sources = _sources(paths)
+    settings = _find_settings(is_needed=not paths)
+    given = _load_trusted(public_key)
+    paths = paths or ([settings.audit_folder] if settings else [])
+    reports: list[tuple[str, Report]] = []
     with reading_progress(paths):
-        reports = [(_where(source), verify_log(source, trusted_keys=trusted)) for source in sources]
+        for source in _sources(paths):
+            if not given and settings is not None and _is_own(source, settings):
+                own, key_source = [_own_key(settings)], str(settings.signing_key_file)
+                report = verify_log(source, trusted_keys=own, key_source=key_source)
+            else:
+                report = verify_log(source, trusted_keys=given)
+            reports.append((_where(source), report))
     is_intact = all(report.is_intact for _, report in reports)
     if as_json:
-        checked = [plain_report(where, report) for where, report in reports]
-        print_json({"intact": is_intact, "checked": checked})
+        print_json({"intact": is_intact, "checked": [plain_report(*one) for one in reports]})
     else:
-        for where, report in reports:
-            print_report(where, report)
+        for one in reports:
+            print_report(*one)
     raise typer.Exit(0 if is_intact else 1)
 
 
@@ -130,12 +142,13 @@ def search(
 
 
 def _show(event: Event, *, as_json: bool) -> None:
-    if not as_json:
-        typer.echo(record_line(event.record))
-    elif sys.stdout.isatty():
-        typer.echo(harmless_json(event.line.decode()))
-    else:
-        typer.echo(event.line)  # byte for byte: its hash can be computed from it
+    with standard_output():
+        if not as_json:
+            typer.echo(record_line(event.record))
+        elif sys.stdout.isatty():
+            typer.echo(harmless_json(event.line.decode()))
+        else:
+            typer.echo(event.line)  # byte for byte: its hash can be computed from it
 
 
 @contextmanager
@@ -146,8 +159,7 @@ def _ending_quietly() -> Iterator[None]:
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
     except BrokenPipeError:
-        # The interpreter flushes standard output once more as it ends; let that go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
+        forget_output()
         raise typer.Exit(0) from None
 
 
@@ -163,6 +175,29 @@ def _sources(paths: Sequence[Path]) -> list[Path | list[Path]]:
 
 def _where(source: Path | list[Path]) -> str:
     return str(source) if isinstance(source, Path) else ", ".join(map(str, source))
+
+
+def _find_settings(*, is_needed: bool) -> Settings | None:
+    """The settings; None when they are not right and only copies are looked at, which need none."""
+    try:
+        return load_settings()
+    except Misconfigured:
+        if is_needed:
+            raise
+        return None
+
+
+def _is_own(source: Path | list[Path], settings: Settings) -> bool:
+    """Whether it is the audit folder of this installation, or files of it."""
+    own = settings.audit_folder.resolve()
+    if isinstance(source, Path):
+        return source.resolve() == own
+    return all(path.resolve().parent == own for path in source)
+
+
+def _own_key(settings: Settings) -> Ed25519PublicKey:
+    """The public half of the key that signs here. Whoever can change the folder can change `signing.pub`."""
+    return load_signing_key(settings.signing_key_file).public_key()
 
 
 def _load_trusted(public_key: Path | None) -> list[Ed25519PublicKey]:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway.cli.console import print_table, say
+from gateway.audit.folder import chain_started
+from gateway.audit.verify import GIVEN
+from gateway.cli.console import print_table, say, when
 from gateway.cli.harmless import harmless
 
 if TYPE_CHECKING:
@@ -50,8 +52,10 @@ def print_report(where: str, report: Report) -> None:
     print_table(f"Audit log {harmless(where)}", columns, rows, "No chain.")
     for line in complaints(report):
         say(line, style="red")
-    origin = "given" if report.key_source == "given" else f"from {harmless(report.key_source)}"
+    origin = GIVEN if report.key_source == GIVEN else f"from {harmless(report.key_source)}"
     say(f"Checked with the public key {', '.join(report.signers)} ({origin}).")
+    for foreign in report.foreign_signers:
+        say(f"signing.pub also holds the key {foreign}, by which no head counts here.", style="yellow")
     if report.unproven:
         say(f"{report.unproven} records lie after the last signed head: in order, and not proven yet.")
     if report.is_intact:
@@ -68,9 +72,11 @@ def complaints(report: Report) -> Iterable[str]:
             place = f"{harmless(fault.file)}, line {fault.line} (record {fault.seq})"
             yield f"{place}: {fault.damage}: {harmless(fault.why)}"
         for segment in chain.missing_segments:
-            yield f"{harmless(segment)}: this segment is missing"
+            since = harmless(chain.missing_since or "its start")
+            yield f"{harmless(segment)}: this segment is missing; what is missing was written after {since}"
     for missing in report.missing_chains:
-        yield f"{harmless(missing)}: this whole chain is missing; signed heads name it"
+        since = when(chain_started(missing)) or "a time unknown"
+        yield f"{harmless(missing)}: this whole chain is missing, begun {since}; signed heads name it"
     for problem in report.problems:
         yield harmless(problem)
 

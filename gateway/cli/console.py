@@ -5,7 +5,9 @@ Data goes to standard output, everything else to standard error, so that a pipe 
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,8 +17,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from gateway.model.errors import CachegateError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import TextIO
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of a table for people.")]
 
@@ -26,12 +31,59 @@ people = Console(stderr=True, highlight=False, soft_wrap=True)
 """Standard error: notes, progress, mistakes."""
 
 
+class OutputError(CachegateError):
+    """Standard output takes nothing: a full disk, a closed descriptor. What was done stays done."""
+
+
+@contextmanager
+def standard_output() -> Iterator[TextIO]:
+    """Standard output; when this ends, the kernel has what was written. Raises `OutputError`.
+
+    A reader of a pipe that had enough is no error of anybody: its `BrokenPipeError` passes.
+    """
+    try:
+        yield sys.stdout
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        forget_output()
+        raise OutputError(f"standard output cannot be written ({error.strerror})") from error
+
+
+def forget_output() -> None:
+    """Let what is still buffered go nowhere: the interpreter flushes it once more as it ends."""
+    with suppress(OSError, ValueError):  # a stand-in for standard output has no descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
+
+
+def print_secret(secret: str, document: dict[str, Any] | None, *, key_id: str) -> None:
+    """Show a key, this once: alone on standard output, or within a JSON document.
+
+    A key that nobody saw is worse than none, since it is valid: so its id is said.
+    """
+    try:
+        if document is not None:
+            print_json(document)
+        else:
+            with standard_output() as out:
+                out.write(f"{secret}\n")
+    except (OutputError, BrokenPipeError) as error:
+        forget_output()
+        why = "its reader is gone" if isinstance(error, BrokenPipeError) else str(error)
+        raise OutputError(
+            f"the key {key_id} was created and could not be shown: {why}. Nobody has it; revoke it with "
+            f"`cachegate keys revoke {key_id}`, then create another"
+        ) from error
+
+
 def print_json(document: Any) -> None:
     """One JSON document on standard output: indented for a terminal, one line for a pipe."""
     encoded = msgspec.json.encode(document, enc_hook=_plain)
     if sys.stdout.isatty():
         encoded = msgspec.json.format(encoded, indent=2)
-    sys.stdout.write(encoded.decode() + "\n")
+    with standard_output() as out:
+        out.write(encoded.decode() + "\n")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
@@ -47,12 +99,14 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         table.add_column(column, overflow="fold")
     for row in listed:
         table.add_row(*row)
-    console.print(table)
+    with standard_output():
+        console.print(table)
 
 
 def say(text: str, style: str = "") -> None:
-    """A line for people; `text` is printed as it is."""
-    people.print(escape(text), style=style)
+    """A line for people; `text` is printed as it is. That nobody can read it stops nothing."""
+    with suppress(OSError):
+        people.print(escape(text), style=style)
 
 
 def when(seconds: float | None) -> str | None:

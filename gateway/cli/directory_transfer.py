@@ -23,7 +23,6 @@ from gateway.cli.console import AsJson, print_json, say
 from gateway.cli.in_office import in_office
 from gateway.cli.transfer_progress import transfer_progress
 from gateway.decision.policyset import digest_of, validate
-from gateway.directory.operations.keys import remember_pepper
 from gateway.directory.transfer import BATCH, Comparison, bring_in, compare, each_fact
 from gateway.directory.transfer_file import end_line, header_line, read_lines
 from gateway.directory.transfer_lines import Fact, fact_line
@@ -33,7 +32,6 @@ from gateway.model.facts import PolicySet
 if TYPE_CHECKING:
     from gateway.barrier import BarrierReport
     from gateway.directory.changes import Changes
-    from gateway.directory.operations.effect import Effect
     from gateway.directory.transfer_file import Header
     from gateway.office import Office
 
@@ -148,13 +146,7 @@ async def _import(office: Office, file: Path, digest: str, compared: Comparison,
     subject = (file.name, f"sha256 {digest}")
     with _read(file) as lines, transfer_progress("importing", total) as advance:
         header, facts = read_lines(lines, str(file))
-        for pepper_id, fingerprint in header.peppers.items():
-            await office.perform(
-                "directory.import",
-                _remembering(pepper_id, fingerprint),
-                subject=(*subject, f"pepper {pepper_id}"),
-                wait=False,
-            )
+        _verify_peppers(office, header)
         done = 0
         for batch in _batches(facts):
             part = (*subject, f"facts {done + 1} to {done + len(batch)}", *(("merge",) if merge else ()))
@@ -181,12 +173,11 @@ def _bringing(batch: list[Fact], *, merge: bool) -> Callable[[Changes], Awaitabl
     return lambda changes: bring_in(changes, batch, merge=merge)
 
 
-def _remembering(pepper_id: str, fingerprint: str) -> Callable[[Changes], Awaitable[Effect]]:
-    return lambda changes: remember_pepper(changes, pepper_id=pepper_id, fingerprint=fingerprint)
-
-
 def _verify_peppers(office: Office, header: Header) -> None:
-    """Keys that were hashed under other peppers would be locked out, silently and all of them."""
+    """Keys that were hashed under other peppers would be locked out, silently and all of them.
+
+    What this node holds is noted in the store already, since an office was opened.
+    """
     own = office.peppers.fingerprints()
     for pepper_id, fingerprint in header.peppers.items():
         if own.get(pepper_id) != fingerprint:

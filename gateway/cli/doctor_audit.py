@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from gateway.audit.folder import HEADS_NAME, PUBLIC_KEY_NAME, chain_started, group_segments, verify_writable
 from gateway.audit.verify import verify
 from gateway.cli.findings import fail, look, ok, warning
+from gateway.signing import load_signing_key
 
 if TYPE_CHECKING:
     from gateway.cli.findings import Finding
@@ -22,6 +23,8 @@ FULL_BYTES, LOW_BYTES = 64 * MIB, 1024 * MIB  # a full segment; about a million 
 
 def look_at_audit(settings: Settings) -> list[Finding]:
     """All findings."""
+    if settings.audit_folder.exists() and not settings.audit_folder.is_dir():
+        return [fail("audit folder", f"{settings.audit_folder} is not a folder", "set CACHEGATE_AUDIT_DIR")]
     if not settings.audit_folder.is_dir():
         found = f"{settings.audit_folder} is not there yet"
         return [warning("audit folder", found, "the first record makes it; `cachegate init` writes one")]
@@ -56,7 +59,8 @@ def check_last_chain(settings: Settings) -> Finding:
         return warning(name, "there is no chain yet", "nothing was recorded here so far")
     newest = max(chains, key=lambda chain: chain_started(chain) or 0.0)
     witnesses = [path for path in (folder / HEADS_NAME, folder / PUBLIC_KEY_NAME) if path.exists()]
-    report = verify([chains[newest][-1][1], *witnesses])
+    key = load_signing_key(settings.signing_key_file).public_key()
+    report = verify([chains[newest][-1][1], *witnesses], trusted_keys=[key])
     fault = report.chains[0].fault
     if fault is not None:
         found = f"{fault.file}, line {fault.line}: {fault.damage}: {fault.why}"

@@ -17,6 +17,7 @@ from gateway.cli.doctor_fleet import check_history, check_lease, check_workers
 from gateway.cli.doctor_policy import check_policy, check_policy_folder
 from gateway.cli.findings import fail, look_async, ok, warning
 from gateway.directory.listing import Listing, StoreReading
+from gateway.directory.operations.peppers import find_pepper_not_held
 from gateway.identity.pepper import load_peppers
 from gateway.model.errors import CachegateError, Conflict, Misconfigured, Unavailable
 from gateway.office import fact_server
@@ -166,17 +167,19 @@ async def _check_generation(server: Server) -> Finding:
 async def _check_fingerprints(server: Server) -> Finding:
     """Keys that were stored under another pepper would all be unknown keys."""
     name = "pepper in redis"
-    for pepper_id, fingerprint in load_peppers(server.settings.pepper_folder).fingerprints().items():
-        known = await server.listing.find_pepper_fingerprint(pepper_id)
-        if known is None:
-            return warning(name, f"{pepper_id} was never used with this server", "any command notes it")
-        if known != fingerprint:
-            return fail(
-                name,
-                f"{pepper_id} is not the pepper under which the keys in Redis were stored",
-                "copy the pepper folder from the node that made them, or name the Redis that belongs here",
-            )
-    return ok(name, "it is the one that the keys were stored under")
+    held = load_peppers(server.settings.pepper_folder).fingerprints()
+    known = await server.listing.pepper_fingerprints()
+    missing = find_pepper_not_held(held, known)
+    if missing is not None:
+        return fail(
+            name,
+            f"{missing}, under which keys in Redis were stored, is not here, or is another one",
+            "copy the pepper folder from the node that made them, or name the Redis that belongs here",
+        )
+    new = sorted(held.keys() - known.keys())
+    if new:
+        return warning(name, f"{', '.join(new)}: never used with this server", "any command notes it")
+    return ok(name, "all that keys were stored under are here")
 
 
 async def _check_records(server: Server) -> Finding:

@@ -11,6 +11,7 @@ from gateway.cli.console import AsJson, print_json, print_table
 from gateway.cli.in_office import in_office, perform
 from gateway.cli.tenants import Force
 from gateway.directory.operations.grants import add_grants, remove_grants
+from gateway.model.errors import BadNameError
 from gateway.model.names import parse_group_name, parse_package_id, parse_pattern, parse_tenant_id
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def add(
     patterns = [parse_pattern(one) for one in models or ()]
     named = [parse_group_name(one) for one in groups or ()]
     narrowed = [parse_package_id(one) for one in packages or ()]
+    _verify_something_named(patterns, named)
 
     async def operation(changes: Changes, _now: float) -> Effect:
         return await add_grants(
@@ -81,6 +83,7 @@ def remove(
     patterns = [parse_pattern(one) for one in models or ()]
     named = [parse_group_name(one) for one in groups or ()]
     narrowed = [parse_package_id(one) for one in packages] if packages else None
+    _verify_something_named(patterns, named)
 
     async def operation(changes: Changes, _now: float) -> Effect:
         return await remove_grants(
@@ -138,6 +141,11 @@ def list_(
     columns = ("tenant", "grant", "models", "groups", "packages", "actions", "source")
     rows = [[_cell(value) for value in grant.values()] for grant in grants]
     print_table("Grants", columns, rows, "No grant. Tenants read what they own and what is public.")
+
+
+def _verify_something_named(models: list[Any], groups: list[Any]) -> None:
+    if not models and not groups:
+        raise BadNameError("name at least one model, prefix or group: --models or --groups")
 
 
 def _cell(value: object) -> object:

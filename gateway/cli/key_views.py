@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 from gateway.cli.barrier_view import barrier_document, exit_unless_sure, say_barrier
-from gateway.cli.console import print_json, print_table, say, when
+from gateway.cli.console import print_json, print_secret, print_table, say, when
 from gateway.cli.in_office import in_office
 from gateway.directory.hints import find_last_uses
 from gateway.identity.keys import key_state
@@ -27,18 +26,19 @@ def print_new_key(new: NewKey, done: Done[Effect], *, as_json: bool, replaces: K
         document = {**_plain(new.key, new.key.created_at, None), "generation": done.generation}
         document |= {"changed": done.result.is_changed, "messages": list(done.result.sentences)}
         document |= barrier_document(done.barrier)
-        if new.token is not None:
-            document["token"] = new.token
         if replaces is not None:
             document["replaces"] = replaces
-        print_json(document)
+        if new.token is not None:
+            print_secret(new.token, {**document, "token": new.token}, key_id=new.key.key_id)
+        else:
+            print_json(document)
     else:
         for sentence in done.result.sentences:
             say(sentence)
         say_barrier(done.barrier)
         if new.token is not None:
             say("This is the key. It is shown once and stored nowhere:", style="bold")
-            sys.stdout.write(f"{new.token}\n")
+            print_secret(new.token, None, key_id=new.key.key_id)
     exit_unless_sure(done.barrier)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -160,8 +160,13 @@ def rotate(
     no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
-    """Replace a key by a new one with the same rights; the old one ends after the overlap."""
+    """Replace a key by a new one with the same rights; the old one ends after the overlap.
+
+    The new key begins and ends when the old one would have, unless --expires gives it another end.
+    """
     parsed, overlap_seconds = parse_key_id(key_id), parse_duration(overlap)
+    if overlap_seconds > operations.MAX_OVERLAP_SECONDS:
+        raise BadNameError(f"--overlap {overlap}: expected 0s to 30d")
 
     async def work(office: Office) -> tuple[NewKey, Done[Effect]]:
         now = office.clock.now()
@@ -173,6 +178,8 @@ def rotate(
             expires_at=parse_moment(expires, now) if expires else None,
         )
         new = issue_key(order, environment=office.settings.token_env, peppers=office.peppers)
+        if old is not None:
+            new = replace(new, key=operations.heir_of(old, new.key))
         done = await office.perform(
             "keys.rotate",
             lambda changes: operations.rotate_key(

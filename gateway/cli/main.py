@@ -9,14 +9,16 @@ would help nobody.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 from typer import Abort, Exit
 from typer.exceptions import TyperException
 
-from gateway.cli.console import people
+from gateway import __version__
+from gateway.cli.console import OutputError, people, standard_output
 from gateway.model.errors import BadNameError, Conflict, Misconfigured, Refusal, Unavailable
 
 if TYPE_CHECKING:
@@ -32,6 +34,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # tracebacks with local variables would print keys (I8)
     add_completion=False,
 )
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        with standard_output() as out:
+            out.write(f"cachegate {__version__}\n")
+        raise Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """The guard in front of a shared model and blob cache."""
+
 
 TAKES_SEVERAL = frozenset({"--models", "--packages", "--actions", "--scopes", "--networks", "--groups"})
 """Options that take every word up to the next option: `--models acme/cars/1 acme/trucks/*`."""
@@ -60,6 +80,8 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 -- the table of exit 
         return _mistake(f"refused: {error.reason.explanation}", ANSWER_IS_NO)
     except Unavailable as error:
         return _mistake(str(error), NOT_THERE)
+    except OutputError as error:
+        return _mistake(str(error), ANSWER_IS_NO)
     except (Abort, KeyboardInterrupt):
         return _mistake("interrupted", 130)
     except BrokenPipeError:  # the reader of our pipe had enough
@@ -96,5 +118,6 @@ def _usage(error: TyperException) -> int:
 
 
 def _mistake(text: str, status: int) -> int:
-    people.print(f"[bold red]cachegate:[/] {escape(text)}")
+    with suppress(OSError):  # nobody can be told that nobody can be told
+        people.print(f"[bold red]cachegate:[/] {escape(text)}")
     return status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,10 +19,12 @@ from gateway.settings import load_settings
 if TYPE_CHECKING:
     from gateway.directory.plan import Plan
     from gateway.office import Office
-    from gateway.policies import FolderCheck
+    from gateway.policies import FolderCheck, PolicyFolder
     from gateway.registrar import Done
 
 commands = typer.Typer(help="Rules and policy documents: check, test, diff, apply.", no_args_is_help=True)
+
+MAX_RECORDED_LINES = 50  # a record names what it is about; the digest stands for the rest
 
 Folder = Annotated[
     Path | None, typer.Argument(metavar="DIR", help="The policy folder; CACHEGATE_POLICIES if none is given.")
@@ -65,7 +68,7 @@ def run_tests(folder: Folder = None, as_json: AsJson = False) -> None:
 @commands.command("diff")
 def diff(folder: Folder = None, as_json: AsJson = False) -> None:
     """Show what applying the folder would change. Exit status 1 when there is something."""
-    plan = _plan(_folder(folder))
+    plan, _ = _plan(load_folder(_folder(folder)))
     _print_plan(plan, as_json=as_json)
     raise typer.Exit(0 if plan.is_empty else 1)
 
@@ -79,12 +82,16 @@ def apply(
     as_json: AsJson = False,
 ) -> None:
     """Show the difference, ask, and apply it as one transaction. Applying twice changes nothing."""
-    path = _folder(folder)
-    plan = _plan(path)
+    if as_json and not yes and not dry_run:
+        raise Misconfigured("policy apply", "--json asks nobody; say --yes, or --dry-run to look only")
+    read = load_folder(
+        _folder(folder)
+    )  # once: what is shown is what is applied, whatever happens to the files
+    plan, now = _plan(read)
     if dry_run or plan.is_empty or plan.conflicts:
         _print_plan(plan, as_json=as_json)
         raise typer.Exit(1 if plan.conflicts else 0)
-    if not yes and not as_json:
+    if not yes:
         _print_plan(plan, as_json=False)
         if not sys.stdin.isatty():
             raise Misconfigured(
@@ -92,15 +99,12 @@ def apply(
             )
         if not typer.confirm("Apply this?", err=True):
             raise typer.Exit(1)
-    read = load_folder(path)
 
     async def work(office: Office) -> Done[Plan]:
-        now = office.clock.now()
-        subject = (f"digest {read.policy_set.digest}", *(f"{line}" for line in plan.lines[:50]))
         return await office.perform(
             "policy.apply",
-            lambda changes: apply_folder(changes, read, now),
-            subject=subject,
+            lambda changes: apply_folder(changes, read, now, confirmed=plan),
+            subject=_subject(read, plan),
             wait=not no_wait,
         )
 
@@ -109,13 +113,24 @@ def apply(
     exit_unless_sure(done.barrier)
 
 
-def _plan(path: Path) -> Plan:
-    folder = load_folder(path)
+def _plan(folder: PolicyFolder) -> tuple[Plan, float]:
+    """What applying the folder would change, and as of when."""
 
-    async def work(office: Office) -> Plan:
-        return await plan_folder(folder, office.listing, office.clock.now())
+    async def work(office: Office) -> tuple[Plan, float]:
+        now = office.clock.now()
+        return await plan_folder(folder, office.listing, now), now
 
     return in_office(work)
+
+
+def _subject(folder: PolicyFolder, plan: Plan) -> tuple[str, ...]:
+    """What the audit log says of it: the rules and the whole plan by digest, and how the plan begins."""
+    digest = sha256("".join(f"{line}\n" for line in plan.lines).encode()).hexdigest()
+    return (
+        f"digest {folder.policy_set.digest}",
+        f"plan of {len(plan.lines)} lines, sha256 {digest}",
+        *plan.lines[:MAX_RECORDED_LINES],
+    )
 
 
 def _folder(given: Path | None) -> Path:

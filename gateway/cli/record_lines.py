@@ -74,7 +74,8 @@ def _words(record: Record) -> tuple[str, list[str]]:  # noqa: PLR0911 -- one ret
             return "changed", [record.result, got, f"of {record.change_id}"]
         case SummaryRecord():
             reasons = " ".join(f"{reason}:{count}" for reason, count in record.reasons.items())
-            return "summary", [record.source, f"{record.count} refusals", reasons]
+            who = [record.source, record.claimed_key_id or ""]
+            return "summary", [*who, f"{record.count} refusals", reasons]
         case OpenRecord():
             return "open", [record.chain, record.reason]
         case HeadRecord():

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gateway.adapters.embedded_valkey import RunningValkey
+from gateway.app import worker_argument
 from gateway.cli.console import say
 from gateway.faces.ops import ops_app
 from gateway.office import fact_server, open_office
@@ -15,9 +18,12 @@ from gateway.server.plan import ServePlan
 from gateway.server.supervisor import serve as supervise
 from gateway.settings import load_settings
 from gateway.setup import ensure_policy
+from gateway.state_folder import verify_private
 from gateway.telemetry import configure_logs
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from starlette.types import ASGIApp
 
     from gateway.server.supervisor import Supervisor
@@ -40,11 +46,13 @@ def serve(
     """Serve until SIGTERM or Ctrl-C; then finish what is under way and stop."""
     configure_logs(is_terminal=sys.stderr.isatty())
     settings = load_settings()
-    with fact_server(settings) as url:
+    verify_private(settings.state)
+    server = fact_server(settings)
+    with server as url, _watched(server):
         asyncio.run(_prepare(settings))
         plan = ServePlan(
             factory="gateway.app:worker_app",
-            argument=(settings, url),
+            argument=worker_argument(settings, url),
             host=host,
             port=port,
             ops_host=ops_host,
@@ -53,6 +61,11 @@ def serve(
             grace_seconds=settings.grace_seconds,
         )
         supervise(plan, _ops_app, _announce)
+
+
+def _watched(server: AbstractContextManager[str]) -> AbstractContextManager[None]:
+    """Our own server is started again when it dies; another one is its operator's."""
+    return server.watched() if isinstance(server, RunningValkey) else nullcontext()
 
 
 async def _prepare(settings: Settings) -> None:

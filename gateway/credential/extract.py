@@ -27,14 +27,16 @@ if TYPE_CHECKING:
 
 MAX_CREDENTIAL_BYTES = 4096  # a signed access token with many scopes is about 1 KiB; four times that
 
-KEY_PARAMETERS = frozenset({b"api_key", b"apikey", b"api-key", b"key", b"token", b"access_token"})
-"""Query parameters that name a key somewhere in the field, in lower case."""
+KEY_PARAMETERS = frozenset(
+    {b"apikey", b"xapikey", b"key", b"token", b"accesstoken", b"xaccesstoken", b"authorization", b"bearer"}
+)
+"""Query parameters that name a key somewhere in the field, letters only, in lower case."""
 
 _ANONYMOUS = b"local"  # what the engine sends when it was given no key
 _KEY = re.compile(rb"[\x21-\x2b\x2d-\x7e]{1,%d}" % MAX_CREDENTIAL_BYTES)  # visible ASCII, but the comma
 _SCHEME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: token
 _SEPARATOR = re.compile(rb"[&;]")
-_MAY_NAME_A_KEY = re.compile(rb"key|token|%", re.IGNORECASE)
+_NOT_A_LETTER = re.compile(rb"[^A-Za-z]+")
 
 
 def extract(headers: Iterable[tuple[bytes, bytes]], query: bytes) -> Credential:
@@ -90,12 +92,12 @@ def _names_a_key(query: bytes) -> bool:
     """Whether a query parameter is called like a key.
 
     `;` separates as `&` does, because some servers behind a proxy still read it so. A parameter
-    without `=` counts: its name may be there because its value was cut off. Names are decoded once.
+    without `=` counts: its name may be there because its value was cut off. Names are decoded once, and
+    only their letters count: `x-api-key`, `X_API_KEY`, `apiKey[]` and the `?api_key` of a URL that was
+    put together twice are one name to some framework or other.
     """
-    if not _MAY_NAME_A_KEY.search(query):
-        return False
     for parameter in _SEPARATOR.split(query):
         raw_name = parameter.partition(b"=")[0]
-        if unquote_to_bytes(raw_name.replace(b"+", b" ")).strip().lower() in KEY_PARAMETERS:
+        if _NOT_A_LETTER.sub(b"", unquote_to_bytes(raw_name)).lower() in KEY_PARAMETERS:
             return True
     return False

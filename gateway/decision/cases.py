@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from gateway.decision.policyset import read_regular
 from gateway.decision.world import CaseQuestion, World
 from gateway.model.errors import BadNameError, Misconfigured, Reason
 from gateway.model.verdicts import Allowed
@@ -99,7 +100,7 @@ def run_cases(
 
 def _load(path: Path) -> tuple[str, str, CaseFile]:
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = read_regular(path).decode("utf-8")
         content = msgspec.convert(tomllib.loads(text), CaseFile)
         for case in content.cases:
             content.put(case)

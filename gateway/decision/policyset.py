@@ -9,6 +9,8 @@ Not here: applying a set (the directory room) and tenant documents (`directory/d
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -149,16 +151,29 @@ def _problem(file: str, place: source.Place, found: str, expected: str) -> Probl
     )
 
 
+def read_regular(path: Path) -> bytes:
+    """The bytes of a regular file. Raises `OSError`, and `Misconfigured` for a file that is too large.
+
+    A FIFO in its place must not hang the command, nor a device fill the memory.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise Misconfigured(str(path), "is not a regular file; expected one with text in it")
+        raw_text = file.read(MAX_FILE_BYTES + 1)
+    if len(raw_text) > MAX_FILE_BYTES:
+        raise Misconfigured(str(path), f"is too large; expected at most {MAX_FILE_BYTES} bytes")
+    return raw_text
+
+
 def _read(path: Path) -> str:
     """One text. It is about to be rules: anything doubtful about the file itself refuses it."""
     try:
-        raw_text = path.read_bytes()
+        raw_text = read_regular(path)
     except FileNotFoundError as error:
         raise Misconfigured(str(path), "is missing; expected a Cedar text") from error
     except OSError as error:
         raise Misconfigured(str(path), f"cannot be read ({error.strerror})") from error
-    if len(raw_text) > MAX_FILE_BYTES:
-        raise Misconfigured(str(path), f"holds {len(raw_text)} bytes; expected at most {MAX_FILE_BYTES}")
     try:
         return raw_text.decode("utf-8")
     except UnicodeDecodeError as error:

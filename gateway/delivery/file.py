@@ -9,6 +9,7 @@ stands against it. There are no validators and no ranges here: they need a pinne
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -41,23 +42,29 @@ async def send_file(
     if method == "HEAD" or file.size <= INLINE_BYTES:
         body = b""
         if method != "HEAD":
-            body = _first_step(file, os.pread(file.descriptor, file.size + 1, 0), file.size)
+            body = _first_step(file, file.size + 1)
         await send(start)
         await send({"type": "http.response.body", "body": body})
         return None
     return await _stream(file, start, receive, send)
 
 
-def _first_step(file: OpenFile, body: bytes, expected: int) -> bytes:
-    if len(body) != expected or not is_unchanged(file):
+def _first_step(file: OpenFile, count: int) -> bytes:
+    """Up to so many bytes. Nothing was sent yet, so what the disk cannot do is a 503."""
+    try:
+        step = os.pread(file.descriptor, count, 0)
+        is_whole = len(step) == min(count, file.size) and is_unchanged(file)
+    except OSError as error:
+        why = f"{file.handle}: {errno.errorcode.get(error.errno or 0, 'unknown error')}"
+        raise Unavailable("cache", why, Reason.CACHE_UNAVAILABLE) from error
+    if not is_whole:
         raise Unavailable("cache", f"{file.handle} changed while it was opened", Reason.CHANGED_ON_DISK)
-    return body
+    return step
 
 
 async def _stream(file: OpenFile, start: dict[str, object], receive: Receive, send: Send) -> Ending | None:
     loop = asyncio.get_running_loop()
-    step = await loop.run_in_executor(None, os.pread, file.descriptor, STEP_BYTES, 0)
-    _first_step(file, step, min(STEP_BYTES, file.size))
+    step = await loop.run_in_executor(None, _first_step, file, STEP_BYTES)
     gone = asyncio.ensure_future(_disconnected(receive))
     offset = len(step)
     try:
@@ -67,9 +74,10 @@ async def _stream(file: OpenFile, start: dict[str, object], receive: Receive, se
             count = min(STEP_BYTES, file.size - offset)
             try:
                 step = await loop.run_in_executor(None, os.pread, file.descriptor, count, offset)
+                is_whole = len(step) == count and is_unchanged(file)
             except OSError:  # the disk's doing, which must not be told as the client's
                 return Ending.FAILED
-            if len(step) != count or not is_unchanged(file):
+            if not is_whole:
                 return Ending.CHANGED_ON_DISK
             if gone.done():
                 return Ending.CLIENT_GONE

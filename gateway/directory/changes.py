@@ -144,7 +144,7 @@ class Changes(Listing):
 
     async def put_pepper_fingerprint(self, pepper_id: str, fingerprint: str) -> None:
         """Note the fingerprint of a pepper, by which a node with another one is found out."""
-        self._batch.hash_put.append((names.PEPPERS, pepper_id.encode(), fingerprint.encode()))
+        self._list(names.PEPPERS, f"{pepper_id}:{fingerprint}".encode())
 
     async def _remember_allowance(self, tenant: Tenant) -> None:
         """Note a degraded time that is shortened here: who does not hear of it goes on by it."""

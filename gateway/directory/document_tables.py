@@ -8,7 +8,10 @@ Not here: what a document means (`documents.py`).
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import stat
 import tomllib
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -115,7 +118,7 @@ class DocumentTables:
     def _load(self) -> dict[str, Any]:
         """The file as TOML; empty for an empty file, and for what cannot be read."""
         try:
-            text = self._path.read_bytes().decode("utf-8")
+            text = _read_regular(self._path).decode("utf-8")
         except OSError as error:
             self._complain_of_file(1, f"cannot be read ({error.strerror})")
             return {}
@@ -137,3 +140,12 @@ class DocumentTables:
 
     def _complain_of_file(self, line: int, why: str) -> None:
         self.problems.append(Misconfigured(f"{self._path}:{line}", why))
+
+
+def _read_regular(path: Path) -> bytes:
+    """The bytes of a regular file. Raises `OSError`; a FIFO in its place must not hang the command."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        return file.read()

@@ -37,7 +37,6 @@ FOLDER_SOURCE = "policies:"
 
 GRANTABLE = (Action.DISCOVER, Action.READ, Action.INFER)
 GRANT_ID_DIGITS = 12  # 48 bits: a tenant has thousands of grants at most, and ids need only differ within it
-
 _PATTERN_KEYS = ("own", "public", "private")
 
 
@@ -126,6 +125,8 @@ def _document(path: Path, tables: DocumentTables) -> TenantDocument | None:
     name = tables.text(tenant, "tenant", "name", written_id)
     is_suspended = tables.flag(tenant, "tenant", "suspended")
     degraded_seconds = tables.seconds(tenant, "tenant", "degraded_seconds", MAX_DEGRADED_SECONDS)
+    if not isinstance(content.get("tenant", {}), dict) or not isinstance(tenant.get("id", ""), str):
+        return None  # one complaint is enough
     tenant_id = tables.name(written_id, parse_tenant_id, "tenant", "id").get(written_id)
     if tenant_id is None:
         return None

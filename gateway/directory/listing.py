@@ -97,10 +97,10 @@ class Listing:
         policy = await self._find(text_name, partial(decode_policy, head=head))
         return policy if policy is not None else refuse_unreadable(text_name.decode())
 
-    async def find_pepper_fingerprint(self, pepper_id: str) -> str | None:
-        """The fingerprint that was noted for the pepper with this id."""
-        (raw,) = await self._reading.hash_fields(names.PEPPERS, [pepper_id.encode()])
-        return None if raw is None else raw.decode(errors="replace")
+    async def pepper_fingerprints(self) -> dict[str, str]:
+        """The fingerprint of every pepper that keys were stored under, by the pepper's id."""
+        noted = [raw.decode(errors="replace") for raw in await self._reading.members(names.PEPPERS)]
+        return {pepper_id: fingerprint for pepper_id, _, fingerprint in (one.partition(":") for one in noted)}
 
     async def list_grants(self, tenant_id: TenantId) -> tuple[Grant, ...]:
         """All grants of one tenant."""

@@ -29,8 +29,8 @@ ADMIN_KEYS = b"{cachegate}:i:admin-keys"
 DEGRADED = b"{cachegate}:i:degraded"
 """A hash: tenant to the longest degraded time it ever had before the one it has, and until when."""
 
-PEPPERS = b"{cachegate}:i:peppers"
-"""A hash: pepper id to the pepper's fingerprint. Neither is the pepper."""
+PEPPERS = b"{cachegate}:i:pepper-fingerprints"
+"""A set of `id:fingerprint`, so that all of them can be read at once. Neither is the pepper."""
 
 POLICY = FACTS + b"policy"
 

@@ -18,6 +18,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from gateway.credential.client import TrustedNetworks, client_address
+from gateway.middleware.client_end import client_end
 from gateway.middleware.meter import Meter
 from gateway.middleware.shape import refusal_by_shape
 from gateway.middleware.trace import find_trace_id, traceparent
@@ -42,10 +43,6 @@ if TYPE_CHECKING:
 RECEIPT = "cachegate.receipt"
 ROUTE = "cachegate.route"
 METER = "cachegate.meter"
-
-# What our own server puts into the scope; on other servers they are missing and the guard does without.
-DRAINED = "cachegate.drained"  # waits until earlier answers on this connection left room for this one
-ABORT = "cachegate.abort"  # breaks the connection off and drops what is buffered
 
 MAX_ATTEMPTS = 3  # an answer whose facts moved before its first byte is worked out anew this often
 DEGRADED = (b"cachegate-degraded", b"last-known-good")
@@ -132,13 +129,12 @@ class GuardMiddleware:
     ) -> None:
         """Have the app send what was admitted: confirmed before its first byte, watched until its last."""
         counting = meter.counting(send)
-        drained = scope.get(DRAINED)
-        async with self._transfers.under_way(receipt, scope.get(ABORT)) as transfer:
+        client = client_end(scope)
+        async with self._transfers.under_way(receipt, client) as transfer:
 
             async def confirmed(message: Message) -> None:
                 if message["type"] == "http.response.start":
-                    if drained is not None:
-                        await drained()  # so that nothing is awaited between the check and the write
+                    await client.drained()  # so that nothing is awaited between the check and the write
                     self._guard.confirm(receipt, self._clock.now())
                     self._telemetry.decided(receipt.admission.request.route, Reason.PERMITTED)
                     if self._guard.is_degraded():
@@ -146,7 +142,7 @@ class GuardMiddleware:
                         message["headers"] = [*message.get("headers", ()), DEGRADED]
                 elif meter.bytes_sent:
                     await transfer.verify()
-                await counting(message)
+                await transfer.hand_over(message, counting)
 
             try:
                 await self._app(scope, receive, confirmed)
@@ -168,7 +164,7 @@ class GuardMiddleware:
         meter: Meter,
         send: Send,
     ) -> None:
-        """Answer for what went wrong, if nothing was sent yet: 503 for what is not there, 500 for a defect."""
+        """Answer for what went wrong, if nothing was sent yet: 503 for what is not there, else 500."""
         reason = error.reason if isinstance(error, Unavailable) else Reason.INTERNAL
         if isinstance(error, Unavailable):
             self._telemetry.failed(error)

@@ -10,6 +10,8 @@ from gateway.model.limits import MAX_BODY_BYTES, MAX_HEADER_BYTES, MAX_HEADER_CO
 if TYPE_CHECKING:
     from gateway.model.access import GuardedRoute, WireRequest
 
+MAX_LENGTH_DIGITS = 12  # a terabyte: more is too large for every route there will ever be
+
 
 def refusal_by_shape(request: WireRequest, route: GuardedRoute | None) -> Reason | None:
     """What is refused by its shape alone: the same for everybody."""
@@ -29,7 +31,16 @@ def refusal_by_shape(request: WireRequest, route: GuardedRoute | None) -> Reason
 
 def _announced_body(request: WireRequest) -> int:
     """How long a body the headers announce; chunked or unreadable counts as too long."""
-    length = request.header(b"content-length") or b"0"
-    if request.header(b"transfer-encoding") is not None or not length.isdigit():
+    if request.header(b"transfer-encoding") is not None:
         return MAX_BODY_BYTES + 1
-    return int(length[:12])
+    return max((_length(value) for name, value in request.headers if name == b"content-length"), default=0)
+
+
+def _length(raw_value: bytes) -> int:
+    """An announced length. Leading zeros are legal and say nothing (RFC 9110, 8.6): they are not counted."""
+    digits = raw_value.lstrip(b"0")
+    if not digits and raw_value:
+        return 0
+    if not digits.isdigit() or len(digits) > MAX_LENGTH_DIGITS:
+        return MAX_BODY_BYTES + 1
+    return int(digits)

@@ -61,6 +61,10 @@ class Reason(StrEnum):
     NO_POLICY = "no-policy", "No usable policy set is in force."
     NO_AUDIT = "no-audit", "The decision could not be recorded, so nothing was sent."
     FACTS_MOVED = "facts-moved", "The facts kept changing while the request was decided."
+    CACHE_UNAVAILABLE = (
+        "cache-unavailable",
+        "The disk or the machine could not say what is in the cache: an I/O error, too many open files.",
+    )
     CHANGED_ON_DISK = "changed-on-disk", "The file changed between opening and sending it; nothing was sent."
     INTERNAL = "internal", "A defect of ours; the operator's log has the details."
 
@@ -109,6 +113,10 @@ class Unavailable(CachegateError):  # noqa: N818 -- reads as the state it names
         self.dependency = dependency
         self.why = why
         self.reason = reason
+
+
+class UnknownOutcome(Unavailable):
+    """A change was sent off and its answer was lost: it may have been made. It is never repeated by us."""
 
 
 class WithdrawnError(CachegateError):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Admission,
         Change,
         ChangeReceipt,
+        ListedPackage,
         OpenFile,
         PackageListing,
         Receipt,
@@ -204,6 +205,12 @@ class Catalogue(Protocol):
 
     def models(self) -> Sequence[ModelId]:
         """The models on disk, sorted, as of the last scan."""
+
+    def listed(self) -> Sequence[ListedPackage]:
+        """Their servable packages as of the last scan, by model and package: where to look for a digest.
+
+        The same object for as long as nothing in it changed.
+        """
 
     def packages(self, model: ModelId) -> tuple[PackageId, ...]:
         """The servable packages of a model, sorted, as the disk has them now. Empty when there are none."""

@@ -8,7 +8,7 @@ and `deliver` takes nothing but a Receipt: bytes without an audit record do not 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -80,6 +80,15 @@ class PackageListing:
     model: ModelId
     package: PackageId
     files: tuple[FileEntry, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedPackage:
+    """A package as the last scan saw it. `digests` are the blobs that its manifest listed; None: unknown."""
+
+    model: ModelId
+    package: PackageId
+    digests: frozenset[Md5] | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,9 @@
 """The catalogue: what is on disk, confirmed against it for the one thing about to be served.
 
-Only the list of models comes from the last scan. Packages, listings, digests and files are looked at
-on disk when they are asked for, going down from the model's id: there is no index from a digest to
-its users, so a blob can be found only along the packages that the caller was allowed (I2).
+Only the list of models comes from the last scan, and in which packages it is worth looking for a
+digest. Packages, listings, digests and files are looked at on disk when they are asked for, going
+down from the model's id: there is no index from a digest to its users, so a blob can be found only
+along the packages that the caller was allowed (I2).
 
 The guard asks nothing here before an allow, so how long an answer takes tells a stranger nothing
 (I3). Whether a caller may know of a model is none of the catalogue's business.
@@ -24,7 +25,6 @@ from typing import TYPE_CHECKING
 
 from gateway.model.errors import Misconfigured, Refusal
 from gateway.model.verdicts import FileEntry, OpenFile, PackageListing
-from gateway.resource.manifest import Storage
 from gateway.resource.naming import model_directory
 from gateway.resource.package import opened_package
 from gateway.resource.scan import Survey, scan
@@ -32,11 +32,12 @@ from gateway.resource.tree import opened_model, package_names
 from gateway.resource.unservable import unservable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from gateway.model.names import FileHandle, Md5, ModelId, PackageId
     from gateway.model.ports import Clock
+    from gateway.model.verdicts import ListedPackage
     from gateway.resource.manifest import Artifact
     from gateway.resource.package import Package
     from gateway.resource.tree import ModelPlace
@@ -95,6 +96,10 @@ class DiskCatalogue:
         """The models on disk, sorted, as of the last scan."""
         return self._state.survey.models
 
+    def listed(self) -> Sequence[ListedPackage]:
+        """Their servable packages as of the last scan; the same object while nothing in it changed."""
+        return self._state.survey.listed
+
     def packages(self, model: ModelId) -> tuple[PackageId, ...]:
         """The servable packages of a model, sorted, as the disk has them now. Empty when there are none."""
         try:
@@ -127,7 +132,7 @@ class DiskCatalogue:
                 links = (
                     artifact
                     for artifact in found.manifest.artifacts
-                    if _blob_of(artifact) == md5 and _find_entry(found, artifact) is not None
+                    if artifact.blob == md5 and _find_entry(found, artifact) is not None
                 )
                 return next((artifact.handle for artifact in links), None)
         except Refusal:
@@ -151,7 +156,7 @@ class DiskCatalogue:
             model=model,
             package=package,
             handle=handle,
-            md5=_blob_of(artifact),
+            md5=artifact.blob,
         )
 
     async def refresh(self, known: Iterable[ModelId]) -> None:
@@ -162,7 +167,7 @@ class DiskCatalogue:
         known = tuple(known)
         async with self._scanning:
             started = self._clock.now()
-            survey = await asyncio.to_thread(_scan_with, self._root, known)
+            survey = await asyncio.to_thread(_scan_with, self._root, known, self.listed())
             now = self._clock.now()
             if survey.models == self.models():
                 # The same object, so that whoever derived something from the list sees that it stands.
@@ -196,9 +201,9 @@ class DiskCatalogue:
                 yield found
 
 
-def _scan_with(root: Path, known: tuple[ModelId, ...]) -> Survey:
+def _scan_with(root: Path, known: tuple[ModelId, ...], former: Sequence[ListedPackage]) -> Survey:
     """In the thread, the names of a hundred thousand known ids included."""
-    return scan(root, {model_directory(model): model for model in known})
+    return scan(root, {model_directory(model): model for model in known}, former)
 
 
 def _find_entry(package: Package, artifact: Artifact) -> FileEntry | None:
@@ -209,13 +214,4 @@ def _find_entry(package: Package, artifact: Artifact) -> FileEntry | None:
         return None
     if stat is None:
         return None
-    return FileEntry(handle=artifact.handle, size=stat.st_size, md5=_blob_of(artifact))
-
-
-def _blob_of(artifact: Artifact) -> Md5 | None:
-    """The blob that holds a file, if one does.
-
-    A package file that comes with a digest is still nobody's blob: were it taken for one, a wrong
-    one would bring the right blob of all other tenants into doubt.
-    """
-    return artifact.md5 if artifact.storage is Storage.SHARED_BLOB else None
+    return FileEntry(handle=artifact.handle, size=stat.st_size, md5=artifact.blob)

@@ -56,6 +56,15 @@ class Artifact:
         """Whether the provider gave no digest for it."""
         return self.md5 is None
 
+    @property
+    def blob(self) -> Md5 | None:
+        """The blob that holds it, if one does.
+
+        A package file that comes with a digest is still nobody's blob: were it taken for one, a wrong
+        one would bring the right blob of all other tenants into doubt.
+        """
+        return self.md5 if self.storage is Storage.SHARED_BLOB else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:

@@ -30,6 +30,7 @@ from gateway.resource.safe_open import (
     open_regular,
     opened_directory,
     opened_folder,
+    raise_unavailable,
 )
 from gateway.resource.unservable import printable, unservable
 
@@ -115,7 +116,7 @@ def _load_manifest(directory: int) -> Manifest | None:
             # half a document here, and that does not parse.
             raw = file.read(found.st_size)
         except OSError as error:
-            raise unservable("the manifest cannot be read") from error
+            raise_unavailable(error, "the manifest")
     return parse_manifest(raw)
 
 

@@ -170,5 +170,10 @@ def _raise_for(error: OSError, name: str) -> NoReturn:
     finding = _NOT_AS_LEFT.get(error.errno or 0)
     if finding is not None:
         raise unservable(f"{printable(name)}: {finding}") from error
+    raise_unavailable(error, name)
+
+
+def raise_unavailable(error: OSError, name: str) -> NoReturn:
+    """The disk or the machine could not say: too many open files, an I/O error, a stale handle."""
     why = errno.errorcode.get(error.errno or 0, "unknown error")
-    raise Unavailable("cache", f"{printable(name)}: {why}", Reason.INTERNAL) from error
+    raise Unavailable("cache", f"{printable(name)}: {why}", Reason.CACHE_UNAVAILABLE) from error

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gateway.model.errors import Refusal, Unavailable
+from gateway.resource.listed import Listed
 from gateway.resource.naming import MODELS_CACHE, is_v2_directory, model_directory
 from gateway.resource.package import opened_package
 from gateway.resource.safe_open import names_in, opened_directory, opened_root
@@ -26,10 +27,11 @@ from gateway.resource.tree import package_names
 from gateway.resource.unservable import finding_of, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from gateway.model.names import ModelId, PackageId
+    from gateway.model.verdicts import ListedPackage
     from gateway.resource.manifest import Manifest
 
 MAX_REPORTED = 100  # a broken volume has one cause and a million symptoms; a report is read by people
@@ -48,6 +50,7 @@ class Survey:
     """What one scan found: the models, sorted, and the report about everything else."""
 
     models: tuple[ModelId, ...] = ()
+    listed: Sequence[ListedPackage] = ()
     is_root_present: bool = False
     is_readable: bool = False
     problem: str | None = None  # why nothing could be looked at; None when the scan went through
@@ -62,6 +65,7 @@ class Survey:
 class _Tally:
     """The counts of a scan under way."""
 
+    listed: Listed
     packages: int = 0
     unservable_packages: int = 0
     unreadable_manifests: int = 0
@@ -74,12 +78,14 @@ class _Tally:
             self.skipped.append(Skipped(where=printable(where), why=why))
 
 
-def scan(root: Path, known: Mapping[str, ModelId]) -> Survey:
+def scan(root: Path, known: Mapping[str, ModelId], former: Sequence[ListedPackage] = ()) -> Survey:
     """Look at the whole cache. `known` maps directory names to the ids that compute to them.
+
+    `former` is what the scan before listed; what did not change since is the same object again.
 
     Never raises for what is on disk: whatever cannot be looked at is in the report.
     """
-    tally = _Tally()
+    tally = _Tally(listed=Listed(former))
     models: list[ModelId] = []
     is_root_present = False
     try:
@@ -96,6 +102,7 @@ def scan(root: Path, known: Mapping[str, ModelId]) -> Survey:
         return Survey(is_root_present=is_root_present, problem=finding_of(error))
     return Survey(
         models=tuple(sorted(models)),
+        listed=tally.listed.packages(former),
         is_root_present=True,
         is_readable=True,
         packages=tally.packages,
@@ -122,6 +129,9 @@ def _survey_directory(
     foreign = [package for package, manifest in manifests.items() if not manifest.is_of(model)]
     for package in foreign:
         tally.skip(f"{name}/{package}", "the manifest names another model")
+    for package, manifest in manifests.items():
+        if package not in foreign:
+            tally.listed.add(model, package, manifest)
     tally.packages += len(manifests) - len(foreign)
     return model if len(manifests) > len(foreign) else None
 

@@ -6,7 +6,13 @@ as a note, so that `doctor` and the scan's report can name it. Findings hold nam
 
 from __future__ import annotations
 
+import codecs
+
 from gateway.model.errors import CachegateError, Reason, Refusal
+
+# Loaded now: a codec comes from a file, and the first name to be printed may be that of one that could
+# not be opened because there are no descriptors left.
+codecs.lookup("unicode_escape")
 
 MAX_FINDING_CHARACTERS = 200  # a finding may quote what a hostile file holds; a log line is no place for it
 

@@ -1,6 +1,6 @@
 """Early refusals: the few answers that the server gives by itself, before there is a request to guard.
 
-Each is made once, as bytes, in the shape that every other refusal has.
+Each has the shape that every other refusal has, the id of its record included.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Self
 
+from gateway.middleware.trace import traceparent
 from gateway.model.errors import Reason
-from gateway.problems import PROBLEMS, UNRECORDED
+from gateway.problems import PROBLEMS
 
 
 class EarlyRefusal(StrEnum):
@@ -22,17 +23,25 @@ class EarlyRefusal(StrEnum):
 
     reason: Reason
     status: int
-    answer: bytes
 
     def __new__(cls, reason: Reason) -> Self:
-        """Carry the whole answer, ready to be sent, but for the status line and the date."""
+        """Carry the reason and its status with the value."""
         member = str.__new__(cls, reason.value)
         member._value_ = reason.value
         member.reason = reason
         member.status = PROBLEMS[reason].status
-        body = PROBLEMS[reason].body(UNRECORDED)
-        member.answer = (
-            b"content-type: application/problem+json\r\ncache-control: no-store\r\nconnection: close\r\n"
-            b"content-length: %d\r\n\r\n%b" % (len(body), body)
-        )
         return member
+
+    def answer(self, record_id: str) -> bytes:
+        """The whole answer, but for the status line and the date. Its trace is new: no header was read."""
+        body = PROBLEMS[self.reason].body(record_id)
+        headers = (
+            (b"content-type", b"application/problem+json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"cache-control", b"no-store"),
+            (b"x-content-type-options", b"nosniff"),
+            (b"cachegate-record", record_id.encode()),
+            (b"traceparent", traceparent(None)),
+            (b"connection", b"close"),
+        )
+        return b"".join(b"%b: %b\r\n" % header for header in headers) + b"\r\n" + body

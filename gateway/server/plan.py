@@ -28,7 +28,7 @@ class ServePlan:
     """What to serve where. Port 0 asks for any free port."""
 
     factory: str  # module:function; called in each worker with `argument`, returns a WorkerApp
-    argument: Any  # picklable
+    argument: Any = field(repr=False)  # of JSON's own types
     host: str
     port: int
     ops_host: str = "127.0.0.1"
@@ -48,12 +48,12 @@ class ServePlan:
         tls: dict[str, Any] = {}
         if self.tls is not None:
             tls = {
-                "ssl_certfile": self.tls.certificate,
-                "ssl_keyfile": self.tls.key,
+                "ssl_certfile": str(self.tls.certificate),
+                "ssl_keyfile": str(self.tls.key),
                 "ssl_keyfile_password": self.tls.key_password,
             }
             if self.tls.client_ca is not None:
-                tls |= {"ssl_ca_certs": self.tls.client_ca, "ssl_cert_reqs": ssl.CERT_REQUIRED}
+                tls |= {"ssl_ca_certs": str(self.tls.client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
         return WorkerOrder(
             factory=self.factory,
             argument=self.argument,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import pickle
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, Process
@@ -60,7 +59,7 @@ class WorkerProcess:
     @classmethod
     async def start(cls, order: WorkerOrder, listener: socket.socket) -> WorkerProcess:
         """A new process that was told what to run."""
-        raw_order = pickle.dumps(order)
+        raw_order = msgspec.json.encode(order)
         ours, theirs = socket.socketpair()
         with theirs:
             process = await asyncio.create_subprocess_exec(

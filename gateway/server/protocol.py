@@ -13,26 +13,26 @@ Not here: what a path or a header means, and any limit on bodies. Those are for 
 
 from __future__ import annotations
 
-import socket
-import struct
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from gateway.model.limits import MAX_HEADER_BYTES, MAX_HEADER_COUNT, MAX_TARGET_BYTES
+from gateway.problems import UNRECORDED
+from gateway.server.connection import Connection
 from gateway.server.early_refusal import EarlyRefusal
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+
+    from gateway.server.worker import OnRefused
 
 MAX_PIPELINED = 128  # requests waiting their turn; one read of the socket can hold thousands
 HEAD_SECONDS = 10.0  # from the first byte of a request, and from the connection, to the end of the headers
 LINGER_SECONDS = 1.0  # closing on unread bytes resets the connection, and the answer may get lost with it
 
-_DROP_WHAT_IS_UNSENT = struct.pack("ii", 1, 0)  # linger on, for no time: closing is a reset
+VERSIONS = frozenset({"1.0", "1.1"})
 _HEADER_OVERHEAD_BYTES = 4  # the colon, a blank and the line end
 _MAX_HEAD_BYTES = MAX_TARGET_BYTES + MAX_HEADER_BYTES + 1024
 
@@ -48,6 +48,8 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self.access_log = False  # uvicorn's access log would write query strings down
         self._refusal: EarlyRefusal | None = None
+        self._refusal_answer: bytes | None = None
+        self._connection: Connection | None = None
         self._is_deaf = False
         self._is_in_head = False
         self._head_began_in_this_feed = False
@@ -55,36 +57,18 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         self._header_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    @property
-    def _for_the_guard(self) -> dict[str, Any]:
-        """What the guard needs of a connection that ASGI has no words for (`middleware/guard.py`)."""
-        return {"cachegate.drained": self._drained, "cachegate.abort": self._abort}
-
-    async def _drained(self) -> None:
-        """Return once earlier answers on this connection left room for the next one's first byte."""
-        if self.flow.write_paused:
-            await self.flow.drain()
-
-    def _abort(self) -> None:
-        """Break the connection off and drop what is buffered, here and in the kernel.
-
-        A plain close would have the kernel go on sending the megabytes that a slow reader left in it.
-        """
-        connection = self.transport.get_extra_info("socket")
-        if connection is not None:
-            with suppress(OSError, ValueError):  # it is gone already; uvloop calls that a bad value
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DROP_WHAT_IS_UNSENT)
-        self.transport.abort()
-
     # The connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """Start the clock for the first request: a connection that stays silent is closed."""
         super().connection_made(transport)
+        self._connection = Connection(transport, self.flow)
         self.timeout_keep_alive_task = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop all clocks, whichever side ended it."""
+        if self._connection is not None:
+            self._connection.was_cut_short = exc is not None or self._owes_an_answer
         self._stop_timer()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
@@ -124,12 +108,19 @@ class GatewayHttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A new request's first byte."""
         super().on_message_begin()
-        self.scope.update(self._for_the_guard)  # type: ignore[typeddict-item] # not of ASGI: the guard's own
+        if self._connection is not None:
+            self.scope.update(self._connection.for_the_guard)  # type: ignore[typeddict-item] # the guard's own
         self._is_in_head = self._head_began_in_this_feed = True
         self._head_bytes = self._header_bytes = 0
 
     def on_url(self, url: bytes) -> None:
-        """A piece of the request target."""
+        """A piece of the request target.
+
+        A fragment is no part of it (RFC 9112, 3.2). The parser would drop one and serve the rest; what
+        stands in front of us may not have.
+        """
+        if b"#" in url:
+            self._leave_parser(EarlyRefusal.MALFORMED_REQUEST)
         if len(self.url) + len(url) > MAX_TARGET_BYTES:
             self._leave_parser(EarlyRefusal.PATH_TOO_LONG)
         super().on_url(url)
@@ -151,7 +142,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         """
         self._is_in_head = False
         self._stop_timer()
-        if len(self.pipeline) >= MAX_PIPELINED:
+        if len(self.pipeline) >= MAX_PIPELINED or not self._is_http_as_we_know_it():
             self._leave_parser(EarlyRefusal.MALFORMED_REQUEST)
         is_upgrade = self.parser.should_upgrade()
         if is_upgrade:
@@ -167,6 +158,12 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         if is_upgrade:
             self.cycle.keep_alive = False
 
+    def _is_http_as_we_know_it(self) -> bool:
+        """Whether it is HTTP/1, with the one Host that RFC 9112 demands (3.2). It decides nothing."""
+        version = self.parser.get_http_version()
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        return version in VERSIONS and (hosts == 1 or (hosts == 0 and version == "1.0"))
+
     def on_message_complete(self) -> None:
         """The request is all there."""
         self._stop_timer()
@@ -174,8 +171,8 @@ class GatewayHttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """After the last answer that was owed, the refusal that waited for it."""
-        if self._refusal is not None and not self.pipeline:
-            self._send_refusal(self._refusal)
+        if self._refusal_answer is not None and not self.pipeline:
+            self._send_refusal()
         else:
             super().on_response_complete()
 
@@ -186,21 +183,23 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         raise _RefusedError
 
     def _refuse(self, refusal: EarlyRefusal) -> None:
-        """Answer now, or after the answers that are still owed, and hear nothing more."""
+        """Record it, answer now or after the answers that are still owed, and hear nothing more."""
+        record_id = self.report_refusal(refusal, self.client[0] if self.client else "local")
         self._refusal = refusal
+        self._refusal_answer = refusal.answer(record_id or UNRECORDED)
         self._is_deaf = True
         self._stop_timer()
         if not self._owes_an_answer:
-            self._send_refusal(refusal)
+            self._send_refusal()
         elif self.cycle.more_body and not self._is_in_head:
-            self._give_up(refusal)
+            self._give_up()
         # Otherwise on_response_complete sends it.
-        self.report_refusal(refusal, self.client[0] if self.client else "local")
 
-    def report_refusal(self, refusal: EarlyRefusal, peer: str) -> None:
-        """Tell somebody; here, nobody."""
+    def report_refusal(self, _refusal: EarlyRefusal, _peer: str) -> str | None:
+        """Tell somebody, who may have recorded it; here, nobody."""
+        return None
 
-    def _give_up(self, refusal: EarlyRefusal) -> None:
+    def _give_up(self) -> None:
         """The newest request broke off in its body. The ones before it still get their answers."""
         cycle = self.cycle
         if self.pipeline:
@@ -211,13 +210,14 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         if cycle.response_started:
             self.transport.close()
         else:
-            self._send_refusal(refusal)
+            self._send_refusal()
 
-    def _send_refusal(self, refusal: EarlyRefusal) -> None:
-        if self.transport.is_closing():
+    def _send_refusal(self) -> None:
+        refusal, answer = self._refusal, self._refusal_answer
+        if refusal is None or answer is None or self.transport.is_closing():
             return
         headers = (b"%b: %b\r\n" % header for header in self.server_state.default_headers)
-        self.transport.write(b"".join((STATUS_LINE[refusal.status], *headers, refusal.answer)))
+        self.transport.write(b"".join((STATUS_LINE[refusal.status], *headers, answer)))
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.flow.resume_reading()  # to see the client's end of it
@@ -238,14 +238,14 @@ class GatewayHttpProtocol(HttpToolsProtocol):
             self._timer = None
 
 
-def protocol_reporting_to(on_refused: Callable[[EarlyRefusal, str], None]) -> type[GatewayHttpProtocol]:
-    """The protocol, reporting each early refusal with the peer's address. `on_refused` does not raise."""
+def protocol_reporting_to(on_refused: OnRefused) -> type[GatewayHttpProtocol]:
+    """The protocol, reporting each early refusal before it is answered. `on_refused` does not raise."""
 
     class ReportingProtocol(GatewayHttpProtocol):
         """The protocol of one worker."""
 
-        def report_refusal(self, refusal: EarlyRefusal, peer: str) -> None:
+        def report_refusal(self, refusal: EarlyRefusal, peer: str) -> str | None:
             """Count and record it."""
-            on_refused(refusal, peer)
+            return on_refused(refusal, peer)
 
     return ReportingProtocol

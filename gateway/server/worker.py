@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
-import pickle
 import signal
 import socket
 import sys
@@ -39,6 +38,8 @@ if TYPE_CHECKING:
 
     from gateway.server.early_refusal import EarlyRefusal
 
+    OnRefused = Callable[[EarlyRefusal, str], str | None]
+
 LENGTH_BYTES = 8  # of the order's length, big-endian
 EXIT_MISCONFIGURED = 2
 EXIT_UNAVAILABLE = 3
@@ -50,20 +51,20 @@ class WorkerApp:
 
     `report` returns `{"ready": {name: bool}, "counters": {name: number}}` and is called in the event
     loop, so it waits for nothing. `on_refused` hears of requests that were refused before they were
-    any, with the peer's address; it does not raise.
+    any, with the peer's address, and returns the id of the record, if it made one; it does not raise.
     """
 
     app: Callable[..., Any]
     report: Callable[[], dict[str, Any]]
-    on_refused: Callable[[EarlyRefusal, str], None] | None = None
+    on_refused: OnRefused | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOrder:
-    """What a worker is to run. `tls` holds uvicorn's `ssl_` arguments."""
+    """What a worker is to run, sent to it as JSON. `tls` holds uvicorn's `ssl_` arguments."""
 
     factory: str  # module:function, called in the worker with `argument`, returns a WorkerApp
-    argument: Any
+    argument: Any = field(repr=False)  # of JSON's own types; it may hold the password of a URL
     grace_seconds: int
     keep_alive_seconds: int
     tls: dict[str, Any] = field(repr=False)
@@ -85,8 +86,7 @@ def main() -> None:
 def _load_order(control: socket.socket) -> WorkerOrder:
     length = int.from_bytes(_receive(control, LENGTH_BYTES), "big")
     raw_order = _receive(control, length)
-    order: WorkerOrder = pickle.loads(raw_order)  # noqa: S301 -- our own parent wrote it, into a socketpair
-    return order
+    return msgspec.json.decode(raw_order, type=WorkerOrder)
 
 
 def _receive(control: socket.socket, count: int) -> bytes:

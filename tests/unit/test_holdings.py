@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from gateway.holdings import DECISIONS_PER_TURN, REMEMBERED_LISTINGS, Holdings
+from gateway.decisions import Decisions
+from gateway.holdings import PACKAGES_PER_TURN, Holdings
 from gateway.model.access import Access, Action, Page, Principal, Resource, ResourceKind
 from gateway.model.errors import Reason, Refusal
-from gateway.model.facts import Facts, KeyKind, PolicySet, Scope, Stamp
+from gateway.model.facts import Facts, KeyKind, Leaf, PolicySet, Scope, Stamp
 from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId, TenantId
 from gateway.model.verdicts import (
     Allowed,
@@ -18,9 +19,11 @@ from gateway.model.verdicts import (
     Denied,
     FileEntry,
     Identity,
+    ListedPackage,
     ModelListing,
     PackageListing,
 )
+from gateway.visible import DECISIONS_PER_TURN
 
 MD5, OTHER = Md5("0" * 32), Md5("1" * 32)
 PRINCIPAL = Principal(
@@ -47,21 +50,46 @@ class World:
     generation: int = 1
     asked_disk: list = field(default_factory=list)
     decided: list = field(default_factory=list)
-    listed: tuple = ()
+    has_digests: bool = True
+    leaves: dict = field(default_factory=dict)
+    brought: object = None  # called before facts are brought
 
     def __post_init__(self):
-        self.listed = tuple(sorted(self.disk))
+        self.scan()
+
+    def scan(self):
+        """What the catalogue knows of the disk from now on."""
+        self.scanned_models = tuple(sorted(self.disk))
+        self.scanned = tuple(
+            ListedPackage(
+                model=model,
+                package=package,
+                digests=frozenset(files.values()) if self.has_digests else None,
+            )
+            for model, packages in sorted(self.disk.items())
+            for package, files in sorted(packages.items())
+        )
+
+    def change(self, *models):
+        """The facts about these models moved."""
+        self.generation += 1
+        for model in models:
+            if model in self.leaves:
+                self.leaves.pop(model).is_current = False
 
     def holdings(self):
-        return Holdings(directory=self, rules=self, catalogue=self)
+        decisions = Decisions(directory=self, rules=self, max_entries=100_000, max_bytes=1 << 30)
+        return Holdings(directory=self, decisions=decisions, catalogue=self)
 
     # the directory
 
     async def bring(self, principal, models):
+        if self.brought:
+            await self.brought(models)
         return [self._facts(model) for model in models]
 
     def _facts(self, model):
-        stamp = Stamp(self.generation, ((str(model).encode(), b"%d" % self.generation),))
+        leaf = self.leaves.setdefault(model, Leaf(str(model).encode(), b""))
         return Facts(
             grants=(),
             requested=model,
@@ -69,7 +97,7 @@ class World:
             requested_standing=None,
             model_standing=None,
             policy=POLICY,
-            stamp=stamp,
+            stamp=Stamp(self.generation, (leaf,)),
         )
 
     async def still_true(self, stamp):
@@ -92,7 +120,10 @@ class World:
     # the catalogue
 
     def models(self):
-        return self.listed
+        return self.scanned_models
+
+    def listed(self):
+        return self.scanned
 
     def packages(self, model):
         self.asked_disk.append(model)
@@ -132,7 +163,7 @@ def resolve(world, asked):
 def find(world, asked, *, model=None, holdings=None):
     facts = world._facts(model)
     allowed = Allowed(access=asked, model=model, policies=(), grant=None, stamp=facts.stamp)
-    return asyncio.run((holdings or world.holdings()).find(allowed, facts))
+    return asyncio.run((holdings or world.holdings()).find(allowed))
 
 
 DISK = {
@@ -166,12 +197,65 @@ class TestBlobs:
             resolve(world, blob(md5))
         assert refusal.value.reason is Reason.NOT_PERMITTED
 
-    @pytest.mark.parametrize("md5", [MD5, Md5("2" * 32), Md5("f" * 32)])
-    def test_only_the_callers_own_models_are_looked_at_on_disk(self, md5):
-        world = World(DISK, {("discover", "acme/a")})
+    @pytest.mark.parametrize("md5", [MD5, Md5("2" * 32), Md5("f" * 32)], ids=["others", "hidden", "nowhere"])
+    def test_the_disk_is_not_asked_for_a_digest_that_the_callers_own_packages_do_not_list(self, md5):
+        world = World(DISK, {("discover", "orphan/c"), ("discover", "acme/a"), ("read", "acme/a", "p1")})
         with pytest.raises(Refusal):
             resolve(world, blob(md5))
-        assert set(world.asked_disk) == {"acme/a"}
+        assert world.asked_disk == []
+
+    def test_what_the_scan_could_not_note_is_looked_for_on_disk_among_the_callers_own(self):
+        world = World(DISK, {("discover", "acme/a"), ("read", "acme/a")}, has_digests=False)
+        assert resolve(world, blob()).resource.package == "p2"
+        assert world.asked_disk == ["acme/a", "acme/a"]
+
+    def test_what_was_noted_and_is_no_longer_on_disk_is_not_permitted(self):
+        world = World({"acme/a": {"p1": {"w.bin": MD5}}}, {("discover", "acme/a"), ("read", "acme/a")})
+        world.disk["acme/a"]["p1"] = {"w.bin": OTHER}
+        with pytest.raises(Refusal):
+            resolve(world, blob())
+        assert world.asked_disk == ["acme/a"]
+
+    @pytest.mark.parametrize("md5", [MD5, Md5("f" * 32)], ids=["others", "nowhere"])
+    def test_every_package_of_the_caller_is_gone_through_for_every_digest(self, md5):
+        looked_up = []
+
+        class Digests(frozenset):
+            def __contains__(self, one):
+                looked_up.append(one)
+                return super().__contains__(one)
+
+        world = World(DISK, {("discover", "acme/a"), ("read", "acme/a")})
+        world.scanned = tuple(replace(one, digests=Digests({OTHER})) for one in world.scanned)
+        with pytest.raises(Refusal):
+            resolve(world, blob(md5))
+        assert looked_up == [md5, md5]
+
+    def test_others_get_their_turn_while_thousands_of_packages_are_gone_through(self):
+        count = 10 * PACKAGES_PER_TURN
+        world = World(
+            {"acme/a": {f"p{number:05}": {"x": OTHER} for number in range(count)}},
+            {("discover", "acme/a"), ("read", "acme/a")},
+        )
+        turns = []
+
+        async def watch():
+            while True:
+                turns.append(len(world.decided))
+                await asyncio.sleep(0)
+
+        async def scenario():
+            holdings = world.holdings()
+            with pytest.raises(Refusal):
+                await holdings.resolve(blob())  # the packages are decided on, once
+            watching = asyncio.create_task(watch())
+            with pytest.raises(Refusal):
+                await holdings.resolve(blob())
+            watching.cancel()
+
+        asyncio.run(scenario())
+        assert len(world.decided) == count + 1
+        assert len(turns) >= 10
 
     def test_what_is_no_blob_stays_what_it_is(self):
         asked = access(ResourceKind.FILE, model=ModelId("acme/a"))
@@ -274,36 +358,29 @@ class TestPages:
     def test_a_page_stands_on_every_model_that_it_shows(self):
         world = self.world(5, hidden={"m/0003"})
         _, stamp = page_of(world, world.holdings(), limit=3)
-        assert {b"m/0000", b"m/0001", b"m/0002"} <= {name for name, _ in stamp.records}
+        assert {b"m/0000", b"m/0001", b"m/0002"} <= {leaf.name for leaf in stamp.leaves}
 
     def test_a_listing_is_worked_out_once_while_nothing_moves(self):
         world = self.world(50)
         holdings = world.holdings()
-        page_of(world, holdings, limit=1)
-        first = len(world.decided)
-        page_of(world, holdings, limit=1)
-        assert (first, len(world.decided)) == (51, 52)
+        for _ in range(3):
+            page_of(world, holdings, limit=1)
+            assert len(world.decided) == 50
 
     def test_a_right_that_went_is_gone_from_the_next_page(self):
         world = self.world(3)
         holdings = world.holdings()
         page_of(world, holdings)
         world.rights.discard(("discover", "m/0001"))
-        world.generation += 1
-        assert page_of(world, holdings)[0].models == ("m/0000", "m/0002")
-
-    def test_what_is_shown_is_decided_anew_however_fresh_the_listing_seems(self):
-        world = self.world(3)
-        holdings = world.holdings()
-        page_of(world, holdings)
-        world.rights.discard(("discover", "m/0001"))  # and the generation did not move
+        world.change("m/0001")
         assert page_of(world, holdings)[0].models == ("m/0000", "m/0002")
 
     def test_a_model_that_came_is_in_the_next_page(self):
         world = self.world(2)
         holdings = world.holdings()
         page_of(world, holdings)
-        world.listed = (*world.listed, ModelId("m/new"))
+        world.disk["m/new"] = {}
+        world.scan()
         world.rights.add(("discover", "m/new"))
         assert page_of(world, holdings)[0].models[-1] == "m/new"
 
@@ -316,12 +393,3 @@ class TestPages:
         asked = replace(access(ResourceKind.CATALOGUE, Action.DISCOVER), principal=other)
         found, _ = find(world, asked, holdings=holdings)
         assert found.models == ()
-
-    def test_only_so_many_callers_are_remembered(self):
-        world = self.world(1)
-        holdings = world.holdings()
-        for number in range(REMEMBERED_LISTINGS + 5):
-            caller = replace(PRINCIPAL, key_name=str(number))
-            asked = replace(access(ResourceKind.CATALOGUE, Action.DISCOVER), principal=caller)
-            find(world, asked, holdings=holdings)
-        assert len(holdings._visible) == REMEMBERED_LISTINGS

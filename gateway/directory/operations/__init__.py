@@ -19,8 +19,8 @@ from gateway.directory.operations.grants import add_grants, remove_grants
 from gateway.directory.operations.keys import (
     MAX_OVERLAP_SECONDS,
     create_key,
+    heir_of,
     import_key,
-    remember_pepper,
     revoke_key,
     rotate_key,
 )
@@ -34,6 +34,7 @@ from gateway.directory.operations.models import (
     remove_from_group,
     unpublish,
 )
+from gateway.directory.operations.peppers import find_pepper_not_held, remember_peppers
 from gateway.directory.operations.tenants import create_tenant, resume_tenant, set_degraded, suspend_tenant
 
 __all__ = [
@@ -45,10 +46,12 @@ __all__ = [
     "create_key",
     "create_tenant",
     "disown",
+    "find_pepper_not_held",
+    "heir_of",
     "import_key",
     "own",
     "publish",
-    "remember_pepper",
+    "remember_peppers",
     "remove_alias",
     "remove_from_group",
     "remove_grants",

@@ -54,26 +54,36 @@ async def revoke_key(changes: Changes, *, key_id: KeyId, now: float) -> Effect:
     return Effect(is_changed=True, sentences=(f"key {key_id} is revoked",))
 
 
-async def rotate_key(
-    changes: Changes, *, key_id: KeyId, successor: Key, digest: bytes, now: float, overlap_seconds: float
-) -> Effect:
-    """Write a ready key in the place of another, which ends after the overlap or at its own expiry.
+def heir_of(old: Key, successor: Key) -> Key:
+    """The successor with all that the old key may do and no more, whatever it came with.
 
-    The successor takes over kind, tenant, name, scopes and networks, whatever it came with.
+    It begins when the old one does and ends when it does, unless an end of its own was asked for:
+    rotating is for a new secret, and who wants a longer life has to say so.
     """
-    if not 0 <= overlap_seconds <= MAX_OVERLAP_SECONDS:  # NaN is neither
-        raise Conflict("the overlap of two keys is from 0 seconds to 30 days")
-    old, old_digest = await _load_key(changes, key_id)
-    if old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= now):
-        raise Conflict(f"key {key_id} has ended; create a new one instead of rotating it")
-    heir = replace(
+    return replace(
         successor,
         kind=old.kind,
         tenant=old.tenant,
         name=old.name,
         scopes=old.scopes,
         networks=old.networks,
+        not_before=old.not_before,
+        expires_at=old.expires_at if successor.expires_at is None else successor.expires_at,
     )
+
+
+async def rotate_key(
+    changes: Changes, *, key_id: KeyId, successor: Key, digest: bytes, now: float, overlap_seconds: float
+) -> Effect:
+    """Write a ready key in the place of another, which ends after the overlap or at its own expiry."""
+    if not 0 <= overlap_seconds <= MAX_OVERLAP_SECONDS:  # NaN is neither
+        raise Conflict("the overlap of two keys is from 0 seconds to 30 days")
+    old, old_digest = await _load_key(changes, key_id)
+    if old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= now):
+        raise Conflict(f"key {key_id} has ended; create a new one instead of rotating it")
+    heir = heir_of(old, successor)
+    if heir.expires_at is not None and heir.expires_at <= max(now, heir.not_before or now):
+        raise Conflict(f"key {key_id} begins later than the new key would end; give a later --expires")
     await create_key(changes, key=heir, digest=digest)
     if overlap_seconds == 0:
         await changes.put_key(replace(old, revoked_at=now), old_digest)
@@ -86,20 +96,6 @@ async def rotate_key(
         )
         ending = "ends when the overlap is over"
     return Effect(is_changed=True, sentences=(f"key {heir.key_id} replaces {key_id}, which {ending}",))
-
-
-async def remember_pepper(changes: Changes, *, pepper_id: str, fingerprint: str) -> Effect:
-    """Note a pepper's fingerprint at its first use; another pepper under the same id is a conflict."""
-    known = await changes.find_pepper_fingerprint(pepper_id)
-    if known is None:
-        await changes.put_pepper_fingerprint(pepper_id, fingerprint)
-        return Effect(is_changed=True, sentences=(f"pepper {pepper_id} noted",))
-    if known != fingerprint:
-        raise Conflict(
-            f"this node's pepper {pepper_id} is not the one that the keys in Redis were stored with: "
-            "copy the state folder's pepper from the node that made them"
-        )
-    return Effect(is_changed=False, sentences=(f"pepper {pepper_id} is the known one",))
 
 
 async def _load_key(changes: Changes, key_id: KeyId) -> tuple[Key, bytes]:

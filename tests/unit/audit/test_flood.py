@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from gateway.audit.flood import MANY_SOURCES, Flood
+from gateway.audit.flood import MANY_SOURCES, Flood, Stranger
 from gateway.model.errors import Reason
 from gateway.model.verdicts import Rejection
 
@@ -78,20 +78,44 @@ def test_refusals_of_known_callers_are_never_limited(room):
     assert len(_records(room, "decision")) == 300
 
 
-def test_refusals_of_a_found_but_revoked_key_are_never_limited(room):
+def _of_key(room, key_id, **request):
+    return Rejection(request=room.request(**request), reason=Reason.REVOKED_KEY, claimed_key_id=key_id)
+
+
+def test_a_flood_with_a_key_that_is_not_valid_is_limited_and_its_summary_names_the_key(room):
     log = room.open()
     for _ in range(30):
-        rejection = Rejection(
-            request=room.request(), reason=Reason.REVOKED_KEY, claimed_key_id="key_abcdefghijkl"
-        )
-        log.reject(rejection)
-    assert [record["claimed_key_id"] for record in _records(room, "decision")] == ["key_abcdefghijkl"] * 30
+        log.reject(_of_key(room, "key_abcdefghijkl"))
+    log.close()
+    assert [record["claimed_key_id"] for record in _records(room, "decision")] == ["key_abcdefghijkl"] * 10
+    (summary,) = _records(room, "summary")
+    assert (summary["claimed_key_id"], summary["count"]) == ("key_abcdefghijkl", 20)
+
+
+def test_a_flood_of_one_invalid_key_hides_no_other_of_the_same_source(room):
+    log = room.open()
+    for _ in range(30):
+        log.reject(_of_key(room, "key_abcdefghijkl"))
+    log.reject(_of_key(room, "key_ABCDEFGHIJKL"))
+    log.reject(room.nobody())
+    claimed = [record.get("claimed_key_id") for record in _records(room, "decision")]
+    assert claimed[10:] == ["key_ABCDEFGHIJKL", None]
+
+
+def test_a_flood_with_many_invalid_keys_stays_within_the_total(room):
+    log = room.open()
+    for number in range(1000):
+        log.reject(_of_key(room, f"key_{number:012d}", client=f"192.0.2.{number % 200}"))
+    log.close()
+    assert len(_records(room, "decision")) == 200
+    (summary,) = _records(room, "summary")
+    assert (summary["source"], summary["count"], summary.get("claimed_key_id")) == (MANY_SOURCES, 800, None)
 
 
 def test_the_table_never_holds_more_sources_than_the_total():
     flood = Flood(per_source=10, total=50)
     for number in range(10_000):
-        flood.count(str(number), "unknown-key", 1, lambda: "id")
+        flood.count(Stranger(str(number)), "unknown-key", 1, lambda: "id")
     assert len(flood._recorded) == 50
     assert len(flood._open) == 1
 
@@ -99,7 +123,7 @@ def test_the_table_never_holds_more_sources_than_the_total():
 def test_a_summary_that_was_not_written_stays_owed():
     flood = Flood(per_source=1, total=50)
     for _ in range(3):
-        flood.count("a", "unknown-key", 1, lambda: "id-1")
+        flood.count(Stranger("a"), "unknown-key", 1, lambda: "id-1")
     assert flood.first_due(1) is None
     owed = flood.first_due(2)
     assert owed is not None

@@ -159,11 +159,11 @@ def test_a_head_is_signed_by_time_alone(room):
 
 def test_a_head_names_the_live_chains_of_the_node(room):
     first, second = room.open(), room.open()
-    heads = [json.loads(line) for line in (room.folder / "heads.jsonl").read_bytes().splitlines()]
+    heads = [json.loads(line)["head"] for line in (room.folder / "heads.jsonl").read_bytes().splitlines()]
     assert sorted(heads[-1]["live"]) == sorted({head["chain"] for head in heads})
     first.close()
     second.close()
-    last = json.loads((room.folder / "heads.jsonl").read_bytes().splitlines()[-1])
+    last = json.loads((room.folder / "heads.jsonl").read_bytes().splitlines()[-1])["head"]
     assert (last["live"], last["state"]) == ([last["chain"]], "closed")
     assert list((room.folder / "live").iterdir()) == []
 

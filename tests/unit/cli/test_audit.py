@@ -9,8 +9,11 @@ import sys
 import time
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from gateway.audit.head import fingerprint
 from gateway.cli.demo_world import SETTINGS_FILE
+from gateway.signing import create_signing_key, load_signing_key
 
 
 @pytest.fixture
@@ -141,3 +144,39 @@ def test_follow_ends_quietly_when_its_reader_has_had_enough(following, command):
     assert following.wait(10) == 0
     assert following.stderr.read() == b""
     following.stdout = None
+
+
+def test_the_own_folder_is_checked_with_the_installations_key_whatever_its_signing_pub_says(
+    command, command_json, installed
+):
+    published = installed.settings.audit_folder / "signing.pub"
+    was = published.read_bytes()
+    create_signing_key(installed.folder / "foreign.pem")
+    foreign = load_signing_key(installed.folder / "foreign.pem").public_key()
+    try:
+        published.write_bytes(was + foreign.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+        status, found = command_json("audit", "verify")
+        (checked,) = found["checked"]
+        assert (status, checked["key_source"]) == (0, str(installed.settings.signing_key_file))
+        assert checked["foreign_signers"] == [fingerprint(foreign)]
+        assert len(checked["signers"]) == 1
+        assert fingerprint(foreign) in command("audit", "verify")[2]
+        assert command_json("audit", "verify", str(installed.settings.audit_folder))[1]["checked"] == [
+            checked
+        ]
+    finally:
+        published.write_bytes(was)
+        (installed.folder / "foreign.pem").unlink()
+
+
+def test_an_audit_path_that_is_no_folder_is_a_matter_of_settings(command, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CACHEGATE_AUDIT_DIR", str(tmp_path / "file"))
+    assert command("audit", "tail")[0] == 2
+    assert command("tenants", "create", "nobody")[0] == 2
+
+
+def test_what_is_missing_is_named_with_its_time(command, copy):
+    gone = segments(copy)[0]
+    gone.unlink()
+    assert "begun 2" in command("audit", "verify", str(copy))[2]

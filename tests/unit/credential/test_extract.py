@@ -50,6 +50,23 @@ def test_every_key_parameter_is_refused_in_every_spelling(name):
         assert outcome([(b"x-api-key", b"abc")], query) == {"reason": "key-in-query"}
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("api_key", "API-KEY", "apiKey[]", "apikey%5B0%5D", "?api_key", "%3Fapi_key", "x-api-key", "X_API_KEY"),
+        *("authorization", "Authorization", "+access_token", "access.token", "x-access-token"),
+    ],
+)
+def test_a_key_parameter_is_known_by_its_letters(name):
+    for query in (name, f"{name}=x", f"limit=1&{name}=x", f"limit=1;{name}=x"):
+        assert outcome([(b"x-api-key", b"abc")], query.encode()) == {"reason": "key-in-query"}
+
+
+@pytest.mark.parametrize("name", ["limit", "after", "monkey", "keyboard", "tokens", "a", "%", "[]", "?"])
+def test_a_parameter_that_names_no_key_is_let_through(name):
+    assert outcome([(b"x-api-key", b"abc")], f"{name}=api_key".encode()) == {"credential": "abc"}
+
+
 def test_a_credential_and_a_refusal_do_not_print_the_key():
     secret = "cg_live_secretsecret"
     assert secret not in repr(Credential(secret))

@@ -74,7 +74,7 @@ def receipt_for():
         )
         stamp = Stamp(1, ())
         allowed = Allowed(access=access, model=None, policies=(), grant=None, stamp=stamp)
-        admission = Admission(request=request, allowed=allowed, found=found, stamp=stamp)
+        admission = Admission(request=request, allowed=allowed, found=found, stamp=stamp, key_stamp=stamp)
         return Receipt(record_id=RECORD, admission=admission, on_close=lambda outcome: None)
 
     return make

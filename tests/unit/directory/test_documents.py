@@ -209,3 +209,11 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "acme.toml").mkdir()
     with pytest.raises(DocumentProblems, match=r"acme\.toml"):
         load_tenant_documents(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["tenant = 3", "[tenant]\nid = 3"])
+def test_a_tenant_of_another_kind_is_one_complaint(tmp_path, text):
+    with pytest.raises(DocumentProblems) as refused:
+        load(tmp_path, acme=text)
+    (problem,) = refused.value.problems
+    assert "expected" in problem.why

@@ -1,33 +1,23 @@
-"""The choke point as ASGI: what reaches the app behind it, what is answered, and what is closed."""
+"""The guard as an ASGI layer: a guard that decides as the test wants, and an app that may misbehave."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 
-from gateway.credential.client import parse_trusted_networks
-from gateway.middleware.guard import METER, RECEIPT, ROUTE, GuardMiddleware, announced_body
-from gateway.model.access import Access, Action, GuardedRoute, Principal, Resource, ResourceKind, WireRequest
-from gateway.model.errors import Misconfigured, Reason, Unavailable
-from gateway.model.facts import KeyKind, Stamp
-from gateway.model.limits import MAX_HEADER_BYTES, MAX_HEADER_COUNT, MAX_TARGET_BYTES
+from gateway.middleware.guard import ABORT, DRAINED, MAX_ATTEMPTS, METER, RECEIPT, ROUTE, GuardMiddleware
+from gateway.model.access import Access, Action, GuardedRoute, Principal, Resource, ResourceKind
+from gateway.model.errors import Misconfigured, Reason, Refusal, Unavailable, WithdrawnError
+from gateway.model.facts import KeyKind, Leaf, Stamp
 from gateway.model.names import KeyId, TenantId
-from gateway.model.verdicts import Admission, Allowed, Declined, Ending, Identity, Receipt
-from gateway.problems import PROBLEMS, UNRECORDED
+from gateway.model.verdicts import WITHDRAWN, Admission, Allowed, Declined, Ending, Identity, Receipt
 from gateway.telemetry import Telemetry
+from gateway.transfers import Transfers
 
-RECORD = "018f3c1e-7a5b-7c21-9d0e-112233445566"
-SELF = Resource(kind=ResourceKind.SELF)
-ROUTE_A = GuardedRoute(
-    template="/a/{x}",
-    methods=("GET", "HEAD"),
-    action=Action.READ,
-    matches=lambda raw: raw.startswith(b"/a/"),
-    locate=lambda request: SELF,
-)
+pytestmark = pytest.mark.anyio
+
 PRINCIPAL = Principal(
     kind=KeyKind.TENANT,
     key_id=KeyId("key_abcdefghijkl"),
@@ -36,103 +26,150 @@ PRINCIPAL = Principal(
     scopes=frozenset(),
     expires_at=None,
 )
+SELF = Resource(kind=ResourceKind.SELF)
+FILES = GuardedRoute(
+    template="/f",
+    methods=("GET", "HEAD"),
+    action=Action.READ,
+    matches=lambda raw: raw.startswith(b"/f"),
+    locate=lambda request: SELF,
+)
 
 
-class Clock:
-    def now(self):
-        return 1_790_000_000.0
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
 
 
 @dataclass
 class Gate:
-    """The guard: admits or refuses as it is told, and keeps what it was asked."""
+    """Guard, identity, directory and clock in one; keeps what happened in order."""
 
-    refusal: Reason | None = None
-    fault: Exception | None = None
-    close_fault: Exception | None = None
-    decline_fault: Exception | None = None
+    answers: list = field(default_factory=list)  # what admit gives, the last one for ever; empty: a receipt
+    confirmations: list = field(default_factory=list)  # what confirm raises, in turn; then nothing
+    key: Leaf = field(default_factory=lambda: Leaf(b"key", b"1"))
+    degraded: bool = False
+    audit_is_full: bool = False
+    key_has_ended: bool = False
+    happened: list = field(default_factory=list)
     requests: list = field(default_factory=list)
-    rejections: list = field(default_factory=list)
+    declined: list = field(default_factory=list)
     outcomes: list = field(default_factory=list)
 
     async def admit(self, request, route):
-        self.requests.append((request, route))
-        if self.fault:
-            raise self.fault
-        if self.refusal:
-            return Declined(reason=self.refusal, record_id=RECORD)
-        access = Access(principal=PRINCIPAL, action=route.action, resource=SELF)
-        stamp = Stamp(1, ())
-        allowed = Allowed(access=access, model=None, policies=("p",), grant=None, stamp=stamp)
+        self.happened.append("admit")
+        self.requests.append(request)
+        if self.answers:
+            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+        stamp = Stamp(1, (self.key,))
+        access = Access(principal=PRINCIPAL, action=Action.READ, resource=SELF)
+        allowed = Allowed(access=access, model=None, policies=(), grant=None, stamp=stamp)
         admission = Admission(
-            request=request, allowed=allowed, found=Identity(principal=PRINCIPAL), stamp=stamp
+            request=request,
+            allowed=allowed,
+            found=Identity(principal=PRINCIPAL),
+            stamp=stamp,
+            key_stamp=stamp,
         )
-        return Receipt(record_id=RECORD, admission=admission, on_close=self._close)
+        return Receipt(record_id=f"r{len(self.requests)}", admission=admission, on_close=self.close)
+
+    def close(self, outcome):
+        self.happened.append("close")
+        self.outcomes.append(outcome)
+        if self.audit_is_full:
+            raise Unavailable("audit", "full", Reason.NO_AUDIT)
+
+    def confirm(self, receipt, now):
+        self.happened.append("confirm")
+        fault = self.confirmations.pop(0) if self.confirmations else None
+        if fault is not None:
+            receipt.close(WITHDRAWN)
+            raise fault
+
+    def is_degraded(self):
+        return self.degraded
 
     def decline(self, rejection):
-        if self.decline_fault:
-            raise self.decline_fault
-        self.rejections.append(rejection)
-        return Declined(reason=rejection.reason, record_id=RECORD)
+        self.declined.append(rejection)
+        if self.audit_is_full:
+            raise Unavailable("audit", "full", Reason.NO_AUDIT)
+        return Declined(reason=rejection.reason, record_id="d")
 
-    def _close(self, outcome):
-        if self.close_fault:
-            raise self.close_fault
-        self.outcomes.append(outcome)
+    def give_up(self, request):
+        return Declined(reason=Reason.FACTS_MOVED, record_id="g")
+
+    async def reauthenticate(self, stamp, client, now):
+        if self.key_has_ended:
+            raise Refusal(Reason.REVOKED_KEY)
+        return stamp
+
+    def is_fresh(self, degraded_seconds):
+        return True
+
+    def verify_fresh(self, degraded_seconds):
+        pass
+
+    def now(self):
+        return 1.0
 
 
-async def hello(scope, receive, send):
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b"hel", "more_body": True})
-    await send({"type": "http.response.body", "body": b"lo"})
-
-
-def ask(gate, app=hello, *, routes=(ROUTE_A,), proxies=(), **scope):
-    """One request through the middleware; the messages that came out of it."""
-    seen, sent = [], []
-
-    async def behind(inner, receive, send):
-        seen.append(inner)
-        await app(inner, receive, send)
-
-    async def receive():
-        return {"type": "http.disconnect"}
-
-    async def send(message):
-        sent.append(message)
-
-    telemetry = Telemetry()
-    middleware = GuardMiddleware(
-        behind,
-        guard=gate,
-        routes=routes,
-        clock=Clock(),
-        telemetry=telemetry,
-        trusted_proxies=parse_trusted_networks(proxies),
-    )
-    request = {
-        "type": "http",
-        "method": "GET",
-        "path": "/a/b",
-        "raw_path": b"/a/b",
-        "query_string": b"",
-        "headers": [],
-        "client": ("192.0.2.1", 1),
-    } | scope
-    asyncio.run(middleware(request, receive, send))
-    return Exchange(seen, sent, telemetry.counters)
+async def file_app(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"x", b"y")]})
+    await send({"type": "http.response.body", "body": b"first", "more_body": True})
+    await send({"type": "http.response.body", "body": b"second"})
 
 
 @dataclass
 class Exchange:
-    seen: list
-    sent: list
-    counters: dict
+    """One request through the layer, and all that came out."""
+
+    gate: Gate
+    app: object = file_app
+    sent: list = field(default_factory=list)
+    telemetry: Telemetry = field(default_factory=Telemetry)
+    aborted: int = 0
+    on_send: object = None
+
+    async def __call__(self, method="GET", raw_path=b"/f", **scope):
+        transfers = Transfers(identity=self.gate, directory=self.gate, clock=self.gate)
+        layer = GuardMiddleware(
+            self.app,
+            guard=self.gate,
+            routes=[FILES],
+            clock=self.gate,
+            telemetry=self.telemetry,
+            transfers=transfers,
+        )
+        self.scope = {
+            "type": "http",
+            "method": method,
+            "path": "/lies",
+            "raw_path": raw_path,
+            "query_string": b"",
+            "headers": [],
+            "client": ("192.0.2.1", 1234),
+            ABORT: self.abort,
+            **scope,
+        }
+
+        async def send(message):
+            self.gate.happened.append(message["type"].rsplit(".", 1)[1])
+            self.sent.append(message)
+            if self.on_send is not None:
+                await self.on_send(message)
+
+        await layer(self.scope, None, send)
+        return self
+
+    def abort(self):
+        self.aborted += 1
 
     @property
     def status(self):
-        [start] = [one for one in self.sent if one["type"] == "http.response.start"]
-        return start["status"]
+        return self.sent[0]["status"] if self.sent else None
 
     @property
     def headers(self):
@@ -140,271 +177,199 @@ class Exchange:
 
     @property
     def body(self):
-        return b"".join(one.get("body", b"") for one in self.sent)
+        return b"".join(message.get("body", b"") for message in self.sent[1:])
 
 
-class TestWhatReachesTheApp:
-    def test_an_admitted_request_with_its_receipt_and_its_route(self):
-        gate = Gate()
-        exchange = ask(gate)
-        [scope] = exchange.seen
-        assert scope[RECEIPT].record_id == RECORD
-        assert scope[ROUTE] is ROUTE_A
-        assert scope[METER].bytes_sent == 5
-        assert exchange.body == b"hello"
+@pytest.fixture
+def gate():
+    return Gate()
 
-    @pytest.mark.parametrize("reason", [Reason.NO_CREDENTIAL, Reason.NOT_PERMITTED, Reason.NO_AUDIT])
-    def test_no_request_that_was_not_admitted(self, reason):
-        exchange = ask(Gate(refusal=reason))
-        assert exchange.seen == []
-        assert exchange.status == PROBLEMS[reason].status
 
-    def test_no_request_whose_raw_path_the_server_hides(self):
-        # The decoded path is at hand and would match; what was decoded by others is not decided by.
-        gate = Gate()
-        exchange = ask(gate, raw_path=None)
-        assert (exchange.seen, exchange.status) == ([], 404)
-        assert gate.requests == []
+async def test_decide_confirm_send_record_in_this_order(gate):
+    exchange = await Exchange(gate)()
+    assert gate.happened == ["admit", "confirm", "start", "body", "body", "close"]
+    assert (exchange.status, exchange.body) == (200, b"firstsecond")
+    [outcome] = gate.outcomes
+    assert (outcome.ending, outcome.status, outcome.bytes_sent) == (Ending.COMPLETE, 200, 11)
+    assert exchange.scope[ROUTE] is FILES
+    assert exchange.scope[RECEIPT].record_id == exchange.scope[METER].record_id == "r1"
 
-    def test_the_raw_path_is_what_is_matched(self):
-        gate = Gate()
-        assert ask(gate, path="/a/b", raw_path=b"/%61/b").status == 404
-        assert ask(gate, path="/elsewhere", raw_path=b"/a/b").status == 200
 
-    @pytest.mark.parametrize(
-        ("root", "raw", "expected"),
-        [("/mnt", b"/mnt/a/b", b"/a/b"), ("/mnt", b"/mntx/a/b", b"/mntx/a/b"), ("", b"/a/b", b"/a/b")],
+async def test_room_is_made_before_the_last_check_and_nothing_is_awaited_after_it(gate):
+    async def drained():
+        gate.happened.append("drained")
+
+    await Exchange(gate)(**{DRAINED: drained})
+    assert gate.happened[:4] == ["admit", "drained", "confirm", "start"]
+
+
+async def test_an_answer_that_was_overtaken_is_decided_anew(gate):
+    gate.confirmations = [WithdrawnError(), WithdrawnError()]
+    exchange = await Exchange(gate)()
+    assert (exchange.status, exchange.body) == (200, b"firstsecond")
+    assert [one.ending for one in gate.outcomes] == [Ending.WITHDRAWN, Ending.WITHDRAWN, Ending.COMPLETE]
+    assert exchange.telemetry.counters["cachegate_withdrawn_total"] == 2
+    assert exchange.scope[RECEIPT].record_id == "r3"
+
+
+async def test_facts_that_never_hold_still_are_given_up(gate):
+    gate.confirmations = [WithdrawnError() for _ in range(10)]
+    exchange = await Exchange(gate)()
+    assert exchange.status == 503
+    assert exchange.headers[b"cachegate-record"] == b"g"
+    assert gate.happened.count("admit") == MAX_ATTEMPTS
+    assert [one.ending for one in gate.outcomes] == [Ending.WITHDRAWN] * MAX_ATTEMPTS
+
+
+async def test_a_lease_that_was_lost_before_the_first_byte_is_a_503_of_the_withdrawn_record(gate):
+    gate.confirmations = [Unavailable("redis", "no lease", Reason.NO_LEASE)]
+    exchange = await Exchange(gate)()
+    assert exchange.status == 503
+    assert exchange.headers[b"cachegate-record"] == b"r1"
+    assert [one.ending for one in gate.outcomes] == [Ending.WITHDRAWN]
+    assert b"firstsecond" not in exchange.body
+
+
+async def test_what_is_served_on_what_was_last_known_says_so(gate):
+    gate.degraded = True
+    exchange = await Exchange(gate)()
+    assert exchange.headers[b"cachegate-degraded"] == b"last-known-good"
+    assert exchange.headers[b"x"] == b"y"
+    assert exchange.telemetry.counters["cachegate_degraded_responses_total"] == 1
+    gate.degraded = False
+    assert b"cachegate-degraded" not in (await Exchange(gate)()).headers
+
+
+async def test_an_app_that_sends_no_headers_is_served_degraded_too(gate):
+    async def bare(scope, receive, send):
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body"})
+
+    gate.degraded = True
+    exchange = await Exchange(gate, bare)()
+    assert (exchange.status, exchange.headers) == (204, {b"cachegate-degraded": b"last-known-good"})
+
+
+async def test_a_key_that_ends_between_two_steps_ends_the_transfer(gate):
+    async def revoke(message):
+        if message.get("body") == b"first":
+            gate.key.is_current = False
+            gate.key_has_ended = True
+
+    exchange = await Exchange(gate, on_send=revoke)()
+    assert exchange.body == b"first"
+    assert exchange.aborted
+    [outcome] = gate.outcomes
+    assert (outcome.ending, outcome.bytes_sent) == (Ending.REVOKED, 5)
+
+
+async def test_an_answer_that_broke_off_is_recorded_as_failed_and_does_not_look_late(gate):
+    async def breaking(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        raise RuntimeError("a defect of the app")
+
+    exchange = await Exchange(gate, breaking)()
+    assert exchange.aborted == 1
+    [outcome] = gate.outcomes
+    assert (outcome.ending, outcome.bytes_sent) == (Ending.FAILED, 4)
+    assert len(exchange.sent) == 2
+    assert exchange.telemetry.counters["cachegate_defects_total"] == 1
+
+
+async def test_a_defect_before_the_first_byte_is_a_500_and_no_more(gate):
+    async def broken(scope, receive, send):
+        raise RuntimeError("secret-looking text")
+
+    exchange = await Exchange(gate, broken)()
+    assert exchange.status == 500
+    assert b"secret" not in exchange.body
+    assert gate.declined[-1].reason is Reason.INTERNAL
+    assert [one.ending for one in gate.outcomes] == [Ending.FAILED]
+
+
+async def test_an_app_that_sends_nothing_has_its_receipt_closed(gate):
+    async def silent(scope, receive, send):
+        pass
+
+    await Exchange(gate, silent)()
+    assert [(one.ending, one.status) for one in gate.outcomes] == [(Ending.FAILED, 0)]
+
+
+async def test_a_cancelled_request_has_its_receipt_closed(gate):
+    started = asyncio.Event()
+
+    async def hanging(scope, receive, send):
+        started.set()
+        await asyncio.sleep(60)
+
+    task = asyncio.create_task(Exchange(gate, hanging)())
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [one.ending for one in gate.outcomes] == [Ending.FAILED]
+
+
+async def test_an_outcome_that_cannot_be_recorded_changes_nothing_about_what_was_sent(gate):
+    gate.audit_is_full = True
+    exchange = await Exchange(gate)()
+    assert (exchange.status, exchange.body) == (200, b"firstsecond")
+    assert exchange.telemetry.counters['cachegate_dependency_failures_total{dependency="audit"}'] == 1
+
+
+async def test_a_refusal_is_answered_and_the_app_never_called(gate):
+    gate.answers = [Declined(reason=Reason.NOT_PERMITTED, record_id="d")]
+    exchange = await Exchange(gate, app=None)()
+    assert exchange.status == 404
+    assert exchange.headers[b"cachegate-record"] == b"d"
+    assert gate.happened == ["admit", "start", "body"]
+
+
+async def test_without_a_record_there_is_no_answer_but_503(gate):
+    gate.answers = [Unavailable("audit", "full", Reason.NO_AUDIT)]
+    exchange = await Exchange(gate, app=None)()
+    assert exchange.status == 503
+
+
+@pytest.mark.parametrize(
+    ("method", "raw_path", "status"), [("GET", b"/elsewhere", 404), ("POST", b"/f", 405), ("GET", b"", 404)]
+)
+async def test_what_is_not_declared_is_refused_by_its_shape_before_any_key_is_looked_at(
+    gate, method, raw_path, status
+):
+    exchange = await Exchange(gate, app=None)(method=method, raw_path=raw_path)
+    assert exchange.status == status
+    assert "admit" not in gate.happened
+    assert exchange.headers.get(b"allow") == (b"GET, HEAD" if status == 405 else None)
+
+
+async def test_only_the_raw_path_is_looked_at(gate):
+    await Exchange(gate)(raw_path=b"/f%2f..", path="/somewhere/else", root_path="")
+    assert gate.requests[0].raw_path == b"/f%2f.."
+    assert gate.requests[0].route == "/f"
+
+
+async def test_a_head_request_gets_a_problem_without_its_body(gate):
+    gate.answers = [Declined(reason=Reason.NOT_PERMITTED, record_id="d")]
+    exchange = await Exchange(gate, app=None)(method="HEAD")
+    assert exchange.body == b""
+    assert int(exchange.headers[b"content-length"]) > 0
+
+
+async def test_other_protocols_do_not_pass():
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    layer = GuardMiddleware(
+        None, guard=None, routes=[FILES], clock=None, telemetry=Telemetry(), transfers=None
     )
-    def test_a_mount_point_is_taken_off_as_a_whole_segment(self, root, raw, expected):
-        gate = Gate()
-        ask(gate, root_path=root, raw_path=raw, routes=[replace(ROUTE_A, matches=lambda raw: True)])
-        assert gate.requests[0][0].raw_path == expected
-
-    def test_no_websocket(self):
-        exchange = ask(Gate(), type="websocket")
-        assert exchange.sent == [{"type": "websocket.close", "code": 1008}]
-        assert exchange.seen == []
-
-    def test_the_lifespan_which_is_no_clients(self):
-        async def start(scope, receive, send):
-            assert scope["type"] == "lifespan"
-
-        assert len(ask(Gate(), start, type="lifespan").seen) == 1
+    await layer({"type": "websocket"}, None, send)
+    assert [message["type"] for message in sent] == ["websocket.close"]
 
 
-class TestWhatIsRefusedByItsShape:
-    @pytest.mark.parametrize("method", ["POST", "PUT", "OPTIONS", "TRACE", "get", "BREW"])
-    def test_a_method_that_the_route_does_not_declare(self, method):
-        gate = Gate()
-        exchange = ask(gate, method=method)
-        assert exchange.status == 405
-        assert exchange.headers[b"allow"] == b"GET, HEAD"
-        assert gate.requests == []
-        assert gate.rejections[0].reason is Reason.METHOD_NOT_ALLOWED
-
-    @pytest.mark.parametrize("method", ["GET", "POST", "BREW"])
-    def test_a_path_without_a_route_by_any_method(self, method):
-        assert ask(Gate(), raw_path=b"/b", method=method).status == 404
-
-    def test_a_target_over_the_limit(self):
-        assert ask(Gate(), raw_path=b"/a/" + b"x" * MAX_TARGET_BYTES).status == 414
-        assert ask(Gate(), query_string=b"x" * MAX_TARGET_BYTES).status == 414
-        assert ask(Gate(), query_string=b"x" * (MAX_TARGET_BYTES - len(b"/a/b"))).status == 200
-
-    def test_headers_over_the_limit(self):
-        assert ask(Gate(), headers=[(b"x", b"y" * MAX_HEADER_BYTES)]).status == 431
-        assert ask(Gate(), headers=[(b"x", b"")] * (MAX_HEADER_COUNT + 1)).status == 431
-        assert ask(Gate(), headers=[(b"x", b"")] * MAX_HEADER_COUNT).status == 200
-
-    @pytest.mark.parametrize(
-        "headers",
-        [
-            [(b"content-length", b"1")],
-            [(b"content-length", b"99999999999999999999")],
-            [(b"content-length", b"0x0")],
-            [(b"content-length", b"-0")],
-            [(b"content-length", b"")],
-            [(b"transfer-encoding", b"chunked")],
-            [(b"transfer-encoding", b"identity")],
-            [(b"content-length", b"0"), (b"transfer-encoding", b"chunked")],
-        ],
-    )
-    def test_a_body_however_it_is_announced(self, headers):
-        if headers == [(b"content-length", b"")]:
-            assert announced_body(_request(headers)) == 0  # an empty length announces nothing
-            return
-        assert ask(Gate(), headers=headers).status == 413
-
-    def test_no_body_is_no_body(self):
-        assert ask(Gate(), headers=[(b"content-length", b"0")]).status == 200
-
-
-def _request(headers):
-    return WireRequest(
-        method="GET",
-        raw_path=b"/",
-        query=b"",
-        headers=tuple(headers),
-        client="",
-        route="",
-        trace_id=None,
-        received_at=0.0,
-    )
-
-
-class TestWhatIsAnswered:
-    def test_a_refusal_names_its_record_and_nothing_of_the_request(self):
-        mark = b"mark-of-the-client"
-        exchange = ask(
-            Gate(refusal=Reason.NOT_PERMITTED), raw_path=b"/a/" + mark, headers=[(b"user-agent", mark)]
-        )
-        assert exchange.headers[b"cachegate-record"] == RECORD.encode()
-        assert json.loads(exchange.body)["record"] == RECORD
-        assert mark not in exchange.body
-        assert mark not in b"".join(exchange.headers.values())
-        assert exchange.headers[b"cache-control"] == b"no-store"
-        assert exchange.headers[b"content-length"] == b"%d" % len(exchange.body)
-
-    def test_head_gets_the_headers_of_get_and_no_body(self):
-        get, head = (ask(Gate(refusal=Reason.ABSENT), method=method) for method in ("GET", "HEAD"))
-        assert head.body == b""
-        without_trace = [
-            {name: value for name, value in one.headers.items() if name != b"traceparent"}
-            for one in (get, head)
-        ]
-        assert without_trace[0] == without_trace[1]
-
-    def test_the_callers_trace_goes_on_when_it_is_well_formed(self):
-        trace = b"4bf92f3577b34da6a3ce929d0e0e4736"
-        header = (b"traceparent", b"00-" + trace + b"-00f067aa0ba902b7-01")
-        assert trace in ask(Gate(refusal=Reason.ABSENT), headers=[header]).headers[b"traceparent"]
-        assert trace not in ask(Gate(refusal=Reason.ABSENT)).headers[b"traceparent"]
-
-    def test_a_guard_that_cannot_decide_is_a_503_without_a_record(self):
-        exchange = ask(Gate(fault=Unavailable("audit", "full", Reason.NO_AUDIT)))
-        assert exchange.status == 503
-        assert exchange.headers[b"cachegate-record"] == UNRECORDED.encode()
-        assert exchange.headers[b"retry-after"] == b"1"
-
-    def test_a_defect_is_a_bland_500_that_is_recorded(self, capsys):
-        gate = Gate(fault=KeyError("a secret detail"))
-        exchange = ask(gate)
-        assert exchange.status == 500
-        assert b"secret" not in exchange.body
-        assert [one.reason for one in gate.rejections] == [Reason.INTERNAL]
-        assert exchange.counters["cachegate_defects_total"] == 1
-        assert exchange.seen == []
-
-    def test_a_defect_that_cannot_be_recorded_is_still_a_500(self):
-        exchange = ask(Gate(fault=KeyError("x"), decline_fault=Unavailable("audit", "full", Reason.NO_AUDIT)))
-        assert exchange.status == 500
-        assert exchange.headers[b"cachegate-record"] == UNRECORDED.encode()
-
-    def test_a_refusal_that_cannot_be_recorded_is_a_503(self):
-        exchange = ask(Gate(decline_fault=Unavailable("audit", "full", Reason.NO_AUDIT)), method="POST")
-        assert exchange.status == 503
-
-
-class TestWhatIsClosed:
-    """The outcome is written by the guard, so an app behind it cannot forget it."""
-
-    def outcome(self, app, **more):
-        gate = Gate()
-        exchange = ask(gate, app, **more)
-        assert len(gate.outcomes) == 1
-        return exchange, gate.outcomes[0]
-
-    def test_what_really_went_out(self):
-        _, outcome = self.outcome(hello)
-        assert (outcome.ending, outcome.status, outcome.bytes_sent) == (Ending.COMPLETE, 200, 5)
-
-    def test_an_app_that_says_nothing_has_failed(self):
-        async def silent(scope, receive, send):
-            return
-
-        _, outcome = self.outcome(silent)
-        assert (outcome.ending, outcome.status, outcome.bytes_sent) == (Ending.FAILED, 0, 0)
-
-    def test_an_app_that_stops_half_way_has_failed(self):
-        async def half(scope, receive, send):
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            await send({"type": "http.response.body", "body": b"hel", "more_body": True})
-
-        _, outcome = self.outcome(half)
-        assert (outcome.ending, outcome.bytes_sent) == (Ending.FAILED, 3)
-
-    def test_an_app_that_says_why_it_cut_is_believed(self):
-        async def cut(scope, receive, send):
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            scope[METER].cut = Ending.CHANGED_ON_DISK
-
-        _, outcome = self.outcome(cut)
-        assert outcome.ending is Ending.CHANGED_ON_DISK
-
-    @pytest.mark.parametrize(
-        ("fault", "status", "ending"),
-        [
-            (KeyError("x"), 500, Ending.FAILED),
-            (Unavailable("cache", "gone", Reason.CHANGED_ON_DISK), 503, Ending.CHANGED_ON_DISK),
-            (Unavailable("redis", "gone"), 503, Ending.FAILED),
-        ],
-        ids=["defect", "changed", "unavailable"],
-    )
-    def test_an_app_that_fails_before_its_first_byte_is_answered_for_and_not_complete(
-        self, fault, status, ending
-    ):
-        async def failing(scope, receive, send):
-            raise fault
-
-        exchange, outcome = self.outcome(failing)
-        assert exchange.status == outcome.status == status
-        assert outcome.ending is ending
-
-    @pytest.mark.parametrize(
-        "fault", [KeyError("x"), Unavailable("redis", "gone")], ids=["defect", "unavailable"]
-    )
-    def test_an_app_that_fails_after_its_first_byte_gets_no_second_answer(self, fault):
-        async def failing(scope, receive, send):
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            raise fault
-
-        exchange, outcome = self.outcome(failing)
-        assert exchange.status == 200
-        assert (outcome.ending, outcome.status) == (Ending.FAILED, 200)
-
-    def test_an_outcome_that_cannot_be_written_changes_nothing_for_the_client(self):
-        exchange = ask(Gate(close_fault=Unavailable("audit", "full", Reason.NO_AUDIT)))
-        assert exchange.body == b"hello"
-        assert exchange.counters['cachegate_dependency_failures_total{dependency="audit"}'] == 1
-
-    def test_a_request_that_is_given_up_is_closed_as_well(self):
-        gate = Gate()
-
-        async def endless(scope, receive, send):
-            raise asyncio.CancelledError
-
-        with pytest.raises(asyncio.CancelledError):
-            ask(gate, endless)
-        assert [one.ending for one in gate.outcomes] == [Ending.FAILED]
-
-
-class TestWhoAsks:
-    def client(self, peer, forwarded=None, proxies=()):
-        gate = Gate()
-        headers = [(b"x-forwarded-for", forwarded)] if forwarded else []
-        ask(gate, client=peer, headers=headers, proxies=proxies)
-        return gate.requests[0][0].client
-
-    def test_the_peer(self):
-        assert self.client(("192.0.2.1", 9)) == "192.0.2.1"
-
-    def test_nobody_else_however_much_it_is_claimed(self):
-        assert self.client(("192.0.2.1", 9), b"203.0.113.7") == "192.0.2.1"
-
-    def test_whom_a_trusted_proxy_names(self):
-        assert self.client(("192.0.2.1", 9), b"203.0.113.7", ["192.0.2.0/24"]) == "203.0.113.7"
-
-
-def test_a_guard_without_a_route_does_not_start():
+def test_a_layer_that_guards_nothing_does_not_start():
     with pytest.raises(Misconfigured):
-        GuardMiddleware(hello, guard=Gate(), routes=[], clock=Clock(), telemetry=Telemetry())
+        GuardMiddleware(None, guard=None, routes=[], clock=None, telemetry=None, transfers=None)

@@ -172,8 +172,9 @@ def test_a_hard_link_is_opened_only_where_other_names_are_allowed(folder, tmp_pa
 def test_a_process_without_descriptors_is_unavailable_and_denies_nothing(folder, tmp_path):
     (tmp_path / "file").touch()
     with _no_more_descriptors():
-        with pytest.raises(Unavailable, match="EMFILE"):
+        with pytest.raises(Unavailable, match="EMFILE") as failure:
             open_regular("file", below=folder, may_have_other_names=False)
+        assert failure.value.reason is Reason.CACHE_UNAVAILABLE
         with pytest.raises(Unavailable, match="EMFILE"):
             opened_directory("real", below=folder).__enter__()
 

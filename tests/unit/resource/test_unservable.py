@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 from gateway.model.errors import Reason, Unavailable
 from gateway.resource.unservable import finding_of, printable, unservable
 
@@ -19,3 +22,14 @@ def test_an_error_without_a_finding_speaks_for_itself():
 
 def test_a_name_from_disk_is_one_line_of_ascii_whatever_it_holds():
     assert printable("a\n\x1b[31mż\udcff") == "a\\n\\x1b[31m\\u017c\\udcff"
+
+
+def test_a_name_can_be_printed_when_there_are_no_descriptors_left():
+    script = (
+        "import os, resource\n"
+        "from gateway.resource.unservable import printable\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))\n"
+        "print(printable('a\\n'))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout == "a\\n\n", done.stderr

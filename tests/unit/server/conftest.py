@@ -47,6 +47,7 @@ class App:
     def on_refused(self, refusal, peer):
         name = f"{refusal}@{peer}"
         self.refused[name] = self.refused.get(name, 0) + 1
+        return None if self.argument.get("records_nothing") else f"record-{self.refused[name]}"
 
     async def __call__(self, scope, receive, send):
         if scope["type"] == "lifespan":

@@ -1,4 +1,4 @@
-"""Early refusals: ready-made answers in the shape of every other refusal."""
+"""Early refusals: answers in the shape of every other refusal."""
 
 from __future__ import annotations
 
@@ -6,15 +6,23 @@ import json
 
 import pytest
 
-from gateway.problems import PROBLEMS, UNRECORDED
+from gateway.problems import PROBLEMS
 from gateway.server.early_refusal import EarlyRefusal
+
+RECORD = "018f3c1e-7a5b-7c21-9d0e-112233445566"
 
 
 @pytest.mark.parametrize("refusal", list(EarlyRefusal))
 def test_an_early_refusal_is_the_problem_of_its_reason_and_ends_the_connection(refusal):
-    head, _, body = refusal.answer.partition(b"\r\n\r\n")
+    head, _, body = refusal.answer(RECORD).partition(b"\r\n\r\n")
     assert b"connection: close" in head
     assert f"content-length: {len(body)}".encode() in head
     document = json.loads(body)
     assert document["status"] == refusal.status == PROBLEMS[refusal.reason].status
-    assert document["record"] == UNRECORDED
+    assert document["record"] == RECORD
+    assert f"cachegate-record: {RECORD}".encode() in head
+
+
+def test_each_refusal_starts_a_trace_of_its_own():
+    answers = {EarlyRefusal.SLOW_REQUEST.answer(RECORD) for _ in range(3)}
+    assert len(answers) == 3

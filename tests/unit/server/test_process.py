@@ -108,6 +108,15 @@ def test_what_a_worker_is_told_is_on_no_command_line_and_in_no_environment():
     asyncio.run(scenario())
 
 
+def test_what_a_worker_is_told_crosses_as_json_and_as_nothing_else():
+    async def scenario():
+        with pytest.raises(TypeError):
+            async with started(code=object()):
+                pass
+
+    asyncio.run(scenario())
+
+
 def test_a_worker_holds_no_end_of_its_parents_other_channels():
     async def scenario():
         ours, theirs = socket.socketpair()

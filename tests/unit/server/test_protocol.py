@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.model.limits import MAX_HEADER_BYTES, MAX_HEADER_COUNT, MAX_TARGET_BYTES
+from gateway.problems import UNRECORDED
 from gateway.server.early_refusal import EarlyRefusal
 from gateway.server.protocol import (
     HEAD_SECONDS,
@@ -36,6 +37,8 @@ def assert_problem(answer, refusal):
     problem = json.loads(body)
     assert (problem["type"], problem["status"]) == (f"urn:cachegate:problem:{refusal}", refusal.status)
     assert set(problem) == {"type", "title", "status", "detail", "record"}
+    assert b"cachegate-record: " + problem["record"].encode() in lines
+    assert re.search(rb"\r\ntraceparent: 00-[0-9a-f]{32}-[0-9a-f]{16}-01\r\n", head)
 
 
 def test_the_longest_target_is_served(instance):
@@ -73,9 +76,11 @@ def test_a_megabyte_of_many_headers_is_431(instance):
 
 
 def test_one_header_too_many_is_431(instance):
-    fields = b"a: b\r\n" * (MAX_HEADER_COUNT - 1)
-    assert statuses(instance.send(b"GET / HTTP/1.1\r\nconnection: close\r\n%b\r\n" % fields)) == [200]
-    answer = instance.send(b"GET / HTTP/1.1\r\nconnection: close\r\n%ba: b\r\n\r\n" % fields)
+    fields = b"a: b\r\n" * (MAX_HEADER_COUNT - 2)
+    assert statuses(instance.send(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n%b\r\n" % fields)) == [
+        200
+    ]
+    answer = instance.send(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n%ba: b\r\n\r\n" % fields)
     assert_problem(answer, EarlyRefusal.HEADERS_TOO_LARGE)
 
 
@@ -99,13 +104,23 @@ def test_an_endless_header_does_not_grow_the_worker(instance):
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"GET / HTTP/9.9\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
-        b"GET / HTTP/1.1\r\na: b\x00c\r\n\r\n",
-        b"GET / HTTP/1.1\r\na : b\r\n\r\n",
-        b"GET /\xff HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: x\r\nno colon\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: x\r\na: b\x00c\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: x\r\na : b\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\nhost: x\r\n\r\n",
         b"CONNECT example.com:443 HTTP/1.1\r\nhost: example.com:443\r\n\r\n",
-        b"POST / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nxx",
-        b"POST / HTTP/1.1\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: x\r\nhost: x\r\n\r\n",
+        b"GET / HTTP/1.0\r\nhost: x\r\nhost: y\r\n\r\n",
+        b"GET / HTTP/0.9\r\nhost: x\r\n\r\n",
+        b"GET / HTTP/1.2\r\nhost: x\r\n\r\n",
+        b"GET / HTTP/2.0\r\nhost: x\r\n\r\n",
+        b"GET /a#b HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET /# HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET /a?b#c HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET http://x/a#b HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nxx",
+        b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
     ],
 )
 def test_what_is_not_http_is_400_in_the_shape_of_every_refusal(instance, garbage):
@@ -145,12 +160,14 @@ def test_answers_that_are_owed_come_before_a_refusal(instance):
 
 
 def test_a_body_that_breaks_off_is_answered_400(instance):
-    answer = instance.send(b"POST /a HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n", b"5\r\nhello\r\nZZ\r\n")
+    answer = instance.send(
+        b"POST /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n", b"5\r\nhello\r\nZZ\r\n"
+    )
     assert_problem(answer, EarlyRefusal.MALFORMED_REQUEST)
 
 
 def test_a_queued_request_whose_body_breaks_off_is_not_served(instance):
-    broken = b"POST /broken HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nZZ\r\n"
+    broken = b"POST /broken HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nZZ\r\n"
     answer = instance.send(GET % b"slow" + broken)
     assert statuses(answer) == [200, 400]
     assert b"/broken" not in answer
@@ -233,3 +250,25 @@ def test_refusals_are_reported_with_the_peer(serving):
     assert counters["malformed-request@127.0.0.1"] == 1
     assert counters["path-too-long@127.0.0.1"] == 2
     assert counters["requests"] == 0
+
+
+def record_of(answer):
+    return json.loads(answer.partition(b"\r\n\r\n")[2])["record"]
+
+
+def test_a_refusal_names_the_record_that_was_made_of_it(serving):
+    with serving() as running:
+        assert record_of(running.send(b"garbage\r\n\r\n")) == "record-1"
+        assert (
+            record_of(running.send(GET % b"slow" + b"garbage\r\n\r\n").partition(b"HTTP/1.1 400")[2])
+            == "record-2"
+        )
+
+
+def test_a_refusal_that_was_not_recorded_says_so(serving):
+    with serving(argument={"records_nothing": True}) as running:
+        assert record_of(running.send(b"garbage\r\n\r\n")) == UNRECORDED
+
+
+def test_http_1_0_needs_no_host(instance):
+    assert statuses(instance.send(b"GET / HTTP/1.0\r\n\r\n")) == [200]

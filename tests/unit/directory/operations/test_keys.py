@@ -10,7 +10,6 @@ from gateway.directory.operations import (
     MAX_OVERLAP_SECONDS,
     create_key,
     import_key,
-    remember_pepper,
     revoke_key,
     rotate_key,
     suspend_tenant,
@@ -147,9 +146,19 @@ async def test_a_key_that_has_ended_is_not_rotated(store, run, make_key, ended):
         await run(rotate_key, key_id=make_key(1).key_id, **rotation)
 
 
-async def test_a_pepper_is_noted_once_and_another_under_its_id_is_a_conflict(run):
-    assert (await run(remember_pepper, pepper_id="p1", fingerprint="f1")).is_changed
-    assert not (await run(remember_pepper, pepper_id="p1", fingerprint="f1")).is_changed
-    assert (await run(remember_pepper, pepper_id="p2", fingerprint="f2")).is_changed
-    with pytest.raises(Conflict, match="p1"):
-        await run(remember_pepper, pepper_id="p1", fingerprint="f2")
+@pytest.mark.parametrize(("asked", "expires_at"), [(None, 90.0), (70.0, 70.0), (99.0, 99.0)])
+async def test_a_successor_begins_and_ends_with_the_old_key_unless_an_end_was_asked_for(
+    run, listing, make_key, asked, expires_at
+):
+    await run(create_key, key=make_key(1, not_before=20.0, expires_at=90.0), digest=OLD)
+    rotation = {"successor": make_key(2, expires_at=asked), "digest": NEW, "now": 5.0, "overlap_seconds": 1.0}
+    await run(rotate_key, key_id=make_key(1).key_id, **rotation)
+    heir = await listing.find_key(make_key(2).key_id)
+    assert (heir.not_before, heir.expires_at) == (20.0, expires_at)
+
+
+async def test_a_successor_that_would_end_before_it_begins_is_refused(run, make_key):
+    await run(create_key, key=make_key(1, not_before=20.0), digest=OLD)
+    rotation = {"successor": make_key(2, expires_at=10.0), "digest": NEW, "now": 5.0, "overlap_seconds": 1.0}
+    with pytest.raises(Conflict, match="--expires"):
+        await run(rotate_key, key_id=make_key(1).key_id, **rotation)

@@ -1,0 +1,171 @@
+"""What a caller may see of the caches, worked out once and kept while nothing that it stands on moved.
+
+Two views: the models that it may discover, for listings, and the packages that it may read, for
+blobs. Each is worked out by one flight per caller, however many of its requests ask, in turns that
+leave the loop to others; and it is kept until the catalogue or a fact that it was decided on moves.
+Facts of others move all the time (keys are made, a canary sings) and cost nothing here.
+
+A view only narrows. Whatever is shown or served because of it is decided once more, for itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from gateway.model.access import Access, Action, Resource, ResourceKind
+from gateway.model.verdicts import Allowed, ListedPackage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
+
+    from gateway.decisions import Decisions
+    from gateway.model.access import Principal
+    from gateway.model.facts import Leaf
+    from gateway.model.names import ModelId
+    from gateway.model.ports import Catalogue, Directory
+
+T = TypeVar("T")
+
+DECISIONS_PER_TURN = 200  # about 3 ms of rules, then other requests get their turn
+REMEMBERED_CALLERS = 64  # callers whose views are kept; each is a tuple of things that all of them share
+
+
+@dataclass(slots=True)
+class View(Generic[T]):
+    """What one caller sees, and what that was computed from."""
+
+    things: tuple[T, ...]
+    source: Sequence[T]  # the catalogue's own list; another object once it changed
+    generation: int  # up to which nothing of `leaves` had moved
+    leaves: tuple[Leaf, ...]
+
+    def stands(self, source: Sequence[T], generation: int) -> bool:
+        """Whether it is what would be worked out now. The generation spares a look at every leaf."""
+        if self.source is not source:
+            return False
+        if self.generation != generation:
+            if not all(leaf.is_current for leaf in self.leaves):
+                return False
+            self.generation = generation
+        return True
+
+
+class Visible:
+    """The views of all callers."""
+
+    def __init__(self, *, directory: Directory, decisions: Decisions, catalogue: Catalogue) -> None:
+        self._directory = directory
+        self._decisions = decisions
+        self._catalogue = catalogue
+        self._models = _Views(catalogue.models, self._generation, self._work_out_models)
+        self._packages = _Views(catalogue.listed, self._generation, self._work_out_packages)
+
+    async def models(self, principal: Principal) -> tuple[ModelId, ...]:
+        """The models on disk that the caller may discover, sorted."""
+        return (await self._models.of(principal)).things
+
+    async def packages(self, principal: Principal) -> tuple[ListedPackage, ...]:
+        """The packages that the caller may read, of the models that it may discover."""
+        return (await self._packages.of(principal)).things
+
+    async def _generation(self, principal: Principal) -> int:
+        [about_caller] = await self._directory.bring(principal, [None])
+        return about_caller.stamp.generation
+
+    async def _work_out_models(self, principal: Principal) -> View[ModelId]:
+        models = self._catalogue.models()
+        generation = await self._generation(principal)
+        asked = ((one, discovery(principal, one)) for one in models)
+        things, leaves = await self._permitted(asked)
+        return View(things, models, generation, tuple(leaves.values()))
+
+    async def _work_out_packages(self, principal: Principal) -> View[ListedPackage]:
+        listed = self._catalogue.listed()
+        generation = await self._generation(principal)
+        seen = await self._models.of(principal)
+        models = frozenset(seen.things)
+        asked = ((one, _reading(principal, one)) for one in listed if one.model in models)
+        things, leaves = await self._permitted(asked)
+        leaves |= {id(leaf): leaf for leaf in seen.leaves}  # a model that comes into sight brings packages
+        return View(things, listed, generation, tuple(leaves.values()))
+
+    async def _permitted(self, asked: Iterable[tuple[T, Access]]) -> tuple[tuple[T, ...], dict[int, Leaf]]:
+        """Those of the things whose question is answered with yes, and all that the answers stand on."""
+        questions = list(asked)
+        permitted: list[T] = []
+        leaves: dict[int, Leaf] = {}
+        for start in range(0, len(questions), DECISIONS_PER_TURN):
+            turn = questions[start : start + DECISIONS_PER_TURN]
+            judgements = await self._decisions.reach_many([access for _, access in turn])
+            for (thing, _), judgement in zip(turn, judgements, strict=True):
+                leaves |= {id(leaf): leaf for leaf in judgement.facts.stamp.leaves}
+                if isinstance(judgement.verdict, Allowed):
+                    permitted.append(thing)
+            await asyncio.sleep(0)
+        return tuple(permitted), leaves
+
+
+class _Views(Generic[T]):
+    """One kind of view: each caller's, kept while it stands, else worked out by one flight."""
+
+    def __init__(
+        self,
+        source: Callable[[], Sequence[T]],
+        generation: Callable[[Principal], Coroutine[None, None, int]],
+        work_out: Callable[[Principal], Coroutine[None, None, View[T]]],
+    ) -> None:
+        self._source = source
+        self._generation = generation
+        self._work_out = work_out
+        self._views: OrderedDict[Principal, View[T]] = OrderedDict()
+        self._flights: dict[Principal, asyncio.Task[View[T]]] = {}
+
+    async def of(self, principal: Principal) -> View[T]:
+        view = self._views.get(principal)
+        if view is not None and await self._stands(principal, view):
+            return view
+        joined = self._flights.get(principal)
+        if joined is not None:
+            view = await asyncio.shield(joined)
+            if await self._stands(principal, view):
+                return view
+        # It was overtaken, and may have read before this was asked. What begins from here on did not.
+        return await asyncio.shield(self._flights.get(principal) or self._take_off(principal))
+
+    async def _stands(self, principal: Principal, view: View[T]) -> bool:
+        return view.stands(self._source(), await self._generation(principal))
+
+    def _take_off(self, principal: Principal) -> asyncio.Task[View[T]]:
+        flight = self._flights[principal] = asyncio.create_task(self._fly(principal))
+        flight.add_done_callback(_retrieve)
+        return flight
+
+    async def _fly(self, principal: Principal) -> View[T]:
+        try:
+            view = self._views[principal] = await self._work_out(principal)
+        finally:
+            del self._flights[principal]
+        self._views.move_to_end(principal)
+        while len(self._views) > REMEMBERED_CALLERS:
+            self._views.popitem(last=False)
+        return view
+
+
+def discovery(principal: Principal, model: ModelId) -> Access:
+    """The question whether a caller may discover a model."""
+    resource = Resource(kind=ResourceKind.MODEL, model=model)
+    return Access(principal=principal, action=Action.DISCOVER, resource=resource)
+
+
+def _reading(principal: Principal, listed: ListedPackage) -> Access:
+    resource = Resource(kind=ResourceKind.PACKAGE, model=listed.model, package=listed.package)
+    return replace(discovery(principal, listed.model), action=Action.READ, resource=resource)
+
+
+def _retrieve(task: asyncio.Task[View[T]]) -> None:
+    """A flight whose passengers all left may fail without anybody hearing of it."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,48 @@
+"""What cannot be shown is said in one line, and a key that nobody saw is named."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from gateway import __version__
+
+
+def _to_a_full_disk(installation, *arguments):
+    with open("/dev/full", "w") as full:
+        return subprocess.run(
+            [sys.executable, "-m", "gateway", *arguments],
+            env=installation.variables(), cwd=installation.folder, stdout=full,
+            stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_a_key_that_could_not_be_shown_is_named_with_the_way_to_revoke_it(installation, form):
+    done = _to_a_full_disk(installation, "init", *form)
+    (key,) = installation.json("keys", "list")
+    assert done.returncode == 1
+    assert f"cachegate keys revoke {key['key_id']}" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    installation.run("keys", "revoke", key["key_id"])
+    done = _to_a_full_disk(installation, "keys", "create", "--admin", *form)
+    created = next(one for one in installation.json("keys", "list") if one["state"] == "live")
+    assert (done.returncode, f"revoke {created['key_id']}" in " ".join(done.stderr.split())) == (1, True)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [("keys", "list"), ("keys", "list", "--json"), ("audit", "tail"), ("--version",)]
+)
+def test_output_that_cannot_be_written_is_one_line(installation, arguments):
+    installation.init()
+    done = _to_a_full_disk(installation, *arguments)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "standard output cannot be written" in done.stderr
+
+
+def test_the_version_is_shown(installation):
+    assert installation.run("--version").stdout == f"cachegate {__version__}\n"

@@ -1,0 +1,100 @@
+"""`policy apply` applies what was shown and agreed to, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+from gateway.directory import names
+from gateway.directory.changes import Changes
+from gateway.directory.operations import create_tenant
+from gateway.model.errors import Conflict
+from gateway.policies import apply_folder, load_folder, plan_folder
+from gateway.settings import CHECKOUT_POLICIES
+
+DOCUMENT = '[tenant]\nid = "umbrella"\n\n[models]\nown = ["umbrella/*"]\n'
+
+
+@pytest.fixture
+def folder(tmp_path):
+    shutil.copytree(CHECKOUT_POLICIES, tmp_path / "policies")
+    (tmp_path / "policies" / "tenants" / "umbrella.toml").write_text(DOCUMENT)
+    return tmp_path / "policies"
+
+
+def test_json_is_no_consent(installation, folder):
+    installation.init()
+    done = installation.run("policy", "apply", str(folder), "--json", status=2)
+    assert "--yes" in done.stderr
+    assert not any(
+        record.get("action") == "policy.apply" and "plan" in str(record) for record in installation.records()
+    )
+    assert installation.json("policy", "apply", str(folder), "--dry-run")["applied"] is False
+    assert installation.json("policy", "apply", str(folder), "--yes")["applied"] is True
+
+
+def test_what_was_applied_is_in_the_record_whole_by_its_digest(installation, folder):
+    installation.init()
+    owned = ", ".join(f'"umbrella/m{number}/*"' for number in range(80))
+    (folder / "tenants" / "umbrella.toml").write_text(
+        f'[tenant]\nid = "umbrella"\n[models]\nown = [{owned}]\n'
+    )
+    lines = installation.json("policy", "apply", str(folder), "--yes")["changes"]
+    subject = [
+        record["subject"] for record in installation.records() if record.get("action") == "policy.apply"
+    ][-1]
+    assert len(lines) > 80
+    assert subject[1].startswith(f"plan of {len(lines)} lines, sha256 ")
+    assert subject[2:] == lines[:50]
+
+
+def test_a_plan_that_is_another_one_by_now_is_not_applied(installation, folder):
+    installation.init()
+    read = load_folder(folder)
+
+    async def work(office):
+        now = office.clock.now()
+        plan = await plan_folder(read, office.listing, now)
+
+        async def somebody(changes: Changes):
+            return await create_tenant(changes, tenant_id="umbrella", name="of somebody else", now=now)
+
+        await office.perform("tenants.create", somebody)
+        with pytest.raises(Conflict, match="nothing was applied"):
+            await office.perform(
+                "policy.apply", lambda changes: apply_folder(changes, read, now, confirmed=plan)
+            )
+        assert [one.name for one in await office.listing.list_tenants()] == ["of somebody else"]
+
+    installation.in_office(work)
+    assert [one["result"] for one in installation.records() if "result" in one][-1] == "conflict"
+
+
+def test_a_policy_record_that_does_not_parse_is_mended_by_applying(installation, folder):
+    installation.init()
+
+    async def spoil(office):
+        async def plan(_snapshot, batch):
+            batch.facts[names.POLICY] = b"\xff no record"
+
+        await office.store.transact(plan)
+
+    installation.in_office(spoil)
+    assert installation.json("policy", "apply", str(folder), "--yes")["applied"] is True
+
+    async def find(office):
+        return await office.listing.find_policy()
+
+    assert installation.in_office(find) is not None
+
+
+@pytest.mark.parametrize(
+    "name", ["keys.cedar", "schema.cedarschema", "tenants/umbrella.toml", "tests/pipe.toml"]
+)
+def test_a_pipe_in_the_folder_is_a_complaint_and_hangs_nothing(installation, folder, name):
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    done = installation.run("policy", "check", str(folder), status=1)
+    assert "regular file" in " ".join(done.stderr.split())

@@ -1,0 +1,58 @@
+"""What is refused by its shape alone, whoever asks and on whatever server."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.middleware.shape import refusal_by_shape
+from gateway.model.access import Action, GuardedRoute, Resource, ResourceKind, WireRequest
+from gateway.model.errors import Reason
+
+ROUTE = GuardedRoute(
+    template="/a",
+    methods=("GET",),
+    action=Action.READ,
+    matches=lambda raw: True,
+    locate=lambda request: Resource(kind=ResourceKind.SELF),
+)
+
+
+def refusal(*headers):
+    request = WireRequest(
+        method="GET",
+        raw_path=b"/a",
+        query=b"",
+        headers=headers,
+        client="",
+        route="/a",
+        trace_id=None,
+        received_at=0.0,
+    )
+    return refusal_by_shape(request, ROUTE)
+
+
+def lengths(*values):
+    return refusal(*((b"content-length", value) for value in values))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *([b"1"], [b"9999"], [b"0000000000009999"], [b"9" * 30], [b"0" * 30 + b"1"]),
+        *([b""], [b"-0"], [b"+0"], [b"0x0"], [b" 0"], [b"0 "], [b"0,0"], [b"\xb2"]),
+        *([b"0", b"10"], [b"10", b"0"]),
+    ],
+)
+def test_a_body_is_too_large_however_its_length_is_written(values):
+    assert lengths(*values) is Reason.BODY_TOO_LARGE
+
+
+@pytest.mark.parametrize("value", [b"0", b"00", b"0" * 30])
+def test_no_body_is_no_body_however_its_length_is_written(value):
+    assert lengths(value) is None
+
+
+@pytest.mark.parametrize("coding", [b"chunked", b"identity", b""])
+def test_a_body_of_unknown_length_is_too_large(coding):
+    assert refusal((b"transfer-encoding", coding)) is Reason.BODY_TOO_LARGE
+    assert refusal((b"content-length", b"0"), (b"transfer-encoding", coding)) is Reason.BODY_TOO_LARGE

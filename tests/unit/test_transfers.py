@@ -1,0 +1,199 @@
+"""A client that takes in nothing is cut, one that is slow is not, and one that has gone got nothing whole."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
+from gateway.model.facts import KeyKind, Stamp
+from gateway.model.names import KeyId, TenantId
+from gateway.model.verdicts import Admission, Allowed, Ending, Identity, Receipt
+from gateway.transfers import WATCH_SECONDS, ClientEnd, TransferCutError, Transfers
+
+STALL_SECONDS = 0.5
+LAST = {"type": "http.response.body", "body": b"x"}
+STEP = {**LAST, "more_body": True}
+PRINCIPAL = Principal(
+    kind=KeyKind.TENANT,
+    key_id=KeyId("key_abcdefghijkl"),
+    key_name="",
+    tenant=TenantId("acme"),
+    scopes=frozenset(),
+    expires_at=None,
+)
+
+
+class Facts:
+    """A directory and a key that hold."""
+
+    def is_fresh(self, degraded_seconds):
+        return True
+
+
+class Client:
+    """The other end: it takes in so many bytes a look, and can be told to go."""
+
+    def __init__(self, pace=0):
+        self.left, self.pace = 1000, pace
+        self.is_gone = self.was_aborted = False
+        self.room = asyncio.Event()
+
+    def unsent_bytes(self):
+        self.left -= self.pace
+        return self.left
+
+    def abort(self):
+        self.was_aborted = True
+
+    @property
+    def end(self):
+        return ClientEnd(
+            drained=self.room.wait,
+            abort=self.abort,
+            has_gone=lambda: self.is_gone,
+            unsent_bytes=self.unsent_bytes,
+        )
+
+
+def receipt():
+    access = Access(principal=PRINCIPAL, action=Action.READ, resource=Resource(kind=ResourceKind.SELF))
+    request = WireRequest(
+        method="GET",
+        raw_path=b"/",
+        query=b"",
+        headers=(),
+        client="",
+        route="",
+        trace_id=None,
+        received_at=0.0,
+    )
+    stamp = Stamp(1, ())
+    admission = Admission(
+        request=request,
+        allowed=Allowed(access=access, model=None, policies=(), grant=None, stamp=stamp),
+        found=Identity(principal=PRINCIPAL),
+        stamp=stamp,
+        key_stamp=stamp,
+    )
+    return Receipt(record_id="r", admission=admission, on_close=lambda outcome: None)
+
+
+@asynccontextmanager
+async def watched():
+    facts = Facts()
+    transfers = Transfers(identity=facts, directory=facts, clock=facts, stall_seconds=STALL_SECONDS)
+    watch = asyncio.create_task(transfers.watch())
+    try:
+        yield transfers
+    finally:
+        watch.cancel()
+        with suppress(asyncio.CancelledError):
+            await watch
+
+
+async def hand_over(client, message, send):
+    """How a transfer of this one message ended, and how long it took."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    async with watched() as transfers, transfers.under_way(receipt(), client.end) as transfer:
+        await transfer.hand_over(message, send)
+    return transfer.cut, loop.time() - began
+
+
+async def at_once(_message):
+    return
+
+
+@pytest.mark.parametrize("message", [STEP, LAST], ids=["a step", "the last step"])
+def test_a_client_that_takes_in_nothing_is_cut(message):
+    async def scenario():
+        client = Client()
+        never = asyncio.Event()
+
+        async def send(_message):
+            if message is STEP:
+                await never.wait()
+
+        cut, seconds = await hand_over(client, message, send)
+        assert (cut, client.was_aborted) == (Ending.CLIENT_GONE, True)
+        assert STALL_SECONDS <= seconds < STALL_SECONDS + 4 * WATCH_SECONDS
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_is_slow_is_waited_for():
+    async def scenario():
+        client = Client(pace=1)
+
+        async def send(_message):
+            await asyncio.sleep(3 * STALL_SECONDS)
+
+        client.room.set()
+        assert (await hand_over(client, LAST, send))[0] is None
+        assert not client.was_aborted
+
+    asyncio.run(scenario())
+
+
+def test_a_disk_that_is_slow_is_not_the_clients_doing():
+    async def scenario():
+        client = Client()
+        client.room.set()
+        async with watched() as transfers, transfers.under_way(receipt(), client.end) as transfer:
+            await transfer.hand_over(STEP, at_once)
+            await asyncio.sleep(3 * STALL_SECONDS)
+            await transfer.hand_over(LAST, at_once)
+        assert transfer.cut is None
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_left_before_the_last_step_is_not_sent_it():
+    async def scenario():
+        client = Client()
+        client.is_gone = True
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        assert (await hand_over(client, LAST, send))[0] is Ending.CLIENT_GONE
+        assert sent == []
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_left_during_the_last_step_did_not_get_it_whole():
+    async def scenario():
+        client = Client()
+        client.room.set()
+
+        async def send(_message):
+            client.is_gone = True
+
+        assert (await hand_over(client, LAST, send))[0] is Ending.CLIENT_GONE
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_tells_nothing_of_its_client_is_done_without():
+    async def scenario():
+        async with watched() as transfers, transfers.under_way(receipt(), ClientEnd()) as transfer:
+            await transfer.hand_over(LAST, at_once)
+        assert transfer.cut is None
+
+    asyncio.run(scenario())
+
+
+def test_a_cut_leaves_the_app():
+    async def scenario():
+        client = Client()
+        client.is_gone = True
+        async with watched() as transfers, transfers.under_way(receipt(), client.end) as transfer:
+            with pytest.raises(TransferCutError):
+                await transfer.hand_over(LAST, at_once)
+
+    asyncio.run(scenario())

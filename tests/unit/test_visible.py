@@ -1,0 +1,229 @@
+"""What a caller may see: worked out once for all who ask, and never what was true before they asked."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from gateway.decisions import Decisions
+from gateway.model.access import Principal
+from gateway.model.errors import Reason, Unavailable
+from gateway.model.facts import Facts, KeyKind, Leaf, PolicySet, Scope, Stamp
+from gateway.model.names import KeyId, ModelId, PackageId, TenantId
+from gateway.model.verdicts import Allowed, Denied, ListedPackage
+from gateway.visible import REMEMBERED_CALLERS, Visible
+
+CALLER = Principal(
+    kind=KeyKind.TENANT,
+    key_id=KeyId("key_abcdefghijkl"),
+    key_name="",
+    tenant=TenantId("acme"),
+    scopes=frozenset({Scope.READ}),
+    expires_at=None,
+)
+POLICY = PolicySet(schema="", policies=(), digest="d")
+
+
+@dataclass
+class World:
+    """Facts with leaves, rules that are a set, and a catalogue that is a tuple."""
+
+    names: tuple = ("m/1", "m/2", "m/3")
+    rights: set = field(default_factory=set)
+    generation: int = 1
+    leaves: dict = field(default_factory=dict)
+    decided: int = 0
+    is_gone: bool = False
+
+    def __post_init__(self):
+        self.reached = asyncio.Event()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.scan()
+
+    def scan(self):
+        self.scanned_models = tuple(ModelId(one) for one in self.names)
+        self.scanned = tuple(
+            ListedPackage(model=one, package=PackageId("p"), digests=None) for one in self.scanned_models
+        )
+
+    def change(self, *models):
+        self.generation += 1
+        for model in models:
+            self.leaves.pop(model).is_current = False
+
+    def visible(self):
+        decisions = Decisions(directory=self, rules=self, max_entries=1000, max_bytes=1 << 20)
+        return Visible(directory=self, decisions=decisions, catalogue=self)
+
+    def models(self):
+        return self.scanned_models
+
+    def listed(self):
+        return self.scanned
+
+    async def bring(self, principal, models):
+        facts = [
+            Facts(
+                grants=(),
+                requested=model,
+                model=model,
+                requested_standing=None,
+                model_standing=None,
+                policy=POLICY,
+                stamp=Stamp(
+                    self.generation, (self.leaves.setdefault(model, Leaf(str(model).encode(), b"")),)
+                ),
+            )
+            for model in models
+        ]
+        if models != [None]:
+            self.reached.set()
+            await self.gate.wait()
+            if self.is_gone:
+                raise Unavailable("redis", "gone")
+        return facts
+
+    def decide_many(self, accesses, facts):
+        self.decided += len(accesses)
+        return [
+            Allowed(access=one, model=known.model, policies=(), grant=None, stamp=known.stamp)
+            if (one.action.value, one.resource.model) in self.rights
+            else Denied(access=one, reason=Reason.NOT_PERMITTED, model=known.model)
+            for one, known in zip(accesses, facts, strict=True)
+        ]
+
+
+def may(action, *models):
+    return {(action, model) for model in models}
+
+
+def test_many_requests_of_one_caller_work_it_out_once():
+    async def scenario():
+        world = World(rights=may("discover", "m/1", "m/3"))
+        visible = world.visible()
+        answers = await asyncio.gather(*(visible.models(CALLER) for _ in range(50)))
+        assert set(answers) == {("m/1", "m/3")}
+        assert world.decided == 3
+
+    asyncio.run(scenario())
+
+
+def test_two_callers_share_nothing():
+    async def scenario():
+        world = World(rights=may("discover", "m/1"))
+        visible = world.visible()
+        first = await visible.models(CALLER)
+        world.rights = may("discover", "m/2")
+        assert (first, await visible.models(replace(CALLER, key_name="other"))) == (("m/1",), ("m/2",))
+
+    asyncio.run(scenario())
+
+
+def test_a_change_of_something_else_works_nothing_out_anew():
+    async def scenario():
+        world = World(rights=may("discover", "m/1"))
+        visible = world.visible()
+        await visible.models(CALLER)
+        world.leaves["elsewhere"] = Leaf(b"elsewhere", b"")
+        world.change("elsewhere")
+        views = visible._models._views  # what is decided anew may be remembered; that it was asked may not
+        view = views[CALLER]
+        assert await visible.models(CALLER) == ("m/1",)
+        assert views[CALLER] is view
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("view", ["models", "packages"])
+def test_a_right_that_came_or_went_is_seen_by_the_next_request(view):
+    async def scenario():
+        both = may("discover", "m/1", "m/2") | may("read", "m/1", "m/2")
+        world = World(rights=both - {("discover", "m/2")})
+        ask = getattr(world.visible(), view)
+        counts = [len(await ask(CALLER))]
+        for rights in (both, both - may("discover", "m/1")):
+            world.rights = rights
+            world.change("m/1", "m/2")
+            counts.append(len(await ask(CALLER)))
+        assert counts == [1, 2, 1]
+
+    asyncio.run(scenario())
+
+
+def test_who_asks_after_a_change_does_not_get_what_was_worked_out_before_it():
+    async def scenario():
+        world = World()
+        visible = world.visible()
+        world.gate.clear()
+        early = asyncio.create_task(visible.models(CALLER))
+        await world.reached.wait()
+        world.rights = may("discover", "m/2")
+        world.change("m/2")
+        late = asyncio.create_task(visible.models(CALLER))
+        await asyncio.sleep(0)
+        world.gate.set()
+        await early
+        assert await late == ("m/2",)
+
+    asyncio.run(scenario())
+
+
+def test_a_package_needs_the_right_to_read_it_and_to_discover_its_model():
+    async def scenario():
+        world = World(rights=may("discover", "m/1", "m/2") | may("read", "m/2", "m/3"))
+        assert [one.model for one in await world.visible().packages(CALLER)] == ["m/2"]
+
+    asyncio.run(scenario())
+
+
+def test_a_package_that_came_is_seen_though_no_fact_moved():
+    async def scenario():
+        world = World(names=("m/1",), rights=may("discover", "m/1", "m/2") | may("read", "m/1", "m/2"))
+        visible = world.visible()
+        assert len(await visible.packages(CALLER)) == 1
+        world.names = ("m/1", "m/2")
+        world.scan()
+        assert len(await visible.packages(CALLER)) == 2
+
+    asyncio.run(scenario())
+
+
+def test_who_leaves_takes_nobody_with_it():
+    async def scenario():
+        world = World(rights=may("discover", "m/1"))
+        visible = world.visible()
+        world.gate.clear()
+        first, second = (asyncio.create_task(visible.models(CALLER)) for _ in range(2))
+        await world.reached.wait()
+        first.cancel()
+        world.gate.set()
+        assert await second == ("m/1",)
+        assert world.decided == 3
+
+    asyncio.run(scenario())
+
+
+def test_a_failure_is_told_to_all_who_wait_and_not_kept():
+    async def scenario():
+        world = World(rights=may("discover", "m/1"), is_gone=True)
+        visible = world.visible()
+        told = await asyncio.gather(*(visible.models(CALLER) for _ in range(3)), return_exceptions=True)
+        assert [type(one) for one in told] == [Unavailable] * 3
+        world.is_gone = False
+        assert await visible.models(CALLER) == ("m/1",)
+
+    asyncio.run(scenario())
+
+
+def test_only_so_many_callers_are_remembered():
+    async def scenario():
+        visible = World().visible()
+        for number in range(REMEMBERED_CALLERS + 5):
+            await visible.models(replace(CALLER, key_name=str(number)))
+        assert len(visible._models._views) == REMEMBERED_CALLERS
+        assert not visible._models._flights
+
+    asyncio.run(scenario())
