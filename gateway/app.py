@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from gateway.model.ports import Clock
-    from gateway.server.protocol import EarlyRefusal
+    from gateway.server.early_refusal import EarlyRefusal
     from gateway.settings import Settings
 
 RENEWALS_PER_LEASE = 0.3  # a lease of 1 s is renewed every 300 ms: two renewals may be lost

@@ -16,15 +16,13 @@ from __future__ import annotations
 import socket
 import struct
 from contextlib import suppress
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from gateway.model.errors import Reason
 from gateway.model.limits import MAX_HEADER_BYTES, MAX_HEADER_COUNT, MAX_TARGET_BYTES
-from gateway.problems import PROBLEMS, UNRECORDED
+from gateway.server.early_refusal import EarlyRefusal
 
 if TYPE_CHECKING:
     import asyncio
@@ -37,32 +35,6 @@ LINGER_SECONDS = 1.0  # closing on unread bytes resets the connection, and the a
 _DROP_WHAT_IS_UNSENT = struct.pack("ii", 1, 0)  # linger on, for no time: closing is a reset
 _HEADER_OVERHEAD_BYTES = 4  # the colon, a blank and the line end
 _MAX_HEAD_BYTES = MAX_TARGET_BYTES + MAX_HEADER_BYTES + 1024
-
-
-class EarlyRefusal(StrEnum):
-    """Why a request was refused before it was one: the few reasons that the server itself has."""
-
-    MALFORMED_REQUEST = Reason.MALFORMED_REQUEST
-    SLOW_REQUEST = Reason.SLOW_REQUEST
-    PATH_TOO_LONG = Reason.PATH_TOO_LONG
-    HEADERS_TOO_LARGE = Reason.HEADERS_TOO_LARGE
-
-    reason: Reason
-    status: int
-    answer: bytes
-
-    def __new__(cls, reason: Reason) -> Self:
-        """Carry the whole answer, ready to be sent, but for the status line and the date."""
-        member = str.__new__(cls, reason.value)
-        member._value_ = reason.value
-        member.reason = reason
-        member.status = PROBLEMS[reason].status
-        body = PROBLEMS[reason].body(UNRECORDED)
-        member.answer = (
-            b"content-type: application/problem+json\r\ncache-control: no-store\r\nconnection: close\r\n"
-            b"content-length: %d\r\n\r\n%b" % (len(body), body)
-        )
-        return member
 
 
 class _RefusedError(Exception):
@@ -94,10 +66,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
             await self.flow.drain()
 
     def _abort(self) -> None:
-        """Break the connection off and drop what is buffered, here and in the kernel.
-
-        A plain close would have the kernel go on sending the megabytes that a slow reader left in it.
-        """
+        """Break the connection off. A plain close leaves the kernel megabytes to send on to a slow reader."""
         connection = self.transport.get_extra_info("socket")
         if connection is not None:
             with suppress(OSError, ValueError):  # it is gone already; uvloop calls that a bad value

@@ -37,7 +37,7 @@ from gateway.server.protocol import GatewayHttpProtocol, protocol_reporting_to
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from gateway.server.protocol import EarlyRefusal
+    from gateway.server.early_refusal import EarlyRefusal
 
 LENGTH_BYTES = 8  # of the order's length, big-endian
 EXIT_MISCONFIGURED = 2

@@ -230,6 +230,7 @@ class Play:
         self.asked = []
         self.questions = set()
         self.applied_policies = 0
+        self.asked_at = {}  # the state at which each question was asked, where all of it had been told
         self.known, self.known_at = {}, None
 
     async def begin(self):
@@ -245,7 +246,9 @@ class Play:
             self.applied_policies += value[0] == "policy"
         elif kind == "ask":
             self.questions.add(value)
-            self.asked.append((value, asyncio.create_task(self.worker.decisions.reach(value))))
+            task = asyncio.create_task(self.worker.decisions.reach(value))
+            self.asked.append((value, task))
+            self.asked_at[task] = None if store.untold else store.counter
         elif kind == "reply" and store.replies:
             store.replies.pop(value % len(store.replies)).set_result(None)
         elif kind == "replies":  # several round trips of everybody
@@ -280,6 +283,10 @@ class Play:
                 continue
             judgement = task.result()
             assert judgement.verdict.access == asked
+            if self.asked_at.pop(task, None) == self.store.counter:
+                # All was told when it was asked, and nothing changed since: even what may not be sent
+                # any more, and even a denial, which nobody confirms, is the answer of now.
+                assert gist(judgement.verdict) == gist(await self.of_now(asked))
             if not judgement.is_current:
                 self.asked.remove((asked, task))
             elif not any(leaf.name in moving for leaf in judgement.facts.stamp.leaves):
