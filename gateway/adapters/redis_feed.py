@@ -170,11 +170,14 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed(data)
-        while (message := self._parser.gets()) is not _NOTHING:
-            if isinstance(message, hiredis.PushNotification):
-                self._push(message)
-            elif self._reply is not None and not self._reply.done():
-                self._reply.set_result(message)
+        try:
+            while (message := self._parser.gets()) is not _NOTHING:
+                if isinstance(message, hiredis.PushNotification):
+                    self._push(message)
+                elif self._reply is not None and not self._reply.done():
+                    self._reply.set_result(message)
+        except hiredis.ProtocolError:
+            self.close()  # whoever speaks there, it is no server of ours
 
     async def ask(self, command: tuple[bytes, ...]) -> Any:
         """Send a command and await its reply. One at a time: whoever gives up ends the connection."""

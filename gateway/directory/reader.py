@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from gateway.model.ports import FactSource, FactStore
 
 MAX_UNREADABLE_NAMES = 100  # enough to see what happened; an attacker who can write cannot fill the memory
+TEXTS_MISSING = "the texts it names are missing from Redis"
 _POLICY_ATTEMPTS = 3  # an apply between two reads takes the old texts away; twice in a row is no coincidence
 
 
@@ -59,7 +60,7 @@ class DirectoryReader:
 
     async def find_key(self, digests: Sequence[bytes]) -> tuple[Key | None, Tenant | None, Stamp]:
         """The key record under the first of these digests that has one, its tenant, and what was read."""
-        return await self._find_key([names.key_fact(digest) for digest in digests])
+        return await self._find_key(list(map(names.key_fact, digests)))
 
     async def _find_key(self, key_names: list[bytes]) -> tuple[Key | None, Tenant | None, Stamp]:
         look = Look(self._source, self._report)
@@ -88,9 +89,11 @@ class DirectoryReader:
 
     async def bring(self, principal: Principal, models: Sequence[ModelId | None]) -> list[Facts]:
         """The facts about this caller and each of these models (None: no model), in order."""
-        for _ in range(_POLICY_ATTEMPTS):
+        for attempt in range(_POLICY_ATTEMPTS):
             look = Look(self._source, self._report)
             asked = [model for model in models if model is not None]
+            if attempt:  # the texts that the remembered head names are gone: there is a newer one by now
+                await look.fetch_afresh([names.POLICY])
             caller_names = _caller_names(principal)
             await look.fetch(caller_names)
             if asked:
@@ -99,7 +102,7 @@ class DirectoryReader:
             if policy is not None:
                 caller = _Caller(look, principal.tenant, caller_names, policy)
                 return [caller.facts_about(model) for model in models]
-        raise Unavailable("policy", "the texts it names are missing from Redis", Reason.NO_POLICY)
+        raise Unavailable("policy", TEXTS_MISSING, Reason.NO_POLICY)
 
     async def find_key_again(self, stamp: Stamp) -> tuple[Key | None, Tenant | None, Stamp]:
         """As `find_key`, for a key that was found before, by the stamp of that."""
@@ -123,10 +126,12 @@ class DirectoryReader:
 
     async def verify_policy(self) -> None:
         """Raises `Unavailable` unless the store answers and a usable policy set is in force."""
-        look = Look(self._source, self._report)
-        await look.fetch([names.POLICY])
-        if await self._find_policy(look) is None:
-            raise Unavailable("policy", "the texts it names are missing from Redis", Reason.NO_POLICY)
+        for attempt in range(_POLICY_ATTEMPTS):
+            look = Look(self._source, self._report)
+            await (look.fetch_afresh if attempt else look.fetch)([names.POLICY])
+            if await self._find_policy(look) is not None:
+                return
+        raise Unavailable("policy", TEXTS_MISSING, Reason.NO_POLICY)
 
     async def known_models(self) -> frozenset[ModelId]:
         """Every exact model id that a rule, an alias or a grant names: what is worth looking for on disk."""

@@ -46,7 +46,7 @@ class Size:
 
 
 FULL = Size(rounds=150, keys=1_000_000, few_keys=1_000, hot=1_000, cold=2_000, interleaved=40)
-QUICK = Size(rounds=12, keys=20_000, few_keys=1_000, hot=1_000, cold=300, interleaved=10)
+QUICK = Size(rounds=8, keys=20_000, few_keys=1_000, hot=1_000, cold=200, interleaved=10)
 
 
 @contextmanager

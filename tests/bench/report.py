@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -50,11 +51,12 @@ class Report:
 
     def print(self) -> None:
         """Tables for people."""
-        about = self.machine
+        about = self.machine = {**self.machine, "load_at_end": round(os.getloadavg()[0], 1)}
         table = Table(
             title=self.title,
             caption=f"{about['processor']}, {about['cores']} cores, {about['memory_gib']} GiB, "
-            f"{about['system']}, Python {about['python']}, load at start {about['load_at_start']:.1f}",
+            f"{about['system']}, Python {about['python']}, "
+            f"load {about['load_at_start']:.1f} at the start and {about['load_at_end']:.1f} at the end",
             title_justify="left",
             caption_justify="left",
             box=None,

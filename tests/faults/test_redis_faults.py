@@ -1,4 +1,4 @@
-"""Redis gone: 503 and never an allow, readiness says so, and all is well again when it is back (I7)."""
+"""Redis gone: 503 once the lease is over, readiness says so, and all is well again when it is back (I7)."""
 
 from __future__ import annotations
 
@@ -17,35 +17,39 @@ def verify_undecided(answer):
     assert answer.json()["type"] == "urn:cachegate:problem:unavailable"
 
 
-@pytest.mark.slow
-def test_nothing_is_decided_while_redis_says_nothing(site, serve, paths, eventually):
+@pytest.mark.parametrize(
+    "path", ["/v1/whoami", "/v1/models", "/v1/models/cars", "<small>", "/v1/blobs/<md5>"]
+)
+def test_nothing_is_decided_while_redis_says_nothing(path, site, serve, paths, eventually):
     gateway = serve(site.installation)
-    asked = (paths.small, "/v1/models", f"/v1/blobs/{site.place_of('small.bin').name}")
-    assert {gateway.wire.get(path, site.token).status for path in asked} == {200}
+    path = path.replace("<small>", paths.small).replace("<md5>", site.place_of("small.bin").name)
+    good = gateway.wire.get(path, site.token)
+    assert good.status == 200
     with site.stopped_valkey():
-        for path, key in (*((path, site.token) for path in asked), ("/v1/whoami", "sk-of-somebody-unknown")):
+        eventually(lambda: not gateway.is_ready())  # until then, what is remembered may be trusted
+        for key in (site.token, "sk-of-somebody-unknown"):
             started = time.monotonic()
             verify_undecided(gateway.wire.get(path, key))
             assert time.monotonic() - started < 8
-        # What has no key needs no asking.
-        assert gateway.wire.get(paths.small).status == 401
-        eventually(lambda: not gateway.is_ready())
+        # Whose key it is was not asked, and what has no key needs no asking.
+        assert gateway.wire.get(path).status == 401
         assert gateway.ops.get("/healthz").status == 200
-    eventually(lambda: gateway.wire.get(paths.small, site.token).status == 200)
+    eventually(lambda: gateway.wire.get(path, site.token).status == 200)
     eventually(gateway.is_ready)
-    undecided = site.records("decision", reason="no-facts")
-    assert len(undecided) == len(asked) + 1
+    undecided = site.records("decision", reason="no-lease")
+    assert len(undecided) >= 2
     assert all(one["decision"] == "deny" for one in undecided)
-    assert gateway.metrics()['cachegate_dependency_failures_total{dependency="redis"}'] > 0
+    assert gateway.metrics()["cachegate_lease_losses_total"] > 0
 
 
 def test_a_killed_redis_denies_nothing_and_allows_nothing_until_it_is_back(site, serve, paths, eventually):
     gateway = serve(site.installation, workers=2)
     assert gateway.wire.get(paths.small, site.token).status == 200
     os.kill(site.valkey_pid(), signal.SIGKILL)
+    eventually(lambda: not gateway.is_ready())
+    eventually(lambda: gateway.wire.get(paths.small, site.token).status == 503)
     for _ in range(4):
         verify_undecided(gateway.wire.get(paths.small, site.token))
-    eventually(lambda: not gateway.is_ready())
     # The next command finds no server, starts it again on the same facts, and leaves it to the gateway.
     keys = site.installation.json("keys", "list", "--tenant", "acme")
     assert [key["key_id"] for key in keys] == [site.key_id]
@@ -56,12 +60,12 @@ def test_a_killed_redis_denies_nothing_and_allows_nothing_until_it_is_back(site,
 
 
 @pytest.mark.slow
-def test_a_change_that_cannot_reach_redis_is_no_change_and_says_so(site, serve, paths):
+def test_a_change_that_cannot_reach_redis_is_no_change_and_says_so(site, serve, paths, eventually):
     gateway = serve(site.installation)
     with site.stopped_valkey():
         done = site.installation.run("keys", "revoke", site.key_id, status=3)
         assert "Traceback" not in done.stderr
-    assert gateway.wire.get(paths.small, site.token).status == 200
+    eventually(lambda: gateway.wire.get(paths.small, site.token).status == 200)
 
 
 def test_the_client_is_told_one_thing_whatever_it_was_that_did_not_answer():

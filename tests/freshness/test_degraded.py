@@ -18,10 +18,12 @@ WHOAMI = "/v1/whoami"
 
 @pytest.fixture(scope="module")
 def fleet(build_fleet):
-    def prepare(fleet):
-        fleet.installation.run("tenants", "degraded", "umbrella", f"{DEGRADED_SECONDS}s")
+    return build_fleet(workers=2, is_remote=True, CACHEGATE_CANARY_SECONDS="0")
 
-    return build_fleet(workers=2, is_remote=True, prepare=prepare, CACHEGATE_CANARY_SECONDS="0")
+
+def grant_grace(fleet, eventually, seconds):
+    eventually(fleet.gateway.is_ready)
+    fleet.installation.run("tenants", "degraded", "umbrella", f"{seconds}s")
 
 
 def ask(fleet, who):
@@ -47,6 +49,7 @@ def degraded_responses(fleet):
 
 
 def test_a_tenant_goes_on_for_as_long_as_it_was_granted_and_others_do_not(fleet, eventually):
+    grant_grace(fleet, eventually, DEGRADED_SECONDS)
     warm(fleet)
     counted, seen = degraded_responses(fleet), {"umbrella": [], "acme": []}
     with fleet.server.stopped():
@@ -76,7 +79,7 @@ def test_a_tenant_goes_on_for_as_long_as_it_was_granted_and_others_do_not(fleet,
 
 
 def test_a_revocation_waits_for_a_worker_that_may_still_go_on_or_says_until_when(fleet, eventually):
-    eventually(fleet.gateway.is_ready)
+    grant_grace(fleet, eventually, DEGRADED_SECONDS)
     fleet.new_key("patient", "umbrella")
     with fleet.proxy.losing(("feed", "to worker")):
         # Within the wait: a lease and the degraded time, on top of each other.
@@ -96,8 +99,7 @@ def test_a_revocation_waits_for_a_worker_that_may_still_go_on_or_says_until_when
 
 
 def test_a_change_that_cannot_be_sure_in_time_says_so_and_exits_1(fleet, eventually):
-    eventually(fleet.gateway.is_ready)
-    fleet.installation.run("tenants", "degraded", "umbrella", "60s")
+    grant_grace(fleet, eventually, 60)
     new = fleet.new_key("unsure", "umbrella")
     for _ in range(30):
         assert ask(fleet, "unsure") == (200, None)

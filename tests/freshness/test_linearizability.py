@@ -12,8 +12,8 @@ import pytest
 KINDS = {"grant", "tenant", "publish", "policy", "key"}
 
 
-def change_under_load(fleet, watching, tools, *, changes, commands):
-    with watching(fleet) as watched:
+def change_under_load(fleet, watching, tools, *, changes, commands, **load):
+    with watching(fleet, **load) as watched:
 
         async def work(office):
             changer = tools.Changer(office, fleet, watched.readers, watched.ledger)
@@ -45,6 +45,8 @@ def test_no_answer_follows_what_was_true_before_a_change_that_had_returned(build
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # a minute on two idle cores
 def test_the_same_holds_for_two_thousand_changes_and_for_the_commands(build_fleet, watching, tools):
-    verdict = change_under_load(build_fleet(), watching, tools, changes=2000, commands=True)
+    load = {"connections": 4, "pause_seconds": 0.004}
+    verdict = change_under_load(build_fleet(), watching, tools, changes=2000, commands=True, **load)
     assert verdict.total > 10_000

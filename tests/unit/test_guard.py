@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.guard import MAX_ATTEMPTS, Guard
+from gateway.decisions import Judgement
+from gateway.guard import Guard
 from gateway.model.access import Action, GuardedRoute, Principal, Resource, ResourceKind, WireRequest
-from gateway.model.errors import Reason, Refusal, Unavailable
-from gateway.model.facts import Facts, KeyKind, PolicySet, Scope, Stamp
+from gateway.model.errors import Reason, Refusal, Unavailable, WithdrawnError
+from gateway.model.facts import Facts, KeyKind, Leaf, PolicySet, Scope, Stamp
 from gateway.model.names import FileHandle, KeyId, ModelId, PackageId, TenantId
 from gateway.model.verdicts import Allowed, Declined, Denied, Ending, OpenFile, Receipt
 
@@ -26,8 +27,9 @@ PRINCIPAL = Principal(
     scopes=frozenset({Scope.READ}),
     expires_at=None,
 )
-KEY_STAMP = Stamp(7, ((b"key", b"1"),))
-FACT_STAMP = Stamp(8, ((b"rule", None),))
+KEY_LEAF, RULE_LEAF = Leaf(b"key", b"1"), Leaf(b"rule", None)
+KEY_STAMP = Stamp(7, (KEY_LEAF,))
+FACT_STAMP = Stamp(8, (RULE_LEAF,))
 POLICY = PolicySet(schema="", policies=(), digest="d")
 FACTS = Facts(
     grants=(),
@@ -44,9 +46,14 @@ FACTS = Facts(
 class World:
     """All the rooms in one: says what it was asked, and answers as the test wants."""
 
+    principal: Principal = PRINCIPAL
     verdict: object = None
     found: OpenFile | None = None
-    still: list[bool | Exception] = field(default_factory=lambda: [True])
+    is_true: bool | Exception = True
+    leased: bool = True
+    is_fresh: bool = True
+    remembers_caller: bool = False
+    remembers_decision: bool = False
     identity_refusal: Exception | None = None
     audit_fault: Unavailable | None = None
     asked: list[str] = field(default_factory=list)
@@ -54,29 +61,42 @@ class World:
     admissions: list = field(default_factory=list)
     endings: list = field(default_factory=list)
 
+    def recall(self, *asked):
+        """Both memories: of callers, by three values, and of decisions, by one."""
+        if len(asked) == 3:
+            return (self.principal, KEY_STAMP) if self.remembers_caller else None
+        return self.judge(*asked) if self.remembers_decision else None
+
     async def authenticate(self, credential, client, now):
         self.asked.append("authenticate")
         if self.identity_refusal:
             raise self.identity_refusal
-        return PRINCIPAL, KEY_STAMP
+        return self.principal, KEY_STAMP
+
+    def is_leased(self):
+        return self.leased
+
+    def verify_fresh(self, degraded_seconds):
+        self.asked.append("fresh")
+        if not self.is_fresh:
+            raise Unavailable("redis", "no lease", Reason.NO_LEASE)
 
     async def resolve(self, access):
+        self.asked.append("resolve")
         return access
 
-    async def bring(self, principal, models):
-        self.asked.append("bring")
-        return [FACTS for _ in models]
-
-    def decide(self, access, facts):
+    async def reach(self, access):
         self.asked.append("decide")
-        if self.verdict is not None:
-            return self.verdict
-        return Allowed(access=access, model=MODEL, policies=("owners",), grant="owner", stamp=facts.stamp)
+        return self.judge(access)
+
+    def judge(self, access):
+        allowed = Allowed(access=access, model=MODEL, policies=("owners",), grant="owner", stamp=FACTS.stamp)
+        return Judgement(self.verdict or allowed, FACTS)
 
     def answer_to(self, denied):
         return denied.reason
 
-    async def find(self, allowed, facts):
+    async def find(self, allowed):
         self.asked.append("find")
         if self.found is None:
             raise Refusal(Reason.ABSENT)
@@ -96,15 +116,14 @@ class World:
         self.rejections.append(rejection)
         return "r"
 
-    async def still_true(self, stamp):
+    def still_true(self, stamp, degraded_seconds):
         self.asked.append("still_true")
-        answer = self.still.pop(0) if len(self.still) > 1 else self.still[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        if isinstance(self.is_true, Exception):
+            raise self.is_true
+        return self.is_true
 
     def guard(self) -> Guard:
-        return Guard(identity=self, directory=self, rules=self, holdings=self, recorder=self)
+        return Guard(identity=self, directory=self, decisions=self, holdings=self, recorder=self)
 
 
 ROUTE = GuardedRoute(
@@ -148,11 +167,23 @@ def admit(world: World):
     return asyncio.run(world.guard().admit(REQUEST, ROUTE))
 
 
-def test_a_receipt_is_handed_out_only_after_the_record_and_the_last_check(world):
+def test_a_receipt_is_handed_out_only_after_the_record(world):
     receipt = admit(world)
     assert isinstance(receipt, Receipt)
     receipt.admission.let_go()
-    assert world.asked == ["authenticate", "bring", "decide", "find", "record", "still_true"]
+    assert world.asked == ["authenticate", "fresh", "resolve", "decide", "find", "record"]
+
+
+def test_what_is_remembered_is_recorded_and_looked_for_on_the_disk_all_the_same(world):
+    world.remembers_caller = world.remembers_decision = True
+    admit(world).admission.let_go()
+    assert world.asked == ["fresh", "find", "record"]
+
+
+def test_without_a_lease_nothing_is_decided(world):
+    world.is_fresh = False
+    assert admit(world) == Declined(reason=Reason.NO_LEASE, record_id="r")
+    assert not {"decide", "find"} & set(world.asked)
 
 
 def test_the_disk_is_never_asked_about_something_denied(world):
@@ -166,22 +197,77 @@ def test_the_disk_is_never_asked_about_something_denied(world):
 def test_an_answer_stands_on_the_key_as_well_as_on_the_facts(world):
     receipt = admit(world)
     receipt.admission.let_go()
-    assert receipt.admission.stamp == Stamp(7, ((b"key", b"1"), (b"rule", None)))
+    stamp = receipt.admission.stamp
+    assert (stamp.generation, stamp.leaves) == (7, (KEY_LEAF, RULE_LEAF))
+    # What has begun goes on standing on the key alone.
+    assert receipt.admission.key_stamp is KEY_STAMP
 
 
-def test_an_answer_whose_facts_moved_is_withdrawn_and_worked_out_anew(world):
-    world.still = [False, True]
-    admit(world).admission.let_go()
+def test_what_is_still_true_before_its_first_byte_may_be_delivered(world):
+    receipt = admit(world)
+    world.guard().confirm(receipt, now=2.0)
+    assert world.endings == []
+    receipt.admission.let_go()
+
+
+def test_what_moved_before_its_first_byte_is_withdrawn_and_its_file_closed(world):
+    before = open_descriptors()
+    receipt = admit(world)
+    world.is_true = False
+    with pytest.raises(WithdrawnError):
+        world.guard().confirm(receipt, now=2.0)
     assert [one.ending for one in world.endings] == [Ending.WITHDRAWN]
-    assert world.asked.count("decide") == 2
+    assert open_descriptors() == before
 
 
-def test_facts_that_never_hold_still_end_in_a_recorded_503(world):
-    world.still = [False]
-    answer = admit(world)
-    assert answer == Declined(reason=Reason.FACTS_MOVED, record_id="r")
-    assert len(world.endings) == MAX_ATTEMPTS
+def test_a_last_check_without_a_lease_withdraws_and_is_a_failure(world):
+    before = open_descriptors()
+    receipt = admit(world)
+    world.is_true = Unavailable("redis", "no lease", Reason.NO_LEASE)
+    with pytest.raises(Unavailable):
+        world.guard().confirm(receipt, now=2.0)
+    assert [one.ending for one in world.endings] == [Ending.WITHDRAWN]
+    assert open_descriptors() == before
+
+
+@pytest.mark.parametrize(("now", "is_sent"), [(9.999, True), (10.0, False), (11.0, False)])
+def test_a_key_that_expired_since_it_was_looked_at_starts_nothing(world, now, is_sent):
+    world.principal = replace(PRINCIPAL, expires_at=10.0)
+    receipt = admit(world)
+    if is_sent:
+        world.guard().confirm(receipt, now=now)
+        receipt.admission.let_go()
+        return
+    with pytest.raises(WithdrawnError):
+        world.guard().confirm(receipt, now=now)
+    assert [one.ending for one in world.endings] == [Ending.WITHDRAWN]
+
+
+def test_facts_that_never_hold_still_end_in_a_recorded_refusal(world):
+    assert world.guard().give_up(REQUEST) == Declined(reason=Reason.FACTS_MOVED, record_id="r")
     assert world.rejections[-1].reason is Reason.FACTS_MOVED
+
+
+@pytest.mark.parametrize("is_leased", [True, False])
+def test_what_is_served_without_a_lease_is_served_on_what_was_last_known(world, is_leased):
+    world.leased = is_leased
+    assert world.guard().is_degraded() is not is_leased
+
+
+@pytest.mark.parametrize(
+    ("reason", "is_leased", "answered"),
+    [
+        (Reason.REVOKED_KEY, True, Reason.REVOKED_KEY),
+        # An old denial is as untrue as an old allow; what needs no fact to be refused is refused.
+        (Reason.REVOKED_KEY, False, Reason.NO_LEASE),
+        (Reason.UNKNOWN_KEY, False, Reason.NO_LEASE),
+        (Reason.MISTYPED_KEY, False, Reason.MISTYPED_KEY),
+    ],
+)
+def test_without_a_lease_nobody_is_refused_on_facts(world, reason, is_leased, answered):
+    world.identity_refusal = Refusal(reason)
+    world.leased = is_leased
+    assert admit(world) == Declined(reason=answered, record_id="r")
 
 
 def test_a_refused_credential_is_recorded_with_the_key_it_claimed(world):
@@ -211,34 +297,4 @@ def test_without_the_record_nothing_is_handed_out_and_the_file_is_closed(world):
     world.audit_fault = Unavailable("audit", "disk full", Reason.NO_AUDIT)
     with pytest.raises(Unavailable):
         admit(world)
-    assert open_descriptors() == before
-
-
-def test_a_last_check_that_cannot_be_made_withdraws(world):
-    before = open_descriptors()
-    world.still = [Unavailable("redis", "gone")]
-    assert admit(world) == Declined(reason=Reason.NO_FACTS, record_id="r")
-    assert [one.ending for one in world.endings] == [Ending.WITHDRAWN]
-    assert open_descriptors() == before
-
-
-def test_a_request_that_is_cancelled_at_the_last_check_closes_its_record_and_file(world):
-    before = open_descriptors()
-
-    async def cancelled():
-        started = asyncio.Event()
-
-        async def hang(stamp):
-            started.set()
-            await asyncio.sleep(60)
-
-        world.still_true = hang
-        task = asyncio.ensure_future(world.guard().admit(REQUEST, ROUTE))
-        await started.wait()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(cancelled())
-    assert [one.ending for one in world.endings] == [Ending.WITHDRAWN]
     assert open_descriptors() == before

@@ -15,7 +15,7 @@ def test_a_key_that_was_made_is_read_and_is_for_its_owner_alone(tmp_path):
     create_signing_key(path)
     load_signing_key(path)
     assert path.stat().st_mode & 0o777 == 0o600
-    assert os.listdir(path.parent) == ["audit.pem"]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_key_is_never_replaced(tmp_path):
@@ -25,7 +25,7 @@ def test_a_key_is_never_replaced(tmp_path):
     with pytest.raises(Conflict):
         create_signing_key(path)
     assert path.read_bytes() == was
-    assert os.listdir(tmp_path) == ["audit.pem"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_key_that_could_not_be_written_whole_leaves_nothing_behind(tmp_path, monkeypatch):
@@ -35,7 +35,7 @@ def test_a_key_that_could_not_be_written_whole_leaves_nothing_behind(tmp_path, m
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(Misconfigured):
         create_signing_key(tmp_path / "audit.pem")
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"-----BEGIN PRIVATE KEY-----\nMC4CAQ"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +13,7 @@ from gateway import __version__
 
 
 def _to_a_full_disk(installation, *arguments):
-    with open("/dev/full", "w") as full:
+    with Path("/dev/full").open("w") as full:
         return subprocess.run(
             [sys.executable, "-m", "gateway", *arguments],
             env=installation.variables(), cwd=installation.folder, stdout=full,
@@ -21,6 +23,7 @@ def _to_a_full_disk(installation, *arguments):
 
 @pytest.mark.parametrize("form", [(), ("--json",)])
 def test_a_key_that_could_not_be_shown_is_named_with_the_way_to_revoke_it(installation, form):
+    shutil.rmtree(installation.state)
     done = _to_a_full_disk(installation, "init", *form)
     (key,) = installation.json("keys", "list")
     assert done.returncode == 1
@@ -37,7 +40,6 @@ def test_a_key_that_could_not_be_shown_is_named_with_the_way_to_revoke_it(instal
     "arguments", [("keys", "list"), ("keys", "list", "--json"), ("audit", "tail"), ("--version",)]
 )
 def test_output_that_cannot_be_written_is_one_line(installation, arguments):
-    installation.init()
     done = _to_a_full_disk(installation, *arguments)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1

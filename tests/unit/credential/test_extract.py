@@ -53,7 +53,16 @@ def test_every_key_parameter_is_refused_in_every_spelling(name):
 @pytest.mark.parametrize(
     "name",
     [
-        *("api_key", "API-KEY", "apiKey[]", "apikey%5B0%5D", "?api_key", "%3Fapi_key", "x-api-key", "X_API_KEY"),
+        *(
+            "api_key",
+            "API-KEY",
+            "apiKey[]",
+            "apikey%5B0%5D",
+            "?api_key",
+            "%3Fapi_key",
+            "x-api-key",
+            "X_API_KEY",
+        ),
         *("authorization", "Authorization", "+access_token", "access.token", "x-access-token"),
     ],
 )

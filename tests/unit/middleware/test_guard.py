@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from gateway.middleware.guard import ABORT, DRAINED, MAX_ATTEMPTS, METER, RECEIPT, ROUTE, GuardMiddleware
+from gateway.middleware.client_end import NAMES
+from gateway.middleware.guard import MAX_ATTEMPTS, METER, RECEIPT, ROUTE, GuardMiddleware
 from gateway.model.access import Access, Action, GuardedRoute, Principal, Resource, ResourceKind
 from gateway.model.errors import Misconfigured, Reason, Refusal, Unavailable, WithdrawnError
 from gateway.model.facts import KeyKind, Leaf, Stamp
@@ -151,7 +152,7 @@ class Exchange:
             "query_string": b"",
             "headers": [],
             "client": ("192.0.2.1", 1234),
-            ABORT: self.abort,
+            NAMES["abort"]: self.abort,
             **scope,
         }
 
@@ -199,7 +200,7 @@ async def test_room_is_made_before_the_last_check_and_nothing_is_awaited_after_i
     async def drained():
         gate.happened.append("drained")
 
-    await Exchange(gate)(**{DRAINED: drained})
+    await Exchange(gate)(**{NAMES["drained"]: drained})
     assert gate.happened[:4] == ["admit", "drained", "confirm", "start"]
 
 

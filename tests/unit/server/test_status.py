@@ -45,3 +45,20 @@ def test_a_workers_line_is_read():
 @pytest.mark.parametrize("line", [b"", b"{}", b"null", b"\xff", b'{"ready":{"a":1},"counters":{}}'])
 def test_a_line_that_is_no_status_counts_as_no_answer(line):
     assert find_status(line) is None
+
+
+def test_values_of_the_moment_are_those_of_the_workers_that_answer():
+    # A gauge of a worker that is gone or silent is nobody's value any more; a counter is.
+    lag = WorkerStatus(ready={}, counters={}, gauges={"lag": 0.25, "transfers": 3.0})
+    idle = WorkerStatus(ready={}, counters={}, gauges={"lag": 0.0, "transfers": 2.0})
+    assert combine([lag, idle], [lag, idle], Retired()).gauges == {"lag": 0.25, "transfers": 5.0}
+    assert combine([None, idle], [lag, idle], Retired()).gauges == {"lag": 0.0, "transfers": 2.0}
+    retired = Retired()
+    retired.add(lag)
+    assert combine([idle], [idle], retired).gauges == {"lag": 0.0, "transfers": 2.0}
+
+
+def test_a_line_without_values_of_the_moment_is_a_status_too():
+    assert find_status(b'{"ready":{},"counters":{},"gauges":{"lag":0.5}}').gauges == {"lag": 0.5}
+    assert find_status(b'{"ready":{},"counters":{}}').gauges == {}
+    assert find_status(b'{"ready":{},"counters":{},"gauges":{"lag":"x"}}') is None

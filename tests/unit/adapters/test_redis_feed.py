@@ -1,0 +1,360 @@
+"""The feed against a real server: what it tells, in which order, and what ends a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field, replace
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import redis.asyncio as redis
+
+from gateway.adapters.clock import SystemClock
+from gateway.adapters.embedded_valkey import EmbeddedValkey
+from gateway.adapters.redis_feed import RedisFeed
+from gateway.adapters.redis_fleet import WORKERS
+from gateway.adapters.redis_store import RedisStore
+from gateway.adapters.redis_transaction import GENERATION, STEPS
+from gateway.adapters.redis_url import RedisLimits, parse_redis_url
+
+pytestmark = pytest.mark.anyio
+
+PREFIX = b"{cachegate}:f:"
+FACT, OTHER = PREFIX + b"t:acme", PREFIX + b"t:globex"
+QUICK = RedisLimits(connect_seconds=0.3, operation_seconds=0.3)
+
+
+@dataclass
+class Listener:
+    """Writes down what it was told, and acknowledges what it was told to have applied."""
+
+    told: list = field(default_factory=list)
+    renewals: list = field(default_factory=list)
+    applied_generation: int = 0
+
+    def connected(self, generation, history):
+        self.told.append(("connected", generation, history))
+        self.applied_generation = generation
+
+    def disconnected(self):
+        self.told.append(("disconnected",))
+
+    def changed(self, names):
+        self.told.append(("changed", None if names is None else sorted(names)))
+
+    def applied(self, generation):
+        self.told.append(("applied", generation))
+        self.applied_generation = max(self.applied_generation, generation)
+
+    def renewed(self, sent_at, generation, history):
+        self.renewals.append((sent_at, generation, history))
+
+    def kinds(self):
+        return [one[0] for one in self.told]
+
+
+class Follow:
+    """A feed that runs for as long as the context lasts."""
+
+    def __init__(self, url, **more):
+        more = {"worker": "w", "prefix": PREFIX, "renew_seconds": 0.05, "clock": SystemClock()} | more
+        self.limits = more.pop("limits", QUICK)
+        self.feed = RedisFeed(parse_redis_url(url), self.limits, **more)
+        self.listener = Listener()
+
+    async def __aenter__(self):
+        self.task = asyncio.create_task(self.feed.run(self.listener))
+        return self
+
+    async def __aexit__(self, *_):
+        self.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await self.task
+
+    async def until(self, holds, seconds=5.0):
+        async with asyncio.timeout(seconds):
+            while not holds(self.listener):  # noqa: ASYNC110 -- the listener is no event
+                await asyncio.sleep(0.002)
+        return self.listener
+
+    async def connected(self, times=1):
+        return await self.until(lambda one: one.kinds().count("connected") >= times and one.renewals)
+
+
+@pytest.fixture
+async def store(valkey_url):
+    store = RedisStore(valkey_url)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def raw(valkey_url):
+    client = redis.Redis(unix_socket_path=unquote(urlsplit(valkey_url).path))
+    yield client
+    await client.aclose()
+
+
+def writing(*names, value=b"1"):
+    async def plan(snapshot, batch):
+        batch.facts.update(dict.fromkeys(names, value))
+
+    return plan
+
+
+class Relay:
+    """A way to the real server that can swallow what goes in either direction."""
+
+    def __init__(self, url):
+        self.target = unquote(urlsplit(url).path)
+        self.swallows_replies = self.swallows_requests = False
+        self.writers = set()
+        self.serving = set()
+
+    async def __aenter__(self):
+        self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
+        self.url = f"redis://127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_):
+        self.server.close()
+        for writer in self.writers:
+            writer.close()
+        await asyncio.gather(*self.serving)
+
+    async def serve(self, reader, writer):
+        self.serving.add(asyncio.current_task())
+        back_reader, back_writer = await asyncio.open_unix_connection(self.target)
+        self.writers |= {writer, back_writer}
+        await asyncio.gather(
+            self.pass_on(reader, back_writer, lambda: self.swallows_requests),
+            self.pass_on(back_reader, writer, lambda: self.swallows_replies),
+        )
+
+    async def pass_on(self, reader, writer, is_swallowed):
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                if not is_swallowed():
+                    writer.write(data)
+                    await writer.drain()
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def test_a_feed_begins_with_the_generation_and_the_history_of_the_moment(store, valkey_url):
+    await store.transact(writing(FACT))
+    async with Follow(valkey_url) as follow:
+        listener = await follow.connected()
+        history = await store.history()
+        assert listener.told == [("connected", 1, history)]
+        assert {(generation, name) for _, generation, name in listener.renewals} == {(1, history)}
+
+
+async def test_an_empty_server_is_generation_nought_of_no_history(valkey_url):
+    async with Follow(valkey_url) as follow:
+        assert (await follow.connected()).told[0] == ("connected", 0, "")
+
+
+async def test_each_transaction_is_told_whole_and_then_counted_as_applied(store, valkey_url):
+    async with Follow(valkey_url) as follow:
+        await follow.connected()
+        await store.transact(writing(FACT, OTHER))
+        await store.transact(writing(FACT))
+        listener = await follow.until(lambda one: ("applied", 2) in one.told)
+    told = listener.told[1:]
+    for names, generation in (([FACT, OTHER], 1), ([FACT], 2)):
+        at = told.index(("applied", generation))
+        heard = {name for kind, *rest in told[:at] if kind == "changed" for name in rest[0]}
+        assert {*names, STEPS + b"%d" % generation} <= heard
+    # What was changed is forgotten before it is acknowledged.
+    assert told[0][0] == "changed"
+
+
+async def test_only_facts_are_told_of(store, raw, valkey_url):
+    async with Follow(valkey_url) as follow:
+        await follow.connected()
+        await raw.set(b"{cachegate}:i:index", b"1")
+        await raw.set(b"somebody-elses", b"1")
+        await store.transact(writing(FACT))
+        listener = await follow.until(lambda one: ("applied", 1) in one.told)
+    heard = [name for kind, *rest in listener.told if kind == "changed" for name in rest[0]]
+    assert all(name.startswith(PREFIX) for name in heard)
+
+
+async def test_a_fact_that_somebody_changed_by_hand_is_told_without_a_new_generation(store, raw, valkey_url):
+    await store.transact(writing(FACT))
+    async with Follow(valkey_url) as follow:
+        await follow.connected()
+        await raw.delete(FACT)
+        listener = await follow.until(lambda one: ("changed", [FACT]) in one.told)
+        assert listener.applied_generation == 1
+
+
+async def test_an_old_step_that_is_cleared_away_takes_nothing_back(store, raw, valkey_url):
+    async with Follow(valkey_url) as follow:
+        await follow.connected()
+        for _ in range(3):
+            await store.transact(writing(FACT))
+        await follow.until(lambda one: ("applied", 3) in one.told)
+        await raw.delete(STEPS + b"1")
+        listener = await follow.until(lambda one: ("changed", [STEPS + b"1"]) in one.told)
+        assert listener.applied_generation == 3
+
+
+async def test_a_renewal_registers_the_worker_with_what_it_applied(store, raw, valkey_url):
+    async with Follow(valkey_url, worker="node:7:ab") as follow:
+        await follow.connected()
+        await store.transact(writing(FACT))
+        async with asyncio.timeout(5):
+            while (await store.fleet()).workers[0].applied != 1:  # noqa: ASYNC110 -- the register is no event
+                await asyncio.sleep(0.002)
+        [worker] = (await store.fleet()).workers
+        assert worker.worker == "node:7:ab"
+        assert abs(worker.renewed_at - (await store.fleet()).now) < 1.0
+    assert (await raw.hget(WORKERS, "node:7:ab")).startswith(b"1:")
+
+
+async def test_a_change_is_acknowledged_at_once_and_not_at_the_next_renewal(store, valkey_url):
+    async with Follow(valkey_url, renew_seconds=30.0) as follow:
+        await follow.connected()
+        await store.transact(writing(FACT))
+        await follow.until(lambda one: len(one.renewals) == 2, seconds=2.0)
+        assert follow.listener.renewals[1][1] == 1
+
+
+async def test_a_renewal_says_when_it_was_sent_and_not_when_it_was_answered(valkey_url):
+    class Clock:
+        time = 5.0
+
+        def monotonic(self):
+            self.time += 1.0
+            return self.time
+
+    async with Follow(valkey_url, clock=Clock()) as follow:
+        await follow.until(lambda one: len(one.renewals) >= 3)
+    assert [sent_at for sent_at, _, _ in follow.listener.renewals[:3]] == [6.0, 7.0, 8.0]
+
+
+@pytest.mark.parametrize("command", ["FLUSHALL", "FLUSHDB"])
+async def test_a_server_that_was_emptied_is_a_null_push_and_a_new_beginning(store, raw, valkey_url, command):
+    await store.transact(writing(FACT))
+    async with Follow(valkey_url) as follow:
+        await follow.connected()
+        await raw.execute_command(command)
+        listener = await follow.connected(times=2)
+        kinds = listener.kinds()
+        assert kinds[:4] == ["connected", "changed", "disconnected", "connected"]
+        assert listener.told[1] == ("changed", None)
+        assert listener.told[3] == ("connected", 0, "")
+
+
+async def test_a_killed_connection_is_made_anew_with_the_generation_of_then(store, raw, valkey_url):
+    async with Follow(valkey_url) as follow:
+        await follow.connected()
+        [feed] = [one for one in await raw.client_list() if one["name"] == "cachegate-feed"]
+        await raw.client_kill_filter(_id=feed["id"])
+        await store.transact(writing(FACT))
+        listener = await follow.connected(times=2)
+        assert ("disconnected",) in listener.told
+        assert listener.told[-1][1] == 1 or ("applied", 1) in listener.told
+        assert follow.feed.reconnects == 1
+
+
+async def test_a_change_while_the_feed_connects_is_never_lost(store, raw, valkey_url):
+    # Written all the time while the feed is made anew again and again: whatever it says it has
+    # applied, it began behind it or was told of it.
+    async with Follow(valkey_url) as follow:
+        await follow.connected()
+        for number in range(40):
+            await store.transact(writing(PREFIX + b"t:%d" % number))
+            if number % 4 == 0:
+                for one in await raw.client_list():
+                    if one["name"] == "cachegate-feed":
+                        await raw.client_kill_filter(_id=one["id"])
+        listener = await follow.until(lambda one: one.applied_generation == 40)
+    known = None
+    for kind, *rest in listener.told:
+        if kind == "connected":
+            known = rest[0]
+            heard = set()
+        elif kind == "changed":
+            heard |= set(rest[0])
+        elif kind == "applied":
+            missing = {PREFIX + b"t:%d" % (number - 1) for number in range(known + 1, rest[0] + 1)} - heard
+            assert not missing
+
+
+async def test_a_reply_that_never_comes_ends_the_connection(store, valkey_url):
+    async with Relay(valkey_url) as relay, Follow(relay.url) as follow:
+        await follow.connected()
+        relay.swallows_replies = True
+        await follow.until(lambda one: "disconnected" in one.kinds())
+        renewals = len(follow.listener.renewals)
+        await store.transact(writing(FACT))
+        relay.swallows_replies = False
+        listener = await follow.until(lambda one: len(one.renewals) > renewals)
+        assert listener.told[-1][:2] == ("connected", 1)
+
+
+async def test_requests_that_never_arrive_renew_nothing(valkey_url):
+    async with Relay(valkey_url) as relay, Follow(relay.url) as follow:
+        await follow.connected()
+        relay.swallows_requests = True
+        await follow.until(lambda one: "disconnected" in one.kinds())
+        renewals = len(follow.listener.renewals)
+        await asyncio.sleep(0.5)
+        assert len(follow.listener.renewals) == renewals
+
+
+async def test_a_wrong_password_never_connects_and_a_right_one_does(tmp_path, tell):
+    with EmbeddedValkey(tmp_path).running() as url:
+        tell(url, "CONFIG SET requirepass right")
+        path = unquote(urlsplit(url).path)
+        address = parse_redis_url(url)
+        for password, is_let_in in (("wrong", False), ("right", True), (None, False)):
+            follow = Follow(url)
+            follow.feed._address = replace(address, socket_path=path, password=password)
+            async with follow:
+                if is_let_in:
+                    await follow.connected()
+                    continue
+                await follow.until(lambda one: len(one.told) >= 2)
+                assert set(follow.listener.kinds()) == {"disconnected"}
+                assert follow.listener.renewals == []
+
+
+async def test_a_server_that_is_not_there_is_tried_again(tmp_path):
+    async with Follow(f"unix://{tmp_path}/missing.sock") as follow:
+        await follow.until(lambda one: len(one.told) >= 3)
+        assert set(follow.listener.kinds()) == {"disconnected"}
+
+
+@pytest.mark.parametrize(
+    "answer", [b"+OK\r\n", b"$-1\r\n", b"*1\r\n:1\r\n", b"*2\r\n:1\r\n:2\r\n", b"HTTP/1.1 400\r\n"]
+)
+async def test_a_server_that_answers_something_else_is_none_of_ours(answer):
+    async def serve(reader, writer):
+        with contextlib.suppress(OSError):
+            while await reader.read(65536):
+                writer.write(answer)
+                await writer.drain()
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        async with Follow(f"redis://127.0.0.1:{port}") as follow:
+            await follow.until(lambda one: len(one.told) >= 2)
+            assert set(follow.listener.kinds()) == {"disconnected"}
+            assert not follow.task.done()
+
+
+async def test_a_counter_that_is_no_number_is_not_taken_for_one(raw, valkey_url):
+    await raw.hset(GENERATION, mapping={b"counter": b"many", b"history": b"h"})
+    async with Follow(valkey_url) as follow:
+        await follow.until(lambda one: len(one.told) >= 2)
+        assert set(follow.listener.kinds()) == {"disconnected"}

@@ -1,0 +1,263 @@
+"""What is remembered of decisions, and what never is. Rules and directory answer as the test wants."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from gateway.decisions import DECISION_BYTES, UNDECIDED, Decisions, Judgement, question_of
+from gateway.model.access import Access, Action, Principal, Resource, ResourceKind
+from gateway.model.errors import Reason, Unavailable
+from gateway.model.facts import Facts, KeyKind, Leaf, PolicySet, Scope, Stamp
+from gateway.model.names import FileHandle, KeyId, ModelId, PackageId, TenantId
+from gateway.model.verdicts import Allowed, Denied
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+MODEL = ModelId("acme/cars/1")
+PRINCIPAL = Principal(
+    kind=KeyKind.TENANT,
+    key_id=KeyId("key_abcdefghijkl"),
+    key_name="",
+    tenant=TenantId("acme"),
+    scopes=frozenset({Scope.READ}),
+    expires_at=None,
+)
+
+
+def access(model=MODEL, package="p1", file=None, principal=PRINCIPAL, action=Action.READ):
+    resource = Resource(
+        kind=ResourceKind.PACKAGE if file is None else ResourceKind.FILE,
+        model=ModelId(model),
+        package=PackageId(package),
+        file=None if file is None else FileHandle(file),
+    )
+    return Access(principal=principal, action=action, resource=resource)
+
+
+class Rooms:
+    """A directory whose facts stand on one leaf that can be moved, and rules that say what they are told."""
+
+    def __init__(self):
+        self.leaf = Leaf(b"fact", b"1")
+        self.reason = None  # None: allowed
+        self.brought = []
+        self.decided = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.fault = None
+
+    def move(self):
+        self.leaf.is_current = False
+        self.leaf = Leaf(b"fact", b"2")
+
+    async def bring(self, principal, models):
+        self.brought.append((principal, list(models)))
+        facts = [self.facts(model) for model in models]
+        await self.gate.wait()
+        if self.fault is not None:
+            raise self.fault
+        return facts
+
+    def facts(self, model):
+        return Facts(
+            grants=(),
+            requested=model,
+            model=model,
+            requested_standing=None,
+            model_standing=None,
+            policy=PolicySet(schema="", policies=(), digest="d"),
+            stamp=Stamp(1, (self.leaf,)),
+        )
+
+    def decide_many(self, accesses, facts):
+        self.decided += accesses
+        return [self.decide(asked, known) for asked, known in zip(accesses, facts, strict=True)]
+
+    def decide(self, asked, known):
+        if self.reason is not None:
+            return Denied(access=asked, reason=self.reason, model=known.model, stamp=known.stamp)
+        return Allowed(access=asked, model=known.model, policies=("p",), grant="owner", stamp=known.stamp)
+
+
+@pytest.fixture
+def rooms():
+    return Rooms()
+
+
+@pytest.fixture
+def decisions(rooms):
+    return Decisions(directory=rooms, rules=rooms, max_entries=3, max_bytes=1 << 20)
+
+
+async def begin(coroutine):
+    task = asyncio.create_task(coroutine)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return task
+
+
+@pytest.mark.parametrize("reason", [None, Reason.NOT_PERMITTED, Reason.MISSING_SCOPE])
+async def test_a_decision_is_remembered_until_a_fact_on_its_way_moves(decisions, rooms, reason):
+    rooms.reason = reason
+    asked = access()
+    assert decisions.recall(asked) is None
+    first = await decisions.reach(asked)
+    assert decisions.recall(asked).verdict == first.verdict
+    assert (await decisions.reach(asked)).verdict == first.verdict
+    assert len(rooms.decided) == 1
+    rooms.move()
+    assert decisions.recall(asked) is None
+    await decisions.reach(asked)
+    assert len(rooms.decided) == 2
+
+
+async def test_a_grant_drops_a_denial_as_a_revocation_drops_an_allow(decisions, rooms):
+    for reason, kind in ((Reason.NOT_PERMITTED, Denied), (None, Allowed), (Reason.NOT_PERMITTED, Denied)):
+        rooms.reason = reason
+        assert isinstance((await decisions.reach(access())).verdict, kind)
+        assert isinstance(decisions.recall(access()).verdict, kind)
+        rooms.move()
+
+
+@pytest.mark.parametrize("reason", sorted(UNDECIDED))
+async def test_what_was_not_decided_is_never_remembered(decisions, rooms, reason):
+    rooms.reason = Reason(reason)
+    await decisions.reach(access())
+    assert decisions.recall(access()) is None
+
+
+async def test_a_store_that_was_silent_is_asked_again(decisions, rooms):
+    rooms.fault = Unavailable("redis", "gone")
+    with pytest.raises(Unavailable):
+        await decisions.reach(access())
+    rooms.fault = None
+    assert isinstance((await decisions.reach(access())).verdict, Allowed)
+
+
+async def test_what_moved_while_it_was_decided_is_not_remembered(decisions, rooms):
+    rooms.gate.clear()
+    asking = await begin(decisions.reach(access()))
+    rooms.move()
+    rooms.gate.set()
+    assert not (await asking).is_current
+    assert decisions.recall(access()) is None
+
+
+async def test_one_caller_with_one_question_makes_one_flight(decisions, rooms):
+    rooms.gate.clear()
+    asking = [await begin(decisions.reach(access(file=f"f{number}"))) for number in range(20)]
+    rooms.gate.set()
+    judgements = await asyncio.gather(*asking)
+    assert len(rooms.brought) == 1
+    # Files of one package share the decision, and each gets it about itself.
+    assert [one.verdict.access.resource.file for one in judgements] == [f"f{number}" for number in range(20)]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        access(principal=replace(PRINCIPAL, key_id=KeyId("key_000000000000"))),
+        access(principal=replace(PRINCIPAL, tenant=TenantId("globex"))),
+        access(principal=replace(PRINCIPAL, scopes=frozenset({Scope.DISCOVER}))),
+        access(principal=replace(PRINCIPAL, expires_at=5.0)),
+        access(model="acme/cars/2"),
+        access(package="p2"),
+        access(action=Action.INFER),
+    ],
+)
+async def test_another_caller_or_question_flies_alone(decisions, rooms, other):
+    rooms.gate.clear()
+    asking = [await begin(decisions.reach(access())), await begin(decisions.reach(other))]
+    rooms.gate.set()
+    await asyncio.gather(*asking)
+    assert len(rooms.brought) == 2
+
+
+async def test_who_asks_after_a_change_is_not_answered_by_a_flight_from_before_it(decisions, rooms):
+    # Nobody confirms a denial before it is sent, so an old one must not reach who asked later.
+    rooms.reason = Reason.NOT_PERMITTED
+    rooms.gate.clear()
+    early = await begin(decisions.reach(access()))
+    rooms.move()
+    late = await begin(decisions.reach(access()))
+    rooms.gate.set()
+    early, late = await asyncio.gather(early, late)
+    assert (early.is_current, late.is_current) == (False, True)
+    assert len(rooms.decided) == 2
+
+
+async def test_a_passenger_who_leaves_does_not_take_the_others_along(decisions, rooms):
+    rooms.gate.clear()
+    leaving, staying = await begin(decisions.reach(access())), await begin(decisions.reach(access()))
+    leaving.cancel()
+    rooms.gate.set()
+    assert isinstance((await staying).verdict, Allowed)
+    assert len(rooms.brought) == 1
+
+
+async def test_a_flight_whose_passengers_all_left_is_remembered_and_over(decisions, rooms):
+    rooms.gate.clear()
+    leaving = await begin(decisions.reach(access()))
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    rooms.gate.set()
+    await asyncio.sleep(0.01)
+    assert decisions.recall(access()) is not None
+    assert decisions._flights == {}
+
+
+async def test_many_questions_are_answered_in_order_and_only_new_ones_are_worked_out(decisions, rooms):
+    asked = [access(package=f"p{number}") for number in range(3)]
+    await decisions.reach(asked[1])
+    rooms.decided.clear()
+    judgements = await decisions.reach_many(asked)
+    assert [one.verdict.access for one in judgements] == asked
+    assert rooms.decided == [asked[0], asked[2]]
+    rooms.decided.clear()
+    await decisions.reach_many(asked)
+    assert rooms.decided == []
+    assert await decisions.reach_many([]) == []
+
+
+async def test_a_flood_of_denials_pushes_no_allow_out(decisions, rooms):
+    await decisions.reach(access())
+    rooms.reason = Reason.NOT_PERMITTED
+    for number in range(10):
+        await decisions.reach(access(model=f"m{number}"))
+    assert isinstance(decisions.recall(access()).verdict, Allowed)
+    assert len(decisions._denials._judgements) == 3
+
+
+async def test_the_least_recently_used_goes_first(decisions):
+    for number in range(3):
+        await decisions.reach(access(package=f"p{number}"))
+    decisions.recall(access(package="p0"))
+    await decisions.reach(access(package="p3"))
+    kept = [decisions.recall(access(package=f"p{number}")) is not None for number in range(4)]
+    assert kept == [True, False, True, True]
+
+
+@pytest.mark.parametrize(("max_bytes", "limit"), [(2 * DECISION_BYTES, 2), (0, 1), (1 << 30, 3)])
+def test_bytes_are_a_bound_of_their_own(rooms, max_bytes, limit):
+    decisions = Decisions(directory=rooms, rules=rooms, max_entries=3, max_bytes=max_bytes)
+    for number in range(5):
+        asked = access(package=f"p{number}")
+        facts = rooms.facts(MODEL)
+        decisions._remember(question_of(asked), Judgement(rooms.decide(asked, facts), facts))
+    assert len(decisions._allows._judgements) == limit
+
+
+async def test_hits_and_misses_are_counted(decisions):
+    await decisions.reach(access())
+    await decisions.reach(access())
+    await decisions.reach_many([access(), access(package="p2")])
+    assert (decisions.counts.hits, decisions.counts.misses) == (2, 2)

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+
+import pytest
+
+from gateway.decisions import DecisionCounts
+from gateway.directory.near_cache import CacheCounts
+from gateway.model.errors import Reason, Unavailable
+from gateway.telemetry import GAUGES, HELP, METRICS, Telemetry, freshness_counters
+
+SAMPLE = re.compile(r'(cachegate_[a-z_]+)(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})?')
+
+
+@pytest.fixture
+def telemetry():
+    return Telemetry()
+
+
+@pytest.fixture
+def busy(telemetry):
+    """Everything that can be counted, once."""
+    telemetry.decided("/v1/models", Reason.PERMITTED)
+    telemetry.answered(200, 10)
+    telemetry.failed(Unavailable("redis", "gone"))
+    telemetry.defect("/v1/models", RuntimeError("x"))
+    telemetry.unreadable("{cachegate}:f:t:a")
+    telemetry.withdrawn()
+    telemetry.degraded()
+    telemetry.mode_changed("mode.no-lease")
+    telemetry.canary_measured(0.25)
+    telemetry.refused_by_server(Reason.SLOW_REQUEST)
+    return telemetry
+
+
+def freshness():
+    facts = SimpleNamespace(
+        cache=SimpleNamespace(
+            counts=CacheCounts(hits=1, misses=2, evictions=3, invalidations=4, flushes=5, overtaken=6)
+        ),
+        lease=SimpleNamespace(losses=7),
+        stale_refusals=8,
+    )
+    return freshness_counters(facts, SimpleNamespace(counts=DecisionCounts(hits=9, misses=10)))
+
+
+def test_every_sample_belongs_to_a_metric_that_is_declared_with_its_labels(busy):
+    for sample in (*busy.values(), *freshness()):
+        name, labels = SAMPLE.fullmatch(sample).group(1, 2)
+        assert tuple(re.findall(r'([a-z]+)="', labels or "")) == METRICS[name], sample
+
+
+def test_every_metric_is_explained():
+    assert METRICS.keys() == HELP.keys()
+    assert all(GAUGES.values())
+
+
+def test_every_metric_but_the_feeds_own_is_counted_somewhere(busy):
+    counted = {SAMPLE.fullmatch(sample).group(1) for sample in (*busy.values(), *freshness())}
+    assert METRICS.keys() - counted == {"cachegate_feed_reconnects_total"}
+
+
+def test_what_memory_did_is_told_apart():
+    assert freshness() == {
+        'cachegate_near_cache_total{event="hit"}': 1,
+        'cachegate_near_cache_total{event="miss"}': 2,
+        'cachegate_near_cache_total{event="eviction"}': 3,
+        'cachegate_near_cache_total{event="invalidation"}': 4,
+        'cachegate_near_cache_total{event="flush"}': 5,
+        'cachegate_near_cache_total{event="overtaken"}': 6,
+        "cachegate_lease_losses_total": 7,
+        "cachegate_stale_refusals_total": 8,
+        'cachegate_decision_memory_total{event="hit"}': 9,
+        'cachegate_decision_memory_total{event="miss"}': 10,
+    }
+
+
+def test_the_lag_is_the_latest_and_barriers_add_up(telemetry):
+    for seconds in (0.25, 0.5):
+        telemetry.canary_measured(seconds)
+    assert telemetry.gauges == {"cachegate_revocation_lag_seconds": 0.5}
+    values = telemetry.values()
+    assert values["cachegate_barriers_total"] == 2
+    assert values["cachegate_barrier_seconds_total"] == 0.75
+
+
+def test_a_worker_that_does_not_measure_adds_nothing(telemetry):
+    telemetry.canary_measured(0.5)
+    telemetry.canary_measured(0.0)
+    assert telemetry.gauges["cachegate_revocation_lag_seconds"] == 0.0
+    assert telemetry.values()["cachegate_barriers_total"] == 1
