@@ -152,7 +152,7 @@ class Office:
             found = "is not the pepper" if missing in held else "is missing: it is the pepper"
             raise Misconfigured(
                 str(self.settings.pepper_folder / f"{missing}.pepper"),
-                f"{found} under which keys in Redis were stored. Copy the pepper folder from the node that "
+                f"{found} under which keys in Redis were stored: copy the pepper folder from the node that "
                 "made them, or use the Redis that belongs to this state folder",
             )
         new = tuple(sorted(held.keys() - known.keys()))

@@ -127,8 +127,7 @@ def _document(path: Path, tables: DocumentTables) -> TenantDocument | None:
     degraded_seconds = tables.seconds(tenant, "tenant", "degraded_seconds", MAX_DEGRADED_SECONDS)
     if not isinstance(content.get("tenant", {}), dict) or not isinstance(tenant.get("id", ""), str):
         return None  # one complaint is enough
-    tenant_id = tables.name(written_id, parse_tenant_id, "tenant", "id").get(written_id)
-    if tenant_id is None:
+    if (tenant_id := tables.name(written_id, parse_tenant_id, "tenant", "id").get(written_id)) is None:
         return None
     if tenant_id != path.stem:
         why = f"id is {tenant_id!r} in a file named {path.name!r}; expected both alike"

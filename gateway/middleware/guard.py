@@ -171,9 +171,10 @@ class GuardMiddleware:
         else:
             self._telemetry.defect(request.route, error)
         if meter.status == 0:
-            declined = Declined(reason=reason, record_id=meter.record_id or UNRECORDED)
-            if reason is Reason.INTERNAL and meter.record_id is None:
+            if reason is Reason.INTERNAL:
                 declined = self._record_defect(request)
+            else:
+                declined = Declined(reason=reason, record_id=meter.record_id or UNRECORDED)
             await self._decline(request, route, declined, meter.counting(send))
         meter.cut = Ending.CHANGED_ON_DISK if reason is Reason.CHANGED_ON_DISK else Ending.FAILED
 

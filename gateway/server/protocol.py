@@ -13,10 +13,11 @@ Not here: what a path or a header means, and any limit on bodies. Those are for 
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from gateway.model.limits import MAX_HEADER_BYTES, MAX_HEADER_COUNT, MAX_TARGET_BYTES
 from gateway.problems import UNRECORDED
@@ -25,8 +26,6 @@ from gateway.server.early_refusal import EarlyRefusal
 
 if TYPE_CHECKING:
     import asyncio
-
-    from gateway.server.worker import OnRefused
 
 MAX_PIPELINED = 128  # requests waiting their turn; one read of the socket can hold thousands
 HEAD_SECONDS = 10.0  # from the first byte of a request, and from the connection, to the end of the headers
@@ -42,7 +41,7 @@ class _RefusedError(Exception):
 
 
 class GatewayHttpProtocol(HttpToolsProtocol):
-    """One connection. `protocol_reporting_to` makes the class that tells somebody about refusals."""
+    """One connection. `protocol_reporting_to` (`worker.py`) has it tell somebody about refusals."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -50,6 +49,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         self._refusal: EarlyRefusal | None = None
         self._refusal_answer: bytes | None = None
         self._connection: Connection | None = None
+        self._unanswered: deque[RequestResponseCycle] = deque()  # in the order of the questions
         self._is_deaf = False
         self._is_in_head = False
         self._head_began_in_this_feed = False
@@ -72,6 +72,9 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         self._stop_timer()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
+        for cycle in self._unanswered:  # uvicorn tells only the newest one, which may still be waiting
+            cycle.disconnected = True
+            cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         """Parse, within bounds. Nothing is parsed after a refusal."""
@@ -90,7 +93,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
 
     @property
     def _owes_an_answer(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete  # type: ignore[redundant-expr]  # uvicorn's annotation omits the None it starts with
+        return bool(self._unanswered)
 
     def _watch_head(self, fed_bytes: int) -> None:
         """Bound what the parser itself holds of an unfinished header, and for how long."""
@@ -155,6 +158,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
             ):
                 self._leave_parser(EarlyRefusal.MALFORMED_REQUEST)
         super().on_headers_complete()
+        self._unanswered.append(self.cycle)
         if is_upgrade:
             self.cycle.keep_alive = False
 
@@ -171,6 +175,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """After the last answer that was owed, the refusal that waited for it."""
+        self._unanswered.popleft()
         if self._refusal_answer is not None and not self.pipeline:
             self._send_refusal()
         else:
@@ -204,6 +209,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         cycle = self.cycle
         if self.pipeline:
             self.pipeline.popleft()
+            self._unanswered.pop()
             return
         cycle.disconnected = True
         cycle.message_event.set()
@@ -236,16 +242,3 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def protocol_reporting_to(on_refused: OnRefused) -> type[GatewayHttpProtocol]:
-    """The protocol, reporting each early refusal before it is answered. `on_refused` does not raise."""
-
-    class ReportingProtocol(GatewayHttpProtocol):
-        """The protocol of one worker."""
-
-        def report_refusal(self, refusal: EarlyRefusal, peer: str) -> str | None:
-            """Count and record it."""
-            return on_refused(refusal, peer)
-
-    return ReportingProtocol

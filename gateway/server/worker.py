@@ -31,7 +31,7 @@ import uvloop
 
 from gateway.model.errors import Misconfigured, Unavailable
 from gateway.server.listener import BACKLOG, QuietServer
-from gateway.server.protocol import GatewayHttpProtocol, protocol_reporting_to
+from gateway.server.protocol import GatewayHttpProtocol
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -197,6 +197,19 @@ def _config(order: WorkerOrder, worker_app: WorkerApp, watched: _WatchedApp) -> 
     except OSError as error:  # ssl.SSLError is one
         raise Misconfigured("TLS certificate or key", f"cannot be loaded: {error}") from error
     return config
+
+
+def protocol_reporting_to(on_refused: OnRefused) -> type[GatewayHttpProtocol]:
+    """The protocol, reporting each early refusal before it is answered. `on_refused` does not raise."""
+
+    class ReportingProtocol(GatewayHttpProtocol):
+        """The protocol of one worker."""
+
+        def report_refusal(self, refusal: EarlyRefusal, peer: str) -> str | None:
+            """Count and record it."""
+            return on_refused(refusal, peer)
+
+    return ReportingProtocol
 
 
 class _WatchedApp:

@@ -156,6 +156,56 @@ def test_a_client_that_leaves_before_the_first_byte_is_no_defect(site, serve, pa
     assert gateway.metrics()["cachegate_defects_total"] == 0
 
 
+STALL_SECONDS = 1
+
+
+def test_an_answer_of_one_step_to_a_client_that_broke_off_is_not_complete(
+    installation, serve, furnish_with, eventually
+):
+    site = furnish_with({"file.bin": bytes(1 << 20)})
+    gateway = serve(installation)
+    path = "/v1/models/acme/cars/1/-/pkgA1/file.bin"
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect((gateway.wire.host, gateway.wire.port))
+        connection.sendall(b"".join([request_for(path, site.token)] * 32))  # more than the kernels hold
+        eventually(lambda: gateway.metrics()["cachegate_transfers_under_way"] == 1)
+        time.sleep(0.5)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    eventually(lambda: len(site.records("outcome")) == len(site.records("decision", decision="allow")))
+    endings = [one["ending"] for one in site.records("outcome")]
+    assert endings[-1] == "client-gone"
+    assert endings.count("client-gone") == 1
+
+
+@pytest.mark.parametrize("size", [1 << 20, 64 << 20], ids=["one step", "many steps"])
+def test_a_client_that_takes_in_nothing_is_cut(size, installation, serve, furnish_with, eventually):
+    site = furnish_with({"file.bin": bytes(size)})
+    gateway = serve(installation, CACHEGATE_STALL_SECONDS=str(STALL_SECONDS))
+    path = "/v1/models/acme/cars/1/-/pkgA1/file.bin"
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(20)
+        connection.connect((gateway.wire.host, gateway.wire.port))
+        connection.sendall(b"".join([request_for(path, site.token)] * 8))  # more than a kernel takes in
+        eventually(lambda: site.records("outcome", ending="client-gone"), seconds=10)
+        eventually(lambda: gateway.metrics()["cachegate_transfers_under_way"] == 0)
+
+
+def test_a_client_that_is_slower_than_that_and_goes_on_is_not_cut(
+    site_with_big_file, serve, paths, eventually
+):
+    site = site_with_big_file
+    gateway = serve(site.installation, CACHEGATE_STALL_SECONDS=str(STALL_SECONDS))
+    with slow_client(gateway, paths.big, site.token) as (connection, received):
+        until = time.monotonic() + 3 * STALL_SECONDS
+        while time.monotonic() < until:
+            received.extend(connection.recv(1 << 13))
+            time.sleep(0.05)
+        *_, body = read_rest(connection, received)
+    assert body == site.big
+
+
 def resident_bytes(pid):
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")

@@ -316,3 +316,35 @@ async def test_a_start_that_is_cancelled_leaves_no_server_behind(state):
             await doomed
         assert not is_alive(state)
         assert not is_answering(state / "valkey" / "valkey.sock")
+
+
+def test_a_server_that_dies_while_it_is_watched_is_started_again_with_what_it_held(state, tell, caplog):
+    running = EmbeddedValkey(state).running()
+    with running as url:
+        with running.watched():
+            assert tell(url, "SET fact 1") == b"+OK\r\n"
+            for _ in range(2):
+                kill_server(url)
+                assert await_answer(tell, url, "GET fact") == b"$1\r\n1\r\n"
+        kill_server(url)
+        time.sleep(1.0)
+        with pytest.raises(OSError):  # noqa: PT011 -- refused or gone, by who was first
+            tell(url, "PING")
+    assert [record.levelname for record in caplog.records].count("ERROR") == 2
+
+
+def kill_server(url):
+    listener = find_listener(Path(unquote(urlsplit(url).path)))
+    assert listener is not None
+    signal.pidfd_send_signal(listener, signal.SIGKILL)
+    os.close(listener)
+
+
+def await_answer(tell, url, command):
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            return tell(url, command)
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)

@@ -92,6 +92,19 @@ def test_a_file_that_cannot_be_read_any_more_is_not_the_clients_doing(file_recei
     assert len(server.body) == STEP_BYTES
 
 
+@pytest.mark.parametrize("size", [100, 3 * STEP_BYTES])
+def test_a_disk_that_fails_before_the_first_byte_is_no_defect_of_ours(size, file_receipt, server):
+    receipt = file_receipt(content_of(size))
+    descriptor = receipt.admission.found.descriptor
+    unreadable = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY)
+    os.dup2(unreadable, descriptor)
+    os.close(unreadable)
+    with pytest.raises(Unavailable) as failure:
+        deliver(receipt, server)
+    assert failure.value.reason is Reason.CACHE_UNAVAILABLE
+    assert server.messages == []
+
+
 def test_a_client_that_has_gone_gets_nothing_more(file_receipt, server):
     async def leave_early():
         server.before[2] = server.is_gone.set

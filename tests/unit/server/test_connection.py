@@ -37,6 +37,7 @@ async def connected(family=socket.AF_INET):
     else:
         server = await loop.create_server(lambda: ours, "127.0.0.1", 0)
         there = socket.create_connection(server.sockets[0].getsockname())
+        await ours.made
         server.close()
     with there:
         try:
@@ -101,7 +102,7 @@ def test_what_a_client_has_not_taken_in_is_counted_down_to_nothing(factory):
 @LOOPS
 def test_a_closed_connection_and_a_unix_socket_are_no_error(factory):
     async def scenario():
-        async with connected(socket.AF_UNIX) as (connection, transport, _):
+        async with connected(socket.AF_UNIX) as (connection, _, _):
             assert not connection.has_gone()
             assert connection.unsent_bytes() == 0
             connection.abort()
