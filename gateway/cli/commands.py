@@ -1,4 +1,4 @@
-"""All commands, gathered: importing this registers them."""
+"""All commands, gathered: importing this module registers each with the application in `main.py`."""
 
 from __future__ import annotations
 

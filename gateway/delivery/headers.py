@@ -1,4 +1,4 @@
-"""The headers every delivered answer carries."""
+"""The headers that every delivered answer carries, whatever is delivered."""
 
 from __future__ import annotations
 

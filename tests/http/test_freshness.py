@@ -32,7 +32,9 @@ def fleet(build_world):
     for built in build_world("fleet", workers=4):
         built.installation.run("tenants", "create", "umbrella")
         created = built.installation.json("keys", "create", "--tenant", "umbrella")
-        umbrella = replace(built.callers["hooli"], tenant="umbrella", **{k: created[k] for k in ("token", "key_id")})
+        umbrella = replace(
+            built.callers["hooli"], tenant="umbrella", **{k: created[k] for k in ("token", "key_id")}
+        )
         yield replace(built, callers={**built.callers, "umbrella": umbrella})
 
 
@@ -163,7 +165,6 @@ def test_an_incident_does_not_wait_for_the_policy_folder(installation, tmp_path)
         shutil.copy(source, folder)
     (folder / "tenants" / "acme.toml").write_text('[tenant]\nid = "acme"\n')
     installation.run("policy", "apply", str(folder), "--yes")
-    assert "--force" in installation.run("tenants", "suspend", "acme", status=1).stderr
-    installation.run("tenants", "suspend", "acme", "--force")
+    installation.run("tenants", "suspend", "acme")
     installation.run("policy", "apply", str(folder), "--yes", status=1)
     assert installation.json("tenants", "show", "acme")["state"] == "suspended"
