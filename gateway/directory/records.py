@@ -1,9 +1,8 @@
 """Records: facts to bytes and back.
 
 A record is one row of `rows.py`, and a fact in `gateway.model.facts`; nothing else turns the one
-into the other. It repeats the name it was stored under and is refused under any other: a record that
-was moved, or a reply that came to the wrong reader, never speaks for somebody else. A key repeats the
-first bytes of its digest only; all of it would double the record's size.
+into the other. It repeats the name it was stored under and is refused under any other: one that was
+moved, or a reply to the wrong reader, never speaks for somebody else. A key repeats a part of its digest.
 
 Decoding is strict. A row that is not exactly of its kind, a name that does not parse, a time that is
 not a finite number: each raises `UnreadableRecordError`, which the caller turns into a denial and a
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from gateway.directory import names
 from gateway.directory.rows import (
     CHECK_BYTES,
     SCOPE_BITS,
@@ -74,7 +74,7 @@ def encode_key(key: Key, digest: bytes) -> bytes:
             layout=1,
             generation=key.generation,
             source=key.source,
-            key_id=key.key_id,
+            key_id=names.short_key_id(key.key_id).decode(),
             tenant=key.tenant,
             name=key.name,
             scopes=sum(SCOPE_BITS[scope] for scope in key.scopes),
@@ -98,7 +98,7 @@ def decode_key(raw: bytes, digest: bytes) -> Key:
         for network in row.networks:
             ipaddress.ip_network(network)
         return Key(
-            key_id=parse_key_id(row.key_id),
+            key_id=parse_key_id(names.long_key_id(row.key_id.encode())),
             kind=KeyKind.ADMIN if row.tenant is None else KeyKind.TENANT,
             tenant=None if row.tenant is None else parse_tenant_id(row.tenant),
             name=row.name,

@@ -47,7 +47,7 @@ class KeyRow(Row, frozen=True, tag=1):
     layout: Literal[1]
     generation: _Count
     source: _Text
-    key_id: str
+    key_id: str  # without what all of them share; `names.short_key_id`
     tenant: str | None  # None: an admin key
     name: str
     scopes: Annotated[int, msgspec.Meta(ge=0, le=_ALL_SCOPE_BITS)]

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.directory.names import DIGEST_BYTES
+from gateway.directory.names import DIGEST_BYTES, short_key_id
 from gateway.directory.records import (
     decode_alias,
     decode_grants,
@@ -42,7 +42,7 @@ from gateway.directory.rows import (
     UnreadableRecordError,
 )
 from gateway.model.facts import Alias, Grants, Key, ModelRule, PolicySet, Tenant
-from gateway.model.names import parse_model_id, parse_pattern, parse_tenant_id
+from gateway.model.names import parse_key_id, parse_model_id, parse_pattern, parse_tenant_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +93,7 @@ def fact_line(fact: Fact) -> bytes:
         case _:
             document = _named("key", encode_key(fact.key, fact.digest))
             del document["digest_check"]  # follows from the digest
+            document["key_id"] = fact.key.key_id
             document["digest"] = fact.digest.hex()
     return _json.encode(document) + b"\n"
 
@@ -160,6 +161,7 @@ def _fact_of(document: dict[str, Any]) -> Fact:
             if "digest_check" in document:
                 raise UnreadableRecordError("digest_check follows from the digest")
             document["digest_check"] = digest[:CHECK_BYTES]
+            document["key_id"] = short_key_id(parse_key_id(_text(document, "key_id"))).decode()
             return StoredKey(digest=digest, key=decode_key(_record(kind, document), digest))
     raise UnreadableRecordError("no such kind of fact")
 

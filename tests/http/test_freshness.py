@@ -165,7 +165,6 @@ def test_an_incident_does_not_wait_for_the_policy_folder(installation, tmp_path)
         shutil.copy(source, folder)
     (folder / "tenants" / "acme.toml").write_text('[tenant]\nid = "acme"\n')
     installation.run("policy", "apply", str(folder), "--yes")
-    assert "--force" in installation.run("tenants", "suspend", "acme", status=1).stderr
-    installation.run("tenants", "suspend", "acme", "--force")
+    installation.run("tenants", "suspend", "acme")
     installation.run("policy", "apply", str(folder), "--yes", status=1)
     assert installation.json("tenants", "show", "acme")["state"] == "suspended"

@@ -44,3 +44,19 @@ def test_a_file_that_is_not_there_is_a_complaint_and_not_an_exception(tmp_path):
     found = DocumentTables(tmp_path / "gone.toml")
     assert found.content == {}
     assert "cannot be read" in found.problems[0].why
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"), [("0", 0.0), ("7", 7.0), ("0.5", 0.5), ("10.0", 10.0), ("1_0", 10.0)]
+)
+def test_seconds_are_a_number_within_bounds(tmp_path, written, seconds):
+    found = tables(tmp_path, f"[t]\nlimit = {written}\n")
+    assert found.seconds(found.content["t"], "t", "limit", 10.0) == seconds
+    assert found.problems == []
+
+
+@pytest.mark.parametrize("written", ["10.1", "-0.1", "nan", "inf", "true", '"5"', "[5]"])
+def test_seconds_that_are_none_or_too_many_are_a_complaint_and_nought(tmp_path, written):
+    found = tables(tmp_path, f"[t]\nlimit = {written}\n")
+    assert found.seconds(found.content["t"], "t", "limit", 10.0) == 0.0
+    assert len(found.problems) == 1

@@ -14,6 +14,7 @@ ACME = """\
 id = "acme"              # the file is named <id>.toml
 name = "Acme Corp"
 suspended = true
+degraded_seconds = 60
 
 [models]
 own = ["acme/*"]
@@ -50,6 +51,7 @@ def test_a_document_says_what_is_written_in_it(tmp_path):
     (acme,) = load(tmp_path, acme=ACME)
     assert (acme.tenant_id, acme.name, acme.is_suspended) == ("acme", "Acme Corp", True)
     assert (acme.own, acme.public, acme.private) == (("acme/*",), ("acme/demo/*",), ("acme/demo/2",))
+    assert acme.degraded_seconds == 60.0
     assert acme.aliases == (("acme/latest", "acme/cars/1"),)
     assert acme.groups == (("vision", ("acme/cars/*",)),)
     first, second = acme.grants
@@ -120,6 +122,12 @@ G = f"{T}[[grants]]\n"
         ('[models]\nown = ["acme/*"]\n', 1, "id"),
         ('[tenant]\nid = "-acme"\n', 2, "tenant id"),
         ('[tenant]\nid = "acme"\nsuspended = "no"\n', 3, "true or false"),
+        ('[tenant]\nid = "acme"\ndegraded_seconds = "60s"\n', 3, "from 0 to 3600"),
+        ('[tenant]\nid = "acme"\ndegraded_seconds = 3601\n', 3, "from 0 to 3600"),
+        ('[tenant]\nid = "acme"\n\ndegraded_seconds = -1\n', 4, "from 0 to 3600"),
+        ('[tenant]\nid = "acme"\ndegraded_seconds = nan\n', 3, "from 0 to 3600"),
+        ('[tenant]\nid = "acme"\ndegraded_seconds = true\n', 3, "from 0 to 3600"),
+        ('[tenant]\nid = "acme"\ndegraded = 60\n', 3, "degraded_seconds"),
         ('[tenant]\nid = "acme"\nname = ["Acme"]\n', 3, "string"),
         ('[tenant]\nid = "acme"\nkey = "x"\n', 3, "unknown key"),
         ('tenant = "acme"\n', 1, "table"),

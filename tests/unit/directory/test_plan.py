@@ -179,6 +179,23 @@ def test_a_tenant_without_document_goes_with_everything_its_document_said():
     assert result.grants[0].grants == ()
 
 
+def test_a_degraded_time_is_said_in_the_plan_and_planned_once():
+    lasting = document(degraded_seconds=60.0)
+    result = after(lasting)
+    assert result.tenants[0].degraded_seconds == 60.0
+    assert plan_changes([lasting], result, now=NOW).is_empty
+    assert plan_changes([document()], result, now=NOW).lines == (
+        "~ tenant acme: Acme (was Acme, last-known-good for 60 s)",
+    )
+
+
+def test_a_tenant_that_a_command_suspended_is_a_conflict_and_stays_suspended():
+    by_hand = replace(after(document()).tenants[0], is_suspended=True, source="cli")
+    plan = plan_changes([document()], CurrentFacts(tenants=(by_hand,)), now=NOW)
+    assert plan.changes == ()
+    assert len(plan.conflicts) == 1
+
+
 def test_a_tenant_with_keys_is_suspended_and_not_deleted():
     result = after(facts=replace(after(FULL), tenants_with_keys=frozenset({"acme"})))
     assert [(tenant.tenant_id, tenant.is_suspended) for tenant in result.tenants] == [("acme", True)]

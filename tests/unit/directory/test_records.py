@@ -21,7 +21,7 @@ from gateway.directory.rows import CHECK_BYTES, UnreadableRecordError
 from gateway.model.facts import Alias, Grant, Grants, ModelRule
 from gateway.model.names import ModelId, Pattern, TenantId
 
-EXPIRES_FIELD = 11
+KEY_ID_FIELD, EXPIRES_FIELD = 4, 11
 DIGEST = bytes(range(32))
 
 
@@ -115,3 +115,15 @@ def test_a_record_of_an_unknown_layout_is_unreadable(acme):
     row[1] = 2
     with pytest.raises(UnreadableRecordError):
         decode_tenant(msgspec.msgpack.encode(row), acme.tenant_id)
+
+
+@pytest.mark.parametrize(
+    "written", ["key_000000000001", "", "00000000000", "0000000000011", "00000000000\u00e9"]
+)
+def test_a_key_record_whose_short_id_is_none_is_unreadable(make_key, written):
+    # Records hold the id without `key_`, which all of them share.
+    row = msgspec.msgpack.decode(encode_key(make_key(), DIGEST))
+    assert row[KEY_ID_FIELD] == "000000000001"
+    row[KEY_ID_FIELD] = written
+    with pytest.raises(UnreadableRecordError):
+        decode_key(msgspec.msgpack.encode(row), DIGEST)

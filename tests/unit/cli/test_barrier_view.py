@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+import typer
+
+from gateway.barrier import BarrierReport
+from gateway.cli.barrier_view import barrier_document, exit_unless_sure, say_barrier
+
+SURE = BarrierReport(generation=7, workers=4, acknowledged=3, milliseconds=12.5, is_sure=True)
+UNSURE = BarrierReport(
+    generation=7, workers=4, acknowledged=3, milliseconds=3000.0, is_sure=False, sure_in_seconds=59.98765
+)
+NOT_ASKED = BarrierReport(
+    generation=7, workers=0, acknowledged=0, milliseconds=1.0, is_sure=False, sure_in_seconds=3601.0
+)
+ALONE = BarrierReport(generation=7, workers=0, acknowledged=0, milliseconds=0.5, is_sure=True)
+
+
+def said(report, capsys):
+    say_barrier(report)
+    printed = capsys.readouterr()
+    assert printed.out == ""  # for people: never in the way of what a pipe gets
+    return printed.err
+
+
+def test_scripts_get_workers_milliseconds_and_whether_it_is_sure():
+    assert barrier_document(UNSURE) == {
+        "workers": 4,
+        "acknowledged": 3,
+        "milliseconds": 3000.0,
+        "sure": False,
+        "sure_in_seconds": 59.988,
+    }
+
+
+def test_what_was_not_waited_for_claims_nothing(capsys):
+    assert barrier_document(None) == {}
+    assert "Not waited for" in said(None, capsys)
+
+
+def test_people_read_who_acknowledged_who_was_waited_out_and_how_long_it_took(capsys):
+    line = said(SURE, capsys)
+    assert all(part in line for part in ("3 acknowledged", "1 waited out", "12.5 ms", "generation 7"))
+
+
+def test_what_is_not_sure_says_until_when(capsys):
+    line = said(UNSURE, capsys)
+    assert all(part in line for part in ("1 of 4", "60.0 s"))
+    assert "could not be asked" in said(NOT_ASKED, capsys)
+
+
+def test_where_nobody_serves_there_is_nothing_to_say(capsys):
+    assert said(ALONE, capsys) == ""
+
+
+@pytest.mark.parametrize(
+    ("report", "status"), [(SURE, None), (ALONE, None), (None, None), (UNSURE, 1), (NOT_ASKED, 1)]
+)
+def test_a_script_never_takes_an_unsure_change_for_done(report, status):
+    if status is None:
+        exit_unless_sure(report)
+        return
+    with pytest.raises(typer.Exit) as ending:
+        exit_unless_sure(report)
+    assert ending.value.exit_code == status

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gateway.adapters.history_file import HistoryFile, Seen
+
+
+@pytest.fixture
+def memory(installed):
+    """What this node saw last; as it was again after the test."""
+    memory = HistoryFile(installed.settings.history_file)
+    before = memory.load()
+    yield memory
+    memory.accept(before.history, before.generation)
+
+
+def test_known_facts_are_shown_and_are_no_question(command, command_json, memory):
+    status, shown = command_json("directory", "show")
+    assert (status, shown["known"]) == (0, True)
+    assert shown["seen"] == {"history": memory.load().history, "generation": memory.load().generation}
+    assert shown["present"] == shown["seen"]
+    assert command("directory", "show")[0] == 0
+
+
+def test_accepting_what_is_known_changes_nothing(command_json, memory):
+    before = memory.load()
+    status, shown = command_json("directory", "accept")
+    assert (status, shown["accepted"], shown["known"]) == (0, False, True)
+    assert memory.load() == before
+
+
+@pytest.mark.parametrize("what", ["another history", "an older state"])
+def test_unknown_facts_are_refused_until_they_are_accepted(command, command_json, memory, what):
+    real = memory.load()
+    seen = ("f" * 32, 1) if what == "another history" else (real.history, real.generation + 100)
+    memory.accept(*seen)
+
+    status, shown = command_json("directory", "show")
+    assert (status, shown["known"]) == (1, False)
+    assert shown["seen"] == {"history": seen[0], "generation": seen[1]}
+    assert shown["present"] == {"history": real.history, "generation": real.generation}
+    assert "revocations may" in command("directory", "show")[2]
+
+    status, _, said = command("tenants", "create", "somebody")
+    assert status == 3
+    assert "directory accept" in said
+
+    # Nobody is there to ask.
+    for arguments in ((), ("--json",)):
+        assert command("directory", "accept", *arguments)[0] == 2
+    assert memory.load() == Seen(history=seen[0], generation=seen[1])
+
+    status, shown = command_json("directory", "accept", "--yes")
+    assert (status, shown["accepted"], shown["known"]) == (0, True, True)
+    assert memory.load() == real
+    assert command_json("directory", "show")[0] == 0
+
+
+def test_an_acceptance_is_in_the_audit_log(command, memory, installed):
+    real = memory.load()
+    memory.accept("f" * 32, 1)
+    assert command("directory", "accept", "--yes")[0] == 0
+    lines = [
+        json.loads(line)
+        for path in installed.settings.audit_folder.glob("*.jsonl")
+        for line in path.read_bytes().splitlines()
+    ]
+    accepted = [one for one in lines if one.get("action") == "directory.accept"]
+    assert any(real.history in json.dumps(one) for one in accepted)
+
+
+def test_a_file_that_does_not_parse_is_shown_as_such(command_json, memory, installed):
+    installed.settings.history_file.write_text("{")
+    status, shown = command_json("directory", "show")
+    assert (status, shown["seen"]["history"]) == (1, "unreadable")
+    assert command_json("directory", "accept", "--yes")[0] == 0

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from gateway.adapters.embedded_valkey import EmbeddedValkey
+from gateway.adapters.history_file import HistoryFile
+from gateway.adapters.redis_fleet import Fleet, Registered
+from gateway.adapters.redis_store import RedisStore
+from gateway.cli.doctor_fleet import check_history, judge_lease, judge_workers
+from gateway.cli.findings import Health
+from gateway.model.facts import Tenant
+from gateway.model.names import TenantId
+
+NOW = 1000.0
+
+
+def worker(name, applied=10, age=0.1):
+    return Registered(worker=name, applied=applied, renewed_at=NOW - age)
+
+
+def judged(*workers):
+    return judge_workers(Fleet(now=NOW, workers=workers), 10, 1.0)
+
+
+def test_a_fleet_that_renews_and_has_applied_everything_is_in_order():
+    found = judged(worker("a"), worker("b", applied=11))
+    assert found.health is Health.OK
+    assert all(
+        part in found.found for part in ("a has applied 10 of 10", "b has applied 11 of 10", "0.1 s ago")
+    )
+
+
+def test_nobody_serving_is_no_fault():
+    assert judged().health is Health.OK
+
+
+def test_one_that_does_not_renew_is_named_and_told_from_one_that_is_behind():
+    silent = judged(worker("a"), worker("gone", applied=3, age=9.0))
+    assert silent.health is Health.WARNING
+    assert "do not renew" in silent.advice
+    assert "behind" not in silent.advice
+    late = judged(worker("late", applied=9))
+    assert late.health is Health.WARNING
+    assert "behind" in late.advice
+    assert "do not renew" not in late.advice
+
+
+def test_a_large_fleet_is_counted_and_those_who_are_behind_are_named_first():
+    found = judged(*(worker(f"w{number:02}") for number in range(20)), worker("last", applied=1))
+    assert found.found.startswith("last has applied 1")
+    assert found.found.endswith("and 16 more")
+
+
+def tenant(name, seconds):
+    return Tenant(
+        tenant_id=TenantId(name), name=name, is_suspended=False, created_at=1.0, degraded_seconds=seconds
+    )
+
+
+def test_lease_and_degraded_times_are_shown(installed):
+    found = judge_lease(installed.settings, [tenant("a", 60.0), tenant("b", 0.0), tenant("c", 3600.0)])
+    assert found.health is Health.OK
+    assert "1 s, renewed every 0.3 s" in found.found
+    assert "c 1h, a 1m" in found.found
+    assert "b" not in found.found.split("known:")[1]
+
+
+@pytest.mark.parametrize("milliseconds", [100, 299, 5001, 60_000])
+def test_a_lease_that_is_too_short_or_too_long_is_a_warning(installed, milliseconds):
+    found = judge_lease(replace(installed.settings, lease_milliseconds=milliseconds), [])
+    assert found.health is Health.WARNING
+    assert "CACHEGATE_LEASE_MILLISECONDS" in found.advice
+
+
+def test_facts_that_are_not_the_known_ones_are_a_failure_that_says_what_to_do(installed, tmp_path):
+    settings = replace(installed.settings, state=tmp_path)
+
+    async def check():
+        with EmbeddedValkey(installed.settings.state).running() as url:
+            store = RedisStore(url)
+            try:
+                return await check_history(store, settings), await store.history(), await store.generation()
+            finally:
+                await store.close()
+
+    first, history, generation = asyncio.run(check())
+    assert first.health is Health.OK
+    HistoryFile(settings.history_file).note(history, generation)
+    assert asyncio.run(check())[0].health is Health.OK
+    for seen in ((history, generation + 1), ("f" * 32, 1)):
+        HistoryFile(settings.history_file).accept(*seen)
+        found, _, _ = asyncio.run(check())
+        assert found.health is Health.FAIL
+        assert "directory accept" in found.advice

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from gateway.model.facts import MAX_DEGRADED_SECONDS
+
+
+@pytest.fixture
+def tenant(command):
+    name = f"t-{uuid.uuid4().hex[:8]}"
+    assert command("tenants", "create", name)[0] == 0
+    return name
+
+
+def test_a_tenant_is_closed_without_redis_until_something_else_is_said(command_json, tenant):
+    shown = command_json("tenants", "show", tenant)[1]
+    assert (shown["degraded_seconds"], shown["without_redis"]) == (0.0, "closed")
+
+
+@pytest.mark.parametrize(("mode", "seconds"), [("60s", 60.0), ("1h", MAX_DEGRADED_SECONDS), ("0s", 0.0)])
+def test_a_degraded_time_is_set_and_shown(command, command_json, tenant, mode, seconds):
+    status, done = command_json("tenants", "degraded", tenant, mode)
+    assert (status, done["changed"]) == (0, seconds > 0)
+    assert command_json("tenants", "show", tenant)[1]["degraded_seconds"] == seconds
+    listed = {one["tenant"]: one for one in command_json("tenants", "list")[1]}
+    assert listed[tenant]["degraded_seconds"] == seconds
+    [row] = [line for line in command("tenants", "list")[1].splitlines() if line.startswith(tenant)]
+    assert (f"last-known-good for {seconds:g} s" if seconds else "closed") in row
+    assert command_json("tenants", "degraded", tenant, "closed")[1]["changed"] is (seconds > 0)
+
+
+@pytest.mark.parametrize(("mode", "status"), [("61m", 1), ("2h", 1), ("-1s", 2), ("soon", 2), ("", 2)])
+def test_a_degraded_time_beyond_an_hour_or_one_that_does_not_parse_is_refused(command, tenant, mode, status):
+    assert command("tenants", "degraded", tenant, "--", mode)[0] == status
+
+
+def test_the_mode_is_in_the_audit_log(command, installed, tenant):
+    command("tenants", "degraded", tenant, "30s")
+    written = b"".join(path.read_bytes() for path in installed.settings.audit_folder.glob("*.jsonl"))
+    assert b"tenants.degraded" in written
+    assert b"degraded 30s" in written
+
+
+def test_suspending_needs_no_force_and_resuming_does_not_for_facts_of_commands(command_json, tenant):
+    assert command_json("tenants", "suspend", tenant)[1]["changed"]
+    assert command_json("tenants", "show", tenant)[1]["state"] == "suspended"
+    assert command_json("tenants", "resume", tenant)[1]["changed"]
