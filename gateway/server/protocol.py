@@ -76,6 +76,12 @@ class GatewayHttpProtocol(HttpToolsProtocol):
             cycle.disconnected = True
             cycle.message_event.set()
 
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection; one whose client takes in nothing would never close."""
+        if self._connection is not None and self.transport.get_write_buffer_size():
+            self._connection.abort()
+        super().timeout_keep_alive_handler()
+
     def data_received(self, data: bytes) -> None:
         """Parse, within bounds. Nothing is parsed after a refusal."""
         if self._is_deaf:

@@ -320,6 +320,7 @@ def tour_folder():
         yield Path(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_the_tour_shows_what_a_reader_will_see(tour_folder):
     assert shutil.which("curl"), "the tour uses curl: apt-get install curl"

@@ -169,13 +169,13 @@ def test_an_answer_of_one_step_to_a_client_that_broke_off_is_not_complete(
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect((gateway.wire.host, gateway.wire.port))
         connection.sendall(b"".join([request_for(path, site.token)] * 32))  # more than the kernels hold
-        eventually(lambda: gateway.metrics()["cachegate_transfers_under_way"] == 1)
+        eventually(lambda: gateway.metrics()["cachegate_transfers_under_way"] > 0)
         time.sleep(0.5)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     eventually(lambda: len(site.records("outcome")) == len(site.records("decision", decision="allow")))
     endings = [one["ending"] for one in site.records("outcome")]
-    assert endings[-1] == "client-gone"
-    assert endings.count("client-gone") == 1
+    assert endings[-1] == "client-gone"  # the one that waited for room, and the one that waited for that one
+    assert 0 < len(endings) - endings.index("client-gone") <= 2
 
 
 @pytest.mark.parametrize("size", [1 << 20, 64 << 20], ids=["one step", "many steps"])
@@ -188,7 +188,7 @@ def test_a_client_that_takes_in_nothing_is_cut(size, installation, serve, furnis
         connection.settimeout(20)
         connection.connect((gateway.wire.host, gateway.wire.port))
         connection.sendall(b"".join([request_for(path, site.token)] * 8))  # more than a kernel takes in
-        eventually(lambda: site.records("outcome", ending="client-gone"), seconds=10)
+        eventually(lambda: site.records("outcome", ending="client-gone"), seconds=30)
         eventually(lambda: gateway.metrics()["cachegate_transfers_under_way"] == 0)
 
 

@@ -16,7 +16,7 @@ from gateway.adapters.redis_fleet import WORKERS
 from gateway.directory.operations import keys as key_operations
 from gateway.directory.operations import models as model_operations
 from gateway.directory.operations import tenants as tenant_operations
-from gateway.model.errors import Unavailable
+from gateway.model.errors import Misconfigured, Unavailable
 from gateway.model.facts import MAX_DEGRADED_SECONDS, KeyKind
 from gateway.model.names import KeyId, Pattern, TenantId
 from gateway.office import accept_history, open_office
@@ -204,6 +204,6 @@ async def test_an_acceptance_that_cannot_be_recorded_is_none(office, settings, t
     await office.perform("tenants.create", creating(ACME), tenant=ACME)
     before = settings.history_file.read_bytes()
     (tmp_path / "audit").write_text("a file where the folder should be")
-    with pytest.raises(Unavailable):
+    with pytest.raises(Misconfigured):
         accept_history(replace(settings, audit_dir=tmp_path / "audit"), Seen(history="f" * 32, generation=1))
     assert settings.history_file.read_bytes() == before

@@ -19,6 +19,7 @@ class Status:
     answering: int = 2
     ready: dict = field(default_factory=lambda: {"redis": True, "audit": True})
     counters: dict = field(default_factory=dict)
+    gauges: dict = field(default_factory=dict)
 
 
 def get(path, status, method="GET"):
