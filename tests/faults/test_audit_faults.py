@@ -19,8 +19,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.audit import AuditLog, Durability, Limits, verify
-from gateway.model.access import WireRequest
+from gateway.model.access import Principal, WireRequest
 from gateway.model.errors import Reason, Unavailable
+from gateway.model.facts import KeyKind
+from gateway.model.names import KeyId, TenantId
 from gateway.model.verdicts import Rejection
 
 REFUSED = Rejection(
@@ -34,8 +36,15 @@ REFUSED = Rejection(
         trace_id=None,
         received_at=0.0,
     ),
-    reason=Reason.REVOKED_KEY,
-    claimed_key_id="key_abcdefghijkl",
+    reason=Reason.NOT_PERMITTED,
+    principal=Principal(  # authenticated, so that no limit for strangers stands in the way
+        kind=KeyKind.TENANT,
+        key_id=KeyId("key_abcdefghijkl"),
+        key_name="",
+        tenant=TenantId("acme"),
+        scopes=frozenset(),
+        expires_at=None,
+    ),
 )
 NOBODY_ID = 65534
 NOBODY = Rejection(request=REFUSED.request, reason=Reason.UNKNOWN_KEY)
