@@ -67,9 +67,12 @@ def request_for(path, token):
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that is free, and whose cluster bus port, 10,000 above it, is a port as well."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            if probe.getsockname()[1] <= 55_535:
+                return probe.getsockname()[1]
 
 
 # The fact server, and what lies between it and the workers

@@ -101,6 +101,14 @@ def test_a_failover_goes_on_with_all_that_was_promised_or_is_refused(
     fleet.new_key("ended", "acme")
     assert fleet.get(tools.owned, "ended").status == tools.allowed
     fleet.revoke("ended")
+    with primary.client() as ahead, replica.client() as behind:  # what never arrived cannot be taken over
+        promised = ahead.info("replication")["master_repl_offset"]
+
+        def has_caught_up():
+            seen = behind.info("replication")
+            return seen.get("master_link_status") == "up" and seen["slave_repl_offset"] >= promised
+
+        eventually(has_caught_up, 20.0)
     primary.kill()
     killed_at = time.monotonic()
     answers = []
@@ -116,11 +124,11 @@ def test_a_failover_goes_on_with_all_that_was_promised_or_is_refused(
     with replica.client() as client:
         assert client.info("replication")["role"] == "master"
     if fleet.get(tools.owned).status == tools.allowed:
-        eventually(fleet.gateway.is_ready)
+        eventually(fleet.gateway.is_ready, 30.0)
         verify_changes_are_seen(fleet, tools)
     else:
         fleet.installation.run("directory", "accept", "--yes")
-        eventually(fleet.gateway.is_ready)
+        eventually(fleet.gateway.is_ready, 30.0)
     primary.start()  # comes back as a replica, and nobody follows it
     time.sleep(2)
     verify_changes_are_seen(fleet, tools)
