@@ -1,6 +1,11 @@
 """The guard: every read of the shared caches passes here, in this order, and nowhere else (I4).
 
     extract → authenticate → locate → decide → find → record → Receipt ─ confirm ─▶ deliver
+    └──────────── or a pass ─────────┘
+
+A pass (`passes.py`) is what the first four came to for this caller and path, while nothing moved that
+it stands on. `admit` and `admit_now` both go by it, and both record: one guard, in two hurries. Where
+anything would have to be waited for, `admit_now` says None, and `admit` is asked.
 
 Each stage has one door, and each hands on a value. A refusal at any of them is recorded with what
 was known by then (I5). The disk is asked after a decision only, and only for what the caller may at
@@ -16,17 +21,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway.credential.extract import extract
-from gateway.model.access import Access
+from gateway.credential.fingerprint import fingerprint
+from gateway.model.access import Access, ResourceKind
 from gateway.model.errors import Reason, Refusal, Unavailable, WithdrawnError
 from gateway.model.verdicts import WITHDRAWN, Admission, Declined, Denied, Rejection
+from gateway.passes import Pass
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gateway.decisions import Decisions
     from gateway.holdings import Holdings
-    from gateway.model.access import Credential, GuardedRoute, Principal, WireRequest
+    from gateway.model.access import Credential, GuardedRoute, Principal, Resource, WireRequest
     from gateway.model.facts import Stamp
     from gateway.model.ports import Authenticate, Directory, Recorder
-    from gateway.model.verdicts import Receipt
+    from gateway.model.verdicts import Allowed, Found, Receipt, Verdict
+    from gateway.passes import Passes, PassKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +48,51 @@ class Guard:
     decisions: Decisions
     holdings: Holdings
     recorder: Recorder
+    passes: Passes
 
     async def admit(self, request: WireRequest, route: GuardedRoute) -> Receipt | Declined:
         """Decide and record. The Receipt is good for delivery once it is confirmed."""
         admission = await self._weigh(request, route)
         if isinstance(admission, Rejection):
             return self.decline(admission)
+        return self._record(admission)
+
+    def admit_now(self, request: WireRequest) -> Receipt | None:
+        """The same from memory, for a small file; None where `admit` has to be asked. Waits for nothing."""
+        known = self._recall(request)
+        if known is None or not self.directory.is_leased():
+            return None
+        found = self.holdings.find_now(known.allowed, known.stamp)
+        if found is None:
+            return None
+        file, stamp = found
+        return self._record(_admission(request, known, file, stamp))
+
+    def admit_again(self, admissions: Sequence[Admission], now: float) -> list[Receipt | None]:
+        """What `admit_now` came to, for other requests that are the same; None where it would not again now.
+
+        All that an admission stands on is looked at anew: the facts, the time, the lease, the disk (once
+        for a file that several ask for at this moment). What is admitted is recorded in one go.
+        """
+        is_leased, is_there = self.directory.is_leased(), {}
+        sure = []
+        for admission in admissions:
+            found = id(admission.found)
+            if found not in is_there:
+                is_there[found] = is_leased and self.holdings.has_still(admission.found)
+            if is_there[found] and self._stands(admission, now):
+                sure.append(admission)
+        if len(sure) == len(admissions):
+            return [*self.recorder.admit_all(sure)]
+        receipts = iter(self.recorder.admit_all(sure) if sure else ())
+        kept = {id(admission) for admission in sure}
+        return [next(receipts) if id(admission) in kept else None for admission in admissions]
+
+    def _stands(self, admission: Admission, now: float) -> bool:
+        principal, since = admission.allowed.access.principal, admission.request.received_at
+        return admission.stamp.is_current and self.identity.is_valid_still(principal, since, now)
+
+    def _record(self, admission: Admission) -> Receipt:
         try:
             return self.recorder.admit(admission)
         except Unavailable:
@@ -91,27 +140,29 @@ class Guard:
             raise Unavailable("redis", "the lease on the facts ran out", Reason.NO_LEASE) from refusal
 
     async def _weigh(self, request: WireRequest, route: GuardedRoute) -> Admission | Rejection:
-        principal = resource = verdict = None
+        principal = resource = None
+        verdict: Verdict | None = None
         try:
-            credential = extract(request.headers, request.query)
-            caller = self.identity.recall(credential, request.client, request.received_at)
-            principal, key_stamp = caller or await self._authenticate(credential, request)
-            self.directory.verify_fresh(principal.degraded_seconds)
-            resource = route.locate(request)
-            access = Access(principal=principal, action=route.action, resource=resource)
-            known = self.decisions.recall(access)  # the common case, which waits for nothing
-            judgement = known or await self.decisions.reach(await self.holdings.resolve(access))
-            verdict = judgement.verdict
-            if isinstance(verdict, Denied):
-                raise Refusal(self.holdings.answer_to(verdict))  # noqa: TRY301 -- one way out for every refusal
-            found, stamp = await self.holdings.find(verdict)
-            return Admission(
-                request=request,
-                allowed=verdict,
-                found=found,
-                stamp=key_stamp.joined(stamp),
-                key_stamp=key_stamp,
-            )
+            known = self._recall(request)
+            if known is not None:
+                verdict = known.allowed
+                principal, resource = verdict.access.principal, verdict.access.resource
+                self.directory.verify_fresh(principal.degraded_seconds)
+            else:
+                credential = extract(request.headers, request.query)
+                caller = self.identity.recall(credential, request.client, request.received_at)
+                principal, key_stamp = caller or await self._authenticate(credential, request)
+                self.directory.verify_fresh(principal.degraded_seconds)
+                resource = route.locate(request)
+                access = Access(principal=principal, action=route.action, resource=resource)
+                judgement = self.decisions.recall(access)  # the common case, which waits for nothing
+                judgement = judgement or await self.decisions.reach(await self.holdings.resolve(access))
+                verdict = judgement.verdict
+                if isinstance(verdict, Denied):
+                    raise Refusal(self.holdings.answer_to(verdict))  # noqa: TRY301 -- one way out for every refusal
+                known = self._remember(request, resource, verdict, key_stamp)
+            found, stamp = await self.holdings.find(known.allowed)
+            return _admission(request, known, found, known.key_stamp.joined(stamp))
         except (Refusal, Unavailable) as failure:
             return Rejection(
                 request=request,
@@ -124,3 +175,29 @@ class Guard:
                 policies=verdict.policies if verdict else (),
                 stamp=verdict.stamp if verdict else None,
             )
+
+    def _recall(self, request: WireRequest) -> Pass | None:
+        """What the way up to the disk came to for this caller and path, if it would again now."""
+        known = self.passes.find(_pass_key(request))
+        if known is None:
+            return None
+        principal = known.allowed.access.principal
+        return known if self.identity.is_valid_still(principal, known.since, request.received_at) else None
+
+    def _remember(self, request: WireRequest, resource: Resource, allowed: Allowed, key_stamp: Stamp) -> Pass:
+        stamp = key_stamp.joined(allowed.stamp)
+        new = Pass(allowed=allowed, key_stamp=key_stamp, stamp=stamp, since=request.received_at)
+        if resource.kind is ResourceKind.FILE:
+            self.passes.put(_pass_key(request), new)
+        return new
+
+
+def _pass_key(request: WireRequest) -> PassKey:
+    """All of a request that its way up to the disk depends on."""
+    return fingerprint(request.headers, request.query), request.client, request.raw_path
+
+
+def _admission(request: WireRequest, known: Pass, found: Found, stamp: Stamp) -> Admission:
+    return Admission(
+        request=request, allowed=known.allowed, found=found, stamp=stamp, key_stamp=known.key_stamp
+    )

@@ -10,13 +10,16 @@ that a blob of somebody else and one that is nowhere cost the same and answer th
 from __future__ import annotations
 
 import asyncio
+import os
 from bisect import bisect_right
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from gateway.model.access import Access, Page, Resource, ResourceKind
 from gateway.model.errors import Reason, Refusal
-from gateway.model.verdicts import Allowed, CataloguePage, Identity, ModelListing
+from gateway.model.facts import Stamp
+from gateway.model.listings import CataloguePage, ModelListing
+from gateway.model.verdicts import Allowed, HeldFile, Identity
 from gateway.visible import Visible, discovery
 
 if TYPE_CHECKING:
@@ -24,10 +27,12 @@ if TYPE_CHECKING:
 
     from gateway.decisions import Decisions, Judgement
     from gateway.model.access import Principal
-    from gateway.model.facts import Stamp
+    from gateway.model.listings import ListedPackage
     from gateway.model.names import Md5, ModelId
     from gateway.model.ports import Catalogue, Directory
-    from gateway.model.verdicts import Denied, Found, ListedPackage
+    from gateway.model.verdicts import Denied, Found, OpenFile
+    from gateway.pinning import Pins
+    from gateway.resource.held_files import HeldFiles
 
 T = TypeVar("T")
 
@@ -37,9 +42,19 @@ PACKAGES_PER_TURN = 500  # some 50 microseconds of looking, then other requests 
 class Holdings:
     """The caller's view of the caches."""
 
-    def __init__(self, *, directory: Directory, decisions: Decisions, catalogue: Catalogue) -> None:
+    def __init__(
+        self,
+        *,
+        directory: Directory,
+        decisions: Decisions,
+        catalogue: Catalogue,
+        pins: Pins,
+        held_files: HeldFiles | None = None,
+    ) -> None:
         self._decisions = decisions
         self._catalogue = catalogue
+        self._pins = pins
+        self._held_files = held_files
         self._visible = Visible(directory=directory, decisions=decisions, catalogue=catalogue)
 
     async def resolve(self, access: Access) -> Access:
@@ -64,7 +79,7 @@ class Holdings:
         found: list[ListedPackage] = []
         for start in range(0, len(packages), PACKAGES_PER_TURN):
             turn = packages[start : start + PACKAGES_PER_TURN]
-            found += [one for one in turn if one.digests is None or md5 in one.digests]
+            found += [one for one in turn if one.may_list(md5)]
             await asyncio.sleep(0)
         return found
 
@@ -81,7 +96,8 @@ class Holdings:
     async def find(self, allowed: Allowed) -> tuple[Found, Stamp]:
         """The thing itself, looked up on the disk now, and the stamp of what that stands on.
 
-        Raises `Refusal(ABSENT)` when it is not there.
+        Raises `Refusal(ABSENT)` when it is not there, and `Refusal(QUARANTINED)` for a file whose content
+        is not what it should be.
         """
         found: Found | None
         access, resource, model = allowed.access, allowed.access.resource, allowed.model
@@ -95,12 +111,47 @@ class Holdings:
             case ResourceKind.PACKAGE if model and resource.package:
                 found = self._catalogue.listing(model, resource.package)
             case ResourceKind.FILE if model and resource.package and resource.file:
-                found = self._catalogue.open_file(model, resource.package, resource.file)
+                known = self._held_files and self._held_files.reopen(model, resource.package, resource.file)
+                if known:
+                    return known.file, Stamp(allowed.stamp.generation, allowed.stamp.leaves + known.leaves)
+                opened = self._catalogue.open_file(model, resource.package, resource.file)
+                if opened is None:
+                    raise Refusal(Reason.ABSENT)
+                return await self._settled(opened, allowed.stamp)
             case _:
                 raise Refusal(Reason.NO_ROUTE)
         if found is None:
             raise Refusal(Reason.ABSENT)
         return found, allowed.stamp
+
+    async def _settled(self, file: OpenFile, stamp: Stamp) -> tuple[OpenFile, Stamp]:
+        """The file as the pins know it; it is closed when nobody will get it."""
+        try:
+            file = await self._pins.settle(file)
+            settled = self._pins.stamped(file, stamp)
+            if self._held_files is not None:
+                self._held_files.hold(file, settled.leaves[len(stamp.leaves) :])
+            return file, settled  # noqa: TRY300 -- whatever is raised here, the file has to be closed
+        except BaseException:
+            os.close(file.descriptor)
+            raise
+
+    def find_now(self, allowed: Allowed, stamp: Stamp) -> tuple[HeldFile, Stamp] | None:
+        """A small file that is in memory and on disk still the same; None where `find` has to be asked."""
+        resource, model = allowed.access.resource, allowed.model
+        if self._held_files is None or not (model and resource.package and resource.file):
+            return None
+        held = self._held_files.find(model, resource.package, resource.file)
+        if held is None or not isinstance(held.file, HeldFile):
+            return None
+        return held.file, Stamp(stamp.generation, stamp.leaves + held.leaves)
+
+    def has_still(self, found: Found) -> bool:
+        """Whether this very file is in memory, and on disk still the same."""
+        if self._held_files is None or not isinstance(found, HeldFile):
+            return False
+        held = self._held_files.find(found.model, found.package, found.handle)
+        return held is not None and held.file is found
 
     async def _model(self, allowed: Allowed, model: ModelId) -> tuple[ModelListing, Stamp]:
         """Those of its packages that the caller may discover; a model without one is not there for it."""

@@ -16,19 +16,20 @@ from gateway.adapters.clock import SystemClock
 from gateway.adapters.embedded_valkey import EmbeddedValkey, RunningValkey
 from gateway.adapters.history_file import HistoryFile
 from gateway.adapters.redis_store import RedisStore
-from gateway.app import build_recorder
 from gateway.barrier import MARGIN_SECONDS, BarrierReport, await_workers
 from gateway.directory.allowances import load_allowances
-from gateway.directory.listing import Listing, StoreReading
+from gateway.directory.listing import Listing
 from gateway.directory.operations.peppers import find_pepper_not_held, remember_peppers
 from gateway.directory.plain_facts import PlainFacts
 from gateway.directory.reader import DirectoryReader
+from gateway.directory.reading import StoreReading
 from gateway.identity.pepper import Peppers, load_peppers
 from gateway.model.errors import Conflict, Misconfigured, Unavailable
 from gateway.model.facts import MAX_DEGRADED_SECONDS
 from gateway.model.names import KeyId, TenantId
 from gateway.model.verdicts import Change
 from gateway.registrar import Done, Registrar
+from gateway.rooms import build_recorder
 from gateway.state_folder import verify_private
 
 if TYPE_CHECKING:
@@ -71,9 +72,6 @@ class Office:
         wait: bool = True,
     ) -> Done[T]:
         """Make one change, recorded before and after, and wait until it is true in every worker (I6)."""
-        await self.verify_history()
-        if self._recorder is None:
-            self._recorder = build_recorder(self.settings, self.clock)
         change = Change(
             actor=self.actor,
             action=action,
@@ -82,8 +80,15 @@ class Office:
             subject=subject,
             received_at=self.clock.now(),
         )
-        done = await Registrar(store=self.store, recorder=self._recorder).perform(change, operation)
+        done = await self.record(change, operation)
         return replace(done, barrier=await self.await_workers(change, done.generation)) if wait else done
+
+    async def record(self, change: Change, operation: Callable[[Changes], Awaitable[T]]) -> Done[T]:
+        """Make one change, recorded before and after, without waiting for the workers."""
+        await self.verify_history()
+        if self._recorder is None:
+            self._recorder = build_recorder(self.settings, self.clock)
+        return await Registrar(store=self.store, recorder=self._recorder).perform(change, operation)
 
     async def verify_history(self) -> None:
         """Refuse to change facts that are not the ones this node knew: a restored or lagging server."""

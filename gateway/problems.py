@@ -32,6 +32,20 @@ class Problem:
             f'"detail":"{self.detail}","record":"{record_id}"}}\n'
         ).encode()
 
+    def answer(self, record_id: str, trace: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        """The whole answer: headers, in one order for all, and the body."""
+        body = self.body(record_id)
+        headers = [
+            (b"content-type", b"application/problem+json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"cache-control", b"no-store"),
+            (b"x-content-type-options", b"nosniff"),
+            (b"cachegate-record", record_id.encode()),
+            (b"traceparent", trace),
+            *self.headers,
+        ]
+        return headers, body
+
 
 UNAUTHORIZED = Problem(
     status=401,
@@ -101,6 +115,7 @@ PROBLEMS: dict[Reason, Problem] = {
     Reason.UNREADABLE_FACT: NOT_FOUND,
     Reason.ABSENT: NOT_FOUND,
     Reason.UNSERVABLE: NOT_FOUND,
+    Reason.QUARANTINED: NOT_FOUND,
     Reason.NO_ROUTE: NOT_FOUND,
     Reason.MALFORMED_REQUEST: _bad(
         "malformed-request", "The request is not HTTP/1.1 as this server reads it."
@@ -139,6 +154,19 @@ PROBLEMS: dict[Reason, Problem] = {
     Reason.FACTS_MOVED: UNAVAILABLE,
     Reason.CACHE_UNAVAILABLE: UNAVAILABLE,
     Reason.CHANGED_ON_DISK: UNAVAILABLE,
+    Reason.NOT_PINNED: UNAVAILABLE,
+    Reason.PRECONDITION_FAILED: Problem(
+        status=412,
+        kind="precondition-failed",
+        title="Precondition failed",
+        detail="The file is not one that If-Match names.",
+    ),
+    Reason.RANGE_NOT_SATISFIABLE: Problem(
+        status=416,
+        kind="range-not-satisfiable",
+        title="Range not satisfiable",
+        detail="No range that was asked for lies within the file. Content-Range states its length.",
+    ),
     Reason.INTERNAL: Problem(
         status=500,
         kind="internal",

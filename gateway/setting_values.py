@@ -39,6 +39,13 @@ def read_number(low: int, high: int) -> Callable[[str], int]:
     return read
 
 
+def read_switch(text: str) -> bool:
+    """`on` or `off`."""
+    if text not in {"on", "off"}:
+        raise ValueError("expected `on` or `off`")
+    return text == "on"
+
+
 def read_durability(text: str) -> Durability:
     """`process` or `power`."""
     try:
@@ -61,6 +68,13 @@ def read_roots(text: str) -> tuple[str, ...]:
         if not root.startswith("/"):
             raise ValueError(f"expected absolute paths separated by `:`, found {root!r}")
     return roots
+
+
+def read_location(text: str) -> str:
+    """A location of a proxy in front: an absolute path of plain segments, without a slash at its end."""
+    if not re.fullmatch(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._-]+)+", text):
+        raise ValueError("expected a path of plain segments such as /_blobs, without a slash at its end")
+    return text
 
 
 def read_networks(text: str) -> tuple[str, ...]:

@@ -1,33 +1,31 @@
-"""One frozen object from `cachegate.toml` and the environment; contradictions stop the start.
+"""Settings: one frozen object. Every setting is one field, which knows how it is read and documented.
 
-The environment wins over the file. Every setting is one field below: its name in the file is the
-field's, its variable `CACHEGATE_` and the name in capitals; README.md holds the same table and a
-test compares the two. This is the one module that reads the environment.
+Its name in the file is the field's, its variable `CACHEGATE_` and the name in capitals; README.md holds
+the same table and a test compares the two. Where the values come from is `settings_sources.py`.
 """
 
 from __future__ import annotations
 
-import os
 import socket
-import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.audit.terms import Durability
-from gateway.model.errors import Misconfigured
 from gateway.setting_values import (
     read_durability,
     read_environment_tag,
+    read_location,
     read_networks,
     read_number,
     read_path,
     read_roots,
+    read_switch,
     read_text,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 PREFIX = "CACHEGATE_"
 PACKAGED_POLICIES = Path(__file__).parent / "packaged_policies"
@@ -115,8 +113,29 @@ class Settings:
         read_number(0, 3600),
         5,
     )
+    held_files_megabytes: int = _setting(
+        "Memory of a worker for small files that are read often, at most 64 KiB each; 0 keeps none. "
+        "Files that changed since may take as much again for a while.",
+        read_number(0, 65_536),
+        32,
+    )
     scan_seconds: int = _setting(
-        "How often the catalogue of what is on disk is made anew.", read_number(1, 3600), 2
+        "How often the catalogue looks for what changed on disk.", read_number(1, 3600), 1
+    )
+    accel_redirect_prefix: str | None = _setting(
+        "Where the nginx in front has the blobs, as an internal location: pinned blobs are then handed "
+        "to it by X-Accel-Redirect (deploy/nginx/accel.conf). Only for a gateway that nothing but this "
+        "nginx reaches.",
+        read_location,
+        None,
+        "unset: files are sent from here",
+    )
+    pin_in_background: bool = _setting(
+        "`on` or `off`: whether blobs are hashed and pinned before they are asked for, one at a time on "
+        "each node, at the lowest priority.",
+        read_switch,
+        True,
+        "on",
     )
     grace_seconds: int = _setting(
         "How long a stopping worker lets transfers finish.", read_number(0, 3600), 10
@@ -131,6 +150,11 @@ class Settings:
     def audit_folder(self) -> Path:
         """Where audit segments are."""
         return self.audit_dir if self.audit_dir is not None else self.state / "audit"
+
+    @property
+    def pins_folder(self) -> Path:
+        """What this node measured of the files on its disk."""
+        return self.state / "pins"
 
     @property
     def pepper_folder(self) -> Path:
@@ -151,95 +175,3 @@ class Settings:
 def variable(name: str) -> str:
     """The environment variable of a setting."""
     return PREFIX + name.upper()
-
-
-OTHER_VARIABLES = {
-    "CACHEGATE_CONFIG": "The settings file.",
-    "CACHEGATE_URL": "Kept for commands that go through a running gateway.",
-    "CACHEGATE_ADMIN_KEY": "Kept for commands that go through a running gateway.",
-    "CACHEGATE_PUBLIC_URL": "Kept for signed URLs.",
-    "CACHEGATE_UPSTREAM": "Kept for the engine face.",
-    "CACHEGATE_INFERENCE_URL": "Kept for the front door.",
-}
-"""Variables that are ours but no setting of this release; any other CACHEGATE_ name is a typing error."""
-
-
-def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
-    """Read file and environment. Raises `Misconfigured` that names the variable or the file and key."""
-    env = os.environ if environment is None else environment  # noqa: TID251 -- the one reader
-    known = {one.name: one for one in fields(Settings)}
-    values: dict[str, Any] = {}
-
-    for name, raw, where in (*_from_file(env, known), *_from_environment(env, known)):
-        try:
-            values[name] = known[name].metadata["read"](raw)
-        except ValueError as error:
-            raise Misconfigured(where, str(error)) from error
-
-    if "cache_root" not in values:
-        engine_root = env.get("INFERENCE_HOME") or env.get("MODEL_CACHE_DIR")
-        if engine_root:
-            values["cache_root"] = read_path(engine_root)
-    if "policies" not in values:
-        values["policies"] = _default_policies()
-    values.setdefault("state", Path(".cachegate").absolute())
-    settings = Settings(**values)
-    _refuse_contradictions(settings)
-    return settings
-
-
-def _from_environment(env: Mapping[str, str], known: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    found = []
-    for key, raw in sorted(env.items()):
-        if not key.startswith(PREFIX) or key in OTHER_VARIABLES:
-            continue
-        name = key.removeprefix(PREFIX).lower()
-        if name not in known or key != variable(name):
-            raise Misconfigured(key, "no such setting; README.md lists them. Remove it or correct its name.")
-        if raw != "":  # an empty variable is an unset one: compose files and CI systems write them so
-            found.append((name, raw, key))
-    return found
-
-
-def _from_file(env: Mapping[str, str], known: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    named = env.get("CACHEGATE_CONFIG")
-    path = Path(named or "cachegate.toml")
-    if not named and not path.exists():
-        return []
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise Misconfigured(
-            str(path), f"cannot be read ({error.strerror}); correct CACHEGATE_CONFIG"
-        ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Misconfigured(str(path), f"is not TOML: {error}") from error
-    found = []
-    for name, value in document.items():
-        where = f"{path}: {name}"
-        if name not in known:
-            raise Misconfigured(where, "no such setting; README.md lists them")
-        if isinstance(value, list) and all(isinstance(one, str) for one in value):
-            value = (":" if name == "alias_roots" else ",").join(value)  # noqa: PLW2901 -- one text form for both sources
-        if isinstance(value, bool) or not isinstance(value, str | int):
-            raise Misconfigured(where, "expected a string, a whole number or a list of strings")
-        found.append((name, str(value), where))
-    return found
-
-
-def _default_policies() -> Path:
-    """`./policies` if it exists; else the set that ships with the package, or beside it in a checkout."""
-    local = Path("policies").absolute()
-    if local.is_dir():
-        return local
-    return PACKAGED_POLICIES if PACKAGED_POLICIES.is_dir() else CHECKOUT_POLICIES
-
-
-def _refuse_contradictions(settings: Settings) -> None:
-    for name, folder in (("state", settings.state), ("audit_dir", settings.audit_folder)):
-        if folder == settings.cache_root or settings.cache_root in folder.parents:
-            raise Misconfigured(
-                variable(name),
-                f"{folder} lies below the cache root {settings.cache_root}, which others write to and "
-                "we never do; choose a folder outside of it",
-            )

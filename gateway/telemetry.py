@@ -11,14 +11,18 @@ import logging
 import sys
 from collections import Counter
 from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, TextIO, cast
 
 import structlog
 
+from gateway.model.errors import Reason
+
 if TYPE_CHECKING:
     from gateway.decisions import Decisions
     from gateway.directory.near_facts import NearFacts
-    from gateway.model.errors import Reason, Unavailable
+    from gateway.model.errors import Unavailable
+    from gateway.model.pins import Pin
 
 GAUGES = {
     "cachegate_revocation_lag_seconds": "What the canary's last change took to be true in every worker.",
@@ -30,6 +34,7 @@ METRICS = {
     "cachegate_decisions_total": ("route", "reason"),
     "cachegate_responses_total": ("status",),
     "cachegate_sent_bytes_total": (),
+    "cachegate_answers_at_once_total": (),
     "cachegate_unreadable_facts_total": (),
     "cachegate_dependency_failures_total": ("dependency",),
     "cachegate_defects_total": (),
@@ -41,6 +46,8 @@ METRICS = {
     "cachegate_lease_losses_total": (),
     "cachegate_stale_refusals_total": (),
     "cachegate_feed_reconnects_total": (),
+    "cachegate_pins_total": ("event",),
+    "cachegate_hashed_bytes_total": (),
     "cachegate_near_cache_total": ("event",),
     "cachegate_decision_memory_total": ("event",),
 }
@@ -50,6 +57,7 @@ HELP = {
     "cachegate_decisions_total": "Decisions by route template and reason; `permitted` is an allow.",
     "cachegate_responses_total": "Responses by status; 0 is a connection that ended before one.",
     "cachegate_sent_bytes_total": "Bytes of response bodies handed to the server.",
+    "cachegate_answers_at_once_total": "Small files that were answered from memory, without the application.",
     "cachegate_unreadable_facts_total": "Records in Redis that did not parse, each time one denied.",
     "cachegate_dependency_failures_total": "Requests that were not decided because a dependency failed.",
     "cachegate_defects_total": "Requests that ended in a defect of the gateway.",
@@ -60,6 +68,8 @@ HELP = {
     "cachegate_lease_losses_total": "Times that a worker lost its lease on the facts.",
     "cachegate_stale_refusals_total": "Last checks that found a fact changed.",
     "cachegate_feed_reconnects_total": "Times that the feed of changes had to be made anew.",
+    "cachegate_pins_total": "Blobs that this worker pinned or put into quarantine: pinned, quarantined.",
+    "cachegate_hashed_bytes_total": "Bytes of files that were hashed for their pins.",
     "cachegate_near_cache_total": "Facts in memory: hit, miss, eviction, invalidation, flush, overtaken.",
     "cachegate_decision_memory_total": "Decisions in memory: hit, miss.",
     "cachegate_refused_by_server_total": "Requests that were refused before they were whole.",
@@ -79,12 +89,20 @@ class Telemetry:
 
     def decided(self, route: str, reason: Reason) -> None:
         """Count one decision."""
-        self.counters[f'cachegate_decisions_total{{route="{route}",reason="{reason.value}"}}'] += 1
+        self.counters[_decision(route, reason)] += 1
 
     def answered(self, status: int, sent: int) -> None:
         """Count one response."""
         self.counters[f'cachegate_responses_total{{status="{status}"}}'] += 1
         self.counters["cachegate_sent_bytes_total"] += sent
+
+    def served(self, route: str, sent: int) -> None:
+        """Count an allow and its whole answer, as `decided` and `answered` do."""
+        counters = self.counters
+        counters[_permitted(route)] += 1
+        counters['cachegate_responses_total{status="200"}'] += 1
+        counters["cachegate_sent_bytes_total"] += sent
+        counters["cachegate_answers_at_once_total"] += 1
 
     def failed(self, failure: Unavailable) -> None:
         """Something the guard stands on did not answer."""
@@ -123,6 +141,20 @@ class Telemetry:
             self.counters["cachegate_barriers_total"] += 1
             self.sums["cachegate_barrier_seconds_total"] += seconds
 
+    def pinned(self, count: int) -> None:
+        """Blobs were seen for the first time."""
+        self.counters['cachegate_pins_total{event="pinned"}'] += count
+
+    def quarantined(self, pin: Pin) -> None:
+        """A blob is not what it should be: nobody gets it, and an operator has to look."""
+        self.counters['cachegate_pins_total{event="quarantined"}'] += 1
+        self._log.error(
+            "a blob is in quarantine: its content is not what it should be",
+            blob=pin.md5,
+            cause=pin.quarantine.cause.value if pin.quarantine else None,
+            help="look at it, repair it, then: cachegate cache release",
+        )
+
     def values(self) -> dict[str, float]:
         """All counters, by name."""
         return {**self.counters, **self.sums}
@@ -145,6 +177,15 @@ class _LossyStandardError(io.TextIOBase):
         """The same."""
         with suppress(OSError, ValueError):
             sys.stderr.flush()
+
+
+def _decision(route: str, reason: Reason) -> str:
+    return f'cachegate_decisions_total{{route="{route}",reason="{reason}"}}'
+
+
+@lru_cache(maxsize=256)
+def _permitted(route: str) -> str:
+    return _decision(route, Reason.PERMITTED)
 
 
 def freshness_counters(facts: NearFacts, decisions: Decisions) -> dict[str, float]:

@@ -8,12 +8,12 @@ that ends before its worker does is a defect of ours: it is logged, and the work
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gateway.directory.hints import note_last_uses
-from gateway.model.errors import Unavailable
+from gateway.model.errors import Refusal, Unavailable
 from gateway.model.verdicts import Change
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from gateway.directory.reader import DirectoryReader
     from gateway.identity.last_uses import LastUses
     from gateway.model.names import ModelId
+    from gateway.pinning import Pins
+    from gateway.pinning_ahead import PinningAhead
     from gateway.resource.catalogue import DiskCatalogue
     from gateway.telemetry import Telemetry
     from gateway.transfers import Transfers
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 HOUSEKEEPING_SECONDS = 1.0  # summaries and signed heads are due by time alone
 LEASE_WATCH_SECONDS = 0.1
 START_PATIENCE_SECONDS = 5.0
+SCAN_PATIENCE_SECONDS = 2.0  # a large cache is scanned beside requests: only lists of models have to wait
+DISK_WATCH_SECONDS = 0.25
 LAST_USE_SECONDS = 5.0  # how late `keys list` may know of a use
 
 
@@ -54,6 +58,8 @@ class Upkeep:
     recorder: AuditLog
     transfers: Transfers
     last_uses: LastUses
+    pins: Pins
+    pinning_ahead: PinningAhead | None
     canary: Canary | None
     scan_seconds: float
     telemetry: Telemetry
@@ -67,16 +73,19 @@ class Upkeep:
         """Look after everything while requests are served; close all after."""
         chores = [self._start(self.feed.run(self.follower))]
         await self._await_lease()
-        await self._look_at_disk()
+        first_look = asyncio.create_task(self._look_at_disk())  # no chore: it ends, and may
+        await asyncio.wait({first_look}, timeout=SCAN_PATIENCE_SECONDS)
         await self._look_at_facts()
         chores += [
+            first_look,
             self._start(self.transfers.watch()),
             self._start(_every(LEASE_WATCH_SECONDS, self._watch_lease)),
-            self._start(_every(self.scan_seconds, self._look_at_disk)),
+            self._start(self._watch_disk()),
             self._start(_every(HOUSEKEEPING_SECONDS, self._look_at_facts)),
             self._start(_every(HOUSEKEEPING_SECONDS, self._keep_audit)),
             *([self._start(self.canary.sing())] if self.canary is not None else []),
             self._start(_every(LAST_USE_SECONDS, self._note_last_uses)),
+            *([self._start(self.pinning_ahead.run())] if self.pinning_ahead is not None else []),
         ]
         try:
             yield
@@ -84,6 +93,9 @@ class Upkeep:
             for chore in chores:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
+            await self.pins.close()
+            if self.pinning_ahead is not None:
+                self.pinning_ahead.close()
             await self._note_last_uses()
             await self._say_goodbye()
             try:
@@ -110,6 +122,18 @@ class Upkeep:
         deadline = self.clock.monotonic() + START_PATIENCE_SECONDS
         while not self.facts.is_leased() and self.clock.monotonic() < deadline:  # noqa: ASYNC110 -- a lease is no event: it runs out
             await asyncio.sleep(0.005)
+
+    async def _watch_disk(self) -> None:
+        """Look at the disk in turn, and at once when a model comes or goes."""
+        due = self.clock.monotonic() + self.scan_seconds
+        while True:
+            await asyncio.sleep(DISK_WATCH_SECONDS)
+            has_moved = True  # what cannot be asked is looked at, and the look reports it
+            with suppress(Refusal, Unavailable):
+                has_moved = self.catalogue.has_moved()
+            if has_moved or self.clock.monotonic() >= due:
+                await self._look_at_disk()
+                due = self.clock.monotonic() + self.scan_seconds
 
     async def _look_at_disk(self) -> None:
         try:

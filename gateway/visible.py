@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from gateway.model.access import Access, Action, Resource, ResourceKind
-from gateway.model.verdicts import Allowed, ListedPackage
+from gateway.model.verdicts import Allowed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gateway.decisions import Decisions
     from gateway.model.access import Principal
     from gateway.model.facts import Leaf
+    from gateway.model.listings import ListedPackage
     from gateway.model.names import ModelId
     from gateway.model.ports import Catalogue, Directory
 

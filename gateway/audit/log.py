@@ -14,27 +14,26 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from gateway.audit.envelope import enveloped
 from gateway.audit.flood import Flood, Stranger
 from gateway.audit.folder import parse_node, verify_is_folder, verify_writable
 from gateway.audit.head import Signer
-from gateway.audit.parts import found_part, named_part, request_part
 from gateway.audit.record import (
     MAX_LINE_BYTES,
-    SCHEMA_VERSION,
     ChangeOutcomeRecord,
     ChangeRecord,
-    DecisionRecord,
-    OutcomeRecord,
     SummaryRecord,
     encode,
 )
 from gateway.audit.scrub import clean_name, source_of
+from gateway.audit.tail import Tails
 from gateway.audit.terms import Durability, Limits
 from gateway.audit.writer import Writer
 from gateway.model.errors import Reason, Unavailable
-from gateway.model.verdicts import ChangeReceipt, OpenFile, Receipt
+from gateway.model.verdicts import ChangeReceipt, HeldFile, Receipt
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -49,6 +48,9 @@ _MAX_RESULT_CHARACTERS = 200  # a reason, not a stack trace
 class AuditLog:
     """A process's audit log (a `Recorder`): one thread, one chain.
 
+    `on_left` is told when outcomes of what was answered from memory were left with the writer, so that it
+    has `flush` called once nothing else is to be done; without it, each is written at once.
+
     Open it after forking and close it at the end. Raises `Unavailable` when the folder cannot be
     written, `Misconfigured` for one that is none and for a node's name that cannot be part of a file's.
     """
@@ -62,48 +64,39 @@ class AuditLog:
         clock: Clock,
         durability: Durability = Durability.PROCESS,
         limits: Limits | None = None,
+        on_left: Callable[[], None] | None = None,
     ) -> None:
         limits = limits or Limits()
         self._node = parse_node(node)
         self._folder = folder.absolute()
         verify_is_folder(self._folder)
         self._clock = clock
+        self._tails = Tails(node)
+        self._on_left = on_left
+        self._has_left = False
         self._flood = Flood(per_source=limits.nobody_per_source, total=limits.nobody_total)
         self._writer = Writer(self._folder, node, Signer(signing_key), durability, limits, clock.now())
 
     def admit(self, admission: Admission) -> Receipt:
         """Record an allow and hand out the proof."""
-        now, links = self._ready()
-        writer = self._writer
-        allowed = admission.allowed
-        access = allowed.access
-        principal = access.principal
-        record_id = writer.ids.next(now)
-        covered = encode(
-            DecisionRecord(
-                schema=SCHEMA_VERSION,
-                id=record_id,
-                chain=links.chain,
-                seq=links.seq + 1,
-                prev=links.hash,
-                time=writer.times.text(now),
-                node=self._node,
-                decision="allow",
-                reason=Reason.PERMITTED.value,
-                tenant=principal.tenant,
-                key_id=principal.key_id,
-                principal=principal.kind.value,
-                action=access.action.value,
-                grant=allowed.grant,
-                policies=allowed.policies,
-                generation=admission.stamp.generation,
-                resource=found_part(admission),
-                size=admission.found.size if isinstance(admission.found, OpenFile) else None,
-                request=request_part(admission.request),
-            )
-        )
-        writer.append(covered, now)
-        on_close = partial(self._close_admission, record_id, principal.tenant, principal.key_id)
+        return self.admit_all([admission])[0]
+
+    def admit_all(self, admissions: Sequence[Admission]) -> list[Receipt]:
+        """Record several allows at once, and hand out the proofs: all of them are recorded, or none."""
+        now, _ = self._ready()
+        writer, of_allow = self._writer, self._tails.of_allow
+        time, new_id = writer.envelopes.times.text(now), writer.envelopes.ids.next
+        ready = [("decision", new_id(now), time, of_allow(admission)) for admission in admissions]
+        writer.append_lines(writer.chain.seal_all(ready), now)
+        return [
+            self._receipt(record_id, admission)
+            for (_, record_id, _, _), admission in zip(ready, admissions, strict=True)
+        ]
+
+    def _receipt(self, record_id: str, admission: Admission) -> Receipt:
+        principal, is_left = admission.allowed.access.principal, isinstance(admission.found, HeldFile)
+        whose = record_id, principal.tenant, principal.key_id
+        on_close = partial(self._close_admission, *whose, is_left=is_left)
         return Receipt(record_id=record_id, admission=admission, on_close=on_close)
 
     def reject(self, rejection: Rejection) -> str:
@@ -112,41 +105,20 @@ class AuditLog:
         writer = self._writer
         principal = rejection.principal
         if principal is None:
-            new_id = partial(writer.ids.next, now)
+            new_id = partial(writer.envelopes.ids.next, now)
             stranger = Stranger(source_of(rejection.request.client), rejection.claimed_key_id)
             summary_id = self._flood.count(stranger, rejection.reason.value, int(now), new_id)
             if summary_id is not None:
                 return summary_id
-        record_id = writer.ids.next(now)
-        covered = encode(
-            DecisionRecord(
-                schema=SCHEMA_VERSION,
-                id=record_id,
-                chain=links.chain,
-                seq=links.seq + 1,
-                prev=links.hash,
-                time=writer.times.text(now),
-                node=self._node,
-                decision="deny",
-                reason=rejection.reason.value,
-                tenant=principal.tenant if principal else None,
-                key_id=principal.key_id if principal else None,
-                claimed_key_id=rejection.claimed_key_id,
-                principal=principal.kind.value if principal else None,
-                action=rejection.action,
-                policies=rejection.policies,
-                generation=rejection.stamp.generation if rejection.stamp else None,
-                resource=named_part(rejection.resource, rejection.model),
-                request=request_part(rejection.request),
-            )
-        )
-        writer.append(covered, now)
+        record_id, time = writer.envelopes.ids.next(now), writer.envelopes.times.text(now)
+        tail = self._tails.of_refusal(rejection)
+        writer.append(enveloped("decision", record_id, links, time, tail), now)
         return record_id
 
     def change(self, change: Change) -> ChangeReceipt:
         """Record that a change is about to be made."""
         now, links = self._ready()
-        envelope = self._writer.envelope(now, links)
+        envelope = self._writer.envelopes.members(now, links)
         record = ChangeRecord(
             **envelope,
             actor=clean_name(change.actor),
@@ -165,7 +137,13 @@ class AuditLog:
     def tick(self, now: float) -> None:
         """What is due by time alone: summaries and the signed head. The server calls it every second."""
         self._writer.ready(now)
+        self._writer.flush(now)
         self._write_summaries(now, int(now))
+
+    def flush(self) -> None:
+        """Write the outcomes that were left; `on_left` asks for it, to be done within this turn."""
+        self._has_left = False
+        self._writer.flush(self._clock.now())
 
     def flush_summaries(self, now: float) -> None:
         """Write the summaries whose second is over."""
@@ -206,10 +184,10 @@ class AuditLog:
         while (summary := self._flood.first_due(second)) is not None:
             links = self._writer.ready(now)
             record = SummaryRecord(
-                **self._writer.envelope(now, links, summary.record_id),
+                **self._writer.envelopes.members(now, links, summary.record_id),
                 source=summary.stranger.source,
                 claimed_key_id=summary.stranger.claimed_key_id,
-                second=self._writer.times.text(summary.second),
+                second=self._writer.envelopes.times.text(summary.second),
                 count=sum(summary.reasons.values()),
                 reasons=summary.reasons,
             )
@@ -217,27 +195,28 @@ class AuditLog:
             self._flood.drop_first()  # only now: one that could not be written is still owed
 
     def _close_admission(
-        self, decision_id: str, tenant: str | None, key_id: str | None, outcome: Outcome
+        self, decision_id: str, tenant: str | None, key_id: str | None, outcome: Outcome, *, is_left: bool
     ) -> None:
-        now, links = self._ready()
-        record = OutcomeRecord(
-            **self._writer.envelope(now, links),
-            decision_id=decision_id,
-            tenant=tenant,
-            key_id=key_id,
-            ending=outcome.ending.value,
-            status=outcome.status,
-            bytes=outcome.bytes_sent,
-            milliseconds=round(outcome.milliseconds, 3),
-        )
-        self._writer.append(encode(record), now)
+        """Write the outcome; or leave it, where the answer was whole before anybody could ask for this.
+
+        One that cannot be written now is left as well.
+        """
+        now, writer = self._clock.now(), self._writer
+        record_id, time = writer.envelopes.ids.next(now), writer.envelopes.times.text(now)
+        tail = self._tails.of_outcome(decision_id, tenant, key_id, outcome)
+        writer.chain.leave(("outcome", record_id, time, tail))
+        if not is_left or self._on_left is None:
+            writer.flush(now)
+        elif not self._has_left:
+            self._has_left = True
+            self._on_left()
 
     def _close_change(
         self, change_id: str, tenant: str | None, key_id: str | None, generation: int | None, result: str
     ) -> None:
         now, links = self._ready()
         record = ChangeOutcomeRecord(
-            **self._writer.envelope(now, links),
+            **self._writer.envelopes.members(now, links),
             change_id=change_id,
             tenant=tenant,
             key_id=key_id,

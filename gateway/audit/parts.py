@@ -41,6 +41,7 @@ def found_part(admission: Admission) -> ResourcePart:
             package=found.package,
             file=clean_name(found.handle),
             md5=found.md5,
+            sha256=found.sha256,
         )
     return _part(resource, admission.allowed.model)
 

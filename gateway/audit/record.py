@@ -67,6 +67,7 @@ class ResourcePart(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, fo
     package: str | None = None
     file: str | None = None
     md5: str | None = None
+    sha256: str | None = None
 
 
 class RequestPart(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
@@ -107,6 +108,7 @@ class OutcomeRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="ki
     status: int
     bytes: int
     milliseconds: float
+    sha256: str | None = None  # of a file that was hashed only while it was sent
 
 
 class ChangeRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="change"):

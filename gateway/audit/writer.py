@@ -8,8 +8,7 @@ and nothing is accepted (I5). Recovery is tried by the next call and leaves an `
 - no space: the half line is cut off, the same segment goes on;
 - the segment was made read-only: the chain goes on in the next one;
 - the segment was taken away, replaced or cut, or a sync failed: an abandoned head says how far the
-  chain went, and a new chain begins. It waits a moment first, so that readiness shows the fault and
-  something that keeps deleting files does not get a new one for each request.
+  chain went, and after a moment a new one begins: not one for each request while files are deleted.
 
 One thread, no locks: the event loop's. A forked child may not write, or two would share a chain.
 """
@@ -17,21 +16,23 @@ One thread, no locks: the event loop's. A forked child may not write, or two wou
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from gateway.audit.chain import Chain
+from gateway.audit.envelope import Envelopes
 from gateway.audit.folder import new_chain_id, prepare_folder, segment_name
 from gateway.audit.head import LiveChain, Signer, find_live_chains
 from gateway.audit.heads_file import HeadsFile
-from gateway.audit.record import SCHEMA_VERSION, HeadRecord, Links, OpenRecord, encode, seal, with_signature
+from gateway.audit.record import HeadRecord, OpenRecord, encode, seal, with_signature
 from gateway.audit.segment import Remedy, Segment, SegmentError, raise_fault
 from gateway.audit.terms import Durability, Limits
-from gateway.audit.timeline import RecordIds, Timestamps
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_LAST_WORD_PATIENCE_SECONDS = 1.0
-"""How long a chain's last head waits for others to be done with `heads.jsonl`; all workers close at once."""
+    from gateway.audit.record import Links
+
+_LAST_WORD_PATIENCE_SECONDS = 1.0  # of a last head for others to be done: all workers close at once
 
 
 class Writer:
@@ -40,8 +41,7 @@ class Writer:
     def __init__(
         self, folder: Path, node: str, signer: Signer, durability: Durability, limits: Limits, now: float
     ) -> None:
-        self.ids = RecordIds()
-        self.times = Timestamps()
+        self.envelopes = Envelopes(node)
         self._folder = folder
         self._node = node
         self._signer = signer
@@ -53,6 +53,7 @@ class Writer:
         self._faulted_at = 0.0
         self._unlisted_head: bytes | None = None
         self._lost: Links | None = None
+        self.chain = Chain()
         self._begin(now, "start")
 
     def ready(self, now: float) -> Links:
@@ -73,15 +74,26 @@ class Writer:
         except SegmentError as fault:
             self._note(fault, now)
             raise
+        self.chain.seal_waiting()
         return self._links
 
     def append(self, covered: bytes, now: float) -> None:
         """Write a record that was built on the links that `ready` returned."""
+        self.append_lines(self.chain.seal(covered), now)
+
+    def append_lines(self, lines: bytes, now: float) -> None:
+        """Write lines that were sealed after `ready`, and what was left before them: all, or none."""
         try:
-            self._append(covered)
+            self._write(lines)
         except SegmentError as fault:
             self._note(fault, now)
             raise
+
+    def flush(self, now: float) -> None:
+        """Write what was left."""
+        if self.chain.is_behind:
+            self.ready(now)
+            self.append_lines(b"", now)
 
     def sign_head(self, now: float) -> None:
         """Prove what was written since the last head, if anything was."""
@@ -105,18 +117,18 @@ class Writer:
 
     def _begin(self, now: float, reason: str) -> None:
         """Start a new chain, with its first record and head."""
-        links = Links(new_chain_id(self._node, now))
+        self._links = self.chain.start(new_chain_id(self._node, now))
         try:
             prepare_folder(self._folder)
             self._signer.publish(self._folder)
         except OSError as error:
             raise_fault(error, self._folder, Remedy.NEW_CHAIN)
-        self._links, self._number, self._unlisted_head = links, 1, None
+        self._number, self._unlisted_head = 1, None
         self._segment = self._open_segment()
         live = None
         try:
             self._write_open(now, reason)
-            live = LiveChain(self._folder, links.chain)
+            live = LiveChain(self._folder, self._links.chain)
             self._write_head(now, "live")
         except SegmentError:
             # Nothing in it was vouched for yet; left there, each try on a full disk would leave another.
@@ -144,16 +156,17 @@ class Writer:
         self._segment = segment
 
     def _append(self, covered: bytes) -> bytes:
-        line, digest = seal(covered)
-        self._segment.append(line)
-        self._links.seq += 1
-        self._links.hash = digest
+        self._write(line := self.chain.seal(covered))
         return line
+
+    def _write(self, lines: bytes) -> None:
+        self._segment.append(self.chain.unwritten + lines)
+        self.chain.note_written()
 
     def _write_open(self, now: float, reason: str) -> None:
         links, lost = self._links, self._lost
         record = OpenRecord(
-            **self.envelope(now, links),
+            **self.envelopes.members(now, links),
             reason=reason,
             after_chain=lost.chain if lost else None,
             after_seq=lost.seq if lost else None,
@@ -172,7 +185,7 @@ class Writer:
     def _head(self, now: float, state: str) -> bytes:
         statement = encode(
             HeadRecord(
-                **self.envelope(now, self._links),
+                **self.envelopes.members(now, self._links),
                 state=state,
                 segment=self._number,
                 signer=self._signer.fingerprint,
@@ -193,6 +206,7 @@ class Writer:
 
     def _note(self, fault: SegmentError, now: float) -> None:
         self._fault, self._faulted_at = fault, now
+        self.chain.roll_back()
 
     def _recover(self, now: float) -> None:
         """Go on where the last fault left off, or raise again."""
@@ -234,15 +248,3 @@ class Writer:
     def _release(self) -> None:
         self._segment.close()
         self._live.close()
-
-    def envelope(self, now: float, links: Links, record_id: str | None = None) -> dict[str, Any]:
-        """The members that every record has; `AuditLog` writes them out where it must be fast."""
-        return {
-            "schema": SCHEMA_VERSION,
-            "id": record_id or self.ids.next(now),
-            "chain": links.chain,
-            "seq": links.seq + 1,
-            "prev": links.hash,
-            "time": self.times.text(now),
-            "node": self._node,
-        }

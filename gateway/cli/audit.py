@@ -26,7 +26,7 @@ from gateway.cli.reading_progress import reading_progress
 from gateway.cli.record_lines import record_line
 from gateway.identity.times import parse_duration, parse_moment
 from gateway.model.errors import BadNameError, Misconfigured, Reason
-from gateway.settings import load_settings
+from gateway.settings_sources import load_settings
 from gateway.signing import load_signing_key
 
 if TYPE_CHECKING:

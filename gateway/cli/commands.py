@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gateway.cli import (
     audit,
+    cache,
     demo,
     directory,
     doctor,
@@ -29,4 +30,5 @@ app.add_typer(policy.commands, name="policy")
 app.add_typer(directory.commands, name="directory")
 app.command("explain")(explain.explain)
 app.add_typer(audit.commands, name="audit")
+app.add_typer(cache.commands, name="cache")
 app.command("doctor")(doctor.doctor)

@@ -28,7 +28,8 @@ from gateway.identity.keys import KeyOrder, issue_key
 from gateway.model.facts import KeyKind, Scope
 from gateway.model.names import parse_model_id, parse_package_id, parse_pattern, parse_tenant_id
 from gateway.office import open_office
-from gateway.settings import CHECKOUT_POLICIES, PACKAGED_POLICIES, load_settings
+from gateway.settings import CHECKOUT_POLICIES, PACKAGED_POLICIES
+from gateway.settings_sources import load_settings
 from gateway.setup import set_up
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from gateway.adapters.redis_store import RedisStore
 from gateway.cli.console import AsJson, print_json, print_table, say
 from gateway.model.errors import Misconfigured, Unavailable
 from gateway.office import accept_history, fact_server
-from gateway.settings import load_settings
+from gateway.settings_sources import load_settings
 
 if TYPE_CHECKING:
     from gateway.settings import Settings

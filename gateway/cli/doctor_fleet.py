@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.adapters.history_file import HistoryFile
-from gateway.app import RENEWALS_PER_LEASE
 from gateway.cli.findings import fail, ok, warning
 from gateway.identity.times import format_duration
+from gateway.rooms import RENEWALS_PER_LEASE
 
 if TYPE_CHECKING:
     from gateway.adapters.redis_fleet import Fleet

@@ -20,7 +20,7 @@ from gateway.cli.in_office import in_office
 from gateway.model.access import Action
 from gateway.model.errors import BadNameError, CachegateError, Conflict
 from gateway.model.names import parse_file_handle, parse_key_id, parse_model_id, parse_package_id
-from gateway.settings import load_settings
+from gateway.settings_sources import load_settings
 
 if TYPE_CHECKING:
     from gateway.audit.record import OutcomeRecord

@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from gateway.app import build_catalogue
 from gateway.cli.explain_disk import DiskState, look_at_disk
 from gateway.decision.explain import explain
 from gateway.decision.rulebook import Rulebook
@@ -19,6 +18,7 @@ from gateway.identity.authenticate import Authenticator
 from gateway.model.access import Access, Principal, Resource, ResourceKind
 from gateway.model.errors import Conflict, Refusal
 from gateway.model.names import ancestors
+from gateway.rooms import build_catalogue
 
 if TYPE_CHECKING:
     from gateway.decision.explain import Explanation

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from gateway.cli.console import AsJson, print_json, print_secret, say
-from gateway.settings import load_settings
+from gateway.settings_sources import load_settings
 from gateway.setup import set_up
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gateway.app import build_catalogue
 from gateway.cli.console import print_json, print_table, say
 from gateway.cli.in_office import in_office
 from gateway.model.names import ancestors
 from gateway.model.standing import standing_of
 from gateway.resource.naming import model_directory
+from gateway.rooms import build_catalogue
 
 if TYPE_CHECKING:
     from gateway.model.facts import Grant

@@ -14,7 +14,7 @@ from gateway.cli.console import AsJson, people, print_json, print_table, say
 from gateway.cli.in_office import in_office
 from gateway.model.errors import Misconfigured
 from gateway.policies import apply_folder, check_folder, load_folder, plan_folder
-from gateway.settings import load_settings
+from gateway.settings_sources import load_settings
 
 if TYPE_CHECKING:
     from gateway.directory.plan import Plan

@@ -16,7 +16,7 @@ from gateway.faces.ops import ops_app
 from gateway.office import fact_server, open_office
 from gateway.server.plan import ServePlan
 from gateway.server.supervisor import serve as supervise
-from gateway.settings import load_settings
+from gateway.settings_sources import load_settings
 from gateway.setup import ensure_policy
 from gateway.state_folder import verify_private
 from gateway.telemetry import configure_logs

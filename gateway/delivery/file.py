@@ -1,103 +1,158 @@
-"""Deliver a file: from an open descriptor to the client, in steps, with constant memory.
+"""Deliver a file: a Receipt in; the whole file, a part, several parts, or an answer about it out.
 
-Before every step, the last one included, the descriptor is asked whether it is still the file that
-was opened: a blob that is truncated or rewritten meanwhile is cut off, so that no client holds a
-complete body made of two files. A change within one step is beyond us; the read-only mount is what
-stands against it. There are no validators and no ranges here: they need a pinned digest.
+In steps and with constant memory: by zero-copy where the server offers it, else through our memory.
+A `Refused` is returned where RFC 9110 wants another answer than the file, and nothing was sent then:
+what such an answer looks like is for the caller.
+
+Nothing here decides who may read: that was recorded before the Receipt was made.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway.delivery.headers import delivery_headers
-from gateway.model.errors import Reason, Unavailable
+from gateway.delivery.handoff import handoff_headers
+from gateway.delivery.headers import Headers, caller_headers
+from gateway.delivery.plan import plan_delivery
+from gateway.delivery.steps import INLINE_BYTES, ZERO_COPY, Copied, Hashed, ZeroCopied, steps_of
+from gateway.delivery.unchanged import CutError, unsent, verify_unchanged
+from gateway.model.errors import Reason
 from gateway.model.verdicts import Ending, OpenFile
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Send
+    from starlette.types import Message, Receive, Scope, Send
 
+    from gateway.delivery.plan import Plan
+    from gateway.delivery.steps import OnHashed, Source
     from gateway.model.verdicts import Receipt
 
-STEP_BYTES = 1 << 20  # what one client makes us hold; larger steps did not get faster
-OCTETS = b"application/octet-stream"
-INLINE_BYTES = 1 << 16  # read on the event loop: up to here a thread costs more than the read
+
+async def _keep_nothing(file: OpenFile, *, md5: str, sha256: str) -> None:
+    """For an app without pins: what was hashed on the way is known for that transfer only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """How files go out in this installation, for all requests alike."""
+
+    accel_prefix: str | None = None
+    on_hashed: OnHashed = _keep_nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """It went out. `ending` says why it was cut, if it was; `sha256` what was found by hashing it."""
+
+    ending: Ending | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """Nothing was sent. The client is to be told the reason, with these headers."""
+
+    reason: Reason
+    headers: Headers
+    ending: Ending | None = None
+
+
+PLAIN = Means()
 
 
 async def send_file(
-    receipt: Receipt, *, method: str, trace: bytes, receive: Receive, send: Send
-) -> Ending | None:
-    """Send the file of a receipt. Returns why it was cut, or None when it went out whole.
+    receipt: Receipt, scope: Scope, receive: Receive, send: Send, *, trace: bytes, means: Means = PLAIN
+) -> Sent | Refused:
+    """Send the file of a receipt, in the form that the request asks for.
 
-    Raises `Unavailable` when the file changed before anything was sent.
+    Raises `Unavailable` when the file changed, or cannot be read, before anything was sent.
     """
-    file = receipt.admission.found
+    file, request = receipt.admission.found, receipt.admission.request
     if not isinstance(file, OpenFile):
         raise TypeError("this receipt is not for a file")
-    headers = delivery_headers(receipt, content_type=OCTETS, length=file.size, trace=trace)
-    start = {"type": "http.response.start", "status": 200, "headers": headers}
-    if method == "HEAD" or file.size <= INLINE_BYTES:
-        body = b""
-        if method != "HEAD":
-            body = _first_step(file, file.size + 1)
-        await send(start)
-        await send({"type": "http.response.body", "body": body})
-        return None
-    return await _stream(file, start, receive, send)
-
-
-def _first_step(file: OpenFile, count: int) -> bytes:
-    """Up to so many bytes. Nothing was sent yet, so what the disk cannot do is a 503."""
     try:
-        step = os.pread(file.descriptor, count, 0)
-        is_whole = len(step) == min(count, file.size) and is_unchanged(file)
-    except OSError as error:
-        why = f"{file.handle}: {errno.errorcode.get(error.errno or 0, 'unknown error')}"
-        raise Unavailable("cache", why, Reason.CACHE_UNAVAILABLE) from error
-    if not is_whole:
-        raise Unavailable("cache", f"{file.handle} changed while it was opened", Reason.CHANGED_ON_DISK)
-    return step
+        verify_unchanged(file)
+        plan = plan_delivery(
+            request.method, request.headers, size=file.size, sha256=file.sha256, is_blob=file.md5 is not None
+        )
+        if plan.reason is not None:
+            return Refused(reason=plan.reason, headers=plan.headers)
+        handoff = handoff_headers(plan, file, means.accel_prefix, request.headers)
+        start = {
+            "type": "http.response.start",
+            "status": 200 if handoff else plan.status,
+            "headers": [*(handoff or plan.headers), *caller_headers(receipt, trace)],
+        }
+        if handoff or not plan.pieces:
+            await send(start)
+            await send({"type": "http.response.body", "body": b""})
+            return Sent(ending=Ending.HANDED_OFF if handoff else None)
+        source = _source(file, plan, scope, means)
+        return await _Body(start, source, receive, send).run(plan)
+    except CutError as cut:
+        if cut.ending is Ending.QUARANTINED:
+            return Refused(reason=cut.reason, headers=[], ending=cut.ending)
+        raise unsent(file, cut) from cut
 
 
-async def _stream(file: OpenFile, start: dict[str, object], receive: Receive, send: Send) -> Ending | None:
-    loop = asyncio.get_running_loop()
-    step = await loop.run_in_executor(None, _first_step, file, STEP_BYTES)
-    gone = asyncio.ensure_future(_disconnected(receive))
-    offset = len(step)
-    try:
-        await send(start)
-        await send({"type": "http.response.body", "body": step, "more_body": offset < file.size})
-        while offset < file.size:
-            count = min(STEP_BYTES, file.size - offset)
-            try:
-                step = await loop.run_in_executor(None, os.pread, file.descriptor, count, offset)
-                is_whole = len(step) == count and is_unchanged(file)
-            except OSError:  # the disk's doing, which must not be told as the client's
-                return Ending.FAILED
-            if not is_whole:
-                return Ending.CHANGED_ON_DISK
-            if gone.done():
-                return Ending.CLIENT_GONE
-            offset += count
-            await send({"type": "http.response.body", "body": step, "more_body": offset < file.size})
-    except OSError:  # what servers raise from `send` when the connection is gone (ASGI 2.4)
-        return Ending.CLIENT_GONE
-    else:
-        return None
-    finally:
-        gone.cancel()
+def _source(file: OpenFile, plan: Plan, scope: Scope, means: Means) -> Source:
+    if file.sha256 is None:
+        return Hashed(file, means.on_hashed)
+    if plan.length > INLINE_BYTES and ZERO_COPY in (scope.get("extensions") or {}):
+        return ZeroCopied(file)
+    return Copied(file)
+
+
+class _Body:
+    """One body under way."""
+
+    def __init__(self, start: Message, source: Source, receive: Receive, send: Send) -> None:
+        self._start = start
+        self._source = source
+        self._receive = receive
+        self._send = send
+        self._has_begun = False
+
+    async def run(self, plan: Plan) -> Sent:
+        """Send every step. Raises `CutError` as long as nothing was sent."""
+        gone: asyncio.Future[None] | None = None
+        try:
+            for step, is_last in steps_of(plan.pieces, self._source.step_bytes):
+                message = await self._source.fetch(step, is_last=is_last)
+                if gone is None and not is_last:
+                    gone = asyncio.ensure_future(_disconnected(self._receive))
+                if gone is not None and gone.done():
+                    return Sent(ending=Ending.CLIENT_GONE)
+                if not await self._hand_over({**message, "more_body": not is_last}):
+                    return Sent(ending=Ending.CLIENT_GONE)
+        except CutError as cut:
+            if not self._has_begun:
+                raise
+            return Sent(ending=cut.ending)
+        finally:
+            if gone is not None:
+                gone.cancel()
+        return Sent(sha256=self._source.sha256 if isinstance(self._source, Hashed) else None)
+
+    async def _hand_over(self, message: Message) -> bool:
+        """Whether there was somebody to take it."""
+        try:
+            if not self._has_begun:
+                await self._send(self._start)
+                self._has_begun = True
+            await self._send(message)
+        except EOFError:  # what our server raises when the file ends before the stretch does
+            raise CutError.changed() from None
+        except OSError as error:  # what servers raise when the connection is gone (ASGI 2.4)
+            if error.errno == errno.EIO:  # but this one is the disk's
+                raise CutError(Ending.FAILED, Reason.CACHE_UNAVAILABLE) from error
+            return False
+        return True
 
 
 async def _disconnected(receive: Receive) -> None:
     """Return when the client has gone: some servers swallow what is sent to nobody."""
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def is_unchanged(file: OpenFile) -> bool:
-    """Whether the descriptor still is what was opened: same inode, size and times."""
-    now = os.fstat(file.descriptor)
-    return (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns) == file.identity

@@ -22,7 +22,7 @@ from gateway.model.facts import MAX_DEGRADED_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from gateway.directory.listing import Reading
+    from gateway.directory.reading import Reading
     from gateway.model.facts import Tenant
     from gateway.model.names import TenantId
 

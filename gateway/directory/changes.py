@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, TypeVar
 from gateway.directory import names
 from gateway.directory.allowances import encode_former, find_former
 from gateway.directory.listing import Listing, refuse_unreadable
+from gateway.directory.pin_records import encode_pin
 from gateway.directory.policy_records import decode_policy_head, encode_policy
 from gateway.directory.records import (
     encode_alias,
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from gateway.model.facts import Alias, Grants, Key, ModelRule, PolicySet, Tenant
-    from gateway.model.names import KeyId, ModelId, Pattern, TenantId
+    from gateway.model.names import KeyId, Md5, ModelId, Pattern, TenantId
+    from gateway.model.pins import Pin
     from gateway.model.ports import Batch, FactSnapshot, FactStore
 
 _T = TypeVar("_T")
@@ -141,6 +143,16 @@ class Changes(Listing):
             self._put(names.policy_text(old), None)
         self._put(names.policy_text(text_digest), text)
         self._put(names.POLICY, head)
+
+    async def put_pin(self, pin: Pin) -> None:
+        """Write a blob's pin."""
+        self._put(names.pin_fact(pin.md5), encode_pin(replace(pin, generation=self.generation)))
+        (self._unlist if pin.quarantine is None else self._list)(names.QUARANTINED, pin.md5.encode())
+
+    async def delete_pin(self, md5: Md5) -> None:
+        """Take a blob's pin away: the next content that fits its name is trusted on first use."""
+        self._put(names.pin_fact(md5), None)
+        self._unlist(names.QUARANTINED, md5.encode())
 
     async def put_pepper_fingerprint(self, pepper_id: str, fingerprint: str) -> None:
         """Note the fingerprint of a pepper, by which a node with another one is found out."""

@@ -17,8 +17,8 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from gateway.directory import names
+from gateway.directory.pin_records import decode_pin
 from gateway.directory.policy_records import decode_policy, decode_policy_head
-from gateway.directory.reading import Reading, StoreReading
 from gateway.directory.records import (
     decode_alias,
     decode_grants,
@@ -28,15 +28,22 @@ from gateway.directory.records import (
 )
 from gateway.directory.rows import UnreadableRecordError
 from gateway.model.errors import BadNameError, Conflict
-from gateway.model.names import ModelId, parse_key_id, parse_model_id, parse_pattern, parse_tenant_id
+from gateway.model.names import (
+    ModelId,
+    parse_key_id,
+    parse_md5,
+    parse_model_id,
+    parse_pattern,
+    parse_tenant_id,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
+    from gateway.directory.reading import Reading
     from gateway.model.facts import Alias, Grant, Grants, Key, ModelRule, PolicySet, Tenant
-    from gateway.model.names import KeyId, Pattern, TenantId
-
-__all__ = ["PAGE", "Listing", "Reading", "StoreReading", "refuse_unreadable"]
+    from gateway.model.names import KeyId, Md5, Pattern, TenantId
+    from gateway.model.pins import Pin
 
 _T = TypeVar("_T")
 _NameT = TypeVar("_NameT", bound=str)
@@ -101,6 +108,18 @@ class Listing:
         """The fingerprint of every pepper that keys were stored under, by the pepper's id."""
         noted = [raw.decode(errors="replace") for raw in await self._reading.members(names.PEPPERS)]
         return {pepper_id: fingerprint for pepper_id, _, fingerprint in (one.partition(":") for one in noted)}
+
+    async def find_pin(self, md5: Md5) -> Pin | None:
+        """What a blob held when it was first seen."""
+        return await self._find(names.pin_fact(md5), partial(decode_pin, md5=md5))
+
+    async def find_pins(self, md5s: Sequence[Md5]) -> list[Pin]:
+        """The pins that there are of these blobs."""
+        return await self._facts([(names.pin_fact(md5), partial(decode_pin, md5=md5)) for md5 in md5s])
+
+    async def list_quarantined(self) -> list[Pin]:
+        """The pins of all blobs in quarantine."""
+        return await self.find_pins(await self._members(names.QUARANTINED, parse_md5))
 
     async def list_grants(self, tenant_id: TenantId) -> tuple[Grant, ...]:
         """All grants of one tenant."""

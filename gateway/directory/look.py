@@ -50,14 +50,6 @@ class Look:
         """Read what has not been read yet from the store, whatever is remembered."""
         await self._read(wanted, self._source.read_afresh)
 
-    def recall(self, wanted: Sequence[bytes]) -> bool:
-        """Take these from memory; false when one of them is not remembered."""
-        leaves = self._source.find(wanted)
-        if leaves is None:
-            return False
-        self.leaves.update(zip(wanted, leaves, strict=True))
-        return True
-
     def decoded(self, name: bytes, decode: Callable[[bytes], _T]) -> _T | None:
         """The fact under a name; None when it is absent or, which is reported, does not parse.
 

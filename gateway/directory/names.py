@@ -18,7 +18,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gateway.model.names import KeyId, ModelId, Pattern, TenantId
+    from gateway.model.names import KeyId, Md5, ModelId, Pattern, TenantId
 
 FACTS = b"{cachegate}:f:"
 
@@ -26,6 +26,7 @@ TENANTS = b"{cachegate}:i:tenants"
 PATTERNS = b"{cachegate}:i:patterns"
 ALIASES = b"{cachegate}:i:aliases"
 ADMIN_KEYS = b"{cachegate}:i:admin-keys"
+QUARANTINED = b"{cachegate}:i:quarantined"
 DEGRADED = b"{cachegate}:i:degraded"
 """A hash: tenant to the longest degraded time it ever had before the one it has, and until when."""
 
@@ -78,6 +79,11 @@ def rule_fact(pattern: Pattern) -> bytes:
 def alias_fact(alias: ModelId) -> bytes:
     """The record that says which model this other name stands for."""
     return FACTS + b"a:" + alias.encode()
+
+
+def pin_fact(md5: Md5) -> bytes:
+    """The record of what a blob held when it was first seen."""
+    return FACTS + b"b:" + md5.encode()
 
 
 def policy_text(text_digest: bytes) -> bytes:

@@ -19,9 +19,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.directory import names
-from gateway.directory.listing import Listing, StoreReading
+from gateway.directory.listing import Listing
 from gateway.directory.look import Look, names_about
 from gateway.directory.policy_records import PolicySets, decode_policy_head
+from gateway.directory.reading import StoreReading
 from gateway.directory.records import decode_grants, decode_key, decode_tenant
 from gateway.directory.rows import UnreadableRecordError
 from gateway.model.errors import Reason, Refusal, Unavailable
@@ -71,20 +72,6 @@ class DirectoryReader:
         tenant_name = names.tenant_fact(key.tenant)
         # Whoever asks who this is asks next what it may do: its grants come along, for one trip less.
         await look.fetch([tenant_name, names.grants_fact(key.tenant), names.POLICY])
-        return key, _find_tenant(look, key), look.stamp([*key_names, tenant_name])
-
-    def recall_key(self, digests: Sequence[bytes]) -> tuple[Key | None, Tenant | None, Stamp] | None:
-        """The same from memory alone; None when that does not suffice."""
-        look = Look(self._source, self._report)
-        key_names = [names.key_fact(digest) for digest in digests]
-        if not look.recall(key_names):
-            return None
-        key = _find_key(look, key_names)
-        if key is None or key.tenant is None:
-            return key, None, look.stamp(key_names)
-        tenant_name = names.tenant_fact(key.tenant)
-        if not look.recall([tenant_name]):
-            return None
         return key, _find_tenant(look, key), look.stamp([*key_names, tenant_name])
 
     async def bring(self, principal: Principal, models: Sequence[ModelId | None]) -> list[Facts]:

@@ -16,19 +16,22 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote
 
 from gateway.delivery.document import send_document
-from gateway.delivery.file import send_file
+from gateway.delivery.file import PLAIN, Refused, send_file
+from gateway.faces.problem import send_problem
 from gateway.faces.route import FaceRoute
 from gateway.middleware.guard import METER, RECEIPT
 from gateway.middleware.trace import traceparent
 from gateway.model.access import Action, GuardedRoute, Page, Resource, ResourceKind
 from gateway.model.errors import BadNameError, Reason, Refusal
+from gateway.model.listings import CataloguePage, ModelListing, PackageListing
 from gateway.model.names import parse_model_id
-from gateway.model.verdicts import CataloguePage, ModelListing, PackageListing
 from gateway.resource.paths import BLOBS_PATH, MODELS_PATH, blob_link, locate, model_link, shape_of
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from gateway.delivery.file import Means
+    from gateway.middleware.meter import Meter
     from gateway.model.access import WireRequest
     from gateway.model.verdicts import Found, Receipt
 
@@ -124,13 +127,21 @@ async def serve_document(scope: Scope, _receive: Receive, send: Send) -> None:
     )
 
 
-async def serve_file(scope: Scope, receive: Receive, send: Send) -> None:
-    """The bytes of a file."""
-    receipt: Receipt = scope[RECEIPT]
-    request = receipt.admission.request
-    scope[METER].cut = await send_file(
-        receipt, method=request.method, trace=traceparent(request.trace_id), receive=receive, send=send
-    )
+def serve_file(means: Means) -> ASGIApp:
+    """An endpoint for the bytes of a file."""
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        receipt: Receipt = scope[RECEIPT]
+        meter: Meter = scope[METER]
+        trace = traceparent(receipt.admission.request.trace_id)
+        result = await send_file(receipt, scope, receive, send, trace=trace, means=means)
+        meter.cut = result.ending
+        if isinstance(result, Refused):
+            await send_problem(receipt, result.reason, result.headers, send)
+        else:
+            meter.sha256 = result.sha256
+
+    return serve
 
 
 def describe(found: Found) -> dict[str, Any]:
@@ -168,12 +179,13 @@ def _next_page(found: Found, request: WireRequest) -> str | None:
     return f"/v1/models?limit={_parse_page(request.query).limit}&after={quote(found.after, safe='')}"
 
 
-def routes() -> list[FaceRoute]:
-    """The routes of this face."""
+def routes(means: Means = PLAIN) -> list[FaceRoute]:
+    """The routes of this face; `means` says how files go out."""
+    files = serve_file(means)
     return [
         FaceRoute(CATALOGUE, serve_document),
         FaceRoute(MODEL, serve_document),
         FaceRoute(PACKAGE, serve_document),
-        FaceRoute(FILE, serve_file),
-        FaceRoute(BLOB, serve_file),
+        FaceRoute(FILE, files),
+        FaceRoute(BLOB, files),
     ]

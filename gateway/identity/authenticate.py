@@ -83,6 +83,17 @@ class Authenticator:
         parse_token(credential.secret)
         return self._peppers.digests(_sha256_of(credential))
 
+    def is_valid_still(self, principal: Principal, since: float, now: float) -> bool:
+        """Whether a caller who was authenticated then, and whose records have not moved, is valid now.
+
+        Only time can have ended it. A clock that was set back behind `since` may have gone behind the
+        key's not-before as well: that is for `judge` to say.
+        """
+        if not since <= now < math.inf:
+            return False
+        self._latest = max(self._latest, now)
+        return principal.expires_at is None or self._latest < principal.expires_at
+
     def judge(self, key: Key, tenant: Tenant | None, client: str, now: float) -> Principal:
         """The principal of a key that was found, if it is valid for this client now. No I/O."""
         self._verify(key, tenant, client, now)

@@ -47,3 +47,9 @@ class _Noting:
         principal, stamp = await self._inner.authenticate(credential, client, now)
         self._seen[principal.key_id] = now
         return principal, stamp
+
+    def is_valid_still(self, principal: Principal, since: float, now: float) -> bool:
+        if not self._inner.is_valid_still(principal, since, now):
+            return False
+        self._seen[principal.key_id] = now
+        return True

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING
 from gateway.credential.client import TrustedNetworks, client_address
 from gateway.middleware.client_end import client_end
 from gateway.middleware.meter import Meter
+from gateway.middleware.routes import UNROUTED, Routes
 from gateway.middleware.shape import refusal_by_shape
 from gateway.middleware.trace import find_trace_id, traceparent
 from gateway.model.access import WireRequest
-from gateway.model.errors import Misconfigured, Reason, Unavailable, WithdrawnError
+from gateway.model.errors import Reason, Unavailable, WithdrawnError
 from gateway.model.verdicts import Declined, Ending, Outcome, Rejection
 from gateway.problems import PROBLEMS, UNRECORDED
 from gateway.transfers import TransferCutError
@@ -44,11 +45,12 @@ RECEIPT = "cachegate.receipt"
 ROUTE = "cachegate.route"
 METER = "cachegate.meter"
 
+SENT = "cachegate.sent"  # what our own server counts of the body, where it knows better than we do
+
 MAX_ATTEMPTS = 3  # an answer whose facts moved before its first byte is worked out anew this often
 DEGRADED = (b"cachegate-degraded", b"last-known-good")
 
 NOBODY = TrustedNetworks()
-UNROUTED = "-"  # the route of requests that match none, in records and metrics: never the client's text
 
 
 class GuardMiddleware:
@@ -67,13 +69,11 @@ class GuardMiddleware:
     ) -> None:
         self._app = app
         self._guard = guard
-        self._routes = tuple(routes)
+        self._routes = Routes(routes)
         self._clock = clock
         self._telemetry = telemetry
         self._transfers = transfers
         self._trusted_proxies = trusted_proxies
-        if not self._routes:
-            raise Misconfigured("GuardMiddleware", "no guarded route is declared, so nothing could be served")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Guard one connection. Only HTTP passes; lifespan is not a client's."""
@@ -86,7 +86,7 @@ class GuardMiddleware:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request, route = self._read(scope)
-        meter = Meter(asyncio.get_running_loop().time())
+        meter = Meter(asyncio.get_running_loop().time(), scope.get(SENT))
         try:
             await self._answer(scope, receive, send, request, route, meter)
         except Exception as error:  # noqa: BLE001 -- the last boundary: a defect of ours is never an allow
@@ -192,7 +192,7 @@ class GuardMiddleware:
         if root and raw_path.startswith(root + b"/"):
             raw_path = raw_path[len(root) :]
         headers = tuple(scope["headers"])
-        route = next((one for one in self._routes if one.matches(raw_path)), None)
+        route = self._routes.find(raw_path)
         peer = scope.get("client")
         request = WireRequest(
             method=scope["method"],
@@ -211,16 +211,7 @@ class GuardMiddleware:
     ) -> None:
         self._telemetry.decided(request.route, declined.reason)
         problem = PROBLEMS[declined.reason]
-        body = problem.body(declined.record_id)
-        headers = [
-            (b"content-type", b"application/problem+json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"cache-control", b"no-store"),
-            (b"x-content-type-options", b"nosniff"),
-            (b"cachegate-record", declined.record_id.encode()),
-            (b"traceparent", traceparent(request.trace_id)),
-            *problem.headers,
-        ]
+        headers, body = problem.answer(declined.record_id, traceparent(request.trace_id))
         if declined.reason is Reason.METHOD_NOT_ALLOWED and route is not None:
             headers.append((b"allow", ", ".join(route.methods).encode()))
         await send({"type": "http.response.start", "status": problem.status, "headers": headers})

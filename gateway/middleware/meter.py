@@ -7,21 +7,45 @@ from typing import TYPE_CHECKING
 from gateway.model.verdicts import Ending, Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import Message, Send
 
 
+ZERO_COPY = "http.response.zerocopysend"
+
+
 class Meter:
-    """Counts one response, and lets delivery say that it cut it and why."""
+    """Counts one response, and lets delivery say that it cut it and why.
 
-    __slots__ = ("bytes_sent", "cut", "is_complete", "record_id", "started_at", "status")
+    A server may know better how much went out, in the middle of a message too: `sent_bytes` asks it.
+    """
 
-    def __init__(self, started_at: float) -> None:
+    __slots__ = (
+        "_counted",
+        "_sent_bytes",
+        "cut",
+        "is_complete",
+        "record_id",
+        "sha256",
+        "started_at",
+        "status",
+    )
+
+    def __init__(self, started_at: float, sent_bytes: Callable[[], int] | None = None) -> None:
         self.started_at = started_at
         self.status = 0
-        self.bytes_sent = 0
+        self._counted = 0
+        self._sent_bytes = sent_bytes
         self.is_complete = False
         self.cut: Ending | None = None
         self.record_id: str | None = None  # of the decision that is being delivered
+        self.sha256: str | None = None  # what delivery found by hashing what it sent
+
+    @property
+    def bytes_sent(self) -> int:
+        """How many bytes of the body went out."""
+        return self._counted if self._sent_bytes is None else self._sent_bytes()
 
     def counting(self, send: Send) -> Send:
         """The same `send`, counted."""
@@ -31,7 +55,10 @@ class Meter:
             if message["type"] == "http.response.start":
                 self.status = message["status"]
             elif message["type"] == "http.response.body":
-                self.bytes_sent += len(message.get("body", b""))
+                self._counted += len(message.get("body", b""))
+                self.is_complete = not message.get("more_body", False)
+            elif message["type"] == ZERO_COPY:
+                self._counted += message["count"]
                 self.is_complete = not message.get("more_body", False)
 
         return counted
@@ -41,5 +68,9 @@ class Meter:
         ending = self.cut or (Ending.COMPLETE if self.is_complete else Ending.FAILED)
         milliseconds = round((now - self.started_at) * 1000, 3)
         return Outcome(
-            ending=ending, status=self.status, bytes_sent=self.bytes_sent, milliseconds=milliseconds
+            ending=ending,
+            status=self.status,
+            bytes_sent=self.bytes_sent,
+            milliseconds=milliseconds,
+            sha256=self.sha256,
         )

@@ -47,6 +47,7 @@ class Reason(StrEnum):
     UNREADABLE_FACT = "unreadable-fact", "A record in Redis does not parse, which denies."
     ABSENT = "absent", "Permitted, but it is not in the cache."
     UNSERVABLE = "unservable", "Permitted and on disk, but not as the engine would have left it there."
+    QUARANTINED = "quarantined", "Permitted and on disk, but its content is not what it was, or not its name."
     NO_ROUTE = "no-route", "No guarded route has this path."
 
     MALFORMED_REQUEST = "malformed-request", "It is not HTTP/1.1 as this server reads it."
@@ -66,6 +67,9 @@ class Reason(StrEnum):
         "The disk or the machine could not say what is in the cache: an I/O error, too many open files.",
     )
     CHANGED_ON_DISK = "changed-on-disk", "The file changed between opening and sending it; nothing was sent."
+    NOT_PINNED = "not-pinned", "The file is still being hashed, and this request cannot be answered without."
+    PRECONDITION_FAILED = "precondition-failed", "If-Match named another content than the file has."
+    RANGE_NOT_SATISFIABLE = "range-not-satisfiable", "No range that was asked for lies within the file."
     INTERNAL = "internal", "A defect of ours; the operator's log has the details."
 
     explanation: str

@@ -14,18 +14,9 @@ if TYPE_CHECKING:
 
     from gateway.model.access import Access, Credential, Principal
     from gateway.model.facts import Facts, Key, Leaf, Stamp, Tenant
+    from gateway.model.listings import ListedPackage, PackageListing
     from gateway.model.names import FileHandle, Md5, ModelId, PackageId
-    from gateway.model.verdicts import (
-        Admission,
-        Change,
-        ChangeReceipt,
-        ListedPackage,
-        OpenFile,
-        PackageListing,
-        Receipt,
-        Rejection,
-        Verdict,
-    )
+    from gateway.model.verdicts import Admission, Change, ChangeReceipt, OpenFile, Receipt, Rejection, Verdict
 
 
 class Clock(Protocol):
@@ -138,9 +129,6 @@ class KeyDirectory(Protocol):
     async def find_key_again(self, stamp: Stamp) -> tuple[Key | None, Tenant | None, Stamp]:
         """As `find_key`, for a key that was found before, by the stamp of that."""
 
-    def recall_key(self, digests: Sequence[bytes]) -> tuple[Key | None, Tenant | None, Stamp] | None:
-        """As `find_key`, from memory alone; None when that does not suffice."""
-
     async def find_key(self, digests: Sequence[bytes]) -> tuple[Key | None, Tenant | None, Stamp]:
         """The key record under the first of these digests that has one, its tenant, and what was read.
 
@@ -163,6 +151,9 @@ class Authenticate(Protocol):
 
     async def authenticate(self, credential: Credential, client: str, now: float) -> tuple[Principal, Stamp]:
         """Raises `Refusal` with the key's id, if one was found, for every key that is not valid now."""
+
+    def is_valid_still(self, principal: Principal, since: float, now: float) -> bool:
+        """Whether a caller who was authenticated then, and whose records have not moved, is valid now."""
 
 
 class Directory(Protocol):
@@ -239,6 +230,9 @@ class Recorder(Protocol):
 
     def admit(self, admission: Admission) -> Receipt:
         """Record an allow and hand out the proof."""
+
+    def admit_all(self, admissions: Sequence[Admission]) -> list[Receipt]:
+        """Record several allows in one go, and hand out the proofs, in order."""
 
     def reject(self, rejection: Rejection) -> str:
         """Record a refusal and return the record's id."""

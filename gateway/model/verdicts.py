@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from gateway.model.listings import CataloguePage, ModelListing, PackageListing
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -52,15 +54,6 @@ Verdict = Allowed | Denied
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FileEntry:
-    """A file that a package's manifest lists and that lies on disk as the engine leaves it."""
-
-    handle: FileHandle
-    size: int
-    md5: Md5 | None  # None: an unhashed artefact, a regular file in the package's own directory
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OpenFile:
     """An open file about to be served. Whoever holds it closes it: `Receipt.close` does."""
 
@@ -71,40 +64,17 @@ class OpenFile:
     package: PackageId
     handle: FileHandle
     md5: Md5 | None
+    sha256: str | None = None  # lower-case hex, once the content was hashed under this very identity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PackageListing:
-    """A package and its files, in the order of their handles."""
+class HeldFile(OpenFile):
+    """A small file that is served from memory: a moment ago the disk had it under this very identity.
 
-    model: ModelId
-    package: PackageId
-    files: tuple[FileEntry, ...]
+    It holds no descriptor, whatever the field says; nobody closes it.
+    """
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListedPackage:
-    """A package as the last scan saw it. `digests` are the blobs that its manifest listed; None: unknown."""
-
-    model: ModelId
-    package: PackageId
-    digests: frozenset[Md5] | None = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelListing:
-    """A model and those of its packages that the caller may discover."""
-
-    model: ModelId
-    packages: tuple[PackageId, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CataloguePage:
-    """One page of the models that the caller may discover; `after` starts the next, None ends."""
-
-    models: tuple[ModelId, ...]
-    after: ModelId | None
+    content: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +87,7 @@ class Identity:
 Found = OpenFile | PackageListing | ModelListing | CataloguePage | Identity
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
 class Admission:
     """An allowed access with the thing itself in hand: what is left is to record it and to send it."""
 
@@ -129,7 +99,7 @@ class Admission:
 
     def let_go(self) -> None:
         """Close the file of an admission that could not be recorded."""
-        if isinstance(self.found, OpenFile):
+        if isinstance(self.found, OpenFile) and not isinstance(self.found, HeldFile):
             os.close(self.found.descriptor)
 
 
@@ -165,6 +135,8 @@ class Ending(StrEnum):
     WITHDRAWN = "withdrawn"  # a fact moved before the first byte; nothing was sent
     REVOKED = "revoked"  # the key or its tenant ended while it was under way
     UNDECIDED = "undecided"  # whether they did could not be found out in time
+    QUARANTINED = "quarantined"  # hashed on the way, and found not to be what its name or its pin says
+    HANDED_OFF = "handed-off"  # the proxy in front sends it; how that ended is in its log, not in ours
     FAILED = "failed"
 
 
@@ -176,6 +148,7 @@ class Outcome:
     status: int
     bytes_sent: int
     milliseconds: float
+    sha256: str | None = None  # of a file that was not pinned yet and was hashed while it was sent
 
 
 WITHDRAWN = Outcome(ending=Ending.WITHDRAWN, status=0, bytes_sent=0, milliseconds=0.0)

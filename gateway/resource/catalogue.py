@@ -24,20 +24,22 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from gateway.model.errors import Misconfigured, Refusal
-from gateway.model.verdicts import FileEntry, OpenFile, PackageListing
-from gateway.resource.naming import model_directory
+from gateway.model.listings import FileEntry, PackageListing
+from gateway.model.verdicts import OpenFile
+from gateway.resource.naming import MODELS_CACHE, model_directory
 from gateway.resource.package import opened_package
-from gateway.resource.scan import Survey, scan
-from gateway.resource.tree import opened_model, package_names
+from gateway.resource.scan import Survey
+from gateway.resource.scanner import Scanner
+from gateway.resource.tree import find_change_time, opened_model, package_names
 from gateway.resource.unservable import unservable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from gateway.model.listings import ListedPackage
     from gateway.model.names import FileHandle, Md5, ModelId, PackageId
     from gateway.model.ports import Clock
-    from gateway.model.verdicts import ListedPackage
     from gateway.resource.manifest import Artifact
     from gateway.resource.package import Package
     from gateway.resource.tree import ModelPlace
@@ -87,6 +89,9 @@ class DiskCatalogue:
         self._clock = clock
         self._state = CatalogueState(root=str(settings.root))
         self._scanning = asyncio.Lock()
+        self._moved_at: tuple[int, int] | None = None
+        self._scanner = Scanner(settings.root)
+        self._known: tuple[frozenset[ModelId], dict[str, ModelId]] = (frozenset(), {})
 
     def state(self) -> CatalogueState:
         """What the last scan saw."""
@@ -159,20 +164,31 @@ class DiskCatalogue:
             md5=artifact.blob,
         )
 
-    async def refresh(self, known: Iterable[ModelId]) -> None:
-        """Scan the disk again, off the event loop; `known` ids name directories whose manifests do not.
+    def has_moved(self) -> bool:
+        """Whether a model's directory has come or gone since this was asked last: one look from outside."""
+        before, self._moved_at = self._moved_at, find_change_time(self._root, MODELS_CACHE)
+        return self._moved_at != before
 
-        One scan at a time. Readers see the former one until the new one is complete.
+    async def refresh(self, known: Iterable[ModelId]) -> None:
+        """Look at the disk again, off the event loop; `known` ids name directories whose manifests do not.
+
+        One look at a time. Readers see the former one until the new one is complete.
         """
-        known = tuple(known)
+        known = frozenset(known)
         async with self._scanning:
             started = self._clock.now()
-            survey = await asyncio.to_thread(_scan_with, self._root, known, self.listed())
+            survey = await asyncio.to_thread(self._look, known, started)
             now = self._clock.now()
             if survey.models == self.models():
                 # The same object, so that whoever derived something from the list sees that it stands.
                 survey = replace(survey, models=self.models())
             self._state = replace(self._state, survey=survey, scanned_at=now, seconds=max(0.0, now - started))
+
+    def _look(self, known: frozenset[ModelId], now: float) -> Survey:
+        """In the thread, the names of a hundred thousand known ids included; they are worked out once."""
+        if known != self._known[0]:
+            self._known = known, {model_directory(model): model for model in known}
+        return self._scanner.look(self._known[1], now)
 
     def _is_servable(self, place: ModelPlace, model: ModelId, package: PackageId) -> bool:
         try:
@@ -199,11 +215,6 @@ class DiskCatalogue:
                 if found is not None and not found.manifest.is_of(model):
                     raise unservable("the manifest names another model")
                 yield found
-
-
-def _scan_with(root: Path, known: tuple[ModelId, ...], former: Sequence[ListedPackage]) -> Survey:
-    """In the thread, the names of a hundred thousand known ids included."""
-    return scan(root, {model_directory(model): model for model in known}, former)
 
 
 def _find_entry(package: Package, artifact: Artifact) -> FileEntry | None:

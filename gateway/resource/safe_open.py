@@ -108,6 +108,18 @@ def names_in(directory: int) -> list[str]:
         _raise_for(error, "a directory's list of names")
 
 
+def each_name_in(directory: int) -> Iterator[str]:
+    """The same one by one, for a directory that may hold more names than one wants in memory."""
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                yield entry.name
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        _raise_for(error, "a directory's list of names")
+
+
 def find_link_text(name: str, *, below: int) -> str | None:
     """The text of a link, which nobody follows; None when there is nothing of that name."""
     try:

@@ -8,18 +8,18 @@ The scan only feeds the list of models and reports. What is served is looked at 
 moment, so a scan that is old, or that saw half of a change, can show a model that is gone and can
 open nothing.
 
-It runs in a thread. Every step is a system call that lets go of the interpreter, so the event loop
-keeps running beside it. Each directory is judged on its own (`_survey_directory`) and depends on
-nothing but its content and the known ids: a later scan may skip those whose time stamps have not moved.
+Each directory is judged on its own (`survey_directory`) and depends on nothing but its content and
+the known ids. So a gateway that runs looks again only where something moved (`scanner.py`); a command
+looks at everything once.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.model.errors import Refusal, Unavailable
-from gateway.resource.listed import Listed
+from gateway.resource.listed import list_package
 from gateway.resource.naming import MODELS_CACHE, is_v2_directory, model_directory
 from gateway.resource.package import opened_package
 from gateway.resource.safe_open import names_in, opened_directory, opened_root
@@ -30,10 +30,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from gateway.model.listings import ListedPackage
     from gateway.model.names import ModelId, PackageId
-    from gateway.model.verdicts import ListedPackage
     from gateway.resource.manifest import Manifest
 
+NO_ROOT = "the cache root does not exist"
 MAX_REPORTED = 100  # a broken volume has one cause and a million symptoms; a report is read by people
 
 
@@ -61,12 +62,24 @@ class Survey:
     skipped: tuple[Skipped, ...] = ()  # the first of them
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectorySurvey:
+    """What one directory below `models-cache` came to. `model` is set when it has a servable package."""
+
+    model: ModelId | None = None
+    is_by_fact: bool = False  # no manifest names the model: it is known as long as a fact names it
+    is_nameless: bool = False  # there is a servable manifest, and nothing says whose
+    listed: tuple[ListedPackage, ...] = ()  # its servable packages, by name
+    unservable_packages: int = 0
+    unreadable_manifests: int = 0
+    skipped_total: int = 0
+    skipped: tuple[Skipped, ...] = ()
+
+
 @dataclass(slots=True)
 class _Tally:
-    """The counts of a scan under way."""
+    """The counts of a directory that is being looked at."""
 
-    listed: Listed
-    packages: int = 0
     unservable_packages: int = 0
     unreadable_manifests: int = 0
     skipped_total: int = 0
@@ -78,62 +91,71 @@ class _Tally:
             self.skipped.append(Skipped(where=printable(where), why=why))
 
 
-def scan(root: Path, known: Mapping[str, ModelId], former: Sequence[ListedPackage] = ()) -> Survey:
+def scan(root: Path, known: Mapping[str, ModelId]) -> Survey:
     """Look at the whole cache. `known` maps directory names to the ids that compute to them.
-
-    `former` is what the scan before listed; what did not change since is the same object again.
 
     Never raises for what is on disk: whatever cannot be looked at is in the report.
     """
-    tally = _Tally(listed=Listed(former))
-    models: list[ModelId] = []
     is_root_present = False
     try:
         with opened_root(root) as root_descriptor:
             is_root_present = root_descriptor is not None
             if not is_root_present:
-                return Survey(problem="the cache root does not exist")
+                return Survey(problem=NO_ROOT)
             with opened_directory(MODELS_CACHE, below=root_descriptor, is_listable=True) as directory:
-                for name in () if directory is None else sorted(names_in(directory)):
-                    model = _survey_directory(name, below=directory, known=known.get(name), tally=tally)
-                    if model is not None:
-                        models.append(model)
+                names = [] if directory is None else sorted(names_in(directory))
+                surveys = [survey_directory(name, below=directory, known=known.get(name)) for name in names]
     except (Refusal, Unavailable) as error:
         return Survey(is_root_present=is_root_present, problem=finding_of(error))
     return Survey(
-        models=tuple(sorted(models)),
-        listed=tally.listed.packages(former),
+        models=tuple(sorted(one.model for one in surveys if one.model is not None)),
+        listed=tuple(sorted((listed for one in surveys for listed in one.listed), key=_by_name)),
         is_root_present=True,
         is_readable=True,
-        packages=tally.packages,
+        packages=sum(len(one.listed) for one in surveys),
+        unservable_packages=sum(one.unservable_packages for one in surveys),
+        unreadable_manifests=sum(one.unreadable_manifests for one in surveys),
+        skipped_total=sum(one.skipped_total for one in surveys),
+        skipped=tuple(skipped for one in surveys for skipped in one.skipped)[:MAX_REPORTED],
+    )
+
+
+def survey_directory(name: str, *, below: int | None, known: ModelId | None) -> DirectorySurvey:
+    """Judge one directory. `known` is the id that facts speak of and that computes to its name."""
+    tally = _Tally()
+    if not is_v2_directory(name):
+        tally.skip(name, "not a directory of the engine's present naming")
+        return _result(tally)
+    manifests = _load_manifests(name, below=below, tally=tally)
+    claimed = _claimed_model(name, manifests)
+    model = known or claimed
+    if model is None:
+        if manifests:
+            tally.skip(name, "no fact and no manifest names the model whose directory this is")
+        return _result(tally, is_nameless=bool(manifests))
+    foreign = [package for package, manifest in manifests.items() if not manifest.is_of(model)]
+    for package in foreign:
+        tally.skip(f"{name}/{package}", "the manifest names another model")
+    listed = tuple(
+        list_package(model, package, manifests[package])
+        for package in sorted(manifests)
+        if package not in foreign
+    )
+    return _result(tally, model=model if listed else None, is_by_fact=claimed is None, listed=listed)
+
+
+def _by_name(listed: ListedPackage) -> tuple[ModelId, PackageId]:
+    return listed.model, listed.package
+
+
+def _result(tally: _Tally, **found: Any) -> DirectorySurvey:
+    return DirectorySurvey(
         unservable_packages=tally.unservable_packages,
         unreadable_manifests=tally.unreadable_manifests,
         skipped_total=tally.skipped_total,
         skipped=tuple(tally.skipped),
+        **found,
     )
-
-
-def _survey_directory(
-    name: str, *, below: int | None, known: ModelId | None, tally: _Tally
-) -> ModelId | None:
-    """The id of the model in this directory, when it can be known and at least one package is servable."""
-    if not is_v2_directory(name):
-        tally.skip(name, "not a directory of the engine's present naming")
-        return None
-    manifests = _load_manifests(name, below=below, tally=tally)
-    model = known or _claimed_model(name, manifests)
-    if model is None:
-        if manifests:
-            tally.skip(name, "no fact and no manifest names the model whose directory this is")
-        return None
-    foreign = [package for package, manifest in manifests.items() if not manifest.is_of(model)]
-    for package in foreign:
-        tally.skip(f"{name}/{package}", "the manifest names another model")
-    for package, manifest in manifests.items():
-        if package not in foreign:
-            tally.listed.add(model, package, manifest)
-    tally.packages += len(manifests) - len(foreign)
-    return model if len(manifests) > len(foreign) else None
 
 
 def _load_manifests(name: str, *, below: int | None, tally: _Tally) -> dict[PackageId, Manifest]:

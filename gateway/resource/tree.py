@@ -10,6 +10,7 @@ take away.
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -46,6 +47,15 @@ def opened_model(root: Path, model: ModelId) -> Iterator[ModelPlace | None]:
             yield None
         else:
             yield ModelPlace(directory=directory, root=root_descriptor)
+
+
+def find_change_time(root: Path, folder: str) -> tuple[int, int] | None:
+    """What moves whenever a name below this folder comes or goes: its inode and change time."""
+    with opened_root(root) as top, opened_directory(folder, below=top) as directory:
+        if directory is None:
+            return None
+        found = os.fstat(directory)
+        return found.st_ino, found.st_ctime_ns
 
 
 def package_names(directory: int) -> tuple[list[PackageId], list[PackageId]]:

@@ -5,8 +5,8 @@ garbage in plain text. This protocol puts bounds on all three, ahead of the appl
 in the shape that every other refusal has. After an early refusal nothing more is read as HTTP: where
 a request ended is unknown then, and what follows could be anybody's idea of the next one.
 
-Requests may be pipelined. A refusal then waits for the answers that are still owed, because
-answers go out in the order of the questions; only a request whose own body broke off is given up.
+Requests may be pipelined. A refusal waits for the answers that are still owed, because answers go out
+in the order of the questions; only a request whose own body broke off is given up.
 
 Not here: what a path or a header means, and any limit on bodies. Those are for the application.
 """
@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from gateway.model.limits import MAX_HEADER_BYTES, MAX_HEADER_COUNT, MAX_TARGET_BYTES
+from gateway.model.limits import MAX_TARGET_BYTES
 from gateway.problems import UNRECORDED
 from gateway.server.connection import Connection
 from gateway.server.early_refusal import EarlyRefusal
+from gateway.server.head_budget import HeadBudget
+from gateway.server.request_form import BODY_FIELDS, is_http_as_we_know_it, is_unwanted_upgrade
 
 if TYPE_CHECKING:
     import asyncio
@@ -31,17 +33,13 @@ MAX_PIPELINED = 128  # requests waiting their turn; one read of the socket can h
 HEAD_SECONDS = 10.0  # from the first byte of a request, and from the connection, to the end of the headers
 LINGER_SECONDS = 1.0  # closing on unread bytes resets the connection, and the answer may get lost with it
 
-VERSIONS = frozenset({"1.0", "1.1"})
-_HEADER_OVERHEAD_BYTES = 4  # the colon, a blank and the line end
-_MAX_HEAD_BYTES = MAX_TARGET_BYTES + MAX_HEADER_BYTES + 1024
-
 
 class _RefusedError(Exception):
     """Leaves the parser from within one of its callbacks."""
 
 
 class GatewayHttpProtocol(HttpToolsProtocol):
-    """One connection. `protocol_reporting_to` (`worker.py`) has it tell somebody about refusals."""
+    """One connection, of any listener."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -51,10 +49,8 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         self._connection: Connection | None = None
         self._unanswered: deque[RequestResponseCycle] = deque()  # in the order of the questions
         self._is_deaf = False
-        self._is_in_head = False
-        self._head_began_in_this_feed = False
-        self._head_bytes = 0
-        self._header_bytes = 0
+        self._head = HeadBudget()
+        self._has_body = self._is_answered = self._is_in_message = False
         self._timer: asyncio.TimerHandle | None = None
 
     # The connection
@@ -87,7 +83,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         if self._is_deaf:
             return
         self._unset_keepalive_if_required()
-        self._head_began_in_this_feed = False
+        self._head.begin_feed()
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -103,11 +99,9 @@ class GatewayHttpProtocol(HttpToolsProtocol):
 
     def _watch_head(self, fed_bytes: int) -> None:
         """Bound what the parser itself holds of an unfinished header, and for how long."""
-        if self._is_in_head and not self._head_began_in_this_feed:
-            self._head_bytes += fed_bytes
-            if self._head_bytes > _MAX_HEAD_BYTES:
-                self._refuse(EarlyRefusal.HEADERS_TOO_LARGE)
-                return
+        if not self._head.has_room_after(fed_bytes):
+            self._refuse(EarlyRefusal.HEADERS_TOO_LARGE)
+            return
         # Something is unfinished and no answer is being worked on: the client's turn, and its time.
         if self._timer is None and self.timeout_keep_alive_task is None and not self._owes_an_answer:
             self._timer = self.loop.call_later(HEAD_SECONDS, self._on_timer)
@@ -115,12 +109,11 @@ class GatewayHttpProtocol(HttpToolsProtocol):
     # What the parser finds
 
     def on_message_begin(self) -> None:
-        """A new request's first byte."""
-        super().on_message_begin()
-        if self._connection is not None:
-            self.scope.update(self._connection.for_the_guard)  # type: ignore[typeddict-item] # the guard's own
-        self._is_in_head = self._head_began_in_this_feed = True
-        self._head_bytes = self._header_bytes = 0
+        """A new request's first byte. Its scope is made when it is known to need one."""
+        self.url, self.headers = b"", []
+        self.expect_100_continue = self._has_body = self._is_answered = False
+        self._is_in_message = True
+        self._head.begin()
 
     def on_url(self, url: bytes) -> None:
         """A piece of the request target.
@@ -136,48 +129,54 @@ class GatewayHttpProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; or a trailer, which must not join the headers that were decided on."""
-        self._header_bytes += len(name) + len(value) + _HEADER_OVERHEAD_BYTES
-        if self._header_bytes > MAX_HEADER_BYTES or len(self.headers) >= MAX_HEADER_COUNT:
+        if not self._head.has_room_for(name, value, len(self.headers)):
             self._leave_parser(EarlyRefusal.HEADERS_TOO_LARGE)
-        if self._is_in_head:
+        if self._head.is_open:
             super().on_header(name, value)
+            self._has_body = self._has_body or self.headers[-1][0] in BODY_FIELDS
 
     def on_headers_complete(self) -> None:
-        """Hand the request to the application, unless it asks for another protocol.
-
-        WebSockets and tunnels are refused. Any other `Upgrade` may be ignored by a server, and some
-        clients send `h2c` as a matter of course; but the parser stops reading at such a request, so
-        it is served only without a body, and as the last one of its connection.
-        """
-        self._is_in_head = False
+        """Hand the request to the application, or answer it at once, or refuse it."""
+        self._head.is_open = False
         self._stop_timer()
-        if len(self.pipeline) >= MAX_PIPELINED or not self._is_http_as_we_know_it():
+        version = self.parser.get_http_version()
+        if len(self.pipeline) >= MAX_PIPELINED or not is_http_as_we_know_it(version, self.headers):
             self._leave_parser(EarlyRefusal.MALFORMED_REQUEST)
         is_upgrade = self.parser.should_upgrade()
-        if is_upgrade:
-            names = dict(self.headers)
-            if (
-                self.parser.get_method() == b"CONNECT"
-                or b"websocket" in names.get(b"upgrade", b"").lower()
-                or b"content-length" in names
-                or b"transfer-encoding" in names
-            ):
-                self._leave_parser(EarlyRefusal.MALFORMED_REQUEST)
+        if is_upgrade and is_unwanted_upgrade(self.parser.get_method(), self.headers):
+            self._leave_parser(EarlyRefusal.MALFORMED_REQUEST)
+        if not is_upgrade and not self._has_body and self.answer_request():
+            self._is_answered = True
+            return
+        self._open_scope()
         super().on_headers_complete()
         self._unanswered.append(self.cycle)
         if is_upgrade:
             self.cycle.keep_alive = False
 
-    def _is_http_as_we_know_it(self) -> bool:
-        """Whether it is HTTP/1, with the one Host that RFC 9112 demands (3.2). It decides nothing."""
-        version = self.parser.get_http_version()
-        hosts = sum(name == b"host" for name, _ in self.headers)
-        return version in VERSIONS and (hosts == 1 or (hosts == 0 and version == "1.0"))
+    def _open_scope(self) -> None:
+        """Have uvicorn make the scope, as it would have at the first byte."""
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = url, headers, expects
+        self.scope["headers"] = headers
+        if self._connection is not None:
+            self.scope.update(self._connection.for_the_guard)  # type: ignore[typeddict-item] # the guard's own
+
+    def answer_request(self) -> bool:
+        """Answer a request without a body now; false when the application has to: here, always."""
+        return False
 
     def on_message_complete(self) -> None:
         """The request is all there."""
+        self._is_in_message = False
         self._stop_timer()
-        super().on_message_complete()
+        if not self._is_answered:
+            super().on_message_complete()
+
+    def note_answered_at_once(self) -> None:
+        """An answer that nobody was kept waiting for: it was never among those that are owed."""
+        super().on_response_complete()
 
     def on_response_complete(self) -> None:
         """After the last answer that was owed, the refusal that waited for it."""
@@ -202,7 +201,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         self._stop_timer()
         if not self._owes_an_answer:
             self._send_refusal()
-        elif self.cycle.more_body and not self._is_in_head:
+        elif self.cycle.more_body and not self._head.is_open:
             self._give_up()
         # Otherwise on_response_complete sends it.
 
@@ -212,11 +211,11 @@ class GatewayHttpProtocol(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         """The newest request broke off in its body. The ones before it still get their answers."""
-        cycle = self.cycle
         if self.pipeline:
             self.pipeline.popleft()
             self._unanswered.pop()
             return
+        cycle = self.cycle
         cycle.disconnected = True
         cycle.message_event.set()
         if cycle.response_started:
@@ -239,7 +238,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         self._timer = None
         if self.transport.is_closing():
             return
-        if self._is_in_head:
+        if self._head.is_open:
             self._refuse(EarlyRefusal.SLOW_REQUEST)
         else:
             self.transport.close()  # blank lines, or the rest of a body that nobody waits for

@@ -17,8 +17,10 @@ The interrupt key reaches every process of a terminal; workers leave it to the s
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import logging
+import resource
 import signal
 import socket
 import sys
@@ -30,12 +32,13 @@ import uvicorn
 import uvloop
 
 from gateway.model.errors import Misconfigured, Unavailable
+from gateway.server.content_protocol import content_protocol
 from gateway.server.listener import BACKLOG, QuietServer
-from gateway.server.protocol import GatewayHttpProtocol
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from gateway.server.content_protocol import AtOnce
     from gateway.server.early_refusal import EarlyRefusal
 
     OnRefused = Callable[[EarlyRefusal, str], str | None]
@@ -52,11 +55,13 @@ class WorkerApp:
     `report` returns `{"ready": {name: bool}, "counters": {name: number}}` and is called in the event
     loop, so it waits for nothing. `on_refused` hears of requests that were refused before they were
     any, with the peer's address, and returns the id of the record, if it made one; it does not raise.
+    `at_once` answers what it can from memory (`content_protocol.py`).
     """
 
     app: Callable[..., Any]
     report: Callable[[], dict[str, Any]]
     on_refused: OnRefused | None = None
+    at_once: AtOnce | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +83,16 @@ def main() -> None:
     for inherited in (control, listener):
         inherited.set_inheritable(False)  # a process that the application starts has no business with them
     order = _load_order(control)
+    _allow_many_files()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         status = runner.run(_run(order, control, listener))
     sys.exit(status)
+
+
+def _allow_many_files() -> None:
+    """As many open files as we may have: a transfer holds three, and the usual limit is 1024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _load_order(control: socket.socket) -> WorkerOrder:
@@ -121,9 +133,15 @@ async def _serve(
 ) -> None:
     worker_app = _find_factory(order.factory)(order.argument)
     watched = _WatchedApp(worker_app.app)
-    server = QuietServer(
-        _config(order, worker_app, watched), on_serving=lambda: _say(writer, {"serving": True})
-    )
+
+    def on_serving() -> None:
+        # What the start made stays. Looking through all of it again would stop the worker for tens of
+        # milliseconds, each time that the collector comes to it.
+        gc.collect()
+        gc.freeze()
+        _say(writer, {"serving": True})
+
+    server = QuietServer(_config(order, worker_app, watched), on_serving=on_serving)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.stop)
     logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
     answering = asyncio.create_task(_answer(reader, writer, worker_app.report, server))
@@ -176,10 +194,9 @@ def _find_factory(name: str) -> Callable[[Any], WorkerApp]:
 
 
 def _config(order: WorkerOrder, worker_app: WorkerApp, watched: _WatchedApp) -> uvicorn.Config:
-    on_refused = worker_app.on_refused
     config = uvicorn.Config(
         watched,
-        http=GatewayHttpProtocol if on_refused is None else protocol_reporting_to(on_refused),
+        http=content_protocol(on_refused=worker_app.on_refused, at_once=worker_app.at_once),
         ws="none",
         lifespan="on",  # `auto` would serve an application whose start-up failed
         interface="asgi3",
@@ -197,19 +214,6 @@ def _config(order: WorkerOrder, worker_app: WorkerApp, watched: _WatchedApp) -> 
     except OSError as error:  # ssl.SSLError is one
         raise Misconfigured("TLS certificate or key", f"cannot be loaded: {error}") from error
     return config
-
-
-def protocol_reporting_to(on_refused: OnRefused) -> type[GatewayHttpProtocol]:
-    """The protocol, reporting each early refusal before it is answered. `on_refused` does not raise."""
-
-    class ReportingProtocol(GatewayHttpProtocol):
-        """The protocol of one worker."""
-
-        def report_refusal(self, refusal: EarlyRefusal, peer: str) -> str | None:
-            """Count and record it."""
-            return on_refused(refusal, peer)
-
-    return ReportingProtocol
 
 
 class _WatchedApp:

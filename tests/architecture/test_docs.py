@@ -27,7 +27,8 @@ from gateway.identity.tokens import TOKEN_PATTERN
 from gateway.model.errors import Reason
 from gateway.problems import PROBLEMS
 from gateway.server.status import FleetStatus
-from gateway.settings import OTHER_VARIABLES, Settings, variable
+from gateway.settings import Settings, variable
+from gateway.settings_sources import OTHER_VARIABLES
 from gateway.telemetry import HELP, METRICS
 
 ROOT = Path(__file__).parents[2]

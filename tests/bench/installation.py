@@ -21,7 +21,7 @@ import gateway
 from gateway.identity.keys import KeyOrder, issue_key
 from gateway.model.facts import KeyKind
 from gateway.model.names import TenantId
-from gateway.settings import load_settings
+from gateway.settings_sources import load_settings
 from gateway.setup import set_up
 
 if TYPE_CHECKING:

@@ -87,6 +87,19 @@ def remove(place, _):
     place.unlink()
 
 
+def is_of(body, content):
+    """Whether this is the beginning of the file, or was.
+
+    What is sent by zero-copy stays the file's own pages until the client has it: those that are cut
+    off the file meanwhile go out as zeros, in a body that is never complete.
+    """
+    pages = range(0, len(body), 4096)
+    return all(
+        content.startswith(body[page : page + 4096], page) or not body[page : page + 4096].strip(b"\0")
+        for page in pages
+    )
+
+
 @pytest.mark.parametrize("change", [truncate, grow, rewrite, rewrite_quietly, replace, remove])
 def test_a_file_that_changes_in_mid_transfer_is_cut_off(change, site_with_big_file, serve, paths, eventually):
     site = site_with_big_file
@@ -97,7 +110,7 @@ def test_a_file_that_changes_in_mid_transfer_is_cut_off(change, site_with_big_fi
     assert status == 200
     assert length == len(site.big)
     assert len(body) < length
-    assert site.big.startswith(body)
+    assert is_of(body, site.big)
     [outcome] = eventually(lambda: site.records("outcome", decision_id=record_id))
     assert outcome["ending"] == "changed-on-disk"
     assert len(body) <= outcome["bytes"] < length

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,7 +33,8 @@ def test_a_worker_gets_the_very_settings_that_were_read(settings, monkeypatch):
         def __init__(self, *arguments):
             got.extend(arguments)
 
-        app = report = refused_early = lambda self: None
+        app = immediate = refused_early = lambda self: None
+        rooms = SimpleNamespace(report=None)
 
     monkeypatch.setattr(app, "Worker", Worker)
     monkeypatch.setattr(app, "configure_logs", lambda **_: None)

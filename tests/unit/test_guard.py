@@ -16,6 +16,7 @@ from gateway.model.errors import Reason, Refusal, Unavailable, WithdrawnError
 from gateway.model.facts import Facts, KeyKind, Leaf, PolicySet, Scope, Stamp
 from gateway.model.names import FileHandle, KeyId, ModelId, PackageId, TenantId
 from gateway.model.verdicts import Allowed, Declined, Denied, Ending, OpenFile, Receipt
+from gateway.passes import Passes
 
 MODEL, PACKAGE, HANDLE = ModelId("acme/cars/1"), PackageId("pkgA1"), FileHandle("weights.onnx")
 FILE = Resource(kind=ResourceKind.FILE, model=MODEL, package=PACKAGE, file=HANDLE)
@@ -123,7 +124,14 @@ class World:
         return self.is_true
 
     def guard(self) -> Guard:
-        return Guard(identity=self, directory=self, decisions=self, holdings=self, recorder=self)
+        return Guard(
+            identity=self,
+            directory=self,
+            decisions=self,
+            holdings=self,
+            recorder=self,
+            passes=Passes(max_bytes=1 << 20),
+        )
 
 
 ROUTE = GuardedRoute(

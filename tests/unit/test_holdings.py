@@ -12,17 +12,16 @@ from gateway.holdings import PACKAGES_PER_TURN, Holdings
 from gateway.model.access import Access, Action, Page, Principal, Resource, ResourceKind
 from gateway.model.errors import Reason, Refusal
 from gateway.model.facts import Facts, KeyKind, Leaf, PolicySet, Scope, Stamp
-from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId, TenantId
-from gateway.model.verdicts import (
-    Allowed,
+from gateway.model.listings import (
+    MARK_DIGITS,
     CataloguePage,
-    Denied,
     FileEntry,
-    Identity,
     ListedPackage,
     ModelListing,
     PackageListing,
 )
+from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId, TenantId
+from gateway.model.verdicts import Allowed, Denied, Identity
 from gateway.visible import DECISIONS_PER_TURN
 
 MD5, OTHER = Md5("0" * 32), Md5("1" * 32)
@@ -50,7 +49,6 @@ class World:
     generation: int = 1
     asked_disk: list = field(default_factory=list)
     decided: list = field(default_factory=list)
-    has_digests: bool = True
     leaves: dict = field(default_factory=dict)
     brought: object = None  # called before facts are brought
 
@@ -64,7 +62,7 @@ class World:
             ListedPackage(
                 model=model,
                 package=package,
-                digests=frozenset(files.values()) if self.has_digests else None,
+                marks=b"".join(bytes.fromhex(md5[:MARK_DIGITS]) for md5 in files.values()),
             )
             for model, packages in sorted(self.disk.items())
             for package, files in sorted(packages.items())
@@ -79,7 +77,7 @@ class World:
 
     def holdings(self):
         decisions = Decisions(directory=self, rules=self, max_entries=100_000, max_bytes=1 << 30)
-        return Holdings(directory=self, decisions=decisions, catalogue=self)
+        return Holdings(directory=self, decisions=decisions, catalogue=self, pins=self)
 
     # the directory
 
@@ -102,6 +100,14 @@ class World:
 
     async def still_true(self, stamp):
         raise AssertionError("the guard's question")
+
+    # the pins
+
+    async def settle(self, file):
+        return file
+
+    def stamped(self, file, stamp):
+        return stamp
 
     # the rules
 
@@ -204,11 +210,6 @@ class TestBlobs:
             resolve(world, blob(md5))
         assert world.asked_disk == []
 
-    def test_what_the_scan_could_not_note_is_looked_for_on_disk_among_the_callers_own(self):
-        world = World(DISK, {("discover", "acme/a"), ("read", "acme/a")}, has_digests=False)
-        assert resolve(world, blob()).resource.package == "p2"
-        assert world.asked_disk == ["acme/a", "acme/a"]
-
     def test_what_was_noted_and_is_no_longer_on_disk_is_not_permitted(self):
         world = World({"acme/a": {"p1": {"w.bin": MD5}}}, {("discover", "acme/a"), ("read", "acme/a")})
         world.disk["acme/a"]["p1"] = {"w.bin": OTHER}
@@ -220,13 +221,15 @@ class TestBlobs:
     def test_every_package_of_the_caller_is_gone_through_for_every_digest(self, md5):
         looked_up = []
 
-        class Digests(frozenset):
-            def __contains__(self, one):
-                looked_up.append(one)
-                return super().__contains__(one)
+        class Listed(ListedPackage):
+            def may_list(self, md5):
+                looked_up.append(md5)
+                return super().may_list(md5)
 
         world = World(DISK, {("discover", "acme/a"), ("read", "acme/a")})
-        world.scanned = tuple(replace(one, digests=Digests({OTHER})) for one in world.scanned)
+        world.scanned = tuple(
+            Listed(model=one.model, package=one.package, marks=b"\2\2\2\2") for one in world.scanned
+        )
         with pytest.raises(Refusal):
             resolve(world, blob(md5))
         assert looked_up == [md5, md5]

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from gateway.model.errors import Misconfigured
-from gateway.settings import Durability, load_settings
+from gateway.settings import Durability
+from gateway.settings_sources import load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -50,9 +51,16 @@ def test_the_cache_root_is_where_the_engine_would_look(environment, root):
         ({"CACHEGATE_AUDIT_DURABILITY": "forever"}, "CACHEGATE_AUDIT_DURABILITY"),
         ({"CACHEGATE_SCAN_SECONDS": "0"}, "CACHEGATE_SCAN_SECONDS"),
         ({"CACHEGATE_SCAN_SECONDS": "two"}, "CACHEGATE_SCAN_SECONDS"),
+        ({"CACHEGATE_PIN_IN_BACKGROUND": "yes"}, "CACHEGATE_PIN_IN_BACKGROUND"),
         ({"CACHEGATE_TRUSTED_PROXIES": "10.0.0.0/33"}, "CACHEGATE_TRUSTED_PROXIES"),
         ({"CACHEGATE_ALIAS_ROOTS": "relative"}, "CACHEGATE_ALIAS_ROOTS"),
         ({"CACHEGATE_TOKEN_ENV": "LIVE"}, "CACHEGATE_TOKEN_ENV"),
+        ({"CACHEGATE_ACCEL_REDIRECT_PREFIX": "_blobs"}, "CACHEGATE_ACCEL_REDIRECT_PREFIX"),
+        ({"CACHEGATE_ACCEL_REDIRECT_PREFIX": "/"}, "CACHEGATE_ACCEL_REDIRECT_PREFIX"),
+        ({"CACHEGATE_ACCEL_REDIRECT_PREFIX": "/_blobs/"}, "CACHEGATE_ACCEL_REDIRECT_PREFIX"),
+        ({"CACHEGATE_ACCEL_REDIRECT_PREFIX": "/a/../b"}, "CACHEGATE_ACCEL_REDIRECT_PREFIX"),
+        ({"CACHEGATE_ACCEL_REDIRECT_PREFIX": "/a\r\nx: y"}, "CACHEGATE_ACCEL_REDIRECT_PREFIX"),
+        ({"CACHEGATE_ACCEL_REDIRECT_PREFIX": "/%2e%2e"}, "CACHEGATE_ACCEL_REDIRECT_PREFIX"),
         ({"CACHEGATE_CONFIG": "/nowhere.toml"}, "/nowhere.toml"),
         ({"CACHEGATE_CACHE_ROOT": "/c", "CACHEGATE_STATE": "/c/state"}, "CACHEGATE_STATE"),
         ({"CACHEGATE_CACHE_ROOT": "/c", "CACHEGATE_AUDIT_DIR": "/c"}, "CACHEGATE_AUDIT_DIR"),
@@ -82,3 +90,8 @@ def test_a_wrong_line_in_the_file_is_named(tmp_path, text, where):
 
 def test_an_empty_variable_is_an_unset_one():
     assert load_settings({"CACHEGATE_REDIS_URL": ""}).redis_url is None
+
+
+def test_nothing_is_handed_to_a_proxy_unless_it_is_set():
+    assert load_settings({}).accel_redirect_prefix is None
+    assert load_settings({"CACHEGATE_ACCEL_REDIRECT_PREFIX": "/_blobs"}).accel_redirect_prefix == "/_blobs"

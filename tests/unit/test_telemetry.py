@@ -31,6 +31,8 @@ def busy(telemetry):
     telemetry.mode_changed("mode.no-lease")
     telemetry.canary_measured(0.25)
     telemetry.refused_by_server(Reason.SLOW_REQUEST)
+    telemetry.served("/v1/models", 10)
+    telemetry.pinned(1)
     return telemetry
 
 
@@ -56,9 +58,9 @@ def test_every_metric_is_explained():
     assert all(GAUGES.values())
 
 
-def test_every_metric_but_the_feeds_own_is_counted_somewhere(busy):
+def test_every_metric_but_those_of_the_feed_and_the_measurer_is_counted_somewhere(busy):
     counted = {SAMPLE.fullmatch(sample).group(1) for sample in (*busy.values(), *freshness())}
-    assert METRICS.keys() - counted == {"cachegate_feed_reconnects_total"}
+    assert METRICS.keys() - counted == {"cachegate_feed_reconnects_total", "cachegate_hashed_bytes_total"}
 
 
 def test_what_memory_did_is_told_apart():

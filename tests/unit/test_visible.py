@@ -11,8 +11,9 @@ from gateway.decisions import Decisions
 from gateway.model.access import Principal
 from gateway.model.errors import Reason, Unavailable
 from gateway.model.facts import Facts, KeyKind, Leaf, PolicySet, Scope, Stamp
+from gateway.model.listings import ListedPackage
 from gateway.model.names import KeyId, ModelId, PackageId, TenantId
-from gateway.model.verdicts import Allowed, Denied, ListedPackage
+from gateway.model.verdicts import Allowed, Denied
 from gateway.visible import REMEMBERED_CALLERS, Visible
 
 CALLER = Principal(
@@ -46,7 +47,7 @@ class World:
     def scan(self):
         self.scanned_models = tuple(ModelId(one) for one in self.names)
         self.scanned = tuple(
-            ListedPackage(model=one, package=PackageId("p"), digests=None) for one in self.scanned_models
+            ListedPackage(model=one, package=PackageId("p"), marks=b"") for one in self.scanned_models
         )
 
     def change(self, *models):

@@ -35,6 +35,7 @@ from gateway.directory.operations.models import (
     unpublish,
 )
 from gateway.directory.operations.peppers import find_pepper_not_held, remember_peppers
+from gateway.directory.operations.pins import pin_blobs, quarantine_blob, release_blob
 from gateway.directory.operations.tenants import create_tenant, resume_tenant, set_degraded, suspend_tenant
 
 __all__ = [
@@ -50,7 +51,10 @@ __all__ = [
     "heir_of",
     "import_key",
     "own",
+    "pin_blobs",
     "publish",
+    "quarantine_blob",
+    "release_blob",
     "remember_peppers",
     "remove_alias",
     "remove_from_group",

@@ -1,113 +1,159 @@
-"""A real file behind a real receipt, and the two ends of an ASGI server that writes down what it gets."""
+"""An admitted file on a real disk, and a server that keeps what it is sent."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass, field
+from hashlib import md5, sha256
 
 import pytest
 
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
 from gateway.model.facts import KeyKind, Stamp
-from gateway.model.names import FileHandle, KeyId, ModelId, PackageId, TenantId
-from gateway.model.verdicts import Admission, Allowed, Identity, OpenFile, Receipt
+from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId
+from gateway.model.verdicts import Admission, Allowed, OpenFile, Receipt
 
-PRINCIPAL = Principal(
-    kind=KeyKind.TENANT,
-    key_id=KeyId("key_abcdefghijkl"),
-    key_name="",
-    tenant=TenantId("acme"),
-    scopes=frozenset(),
-    expires_at=None,
-)
-RECORD = "018f3c1e-7a5b-7c21-9d0e-112233445566"
+TRACE = b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-01"
+ZERO_COPY = "http.response.zerocopysend"
 
 
-@dataclass
-class Server:
-    """What an app sends to: keeps the messages, and lets a test act before each."""
+class Blob:
+    """A file below a temporary folder, and what a request for it comes to."""
 
-    messages: list = field(default_factory=list)
-    before: dict = field(default_factory=dict)  # number of a message: what happens before it is taken
-    is_gone: asyncio.Event = field(default_factory=asyncio.Event)
+    def __init__(self, path, content):
+        self.path = path
+        self.content = content
+        path.write_bytes(content)
+        self.md5 = md5(content, usedforsecurity=False).hexdigest()
+        self.sha256 = sha256(content).hexdigest()
+        self.descriptors = []
 
-    async def send(self, message):
-        act = self.before.get(len(self.messages))
-        if act:
-            act()
-        self.messages.append(message)
-        await asyncio.sleep(0)
+    def opened(self, *, is_pinned=True, name=None, is_blob=True):
+        """Open it, as the catalogue does. `name` is the MD5 that it is called by."""
+        descriptor = os.open(self.path, os.O_RDONLY)
+        self.descriptors.append(descriptor)
+        found = os.fstat(descriptor)
+        return OpenFile(
+            descriptor=descriptor,
+            size=found.st_size,
+            identity=(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns),
+            model=ModelId("acme/cars/1"),
+            package=PackageId("pkgA1"),
+            handle=FileHandle("weights.onnx"),
+            md5=Md5(name or self.md5) if is_blob else None,
+            sha256=self.sha256 if is_pinned else None,
+        )
+
+    def receipt(self, *, method="GET", headers=(), **how):
+        """The proof that somebody may have it."""
+        return receipt_for(self.opened(**how), method=method, headers=headers)
+
+
+def receipt_for(found, *, method="GET", headers=()):
+    principal = Principal(
+        kind=KeyKind.TENANT,
+        key_id=KeyId("key_000000000000"),
+        key_name="",
+        tenant=None,
+        scopes=frozenset(),
+        expires_at=None,
+    )
+    access = Access(principal=principal, action=Action.READ, resource=Resource(kind=ResourceKind.FILE))
+    stamp = Stamp(generation=1, leaves=())
+    request = WireRequest(
+        method=method,
+        raw_path=b"/",
+        query=b"",
+        headers=tuple(headers),
+        client="127.0.0.1",
+        route="/",
+        trace_id=None,
+        received_at=0.0,
+    )
+    allowed = Allowed(access=access, model=None, policies=(), grant=None, stamp=stamp)
+    admission = Admission(request=request, allowed=allowed, found=found, stamp=stamp, key_stamp=stamp)
+    return Receipt(record_id="r" * 36, admission=admission, on_close=lambda outcome: None)
+
+
+class Client:
+    """The server's side of ASGI: messages come in, and `at` does something at the n-th body message."""
+
+    def __init__(self, *, has_zero_copy=False, at=None):
+        self.messages = []
+        self.scope = {"extensions": {ZERO_COPY: {}}} if has_zero_copy else {}
+        self._at = at or {}
+        self._bodies = 0
+        self._gone = asyncio.Event()
 
     async def receive(self):
-        await self.is_gone.wait()
+        await self._gone.wait()
         return {"type": "http.disconnect"}
+
+    async def send(self, message):
+        if message["type"] != "http.response.start":
+            self._bodies += 1
+            action = self._at.get(self._bodies)
+            if action is not None:
+                action()
+        if message["type"] == ZERO_COPY:
+            # What the kernel would move, and when: a descriptor is good until `send` returns.
+            message = message | {"body": os.pread(message["file"], message["count"], message["offset"])}
+        self.messages.append(message)
+
+    def leave(self):
+        self._gone.set()
+
+    @property
+    def kinds(self):
+        return [message["type"].rpartition(".")[2] for message in self.messages]
+
+    @property
+    def status(self):
+        return self.messages[0]["status"]
+
+    @property
+    def fields(self):
+        return self.messages[0]["headers"]
 
     @property
     def headers(self):
-        return dict(self.messages[0]["headers"])
+        return dict(self.fields)
 
     @property
     def body(self):
-        return b"".join(one["body"] for one in self.messages[1:])
+        return b"".join(message["body"] for message in self.messages[1:])
+
+    @property
+    def is_complete(self):
+        return bool(self.messages[1:]) and not self.messages[-1].get("more_body", False)
 
 
 @pytest.fixture
-def server():
-    return Server()
-
-
-@pytest.fixture
-def receipt_for():
-    def make(found):
-        resource = Resource(kind=ResourceKind.SELF)
-        access = Access(principal=PRINCIPAL, action=Action.READ, resource=resource)
-        request = WireRequest(
-            method="GET",
-            raw_path=b"/",
-            query=b"",
-            headers=(),
-            client="",
-            route="",
-            trace_id=None,
-            received_at=0.0,
-        )
-        stamp = Stamp(1, ())
-        allowed = Allowed(access=access, model=None, policies=(), grant=None, stamp=stamp)
-        admission = Admission(request=request, allowed=allowed, found=found, stamp=stamp, key_stamp=stamp)
-        return Receipt(record_id=RECORD, admission=admission, on_close=lambda outcome: None)
-
-    return make
-
-
-@pytest.fixture
-def identity_receipt(receipt_for):
-    return receipt_for(Identity(principal=PRINCIPAL))
-
-
-@pytest.fixture
-def file_receipt(tmp_path, receipt_for):
-    """A receipt for a file with this content; it lies in `tmp_path / "blob"`."""
-    opened = []
+def blob_of(tmp_path):
+    """Make a file of some content; what was opened of it is closed after the test."""
+    made = []
 
     def make(content):
-        path = tmp_path / "blob"
-        path.write_bytes(content)
-        descriptor = os.open(path, os.O_RDONLY)
-        opened.append(descriptor)
-        found = os.fstat(descriptor)
-        return receipt_for(
-            OpenFile(
-                descriptor=descriptor,
-                size=found.st_size,
-                identity=(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns),
-                model=ModelId("acme/cars/1"),
-                package=PackageId("pkgA1"),
-                handle=FileHandle("weights.onnx"),
-                md5=None,
-            )
-        )
+        blob = Blob(tmp_path / f"blob{len(made)}", content)
+        made.append(blob)
+        return blob
 
     yield make
-    for descriptor in opened:
-        os.close(descriptor)
+    for blob in made:
+        for descriptor in blob.descriptors:
+            os.close(descriptor)
+
+
+@pytest.fixture
+def trace():
+    return TRACE
+
+
+@pytest.fixture
+def new_client():
+    return Client
+
+
+@pytest.fixture
+def new_receipt():
+    return receipt_for

@@ -8,8 +8,32 @@ import json
 import pytest
 
 from gateway.delivery.document import send_document
+from gateway.model.access import Principal
+from gateway.model.facts import KeyKind
+from gateway.model.names import KeyId
+from gateway.model.verdicts import Identity
 
 DOCUMENT = {"models": [{"id": "żółć/1", "link": "/v1/models/%C5%BC"}], "after": None}
+
+
+PRINCIPAL = Principal(
+    kind=KeyKind.ADMIN,
+    key_id=KeyId("key_abcdefghijkl"),
+    key_name="",
+    tenant=None,
+    scopes=frozenset(),
+    expires_at=None,
+)
+
+
+@pytest.fixture
+def identity_receipt(new_receipt):
+    return new_receipt(Identity(principal=PRINCIPAL))
+
+
+@pytest.fixture
+def server(new_client):
+    return new_client()
 
 
 def deliver(receipt, server, *, method="GET", link=None):

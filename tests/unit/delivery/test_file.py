@@ -1,129 +1,330 @@
-"""A file goes out whole and as it was opened, or it is cut, and delivery says why."""
+"""A receipt in, ASGI messages out: by copies and by zero-copy, pinned and not, until something happens."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import random
 
 import pytest
 
-from gateway.delivery.file import INLINE_BYTES, STEP_BYTES, send_file
-from gateway.model.errors import Reason, Unavailable
+from gateway.delivery import steps
+from gateway.delivery.file import Means, Refused, Sent, send_file
+from gateway.model.errors import Reason, Refusal, Unavailable
+from gateway.model.listings import CataloguePage
 from gateway.model.verdicts import Ending
 
-SIZES = (0, 1, INLINE_BYTES, INLINE_BYTES + 1, STEP_BYTES - 1, STEP_BYTES, STEP_BYTES + 1, 3 * STEP_BYTES)
+LARGE = random.Random(3).randbytes((9 << 20) + 17)
+SMALL = b"small enough to be sent at once\n"
 
 
-def content_of(size):
-    return bytes(range(251)) * (size // 251) + bytes(size % 251)
+def send(receipt, client, trace, means=None):
+    async def run():
+        return await send_file(
+            receipt, client.scope, client.receive, client.send, trace=trace, means=means or Means()
+        )
+
+    return asyncio.run(run())
 
 
-def deliver(receipt, server, method="GET"):
-    return asyncio.run(
-        send_file(receipt, method=method, trace=b"trace", receive=server.receive, send=server.send)
-    )
+@pytest.fixture(params=[False, True], ids=["copied", "zero-copied"])
+def client(request, new_client):
+    return new_client(has_zero_copy=request.param)
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_a_file_goes_out_whole_whatever_its_size(size, file_receipt, server):
-    content = content_of(size)
-    assert deliver(file_receipt(content), server) is None
-    assert server.body == content
-    assert server.headers[b"content-length"] == b"%d" % size
-    more = [message.get("more_body", False) for message in server.messages[1:]]
-    assert more == [True] * (len(more) - 1) + [False]
-    assert max(len(message["body"]) for message in server.messages[1:]) <= STEP_BYTES
+@pytest.mark.parametrize("content", [b"", SMALL, LARGE])
+@pytest.mark.parametrize("is_pinned", [True, False])
+def test_a_whole_file_arrives_whole(content, is_pinned, client, blob_of, trace):
+    blob = blob_of(content)
+    result = send(blob.receipt(is_pinned=is_pinned), client, trace)
+    assert result == Sent(sha256=None if is_pinned else blob.sha256)
+    assert client.status == 200
+    assert client.body == content
+    assert client.is_complete
+    assert client.headers[b"content-length"] == str(len(content)).encode()
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_head_gets_the_headers_of_get_and_no_body(size, file_receipt, server):
-    receipt = file_receipt(content_of(size))
-    assert deliver(receipt, server, "HEAD") is None
-    assert server.body == b""
-    assert server.headers[b"content-length"] == b"%d" % size
-    assert len(server.messages) == 2
+def test_a_large_pinned_file_goes_by_zero_copy_where_it_can_and_by_copies_where_not(
+    new_client, blob_of, trace
+):
+    blob = blob_of(LARGE)
+    able, unable = new_client(has_zero_copy=True), new_client()
+    send(blob.receipt(), able, trace)
+    send(blob.receipt(), unable, trace)
+    assert able.kinds == ["start", *["zerocopysend"] * 3]
+    assert unable.kinds == ["start", *["body"] * 10]
+    assert [one["more_body"] for one in able.messages[1:]] == [True, True, False]
+    assert max(len(one["body"]) for one in unable.messages[1:]) == steps.READ_BYTES
 
 
-@pytest.mark.parametrize("size", [100, 3 * STEP_BYTES])
-@pytest.mark.parametrize("change", ["truncated", "grown", "rewritten"])
-def test_a_file_that_changed_before_the_first_byte_is_not_sent(size, change, tmp_path, file_receipt, server):
-    receipt, path = file_receipt(content_of(size)), tmp_path / "blob"
-    if change == "truncated":
-        os.truncate(path, size - 1)
-    elif change == "grown":
-        os.truncate(path, size + 1)
-    else:
-        path.write_bytes(content_of(size)[::-1])
-    with pytest.raises(Unavailable) as failure:
-        deliver(receipt, server)
-    assert failure.value.reason is Reason.CHANGED_ON_DISK
-    assert server.messages == []
+def test_what_is_hashed_on_the_way_is_what_is_sent(new_client, blob_of, trace):
+    client = new_client(has_zero_copy=True)
+    send(blob_of(LARGE).receipt(is_pinned=False), client, trace)
+    assert set(client.kinds) == {"start", "body"}
 
 
-@pytest.mark.parametrize("before", [1, 2, 3])
-def test_a_file_that_changes_between_two_steps_is_cut_there(before, tmp_path, file_receipt, server):
-    content, path = content_of(4 * STEP_BYTES), tmp_path / "blob"
+def test_small_files_are_sent_at_once(client, blob_of, trace):
+    send(blob_of(SMALL).receipt(), client, trace)
+    assert client.kinds == ["start", "body"]
 
+
+@pytest.mark.parametrize("is_pinned", [True, False])
+@pytest.mark.parametrize("content", [b"", SMALL, LARGE])
+def test_head_is_get_without_its_body(content, is_pinned, new_client, blob_of, trace):
+    blob = blob_of(content)
+    of_get, of_head = new_client(), new_client()
+    send(blob.receipt(is_pinned=is_pinned), of_get, trace)
+    result = send(blob.receipt(method="HEAD", is_pinned=is_pinned), of_head, trace)
+    assert of_head.messages[0] == of_get.messages[0]
+    assert of_head.body == b""
+    assert of_head.is_complete
+    assert result == Sent()
+
+
+@pytest.mark.parametrize("size", [50, 100_000, len(LARGE)])
+def test_a_range_is_that_stretch_of_the_file(size, client, blob_of, trace):
+    headers = [(b"range", b"bytes=17-%d" % (size - 2))]
+    send(blob_of(LARGE[:size]).receipt(headers=headers), client, trace)
+    assert client.status == 206
+    assert client.body == LARGE[17 : size - 1]
+    assert client.is_complete
+
+
+def test_several_ranges_go_out_in_one_body(client, blob_of, trace):
+    first, second = (5, 100), (1_000_000, 8_000_000)
+    headers = [(b"range", b"bytes=%d-%d,%d-%d" % (*first, *second))]
+    send(blob_of(LARGE).receipt(headers=headers), client, trace)
+    assert client.status == 206
+    assert len(client.body) == int(client.headers[b"content-length"])
+    boundary = client.headers[b"content-type"].rpartition(b"=")[2]
+    start, one, two, end = client.body.split(b"--" + boundary)
+    assert (start, end) == (b"", b"--\r\n")
+    for part, (low, high) in ((one, first), (two, second)):
+        head, _, content = part.partition(b"\r\n\r\n")
+        assert b"Content-Range: bytes %d-%d/%d" % (low, high, len(LARGE)) in head
+        assert content.removesuffix(b"\r\n") == LARGE[low : high + 1]
+    if client.scope:
+        assert "zerocopysend" in client.kinds
+
+
+def test_not_modified_has_no_body_and_the_tag(client, blob_of, trace):
+    blob = blob_of(LARGE)
+    result = send(blob.receipt(headers=[(b"if-none-match", b'"%b"' % blob.sha256.encode())]), client, trace)
+    assert result == Sent()
+    assert client.status == 304
+    assert client.kinds == ["start", "body"]
+    assert client.body == b""
+    assert client.headers[b"cache-control"] == b"private, no-cache"
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ((b"if-match", b'"x"'), Reason.PRECONDITION_FAILED),
+        ((b"range", b"bytes=99999999-"), Reason.RANGE_NOT_SATISFIABLE),
+    ],
+)
+def test_another_answer_than_the_file_is_left_to_the_caller(header, reason, client, blob_of, trace):
+    result = send(blob_of(LARGE).receipt(headers=[header]), client, trace)
+    assert isinstance(result, Refused)
+    assert result.reason is reason
+    assert client.messages == []
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("is_pinned", [True, False])
+def test_a_file_that_changed_after_opening_is_not_begun(method, is_pinned, client, blob_of, trace):
+    blob = blob_of(SMALL)
+    receipt = blob.receipt(method=method, is_pinned=is_pinned)
+    blob.path.write_bytes(SMALL)
+    with pytest.raises(Unavailable) as caught:
+        send(receipt, client, trace)
+    assert caught.value.reason is Reason.CHANGED_ON_DISK
+    assert client.messages == []
+
+
+def rewriting(blob):
     def rewrite():
-        with path.open("r+b") as file:
-            file.seek(-1, os.SEEK_END)
-            file.write(b"!")
+        with blob.path.open("r+b") as file:
+            file.seek(len(LARGE) - 1)
+            file.write(b"x")
 
-    receipt = file_receipt(content)
-    server.before[before] = rewrite
-    assert deliver(receipt, server) is Ending.CHANGED_ON_DISK
-    assert server.messages[-1]["more_body"] is True
-    assert content.startswith(server.body)
-    # The step that was under way when it changed may still go out; none that was read after it does.
-    assert len(server.body) == before * STEP_BYTES
+    return rewrite
 
 
-def test_a_file_that_cannot_be_read_any_more_is_not_the_clients_doing(file_receipt, server):
-    receipt = file_receipt(content_of(3 * STEP_BYTES))
-    descriptor = receipt.admission.found.descriptor
+@pytest.mark.parametrize("has_zero_copy", [True, False])
+@pytest.mark.parametrize("is_pinned", [True, False])
+def test_a_file_that_changes_meanwhile_is_cut_at_the_next_step(
+    has_zero_copy, is_pinned, new_client, blob_of, trace
+):
+    blob = blob_of(LARGE)
+    client = new_client(has_zero_copy=has_zero_copy, at={1: rewriting(blob)})
+    result = send(blob.receipt(is_pinned=is_pinned), client, trace)
+    assert result == Sent(ending=Ending.CHANGED_ON_DISK)
+    assert len(client.messages) == 2
+    assert not client.is_complete
 
-    def break_disk():
-        unreadable = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY)
-        os.dup2(unreadable, descriptor)
-        os.close(unreadable)
 
-    server.before[1] = break_disk
-    assert deliver(receipt, server) is Ending.FAILED
-    assert len(server.body) == STEP_BYTES
+def test_a_change_before_the_last_step_is_caught_however_late(new_client, blob_of, trace):
+    blob = blob_of(LARGE)
+    client = new_client(has_zero_copy=True, at={2: rewriting(blob)})  # of three
+    assert send(blob.receipt(), client, trace).ending is Ending.CHANGED_ON_DISK
+    assert len(client.body) < len(LARGE)
 
 
-@pytest.mark.parametrize("size", [100, 3 * STEP_BYTES])
-def test_a_disk_that_fails_before_the_first_byte_is_no_defect_of_ours(size, file_receipt, server):
-    receipt = file_receipt(content_of(size))
+def test_the_end_of_several_parts_is_held_back_from_a_change(new_client, blob_of, trace):
+    blob = blob_of(LARGE)
+    client = new_client(has_zero_copy=True, at={4: rewriting(blob)})  # the second part; its end is the fifth
+    headers = [(b"range", b"bytes=0-99999,200000-299999")]
+    assert send(blob.receipt(headers=headers), client, trace).ending is Ending.CHANGED_ON_DISK
+    assert not client.body.endswith(b"--\r\n")
+
+
+def test_content_that_is_not_its_name_never_arrives_whole(new_client, blob_of, trace):
+    blob, client = blob_of(LARGE), new_client()
+    result = send(blob.receipt(is_pinned=False, name="0" * 32), client, trace)
+    assert result == Sent(ending=Ending.QUARANTINED)
+    assert client.status == 200
+    assert not client.is_complete
+    assert 0 < len(client.body) < len(LARGE)
+
+
+@pytest.mark.parametrize("content", [b"", SMALL])
+def test_a_small_file_that_is_not_its_name_is_not_begun(content, new_client, blob_of, trace):
+    client = new_client()
+    result = send(blob_of(content).receipt(is_pinned=False, name="0" * 32), client, trace)
+    assert result == Refused(reason=Reason.QUARANTINED, headers=[], ending=Ending.QUARANTINED)
+    assert client.messages == []
+
+
+def test_a_small_file_whose_pin_cannot_be_asked_is_not_begun(new_client, blob_of, trace):
+    async def fail(file, *, md5, sha256):
+        raise Unavailable("redis", "silent", Reason.NO_FACTS)
+
+    client = new_client()
+    with pytest.raises(Unavailable) as caught:
+        send(blob_of(SMALL).receipt(is_pinned=False), client, trace, Means(on_hashed=fail))
+    assert caught.value.reason is Reason.NO_FACTS
+    assert client.messages == []
+
+
+def test_a_pin_of_another_node_that_differs_holds_the_end_back(new_client, blob_of, trace):
+    async def refuse(file, *, md5, sha256):
+        raise Refusal(Reason.QUARANTINED)
+
+    client = new_client()
+    result = send(blob_of(LARGE).receipt(is_pinned=False), client, trace, Means(on_hashed=refuse))
+    assert result.ending is Ending.QUARANTINED
+    assert len(client.body) < len(LARGE)
+
+
+@pytest.mark.parametrize("is_pinned", [True, False])
+def test_a_client_that_leaves_ends_it(is_pinned, new_client, blob_of, trace):
+    blob = blob_of(LARGE)
+    client = new_client()
+    client._at = {2: client.leave}
+    result = send(blob.receipt(is_pinned=is_pinned), client, trace)
+    assert result.ending is Ending.CLIENT_GONE
+    assert len(client.body) < len(LARGE)
+
+
+@pytest.mark.parametrize("has_zero_copy", [True, False])
+def test_a_send_that_fails_is_a_client_that_left(has_zero_copy, new_client, blob_of, trace):
+    def fail():
+        raise BrokenPipeError
+
+    client = new_client(has_zero_copy=has_zero_copy, at={2: fail})
+    assert send(blob_of(LARGE).receipt(), client, trace).ending is Ending.CLIENT_GONE
+
+
+def test_a_disk_that_fails_under_the_kernel_is_no_client_that_left(new_client, blob_of, trace):
+    def fail():
+        raise OSError(errno.EIO, "input/output error")
+
+    client = new_client(has_zero_copy=True, at={2: fail})
+    assert send(blob_of(LARGE).receipt(), client, trace) == Sent(ending=Ending.FAILED)
+
+
+@pytest.mark.parametrize("header", [(b"if-match", b'"x"'), (b"range", b"bytes=99999999-")])
+def test_nothing_is_said_about_a_file_that_changed(header, client, blob_of, trace):
+    blob = blob_of(SMALL)
+    receipt = blob.receipt(headers=[header])
+    blob.path.write_bytes(SMALL + SMALL)
+    with pytest.raises(Unavailable):
+        send(receipt, client, trace)
+
+
+def test_a_file_that_ends_while_the_kernel_moves_it_has_changed(new_client, blob_of, trace):
+    def fail():
+        raise EOFError
+
+    client = new_client(has_zero_copy=True, at={1: fail})
+    assert send(blob_of(LARGE).receipt(), client, trace) == Sent(ending=Ending.CHANGED_ON_DISK)
+    assert client.kinds == ["start"]
+
+
+def test_no_task_is_left_behind(client, blob_of, trace):
+    async def run():
+        receipt = blob_of(LARGE).receipt()
+        await send_file(receipt, client.scope, client.receive, client.send, trace=trace)
+        await asyncio.sleep(0)
+        return asyncio.all_tasks() - {asyncio.current_task()}
+
+    assert asyncio.run(run()) == set()
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_pinned_blob_is_handed_to_the_proxy_where_that_is_set(method, client, blob_of, trace):
+    blob = blob_of(LARGE)
+    headers = [(b"range", b"bytes=0-1"), (b"x-accel-redirect", b"/etc/passwd")]
+    result = send(blob.receipt(method=method, headers=headers), client, trace, Means(accel_prefix="/_blobs"))
+    assert result == Sent(ending=Ending.HANDED_OFF)
+    assert client.status == 200
+    assert client.kinds == ["start", "body"]
+    assert client.body == b""
+    redirects = [value for name, value in client.fields if name == b"x-accel-redirect"]
+    assert redirects == [f"/_blobs/{blob.md5}".encode()]
+
+
+def test_what_is_not_pinned_or_no_blob_is_sent_from_here(client, blob_of, trace):
+    blob, means = blob_of(SMALL), Means(accel_prefix="/_blobs")
+    for how in ({"is_pinned": False}, {"is_blob": False}):
+        one = type(client)(has_zero_copy=bool(client.scope))
+        assert send(blob.receipt(**how), one, trace, means).ending is None
+        assert one.body == SMALL
+
+
+def test_preconditions_come_before_the_handing_over(client, blob_of, trace):
+    blob, means = blob_of(SMALL), Means(accel_prefix="/_blobs")
+    held = [(b"if-none-match", f'"{blob.sha256}"'.encode())]
+    assert send(blob.receipt(headers=held), client, trace, means) == Sent()
+    assert client.status == 304
+    assert b"x-accel-redirect" not in client.headers
+
+
+def test_a_receipt_for_something_else_is_no_receipt_for_a_file(client, new_receipt, trace):
+    receipt = new_receipt(CataloguePage(models=(), after=None))
+    with pytest.raises(TypeError):
+        send(receipt, client, trace)
+
+
+def test_a_descriptor_is_never_read_through_its_own_position(client, blob_of, trace):
+    receipt = blob_of(LARGE).receipt()
+    os.lseek(receipt.admission.found.descriptor, 1000, os.SEEK_SET)
+    send(receipt, client, trace)
+    assert client.body == LARGE
+    assert os.lseek(receipt.admission.found.descriptor, 0, os.SEEK_CUR) == 1000
+
+
+@pytest.mark.parametrize("content", [SMALL, LARGE])
+def test_a_disk_that_fails_before_the_first_byte_is_no_defect_of_ours(content, new_client, blob_of, trace):
+    receipt, client = blob_of(content).receipt(), new_client()
     descriptor = receipt.admission.found.descriptor
     unreadable = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY)
     os.dup2(unreadable, descriptor)
     os.close(unreadable)
-    with pytest.raises(Unavailable) as failure:
-        deliver(receipt, server)
-    assert failure.value.reason is Reason.CACHE_UNAVAILABLE
-    assert server.messages == []
-
-
-def test_a_client_that_has_gone_gets_nothing_more(file_receipt, server):
-    async def leave_early():
-        server.before[2] = server.is_gone.set
-        receipt = file_receipt(content_of(8 * STEP_BYTES))
-        return await send_file(receipt, method="GET", trace=b"", receive=server.receive, send=server.send)
-
-    assert asyncio.run(leave_early()) is Ending.CLIENT_GONE
-    assert len(server.body) < 4 * STEP_BYTES
-
-
-def test_a_server_that_says_that_nobody_is_there_is_believed(file_receipt, server):
-    def fail():
-        raise BrokenPipeError
-
-    server.before[2] = fail
-    assert deliver(file_receipt(content_of(4 * STEP_BYTES)), server) is Ending.CLIENT_GONE
-
-
-def test_nothing_but_a_file_is_delivered_here(identity_receipt, server):
-    with pytest.raises(TypeError):
-        deliver(identity_receipt, server)
-    assert server.messages == []
+    with pytest.raises(Unavailable) as caught:
+        send(receipt, client, trace)
+    assert caught.value.reason is Reason.CACHE_UNAVAILABLE
+    assert client.messages == []

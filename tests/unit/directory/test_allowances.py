@@ -7,7 +7,7 @@ import pytest
 from gateway.directory import names
 from gateway.directory.allowances import Allowance, find_former, load_allowances
 from gateway.directory.changes import change
-from gateway.directory.listing import StoreReading
+from gateway.directory.reading import StoreReading
 from gateway.model.facts import MAX_DEGRADED_SECONDS
 from gateway.model.names import TenantId
 

@@ -9,8 +9,9 @@ from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_transaction import STEPS
 from gateway.directory import names
 from gateway.directory.changes import change
-from gateway.directory.listing import Listing, StoreReading
+from gateway.directory.listing import Listing
 from gateway.directory.operations import add_grants
+from gateway.directory.reading import StoreReading
 from gateway.model.errors import Conflict
 from gateway.model.facts import Alias, Grants, ModelRule, Visibility
 from gateway.model.names import ModelId, Pattern, TenantId

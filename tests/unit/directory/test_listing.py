@@ -6,7 +6,8 @@ import pytest
 
 from gateway.directory import names
 from gateway.directory.changes import change
-from gateway.directory.listing import PAGE, Listing, StoreReading
+from gateway.directory.listing import PAGE, Listing
+from gateway.directory.reading import StoreReading
 from gateway.model.errors import Conflict
 from gateway.model.facts import Alias, Grant, Grants, ModelRule
 from gateway.model.names import KeyId, ModelId, Pattern, TenantId

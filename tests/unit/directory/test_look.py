@@ -69,16 +69,6 @@ async def test_a_remembered_record_is_decoded_once_for_all_who_read_it(store, wo
     assert first.canonical == "b"
 
 
-async def test_memory_alone_suffices_or_nothing_is_taken_from_it(worker):
-    look = Look(worker.facts, print)
-    assert not look.recall([ONE])
-    await look.fetch([ONE])
-    other = Look(worker.facts, print)
-    assert other.recall([ONE])
-    assert not other.recall([ONE, TWO])
-    assert other.leaves.keys() == {ONE}
-
-
 async def test_what_was_read_is_not_read_again_within_one_look(worker, corrupt):
     look = Look(worker.facts, print)
     await look.fetch([ONE])

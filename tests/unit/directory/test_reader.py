@@ -176,19 +176,9 @@ async def test_a_known_caller_costs_no_round_trip(facts, worker, principal):
     await reader.find_key([OTHER_DIGEST, DIGEST])
     await reader.bring(principal, [None])
     counting.reads.clear()
-    found = await reader.find_key([OTHER_DIGEST, DIGEST])
+    await reader.find_key([OTHER_DIGEST, DIGEST])
     await reader.bring(principal, [None])
     assert counting.reads == []
-    assert reader.recall_key([OTHER_DIGEST, DIGEST])[:2] == found[:2]
-
-
-async def test_memory_alone_finds_no_key_that_was_not_read(near_reader):
-    assert near_reader.recall_key([DIGEST]) is None
-    await near_reader.find_key([DIGEST])
-    key, tenant, stamp = near_reader.recall_key([DIGEST])
-    assert (key.tenant, tenant.tenant_id) == ("acme", "acme")
-    assert stamp.is_current
-    assert near_reader.recall_key([DIGEST, OTHER_DIGEST]) is None
 
 
 async def test_a_key_is_found_again_by_what_it_stood_on(near_reader, facts, worker, make_key):

@@ -8,7 +8,8 @@ from gateway.adapters.embedded_valkey import EmbeddedValkey
 from gateway.adapters.redis_store import RedisStore
 from gateway.directory import names
 from gateway.directory.changes import change
-from gateway.directory.listing import Listing, StoreReading
+from gateway.directory.listing import Listing
+from gateway.directory.reading import StoreReading
 from gateway.directory.transfer import bring_in, compare, each_fact
 from gateway.directory.transfer_lines import StoredKey
 from gateway.model.errors import Conflict

@@ -11,8 +11,8 @@ from gateway.faces import content, identity
 from gateway.faces.content import BLOB, CATALOGUE, FILE, MODEL, PACKAGE, describe, routes
 from gateway.model.access import Action, WireRequest
 from gateway.model.errors import Reason, Refusal
+from gateway.model.listings import CataloguePage, FileEntry, ModelListing, PackageListing
 from gateway.model.names import FileHandle, Md5, ModelId, PackageId
-from gateway.model.verdicts import CataloguePage, FileEntry, ModelListing, PackageListing
 from gateway.resource.paths import locate
 
 CASES = json.loads((Path(__file__).parents[2] / "cases" / "paths.json").read_text("utf-8"))["cases"]

@@ -191,3 +191,31 @@ def test_a_directory_that_does_not_answer_is_neither_an_allow_nor_a_refusal():
 
     with pytest.raises(Unavailable):
         authenticate(Gone())
+
+
+def test_a_caller_stays_valid_until_the_key_expires_and_not_a_moment_longer():
+    key = replace(NEW.key, expires_at=NOW + 10)
+    authenticator = Authenticator(Directory({}), PEPPERS)
+    principal = authenticator.judge(key, ACME, "192.0.2.1", NOW)
+    assert authenticator.is_valid_still(principal, NOW, NOW)
+    assert authenticator.is_valid_still(principal, NOW, NOW + 9.9)
+    assert not authenticator.is_valid_still(principal, NOW, NOW + 10)
+    # The clock went back; what has expired stays so, for this way as for the other.
+    assert not authenticator.is_valid_still(principal, NOW, NOW + 1)
+    with pytest.raises(Refusal):
+        authenticator.judge(key, ACME, "192.0.2.1", NOW + 1)
+
+
+def test_a_key_that_expired_for_the_other_way_is_no_longer_valid_for_this_one():
+    authenticator = Authenticator(Directory({}), PEPPERS)
+    principal = authenticator.judge(replace(NEW.key, expires_at=NOW + 10), ACME, "192.0.2.1", NOW)
+    authenticator.judge(NEW.key, ACME, "192.0.2.1", NOW + 20)
+    assert not authenticator.is_valid_still(principal, NOW, NOW + 1)
+
+
+@pytest.mark.parametrize("now", [NOW - 1, math.nan, math.inf, -math.inf])
+def test_a_clock_that_went_back_or_broke_lets_nobody_in_by_what_was_known(now):
+    authenticator = Authenticator(Directory({}), PEPPERS)
+    principal = authenticator.judge(NEW.key, ACME, "192.0.2.1", NOW)
+    assert not authenticator.is_valid_still(principal, NOW, now)
+    assert authenticator.is_valid_still(principal, NOW, NOW + 1)

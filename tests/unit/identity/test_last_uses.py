@@ -24,6 +24,9 @@ class Inner:
             raise Refusal(Reason.REVOKED_KEY, key_id=KEY)
         return PRINCIPAL, Stamp(0, ())
 
+    def is_valid_still(self, principal, since, now):
+        return since <= now
+
 
 def authenticate(uses, secret, now):
     return asyncio.run(uses.noting(Inner()).authenticate(Credential(secret), "127.0.0.1", now))
@@ -42,3 +45,11 @@ def test_a_refused_key_was_not_used():
     with pytest.raises(Refusal):
         authenticate(uses, "bad", 1.0)
     assert uses.take() == {}
+
+
+def test_a_key_that_is_known_to_be_valid_still_is_used_as_well():
+    uses = LastUses()
+    noting = uses.noting(Inner())
+    assert noting.is_valid_still(PRINCIPAL, 1.0, 5.0)
+    assert not noting.is_valid_still(PRINCIPAL, 1.0, 0.5)
+    assert uses.take() == {KEY: 5.0}

@@ -1,63 +1,75 @@
+"""The meter: what went out, whoever produced it and however it was sent."""
+
 from __future__ import annotations
+
+import asyncio
 
 import pytest
 
 from gateway.middleware.meter import Meter
 from gateway.model.verdicts import Ending
 
-pytestmark = pytest.mark.anyio
-
 START = {"type": "http.response.start", "status": 206, "headers": []}
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
+def body(content, *, more=False):
+    return {"type": "http.response.body", "body": content, "more_body": more}
 
 
-async def metered(*messages, cut=None, is_broken=False):
-    meter = Meter(started_at=10.0)
-    meter.cut = cut
+def stretch(count, *, more=False):
+    place = {"file": 3, "offset": 0, "count": count}
+    return {"type": "http.response.zerocopysend", **place, "more_body": more}
 
+
+def sent_through(meter, *messages, fails_at=None):
     async def send(message):
-        if is_broken and message["type"] == "http.response.body":
-            raise OSError("the client is gone")
+        if message is fails_at:
+            raise ConnectionResetError
 
-    counting = meter.counting(send)
-    for message in messages:
-        try:
-            await counting(message)
-        except OSError:
-            break
-    return meter.outcome(10.25)
+    async def run():
+        for message in messages:
+            await meter.counting(send)(message)
+
+    asyncio.run(run())
 
 
-async def test_what_was_handed_over_is_counted():
-    outcome = await metered(
-        START,
-        {"type": "http.response.body", "body": b"abc", "more_body": True},
-        {"type": "http.response.body", "body": b"de"},
-    )
-    assert (outcome.ending, outcome.status, outcome.bytes_sent) == (Ending.COMPLETE, 206, 5)
-    assert outcome.milliseconds == 250.0
+def test_stretches_of_files_count_as_bodies_do():
+    meter = Meter(10.0)
+    sent_through(meter, START, body(b"abc", more=True), stretch(1000, more=True), body(b"de"))
+    outcome = meter.outcome(10.5)
+    assert (outcome.ending, outcome.status, outcome.bytes_sent) == (Ending.COMPLETE, 206, 1005)
+    assert outcome.milliseconds == 500.0
 
 
-async def test_an_answer_without_its_last_piece_is_not_complete():
-    outcome = await metered(START, {"type": "http.response.body", "body": b"abc", "more_body": True})
-    assert (outcome.ending, outcome.bytes_sent) == (Ending.FAILED, 3)
+def test_an_answer_may_end_with_a_stretch():
+    meter = Meter(0.0)
+    sent_through(meter, START, stretch(1000))
+    assert meter.is_complete
 
 
-async def test_what_could_not_be_handed_over_is_not_counted():
-    outcome = await metered(START, {"type": "http.response.body", "body": b"abc"}, is_broken=True)
-    assert (outcome.ending, outcome.status, outcome.bytes_sent) == (Ending.FAILED, 206, 0)
+def test_what_the_server_could_not_send_does_not_count():
+    meter, last = Meter(0.0), stretch(500)
+    with pytest.raises(ConnectionResetError):
+        sent_through(meter, START, stretch(1000, more=True), last, fails_at=last)
+    assert meter.bytes_sent == 1000
+    assert meter.outcome(1.0).ending is Ending.FAILED
 
 
-async def test_nothing_at_all_has_no_status():
-    outcome = await metered()
-    assert (outcome.status, outcome.bytes_sent) == (0, 0)
+def test_a_server_that_knows_how_much_went_out_is_believed():
+    meter, last = Meter(0.0, lambda: 1234), stretch(500)
+    with pytest.raises(ConnectionResetError):
+        sent_through(meter, START, stretch(1000, more=True), last, fails_at=last)
+    assert meter.outcome(1.0).bytes_sent == 1234
+
+
+def test_nothing_at_all_has_no_status():
+    outcome = Meter(0.0).outcome(1.0)
+    assert (outcome.status, outcome.bytes_sent, outcome.ending) == (0, 0, Ending.FAILED)
 
 
 @pytest.mark.parametrize("cut", [Ending.REVOKED, Ending.UNDECIDED, Ending.CHANGED_ON_DISK])
-async def test_a_cut_is_the_ending_even_of_an_answer_that_got_to_its_end(cut):
-    outcome = await metered(START, {"type": "http.response.body", "body": b"abc"}, cut=cut)
-    assert outcome.ending is cut
+def test_a_cut_is_the_ending_even_of_an_answer_that_got_to_its_end(cut):
+    meter = Meter(0.0)
+    sent_through(meter, START, body(b"abc"))
+    meter.cut = cut
+    assert meter.outcome(1.0).ending is cut

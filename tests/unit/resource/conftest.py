@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ class SetClock:
     """A clock that stands where a test puts it."""
 
     def __init__(self):
-        self.time = 1_800_000_000.0
+        self.time = time.time()  # noqa: TID251 -- it is compared with the times of files
 
     def now(self):
         return self.time

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from gateway.model.errors import Misconfigured, Reason, Refusal
+from gateway.model.listings import FileEntry, PackageListing
 from gateway.model.names import ModelId
-from gateway.model.verdicts import FileEntry, PackageListing
 from gateway.resource.catalogue import CatalogueSettings, DiskCatalogue
 from gateway.resource.naming import model_directory
 
@@ -191,6 +191,15 @@ class TestAliasRoots:
 
 class TestRefresh:
     """The list of models, as of the last scan."""
+
+    def test_a_model_that_comes_or_goes_moves_it_once(self, cache):
+        assert cache.catalogue.has_moved()
+        assert not cache.catalogue.has_moved()
+        cache.write({"weights.onnx": b"new"}, model="new/1")
+        os.utime(cache.models, ns=(0, 0))  # a change time of its own, however coarse the clock
+        assert cache.catalogue.has_moved()
+        shutil.rmtree(cache.root)
+        assert cache.catalogue.has_moved()
 
     def test_before_the_first_scan_there_are_no_models_and_files_are_served(self, cache):
         assert cache.catalogue.models() == ()

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 
 from gateway.model.names import ModelId, PackageId
-from gateway.resource.listed import Listed
+from gateway.resource.listed import list_package
 from gateway.resource.manifest import Artifact, Manifest, Storage
 
 BLOBS = ["0" * 32, "1" * 32, "2" * 32]
@@ -19,48 +19,28 @@ def manifest(*digests, storage=Storage.SHARED_BLOB):
     return Manifest(version=4, canonical_model_id=None, cache_model_id=None, artifacts=artifacts)
 
 
-def noted(*models, former=(), room=1000):
-    listed = Listed(former, room=room)
-    for model, found in models:
-        listed.add(model, P, found)
-    return listed.packages(former)
-
-
 def test_a_package_is_noted_with_its_blobs_and_with_nothing_else():
-    [one] = noted((A, manifest(BLOBS[0], BLOBS[1], BLOBS[1])))
-    assert one.digests == {BLOBS[0], BLOBS[1]}
-    [one] = noted((A, manifest(BLOBS[0], storage=Storage.PACKAGE_FILE)))
-    assert one.digests == frozenset()
+    listed = list_package(A, P, manifest(BLOBS[0], BLOBS[1], BLOBS[1]))
+    assert [listed.may_list(md5) for md5 in BLOBS] == [True, True, False]
+    assert not list_package(A, P, manifest(BLOBS[0], storage=Storage.PACKAGE_FILE)).may_list(BLOBS[0])
 
 
-def test_packages_come_by_model_whatever_order_they_were_found_in():
-    assert [one.model for one in noted((B, manifest()), (A, manifest()))] == [A, B]
+def test_the_note_of_the_same_manifest_is_the_same_in_any_order():
+    assert list_package(A, P, manifest(*BLOBS)) == list_package(A, P, manifest(*reversed(BLOBS)))
+    assert list_package(A, P, manifest(*BLOBS)) != list_package(A, P, manifest(*BLOBS[:2]))
 
 
-def test_beyond_the_bound_a_package_is_noted_as_unknown():
-    notes = noted((A, manifest(*BLOBS)), (B, manifest(*BLOBS)), room=3)
-    assert [one.digests for one in notes] == [frozenset(BLOBS), None]
-
-
-def test_a_note_of_what_did_not_change_is_the_same_object():
-    former = noted((A, manifest(*BLOBS)), (B, manifest()))
-    assert noted((A, manifest(*BLOBS)), (B, manifest()), former=former) is former
-
-
-def test_a_note_of_what_changed_is_another_one_and_keeps_the_rest():
-    former = noted((A, manifest(*BLOBS)), (B, manifest()))
-    later = noted((A, manifest(*BLOBS)), (B, manifest(BLOBS[0])), former=former)
-    assert later is not former
-    assert later[0] is former[0]
-    assert later[1].digests == {BLOBS[0]}
-    assert noted((A, manifest(*BLOBS)), former=former) == former[:1]
+def test_a_blob_costs_four_bytes():
+    assert len(list_package(A, P, manifest(*BLOBS)).marks) == 4 * len(BLOBS)
 
 
 def test_a_catalogue_notes_what_is_on_disk(cache):
     asyncio.run(cache.catalogue.refresh([]))
     listed = cache.catalogue.listed()
     hashed = {file.md5 for file in cache.written.values() if file.md5 is not None}
-    assert [(one.model, one.package, one.digests) for one in listed] == [(cache.model, cache.package, hashed)]
+    assert [(one.model, one.package) for one in listed] == [(cache.model, cache.package)]
+    assert all(listed[0].may_list(md5) for md5 in hashed)
+    assert len(listed[0].marks) == 4 * len(hashed)
     asyncio.run(cache.catalogue.refresh([]))
     assert cache.catalogue.listed() is listed
     shutil.rmtree(cache.folder)

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from gateway.directory.changes import change
-from gateway.directory.listing import Listing, StoreReading
+from gateway.directory.listing import Listing
 from gateway.directory.operations import add_grants, remove_grants
+from gateway.directory.reading import StoreReading
 from gateway.model.errors import Conflict
 from gateway.model.facts import Grant, Grants
 from gateway.model.names import GroupName, PackageId, Pattern, TenantId

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.directory.changes import change
-from gateway.directory.listing import Listing, StoreReading
+from gateway.directory.listing import Listing
 from gateway.directory.operations import (
     MAX_OVERLAP_SECONDS,
     create_key,
@@ -14,6 +14,7 @@ from gateway.directory.operations import (
     rotate_key,
     suspend_tenant,
 )
+from gateway.directory.reading import StoreReading
 from gateway.model.errors import Conflict
 from gateway.model.facts import Scope
 from gateway.model.names import TenantId

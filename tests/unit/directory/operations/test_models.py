@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.directory.changes import change
-from gateway.directory.listing import Listing, StoreReading
+from gateway.directory.listing import Listing
 from gateway.directory.operations import (
     add_alias,
     add_to_group,
@@ -16,6 +16,7 @@ from gateway.directory.operations import (
     remove_from_group,
     unpublish,
 )
+from gateway.directory.reading import StoreReading
 from gateway.model.errors import Conflict
 from gateway.model.facts import ModelRule, Visibility
 from gateway.model.names import GroupName, ModelId, Pattern, TenantId

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from gateway.directory.changes import change
-from gateway.directory.listing import Listing, StoreReading
+from gateway.directory.listing import Listing
 from gateway.directory.operations import create_tenant, resume_tenant, set_degraded, suspend_tenant
+from gateway.directory.reading import StoreReading
 from gateway.model.errors import Conflict
 from gateway.model.facts import MAX_DEGRADED_SECONDS
 from gateway.model.names import TenantId

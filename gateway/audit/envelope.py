@@ -1,0 +1,43 @@
+"""The envelope: what every record has, by which it has its place in a chain.
+
+There are two ways to the same bytes. A record of the schema takes the envelope as members and is encoded
+as a whole; a tail that was encoded before (`tail.py`) gets it put in front. The values are digits,
+digests, a chain's id and a time: nothing that JSON escapes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gateway.audit.record import SCHEMA_VERSION
+from gateway.audit.timeline import RecordIds, Timestamps
+
+if TYPE_CHECKING:
+    from gateway.audit.record import Links
+
+
+class Envelopes:
+    """The envelopes of one node's records, with ascending ids."""
+
+    def __init__(self, node: str) -> None:
+        self.ids = RecordIds()
+        self.times = Timestamps()
+        self._node = node
+
+    def members(self, now: float, links: Links, record_id: str | None = None) -> dict[str, Any]:
+        """For a record of the schema that comes next in the chain."""
+        return {
+            "schema": SCHEMA_VERSION,
+            "id": record_id or self.ids.next(now),
+            "chain": links.chain,
+            "seq": links.seq + 1,
+            "prev": links.hash,
+            "time": self.times.text(now),
+            "node": self._node,
+        }
+
+
+def enveloped(kind: str, record_id: str, links: Links, time: str, tail: bytes) -> bytes:
+    """The covered bytes of the record with this tail that comes next in the chain."""
+    place = f'"chain":"{links.chain}","seq":{links.seq + 1},"prev":"{links.hash}","time":"{time}"'
+    return f'{{"kind":"{kind}","schema":{SCHEMA_VERSION},"id":"{record_id}",{place}'.encode() + tail

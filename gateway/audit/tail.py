@@ -1,0 +1,124 @@
+"""Tails: the part of a record's line that does not depend on where and when it stands in the chain.
+
+    {"kind":"decision","schema":1,"id":"...","chain":"...","seq":7,"prev":"...","time":"..."   the envelope
+    ,"node":"...","decision":"allow",...,"request":{...}}                                      the tail
+
+Both together are the canonical bytes of the record, the same as if it had been encoded in one go. What
+is served from memory is admitted again and again by the same value, and the tail of its record is
+remembered with it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from gateway.audit.envelope import enveloped
+from gateway.audit.parts import found_part, named_part, request_part
+from gateway.audit.record import GENESIS, SCHEMA_VERSION, DecisionRecord, Links, encode
+from gateway.model.errors import Reason
+from gateway.model.verdicts import HeldFile, OpenFile
+
+if TYPE_CHECKING:
+    from gateway.model.verdicts import Admission, Outcome, Rejection
+
+REMEMBERED = 4096  # tails; about 700 bytes each
+
+_BLANK: dict[str, Any] = {
+    "schema": SCHEMA_VERSION,
+    "id": "",
+    "chain": "",
+    "seq": 1,
+    "prev": GENESIS,
+    "time": "",
+}
+_SKIPPED = len(enveloped("decision", "", Links(""), "", b""))
+_OUTCOME = b',"node":"%b","decision_id":"%b"%b,"ending":"%b","status":%d,"bytes":%d,"milliseconds":%a%b}'
+
+
+class Tails:
+    """The tails of a node's records of decisions, and of what became of them."""
+
+    def __init__(self, node: str) -> None:
+        self._node = node
+        self._raw_node = node.encode()
+        self._remembered: OrderedDict[int, tuple[ref[Admission], bytes]] = OrderedDict()
+
+    def of_allow(self, admission: Admission) -> bytes:
+        """The tail of the record of an allow."""
+        if not isinstance(admission.found, HeldFile):
+            return self._of_allow(admission)
+        known = self._remembered.get(id(admission))
+        if known is not None and known[0]() is admission:  # else the id was that of one that is gone
+            return known[1]
+        tail = self._of_allow(admission)
+        self._remembered[id(admission)] = ref(admission), tail
+        if len(self._remembered) > REMEMBERED:
+            self._remembered.popitem(last=False)
+        return tail
+
+    def of_outcome(self, decision_id: str, tenant: str | None, key_id: str | None, outcome: Outcome) -> bytes:
+        """The tail of the record of what became of it. Of its values, only names could need escapes."""
+        sha256 = b"" if outcome.sha256 is None else b',"sha256":"%b"' % outcome.sha256.encode()
+        return _OUTCOME % (
+            self._raw_node,
+            decision_id.encode(),
+            _who(tenant, key_id),
+            outcome.ending.encode(),
+            outcome.status,
+            outcome.bytes_sent,
+            round(outcome.milliseconds, 3),
+            sha256,
+        )
+
+    def of_refusal(self, rejection: Rejection) -> bytes:
+        """The tail of the record of a refusal."""
+        principal = rejection.principal
+        record = DecisionRecord(
+            **_BLANK,
+            node=self._node,
+            decision="deny",
+            reason=rejection.reason.value,
+            tenant=principal.tenant if principal else None,
+            key_id=principal.key_id if principal else None,
+            claimed_key_id=rejection.claimed_key_id,
+            principal=principal.kind.value if principal else None,
+            action=rejection.action,
+            policies=rejection.policies,
+            generation=rejection.stamp.generation if rejection.stamp else None,
+            resource=named_part(rejection.resource, rejection.model),
+            request=request_part(rejection.request),
+        )
+        return encode(record)[_SKIPPED:]
+
+    def _of_allow(self, admission: Admission) -> bytes:
+        allowed, access = admission.allowed, admission.allowed.access
+        principal = access.principal
+        record = DecisionRecord(
+            **_BLANK,
+            node=self._node,
+            decision="allow",
+            reason=Reason.PERMITTED.value,
+            tenant=principal.tenant,
+            key_id=principal.key_id,
+            principal=principal.kind.value,
+            action=access.action.value,
+            grant=allowed.grant,
+            policies=allowed.policies,
+            generation=admission.stamp.generation,
+            resource=found_part(admission),
+            size=admission.found.size if isinstance(admission.found, OpenFile) else None,
+            request=request_part(admission.request),
+        )
+        return encode(record)[_SKIPPED:]
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _who(tenant: str | None, key_id: str | None) -> bytes:
+    """The members that say whose delivery it was; an absent one is left out."""
+    members = (("tenant", tenant), ("key_id", key_id))
+    return b"".join(
+        [b',"%b":%b' % (name.encode(), encode(value)) for name, value in members if value is not None]
+    )

@@ -1,0 +1,62 @@
+"""Every file of the cache, as a command looks at it: blobs by their folder, package files by manifests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gateway.model.errors import Refusal
+from gateway.resource.blobs import blobs_below, open_blob
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from gateway.model.listings import PackageListing
+    from gateway.model.names import FileHandle, Md5, ModelId, PackageId
+    from gateway.resource.catalogue import DiskCatalogue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheFile:
+    """One file. A blob has its name; a package file has the three that lead to it."""
+
+    size: int
+    blob: Md5 | None = None
+    package_file: tuple[ModelId, PackageId, FileHandle] | None = None
+
+    def __str__(self) -> str:
+        return self.blob or " ".join(self.package_file or ())
+
+
+def each_listing(catalogue: DiskCatalogue) -> Iterator[PackageListing]:
+    """All servable packages with their files, model by model."""
+    for model in catalogue.models():
+        for package in catalogue.packages(model):
+            listing = catalogue.listing(model, package)
+            if listing is not None:
+                yield listing
+
+
+def each_file(root: Path, catalogue: DiskCatalogue) -> Iterator[CacheFile]:
+    """All blobs, linked or not, and all package files."""
+    for md5, identity in blobs_below(root):
+        yield CacheFile(size=identity[2], blob=md5)
+    for listing in each_listing(catalogue):
+        for file in listing.files:
+            if file.md5 is None:
+                place = (listing.model, listing.package, file.handle)
+                yield CacheFile(size=file.size, package_file=place)
+
+
+def find_descriptor(root: Path, catalogue: DiskCatalogue, file: CacheFile) -> int | None:
+    """The file, opened; None when it is gone, or is not what it was. Whoever receives it closes it."""
+    try:
+        if file.blob is not None:
+            return open_blob(root, file.blob)
+        if file.package_file is not None:
+            opened = catalogue.open_file(*file.package_file)
+            return None if opened is None else opened.descriptor
+    except Refusal:
+        return None
+    return None

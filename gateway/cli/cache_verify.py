@@ -1,0 +1,150 @@
+"""Verify the cache: every file is hashed once, and what the fleet agrees on is brought up to date.
+
+Resumable because each finding is on disk as soon as it is made: a second run reads only what came or
+changed since, and one that was interrupted goes on where it stopped. A gateway beside it uses the
+same findings, and neither reads a file that the other is just reading.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gateway.adapters.measurement_file import MeasurementFile
+from gateway.cli.cache_files import each_file, find_descriptor
+from gateway.measuring import TURN_SECONDS, Measurer
+from gateway.model.errors import Unavailable
+from gateway.pin_ledger import MAX_PINS_PER_CHANGE, PinLedger
+from gateway.rooms import build_catalogue
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.cli.cache_files import CacheFile
+    from gateway.cli.hashing_progress import HashingProgress
+    from gateway.model.names import Md5
+    from gateway.model.pins import Measured
+    from gateway.office import Office
+    from gateway.resource.catalogue import DiskCatalogue
+
+
+@dataclass(slots=True)
+class Verification:
+    """What came of it. `unchanged` were hashed before under the identity that they have now."""
+
+    blobs: int = 0
+    package_files: int = 0
+    bytes: int = 0
+    hashed: int = 0
+    hashed_bytes: int = 0
+    unchanged: int = 0
+    pinned: int = 0
+    quarantined: list[Md5] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def is_good(self) -> bool:
+        """Whether everything could be read, and is what it should be."""
+        return not self.quarantined and not self.unreadable
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Of what was hashed now."""
+        return self.hashed_bytes / self.seconds if self.seconds else 0.0
+
+
+async def verify_cache(office: Office, *, jobs: int, progress: HashingProgress) -> Verification:
+    """Hash what was not hashed yet, `jobs` files at once, and agree on all of it."""
+    run = _Run(office, progress)
+    begun_at = office.clock.monotonic()
+    await run.catalogue.refresh(await office.listing.known_models())
+    files = await asyncio.to_thread(lambda: list(each_file(office.settings.cache_root, run.catalogue)))
+    progress.expect(sum(file.size for file in files))
+    threads = ThreadPoolExecutor(jobs, "verify")
+    loop = asyncio.get_running_loop()
+    try:
+        # A batch is agreed on as soon as it is measured, so that an interruption loses little.
+        for start in range(0, len(files), MAX_PINS_PER_CHANGE):
+            batch = files[start : start + MAX_PINS_PER_CHANGE]
+            measuring = (loop.run_in_executor(threads, run.measure, file) for file in batch)
+            await run.agree(batch, await asyncio.gather(*measuring))
+    finally:
+        run.measurer.stop()
+        threads.shutdown(wait=True, cancel_futures=True)
+        run.measurer.close()
+    run.result.hashed = run.measurer.counts.files
+    run.result.unchanged = len(files) - len(run.result.unreadable) - run.result.hashed
+    run.result.hashed_bytes = run.measurer.counts.bytes
+    run.result.seconds = office.clock.monotonic() - begun_at
+    return run.result
+
+
+class _Run:
+    """One verification under way."""
+
+    def __init__(self, office: Office, progress: HashingProgress) -> None:
+        self.result = Verification()
+        self.catalogue: DiskCatalogue = build_catalogue(office.settings, office.clock)
+        self.measurer = Measurer(MeasurementFile(office.settings.pins_folder))
+        self._office = office
+        self._progress = progress
+        self._ledger = PinLedger(
+            store=office.store,
+            listing=office.listing,
+            perform=office.record,
+            clock=office.clock,
+            actor=office.actor,
+            on_pinned=self._count_pinned,
+            on_quarantined=lambda _pin: None,
+        )
+
+    def measure(self, file: CacheFile) -> Measured | None:
+        """What a file holds; None when that cannot be found out. In a thread."""
+        descriptor = find_descriptor(self._office.settings.cache_root, self.catalogue, file)
+        if descriptor is None:
+            self._progress.advance(file.size)
+            return None
+        hashed = 0
+
+        def advance(step: int) -> bool:
+            nonlocal hashed
+            hashed += step
+            self._progress.advance(step)
+            return True
+
+        try:
+            is_my_turn, measured = self.measurer.measure_here(descriptor, advance)
+            while not is_my_turn and not self.measurer.is_stopped:
+                time.sleep(TURN_SECONDS)  # a worker reads it just now; its finding will do
+                is_my_turn, measured = self.measurer.measure_here(descriptor, advance)
+        except Unavailable as failure:
+            if failure.dependency != "cache":
+                raise
+            measured = None
+        finally:
+            os.close(descriptor)
+        self._progress.advance(file.size - hashed)
+        return measured
+
+    async def agree(self, files: Sequence[CacheFile], found: Sequence[Measured | None]) -> None:
+        """Count a batch of findings and agree on the blobs among them."""
+        blobs: list[tuple[Md5, Measured]] = []
+        for file, measured in zip(files, found, strict=True):
+            self.result.bytes += file.size
+            self.result.blobs += file.blob is not None
+            self.result.package_files += file.blob is None
+            if measured is None:
+                self.result.unreadable.append(str(file))
+            elif file.blob is not None:
+                blobs.append((file.blob, measured))
+        await self._ledger.agree(blobs)
+        pins = await self._office.listing.find_pins([md5 for md5, _ in blobs])
+        self.result.quarantined += [pin.md5 for pin in pins if pin.quarantine is not None]
+
+    def _count_pinned(self, count: int) -> None:
+        self.result.pinned += count

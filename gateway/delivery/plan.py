@@ -1,0 +1,97 @@
+"""What to answer to a GET or HEAD of a file that was admitted: status, headers and body, as a value.
+
+Pure: the method, the request's headers, and what is known of the file. Preconditions come before
+ranges (RFC 9110, 13.2.2), ranges are of GET alone (14.2), and HEAD has the headers that GET without
+a Range has (9.3.2).
+
+A file that is not pinned has no validator and no digest, and its parts cannot be checked on their
+own: no ranges of it are offered or served.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gateway.delivery.conditions import Condition, evaluate, may_use_range
+from gateway.delivery.digests import entity_tag, is_digest_wanted, repr_digest
+from gateway.delivery.headers import Headers, asked_fields, content_headers
+from gateway.delivery.multipart import draw_boundary, multipart_pieces, multipart_type
+from gateway.delivery.ranges import Span, find_ranges, unsatisfied_range
+from gateway.model.errors import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+OCTETS = b"application/octet-stream"
+
+MAX_UNHASHED_RANGED_BYTES = (32 << 20) - 1
+"""Of files without an MD5, larger ones come whole: the engine fetches those of 32 MiB and more in ranges
+wherever ranges are offered, then compares their MD5 with the one it does not have, and fails."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """An answer. With a `reason` it is a refusal, whose body is not ours to write.
+
+    `length` is the Content-Length and `pieces` are the body, which HEAD has none of.
+    """
+
+    status: int = 0  # of a refusal, it stands in the one table of them
+    headers: Headers = field(default_factory=list)
+    length: int = 0
+    pieces: tuple[bytes | Span, ...] = ()
+    reason: Reason | None = None
+
+
+def plan_delivery(
+    method: str,
+    headers: Iterable[tuple[bytes, bytes]],
+    *,
+    size: int,
+    sha256: str | None,
+    is_blob: bool,
+    boundary: Callable[[], bytes] = draw_boundary,
+) -> Plan:
+    """What RFC 9110 and RFC 9530 make of this request for this file."""
+    asked = asked_fields(headers)
+    etag = None if sha256 is None else entity_tag(sha256)
+    match evaluate(asked, etag):
+        case Condition.FAILED:
+            return Plan(reason=Reason.PRECONDITION_FAILED)
+        case Condition.UNDECIDABLE:
+            return Plan(reason=Reason.NOT_PINNED)
+        case Condition.NOT_MODIFIED:
+            return Plan(status=304, headers=[] if etag is None else [(b"etag", etag)])
+        case Condition.MET:
+            pass
+    describing: Headers = []
+    if sha256 is not None and etag is not None:
+        describing.append((b"etag", etag))
+        if is_digest_wanted(asked.get(b"want-repr-digest", ())):
+            describing.append((b"repr-digest", repr_digest(sha256)))
+        if is_blob or size <= MAX_UNHASHED_RANGED_BYTES:
+            describing.append((b"accept-ranges", b"bytes"))
+            if method == "GET" and b"range" in asked and may_use_range(asked, etag):
+                spans = find_ranges(asked[b"range"], size)
+                if spans is not None:
+                    return _partial(spans, size, describing, boundary)
+    described = [*content_headers(OCTETS, size), *describing]
+    body = Span(offset=0, count=size) if size else b""
+    return Plan(status=200, headers=described, length=size, pieces=(body,) if method == "GET" else ())
+
+
+def _partial(spans: tuple[Span, ...], size: int, describing: Headers, boundary: Callable[[], bytes]) -> Plan:
+    if not spans:
+        unsatisfied = [(b"content-range", unsatisfied_range(size))]
+        return Plan(headers=unsatisfied, reason=Reason.RANGE_NOT_SATISFIABLE)
+    if len(spans) == 1:
+        [span] = spans
+        described = [*content_headers(OCTETS, span.count), *describing]
+        described.append((b"content-range", span.content_range(size)))
+        return Plan(status=206, headers=described, length=span.count, pieces=spans)
+    drawn = boundary()
+    pieces = multipart_pieces(spans, size, OCTETS, drawn)
+    length = sum(piece.count if isinstance(piece, Span) else len(piece) for piece in pieces)
+    described = [*content_headers(multipart_type(drawn), length), *describing]
+    return Plan(status=206, headers=described, length=length, pieces=pieces)

@@ -1,0 +1,52 @@
+"""Whether an open file still is the file that was opened.
+
+Device, inode, size and both times: whoever rewrites a file in place can put the modification time
+back, but not the change time. What is looked at is the open descriptor, so a name that was given to
+another file does not matter here.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from gateway.model.errors import Reason, Unavailable
+from gateway.model.verdicts import Ending
+
+if TYPE_CHECKING:
+    from gateway.model.verdicts import OpenFile
+
+
+class CutError(Exception):
+    """The rest must not be sent. `reason` is the answer where nothing was sent yet."""
+
+    def __init__(self, ending: Ending, reason: Reason) -> None:
+        super().__init__(ending.value)
+        self.ending = ending
+        self.reason = reason
+
+    @classmethod
+    def changed(cls) -> CutError:
+        """The file is not what was opened."""
+        return cls(Ending.CHANGED_ON_DISK, Reason.CHANGED_ON_DISK)
+
+
+def is_unchanged(file: OpenFile) -> bool:
+    """Whether the descriptor still is what was opened: same inode, size and times."""
+    now = os.fstat(file.descriptor)
+    return (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns) == file.identity
+
+
+def verify_unchanged(file: OpenFile) -> None:
+    """Raises `CutError` when it is not, or when the disk cannot say."""
+    try:
+        is_what_it_was = is_unchanged(file)
+    except OSError as error:
+        raise CutError(Ending.FAILED, Reason.CACHE_UNAVAILABLE) from error
+    if not is_what_it_was:
+        raise CutError.changed()
+
+
+def unsent(file: OpenFile, cut: CutError) -> Unavailable:
+    """The failure that stands for a cut before the first byte: the client may simply ask again."""
+    return Unavailable("cache", f"{file.handle}: {cut.ending.value} before anything was sent", cut.reason)

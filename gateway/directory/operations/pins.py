@@ -1,0 +1,77 @@
+"""Pins: made at first sight, taken back by nobody, quarantined by a worker, released by an operator.
+
+A pin is written once. What is found later can only agree with it or put the blob into quarantine, and
+both look at the record again within the transaction, so that two nodes that hash two contents at the
+same moment cannot both be right.
+
+A release says that an operator has looked. It does not say that the content is good: whatever is on
+disk is judged again at its next read, and goes back into quarantine if it is still not what it should
+be. The SHA-256 that was pinned before stays in force, unless the operator has it forgotten.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gateway.directory.operations.effect import Effect
+from gateway.model.errors import Conflict
+from gateway.model.pins import Pin, Quarantine, find_cause
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.directory.changes import Changes
+    from gateway.model.names import Md5
+    from gateway.model.pins import Measured
+
+
+async def pin_blobs(
+    changes: Changes, *, contents: Sequence[tuple[Md5, Measured]], now: float, source: str
+) -> tuple[Md5, ...]:
+    """Pin what has no pin yet and fits its name; returns these. Everything else is left as it is.
+
+    So is a record that does not parse: what it said is not known, so it goes on denying.
+    """
+    pinned: list[Md5] = []
+    for md5, measured in contents:
+        try:
+            known = await changes.find_pin(md5)
+        except Conflict:
+            continue
+        is_open = known is None or (known.sha256 is None and known.quarantine is None)
+        if is_open and find_cause(md5, measured, known) is None:
+            pin = Pin(md5=md5, sha256=measured.sha256, size=measured.size, pinned_at=now, source=source)
+            await changes.put_pin(pin)
+            pinned.append(md5)
+    return tuple(pinned)
+
+
+async def quarantine_blob(
+    changes: Changes, *, md5: Md5, measured: Measured, now: float, source: str
+) -> Pin | None:
+    """Put a blob into quarantine, if this content still speaks against it; the pin if it was put there."""
+    known = await changes.find_pin(md5)
+    cause = find_cause(md5, measured, known)
+    if cause is None or (known is not None and known.quarantine is not None):
+        return None
+    bare = known or Pin(md5=md5, sha256=None, size=measured.size, pinned_at=now, source=source)
+    quarantine = Quarantine(cause=cause, since=now, found_sha256=measured.sha256)
+    pin = replace(bare, quarantine=quarantine)
+    await changes.put_pin(pin)
+    return pin
+
+
+async def release_blob(changes: Changes, *, md5: Md5, forget: bool = False) -> Effect:
+    """End a quarantine; with `forget`, the pin ends too and the next content that fits the name is pinned."""
+    known = await changes.find_pin(md5)
+    if known is None:
+        raise Conflict(f"blob {md5} has no pin and is not in quarantine")
+    if forget:
+        await changes.delete_pin(md5)
+        return Effect(is_changed=True, sentences=(f"the pin of blob {md5} is forgotten",))
+    if known.quarantine is None:
+        return Effect(is_changed=False, sentences=(f"blob {md5} is not in quarantine",))
+    await changes.put_pin(replace(known, quarantine=None))
+    sentence = f"blob {md5} is released; it goes back into quarantine unless its content is right now"
+    return Effect(is_changed=True, sentences=(sentence,))

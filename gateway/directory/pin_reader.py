@@ -1,0 +1,61 @@
+"""Pins as a worker reads them: through the near cache, like every other fact.
+
+So a quarantine reaches every worker of the fleet as fast as a revocation, and an answer that stands
+on the record of a pin is withdrawn when that record changes before its first byte.
+
+Only asked after an allow. Reading from memory is therefore no way to learn what others asked for (I3).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.directory import names
+from gateway.directory.pin_records import decode_pin
+from gateway.directory.rows import UnreadableRecordError
+from gateway.model.errors import Reason, Refusal
+from gateway.model.pins import Pin, PinFound
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.model.facts import Leaf
+    from gateway.model.names import Md5
+    from gateway.model.ports import FactSource
+
+
+class NearPins:
+    """`PinReader` over a worker's facts."""
+
+    def __init__(self, source: FactSource, *, on_unreadable: Callable[[str], None] | None = None) -> None:
+        self._source = source
+        self._on_unreadable = on_unreadable
+
+    async def find(self, md5: Md5) -> PinFound:
+        """A blob's pin. Raises `Refusal(UNREADABLE_FACT)` when its record does not parse."""
+        generation, [leaf] = await self._source.read([names.pin_fact(md5)])
+        try:
+            return PinFound(pin=_decoded(leaf, md5), leaf=leaf, generation=generation)
+        except UnreadableRecordError as error:
+            if self._on_unreadable is not None:
+                self._on_unreadable(leaf.name.decode())
+            raise Refusal(Reason.UNREADABLE_FACT) from error
+
+    def recall(self, md5: Md5) -> PinFound | None:
+        """The same from memory alone; None when it is not remembered, or does not parse."""
+        leaves = self._source.find([names.pin_fact(md5)])
+        if leaves is None:
+            return None
+        [leaf] = leaves
+        try:
+            return PinFound(pin=_decoded(leaf, md5), leaf=leaf, generation=0)
+        except UnreadableRecordError:
+            return None  # `find` reports it
+
+
+def _decoded(leaf: Leaf, md5: Md5) -> Pin | None:
+    if leaf.value is None:
+        return None
+    if leaf.decoded is None:
+        leaf.decoded = decode_pin(leaf.value, md5)
+    return leaf.decoded  # type: ignore[return-value] # one name is always decoded the same way

@@ -1,0 +1,234 @@
+"""Immediate answers: a small file to a caller who has a pass, from within the server's parser.
+
+No scope, no task, no application: what `GuardMiddleware` and the file endpoint do for the plainest
+request there is, in one go and without waiting. It is not another guard. Who may have what, that it
+is recorded first, and the last check before the first byte are the guard's (`admit_now`,
+`admit_again`, `confirm`); which headers an answer has is delivery's, by the same functions. What is
+written here is only their order.
+
+Clients that stay send the same bytes again and again. What a request means depends on its bytes and
+the peer alone, so one that is known (`known_requests.py`) need not even be parsed. Its answer is
+promised, and given at the end of the event loop's turn together with all others of that turn: their
+records are one write, and each is admitted on what is true then. A promise that cannot be kept as it
+was meant is no answer: its request takes the long way, as if it had come only now.
+
+The answer is False, with nothing sent, wherever the plain way could have come to anything else than
+this file as it is: a header that delivery depends on, a query, no pass, nothing in memory, no lease,
+no audit. The application is asked then, and works it out from the start.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol, cast
+
+from gateway.credential.client import TrustedNetworks, client_address
+from gateway.delivery.headers import Headers, asked_fields, caller_headers
+from gateway.delivery.plan import plan_delivery
+from gateway.middleware.known_requests import KnownRequests, request_key
+from gateway.middleware.routes import UNROUTED, Routes
+from gateway.middleware.trace import find_trace_id, traceparent
+from gateway.model.access import WireRequest
+from gateway.model.errors import Unavailable, WithdrawnError
+from gateway.model.verdicts import Ending, HeldFile, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from gateway.guard import Guard
+    from gateway.middleware.known_requests import RequestKey
+    from gateway.model.access import GuardedRoute
+    from gateway.model.ports import Clock
+    from gateway.model.verdicts import Admission, Receipt
+    from gateway.telemetry import Telemetry
+
+    Write = Callable[[bytes, bytes], None]  # the head after the server's own headers, and the body
+    Promise = tuple[RequestKey, Admission, float, bytes, "Client"]
+    """What was admitted before, with the moment of asking, all of the request, and who asks."""
+
+_OK = 200
+_METHODS = {b"GET": "GET", b"HEAD": "HEAD"}
+REMEMBERED_HEADS = 4096  # some 300 bytes each
+NOBODY = TrustedNetworks()
+
+
+class Client(Protocol):
+    """A connection with one request that waits for its answer."""
+
+    @property
+    def may_answer(self) -> bool:
+        """Whether it is there and takes what is written."""
+
+    @property
+    def is_promised(self) -> bool:
+        """Whether its request still waits."""
+
+    def write_now(self, head: bytes, body: bytes) -> None:
+        """Write a whole answer."""
+
+    def note_answered(self) -> None:
+        """The answer was written."""
+
+    def take_long_way(self, raw_request: bytes) -> None:
+        """There is no answer at once: parse it, and ask the application. Nothing happens if it is gone."""
+
+
+class ImmediateAnswers:
+    """What the server's protocol may ask before it makes a request of one. Nothing here raises."""
+
+    def __init__(
+        self,
+        *,
+        guard: Guard,
+        routes: Iterable[GuardedRoute],
+        clock: Clock,
+        seconds: Callable[[], float],
+        soon: Callable[[Callable[[], None]], object],
+        telemetry: Telemetry,
+        max_bytes: int,
+        trusted_proxies: TrustedNetworks = NOBODY,
+    ) -> None:
+        self._guard = guard
+        self._routes = Routes(routes)
+        self._clock = clock
+        self._seconds = seconds  # by which a response's time is measured, here and in the middleware
+        self._soon = soon  # has something done at the end of the event loop's turn
+        self._promises: list[Promise] = []
+        self._telemetry = telemetry
+        self._trusted_proxies = trusted_proxies
+        self._known = KnownRequests(max_bytes=max_bytes)
+
+    def answer(
+        self,
+        method: bytes,
+        target: bytes,
+        headers: Headers,
+        peer: str | None,
+        write: Write,
+        raw_request: bytes | None = None,
+    ) -> bool:
+        """Answer and record, or do nothing. `headers` are ASGI pairs; there is no body.
+
+        `raw_request` is all of the request, if it came in one piece: then it is known the next time.
+        """
+        started_at = self._seconds()
+        if b"?" in target or b"#" in target or not target.isascii() or asked_fields(headers):
+            return False
+        try:
+            receipt = self._guard.admit_now(self._read(method, target, headers, peer))
+            if receipt is None:
+                return False
+            admission = receipt.admission
+            if raw_request is not None and admission.request.trace_id is None:
+                self._known.learn(request_key(raw_request, peer), admission, _held(admission))
+        except Unavailable:
+            return False  # the application says so, and how
+        except Exception as defect:  # noqa: BLE001 -- a boundary: it must not get into the parser
+            self._telemetry.defect(UNROUTED, defect)
+            return False
+        return self._has_delivered(receipt, started_at, write)
+
+    def promise(self, raw_request: bytes, peer: str | None, to: Client) -> bool:
+        """Whether this is, byte for byte, a request that `answer` was told about; answered soon if so."""
+        key = request_key(raw_request, peer)
+        admission = self._known.find(key)
+        if admission is None:
+            return False
+        if not self._promises:
+            self._soon(self.keep)
+        self._promises.append((key, admission, self._seconds(), raw_request, to))
+        return True
+
+    def keep(self) -> None:
+        """Keep all promises."""
+        promises, self._promises = self._promises, []
+        kept = [promise for promise in promises if promise[-1].may_answer]
+        receipts = self._admit_again([admission for _, admission, *_ in kept])
+        for receipt, (key, _, started_at, raw_request, to) in zip(receipts, kept, strict=True):
+            if receipt is not None and self._has_delivered(receipt, started_at, to.write_now):
+                to.note_answered()
+            else:
+                self._known.forget(key)
+                to.take_long_way(raw_request)
+        if len(kept) < len(promises):
+            for *_, raw_request, to in promises:
+                if to.is_promised:
+                    to.take_long_way(raw_request)
+
+    def _admit_again(self, admissions: list[Admission]) -> list[Receipt | None]:
+        try:
+            return self._guard.admit_again(admissions, self._clock.now())
+        except Unavailable:
+            pass  # the application says so, and how
+        except Exception as defect:  # noqa: BLE001 -- a boundary: each of them still gets its answer
+            self._telemetry.defect(UNROUTED, defect)
+        return [None] * len(admissions)
+
+    def _has_delivered(self, receipt: Receipt, started_at: float, write: Write) -> bool:
+        """Confirm, and write the whole answer; false when nothing was written."""
+        request = receipt.admission.request
+        try:
+            file = _held(receipt.admission)
+            head = _head(request.method, file.size, file.sha256, file.md5 is not None)
+            head %= receipt.record_id.encode(), traceparent(request.trace_id)
+            body = file.content if request.method == "GET" else b""
+            self._guard.confirm(receipt, self._clock.now())
+        except WithdrawnError:
+            self._telemetry.withdrawn()
+            return False
+        except Unavailable:
+            return False
+        except Exception as defect:  # noqa: BLE001 -- as above
+            self._telemetry.defect(request.route, defect)
+            return False
+        write(head, body)
+        self._finish(receipt, len(body), started_at)
+        return True
+
+    def _finish(self, receipt: Receipt, sent: int, started_at: float) -> None:
+        """Close the record. The answer is out: whatever happens here, there must not be a second one."""
+        milliseconds = (self._seconds() - started_at) * 1000
+        outcome = Outcome(ending=Ending.COMPLETE, status=_OK, bytes_sent=sent, milliseconds=milliseconds)
+        try:
+            receipt.close(outcome)
+        except Unavailable as failure:
+            self._telemetry.failed(failure)  # what cannot be recorded now can only be told
+        except Exception as defect:  # noqa: BLE001 -- see above
+            self._telemetry.defect(receipt.admission.request.route, defect)
+        self._telemetry.served(receipt.admission.request.route, sent)
+
+    def _read(self, method: bytes, target: bytes, headers: Headers, peer: str | None) -> WireRequest:
+        """As the middleware reads it."""
+        route = self._routes.find(target)
+        trace = next((value for name, value in headers if name == b"traceparent"), None)
+        return WireRequest(
+            method=_METHODS[method],
+            raw_path=target,
+            query=b"",
+            headers=tuple(headers),
+            client=client_address(peer, headers, self._trusted_proxies),
+            route=route.template if route else UNROUTED,
+            trace_id=find_trace_id(trace),
+            received_at=self._clock.now(),
+        )
+
+
+def _held(admission: Admission) -> HeldFile:
+    if not isinstance(admission.found, HeldFile):
+        raise TypeError("what is answered at once is in memory")
+    return admission.found
+
+
+@lru_cache(maxsize=REMEMBERED_HEADS)
+def _head(method: str, size: int, sha256: str | None, is_blob: bool) -> bytes:  # noqa: FBT001 -- a cache wants positions
+    """The head of every whole answer with this content, but for the record's id and the trace."""
+    plan = plan_delivery(method, (), size=size, sha256=sha256, is_blob=is_blob)
+    caller = caller_headers(cast("Receipt", _Placeholder), b"%b")
+    lines = [b"%b: %b\r\n" % (name, value) for name, value in (*plan.headers, *caller)]
+    return b"".join((*lines, b"\r\n"))
+
+
+class _Placeholder:
+    """Stands for a receipt where the head is made for all of them. No header of ours has a percent sign."""
+
+    record_id = "%b"

@@ -1,0 +1,58 @@
+"""The blobs below `shared-blobs`, by their names: for hashing ahead of time, and for reports.
+
+No request comes through here: a blob is served only along a package that links it (I2). What is found
+here is hashed and counted, whoever it belongs to.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from gateway.model.errors import BadNameError, Refusal
+from gateway.model.names import parse_md5
+from gateway.model.pins import identity_of
+from gateway.resource.naming import SHARED_BLOBS
+from gateway.resource.safe_open import (
+    each_name_in,
+    inspect_regular,
+    open_regular,
+    opened_directory,
+    opened_root,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from gateway.model.names import Md5
+    from gateway.model.pins import StatIdentity
+
+
+def blobs_below(root: Path) -> Iterator[tuple[Md5, StatIdentity]]:
+    """The blobs that are there, in no order, each with its identity now.
+
+    Locks and unfinished downloads have no blob's name; what is no regular file is left out.
+    """
+    with (
+        opened_root(root) as top,
+        opened_directory(SHARED_BLOBS, below=top, is_listable=True) as blobs,
+    ):
+        if blobs is None:
+            return
+        for name in each_name_in(blobs):
+            with suppress(BadNameError, Refusal):
+                md5 = parse_md5(name)
+                found = inspect_regular(md5, below=blobs, may_have_other_names=True)
+                if found is not None:
+                    yield md5, identity_of(found)
+
+
+def open_blob(root: Path, md5: Md5) -> int | None:
+    """A blob, opened; None when it is not there. Whoever receives the descriptor closes it.
+
+    Raises `Refusal(UNSERVABLE)` when it is no regular file, or may not be read.
+    """
+    with opened_root(root) as top, opened_directory(SHARED_BLOBS, below=top) as blobs:
+        opened = None if blobs is None else open_regular(md5, below=blobs, may_have_other_names=True)
+        return None if opened is None else opened[0]

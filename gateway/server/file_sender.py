@@ -1,0 +1,130 @@
+"""Sends stretches of files over one connection's socket by `sendfile`: no byte passes through us.
+
+uvloop has no `sendfile` of its own and lets nobody touch the descriptor of a transport, so this works
+on a duplicate of it. Two may not write to one socket at a time: each stretch begins once everything
+that was written to the transport is with the kernel, and nothing is written to the transport until
+it ends. The pages that went out are the file's, so what a slow client has not taken yet costs the
+worker nothing.
+
+Others get their turn after each step, and what all senders together send in one turn of the event
+loop is bounded (`turns.py`), so that a small answer never waits long for large ones. A file that is
+not in memory would hold up the event loop for as long as the disk takes. So both ends of the next
+stretch are asked for without waiting (`RWF_NOWAIT`), and when one is not there a thread reads it
+first. It reads into nothing: a thread that wrote to the socket itself could outlive the connection,
+and write to whichever one has the number then.
+
+Non-goals: how long a client may take nothing (the kernel counts that, `listener.py`), what belongs
+to which answer (`response.py`), and encrypted connections, whose bytes the kernel cannot make.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from gateway.server.turns import Turns
+
+WARM_BYTES = 1 << 21  # what is looked at, and read ahead by a thread, at once
+
+_NO_NOWAIT = frozenset(
+    {errno.EOPNOTSUPP, errno.EINVAL}
+)  # file systems that cannot tell: they go the slow way
+
+
+class FileSender:
+    """The sending end of one connection. `close` when it is lost."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, turns: Turns) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._turns = turns
+        self._socket: int | None = None
+        self._waiting: asyncio.Future[None] | None = None
+        self._is_closed = False
+
+    async def send(self, file: int, offset: int, count: int, on_sent: Callable[[int], None]) -> None:
+        """Send so many bytes of an open file. `on_sent` hears of each step once the kernel has it.
+
+        Raises `ConnectionError` or another `OSError` when the client is gone, and `EOFError` when the
+        file ends before that: then it is no longer the file whose length was announced.
+        """
+        while self._transport.get_write_buffer_size():
+            await self._writable()
+        with self._turns.taken():
+            await self._send(file, offset, offset + count, on_sent)
+
+    async def _send(self, file: int, offset: int, end: int, on_sent: Callable[[int], None]) -> None:
+        warm_end = offset
+        while offset < end:
+            if offset >= warm_end:
+                warm_end = await self._warmed(file, offset, end)
+            wanted = min(self._turns.step_bytes, warm_end - offset)
+            try:
+                sent = os.sendfile(self._open_socket(), file, offset, wanted)
+            except BlockingIOError:
+                await self._writable()
+                continue
+            if sent == 0:
+                raise EOFError
+            offset += sent
+            on_sent(sent)
+            await (self._turns.next() if sent == wanted else self._writable())
+
+    def close(self) -> None:
+        """The connection is lost: let go of the socket, and of whoever waits for it."""
+        self._is_closed = True
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_exception(ConnectionResetError())
+        if self._socket is not None:
+            self._loop.remove_writer(self._socket)  # before its number can be somebody else's
+            os.close(self._socket)
+            self._socket = None
+
+    def _open_socket(self) -> int:
+        if self._is_closed or self._transport.is_closing():
+            raise ConnectionResetError
+        if self._socket is None:
+            self._socket = os.dup(self._transport.get_extra_info("socket").fileno())
+        return self._socket
+
+    async def _writable(self) -> None:
+        """Return once the kernel takes more. Raises `ConnectionResetError` when the connection is lost."""
+        descriptor = self._open_socket()
+        self._waiting = self._loop.create_future()
+        self._loop.add_writer(descriptor, _wake, self._waiting)
+        try:
+            await self._waiting
+        finally:
+            self._waiting = None
+            if self._socket is not None:
+                self._loop.remove_writer(self._socket)
+
+    async def _warmed(self, file: int, offset: int, end: int) -> int:
+        """Up to where the file can be sent now without waiting for a disk."""
+        warm_end = min(offset + WARM_BYTES, end)
+        if not (_is_in_memory(file, offset) and _is_in_memory(file, warm_end - 1)):
+            await self._loop.run_in_executor(None, os.pread, file, warm_end - offset, offset)
+        return warm_end
+
+
+def _is_in_memory(file: int, offset: int) -> bool:
+    """Whether this byte can be read without waiting; false when the file system cannot tell."""
+    try:
+        os.preadv(file, [bytearray(1)], offset, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in _NO_NOWAIT:
+            return False
+        raise
+    return True
+
+
+def _wake(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)

@@ -1,0 +1,30 @@
+"""What a request has to be before anybody looks at what it asks for. None of it decides an access."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+VERSIONS = frozenset({"1.0", "1.1"})
+BODY_FIELDS = frozenset({b"content-length", b"transfer-encoding", b"expect"})
+_WITH_A_BODY = frozenset({b"content-length", b"transfer-encoding"})
+
+
+def is_http_as_we_know_it(version: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether it is HTTP/1, with the one Host that RFC 9112 demands (3.2)."""
+    hosts = sum(name == b"host" for name, _ in headers)
+    return version in VERSIONS and (hosts == 1 or (hosts == 0 and version == "1.0"))
+
+
+def is_unwanted_upgrade(method: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether an upgrade is refused.
+
+    WebSockets and tunnels are. Any other `Upgrade` may be ignored by a server, and some clients send
+    `h2c` as a matter of course; but the parser stops reading at such a request, so it is served only
+    without a body, and as the last one of its connection.
+    """
+    names = dict(headers)
+    is_websocket = b"websocket" in names.get(b"upgrade", b"").lower()
+    return method == b"CONNECT" or is_websocket or not _WITH_A_BODY.isdisjoint(names)

@@ -1,0 +1,175 @@
+"""How fast files go out, at what cost: `.venv/bin/python tests/bench/delivery.py [--quick] [--json FILE]`.
+
+Small reads, large ones, ranges and all of it at once, with the guard on and every read recorded, against
+what people put in front of files today. Every server runs on one core and the load on another. It starts
+all servers itself and leaves nothing behind but a cache folder with the rivals' programs. `--quick` ends
+within a minute: fewer and shorter rounds, and without the rivals that no figure needs. `--svg FILE` draws
+the result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from delivery_report import Findings, report_findings, write_svg
+from downloads import Watched
+from equipment import equip
+from installation import Installation
+from ours import furnish, serving_ours, worker_pids
+from processes import CORES, LOAD_CORE, memory_mb, move, on_cores
+from report import Report, console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rivals import serving_rivals
+from rounds import Rounds, Turn, Turns, in_rounds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from contender import Contender, Workload
+    from downloads import Crowd
+    from equipment import Equipment
+    from wrk import Reads
+
+DOWNLOADS = 1_000
+MANY_WORKERS = 4
+ARE_MEASURED_ON_LARGE = ("cachegate", "nginx_static", "nginx_auth_request", "fastapi_dependency")
+ARE_MEASURED_ON_MIXED = ("cachegate", "nginx_static", "nginx_auth_request")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    rounds: int
+    seconds: int  # of small reads, in each turn
+    repeats: int  # of a gigabyte, in each turn
+    crowds: int  # of a thousand downloads, after the first
+    is_complete: bool  # with the rivals that no figure needs, and with a first round that does not count
+
+    def all_rounds(
+        self, contenders: Sequence[Contender], take: Callable[[Contender], Turn], advance: Callable[[], None]
+    ) -> Rounds[Turn]:
+        return in_rounds(contenders, self.rounds, take, advance, is_warmed=self.is_complete)
+
+    def steps(self) -> int:
+        """How often the progress bar moves."""
+        contenders, large, mixed = (7, 4, 3) if self.is_complete else (4, 3, 3)
+        turns = contenders + 2 * large + mixed + 2
+        return 2 + contenders + 1 + self.crowds + (self.rounds + self.is_complete) * turns
+
+
+FULL = Size(rounds=7, seconds=3, repeats=4, crowds=5, is_complete=True)
+QUICK = Size(rounds=2, seconds=1, repeats=1, crowds=1, is_complete=False)
+
+
+def measure(size: Size, advance: Callable[[str], None]) -> tuple[Findings, dict[str, str]]:
+    """Everything, in an order that keeps one thing out of the way of another."""
+    equipment = equip()
+    os.sched_setaffinity(0, (LOAD_CORE,))
+    with Installation.made() as installation:
+        advance("writing the files")
+        workload = asyncio.run(furnish(installation))
+        advance("starting the servers")
+        with (
+            serving_ours(installation, workload) as ours,
+            serving_rivals(
+                equipment, installation.folder / "rivals", workload, with_all=size.is_complete
+            ) as rivals,
+        ):
+            findings = _measure_contenders(size, advance, equipment, workload, installation, [ours, *rivals])
+            findings.workers = _measure_workers(size, advance, equipment, ours, workload)
+    return findings, equipment.versions()
+
+
+def _measure_contenders(
+    size: Size,
+    advance: Callable[[str], None],
+    equipment: Equipment,
+    workload: Workload,
+    installation: Installation,
+    contenders: Sequence[Contender],
+) -> Findings:
+    [worker] = worker_pids(contenders[0])
+    idle_mb = memory_mb(worker)
+    for contender in contenders:
+        advance("checking answers")
+        contender.verify_answers(workload, with_large=contender.name in ARE_MEASURED_ON_LARGE)
+    # Before the small reads: their records would be gigabytes to look through.
+    watched = Watched(worker, contenders[0].port, installation.settings.audit_folder)
+    crowds: list[Crowd] = []
+    for _ in range(1 + size.crowds):
+        advance("a thousand downloads")
+        crowds.append(watched.crowd(workload, DOWNLOADS))
+    turns = Turns(equipment, workload, size.seconds, size.repeats)
+    large = [one for one in contenders if one.name in ARE_MEASURED_ON_LARGE]
+    mixed = [one for one in contenders if one.name in ARE_MEASURED_ON_MIXED]
+    return Findings(
+        titles={one.name: one.title for one in contenders},
+        idle_mb=idle_mb,
+        crowds=crowds,
+        small=size.all_rounds(contenders, turns.small, lambda: advance("small reads")),
+        large=size.all_rounds(large, turns.large, lambda: advance("large reads")),
+        ranges=size.all_rounds(large, turns.ranges, lambda: advance("ranges")),
+        mixed=size.all_rounds(mixed, turns.mixed, lambda: advance("small reads beside large ones")),
+    )
+
+
+def _measure_workers(
+    size: Size, advance: Callable[[str], None], equipment: Equipment, one: Contender, workload: Workload
+) -> Rounds[Reads]:
+    """One worker and four, each on all cores together with the load, as on a machine that serves."""
+    with Installation.made() as installation:
+        small = asyncio.run(furnish(installation, large_bytes=1_000_000))
+        with serving_ours(installation, small, workers=MANY_WORKERS) as many, on_cores(*CORES):
+            move((*one.roots, *many.roots), CORES)
+            named = [one, many.renamed("cachegate_workers")]
+            workloads = {one.name: workload, named[1].name: small}
+
+            def take(contender: Contender) -> Reads:
+                return Turns(equipment, workloads[contender.name], size.seconds, 1).small(contender)
+
+            return size.all_rounds(named, take, lambda: advance("four workers"))
+
+
+def main() -> int:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, within a minute")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write figures, rows and machine there")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the result there")
+    chosen = parser.parse_args()
+    signal.signal(signal.SIGTERM, _interrupt)
+    size = QUICK if chosen.quick else FULL
+    report = Report(f"Delivery{' (quick)' if chosen.quick else ''}")
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    try:
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+            task = progress.add_task("equipment", total=size.steps())
+            findings, versions = measure(
+                size, lambda what: progress.update(task, description=what, advance=1)
+            )
+    except KeyboardInterrupt:
+        console.print("interrupted; everything that was started is stopped")
+        return 130
+    report_findings(report, findings)
+    report.machine |= versions
+    report.print()
+    report.write(chosen.json)
+    if chosen.svg is not None:
+        write_svg(chosen.svg, report, findings)
+    return 0
+
+
+def _interrupt(_number: int, _frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""Interleaved rounds: in each, every contender has its turn, and the order moves on by one each time.
+
+What else the machine does then falls on all of them. A ratio is taken within a round, of turns that lie
+seconds apart, and the figure is the median of the rounds; the least and the most stand beside it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from statistics import median
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from contender import RANGE_BYTES
+from puller import pull, pulling
+from wrk import read_small
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from contender import Contender, Workload
+    from equipment import Equipment
+    from puller import Pulled
+    from report import Report
+    from wrk import Reads
+
+Turn = TypeVar("Turn")
+PARALLEL_RANGES, PARALLEL_LARGE = 8, 4
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Small reads while large ones run, and how fast those were meanwhile."""
+
+    reads: Reads
+    gb_per_second: float
+
+
+@dataclass
+class Rounds(Generic[Turn]):
+    """What was measured of each contender, one turn after the other."""
+
+    turns: dict[str, list[Turn]] = field(default_factory=dict)
+
+    def values(self, name: str, of: Callable[[Turn], float]) -> list[float]:
+        return [of(turn) for turn in self.turns[name]]
+
+    def ratios(self, ours: str, theirs: str, of: Callable[[Turn], float]) -> list[float]:
+        """Ours over theirs, round by round."""
+        pairs = zip(self.values(ours, of), self.values(theirs, of), strict=True)
+        return [mine / other for mine, other in pairs]
+
+
+def rotated(contenders: Sequence[Contender], rounds: int) -> Iterator[Contender]:
+    """Whose turn it is, through all rounds."""
+    for number in range(rounds):
+        start = number % len(contenders)
+        yield from (*contenders[start:], *contenders[:start])
+
+
+def in_rounds(
+    contenders: Sequence[Contender],
+    rounds: int,
+    take: Callable[[Contender], Turn],
+    advance: Callable[[], None],
+    *,
+    is_warmed: bool,
+) -> Rounds[Turn]:
+    """Every contender's turn in each round; with `is_warmed`, after a round that does not count."""
+    found: Rounds[Turn] = Rounds({one.name: [] for one in contenders})
+    for contender in contenders if is_warmed else ():
+        take(contender)
+        advance()
+    for contender in rotated(contenders, rounds):
+        found.turns[contender.name].append(take(contender))
+        advance()
+    return found
+
+
+@dataclass(frozen=True)
+class Turns:
+    """What a contender does when it is its turn."""
+
+    equipment: Equipment
+    workload: Workload
+    seconds: int  # of small reads
+    repeats: int  # of large ones, since the kernel counts time in steps of 10 ms
+
+    def small(self, contender: Contender) -> Reads:
+        return read_small(self.equipment, contender, self.workload, self.seconds)
+
+    def large(self, contender: Contender) -> Pulled:
+        """The whole file on one connection."""
+        ask = self.workload.ask(self.workload.large)
+        return _sum([pull(contender, [ask]) for _ in range(self.repeats)])
+
+    def ranges(self, contender: Contender) -> Pulled:
+        """Eight stretches at once, then the next eight."""
+        firsts = range(0, self.workload.large.size - RANGE_BYTES, RANGE_BYTES)
+        asks = [self.workload.ask(self.workload.large, first) for first in firsts]
+        batches = [asks[at : at + PARALLEL_RANGES] for at in range(0, len(asks), PARALLEL_RANGES)]
+        return _sum([pull(contender, batch) for _ in range(self.repeats) for batch in batches])
+
+    def mixed(self, contender: Contender) -> Mixed:
+        asks = [self.workload.ask(self.workload.large)] * PARALLEL_LARGE
+        with pulling(contender, asks) as count:
+            time.sleep(0.1)
+            before, started = count(), time.monotonic()
+            reads = self.small(contender)
+            return Mixed(reads, (count() - before) / (time.monotonic() - started) / 1e9)
+
+
+def add_row(report: Report, name: str, values: Sequence[float], what: str, **more: Any) -> None:
+    """The median of some rounds, with the least and the most."""
+    _add(report, name, values, what, **more)
+
+
+def add_figure(report: Report, name: str, values: Sequence[float], target: float, what: str) -> None:
+    """The same, as one of the figures."""
+    report.figures[name] = _add(report, name, values, what, target=target, is_figure=True)
+
+
+def _add(report: Report, name: str, values: Sequence[float], what: str, **more: Any) -> float:
+    value, least, most = (round(one, 4) for one in (median(values), min(values), max(values)))
+    spread = f"{least:,g} to {most:,g} in {len(values)} rounds" if len(values) > 1 else "one round"
+    row = {"name": name, "value": value, "what": f"{what}; {spread}", "min": least, "max": most}
+    report.rows.append(row | more)
+    return value
+
+
+def _sum(pulled: Sequence[Pulled]) -> Pulled:
+    kind = type(pulled[0])
+    return kind(
+        sum(one.count for one in pulled),
+        sum(one.seconds for one in pulled),
+        sum(one.cpu_seconds for one in pulled),
+    )

@@ -1,0 +1,98 @@
+"""What a node measured, on disk and shared."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+
+from gateway.adapters.measurement_file import MeasurementFile
+from gateway.model.errors import Unavailable
+from gateway.model.pins import Measured
+
+IDENTITY = (2049, (1 << 64) - 1, 15, 1_700_000_000_000_000_001, -5)
+FOUND = Measured(identity=IDENTITY, md5="ab" * 16, sha256="cd" * 32)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "pins"
+
+
+@pytest.fixture
+def measurements(folder):
+    file = MeasurementFile(folder)
+    yield file
+    file.close()
+
+
+def test_what_was_put_is_found_by_another_process_s_file(measurements, folder):
+    measurements.put(FOUND)
+    other = MeasurementFile(folder)
+    assert other.find(IDENTITY) == FOUND
+    other.close()
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_no_other_identity_finds_it(measurements, place):
+    measurements.put(FOUND)
+    other = list(IDENTITY)
+    other[place] -= 1
+    assert measurements.find(tuple(other)) is None
+
+
+def test_a_newer_identity_of_the_inode_takes_its_place(measurements):
+    measurements.put(FOUND)
+    newer = Measured(identity=(*IDENTITY[:3], 1, 2), md5="ef" * 16, sha256="01" * 32)
+    measurements.put(newer)
+    assert measurements.find(newer.identity) == newer
+    assert measurements.find(IDENTITY) is None
+
+
+def test_one_at_a_time_has_the_turn(measurements, folder):
+    with measurements.turn(IDENTITY) as mine, MeasurementFile(folder).turn(IDENTITY) as theirs:
+        assert (mine, theirs) == (True, False)
+    with MeasurementFile(folder).turn(IDENTITY) as theirs:
+        assert theirs
+
+
+def test_two_files_are_measured_at_once(measurements, folder):
+    other = (2049, 7, 0, 0, 0)
+    with measurements.turn(IDENTITY) as one, MeasurementFile(folder).turn(other) as two:
+        assert (one, two) == (True, True)
+
+
+def test_a_turn_leaves_no_file_behind(measurements, folder):
+    with measurements.turn(IDENTITY):
+        assert len(list(folder.glob("*.lock"))) == 1
+    assert list(folder.glob("*.lock")) == []
+
+
+def test_who_locked_a_file_that_was_removed_meanwhile_has_no_turn(measurements, folder, monkeypatch):
+    """Two came for one turn; the first is through and removed the file that the second has open."""
+    real_open = os.open
+
+    def open_and_lose(path, *arguments, **named):
+        descriptor = real_open(path, *arguments, **named)
+        path.unlink()
+        return descriptor
+
+    monkeypatch.setattr(os, "open", open_and_lose)
+    with measurements.turn(IDENTITY) as mine:
+        assert not mine
+
+
+def test_nobody_else_can_read_the_folder(measurements, folder):
+    measurements.put(FOUND)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_damaged_file_is_unavailable_and_says_what_to_do(folder):
+    folder.mkdir()
+    (folder / "measured.sqlite").write_bytes(b"not a database at all" * 100)
+    measurements = MeasurementFile(folder)
+    with pytest.raises(Unavailable, match="remove it") as failure:
+        measurements.find(IDENTITY)
+    assert failure.value.dependency == "state"
+    measurements.close()

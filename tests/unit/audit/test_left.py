@@ -1,0 +1,165 @@
+"""Many records in one write, and outcomes that are left for the next one: one chain all the same."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from gateway.audit import AuditLog, verify
+from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
+from gateway.model.errors import Reason, Unavailable
+from gateway.model.facts import KeyKind, Scope, Stamp
+from gateway.model.verdicts import Admission, Allowed, Ending, HeldFile, Outcome, Rejection
+
+
+class Clock:
+    def __init__(self):
+        self.time = 1_790_000_000.25
+
+    def now(self):
+        self.time += 0.001
+        return self.time
+
+
+def admission(client="192.0.2.7"):
+    principal = Principal(
+        kind=KeyKind.TENANT, key_id="key_abcdefghijkl", key_name="", tenant="acme",
+        scopes=frozenset({Scope.READ}), expires_at=None,
+    )  # fmt: skip
+    resource = Resource(kind=ResourceKind.FILE, model="acme/cars/1", package="p", file="f")
+    stamp = Stamp(7, ())
+    allowed = Allowed(
+        access=Access(principal=principal, action=Action.READ, resource=resource),
+        model="acme/cars/1", policies=("owner",), grant="owner", stamp=stamp,
+    )  # fmt: skip
+    found = HeldFile(
+        descriptor=-1, content=b"abc", size=3, identity=(1, 2, 3, 4, 5), model="acme/cars/1", package="p",
+        handle="f", md5="0" * 32, sha256="1" * 64,
+    )  # fmt: skip
+    request = WireRequest(
+        method="GET", raw_path=b"/", query=b"", headers=(), client=client, route="/v1/{file}",
+        trace_id=None, received_at=1.0,
+    )  # fmt: skip
+    return Admission(request=request, allowed=allowed, found=found, stamp=stamp, key_stamp=stamp)
+
+
+DONE = Outcome(ending=Ending.COMPLETE, status=200, bytes_sent=3, milliseconds=0.5)
+
+
+class Desk:
+    """A log, and how often it said that something was left."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.told = 0
+        self.log = AuditLog(
+            folder=folder, node="node-1", signing_key=Ed25519PrivateKey.generate(), clock=Clock(),
+            on_left=self.tell,
+        )  # fmt: skip
+
+    def tell(self):
+        self.told += 1
+
+    @property
+    def segment(self):
+        return max(self.folder.glob("*-0*.jsonl"))
+
+    def records(self):
+        lines = self.segment.read_bytes().splitlines()
+        return [record for record in map(json.loads, lines) if record["kind"] in {"decision", "outcome"}]
+
+    def kinds(self):
+        return [record["kind"] for record in self.records()]
+
+
+@pytest.fixture
+def desk(tmp_path):
+    return Desk(tmp_path)
+
+
+def test_allows_that_are_recorded_together_are_each_proven(desk):
+    admissions = [admission(f"192.0.2.{number}") for number in range(5)]
+    receipts = desk.log.admit_all(admissions)
+    assert [receipt.admission for receipt in receipts] == admissions
+    records = desk.records()
+    assert [record["id"] for record in records] == [receipt.record_id for receipt in receipts]
+    assert [record["request"]["client"] for record in records] == [f"192.0.2.{n}" for n in range(5)]
+    desk.log.close()
+    assert verify(desk.folder).is_intact
+
+
+def test_an_outcome_that_was_left_is_written_before_the_next_record(desk):
+    [receipt] = desk.log.admit_all([admission()])
+    receipt.close(DONE)
+    assert desk.kinds() == ["decision"]
+    desk.log.reject(Rejection(request=admission().request, reason=Reason.NO_ROUTE))
+    first, outcome, refusal = desk.records()
+    assert (outcome["kind"], outcome["decision_id"]) == ("outcome", first["id"])
+    assert refusal["reason"] == "no-route"
+    desk.log.close()
+    assert verify(desk.folder).is_intact
+
+
+@pytest.mark.parametrize("how", ["flush", "tick", "close"])
+def test_an_outcome_that_was_left_is_written_when_nothing_follows(how, desk):
+    for receipt in desk.log.admit_all([admission(), admission()]):
+        receipt.close(DONE)
+    {"flush": desk.log.flush, "tick": lambda: desk.log.tick(desk.log._clock.now()), "close": desk.log.close}[
+        how
+    ]()
+    assert desk.kinds() == ["decision", "decision", "outcome", "outcome"]
+    if how != "close":
+        desk.log.close()
+    assert verify(desk.folder).is_intact
+
+
+def test_somebody_is_told_once_that_something_was_left(desk):
+    for receipt in desk.log.admit_all([admission(), admission(), admission()]):
+        receipt.close(DONE)
+    assert desk.told == 1
+    desk.log.flush()
+    [receipt] = desk.log.admit_all([admission()])
+    receipt.close(DONE)
+    assert desk.told == 2
+
+
+def test_a_receipt_is_closed_once(desk):
+    [receipt] = desk.log.admit_all([admission()])
+    receipt.close(DONE)
+    receipt.close(DONE)
+    desk.log.flush()
+    assert desk.kinds() == ["decision", "outcome"]
+
+
+def test_of_allows_that_cannot_all_be_recorded_none_is_and_what_was_left_is_not_lost(desk, monkeypatch):
+    [receipt] = desk.log.admit_all([admission()])
+    receipt.close(DONE)
+    write = os.write
+
+    def full(descriptor, line):
+        return write(descriptor, line[: len(line) // 2])  # what a disk does that has just become full
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(Unavailable):
+            desk.log.admit_all([admission(), admission()])
+    assert desk.kinds() == ["decision"]
+    desk.log.admit_all([admission()])
+    assert desk.kinds() == ["decision", "outcome", "decision"]
+    desk.log.close()
+    assert verify(desk.folder).is_intact
+
+
+def test_what_was_left_outlives_a_segment_that_is_taken_away(desk):
+    [receipt] = desk.log.admit_all([admission()])
+    receipt.close(DONE)
+    desk.segment.unlink()
+    with pytest.raises(Unavailable):
+        desk.log.flush()
+    desk.log._clock.time += 60
+    desk.log.flush()
+    [outcome] = desk.records()
+    assert (outcome["kind"], outcome["decision_id"]) == ("outcome", receipt.record_id)

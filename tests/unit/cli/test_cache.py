@@ -1,0 +1,111 @@
+"""`cachegate cache`: hashing ahead of time, what is pinned, and the way out of quarantine."""
+
+from __future__ import annotations
+
+import os
+from hashlib import md5, sha256
+
+import pytest
+
+from gateway.adapters.sample_cache import SampleModel, write_sample_cache
+
+SHARED = b"weights that two tenants loaded\n" * 1000
+
+
+def name_of(content):
+    return md5(content, usedforsecurity=False).hexdigest()
+
+
+@pytest.fixture
+def site(installation):
+    models = [
+        SampleModel(
+            model_id="acme/cars/1",
+            packages={"p1": {"w.onnx": SHARED, "own.txt": b"own", "notes.txt": b"notes"}},
+            unhashed=frozenset({"notes.txt"}),
+        ),
+        SampleModel(model_id="beta/cars/1", packages={"p1": {"w.onnx": SHARED}}),
+    ]
+    write_sample_cache(installation.cache_root, models)
+    return installation
+
+
+def spoil(site, content):
+    with (site.cache_root / "shared-blobs" / name_of(content)).open("r+b") as file:
+        file.write(b"W")
+
+
+def test_everything_is_hashed_and_every_blob_pinned(site):
+    found = site.json("cache", "verify")
+    assert found["good"]
+    assert (found["blobs"], found["package_files"], found["pinned"]) == (2, 1, 2)
+    assert (found["hashed"], found["hashed_bytes"]) == (3, len(SHARED) + 8)
+    assert (found["unchanged"], found["bytes"]) == (0, len(SHARED) + 8)
+
+
+def test_a_second_run_reads_only_what_changed(site):
+    site.json("cache", "verify")
+    os.utime(site.cache_root / "shared-blobs" / name_of(b"own"))
+    found = site.json("cache", "verify", "--jobs", "2")
+    assert (found["hashed"], found["unchanged"], found["pinned"]) == (1, 2, 0)
+    assert found["hashed_bytes"] == 3
+
+
+def test_the_status_says_what_is_pinned_and_whose_links_cross(site):
+    for tenant in ("acme", "beta"):
+        site.run("tenants", "create", tenant)
+        site.run("models", "own", tenant, f"{tenant}/*")
+    (site.cache_root / "shared-blobs" / name_of(b"nobody's")).write_bytes(b"nobody's")
+    before = site.json("cache", "status")
+    assert before["blobs"]["unpinned"]["count"] == 3
+    assert before["blobs"]["unlinked"] == {"count": 1, "bytes": 8}
+    assert (before["models"], before["packages"], before["links"]) == (2, 2, 3)
+    assert before["package_files"] == {"count": 1, "bytes": 5}
+    [crossing] = before["crossing_links"]
+    assert (crossing["md5"], crossing["owners"]) == (name_of(SHARED), ["acme", "beta"])
+    assert crossing["models"] == ["acme/cars/1", "beta/cars/1"]
+    site.json("cache", "verify")
+    assert site.json("cache", "status")["blobs"]["pinned"]["count"] == 3
+
+
+def test_a_bad_blob_is_quarantined_recorded_and_said(site):
+    site.json("cache", "verify")
+    spoil(site, SHARED)
+    found = site.json("cache", "verify", status=1)
+    assert found["quarantined"] == [name_of(SHARED)]
+    [held] = site.json("cache", "status")["quarantined"]
+    assert (held["md5"], held["cause"]) == (name_of(SHARED), "not-its-name")
+    assert held["pinned_sha256"] == sha256(SHARED).hexdigest()
+    [record] = [one for one in site.records() if one.get("action") == "cache.quarantine"]
+    assert record["subject"][:2] == [name_of(SHARED), "not-its-name"]
+    site.verify_audit()
+
+
+def test_a_release_holds_once_the_blob_is_repaired(site):
+    spoil(site, SHARED)
+    site.json("cache", "verify", status=1)
+    site.run("cache", "release", name_of(SHARED))
+    site.json("cache", "verify", status=1)
+    (site.cache_root / "shared-blobs" / name_of(SHARED)).write_bytes(SHARED)
+    site.json("cache", "verify", status=1)  # an operator ends a quarantine, and nothing else does
+    released = site.json("cache", "release", name_of(SHARED))
+    assert released["changed"]
+    assert site.json("cache", "verify")["good"]
+    actions = [one["action"] for one in site.records() if one.get("action", "").startswith("cache.")]
+    assert actions.count("cache.release") == 2
+
+
+@pytest.mark.parametrize(("name", "status"), [("no-digest", 2), ("ab" * 16, 1)])
+def test_what_is_no_blob_or_has_no_pin_cannot_be_released(site, name, status):
+    assert site.run("cache", "release", name, status=status).stderr
+
+
+def test_people_get_sentences_and_tables(site):
+    said = site.run("cache", "verify")
+    assert "2 blobs and 1 package files" in said.stderr
+    assert "pinned" in site.run("cache", "status").stdout
+
+
+def test_an_empty_cache_is_good(installation):
+    found = installation.json("cache", "verify")
+    assert (found["good"], found["blobs"], found["bytes_per_second"]) == (True, 0, 0)

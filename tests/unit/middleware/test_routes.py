@@ -1,0 +1,33 @@
+"""Routes are found by shape, and an app without any serves nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.middleware.routes import Routes
+from gateway.model.access import Action, GuardedRoute
+from gateway.model.errors import Misconfigured
+
+
+def route(prefix):
+    return GuardedRoute(
+        template=prefix.decode(),
+        methods=("GET",),
+        action=Action.READ,
+        matches=lambda raw_path: raw_path.startswith(prefix),
+        locate=lambda request: None,
+    )
+
+
+def test_the_first_route_of_a_shape_is_found_every_time():
+    one, two = route(b"/a"), route(b"/")
+    routes = Routes([one, two])
+    for _ in range(2):
+        assert routes.find(b"/abc") is one
+        assert routes.find(b"/b") is two
+        assert routes.find(b"no path") is None
+
+
+def test_nothing_to_guard_is_a_mistake():
+    with pytest.raises(Misconfigured):
+        Routes([])

@@ -1,0 +1,26 @@
+"""Turns: nobody is left out, and nobody comes up twice in one."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.resource.rota import Rota
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 10, 11])
+def test_everybody_comes_up_before_anybody_comes_up_again(count):
+    names = [f"n{number}" for number in range(10)]
+    rota, taken = Rota(), []
+    while len(taken) < 30:
+        turn = rota.take(names, count)
+        assert len(turn) == len(set(turn)) == min(count, len(names))
+        taken += turn
+    assert taken[:10] == names
+    assert set(taken[10:20]) == set(names)
+
+
+def test_a_list_that_became_shorter_is_gone_through_all_the_same():
+    rota = Rota()
+    rota.take(["a", "b", "c", "d", "e"], 2)
+    rota.take(["a", "b", "c", "d", "e"], 2)
+    assert {name for _ in range(2) for name in rota.take(["a", "b", "c"], 2)} == {"a", "b", "c"}

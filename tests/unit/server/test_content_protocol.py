@@ -1,0 +1,468 @@
+"""The public listener's connections over real sockets: zero-copy, answers at once, and their order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+import uvicorn
+import uvloop
+
+from gateway.server.content_protocol import MAX_REPEATED_BYTES, content_protocol
+from gateway.server.listener import QuietServer, bind
+
+CONTENT = random.Random(5).randbytes(12 << 20)  # more than the buffers between two sockets
+ONCE = b"GET /known HTTP/1.1\r\nhost: x\r\n\r\n"
+APP = b"GET /app HTTP/1.1\r\nhost: x\r\n\r\n"
+SLOW = b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n"
+LAST = b"GET /app HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+
+
+class App:
+    """A small application. What it saw of each request is kept."""
+
+    def __init__(self, file):
+        self.file = file
+        self.paths = []
+        self.scopes = []
+        self.errors = []
+        self.known = b"from the app"
+
+    async def __call__(self, scope, receive, send):
+        self.paths.append(scope["path"])
+        self.scopes.append(scope)
+        if scope["path"] == "/app":
+            await self.answer(send, b"from the app")
+        elif scope["path"] == "/known":
+            await self.answer(send, self.known)
+        elif scope["path"] == "/slow":
+            await asyncio.sleep(0.05)
+            await self.answer(send, b"slowly")
+        else:
+            try:
+                await getattr(self, scope["path"][1:])(scope, receive, send)
+            except Exception as error:
+                self.errors.append(error)
+                raise
+
+    async def answer(self, send, body):
+        await self.start(send, len(body))
+        await send({"type": "http.response.body", "body": body})
+
+    async def start(self, send, length):
+        headers = [(b"content-length", str(length).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    def stretch(self, offset, count, *, more_body):
+        place = {"file": self.file, "offset": offset, "count": count, "more_body": more_body}
+        return {"type": "http.response.zerocopysend", **place}
+
+    async def whole(self, scope, receive, send):
+        await self.start(send, len(CONTENT))
+        await send(self.stretch(0, len(CONTENT), more_body=False))
+
+    async def mixed(self, scope, receive, send):
+        await self.start(send, 6 + 300_000)
+        await send({"type": "http.response.body", "body": b"one", "more_body": True})
+        await send(self.stretch(1000, 300_000, more_body=True))
+        await send({"type": "http.response.body", "body": b"two"})
+
+    async def too_long(self, scope, receive, send):
+        await self.start(send, 1000)
+        await send(self.stretch(0, 1001, more_body=False))
+
+    async def too_early(self, scope, receive, send):
+        await send(self.stretch(0, 1000, more_body=False))
+
+    async def in_chunks(self, scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send(self.stretch(0, 1000, more_body=False))
+
+    async def broken_off(self, scope, receive, send):
+        await self.start(send, len(CONTENT))
+        sending = asyncio.create_task(send(self.stretch(0, len(CONTENT), more_body=False)))
+        await asyncio.sleep(0.2)
+        scope["cachegate.abort"]()
+        await sending
+
+
+class Memory:
+    """Answers `/known` at once; counts what it was asked."""
+
+    def __init__(self, body=b"from memory"):
+        self.body = body
+        self.asked = self.kept = 0
+        self.known = set()
+        self.promises = []
+        self.is_lazy = self.is_forgetful = False
+
+    @property
+    def head(self):
+        return b"content-length: %d\r\n\r\n" % len(self.body)
+
+    def answer(self, method, target, headers, peer, write, raw_request):
+        self.asked += 1
+        assert peer == "127.0.0.1"
+        if target != b"/known":
+            return False
+        if raw_request is not None:
+            self.known.add(raw_request)
+        write(self.head, self.body if method == b"GET" else b"")
+        return True
+
+    def promise(self, raw_request, peer, to):
+        if raw_request not in self.known:
+            return False
+        if not self.promises and not self.is_lazy:
+            asyncio.get_running_loop().call_soon(self.keep)
+        self.promises.append((raw_request, to))
+        return True
+
+    def keep(self):
+        promises, self.promises = self.promises, []
+        for raw_request, to in promises:
+            if self.is_forgetful or not to.may_answer:
+                self.known.discard(raw_request)
+                to.take_long_way(raw_request)
+            else:
+                self.kept += 1
+                to.write_now(self.head, self.body)
+                to.note_answered()
+
+
+class Served:
+    """A server in a thread, with its own loop."""
+
+    def __init__(self, app, memory, *, keep_alive_seconds=75, **tls):
+        self.listener = bind("127.0.0.1", 0)
+        self.address = self.listener.getsockname()
+        config = uvicorn.Config(
+            app,
+            http=content_protocol(at_once=memory),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            timeout_keep_alive=keep_alive_seconds,
+            timeout_graceful_shutdown=1,
+            **tls,
+        )
+        config.load()
+        serving = threading.Event()
+        self.server = QuietServer(config, serving.set)
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+        assert serving.wait(20)
+
+    def _run(self):
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self.server.serve(sockets=[self.listener]))
+
+    def connect(self):
+        return socket.create_connection(self.address, timeout=20)
+
+    def send(self, *pieces, pause=0.0):
+        """All that comes back until the server closes."""
+        with self.connect() as connection:
+            for piece in pieces:
+                connection.sendall(piece)
+                time.sleep(pause)
+            return read_all(connection)
+
+
+def read_all(connection):
+    received = bytearray()
+    while piece := connection.recv(1 << 18):
+        received += piece
+    return bytes(received)
+
+
+def read_answer(connection):
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += connection.recv(1)
+    count = int(re.search(rb"content-length: (\d+)", received)[1])
+    body = b""
+    while len(body) < count:
+        body += connection.recv(count - len(body))
+    return body
+
+
+def bodies(received):
+    """The bodies of answers that follow each other."""
+    found = []
+    while received:
+        head, _, received = received.partition(b"\r\n\r\n")
+        count = int(re.search(rb"content-length: (\d+)", head)[1])
+        found.append(received[:count])
+        received = received[count:]
+    return found
+
+
+@pytest.fixture
+def app(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(CONTENT)
+    descriptor = os.open(path, os.O_RDONLY)
+    yield App(descriptor)
+    os.close(descriptor)
+
+
+@pytest.fixture
+def memory():
+    return Memory()
+
+
+@pytest.fixture
+def serve(app, memory):
+    @contextmanager
+    def serving(**options):
+        served = Served(app, memory, **options)
+        try:
+            yield served
+        finally:
+            served.server.stop()
+            served.thread.join(20)
+
+    return serving
+
+
+# Zero-copy
+
+
+def test_a_file_is_sent_whole(serve, app):
+    with serve() as served:
+        received = served.send(b"GET /whole HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    assert received.partition(b"\r\n\r\n")[2] == CONTENT
+    assert app.scopes[0]["extensions"] == {"http.response.zerocopysend": {}}
+    assert app.scopes[0]["cachegate.sent"]() == len(CONTENT)
+
+
+def test_stretches_and_bodies_follow_each_other_in_their_order(serve, app):
+    with serve() as served:
+        received = served.send(b"GET /mixed HTTP/1.1\r\nhost: x\r\n\r\n", APP, LAST)
+    assert bodies(received) == [b"one" + CONTENT[1000:301_000] + b"two", b"from the app", b"from the app"]
+    assert app.scopes[0]["cachegate.sent"]() == 300_006
+
+
+@pytest.mark.parametrize("path", [b"too_long", b"too_early", b"in_chunks"])
+def test_a_stretch_that_does_not_fit_the_answer_is_a_defect_and_sends_nothing_of_the_file(path, serve, app):
+    with serve() as served:
+        received = served.send(b"GET /%b HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n" % path)
+    assert CONTENT[:16] not in received
+    assert [type(error) for error in app.errors] == [RuntimeError]
+
+
+def test_a_connection_that_is_broken_off_delivers_nothing_of_what_is_buffered(serve, app):
+    with serve() as served, served.connect() as connection:
+        connection.sendall(b"GET /broken_off HTTP/1.1\r\nhost: x\r\n\r\n")
+        time.sleep(0.6)  # by then the kernel holds megabytes that the client has not taken
+        with pytest.raises(ConnectionResetError):
+            read_all(connection)
+    sent = app.scopes[0]["cachegate.sent"]()
+    assert 0 < sent < len(CONTENT)
+
+
+# At once
+
+
+def test_a_request_that_is_answered_from_memory_never_reaches_the_application(serve, app, memory):
+    with serve() as served, served.connect() as connection:
+        for _ in range(5):
+            connection.sendall(ONCE)
+            assert read_answer(connection) == b"from memory"
+    assert app.paths == []
+    assert (memory.asked, memory.kept) == (1, 4)
+
+
+def test_a_request_that_was_answered_once_is_known_on_other_connections(serve, memory):
+    with serve() as served:
+        for _ in range(3):
+            with served.connect() as connection:
+                connection.sendall(ONCE)
+                assert read_answer(connection) == b"from memory"
+    assert (memory.asked, memory.kept) == (1, 2)
+
+
+def test_an_answer_from_memory_looks_like_one_of_the_application(serve):
+    with serve() as served, served.connect() as connection:
+        connection.sendall(ONCE)
+        time.sleep(0.1)
+        first = connection.recv(1 << 16)
+        connection.sendall(APP)
+        time.sleep(0.1)
+        second = connection.recv(1 << 16)
+
+    def head(received):
+        return re.sub(rb"date: [^\r]+|content-length: \d+", b"", received.partition(b"\r\n\r\n")[0])
+
+    assert head(first) == head(second)
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.02])
+def test_answers_go_out_in_the_order_of_the_requests(pause, serve, app):
+    app.known = b"from memory"  # what waits behind the application goes to it as well
+    with serve() as served:
+        served.send(ONCE, LAST)
+        pieces = [ONCE, APP, ONCE, SLOW, ONCE, ONCE, APP, LAST]
+        for sent in (pieces, [b"".join(pieces)], [ONCE, b"".join(pieces[1:])]):
+            assert bodies(served.send(*sent, pause=pause)) == [
+                b"from memory", b"from the app", b"from memory", b"slowly",
+                b"from memory", b"from memory", b"from the app", b"from the app",
+            ]  # fmt: skip
+
+
+def test_a_promise_that_cannot_be_kept_is_answered_by_the_application_once(serve, app, memory):
+    with serve() as served, served.connect() as connection:
+        connection.sendall(ONCE)
+        assert read_answer(connection) == b"from memory"
+        memory.is_forgetful = True
+        memory.body = b"must not be seen"
+        memory.answer = lambda *_: False
+        for _ in range(3):
+            connection.sendall(ONCE)
+            assert read_answer(connection) == b"from the app"
+    assert app.paths == ["/known"] * 3
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"POST /known HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET /known HTTP/1.0\r\nhost: x\r\nconnection: keep-alive\r\n\r\n",
+        b"GET /known HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        b"GET /known HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n",
+        b"GET /known HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET /known HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n\r\n",
+        b"GET /known HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n",
+    ],
+)
+def test_what_is_not_the_plainest_request_is_for_the_application(request_, serve, app, memory):
+    with serve() as served, served.connect() as connection:
+        connection.sendall(request_)
+        assert read_answer(connection) == b"from the app"
+    assert memory.asked == 0
+    assert app.paths == ["/known"]
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [ONCE[:9], ONCE[9:]],
+        [ONCE[:-1], ONCE[-1:]],
+        [ONCE + ONCE],
+        [ONCE + b"GET /kn", b"own HTTP/1.1\r\nhost: x\r\n\r\n"],
+        [b"GET /known HTTP/1.1\r\nhost: x\r\nlong: %b\r\n\r\n" % (b"a" * MAX_REPEATED_BYTES)],
+    ],
+)
+def test_only_what_came_whole_and_alone_is_remembered_by_its_bytes(pieces, serve, memory):
+    with serve() as served, served.connect() as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+            time.sleep(0.05)
+        assert read_answer(connection) == b"from memory"
+    assert memory.asked
+    assert memory.known == set()
+
+
+def test_bytes_that_are_a_request_at_the_start_of_one_only_are_not_taken_for_one_within_another(
+    serve, memory, app
+):
+    # The second piece is, byte for byte, a known request; here it belongs to the header before it.
+    with serve() as served:
+        with served.connect() as connection:
+            connection.sendall(ONCE)
+            assert read_answer(connection) == b"from memory"
+        received = served.send(
+            b"GET /app HTTP/1.1\r\nhost: x\r\nconnection: close\r\nfolded: ", ONCE, pause=0.05
+        )
+    assert memory.kept == 0
+    assert b"from memory" not in received
+
+
+def test_a_client_that_does_not_read_is_not_answered_from_memory_for_ever(serve, app, memory):
+    memory.body = CONTENT[: 1 << 16]
+    count = 120  # below what may be pipelined
+    with serve() as served, served.connect() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        sending = threading.Thread(target=connection.sendall, args=(ONCE * count,))
+        sending.start()
+        time.sleep(0.5)
+        written_ahead = memory.asked
+        for _ in range(written_ahead):
+            assert read_answer(connection) == memory.body
+        for _ in range(count - written_ahead):
+            read_answer(connection)
+        sending.join()
+    assert written_ahead < count
+
+
+def test_a_connection_that_is_answered_from_memory_is_closed_once_it_is_idle(serve):
+    with serve(keep_alive_seconds=1) as served, served.connect() as connection:
+        for _ in range(4):
+            time.sleep(0.4)
+            connection.sendall(ONCE)
+            assert read_answer(connection) == b"from memory"
+        idle_since = time.monotonic()
+        assert connection.recv(1) == b""
+        assert 0.8 < time.monotonic() - idle_since < 10
+
+
+def test_what_was_promised_is_answered_before_a_server_that_stops_closes(serve, memory):
+    with serve() as served, served.connect() as connection:
+        connection.sendall(ONCE)
+        assert read_answer(connection) == b"from memory"
+        memory.is_lazy = True
+        connection.sendall(ONCE)
+        while not memory.promises:
+            time.sleep(0.01)
+        served.server.stop()
+        assert read_answer(connection) == b"from memory"
+
+
+def test_a_promise_to_a_client_that_has_left_is_forgotten(serve, app, memory):
+    with serve() as served:
+        with served.connect() as connection:
+            connection.sendall(ONCE)
+            assert read_answer(connection) == b"from memory"
+            memory.is_lazy = True
+            connection.sendall(ONCE)
+            while not memory.promises:
+                time.sleep(0.01)
+        [(_, to)] = memory.promises
+        while not to.transport.is_closing():
+            time.sleep(0.01)
+        memory.is_lazy = False
+        with served.connect() as connection:
+            connection.sendall(APP)
+            assert read_answer(connection) == b"from the app"
+        memory.keep()
+    assert memory.kept == 0
+    assert app.paths == ["/app"]
+
+
+def test_over_tls_the_extension_is_not_offered_and_answers_from_memory_are(serve, app, memory, tmp_path):
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
+    name = "-subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    files = ("-keyout", key, "-out", certificate)
+    subprocess.run([*command.split(), *name.split(), *files], check=True, capture_output=True)
+    context = ssl.create_default_context(cafile=certificate)
+    with (
+        serve(ssl_certfile=certificate, ssl_keyfile=key) as served,
+        served.connect() as raw,
+        context.wrap_socket(raw, server_hostname="localhost") as connection,
+    ):
+        for request, answer in ((ONCE, b"from memory"), (ONCE, b"from memory"), (APP, b"from the app")):
+            connection.sendall(request)
+            assert read_answer(connection) == answer
+    assert "extensions" not in app.scopes[0]
+    assert memory.kept == 1

@@ -1,0 +1,197 @@
+"""Files over real sockets by `sendfile`: whole, in order, and without holding anybody up."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+import struct
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from gateway.server.file_sender import FileSender
+from gateway.server.turns import Turns
+
+CONTENT = random.Random(11).randbytes(9 << 20)  # more than the buffers between two sockets
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(CONTENT)
+    descriptor = os.open(path, os.O_RDONLY)
+    yield descriptor
+    os.close(descriptor)
+
+
+class Server(asyncio.Protocol):
+    """Keeps the one connection that is made, and a sender for it."""
+
+    def __init__(self, turns):
+        self.turns = turns
+        self.made = asyncio.Event()
+        self.lost = asyncio.Event()
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.sender = FileSender(transport, asyncio.get_running_loop(), self.turns)
+        self.made.set()
+
+    def connection_lost(self, _error):
+        self.lost.set()
+        self.sender.close()
+
+
+@asynccontextmanager
+async def connected():
+    """A server's end of a connection and a client's socket."""
+    loop, end = asyncio.get_running_loop(), Server(Turns())
+    server = await loop.create_server(lambda: end, "127.0.0.1", 0)
+    client = socket.socket()
+    client.setblocking(False)
+    try:
+        await loop.sock_connect(client, server.sockets[0].getsockname())
+        await end.made.wait()
+        yield end, client
+    finally:
+        client.close()
+        server.close()
+        end.transport.abort()
+        await end.lost.wait()
+
+
+async def read(client, count):
+    received = bytearray()
+    while len(received) < count:
+        piece = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 1 << 18), 20)
+        if not piece:
+            break
+        received += piece
+    return bytes(received)
+
+
+def run(test):
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(test())
+
+
+def open_descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_stretch_arrives_whole_after_what_was_written_before_it(file):
+    async def test():
+        async with connected() as (server, client):
+            steps = []
+            server.transport.write(b"head" * 100_000)  # more than the kernel takes at once
+            sending = asyncio.create_task(server.sender.send(file, 1000, len(CONTENT) - 2000, steps.append))
+            received = await read(client, 400_000 + len(CONTENT) - 2000)
+            await sending
+            server.transport.write(b"tail")
+            return steps, received + await read(client, 4)
+
+    steps, received = run(test)
+    assert received == b"head" * 100_000 + CONTENT[1000:-1000] + b"tail"
+    assert sum(steps) == len(CONTENT) - 2000
+    assert len(steps) > 1
+
+
+def test_a_client_that_reads_nothing_holds_up_its_own_transfer_alone(file):
+    async def test():
+        async with connected() as (stopped, _), connected() as (server, client):
+            steps = []
+            waiting = asyncio.create_task(stopped.sender.send(file, 0, len(CONTENT), steps.append))
+            sending = asyncio.create_task(server.sender.send(file, 0, len(CONTENT), lambda _: None))
+            received = await read(client, len(CONTENT))
+            await sending
+            so_far = sum(steps)
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+            assert sum(steps) == so_far < len(CONTENT)
+            waiting.cancel()
+            return received
+
+    assert run(test) == CONTENT
+
+
+@pytest.mark.parametrize("how", ["closed", "reset"])
+def test_a_client_that_leaves_ends_the_transfer_and_nothing_stays_open(file, how):
+    async def test():
+        async with connected():
+            pass  # what a loop opens once is open from here on
+        before = open_descriptors()
+        async with connected() as (server, client):
+            sending = asyncio.create_task(server.sender.send(file, 0, len(CONTENT), lambda _: None))
+            await read(client, 10_000)
+            if how == "reset":
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+            with pytest.raises(OSError, match=r"reset|[Bb]roken|^$"):
+                await asyncio.wait_for(sending, 10)
+            await server.lost.wait()
+        return open_descriptors() - before
+
+    assert run(test) <= 0
+
+
+def test_a_transfer_that_is_cancelled_leaves_the_connection_to_others(file):
+    async def test():
+        async with connected() as (server, client):
+            steps = []
+            sending = asyncio.create_task(server.sender.send(file, 0, len(CONTENT), steps.append))
+            received = await read(client, 10_000)
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+            sent = sum(steps)
+            _, rest = await asyncio.gather(
+                server.sender.send(file, 0, 5_000_000, lambda _: None),
+                read(client, sent + 5_000_000 - len(received)),
+            )
+            return sent, received + rest
+
+    sent, received = run(test)
+    assert received == CONTENT[:sent] + CONTENT[:5_000_000]
+
+
+def test_a_file_that_ends_before_the_stretch_does_is_no_whole_answer(file):
+    async def test():
+        async with connected() as (server, client):
+            os.truncate(f"/proc/self/fd/{file}", 1 << 20)
+            sent = []
+            sending = asyncio.create_task(server.sender.send(file, 0, 2 << 20, sent.append))
+            received = await read(client, 1 << 20)
+            with pytest.raises(EOFError):
+                await sending
+            return sum(sent), received
+
+    sent, received = run(test)
+    assert sent == 1 << 20
+    assert received == CONTENT[: 1 << 20]
+
+
+def test_nothing_is_sent_on_a_connection_that_is_closing(file):
+    async def test():
+        async with connected() as (server, _):
+            server.transport.close()
+            with pytest.raises(ConnectionResetError):
+                await server.sender.send(file, 0, 1000, lambda _: None)
+
+    run(test)
+
+
+def test_a_file_that_is_not_in_memory_is_read_by_a_thread_and_arrives_whole(file):
+    async def test():
+        os.fsync(file)
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        async with connected() as (server, client):
+            sending = asyncio.create_task(server.sender.send(file, 0, len(CONTENT), lambda _: None))
+            received = await read(client, len(CONTENT))
+            await sending
+            return received
+
+    assert run(test) == CONTENT
