@@ -137,6 +137,14 @@ class Settings:
         True,
         "on",
     )
+    tls_certificate: Path | None = _setting(
+        "Certificate chain in PEM for TLS on the public socket, with `tls_key`. Files then go out by "
+        "chunks: the kernel cannot encrypt what it sends by itself.",
+        read_path,
+        None,
+        "unset: plain HTTP",
+    )
+    tls_key: Path | None = _setting("Its private key, in PEM, without password.", read_path, None, "unset")
     grace_seconds: int = _setting(
         "How long a stopping worker lets transfers finish.", read_number(0, 3600), 10
     )

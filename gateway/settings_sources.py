@@ -111,3 +111,8 @@ def _refuse_contradictions(settings: Settings) -> None:
                 f"{folder} lies below the cache root {settings.cache_root}, which others write to and "
                 "we never do; choose a folder outside of it",
             )
+    if (settings.tls_certificate is None) != (settings.tls_key is None):
+        raise Misconfigured(
+            variable("tls_certificate"),
+            "TLS needs both: set tls_certificate and tls_key, or neither",
+        )

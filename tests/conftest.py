@@ -440,3 +440,13 @@ def eventually():
         return answer
 
     return wait
+
+
+@pytest.fixture
+def new_wire():
+    """A client of a port that nobody else has."""
+
+    def make() -> Wire:
+        return Wire("127.0.0.1", free_port())
+
+    return make

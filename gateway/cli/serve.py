@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +15,7 @@ from gateway.app import worker_argument
 from gateway.cli.console import say
 from gateway.faces.ops import ops_app
 from gateway.office import fact_server, open_office
-from gateway.server.plan import ServePlan
+from gateway.server.plan import ServePlan, TlsFiles
 from gateway.server.supervisor import serve as supervise
 from gateway.settings_sources import load_settings
 from gateway.setup import ensure_policy
@@ -59,8 +60,15 @@ def serve(
             ops_port=ops_port,
             workers=workers,
             grace_seconds=settings.grace_seconds,
+            tls=_tls(settings),
         )
-        supervise(plan, _ops_app, _announce)
+        supervise(plan, _ops_app, partial(_announce, scheme="http" if plan.tls is None else "https"))
+
+
+def _tls(settings: Settings) -> TlsFiles | None:
+    if settings.tls_certificate is None or settings.tls_key is None:  # one alone stopped the start
+        return None
+    return TlsFiles(certificate=settings.tls_certificate, key=settings.tls_key)
 
 
 def _watched(server: AbstractContextManager[str]) -> AbstractContextManager[None]:
@@ -78,7 +86,8 @@ def _ops_app(supervisor: Supervisor) -> ASGIApp:
     return ops_app(supervisor.status)
 
 
-def _announce(supervisor: Supervisor) -> None:
+def _announce(supervisor: Supervisor, *, scheme: str) -> None:
     host, port = supervisor.public_address
     ops_host, ops_port = supervisor.ops_address
-    say(f"Cachegate serves on http://{host}:{port} (ops on http://{ops_host}:{ops_port}). Ctrl-C stops it.")
+    ops = f"http://{ops_host}:{ops_port}"
+    say(f"Cachegate serves on {scheme}://{host}:{port} (ops on {ops}). Ctrl-C stops it.")

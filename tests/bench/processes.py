@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 CORES = tuple(sorted(os.sched_getaffinity(0)))
 SERVER_CORE, LOAD_CORE = CORES[0], CORES[-1]  # one and the same where there is only one
 STOP_SECONDS = 10.0
+SAID = 2_000  # of the end of a log, when something failed
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -56,6 +57,10 @@ def running(arguments: Sequence[str | Path], log: Path, environment: dict[str, s
         )
     try:
         yield process.pid
+    except Exception as error:
+        if said := log.read_text(errors="replace")[-SAID:]:
+            error.add_note(f"{log.parent.name} said:\n{said}")
+        raise
     finally:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):

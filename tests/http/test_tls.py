@@ -1,0 +1,113 @@
+"""TLS on the public socket: the same gateway, the same bytes, by chunks instead of by the kernel."""
+
+from __future__ import annotations
+
+import datetime as dt
+import http.client
+import random
+import ssl
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from gateway.adapters.sample_cache import SampleModel, write_sample_cache
+
+LARGE = random.Random(5).randbytes((9 << 20) + 1)
+PATH = "/v1/models/acme/cars/1/-/pkgA1/weights.onnx"
+
+
+def write_certificate(folder):
+    """A certificate of our own for 127.0.0.1, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "tls.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / "tls.key").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def served(new_installation):
+    installation = new_installation("tls")
+    write_certificate(installation.folder)
+    installation.environment |= {
+        "CACHEGATE_TLS_CERTIFICATE": str(installation.folder / "tls.pem"),
+        "CACHEGATE_TLS_KEY": str(installation.folder / "tls.key"),
+    }
+    write_sample_cache(
+        installation.cache_root,
+        [
+            SampleModel(
+                model_id="acme/cars/1", packages={"pkgA1": {"weights.onnx": LARGE, "small.txt": b"small\n"}}
+            )
+        ],
+    )
+    installation.init()
+    installation.run("tenants", "create", "acme")
+    installation.run("models", "own", "acme", "acme/*")
+    token = installation.json("keys", "create", "--tenant", "acme")["token"]
+    gateway = installation.serve()
+    yield installation, gateway, token
+    gateway.stop()
+
+
+def get(served, path, *, token=None, **headers):
+    installation, gateway, own_token = served
+    trusted = ssl.create_default_context(cafile=str(installation.folder / "tls.pem"))
+    connection = http.client.HTTPSConnection("localhost", gateway.wire.port, context=trusted, timeout=30)
+    try:
+        connection.request("GET", path, headers={"Authorization": f"Bearer {token or own_token}"} | headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def test_a_large_file_arrives_whole(served):
+    assert get(served, PATH) == (200, LARGE)
+
+
+def test_a_range_is_that_stretch(served):
+    assert get(served, PATH, Range="bytes=1000000-5000000") == (206, LARGE[1_000_000:5_000_001])
+
+
+def test_a_small_file_arrives_again_and_again(served):
+    for _ in range(3):  # from the disk, then from memory
+        assert get(served, PATH.replace("weights.onnx", "small.txt")) == (200, b"small\n")
+
+
+def test_a_stranger_is_one_over_tls_as_well(served):
+    assert get(served, PATH, token="cg_live_" + "0" * 30)[0] == 401
+
+
+def test_plain_http_is_not_spoken(served):
+    _, gateway, token = served
+    with gateway.wire.connect() as connection:
+        connection.sendall(
+            b"GET %b HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %b\r\n\r\n"
+            % (PATH.encode(), token.encode())
+        )
+        assert LARGE[:64] not in connection.recv(1 << 16)
+
+
+def test_one_of_the_two_files_alone_stops_the_start(new_installation):
+    installation = new_installation("half")
+    installation.environment["CACHEGATE_TLS_CERTIFICATE"] = "/nowhere.pem"
+    assert "tls_key" in installation.run("doctor", status=2).stderr
