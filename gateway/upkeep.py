@@ -39,7 +39,7 @@ HOUSEKEEPING_SECONDS = 1.0  # summaries and signed heads are due by time alone
 LEASE_WATCH_SECONDS = 0.1
 START_PATIENCE_SECONDS = 5.0
 SCAN_PATIENCE_SECONDS = 2.0  # a large cache is scanned beside requests: only lists of models have to wait
-DISK_WATCH_SECONDS = 0.25
+DISK_WATCHES_PER_SCAN = 4  # looks from outside, for models that come or go
 LAST_USE_SECONDS = 5.0  # how late `keys list` may know of a use
 
 
@@ -127,7 +127,7 @@ class Upkeep:
         """Look at the disk in turn, and at once when a model comes or goes."""
         due = self.clock.monotonic() + self.scan_seconds
         while True:
-            await asyncio.sleep(DISK_WATCH_SECONDS)
+            await asyncio.sleep(self.scan_seconds / DISK_WATCHES_PER_SCAN)
             has_moved = True  # what cannot be asked is looked at, and the look reports it
             with suppress(Refusal, Unavailable):
                 has_moved = self.catalogue.has_moved()

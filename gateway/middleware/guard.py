@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from gateway.credential.client import TrustedNetworks, client_address
 from gateway.middleware.client_end import client_end
-from gateway.middleware.meter import Meter
+from gateway.middleware.meter import ZERO_COPY, Meter
 from gateway.middleware.routes import UNROUTED, Routes
 from gateway.middleware.shape import refusal_by_shape
 from gateway.middleware.trace import find_trace_id, traceparent
@@ -45,6 +45,7 @@ RECEIPT = "cachegate.receipt"
 ROUTE = "cachegate.route"
 METER = "cachegate.meter"
 
+BEFORE_STEP = "cachegate.before_step"  # of a zero-copy message, for our own server
 SENT = "cachegate.sent"  # what our own server counts of the body, where it knows better than we do
 
 MAX_ATTEMPTS = 3  # an answer whose facts moved before its first byte is worked out anew this often
@@ -142,6 +143,8 @@ class GuardMiddleware:
                         message["headers"] = [*message.get("headers", ()), DEGRADED]
                 elif meter.bytes_sent:
                     await transfer.verify()
+                if message["type"] == ZERO_COPY:  # one message is many steps, and each of them is looked at
+                    message = {**message, BEFORE_STEP: transfer.verify}
                 await transfer.hand_over(message, counting)
 
             try:

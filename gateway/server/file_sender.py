@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from gateway.server.turns import Turns
 
@@ -47,20 +47,37 @@ class FileSender:
         self._waiting: asyncio.Future[None] | None = None
         self._is_closed = False
 
-    async def send(self, file: int, offset: int, count: int, on_sent: Callable[[int], None]) -> None:
+    async def send(
+        self,
+        file: int,
+        offset: int,
+        count: int,
+        on_sent: Callable[[int], None],
+        before_step: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         """Send so many bytes of an open file. `on_sent` hears of each step once the kernel has it.
 
+        `before_step` may hold each of them back; what it raises ends the stretch.
         Raises `ConnectionError` or another `OSError` when the client is gone, and `EOFError` when the
         file ends before that: then it is no longer the file whose length was announced.
         """
         while self._transport.get_write_buffer_size():
             await self._writable()
         with self._turns.taken():
-            await self._send(file, offset, offset + count, on_sent)
+            await self._send(file, offset, offset + count, on_sent, before_step)
 
-    async def _send(self, file: int, offset: int, end: int, on_sent: Callable[[int], None]) -> None:
+    async def _send(
+        self,
+        file: int,
+        offset: int,
+        end: int,
+        on_sent: Callable[[int], None],
+        before_step: Callable[[], Awaitable[None]] | None,
+    ) -> None:
         warm_end = offset
         while offset < end:
+            if before_step is not None:
+                await before_step()
             if offset >= warm_end:
                 warm_end = await self._warmed(file, offset, end)
             wanted = min(self._turns.step_bytes, warm_end - offset)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     App = Callable[[Any, Any, Any], Awaitable[None]]
 
 ZERO_COPY = "http.response.zerocopysend"
+BEFORE_STEP = "cachegate.before_step"  # of a message: awaited before each step of it, and may end it
 
 
 class Response:
@@ -57,7 +58,9 @@ class Response:
         if message["count"] > cycle.expected_content_length:
             raise RuntimeError("Response content longer than Content-Length")
         try:
-            await self._sender.send(message["file"], message["offset"], message["count"], self._count)
+            await self._sender.send(
+                message["file"], message["offset"], message["count"], self._count, message.get(BEFORE_STEP)
+            )
         except (ConnectionError, TimeoutError):
             cycle.disconnected = True  # uvicorn hears of it a moment later, and would call it a defect
             cycle.transport.close()

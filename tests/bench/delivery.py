@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from contender import Contender, Workload
-    from downloads import Crowd
+    from downloads import Downloads
     from equipment import Equipment
     from wrk import Reads
 
@@ -50,7 +50,7 @@ class Size:
     rounds: int
     seconds: int  # of small reads, in each turn
     repeats: int  # of a gigabyte, in each turn
-    crowds: int  # of a thousand downloads, after the first
+    thousands: int  # of a thousand downloads, after the first
     is_complete: bool  # with the rivals that no figure needs, and with a first round that does not count
 
     def all_rounds(
@@ -62,11 +62,11 @@ class Size:
         """How often the progress bar moves."""
         contenders, large, mixed = (7, 4, 3) if self.is_complete else (4, 3, 3)
         turns = contenders + 2 * large + mixed + 2
-        return 2 + contenders + 1 + self.crowds + (self.rounds + self.is_complete) * turns
+        return 2 + contenders + 1 + self.thousands + (self.rounds + self.is_complete) * turns
 
 
-FULL = Size(rounds=7, seconds=3, repeats=4, crowds=5, is_complete=True)
-QUICK = Size(rounds=2, seconds=1, repeats=1, crowds=1, is_complete=False)
+FULL = Size(rounds=7, seconds=3, repeats=4, thousands=5, is_complete=True)
+QUICK = Size(rounds=2, seconds=1, repeats=1, thousands=1, is_complete=False)
 
 
 def measure(size: Size, advance: Callable[[str], None]) -> tuple[Findings, dict[str, str]]:
@@ -103,17 +103,17 @@ def _measure_contenders(
         contender.verify_answers(workload, with_large=contender.name in ARE_MEASURED_ON_LARGE)
     # Before the small reads: their records would be gigabytes to look through.
     watched = Watched(worker, contenders[0].port, installation.settings.audit_folder)
-    crowds: list[Crowd] = []
-    for _ in range(1 + size.crowds):
+    thousands: list[Downloads] = []
+    for _ in range(1 + size.thousands):
         advance("a thousand downloads")
-        crowds.append(watched.crowd(workload, DOWNLOADS))
+        thousands.append(watched.hold(workload, DOWNLOADS))
     turns = Turns(equipment, workload, size.seconds, size.repeats)
     large = [one for one in contenders if one.name in ARE_MEASURED_ON_LARGE]
     mixed = [one for one in contenders if one.name in ARE_MEASURED_ON_MIXED]
     return Findings(
         titles={one.name: one.title for one in contenders},
         idle_mb=idle_mb,
-        crowds=crowds,
+        thousands=thousands,
         small=size.all_rounds(contenders, turns.small, lambda: advance("small reads")),
         large=size.all_rounds(large, turns.large, lambda: advance("large reads")),
         ranges=size.all_rounds(large, turns.ranges, lambda: advance("ranges")),

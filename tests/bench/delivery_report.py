@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from downloads import Crowd
+    from downloads import Downloads
     from puller import Pulled
     from report import Report
     from rounds import Mixed
@@ -28,7 +28,7 @@ class Findings:
 
     titles: dict[str, str]
     idle_mb: float
-    crowds: list[Crowd]
+    thousands: list[Downloads]
     small: Rounds[Reads]
     large: Rounds[Pulled]
     ranges: Rounds[Pulled]
@@ -82,7 +82,7 @@ def _figures(report: Report, found: Findings) -> None:
     add_figure(report, "workers_4_vs_1", ratios, 1, "small reads, four workers over one, on all cores")
     about = "10^6 bytes of a worker (PSS) that is ready and was asked nothing"
     report.figure("idle_worker_mb", found.idle_mb, target=80, meaning=about)
-    ratios = [crowd.during_mb / crowd.before_mb for crowd in found.crowds[1:]]
+    ratios = [held.during_mb / held.before_mb for held in found.thousands[1:]]
     about = "a worker's memory with 1,000 slow downloads of 1 GB under way, over that before; once warm"
     add_figure(report, "memory_ratio_1000_downloads", ratios, 1.1, about)
 
@@ -103,7 +103,7 @@ def _large_rows(report: Report, name: str, title: str, turns: Sequence[Pulled]) 
 
 
 def _memory_rows(report: Report, found: Findings) -> None:
-    first, last = found.crowds[0], found.crowds[-1]
+    first, last = found.thousands[0], found.thousands[-1]
     report.row(
         "memory_first_1000_ratio",
         first.during_mb / first.before_mb,
@@ -111,10 +111,10 @@ def _memory_rows(report: Report, found: Findings) -> None:
     )
     report.row("memory_mb_before_first_1000", first.before_mb, "what the allocator takes then, it keeps")
     report.row("memory_mb_with_first_1000", first.during_mb, "the same with them under way")
-    report.row("memory_mb_after_last_1000", last.after_mb, f"after {len(found.crowds)} times 1,000")
-    left = max(crowd.descriptors_left for crowd in found.crowds)
+    report.row("memory_mb_after_last_1000", last.after_mb, f"after {len(found.thousands)} times 1,000")
+    left = max(held.descriptors_left for held in found.thousands)
     report.row("descriptors_left_by_downloads", left, "more open files after 1,000 downloads than before")
-    outcomes = min(crowd.outcomes for crowd in found.crowds)
+    outcomes = min(held.outcomes for held in found.thousands)
     report.row("outcomes_of_1000_downloads", outcomes, "outcome records, one of each download")
 
 
@@ -125,7 +125,8 @@ def write_svg(file: Path, report: Report, found: Findings) -> None:
     method = f"Each server on one core, the load on another. Medians of {rounds} interleaved rounds"
     machine = f"{about['processor']}, {about['cores']} cores, {about['system']}, Python {about['python']}"
     versions = f"nginx {about['nginx']}, FastAPI {about['fastapi']}, Caddy {about['caddy']}"
-    notes = (f"{method}; lines from the least to the most.", f"{machine}, {versions}.")
+    load = f"load of the machine {about['load_at_start']:.1f} before and {about['load_at_end']:.1f} after"
+    notes = (f"{method}; lines from the least to the most; {load}.", f"{machine}, {versions}.")
     panels = [
         Panel("Small reads (10 KB), requests per second: more is better", _bars(found, found.small, _rate)),
         Panel("Large reads (1 GB), server CPU seconds per GB: less is better",

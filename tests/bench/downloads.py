@@ -29,7 +29,7 @@ OF_THE_WORKER = 4  # open files that may come meanwhile and belong to no downloa
 
 
 @dataclass(frozen=True)
-class Crowd:
+class Downloads:
     """What a thousand downloads at once came to."""
 
     before_mb: float
@@ -47,7 +47,7 @@ class Watched:
     port: int
     audit: Path
 
-    def crowd(self, workload: Workload, count: int) -> Crowd:
+    def hold(self, workload: Workload, count: int) -> Downloads:
         """Hold so many downloads open at once; raises when they are not, or when something stays."""
         _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))  # the usual limit is 1024
@@ -66,7 +66,7 @@ class Watched:
             "the descriptors of a thousand downloads", lambda: self._more_files(descriptors) <= OF_THE_WORKER
         )
         _await("their outcome records", lambda: self._outcomes(records) == count)
-        return Crowd(
+        return Downloads(
             before_mb=before_mb,
             during_mb=most,
             after_mb=memory_mb(self.pid),

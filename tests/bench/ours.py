@@ -10,7 +10,7 @@ import os
 import random
 import tempfile
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,18 +57,15 @@ async def furnish(installation: Installation, *, large_bytes: int = LARGE_BYTES)
 @contextmanager
 def serving_ours(installation: Installation, workload: Workload, *, workers: int = 1) -> Iterator[Contender]:
     """`cachegate serve` on the servers' core, with both files pinned."""
-    with on_cores(SERVER_CORE):
-        serving = installation.serving(workers)
-        port = serving.__enter__()
-    try:
+    with ExitStack() as stack:
+        with on_cores(SERVER_CORE):
+            port = stack.enter_context(installation.serving(workers))
         valkey = int((installation.settings.state / "valkey" / "valkey.pid").read_text())
         title = "Cachegate" if workers == 1 else f"Cachegate, {workers} workers"
         ours = Contender("cachegate", title, port, (_serve_pid(installation), valkey))
         for item in (workload.small, workload.large):
             _await_pinned(ours, item, workload.token)
         yield ours
-    finally:
-        serving.__exit__(None, None, None)
 
 
 def worker_pids(contender: Contender) -> list[int]:
