@@ -121,7 +121,7 @@ class _Body:
         try:
             for step, is_last in steps_of(plan.pieces, self._source.step_bytes):
                 message = await self._source.fetch(step, is_last=is_last)
-                if gone is None and not is_last:
+                if gone is None and not is_last and not self._source.is_told_of_leaving:
                     gone = asyncio.ensure_future(_disconnected(self._receive))
                 if gone is not None and gone.done():
                     return Sent(ending=Ending.CLIENT_GONE)

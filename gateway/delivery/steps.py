@@ -49,6 +49,7 @@ class Source(Protocol):
     """Where the steps of one body come from."""
 
     step_bytes: int
+    is_told_of_leaving: bool  # the server's `send` raises once the client has gone, so nobody has to watch
 
     async def fetch(self, step: bytes | Span, *, is_last: bool) -> dict[str, Any]:
         """The ASGI message of a step, confirmed. Raises `CutError` when it must not be sent."""
@@ -70,6 +71,7 @@ class Copied:
     """Through our memory, for servers that know nothing else, and for what is small."""
 
     step_bytes = READ_BYTES
+    is_told_of_leaving = False
 
     def __init__(self, file: OpenFile) -> None:
         self._file = file
@@ -89,6 +91,7 @@ class ZeroCopied:
     """By the ASGI extension: the server has the kernel move the bytes before its `send` returns."""
 
     step_bytes = ZERO_COPY_BYTES
+    is_told_of_leaving = True
 
     def __init__(self, file: OpenFile) -> None:
         self._file = file
@@ -107,6 +110,7 @@ class Hashed:
     """Through our memory and two hash functions."""
 
     step_bytes = READ_BYTES
+    is_told_of_leaving = False
 
     def __init__(self, file: OpenFile, on_hashed: OnHashed) -> None:
         self.sha256: str | None = None  # of the whole, once it was found to be what it has to be

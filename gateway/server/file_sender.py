@@ -23,6 +23,8 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
+from gateway.server.turns import STEP_BYTES
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable
@@ -63,8 +65,7 @@ class FileSender:
         """
         while self._transport.get_write_buffer_size():
             await self._writable()
-        with self._turns.taken():
-            await self._send(file, offset, offset + count, on_sent, before_step)
+        await self._send(file, offset, offset + count, on_sent, before_step)
 
     async def _send(
         self,
@@ -80,7 +81,7 @@ class FileSender:
                 await before_step()
             if offset >= warm_end:
                 warm_end = await self._warmed(file, offset, end)
-            wanted = min(self._turns.step_bytes, warm_end - offset)
+            wanted = min(STEP_BYTES, warm_end - offset)
             try:
                 sent = os.sendfile(self._open_socket(), file, offset, wanted)
             except BlockingIOError:
@@ -90,7 +91,7 @@ class FileSender:
                 raise EOFError
             offset += sent
             on_sent(sent)
-            await (self._turns.next() if sent == wanted else self._writable())
+            await (self._turns.next(self._loop) if sent == wanted else self._writable())
 
     def close(self) -> None:
         """The connection is lost: let go of the socket, and of whoever waits for it."""

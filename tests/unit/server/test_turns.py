@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack
 
 import pytest
 
-from gateway.server.turns import MOST_STEP_BYTES, TURN_BYTES, TURN_SENDERS, Turns
+from gateway.server.turns import TURN_SENDERS, Turns
 
 
 async def senders_in_each_turn(turns: Turns, count: int, steps: int) -> list[list[int]]:
@@ -22,10 +21,9 @@ async def senders_in_each_turn(turns: Turns, count: int, steps: int) -> list[lis
             loop.call_soon(tick)
 
     async def send(number):
-        with turns.taken():
-            for _ in range(steps):
-                seen[-1].append(number)
-                await turns.next()
+        for _ in range(steps):
+            seen[-1].append(number)
+            await turns.next(loop)
 
     loop.call_soon(tick)
     await asyncio.gather(*(send(number) for number in range(count)))
@@ -47,29 +45,11 @@ def test_everybody_comes_to_go_on_before_anybody_does_so_twice():
     assert order == [*range(40)] * 3
 
 
-def test_the_steps_of_all_senders_of_a_turn_are_no_more_than_it_may_hold():
-    turns = Turns()
-    with ExitStack() as senders:
-        for count in range(1, 100):
-            senders.enter_context(turns.taken())
-            assert turns.step_bytes * min(count, TURN_SENDERS) <= TURN_BYTES
-            assert turns.step_bytes <= MOST_STEP_BYTES
-
-
-def test_whoever_has_finished_leaves_the_others_more():
-    turns = Turns()
-    with turns.taken():
-        alone = turns.step_bytes
-        with turns.taken(), turns.taken(), turns.taken():
-            assert turns.step_bytes < alone
-        assert turns.step_bytes == alone
-
-
 def test_a_sender_that_is_cancelled_while_it_waits_holds_nobody_up():
     async def run():
-        turns = Turns()
-        cancelled = asyncio.create_task(turns.next())
-        waiting = asyncio.create_task(turns.next())
+        turns, loop = Turns(), asyncio.get_running_loop()
+        cancelled = asyncio.create_task(turns.next(loop))
+        waiting = asyncio.create_task(turns.next(loop))
         await asyncio.sleep(0)
         cancelled.cancel()
         await asyncio.wait_for(waiting, 5)
