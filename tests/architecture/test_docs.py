@@ -263,7 +263,7 @@ VARYING = (
     (r"\bpublic key [0-9a-f]{32}\b", "public key <fingerprint>"),
     (r"\bcli:[\w.-]+", "cli:<user>"),
     (r"\bline \d+", "line <n>"),
-    (r"\bgeneration \d+", "generation <n>"),  # the canary raises it meanwhile
+    (r"\bgeneration +\d+", "generation <n>"),  # the canary and pins raise it meanwhile
     (r"\s+", " "),
     (r"^<chain>( \d+){3} ", "<chain> <n> "),
     (r"\d+ records (in \d+ chains)", r"<n> records \1"),

@@ -228,7 +228,9 @@ def world(build_world):
 
     The cache does not change either, so it is scanned once: what the disk is asked is a request's doing.
     """
-    yield from build_world("world", workers=2, CACHEGATE_SCAN_SECONDS="3600")
+    yield from build_world(
+        "world", workers=2, CACHEGATE_SCAN_SECONDS="3600", CACHEGATE_PIN_IN_BACKGROUND="off"
+    )
 
 
 @pytest.fixture(scope="session")
