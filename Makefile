@@ -1,5 +1,5 @@
 # Names commands, nothing else: what they do is in the tools they call.
-.PHONY: venv demo test test-all check lint types contracts lock clean
+.PHONY: venv demo test test-all test-engine check lint types contracts lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -13,10 +13,16 @@ demo: venv
 	@$(BIN)/cachegate demo $(ARGS)
 
 test: venv
-	$(BIN)/pytest -n auto -m "not slow and not root" $(ARGS)
+	$(BIN)/pytest -n auto -m "not slow and not root and not engine" $(ARGS)
 
 test-all: venv
-	$(BIN)/pytest -n auto $(ARGS)
+	$(BIN)/pytest -n auto -m "not engine" $(ARGS)
+
+test-engine: venv .venv-engine/ready
+	$(BIN)/pytest -n 2 --dist loadfile -m engine $(ARGS)
+
+.venv-engine/ready: tests/engine/requirements.txt
+	@sh deploy/make-engine-venv $(PYTHON)
 
 check: lint types contracts
 
@@ -35,4 +41,4 @@ lock: venv
 		--no-emit-find-links --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	rm -rf .venv .venv-engine .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*

@@ -16,9 +16,12 @@ from starlette.middleware import Middleware
 
 from gateway.credential.client import parse_trusted_networks
 from gateway.delivery.file import Means
+from gateway.engine_faces import engine_routes
 from gateway.faces import content, identity
 from gateway.faces.route import declarations
+from gateway.hook_routes import hook_routes
 from gateway.middleware.guard import GuardMiddleware
+from gateway.middleware.health import Health
 from gateway.middleware.immediate import ImmediateAnswers
 from gateway.middleware.routes import UNROUTED
 from gateway.model.access import WireRequest
@@ -47,6 +50,7 @@ class Worker:
             accel_prefix=self.rooms.settings.accel_redirect_prefix, on_hashed=self.rooms.pins.attest
         )
         routes = [*content.routes(means), *identity.routes()]
+        routes += engine_routes(self.rooms, means)
 
         @asynccontextmanager
         async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -56,13 +60,14 @@ class Worker:
         guard = Middleware(
             GuardMiddleware,
             guard=self.rooms.guard,
-            routes=declarations(routes),
+            routes=[*declarations(routes), *hook_routes(self.rooms)],
             clock=self.rooms.clock,
             telemetry=self.rooms.telemetry,
             transfers=self.rooms.transfers,
             trusted_proxies=parse_trusted_networks(self.rooms.settings.trusted_proxies),
         )
-        return Starlette(routes=routes, middleware=[guard], lifespan=lifespan)
+        in_front = [Middleware(Health)] if self.rooms.links is not None else []
+        return Starlette(routes=routes, middleware=[*in_front, guard], lifespan=lifespan)
 
     def immediate(self) -> ImmediateAnswers | None:
         """What is answered without the app; nothing where small files, too, are for a proxy to send."""

@@ -22,21 +22,26 @@ from typing import TYPE_CHECKING
 
 from gateway.credential.extract import extract
 from gateway.credential.fingerprint import fingerprint
-from gateway.model.access import Access, ResourceKind
+from gateway.model.access import Access, Credential, ResourceKind
 from gateway.model.errors import Reason, Refusal, Unavailable, WithdrawnError
 from gateway.model.verdicts import WITHDRAWN, Admission, Declined, Denied, Rejection
 from gateway.passes import Pass
+from gateway.settling import reach_settled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gateway.decisions import Decisions
+    from gateway.decisions import Decisions, Judgement
     from gateway.holdings import Holdings
-    from gateway.model.access import Credential, GuardedRoute, Principal, Resource, WireRequest
+    from gateway.model.access import GuardedRoute, Principal, Resource, SignedLink, WireRequest
     from gateway.model.facts import Stamp
-    from gateway.model.ports import Authenticate, Directory, Recorder
+    from gateway.model.names import ModelId
+    from gateway.model.ports import Authenticate, Directory, PlatformAuthority, Recorder
     from gateway.model.verdicts import Allowed, Found, Receipt, Verdict
     from gateway.passes import Passes, PassKey
+
+FACTLESS = frozenset({Reason.MISTYPED_KEY, Reason.INVALID_LINK, Reason.EXPIRED_LINK})
+"""Refusals of a caller that no fact is needed for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +54,7 @@ class Guard:
     holdings: Holdings
     recorder: Recorder
     passes: Passes
+    authority: PlatformAuthority | None = None  # who is asked about keys that are a platform's
 
     async def admit(self, request: WireRequest, route: GuardedRoute) -> Receipt | Declined:
         """Decide and record. The Receipt is good for delivery once it is confirmed."""
@@ -129,39 +135,58 @@ class Guard:
         """Record a refusal. The client gets its status and the record's id, and nothing else."""
         return Declined(reason=rejection.reason, record_id=self.recorder.reject(rejection))
 
-    async def _authenticate(self, credential: Credential, request: WireRequest) -> tuple[Principal, Stamp]:
-        """Who asks. Without a lease nobody is refused on facts: old denials are as untrue as old allows."""
+    async def _authenticate(
+        self, credential: Credential | SignedLink, request: WireRequest, route: GuardedRoute
+    ) -> tuple[Principal, Stamp]:
+        """Who asks. Without a lease nobody is refused on facts: old denials are as untrue as old allows.
+
+        A key that nobody knows here may be the platform's.
+        """
         was_leased = self.directory.is_leased()
         try:
             return await self.identity.authenticate(credential, request.client, request.received_at)
         except Refusal as refusal:
-            if was_leased or refusal.reason is Reason.MISTYPED_KEY:  # the one that no fact is needed for
+            if not was_leased and refusal.reason not in FACTLESS:
+                raise Unavailable("redis", "the lease on the facts ran out", Reason.NO_LEASE) from refusal
+            if self.authority is None or refusal.reason is not Reason.UNKNOWN_KEY:
                 raise
-            raise Unavailable("redis", "the lease on the facts ran out", Reason.NO_LEASE) from refusal
+            if not isinstance(credential, Credential):
+                raise
+        await self.authority.introduce(credential, _find_model(request, route))
+        return await self.identity.authenticate(credential, request.client, request.received_at)
+
+    async def _reach(self, access: Access, credential: Credential | SignedLink) -> Judgement:
+        return await reach_settled(self.decisions, self.authority, access, credential)
 
     async def _weigh(self, request: WireRequest, route: GuardedRoute) -> Admission | Rejection:
         principal = resource = None
         verdict: Verdict | None = None
         try:
+            if route.unwrap is not None:
+                request, route = route.unwrap(request)
             known = self._recall(request)
             if known is not None:
                 verdict = known.allowed
                 principal, resource = verdict.access.principal, verdict.access.resource
                 self.directory.verify_fresh(principal.degraded_seconds)
             else:
-                credential = extract(request.headers, request.query)
+                credential = _extract(request, route)
                 caller = self.identity.recall(credential, request.client, request.received_at)
-                principal, key_stamp = caller or await self._authenticate(credential, request)
+                principal, key_stamp = caller or await self._authenticate(credential, request, route)
                 self.directory.verify_fresh(principal.degraded_seconds)
                 resource = route.locate(request)
                 access = Access(principal=principal, action=route.action, resource=resource)
                 judgement = self.decisions.recall(access)  # the common case, which waits for nothing
-                judgement = judgement or await self.decisions.reach(await self.holdings.resolve(access))
+                if judgement is None or not judgement.facts.is_settled:
+                    judgement = await self._reach(await self.holdings.resolve(access), credential)
                 verdict = judgement.verdict
                 if isinstance(verdict, Denied):
                     raise Refusal(self.holdings.answer_to(verdict))  # noqa: TRY301 -- one way out for every refusal
                 known = self._remember(request, resource, verdict, key_stamp)
-            found, stamp = await self.holdings.find(known.allowed)
+            if route.find is None:
+                found, stamp = await self.holdings.find(known.allowed)
+            else:
+                found, stamp = await route.find(request, known.allowed)
             return _admission(request, known, found, known.key_stamp.joined(stamp))
         except (Refusal, Unavailable) as failure:
             return Rejection(
@@ -190,6 +215,19 @@ class Guard:
         if resource.kind is ResourceKind.FILE:
             self.passes.put(_pass_key(request), new)
         return new
+
+
+def _extract(request: WireRequest, route: GuardedRoute) -> Credential | SignedLink:
+    """The caller's credential: a key in a header, unless the route says where else it stands."""
+    return route.extract(request) if route.extract else extract(request.headers, request.query)
+
+
+def _find_model(request: WireRequest, route: GuardedRoute) -> ModelId | None:
+    """The model that a request names, if it names one: nobody is told more for want of a key."""
+    try:
+        return route.locate(request).model
+    except Refusal:
+        return None
 
 
 def _pass_key(request: WireRequest) -> PassKey:

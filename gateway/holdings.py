@@ -13,7 +13,7 @@ import asyncio
 import os
 from bisect import bisect_right
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from gateway.model.access import Access, Page, Resource, ResourceKind
 from gateway.model.errors import Reason, Refusal
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from gateway.decisions import Decisions, Judgement
     from gateway.model.access import Principal
+    from gateway.model.facts import Leaf
     from gateway.model.listings import ListedPackage
     from gateway.model.names import Md5, ModelId
     from gateway.model.ports import Catalogue, Directory
@@ -37,6 +38,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PACKAGES_PER_TURN = 500  # some 50 microseconds of looking, then other requests get their turn
+
+
+class CountsLinks(Protocol):
+    """Who says whether a link to a shared blob counts: `Attestations`."""
+
+    def recall(self, model: ModelId, md5: Md5) -> tuple[Leaf, ...] | None:
+        """What a link stands on that is known to count. Waits for nothing."""
+
+    async def verify(self, principal: Principal, model: ModelId, md5: Md5) -> tuple[Leaf, ...]:
+        """What it stands on. Raises `Refusal(UNATTESTED)` if it does not count."""
 
 
 class Holdings:
@@ -50,7 +61,9 @@ class Holdings:
         catalogue: Catalogue,
         pins: Pins,
         held_files: HeldFiles | None = None,
+        attestations: CountsLinks | None = None,
     ) -> None:
+        self._attestations = attestations  # None: every link counts as it lies on disk
         self._decisions = decisions
         self._catalogue = catalogue
         self._pins = pins
@@ -69,7 +82,7 @@ class Holdings:
             file = Resource(kind=ResourceKind.FILE, model=listed.model, package=listed.package, file=handle)
             candidate = replace(access, resource=file)
             judgement = await self._decisions.reach(candidate)
-            if isinstance(judgement.verdict, Allowed):
+            if isinstance(judgement.verdict, Allowed) and await self._counts(access, listed.model):
                 return candidate
         raise Refusal(Reason.NOT_PERMITTED)
 
@@ -113,11 +126,12 @@ class Holdings:
             case ResourceKind.FILE if model and resource.package and resource.file:
                 known = self._held_files and self._held_files.reopen(model, resource.package, resource.file)
                 if known:
-                    return known.file, Stamp(allowed.stamp.generation, allowed.stamp.leaves + known.leaves)
+                    stamp = Stamp(allowed.stamp.generation, allowed.stamp.leaves + known.leaves)
+                    return await self._counting(access, known.file, stamp)
                 opened = self._catalogue.open_file(model, resource.package, resource.file)
                 if opened is None:
                     raise Refusal(Reason.ABSENT)
-                return await self._settled(opened, allowed.stamp)
+                return await self._counting(access, *await self._settled(opened, allowed.stamp))
             case _:
                 raise Refusal(Reason.NO_ROUTE)
         if found is None:
@@ -144,14 +158,44 @@ class Holdings:
         held = self._held_files.find(model, resource.package, resource.file)
         if held is None or not isinstance(held.file, HeldFile):
             return None
-        return held.file, Stamp(stamp.generation, stamp.leaves + held.leaves)
+        word = self._recall_word(held.file)
+        return (
+            None if word is None else (held.file, Stamp(stamp.generation, stamp.leaves + held.leaves + word))
+        )
 
     def has_still(self, found: Found) -> bool:
         """Whether this very file is in memory, and on disk still the same."""
         if self._held_files is None or not isinstance(found, HeldFile):
             return False
         held = self._held_files.find(found.model, found.package, found.handle)
-        return held is not None and held.file is found
+        return held is not None and held.file is found and self._recall_word(found) is not None
+
+    def _recall_word(self, file: OpenFile) -> tuple[Leaf, ...] | None:
+        """What this file's link stands on, beside the disk, if memory knows that it counts."""
+        if self._attestations is None or file.md5 is None:
+            return ()
+        return self._attestations.recall(file.model, file.md5)
+
+    async def _counting(self, access: Access, file: OpenFile, stamp: Stamp) -> tuple[OpenFile, Stamp]:
+        """The file, if its link counts, with what that stands on; it is closed when it does not."""
+        if self._attestations is None or file.md5 is None:
+            return file, stamp
+        try:
+            word = await self._attestations.verify(access.principal, file.model, file.md5)
+        except BaseException:
+            os.close(file.descriptor)
+            raise
+        return file, Stamp(stamp.generation, stamp.leaves + word)
+
+    async def _counts(self, access: Access, model: ModelId) -> bool:
+        """Whether the model's link to the blob that is asked for counts."""
+        if self._attestations is None or access.resource.md5 is None:
+            return True
+        try:
+            await self._attestations.verify(access.principal, model, access.resource.md5)
+        except Refusal:
+            return False
+        return True
 
     async def _model(self, allowed: Allowed, model: ModelId) -> tuple[ModelListing, Stamp]:
         """Those of its packages that the caller may discover; a model without one is not there for it."""

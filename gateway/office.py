@@ -23,13 +23,13 @@ from gateway.directory.operations.peppers import find_pepper_not_held, remember_
 from gateway.directory.plain_facts import PlainFacts
 from gateway.directory.reader import DirectoryReader
 from gateway.directory.reading import StoreReading
+from gateway.fittings import build_recorder
 from gateway.identity.pepper import Peppers, load_peppers
 from gateway.model.errors import Conflict, Misconfigured, Unavailable
 from gateway.model.facts import MAX_DEGRADED_SECONDS
 from gateway.model.names import KeyId, TenantId
 from gateway.model.verdicts import Change
 from gateway.registrar import Done, Registrar
-from gateway.rooms import build_recorder
 from gateway.state_folder import verify_private
 
 if TYPE_CHECKING:
@@ -215,7 +215,9 @@ async def open_office(settings: Settings) -> AsyncIterator[Office]:
         office = Office(
             settings=settings,
             store=store,
-            directory=DirectoryReader(store, PlainFacts(store), on_unreadable=unreadable.append),
+            directory=DirectoryReader(
+                store, PlainFacts(store), on_unreadable=unreadable.append, clock=SystemClock()
+            ),
             listing=Listing(StoreReading(store), on_unreadable=unreadable.append),
             peppers=peppers,
             history=HistoryFile(settings.history_file),

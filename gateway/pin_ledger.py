@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from gateway.directory.listing import Listing
     from gateway.model.names import Md5
     from gateway.model.pins import Measured, Pin
-    from gateway.model.ports import Clock, FactStore
+    from gateway.model.ports import Clock
+    from gateway.model.stores import FactStore
     from gateway.registrar import Done
 
 T = TypeVar("T")

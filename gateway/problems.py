@@ -85,8 +85,9 @@ PROBLEMS: dict[Reason, Problem] = {
     ),
     Reason.MALFORMED_QUERY: _bad(
         "malformed-query",
-        "A query parameter does not parse. Known here: limit (1 to 1000) and after (a model id).",
+        "A query parameter does not parse. Known: limit (1 to 1000), after, modelId, startAfter and url.",
     ),
+    Reason.MALFORMED_BODY: _bad("malformed-body", "The body is not the JSON that this route reads."),
     Reason.MALFORMED_CREDENTIAL: _bad(
         "malformed-credential",
         "The credential header holds what no key can hold: only visible ASCII, at most 4096 bytes.",
@@ -115,8 +116,27 @@ PROBLEMS: dict[Reason, Problem] = {
     Reason.UNREADABLE_FACT: NOT_FOUND,
     Reason.ABSENT: NOT_FOUND,
     Reason.UNSERVABLE: NOT_FOUND,
+    Reason.UNATTESTED: NOT_FOUND,
     Reason.QUARANTINED: NOT_FOUND,
     Reason.NO_ROUTE: NOT_FOUND,
+    Reason.NOT_PROXIED: NOT_FOUND,
+    Reason.UPSTREAM_REFUSED: NOT_FOUND,
+    Reason.INVALID_LINK: UNAUTHORIZED,
+    Reason.EXPIRED_LINK: UNAUTHORIZED,
+    Reason.BAD_HOOK_SIGNATURE: UNAUTHORIZED,
+    Reason.UPSTREAM_UNAUTHORIZED: UNAUTHORIZED,
+    Reason.PAYMENT_REQUIRED: Problem(
+        status=402,
+        kind="payment-required",
+        title="Payment required",
+        detail="The provider demands payment for this key.",
+    ),
+    Reason.USAGE_PAUSED: Problem(
+        status=423,
+        kind="usage-paused",
+        title="Usage paused",
+        detail="The provider has paused this key.",
+    ),
     Reason.MALFORMED_REQUEST: _bad(
         "malformed-request", "The request is not HTTP/1.1 as this server reads it."
     ),
@@ -133,7 +153,10 @@ PROBLEMS: dict[Reason, Problem] = {
         detail="The Allow header lists what is.",
     ),
     Reason.BODY_TOO_LARGE: Problem(
-        status=413, kind="body-too-large", title="Body too large", detail="This route reads no request body."
+        status=413,
+        kind="body-too-large",
+        title="Body too large",
+        detail="This route reads no such long body, or none at all.",
     ),
     Reason.PATH_TOO_LONG: Problem(
         status=414,
@@ -153,6 +176,7 @@ PROBLEMS: dict[Reason, Problem] = {
     Reason.NO_AUDIT: UNAVAILABLE,
     Reason.FACTS_MOVED: UNAVAILABLE,
     Reason.CACHE_UNAVAILABLE: UNAVAILABLE,
+    Reason.UPSTREAM_UNDECIDED: UNAVAILABLE,
     Reason.CHANGED_ON_DISK: UNAVAILABLE,
     Reason.NOT_PINNED: UNAVAILABLE,
     Reason.PRECONDITION_FAILED: Problem(

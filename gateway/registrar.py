@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from gateway.barrier import BarrierReport
     from gateway.directory.changes import Changes
-    from gateway.model.ports import FactStore, Recorder
+    from gateway.model.ports import Recorder
+    from gateway.model.stores import FactStore
     from gateway.model.verdicts import Change
 
 T = TypeVar("T")

@@ -1,8 +1,8 @@
 """Rooms: everything that decides and records, built of settings. The only place that introduces them.
 
 `Rooms` is the pipeline of one process, with all that keeps it true beside requests; whoever serves
-puts a face in front of it: `app.py` HTTP, `inprocess/` an engine in the same process. What commands
-work with is built here as well, of the same settings (`office.py`).
+puts a face in front of it: `app.py` HTTP, `inprocess/` an engine in the same process. What workers
+and commands are built of alike is made in `fittings.py`.
 """
 
 from __future__ import annotations
@@ -18,36 +18,40 @@ from gateway.adapters.measurement_file import MeasurementFile
 from gateway.adapters.redis_feed import RedisFeed
 from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_url import RedisLimits, parse_redis_url
-from gateway.audit.log import AuditLog
-from gateway.audit.terms import Limits
 from gateway.canary import Canary
+from gateway.credential_marks import marker
 from gateway.decision.rulebook import Rulebook
 from gateway.decisions import Decisions
 from gateway.directory.follower import Follower
 from gateway.directory.lease import Lease
-from gateway.directory.listing import Listing
 from gateway.directory.names import FACTS
 from gateway.directory.near_cache import NearCache
 from gateway.directory.near_facts import NearFacts
 from gateway.directory.pin_reader import NearPins
 from gateway.directory.reader import DirectoryReader
-from gateway.directory.reading import StoreReading
+from gateway.fittings import (
+    build_attestations,
+    build_authority,
+    build_catalogue,
+    build_ledger,
+    build_links,
+    build_provider,
+    build_recorder,
+)
 from gateway.guard import Guard
 from gateway.holdings import Holdings
 from gateway.identity.authenticate import Authenticator
+from gateway.identity.authenticate_link import LinkAuthenticator
 from gateway.identity.last_uses import LastUses
+from gateway.identity.links import load_link_keys
 from gateway.identity.pepper import load_peppers
 from gateway.measuring import Measurer
 from gateway.model.errors import Unavailable
 from gateway.passes import Passes
-from gateway.pin_ledger import PinLedger
 from gateway.pinning import Pins
 from gateway.pinning_ahead import PinningAhead
-from gateway.registrar import Registrar
-from gateway.resource.catalogue import CatalogueSettings, DiskCatalogue
 from gateway.resource.held_files import HeldFiles
-from gateway.signing import load_signing_key
-from gateway.telemetry import Telemetry, freshness_counters
+from gateway.telemetry import Telemetry, freshness_counters, upstream_counters
 from gateway.transfers import Transfers
 from gateway.upkeep import Upkeep
 
@@ -55,44 +59,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
-    from gateway.model.ports import Clock
     from gateway.settings import Settings
 
 RENEWALS_PER_LEASE = 0.3  # a lease of 1 s is renewed every 300 ms: two renewals may be lost
 PASSES_BYTES = 16 << 20  # some 6,000 of them: a caller with one file
-
-
-def build_recorder(settings: Settings, clock: Clock, on_left: Callable[[], None] | None = None) -> AuditLog:
-    """This process's audit log."""
-    return AuditLog(
-        folder=settings.audit_folder,
-        node=settings.node,
-        signing_key=load_signing_key(settings.signing_key_file),
-        clock=clock,
-        durability=settings.audit_durability,
-        limits=Limits(nobody_per_source=settings.audit_refusals_per_second),
-        on_left=on_left,
-    )
-
-
-def build_catalogue(settings: Settings, clock: Clock) -> DiskCatalogue:
-    """What is on disk."""
-    return DiskCatalogue(CatalogueSettings(root=settings.cache_root, alias_roots=settings.alias_roots), clock)
-
-
-def build_ledger(
-    store: RedisStore, recorder: AuditLog, clock: Clock, telemetry: Telemetry, *, actor: str
-) -> PinLedger:
-    """Where the pins of this process are agreed on."""
-    return PinLedger(
-        store=store,
-        listing=Listing(StoreReading(store), on_unreadable=telemetry.unreadable),
-        perform=Registrar(store=store, recorder=recorder).perform,
-        clock=clock,
-        actor=actor,
-        on_pinned=telemetry.pinned,
-        on_quarantined=telemetry.quarantined,
-    )
 
 
 class Rooms:
@@ -105,17 +75,24 @@ class Rooms:
         self.store = RedisStore(redis_url)
         self.name = f"{settings.node}:{os.getpid()}:{secrets.token_hex(4)}"
         self.facts, self.follower, self.feed = self._follow(redis_url)
-        self.directory = DirectoryReader(self.store, self.facts, on_unreadable=self.telemetry.unreadable)
+        self.directory = DirectoryReader(
+            self.store, self.facts, on_unreadable=self.telemetry.unreadable, clock=self.clock
+        )
         self.catalogue = build_catalogue(settings, self.clock)
         self.recorder = build_recorder(settings, self.clock, self._audit_is_behind)
-        last_uses = LastUses()
+        peppers = load_peppers(settings.pepper_folder)
+        last_uses = LastUses(marker(peppers))
         self.decisions = Decisions(
             directory=self.directory,
             rules=Rulebook(),
             max_entries=settings.near_cache_entries,
             max_bytes=settings.near_cache_megabytes << 20,
         )
-        authenticator = Authenticator(self.directory, load_peppers(settings.pepper_folder))
+        authenticator = Authenticator(self.directory, peppers)
+        self.provider = build_provider(settings, self.clock)
+        self.authority = build_authority(
+            settings, self.provider, self.store, self.facts, self.recorder, peppers, self.clock, self.name
+        )
         self.transfers = Transfers(
             identity=authenticator,
             directory=self.directory,
@@ -132,8 +109,14 @@ class Rooms:
             measurer=self.measurer,
             on_failure=self.telemetry.failed,
         )
+        # Without a public URL nothing is handed out that could come back.
+        self.link_keys = load_link_keys(settings.link_key_file) if settings.public_url else None
+        self.links = build_links(settings, self.link_keys, self.clock)
+        self.attestations = build_attestations(
+            settings, self.store, self.facts, self.directory, self.catalogue, self.recorder, self.clock
+        )
         self.guard = Guard(
-            identity=last_uses.noting(authenticator),
+            identity=last_uses.noting(LinkAuthenticator(authenticator, self.directory, self.link_keys)),
             directory=self.directory,
             decisions=self.decisions,
             holdings=Holdings(
@@ -147,9 +130,11 @@ class Rooms:
                     clock=self.clock,
                     max_bytes=settings.held_files_megabytes << 20,
                 ),
+                attestations=self.attestations,
             ),
             recorder=self.recorder,
             passes=Passes(max_bytes=PASSES_BYTES),
+            authority=self.authority,
         )
         self.upkeep = self._keep(last_uses)
 
@@ -190,6 +175,7 @@ class Rooms:
             canary=canary if settings.canary_seconds else None,
             scan_seconds=settings.scan_seconds,
             telemetry=self.telemetry,
+            at_the_end=tuple(part.close for part in (self.authority, self.provider) if part is not None),
         )
 
     def _follow(self, redis_url: str) -> tuple[NearFacts, Follower, RedisFeed]:
@@ -229,8 +215,13 @@ class Rooms:
             **freshness_counters(self.facts, self.decisions),
             "cachegate_feed_reconnects_total": self.feed.reconnects,
             "cachegate_hashed_bytes_total": self.measurer.counts.bytes,
+            **upstream_counters(self.provider),
         }
-        gauges = {**self.telemetry.gauges, "cachegate_transfers_under_way": len(self.transfers)}
+        gauges = {
+            **self.telemetry.gauges,
+            "cachegate_transfers_under_way": len(self.transfers),
+            "cachegate_upstream_left_alone": float(self.provider is not None and self.provider.is_left_alone),
+        }
         return {"ready": ready, "counters": counters, "gauges": gauges}
 
     def _audit_is_behind(self) -> None:

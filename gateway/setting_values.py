@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.audit.terms import Durability
+from gateway.engine.urls import parse_url
+from gateway.model.errors import BadNameError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +46,28 @@ def read_switch(text: str) -> bool:
     if text not in {"on", "off"}:
         raise ValueError("expected `on` or `off`")
     return text == "on"
+
+
+def read_choice(*values: str) -> Callable[[str], str]:
+    """A reader of one of these words."""
+
+    def read(text: str) -> str:
+        if text not in values:
+            raise ValueError("expected " + " or ".join(f"`{value}`" for value in values))
+        return text
+
+    return read
+
+
+def read_url(text: str) -> str:
+    """An http or https URL without user, query or fragment; a slash at its end is dropped."""
+    try:
+        url = parse_url(text)
+    except BadNameError as error:
+        raise ValueError(f"expected a URL such as https://models.example: {error}") from error
+    if url.query is not None:
+        raise ValueError("expected a URL without a query")
+    return text.rstrip("/")
 
 
 def read_durability(text: str) -> Durability:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.audit.terms import Durability
 from gateway.setting_values import (
+    read_choice,
     read_durability,
     read_environment_tag,
     read_location,
@@ -22,6 +23,7 @@ from gateway.setting_values import (
     read_roots,
     read_switch,
     read_text,
+    read_url,
 )
 
 if TYPE_CHECKING:
@@ -137,6 +139,47 @@ class Settings:
         True,
         "on",
     )
+    public_url: str | None = _setting(
+        "How clients reach us, for signed URLs: http or https, a host, and a path prefix if there is one.",
+        read_url,
+        None,
+        "unset: no engine face",
+    )
+    upstream: str | None = _setting(
+        "The weights provider, such as https://api.roboflow.com.", read_url, None, "unset: local answers only"
+    )
+    authority: str = _setting(
+        "`local`: our own keys, grants and rules decide. `platform`: the provider is asked whether a key "
+        "may read a model, and its answer becomes facts for a while.",
+        read_choice("local", "platform"),
+        "local",
+    )
+    allow_seconds: int = _setting("How long an allow of the platform is believed.", read_number(1, 60), 60)
+    deny_seconds: int = _setting("How long a denial of the platform is.", read_number(1, 10), 10)
+    link_seconds: int = _setting(
+        "How long a signed URL lives; it has to outlast the load of the whole model.",
+        read_number(60, 86_400),
+        3600,
+    )
+    relay: bool = _setting(
+        "`on` or `off`: whether files that are not in the cache are streamed through us; else clients "
+        "get the provider's own URL.",
+        read_switch,
+        False,
+        "off",
+    )
+    private_upstreams: bool = _setting(
+        "`on` or `off`: whether the provider and its storage may have private addresses.",
+        read_switch,
+        False,
+        "off",
+    )
+    shared_links: str = _setting(
+        "`any`: a link counts as it lies on disk. `attested`: one to a blob that other owners' packages link "
+        "as well counts only where the provider's metadata of that model, or an operator, names its digest.",
+        read_choice("any", "attested"),
+        "any",
+    )
     tls_certificate: Path | None = _setting(
         "Certificate chain in PEM for TLS on the public socket, with `tls_key`. Files then go out by "
         "chunks: the kernel cannot encrypt what it sends by itself.",
@@ -173,6 +216,16 @@ class Settings:
     def history_file(self) -> Path:
         """The last seen history of the facts."""
         return self.state / "history.json"
+
+    @property
+    def link_key_file(self) -> Path:
+        """The key that signs URLs: the same on every node."""
+        return self.state / "signing" / "links.key"
+
+    @property
+    def hook_key_file(self) -> Path:
+        """The key that the platform signs its webhooks with."""
+        return self.state / "signing" / "hook.key"
 
     @property
     def signing_key_file(self) -> Path:

@@ -25,8 +25,6 @@ OTHER_VARIABLES = {
     "CACHEGATE_CONFIG": "The settings file.",
     "CACHEGATE_URL": "Kept for commands that go through a running gateway.",
     "CACHEGATE_ADMIN_KEY": "Kept for commands that go through a running gateway.",
-    "CACHEGATE_PUBLIC_URL": "Kept for signed URLs.",
-    "CACHEGATE_UPSTREAM": "Kept for the engine face.",
     "CACHEGATE_INFERENCE_URL": "Kept for the front door.",
 }
 """Variables that are ours but no setting of this release; any other CACHEGATE_ name is a typing error."""

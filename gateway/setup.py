@@ -1,7 +1,8 @@
-"""First things: the state folder with its pepper and signing key, the shipped rules, the first admin key.
+"""First things: the state folder with its secrets, the shipped rules, the first admin key.
 
 `cachegate init` and the demo do the same. A second run changes nothing and says so: whatever is
-there stays, because a new pepper would lock every key out and a new signing key would orphan heads.
+there stays, because a new pepper would lock every key out, a new signing key would orphan heads, and a
+new link key would end every link that is out.
 Two runs at the same time are one after the other on this node; between nodes that share their facts,
 the transactions see to it that there is one first admin key and one first set of rules.
 """
@@ -17,6 +18,7 @@ from gateway.directory.operations.effect import Effect
 from gateway.directory.operations.keys import create_key
 from gateway.identity.keys import KeyOrder, issue_key
 from gateway.identity.pepper import create_pepper
+from gateway.identity.secret_file import create_secret
 from gateway.model.facts import KeyKind
 from gateway.office import Office, open_office
 from gateway.policies import apply_folder, load_folder
@@ -82,6 +84,10 @@ def _make_secrets(settings: Settings) -> bool:
     if not settings.signing_key_file.exists():
         create_signing_key(settings.signing_key_file)
         is_new = True
+    for path in (settings.link_key_file, settings.hook_key_file):
+        if not path.exists():
+            create_secret(path)
+            is_new = True
     return is_new
 
 

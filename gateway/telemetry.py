@@ -19,6 +19,7 @@ import structlog
 from gateway.model.errors import Reason
 
 if TYPE_CHECKING:
+    from gateway.adapters.provider import Provider
     from gateway.decisions import Decisions
     from gateway.directory.near_facts import NearFacts
     from gateway.model.errors import Unavailable
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 GAUGES = {
     "cachegate_revocation_lag_seconds": "What the canary's last change took to be true in every worker.",
     "cachegate_transfers_under_way": "Responses that are being sent.",
+    "cachegate_upstream_left_alone": "Workers that ask the provider nothing for a moment, since it failed.",
 }
 """Values of the moment; workers that have none say 0, so that their sum is the value."""
 
@@ -36,6 +38,7 @@ METRICS = {
     "cachegate_sent_bytes_total": (),
     "cachegate_answers_at_once_total": (),
     "cachegate_unreadable_facts_total": (),
+    "cachegate_damaged_registry_records_total": (),
     "cachegate_dependency_failures_total": ("dependency",),
     "cachegate_defects_total": (),
     "cachegate_refused_by_server_total": ("reason",),
@@ -48,6 +51,7 @@ METRICS = {
     "cachegate_feed_reconnects_total": (),
     "cachegate_pins_total": ("event",),
     "cachegate_hashed_bytes_total": (),
+    "cachegate_upstream_questions_total": ("outcome",),
     "cachegate_near_cache_total": ("event",),
     "cachegate_decision_memory_total": ("event",),
 }
@@ -59,6 +63,7 @@ HELP = {
     "cachegate_sent_bytes_total": "Bytes of response bodies handed to the server.",
     "cachegate_answers_at_once_total": "Small files that were answered from memory, without the application.",
     "cachegate_unreadable_facts_total": "Records in Redis that did not parse, each time one denied.",
+    "cachegate_damaged_registry_records_total": "Records of the offline registry that did not parse.",
     "cachegate_dependency_failures_total": "Requests that were not decided because a dependency failed.",
     "cachegate_defects_total": "Requests that ended in a defect of the gateway.",
     "cachegate_withdrawn_total": "Answers that were overtaken by a change before their first byte.",
@@ -70,6 +75,8 @@ HELP = {
     "cachegate_feed_reconnects_total": "Times that the feed of changes had to be made anew.",
     "cachegate_pins_total": "Blobs that this worker pinned or put into quarantine: pinned, quarantined.",
     "cachegate_hashed_bytes_total": "Bytes of files that were hashed for their pins.",
+    "cachegate_upstream_questions_total": "Questions to the provider: answered, refused, failed, no-sense, "
+    "given-up, not-asked.",
     "cachegate_near_cache_total": "Facts in memory: hit, miss, eviction, invalidation, flush, overtaken.",
     "cachegate_decision_memory_total": "Decisions in memory: hit, miss.",
     "cachegate_refused_by_server_total": "Requests that were refused before they were whole.",
@@ -121,6 +128,11 @@ class Telemetry:
         self._log.error(
             "a record in Redis does not parse and denies", record=name, help="cachegate doctor lists them"
         )
+
+    def damaged_record(self, model: str) -> None:
+        """A registry record of the engine does not read as one; the answer goes without its details."""
+        self.counters["cachegate_damaged_registry_records_total"] += 1
+        self._log.warning("a registry record in the cache is damaged and left out", model=model)
 
     def withdrawn(self) -> None:
         """An answer was overtaken by a change before its first byte."""
@@ -206,6 +218,12 @@ def freshness_counters(facts: NearFacts, decisions: Decisions) -> dict[str, floa
         "cachegate_lease_losses_total": facts.lease.losses,
         "cachegate_stale_refusals_total": facts.stale_refusals,
     }
+
+
+def upstream_counters(provider: Provider | None) -> dict[str, float]:
+    """What became of this worker's questions to the provider so far."""
+    outcomes = {} if provider is None else provider.outcomes
+    return {f'cachegate_upstream_questions_total{{outcome="{name}"}}': n for name, n in outcomes.items()}
 
 
 def configure_logs(*, is_terminal: bool, level: str = "info") -> None:

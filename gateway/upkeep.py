@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from gateway.directory.hints import note_last_uses
+from gateway.directory.hints import note_credential_marks, note_last_uses
 from gateway.model.errors import Refusal, Unavailable
 from gateway.model.verdicts import Change
 
@@ -63,6 +63,7 @@ class Upkeep:
     canary: Canary | None
     scan_seconds: float
     telemetry: Telemetry
+    at_the_end: tuple[Callable[[], Awaitable[None]], ...] = ()  # what else is let go of
     has_policy: bool = False
     is_whole: bool = True  # no chore has ended
     _was_leased: bool = field(default=True, init=False)
@@ -94,6 +95,8 @@ class Upkeep:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
             await self.pins.close()
+            for let_go in self.at_the_end:
+                await let_go()
             if self.pinning_ahead is not None:
                 self.pinning_ahead.close()
             await self._note_last_uses()
@@ -182,6 +185,12 @@ class Upkeep:
         try:
             await note_last_uses(self.store, self.last_uses.take())
         except Unavailable as failure:  # a hint that is lost is lost
+            self.telemetry.failed(failure)
+        marks = self.last_uses.take_marks()
+        try:
+            await note_credential_marks(self.store, marks)
+        except Unavailable as failure:
+            self.last_uses.give_back_marks(marks)
             self.telemetry.failed(failure)
 
     async def _say_goodbye(self) -> None:

@@ -32,6 +32,12 @@ return 1
 """
 """Takes a lock that is free or ours, and says whether it is ours now."""
 
+LET_GO = b"""
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 0
+"""
+"""Lets go of a lock, if it is still ours."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registered:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from gateway.adapters.redis_errors import may_be_repeated, translated
-from gateway.adapters.redis_fleet import HOLD, Fleet, drop_workers, load_fleet
+from gateway.adapters.redis_fleet import HOLD, LET_GO, Fleet, drop_workers, load_fleet
 from gateway.adapters.redis_server import ServerReport, load_server_report
 from gateway.adapters.redis_transaction import COUNTER, GENERATION, HISTORY, attempt, counted
 from gateway.adapters.redis_url import RedisLimits, make_client, parse_redis_url, sentinels_of
@@ -37,12 +37,18 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis, RedisCluster
 
-    from gateway.model.ports import Batch, FactSnapshot
+    from gateway.model.stores import Batch, FactSnapshot
 
 _T = TypeVar("_T")
 
 _SHORTEST_PAUSE_SECONDS = 0.002  # about one transaction; doubled at each lost race
 _LONGEST_PAUSE_SECONDS = 0.1
+
+PUT_FOR = """
+for number, name in ipairs(KEYS) do
+    redis.call('SET', name, ARGV[number + 1], 'PX', ARGV[1])
+end
+"""
 
 
 class RedisStore:
@@ -104,6 +110,11 @@ class RedisStore:
             flat = [part for entry in values.items() for part in entry]
             await self._undisturbed(self._in_slot(lambda: self._client.execute_command("HSET", name, *flat)))
 
+    async def put_for(self, values: dict[bytes, bytes], seconds: float) -> None:
+        """Write values that go away by themselves, in one round trip; never facts."""
+        if values:
+            await self._ask_one("EVAL", PUT_FOR, len(values), *values, int(seconds * 1000), *values.values())
+
     async def transact(self, plan: Callable[[FactSnapshot, Batch], Awaitable[None]]) -> int:
         """Run `plan` and commit what it put into the batch; returns the new global generation.
 
@@ -124,6 +135,10 @@ class RedisStore:
         """Take or keep a lock that ends by itself; whether it is ours now."""
         milliseconds = b"%d" % (seconds * 1000)
         return bool(await self._ask_one("EVAL", HOLD, 1, lock, holder.encode(), milliseconds))
+
+    async def let_go(self, lock: bytes, holder: str) -> None:
+        """Let go of a lock before it ends, if it is ours."""
+        await self._ask_one("EVAL", LET_GO, 1, lock, holder.encode())
 
     async def check_server(self) -> ServerReport:
         """What kind of server this is and whether it keeps what it is told; for start-up and `doctor`."""

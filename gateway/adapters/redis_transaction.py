@@ -18,14 +18,14 @@ from redis.exceptions import WatchError
 
 from gateway.adapters.redis_errors import BROKEN
 from gateway.model.errors import Unavailable, UnknownOutcome
-from gateway.model.ports import Batch
+from gateway.model.stores import Batch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from redis.asyncio import Redis, RedisCluster
 
-    from gateway.model.ports import FactSnapshot
+    from gateway.model.stores import FactSnapshot
 
 GENERATION = b"{cachegate}:generation"
 """Outside of the facts' prefix: it moves with every one of them."""
@@ -131,6 +131,7 @@ def _commands(batch: Batch) -> list[tuple[bytes | str, ...]]:
         commands.append(("MSET", *written))
     if deleted:
         commands.append(("DEL", *deleted))
+    commands += [("PEXPIRE", name, b"%d" % max(1, seconds * 1000)) for name, seconds in batch.seconds.items()]
     commands += _by_name("SADD", batch.set_add)
     commands += _by_name("SREM", batch.set_remove)
     commands += _by_name("HSET", batch.hash_put)

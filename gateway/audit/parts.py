@@ -13,8 +13,10 @@ from gateway.audit.scrub import clean_agent, clean_client, clean_method, clean_n
 from gateway.model.verdicts import OpenFile
 
 if TYPE_CHECKING:
-    from gateway.model.access import Resource, WireRequest
+    from gateway.model.access import Principal, Resource, WireRequest
     from gateway.model.verdicts import Admission
+
+LINK = "link"
 
 
 def request_part(request: WireRequest) -> RequestPart:
@@ -27,6 +29,11 @@ def request_part(request: WireRequest) -> RequestPart:
         agent=clean_agent(raw_agent) if raw_agent else None,
         trace_id=clean_trace_id(request.trace_id),
     )
+
+
+def principal_kind(principal: Principal) -> str:
+    """In what capacity a caller came: with a key of some kind, or with a link that a key was given."""
+    return LINK if principal.is_link else principal.kind.value
 
 
 def found_part(admission: Admission) -> ResourcePart:

@@ -88,7 +88,7 @@ class DecisionRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="k
     tenant: str | None = None
     key_id: str | None = None
     claimed_key_id: str | None = None  # of a key that was found but is not valid; nobody was authenticated
-    principal: str | None = None
+    principal: str | None = None  # tenant or admin: a key of that kind; link: a signed link of a key
     action: str | None = None
     grant: str | None = None
     policies: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from gateway.audit.envelope import enveloped
-from gateway.audit.parts import found_part, named_part, request_part
+from gateway.audit.parts import found_part, named_part, principal_kind, request_part
 from gateway.audit.record import GENESIS, SCHEMA_VERSION, DecisionRecord, Links, encode
 from gateway.model.errors import Reason
 from gateway.model.verdicts import HeldFile, OpenFile
@@ -84,7 +84,7 @@ class Tails:
             tenant=principal.tenant if principal else None,
             key_id=principal.key_id if principal else None,
             claimed_key_id=rejection.claimed_key_id,
-            principal=principal.kind.value if principal else None,
+            principal=principal_kind(principal) if principal else None,
             action=rejection.action,
             policies=rejection.policies,
             generation=rejection.stamp.generation if rejection.stamp else None,
@@ -103,7 +103,7 @@ class Tails:
             reason=Reason.PERMITTED.value,
             tenant=principal.tenant,
             key_id=principal.key_id,
-            principal=principal.kind.value,
+            principal=principal_kind(principal),
             action=access.action.value,
             grant=allowed.grant,
             policies=allowed.policies,

@@ -1,4 +1,4 @@
-"""`cachegate cache`: hash everything ahead of time, see what is pinned, let a blob out of quarantine."""
+"""`cachegate cache`: pin everything ahead of time, see what is pinned, and what outlives a revocation."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gateway.cli import attest, resolutions
 from gateway.cli.cache_status import CacheStatus, load_status
 from gateway.cli.cache_verify import Verification, verify_cache
 from gateway.cli.console import AsJson, print_json, print_table, say, when
@@ -16,11 +17,14 @@ from gateway.directory.operations.pins import release_blob
 from gateway.model.names import parse_md5
 
 commands = typer.Typer(
-    help="The cache's content: verify, status, release.",
+    help="The cache's content: verify, status, release, resolutions, attest.",
     no_args_is_help=True,
 )
 
 MAX_SHOWN = 20  # rows of a table for people; --json has all
+
+commands.command("resolutions")(resolutions.resolutions)
+commands.command("attest")(attest.attest)
 
 
 @commands.command("verify")

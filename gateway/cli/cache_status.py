@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gateway.cli.cache_files import each_listing
+from gateway.fittings import build_catalogue
 from gateway.model.names import ancestors
 from gateway.model.standing import standing_of
 from gateway.resource.blobs import blobs_below
-from gateway.rooms import build_catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 from gateway.adapters.measurement_file import MeasurementFile
 from gateway.cli.cache_files import each_file, find_descriptor
+from gateway.fittings import build_catalogue
 from gateway.measuring import TURN_SECONDS, Measurer
 from gateway.model.errors import Unavailable
 from gateway.pin_ledger import MAX_PINS_PER_CHANGE, PinLedger
-from gateway.rooms import build_catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gateway.cli import (
     audit,
     cache,
+    connect,
     demo,
     directory,
     doctor,
@@ -31,4 +32,5 @@ app.add_typer(directory.commands, name="directory")
 app.command("explain")(explain.explain)
 app.add_typer(audit.commands, name="audit")
 app.add_typer(cache.commands, name="cache")
+app.command("connect")(connect.connect)
 app.command("doctor")(doctor.doctor)

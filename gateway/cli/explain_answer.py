@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 from gateway.cli.explain_disk import DiskState, look_at_disk
 from gateway.decision.explain import explain
 from gateway.decision.rulebook import Rulebook
+from gateway.fittings import build_catalogue
 from gateway.identity.authenticate import Authenticator
 from gateway.model.access import Access, Principal, Resource, ResourceKind
 from gateway.model.errors import Conflict, Refusal
 from gateway.model.names import ancestors
-from gateway.rooms import build_catalogue
+from gateway.model.rulings import SOURCE_PLATFORM
 
 if TYPE_CHECKING:
     from gateway.decision.explain import Explanation
@@ -130,6 +131,7 @@ def _principal(key: Key) -> Principal:
         tenant=key.tenant,
         scopes=key.scopes,
         expires_at=key.expires_at,
+        is_of_platform=key.source == SOURCE_PLATFORM,
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gateway.audit.folder import group_segments, parse_segment_name
+from gateway.audit.parts import LINK
 from gateway.audit.record import DecisionRecord, OutcomeRecord, parse_line
 from gateway.audit.witness import read_lines
 from gateway.cli.explain_answer import Question
@@ -109,4 +110,6 @@ def _find_outcome_in(line: bytes, decision_id: str) -> OutcomeRecord | None:
 def _key(record: DecisionRecord) -> str:
     if record.key_id is None and record.claimed_key_id is not None:
         return f"{record.claimed_key_id} (not valid then)"
+    if record.principal == LINK:
+        return f"{record.key_id} (by a signed link)"
     return record.key_id or "-"

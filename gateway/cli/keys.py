@@ -12,6 +12,7 @@ from gateway.cli.barrier_view import NoWait
 from gateway.cli.console import AsJson
 from gateway.cli.in_office import in_office, perform
 from gateway.cli.key_views import list_keys, print_new_key, show_key
+from gateway.credential_marks import note_mark
 from gateway.directory.operations import keys as operations
 from gateway.identity.keys import KeyOrder, adopt_key, import_key, issue_key, parse_networks, parse_scopes
 from gateway.identity.times import parse_duration, parse_moment
@@ -92,6 +93,7 @@ def create(
             key_id=new.key.key_id,
             wait=not no_wait,
         )
+        await note_mark(office.store, office.peppers, new.key.key_id, new.token)
         return new, done
 
     print_new_key(*in_office(work), as_json=as_json)
@@ -129,6 +131,8 @@ def import_(
             key_id=new.key.key_id,
             wait=not no_wait,
         )
+        if done.result.is_changed:  # else it has another id already, and its mark is that one's
+            await note_mark(office.store, office.peppers, new.key.key_id, raw_key)
         return new, done
 
     print_new_key(*in_office(work), as_json=as_json)
@@ -195,6 +199,7 @@ def rotate(
             subject=(new.key.key_id,),
             wait=not no_wait,
         )
+        await note_mark(office.store, office.peppers, new.key.key_id, new.token)
         return new, done
 
     print_new_key(*in_office(work), as_json=as_json, replaces=parsed)

@@ -53,7 +53,9 @@ def options(
     """The guard in front of a shared model and blob cache."""
 
 
-TAKES_SEVERAL = frozenset({"--models", "--packages", "--actions", "--scopes", "--networks", "--groups"})
+TAKES_SEVERAL = frozenset(
+    {"--models", "--packages", "--actions", "--scopes", "--networks", "--groups", "--digests"}
+)
 """Options that take every word up to the next option: `--models acme/cars/1 acme/trucks/*`."""
 
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.cli.console import print_json, print_table, say
 from gateway.cli.in_office import in_office
+from gateway.fittings import build_catalogue
 from gateway.model.names import ancestors
 from gateway.model.standing import standing_of
 from gateway.resource.naming import model_directory
-from gateway.rooms import build_catalogue
 
 if TYPE_CHECKING:
     from gateway.model.facts import Grant

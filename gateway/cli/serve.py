@@ -14,6 +14,7 @@ from gateway.adapters.embedded_valkey import RunningValkey
 from gateway.app import worker_argument
 from gateway.cli.console import say
 from gateway.faces.ops import ops_app
+from gateway.identity.links import load_link_keys
 from gateway.office import fact_server, open_office
 from gateway.server.plan import ServePlan, TlsFiles
 from gateway.server.supervisor import serve as supervise
@@ -78,6 +79,8 @@ def _watched(server: AbstractContextManager[str]) -> AbstractContextManager[None
 
 async def _prepare(settings: Settings) -> None:
     """What has to be in place before the first worker starts; says what is missing in one line."""
+    if settings.public_url is not None:
+        load_link_keys(settings.link_key_file)
     async with open_office(settings) as office:
         await ensure_policy(office)
 

@@ -9,6 +9,8 @@ import msgspec
 from gateway.delivery.headers import delivery_headers
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from starlette.types import Send
 
     from gateway.model.verdicts import Receipt
@@ -20,9 +22,21 @@ async def send_document(
     receipt: Receipt, document: Any, *, method: str, trace: bytes, link: str | None, send: Send
 ) -> None:
     """Send it; HEAD gets the same headers and no body. `link` is the next page, if there is one."""
+    more = [] if link is None else [(b"link", f'<{link}>; rel="next"'.encode())]
     body = _ENCODER.encode(document) + b"\n"
+    await send_answer(receipt, body, method=method, trace=trace, send=send, more=more)
+
+
+async def send_answer(
+    receipt: Receipt,
+    body: bytes,
+    *,
+    method: str,
+    trace: bytes,
+    send: Send,
+    more: Iterable[tuple[bytes, bytes]] = (),
+) -> None:
+    """Send JSON that is there as bytes, with headers that only this answer has."""
     headers = delivery_headers(receipt, content_type=b"application/json", length=len(body), trace=trace)
-    if link is not None:
-        headers.append((b"link", f'<{link}>; rel="next"'.encode()))
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.start", "status": 200, "headers": [*headers, *more]})
     await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})

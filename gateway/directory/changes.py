@@ -25,6 +25,7 @@ from gateway.directory.allowances import encode_former, find_former
 from gateway.directory.listing import Listing, refuse_unreadable
 from gateway.directory.pin_records import encode_pin
 from gateway.directory.policy_records import decode_policy_head, encode_policy
+from gateway.directory.reading import PendingReading
 from gateway.directory.records import (
     encode_alias,
     encode_grants,
@@ -37,12 +38,13 @@ from gateway.model.errors import Conflict
 from gateway.model.facts import MAX_DEGRADED_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable
 
+    from gateway.directory.reading import Reading
     from gateway.model.facts import Alias, Grants, Key, ModelRule, PolicySet, Tenant
     from gateway.model.names import KeyId, Md5, ModelId, Pattern, TenantId
     from gateway.model.pins import Pin
-    from gateway.model.ports import Batch, FactSnapshot, FactStore
+    from gateway.model.stores import Batch, FactSnapshot, FactStore
 
 _T = TypeVar("_T")
 
@@ -62,7 +64,7 @@ class Changes(Listing):
     """The facts within one transaction: all readers of `Listing`, and the writers."""
 
     def __init__(self, snapshot: FactSnapshot, batch: Batch) -> None:
-        super().__init__(_Pending(snapshot, batch), on_unreadable=refuse_unreadable)
+        super().__init__(PendingReading(snapshot, batch), on_unreadable=refuse_unreadable)
         self._snapshot = snapshot
         self._batch = batch
 
@@ -71,17 +73,23 @@ class Changes(Listing):
         """The generation that what is put here will carry."""
         return self._snapshot.next_generation
 
+    @property
+    def reading(self) -> Reading:
+        """The records as they will be after this transaction."""
+        return self._reading
+
     def leniently(self) -> Listing:
         """The same facts, those that do not parse passed over: for whoever is about to replace them."""
         return Listing(self._reading)
 
-    async def put_tenant(self, tenant: Tenant) -> None:
-        """Write a tenant."""
+    async def put_tenant(self, tenant: Tenant, *, is_listed: bool = True) -> None:
+        """Write a tenant; one that is not listed is found by its id only."""
         await self._remember_allowance(tenant)
         self._put(
             names.tenant_fact(tenant.tenant_id), encode_tenant(replace(tenant, generation=self.generation))
         )
-        self._list(names.TENANTS, tenant.tenant_id.encode())
+        if is_listed:
+            self._list(names.TENANTS, tenant.tenant_id.encode())
 
     async def delete_tenant(self, tenant_id: TenantId) -> None:
         """Take a tenant and its grants away. A tenant that has keys stays: suspend it instead."""
@@ -154,6 +162,16 @@ class Changes(Listing):
         self._put(names.pin_fact(md5), None)
         self._unlist(names.QUARANTINED, md5.encode())
 
+    async def put_record(self, name: bytes, record: bytes) -> None:
+        """Write a record whose operation has encoded it, with the generation of this transaction."""
+        self._put(name, record)
+
+    async def put_for(self, seconds: float, name: bytes, record: bytes | None) -> None:
+        """Write a record that goes away by itself, or take it away: what the platform said."""
+        self._put(name, record)
+        if record is not None:
+            self._batch.seconds[name] = seconds
+
     async def put_pepper_fingerprint(self, pepper_id: str, fingerprint: str) -> None:
         """Note the fingerprint of a pepper, by which a node with another one is found out."""
         self._list(names.PEPPERS, f"{pepper_id}:{fingerprint}".encode())
@@ -187,38 +205,6 @@ class Changes(Listing):
     def _unlist(self, index: bytes, member: bytes) -> None:
         _withdraw(self._batch.set_add, (index, member))
         self._batch.set_remove.append((index, member))
-
-
-class _Pending:
-    """A snapshot with what this transaction is about to write laid over it."""
-
-    def __init__(self, snapshot: FactSnapshot, batch: Batch) -> None:
-        self._snapshot = snapshot
-        self._batch = batch
-
-    async def read(self, wanted: Sequence[bytes]) -> list[bytes | None]:
-        """The values of these names, in order."""
-        facts = self._batch.facts
-        missing = [name for name in wanted if name not in facts]
-        found = dict(zip(missing, await self._snapshot.read(missing), strict=True)) if missing else {}
-        return [facts[name] if name in facts else found[name] for name in wanted]
-
-    async def members(self, name: bytes) -> list[bytes]:
-        """The members of a set, unordered."""
-        members = set(await self._snapshot.members(name))
-        members.difference_update(member for index, member in self._batch.set_remove if index == name)
-        members.update(member for index, member in self._batch.set_add if index == name)
-        return list(members)
-
-    async def hash_fields(self, name: bytes, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Several fields of a hash, in order."""
-        pending: dict[bytes, bytes | None] = {
-            field: value for index, field, value in self._batch.hash_put if index == name
-        }
-        pending.update((field, None) for index, field in self._batch.hash_drop if index == name)
-        return [
-            pending[key] if key in pending else await self._snapshot.hash_field(name, key) for key in keys
-        ]
 
 
 def _withdraw(entries: list[tuple[bytes, bytes]], entry: tuple[bytes, bytes]) -> None:

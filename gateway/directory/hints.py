@@ -1,21 +1,29 @@
-"""Hints: when each key was last seen. Written outside of transactions, late or never; they decide nothing.
+"""Hints: when each key was last seen, and by which mark the engine's cache names it.
 
-They live outside of the facts, so that noting a use neither moves the generation nor wakes a worker.
+Written outside of transactions, late or never; they decide nothing. They live outside of the facts, so
+that noting one neither moves the generation nor wakes a worker.
+
+A mark is a keyed hash of the hash by which the engine tells keys apart in its own cache. It is noted when
+a key is made or first seen, because the key is at hand then and at no other time, and it is how an entry
+of that cache is found to be this key's. Without the pepper it tells nothing.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from gateway.directory import names
+from gateway.model.errors import BadNameError
+from gateway.model.names import parse_key_id
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from gateway.model.names import KeyId
-    from gateway.model.ports import FactStore
+    from gateway.model.stores import FactStore
 
 
 async def note_last_uses(store: FactStore, uses: Mapping[KeyId, float]) -> None:
@@ -34,4 +42,27 @@ async def find_last_uses(store: FactStore, key_ids: Sequence[KeyId]) -> dict[Key
         values = await store.hash_fields(bucket, [field for _, field, _ in listed])
         for (_, _, key_id), value in zip(listed, values, strict=True):
             found[key_id] = float(value) if value is not None and value.isdigit() else None
+    return found
+
+
+async def note_credential_marks(store: FactStore, marks: Mapping[KeyId, bytes]) -> None:
+    """Note by which mark each of these keys is found again."""
+    placed = sorted(
+        (*names.credential_mark(mark), names.short_key_id(key_id)) for key_id, mark in marks.items()
+    )
+    for bucket, entries in groupby(placed, key=itemgetter(0)):
+        await store.put_hash(bucket, {field: short_id for _, field, short_id in entries})
+
+
+async def find_marked_keys(store: FactStore, marks: Iterable[bytes]) -> dict[bytes, KeyId]:
+    """The keys that have these marks, by mark, as far as they are known. What is no key id is no hint."""
+    found: dict[bytes, KeyId] = {}
+    placed = sorted((*names.credential_mark(mark), mark) for mark in set(marks))
+    for bucket, entries in groupby(placed, key=itemgetter(0)):
+        listed = list(entries)
+        values = await store.hash_fields(bucket, [field for _, field, _ in listed])
+        for (_, _, mark), raw_short_id in zip(listed, values, strict=True):
+            if raw_short_id is not None:
+                with suppress(BadNameError):
+                    found[mark] = parse_key_id(names.long_key_id(raw_short_id))
     return found

@@ -15,10 +15,11 @@ store that steps it.
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gateway.model.names import KeyId, Md5, ModelId, Pattern, TenantId
+    from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId, Pattern, TenantId
 
 FACTS = b"{cachegate}:f:"
 
@@ -86,9 +87,46 @@ def pin_fact(md5: Md5) -> bytes:
     return FACTS + b"b:" + md5.encode()
 
 
+def origin_fact(model: ModelId, package: PackageId, handle: FileHandle) -> bytes:
+    """The record of whose URL was handed out for a file without a digest."""
+    return FACTS + b"u:" + _digest_text(sha256(f"{model}\0{package}\0{handle}".encode()).digest())
+
+
+def attestation_fact(model: ModelId) -> bytes:
+    """The record of the digests that the provider, or an operator, said are this model's."""
+    return FACTS + b"d:" + model.encode()
+
+
+def sealed_url(digest: bytes) -> bytes:
+    """Where a provider's URL lies sealed, by a keyed hash of what it is for; outside of the facts."""
+    return b"{cachegate}:sealed:" + _digest_text(digest)
+
+
 def policy_text(text_digest: bytes) -> bytes:
     """The policy texts, by the SHA-256 of their record: what lies here can be checked and never changes."""
     return FACTS + b"x:" + _digest_text(text_digest)
+
+
+def ruling_fact(key_id: KeyId, model: ModelId | None) -> bytes:
+    """What the platform says of a key (of one length) and a model; without a model, of the key."""
+    return FACTS + (b"s:" if model is None else b"r:") + _about(key_id, model)
+
+
+def links_fact(key_id: KeyId, model: ModelId) -> bytes:
+    """The record that URLs of this key's were minted for this model, under an allow."""
+    return FACTS + b"l:" + _about(key_id, model)
+
+
+def ending_fact(about: KeyId | ModelId | None, *, is_key: bool = False) -> bytes:
+    """The record that nothing asked before it counts: about a key, a model, or everything."""
+    if about is None:
+        return FACTS + b"e:"
+    return FACTS + (b"ek:" if is_key else b"em:") + about.encode()
+
+
+def asking_lock(key_id: KeyId, model: ModelId | None) -> bytes:
+    """The lock of whoever in the fleet asks the platform about this; outside of the facts."""
+    return b"{cachegate}:ask:" + _about(key_id, model)
 
 
 def tenant_keys(tenant: TenantId) -> bytes:
@@ -111,6 +149,15 @@ def last_use(key_id: KeyId) -> tuple[bytes, bytes]:
     return b"{cachegate}:u:" + _bucket(key_id), short_key_id(key_id)
 
 
+def credential_mark(mark: bytes) -> tuple[bytes, bytes]:
+    """The hash and its field that say which key has this mark: a keyed hash of the engine's hash of it.
+
+    A hint, outside of the facts: it finds a key for people and decides nothing.
+    """
+    text = _digest_text(mark)
+    return b"{cachegate}:e:" + text[:_BUCKET_CHARACTERS], text[_BUCKET_CHARACTERS:]
+
+
 def short_key_id(key_id: KeyId) -> bytes:
     """A key id without what all of them share: four bytes less in each of two indexes of a million keys."""
     return key_id.removeprefix(_KEY_ID_PREFIX).encode()
@@ -119,6 +166,10 @@ def short_key_id(key_id: KeyId) -> bytes:
 def long_key_id(raw_short: bytes) -> str:
     """The inverse of `short_key_id`; the caller parses it, since an index is not to be trusted blindly."""
     return _KEY_ID_PREFIX + raw_short.decode("ascii", "replace")
+
+
+def _about(key_id: KeyId, model: ModelId | None) -> bytes:
+    return short_key_id(key_id) + b":" + (b"" if model is None else model.encode())
 
 
 def _bucket(key_id: KeyId) -> bytes:

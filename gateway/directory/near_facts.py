@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from gateway.directory.lease import Lease
     from gateway.directory.near_cache import NearCache
     from gateway.model.facts import Leaf, Stamp
-    from gateway.model.ports import FactStore, MonotonicClock
+    from gateway.model.ports import MonotonicClock
+    from gateway.model.stores import FactStore
 
 RECONNECT_PATIENCE_SECONDS = 0.5  # a feed that is made anew takes milliseconds; a request can wait that long
 

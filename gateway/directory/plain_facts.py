@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gateway.model.facts import Stamp
-    from gateway.model.ports import FactStore
+    from gateway.model.stores import FactStore
 
 
 class PlainFacts:

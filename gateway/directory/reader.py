@@ -19,23 +19,24 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.directory import names
+from gateway.directory.caller import CallerFacts, names_about_caller, names_about_rulings
 from gateway.directory.listing import Listing
 from gateway.directory.look import Look, names_about
 from gateway.directory.policy_records import PolicySets, decode_policy_head
 from gateway.directory.reading import StoreReading
-from gateway.directory.records import decode_grants, decode_key, decode_tenant
+from gateway.directory.records import decode_key, decode_tenant
 from gateway.directory.rows import UnreadableRecordError
 from gateway.model.errors import Reason, Refusal, Unavailable
-from gateway.model.facts import Facts
 from gateway.model.names import ModelId
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gateway.model.access import Principal
-    from gateway.model.facts import Grant, Key, PolicySet, Stamp, Tenant
-    from gateway.model.names import TenantId
-    from gateway.model.ports import FactSource, FactStore
+    from gateway.model.facts import Facts, Key, PolicySet, Stamp, Tenant
+    from gateway.model.names import KeyId
+    from gateway.model.ports import Clock, FactSource
+    from gateway.model.stores import FactStore
 
 MAX_UNREADABLE_NAMES = 100  # enough to see what happened; an attacker who can write cannot fill the memory
 TEXTS_MISSING = "the texts it names are missing from Redis"
@@ -46,10 +47,16 @@ class DirectoryReader:
     """`KeyDirectory` and `Directory` of the ports, over a fact store."""
 
     def __init__(
-        self, store: FactStore, source: FactSource, *, on_unreadable: Callable[[str], None] | None = None
+        self,
+        store: FactStore,
+        source: FactSource,
+        *,
+        on_unreadable: Callable[[str], None] | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._store = store
         self._source = source
+        self._clock = clock  # for what ends by itself; without one, nothing of the kind counts
         self._on_unreadable = on_unreadable
         self._unreadable: dict[str, None] = {}  # a set that remembers the order
         self._policies = PolicySets(self._read_policy_text)
@@ -74,6 +81,15 @@ class DirectoryReader:
         await look.fetch([tenant_name, names.grants_fact(key.tenant), names.POLICY])
         return key, _find_tenant(look, key), look.stamp([*key_names, tenant_name])
 
+    async def find_key_digest(self, key_id: KeyId) -> bytes | None:
+        """Under which digest the key with this id is said to lie: an index, which decides nothing."""
+        name, field = names.key_digest(key_id)
+        digest = await self._store.hash_field(name, field)
+        if digest is not None and len(digest) != names.DIGEST_BYTES:
+            self._report(f"{name.decode()} (field {field.decode()})")
+            return None
+        return digest
+
     async def bring(self, principal: Principal, models: Sequence[ModelId | None]) -> list[Facts]:
         """The facts about this caller and each of these models (None: no model), in order."""
         for attempt in range(_POLICY_ATTEMPTS):
@@ -81,14 +97,12 @@ class DirectoryReader:
             asked = [model for model in models if model is not None]
             if attempt:  # the texts that the remembered head names are gone: there is a newer one by now
                 await look.fetch_afresh([names.POLICY])
-            caller_names = _caller_names(principal)
-            await look.fetch(caller_names)
+            await look.fetch(names_about_caller(principal))
             if asked:
-                await self._look_at_models(look, asked)
+                await self._look_at_models(look, principal, asked)
             policy = await self._find_policy(look)
             if policy is not None:
-                caller = _Caller(look, principal.tenant, caller_names, policy)
-                return [caller.facts_about(model) for model in models]
+                return CallerFacts(look, principal, policy, self._clock).about_each(models)
         raise Unavailable("policy", TEXTS_MISSING, Reason.NO_POLICY)
 
     async def find_key_again(self, stamp: Stamp) -> tuple[Key | None, Tenant | None, Stamp]:
@@ -125,17 +139,18 @@ class DirectoryReader:
         listing = Listing(StoreReading(self._store), on_unreadable=self._report)
         return await listing.known_models()
 
-    async def _look_at_models(self, look: Look, asked: Sequence[ModelId]) -> None:
+    async def _look_at_models(self, look: Look, principal: Principal, asked: Sequence[ModelId]) -> None:
         """The records about these models, and about what aliases among them stand for.
 
         Always from the store, and always two round trips: how long an answer takes tells a stranger
         neither that others use a model nor that a name is an alias (I3). Where none is an alias, the
         second trip asks for names that no model can have.
         """
-        await look.fetch_afresh(names_about(asked))
+        await look.fetch_afresh([*names_about(asked), *names_about_rulings(principal, asked)])
         aliases = [look.alias_of(model) for model in asked]
         targets = [alias.canonical for alias in aliases if alias is not None]
-        await look.fetch_afresh(names_about(targets or [ModelId(f"{asked[0]}/")]))
+        targets = targets or [ModelId(f"{asked[0]}/")]
+        await look.fetch_afresh([*names_about(targets), *names_about_rulings(principal, targets)])
 
     async def _find_policy(self, look: Look) -> PolicySet | None:
         if look.leaves[names.POLICY].value is None:
@@ -184,53 +199,3 @@ def _find_tenant(look: Look, key: Key) -> Tenant | None:
     if look.unreadable:
         raise Refusal(Reason.UNREADABLE_KEY, key_id=key.key_id)
     return tenant
-
-
-class _Caller:
-    """One caller's part of the facts, shared by all models it asks about."""
-
-    def __init__(
-        self, look: Look, tenant: TenantId | None, caller_names: Sequence[bytes], policy: PolicySet
-    ) -> None:
-        self._look = look
-        self._names = caller_names
-        self._policy = policy
-        self._grants: tuple[Grant, ...] = ()
-        if tenant is not None:
-            record = look.decoded(names.grants_fact(tenant), partial(decode_grants, tenant_id=tenant))
-            self._grants = () if record is None else record.grants
-
-    def facts_about(self, requested: ModelId | None) -> Facts:
-        """The facts about one model, or about none."""
-        look = self._look
-        used = list(self._names)
-        model, standing, requested_standing = requested, None, None
-        broken: list[str] = []
-        if requested is not None:
-            used += names_about([requested])
-            alias = look.alias_of(requested)
-            standing = requested_standing = look.standing_of(requested)
-            if alias is not None:
-                model = alias.canonical
-                used += names_about([model])
-                standing = look.standing_of(model)
-                if look.alias_of(model) is not None:
-                    broken.append(names.alias_fact(requested).decode())
-                    model, standing = None, None
-        broken += [look.unreadable[name] for name in dict.fromkeys(used) if name in look.unreadable]
-        return Facts(
-            grants=self._grants,
-            requested=requested,
-            model=model,
-            requested_standing=requested_standing,
-            model_standing=standing,
-            policy=self._policy,
-            stamp=look.stamp(dict.fromkeys(used)),
-            unreadable=tuple(broken),
-        )
-
-
-def _caller_names(principal: Principal) -> list[bytes]:
-    if principal.tenant is None:
-        return [names.POLICY]
-    return [names.grants_fact(principal.tenant), names.POLICY]

@@ -1,6 +1,7 @@
 """What a listing reads from: a snapshot within a transaction, or a live store outside of any.
 
-Both can give values, members of sets and fields of hashes; neither knows what is in them.
+A transaction is read with what it is about to write laid over it. All of them give values, members of
+sets and fields of hashes, as far as they have them; none knows what is in them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gateway.model.ports import FactStore
+    from gateway.model.ports import FactSource
+    from gateway.model.stores import Batch, FactSnapshot, FactStore
 
 
 class Reading(Protocol):
@@ -44,3 +46,47 @@ class StoreReading:
     async def hash_fields(self, name: bytes, keys: Sequence[bytes]) -> list[bytes | None]:
         """Several fields of a hash, in order."""
         return await self._store.hash_fields(name, keys)
+
+
+class SourceReading:
+    """What a worker remembers: records by their names, and nothing that is found by an index."""
+
+    def __init__(self, source: FactSource) -> None:
+        self._source = source
+
+    async def read(self, names: Sequence[bytes]) -> list[bytes | None]:
+        """The values of these names, in order."""
+        _, leaves = await self._source.read(names)
+        return [leaf.value for leaf in leaves]
+
+
+class PendingReading:
+    """A snapshot with what this transaction is about to write laid over it."""
+
+    def __init__(self, snapshot: FactSnapshot, batch: Batch) -> None:
+        self._snapshot = snapshot
+        self._batch = batch
+
+    async def read(self, wanted: Sequence[bytes]) -> list[bytes | None]:
+        """The values of these names, in order."""
+        facts = self._batch.facts
+        missing = [name for name in wanted if name not in facts]
+        found = dict(zip(missing, await self._snapshot.read(missing), strict=True)) if missing else {}
+        return [facts[name] if name in facts else found[name] for name in wanted]
+
+    async def members(self, name: bytes) -> list[bytes]:
+        """The members of a set, unordered."""
+        members = set(await self._snapshot.members(name))
+        members.difference_update(member for index, member in self._batch.set_remove if index == name)
+        members.update(member for index, member in self._batch.set_add if index == name)
+        return list(members)
+
+    async def hash_fields(self, name: bytes, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Several fields of a hash, in order."""
+        pending: dict[bytes, bytes | None] = {
+            field: value for index, field, value in self._batch.hash_put if index == name
+        }
+        pending.update((field, None) for index, field in self._batch.hash_drop if index == name)
+        return [
+            pending[key] if key in pending else await self._snapshot.hash_field(name, key) for key in keys
+        ]

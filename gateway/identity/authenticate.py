@@ -23,6 +23,7 @@ from gateway.identity.tokens import parse_token
 from gateway.model.access import Principal
 from gateway.model.errors import Reason, Refusal
 from gateway.model.facts import KeyKind
+from gateway.model.rulings import SOURCE_PLATFORM
 
 if TYPE_CHECKING:
     from gateway.identity.pepper import Peppers
@@ -105,14 +106,19 @@ class Authenticator:
             scopes=key.scopes,
             expires_at=key.expires_at,
             degraded_seconds=tenant.degraded_seconds if tenant is not None else 0.0,
+            is_of_platform=key.source == SOURCE_PLATFORM,
         )
 
-    def _verify(self, key: Key, tenant: Tenant | None, client: str, now: float) -> None:
+    def latest(self, now: float) -> float:
+        """The latest time that was seen, this one included: the one by which expiry is judged."""
         if now > self._latest and math.isfinite(now):
             self._latest = now
-        state = key_state(key, now)
-        if state is KeyState.LIVE and now != self._latest:
-            state = key_state(key, self._latest)
+        return self._latest
+
+    def _verify(self, key: Key, tenant: Tenant | None, client: str, now: float) -> None:
+        latest, state = self.latest(now), key_state(key, now)
+        if state is KeyState.LIVE and now != latest:
+            state = key_state(key, latest)
         if state is not KeyState.LIVE:
             raise Refusal(_REASONS[state], key_id=key.key_id)
         if key.networks and not _is_inside(client, key):

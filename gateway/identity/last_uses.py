@@ -2,28 +2,39 @@
 
 A hint for operators who look for keys that nobody uses. It decides nothing, and what a worker has
 not written when it is killed is lost.
+
+The first time that a worker sees a key, it also notes the key's mark, by which an entry of the engine's
+own cache is found to be that key's. What a mark is made of is for whoever passes `mark_of` in.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gateway.model.access import Credential
+
 if TYPE_CHECKING:
-    from gateway.model.access import Credential, Principal
+    from collections.abc import Callable
+
+    from gateway.model.access import Principal, SignedLink
     from gateway.model.facts import Stamp
     from gateway.model.names import KeyId
     from gateway.model.ports import Authenticate
 
 
+MAX_MARKED = 100_000  # keys that a worker remembers to have marked: some 10 MB; beyond it, it marks anew
+
+
 class LastUses:
     """The keys that were seen since they were last taken out, each with its latest moment."""
 
-    def __init__(self) -> None:
+    def __init__(self, mark_of: Callable[[str], bytes] | None = None) -> None:
         self._seen: dict[KeyId, float] = {}
+        self._marks = _Marks(mark_of)
 
     def noting(self, inner: Authenticate) -> Authenticate:
         """The same authentication; it notes every key that is valid."""
-        return _Noting(inner, self._seen)
+        return _Noting(inner, self._seen, self._marks)
 
     def take(self) -> dict[KeyId, float]:
         """What was noted; starts anew."""
@@ -31,22 +42,64 @@ class LastUses:
         self._seen.clear()
         return taken
 
+    def take_marks(self) -> dict[KeyId, bytes]:
+        """The marks of keys that were seen for the first time; starts anew."""
+        return self._marks.take()
+
+    def give_back_marks(self, marks: dict[KeyId, bytes]) -> None:
+        """They could not be written: unlike a moment, a mark that is lost does not come again."""
+        self._marks.give_back(marks)
+
+
+class _Marks:
+    """The marks of keys, each worked out once."""
+
+    def __init__(self, mark_of: Callable[[str], bytes] | None) -> None:
+        self._mark_of = mark_of
+        self._new: dict[KeyId, bytes] = {}
+        self._marked: set[KeyId] = set()
+
+    def note(self, key_id: KeyId, credential: Credential) -> None:
+        if self._mark_of is None or key_id in self._marked:
+            return
+        if len(self._marked) >= MAX_MARKED:
+            self._marked.clear()
+        self._marked.add(key_id)
+        self._new[key_id] = self._mark_of(credential.secret)
+
+    def take(self) -> dict[KeyId, bytes]:
+        taken, self._new = self._new, {}
+        return taken
+
+    def give_back(self, marks: dict[KeyId, bytes]) -> None:
+        self._new = {**marks, **self._new}
+
 
 class _Noting:
-    def __init__(self, inner: Authenticate, seen: dict[KeyId, float]) -> None:
+    def __init__(self, inner: Authenticate, seen: dict[KeyId, float], marks: _Marks) -> None:
         self._inner = inner
         self._seen = seen
+        self._marks = marks
 
-    def recall(self, credential: Credential, client: str, now: float) -> tuple[Principal, Stamp] | None:
+    def recall(
+        self, credential: Credential | SignedLink, client: str, now: float
+    ) -> tuple[Principal, Stamp] | None:
         found = self._inner.recall(credential, client, now)
         if found is not None:
-            self._seen[found[0].key_id] = now
+            self._note(found[0].key_id, credential, now)
         return found
 
-    async def authenticate(self, credential: Credential, client: str, now: float) -> tuple[Principal, Stamp]:
+    async def authenticate(
+        self, credential: Credential | SignedLink, client: str, now: float
+    ) -> tuple[Principal, Stamp]:
         principal, stamp = await self._inner.authenticate(credential, client, now)
-        self._seen[principal.key_id] = now
+        self._note(principal.key_id, credential, now)
         return principal, stamp
+
+    def _note(self, key_id: KeyId, credential: Credential | SignedLink, now: float) -> None:
+        self._seen[key_id] = now
+        if isinstance(credential, Credential):  # a link uses its key and does not show it
+            self._marks.note(key_id, credential)
 
     def is_valid_still(self, principal: Principal, since: float, now: float) -> bool:
         if not self._inner.is_valid_still(principal, since, now):

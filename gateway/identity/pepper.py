@@ -13,21 +13,17 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import re
-import secrets
-import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gateway.model.errors import Conflict, Misconfigured
+from gateway.identity.secret_file import SECRET_BYTES, create_secret, load_secret
+from gateway.model.errors import Misconfigured
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-PEPPER_BYTES = 32  # the output size of the hash: more adds nothing, less would be the weakest part
 _FILE = re.compile(r"p([1-9][0-9]{0,5})\.pepper")
-_TEXT = re.compile(rb"([0-9a-f]{64})\n?")
 _FINGERPRINT_LABEL = b"cachegate: fingerprint of a pepper, version 1"  # never 32 bytes, as digests' input is
 
 
@@ -40,9 +36,9 @@ class Pepper:
 
     def __post_init__(self) -> None:
         """A short pepper would make the keyed hash the weakest part."""
-        if len(self.secret) != PEPPER_BYTES:
+        if len(self.secret) != SECRET_BYTES:
             raise Misconfigured(
-                f"pepper {self.id}", f"holds {len(self.secret)} bytes, expected {PEPPER_BYTES}"
+                f"pepper {self.id}", f"holds {len(self.secret)} bytes, expected {SECRET_BYTES}"
             )
 
     @property
@@ -84,40 +80,16 @@ def load_peppers(folder: Path) -> Peppers:
         raise Misconfigured(
             str(folder), "holds no pepper (p1.pepper): run `cachegate init`, or copy it from another node"
         )
-    current, *previous = (_load_pepper(folder / f"p{number}.pepper") for number in numbers)
+    current, *previous = (
+        Pepper(id=f"p{number}", secret=load_secret(folder / f"p{number}.pepper")) for number in numbers
+    )
     return Peppers(current=current, previous=tuple(previous))
 
 
 def create_pepper(folder: Path) -> Pepper:
-    """Write a new current pepper, 0600, beside the older ones; makes the folder, 0700, if it is missing.
-
-    The file gets its name only once it is whole and on disk, and never replaces another: when two
-    commands race for one id, the second gets `Conflict`.
-    """
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise Misconfigured(str(folder), f"cannot be made: {error.strerror}") from error
+    """Write a new current pepper beside the older ones; makes the folder if it is missing."""
     identifier = f"p{max(_pepper_numbers(folder), default=0) + 1}"
-    pepper = Pepper(id=identifier, secret=secrets.token_bytes(PEPPER_BYTES))
-    final = folder / f"{identifier}.pepper"
-    unfinished = folder / f".{identifier}.{secrets.token_hex(8)}"
-    try:
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(pepper.secret.hex().encode("ascii") + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(unfinished, final)
-        finally:
-            unfinished.unlink()
-        _sync_folder(folder)
-    except FileExistsError as error:
-        raise Conflict(f"{final} was made by somebody else just now") from error
-    except OSError as error:
-        raise Misconfigured(str(final), f"cannot be written: {error.strerror}") from error
-    return pepper
+    return Pepper(id=identifier, secret=create_secret(folder / f"{identifier}.pepper"))
 
 
 def _pepper_numbers(folder: Path) -> list[int]:
@@ -128,32 +100,3 @@ def _pepper_numbers(folder: Path) -> list[int]:
     except OSError as error:
         raise Misconfigured(str(folder), f"cannot be listed: {error.strerror}") from error
     return [int(match[1]) for name in names if (match := _FILE.fullmatch(name))]
-
-
-def _load_pepper(path: Path) -> Pepper:
-    try:
-        # O_NONBLOCK: a FIFO in the file's place must not hang the start.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
-            mode = os.fstat(descriptor).st_mode
-            if not stat.S_ISREG(mode):
-                raise Misconfigured(str(path), "is not a regular file")
-            if mode & 0o077:
-                raise Misconfigured(
-                    str(path), f"is open to others (mode {stat.S_IMODE(mode):04o}): run `chmod 600 {path}`"
-                )
-            raw_text = file.read(1024)
-    except OSError as error:
-        raise Misconfigured(str(path), f"cannot be read: {error.strerror}") from error
-    match = _TEXT.fullmatch(raw_text)
-    if match is None:
-        raise Misconfigured(str(path), "expected 64 lower-case hex digits and nothing else")
-    return Pepper(id=path.stem, secret=bytes.fromhex(match[1].decode("ascii")))
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING
 
 from gateway.credential.client import TrustedNetworks, client_address
 from gateway.middleware.client_end import client_end
+from gateway.middleware.hook import read_body, send_taken
 from gateway.middleware.meter import ZERO_COPY, Meter
 from gateway.middleware.routes import UNROUTED, Routes
 from gateway.middleware.shape import refusal_by_shape
 from gateway.middleware.trace import find_trace_id, traceparent
-from gateway.model.access import WireRequest
-from gateway.model.errors import Reason, Unavailable, WithdrawnError
+from gateway.model.access import HookRoute, WireRequest
+from gateway.model.errors import Reason, Refusal, Unavailable, WithdrawnError
 from gateway.model.verdicts import Declined, Ending, Outcome, Rejection
 from gateway.problems import PROBLEMS, UNRECORDED
 from gateway.transfers import TransferCutError
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from gateway.guard import Guard
-    from gateway.model.access import GuardedRoute
+    from gateway.middleware.routes import Declared
     from gateway.model.ports import Clock
     from gateway.model.verdicts import Receipt
     from gateway.telemetry import Telemetry
@@ -62,7 +63,7 @@ class GuardMiddleware:
         app: ASGIApp,
         *,
         guard: Guard,
-        routes: Iterable[GuardedRoute],
+        routes: Iterable[Declared],
         clock: Clock,
         telemetry: Telemetry,
         transfers: Transfers,
@@ -101,7 +102,7 @@ class GuardMiddleware:
         receive: Receive,
         send: Send,
         request: WireRequest,
-        route: GuardedRoute | None,
+        route: Declared | None,
         meter: Meter,
     ) -> None:
         """Decide and deliver; decide anew when a fact moved before the first byte."""
@@ -109,6 +110,9 @@ class GuardMiddleware:
         if reason is not None or route is None:
             rejection = Rejection(request=request, reason=reason or Reason.NO_ROUTE)
             await self._decline(request, route, self._guard.decline(rejection), meter.counting(send))
+            return
+        if isinstance(route, HookRoute):
+            await self._take(receive, meter.counting(send), request, route)
             return
         for _ in range(MAX_ATTEMPTS):
             answer = await self._guard.admit(request, route)
@@ -124,6 +128,17 @@ class GuardMiddleware:
                 continue
             return
         await self._decline(request, route, self._guard.give_up(request), meter.counting(send))
+
+    async def _take(self, receive: Receive, send: Send, request: WireRequest, route: HookRoute) -> None:
+        """Have a hook look at its body and do what it says; what it refuses is recorded."""
+        try:
+            document = await route.take(request, await read_body(receive, route.max_body_bytes))
+        except Refusal as refusal:
+            rejection = Rejection(request=request, reason=refusal.reason)
+            await self._decline(request, route, self._guard.decline(rejection), send)
+            return
+        self._telemetry.decided(request.route, Reason.PERMITTED)
+        await send_taken(request, document, send)
 
     async def _deliver(
         self, scope: Scope, receive: Receive, send: Send, receipt: Receipt, meter: Meter
@@ -163,7 +178,7 @@ class GuardMiddleware:
         self,
         error: Exception,
         request: WireRequest,
-        route: GuardedRoute | None,
+        route: Declared | None,
         meter: Meter,
         send: Send,
     ) -> None:
@@ -188,7 +203,7 @@ class GuardMiddleware:
         except Unavailable as failure:
             self._telemetry.failed(failure)
 
-    def _read(self, scope: Scope) -> tuple[WireRequest, GuardedRoute | None]:
+    def _read(self, scope: Scope) -> tuple[WireRequest, Declared | None]:
         """The request as bytes off the wire. A server that hides the raw path gets nothing served."""
         raw_path: bytes = scope.get("raw_path") or b""
         root = scope.get("root_path", "").encode()
@@ -210,7 +225,7 @@ class GuardMiddleware:
         return request, route
 
     async def _decline(
-        self, request: WireRequest, route: GuardedRoute | None, declined: Declined, send: Send
+        self, request: WireRequest, route: Declared | None, declined: Declined, send: Send
     ) -> None:
         self._telemetry.decided(request.route, declined.reason)
         problem = PROBLEMS[declined.reason]

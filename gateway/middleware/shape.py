@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gateway.model.access import HookRoute
 from gateway.model.errors import Reason
 from gateway.model.limits import MAX_BODY_BYTES, MAX_HEADER_BYTES, MAX_HEADER_COUNT, MAX_TARGET_BYTES
 
 if TYPE_CHECKING:
     from gateway.model.access import GuardedRoute, WireRequest
 
+TOO_LONG = 1 << 62
 MAX_LENGTH_DIGITS = 12  # a terabyte: more is too large for every route there will ever be
 
 
-def refusal_by_shape(request: WireRequest, route: GuardedRoute | None) -> Reason | None:
+def refusal_by_shape(request: WireRequest, route: GuardedRoute | HookRoute | None) -> Reason | None:
     """What is refused by its shape alone: the same for everybody."""
     if len(request.raw_path) + len(request.query) > MAX_TARGET_BYTES:
         return Reason.PATH_TOO_LONG
@@ -24,7 +26,8 @@ def refusal_by_shape(request: WireRequest, route: GuardedRoute | None) -> Reason
         return Reason.NO_ROUTE
     if request.method not in route.methods:
         return Reason.METHOD_NOT_ALLOWED
-    if _announced_body(request) > MAX_BODY_BYTES:
+    longest = route.max_body_bytes if isinstance(route, HookRoute) else MAX_BODY_BYTES
+    if _announced_body(request) > longest:
         return Reason.BODY_TOO_LARGE
     return None
 
@@ -32,7 +35,7 @@ def refusal_by_shape(request: WireRequest, route: GuardedRoute | None) -> Reason
 def _announced_body(request: WireRequest) -> int:
     """How long a body the headers announce; chunked or unreadable counts as too long."""
     if request.header(b"transfer-encoding") is not None:
-        return MAX_BODY_BYTES + 1
+        return TOO_LONG
     return max((_length(value) for name, value in request.headers if name == b"content-length"), default=0)
 
 
@@ -42,5 +45,5 @@ def _length(raw_value: bytes) -> int:
     if not digits and raw_value:
         return 0
     if not digits.isdigit() or len(digits) > MAX_LENGTH_DIGITS:
-        return MAX_BODY_BYTES + 1
+        return TOO_LONG
     return int(digits)

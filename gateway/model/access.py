@@ -7,10 +7,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
-    from gateway.model.facts import KeyKind, Scope
+    from gateway.model.facts import KeyKind, Scope, Stamp
     from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId, TenantId
+    from gateway.model.verdicts import Allowed, Found
 
 
 class Action(StrEnum):
@@ -30,6 +31,21 @@ class Credential:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SignedLink:
+    """What a signed URL says of itself: syntax checked, truth unknown. `mac` is never printed (I8).
+
+    `signed` is exactly what the signature is over: the path of the file in the one form that we hand out.
+    `beside` is a key that came in a header of the same request: it has to be the very key of the link.
+    """
+
+    key_id: KeyId
+    expires_at: int
+    signed: bytes = field(repr=False)
+    mac: bytes = field(repr=False)
+    beside: Credential | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
     """An authenticated caller: a key that is valid now, and whose it is."""
 
@@ -40,6 +56,8 @@ class Principal:
     scopes: frozenset[Scope]
     expires_at: float | None
     degraded_seconds: float = 0.0  # for how long its tenant is served on what was last known
+    is_link: bool = False  # it came with a signed URL of this key, not with the key
+    is_of_platform: bool = False  # the platform knows the key, and says what it may have
 
 
 class ResourceKind(StrEnum):
@@ -108,7 +126,10 @@ class GuardedRoute:
     """What a route declares to the guard: its shape, its methods, the action, and where its resource is.
 
     `matches` looks at the shape of the raw path alone and never raises; `locate` parses it and
-    raises `Refusal`. A route without such a declaration does not start (I4).
+    raises `Refusal`. `find` looks for the thing itself once it is allowed, and for nothing before. A
+    route that stands for others has `unwrap`, which gives the request that is meant and its route, and
+    raises `Refusal`: the guard goes by these two then, and by nothing else of this route. A route without
+    such a declaration does not start (I4).
     """
 
     template: str
@@ -116,3 +137,21 @@ class GuardedRoute:
     action: Action
     matches: Callable[[bytes], bool]
     locate: Callable[[WireRequest], Resource]
+    extract: Callable[[WireRequest], Credential | SignedLink] | None = None  # None: a key in a header
+    find: Callable[[WireRequest, Allowed], Awaitable[tuple[Found, Stamp]]] | None = None  # None: in the cache
+    unwrap: Callable[[WireRequest], tuple[WireRequest, GuardedRoute]] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class HookRoute:
+    """What a route declares whose callers have no key: its proof is in its body, and `take` looks at it.
+
+    `take` raises `Refusal`, or does what it is told and returns what to answer. It is given no Receipt, so
+    nothing of the cache can leave by it.
+    """
+
+    template: str
+    methods: tuple[str, ...]
+    max_body_bytes: int
+    matches: Callable[[bytes], bool]
+    take: Callable[[WireRequest, bytes], Awaitable[bytes]]

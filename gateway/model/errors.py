@@ -20,6 +20,7 @@ class Reason(StrEnum):
         "The path does not parse: encoding, an empty or dot segment, a bad name.",
     )
     MALFORMED_QUERY = "malformed-query", "A query parameter does not parse."
+    MALFORMED_BODY = "malformed-body", "A webhook's body is signed, and not the JSON that it has to be."
     MALFORMED_CREDENTIAL = "malformed-credential", "A credential header holds bytes that no key can hold."
     CONFLICTING_CREDENTIALS = "conflicting-credentials", "Two differing credentials came with one request."
     KEY_IN_QUERY = "key-in-query", "A key was put into the URL, where logs and proxies would keep it."
@@ -47,6 +48,10 @@ class Reason(StrEnum):
     UNREADABLE_FACT = "unreadable-fact", "A record in Redis does not parse, which denies."
     ABSENT = "absent", "Permitted, but it is not in the cache."
     UNSERVABLE = "unservable", "Permitted and on disk, but not as the engine would have left it there."
+    UNATTESTED = (
+        "unattested",
+        "Permitted and on disk, but other owners link the blob too, and nobody attested it for this model.",
+    )
     QUARANTINED = "quarantined", "Permitted and on disk, but its content is not what it was, or not its name."
     NO_ROUTE = "no-route", "No guarded route has this path."
 
@@ -57,6 +62,18 @@ class Reason(StrEnum):
     PATH_TOO_LONG = "path-too-long", "The request target is longer than any name in the cache can be."
     HEADERS_TOO_LARGE = "headers-too-large", "The request's header block is over the limit."
 
+    INVALID_LINK = "invalid-link", "The link's signature is not one of ours for this file, key and expiry."
+    EXPIRED_LINK = "expired-link", "The link's expiry has passed."
+    BAD_HOOK_SIGNATURE = "bad-hook-signature", "A webhook came without a valid, recent signature."
+    NOT_PROXIED = (
+        "not-proxied",
+        "Neither our own, nor the provider's, nor a URL that was handed out to this key.",
+    )
+    PAYMENT_REQUIRED = "payment-required", "The provider demands payment of this key, whatever the model."
+    USAGE_PAUSED = "usage-paused", "The provider has paused this key, whatever the model."
+    UPSTREAM_REFUSED = "upstream-refused", "The provider knows no such model, or not for this key."
+    UPSTREAM_UNAUTHORIZED = "upstream-unauthorized", "The provider does not know this key."
+
     NO_FACTS = "no-facts", "Redis did not answer, so nothing could be decided."
     NO_LEASE = "no-lease", "The worker could not be sure of its facts: no lease, or no way to follow changes."
     NO_POLICY = "no-policy", "No usable policy set is in force."
@@ -66,6 +83,7 @@ class Reason(StrEnum):
         "cache-unavailable",
         "The disk or the machine could not say what is in the cache: an I/O error, too many open files.",
     )
+    UPSTREAM_UNDECIDED = "upstream-undecided", "The provider did not answer, or its answer made no sense."
     CHANGED_ON_DISK = "changed-on-disk", "The file changed between opening and sending it; nothing was sent."
     NOT_PINNED = "not-pinned", "The file is still being hashed, and this request cannot be answered without."
     PRECONDITION_FAILED = "precondition-failed", "If-Match named another content than the file has."

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gateway.model.names import GroupName, KeyId, ModelId, PackageId, Pattern, TenantId
+    from gateway.model.rulings import Ruling
 
 SOURCE_CLI = "cli"
 """The source of facts that an operator wrote by command. Folders write `policies:<tenant>`."""
@@ -198,6 +199,9 @@ class Facts:
 
     `model` is the canonical id. `requested` is what the client wrote; when it is an alias, both
     are authorised. `unreadable` names the records that did not parse: any of them denies.
+
+    `ruling` is what the platform says of a key of its own, while that is in force; where it is not,
+    `is_settled` is false, and the platform has to be asked before the answer counts.
     """
 
     grants: tuple[Grant, ...]
@@ -208,3 +212,5 @@ class Facts:
     policy: PolicySet
     stamp: Stamp
     unreadable: tuple[str, ...] = field(default=())
+    ruling: Ruling | None = None
+    is_settled: bool = True

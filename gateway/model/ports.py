@@ -6,16 +6,15 @@ rooms by these only, and `app.py` fills them in.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from gateway.model.access import Access, Credential, Principal
+    from gateway.model.access import Access, Credential, Principal, SignedLink
     from gateway.model.facts import Facts, Key, Leaf, Stamp, Tenant
     from gateway.model.listings import ListedPackage, PackageListing
-    from gateway.model.names import FileHandle, Md5, ModelId, PackageId
+    from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId
     from gateway.model.verdicts import Admission, Change, ChangeReceipt, OpenFile, Receipt, Rejection, Verdict
 
 
@@ -24,71 +23,6 @@ class Clock(Protocol):
 
     def now(self) -> float:
         """Seconds since the epoch."""
-
-
-@dataclass(slots=True)
-class Batch:
-    """What one transaction writes: all of it or nothing, with one step of the global generation.
-
-    `facts` are whole records; `index_*` keep the sets and hashes by which people list them.
-    """
-
-    facts: dict[bytes, bytes | None] = field(default_factory=dict)  # None deletes
-    set_add: list[tuple[bytes, bytes]] = field(default_factory=list)
-    set_remove: list[tuple[bytes, bytes]] = field(default_factory=list)
-    hash_put: list[tuple[bytes, bytes, bytes]] = field(default_factory=list)
-    hash_drop: list[tuple[bytes, bytes]] = field(default_factory=list)
-
-
-class FactSnapshot(Protocol):
-    """Facts as they are while a transaction is planned; the plan is retried when they move meanwhile."""
-
-    @property
-    def next_generation(self) -> int:
-        """The generation that this transaction's records will carry."""
-
-    async def read(self, names: Sequence[bytes]) -> list[bytes | None]:
-        """The values of these names, in order."""
-
-    async def members(self, name: bytes) -> list[bytes]:
-        """The members of a set, unordered."""
-
-    async def hash_field(self, name: bytes, key: bytes) -> bytes | None:
-        """One field of a hash."""
-
-
-class FactStore(Protocol):
-    """Redis or Valkey, seen as a store of small records with one global generation.
-
-    Every method raises `Unavailable` when the store does not answer; no other exception leaves it.
-    """
-
-    async def read(self, names: Sequence[bytes]) -> tuple[int, list[bytes | None]]:
-        """The global generation, read first, and the values of these names, in one round trip."""
-
-    async def generation(self) -> int:
-        """The global generation."""
-
-    async def members(self, name: bytes) -> list[bytes]:
-        """The members of a set, unordered."""
-
-    async def hash_field(self, name: bytes, key: bytes) -> bytes | None:
-        """One field of a hash."""
-
-    async def hash_fields(self, name: bytes, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Several fields of a hash, in order."""
-
-    async def put_hash(self, name: bytes, values: dict[bytes, bytes]) -> None:
-        """Write hash fields outside of any transaction: for hints such as "last used", never for facts."""
-
-    async def transact(self, plan: Callable[[FactSnapshot, Batch], Awaitable[None]]) -> int:
-        """Run `plan` and commit what it put into the batch; returns the new global generation.
-
-        An empty batch commits nothing and returns the generation as it is.
-        """
-
-    async def close(self) -> None:
-        """Let go of the connections."""
 
 
 class MonotonicClock(Protocol):
@@ -135,6 +69,9 @@ class KeyDirectory(Protocol):
         Raises `Refusal(UNREADABLE_KEY)` when a record does not parse.
         """
 
+    async def find_key_digest(self, key_id: KeyId) -> bytes | None:
+        """Under which digest the key with this id is said to lie: an index, which decides nothing."""
+
 
 class Reauthenticate(Protocol):
     """A key that was valid once more, by what was read of it."""
@@ -144,16 +81,30 @@ class Reauthenticate(Protocol):
 
 
 class Authenticate(Protocol):
-    """Credential in, valid principal out."""
+    """Credential in, valid principal out. Who takes no signed links is never asked about one."""
 
-    def recall(self, credential: Credential, client: str, now: float) -> tuple[Principal, Stamp] | None:
+    def recall(
+        self, credential: Credential | SignedLink, client: str, now: float
+    ) -> tuple[Principal, Stamp] | None:
         """As `authenticate`, from memory alone. None sends the caller there, which says why it is refused."""
 
-    async def authenticate(self, credential: Credential, client: str, now: float) -> tuple[Principal, Stamp]:
+    async def authenticate(
+        self, credential: Credential | SignedLink, client: str, now: float
+    ) -> tuple[Principal, Stamp]:
         """Raises `Refusal` with the key's id, if one was found, for every key that is not valid now."""
 
     def is_valid_still(self, principal: Principal, since: float, now: float) -> bool:
         """Whether a caller who was authenticated then, and whose records have not moved, is valid now."""
+
+
+class PlatformAuthority(Protocol):
+    """Who says what a platform's keys may have: asked where the facts do not say, and then they do."""
+
+    async def introduce(self, credential: Credential, model: ModelId | None) -> None:
+        """Make an unknown key known, if the platform lets it have this model. Raises `Refusal` if not."""
+
+    async def settle(self, credential: Credential, principal: Principal, model: ModelId | None) -> None:
+        """Have the platform say whether a key of its own may have a model (None: whether it is one)."""
 
 
 class Directory(Protocol):

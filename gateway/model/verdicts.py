@@ -84,7 +84,25 @@ class Identity:
     principal: Principal
 
 
-Found = OpenFile | PackageListing | ModelListing | CataloguePage | Identity
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineAnswer:
+    """An answer in the engine's protocol, as it will be sent. It may hold signed URLs: never printed."""
+
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayedFile:
+    """A file that is not in the cache, and where the provider has it. The URL is signed: never printed."""
+
+    model: ModelId
+    package: PackageId
+    handle: FileHandle
+    md5: Md5 | None
+    url: str = field(repr=False)
+
+
+Found = OpenFile | PackageListing | ModelListing | CataloguePage | Identity | EngineAnswer | RelayedFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
@@ -137,6 +155,7 @@ class Ending(StrEnum):
     UNDECIDED = "undecided"  # whether they did could not be found out in time
     QUARANTINED = "quarantined"  # hashed on the way, and found not to be what its name or its pin says
     HANDED_OFF = "handed-off"  # the proxy in front sends it; how that ended is in its log, not in ours
+    RELAYED = "relayed"  # complete, and streamed from the provider: nothing here vouches for its content
     FAILED = "failed"
 
 

@@ -28,6 +28,7 @@ from gateway.model.listings import FileEntry, PackageListing
 from gateway.model.verdicts import OpenFile
 from gateway.resource.naming import MODELS_CACHE, model_directory
 from gateway.resource.package import opened_package
+from gateway.resource.raw_model import RawPackage, load_registry_record, raw_packages
 from gateway.resource.scan import Survey
 from gateway.resource.scanner import Scanner
 from gateway.resource.tree import find_change_time, opened_model, package_names
@@ -163,6 +164,14 @@ class DiskCatalogue:
             handle=handle,
             md5=artifact.blob,
         )
+
+    def raw_packages(self, model: ModelId) -> list[RawPackage]:
+        """A model's packages with their manifests as they lie there, for whoever describes it."""
+        return raw_packages(self._root, self._link_roots, model)
+
+    def registry_record(self, model: ModelId) -> bytes | None:
+        """The engine's own record of a model, as it lies there. Raises `Refusal(UNSERVABLE)`."""
+        return load_registry_record(self._root, model)
 
     def has_moved(self) -> bool:
         """Whether a model's directory has come or gone since this was asked last: one look from outside."""

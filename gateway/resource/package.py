@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gateway.resource.manifest import MAX_MANIFEST_BYTES, Storage, parse_manifest
@@ -46,6 +46,7 @@ class Package:
     """A package that is being looked at. It holds open descriptors; only `opened_package` makes one."""
 
     manifest: Manifest
+    raw_manifest: bytes = field(repr=False)
     roots: tuple[str, ...]  # the cache root under every name that a writer may have known it by
     directory: int
     blobs: int | None
@@ -96,14 +97,15 @@ def opened_package(
         opened_directory(package, below=below) as directory,
         opened_directory(SHARED_BLOBS, below=root) as blobs,
     ):
-        manifest = None if directory is None else _load_manifest(directory)
-        if directory is None or manifest is None:
+        raw = None if directory is None else _load_manifest(directory)
+        if directory is None or raw is None:
             yield None
         else:
-            yield Package(manifest=manifest, roots=roots, directory=directory, blobs=blobs)
+            manifest = parse_manifest(raw)
+            yield Package(manifest=manifest, raw_manifest=raw, roots=roots, directory=directory, blobs=blobs)
 
 
-def _load_manifest(directory: int) -> Manifest | None:
+def _load_manifest(directory: int) -> bytes | None:
     opened = open_regular(MANIFEST, below=directory, may_have_other_names=True)  # it is never served
     if opened is None:
         return None
@@ -114,10 +116,9 @@ def _load_manifest(directory: int) -> Manifest | None:
         try:
             # The engine publishes by renaming, so an open manifest never changes. One that does gives
             # half a document here, and that does not parse.
-            raw = file.read(found.st_size)
+            return file.read(found.st_size)
         except OSError as error:
             raise_unavailable(error, "the manifest")
-    return parse_manifest(raw)
 
 
 def _is_blob(artifact: Artifact) -> bool:

@@ -5,6 +5,7 @@
     /v1/models/{id}/-/{package}              a package
     /v1/models/{id}/-/{package}/{handle}     a file
     /v1/blobs/{md5}                          a blob
+    /d/{id}/-/{package}/{handle}             a file once more, as signed links name it
 
 A path is split on its raw bytes first and decoded after, each part once: whatever a `%2F` or a
 `%2D` turns into can no longer move a boundary. The first raw `/-/` ends the model id. An id that
@@ -18,6 +19,7 @@ whatever is in the cache (I3). Nothing is normalised, and no dot segment is ever
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote_to_bytes
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 MODELS_PATH = b"/v1/models"
 BLOBS_PATH = b"/v1/blobs"
+DOWNLOADS_PATH = b"/d"
 
 _END_OF_MODEL = b"/-/"
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -104,6 +107,35 @@ def model_link(model: ModelId, package: PackageId | None = None, file: FileHandl
             raise BadNameError("a file is named within a package")
         link += f"/{file}"
     return link
+
+
+def parse_download(raw_path: bytes) -> Resource:
+    """The file that the path of a download names."""
+    if not is_download(raw_path):
+        raise Refusal(Reason.NO_ROUTE)
+    return parse_model_tail(raw_path[len(DOWNLOADS_PATH) + 1 :])
+
+
+def is_download(raw_path: bytes) -> bool:
+    """Whether a raw path has the shape of a download, by its raw boundaries alone. Never raises."""
+    if not raw_path.startswith(DOWNLOADS_PATH + b"/"):
+        return False
+    return _split(raw_path[len(DOWNLOADS_PATH) + 1 :])[2] is not None
+
+
+def download_link(model: ModelId, package: PackageId, file: FileHandle) -> str:
+    """The path of a file as signed links name it: one spelling, and one that survives on its way.
+
+    What is signed is this text, so no client may rewrite it. The engine's does: it takes every escape off
+    that is of a letter, a digit or one of `-._~`. So a `-` segment, which must not stand between two raw
+    slashes, is not itself escaped here, but the slashes beside it are; those stay as they are written.
+    (The model whose whole id is `-` has no slash to escape. Its links hold with other clients only.)
+    """
+    segments = model.split("/")
+    text = quote(segments[0], safe="") if len(segments) > 1 or model != "-" else "%2D"
+    for before, segment in pairwise(segments):
+        text += ("%2F" if "-" in {before, segment} else "/") + quote(segment, safe="")
+    return f"{DOWNLOADS_PATH.decode()}/{text}/-/{package}/{file}"
 
 
 def blob_link(md5: Md5) -> str:

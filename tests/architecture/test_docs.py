@@ -15,15 +15,18 @@ from collections import defaultdict
 from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import typer
 
 from gateway.cli import commands
 from gateway.cli.main import app
-from gateway.faces import content, identity
+from gateway.faces import content, download, engine, identity, proxy
+from gateway.faces.hooks import AUTHORITY_PATH
 from gateway.faces.ops import ops_app
 from gateway.identity.tokens import TOKEN_PATTERN
+from gateway.middleware.health import HEALTH_PATH
 from gateway.model.errors import Reason
 from gateway.problems import PROBLEMS
 from gateway.server.status import FleetStatus
@@ -100,8 +103,14 @@ def test_every_route_is_documented_with_its_methods_and_no_other_is():
         code(route)[0]: methods.split(", ")
         for route, methods, *_ in rows(section(README, "## Faces and routes"))
     }
-    declared = [route.declaration for route in (*content.routes(), *identity.routes())]
+    anything = MagicMock()  # the routes are looked at, not called
+    built = (
+        *(*content.routes(), *identity.routes(), *engine.routes(anything), *download.routes()),
+        *proxy.routes(anything, anything),
+    )
+    declared = [route.declaration for route in built]
     expected = {one.template: list(one.methods) for one in declared}
+    expected |= {HEALTH_PATH.decode(): ["GET", "HEAD"], AUTHORITY_PATH.decode(): ["POST"]}
     expected |= {route.path: sorted(route.methods) for route in ops_app(_nobody_asks).routes}
     assert documented == expected
 
@@ -179,13 +188,14 @@ def test_every_command_is_documented_with_all_its_options_and_no_other_is():
     assert documented == _commands()
 
 
+CURL_OPTIONS = {"--fail-with-body"}
 OPTION = re.compile(r'"(--[a-z][a-z0-9-]+)"')
 
 
 @pytest.mark.parametrize("path", DOCUMENTS)
 def test_no_document_names_a_command_or_an_option_that_is_not_there(path):
     known = _commands()
-    options = set().union(*known.values())
+    options = set().union(*known.values(), CURL_OPTIONS)
     groups = {" ".join(name.split()[:count]) for name in known for count in (1, 2, 3)}
     text = (ROOT / path).read_text()
     used = {match.rstrip("-") for match in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", text)}

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,7 @@ class Installation:
     """A folder with all of it."""
 
     folder: Path
+    more: dict[str, str] = field(default_factory=dict)  # variables beside those below
 
     @property
     def environment(self) -> dict[str, str]:
@@ -53,6 +54,7 @@ class Installation:
             "CACHEGATE_SCAN_SECONDS": "3600",
             "PATH": os.defpath,
             "PYTHONPATH": str(Path(gateway.__file__).parent.parent),
+            **self.more,
         }
 
     @property
@@ -61,22 +63,22 @@ class Installation:
 
     @classmethod
     @contextmanager
-    def made(cls) -> Iterator[Installation]:
+    def made(cls, **more: str) -> Iterator[Installation]:
         """Make one; take it away at the end, whatever happened."""
         folder = Path(tempfile.mkdtemp(prefix="cg-bench-"))  # short: a unix socket's path has to fit
         try:
             (folder / "cache").mkdir()
-            made = cls(folder)
+            made = cls(folder, more)
             asyncio.run(set_up(made.settings))
             yield made
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
     @contextmanager
-    def serving(self, workers: int) -> Iterator[int]:
-        """`cachegate serve`; gives its port."""
+    def serving(self, workers: int, port: int = 0) -> Iterator[int]:
+        """`cachegate serve` on this port, or on any; gives its port."""
         log = self.folder / "serve.log"
-        arguments = ("serve", "--port", "0", "--ops-port", "0", "--workers", str(workers))
+        arguments = ("serve", "--port", str(port), "--ops-port", "0", "--workers", str(workers))
         with log.open("wb") as out:
             process = subprocess.Popen(
                 [sys.executable, "-m", "gateway", *arguments],

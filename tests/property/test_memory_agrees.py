@@ -29,7 +29,7 @@ from gateway.model.access import Access, Action, Principal, Resource, ResourceKi
 from gateway.model.errors import Reason, Unavailable
 from gateway.model.facts import DEFAULT_SCOPES, Alias, Grant, Grants, KeyKind, ModelRule, Visibility
 from gateway.model.names import KeyId, ModelId, PackageId, Pattern, TenantId
-from gateway.model.ports import Batch
+from gateway.model.stores import Batch
 from gateway.model.verdicts import Allowed
 from gateway.settings import CHECKOUT_POLICIES
 

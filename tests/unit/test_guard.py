@@ -6,17 +6,29 @@ import asyncio
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from gateway.decisions import Judgement
 from gateway.guard import Guard
-from gateway.model.access import Action, GuardedRoute, Principal, Resource, ResourceKind, WireRequest
+from gateway.model.access import (
+    Action,
+    GuardedRoute,
+    Principal,
+    Resource,
+    ResourceKind,
+    SignedLink,
+    WireRequest,
+)
 from gateway.model.errors import Reason, Refusal, Unavailable, WithdrawnError
 from gateway.model.facts import Facts, KeyKind, Leaf, PolicySet, Scope, Stamp
 from gateway.model.names import FileHandle, KeyId, ModelId, PackageId, TenantId
 from gateway.model.verdicts import Allowed, Declined, Denied, Ending, OpenFile, Receipt
 from gateway.passes import Passes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MODEL, PACKAGE, HANDLE = ModelId("acme/cars/1"), PackageId("pkgA1"), FileHandle("weights.onnx")
 FILE = Resource(kind=ResourceKind.FILE, model=MODEL, package=PACKAGE, file=HANDLE)
@@ -57,6 +69,7 @@ class World:
     remembers_decision: bool = False
     identity_refusal: Exception | None = None
     audit_fault: Unavailable | None = None
+    on_authenticate: Callable = lambda credential: None
     asked: list[str] = field(default_factory=list)
     rejections: list = field(default_factory=list)
     admissions: list = field(default_factory=list)
@@ -70,9 +83,13 @@ class World:
 
     async def authenticate(self, credential, client, now):
         self.asked.append("authenticate")
+        self.on_authenticate(credential)
         if self.identity_refusal:
             raise self.identity_refusal
         return self.principal, KEY_STAMP
+
+    def is_valid_still(self, principal, since, now):
+        return since <= now < (principal.expires_at or now + 1)
 
     def is_leased(self):
         return self.leased
@@ -270,6 +287,8 @@ def test_what_is_served_without_a_lease_is_served_on_what_was_last_known(world, 
         (Reason.REVOKED_KEY, False, Reason.NO_LEASE),
         (Reason.UNKNOWN_KEY, False, Reason.NO_LEASE),
         (Reason.MISTYPED_KEY, False, Reason.MISTYPED_KEY),
+        (Reason.INVALID_LINK, False, Reason.INVALID_LINK),
+        (Reason.EXPIRED_LINK, False, Reason.EXPIRED_LINK),
     ],
 )
 def test_without_a_lease_nobody_is_refused_on_facts(world, reason, is_leased, answered):
@@ -306,3 +325,32 @@ def test_without_the_record_nothing_is_handed_out_and_the_file_is_closed(world):
     with pytest.raises(Unavailable):
         admit(world)
     assert open_descriptors() == before
+
+
+LINK = SignedLink(key_id=PRINCIPAL.key_id, expires_at=9, signed=b"/f", mac=b"m")
+
+
+def test_a_route_that_knows_where_its_credential_stands_is_asked_for_it(world):
+    seen = []
+    world.on_authenticate = seen.append
+    receipt = asyncio.run(world.guard().admit(REQUEST, replace(ROUTE, extract=lambda request: LINK)))
+    receipt.admission.let_go()
+    assert seen == [LINK]
+
+
+def test_a_route_that_finds_no_credential_lets_nobody_in(world):
+    def extract(request):
+        raise Refusal(Reason.INVALID_LINK)
+
+    answer = asyncio.run(world.guard().admit(REQUEST, replace(ROUTE, extract=extract)))
+    assert answer == Declined(reason=Reason.INVALID_LINK, record_id="r")
+    assert world.asked == ["record"]
+
+
+def test_a_pass_of_a_link_ends_with_the_link(world):
+    guard, link = world.guard(), replace(ROUTE, extract=lambda request: LINK)
+    world.principal = replace(PRINCIPAL, is_link=True, expires_at=9.0)
+    for asked_at, way in ((1.0, "authenticate"), (8.9, None), (9.0, "authenticate")):
+        world.asked.clear()
+        asyncio.run(guard.admit(replace(REQUEST, received_at=asked_at), link)).admission.let_go()
+        assert ("authenticate" in world.asked) is (way is not None)

@@ -8,7 +8,7 @@ import pytest
 from gateway.decisions import DecisionCounts
 from gateway.directory.near_cache import CacheCounts
 from gateway.model.errors import Reason, Unavailable
-from gateway.telemetry import GAUGES, HELP, METRICS, Telemetry, freshness_counters
+from gateway.telemetry import GAUGES, HELP, METRICS, Telemetry, freshness_counters, upstream_counters
 
 SAMPLE = re.compile(r'(cachegate_[a-z_]+)(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})?')
 
@@ -26,6 +26,7 @@ def busy(telemetry):
     telemetry.failed(Unavailable("redis", "gone"))
     telemetry.defect("/v1/models", RuntimeError("x"))
     telemetry.unreadable("{cachegate}:f:t:a")
+    telemetry.damaged_record("acme/cars/1")
     telemetry.withdrawn()
     telemetry.degraded()
     telemetry.mode_changed("mode.no-lease")
@@ -47,8 +48,17 @@ def freshness():
     return freshness_counters(facts, SimpleNamespace(counts=DecisionCounts(hits=9, misses=10)))
 
 
+def upstream():
+    return upstream_counters(SimpleNamespace(outcomes={"answered": 1, "failed": 2}))
+
+
+def test_a_worker_without_an_upstream_counts_no_questions():
+    assert upstream_counters(None) == {}
+    assert upstream()['cachegate_upstream_questions_total{outcome="failed"}'] == 2
+
+
 def test_every_sample_belongs_to_a_metric_that_is_declared_with_its_labels(busy):
-    for sample in (*busy.values(), *freshness()):
+    for sample in (*busy.values(), *freshness(), *upstream()):
         name, labels = SAMPLE.fullmatch(sample).group(1, 2)
         assert tuple(re.findall(r'([a-z]+)="', labels or "")) == METRICS[name], sample
 
@@ -59,7 +69,7 @@ def test_every_metric_is_explained():
 
 
 def test_every_metric_but_those_of_the_feed_and_the_measurer_is_counted_somewhere(busy):
-    counted = {SAMPLE.fullmatch(sample).group(1) for sample in (*busy.values(), *freshness())}
+    counted = {SAMPLE.fullmatch(sample).group(1) for sample in (*busy.values(), *freshness(), *upstream())}
     assert METRICS.keys() - counted == {"cachegate_feed_reconnects_total", "cachegate_hashed_bytes_total"}
 
 

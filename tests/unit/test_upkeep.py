@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from gateway.model.errors import Unavailable
+from gateway.model.names import KeyId
 from gateway.upkeep import Upkeep
 
 
@@ -76,3 +77,35 @@ def test_a_reading_that_failed_is_tried_again(world):
     world.is_gone = False
     scan(upkeep)
     assert world.scans == [world.known]
+
+
+class Marks:
+    """Last uses with one new mark, and a store that may be gone."""
+
+    def __init__(self, *, is_gone):
+        self.is_gone = is_gone
+        self.written = {}
+        self.back = {}
+
+    def take(self):
+        return {}
+
+    def take_marks(self):
+        return {KeyId("key_abcdefghijkl"): b"m" * 32}
+
+    def give_back_marks(self, marks):
+        self.back = marks
+
+    async def put_hash(self, name, values):
+        if self.is_gone:
+            raise Unavailable("redis", "gone")
+        self.written |= values
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_marks_of_new_keys_are_written_or_kept_for_later(world, is_gone):
+    marks = Marks(is_gone=is_gone)
+    upkeep = world.upkeep()
+    upkeep.store = upkeep.last_uses = marks
+    asyncio.run(upkeep._note_last_uses())
+    assert (bool(marks.written), bool(marks.back), bool(world.failures)) == (not is_gone, is_gone, is_gone)

@@ -373,3 +373,12 @@ async def test_a_refused_command_is_unavailable_and_quotes_no_value(store, valke
     with pytest.raises(Unavailable) as unavailable:
         await store.transact(plan)
     assert "sensitive" not in str(unavailable.value)
+
+
+async def test_values_for_a_while_go_away_by_themselves_and_are_no_change_of_facts(store, valkey_url, tell):
+    before = await store.generation()
+    await store.put_for({b"a": b"1", b"b": b"\x00\xff"}, 0.05)
+    await store.put_for({}, 10)
+    assert await store.read([b"a", b"b"]) == (before, [b"1", b"\x00\xff"])
+    await asyncio.sleep(0.1)
+    assert await store.read([b"a", b"b"]) == (before, [None, None])

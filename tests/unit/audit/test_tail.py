@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,8 +12,9 @@ from gateway.audit.envelope import enveloped
 from gateway.audit.record import Links, OutcomeRecord, encode, parse_line, seal
 from gateway.audit.tail import Tails
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
+from gateway.model.errors import Reason
 from gateway.model.facts import KeyKind, Scope, Stamp
-from gateway.model.verdicts import Admission, Allowed, Ending, HeldFile, OpenFile, Outcome
+from gateway.model.verdicts import Admission, Allowed, Ending, HeldFile, OpenFile, Outcome, Rejection
 
 NODE, CHAIN, TIME = "node-1", "node-1.019a1f957ad1-0123abcd", "2026-11-20T14:23:33.000001Z"
 LINKS = Links(CHAIN)
@@ -64,6 +67,19 @@ def test_the_record_of_an_allow_is_the_one_that_the_schema_encodes(is_held, trac
         TIME,
     )
     assert (record.tenant, record.resource.file, record.request.trace_id) == ("acme", "f", trace_id)
+
+
+@pytest.mark.parametrize(("is_link", "principal"), [(True, "link"), (False, "tenant")])
+def test_a_record_says_whether_its_caller_had_the_key_or_a_link(is_link, principal):
+    one = admission()
+    caller = replace(one.allowed.access.principal, is_link=is_link)
+    access = replace(one.allowed.access, principal=caller)
+    allow = Tails(NODE).of_allow(replace(one, allowed=replace(one.allowed, access=access)))
+    refusal = Tails(NODE).of_refusal(
+        Rejection(request=one.request, reason=Reason.NOT_PERMITTED, principal=caller)
+    )
+    for tail in (allow, refusal):
+        assert record_of("decision", tail)[0].principal == principal
 
 
 def test_what_is_admitted_again_is_recorded_alike_and_what_differs_differs():

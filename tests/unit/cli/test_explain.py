@@ -6,11 +6,11 @@ import uuid
 import pytest
 
 from gateway.adapters.clock import SystemClock
+from gateway.fittings import build_recorder
 from gateway.model.access import Principal, Resource, ResourceKind, WireRequest
 from gateway.model.errors import Reason
 from gateway.model.facts import KeyKind
 from gateway.model.verdicts import Rejection
-from gateway.rooms import build_recorder
 
 OWN = ("--model", "acme/cars/1", "--package", "pkgA1", "--file", "weights.onnx")
 

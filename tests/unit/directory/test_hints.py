@@ -3,7 +3,12 @@ from __future__ import annotations
 import pytest
 
 from gateway.directory import names
-from gateway.directory.hints import find_last_uses, note_last_uses
+from gateway.directory.hints import (
+    find_last_uses,
+    find_marked_keys,
+    note_credential_marks,
+    note_last_uses,
+)
 from gateway.model.names import KeyId
 
 pytestmark = pytest.mark.anyio
@@ -27,3 +32,29 @@ async def test_a_hint_that_is_no_number_is_no_hint(store):
     bucket, field = names.last_use(IDS[0])
     await store.put_hash(bucket, {field: b"yesterday"})
     assert await find_last_uses(store, [IDS[0]]) == {IDS[0]: None}
+
+
+MARKS = {key_id: bytes([number]) * 32 for number, key_id in enumerate(IDS)}
+
+
+async def test_a_key_is_found_by_its_mark_and_an_unknown_mark_by_nothing(store):
+    await note_credential_marks(store, MARKS)
+    wanted = [*MARKS.values(), b"?" * 32]
+    assert await find_marked_keys(store, wanted) == {mark: key_id for key_id, mark in MARKS.items()}
+
+
+async def test_noting_a_mark_moves_no_generation(store):
+    await note_credential_marks(store, MARKS)
+    assert await store.generation() == 0
+
+
+async def test_a_mark_of_what_is_no_key_id_is_no_hint(store):
+    bucket, field = names.credential_mark(b"m" * 32)
+    await store.put_hash(bucket, {field: b"\xff?"})
+    assert await find_marked_keys(store, [b"m" * 32]) == {}
+
+
+def test_marks_lie_outside_of_the_facts_and_apart_from_each_other():
+    placed = [names.credential_mark(mark) for mark in MARKS.values()]
+    assert len(set(placed)) == len(MARKS)
+    assert not any(name.startswith(names.FACTS) for name, _ in placed)

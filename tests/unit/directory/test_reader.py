@@ -13,7 +13,7 @@ from gateway.directory.reader import MAX_UNREADABLE_NAMES, DirectoryReader
 from gateway.directory.records import encode_alias
 from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.facts import Alias, Grant, Grants, ModelRule, Visibility
-from gateway.model.names import GroupName, ModelId, Pattern, TenantId
+from gateway.model.names import GroupName, KeyId, ModelId, Pattern, TenantId
 
 pytestmark = pytest.mark.anyio
 
@@ -188,6 +188,20 @@ async def test_a_key_is_found_again_by_what_it_stood_on(near_reader, facts, work
     await worker.catches_up()
     key, _, _ = await near_reader.find_key_again(stamp)
     assert key.revoked_at == 9.0
+
+
+async def test_the_index_leads_from_a_key_id_to_a_digest_and_from_no_other_id_anywhere(reader, make_key):
+    assert await reader.find_key_digest(make_key().key_id) == DIGEST
+    assert await reader.find_key_digest(KeyId("key_zzzzzzzzzzzz")) is None
+
+
+async def test_an_index_entry_that_is_no_digest_leads_nowhere_and_is_reported(
+    facts, reader, reported, make_key
+):
+    name, field = names.key_digest(make_key().key_id)
+    await facts.put_hash(name, {field: b"short"})
+    assert await reader.find_key_digest(make_key().key_id) is None
+    assert [name.decode() in one for one in reported] == [True]
 
 
 async def test_a_key_record_under_another_digest_is_refused(facts, reader, corrupt):

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+from importlib import import_module
+from pkgutil import iter_modules
+
 import msgspec
 import pytest
 
+from gateway import directory
 from gateway.directory import rows
 from gateway.model.facts import Scope
 
 
 def kinds() -> list[type[rows.Row]]:
+    """Every kind of record, whichever modules other tests have loaded."""
+    for module in iter_modules(directory.__path__, f"{directory.__name__}."):
+        import_module(module.name)
     return rows.Row.__subclasses__()
 
 

@@ -10,7 +10,7 @@ import pytest
 from gateway.model.access import Resource, ResourceKind
 from gateway.model.errors import BadNameError, Reason, Refusal
 from gateway.model.names import FileHandle, Md5, ModelId, PackageId
-from gateway.resource.paths import blob_link, locate, model_link, shape_of
+from gateway.resource.paths import blob_link, download_link, locate, model_link, shape_of
 
 CASES = json.loads((Path(__file__).parents[2] / "cases" / "paths.json").read_text("utf-8"))["cases"]
 
@@ -105,3 +105,19 @@ def test_a_blob_link_names_the_blob():
 def test_a_file_outside_a_package_has_no_link():
     with pytest.raises(BadNameError):
         model_link(ModelId("a"), None, FileHandle("f"))
+
+
+@pytest.mark.parametrize(
+    ("model", "path"),
+    [
+        ("acme/cars/1", "acme/cars/1"),
+        ("a b/c%d/żó/~", "a%20b/c%25d/%C5%BC%C3%B3/~"),
+        ("a/-/b", "a%2F-%2Fb"),
+        ("-/a/-b/-", "-%2Fa/-b%2F-"),
+        ("-/-", "-%2F-"),
+        ("-", "%2D"),
+    ],
+)
+def test_a_download_link_keeps_a_dash_segment_off_raw_slashes_and_leaves_it_bare(model, path):
+    link = download_link(ModelId(model), PackageId("pkg"), FileHandle("x/-/y.bin"))
+    assert link == f"/d/{path}/-/pkg/x/-/y.bin"

@@ -1,0 +1,248 @@
+"""The weights provider and its storage, over HTTP: questions with a tenant's key, and files by their URL.
+
+`ask` puts one question and takes one whole answer; `open` streams a file. Neither knows what is asked.
+
+* A name leads only where `addresses.py` lets it, and the address that was judged is the one connected to;
+  certificate and Host stay those of the name. A connection is used again for questions only, which all
+  go to one host: two hosts on one address never share one.
+* No proxy, netrc or cookie of the environment takes part; a redirect is followed by `open` only, within
+  its own origin. The answer comes as it is: no encoding is offered, and one that comes all the same is none.
+* A question takes less time than its own client waits (5 s), and a provider that fails is left alone
+  for a moment (`circuit.py`). Only what says that it cannot answer anybody opens the circuit: a status
+  that one caller could provoke must not turn all others away.
+
+Every failure is `Unavailable`: undecided, neither an allow nor a denial (I7). What it says holds no URL,
+no key and nothing of an answer (I8).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import httpx
+
+from gateway.adapters.addresses import AddressError, find_addresses
+from gateway.adapters.circuit import Circuit
+from gateway.model.errors import Reason, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from gateway.model.ports import MonotonicClock
+
+    Headers = Iterable[tuple[bytes, bytes]]
+
+MAX_ANSWER_BYTES = 2 * 1024 * 1024
+"""As much as is read of an answer; one page with two thousand files."""
+
+ASK_SECONDS = 4.5  # the engine waits for 5
+CONNECT_SECONDS = 2.0
+MAX_REDIRECTS = 3
+MAX_CONNECTIONS = 64  # to the provider, from one worker
+MAX_STREAMS = 256  # to its storage: one engine opens 64 at most
+
+_NOT_ANYBODY = frozenset({502, 503, 504})  # statuses by which a provider says that it answers nobody
+_NOT_NOW = frozenset({408, 425, 429})
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderAnswer:
+    """What the provider decided: a status that is one, and a body that may hold signed URLs."""
+
+    status: int
+    body: bytes = field(repr=False)
+
+
+class ProviderStream:
+    """A file that is being sent to us."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._response = response
+        self.status = response.status_code
+        self.headers = tuple((name.lower(), value) for name, value in response.headers.raw)
+
+    async def aiter_raw(self) -> AsyncIterator[bytes]:
+        """The bytes as they come. Raises `Unavailable` when they stop before the end."""
+        try:
+            async for piece in self._response.aiter_raw():
+                yield piece
+        except httpx.HTTPError as error:
+            raise undecided(f"the storage broke off ({type(error).__name__})") from error
+
+
+class Provider:
+    """One provider, from one worker. Belongs to one event loop; `close` it there."""
+
+    def __init__(self, upstream: str, *, private_upstreams: bool, clock: MonotonicClock) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self._upstream = upstream.rstrip("/")
+        self._circuit = Circuit(now=clock.monotonic, chance=random.random)
+        context = httpx.create_ssl_context()  # its own roots, or those of SSL_CERT_FILE
+        questions = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=16)
+        files = httpx.Limits(max_connections=MAX_STREAMS, max_keepalive_connections=0)
+        self._api, self._storage = (
+            _CheckedTransport(
+                httpx.AsyncHTTPTransport(verify=context, trust_env=False, limits=limits),
+                may_be_private=private_upstreams,
+            )
+            for limits in (questions, files)
+        )
+
+    @property
+    def is_left_alone(self) -> bool:
+        """Whether the circuit is open."""
+        return self._circuit.is_open
+
+    async def ask(
+        self, question_path: str, query: str, headers: Headers, *, seconds: float = ASK_SECONDS
+    ) -> ProviderAnswer:
+        """One question. Every status that decides something is an answer, a denial too."""
+        entered = self._circuit.enter()
+        if entered is None:
+            self.outcomes["not-asked"] += 1
+            raise undecided("it failed lately and is left alone for a moment")
+        outcome = "given-up"
+        try:
+            async with asyncio.timeout(seconds):
+                answer = await self._ask(httpx.URL(f"{self._upstream}{question_path}?{query}"), headers)
+            outcome = "refused" if answer.status >= 400 else "answered"  # noqa: PLR2004 -- HTTP's own line
+        except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, AddressError, _NobodyError) as error:
+            outcome = "failed"
+            raise undecided(_why(error)) from error
+        except Unavailable:
+            outcome = "no-sense"
+            raise
+        finally:
+            self.outcomes[outcome] += 1
+            self._note(entered, outcome)
+        return answer
+
+    @asynccontextmanager
+    async def open(self, url: str, headers: Headers, *, method: str = "GET") -> AsyncIterator[ProviderStream]:
+        """A file of the storage, whatever its status. Which URLs may be asked for is the caller's to know."""
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                response = await self._follow(httpx.URL(url), tuple(headers), method)
+        except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, AddressError) as error:
+            raise undecided(_why(error)) from error
+        try:
+            yield ProviderStream(response)
+        finally:
+            await response.aclose()
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        await self._api.aclose()
+        await self._storage.aclose()
+
+    def _note(self, entered: int, outcome: str) -> None:
+        if outcome == "failed":
+            self._circuit.fail(entered)
+        elif outcome == "given-up":
+            self._circuit.leave(entered)
+        else:
+            self._circuit.succeed(entered)
+
+    async def _ask(self, url: httpx.URL, headers: Headers) -> ProviderAnswer:
+        response = await self._api.handle_async_request(_request("GET", url, headers))
+        try:
+            status = response.status_code
+            if status in _NOT_ANYBODY:
+                raise _NobodyError
+            if status in _NOT_NOW or status >= 500 or 300 <= status < 400:  # noqa: PLR2004 -- HTTP's own
+                raise undecided(f"it answered with status {status}")
+            return ProviderAnswer(status=status, body=await _read(response))
+        finally:
+            await response.aclose()
+
+    async def _follow(
+        self, url: httpx.URL, headers: tuple[tuple[bytes, bytes], ...], method: str
+    ) -> httpx.Response:
+        for _ in range(MAX_REDIRECTS + 1):
+            response = await self._storage.handle_async_request(_request(method, url, headers))
+            if response.status_code not in _REDIRECTS:
+                return response
+            location = response.headers.get("location", "")
+            await response.aclose()
+            target = url.join(location)
+            if not location or _origin(target) != _origin(url):
+                raise undecided("the storage led to another place, which is not followed")
+            url = target
+        raise undecided("the storage led round in circles")
+
+
+class _NobodyError(Exception):
+    """The provider says that it answers nobody now."""
+
+
+class _CheckedTransport(httpx.AsyncBaseTransport):
+    """Connects to the address that was judged, in the name that was asked for."""
+
+    def __init__(self, inner: httpx.AsyncHTTPTransport, *, may_be_private: bool) -> None:
+        self._inner = inner
+        self._may_be_private = may_be_private
+
+    async def handle_async_request(self, asked: httpx.Request) -> httpx.Response:
+        url = asked.url
+        host, port = url.host, url.port or _DEFAULT_PORTS[url.scheme]
+        addresses = await find_addresses(host, port, may_be_private=self._may_be_private)
+        for address in addresses[:-1]:
+            try:
+                return await self._inner.handle_async_request(_pinned(asked, address))
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                continue
+        return await self._inner.handle_async_request(_pinned(asked, addresses[-1]))
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def undecided(why: str) -> Unavailable:
+    """The provider did not say yes or no."""
+    return Unavailable("upstream", why, Reason.UPSTREAM_UNDECIDED)
+
+
+def _request(method: str, url: httpx.URL, headers: Headers) -> httpx.Request:
+    if url.scheme not in _DEFAULT_PORTS or not url.host or url.userinfo:
+        raise httpx.InvalidURL("expected a plain http or https URL")
+    timeouts = httpx.Timeout(ASK_SECONDS, connect=CONNECT_SECONDS).as_dict()
+    ours = ((b"accept-encoding", b"identity"),)
+    passed = [(name, value) for name, value in headers if name.lower() != b"accept-encoding"]
+    return httpx.Request(method, url, headers=[*passed, *ours], extensions={"timeout": timeouts})
+
+
+def _pinned(asked: httpx.Request, address: str) -> httpx.Request:
+    url = asked.url
+    extensions = {**asked.extensions, "sni_hostname": url.host}
+    pinned = url.copy_with(host=address)
+    return httpx.Request(
+        asked.method, pinned, headers=asked.headers, stream=asked.stream, extensions=extensions
+    )
+
+
+async def _read(response: httpx.Response) -> bytes:
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise undecided("its answer is encoded, though nobody offered to decode it")
+    body = bytearray()
+    async for piece in response.aiter_raw():
+        body += piece
+        if len(body) > MAX_ANSWER_BYTES:
+            raise undecided(f"its answer is larger than {MAX_ANSWER_BYTES} bytes")
+    return bytes(body)
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port or _DEFAULT_PORTS.get(url.scheme)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, AddressError | TimeoutError):
+        return str(error) or "it took too long"
+    return f"it did not answer ({type(error).__name__})"

@@ -1,0 +1,70 @@
+"""`cachegate cache attest`: an operator's word that a model has files with these digests.
+
+With `shared_links = "attested"`, a link to a blob that other owners link as well counts only where the
+provider's metadata of that model named the digest, or an operator did: here. Without digests, it is said
+of all that the model's manifests list now, so look at them first: whoever can write the volume can list
+what is not theirs. What was said is not taken back by leaving a digest out later.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gateway.cli.barrier_view import NoWait
+from gateway.cli.console import AsJson
+from gateway.cli.in_office import in_office, report
+from gateway.directory.operations.provenance import attest as attest_digests
+from gateway.fittings import build_catalogue
+from gateway.model.errors import Conflict
+from gateway.model.facts import SOURCE_CLI
+from gateway.model.names import parse_md5, parse_model_id
+
+if TYPE_CHECKING:
+    from gateway.directory.operations.effect import Effect
+    from gateway.model.names import Md5, ModelId
+    from gateway.office import Office
+    from gateway.registrar import Done
+
+MAX_NAMED = 100  # digests that the audit record names; their number stands beside
+
+
+def attest(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model's own id, no alias.")],
+    digests: Annotated[
+        list[str] | None, typer.Option(help="MD5 digests; all that its manifests list now, if none is named.")
+    ] = None,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let a model's links to shared blobs count, where `shared_links` asks for somebody's word."""
+    model_id = parse_model_id(model)
+    named = frozenset(map(parse_md5, digests or ()))
+
+    async def work(office: Office) -> Done[Effect]:
+        attested = named or _listed(office, model_id)
+        subject = (model_id, f"{len(attested)} digests", *sorted(attested)[:MAX_NAMED])
+        operation = partial(attest_digests, model=model_id, digests=attested, source=SOURCE_CLI)
+        return await office.perform("cache.attest", operation, subject=subject, wait=not no_wait)
+
+    report(in_office(work), as_json=as_json, details={"model": model_id})
+
+
+def _listed(office: Office, model: ModelId) -> frozenset[Md5]:
+    """The digests of the model's servable links, as the disk has them now."""
+    catalogue = build_catalogue(office.settings, office.clock)
+    listings = [catalogue.listing(model, package) for package in catalogue.packages(model)]
+    found = frozenset(
+        file.md5
+        for listing in listings
+        if listing is not None
+        for file in listing.files
+        if file.md5 is not None
+    )
+    if not found:
+        raise Conflict(
+            f"the cache has no package of {model} that links a blob; name digests, or load it first"
+        )
+    return found

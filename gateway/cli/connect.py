@@ -1,0 +1,154 @@
+"""`cachegate connect`: the lines that a tenant sets, for each of the ways to reach this gateway.
+
+For copying into a terminal, a compose file or a chat. A key is never printed: whoever reads this has
+one, and the operator who runs it has not (I8). Every line that is not the tenant's choice says why.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gateway.cli.console import AsJson, print_json, say, standard_output
+from gateway.cli.in_office import in_office
+from gateway.engine.urls import parse_url
+from gateway.model.errors import BadNameError, Conflict
+from gateway.model.names import parse_tenant_id
+
+if TYPE_CHECKING:
+    from gateway.engine.urls import Url
+    from gateway.model.names import TenantId
+    from gateway.office import Office
+
+PLACEHOLDER = "<your key>"
+LOCAL_URL = "http://127.0.0.1:8080"
+
+OWN_CACHE = (
+    "# A folder of your own: what is on disk in a shared one, the engine opens to everybody.",
+    'export INFERENCE_HOME="$HOME/.cache/inference-{tenant}"',
+    "# Ask at every load: else the engine goes on loading for a day after a key was revoked, or by what it",
+    "# remembers from before there was a gateway.",
+    "export AUTO_LOADER_CACHE_EXPIRATION_MINUTES=0",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """One way to reach the gateway, as lines to copy."""
+
+    name: str
+    title: str
+    lines: tuple[str, ...]
+    note: str | None = None
+
+
+def connect(
+    tenant: Annotated[str, typer.Option("--tenant", help="Whose lines.")],
+    url: Annotated[
+        str | None, typer.Option(help="How clients reach this gateway; the public URL, if it is set.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print what a tenant sets to use this gateway: with the engine, curl and Python."""
+    owner = parse_tenant_id(tenant)
+    given = None if url is None else parse_base(url)
+    public_url = in_office(lambda office: _public_url(office, owner))
+    address = given or parse_base(public_url or LOCAL_URL)
+    ways = ways_for(owner, address)
+    if as_json:
+        print_json({"tenant": owner, "url": base_of(address), "ways": [_plain(way) for way in ways]})
+        return
+    with standard_output() as out:
+        for way in ways:
+            out.write("\n".join((f"# {way.title}", *way.lines)) + "\n\n")
+    for way in ways:
+        if way.note:
+            say(f"{way.title}: {way.note}", style="yellow")
+
+
+async def _public_url(office: Office, owner: TenantId) -> str | None:
+    """How clients reach us, for a tenant that is there."""
+    if await office.listing.find_tenant(owner) is None:
+        raise Conflict(f"there is no tenant {owner}; `cachegate tenants list` shows them")
+    return office.settings.public_url
+
+
+def parse_base(text: str) -> Url:
+    """How clients reach us: a scheme, a host and perhaps a path, and nothing behind it."""
+    address = parse_url(text)
+    if address.query is not None:
+        raise BadNameError("the gateway's URL has no query: its routes follow it")
+    return address
+
+
+def base_of(address: Url) -> str:
+    """The URL as the engine joins its paths to it: without a slash at its end."""
+    return address.text().rstrip("/")
+
+
+def ways_for(owner: TenantId, address: Url) -> tuple[Way, ...]:
+    """Every way, the plainest first."""
+    base = shlex.quote(base_of(address))
+    engine = ("export ROBOFLOW_API_KEY=" + shlex.quote(PLACEHOLDER), *_own_cache(owner))
+    check = (
+        f'curl --fail-with-body -H "Authorization: Bearer $ROBOFLOW_API_KEY" {base}/v1/whoami',
+        "# Then load as ever: AutoModel.from_pretrained(...)",
+    )
+    return (
+        Way(
+            name="api-host",
+            title="The engine, asking this gateway instead of the platform (set before Python starts)",
+            lines=(f"export ROBOFLOW_API_HOST={base}", *engine, *check),
+        ),
+        Way(
+            name="secure-gateway",
+            title="The engine, with everything it sends going through this gateway (instead of the above)",
+            lines=(f"export SECURE_GATEWAY={base}", *engine, *check),
+            note=_secure_gateway_note(address),
+        ),
+        Way(
+            name="curl",
+            title="curl",
+            lines=(
+                "export TENANT_KEY=" + shlex.quote(PLACEHOLDER),
+                f'curl --fail-with-body -H "Authorization: Bearer $TENANT_KEY" {base}/v1/models',
+                "# and for one file, whose link stands in its package's answer:",
+                f'curl --fail-with-body -H "Authorization: Bearer $TENANT_KEY" -o FILE {base}LINK',
+            ),
+        ),
+        Way(name="httpx", title="Python with httpx", lines=_python("httpx", base_of(address))),
+        Way(name="requests", title="Python with requests", lines=_python("requests", base_of(address))),
+    )
+
+
+def _own_cache(owner: TenantId) -> tuple[str, ...]:
+    return tuple(line.replace("{tenant}", owner) for line in OWN_CACHE)
+
+
+def _python(library: str, base: str) -> tuple[str, ...]:
+    session = "Client" if library == "httpx" else "Session"
+    return (
+        "import os",
+        f"import {library}",
+        f"with {library}.{session}() as client:",
+        '    client.headers["Authorization"] = "Bearer " + os.environ["TENANT_KEY"]',
+        f"    answer = client.get({base!r} + '/v1/models')",
+        "    answer.raise_for_status()",
+        "    print(answer.json())",
+    )
+
+
+def _secure_gateway_note(address: Url) -> str | None:
+    """The engine takes plain http there for the machine itself only, and stops at its import else."""
+    literal = address.address
+    is_local = address.host == "localhost" or (literal is not None and literal.is_loopback)
+    if address.scheme == "https" or is_local:
+        return None
+    return "the engine refuses plain http here, but for a loopback address; put TLS in front"
+
+
+def _plain(way: Way) -> dict[str, Any]:
+    return {"name": way.name, "title": way.title, "lines": list(way.lines), "note": way.note}

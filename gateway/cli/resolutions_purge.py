@@ -1,0 +1,96 @@
+"""The purge: one tenant's entries, off the engine's own volume, with a record before and after.
+
+Removing an entry makes an engine ask again, and nothing else. The models and files themselves stay,
+and so does what an engine already holds in memory.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from gateway.cli.console import print_json, say
+from gateway.cli.harmless import harmless
+from gateway.cli.in_office import in_office
+from gateway.cli.resolutions_on_disk import (
+    Removal,
+    local_zone,
+    read_entries,
+    remove_entries,
+    verify_removable,
+)
+from gateway.credential_marks import find_keys
+from gateway.fittings import build_recorder
+from gateway.model.errors import Conflict
+from gateway.model.verdicts import Change
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gateway.engine.resolutions import Resolution
+    from gateway.model.names import TenantId
+    from gateway.office import Office
+
+ACTION = "cache.purge-resolutions"
+
+
+def purge_entries(owner: TenantId, volume: Path, *, as_json: bool) -> None:
+    """Remove the tenant's entries below this volume, and say what was done. Exits 1 if some could not be."""
+
+    async def work(office: Office) -> Removal:
+        return await _purge(office, owner, volume)
+
+    done = in_office(work)
+    if as_json:
+        document: dict[str, Any] = {"tenant": owner, "volume": str(volume)}
+        print_json(document | {"removed": len(done.removed), "failed": len(done.failed)})
+    else:
+        say(f"{len(done.removed)} entries of {owner} were removed below {harmless(volume)}.")
+        if done.failed:
+            say(f"{len(done.failed)} could not be: run this as the engine's user.", style="red")
+    if done.failed:
+        raise typer.Exit(1)
+
+
+async def _purge(office: Office, owner: TenantId, volume: Path) -> Removal:
+    if await office.listing.find_tenant(owner) is None:
+        raise Conflict(f"there is no tenant {owner}; `cachegate tenants list` shows them")
+    verify_removable(volume)
+    zone = local_zone(office.clock.now())
+    entries = read_entries(volume, zone).entries
+    found = [one.resolution.credential_hash for one in entries if one.resolution is not None]
+    theirs = set()
+    for credential, key_id in (await find_keys(office.store, office.peppers, filter(None, found))).items():
+        key = await office.listing.find_key(key_id)
+        if key is not None and key.tenant == owner:
+            theirs.add(credential)
+
+    def is_theirs(resolution: Resolution) -> bool:
+        return resolution.credential_hash in theirs
+
+    names = [one.name for one in entries if one.resolution is not None and is_theirs(one.resolution)]
+    recorder = build_recorder(office.settings, office.clock)
+    try:
+        change = Change(
+            actor=office.actor,
+            action=ACTION,
+            tenant=owner,
+            subject=(f"volume {volume}", f"{len(names)} entries"),
+            received_at=office.clock.now(),
+        )
+        receipt = recorder.change(change)
+        done = None
+        try:
+            done = remove_entries(volume, names, zone, is_theirs)
+        finally:
+            receipt.close(generation=None, result=_result(done))
+    finally:
+        recorder.close()
+    return done
+
+
+def _result(done: Removal | None) -> str:
+    if done is None:
+        return "interrupted, some may have been removed"
+    return f"removed {len(done.removed)}, failed {len(done.failed)}"

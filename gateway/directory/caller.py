@@ -1,0 +1,151 @@
+"""The facts about one caller and the models it asks about, put together from what a look has read.
+
+For a key that the platform knows, what the platform said of it is one of them. An allow that is in force
+becomes a grant on exactly that model, so that the rules decide as ever and one that forbids still wins;
+and the answer stands on a leaf that ends with the allow. Where nothing is in force the facts say that
+they are not settled: the answer is a denial until the platform has been asked. A link goes by the record
+of its minting instead, since whoever holds it has no key to ask with.
+
+A record of the platform's that does not parse is none. An ending that does not parse may be about
+anything, so nothing that it could end is in force.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from gateway.directory import names
+from gateway.directory.look import names_about
+from gateway.directory.records import decode_grants
+from gateway.directory.ruling_records import decode_ending, decode_ruling
+from gateway.model.access import Action
+from gateway.model.facts import Facts, Grant, Stamp
+from gateway.model.names import Pattern
+from gateway.model.rulings import PLATFORM_GRANT, SOURCE_PLATFORM, EndingLeaf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from gateway.directory.look import Look
+    from gateway.model.access import Principal
+    from gateway.model.facts import PolicySet
+    from gateway.model.names import ModelId
+    from gateway.model.ports import Clock
+    from gateway.model.rulings import Ruling
+
+_ALL_ACTIONS = frozenset({Action.DISCOVER.value, Action.READ.value, Action.INFER.value})
+
+
+def names_about_caller(principal: Principal) -> list[bytes]:
+    """The names of all records about a caller, whatever it asks about."""
+    about = (
+        [names.POLICY] if principal.tenant is None else [names.grants_fact(principal.tenant), names.POLICY]
+    )
+    return about + _platform_names(principal, None) if principal.is_of_platform else about
+
+
+def names_about_rulings(principal: Principal, models: Iterable[ModelId]) -> list[bytes]:
+    """The names of what the platform said of this caller and these models."""
+    if not principal.is_of_platform:
+        return []
+    return [name for model in models for name in _platform_names(principal, model)]
+
+
+def _platform_names(principal: Principal, model: ModelId | None) -> list[bytes]:
+    """The ruling first; then all endings that it could have been ended by."""
+    key_id = principal.key_id
+    ruling = names.ruling_fact(key_id, model)
+    if principal.is_link and model is not None:
+        ruling = names.links_fact(key_id, model)
+    endings = [names.ending_fact(None), names.ending_fact(key_id, is_key=True)]
+    return [ruling, *endings, *([] if model is None else [names.ending_fact(model)])]
+
+
+class CallerFacts:
+    """One caller's part of the facts, shared by all models it asks about.
+
+    Without a clock nobody can say what is in force, so nothing is.
+    """
+
+    def __init__(self, look: Look, principal: Principal, policy: PolicySet, clock: Clock | None) -> None:
+        self._look = look
+        self._principal = principal
+        self._policy = policy
+        self._clock = clock
+        self._names = names_about_caller(replace(principal, is_of_platform=False))
+        self._grants: tuple[Grant, ...] = ()
+        tenant = principal.tenant
+        if tenant is not None:
+            record = look.decoded(names.grants_fact(tenant), partial(decode_grants, tenant_id=tenant))
+            self._grants = () if record is None else record.grants
+
+    def about_each(self, models: Sequence[ModelId | None]) -> list[Facts]:
+        """The facts about each of these models (None: about none), in order."""
+        found = [self._facts_about(model) for model in models]
+        if not self._principal.is_of_platform:
+            return found
+        ruled = [self._ruled(facts) for facts in found]
+        allowed = dict.fromkeys(one.model for one in ruled if one.ruling is not None and one.ruling.is_allow)
+        # One tuple for all: those whose grants are the same object are decided in one go.
+        grants = (*self._grants, *(_grant_on(model) for model in allowed if model is not None))
+        return [replace(one, grants=grants) for one in ruled]
+
+    def _facts_about(self, requested: ModelId | None) -> Facts:
+        look = self._look
+        used = list(self._names)
+        model, standing, requested_standing = requested, None, None
+        broken: list[str] = []
+        if requested is not None:
+            used += names_about([requested])
+            alias = look.alias_of(requested)
+            standing = requested_standing = look.standing_of(requested)
+            if alias is not None:
+                model = alias.canonical
+                used += names_about([model])
+                standing = look.standing_of(model)
+                if look.alias_of(model) is not None:
+                    broken.append(names.alias_fact(requested).decode())
+                    model, standing = None, None
+        broken += [look.unreadable[name] for name in dict.fromkeys(used) if name in look.unreadable]
+        return Facts(
+            grants=self._grants,
+            requested=requested,
+            model=model,
+            requested_standing=requested_standing,
+            model_standing=standing,
+            policy=self._policy,
+            stamp=look.stamp(dict.fromkeys(used)),
+            unreadable=tuple(broken),
+        )
+
+    def _ruled(self, facts: Facts) -> Facts:
+        """With what the platform says, if it says anything that counts now."""
+        if facts.unreadable:
+            return facts
+        used = _platform_names(self._principal, facts.model)
+        leaves = [self._look.leaves[name] for name in used]
+        ruling = self._find_in_force(used, facts.model)
+        if ruling is not None and self._clock is not None:
+            leaves[0] = EndingLeaf(leaves[0], ruling.until, self._clock)
+        stamp = Stamp(facts.stamp.generation, (*facts.stamp.leaves, *leaves))
+        return replace(facts, stamp=stamp, ruling=ruling, is_settled=ruling is not None)
+
+    def _find_in_force(self, used: Sequence[bytes], model: ModelId | None) -> Ruling | None:
+        look = self._look
+        ruling_name, *ending_names = used
+        decode = partial(decode_ruling, key_id=self._principal.key_id, model=model)
+        ruling = look.decoded(ruling_name, decode)
+        endings = [look.decoded(name, decode_ending) for name in ending_names]
+        if ruling is None or self._clock is None or not self._clock.now() < ruling.until:
+            return None
+        if any(name in look.unreadable for name in ending_names):
+            return None
+        return ruling if all(ending is None or ending <= ruling.asked for ending in endings) else None
+
+
+def _grant_on(model: ModelId) -> Grant:
+    return Grant(
+        grant_id=PLATFORM_GRANT, actions=_ALL_ACTIONS, models=(Pattern(model),), source=SOURCE_PLATFORM
+    )

@@ -1,0 +1,71 @@
+"""Origins are written once; attestations only grow, unless an operator forgets one.
+
+Both are looked at again within the transaction, so that of two workers that hand out a file's first URL
+at the same moment, one decides for both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from gateway.directory import names
+from gateway.directory.listing import refuse_unreadable
+from gateway.directory.operations.effect import Effect
+from gateway.directory.provenance_records import (
+    decode_attestation,
+    decode_origin,
+    encode_attestation,
+    encode_origin,
+)
+from gateway.directory.rows import UnreadableRecordError
+from gateway.model.errors import Conflict
+from gateway.model.provenance import MAX_ATTESTED, Attestation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from gateway.directory.changes import Changes
+    from gateway.model.names import Md5, ModelId
+    from gateway.model.provenance import Origin
+
+T = TypeVar("T")
+
+
+async def settle_origins(changes: Changes, *, origins: Sequence[Origin]) -> tuple[Origin, ...]:
+    """Write those that are not there yet; what holds for each file from now on."""
+    settled: list[Origin] = []
+    for new in origins:
+        name = names.origin_fact(new.model, new.package, new.handle)
+        decode = partial(decode_origin, model=new.model, package=new.package, handle=new.handle)
+        known = await _find(changes, name, decode)
+        if known is None:
+            await changes.put_record(name, encode_origin(replace(new, generation=changes.generation)))
+        settled.append(known or new)
+    return tuple(settled)
+
+
+async def attest(changes: Changes, *, model: ModelId, digests: Iterable[Md5], source: str) -> Effect:
+    """Say that these digests are the model's, beside those that were said to be."""
+    name = names.attestation_fact(model)
+    known = await _find(changes, name, partial(decode_attestation, model=model))
+    known = known or Attestation(model=model, digests=frozenset())
+    new = frozenset(digests) - known.digests
+    if not new:
+        return Effect(is_changed=False, sentences=(f"all of these digests were attested for {model}",))
+    together = known.digests | new
+    if len(together) > MAX_ATTESTED:
+        raise Conflict(f"{model} would have more than {MAX_ATTESTED} attested digests; no model has")
+    grown = replace(known, digests=together, source=source, generation=changes.generation)
+    await changes.put_record(name, encode_attestation(grown))
+    return Effect(is_changed=True, sentences=(f"{len(new)} digests are attested for {model} now",))
+
+
+async def _find(changes: Changes, name: bytes, decode: Callable[[bytes], T]) -> T | None:
+    """The fact under a name; one that does not parse stops the change."""
+    [raw] = await changes.reading.read([name])
+    try:
+        return None if raw is None else decode(raw)
+    except UnreadableRecordError:
+        refuse_unreadable(name.decode())

@@ -1,0 +1,161 @@
+"""Rulings: what the platform said, written down; and ended, by its word or by a later answer.
+
+A key that the platform knows gets a record, and a tenant of its own, with the first ruling on it. Both
+are found by name and are not among the tenants that people list: there may be as many as the platform
+has customers, and what is listed is gone through once a second. A key that the platform no longer knows
+loses its record: links and transfers stand on it. One that an operator revoked here stays revoked.
+
+An answer that was asked for before an ending, and comes after it, is not written: its door says that it
+was overtaken, and whoever asked may ask again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from gateway.directory import names
+from gateway.directory.rows import UnreadableRecordError
+from gateway.directory.ruling_records import decode_ending, decode_ruling, encode_ending, encode_ruling
+from gateway.model.errors import Reason
+from gateway.model.facts import Tenant
+from gateway.model.rulings import SOURCE_PLATFORM, Ruling
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.directory.changes import Changes
+    from gateway.model.facts import Key
+    from gateway.model.names import KeyId, ModelId
+
+ENDING_SECONDS = 2 * 86_400.0  # outlasts what it ends: a link lives for a day at most, a ruling for a minute
+
+
+class Records(Protocol):
+    """Where records are read by their names."""
+
+    async def read(self, names: Sequence[bytes]) -> list[bytes | None]:
+        """The values of these names, in order."""
+
+
+async def find_ruling(
+    records: Records, key_id: KeyId, model: ModelId | None, now: float, *, name: bytes | None = None
+) -> Ruling | None:
+    """What the platform says of this key and model, if that is in force. What does not parse is not.
+
+    With another name, what lies there: the record of links that were minted.
+    """
+    wanted = [name or names.ruling_fact(key_id, model), *_endings(key_id, model)]
+    raw_ruling, *raw_endings = await records.read(wanted)
+    if raw_ruling is None:
+        return None
+    try:
+        ruling = decode_ruling(raw_ruling, key_id, model)
+        endings = [decode_ending(raw) for raw in raw_endings if raw is not None]
+    except UnreadableRecordError:
+        return None
+    return ruling if now < ruling.until and max(endings, default=0) <= ruling.asked else None
+
+
+async def rule(changes: Changes, *, ruling: Ruling, now: float) -> bool:
+    """Write a ruling on a key, and that it is known; whether it was written, and not overtaken.
+
+    A denial ends the links of the model as well: nothing is left of what was minted under an allow.
+    """
+    if not await _is_timely(changes, ruling):
+        return False
+    await _put(changes, names.ruling_fact(ruling.key_id, ruling.model), ruling, now)
+    if ruling.model is not None and not ruling.is_allow:
+        await changes.put_for(0, names.links_fact(ruling.key_id, ruling.model), None)
+    return True
+
+
+async def introduce_key(changes: Changes, *, key: Key, digest: bytes, ruling: Ruling, now: float) -> bool:
+    """Write a key that the platform knows, its tenant, and the first ruling on it.
+
+    A key that is known here by now, whatever its state, is left as it is.
+    """
+    if not await rule(changes, ruling=ruling, now=now):
+        return False
+    if key.tenant is not None and await changes.find_tenant(key.tenant) is None:
+        tenant = Tenant(
+            tenant_id=key.tenant, name="", is_suspended=False, created_at=now, source=SOURCE_PLATFORM
+        )
+        await changes.put_tenant(tenant, is_listed=False)
+    if await changes.find_key_by_digest(digest) is None:
+        await changes.put_key(key, digest)
+    return True
+
+
+async def disown_key(changes: Changes, *, standing: Ruling, now: float) -> bool:
+    """Write that the platform does not know a key: nothing that it said of it before counts any more."""
+    if not await _is_timely(changes, standing):
+        return False
+    await _end(changes, names.ending_fact(standing.key_id, is_key=True))
+    # It was asked before this ending, which is its own: counted from there, it is the first thing after.
+    await _put(changes, names.ruling_fact(standing.key_id, None), standing, now, asked=changes.generation)
+    await _forget_key(changes, standing.key_id)
+    return True
+
+
+async def end_rulings(changes: Changes, *, keys: Sequence[KeyId], models: Sequence[ModelId]) -> None:
+    """End everything that was said of these keys, and of these models; with neither, everything."""
+    about = [names.ending_fact(key_id, is_key=True) for key_id in keys]
+    about += [names.ending_fact(model) for model in models]
+    for name in about or [names.ending_fact(None)]:
+        await _end(changes, name)
+    for key_id in keys:
+        await _forget_key(changes, key_id)
+
+
+async def note_links(changes: Changes, *, key_id: KeyId, model: ModelId, until: float, now: float) -> bool:
+    """Write that URLs were minted which live until then; whether they may be handed out.
+
+    Those of a key that is not the platform's stand on our own facts, and need no note.
+    """
+    key = await changes.find_key(key_id)
+    if key is not None and key.source != SOURCE_PLATFORM:
+        return True
+    ruling = await find_ruling(changes.reading, key_id, model, now)
+    if ruling is None or not ruling.is_allow:
+        return False
+    minted = Ruling(key_id=key_id, model=model, reason=Reason.PERMITTED, until=until, asked=ruling.asked)
+    await _put(changes, names.links_fact(key_id, model), minted, now)
+    return True
+
+
+async def _put(
+    changes: Changes, name: bytes, ruling: Ruling, now: float, *, asked: int | None = None
+) -> None:
+    record = Ruling(
+        key_id=ruling.key_id,
+        model=ruling.model,
+        reason=ruling.reason,
+        until=ruling.until,
+        asked=ruling.asked if asked is None else asked,
+        generation=changes.generation,
+    )
+    await changes.put_for(ruling.until - now, name, encode_ruling(record))
+
+
+async def _end(changes: Changes, name: bytes) -> None:
+    await changes.put_for(ENDING_SECONDS, name, encode_ending(changes.generation))
+
+
+async def _forget_key(changes: Changes, key_id: KeyId) -> None:
+    key = await changes.find_key(key_id)
+    if key is not None and key.source == SOURCE_PLATFORM and key.revoked_at is None:
+        await changes.delete_key(key_id)
+
+
+async def _is_timely(changes: Changes, ruling: Ruling) -> bool:
+    """Whether no ending about it is younger than its question. One that does not parse may be."""
+    raw_endings = await changes.reading.read(_endings(ruling.key_id, ruling.model))
+    try:
+        return all(decode_ending(raw) <= ruling.asked for raw in raw_endings if raw is not None)
+    except UnreadableRecordError:
+        return False
+
+
+def _endings(key_id: KeyId, model: ModelId | None) -> list[bytes]:
+    endings = [names.ending_fact(None), names.ending_fact(key_id, is_key=True)]
+    return endings if model is None else [*endings, names.ending_fact(model)]

@@ -1,0 +1,89 @@
+"""The records of rulings and endings: bytes to facts and back, as strict as those of `records.py`.
+
+Each repeats the key and the model that it is about and is refused under any other name. A record that
+does not parse is no ruling: the platform is asked again, and nothing is allowed before it has answered.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import msgspec
+
+from gateway.directory.rows import Row, UnreadableRecordError, decode_row, encode_row, verify_written_for
+from gateway.model.errors import Reason
+from gateway.model.rulings import DENIALS, Ruling
+
+if TYPE_CHECKING:
+    from gateway.model.names import KeyId, ModelId
+
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class RulingRow(Row, frozen=True, tag=9):
+    """One answer of the platform, or one minting of URLs under it."""
+
+    layout: Literal[1]
+    generation: _Count
+    key_id: str
+    model: str | None
+    reason: str
+    until: float
+    asked: _Count
+
+
+class EndingRow(Row, frozen=True, tag=10):
+    """That nothing asked before this generation counts. Its name says what it is about."""
+
+    layout: Literal[1]
+    generation: _Count
+
+
+_REASONS = {reason.value: reason for reason in (Reason.PERMITTED, *DENIALS)}
+
+_RULINGS = msgspec.msgpack.Decoder(RulingRow)
+_ENDINGS = msgspec.msgpack.Decoder(EndingRow)
+
+
+def encode_ruling(ruling: Ruling) -> bytes:
+    """The record of a ruling, a standing or a links record: they lie under different names."""
+    return encode_row(
+        RulingRow(
+            layout=1,
+            generation=ruling.generation,
+            key_id=ruling.key_id,
+            model=ruling.model,
+            reason=ruling.reason.value,
+            until=ruling.until,
+            asked=ruling.asked,
+        )
+    )
+
+
+def decode_ruling(raw: bytes, key_id: KeyId, model: ModelId | None) -> Ruling:
+    """The ruling of the record that lies under the name of this key and model."""
+    row = decode_row(_RULINGS, raw)
+    verify_written_for((row.key_id, row.model), (key_id, model))
+    if not math.isfinite(row.until):
+        raise UnreadableRecordError("a time is not a finite number")
+    if row.reason not in _REASONS:
+        raise UnreadableRecordError("a ruling says what no platform says")
+    return Ruling(
+        key_id=key_id,
+        model=model,
+        reason=_REASONS[row.reason],
+        until=row.until,
+        asked=row.asked,
+        generation=row.generation,
+    )
+
+
+def encode_ending(generation: int) -> bytes:
+    """The record of an ending."""
+    return encode_row(EndingRow(layout=1, generation=generation))
+
+
+def decode_ending(raw: bytes) -> int:
+    """Up to which generation nothing that was asked counts."""
+    return decode_row(_ENDINGS, raw).generation

@@ -1,0 +1,25 @@
+"""The two faults of this room: somebody else wrote something that cannot be used.
+
+A provider whose answer makes no sense has decided nothing: that is neither an allow nor a denial
+(I7). A file of the engine that does not read as the engine writes it is not servable. In both cases
+the finding is for the operator; it names fields and never repeats what they held, which may be a
+signed URL.
+"""
+
+from __future__ import annotations
+
+from gateway.model.errors import Reason, Refusal, Unavailable
+
+UPSTREAM = "upstream"
+
+
+def undecided(finding: str) -> Unavailable:
+    """To be raised when the provider's answer is not one."""
+    return Unavailable(UPSTREAM, finding, Reason.UPSTREAM_UNDECIDED)
+
+
+def unservable(finding: str) -> Refusal:
+    """To be raised when a file in the cache is not as the engine would have written it."""
+    refusal = Refusal(Reason.UNSERVABLE)
+    refusal.add_note(finding)
+    return refusal

@@ -1,0 +1,101 @@
+"""The engine face: the metadata of models, in the words of the engine's weights provider.
+
+    GET/HEAD /models/v1/external/weights?modelId=...   packages, files, and a link for each
+    GET/HEAD /models/v1/external/stat?modelId=...      whether this key may use the model, and what it is
+
+An engine reaches it by `ROBOFLOW_API_HOST`, or wrapped in `/proxy?url=` (`faces/proxy.py`), and then every
+link in the answer has that form, too.
+
+`weights` lists what a caller may have, as the listings of the content face do, so the model has to be
+discoverable; which packages are shown is decided by the right to read each. `stat` is what servers take
+for the right to run a model, so it needs the right to read it whole.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.credential.extract import extract
+from gateway.delivery.document import send_answer
+from gateway.engine.questions import parse_question
+from gateway.faces.route import FaceRoute
+from gateway.metadata import STAT_PATH, WEIGHTS_PATH
+from gateway.middleware.guard import RECEIPT
+from gateway.middleware.trace import traceparent
+from gateway.model.access import Action, GuardedRoute, Resource, ResourceKind
+from gateway.model.verdicts import EngineAnswer
+from gateway.upstream import Inquiry
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from gateway.model.access import WireRequest
+    from gateway.model.facts import Stamp
+    from gateway.model.verdicts import Allowed, Found, Receipt
+    from gateway.offers import Offers
+
+READS = ("GET", "HEAD")
+
+
+def _locate(request: WireRequest) -> Resource:
+    return Resource(kind=ResourceKind.MODEL, model=parse_question(request.query).model)
+
+
+def weights_route(offers: Offers, *, is_wrapped: bool) -> GuardedRoute:
+    """The declaration of `/weights`."""
+
+    async def find(request: WireRequest, allowed: Allowed) -> tuple[Found, Stamp]:
+        return await offers.weights(_inquiry(request, allowed), is_wrapped=is_wrapped)
+
+    return GuardedRoute(
+        template=WEIGHTS_PATH,
+        methods=READS,
+        action=Action.DISCOVER,
+        matches=lambda raw_path: raw_path == WEIGHTS_PATH.encode(),
+        locate=_locate,
+        find=find,
+    )
+
+
+def stat_route(offers: Offers) -> GuardedRoute:
+    """The declaration of `/stat`."""
+
+    async def find(request: WireRequest, allowed: Allowed) -> tuple[Found, Stamp]:
+        return await offers.stat(_inquiry(request, allowed))
+
+    return GuardedRoute(
+        template=STAT_PATH,
+        methods=READS,
+        action=Action.READ,
+        matches=lambda raw_path: raw_path == STAT_PATH.encode(),
+        locate=_locate,
+        find=find,
+    )
+
+
+async def serve_answer(scope: Scope, _receive: Receive, send: Send) -> None:
+    """Send what was found, as it is."""
+    receipt: Receipt = scope[RECEIPT]
+    found, request = receipt.admission.found, receipt.admission.request
+    if not isinstance(found, EngineAnswer):
+        raise TypeError("this route is for the engine's questions")
+    trace = traceparent(request.trace_id)
+    await send_answer(receipt, found.body, method=request.method, trace=trace, send=send)
+
+
+def routes(offers: Offers) -> list[FaceRoute]:
+    """The routes of this face."""
+    return [
+        FaceRoute(weights_route(offers, is_wrapped=False), serve_answer),
+        FaceRoute(stat_route(offers), serve_answer),
+    ]
+
+
+def _inquiry(request: WireRequest, allowed: Allowed) -> Inquiry:
+    """Read once more from the request what was read to decide; the guard keeps no credential."""
+    return Inquiry(
+        request=request,
+        allowed=allowed,
+        question=parse_question(request.query),
+        credential=extract(request.headers, request.query),
+    )

@@ -1,0 +1,67 @@
+"""The face that the platform calls: what it said of keys and models does not hold any more.
+
+    POST /hooks/v1/authority
+    Cachegate-Signature: t=1767225600,v1=<hex>
+
+    {"keys_sha256": ["<64 hex>", ...], "models": ["acme/cars/1", ...]}
+
+Either list may be empty, or left out; with both empty, everything is meant. What is named is ended, the
+keys and the models each for themselves. It is answered with 200 and the generation once no worker goes by
+it any more, and with 503 while that is not sure: the platform repeats it then, and may do so at any time.
+
+A hook has no key and no receipt: its proof is the signature over its body, and it is given nothing of the
+cache. The guard's middleware knows it by its own kind of declaration.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+
+from gateway.identity.hook_signatures import verify_hook
+from gateway.model.access import HookRoute
+from gateway.model.errors import BadNameError, Reason, Refusal
+from gateway.model.names import parse_model_id
+
+if TYPE_CHECKING:
+    from gateway.invalidation import Invalidation
+    from gateway.model.access import WireRequest
+
+AUTHORITY_PATH = b"/hooks/v1/authority"
+SIGNATURE = b"cachegate-signature"
+MAX_BODY_BYTES = 64 * 1024  # some 900 keys: whoever has more to say sends it in parts, or means everything
+
+_Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class _RawEnding(msgspec.Struct, forbid_unknown_fields=True):
+    keys_sha256: list[_Sha256] = []
+    models: list[str] = []
+
+
+_ENDINGS = msgspec.json.Decoder(_RawEnding)
+
+
+def authority_hook(secret: bytes, invalidation: Invalidation) -> HookRoute:
+    """The declaration of the webhook."""
+
+    async def take(request: WireRequest, body: bytes) -> bytes:
+        headers = [value for name, value in request.headers if name == SIGNATURE]
+        verify_hook(secret, headers[0] if len(headers) == 1 else None, body, request.received_at)
+        try:
+            named = _ENDINGS.decode(body)
+            models = [parse_model_id(model) for model in named.models]
+        except (msgspec.DecodeError, UnicodeDecodeError, BadNameError) as error:
+            raise Refusal(Reason.MALFORMED_BODY) from error
+        keys = [bytes.fromhex(key) for key in named.keys_sha256]
+        generation = await invalidation.end(keys, models)
+        return msgspec.json.encode({"generation": generation}) + b"\n"
+
+    return HookRoute(
+        template=AUTHORITY_PATH.decode(),
+        methods=("POST",),
+        max_body_bytes=MAX_BODY_BYTES,
+        matches=lambda raw_path: raw_path == AUTHORITY_PATH,
+        take=take,
+    )

@@ -1,0 +1,118 @@
+"""The proxy face: `/proxy?url=...`, for engines that send everything through a `SECURE_GATEWAY`.
+
+    GET/HEAD /proxy?url=<the API's metadata URL, once encoded>
+    GET/HEAD /proxy?url=<a link of ours, once encoded>&se=...&sig=...
+
+It is no proxy. A wrapped URL is read as the question that it is, and answered as if it had been asked of
+the face that it belongs to: the guard gets the inner request, and the inner route. Nothing is ever fetched
+from a URL that a client wrote: metadata is asked of the provider that is set, whatever name of it the
+client used, and a file of the provider's is streamed from where the provider told *us* it is. So there is
+no host to forbid, no redirect to follow, and no address to resolve here: what is not one of these forms is
+refused, and where it would have led does not matter (NOT_PROXIED).
+
+A key may stand in the inner URL as `api_key`: some clients know no other way. It counts like one in a
+header, and two that differ refuse the request.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gateway.engine.proxy_urls import PROXY_PATH, find_path_below
+from gateway.engine.signed_proxy_urls import parse_asked
+from gateway.engine.urls import parse_url
+from gateway.faces.engine import serve_answer, stat_route, weights_route
+from gateway.faces.route import FaceRoute
+from gateway.middleware.guard import RECEIPT
+from gateway.model.access import Action, GuardedRoute
+from gateway.model.errors import Reason, Refusal
+from gateway.model.verdicts import EngineAnswer
+from gateway.resource.paths import is_download
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from gateway.engine.urls import Url
+    from gateway.model.access import Resource, WireRequest
+    from gateway.offers import Offers
+
+READS = ("GET", "HEAD")
+API_HOSTS = frozenset({"api.roboflow.com", "api.roboflow.one", "api.roboflow.eu", "api.roboflow-eu.one"})
+"""What an engine calls its provider when nobody told it otherwise. Such a URL means ours."""
+
+_KEY_PARAMETER = b"api_key="
+_HTTPS_PORT = 443
+
+
+class Unwrapping:
+    """From a request of `/proxy` to the request that is meant, and its route."""
+
+    def __init__(
+        self, *, public_url: str, upstream: str | None, offers: Offers, download: GuardedRoute
+    ) -> None:
+        self._public_url = parse_url(public_url)
+        self._upstream = None if upstream is None else parse_url(upstream)
+        self._questions = (weights_route(offers, is_wrapped=True), stat_route(offers))
+        self._download = download
+
+    def unwrap(self, request: WireRequest) -> tuple[WireRequest, GuardedRoute]:
+        """The request inside. Raises `Refusal`: 400 for what does not parse, NOT_PROXIED for the rest."""
+        url = parse_asked(request.query, self._public_url)
+        own_path = find_path_below(url, self._public_url)
+        query = (url.query or "").encode("ascii")
+        if own_path is not None:
+            raw_path = own_path.encode("ascii")
+            if is_download(raw_path):
+                return replace(request, raw_path=raw_path, query=query), self._download
+            return self._question(request, raw_path, query)
+        return self._question(request, self._path_at_provider(url).encode("ascii"), query)
+
+    def _question(
+        self, request: WireRequest, raw_path: bytes, query: bytes
+    ) -> tuple[WireRequest, GuardedRoute]:
+        route = next((one for one in self._questions if one.matches(raw_path)), None)
+        if route is None:
+            raise Refusal(Reason.NOT_PROXIED)
+        parameters = query.split(b"&")
+        keys = [(b"x-api-key", one[len(_KEY_PARAMETER) :]) for one in parameters if _is_key(one)]
+        left = b"&".join(one for one in parameters if not _is_key(one))
+        headers = (*request.headers, *keys)  # so that `extract` compares them all
+        return replace(request, raw_path=raw_path, query=left, headers=headers), route
+
+    def _path_at_provider(self, url: Url) -> str:
+        """The path of a URL of the provider's, as its routes know it. Raises `Refusal` for any other URL."""
+        if self._upstream is not None:
+            path = find_path_below(url, self._upstream)
+            if path is not None:
+                return path
+        if url.scheme == "https" and url.host in API_HOSTS and url.port == _HTTPS_PORT:
+            return url.path
+        raise Refusal(Reason.NOT_PROXIED)
+
+
+def routes(unwrapping: Unwrapping, files: ASGIApp) -> list[FaceRoute]:
+    """The route of this face; `files` sends those of the download face."""
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        is_answer = isinstance(scope[RECEIPT].admission.found, EngineAnswer)
+        await (serve_answer if is_answer else files)(scope, receive, send)
+
+    proxy = GuardedRoute(
+        template=PROXY_PATH,
+        methods=READS,
+        action=Action.READ,
+        matches=lambda raw_path: raw_path == PROXY_PATH.encode(),
+        locate=_nowhere,
+        unwrap=unwrapping.unwrap,
+    )
+    return [FaceRoute(proxy, serve)]
+
+
+def _nowhere(_request: WireRequest) -> Resource:
+    """It names nothing itself; should nobody unwrap it, it is refused (I1)."""
+    raise Refusal(Reason.NOT_PROXIED)
+
+
+def _is_key(parameter: bytes) -> bool:
+    return parameter.startswith(_KEY_PARAMETER)

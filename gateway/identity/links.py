@@ -1,0 +1,92 @@
+"""Signed links: what a link is signed over, and with which keys. Pure but for the loading of the keys.
+
+A link names a key, a moment at which it ends, and one file by the one path that we hand out for it. The
+signature covers all three, so that nothing of a link can be changed, and it is no key: whoever holds a
+link has what the named key may read of that file, for as long as both the key and the link last, and
+nothing else.
+
+    mac = HMAC-SHA-256(link key, netstrings of: label, key id, expiry, raw path)
+
+Netstrings keep apart what they hold, whatever that is, and the label keeps these signatures apart from
+all others that may ever be made with the same key.
+
+All nodes share the link keys: `links.key` signs, and `links.old.key` beside it, if there is one, goes on
+verifying while what it signed runs out. Taking both away ends every link at once.
+
+Non-goals: whether the named key is valid now (`authenticate_link.py`), and how a link is spelt
+(`credential/extract_link.py`).
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gateway.identity.secret_file import SECRET_BYTES, load_secret
+from gateway.model.errors import Misconfigured, Reason, Refusal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gateway.model.access import SignedLink
+    from gateway.model.names import KeyId
+
+_LABEL = b"cachegate: signed link, version 1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LinkKeys:
+    """The key that signs, and an older one whose links are still out. Neither printed nor compared (I8)."""
+
+    current: bytes = field(repr=False)
+    previous: bytes | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """A short key would make the signature the weakest part."""
+        if any(len(secret) != SECRET_BYTES for secret in self.verifying):
+            raise Misconfigured("link key", f"expected {SECRET_BYTES} bytes")
+
+    @property
+    def verifying(self) -> tuple[bytes, ...]:
+        """All keys by which a link may be ours."""
+        return (self.current,) if self.previous is None else (self.current, self.previous)
+
+
+def load_link_keys(path: Path) -> LinkKeys:
+    """The link keys: the file at `path`, and the one beside it whose name says `.old`, if there is one.
+
+    Raises `Misconfigured` when the first is missing, or either is not as it must be.
+    """
+    if not path.exists():
+        raise Misconfigured(
+            str(path),
+            "is missing: run `cachegate init`, which makes it, or copy it from another node, since every "
+            "node has to have the same one",
+        )
+    old = path.with_name(f"{path.stem}.old{path.suffix}")
+    return LinkKeys(current=load_secret(path), previous=load_secret(old) if old.exists() else None)
+
+
+def sign(keys: LinkKeys, *, key_id: KeyId, expires_at: int, signed: bytes) -> bytes:
+    """The signature of a link. `signed` is the raw path, from the first slash on, without a query."""
+    return _mac(keys.current, key_id, expires_at, signed)
+
+
+def verify(keys: LinkKeys, link: SignedLink, now: float) -> None:
+    """Raises `Refusal`: INVALID_LINK for a signature that is not ours, then EXPIRED_LINK.
+
+    An expired link names its key for the record; of an invalid one nothing is believed.
+    """
+    is_ours = False
+    for secret in keys.verifying:  # all of them, so that the time tells nothing of which it was
+        is_ours |= hmac.compare_digest(_mac(secret, link.key_id, link.expires_at, link.signed), link.mac)
+    if not is_ours:
+        raise Refusal(Reason.INVALID_LINK)
+    if not now < link.expires_at:  # NaN is before nothing
+        raise Refusal(Reason.EXPIRED_LINK, key_id=link.key_id)
+
+
+def _mac(secret: bytes, key_id: KeyId, expires_at: int, signed: bytes) -> bytes:
+    parts = (_LABEL, key_id.encode(), b"%d" % expires_at, signed)
+    return hmac.digest(secret, b"".join([b"%d:%b," % (len(part), part) for part in parts]), "sha256")

@@ -1,0 +1,102 @@
+"""Loaded models that are kept, so that the next permitted load of the same thing costs nothing.
+
+Optional and bounded. A kept model is found by the engine's digest of a whole request, which covers
+the key, the device, the options and the runtime, and belongs to the key that it was loaded for. The
+access manager decides anew before it hands one out; nothing here decides.
+
+The engine tells the digest when it asks for an instance and not when it has loaded one. In between,
+the same thread may load what the model depends on. So each thread notes what it asked for, and a
+loaded model is filed under the latest question about it: under its own name, or under an alias that
+the engine said stands for it. What is not found that way is not kept.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gateway.model.names import KeyId
+
+MAX_ASKED = 64  # questions that a thread remembers: a load with all its dependencies is far below
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """One loaded model, and whose it is."""
+
+    model: Any = field(repr=False)
+    canonical: str
+    package: str
+    key_id: KeyId
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    canonical: str
+    digest: str
+
+
+class Instances:
+    """The kept models of a process. `limit` 0 keeps none. Used from any thread."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._lock = threading.Lock()
+        self._thread = threading.local()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def find(self, requested: str, digest: str | None) -> Kept | None:
+        """A kept model for exactly this request; what is asked for is noted."""
+        if not self._limit or digest is None:
+            return None
+        asked = self._asked()
+        if not asked or asked[-1].digest != digest:
+            asked.append(_Asked(requested, digest))
+        with self._lock:
+            kept = self._kept.get(digest)
+            if kept is not None:
+                self._kept.move_to_end(digest)
+            return kept
+
+    def stands_for(self, alias: str, canonical: str) -> None:
+        """What this thread asked for under a name is said to be called otherwise."""
+        asked = self._asked()
+        if asked and asked[-1].canonical == alias:
+            asked[-1] = replace(asked[-1], canonical=canonical)
+
+    def keep(self, kept: Kept) -> None:
+        """Keep what was loaded, under the latest question of this thread that was about it."""
+        if not self._limit:
+            return
+        asked = self._asked()
+        found = next((one for one in reversed(asked) if one.canonical == kept.canonical), None)
+        if found is None:
+            return
+        asked.remove(found)
+        with self._lock:
+            self._kept[found.digest] = kept
+            self._kept.move_to_end(found.digest)
+            if len(self._kept) > self._limit:
+                self._kept.popitem(last=False)
+
+    def drop(self, digest: str | None) -> None:
+        """Let go of one that may no longer be handed out."""
+        with self._lock:
+            self._kept.pop(digest or "", None)
+
+    def clear(self) -> None:
+        """Let go of all."""
+        with self._lock:
+            self._kept.clear()
+
+    def _asked(self) -> deque[_Asked]:
+        asked: deque[_Asked] | None = getattr(self._thread, "asked", None)
+        if asked is None:
+            asked = self._thread.asked = deque(maxlen=MAX_ASKED)
+        return asked

@@ -1,0 +1,227 @@
+"""The worker's rooms on a thread of their own, for a process whose other threads only ask.
+
+The engine calls its hooks synchronously, from any thread. The guard is asynchronous and lives with a
+feed of changes, a lease and an audit chain. So one thread runs an event loop with everything a worker
+has, and a hook hands its question over and waits. To the fleet this is one worker more: revocations
+wait for it, and its decisions are in a chain of its own.
+
+Loading a model can hold the interpreter for longer than a lease lasts. Then the lease is gone when
+the hook asks, and nothing was lost but time; so a question waits a moment for the next renewal. What
+is still unsure then is `Unavailable`: a hook that raises lets nothing through (I7).
+
+A forked child has the objects and not the thread. It is told so at its first question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
+
+from gateway.adapters.embedded_valkey import RunningValkey
+from gateway.holdings import Holdings
+from gateway.model.access import ResourceKind
+from gateway.model.errors import Misconfigured, Reason, Refusal, Unavailable, WithdrawnError
+from gateway.model.listings import ModelListing, PackageListing
+from gateway.model.verdicts import Declined, Ending, Outcome
+from gateway.office import fact_server, open_office
+from gateway.rooms import Rooms
+from gateway.setup import ensure_policy
+from gateway.state_folder import verify_private
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from gateway.inprocess.question import Question
+    from gateway.model.facts import Stamp
+    from gateway.model.names import KeyId, ModelId
+    from gateway.model.verdicts import Allowed, Denied, Found, Receipt
+    from gateway.settings import Settings
+
+ANSWER_SECONDS = 10.0  # a decision takes milliseconds; this is for a store that is slow to say no
+LEASE_PATIENCE_SECONDS = 1.0  # a renewal takes milliseconds once the interpreter is free again
+START_SECONDS = 30.0  # an embedded server has to read its file first
+MAX_ATTEMPTS = 3  # as over HTTP: an answer whose facts moved before it was given is worked out anew
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Granted:
+    """An allow that is in the audit log and still held when it was handed over."""
+
+    record_id: str
+    key_id: KeyId
+    model: ModelId
+
+
+class GuardedProcess:
+    """A guard for the threads of this process, from `start` to `close`."""
+
+    def __init__(self, settings: Settings, *, answer_seconds: float = ANSWER_SECONDS) -> None:
+        self._settings = settings
+        self._answer_seconds = answer_seconds
+        self._thread: threading.Thread | None = None
+        self._started: Future[_Live] = Future()
+        self._process_id = os.getpid()
+
+    def start(self) -> Self:
+        """Begin to follow the facts. Raises what stands in the way, as `cachegate serve` would say it."""
+        if self._thread is not None:
+            raise Misconfigured("GuardedProcess", "it was started before; make another one")
+        verify_private(self._settings.state)
+        # A daemon, so that a process whose owner forgot `close` can end; then it is closed at exit.
+        self._thread = threading.Thread(target=self._run, name="cachegate", daemon=True)
+        self._process_id = os.getpid()
+        self._thread.start()
+        try:
+            self._started.result(START_SECONDS)
+        except FutureTimeoutError as error:
+            self._started.add_done_callback(_stop_late)
+            raise Unavailable("in-process guard", f"did not start within {START_SECONDS:g} s") from error
+        atexit.register(self.close)
+        return self
+
+    def close(self) -> None:
+        """Sign the last head of the audit chain and leave the fleet. Questions after it are refused."""
+        atexit.unregister(self.close)
+        if self._thread is None or self._process_id != os.getpid():
+            return
+        if self._started.done() and not self._started.exception():
+            self._started.result().stop()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def ask(self, question: Question) -> Granted | Declined:
+        """Decide and record, from any thread. Raises `Unavailable` when that cannot be done in time."""
+        if self._process_id != os.getpid():
+            raise Unavailable(
+                "in-process guard", "this process was forked after it started; start one in the child"
+            )
+        if not self._started.done() or self._thread is None or not self._thread.is_alive():
+            raise Unavailable("in-process guard", "it is not running")
+        return self._started.result().ask(question, self._answer_seconds)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._live())
+        except BaseException as failure:  # raised where it was started, whatever it is
+            if self._started.done():
+                raise
+            self._started.set_exception(failure)
+
+    async def _live(self) -> None:
+        server = fact_server(self._settings)
+        watched = server.watched() if isinstance(server, RunningValkey) else nullcontext()
+        with server as url, watched:
+            async with open_office(self._settings) as office:  # the pepper is the right one, rules in force
+                await ensure_policy(office)
+            # The cache is hashed ahead by those who serve it, not beside somebody's predictions.
+            rooms = Rooms(replace(self._settings, pin_in_background=False), url)
+            live = _Live(rooms, asyncio.get_running_loop())
+            async with rooms.running():
+                self._started.set_result(live)
+                await live.stopped.wait()
+
+
+class _Live:
+    """What runs on the thread: a worker's rooms, their guard, and the way in."""
+
+    def __init__(self, rooms: Rooms, loop: asyncio.AbstractEventLoop) -> None:
+        self.stopped = asyncio.Event()
+        self._rooms = rooms
+        self._loop = loop
+        holdings = _NamesAlone(
+            directory=rooms.directory, decisions=rooms.decisions, catalogue=rooms.catalogue, pins=rooms.pins
+        )
+        self._guard = replace(rooms.guard, holdings=holdings)
+
+    def stop(self) -> None:
+        with suppress(RuntimeError):  # it was stopped before, and its loop is closed
+            self._loop.call_soon_threadsafe(self.stopped.set)
+
+    def ask(self, question: Question, seconds: float) -> Granted | Declined:
+        coroutine = self._answer(question)
+        try:
+            answer = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        except RuntimeError as error:  # the loop was closed meanwhile
+            coroutine.close()
+            raise Unavailable("in-process guard", "it is not running") from error
+        try:
+            return answer.result(seconds)
+        except FutureTimeoutError as error:
+            answer.cancel()
+            raise Unavailable("in-process guard", f"no decision within {seconds:g} s") from error
+        except asyncio.CancelledError as error:
+            raise Unavailable("in-process guard", "it was closed meanwhile") from error
+
+    async def _answer(self, question: Question) -> Granted | Declined:
+        clock, telemetry = self._rooms.clock, self._rooms.telemetry
+        await self._await_lease()
+        route = question.route()
+        request = question.request(clock.now())
+        for _ in range(MAX_ATTEMPTS):
+            began = clock.monotonic()
+            answer = await self._guard.admit(request, route)
+            if isinstance(answer, Declined):
+                telemetry.decided(route.template, answer.reason)
+                return answer
+            # From here to the answer nothing is awaited: this is the last check before it is given (I6).
+            try:
+                self._guard.confirm(answer, clock.now())
+            except WithdrawnError:
+                telemetry.withdrawn()
+                continue
+            telemetry.decided(route.template, Reason.PERMITTED)
+            return _granted(answer, (clock.monotonic() - began) * 1000)
+        return self._guard.give_up(request)
+
+    async def _await_lease(self) -> None:
+        deadline = self._rooms.clock.monotonic() + LEASE_PATIENCE_SECONDS
+        while not self._rooms.directory.is_leased() and self._rooms.clock.monotonic() < deadline:  # noqa: ASYNC110 -- a lease is no event: it runs out
+            await asyncio.sleep(0.02)
+
+
+class _NamesAlone(Holdings):
+    """Holdings where the answer is a right and no bytes: what lies on disk is the engine's to find.
+
+    A model that is permitted and not in the cache yet is about to be fetched, so the disk is not asked.
+    """
+
+    def answer_to(self, denied: Denied) -> Reason:
+        return denied.reason
+
+    async def find(self, allowed: Allowed) -> tuple[Found, Stamp]:
+        resource, model = allowed.access.resource, allowed.model
+        if model is None:
+            raise Refusal(Reason.NO_ROUTE)
+        if resource.kind is ResourceKind.PACKAGE and resource.package is not None:
+            return PackageListing(model=model, package=resource.package, files=()), allowed.stamp
+        return ModelListing(model=model, packages=()), allowed.stamp
+
+
+def _stop_late(started: Future[_Live]) -> None:
+    """Nobody waits for it any more."""
+    if started.exception() is None:
+        started.result().stop()
+
+
+def _granted(receipt: Receipt, milliseconds: float) -> Granted:
+    allowed = receipt.admission.allowed
+    key_id, model = allowed.access.principal.key_id, allowed.model
+    # Nothing is sent here, so the record ends with the answer: status and bytes stay 0.
+    receipt.close(Outcome(ending=Ending.COMPLETE, status=0, bytes_sent=0, milliseconds=milliseconds))
+    if model is None:
+        raise Unavailable("decision", "an allow without a model", Reason.INTERNAL)
+    return Granted(record_id=receipt.record_id, key_id=key_id, model=model)

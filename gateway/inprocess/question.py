@@ -1,0 +1,84 @@
+"""What a hook of the engine asks, put as a request that the guard can judge.
+
+The guard takes a request and a declared route, so that is what is made here: the key goes where a
+client would send it, and `locate` parses the names, after authentication as everywhere. What the
+engine hands over is the tenant's text: unverified, whole, and never normalised.
+
+A path is no model id. The engine reads whatever exists on disk under the given name before it asks
+anybody, from the current directory too, so a name that exists as a path is refused as one.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+from gateway.model.access import Action, GuardedRoute, Resource, ResourceKind, WireRequest
+from gateway.model.errors import BadNameError, Reason, Refusal
+from gateway.model.names import parse_model_id, parse_package_id
+
+NO_ADDRESS = "in-process"
+"""Where the caller is, when the operator does not say. It lies in no network, so a bound key is refused."""
+
+METHOD = "LOAD"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """Whether the holder of this key may do this with this model, or with this package of it.
+
+    `hook` names the engine's hook in the audit record; it is ours, never a caller's text.
+    """
+
+    hook: str
+    action: Action
+    raw_model: str
+    raw_package: str | None
+    raw_key: str | None = field(repr=False)
+    client: str = NO_ADDRESS
+
+    def request(self, now: float) -> WireRequest:
+        """The request as the guard reads it. No key is no header: `extract` knows what that means."""
+        headers: tuple[tuple[bytes, bytes], ...] = ()
+        if self.raw_key is not None:
+            headers = ((b"authorization", b"Bearer " + self.raw_key.encode("utf-8", "surrogatepass")),)
+        return WireRequest(
+            method=METHOD,
+            raw_path=self._text(),
+            query=b"",
+            headers=headers,
+            client=self.client,
+            route=self._template,
+            trace_id=None,
+            received_at=now,
+        )
+
+    def route(self) -> GuardedRoute:
+        """The declaration: this one action, on this one thing."""
+        return GuardedRoute(
+            template=self._template,
+            methods=(METHOD,),
+            action=self.action,
+            matches=lambda _raw_path: True,
+            locate=lambda _request: self._locate(),
+        )
+
+    def _text(self) -> bytes:
+        """The whole question in one line that no other question has: what is remembered goes by the path."""
+        asked = (self.hook, self.action.value, self.raw_model, self.raw_package)
+        return repr(asked).encode("utf-8", "backslashreplace")
+
+    @property
+    def _template(self) -> str:
+        return f"in-process/{self.hook}"
+
+    def _locate(self) -> Resource:
+        try:
+            model = parse_model_id(self.raw_model)
+            package = None if self.raw_package is None else parse_package_id(self.raw_package)
+        except BadNameError as error:
+            raise Refusal(Reason.MALFORMED_PATH) from error
+        if package is None and os.path.lexists(model):
+            raise Refusal(Reason.MALFORMED_PATH)
+        kind = ResourceKind.MODEL if package is None else ResourceKind.PACKAGE
+        return Resource(kind=kind, model=model, package=package)

@@ -1,0 +1,49 @@
+"""Links: the signed URLs that we hand out for files of the cache.
+
+    https://gateway.example/d/acme/cars/1/-/pkgA1/weights.onnx?se=1795173480&sig=key_0123456789ab.aGVs...
+
+This is where the grammar of paths, the signature and the spelling of both in a URL are introduced to each
+other. A link is made after a decision and decides nothing itself: whether its key may read the file is
+found out anew at every request that comes with it.
+
+Host and path of a file's link never change. Links of one key that are handed out within one minute are
+the same to the byte: their expiry is rounded up, so that a metadata answer is the same when it is asked
+for again, and the worker need not tell their callers apart.
+
+A proxy in front may have us below a path of its own (`public_url`); it takes that prefix off, and the
+signature is over what is left.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from gateway.credential.extract_link import link_query
+from gateway.identity.links import sign
+from gateway.resource.paths import download_link
+
+if TYPE_CHECKING:
+    from gateway.identity.links import LinkKeys
+    from gateway.model.names import FileHandle, KeyId, ModelId, PackageId
+    from gateway.model.ports import Clock
+
+EXPIRY_STEP_SECONDS = 60  # a link lives for up to a minute longer than the setting says
+
+
+class Links:
+    """Makes links for whoever was just allowed to read a file."""
+
+    def __init__(self, *, public_url: str, keys: LinkKeys, link_seconds: int, clock: Clock) -> None:
+        self._public_url = public_url.rstrip("/")
+        self._keys = keys
+        self._link_seconds = link_seconds
+        self._clock = clock
+
+    def url(self, key_id: KeyId, model: ModelId, package: PackageId, handle: FileHandle) -> str:
+        """The URL of a file for this key. It is a secret of the caller's, as the key is (I8)."""
+        path = download_link(model, package, handle)
+        ends_at = self._clock.now() + self._link_seconds
+        expires_at = math.ceil(ends_at / EXPIRY_STEP_SECONDS) * EXPIRY_STEP_SECONDS
+        mac = sign(self._keys, key_id=key_id, expires_at=expires_at, signed=path.encode("ascii"))
+        return f"{self._public_url}{path}?{link_query(key_id, expires_at, mac)}"

@@ -1,0 +1,92 @@
+"""Rulings: what the platform said about one key and one model, as facts that end.
+
+A platform that owns keys and models is asked, and its answer is kept for a moment. Four kinds of record
+come of that, each short-lived:
+
+* a *ruling* on a key and a model: allowed or not, and until when that is believed;
+* a *standing* of a key, on no model: that the platform knows it, or does not, or has paused it;
+* a *links* record of a key and a model: that URLs were minted under an allow, and until when they live;
+* an *ending*: "nothing that was asked before this counts any more", about a key, a model, or everything.
+
+An ending makes an invalidation one small write however many rulings there are. It also beats an answer
+that is still on its way: a ruling says at which generation its question was asked, and counts only while
+no ending about it is younger than that. No late answer can put an old right back (I6).
+
+Times are seconds since the epoch by the clock of the worker that asked, like the expiry of a key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gateway.model.errors import Reason
+from gateway.model.facts import Leaf
+
+if TYPE_CHECKING:
+    from gateway.model.names import KeyId, ModelId
+    from gateway.model.ports import Clock
+
+SOURCE_PLATFORM = "platform"
+"""The source of keys, tenants and grants that exist because the platform said so."""
+
+PLATFORM_GRANT = "platform"
+"""The id of the grant that an allow of the platform comes to: it stands in audit records."""
+
+DENIALS = frozenset(
+    {Reason.UPSTREAM_REFUSED, Reason.UPSTREAM_UNAUTHORIZED, Reason.PAYMENT_REQUIRED, Reason.USAGE_PAUSED}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ruling:
+    """One answer of the platform. `model` is None for the standing of a key.
+
+    `asked` is the generation of the facts at which the question was put.
+    """
+
+    key_id: KeyId
+    model: ModelId | None
+    reason: Reason
+    until: float
+    asked: int
+    generation: int = 0
+
+    def __post_init__(self) -> None:
+        """Only what the platform can have said: anything else would be a right that nobody gave."""
+        if self.reason is not Reason.PERMITTED and self.reason not in DENIALS:
+            raise ValueError("not what a platform says of a key")
+
+    @property
+    def is_allow(self) -> bool:
+        """Whether the platform lets the key have the model, or knows the key."""
+        return self.reason is Reason.PERMITTED
+
+
+class EndingLeaf(Leaf):
+    """A leaf that is current for as long as another one is, and not beyond a moment.
+
+    Whoever looks at a stamp looks at its leaves; so whatever stands on a ruling, remembered or on its
+    way to a client, stops standing at the very moment that the ruling ends, without anybody turning it.
+    Once it has ended it stays so, whatever becomes of the clock.
+    """
+
+    __slots__ = ("_clock", "_inner", "_until")
+
+    def __init__(self, inner: Leaf, until: float, clock: Clock) -> None:
+        self._inner = inner
+        self._until = until
+        self._clock = clock
+        super().__init__(inner.name, inner.value)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the record has neither changed nor ended."""
+        if not (self._inner.is_current and self._clock.now() < self._until):
+            self._until = float("-inf")
+        return self._until > float("-inf")
+
+    @is_current.setter
+    def is_current(self, value: bool) -> None:
+        if not value:
+            self._until = float("-inf")

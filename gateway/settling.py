@@ -1,0 +1,60 @@
+"""Settling: a decision about a platform's key counts once the platform has been asked, and not before.
+
+Facts that are not settled come to a denial, whatever the rules say, until they are: who has ended at the
+platform must not go on with what anybody may have. Whoever came with a link has no key to ask with, and
+is decided on what was noted when the link was made.
+
+This is where decisions and the authority are introduced to each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gateway.decisions import Judgement
+from gateway.model.access import Credential
+from gateway.model.errors import Reason, Refusal, Unavailable
+from gateway.model.verdicts import Denied
+
+if TYPE_CHECKING:
+    from gateway.decisions import Decisions
+    from gateway.model.access import Access, SignedLink
+    from gateway.model.ports import PlatformAuthority
+
+ATTEMPTS = 2  # what was said may end at once, by a webhook; then it is asked for once more
+
+
+async def reach_settled(
+    decisions: Decisions,
+    authority: PlatformAuthority | None,
+    access: Access,
+    credential: Credential | SignedLink,
+) -> Judgement:
+    """The decision, after the platform was asked if it had to be.
+
+    Raises `Refusal` for a key that the platform does not know, `Unavailable` when it does not say.
+    """
+    judgement = decisions.recall(access) or await decisions.reach(access)
+    for _ in range(ATTEMPTS):
+        if judgement.facts.is_settled or access.principal.is_link:
+            return _in_its_words(judgement)
+        if authority is None or not isinstance(credential, Credential):
+            raise Refusal(
+                Reason.UNKNOWN_KEY, key_id=access.principal.key_id
+            )  # a platform's, and nobody asks it
+        await authority.settle(credential, access.principal, judgement.facts.model)
+        judgement = await decisions.reach(access)
+    if not judgement.facts.is_settled:
+        raise Unavailable("upstream", "what it said did not last", Reason.UPSTREAM_UNDECIDED)
+    return _in_its_words(judgement)
+
+
+def _in_its_words(judgement: Judgement) -> Judgement:
+    """A denial for want of a right has the platform's reason, where the platform gave one."""
+    verdict, ruling = judgement.verdict, judgement.facts.ruling
+    if not isinstance(verdict, Denied) or ruling is None or ruling.is_allow:
+        return judgement
+    if verdict.reason is not Reason.NOT_PERMITTED:
+        return judgement
+    return Judgement(replace(verdict, reason=ruling.reason), judgement.facts)

@@ -1,0 +1,137 @@
+"""The platform's webhook: what it ends is ended when it is answered, and nobody else ends anything."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+CARS, TRUCKS = "acme/cars/1", "acme/trucks/2"
+
+
+def test_a_revoked_key_is_refused_at_once(asking, platform):
+    key = platform.new_key(CARS)
+    assert asking.get(CARS, key).status == 200
+    del platform.rights[key]
+    answer = asking.end(keys=(key,))
+    assert (answer.status, list(answer.json())) == (200, ["generation"])
+    assert asking.get(CARS, key).status == 401
+
+
+def test_a_model_that_was_taken_away_is_gone_at_once(asking, platform):
+    one, other = platform.new_key(CARS, TRUCKS), platform.new_key(CARS)
+    assert (
+        asking.get(CARS, one).status
+        == asking.get(CARS, other).status
+        == asking.get(TRUCKS, one).status
+        == 200
+    )
+    platform.rights[one].remove(CARS)
+    platform.rights[other].remove(CARS)
+    assert asking.end(models=(CARS,)).status == 200
+    assert asking.get(CARS, one).status == asking.get(CARS, other).status == 404
+    assert asking.get(TRUCKS, one).status == 200
+    assert platform.questions(one).count(TRUCKS) == 1, "what was not named is not asked for again"
+
+
+def test_an_empty_hook_means_everything(asking, platform):
+    keys = [platform.new_key(CARS) for _ in range(2)]
+    assert {asking.get(CARS, key).status for key in keys} == {200}
+    for key in keys:
+        platform.rights[key].clear()
+    assert asking.post_hook(b"{}").status == 200
+    assert {asking.get(CARS, key).status for key in keys} == {404}
+
+
+def test_a_new_right_is_seen_at_once_as_well(asking, platform):
+    key = platform.new_key()
+    assert asking.get(CARS, key).status == 404
+    platform.rights[key].add(CARS)
+    assert asking.end(keys=(key,)).status == 200
+    assert asking.get(CARS, key).status == 200
+
+
+def test_a_hook_that_comes_again_changes_nothing_more(asking, platform):
+    key = platform.new_key(CARS)
+    moment = time.time()  # noqa: TID251 -- a sender has a clock
+    for _ in range(3):
+        assert asking.post_hook(b'{"models":["acme/cars/1"]}', at=moment).status == 200
+        assert asking.get(CARS, key).status == 200
+
+
+def test_the_change_is_recorded_as_the_platforms(asking, platform):
+    asking.end(models=(CARS,))
+    changes = [one for one in asking.installation.records() if one.get("action") == "platform.invalidate"]
+    assert changes[-1]["actor"] == "platform"
+    assert changes[-1]["subject"] == [f"model {CARS}"]
+
+
+@pytest.mark.parametrize("age", [-400, 400])
+def test_an_old_hook_and_one_from_the_future_are_refused(asking, age):
+    assert asking.post_hook(b"{}", at=time.time() - age).status == 401  # noqa: TID251 -- a sender has a clock
+
+
+def test_a_forged_hook_is_refused_and_ends_nothing(asking, platform):
+    key = platform.new_key(CARS)
+    assert asking.get(CARS, key).status == 200
+    platform.rights[key].clear()
+    assert asking.post_hook(b"{}", secret=bytes(32)).status == 401
+    assert asking.get(CARS, key).status == 200
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["", "t=1,v1=00", "v1=" + "0" * 64, "t=99999999999999,v1=" + "0" * 64, "t=1767225600,v1=" + "A" * 64],
+)
+def test_what_is_no_signature_is_refused(asking, header):
+    assert asking.post_hook(b"{}", **{"Cachegate-Signature": header}).status == 401
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b'{"keys":[]}',
+        b'{"keys_sha256":["00"]}',
+        b'{"models":["../x"]}',
+        b'{"models":[1]}',
+        b"\xff",
+    ],
+)
+def test_a_signed_body_that_is_not_what_it_has_to_be_is_refused(asking, body):
+    assert asking.post_hook(body).status == 400
+
+
+def test_a_hook_that_is_too_long_is_refused_before_it_is_read(asking):
+    assert asking.post_hook(json.dumps({"models": ["a" * 100] * 700}).encode()).status == 413
+
+
+def test_only_a_post_is_a_hook(asking):
+    answer = asking.gateway.wire.get("/hooks/v1/authority")
+    assert (answer.status, answer.header("allow")) == (405, "POST")
+
+
+def test_an_answer_that_was_on_its_way_when_the_hook_came_counts_for_nothing(asking, platform, eventually):
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 -- only here
+
+    key = platform.new_key(CARS)
+    platform.delay_seconds = 0.5
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(asking.get, CARS, key)
+        eventually(lambda: platform.questions(key))
+        time.sleep(0.1)
+        assert asking.end(models=(CARS,)).status == 200
+        assert waiting.result().status == 200
+    assert len(platform.questions(key)) == 2, "it was asked again, after the hook"
+
+
+def test_every_worker_knows_when_the_hook_is_answered(serve, platform):
+    fleet = serve("hooked", workers=3)
+    for _ in range(5):
+        key = platform.new_key(CARS)
+        assert {fleet.get(CARS, key).status for _ in range(9)} == {200}
+        platform.rights[key].clear()
+        assert fleet.end(models=(CARS,)).status == 200
+        assert {fleet.get(CARS, key).status for _ in range(9)} == {404}

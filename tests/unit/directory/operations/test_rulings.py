@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gateway.directory import names
+from gateway.directory.listing import Listing
+from gateway.directory.operations.rulings import (
+    disown_key,
+    end_rulings,
+    find_ruling,
+    introduce_key,
+    note_links,
+    rule,
+)
+from gateway.directory.reading import StoreReading
+from gateway.model.errors import Reason
+from gateway.model.names import KeyId, ModelId, TenantId
+from gateway.model.rulings import SOURCE_PLATFORM, Ruling
+
+pytestmark = pytest.mark.anyio
+
+KEY, OTHER = KeyId("key_000000000001"), KeyId("key_000000000002")
+CARS, TRUCKS = ModelId("acme/cars/1"), ModelId("acme/trucks/2")
+DIGEST, NOW = b"\x01" * 32, 100.0
+
+
+@pytest.fixture
+def reading(store):
+    return StoreReading(store)
+
+
+@pytest.fixture
+def listing(reading):
+    return Listing(reading)
+
+
+@pytest.fixture
+def platform_key(make_key):
+    return make_key(tenant="platform-1", source=SOURCE_PLATFORM)
+
+
+@pytest.fixture
+def ruling(store):
+    """A ruling that is asked for now."""
+
+    async def make(key_id=KEY, model=CARS, reason=Reason.PERMITTED, until=NOW + 60):
+        return Ruling(key_id=key_id, model=model, reason=reason, until=until, asked=await store.generation())
+
+    return make
+
+
+@pytest.fixture
+def introduce(run, ruling, platform_key):
+    async def do(**more):
+        return await run(introduce_key, key=platform_key, digest=DIGEST, ruling=await ruling(**more), now=NOW)
+
+    return do
+
+
+async def test_a_ruling_is_in_force_until_its_end(run, ruling, reading):
+    new = await ruling()
+    assert await run(rule, ruling=new, now=NOW)
+    assert await find_ruling(reading, KEY, CARS, NOW + 59.9) == replace(new, generation=1)
+    assert await find_ruling(reading, KEY, CARS, NOW + 60) is None
+    assert await find_ruling(reading, OTHER, CARS, NOW) is None
+    assert await find_ruling(reading, KEY, TRUCKS, NOW) is None
+
+
+async def test_a_ruling_goes_away_by_itself(store, run, ruling, reading):
+    import asyncio  # noqa: PLC0415 -- only here
+
+    await run(rule, ruling=await ruling(until=NOW + 0.05), now=NOW)
+    await asyncio.sleep(0.1)
+    assert await reading.read([names.ruling_fact(KEY, CARS)]) == [None]
+
+
+@pytest.mark.parametrize(
+    ("keys", "models"), [([KEY], []), ([], [CARS]), ([KEY, OTHER], [TRUCKS]), ([], []), ([OTHER], [CARS])]
+)
+async def test_an_ending_ends_what_was_asked_before_it_and_nothing_after(run, ruling, reading, keys, models):
+    early = await ruling()
+    assert await run(rule, ruling=early, now=NOW)
+    await run(end_rulings, keys=keys, models=models)
+    assert await find_ruling(reading, KEY, CARS, NOW) is None
+    assert not await run(rule, ruling=early, now=NOW), "a late answer"
+    assert await find_ruling(reading, KEY, CARS, NOW) is None
+    assert await run(rule, ruling=await ruling(), now=NOW)
+    assert await find_ruling(reading, KEY, CARS, NOW) is not None
+
+
+@pytest.mark.parametrize(("keys", "models"), [([OTHER], []), ([], [TRUCKS]), ([OTHER], [TRUCKS])])
+async def test_an_ending_ends_nothing_that_it_does_not_name(run, ruling, reading, keys, models):
+    await run(rule, ruling=await ruling(), now=NOW)
+    await run(end_rulings, keys=keys, models=models)
+    assert await find_ruling(reading, KEY, CARS, NOW) is not None
+
+
+async def test_an_introduced_key_has_a_tenant_of_its_own_that_is_not_listed(introduce, listing, platform_key):
+    assert await introduce()
+    key = await listing.find_key(KEY)
+    assert replace(key, generation=0) == platform_key
+    tenant = await listing.find_tenant(TenantId("platform-1"))
+    assert (tenant.source, tenant.is_suspended) == (SOURCE_PLATFORM, False)
+    assert await listing.list_tenants() == []
+
+
+async def test_a_key_that_is_known_by_now_is_left_as_it_is(introduce, listing, run, platform_key):
+    await introduce()
+    await run(_revoke, key=platform_key)
+    await introduce()
+    assert (await listing.find_key(KEY)).revoked_at == 5.0
+
+
+async def _revoke(changes, *, key):
+    await changes.put_key(replace(key, revoked_at=5.0), DIGEST)
+
+
+async def test_a_suspended_tenant_stays_suspended(introduce, listing, run):
+    await introduce()
+    tenant = await listing.find_tenant(TenantId("platform-1"))
+    await run(_put_tenant, tenant=replace(tenant, is_suspended=True))
+    await introduce()
+    assert (await listing.find_tenant(TenantId("platform-1"))).is_suspended
+
+
+async def _put_tenant(changes, *, tenant):
+    await changes.put_tenant(tenant)
+
+
+async def test_a_key_that_is_nobodys_is_gone_with_all_that_was_said_of_it(
+    introduce, listing, reading, run, ruling
+):
+    await introduce()
+    await run(note_links, key_id=KEY, model=CARS, until=NOW + 999, now=NOW)
+    standing = await ruling(model=None, reason=Reason.UPSTREAM_UNAUTHORIZED, until=NOW + 10)
+    assert await run(disown_key, standing=standing, now=NOW)
+    assert await listing.find_key(KEY) is None
+    assert await find_ruling(reading, KEY, CARS, NOW) is None
+    assert await find_ruling(reading, KEY, CARS, NOW, name=names.links_fact(KEY, CARS)) is None
+    found = await find_ruling(reading, KEY, None, NOW)
+    assert found.reason is Reason.UPSTREAM_UNAUTHORIZED
+
+
+async def test_a_key_that_was_revoked_here_stays_so_when_the_platform_disowns_it(
+    introduce, listing, run, ruling, platform_key
+):
+    await introduce()
+    await run(_revoke, key=platform_key)
+    await run(
+        disown_key,
+        standing=await ruling(model=None, reason=Reason.UPSTREAM_UNAUTHORIZED, until=NOW + 10),
+        now=NOW,
+    )
+    await run(end_rulings, keys=[KEY], models=[])
+    assert (await listing.find_key(KEY)).revoked_at == 5.0
+
+
+async def test_a_key_of_our_own_is_never_taken_away(run, listing, make_key, acme):
+    await run(_put_tenant, tenant=acme)
+    await run(_put_key, key=make_key())
+    await run(end_rulings, keys=[KEY], models=[])
+    assert await listing.find_key(KEY) is not None
+
+
+async def _put_key(changes, *, key):
+    await changes.put_key(key, DIGEST)
+
+
+async def links(reading, now=NOW):
+    return await find_ruling(reading, KEY, CARS, now, name=names.links_fact(KEY, CARS))
+
+
+async def test_links_outlive_the_allow_that_they_were_minted_under(introduce, reading, run):
+    await introduce()
+    assert await run(note_links, key_id=KEY, model=CARS, until=NOW + 3600, now=NOW)
+    assert await find_ruling(reading, KEY, CARS, NOW + 61) is None
+    assert (await links(reading, NOW + 3599)).is_allow
+    assert await links(reading, NOW + 3600) is None
+
+
+async def test_a_later_denial_ends_links_and_a_later_allow_does_not(introduce, reading, run, ruling):
+    await introduce()
+    await run(note_links, key_id=KEY, model=CARS, until=NOW + 3600, now=NOW)
+    await run(rule, ruling=await ruling(), now=NOW)
+    assert await links(reading) is not None
+    await run(rule, ruling=await ruling(reason=Reason.UPSTREAM_REFUSED), now=NOW)
+    assert await links(reading) is None
+    await run(rule, ruling=await ruling(), now=NOW)
+    assert await links(reading) is None
+
+
+@pytest.mark.parametrize(("keys", "models"), [([KEY], []), ([], [CARS]), ([], [])])
+async def test_an_ending_ends_links(introduce, reading, run, ruling, keys, models):
+    await introduce()
+    await run(note_links, key_id=KEY, model=CARS, until=NOW + 3600, now=NOW)
+    await run(end_rulings, keys=keys, models=models)
+    await run(rule, ruling=await ruling(), now=NOW)
+    assert await links(reading) is None
+
+
+async def test_no_links_are_noted_where_nothing_is_allowed(introduce, reading, run, ruling):
+    await introduce(model=TRUCKS)
+    assert not await run(note_links, key_id=KEY, model=CARS, until=NOW + 9, now=NOW)
+    await run(rule, ruling=await ruling(reason=Reason.UPSTREAM_REFUSED), now=NOW)
+    assert not await run(note_links, key_id=KEY, model=CARS, until=NOW + 9, now=NOW)
+    await run(rule, ruling=await ruling(), now=NOW)
+    assert not await run(note_links, key_id=KEY, model=CARS, until=NOW + 99, now=NOW + 60), "it has ended"
+    assert await links(reading) is None
+
+
+async def test_links_of_a_key_of_our_own_need_no_note(run, store, make_key, acme):
+    await run(_put_tenant, tenant=acme)
+    await run(_put_key, key=make_key())
+    before = await store.generation()
+    assert await run(note_links, key_id=KEY, model=CARS, until=NOW + 9, now=NOW)
+    assert await store.generation() == before
+
+
+@pytest.mark.parametrize(
+    "name", [names.ruling_fact(KEY, CARS), names.ending_fact(CARS), names.ending_fact(None)]
+)
+async def test_what_does_not_parse_is_not_in_force(introduce, reading, corrupt, name):
+    await introduce()
+    await corrupt(name)
+    assert await find_ruling(reading, KEY, CARS, NOW) is None
+
+
+async def test_no_answer_is_written_past_an_ending_that_does_not_parse(run, ruling, corrupt):
+    await corrupt(names.ending_fact(CARS))
+    assert not await run(rule, ruling=await ruling(), now=NOW)
