@@ -7,8 +7,8 @@ others waiting for it, and its answer is written in any case.
 
 Places are few, so that nobody drowns the provider, and shared out, so that nobody shuts others out: half of
 them may be about keys that are not known yet, so that strangers with made-up keys leave room for known
-customers, and a quarter about one key. Beyond what may wait for a place, the answer is at once that
-nobody can say.
+customers, and a quarter about one key. What may wait for a place is shared out in the same way. Beyond it,
+the answer is at once that nobody can say.
 
 Non-goals: what is asked, and what becomes of the answer (`authority.py`).
 """
@@ -35,6 +35,7 @@ PLACES = 32  # questions under way at once, from one worker
 PLACES_FOR_STRANGERS = 16  # of these, about keys that are not known yet
 PLACES_FOR_ONE_KEY = 8  # and about one that is
 MAX_FLIGHTS = 512  # under way or waiting for a place
+MAX_FLIGHTS_FOR_STRANGERS = 256  # of these, about keys that are not known yet
 MAX_FLIGHTS_FOR_ONE_KEY = 128  # a process that starts with a hundred models waits a second or two
 LOOK_SECONDS = 0.02  # how often a flight looks whether somebody else's answer has come; less often each time
 LONGEST_LOOK_SECONDS = 0.2
@@ -62,6 +63,7 @@ class Flights:
         self._places_for_strangers = asyncio.Semaphore(PLACES_FOR_STRANGERS)
         self._places_of_keys: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._flights_of_keys: Counter[str] = Counter()
+        self._flights_of_strangers = 0
 
     def __len__(self) -> int:
         return len(self._flights)
@@ -78,12 +80,13 @@ class Flights:
         """Return once the answer is a fact. Raises what `ask` raises, or `Unavailable` after a while."""
         flight = self._flights.get(lock)
         if flight is None:
-            if len(self._flights) >= MAX_FLIGHTS or self._flights_of_keys[key_id] >= MAX_FLIGHTS_FOR_ONE_KEY:
+            if not self._has_room_for(key_id, is_stranger=is_stranger):
                 raise _undecided("too many questions wait to be asked")
             place = self._place_for_stranger() if is_stranger else self._place_for(key_id)
             flight = self._flights[lock] = asyncio.create_task(self._fly(lock, place, ask, is_answered))
             self._flights_of_keys[key_id] += 1
-            flight.add_done_callback(partial(self._landed, lock, key_id))
+            self._flights_of_strangers += is_stranger
+            flight.add_done_callback(partial(self._landed, lock, key_id, is_stranger))
         await asyncio.shield(flight)
 
     async def close(self) -> None:
@@ -118,8 +121,15 @@ class Flights:
         except TimeoutError as error:
             raise _undecided("no answer came in time") from error
 
-    def _landed(self, lock: bytes, key_id: str, flight: asyncio.Task[None]) -> None:
+    def _has_room_for(self, key_id: str, *, is_stranger: bool) -> bool:
+        if is_stranger and self._flights_of_strangers >= MAX_FLIGHTS_FOR_STRANGERS:
+            return False
+        of_key = self._flights_of_keys.get(key_id, 0)
+        return len(self._flights) < MAX_FLIGHTS and of_key < MAX_FLIGHTS_FOR_ONE_KEY
+
+    def _landed(self, lock: bytes, key_id: str, is_stranger: bool, flight: asyncio.Task[None]) -> None:  # noqa: FBT001 -- a callback
         del self._flights[lock]
+        self._flights_of_strangers -= is_stranger
         self._flights_of_keys[key_id] -= 1
         if not self._flights_of_keys[key_id]:
             del self._flights_of_keys[key_id]

@@ -24,7 +24,7 @@ from gateway.directory import names
 from gateway.directory.operations.provenance import attest
 from gateway.directory.provenance_records import decode_attestation
 from gateway.directory.rows import UnreadableRecordError
-from gateway.model.errors import Reason, Refusal
+from gateway.model.errors import Conflict, Reason, Refusal
 from gateway.model.verdicts import Change
 
 if TYPE_CHECKING:
@@ -107,7 +107,10 @@ class Attestations:
             subject=(model, f"{len(named - known)} digests named by the provider"),
             received_at=self._clock.now(),
         )
-        await self._perform(change, partial(attest, model=model, digests=named, source=SOURCE_PROVIDER))
+        try:
+            await self._perform(change, partial(attest, model=model, digests=named, source=SOURCE_PROVIDER))
+        except Conflict as error:  # its record does not parse, or no model has so many digests
+            raise Refusal(Reason.UNREADABLE_FACT) from error
 
     async def _find_owned(
         self, principal: Principal, model: ModelId, others: Sequence[ModelId]

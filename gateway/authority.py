@@ -6,9 +6,10 @@ where the facts about a platform's key are not *settled*, since what was said ha
 After either, the pipeline goes on as it would with any other facts; nothing is decided here.
 
 An allow is believed for `allow_seconds` and a denial for `deny_seconds`, counted from before the question
-was sent. That a key is nobody's ends its record and all that was said of it. What is not decided is no
-fact (I7). Requests that name no model are served on what is said of the key alone, and an unknown key
-is not asked about for them.
+was sent; but for a second after the answer came, so that a slow platform can be believed at all. That a
+key is nobody's ends its record and all that was said of it. What is not decided is no fact (I7). Requests
+that name no model are served on what is said of the key alone, and an unknown key is not asked about for
+them.
 """
 
 from __future__ import annotations
@@ -20,9 +21,7 @@ from typing import TYPE_CHECKING
 from gateway.directory import names
 from gateway.directory.changes import change as run_change
 from gateway.directory.operations.rulings import disown_key, find_ruling, introduce_key, note_links, rule
-from gateway.directory.reading import SourceReading, StoreReading
-from gateway.directory.records import decode_alias
-from gateway.directory.rows import UnreadableRecordError
+from gateway.directory.reading import SourceReading, StoreReading, find_canonical
 from gateway.identity.platform_keys import platform_key, sha256_of
 from gateway.identity.tokens import TokenShape, parse_token
 from gateway.model.errors import Conflict, Reason, Refusal, Unavailable
@@ -44,19 +43,22 @@ if TYPE_CHECKING:
     from gateway.pin_ledger import Perform
     from gateway.platform import Platform
 
+    Moment = tuple[int, float]  # the generation of the facts, and the time, before a question was put
+
 ATTEMPTS = 2  # an answer that was overtaken by an ending is asked for once more
+LEAST_SECONDS = 1.0  # that an answer is of use, however long the question took
 LINKS_MARGIN_SECONDS = 60.0  # so that not every answer with URLs in it writes a fact; they end by themselves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Subject:
+class Subject:
     """Whose right on what is asked about. `digest` is there for a key that is not known here."""
 
     credential: Credential
-    key: Key | None
-    digest: bytes | None
     key_id: KeyId
     model: ModelId | None
+    key: Key | None = None
+    digest: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +82,8 @@ class Authority:
         if model is None or parse_token(credential.secret) is TokenShape.OURS:
             raise Refusal(Reason.UNKNOWN_KEY)
         key, digest = platform_key(credential, self.peppers, self.clock.now())
-        model = await self._canonical(model)
-        subject = _Subject(credential=credential, key=key, digest=digest, key_id=key.key_id, model=model)
+        model = await find_canonical(SourceReading(self.source), model)
+        subject = Subject(credential=credential, key=key, digest=digest, key_id=key.key_id, model=model)
         ruling = await self._settle(subject)
         if not ruling.is_allow:
             raise Refusal(ruling.reason, key_id=key.key_id)
@@ -92,7 +94,7 @@ class Authority:
     async def settle(self, credential: Credential, principal: Principal, model: ModelId | None) -> None:
         """Have the platform say whether a key of its own may have a model (None: whether it is one)."""
         key_id = principal.key_id
-        subject = _Subject(credential=credential, key=None, digest=None, key_id=key_id, model=model)
+        subject = Subject(credential=credential, key_id=key_id, model=model)
         ruling = await self._settle(subject)
         if ruling.reason is Reason.UPSTREAM_UNAUTHORIZED:
             raise Refusal(ruling.reason, key_id=key_id)
@@ -108,16 +110,33 @@ class Authority:
         if known is not None and known.until >= until:
             return
         noting = partial(note_links, key_id=key_id, model=model, until=until + LINKS_MARGIN_SECONDS, now=now)
-        is_noted, _ = await run_change(self.store, noting)
+        try:
+            is_noted, _ = await run_change(self.store, noting)
+        except Conflict as error:  # the record of the key does not parse
+            raise Unavailable("redis", str(error)) from error
         self.forget([name])
         if not is_noted:
             raise Unavailable("upstream", "what it allowed has ended meanwhile", Reason.FACTS_MOVED)
+
+    async def moment(self) -> Moment:
+        """To be taken before a question is put: what ends later ends its answer as well."""
+        return await self.store.generation(), self.clock.now()
+
+    async def hear(self, subject: Subject, moment: Moment, reason: Reason) -> Reason:
+        """It denied something along with another question: that counts as if we had asked. What to tell."""
+        try:
+            ruling = await self._ruling(subject, moment, reason)
+        except Unavailable:  # of the key or of the model, nobody says; of the model it is in any case
+            ruling = await self._ruling(subject, moment, Reason.UPSTREAM_REFUSED)
+        await self._write(subject, ruling)  # what has been overtaken meanwhile is left as it is
+        self.forget(names.ruling_facts(subject.key_id, subject.model))
+        return ruling.reason
 
     async def close(self) -> None:
         """End the questions that are under way."""
         await self.flights.close()
 
-    async def _settle(self, subject: _Subject) -> Ruling:
+    async def _settle(self, subject: Subject) -> Ruling:
         """What is in force about it: remembered, or asked for by one worker of the fleet."""
         ruling = await self._find(SourceReading(self.source), subject)
         if ruling is not None:
@@ -136,13 +155,13 @@ class Authority:
             is_answered=is_answered,
         )
         # What this worker remembers may be older than what it, or another one, has just written.
-        self.forget([names.ruling_fact(key_id, model), names.ruling_fact(key_id, None)])
+        self.forget(names.ruling_facts(subject.key_id, subject.model))
         ruling = await self._find(reading, subject)
         if ruling is None:
             raise _undecided("its answer had ended before it could be used")
         return ruling
 
-    async def _find(self, reading: SourceReading | StoreReading, subject: _Subject) -> Ruling | None:
+    async def _find(self, reading: SourceReading | StoreReading, subject: Subject) -> Ruling | None:
         """The ruling in force; for a key that the platform does not know, that standing."""
         now = self.clock.now()
         standing = await find_ruling(reading, subject.key_id, None, now)
@@ -152,21 +171,20 @@ class Authority:
             return standing
         return await find_ruling(reading, subject.key_id, subject.model, now)
 
-    async def _ask(self, subject: _Subject) -> None:
+    async def _ask(self, subject: Subject) -> None:
         """Ask, and write what was said. What was overtaken is asked once more."""
         for _ in range(ATTEMPTS):
-            ruling = await self._hear(subject)
-            try:
-                if await self._write(subject, ruling):
-                    return
-            except Conflict as error:  # a record that does not parse is in the way, or an id is taken
-                raise Unavailable("redis", str(error)) from error
+            if await self._write(subject, await self._hear(subject)):
+                return
         raise _undecided("what it said was ended while it was said")
 
-    async def _hear(self, subject: _Subject) -> Ruling:
+    async def _hear(self, subject: Subject) -> Ruling:
         """The ruling that an answer comes to."""
-        asked, asked_at = await self.store.generation(), self.clock.now()
-        reason = await self.platform.say(subject.credential, subject.model)
+        moment = await self.moment()
+        return await self._ruling(subject, moment, await self.platform.say(subject.credential, subject.model))
+
+    async def _ruling(self, subject: Subject, moment: Moment, reason: Reason) -> Ruling:
+        """What was said, as of that moment."""
         if subject.model is not None and reason in MAYBE_OF_THE_KEY:
             reason = await self._of_the_key(subject, reason)
         seconds = self.allow_seconds if reason is Reason.PERMITTED else self.deny_seconds
@@ -174,11 +192,11 @@ class Authority:
             key_id=subject.key_id,
             model=None if reason is Reason.UPSTREAM_UNAUTHORIZED else subject.model,
             reason=reason,
-            until=asked_at + seconds,
-            asked=asked,
+            until=max(moment[1] + seconds, self.clock.now() + min(seconds, LEAST_SECONDS)),
+            asked=moment[0],
         )
 
-    async def _of_the_key(self, subject: _Subject, reason: Reason) -> Reason:
+    async def _of_the_key(self, subject: Subject, reason: Reason) -> Reason:
         """The same, if the platform says it of the key whatever the model is; else a denial like others."""
         known = await find_ruling(StoreReading(self.store), subject.key_id, None, self.clock.now())
         if known is None or known.is_allow:
@@ -188,21 +206,26 @@ class Authority:
             await self._write(replace(subject, model=None), known)
         return reason if known.reason is reason else Reason.UPSTREAM_REFUSED
 
-    async def _write(self, subject: _Subject, ruling: Ruling) -> bool:
+    async def _write(self, subject: Subject, ruling: Ruling) -> bool:
         """Make it a fact; False when it was overtaken. Keys come and go on record, like every change."""
         now = self.clock.now()
         operation: Callable[[Changes], Awaitable[bool]] = partial(rule, ruling=ruling, now=now)
-        if ruling.reason is Reason.UPSTREAM_UNAUTHORIZED and subject.key is None:
-            operation = partial(disown_key, standing=ruling, now=now)
-            return await self._record("keys.disown", subject, operation)
-        if ruling.is_allow and ruling.model is not None and subject.key is not None and subject.digest:
-            operation = partial(introduce_key, key=subject.key, digest=subject.digest, ruling=ruling, now=now)
-            return await self._record("keys.introduce", subject, operation)
-        is_written, _ = await run_change(self.store, operation)
+        try:
+            if ruling.reason is Reason.UPSTREAM_UNAUTHORIZED and subject.key is None:
+                operation = partial(disown_key, standing=ruling, now=now)
+                return await self._record("keys.disown", subject, operation)
+            if ruling.is_allow and ruling.model is not None and subject.key is not None and subject.digest:
+                operation = partial(
+                    introduce_key, key=subject.key, digest=subject.digest, ruling=ruling, now=now
+                )
+                return await self._record("keys.introduce", subject, operation)
+            is_written, _ = await run_change(self.store, operation)
+        except Conflict as error:  # a record that does not parse is in the way, or an id is taken
+            raise Unavailable("redis", str(error)) from error
         return is_written
 
     async def _record(
-        self, action: str, subject: _Subject, operation: Callable[[Changes], Awaitable[bool]]
+        self, action: str, subject: Subject, operation: Callable[[Changes], Awaitable[bool]]
     ) -> bool:
         change = Change(
             actor=self.actor,
@@ -214,14 +237,6 @@ class Authority:
         )
         done = await self.perform(change, operation)
         return done.result
-
-    async def _canonical(self, model: ModelId) -> ModelId:
-        """What a name of ours stands for. Where that cannot be read, the decision will refuse the name."""
-        [raw_alias] = await SourceReading(self.source).read([names.alias_fact(model)])
-        try:
-            return model if raw_alias is None else decode_alias(raw_alias, model).canonical
-        except UnreadableRecordError:
-            return model
 
 
 def _undecided(why: str) -> Unavailable:

@@ -5,6 +5,9 @@ decision itself, with the leaves it was computed from; it is used while all of t
 a change of any fact on the way (policy, grants, rules, aliases) reaches it with the fact. There is no
 time to live.
 
+What the platform denies a key of its own is denied whatever the rules say, what is public included: a key
+that is known here gets no more than one that is not.
+
 Its key is a tuple of typed values: the whole principal, the action, and what is asked about. Two
 callers never share one, and neither do two in flight: one miss, one flight, per caller. Allows and
 denials are kept apart, so that a flood of refusals cannot push the allows out. What was not decided
@@ -20,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from gateway.model.access import Access, Action, Principal, ResourceKind
 from gateway.model.errors import Reason
-from gateway.model.verdicts import Allowed
+from gateway.model.verdicts import Allowed, Denied
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,7 +120,8 @@ class Decisions:
     async def _decide(self, accesses: Sequence[Access]) -> list[Judgement]:
         facts = await self._directory.bring(accesses[0].principal, [one.resource.model for one in accesses])
         verdicts = self._rules.decide_many(accesses, facts)
-        judgements = [Judgement(verdict, known) for verdict, known in zip(verdicts, facts, strict=True)]
+        reached = zip(verdicts, facts, strict=True)
+        judgements = [Judgement(_ruled(verdict, known), known) for verdict, known in reached]
         for access, judgement in zip(accesses, judgements, strict=True):
             self._remember(question_of(access), judgement)
         return judgements
@@ -167,6 +171,14 @@ def _about(judgement: Judgement, access: Access) -> Judgement:
     if judgement.verdict.access.resource == access.resource:  # the rest of the question is the same anyway
         return judgement
     return Judgement(replace(judgement.verdict, access=access), judgement.facts)
+
+
+def _ruled(verdict: Verdict, facts: Facts) -> Verdict:
+    """The verdict, unless the platform denies what the rules allow."""
+    ruling = facts.ruling
+    if ruling is None or ruling.is_allow or isinstance(verdict, Denied):
+        return verdict
+    return Denied(access=verdict.access, reason=ruling.reason, model=verdict.model, stamp=verdict.stamp)
 
 
 def _retrieve(task: asyncio.Task[Judgement]) -> None:

@@ -34,7 +34,7 @@ def engine_routes(rooms: Rooms, means: Means) -> list[FaceRoute]:
     if rooms.links is None or rooms.link_keys is None or settings.public_url is None:
         return []
     longest_link = settings.link_seconds + EXPIRY_STEP_SECONDS + MARGIN_SECONDS
-    sealed = SealedUrls(rooms.store, rooms.link_keys.verifying, seconds=longest_link)
+    sealed = SealedUrls(rooms.store, rooms.link_keys.verifying, seconds=longest_link, clock=rooms.clock)
     upstream = None
     if rooms.provider is not None:
         upstream = Upstream(
@@ -44,6 +44,8 @@ def engine_routes(rooms: Rooms, means: Means) -> list[FaceRoute]:
             clock=rooms.clock,
             remembered_seconds=settings.allow_seconds,
         )
+        # Before the provider's connections are let go of: what is under way would open new ones.
+        rooms.upkeep.at_the_end = (upstream.close, *rooms.upkeep.at_the_end)
     offers = Offers(
         metadata=Metadata(
             upstream=upstream,

@@ -1,8 +1,11 @@
 """Metadata of a model for a caller whose question was just allowed: the provider's word, or the cache's.
 
-Where no provider is set, and while it does not answer and the tenant has a degraded mode that is not used
+Where no provider is set, and while nobody answers for it and the tenant has a degraded mode that is not used
 up, the cache speaks (`local_metadata.py`). Otherwise silence is undecided, never a yes and never a no (I7).
-A provider that says no is not silent: then the cache is not asked.
+A provider that says no is not silent, nor is one whose answer makes no sense: then the cache is not asked.
+
+How long it has been silent is counted for each key: that somebody else got an answer does not say that this
+key has its right still. It begins with the first silence that anybody met since the provider last spoke.
 """
 
 from __future__ import annotations
@@ -11,17 +14,16 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from gateway.engine.answers import MAX_ANSWER_BYTES, Answer, parse_answer
-from gateway.engine.faults import undecided
-from gateway.model.errors import BadNameError, Reason, Refusal, Unavailable
-from gateway.model.names import parse_model_id
+from gateway.engine import stat_answers
+from gateway.engine.answers import Answer, parse_answer
+from gateway.model.errors import Reason, Refusal, Silence
 from gateway.upstream import Told
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from gateway.local_metadata import LocalMetadata
-    from gateway.model.names import ModelId, PackageId
+    from gateway.model.names import KeyId, ModelId, PackageId
     from gateway.model.ports import MonotonicClock
     from gateway.upstream import Inquiry, Upstream
 
@@ -31,6 +33,7 @@ T = TypeVar("T")
 
 WEIGHTS_PATH = "/models/v1/external/weights"
 STAT_PATH = "/models/v1/external/stat"
+MAX_SILENCES = 16_384  # keys of degraded tenants; nobody beyond that is served without the provider
 
 
 class Metadata:
@@ -40,7 +43,8 @@ class Metadata:
         self._upstream = upstream
         self._local = local
         self._clock = clock
-        self._silent_since: float | None = None
+        self._silent_since: float | None = None  # for whoever asked last
+        self._silences: dict[KeyId, float] = {}
 
     @property
     def has_upstream(self) -> bool:
@@ -51,19 +55,19 @@ class Metadata:
         """The answer with its packages and files. Of a local one, `withheld` names packages to leave out."""
         try:
             if self._upstream is not None:
-                return await self._heard(self._upstream.told(WEIGHTS_PATH, inquiry, _parse_weights))
-        except Unavailable as failure:
+                return await self._heard(inquiry, self._upstream.told(WEIGHTS_PATH, inquiry, _parse_weights))
+        except Silence as failure:
             self._verify_degraded(failure, inquiry)
             return await self._local_weights(inquiry, withheld, failure)
         return await self._local_weights(inquiry, withheld, None)
 
     async def stat(self, inquiry: Inquiry) -> Told[bytes]:
         """The answer to "may this key use it": the provider's bytes, or the head of the local answer."""
-        silence: Unavailable | None = None
+        silence: Silence | None = None
         try:
             if self._upstream is not None:
-                return await self._heard(self._upstream.told(STAT_PATH, inquiry, _parse_stat))
-        except Unavailable as failure:
+                return await self._heard(inquiry, self._upstream.told(STAT_PATH, inquiry, _parse_stat))
+        except Silence as failure:
             self._verify_degraded(failure, inquiry)
             silence = failure
         found = self._local.find_stat(_canonical(inquiry))
@@ -75,7 +79,7 @@ class Metadata:
         self,
         inquiry: Inquiry,
         withheld: Withheld,
-        silence: Unavailable | None,
+        silence: Silence | None,
     ) -> Told[Answer]:
         if inquiry.question.start_after is not None:  # the mark of a page that we never gave out
             raise silence or Refusal(Reason.MALFORMED_QUERY)
@@ -85,22 +89,23 @@ class Metadata:
             raise silence or Refusal(Reason.ABSENT)
         return Told(what=answer, is_local=True, stamp=inquiry.allowed.stamp)
 
-    async def _heard(self, telling: Awaitable[T]) -> T:
-        """What is told; whoever speaks is not silent, whatever it says."""
-        try:
-            told = await telling
-        except Refusal:
+    async def _heard(self, inquiry: Inquiry, telling: Awaitable[Told[T]]) -> Told[T]:
+        """What is told. Only what is said now, to this key, is a sign that its right is still there."""
+        told = await telling
+        if not told.is_remembered:
             self._silent_since = None
-            raise
-        self._silent_since = None
+            self._silences.pop(inquiry.key_id, None)
         return told
 
-    def _verify_degraded(self, failure: Unavailable, inquiry: Inquiry) -> None:
-        """Raises the failure again unless the tenant is served on what was last known, and still may be."""
-        now = self._clock.monotonic()
+    def _verify_degraded(self, silence: Silence, inquiry: Inquiry) -> None:
+        """Raises it again unless the tenant is served on what was last known, and still may be."""
+        now, key_id = self._clock.monotonic(), inquiry.key_id
         self._silent_since = now if self._silent_since is None else self._silent_since
-        if now - self._silent_since >= inquiry.allowed.access.principal.degraded_seconds:
-            raise failure
+        may_be_served = inquiry.allowed.access.principal.degraded_seconds
+        if not may_be_served or (key_id not in self._silences and len(self._silences) >= MAX_SILENCES):
+            raise silence
+        if now - self._silences.setdefault(key_id, self._silent_since) >= may_be_served:
+            raise silence
 
 
 def _canonical(inquiry: Inquiry) -> ModelId:
@@ -112,23 +117,6 @@ def _parse_weights(body: bytes) -> tuple[Answer, ModelId | None]:
     return answer, answer.model
 
 
-class _RawHead(msgspec.Struct):
-    modelId: str | None = None  # noqa: N815 -- the protocol's own name
-
-
-class _RawStat(msgspec.Struct):
-    modelMetadata: _RawHead  # noqa: N815 -- the protocol's own name
-
-
-_STATS = msgspec.json.Decoder(_RawStat)
-
-
 def _parse_stat(body: bytes) -> tuple[bytes, ModelId | None]:
     """The bytes as they are, once they are an answer; another name of the model, if they have one."""
-    if len(body) > MAX_ANSWER_BYTES:
-        raise undecided("the answer is too large")
-    try:
-        claimed = _STATS.decode(body).modelMetadata.modelId
-        return body, None if claimed is None else parse_model_id(claimed)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, BadNameError) as error:
-        raise undecided("the answer is not JSON of the expected shape") from error
+    return body, stat_answers.parse_stat(body)

@@ -6,7 +6,8 @@ each file gets the URL that it will be fetched by:
 
 * ours, when the file is in the cache now, under the digest that the answer names;
 * ours as well, when it is not and is to be streamed through us: always where the client sends everything
-  through us (`SECURE_GATEWAY`), else when `relay` is on. The provider's URL is then kept, sealed;
+  through us (`SECURE_GATEWAY`), else when `relay` is on. The provider's URL is then kept, sealed, and
+  in either case the digest: a link serves what was last told to the key that has it;
 * else the provider's own.
 
 A file without a digest has one origin for ever (`origins.py`), whatever of this would be true today. In
@@ -24,7 +25,7 @@ from gateway.engine.answers import narrowed, rewritten
 from gateway.engine.faults import undecided
 from gateway.engine.signed_proxy_urls import wrap_signed
 from gateway.model.access import Action, Resource, ResourceKind
-from gateway.model.errors import Refusal
+from gateway.model.errors import Refusal, Unavailable
 from gateway.model.verdicts import Allowed, Denied, EngineAnswer
 from gateway.sealed_urls import ProviderFile
 
@@ -55,6 +56,10 @@ class _Places:
     held: dict[File, PackageFile] = field(default_factory=dict)
     elsewhere: dict[File, ProviderFile] = field(default_factory=dict)
     unhashed: list[File] = field(default_factory=list)
+
+    def in_cache(self, file: File) -> ProviderFile:
+        """What is told of a file that is to come from the cache."""
+        return ProviderFile(url=None, md5=self.held[file].md5 if file in self.held else None)
 
 
 class Offers:
@@ -101,9 +106,7 @@ class Offers:
             places.ours.update(places.held, places.elsewhere)
         else:
             await self._settle(answer.model, places)
-        kept = {file: place for file, place in places.elsewhere.items() if file in places.ours}
-        if kept:
-            await self._sealed.keep(inquiry.key_id, answer.model, kept)
+        await self._keep(inquiry, answer.model, places)
         if places.ours:
             await self._minting.note(inquiry.allowed.access.principal, answer.model, places.held)
         body = rewritten(answer, self._link(inquiry, answer.model, places, is_wrapped=is_wrapped))
@@ -114,6 +117,8 @@ class Offers:
         answer, stamp = told.what, inquiry.allowed.stamp.joined(told.stamp)
         packages = [one.package for one in answer.packages]
         resources = [Resource(kind=ResourceKind.PACKAGE, model=answer.model, package=one) for one in packages]
+        if answer.withheld:  # their ids are for whoever may read all that the model has
+            resources.append(Resource(kind=ResourceKind.MODEL, model=answer.model))
         access = replace(inquiry.allowed.access, action=Action.READ)
         judgements = await self._decisions.reach_many([replace(access, resource=one) for one in resources])
         for judgement in judgements:
@@ -121,9 +126,11 @@ class Offers:
             if not judgement.facts.is_settled:  # the platform's allow ended while its answer was fetched
                 raise undecided("what it said ended meanwhile")
         verdicts = [judgement.verdict for judgement in judgements]
-        shown = {one for one, verdict in zip(packages, verdicts, strict=True) if isinstance(verdict, Allowed)}
-        if len(shown) == len(packages):
+        if all(isinstance(verdict, Allowed) for verdict in verdicts):
             return answer, stamp
+        shown = {
+            one for one, verdict in zip(packages, verdicts, strict=False) if isinstance(verdict, Allowed)
+        }
         if not shown:
             raise Refusal(next(verdict.reason for verdict in verdicts if isinstance(verdict, Denied)))
         return narrowed(answer, shown), stamp
@@ -172,6 +179,18 @@ class Offers:
         ]
         known = await self._origins.find(model, names) if names else {}
         return frozenset(package for (package, _), is_ours in known.items() if not is_ours)
+
+    async def _keep(self, inquiry: Inquiry, model: ModelId, places: _Places) -> None:
+        """Keep what is told of each file that gets our link: that is what the link will serve."""
+        if not self._metadata.has_upstream:
+            return
+        told = {file: places.elsewhere.get(file) or places.in_cache(file) for file in places.ours}
+        try:
+            await self._sealed.keep(inquiry.key_id, model, told)
+        except Unavailable:
+            # As `relay.py` does then, a tenant with a degraded mode goes by what the cache has.
+            if not inquiry.allowed.access.principal.degraded_seconds or places.elsewhere.keys() & places.ours:
+                raise
 
     def _link(
         self, inquiry: Inquiry, model: ModelId, places: _Places, *, is_wrapped: bool

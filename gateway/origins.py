@@ -19,7 +19,7 @@ from gateway.directory import names
 from gateway.directory.operations.provenance import settle_origins
 from gateway.directory.provenance_records import decode_origin
 from gateway.directory.rows import UnreadableRecordError
-from gateway.model.errors import Reason, Refusal
+from gateway.model.errors import Conflict, Reason, Refusal
 from gateway.model.provenance import Origin
 from gateway.model.verdicts import Change
 
@@ -65,7 +65,12 @@ class Origins:
             if file not in known
         ]
         if origins:
-            done = await self._perform(self._change(model, origins), partial(settle_origins, origins=origins))
+            try:
+                done = await self._perform(
+                    self._change(model, origins), partial(settle_origins, origins=origins)
+                )
+            except Conflict as error:  # a record that does not parse has come in between
+                raise Refusal(Reason.UNREADABLE_FACT) from error
             known |= {(one.package, one.handle): one.is_ours for one in done.result}
         return known
 

@@ -11,7 +11,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from gateway.directory.names import pin_fact
 from gateway.directory.operations.pins import pin_blobs, quarantine_blob
+from gateway.directory.pin_records import decode_pin
+from gateway.directory.rows import UnreadableRecordError
 from gateway.model.pins import find_cause
 from gateway.model.verdicts import Change
 
@@ -72,8 +75,8 @@ class PinLedger:
         generation = 0
         for _ in range(ATTEMPTS):
             generation = await self._store.generation()
-            pins = {pin.md5: pin for pin in await self._listing.find_pins([md5 for md5, _ in contents])}
-            new, wrong = _judged(contents, pins)
+            pins, unreadable = await self._known([md5 for md5, _ in contents])
+            new, wrong = _judged([one for one in contents if one[0] not in unreadable], pins)
             if not new and not wrong:
                 break
             if new:
@@ -81,6 +84,21 @@ class PinLedger:
             for md5, measured in wrong:
                 generation = await self._quarantine(md5, measured, pins.get(md5))
         return generation
+
+    async def _known(self, md5s: Sequence[Md5]) -> tuple[dict[Md5, Pin], set[Md5]]:
+        """The pins that there are, and whose does not parse: that denies, and nothing can be added to it."""
+        unreadable: set[Md5] = set()
+
+        def decode(raw: bytes, md5: Md5) -> Pin:
+            try:
+                return decode_pin(raw, md5=md5)
+            except UnreadableRecordError:
+                unreadable.add(md5)
+                raise
+
+        wanted = [(pin_fact(md5), partial(decode, md5=md5)) for md5 in md5s]
+        found = await self._listing.find_all(wanted)
+        return {pin.md5: pin for pin in found if pin is not None}, unreadable
 
     async def _pin(self, contents: Sequence[tuple[Md5, Measured]]) -> int:
         change = self._change("cache.pin", [f"{md5} sha256:{measured.sha256}" for md5, measured in contents])

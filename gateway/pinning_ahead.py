@@ -23,7 +23,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from gateway.adapters.file_lock import FileLock
-from gateway.model.errors import Reason, Refusal, Unavailable
+from gateway.model.errors import CachegateError, Reason, Refusal, Unavailable
 from gateway.model.names import parse_md5
 from gateway.model.pins import identity_of
 from gateway.resource.blobs import blobs_below, open_blob
@@ -93,6 +93,8 @@ class PinningAhead:
                     self._on_failure(failure)
                 except Refusal as refusal:
                     self._on_failure(Unavailable("cache", finding_of(refusal), Reason.NOT_PINNED))
+                except CachegateError as error:  # one blob's trouble must not be every blob's
+                    self._on_failure(Unavailable("cache", str(error), Reason.NOT_PINNED))
                 await asyncio.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:

@@ -1,6 +1,6 @@
 """What the platform says of a key and a model: one question to its `stat`, and what the answer means.
 
-    200 and a JSON object      it may have the model
+    200 and an answer          it may have the model; `stat_answers.py` says what is one
     403, 404                   it may not; the one is as good as the other
     402, 423                   it has to pay, or is paused: of the key, or of this model, nobody knows yet
     401                        the platform does not know the key
@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlencode
 
-import msgspec
-
-from gateway.model.errors import Reason, Unavailable
+from gateway.engine.faults import undecided
+from gateway.engine.stat_answers import parse_stat
+from gateway.model.errors import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 STAT_PATH = "/models/v1/external/stat"
 QUESTION_SECONDS = 3.0  # whoever waits for an answer does so for four at most
 MAYBE_OF_THE_KEY = frozenset({Reason.PAYMENT_REQUIRED, Reason.USAGE_PAUSED})
-
-_JSON_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Answered(Protocol):
@@ -74,7 +72,7 @@ class Platform:
         answer = await self.provider.ask(STAT_PATH, query, headers, seconds=QUESTION_SECONDS)
         match answer.status:
             case 200:
-                _verify_object(answer.body)
+                parse_stat(answer.body)
                 return Reason.PERMITTED
             case 401:
                 return Reason.UPSTREAM_UNAUTHORIZED
@@ -85,16 +83,4 @@ class Platform:
             case 423:
                 return Reason.USAGE_PAUSED
             case status:
-                raise _undecided(f"it answered with status {status}")
-
-
-def _verify_object(body: bytes) -> None:
-    """A page of whatever stands between us is no allow."""
-    try:
-        _JSON_OBJECT.decode(body)
-    except msgspec.DecodeError as error:
-        raise _undecided("its answer is not JSON of the expected shape") from error
-
-
-def _undecided(why: str) -> Unavailable:
-    return Unavailable("upstream", why, Reason.UPSTREAM_UNDECIDED)
+                raise undecided(f"it answered with status {status}")

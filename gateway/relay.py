@@ -3,10 +3,11 @@
 Whatever holds for a file of the cache holds for it: the guard has decided and recorded, the last check is
 made before the first byte, and the transfer is cut when its key ends. What cannot hold is that the content
 was pinned: nothing here vouches for it, the outcome record says `relayed`, and the client has the digest
-that the provider named.
+that the provider named. No key takes more than its share of the streams.
 
 The URL is the one that the provider gave us for this very key and file; no client ever names one. Of the
-request, a single plain range is passed on, and nothing else; of the answer, its status, length and range.
+request, a single plain range is passed on, and nothing else; of the answer, its status, length and range
+(`storage_heads.py`).
 
 A file without a digest comes whole: see `delivery/plan.py` for what the engine makes of ranges there.
 """
@@ -15,8 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
-from dataclasses import dataclass, replace
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gateway.delivery.file import Refused
@@ -25,38 +26,27 @@ from gateway.delivery.plan import OCTETS
 from gateway.engine.faults import undecided
 from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.verdicts import Ending, HeldFile, OpenFile, RelayedFile
+from gateway.shares import Shares
+from gateway.storage_heads import FIRST_BYTE, OK, UNSATISFIABLE, asked_range, range_header, read_head
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from starlette.types import Message, Receive, Send
 
     from gateway.adapters.provider import Provider, ProviderStream
     from gateway.delivery.headers import Headers
     from gateway.holdings import Holdings
-    from gateway.model.access import WireRequest
+    from gateway.model.access import Resource, WireRequest
     from gateway.model.facts import Stamp
     from gateway.model.verdicts import Allowed, Found, Receipt
-    from gateway.sealed_urls import SealedUrls
+    from gateway.sealed_urls import ProviderFile, SealedUrls
+    from gateway.storage_heads import StorageHead
 
 NOT_FROM_HERE = frozenset({Reason.ABSENT, Reason.UNSERVABLE, Reason.UNATTESTED, Reason.QUARANTINED})
 """What the cache says of a file that it does not have, or does not serve as it lies there."""
 
-_RANGE = re.compile(rb"bytes=(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
-_CONTENT_RANGE = re.compile(rb"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18})")
-_LENGTH = re.compile(rb"[0-9]{1,18}")
-
-_OK, _PARTIAL, _UNSATISFIABLE = 200, 206, 416
-_FIRST_BYTE = b"bytes=0-0"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Head:
-    """What the provider's answer comes to."""
-
-    status: int
-    length: int | None
-    size: int | None  # of the whole file
-    content_range: bytes | None
-    has_ranges: bool
+STREAMS_OF_A_KEY = 64  # as many as one engine opens; the worker has four times as many for all
 
 
 class Relay:
@@ -66,42 +56,42 @@ class Relay:
         self._provider = provider
         self._holdings = holdings
         self._sealed = sealed
+        self._shares = Shares(STREAMS_OF_A_KEY, patience_seconds=0.0)
 
     async def find(self, _request: WireRequest, allowed: Allowed) -> tuple[Found, Stamp]:
         """The file as the cache has it; else where the provider has it, if this key was told.
 
-        What was told goes before what lies in the cache, where the two have another digest.
+        What was told last goes before what lies in the cache, where the two have another digest; and where
+        the cache was told of, but has another content by now, there is nothing to be sent.
         """
         told = await self._find_told(allowed)
+        relayed = None if told is None else _relayed(allowed.access.resource, told)
         try:
             found, stamp = await self._holdings.find(allowed)
         except Refusal as refusal:
-            if told is None or refusal.reason not in NOT_FROM_HERE:
+            if relayed is None or refusal.reason not in NOT_FROM_HERE:
                 raise
-            return told, allowed.stamp
+            return relayed, allowed.stamp
         if told is None or not isinstance(found, OpenFile) or found.md5 == told.md5:
             return found, stamp
         if not isinstance(found, HeldFile):
             os.close(found.descriptor)
-        return told, allowed.stamp
+        if relayed is None:
+            raise Refusal(Reason.ABSENT)
+        return relayed, allowed.stamp
 
-    async def _find_told(self, allowed: Allowed) -> RelayedFile | None:
-        """Where the provider has the file of a link, by what it told this key when the link was made."""
+    async def _find_told(self, allowed: Allowed) -> ProviderFile | None:
+        """What this key was told of the file of a link, when it last got that link."""
         resource = allowed.access.resource
         if resource.model is None or resource.package is None or resource.file is None:
             return None
         file = (resource.package, resource.file)
         try:
-            place = await self._sealed.find(allowed.access.principal.key_id, resource.model, file)
+            return await self._sealed.find(allowed.access.principal.key_id, resource.model, file)
         except Unavailable:
             if not allowed.access.principal.degraded_seconds:
                 raise  # what the cache has could be another content than was told of
             return None
-        if place is None:
-            return None
-        return RelayedFile(
-            model=resource.model, package=file[0], handle=file[1], md5=place.md5, url=place.url
-        )
 
     async def send(self, receipt: Receipt, receive: Receive, send: Send, *, trace: bytes) -> Ending | Refused:
         """Stream the file of a receipt. Raises `Unavailable` when nothing could be sent, or not all."""
@@ -109,30 +99,39 @@ class Relay:
         if not isinstance(file, RelayedFile):
             raise TypeError("this receipt is not for a file at the provider")
         if request.method == "HEAD":
-            head = await self._look(file)
+            head = await self._look(receipt, file)
             await send(_start(head, file, receipt, trace))
             await send({"type": "http.response.body", "body": b""})
             return Ending.RELAYED
-        asked = _asked_range(request, file)
-        async with self._provider.open(file.url, _range_header(asked)) as answer:
-            head = _read_head(answer, has_asked=asked is not None)
-            if head.status == _UNSATISFIABLE:
+        asked = asked_range(request, file)
+        async with self._open(receipt, file.url, range_header(asked)) as answer:
+            head = read_head(answer, asked)
+            if head.status == UNSATISFIABLE:
                 unsatisfied = b"bytes */%d" % (head.size or 0)
                 return Refused(reason=Reason.RANGE_NOT_SATISFIABLE, headers=[(b"content-range", unsatisfied)])
             await send(_start(head, file, receipt, trace))
             return await _Stream(answer, head.length, receive, send).run()
 
-    async def _look(self, file: RelayedFile) -> _Head:
+    @asynccontextmanager
+    async def _open(
+        self, receipt: Receipt, url: str, headers: Headers, method: str = "GET"
+    ) -> AsyncIterator[ProviderStream]:
+        """The file, within the share of whoever asks for it."""
+        key_id = receipt.admission.allowed.access.principal.key_id
+        async with self._shares.taken(key_id), self._provider.open(url, headers, method=method) as answer:
+            yield answer
+
+    async def _look(self, receipt: Receipt, file: RelayedFile) -> StorageHead:
         """What GET would answer, by HEAD; where that is refused, by a GET of the first byte.
 
         A signed URL is often good for the one method only that it was signed for.
         """
-        async with self._provider.open(file.url, (), method="HEAD") as answer:
-            if answer.status == _OK:
-                return _read_head(answer, has_asked=False)
-        async with self._provider.open(file.url, _range_header(_FIRST_BYTE)) as answer:
-            head = _read_head(answer, has_asked=True)
-            return replace(head, status=_OK, length=head.size, content_range=None)
+        async with self._open(receipt, file.url, [], "HEAD") as answer:
+            if answer.status == OK:
+                return read_head(answer, None)
+        async with self._open(receipt, file.url, range_header(FIRST_BYTE)) as answer:
+            head = read_head(answer, FIRST_BYTE)
+            return replace(head, status=OK, length=head.size, content_range=None)
 
 
 class _Stream:
@@ -181,43 +180,14 @@ class _Stream:
         return True
 
 
-def _asked_range(request: WireRequest, file: RelayedFile) -> bytes | None:
-    """The range to pass on; a form that servers read differently is none, and the whole is sent."""
-    values = [value.strip(b" \t") for name, value in request.headers if name == b"range"]
-    conditional = request.header(b"if-range") is not None
-    if file.md5 is None or conditional or len(values) != 1 or not _RANGE.fullmatch(values[0]):
+def _relayed(file: Resource, told: ProviderFile) -> RelayedFile | None:
+    """The file at the provider; None when it was told to be in the cache."""
+    if told.url is None or file.model is None or file.package is None or file.file is None:
         return None
-    return values[0]
+    return RelayedFile(model=file.model, package=file.package, handle=file.file, md5=told.md5, url=told.url)
 
 
-def _read_head(answer: ProviderStream, *, has_asked: bool) -> _Head:
-    """What the answer is. Raises `Unavailable` for one that is no part and no whole of a file."""
-    headers = {name.lower(): value for name, value in answer.headers}
-    if answer.status not in ({_OK, _PARTIAL, _UNSATISFIABLE} if has_asked else {_OK}):
-        raise undecided(f"the provider's storage answered {answer.status}")
-    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        raise undecided("the provider's storage sent an encoded file")
-    length = headers.get(b"content-length", b"")
-    size = int(length) if _LENGTH.fullmatch(length) else None
-    if answer.status == _OK:
-        has_ranges = headers.get(b"accept-ranges", b"").lower() == b"bytes"
-        return _Head(status=_OK, length=size, size=size, content_range=None, has_ranges=has_ranges)
-    match = _CONTENT_RANGE.fullmatch(headers.get(b"content-range", b""))
-    is_partial = answer.status == _PARTIAL
-    if match is None or is_partial == (match[1] is None):
-        raise undecided("the provider's storage did not say which part it sent")
-    if is_partial and (size is None or size != int(match[2]) - int(match[1]) + 1):
-        raise undecided("the provider's storage sent another part than it said")
-    return _Head(
-        status=answer.status, length=size, size=int(match[3]), content_range=match[0], has_ranges=is_partial
-    )
-
-
-def _range_header(asked: bytes | None) -> Headers:
-    return [] if asked is None else [(b"range", asked)]
-
-
-def _start(head: _Head, file: RelayedFile, receipt: Receipt, trace: bytes) -> Message:
+def _start(head: StorageHead, file: RelayedFile, receipt: Receipt, trace: bytes) -> Message:
     described: Headers = [(b"content-type", OCTETS)]
     if head.length is not None:
         described = content_headers(OCTETS, head.length)

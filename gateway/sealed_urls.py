@@ -5,6 +5,9 @@ worker of the fleet, whichever the client reaches. So the provider's URL waits i
 link lives. It is signed, which makes it a secret (I8): it is sealed with AES-256-GCM, under a key that is
 derived from the link key and lies nowhere in Redis, and its name there is a keyed hash of what it is for.
 
+Of a file that is served from the cache, the digest is kept without a URL: it is what was last told to this
+key that counts, and a URL that was told before must not outlive it.
+
 It opens nothing by itself. It is asked for after an allow, by the key id and the file of a link that was
 verified, and what is sealed for one key is never found for another: both are in the name, and the name is
 authenticated along with the content.
@@ -29,10 +32,13 @@ if TYPE_CHECKING:
 
     from gateway.adapters.redis_store import RedisStore
     from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId
+    from gateway.model.ports import Clock
 
     File = tuple[PackageId, FileHandle]
 
 NONCE_BYTES = 12
+MARGIN = 0.5
+"""Of a link's life: what is kept stays that much longer, and is not written anew for as long."""
 
 _FOR_CONTENT = b"cachegate: sealing of provider URLs, version 1"
 _FOR_NAMES = b"cachegate: names of sealed provider URLs, version 1"
@@ -40,9 +46,9 @@ _FOR_NAMES = b"cachegate: names of sealed provider URLs, version 1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderFile:
-    """Where the provider has a file, and the digest that it gave, if it gave one."""
+    """What was told of a file: its URL, None if it lies in the cache, and its digest, if it has one."""
 
-    url: str = field(repr=False)
+    url: str | None = field(repr=False)
     md5: Md5 | None
 
 
@@ -59,42 +65,61 @@ class _Seal:
         spelt = b"".join(b"%d:%b," % (len(part), part) for part in parts)
         return names.sealed_url(hmac.digest(self._names, spelt, "sha256"))
 
-    def seal(self, name: bytes, file: ProviderFile) -> bytes:
-        """The file's place as it may lie in Redis, under this name only."""
+    def seal(self, name: bytes, file: ProviderFile, now: float) -> bytes:
+        """The file's place as it may lie in Redis, under this name only, and when it was put there."""
         nonce = secrets.token_bytes(NONCE_BYTES)
-        return nonce + self._content.encrypt(nonce, f"{file.md5 or ''} {file.url}".encode(), name)
+        text = f"{now:.0f} {file.md5 or ''} {file.url or ''}"
+        return nonce + self._content.encrypt(nonce, text.encode(), name)
 
-    def find(self, name: bytes, sealed: bytes) -> ProviderFile | None:
+    def find(self, name: bytes, sealed: bytes | None) -> tuple[ProviderFile, float] | None:
         """The same back; None for what was not sealed by us under this name."""
+        if sealed is None:
+            return None
         try:
             text = self._content.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], name).decode()
-            md5, _, url = text.partition(" ")
-            return ProviderFile(url=url, md5=parse_md5(md5) if md5 else None)
+            kept_at, md5, url = text.split(" ", 2)
+            return ProviderFile(url=url or None, md5=parse_md5(md5) if md5 else None), float(kept_at)
         except (InvalidTag, BadNameError, ValueError):
             return None
 
 
 class SealedUrls:
-    """Keeps URLs and finds them again. `link_keys` are the newest first: it seals, all of them find."""
+    """Keeps URLs and finds them again. `link_keys` are the newest first: it seals, all of them find.
 
-    def __init__(self, store: RedisStore, link_keys: Sequence[bytes], *, seconds: float) -> None:
+    `seconds` is how long a link lives.
+    """
+
+    def __init__(
+        self, store: RedisStore, link_keys: Sequence[bytes], *, seconds: float, clock: Clock
+    ) -> None:
         self._store = store
+        self._clock = clock
         self._seals = tuple(map(_Seal, link_keys))
         self._seconds = seconds
 
     async def keep(self, key_id: KeyId, model: ModelId, files: Mapping[File, ProviderFile]) -> None:
-        """Keep the places of these files for this key. Raises `Unavailable` when that cannot be done."""
-        newest = self._seals[0]
+        """Keep the places of these files for this key. Raises `Unavailable` when that cannot be done.
+
+        What lies there already, and for long enough, is left: most answers are given many times.
+        """
+        if not files:
+            return
+        newest, now = self._seals[0], self._clock.now()
         named = {newest.name(key_id, model, file): place for file, place in files.items()}
-        sealed = {name: newest.seal(name, place) for name, place in named.items()}
-        await self._store.put_for(sealed, self._seconds)
+        _, values = await self._store.read(list(named))
+        new: dict[bytes, bytes] = {}
+        for (name, place), sealed in zip(named.items(), values, strict=True):
+            known = newest.find(name, sealed)
+            if known is None or known[0] != place or not 0 <= now - known[1] < MARGIN * self._seconds:
+                new[name] = newest.seal(name, place, now)
+        await self._store.put_for(new, (1 + MARGIN) * self._seconds)
 
     async def find(self, key_id: KeyId, model: ModelId, file: File) -> ProviderFile | None:
-        """Where the provider has this file, by what it last told this key; None when nothing is kept."""
+        """What this key was last told of this file; None when nothing is kept."""
         wanted = [seal.name(key_id, model, file) for seal in self._seals]
         _, values = await self._store.read(wanted)
         for seal, name, sealed in zip(self._seals, wanted, values, strict=True):
-            place = None if sealed is None else seal.find(name, sealed)
-            if place is not None:
-                return place
+            known = seal.find(name, sealed)
+            if known is not None:
+                return known[0]
         return None

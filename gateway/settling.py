@@ -51,7 +51,10 @@ async def reach_settled(
 
 
 def _in_its_words(judgement: Judgement) -> Judgement:
-    """A denial for want of a right has the platform's reason, where the platform gave one."""
+    """A denial for want of a right has the platform's reason, where the platform gave one.
+
+    That nothing else beats the platform's denial, `Decisions` sees to.
+    """
     verdict, ruling = judgement.verdict, judgement.facts.ruling
     if not isinstance(verdict, Denied) or ruling is None or ruling.is_allow:
         return judgement

@@ -3,7 +3,10 @@
 An answer is about this caller and for nobody else: the provider may name other packages to another key,
 and its URLs carry signatures. So it is remembered for one key and one question, for as long as an allow of
 the provider is believed, and one flight serves all who ask the same with the same key meanwhile. Whoever
-gets it was allowed just now, by the facts of now. What is no answer is never remembered (I7).
+gets it was allowed just now, by the facts of now. What is no answer is never remembered (I7). No key
+asks more than its share at once, and what is remembered is bounded, the questions included.
+
+What it takes back counts for nothing from then on (`retractions.py`).
 
 The provider may say that the model has another name. That name is authorised by our rules as well, each
 time before anything of the answer is used (I2): an alias opens nothing by itself.
@@ -14,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from gateway.engine.faults import undecided
@@ -21,7 +25,9 @@ from gateway.engine.request_headers import headers_for_upstream
 from gateway.model.access import Resource, ResourceKind
 from gateway.model.errors import Reason, Refusal
 from gateway.model.verdicts import Denied
+from gateway.retractions import Retractions
 from gateway.settling import reach_settled
+from gateway.shares import Shares
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,10 +41,20 @@ if TYPE_CHECKING:
     from gateway.model.names import KeyId, ModelId
     from gateway.model.ports import MonotonicClock
     from gateway.model.verdicts import Allowed
+    from gateway.retractions import Standpoint
 
 T = TypeVar("T")
 
-REMEMBERED_BYTES = 32 << 20  # of bodies, some 20 kB each as a rule; what is parsed of one takes as much again
+REMEMBERED_BYTES = 32 << 20
+"""Of bodies, some 20 kB each as a rule, and their questions; what is parsed of a body takes as much again."""
+
+REMEMBERED_WORDS = 4096
+WORD_BYTES = 4096  # what a word takes beside its body and its question
+PART_BYTES = 256  # and each parameter of the question, beside its text
+
+QUESTIONS_OF_A_KEY = 16  # at once: a quarter of what one worker asks
+ATTEMPTS = 2  # what was ended while it was said is asked for once more
+PATIENCE_SECONDS = 1.0  # for what is over that; the engine waits five
 
 _OK = 200
 _REFUSALS = {
@@ -73,6 +89,7 @@ class Told(Generic[T]):
     what: T
     is_local: bool
     stamp: Stamp
+    is_remembered: bool = False  # else it was said just now
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +100,7 @@ class _Word(Generic[T]):
     canonical: ModelId | None
     size: int
     until: float
+    standpoint: Standpoint
 
 
 _Key = tuple[str, "KeyId", "Question", tuple[tuple[bytes, bytes], ...]]
@@ -102,12 +120,14 @@ class Upstream:
     ) -> None:
         self._provider = provider
         self._authority = authority
+        self._retractions = Retractions(authority)
         self._decisions = decisions
         self._clock = clock
         self._remembered_seconds = remembered_seconds
         self._remembered: OrderedDict[_Key, _Word[Any]] = OrderedDict()
         self._bytes = 0
         self._flights: dict[_Key, asyncio.Task[_Word[Any]]] = {}
+        self._shares = Shares(QUESTIONS_OF_A_KEY, patience_seconds=PATIENCE_SECONDS)
 
     async def told(
         self, path: str, inquiry: Inquiry, parse: Callable[[bytes], tuple[T, ModelId | None]]
@@ -118,11 +138,26 @@ class Upstream:
         """
         headers = headers_for_upstream(inquiry.request.headers, (b"", b""))[:-1]
         key: _Key = (path, inquiry.key_id, inquiry.question, headers)
-        word = self._find(key) or await self._hear(key, inquiry, parse)
+        for _ in range(ATTEMPTS):
+            known = self._find(key)
+            word = known or await self._hear(key, inquiry, parse)
+            if not await self._retractions.is_taken_back(inquiry, word.canonical, word.standpoint):
+                break
+            if self._remembered.get(key) is word:
+                self._drop(key)
+        else:
+            raise undecided("what it said was ended while it was said")
         stamp = inquiry.allowed.stamp
         if word.canonical is not None:
             stamp = stamp.joined(await self._authorised(inquiry, word.canonical))
-        return Told(what=cast("T", word.what), is_local=False, stamp=stamp)
+        return Told(what=cast("T", word.what), is_local=False, stamp=stamp, is_remembered=known is not None)
+
+    async def close(self) -> None:
+        """Give up what is being asked: nobody waits for it any more."""
+        flights = list(self._flights.values())
+        for flight in flights:
+            flight.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)
 
     async def _hear(
         self, key: _Key, inquiry: Inquiry, parse: Callable[[bytes], tuple[T, ModelId | None]]
@@ -131,29 +166,30 @@ class Upstream:
         flight = self._flights.get(key)
         if flight is None:
             flight = self._flights[key] = asyncio.create_task(self._fly(key, inquiry, parse))
-            flight.add_done_callback(_retrieve)
+            flight.add_done_callback(partial(self._land, key))
         return await asyncio.shield(flight)
 
     async def _fly(
         self, key: _Key, inquiry: Inquiry, parse: Callable[[bytes], tuple[T, ModelId | None]]
     ) -> _Word[T]:
-        try:
-            asked_at = self._clock.monotonic()
-            body = await self._ask(key[0], inquiry)
-            what, canonical = parse(body)
-            word = _Word(what, canonical, len(body), asked_at + self._remembered_seconds)
+        async with self._shares.taken(inquiry.key_id):
+            standpoint = await self._retractions.take_standpoint(inquiry)
+            until = self._clock.monotonic() + self._remembered_seconds
+            body = await self._ask(key[0], inquiry, standpoint)
+        what, canonical = parse(body)
+        size = len(body) + _size(key) + WORD_BYTES
+        word = _Word(what, canonical, size, until, standpoint)
+        if standpoint.moment is not None:
             self._put(key, word)
-            return word
-        finally:
-            del self._flights[key]
+        return word
 
-    async def _ask(self, path: str, inquiry: Inquiry) -> bytes:
+    async def _ask(self, path: str, inquiry: Inquiry, standpoint: Standpoint) -> bytes:
         credential = (b"authorization", b"Bearer " + inquiry.credential.secret.encode())
         headers = headers_for_upstream(inquiry.request.headers, credential)
         answer = await self._provider.ask(path, inquiry.question.upstream_query(), headers)
         reason = _REFUSALS.get(answer.status)
         if reason is not None:
-            raise Refusal(reason)
+            raise Refusal(await self._retractions.hear_denial(inquiry, standpoint, reason))
         if answer.status != _OK:
             raise undecided(f"the provider answered {answer.status}")
         return answer.body
@@ -169,22 +205,33 @@ class Upstream:
             raise Refusal(judgement.verdict.reason)
         return judgement.facts.stamp
 
+    def _land(self, key: _Key, flight: asyncio.Task[_Word[Any]]) -> None:
+        """A flight is over. It may fail without anybody hearing of it, if everybody stopped waiting."""
+        if self._flights.get(key) is flight:
+            del self._flights[key]
+        if not flight.cancelled():
+            flight.exception()
+
     def _find(self, key: _Key) -> _Word[Any] | None:
         known = self._remembered.get(key)
         if known is None:
             return None
-        if self._clock.monotonic() >= known.until:
+        if self._clock.monotonic() >= known.until or not known.standpoint.ground.is_current:
             self._drop(key)
             return None
-        self._remembered.move_to_end(key)
         return known
 
     def _put(self, key: _Key, new: _Word[Any]) -> None:
         self._drop(key)
         self._remembered[key] = new
         self._bytes += new.size
-        while self._bytes > REMEMBERED_BYTES:
+        while self._remembered and self._has_to_drop(next(iter(self._remembered.values()))):
             self._drop(next(iter(self._remembered)))
+
+    def _has_to_drop(self, oldest: _Word[Any]) -> bool:
+        """Whether the word that was put first has to go: it is over, or there is too much."""
+        is_full = self._bytes > REMEMBERED_BYTES or len(self._remembered) > REMEMBERED_WORDS
+        return is_full or self._clock.monotonic() >= oldest.until
 
     def _drop(self, key: _Key) -> None:
         known = self._remembered.pop(key, None)
@@ -192,7 +239,8 @@ class Upstream:
             self._bytes -= known.size
 
 
-def _retrieve(flight: asyncio.Task[_Word[Any]]) -> None:
-    """A flight that everybody stopped waiting for may fail without anybody hearing of it."""
-    if not flight.cancelled():
-        flight.exception()
+def _size(key: _Key) -> int:
+    """What a question takes that is remembered, beside its many small parts."""
+    path, _, question, headers = key
+    pairs = [*question.extra, *((name, value) for name, value in headers), (path, question.start_after or "")]
+    return sum(PART_BYTES + len(name) + len(value) for name, value in pairs)

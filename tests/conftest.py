@@ -328,6 +328,9 @@ class Installation:
         return RunningGateway.start(self, workers, is_awaited=is_awaited)
 
 
+PORT_ATTEMPTS = 3
+
+
 @dataclass
 class RunningGateway:
     """A served installation."""
@@ -339,16 +342,22 @@ class RunningGateway:
 
     @classmethod
     def start(cls, installation: Installation, workers: int, *, is_awaited: bool = True) -> RunningGateway:
-        port, ops_port = free_port(), free_port()
-        with (installation.folder / "serve.log").open("a") as log:
-            process = cls._spawn(installation, port, ops_port, workers, log)
-        running = cls(installation, process, Wire("127.0.0.1", port), Wire("127.0.0.1", ops_port))
-        if is_awaited:
+        for attempt in range(PORT_ATTEMPTS):
+            port, ops_port = free_port(), free_port()
+            with (installation.folder / "serve.log").open("a") as log:
+                process = cls._spawn(installation, port, ops_port, workers, log)
+            running = cls(installation, process, Wire("127.0.0.1", port), Wire("127.0.0.1", ops_port))
+            if not is_awaited:
+                break
             try:
                 running.await_ready()
             except BaseException:
                 running.stop()
-                raise
+                # Between asking for a free port and listening on it, another test's server may take it.
+                if attempt + 1 == PORT_ATTEMPTS or "is in use" not in running.log():
+                    raise
+            else:
+                break
         return running
 
     @staticmethod

@@ -2,14 +2,15 @@
 
 `ask` puts one question and takes one whole answer; `open` streams a file. Neither knows what is asked.
 
-* A name leads only where `addresses.py` lets it, and the address that was judged is the one connected to;
-  certificate and Host stay those of the name. A connection is used again for questions only, which all
-  go to one host: two hosts on one address never share one.
+* A name leads only where `addresses.py` lets it, and the address that was judged is the one connected to
+  (`checked_transport.py`). A connection is used again for questions only, which all go to one host: two
+  hosts on one address never share one.
 * No proxy, netrc or cookie of the environment takes part; a redirect is followed by `open` only, within
   its own origin. The answer comes as it is: no encoding is offered, and one that comes all the same is none.
 * A question takes less time than its own client waits (5 s), and a provider that fails is left alone
   for a moment (`circuit.py`). Only what says that it cannot answer anybody opens the circuit: a status
-  that one caller could provoke must not turn all others away.
+  that one caller could provoke must not turn all others away, nor a crowd that waits for its turn here.
+* A storage that sends, but hardly anything, does not keep a connection: it is cut off.
 
 Every failure is `Unavailable`: undecided, neither an allow nor a denial (I7). What it says holds no URL,
 no key and nothing of an answer (I8).
@@ -26,12 +27,13 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from gateway.adapters.addresses import AddressError, find_addresses
+from gateway.adapters.addresses import AddressError
+from gateway.adapters.checked_transport import DEFAULT_PORTS, CheckedTransport
 from gateway.adapters.circuit import Circuit
-from gateway.model.errors import Reason, Unavailable
+from gateway.model.errors import Reason, Silence, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from gateway.model.ports import MonotonicClock
 
@@ -45,11 +47,14 @@ CONNECT_SECONDS = 2.0
 MAX_REDIRECTS = 3
 MAX_CONNECTIONS = 64  # to the provider, from one worker
 MAX_STREAMS = 256  # to its storage: one engine opens 64 at most
+TURN_SECONDS = 1.0  # how long a question waits for a connection of these, before it is asked
+SLOW_SECONDS = 30.0  # of waiting for the storage, in which it has to send at least
+LEAST_BYTES = 256 * 1024  # some 9 kB a second: a weak line brings more, and nobody waits days for a file
 
 _NOT_ANYBODY = frozenset({502, 503, 504})  # statuses by which a provider says that it answers nobody
 _NOT_NOW = frozenset({408, 425, 429})
+_NO_URL = (httpx.InvalidURL, UnicodeError)  # the latter for a host that cannot be spelt (idna.IDNAError)
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,16 +68,23 @@ class ProviderAnswer:
 class ProviderStream:
     """A file that is being sent to us."""
 
-    def __init__(self, response: httpx.Response) -> None:
-        self._response = response
+    def __init__(self, response: httpx.Response, now: Callable[[], float]) -> None:
+        self._response, self._now = response, now
         self.status = response.status_code
         self.headers = tuple((name.lower(), value) for name, value in response.headers.raw)
 
     async def aiter_raw(self) -> AsyncIterator[bytes]:
-        """The bytes as they come. Raises `Unavailable` when they stop before the end."""
+        """The bytes as they come. Raises `Unavailable` when they stop before the end, or hardly come."""
+        waited, came, began = 0.0, 0, self._now()
         try:
             async for piece in self._response.aiter_raw():
+                waited, came = waited + self._now() - began, came + len(piece)
+                if waited >= SLOW_SECONDS:
+                    if came < LEAST_BYTES:
+                        raise undecided("the storage sends too slowly")
+                    waited, came = 0.0, 0
                 yield piece
+                began = self._now()  # what the client takes to read is not the storage's
         except httpx.HTTPError as error:
             raise undecided(f"the storage broke off ({type(error).__name__})") from error
 
@@ -83,12 +95,14 @@ class Provider:
     def __init__(self, upstream: str, *, private_upstreams: bool, clock: MonotonicClock) -> None:
         self.outcomes: Counter[str] = Counter()
         self._upstream = upstream.rstrip("/")
-        self._circuit = Circuit(now=clock.monotonic, chance=random.random)
+        self._now = clock.monotonic
+        self._circuit = Circuit(now=self._now, chance=random.random)
+        self._turns = asyncio.Semaphore(MAX_CONNECTIONS)
         context = httpx.create_ssl_context()  # its own roots, or those of SSL_CERT_FILE
         questions = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=16)
         files = httpx.Limits(max_connections=MAX_STREAMS, max_keepalive_connections=0)
         self._api, self._storage = (
-            _CheckedTransport(
+            CheckedTransport(
                 httpx.AsyncHTTPTransport(verify=context, trust_env=False, limits=limits),
                 may_be_private=private_upstreams,
             )
@@ -104,25 +118,19 @@ class Provider:
         self, question_path: str, query: str, headers: Headers, *, seconds: float = ASK_SECONDS
     ) -> ProviderAnswer:
         """One question. Every status that decides something is an answer, a denial too."""
-        entered = self._circuit.enter()
-        if entered is None:
-            self.outcomes["not-asked"] += 1
-            raise undecided("it failed lately and is left alone for a moment")
-        outcome = "given-up"
+        has_waited = self._turns.locked()
         try:
-            async with asyncio.timeout(seconds):
-                answer = await self._ask(httpx.URL(f"{self._upstream}{question_path}?{query}"), headers)
-            outcome = "refused" if answer.status >= 400 else "answered"  # noqa: PLR2004 -- HTTP's own line
-        except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, AddressError, _NobodyError) as error:
-            outcome = "failed"
-            raise undecided(_why(error)) from error
-        except Unavailable:
-            outcome = "no-sense"
-            raise
+            async with asyncio.timeout(TURN_SECONDS):
+                await self._turns.acquire()
+        except TimeoutError as error:
+            self.outcomes["given-up"] += 1
+            raise undecided("too many questions are under way") from error
+        try:
+            return await self._ask_in_turn(
+                f"{question_path}?{query}", headers, seconds, has_waited=has_waited
+            )
         finally:
-            self.outcomes[outcome] += 1
-            self._note(entered, outcome)
-        return answer
+            self._turns.release()
 
     @asynccontextmanager
     async def open(self, url: str, headers: Headers, *, method: str = "GET") -> AsyncIterator[ProviderStream]:
@@ -130,10 +138,10 @@ class Provider:
         try:
             async with asyncio.timeout(ASK_SECONDS):
                 response = await self._follow(httpx.URL(url), tuple(headers), method)
-        except (TimeoutError, httpx.HTTPError, httpx.InvalidURL, AddressError) as error:
+        except (TimeoutError, httpx.HTTPError, *_NO_URL, AddressError) as error:
             raise undecided(_why(error)) from error
         try:
-            yield ProviderStream(response)
+            yield ProviderStream(response, self._now)
         finally:
             await response.aclose()
 
@@ -141,6 +149,31 @@ class Provider:
         """Let go of the connections."""
         await self._api.aclose()
         await self._storage.aclose()
+
+    async def _ask_in_turn(
+        self, question: str, headers: Headers, seconds: float, *, has_waited: bool
+    ) -> ProviderAnswer:
+        entered = self._circuit.enter()
+        if entered is None:
+            self.outcomes["not-asked"] += 1
+            raise Silence("it failed lately and is left alone for a moment")
+        outcome = "given-up"
+        try:
+            async with asyncio.timeout(seconds - TURN_SECONDS if has_waited else seconds):
+                answer = await self._ask(httpx.URL(f"{self._upstream}{question}"), headers)
+            outcome = "refused" if answer.status >= 400 else "answered"  # noqa: PLR2004 -- HTTP's own line
+        except (TimeoutError, httpx.HTTPError, *_NO_URL, AddressError, _NobodyError) as error:
+            # A question with less than its whole time, or without a connection, says nothing of the provider.
+            is_ours = isinstance(error, httpx.PoolTimeout) or (has_waited and isinstance(error, TimeoutError))
+            outcome = "given-up" if is_ours else "failed"
+            raise (undecided if is_ours else Silence)(_why(error)) from error
+        except Unavailable:
+            outcome = "no-sense"
+            raise
+        finally:
+            self.outcomes[outcome] += 1
+            self._note(entered, outcome)
+        return answer
 
     def _note(self, entered: int, outcome: str) -> None:
         if outcome == "failed":
@@ -182,49 +215,18 @@ class _NobodyError(Exception):
     """The provider says that it answers nobody now."""
 
 
-class _CheckedTransport(httpx.AsyncBaseTransport):
-    """Connects to the address that was judged, in the name that was asked for."""
-
-    def __init__(self, inner: httpx.AsyncHTTPTransport, *, may_be_private: bool) -> None:
-        self._inner = inner
-        self._may_be_private = may_be_private
-
-    async def handle_async_request(self, asked: httpx.Request) -> httpx.Response:
-        url = asked.url
-        host, port = url.host, url.port or _DEFAULT_PORTS[url.scheme]
-        addresses = await find_addresses(host, port, may_be_private=self._may_be_private)
-        for address in addresses[:-1]:
-            try:
-                return await self._inner.handle_async_request(_pinned(asked, address))
-            except (httpx.ConnectError, httpx.ConnectTimeout):
-                continue
-        return await self._inner.handle_async_request(_pinned(asked, addresses[-1]))
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
-
 def undecided(why: str) -> Unavailable:
     """The provider did not say yes or no."""
     return Unavailable("upstream", why, Reason.UPSTREAM_UNDECIDED)
 
 
 def _request(method: str, url: httpx.URL, headers: Headers) -> httpx.Request:
-    if url.scheme not in _DEFAULT_PORTS or not url.host or url.userinfo:
+    if url.scheme not in DEFAULT_PORTS or not url.host or url.userinfo:
         raise httpx.InvalidURL("expected a plain http or https URL")
     timeouts = httpx.Timeout(ASK_SECONDS, connect=CONNECT_SECONDS).as_dict()
     ours = ((b"accept-encoding", b"identity"),)
     passed = [(name, value) for name, value in headers if name.lower() != b"accept-encoding"]
     return httpx.Request(method, url, headers=[*passed, *ours], extensions={"timeout": timeouts})
-
-
-def _pinned(asked: httpx.Request, address: str) -> httpx.Request:
-    url = asked.url
-    extensions = {**asked.extensions, "sni_hostname": url.host}
-    pinned = url.copy_with(host=address)
-    return httpx.Request(
-        asked.method, pinned, headers=asked.headers, stream=asked.stream, extensions=extensions
-    )
 
 
 async def _read(response: httpx.Response) -> bytes:
@@ -239,7 +241,7 @@ async def _read(response: httpx.Response) -> bytes:
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
-    return url.scheme, url.host, url.port or _DEFAULT_PORTS.get(url.scheme)
+    return url.scheme, url.host, url.port or DEFAULT_PORTS.get(url.scheme)
 
 
 def _why(error: Exception) -> str:

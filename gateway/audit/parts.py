@@ -13,15 +13,25 @@ from gateway.audit.scrub import clean_agent, clean_client, clean_method, clean_n
 from gateway.model.verdicts import OpenFile
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from gateway.model.access import Principal, Resource, WireRequest
     from gateway.model.verdicts import Admission
 
 LINK = "link"
 
 
+_READ = b"user-agent"
+
+
+def recorded_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[bytes, bytes], ...]:
+    """Those of a request's fields that a record is made of."""
+    return tuple(field for field in headers if field[0] == _READ)
+
+
 def request_part(request: WireRequest) -> RequestPart:
     """What is kept of a request."""
-    raw_agent = request.header(b"user-agent")
+    raw_agent = request.header(_READ)
     return RequestPart(
         method=clean_method(request.method),
         route=request.route,

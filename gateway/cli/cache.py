@@ -32,14 +32,20 @@ def verify(
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", min=1, max=256, help="How many files are hashed at once.")
     ] = min(4, os.cpu_count() or 1),
+    again: Annotated[
+        bool,
+        typer.Option("--again", help="Hash also what was hashed before and did not change since."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Hash every file of the cache and pin every blob. What was hashed before and did not change is not read.
 
+    With --again it is: a store through a mapping of a file may change content and no time, and disks rot.
+
     Exit status 1 when a blob is in quarantine or a file could not be read.
     """
     with hashing_progress() as progress:
-        found = in_office(lambda office: verify_cache(office, jobs=jobs, progress=progress))
+        found = in_office(lambda office: verify_cache(office, jobs=jobs, progress=progress, again=again))
     if as_json:
         print_json(_plain_verification(found))
     else:

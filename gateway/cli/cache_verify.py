@@ -3,6 +3,9 @@
 Resumable because each finding is on disk as soon as it is made: a second run reads only what came or
 changed since, and one that was interrupted goes on where it stopped. A gateway beside it uses the
 same findings, and neither reads a file that the other is just reading.
+
+`again` hashes everything whatever was found before: for content that changed and left its identity as
+it was, which a store through a mapping of the file can do, and a disk that rots.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from gateway.cli.cache_files import CacheFile
     from gateway.cli.hashing_progress import HashingProgress
     from gateway.model.names import Md5
-    from gateway.model.pins import Measured
+    from gateway.model.pins import Measured, StatIdentity
     from gateway.office import Office
     from gateway.resource.catalogue import DiskCatalogue
 
@@ -58,9 +61,11 @@ class Verification:
         return self.hashed_bytes / self.seconds if self.seconds else 0.0
 
 
-async def verify_cache(office: Office, *, jobs: int, progress: HashingProgress) -> Verification:
-    """Hash what was not hashed yet, `jobs` files at once, and agree on all of it."""
-    run = _Run(office, progress)
+async def verify_cache(
+    office: Office, *, jobs: int, progress: HashingProgress, again: bool = False
+) -> Verification:
+    """Hash what was not hashed yet, or all of it `again`, `jobs` files at once, and agree on all of it."""
+    run = _Run(office, progress, again=again)
     begun_at = office.clock.monotonic()
     await run.catalogue.refresh(await office.listing.known_models())
     files = await asyncio.to_thread(lambda: list(each_file(office.settings.cache_root, run.catalogue)))
@@ -84,13 +89,22 @@ async def verify_cache(office: Office, *, jobs: int, progress: HashingProgress) 
     return run.result
 
 
+class _Forgotten(MeasurementFile):
+    """What was measured before is not known. What is measured now takes its place."""
+
+    def find(self, identity: StatIdentity) -> Measured | None:  # noqa: ARG002 -- whatever it is
+        """Nothing."""
+        return None
+
+
 class _Run:
     """One verification under way."""
 
-    def __init__(self, office: Office, progress: HashingProgress) -> None:
+    def __init__(self, office: Office, progress: HashingProgress, *, again: bool) -> None:
         self.result = Verification()
         self.catalogue: DiskCatalogue = build_catalogue(office.settings, office.clock)
-        self.measurer = Measurer(MeasurementFile(office.settings.pins_folder))
+        measurements = _Forgotten if again else MeasurementFile
+        self.measurer = Measurer(measurements(office.settings.pins_folder))
         self._office = office
         self._progress = progress
         self._ledger = PinLedger(

@@ -27,8 +27,3 @@ def fingerprint(headers: Iterable[tuple[bytes, bytes]], query: bytes) -> bytes:
             read.update(b"\n%b %d " % (name, len(value)))
             read.update(value)
     return read.digest()
-
-
-def without_credential(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[bytes, bytes], ...]:
-    """The fields that say nothing of a key: what may be kept for longer than the request takes."""
-    return tuple(field for field in headers if field[0] not in _READ)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from dataclasses import dataclass
+from io import UnsupportedOperation
 from typing import TYPE_CHECKING
 
 from gateway.delivery.handoff import handoff_headers
@@ -23,9 +24,12 @@ from gateway.model.errors import Reason
 from gateway.model.verdicts import Ending, OpenFile
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from starlette.types import Message, Receive, Scope, Send
 
     from gateway.delivery.plan import Plan
+    from gateway.delivery.ranges import Span
     from gateway.delivery.steps import OnHashed, Source
     from gateway.model.verdicts import Receipt
 
@@ -61,6 +65,9 @@ class Refused:
 
 PLAIN = Means()
 
+_CLIENT_GONE = frozenset({errno.ENOTCONN, errno.EHOSTUNREACH, errno.ENETUNREACH})
+"""Beside what has a class of its own (`EPIPE` and its like are `ConnectionError`s)."""
+
 
 async def send_file(
     receipt: Receipt, scope: Scope, receive: Receive, send: Send, *, trace: bytes, means: Means = PLAIN
@@ -90,7 +97,7 @@ async def send_file(
             await send({"type": "http.response.body", "body": b""})
             return Sent(ending=Ending.HANDED_OFF if handoff else None)
         source = _source(file, plan, scope, means)
-        return await _Body(start, source, receive, send).run(plan)
+        return await _Body(start, source, file, receive, send).run(plan)
     except CutError as cut:
         if cut.ending is Ending.QUARANTINED:
             return Refused(reason=cut.reason, headers=[], ending=cut.ending)
@@ -108,33 +115,45 @@ def _source(file: OpenFile, plan: Plan, scope: Scope, means: Means) -> Source:
 class _Body:
     """One body under way."""
 
-    def __init__(self, start: Message, source: Source, receive: Receive, send: Send) -> None:
+    def __init__(self, start: Message, source: Source, file: OpenFile, receive: Receive, send: Send) -> None:
         self._start = start
         self._source = source
+        self._file = file
         self._receive = receive
         self._send = send
         self._has_begun = False
+        self._gone: asyncio.Future[None] | None = None
 
     async def run(self, plan: Plan) -> Sent:
         """Send every step. Raises `CutError` as long as nothing was sent."""
-        gone: asyncio.Future[None] | None = None
         try:
-            for step, is_last in steps_of(plan.pieces, self._source.step_bytes):
-                message = await self._source.fetch(step, is_last=is_last)
-                if gone is None and not is_last and not self._source.is_told_of_leaving:
-                    gone = asyncio.ensure_future(_disconnected(self._receive))
-                if gone is not None and gone.done():
-                    return Sent(ending=Ending.CLIENT_GONE)
-                if not await self._hand_over({**message, "more_body": not is_last}):
-                    return Sent(ending=Ending.CLIENT_GONE)
+            if not await self._went_out(plan.pieces):
+                return Sent(ending=Ending.CLIENT_GONE)
         except CutError as cut:
             if not self._has_begun:
                 raise
             return Sent(ending=cut.ending)
         finally:
-            if gone is not None:
-                gone.cancel()
+            if self._gone is not None:
+                self._gone.cancel()
         return Sent(sha256=self._source.sha256 if isinstance(self._source, Hashed) else None)
+
+    async def _went_out(self, pieces: Sequence[bytes | Span]) -> bool:
+        """Whether there was somebody to take all of it."""
+        steps = steps_of(pieces, self._source.step_bytes)
+        for step, is_last in steps:
+            message = await self._source.fetch(step, is_last=is_last)
+            if self._gone is None and not is_last and not self._source.is_told_of_leaving:
+                self._gone = asyncio.ensure_future(_disconnected(self._receive))
+            if self._gone is not None and self._gone.done():
+                return False
+            try:
+                if not await self._hand_over({**message, "more_body": not is_last}):
+                    return False
+            except UnsupportedOperation:  # of this file system; nothing of this step was sent
+                self._source = Copied(self._file)
+                return await self._went_out([step, *(rest for rest, _ in steps)])
+        return True
 
     async def _hand_over(self, message: Message) -> bool:
         """Whether there was somebody to take it."""
@@ -145,11 +164,25 @@ class _Body:
             await self._send(message)
         except EOFError:  # what our server raises when the file ends before the stretch does
             raise CutError.changed() from None
-        except OSError as error:  # what servers raise when the connection is gone (ASGI 2.4)
-            if error.errno == errno.EIO:  # but this one is the disk's
-                raise CutError(Ending.FAILED, Reason.CACHE_UNAVAILABLE) from error
-            return False
+        except UnsupportedOperation:
+            raise
+        except OSError as error:
+            if _is_of_the_client(error):
+                return False
+            raise CutError(Ending.FAILED, Reason.CACHE_UNAVAILABLE) from error
         return True
+
+
+def _is_of_the_client(error: OSError) -> bool:
+    """Whether a `send` failed because the connection is gone. All else is the disk's or the machine's.
+
+    By ASGI 2.4 a server may raise any `OSError` for it. One that it makes up has no number.
+    """
+    return (
+        isinstance(error, (ConnectionError, TimeoutError))
+        or error.errno is None
+        or error.errno in _CLIENT_GONE
+    )
 
 
 async def _disconnected(receive: Receive) -> None:

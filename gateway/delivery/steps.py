@@ -2,8 +2,9 @@
 
 Each step is confirmed against the open file: a blob that is truncated or rewritten meanwhile is cut
 off, so that no client holds a complete body made of two files. Where we read, the look comes after
-the reading, so what was read is what was opened. With zero-copy it comes before, and the kernel may
-read a page as late as when it leaves the machine; a writer who rewrites in place just then is beyond
+the reading, so what was read is what was opened. With zero-copy a step of ours is many of the
+server's, so it is given the look to take before each of them and after the last. The kernel may read
+a page as late as when it leaves the machine; a writer who rewrites in place after that look is beyond
 us, and the read-only mount is what stands against it.
 
 `Hashed` is for a file that is not pinned yet: it comes whole, hashed on the way, and its last step is
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import partial
 from hashlib import md5, sha256
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -33,6 +35,7 @@ ZERO_COPY_BYTES = 4 << 20  # holds nothing; a step costs some 15 us, and this is
 INLINE_BYTES = 1 << 16  # read on the event loop: up to here a thread costs more than the read
 
 ZERO_COPY = "http.response.zerocopysend"
+VERIFY = "cachegate.verify_unchanged"  # of a zero-copy message, for our own server; others leave it
 
 
 class OnHashed(Protocol):
@@ -103,7 +106,7 @@ class ZeroCopied:
             return await self._copied.fetch(step, is_last=is_last)
         verify_unchanged(self._file)
         place = {"file": self._file.descriptor, "offset": step.offset, "count": step.count}
-        return {"type": ZERO_COPY, **place}
+        return {"type": ZERO_COPY, **place, VERIFY: partial(verify_unchanged, self._file)}
 
 
 class Hashed:

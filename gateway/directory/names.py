@@ -124,6 +124,12 @@ def ending_fact(about: KeyId | ModelId | None, *, is_key: bool = False) -> bytes
     return FACTS + (b"ek:" if is_key else b"em:") + about.encode()
 
 
+def ruling_facts(key_id: KeyId, model: ModelId | None) -> list[bytes]:
+    """The records that an answer about a key and a model may change."""
+    about = [ruling_fact(key_id, None), ending_fact(key_id, is_key=True)]
+    return about if model is None else [*about, ruling_fact(key_id, model), links_fact(key_id, model)]
+
+
 def asking_lock(key_id: KeyId, model: ModelId | None) -> bytes:
     """The lock of whoever in the fleet asks the platform about this; outside of the facts."""
     return b"{cachegate}:ask:" + _about(key_id, model)

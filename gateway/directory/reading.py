@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from gateway.directory import names
+from gateway.directory.records import decode_alias
+from gateway.directory.rows import UnreadableRecordError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gateway.model.names import ModelId
     from gateway.model.ports import FactSource
     from gateway.model.stores import Batch, FactSnapshot, FactStore
 
@@ -90,3 +95,12 @@ class PendingReading:
         return [
             pending[key] if key in pending else await self._snapshot.hash_field(name, key) for key in keys
         ]
+
+
+async def find_canonical(reading: SourceReading, model: ModelId) -> ModelId:
+    """What a name of ours stands for. Where that cannot be read, the decision will refuse the name."""
+    [raw_alias] = await reading.read([names.alias_fact(model)])
+    try:
+        return model if raw_alias is None else decode_alias(raw_alias, model).canonical
+    except UnreadableRecordError:
+        return model

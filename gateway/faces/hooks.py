@@ -8,6 +8,8 @@
 Either list may be empty, or left out; with both empty, everything is meant. What is named is ended, the
 keys and the models each for themselves. It is answered with 200 and the generation once no worker goes by
 it any more, and with 503 while that is not sure: the platform repeats it then, and may do so at any time.
+`not_ours_to_end` in the answer counts the named keys that an operator has imported here: those go on, until
+the operator revokes them.
 
 A hook has no key and no receipt: its proof is the signature over its body, and it is given nothing of the
 cache. The guard's middleware knows it by its own kind of declaration.
@@ -55,8 +57,9 @@ def authority_hook(secret: bytes, invalidation: Invalidation) -> HookRoute:
         except (msgspec.DecodeError, UnicodeDecodeError, BadNameError) as error:
             raise Refusal(Reason.MALFORMED_BODY) from error
         keys = [bytes.fromhex(key) for key in named.keys_sha256]
-        generation = await invalidation.end(keys, models)
-        return msgspec.json.encode({"generation": generation}) + b"\n"
+        ended = await invalidation.end(keys, models)
+        answer = {"generation": ended.generation, "not_ours_to_end": ended.not_ours}
+        return msgspec.json.encode(answer) + b"\n"
 
     return HookRoute(
         template=AUTHORITY_PATH.decode(),

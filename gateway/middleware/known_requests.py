@@ -1,9 +1,10 @@
 """Requests that are known by their bytes: what each of them was admitted as.
 
-A digest of the bytes and the peer are the key: what a request means depends on nothing else, and no
-credential is kept (I8). What is kept is the admission, which holds the file's content. So there are two
-bounds: how many requests, and how many bytes of different files; a file that the disk no longer has as
-it was must not stay in memory only because somebody once asked for it.
+A digest of the bytes and the peer are the key: what a request means depends on nothing else. Of its
+fields only those are kept that a record is made of, so no credential is, wherever it stands (I8). What
+is kept is the admission, which holds the file's content. So there are two bounds: how many requests, and
+how many bytes of these and of different files; a file that the disk no longer has as it was must not
+stay in memory only because somebody once asked for it.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from gateway.credential.fingerprint import without_credential
+from gateway.audit.parts import recorded_headers
 
 if TYPE_CHECKING:
+    from gateway.model.access import WireRequest
     from gateway.model.verdicts import Admission, HeldFile
 
     RequestKey = tuple[bytes, str | None]
@@ -45,8 +47,9 @@ class KnownRequests:
     def learn(self, key: RequestKey, admission: Admission, file: HeldFile) -> None:
         """Know this request from here on."""
         self.forget(key)
-        request = replace(admission.request, headers=without_credential(admission.request.headers))
+        request = replace(admission.request, headers=recorded_headers(admission.request.headers))
         self._admissions[key] = replace(admission, request=request), file
+        self._bytes += _size_of(request)
         self._count(file, 1)
         while len(self._admissions) > MOST_REQUESTS or self._bytes > self._max_bytes:
             self.forget(next(iter(self._admissions)))
@@ -55,6 +58,7 @@ class KnownRequests:
         """Know it no longer."""
         known = self._admissions.pop(key, None)
         if known is not None:
+            self._bytes -= _size_of(known[0].request)
             self._count(known[1], -1)
 
     def _count(self, file: HeldFile, more: int) -> None:
@@ -65,3 +69,8 @@ class KnownRequests:
         elif before + more == 0:
             self._bytes -= file.size
             del self._uses[id(file)]
+
+
+def _size_of(request: WireRequest) -> int:
+    """What a client can make larger at will."""
+    return len(request.raw_path) + sum(len(value) for _, value in request.headers)

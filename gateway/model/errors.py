@@ -137,6 +137,16 @@ class Unavailable(CachegateError):  # noqa: N818 -- reads as the state it names
         self.reason = reason
 
 
+class Silence(Unavailable):
+    """Nobody answered for the provider: no connection, no answer in time, or a gateway that says so.
+
+    It alone lets a degraded tenant be served on what was last known; an odd answer does not.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__("upstream", why, Reason.UPSTREAM_UNDECIDED)
+
+
 class UnknownOutcome(Unavailable):
     """A change was sent off and its answer was lost: it may have been made. It is never repeated by us."""
 

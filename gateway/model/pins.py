@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from gateway.model.names import Md5
 
 StatIdentity = tuple[int, int, int, int, int]
-"""Device, inode, size, mtime_ns, ctime_ns: no writer can change a file and keep all five."""
+"""Device, inode, size, mtime_ns, ctime_ns: no writer can change a file by `write` and keep all five.
+
+One can by `mmap`: the times move when a page is first stored to, and not again before the kernel has
+written it back. Whoever did that before the file was measured, and stores to that page once more,
+changes content under the same identity. `cachegate cache verify --again` finds it.
+"""
 
 
 def identity_of(found: os.stat_result) -> StatIdentity:

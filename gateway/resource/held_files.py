@@ -3,9 +3,9 @@
 Of small ones the content is in memory. Large blobs are known without it: they are fetched in many
 parts, and not each of these has to go all the way down from the root again.
 
-One `stat` decides. It goes by the name that the engine gave the file in its package and follows the
-link, so it answers four questions at once: the package is there, the file is in it, the link leads
-to this blob, and the blob is the inode that was read, with the size and times that it had (I10). A
+One `stat` decides about the file. It goes by the name that the engine gave it in its package and
+follows the link, so it answers four questions at once: the package is there, the file is in it, the
+link leads to this blob, and the blob is the inode that was read, with its size and times (I10). A
 package that is gone, a link that is gone or leads elsewhere, a blob that was replaced, truncated or
 rewritten: each of them gives another answer, and then the file is found the whole way again. Nothing
 is opened by that name, so a link that leads astray can only fail to match; a large blob is opened by
@@ -14,10 +14,12 @@ its digest, as `safe_open` opens everything, and has to be that inode when it is
 Where links were written under another name of the root, following them leads nowhere for us. Then
 the link itself and the blob are looked at, each by its own name: two looks.
 
-What these looks do not see is whether the manifest still lists the file, and whether a directory on
-the way became a link. So every two seconds a file is found the whole way. One that changed a moment
-ago is not held at all: within one tick of the file system's clock, a second change could leave the
-same times.
+The package's directory and its manifest are looked at as well: the one may become a link, and the
+other may list the file no longer. What these looks do not see is a directory further up or further
+down that became a link, and another package whose name differs in case only. So every two seconds a
+file is found the whole way. One that changed a moment ago is not held at all: within one tick of the
+file system's clock, a second change could leave the same times. And what is held in memory is what
+was measured: whoever stores through a mapping may change content and no time.
 """
 
 from __future__ import annotations
@@ -27,13 +29,14 @@ from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
+from hashlib import sha256
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.model.errors import Refusal, Unavailable
 from gateway.model.pins import identity_of
 from gateway.model.ports import Clock, MonotonicClock
 from gateway.model.verdicts import HeldFile, OpenFile
-from gateway.resource.naming import MODELS_CACHE, SHARED_BLOBS, model_directory
+from gateway.resource.naming import MANIFEST, MODELS_CACHE, SHARED_BLOBS, model_directory
 from gateway.resource.safe_open import open_regular, opened_directory, opened_root
 
 if TYPE_CHECKING:
@@ -48,7 +51,7 @@ if TYPE_CHECKING:
     Look = tuple[str, bool, StatIdentity]  # a path, whether to follow a link there, and what to find
 
 MAX_FILE_BYTES = 64 * 1024  # of content in memory; beyond that, sending it costs more than finding it
-HELD_SECONDS = 2.0  # as late as a change of a manifest may be seen anywhere
+HELD_SECONDS = 2.0  # as late as a change that no look sees may be seen anywhere
 SETTLED_SECONDS = 2.0  # hundreds of ticks of any file system's clock; FAT, the coarsest, has ticks of 2 s
 OVERHEAD_BYTES = 1_500  # of an entry beside the content: names, paths, looks
 
@@ -101,7 +104,7 @@ class HeldFiles:
             return
         # Found once more, now that it was looked at: whatever changes from here on, a look will see.
         content = self._found_again(file)
-        if content is None:
+        if content is None or not _is_what_was_measured(file, content):
             return
         known: OpenFile = replace(file, descriptor=-1)
         if file.size <= MAX_FILE_BYTES:
@@ -172,16 +175,21 @@ class HeldFiles:
     def _looks_at(self, file: OpenFile) -> tuple[Look, ...]:
         """What to look at for this file; nothing when the disk has it no longer."""
         root = str(self._root)
-        place = f"{root}/{MODELS_CACHE}/{model_directory(file.model)}/{file.package}/{file.handle}"
+        package = f"{root}/{MODELS_CACHE}/{model_directory(file.model)}/{file.package}"
+        place, manifest = f"{package}/{file.handle}", f"{package}/{MANIFEST}"
         try:
+            around: tuple[Look, ...] = tuple(
+                (path, False, _identity_at(path, follows=False)) for path in (package, manifest)
+            )
             if file.md5 is None:
-                return ((place, False, file.identity),)
+                return ((place, False, file.identity), *around)
             link = _identity_at(place, follows=False)
             if _leads_to(place, file.identity):
-                return ((place, True, file.identity),)
+                return ((place, True, file.identity), *around)
         except OSError:
             return ()
-        return ((place, False, link), (f"{root}/{SHARED_BLOBS}/{file.md5}", False, file.identity))
+        blob = f"{root}/{SHARED_BLOBS}/{file.md5}"
+        return ((place, False, link), (blob, False, file.identity), *around)
 
     def _is_settled(self, looks: tuple[Look, ...]) -> bool:
         latest = (self._clock.now() - SETTLED_SECONDS) * 1e9
@@ -203,6 +211,11 @@ class HeldFiles:
 
 def _size_of(held: Held) -> int:
     return OVERHEAD_BYTES + (held.file.size if isinstance(held.file, HeldFile) else 0)
+
+
+def _is_what_was_measured(file: OpenFile, content: bytes) -> bool:
+    """Of a large file there is no content here to compare."""
+    return file.size > MAX_FILE_BYTES or sha256(content).hexdigest() == file.sha256
 
 
 def _identity_at(path: str, *, follows: bool) -> StatIdentity:

@@ -9,9 +9,9 @@ worker nothing.
 Others get their turn after each step, and what all senders together send in one turn of the event
 loop is bounded (`turns.py`), so that a small answer never waits long for large ones. A file that is
 not in memory would hold up the event loop for as long as the disk takes. So both ends of the next
-stretch are asked for without waiting (`RWF_NOWAIT`), and when one is not there a thread reads it
-first. It reads into nothing: a thread that wrote to the socket itself could outlive the connection,
-and write to whichever one has the number then.
+stretch, and places within it, are asked for without waiting (`RWF_NOWAIT`), and when one is not there
+a thread reads it first. It reads into nothing: a thread that wrote to the socket itself could outlive
+the connection, and write to whichever one has the number then.
 
 Non-goals: how long a client may take nothing (the kernel counts that, `listener.py`), what belongs
 to which answer (`response.py`), and encrypted connections, whose bytes the kernel cannot make.
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import errno
 import os
+from io import UnsupportedOperation
 from typing import TYPE_CHECKING
 
 from gateway.server.turns import STEP_BYTES
@@ -32,10 +33,13 @@ if TYPE_CHECKING:
     from gateway.server.turns import Turns
 
 WARM_BYTES = 1 << 21  # what is looked at, and read ahead by a thread, at once
+PROBE_BYTES = 256 << 10  # a look at every so many bytes costs 1 % of sending them, and misses smaller holes
 
 _NO_NOWAIT = frozenset(
     {errno.EOPNOTSUPP, errno.EINVAL}
 )  # file systems that cannot tell: they go the slow way
+_NO_SENDFILE = _NO_NOWAIT | {errno.ENOSYS}
+_PROBE = [bytearray(1)]  # nobody reads what is in it
 
 
 class FileSender:
@@ -55,17 +59,21 @@ class FileSender:
         offset: int,
         count: int,
         on_sent: Callable[[int], None],
+        *,
         before_step: Callable[[], Awaitable[None]] | None = None,
+        verify: Callable[[], None] | None = None,
     ) -> None:
         """Send so many bytes of an open file. `on_sent` hears of each step once the kernel has it.
 
-        `before_step` may hold each of them back; what it raises ends the stretch.
+        `before_step` may hold each of them back; `verify` is called right before each and after the
+        last. What either raises ends the stretch.
         Raises `ConnectionError` or another `OSError` when the client is gone, and `EOFError` when the
-        file ends before that: then it is no longer the file whose length was announced.
+        file ends before that: then it is no longer the file whose length was announced. Raises
+        `UnsupportedOperation` when this file cannot be sent so, and then nothing of it was sent.
         """
         while self._transport.get_write_buffer_size():
             await self._writable()
-        await self._send(file, offset, offset + count, on_sent, before_step)
+        await self._send(file, offset, offset + count, on_sent, before_step, verify or _nothing)
 
     async def _send(
         self,
@@ -74,24 +82,31 @@ class FileSender:
         end: int,
         on_sent: Callable[[int], None],
         before_step: Callable[[], Awaitable[None]] | None,
+        verify: Callable[[], None],
     ) -> None:
-        warm_end = offset
+        begin = warm_end = offset
         while offset < end:
             if before_step is not None:
                 await before_step()
             if offset >= warm_end:
                 warm_end = await self._warmed(file, offset, end)
             wanted = min(STEP_BYTES, warm_end - offset)
+            verify()  # nothing is awaited between this and the step
             try:
                 sent = os.sendfile(self._open_socket(), file, offset, wanted)
             except BlockingIOError:
                 await self._writable()
                 continue
+            except OSError as error:
+                if offset == begin and error.errno in _NO_SENDFILE:
+                    raise UnsupportedOperation from error
+                raise
             if sent == 0:
                 raise EOFError
             offset += sent
             on_sent(sent)
             await (self._turns.next(self._loop) if sent == wanted else self._writable())
+        verify()
 
     def close(self) -> None:
         """The connection is lost: let go of the socket, and of whoever waits for it."""
@@ -125,15 +140,17 @@ class FileSender:
     async def _warmed(self, file: int, offset: int, end: int) -> int:
         """Up to where the file can be sent now without waiting for a disk."""
         warm_end = min(offset + WARM_BYTES, end)
-        if not (_is_in_memory(file, offset) and _is_in_memory(file, warm_end - 1)):
+        if not is_in_memory(file, offset, warm_end):
             await self._loop.run_in_executor(None, os.pread, file, warm_end - offset, offset)
         return warm_end
 
 
-def _is_in_memory(file: int, offset: int) -> bool:
-    """Whether this byte can be read without waiting; false when the file system cannot tell."""
+def is_in_memory(file: int, offset: int, end: int) -> bool:
+    """Whether a stretch can probably be read without waiting; false when the file system cannot tell."""
     try:
-        os.preadv(file, [bytearray(1)], offset, os.RWF_NOWAIT)
+        for place in range(offset, end, PROBE_BYTES):
+            os.preadv(file, _PROBE, place, os.RWF_NOWAIT)
+        os.preadv(file, _PROBE, end - 1, os.RWF_NOWAIT)
     except BlockingIOError:
         return False
     except OSError as error:
@@ -141,6 +158,10 @@ def _is_in_memory(file: int, offset: int) -> bool:
             return False
         raise
     return True
+
+
+def _nothing() -> None:
+    return
 
 
 def _wake(waiting: asyncio.Future[None]) -> None:

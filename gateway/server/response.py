@@ -5,6 +5,10 @@ given, because a descriptor's own position would be shared by all who send from 
 
     {"type": "http.response.zerocopysend", "file": 7, "offset": 0, "count": 1048576, "more_body": True}
 
+What is put under two more keys is called for each step of the message: `cachegate.before_step` is
+awaited and may hold it back, and `cachegate.verify_unchanged` is called right before the kernel gets
+the step, and once more after the last. What they raise ends the message, and nothing closes the body.
+
 It counts towards `content-length` as a body does, and the two kinds may follow each other. While a
 client takes nothing, `send` waits; when the client is gone it raises `OSError`, as ASGI 2.4 has it.
 
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 
 ZERO_COPY = "http.response.zerocopysend"
 BEFORE_STEP = "cachegate.before_step"  # of a message: awaited before each step of it, and may end it
+VERIFY = "cachegate.verify_unchanged"  # of a message: called at each step, and after the last
 
 
 class Response:
@@ -59,7 +64,12 @@ class Response:
             raise RuntimeError("Response content longer than Content-Length")
         try:
             await self._sender.send(
-                message["file"], message["offset"], message["count"], self._count, message.get(BEFORE_STEP)
+                message["file"],
+                message["offset"],
+                message["count"],
+                self._count,
+                before_step=message.get(BEFORE_STEP),
+                verify=message.get(VERIFY),
             )
         except (ConnectionError, TimeoutError):
             cycle.disconnected = True  # uvicorn hears of it a moment later, and would call it a defect

@@ -126,7 +126,7 @@ def write_svg(file: Path, report: Report, found: Findings) -> None:
     machine = f"{about['processor']}, {about['cores']} cores, {about['system']}, Python {about['python']}"
     versions = f"nginx {about['nginx']}, FastAPI {about['fastapi']}, Caddy {about['caddy']}"
     load = f"load of the machine {about['load_at_start']:.1f} before and {about['load_at_end']:.1f} after"
-    notes = (f"{method}; lines from the least to the most; {load}.", f"{machine}, {versions}.")
+    notes = (f"{method}.", f"Lines from the least to the most; {load}.", f"{machine}, {versions}.")
     panels = [
         Panel("Small reads (10 KB), requests per second: more is better", _bars(found, found.small, _rate)),
         Panel("Large reads (1 GB), server CPU seconds per GB: less is better",

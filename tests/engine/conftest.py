@@ -50,7 +50,7 @@ from window import Request, Window
 @pytest.fixture(scope="session")
 def engine():
     if not PYTHON.exists():
-        pytest.skip("no .venv-engine here: `make test-engine` makes it")
+        pytest.fail("no .venv-engine here: `make test-engine` makes it")
     running = Engine()
     yield running
     running.stop()

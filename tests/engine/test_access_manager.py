@@ -21,6 +21,8 @@ import pytest
 from catalogue import ALIAS, ALIASES, CARS, FIRST_OF_MANY, GLOBEX_CARS, MANY, PARENT, SECOND_OF_MANY, VANS
 from tenant import ENVIRONMENT, LOAD_SECONDS, PYTHON, Outcome
 
+pytestmark = pytest.mark.engine
+
 HERE = Path(__file__).parent
 
 

@@ -12,7 +12,7 @@ import socket
 import struct
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -115,6 +115,39 @@ def test_a_file_that_changes_in_mid_transfer_is_cut_off(change, site_with_big_fi
     assert outcome["ending"] == "changed-on-disk"
     assert len(body) <= outcome["bytes"] < length
     # The worker goes on with everything else.
+    assert gateway.wire.get(paths.small, site.token).body == paths.content
+
+
+ONE_STEP_BYTES = 4 << 20  # one message to the server, which makes many calls of it
+PIPELINED = 8  # of these, more than all the socket buffers between two ends
+
+
+@pytest.mark.parametrize("change", [truncate, grow, rewrite, rewrite_quietly, replace, remove])
+def test_a_file_of_one_step_that_changes_while_it_is_sent_is_cut_off(
+    change, furnish_with, serve, paths, eventually
+):
+    big = bytes(ONE_STEP_BYTES)
+    site = furnish_with({"small.bin": paths.content, "big.bin": big})
+    gateway = serve(site.installation)
+    assert gateway.wire.get(paths.big, site.token).body == big  # from here on it is pinned
+    eventually(lambda: len(site.records("outcome")) == 1)
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(20)
+        connection.connect((gateway.wire.host, gateway.wire.port))
+        connection.sendall(request_for(paths.big, site.token) * PIPELINED)
+        eventually(lambda: gateway.metrics()["cachegate_transfers_under_way"] > 0)
+        time.sleep(0.5)  # until the buffers are full, in the middle of an answer
+        change(site.place_of("big.bin"), big)
+        with suppress(ConnectionResetError):
+            while connection.recv(1 << 20):
+                pass
+    eventually(lambda: site.records("outcome", ending="changed-on-disk"))
+    *complete, last = site.records("outcome")[1:]
+    assert len(complete) < PIPELINED - 1
+    assert {one["ending"] for one in complete} <= {"complete"}
+    assert (last["ending"], last["status"]) == ("changed-on-disk", 200)
+    assert last["bytes"] <= len(big)
     assert gateway.wire.get(paths.small, site.token).body == paths.content
 
 

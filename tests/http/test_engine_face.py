@@ -248,6 +248,21 @@ def test_of_packages_that_were_not_granted_nothing_is_shown(site, provider):
     assert digest_of(b"not granted").encode() not in answer.body
 
 
+def test_not_even_the_id_of_a_withheld_package_is_shown_to_whom_it_was_not_granted(site, provider):
+    answer = provider.metadata("acme/part/1", {"pkgP1": {"w.onnx": b"granted"}, "pkgP2": {"w.onnx": b"not"}})
+    answer["modelMetadata"]["modelPackages"][1]["packageFiles"][0]["md5Hash"] = "no digest"
+    provider.answers[WEIGHTS, "acme/part/1", None] = 200, json.dumps(answer).encode()
+    site.installation.run(
+        "grants", "add", "--tenant", "globex", "--models", "acme/part/1", "--packages", "pkgP1"
+    )
+    narrow = site.ask("acme/part/1", site.key("globex")["token"])
+    whole = site.ask("acme/part/1", site.key("acme")["token"])
+    assert (narrow.status, whole.status) == (200, 200)
+    assert list(urls_of(narrow)) == [("pkgP1", "w.onnx")]
+    assert b"pkgP2" not in narrow.body
+    assert b"pkgP2" in whole.body
+
+
 def test_who_may_only_know_of_a_model_gets_no_link(site, provider):
     provider.offer("acme/seen/1", ELSEWHERE)
     site.installation.run(
@@ -309,6 +324,21 @@ def test_a_tenants_degraded_mode_is_served_from_the_cache_while_the_provider_is_
     answer = eventually(lambda: (one := site.ask("initech/cars/1", token)).status == 200 and one)
     assert site.follow(urls_of(answer)["pkgI1", "weights.onnx"]).body == b"of initech"
     assert site.ask("initech/nothing/1", token).status == 503  # what the cache lacks, the provider may have
+
+
+@pytest.mark.parametrize("said", [400, 410, 429, 451, 500])
+def test_a_provider_that_is_there_and_says_something_else_is_not_silent(site, provider, eventually, said):
+    site.installation.run("tenants", "create", "hooli", status=None)
+    site.installation.run("models", "own", "hooli", "hooli/*", status=None)
+    site.installation.run("tenants", "degraded", "hooli", "60s")
+    model, token = f"hooli/m{said}/1", site.key("hooli")["token"]
+    site.fill(model, {"pkgH1": {"weights.onnx": b"of hooli"}})
+    for path in (WEIGHTS, STAT):
+        provider.answers[path, model, None] = said, b"{}"
+        assert site.ask(model, token, path).status == 503
+    for status in (502, 504):
+        provider.answers[WEIGHTS, model, None] = status, b"{}"
+        assert site.ask(model, token).status == 200
 
 
 class TestUnhashed:

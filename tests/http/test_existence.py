@@ -11,8 +11,16 @@ import subprocess
 from collections import Counter
 from contextlib import contextmanager
 from itertools import product
+from urllib.parse import quote
 
 import pytest
+
+from gateway.adapters.clock import SystemClock
+from gateway.identity.links import load_link_keys
+from gateway.links import Links
+
+PUBLIC_URL = "https://models.example/gw"
+WEIGHTS, STAT = "/models/v1/external/weights", "/models/v1/external/stat"
 
 NOWHERE = {
     "a model": "/v1/models/nobody/nothing/0",
@@ -90,6 +98,18 @@ PROBING_HEADERS = (
     (("If-Unmodified-Since", "Thu, 01 Jan 1970 00:00:00 GMT"),),
     (("Accept", "text/html"), ("Accept-Encoding", "gzip")),
 )
+
+
+@pytest.fixture(scope="module")
+def world(build_world):
+    """The world with the engine's faces in it, which answer from the cache: nobody else is asked."""
+    yield from build_world(
+        "existence",
+        workers=2,
+        CACHEGATE_SCAN_SECONDS="3600",
+        CACHEGATE_PIN_IN_BACKGROUND="off",
+        CACHEGATE_PUBLIC_URL=PUBLIC_URL,
+    )
 
 
 def hidden_paths(name, facts):
@@ -221,6 +241,70 @@ def test_redis_is_asked_the_same_for_a_hidden_blob_as_for_one_that_is_nowhere(wo
     assert seen == commands_of(NOWHERE["a blob"], headers)
 
 
+# --- the engine's faces
+
+ENGINE_SAME_WORK = {
+    # As above, by model; of a link, its file as well.
+    "a model of others": ("globex", "acme/cars/1", "nobody/cars/1"),
+    "an ownerless model": ("globex", "orphan/model/1", "nobody/model/1"),
+    "an alias": ("globex", "acme-cars", "nobodys"),
+    "an alias of another tenant": ("hooli", "globex/best", "nobody/best"),
+    "for a key that may only run models": ("acme infers only", "acme/cars/1", "nobody/cars/1"),
+}
+
+
+def _metadata(path, model):
+    return f"{path}?modelId={quote(model, safe='')}"
+
+
+def engine_target(face, world, name, model):
+    """What is asked for, and the headers to ask with: a link has its key in it."""
+    caller = world.callers[name]
+    if face == "weights, wrapped":
+        return f"/proxy?url={quote(PUBLIC_URL + _metadata(WEIGHTS, model), safe='')}", caller.headers
+    if face in {"weights", "stat"}:
+        return _metadata(WEIGHTS if face == "weights" else STAT, model), caller.headers
+    keys = load_link_keys(world.installation.state / "signing" / "links.key")
+    links = Links(public_url=PUBLIC_URL, keys=keys, link_seconds=600, clock=SystemClock())
+    url = links.url(caller.key_id, model, "pkgA1", "weights.onnx")
+    if face == "a link, wrapped":
+        return f"/proxy?url={quote(url, safe='')}", ()
+    return url.removeprefix(PUBLIC_URL), ()
+
+
+ENGINE_FACES = ("weights", "stat", "weights, wrapped", "a link", "a link, wrapped")
+
+
+@pytest.mark.parametrize("face", ENGINE_FACES)
+def test_the_engines_faces_answer_whoever_may_have_it(face, world, talk):
+    # The control: these questions are understood, and it is the right that the next tests lack.
+    path, headers = engine_target(face, world, "acme", "acme/cars/1")
+    assert talk.get(path, headers=headers).status == 200
+
+
+@pytest.mark.parametrize("face", ENGINE_FACES)
+@pytest.mark.parametrize("what", ENGINE_SAME_WORK)
+def test_the_engines_faces_answer_the_same_for_what_is_hidden_as_for_what_is_nowhere(what, face, world, talk):
+    name, *models = ENGINE_SAME_WORK[what]
+    answers = set()
+    for model in models:
+        path, headers = engine_target(face, world, name, model)
+        for method in ("GET", "HEAD"):
+            answer = talk.request(method, path, headers=headers)
+            assert answer.status == 404, path
+            answers.add((method, repr(answer.comparable())))
+    assert len(answers) == 2
+
+
+@pytest.mark.parametrize("face", ENGINE_FACES)
+@pytest.mark.parametrize("what", ["a model of others", "an alias"])
+def test_redis_is_asked_the_same_by_the_engines_faces(what, face, world, commands_of):
+    name, *models = ENGINE_SAME_WORK[what]
+    hidden, nowhere = (commands_of(*engine_target(face, world, name, model)) for model in models)
+    assert "MGET" in hidden
+    assert hidden == nowhere
+
+
 # --- what it costs the disk
 
 
@@ -287,3 +371,13 @@ def test_a_hidden_blob_makes_the_disk_work_as_one_that_is_nowhere(world, facts, 
     for path in (f"/v1/blobs/{facts.digest_of(facts.hidden)}", NOWHERE["a blob"]):
         assert disk_calls(path, headers, 404) == []
     assert disk_calls(f"/v1/blobs/{facts.digest_of(facts.shared)}", headers, 200)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("face", ENGINE_FACES)
+def test_the_disk_is_asked_nothing_by_the_engines_faces_for_what_a_caller_may_not_know(
+    face, world, disk_calls
+):
+    for model in ("acme/cars/1", "nobody/cars/1"):
+        assert disk_calls(*engine_target(face, world, "globex", model), 404) == []
+    assert face == "stat" or disk_calls(*engine_target(face, world, "acme", "acme/cars/1"), 200)

@@ -49,6 +49,7 @@ class Behaviour:
     headers: dict = field(default_factory=dict)
     has_ranges: bool = True
     refuses_head: bool = False
+    shifts_ranges: bool = False
     breaks_off_after: int | None = None
     pause_seconds: float = 0.0  # after each piece
 
@@ -186,7 +187,10 @@ def _handler_of(provider):
             wanted = self.headers.get("Range") if behaviour.has_ranges else None
             if wanted is not None:
                 first, _, last = wanted.removeprefix("bytes=").partition("-")
-                begin, end = int(first), min(int(last or size - 1), size - 1)
+                begin = int(first or size - int(last))
+                end = min(int(last or size - 1), size - 1) if first else size - 1
+                if behaviour.shifts_ranges:
+                    begin, end = begin - 1, end - 1
                 if begin >= size:
                     self._answer(416, b"", **{"Content-Range": f"bytes */{size}"})
                     return

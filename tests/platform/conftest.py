@@ -32,8 +32,13 @@ class Platform:
 
     rights: dict[str, set[str]] = field(default_factory=dict)
     says: dict[tuple[str, str | None], int] = field(default_factory=dict)  # a key and a model, or any
+    weights: dict[str, int] = field(default_factory=dict)  # what `weights` says to a key, whatever the model
+    raw: dict[str, bytes] = field(default_factory=dict)  # a body to say it with
+    package: str = "pkg1"
     status: int | None = None  # of everything
     delay_seconds: float = 0.0
+    weights_delay_seconds: float = 0.0
+    weights_asked: list[tuple[str, str]] = field(default_factory=list)
     asked: list[tuple[str, str]] = field(default_factory=list)
     lock: Any = field(default_factory=threading.Lock)
     url: str = ""
@@ -58,7 +63,7 @@ class Platform:
         return [model for one, model in self.asked if one == key]
 
 
-def metadata(model: str) -> dict[str, Any]:
+def metadata(model: str, package_id: str = "pkg1") -> dict[str, Any]:
     """What `weights` says of a model; for `stat`, more than is needed."""
     file = {
         "fileHandle": "weights.onnx",
@@ -67,7 +72,7 @@ def metadata(model: str) -> dict[str, Any]:
     }
     package = {
         "type": "external-model-package-v1",
-        "packageId": "pkg1",
+        "packageId": package_id,
         "packageManifest": {"type": "onnx-model-package-v1"},
         "packageFiles": [file],
     }
@@ -75,6 +80,7 @@ def metadata(model: str) -> dict[str, Any]:
         "type": "external-model-metadata-v1",
         "modelId": model,
         "modelArchitecture": "resnet",
+        "taskType": "classification",
         "modelPackages": [package],
     }
 
@@ -90,13 +96,16 @@ def _platform():
             url = urlsplit(self.path)
             key = self.headers.get("Authorization", "").removeprefix("Bearer ")
             model = parse_qs(url.query)["modelId"][0]
+            package = platform.package
             if url.path == "/models/v1/external/stat":
                 status = platform.answer(key, model)
             else:
                 status = 200 if model in platform.rights.get(key, ()) else 403
-            body = json.dumps(
-                {"modelMetadata": metadata(model)} if status == 200 else {"error": "no"}
-            ).encode()
+                status = platform.weights.get(key, status)
+                platform.weights_asked.append((key, model))
+                time.sleep(platform.weights_delay_seconds)
+            said = {"modelMetadata": metadata(model, package)} if status == 200 else {"error": "no"}
+            body = platform.raw.get(key) or json.dumps(said).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
@@ -126,10 +135,16 @@ def _platform():
 @pytest.fixture
 def platform(_platform):
     """The platform as it is at first."""
-    _platform.status, _platform.delay_seconds = None, 0.0
-    _platform.says.clear()
+    _calm(_platform)
     yield _platform
-    _platform.status, _platform.delay_seconds = None, 0.0
+    _calm(_platform)
+
+
+def _calm(platform):
+    platform.status, platform.delay_seconds, platform.weights_delay_seconds = None, 0.0, 0.0
+    platform.package = "pkg1"
+    for told in (platform.says, platform.weights, platform.raw):
+        told.clear()
 
 
 @dataclass
@@ -151,14 +166,21 @@ class Asking:
         assert url.startswith(PUBLIC_URL)
         return url.removeprefix(PUBLIC_URL)
 
+    def hook_headers(
+        self, body: bytes, *, secret: bytes | None = None, at: float | None = None
+    ) -> dict[str, str]:
+        """The header that signs a webhook."""
+        moment = str(int(time.time() if at is None else at))  # noqa: TID251 -- a sender has a clock
+        key = bytes.fromhex((self.installation.state / "signing" / "hook.key").read_text().strip())
+        mac = hmac.new(secret or key, moment.encode() + b"." + body, "sha256").hexdigest()
+        return {"Cachegate-Signature": f"t={moment},v1={mac}"}
+
     def post_hook(
         self, body: bytes, *, secret: bytes | None = None, at: float | None = None, **more: str
     ) -> Any:
         """A webhook, in the bytes of a plain sender."""
-        moment = str(int(time.time() if at is None else at))  # noqa: TID251 -- a sender has a clock
-        key = bytes.fromhex((self.installation.state / "signing" / "hook.key").read_text().strip())
-        mac = hmac.new(secret or key, moment.encode() + b"." + body, "sha256").hexdigest()
-        headers = {"Cachegate-Signature": f"t={moment},v1={mac}", "Content-Length": str(len(body)), **more}
+        headers = self.hook_headers(body, secret=secret, at=at)
+        headers |= {"Content-Length": str(len(body)), **more}
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         head = f"POST /hooks/v1/authority HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n{lines}\r\n"
         return self.gateway.wire.send(head.encode() + body)

@@ -67,11 +67,37 @@ def test_a_listing_shows_what_live_rulings_allow(asking, platform):
     assert [one["id"] for one in listed] == [CARS, OPEN]
 
 
-def test_what_is_public_is_open_to_a_key_that_the_platform_knows_and_to_no_other(asking, platform):
-    key = platform.new_key(CARS)
-    asking.get(CARS, key)
-    assert asking.get(OPEN, key).status == 200
+def test_what_is_public_is_open_to_a_key_that_the_platform_lets_have_it_and_to_no_other(asking, platform):
+    may, may_not = platform.new_key(CARS, OPEN), platform.new_key(CARS)
+    assert asking.get(OPEN, may_not).status == 404, "not as a key that nobody knew"
+    for key in (may, may_not):
+        assert asking.get(CARS, key).status == 200
+    assert asking.get(OPEN, may).status == 200
+    assert asking.get(OPEN, may_not).status == 404, "nor as one that is known"
+    assert OPEN not in [one["id"] for one in asking.gateway.wire.get("/v1/models", may_not).json()["models"]]
     assert asking.get(OPEN, "nobody-gave-me-out-either").status == 401
+
+
+def test_a_paused_key_gets_nothing_that_is_public(asking, platform):
+    key = platform.new_key(CARS)
+    assert asking.get(CARS, key).status == 200
+    platform.says[key, None] = 423
+    assert asking.get(OPEN, key).status == 423
+
+
+def test_a_platform_that_takes_longer_than_it_is_believed_can_be_believed(forgetful, platform):
+    key = platform.new_key(CARS)
+    assert forgetful.get(CARS, key).status == 200
+    platform.delay_seconds = 1.2
+    assert forgetful.get(TRUCKS, key).status == 404
+
+
+def test_a_page_that_is_no_answer_allows_nothing(asking, platform):
+    key = platform.new_key(CARS)
+    platform.raw[key] = b'{"error":"session expired, please sign in"}'
+    assert asking.get(CARS, key).status == 503
+    del platform.raw[key]
+    assert asking.get(CARS, key).status == 200
 
 
 def test_a_local_revocation_wins(asking, platform):

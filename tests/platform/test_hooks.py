@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from hashlib import sha256
 
 import pytest
 
@@ -15,7 +16,7 @@ def test_a_revoked_key_is_refused_at_once(asking, platform):
     assert asking.get(CARS, key).status == 200
     del platform.rights[key]
     answer = asking.end(keys=(key,))
-    assert (answer.status, list(answer.json())) == (200, ["generation"])
+    assert (answer.status, list(answer.json())) == (200, ["generation", "not_ours_to_end"])
     assert asking.get(CARS, key).status == 401
 
 
@@ -67,6 +68,30 @@ def test_the_change_is_recorded_as_the_platforms(asking, platform):
     assert changes[-1]["subject"] == [f"model {CARS}"]
 
 
+def test_a_key_that_an_operator_imported_is_said_not_to_be_the_platforms_to_end(asking, platform):
+    imported, other = platform.new_key(CARS), platform.new_key(CARS)
+    asking.installation.run("tenants", "create", "importer")
+    asking.installation.run("grants", "add", "--tenant", "importer", "--models", CARS)
+    digest = sha256(imported.encode()).hexdigest()
+    key = asking.installation.json("keys", "import", "--tenant", "importer", "--sha256", digest)
+    assert asking.get(CARS, other).status == 200
+    assert asking.end(keys=(imported, other)).json()["not_ours_to_end"] == 1
+    assert asking.get(CARS, imported).status == 200
+    changes = [one for one in asking.installation.records() if one.get("action") == "platform.invalidate"]
+    assert f"operator's key {key['key_id']}" in changes[-1]["subject"]
+    assert asking.end(keys=(other,)).json()["not_ours_to_end"] == 0
+
+
+def test_a_hook_does_not_bring_a_key_back_that_was_rotated_away(asking, platform, eventually):
+    key = platform.new_key(CARS)
+    assert asking.get(CARS, key).status == 200
+    key_id = asking.gateway.wire.get("/v1/whoami", key).json()["key_id"]
+    asking.installation.run("keys", "rotate", key_id, "--overlap", "1s")
+    eventually(lambda: asking.get(CARS, key).status == 401, seconds=3)
+    assert asking.end(keys=(key,)).status == 200
+    assert asking.get(CARS, key).status == 401
+
+
 @pytest.mark.parametrize("age", [-400, 400])
 def test_an_old_hook_and_one_from_the_future_are_refused(asking, age):
     assert asking.post_hook(b"{}", at=time.time() - age).status == 401  # noqa: TID251 -- a sender has a clock
@@ -106,6 +131,18 @@ def test_a_signed_body_that_is_not_what_it_has_to_be_is_refused(asking, body):
 
 def test_a_hook_that_is_too_long_is_refused_before_it_is_read(asking):
     assert asking.post_hook(json.dumps({"models": ["a" * 100] * 700}).encode()).status == 413
+
+
+@pytest.mark.parametrize(("size", "status"), [(10, 200), (70_000, 413)])
+def test_a_hook_may_come_in_chunks_up_to_the_same_length(asking, platform, size, status):
+    """Some senders announce no length."""
+    body = json.dumps({"models": ["acme/none/1"]}).encode() + b" " * size
+    lines = asking.hook_headers(body) | {"Transfer-Encoding": "chunked", "Connection": "close"}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    pieces = [body[start : start + 4096] for start in range(0, len(body), 4096)]
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+    request = f"POST /hooks/v1/authority HTTP/1.1\r\nHost: gateway\r\n{head}\r\n".encode() + chunks
+    assert asking.gateway.wire.send(request).status == status
 
 
 def test_only_a_post_is_a_hook(asking):

@@ -8,6 +8,7 @@ from gateway import asking
 from gateway.asking import (
     MAX_FLIGHTS,
     MAX_FLIGHTS_FOR_ONE_KEY,
+    MAX_FLIGHTS_FOR_STRANGERS,
     PLACES,
     PLACES_FOR_ONE_KEY,
     PLACES_FOR_STRANGERS,
@@ -159,6 +160,24 @@ async def test_one_key_may_have_so_many_questions_waiting_and_others_theirs(flee
     await fleet.wait(flights, b"another's")
     await flights.close()
     await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_strangers_that_wait_leave_room_for_known_keys(fleet):
+    fleet.seconds = 10
+    flights = fleet.worker()
+    waiting = [
+        asyncio.create_task(fleet.wait(flights, b"s%d" % n, is_stranger=True))
+        for n in range(MAX_FLIGHTS_FOR_STRANGERS)
+    ]
+    await asyncio.sleep(0.02)
+    with pytest.raises(Unavailable, match="too many"):
+        await fleet.wait(flights, b"one more", is_stranger=True)
+    fleet.facts.add(b"known")
+    await fleet.wait(flights, b"known")
+    await flights.close()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    fleet.facts.add(b"later")
+    await fleet.wait(flights, b"later", is_stranger=True)
 
 
 async def test_more_than_may_wait_are_told_so_at_once(fleet):

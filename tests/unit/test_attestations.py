@@ -10,7 +10,7 @@ import pytest
 from gateway import attestations
 from gateway.attestations import MAX_OTHERS, PACKAGES_PER_TURN, Attestations
 from gateway.directory.provenance_records import encode_attestation
-from gateway.model.errors import Reason, Refusal
+from gateway.model.errors import Conflict, Reason, Refusal
 from gateway.model.facts import Facts, Leaf, PolicySet, Stamp, Standing, Visibility
 from gateway.model.listings import MARK_DIGITS, ListedPackage
 from gateway.model.names import Md5, ModelId, PackageId, TenantId
@@ -210,3 +210,13 @@ def test_the_providers_word_is_written_only_when_it_is_new(world, counting):
     [(change, order)] = world.changes
     assert (change.action, change.subject) == ("cache.attest", (MINE, "1 digests named by the provider"))
     assert (order["model"], order["digests"]) == (MINE, {BLOB, OTHER})
+
+
+def test_a_word_that_cannot_be_written_denies(world, counting, monkeypatch):
+    async def perform(_change, _operation):
+        raise Conflict("a record does not parse")
+
+    monkeypatch.setattr(counting, "_perform", perform)
+    with pytest.raises(Refusal) as refusal:
+        asyncio.run(counting.note(MINE, {BLOB}))
+    assert refusal.value.reason is Reason.UNREADABLE_FACT

@@ -12,6 +12,7 @@ from gateway.model.access import Access, Action, Principal, Resource, ResourceKi
 from gateway.model.errors import Reason, Unavailable
 from gateway.model.facts import Facts, KeyKind, Leaf, PolicySet, Scope, Stamp
 from gateway.model.names import FileHandle, KeyId, ModelId, PackageId, TenantId
+from gateway.model.rulings import Ruling
 from gateway.model.verdicts import Allowed, Denied
 
 pytestmark = pytest.mark.anyio
@@ -261,3 +262,15 @@ async def test_hits_and_misses_are_counted(decisions):
     await decisions.reach(access())
     await decisions.reach_many([access(), access(package="p2")])
     assert (decisions.counts.hits, decisions.counts.misses) == (2, 2)
+
+
+@pytest.mark.parametrize("said", [Reason.UPSTREAM_REFUSED, Reason.USAGE_PAUSED, Reason.PERMITTED])
+async def test_what_the_platform_denies_is_denied_whatever_the_rules_say(decisions, rooms, monkeypatch, said):
+    ruling = Ruling(key_id=PRINCIPAL.key_id, model=MODEL, reason=said, until=1.0, asked=1)
+    facts = rooms.facts(MODEL)
+    monkeypatch.setattr(rooms, "facts", lambda _model: replace(facts, ruling=ruling))
+    for judgement in (await decisions.reach(access()), *await decisions.reach_many([access()])):
+        if said is Reason.PERMITTED:
+            assert isinstance(judgement.verdict, Allowed)
+        else:
+            assert judgement.verdict.reason is said

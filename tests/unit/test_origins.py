@@ -8,7 +8,7 @@ import pytest
 
 from gateway.directory import names
 from gateway.directory.provenance_records import decode_origin, encode_origin
-from gateway.model.errors import Reason, Refusal
+from gateway.model.errors import Conflict, Reason, Refusal
 from gateway.model.facts import Leaf
 from gateway.model.names import FileHandle, ModelId, PackageId
 from gateway.model.provenance import Origin
@@ -88,6 +88,16 @@ def test_of_what_was_never_handed_out_nothing_is_found(facts, origins):
 
 def test_a_record_that_does_not_parse_denies(facts, origins):
     facts.remembered[names.origin_fact(MODEL, *A)] = b"broken"
+    with pytest.raises(Refusal) as refusal:
+        settle(origins, {A: True})
+    assert refusal.value.reason is Reason.UNREADABLE_FACT
+
+
+def test_a_record_that_broke_meanwhile_denies_as_well(facts, origins, monkeypatch):
+    async def perform(_change, _operation):
+        raise Conflict("a record does not parse")
+
+    monkeypatch.setattr(origins, "_perform", perform)
     with pytest.raises(Refusal) as refusal:
         settle(origins, {A: True})
     assert refusal.value.reason is Reason.UNREADABLE_FACT

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.adapters.embedded_valkey import EmbeddedValkey
 from gateway.adapters.redis_store import RedisStore
+from gateway.directory import names
 from gateway.directory.listing import Listing
 from gateway.directory.reading import StoreReading
 from gateway.model.errors import Reason, Unavailable
@@ -153,3 +154,14 @@ async def test_very_many_go_in_several_changes(node):
 async def test_nothing_to_agree_on_is_agreed(node):
     assert await node.ledger.agree([]) == 0
     assert node.actions == []
+
+
+async def test_a_blob_whose_record_does_not_parse_is_left_out_and_the_others_are_agreed_on(node, store):
+    await store._client.set(names.pin_fact(blob(1)), b"\xc1garbage")
+    await store._client.set(names.pin_fact(blob(2)), b"\xc1garbage")
+    await node.ledger.agree([good(1), bad(2), good(3), bad(4)])
+    assert node.actions == ["cache.pin", "cache.quarantine"]
+    assert [change.subject[0] for change in node.recorded.changes] == [
+        f"{blob(3)} sha256:{'ab' * 32}",
+        blob(4),
+    ]

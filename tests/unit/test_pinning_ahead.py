@@ -11,7 +11,7 @@ import pytest
 
 from gateway.adapters.measurement_file import MeasurementFile
 from gateway.measuring import Measurer
-from gateway.model.errors import Unavailable
+from gateway.model.errors import Conflict, Unavailable
 from gateway.model.pins import identity_of
 from gateway.pinning_ahead import PinningAhead
 
@@ -180,10 +180,11 @@ async def test_one_worker_of_a_node_does_it_and_the_next_takes_over(make, agreed
     await asyncio.gather(first, second, return_exceptions=True)
 
 
-async def test_what_goes_wrong_is_reported_and_tried_again(make, agreed, write):
+@pytest.mark.parametrize("fault", [Unavailable("redis", "gone"), Conflict("a record does not parse")])
+async def test_what_goes_wrong_is_reported_and_tried_again(fault, make, agreed, write):
     good = write(b"good")
     ahead, _, failures = make()
-    agreed.fault = Unavailable("redis", "gone")
+    agreed.fault = fault
     running = asyncio.create_task(ahead.run())
     async with asyncio.timeout(10):
         while not failures:  # noqa: ASYNC110 -- the same

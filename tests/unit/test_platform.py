@@ -23,7 +23,7 @@ def anyio_backend():
 @dataclass(frozen=True)
 class Answer:
     status: int
-    body: bytes = b'{"modelMetadata":{}}'
+    body: bytes = b'{"modelMetadata":{"modelArchitecture":"resnet","taskType":"classification"}}'
 
 
 class Asked:
@@ -63,8 +63,20 @@ async def test_a_status_that_means_nothing_here_is_undecided(status):
         await say(Answer(status))
 
 
-@pytest.mark.parametrize("body", [b"", b"OK", b"<html>", b"[]", b"null", b"true", b'{"a":', b"\xff"])
-async def test_a_page_that_is_no_json_object_is_no_allow(body):
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"OK", b"<html>", b"[]", b"null", b"true", b'{"a":', b"\xff", b"{}"),
+        b'{"error":"session expired, please sign in"}',
+        b'{"modelMetadata":null}',
+        b'{"modelMetadata":{}}',
+        b'{"modelMetadata":{"modelArchitecture":"resnet"}}',
+        b'{"modelMetadata":{"modelArchitecture":"resnet","taskType":null}}',
+        b'{"modelMetadata":{"modelArchitecture":1,"taskType":"t"}}',
+        b'{"modelMetadata":{"modelArchitecture":"resnet","taskType":"t"},"error":"no"}',
+    ],
+)
+async def test_what_is_no_answer_of_stat_is_no_allow(body):
     with pytest.raises(Unavailable) as caught:
         await say(Answer(200, body))
     assert caught.value.reason is Reason.UPSTREAM_UNDECIDED

@@ -13,7 +13,7 @@ from gateway.model.access import WireRequest
 from gateway.model.errors import Reason, Unavailable
 from gateway.model.names import FileHandle, Md5, ModelId, PackageId
 from gateway.model.verdicts import Ending, RelayedFile
-from gateway.relay import Relay
+from gateway.relay import STREAMS_OF_A_KEY, Relay
 
 
 class Storage:
@@ -34,8 +34,12 @@ class Storage:
         yield SimpleNamespace(status=status, headers=tuple(fields.items()), aiter_raw=aiter_raw)
 
 
-def sent(storage, *, method="GET", headers=(), md5="0" * 32, is_gone=False):
+def sent(storage, **asked):
     """The result, the head and the body of one relay."""
+    return asyncio.run(send_by(Relay(provider=storage, holdings=None, sealed=None), **asked))
+
+
+async def send_by(relay, *, method="GET", headers=(), md5="0" * 32, is_gone=False, key_id="key_0123456789ab"):
     request = WireRequest(
         method=method,
         raw_path=b"/d/x",
@@ -53,7 +57,9 @@ def sent(storage, *, method="GET", headers=(), md5="0" * 32, is_gone=False):
         md5=Md5(md5) if md5 else None,
         url="https://storage.example/w?X-Goog-Signature=5ecre7",
     )
-    receipt = SimpleNamespace(record_id="r", admission=SimpleNamespace(found=found, request=request))
+    allowed = SimpleNamespace(access=SimpleNamespace(principal=SimpleNamespace(key_id=key_id)))
+    admission = SimpleNamespace(found=found, request=request, allowed=allowed)
+    receipt = SimpleNamespace(record_id="r", admission=admission)
     messages = []
 
     async def receive():
@@ -65,8 +71,7 @@ def sent(storage, *, method="GET", headers=(), md5="0" * 32, is_gone=False):
         messages.append(message)
         await asyncio.sleep(0)
 
-    relay = Relay(provider=storage, holdings=None, sealed=None)
-    result = asyncio.run(relay.send(receipt, receive, send, trace=b"t"))
+    result = await relay.send(receipt, receive, send, trace=b"t")
     head = messages[0] if messages else None
     return result, head, b"".join(one.get("body", b"") for one in messages[1:])
 
@@ -149,6 +154,57 @@ def test_what_is_no_part_and_no_whole_of_a_file_is_not_passed_on(status, more):
 def test_a_part_that_nobody_asked_for_is_not_passed_on():
     with pytest.raises(Unavailable):
         sent(Storage(GET=(206, PART, [b"bc"])))
+
+
+@pytest.mark.parametrize(
+    ("asked", "part", "is_it"),
+    [
+        (b"bytes=1-2", b"bytes 1-2/4", True),
+        (b"bytes=2-9", b"bytes 2-3/4", True),
+        (b"bytes=2-", b"bytes 2-3/4", True),
+        (b"bytes=-2", b"bytes 2-3/4", True),
+        (b"bytes=-9", b"bytes 0-1/2", True),
+        (b"bytes=1-2", b"bytes 0-1/4", False),
+        (b"bytes=1-2", b"bytes 2-3/4", False),
+        (b"bytes=1-3", b"bytes 1-2/4", False),
+        (b"bytes=2-", b"bytes 0-1/4", False),
+        (b"bytes=2-", b"bytes 2-3/5", False),
+        (b"bytes=-2", b"bytes 0-1/4", False),
+    ],
+)
+def test_only_the_part_that_was_asked_for_is_passed_on(asked, part, is_it):
+    storage = Storage(GET=(206, PART | {b"content-range": part}, [b"bc"]))
+    if is_it:
+        assert fields(sent(storage, headers=((b"range", asked),))[1])[b"content-range"] == part
+        return
+    with pytest.raises(Unavailable):
+        sent(storage, headers=((b"range", asked),))
+
+
+def test_a_key_with_too_much_under_way_is_told_so_at_once_and_others_are_served():
+    class Slow(Storage):
+        @asynccontextmanager
+        async def open(self, url, headers, *, method="GET"):
+            async with super().open(url, headers, method=method) as answer:
+                await gate.wait()
+                yield answer
+
+    gate = asyncio.Event()
+    storage = Slow(GET=(200, {b"content-length": b"1"}, [b"x"]))
+
+    async def crowd():
+        relay = Relay(provider=storage, holdings=None, sealed=None)
+        first = [asyncio.create_task(send_by(relay)) for _ in range(STREAMS_OF_A_KEY)]
+        await asyncio.sleep(0.01)
+        with pytest.raises(Unavailable):
+            await asyncio.wait_for(send_by(relay), timeout=1.0)
+        assert len(storage.asked) == STREAMS_OF_A_KEY
+        other = asyncio.create_task(send_by(relay, key_id="key_0123456789ac"))
+        await asyncio.sleep(0.01)
+        gate.set()
+        return await asyncio.gather(*first, other)
+
+    assert {result for result, _, _ in asyncio.run(crowd())} == {Ending.RELAYED}
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,16 @@ class Store:
 
     def __init__(self):
         self.values, self.seconds = {}, None
+        self.written = 0
+        self.time = 1000.0
+
+    def now(self):
+        return self.time
 
     async def put_for(self, values, seconds):
         self.values |= values
         self.seconds = seconds
+        self.written += len(values)
 
     async def read(self, names):
         return 0, [self.values.get(name) for name in names]
@@ -36,7 +42,7 @@ def store():
 
 
 def kept(store, *keys, place=PLACE):
-    sealed = SealedUrls(store, keys or (NEW,), seconds=60.0)
+    sealed = SealedUrls(store, keys or (NEW,), seconds=60.0, clock=store)
     asyncio.run(sealed.keep(KEY, MODEL, {FILE: place}))
     return sealed
 
@@ -47,9 +53,23 @@ def found(sealed, key_id=KEY, model=MODEL, file=FILE):
 
 @pytest.mark.parametrize("md5", [None, Md5("f" * 32)])
 def test_what_was_kept_is_found(store, md5):
-    place = ProviderFile(url="https://storage.example/a b?c=%20", md5=md5)
-    assert found(kept(store, place=place)) == place
-    assert store.seconds == 60.0
+    for url in ("https://storage.example/a b?c=%20", None):
+        place = ProviderFile(url=url, md5=md5)
+        assert found(kept(store, place=place)) == place
+
+
+def test_it_stays_for_the_whole_life_of_a_link_that_is_made_before_it_is_written_anew(store):
+    for _ in range(4):
+        kept(store)
+        store.time += 10.0
+    assert store.written == 2  # at the first and the last of these
+    assert store.seconds == 60.0 + 30.0
+
+
+def test_what_was_told_last_is_written_at_once(store):
+    for place in (PLACE, ProviderFile(url=None, md5=PLACE.md5), ProviderFile(url=None, md5=None), PLACE):
+        assert found(kept(store, place=place)) == place
+    assert store.written == 4
 
 
 def test_nothing_is_found_for_another_key_model_or_file(store):
@@ -86,6 +106,7 @@ def test_nothing_of_it_lies_there_in_the_open(store):
 def test_two_seals_of_one_url_differ(store):
     kept(store)
     first = dict(store.values)
+    store.time += 30.0
     kept(store)
     assert first.keys() == store.values.keys()
     assert first != store.values
@@ -104,8 +125,8 @@ def test_what_was_moved_or_changed_is_not_found(store):
 
 def test_what_the_former_link_key_sealed_is_found_while_it_verifies(store):
     kept(store, OLD)
-    assert found(SealedUrls(store, (NEW, OLD), seconds=60.0)) == PLACE
-    assert found(SealedUrls(store, (NEW,), seconds=60.0)) is None
+    assert found(SealedUrls(store, (NEW, OLD), seconds=60.0, clock=store)) == PLACE
+    assert found(SealedUrls(store, (NEW,), seconds=60.0, clock=store)) is None
 
 
 def test_no_url_is_printed():

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from gateway import upstream as upstream_module
 from gateway.adapters.provider import ProviderAnswer
 from gateway.decisions import Judgement
 from gateway.engine.questions import parse_question
@@ -15,7 +16,7 @@ from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.facts import Facts, KeyKind, Leaf, PolicySet, Scope, Stamp
 from gateway.model.names import KeyId, ModelId, TenantId
 from gateway.model.verdicts import Allowed, Denied
-from gateway.upstream import REMEMBERED_BYTES, Inquiry, Upstream
+from gateway.upstream import QUESTIONS_OF_A_KEY, REMEMBERED_BYTES, Inquiry, Upstream
 
 PATH, MODEL = "/models/v1/external/weights", ModelId("acme/cars/1")
 POLICY = PolicySet(schema="", policies=(), digest="d")
@@ -189,6 +190,61 @@ def test_memory_is_bounded(world, upstream):
     first, second = inquiry(), inquiry(query=b"modelId=acme%2Fcars%2F1&a=1")
     told(upstream, first, second, first)
     assert len(world.asked) == 3
+
+
+def test_questions_count_as_well_as_answers(world, upstream):
+    """A small answer to a large question is no way to fill the memory."""
+    world.answers = [(200, b"x")]
+    padding = b"".join(b"&x%d=" % number + b"a" * 200 for number in range(20))
+    told(upstream, *(inquiry(query=b"modelId=acme%%2Fcars%%2F1&n=%d" % n + padding) for n in range(8)))
+    assert upstream._bytes > 8 * len(padding)
+
+
+def test_there_are_only_so_many_answers(world, upstream, monkeypatch):
+    monkeypatch.setattr(upstream_module, "REMEMBERED_WORDS", 2)
+    first, *others = (inquiry(query=b"modelId=acme%%2Fcars%%2F1&n=%d" % n) for n in range(3))
+    told(upstream, first, *others, first)
+    assert len(world.asked) == 4
+
+
+def test_what_is_over_is_let_go_of_though_nobody_asks_for_it_again(world, upstream):
+    for number in range(3):
+        told(upstream, inquiry(query=b"modelId=acme%%2Fcars%%2F1&n=%d" % number))
+        world.now += 60.0
+    assert len(upstream._remembered) == 1
+
+
+def test_one_key_asks_only_so_much_at_once_and_nobody_else_waits_for_it(world, upstream, monkeypatch):
+    monkeypatch.setattr(upstream._shares, "_patience_seconds", 0.05)
+    queries = [b"modelId=acme%%2Fcars%%2F1&n=%d" % n for n in range(QUESTIONS_OF_A_KEY + 3)]
+
+    async def crowd():
+        world.gate = asyncio.Event()
+        flood = [asyncio.create_task(upstream.told(PATH, inquiry(query=one), parse)) for one in queries]
+        await asyncio.sleep(0.1)
+        assert len(world.asked) == QUESTIONS_OF_A_KEY
+        other = asyncio.create_task(upstream.told(PATH, inquiry(key_id="key_0123456789ac"), parse))
+        await asyncio.sleep(0.01)
+        world.gate.set()
+        assert (await other).what == b"said"
+        return await asyncio.gather(*flood, return_exceptions=True)
+
+    results = asyncio.run(crowd())
+    assert [type(one) for one in results[QUESTIONS_OF_A_KEY:]] == [Unavailable] * 3
+    assert {one.what for one in results[:QUESTIONS_OF_A_KEY]} == {b"said"}
+
+
+def test_nothing_is_under_way_any_more_once_it_is_closed(world, upstream):
+    async def leave():
+        world.gate = asyncio.Event()
+        waiting = asyncio.create_task(upstream.told(PATH, inquiry(), parse))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        await upstream.close()
+        return asyncio.all_tasks() - {asyncio.current_task(), waiting}
+
+    assert asyncio.run(leave()) == set()
+    assert upstream._flights == {}
 
 
 def test_no_key_is_printed():

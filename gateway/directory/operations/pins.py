@@ -50,8 +50,14 @@ async def pin_blobs(
 async def quarantine_blob(
     changes: Changes, *, md5: Md5, measured: Measured, now: float, source: str
 ) -> Pin | None:
-    """Put a blob into quarantine, if this content still speaks against it; the pin if it was put there."""
-    known = await changes.find_pin(md5)
+    """Put a blob into quarantine, if this content still speaks against it; the pin if it was put there.
+
+    A record that does not parse denies already, and is left for the operator to see.
+    """
+    try:
+        known = await changes.find_pin(md5)
+    except Conflict:
+        return None
     cause = find_cause(md5, measured, known)
     if cause is None or (known is not None and known.quarantine is not None):
         return None

@@ -3,10 +3,12 @@
 A key that the platform knows gets a record, and a tenant of its own, with the first ruling on it. Both
 are found by name and are not among the tenants that people list: there may be as many as the platform
 has customers, and what is listed is gone through once a second. A key that the platform no longer knows
-loses its record: links and transfers stand on it. One that an operator revoked here stays revoked.
+loses its record: links and transfers stand on it. A record that an operator has changed (revoked, rotated)
+is the operator's word, which stays.
 
-An answer that was asked for before an ending, and comes after it, is not written: its door says that it
-was overtaken, and whoever asked may ask again.
+An answer that was asked for before an ending, and comes after it, is not written; nor is one that comes
+after a ruling that was asked for later. Its door says that it was overtaken, and whoever asked may ask
+again. Of two that were asked for at the same generation, a denial stays.
 """
 
 from __future__ import annotations
@@ -17,14 +19,13 @@ from gateway.directory import names
 from gateway.directory.rows import UnreadableRecordError
 from gateway.directory.ruling_records import decode_ending, decode_ruling, encode_ending, encode_ruling
 from gateway.model.errors import Reason
-from gateway.model.facts import Tenant
+from gateway.model.facts import DEFAULT_SCOPES, Key, KeyKind, Tenant
 from gateway.model.rulings import SOURCE_PLATFORM, Ruling
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gateway.directory.changes import Changes
-    from gateway.model.facts import Key
     from gateway.model.names import KeyId, ModelId
 
 ENDING_SECONDS = 2 * 86_400.0  # outlasts what it ends: a link lives for a day at most, a ruling for a minute
@@ -56,12 +57,21 @@ async def find_ruling(
     return ruling if now < ruling.until and max(endings, default=0) <= ruling.asked else None
 
 
+async def is_overtaken(records: Records, key_id: KeyId, model: ModelId | None, asked: int) -> bool:
+    """Whether an ending about it is younger than the question. One that does not parse may be."""
+    raw_endings = await records.read(_endings(key_id, model))
+    try:
+        return any(decode_ending(raw) > asked for raw in raw_endings if raw is not None)
+    except UnreadableRecordError:
+        return True
+
+
 async def rule(changes: Changes, *, ruling: Ruling, now: float) -> bool:
     """Write a ruling on a key, and that it is known; whether it was written, and not overtaken.
 
     A denial ends the links of the model as well: nothing is left of what was minted under an allow.
     """
-    if not await _is_timely(changes, ruling):
+    if not await _is_timely(changes, ruling, now):
         return False
     await _put(changes, names.ruling_fact(ruling.key_id, ruling.model), ruling, now)
     if ruling.model is not None and not ruling.is_allow:
@@ -88,7 +98,7 @@ async def introduce_key(changes: Changes, *, key: Key, digest: bytes, ruling: Ru
 
 async def disown_key(changes: Changes, *, standing: Ruling, now: float) -> bool:
     """Write that the platform does not know a key: nothing that it said of it before counts any more."""
-    if not await _is_timely(changes, standing):
+    if not await _is_timely(changes, standing, now):
         return False
     await _end(changes, names.ending_fact(standing.key_id, is_key=True))
     # It was asked before this ending, which is its own: counted from there, it is the first thing after.
@@ -143,17 +153,34 @@ async def _end(changes: Changes, name: bytes) -> None:
 
 async def _forget_key(changes: Changes, key_id: KeyId) -> None:
     key = await changes.find_key(key_id)
-    if key is not None and key.source == SOURCE_PLATFORM and key.revoked_at is None:
+    if key is not None and _is_as_introduced(key):
         await changes.delete_key(key_id)
 
 
-async def _is_timely(changes: Changes, ruling: Ruling) -> bool:
-    """Whether no ending about it is younger than its question. One that does not parse may be."""
-    raw_endings = await changes.reading.read(_endings(ruling.key_id, ruling.model))
-    try:
-        return all(decode_ending(raw) <= ruling.asked for raw in raw_endings if raw is not None)
-    except UnreadableRecordError:
+def _is_as_introduced(key: Key) -> bool:
+    """Whether nobody has changed the record since the platform's word made it."""
+    return key == Key(
+        key_id=key.key_id,
+        kind=KeyKind.TENANT,
+        tenant=key.tenant,
+        name="",
+        scopes=DEFAULT_SCOPES,
+        networks=(),
+        created_at=key.created_at,
+        pepper_id=key.pepper_id,
+        generation=key.generation,
+        source=SOURCE_PLATFORM,
+    )
+
+
+async def _is_timely(changes: Changes, ruling: Ruling, now: float) -> bool:
+    """Whether neither an ending about it nor another answer is younger than its question."""
+    if await is_overtaken(changes.reading, ruling.key_id, ruling.model, ruling.asked):
         return False
+    known = await find_ruling(changes.reading, ruling.key_id, ruling.model, now)
+    if known is None or known.asked < ruling.asked:
+        return True
+    return known.asked == ruling.asked and (known.is_allow or not ruling.is_allow)
 
 
 def _endings(key_id: KeyId, model: ModelId | None) -> list[bytes]:

@@ -148,6 +148,46 @@ async def test_a_question_that_was_given_up_leaves_the_way_free(server, provider
     assert (await ask(provider)).status == 200
 
 
+async def test_a_crowd_that_waits_for_its_turn_shuts_nobody_out(server, monkeypatch):
+    monkeypatch.setattr(provider_module, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(provider_module, "TURN_SECONDS", 0.05)
+    server.delay_seconds = 0.3
+    async with towards(server.url) as provider:
+        results = await asyncio.gather(*(ask(provider) for _ in range(12)), return_exceptions=True)
+        assert sum(isinstance(one, Unavailable) for one in results) == 10
+        assert provider.outcomes == {"answered": 2, "given-up": 10}
+        assert not provider.is_left_alone
+        assert len(server.requests) == 2
+        assert (await ask(provider)).status == 200
+
+
+async def test_a_question_without_a_whole_turn_says_nothing_of_the_provider(server, monkeypatch):
+    monkeypatch.setattr(provider_module, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(provider_module, "TURN_SECONDS", 0.3)
+    server.delay_seconds = 0.2
+    async with towards(server.url) as provider:
+        whole = asyncio.create_task(ask(provider))
+        await asyncio.sleep(0.01)
+        with pytest.raises(Unavailable):
+            await ask(provider, seconds=0.4)
+        await whole
+        assert provider.outcomes == {"answered": 1, "given-up": 1}
+
+
+async def test_a_question_that_gets_no_connection_is_given_up(server, monkeypatch):
+    monkeypatch.setattr(provider_module, "MAX_CONNECTIONS", 1)
+    async with towards(server.url) as provider:
+        provider._turns = asyncio.Semaphore(100)  # as if connections were given back late
+        server.delay_seconds = 0.5
+        first = asyncio.create_task(ask(provider))
+        await asyncio.sleep(0.1)
+        monkeypatch.setattr(provider_module, "ASK_SECONDS", 0.1)
+        results = await asyncio.gather(*(ask(provider) for _ in range(8)), return_exceptions=True)
+        assert {type(one) for one in results} == {Unavailable}
+        assert (await first).status == 200
+        assert provider.outcomes == {"answered": 1, "given-up": 8}
+
+
 async def test_a_server_that_is_not_there_is_undecided():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -259,6 +299,41 @@ async def test_a_file_that_breaks_off_says_so(server, provider):
             _ = [piece async for piece in stream.aiter_raw()]
 
 
+@pytest.mark.parametrize(("least", "is_enough"), [(1000, True), (100_000, False)])
+async def test_a_storage_that_hardly_sends_is_cut_off(monkeypatch, least, is_enough):
+    monkeypatch.setattr(provider_module, "SLOW_SECONDS", 0.1)
+    monkeypatch.setattr(provider_module, "LEAST_BYTES", least)
+
+    is_done = asyncio.Event()
+
+    async def trickle(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 15000\r\n\r\n")
+        for _ in range(15):
+            writer.write(b"x" * 1000)
+            await asyncio.sleep(0.02)
+        writer.close()
+        is_done.set()
+
+    async with await asyncio.start_server(trickle, "127.0.0.1", 0) as running:
+        url = f"http://127.0.0.1:{running.sockets[0].getsockname()[1]}/file"
+        async with towards(url) as provider, provider.open(url, []) as stream:
+            if is_enough:
+                assert sum([len(piece) async for piece in stream.aiter_raw()]) == 15000
+            else:
+                with pytest.raises(Unavailable, match="slowly"):
+                    _ = [piece async for piece in stream.aiter_raw()]
+        await is_done.wait()
+
+
+async def test_a_client_that_reads_slowly_is_not_held_against_the_storage(server, provider, monkeypatch):
+    monkeypatch.setattr(provider_module, "SLOW_SECONDS", 0.1)
+    server.answers = [status(200, body=b"x" * 200_000)]
+    async with provider.open(f"{server.url}/file", []) as stream:
+        async for _ in stream.aiter_raw():
+            await asyncio.sleep(0.06)
+
+
 async def test_a_redirect_within_the_storage_is_followed(server, provider):
     server.answers = [status(302, headers=b"Location: /moved?x=1\r\n"), status(200, body=b"here")]
     async with provider.open(f"{server.url}/file", []) as stream:
@@ -287,7 +362,11 @@ async def test_redirects_end(server, provider):
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://x/y", "http://user@127.0.0.1/x", "http:///x", "/x", "http://[", "http://\x00"]
+    "url",
+    [
+        *("ftp://x/y", "http://user@127.0.0.1/x", "http:///x", "/x", "http://[", "http://\x00"),
+        *("http://xn--/x", "http://xn--a-ecp.ru/x", "http://a..b/x", "http://" + "a" * 300 + "/x"),
+    ],
 )
 async def test_what_is_no_plain_url_is_not_opened(provider, url):
     with pytest.raises(Unavailable):

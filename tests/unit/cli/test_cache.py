@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from hashlib import md5, sha256
+from mmap import mmap
 
 import pytest
 
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
+from gateway.model.pins import identity_of
 
 SHARED = b"weights that two tenants loaded\n" * 1000
 
@@ -109,3 +111,19 @@ def test_people_get_sentences_and_tables(site):
 def test_an_empty_cache_is_good(installation):
     found = installation.json("cache", "verify")
     assert (found["good"], found["blobs"], found["bytes_per_second"]) == (True, 0, 0)
+
+
+def test_content_that_changed_and_left_its_times_is_found_when_all_is_hashed_again(site):
+    place = site.cache_root / "shared-blobs" / name_of(SHARED)
+    with place.open("r+b") as file, mmap(file.fileno(), 0) as mapped:
+        mapped[:1] = b"w"  # the times move here, and not at the next store to the page
+        site.json("cache", "verify")
+        before = identity_of(place.stat())
+        mapped[:4] = b"evil"
+        assert identity_of(place.stat()) == before
+        assert site.json("cache", "verify")["hashed"] == 0
+        found = site.json("cache", "verify", "--again", status=1)
+    assert (found["hashed"], found["unchanged"]) == (3, 0)
+    assert found["quarantined"] == [name_of(SHARED)]
+    [held] = site.json("cache", "status")["quarantined"]
+    assert held["found_sha256"] == sha256(b"evil" + SHARED[4:]).hexdigest()

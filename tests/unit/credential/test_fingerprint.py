@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.credential.fingerprint import fingerprint, without_credential
+from gateway.credential.fingerprint import fingerprint
 
 KEY = (b"authorization", b"Bearer cg_test_" + b"a" * 30)
 PLAIN = (b"host", b"gateway")
@@ -37,7 +37,3 @@ def test_whatever_extract_could_tell_apart_has_another(headers):
 
 def test_the_query_counts():
     assert fingerprint([KEY], b"") != fingerprint([KEY], b"a=b")
-
-
-def test_what_is_kept_for_longer_holds_no_key():
-    assert without_credential((PLAIN, KEY, (b"x-api-key", b"k"))) == (PLAIN,)

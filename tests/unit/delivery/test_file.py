@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import random
+from io import UnsupportedOperation
 
 import pytest
 
@@ -244,6 +245,56 @@ def test_a_disk_that_fails_under_the_kernel_is_no_client_that_left(new_client, b
 
     client = new_client(has_zero_copy=True, at={2: fail})
     assert send(blob_of(LARGE).receipt(), client, trace) == Sent(ending=Ending.FAILED)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EINVAL, errno.ENOMEM, errno.EBADF, errno.EOPNOTSUPP])
+def test_only_a_connection_that_is_gone_is_a_client_that_left(number, client, blob_of, trace):
+    def fail():
+        raise OSError(number, os.strerror(number))
+
+    client._at = {2: fail}
+    assert send(blob_of(LARGE).receipt(), client, trace) == Sent(ending=Ending.FAILED)
+
+
+class GoneError(OSError):
+    """As some servers have one of their own."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EPIPE, ""),
+        OSError(errno.ENOTCONN, ""),
+        OSError(errno.ETIMEDOUT, ""),
+        OSError(errno.EHOSTUNREACH, ""),
+        GoneError(),
+    ],
+)
+def test_a_connection_that_is_gone_is_a_client_that_left(error, client, blob_of, trace):
+    def fail():
+        raise error
+
+    client._at = {2: fail}
+    assert send(blob_of(LARGE).receipt(), client, trace) == Sent(ending=Ending.CLIENT_GONE)
+
+
+@pytest.mark.parametrize("ranges", [None, b"bytes=0-7999999,8500000-8999999"])
+def test_where_the_kernel_cannot_send_the_file_it_is_copied(ranges, new_client, blob_of, trace):
+    def fail():
+        raise UnsupportedOperation
+
+    blob = blob_of(LARGE)
+    headers = [] if ranges is None else [(b"range", ranges)]
+    at = 1 if ranges is None else 2  # after the head of the first part
+    client, other = new_client(has_zero_copy=True, at={at: fail}), new_client()
+    assert send(blob.receipt(headers=headers), client, trace).ending is None
+    send(blob.receipt(headers=headers), other, trace)
+    assert set(client.kinds) == {"start", "body"}
+    assert max(len(one["body"]) for one in client.messages[1:]) <= steps.READ_BYTES
+    assert len(client.body) == len(other.body) == int(client.headers[b"content-length"])
+    assert LARGE[:8_000_000] in client.body
+    assert client.is_complete
+    assert [one["more_body"] for one in client.messages[1:-1]] == [True] * (len(client.messages) - 2)
 
 
 @pytest.mark.parametrize("header", [(b"if-match", b'"x"'), (b"range", b"bytes=99999999-")])

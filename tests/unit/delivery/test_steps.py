@@ -52,12 +52,15 @@ def test_a_copied_step_is_the_bytes_of_the_file(count, blob_of):
 def test_a_large_step_is_handed_to_the_kernel_and_a_small_one_is_not(blob_of):
     file = blob_of(CONTENT).opened()
     source = ZeroCopied(file)
-    assert fetched(source, Span(offset=7, count=INLINE_BYTES + 1)) == {
+    message = fetched(source, Span(offset=7, count=INLINE_BYTES + 1))
+    verify = message.pop("cachegate.verify_unchanged")
+    assert message == {
         "type": "http.response.zerocopysend",
         "file": file.descriptor,
         "offset": 7,
         "count": INLINE_BYTES + 1,
     }
+    verify()
     assert fetched(source, Span(offset=7, count=3))["body"] == CONTENT[7:10]
     assert fetched(source, b"between")["body"] == b"between"
 
@@ -70,6 +73,15 @@ def test_no_step_is_handed_out_of_a_file_that_changed(kind, step, blob_of):
     with blob.path.open("r+b") as file:
         file.write(b"x")
     assert cut_of(source, step) is Ending.CHANGED_ON_DISK
+
+
+def test_the_look_that_goes_with_a_large_step_sees_a_change_after_it_was_handed_out(blob_of):
+    blob = blob_of(CONTENT)
+    message = fetched(ZeroCopied(blob.opened()), WHOLE)
+    os.utime(blob.path, ns=(1, 1))
+    with pytest.raises(CutError) as caught:
+        message["cachegate.verify_unchanged"]()
+    assert caught.value.ending is Ending.CHANGED_ON_DISK
 
 
 def test_a_file_that_ends_early_is_not_what_was_opened(blob_of):

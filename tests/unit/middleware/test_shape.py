@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.middleware.shape import refusal_by_shape
-from gateway.model.access import Action, GuardedRoute, Resource, ResourceKind, WireRequest
+from gateway.model.access import Action, GuardedRoute, HookRoute, Resource, ResourceKind, WireRequest
 from gateway.model.errors import Reason
 
 ROUTE = GuardedRoute(
@@ -56,3 +56,39 @@ def test_no_body_is_no_body_however_its_length_is_written(value):
 def test_a_body_of_unknown_length_is_too_large(coding):
     assert refusal((b"transfer-encoding", coding)) is Reason.BODY_TOO_LARGE
     assert refusal((b"content-length", b"0"), (b"transfer-encoding", coding)) is Reason.BODY_TOO_LARGE
+
+
+def hook_refusal(*headers):
+    hook = HookRoute(
+        template="/a", methods=("POST",), max_body_bytes=100, matches=lambda raw: True, take=None
+    )
+    request = WireRequest(
+        method="POST",
+        raw_path=b"/a",
+        query=b"",
+        headers=headers,
+        client="",
+        route="/a",
+        trace_id=None,
+        received_at=0.0,
+    )
+    return refusal_by_shape(request, hook)
+
+
+def test_a_hooks_body_may_come_in_chunks_which_its_reader_counts():
+    assert hook_refusal((b"transfer-encoding", b"chunked")) is None
+    assert hook_refusal((b"transfer-encoding", b"Chunked")) is None
+    assert hook_refusal((b"content-length", b"100")) is None
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        ((b"content-length", b"101"),),
+        ((b"transfer-encoding", b"gzip, chunked"),),
+        ((b"transfer-encoding", b"chunked"), (b"transfer-encoding", b"chunked")),
+        ((b"transfer-encoding", b"chunked"), (b"content-length", b"5")),
+    ],
+)
+def test_a_hooks_body_of_another_coding_or_length_is_too_large(headers):
+    assert hook_refusal(*headers) is Reason.BODY_TOO_LARGE

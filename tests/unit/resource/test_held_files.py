@@ -180,8 +180,27 @@ def put_another_package_beside_it(place):
     shutil.copytree(place.package, place.package.with_name(place.package.name.swapcase()), symlinks=True)
 
 
-@pytest.mark.parametrize("change", [drop_from_manifest, put_another_package_beside_it])
-def test_what_one_look_cannot_see_is_seen_within_two_seconds(change, place):
+def make_the_package_a_link(place):
+    aside = place.package.with_name("aside")
+    place.package.rename(aside)
+    place.package.symlink_to(aside)
+
+
+@pytest.mark.parametrize("handle", ["weights.onnx", "notes.txt"])
+@pytest.mark.parametrize("change", [drop_from_manifest, make_the_package_a_link])
+def test_a_package_that_changed_around_a_file_is_seen_by_the_next_read(change, handle, place):
+    place.hold(handle)
+    assert place.find(handle) is not None
+    change(place)
+    assert place.held._held[NAME[0], NAME[1], handle].until > place.clock.steady
+    before = place.catalogue.open_file
+    place.catalogue.open_file = None  # the whole way is not gone
+    assert place.find(handle) is None
+    place.catalogue.open_file = before
+
+
+@pytest.mark.parametrize("change", [put_another_package_beside_it])
+def test_what_no_look_can_see_is_seen_within_two_seconds(change, place):
     place.hold()
     change(place)
     place.clock.steady += HELD_SECONDS
@@ -251,6 +270,14 @@ def test_a_file_that_was_exchanged_since_it_was_found_is_not_held(place):
     os.close(opened.descriptor)
     replace_blob(place)
     place.held.hold(replace(opened, sha256="0" * 64), ())
+    assert place.find() is None
+
+
+def test_content_that_is_not_what_was_measured_is_not_held(place):
+    # A store through a mapping of the file can change the content and leave all times as they are.
+    opened = place.catalogue.open_file(*NAME)
+    place.held.hold(replace(opened, sha256=sha256(WEIGHTS[::-1]).hexdigest()), ())
+    os.close(opened.descriptor)
     assert place.find() is None
 
 

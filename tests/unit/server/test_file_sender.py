@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import socket
 import struct
 from contextlib import asynccontextmanager
+from io import UnsupportedOperation
 from pathlib import Path
 
 import pytest
 import uvloop
 
-from gateway.server.file_sender import FileSender
+from gateway.server.file_sender import PROBE_BYTES, WARM_BYTES, FileSender, is_in_memory
 from gateway.server.turns import Turns
 
 CONTENT = random.Random(11).randbytes(9 << 20)  # more than the buffers between two sockets
@@ -195,3 +197,84 @@ def test_a_file_that_is_not_in_memory_is_read_by_a_thread_and_arrives_whole(file
             return received
 
     assert run(test) == CONTENT
+
+
+def test_a_hole_in_what_is_in_memory_is_found(file):
+    assert is_in_memory(file, 0, WARM_BYTES)
+    os.fsync(file)
+    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)  # nothing is read ahead
+    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    if is_in_memory(file, len(CONTENT) - 1, len(CONTENT)):
+        pytest.skip("this file system keeps everything in memory")
+    os.pread(file, PROBE_BYTES * 3, 0)
+    os.pread(file, WARM_BYTES - PROBE_BYTES * 4, PROBE_BYTES * 4)
+    assert is_in_memory(file, 0, PROBE_BYTES * 3)
+    assert is_in_memory(file, PROBE_BYTES * 4, WARM_BYTES)
+    assert not is_in_memory(file, 0, WARM_BYTES)
+
+
+def test_a_file_is_looked_at_before_each_step_and_once_more_after_the_last(file):
+    seen = []
+
+    async def test():
+        async with connected() as (server, client):
+            sending = asyncio.create_task(
+                server.sender.send(
+                    file, 0, 2 << 20, lambda _: seen.append("sent"), verify=lambda: seen.append("look")
+                )
+            )
+            await read(client, 2 << 20)
+            await sending
+
+    run(test)
+    assert seen.count("sent") > 2
+    assert seen[-2:] == ["sent", "look"]
+    assert all(seen[place - 1] == "look" for place, what in enumerate(seen) if what == "sent")
+
+
+def test_a_look_that_finds_a_change_ends_the_stretch(file):
+    class ChangedError(Exception):
+        pass
+
+    async def test():
+        async with connected() as (server, client):
+            steps = []
+
+            def verify():
+                if steps:
+                    raise ChangedError
+
+            with pytest.raises(ChangedError):
+                await server.sender.send(file, 0, len(CONTENT), steps.append, verify=verify)
+            return sum(steps), await read(client, sum(steps))
+
+    sent, received = run(test)
+    assert 0 < sent < len(CONTENT)
+    assert received == CONTENT[:sent]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_that_the_kernel_cannot_send_is_said_to_be_one_before_the_first_byte_only(
+    number, file, monkeypatch
+):
+    calls = []
+
+    def cannot(*_):
+        raise OSError(number, os.strerror(number))
+
+    def can_once(*place):
+        calls.append(place)
+        return sendfile(*place) if len(calls) == 1 else cannot()
+
+    sendfile = os.sendfile
+
+    async def test(expected):
+        async with connected() as (server, _):
+            with pytest.raises(OSError, match=os.strerror(number) + "|^$") as caught:
+                await server.sender.send(file, 0, len(CONTENT), lambda _: None)
+            assert isinstance(caught.value, UnsupportedOperation) is expected
+
+    monkeypatch.setattr(os, "sendfile", cannot)
+    run(lambda: test(expected=True))
+    monkeypatch.setattr(os, "sendfile", can_once)
+    run(lambda: test(expected=False))

@@ -140,3 +140,10 @@ async def test_a_pin_that_is_forgotten_makes_room_for_another(pin, run, listing)
 async def test_a_blob_that_nobody_pinned_cannot_be_released(run):
     with pytest.raises(Conflict):
         await run(release_blob, md5=BLOB)
+
+
+async def test_content_whose_record_does_not_parse_is_not_quarantined_over_it(run, corrupt, store):
+    await corrupt(names.pin_fact(BLOB))
+    assert await run(quarantine_blob, md5=BLOB, measured=OTHER, now=2.0, source="worker:n") is None
+    _, [raw] = await store.read([names.pin_fact(BLOB)])
+    assert raw == b"\xc1garbage"

@@ -38,7 +38,7 @@ def listing(reading):
 
 @pytest.fixture
 def platform_key(make_key):
-    return make_key(tenant="platform-1", source=SOURCE_PLATFORM)
+    return make_key(tenant="platform-1", source=SOURCE_PLATFORM, name="")
 
 
 @pytest.fixture
@@ -155,6 +155,52 @@ async def test_a_key_that_was_revoked_here_stays_so_when_the_platform_disowns_it
     )
     await run(end_rulings, keys=[KEY], models=[])
     assert (await listing.find_key(KEY)).revoked_at == 5.0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"expires_at": 5.0}, {"not_before": 5.0}, {"networks": ("10.0.0.0/8",)}, {"scopes": frozenset()}],
+)
+async def test_what_an_operator_changed_of_a_key_is_not_undone_by_the_platform(
+    introduce, listing, run, ruling, platform_key, change
+):
+    await introduce()
+    changed = replace(platform_key, **change)
+    await run(_put_key, key=changed)
+    await run(end_rulings, keys=[KEY], models=[])
+    standing = await ruling(model=None, reason=Reason.UPSTREAM_UNAUTHORIZED, until=NOW + 10)
+    await run(disown_key, standing=standing, now=NOW)
+    assert replace(await listing.find_key(KEY), generation=0) == changed
+
+
+@pytest.mark.parametrize("later", [Reason.PERMITTED, Reason.UPSTREAM_REFUSED])
+async def test_an_answer_that_was_asked_for_earlier_does_not_replace_a_later_one(run, ruling, reading, later):
+    early = await ruling()
+    known = replace(early, reason=later, asked=early.asked + 1)
+    assert await run(rule, ruling=known, now=NOW)
+    assert not await run(rule, ruling=early, now=NOW)
+    assert (await find_ruling(reading, KEY, CARS, NOW)).reason is later
+    assert await run(rule, ruling=early, now=NOW + 60), "what has ended stands in nobody's way"
+
+
+async def test_of_two_that_were_asked_for_at_once_the_denial_stays(run, ruling, reading):
+    allow = await ruling()
+    denial = replace(allow, reason=Reason.UPSTREAM_REFUSED)
+    assert await run(rule, ruling=allow, now=NOW)
+    assert await run(rule, ruling=denial, now=NOW)
+    assert not await run(rule, ruling=allow, now=NOW)
+    assert (await find_ruling(reading, KEY, CARS, NOW)).reason is Reason.UPSTREAM_REFUSED
+
+
+async def test_a_key_is_not_disowned_by_an_answer_that_is_older_than_its_standing(
+    introduce, listing, run, ruling
+):
+    await introduce()
+    unknown = await ruling(model=None, reason=Reason.UPSTREAM_UNAUTHORIZED, until=NOW + 10)
+    known = replace(unknown, reason=Reason.PERMITTED, asked=unknown.asked + 1)
+    assert await run(rule, ruling=known, now=NOW)
+    assert not await run(disown_key, standing=unknown, now=NOW)
+    assert await listing.find_key(KEY) is not None
 
 
 async def test_a_key_of_our_own_is_never_taken_away(run, listing, make_key, acme):

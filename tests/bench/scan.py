@@ -1,6 +1,6 @@
 """The catalogue at size: what scanning a large cache takes, and what others notice of it.
 
-    .venv/bin/python tests/bench/catalogue.py [--quick] [--packages N] [--json FILE]
+    .venv/bin/python tests/bench/scan.py [--quick] [--packages N] [--json FILE]
 
 Makes a cache of 100,000 packages with 300,000 links, in the engine's layout, and measures the catalogue
 that a worker has of it in this process: the first scan, the later ones, how soon a new model is listed,

@@ -1,0 +1,83 @@
+"""Metadata under a platform's authority: what it denies or takes back counts there as well, and at once."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import quote
+
+import pytest
+
+CARS, TRUCKS = "acme/cars/1", "acme/trucks/2"
+
+
+def ask(asking, key, more=""):
+    return asking.gateway.wire.get(f"/models/v1/external/weights?modelId={quote(CARS, safe='')}{more}", key)
+
+
+def packages(answer):
+    assert answer.status == 200, answer.body
+    return [one["packageId"] for one in answer.json()["modelMetadata"]["modelPackages"]]
+
+
+@pytest.mark.parametrize(("said", "told"), [(401, 401), (403, 404), (404, 404), (402, 404), (423, 404)])
+def test_a_denial_that_is_heard_with_metadata_ends_the_right_and_the_links(asking, platform, said, told):
+    key = platform.new_key(CARS)
+    link = asking.link(CARS, key)
+    assert asking.gateway.wire.get(link).status == 200
+    platform.weights[key] = said
+    if said == 401:
+        del platform.rights[key]
+    assert ask(asking, key, "&x=1").status == told
+    assert asking.gateway.wire.get(link).status in {401, 404}
+    assert asking.get(CARS, key).status == told
+    assert ask(asking, key).status == told, "what it said before it denied is not remembered"
+
+
+@pytest.mark.parametrize("said", [402, 423])
+def test_payment_and_pause_of_metadata_pass_where_they_do_not_depend_on_the_model(asking, platform, said):
+    key = platform.new_key(CARS)
+    link = asking.link(CARS, key)
+    platform.says[key, None] = platform.weights[key] = said
+    assert ask(asking, key, "&x=1").status == said
+    assert asking.gateway.wire.get(link).status == 404
+    assert asking.get(CARS, key).status == said
+
+
+@pytest.mark.parametrize("named", ["key", "model", "everything"])
+def test_a_hook_ends_what_is_remembered_of_metadata(asking, platform, named):
+    key = platform.new_key(CARS)
+    assert packages(ask(asking, key)) == ["pkg1"]
+    platform.package = "pkg2"
+    assert packages(ask(asking, key)) == ["pkg1"], "it is remembered"
+    assert asking.end(**{"key": {"keys": (key,)}, "model": {"models": (CARS,)}}.get(named, {})).status == 200
+    assert packages(ask(asking, key)) == ["pkg2"]
+
+
+def test_a_hook_ends_what_was_said_to_a_key_of_our_own_about_the_model(asking, platform):
+    asking.installation.run("tenants", "create", "teller", status=None)
+    asking.installation.run("grants", "add", "--tenant", "teller", "--models", CARS)
+    key = asking.installation.json("keys", "create", "--tenant", "teller")["token"]
+    platform.rights[key] = {CARS}
+    assert packages(ask(asking, key)) == ["pkg1"]
+    platform.package = "pkg2"
+    assert asking.end(models=(TRUCKS,)).status == 200
+    assert packages(ask(asking, key)) == ["pkg1"]
+    assert asking.end(models=(CARS,)).status == 200
+    assert packages(ask(asking, key)) == ["pkg2"]
+
+
+def test_metadata_that_was_on_its_way_when_the_hook_came_is_not_remembered(asking, platform, eventually):
+    key = platform.new_key(CARS)
+    assert asking.get(CARS, key).status == 200
+    platform.weights_delay_seconds = 0.6
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(ask, asking, key)
+        eventually(lambda: (key, CARS) in platform.weights_asked)
+        time.sleep(0.1)
+        platform.package = "pkg2"
+        assert asking.end(models=(CARS,)).status == 200
+        platform.weights_delay_seconds = 0.0
+        answer = waiting.result()
+    assert answer.status == 503 or packages(answer) == ["pkg2"]
+    assert packages(ask(asking, key)) == ["pkg2"]
