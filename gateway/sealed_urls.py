@@ -68,7 +68,7 @@ class _Seal:
     def seal(self, name: bytes, file: ProviderFile, now: float) -> bytes:
         """The file's place as it may lie in Redis, under this name only, and when it was put there."""
         nonce = secrets.token_bytes(NONCE_BYTES)
-        text = f"{now:.0f} {file.md5 or ''} {file.url or ''}"
+        text = f"{int(now)} {file.md5 or ''} {file.url or ''}"
         return nonce + self._content.encrypt(nonce, text.encode(), name)
 
     def find(self, name: bytes, sealed: bytes | None) -> tuple[ProviderFile, float] | None:

@@ -41,7 +41,7 @@ def _is_model_id(text):
 _readable = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=12)
 model_ids = st.lists(_readable, min_size=1, max_size=4).map("/".join).filter(_is_model_id).map(ModelId)
 packages = st.text(string.ascii_letters + string.digits, min_size=1, max_size=8).map(
-    lambda one: PackageId(f"p{one}")
+    lambda one: PackageId(f"q{one}")  # none of the names that Windows keeps for itself
 )
 handles = st.text(string.ascii_lowercase, min_size=1, max_size=8).map(lambda one: FileHandle(f"x{one}.bin"))
 signatures = st.builds(
