@@ -14,6 +14,8 @@ import pytest
 
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from pathlib import Path
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 CARS, TRUCKS, OPEN, NOWHERE = "acme/cars/1", "acme/trucks/2", "open/demo/1", "acme/nowhere/9"
 CONTENT = b"the weights of a model\n"
 

@@ -8,6 +8,8 @@ from hashlib import sha256
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 CARS, TRUCKS = "acme/cars/1", "acme/trucks/2"
 
 

@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 CARS, TRUCKS = "acme/cars/1", "acme/trucks/2"
 CONTENT = b"the weights of a model\n"
 

@@ -8,6 +8,8 @@ from urllib.parse import quote
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 CARS, TRUCKS = "acme/cars/1", "acme/trucks/2"
 
 
