@@ -27,10 +27,10 @@ from gateway.resource.naming import MANIFEST, SHARED_BLOBS
 from gateway.resource.safe_open import (
     find_link_text,
     inspect_regular,
+    load_regular,
     open_regular,
     opened_directory,
     opened_folder,
-    raise_unavailable,
 )
 from gateway.resource.unservable import printable, unservable
 
@@ -106,19 +106,7 @@ def opened_package(
 
 
 def _load_manifest(directory: int) -> bytes | None:
-    opened = open_regular(MANIFEST, below=directory, may_have_other_names=True)  # it is never served
-    if opened is None:
-        return None
-    descriptor, found = opened
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        if found.st_size > MAX_MANIFEST_BYTES:
-            raise unservable(f"the manifest is larger than {MAX_MANIFEST_BYTES} bytes")
-        try:
-            # The engine publishes by renaming, so an open manifest never changes. One that does gives
-            # half a document here, and that does not parse.
-            return file.read(found.st_size)
-        except OSError as error:
-            raise_unavailable(error, "the manifest")
+    return load_regular(MANIFEST, below=directory, max_bytes=MAX_MANIFEST_BYTES, what="the manifest")
 
 
 def _is_blob(artifact: Artifact) -> bool:

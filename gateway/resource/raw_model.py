@@ -8,16 +8,14 @@ at here, and neither is ever served.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gateway.model.errors import Refusal
 from gateway.resource.naming import model_directory
 from gateway.resource.package import opened_package
-from gateway.resource.safe_open import open_regular, opened_directory, opened_root, raise_unavailable
+from gateway.resource.safe_open import load_regular, opened_directory, opened_root
 from gateway.resource.tree import opened_model, package_names
-from gateway.resource.unservable import unservable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,17 +60,8 @@ def load_registry_record(root: Path, model: ModelId) -> bytes | None:
     with opened_root(root) as top, opened_directory(OFFLINE_REGISTRY, below=top) as folder:
         if folder is None:
             return None
-        opened = open_regular(f"{model_directory(model)}.json", below=folder, may_have_other_names=True)
-    if opened is None:
-        return None
-    descriptor, found = opened
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        if found.st_size > MAX_RECORD_BYTES:
-            raise unservable(f"the registry record is larger than {MAX_RECORD_BYTES} bytes")
-        try:
-            return file.read(found.st_size)
-        except OSError as error:
-            raise_unavailable(error, "the registry record")
+        name = f"{model_directory(model)}.json"
+        return load_regular(name, below=folder, max_bytes=MAX_RECORD_BYTES, what="the registry record")
 
 
 def _raw_package(

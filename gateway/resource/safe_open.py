@@ -167,6 +167,25 @@ def open_regular(name: str, *, below: int, may_have_other_names: bool) -> tuple[
     return descriptor, found
 
 
+def load_regular(name: str, *, below: int, max_bytes: int, what: str) -> bytes | None:
+    """A document that is never served, whole; None when it is not there.
+
+    The engine publishes by renaming, so an open one never changes. One that does gives half a document,
+    which does not parse. Raises `Refusal(UNSERVABLE)` for one that is too large.
+    """
+    opened = open_regular(name, below=below, may_have_other_names=True)
+    if opened is None:
+        return None
+    descriptor, found = opened
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        if found.st_size > max_bytes:
+            raise unservable(f"{what} is larger than {max_bytes} bytes")
+        try:
+            return file.read(found.st_size)
+        except OSError as error:
+            raise_unavailable(error, what)
+
+
 def _verify_regular(found: os.stat_result, name: str, device: int, *, may_have_other_names: bool) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise unservable(f"{printable(name)}: not a regular file")

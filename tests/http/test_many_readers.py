@@ -171,7 +171,7 @@ def many_files():
     """As many open files as we may have: the usual limit is 1024."""
     least, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most < MANY + 200:
-        pytest.skip(f"only {most} open files are allowed")
+        pytest.fail(f"only {most} open files are allowed: raise the hard limit (ulimit -Hn)")
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (least, most))

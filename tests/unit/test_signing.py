@@ -45,3 +45,16 @@ def test_half_a_key_is_refused_with_what_to_do(tmp_path, content):
     path.chmod(0o600)
     with pytest.raises(Misconfigured, match=r"backup.*cachegate init"):
         load_signing_key(path)
+
+
+def test_a_pipe_in_its_place_does_not_hang_the_start(tmp_path):
+    os.mkfifo(tmp_path / "audit.pem", 0o600)
+    with pytest.raises(Misconfigured, match="regular"):
+        load_signing_key(tmp_path / "audit.pem")
+
+
+def test_a_key_that_others_can_read_stops_the_start(tmp_path):
+    create_signing_key(tmp_path / "audit.pem")
+    (tmp_path / "audit.pem").chmod(0o640)
+    with pytest.raises(Misconfigured, match="chmod 600"):
+        load_signing_key(tmp_path / "audit.pem")
