@@ -313,6 +313,12 @@ class Installation:
         lines = (line for path in segments for line in path.read_bytes().split(b"\n")[:-1])
         return [json.loads(line) for line in lines]
 
+    def outcome_of(self, record_id: str) -> dict[str, Any]:
+        """How a read ended. It is recorded after the last byte, so that a client may be here before it."""
+        found = wait_until(lambda: [one for one in self.records() if one.get("decision_id") == record_id])
+        assert len(found) == 1, found
+        return found[0]
+
     def verify_audit(self) -> None:
         """The audit log as a whole is what was written."""
         from gateway.audit import verify  # noqa: PLC0415 -- see above
@@ -437,18 +443,18 @@ def new_installation(tmp_path_factory: pytest.TempPathFactory):
     return make
 
 
+def wait_until(ask, seconds=10.0):
+    """Wait until something holds; what it last was is in the failure."""
+    deadline = time.monotonic() + seconds
+    while not (answer := ask()):
+        assert time.monotonic() < deadline, f"not within {seconds} s; last: {answer!r}"
+        time.sleep(0.02)
+    return answer
+
+
 @pytest.fixture(scope="session")
 def eventually():
-    """Wait until something holds; what it last was is in the failure."""
-
-    def wait(ask, seconds=10.0):
-        deadline = time.monotonic() + seconds
-        while not (answer := ask()):
-            assert time.monotonic() < deadline, f"not within {seconds} s; last: {answer!r}"
-            time.sleep(0.02)
-        return answer
-
-    return wait
+    return wait_until
 
 
 @pytest.fixture

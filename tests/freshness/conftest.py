@@ -770,20 +770,6 @@ def build_fleet(new_installation):
         fleet.close()
 
 
-@pytest.fixture(scope="session")
-def eventually():
-    """Wait until something holds; what it last was is in the failure."""
-
-    def wait(ask, seconds=10.0):
-        deadline = time.monotonic() + seconds
-        while not (answer := ask()):
-            assert time.monotonic() < deadline, f"not within {seconds} s; last: {answer!r}"
-            time.sleep(0.02)
-        return answer
-
-    return wait
-
-
 @pytest.fixture
 def watching(tmp_path):
     """Readers of a fleet, for as long as a block lasts; gives them and, at its end, what they saw."""

@@ -136,16 +136,8 @@ def verify_cut(download, returned_at):
     assert download.received < BIG_BYTES
 
 
-def ending(fleet, record_id, eventually):
-    def find():
-        return [
-            one["ending"]
-            for one in fleet.installation.records()
-            if one["kind"] == "outcome" and one["decision_id"] == record_id
-        ]
-
-    (found,) = eventually(find)
-    return found
+def ending(fleet, record_id):
+    return fleet.installation.outcome_of(record_id)["ending"]
 
 
 ENDS = {
@@ -157,7 +149,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_it_stops_within_a_second_for_every_kind_of_reader_and_others_go_on(end, fleet, tools, eventually):
+def test_it_stops_within_a_second_for_every_kind_of_reader_and_others_go_on(end, fleet, tools):
     issue(fleet, "ended", "umbrella")
     issue(fleet, "other", "globex")
     wanted = [("ended", pace) for pace in (SLOW, FAST, NOT_AT_ALL)]
@@ -169,7 +161,7 @@ def test_it_stops_within_a_second_for_every_kind_of_reader_and_others_go_on(end,
         before = other.received
         for one in ended:
             verify_cut(one, returned_at)
-        assert {ending(fleet, one.record_id, eventually) for one in ended} == {"revoked"}
+        assert {ending(fleet, one.record_id) for one in ended} == {"revoked"}
         idle.pace = FAST
         time.sleep(0.3)
         assert other.received > before
@@ -179,7 +171,7 @@ def test_it_stops_within_a_second_for_every_kind_of_reader_and_others_go_on(end,
     fleet.change(lambda changes: tenants.resume_tenant(changes, tenant_id=UMBRELLA))
 
 
-def test_a_key_that_is_rotated_with_an_overlap_goes_on_and_one_without_ends(fleet, tools, eventually):
+def test_a_key_that_is_rotated_with_an_overlap_goes_on_and_one_without_ends(fleet, tools):
     def rotate(overlap_seconds):
         async def work(office):
             new, now = tools.mint(office, "acme"), office.clock.now()
@@ -211,7 +203,7 @@ def test_a_key_that_is_rotated_with_an_overlap_goes_on_and_one_without_ends(flee
     with downloads(fleet, tools, ("rotated", FAST)) as (one,):
         rotate(0.0)
         verify_cut(one, time.monotonic())
-    assert ending(fleet, one.record_id, eventually) == "revoked"
+    assert ending(fleet, one.record_id) == "revoked"
 
 
 def test_a_grant_that_is_taken_away_stops_the_next_request_and_not_this_one(fleet, tools):
@@ -254,6 +246,6 @@ def test_when_redis_stays_away_it_ends_undecided_and_the_worker_goes_on(fleet, t
     with downloads(fleet, tools, *wanted) as running, fleet.server.stopped():
         assert running[0].has_ended.wait(12), "it waits for ever"
         time.sleep(0.5)
-        assert {ending(fleet, one.record_id, eventually) for one in running} == {"undecided"}
+        assert {ending(fleet, one.record_id) for one in running} == {"undecided"}
     eventually(fleet.gateway.is_ready)
     assert fleet.get(tools.owned).status == tools.allowed

@@ -102,26 +102,8 @@ def ask(site, handle="small.bin", *headers, method="GET", tenant="acme"):
     return site.wire.request(method, path_of(handle), site.tokens[tenant], headers)
 
 
-def outcome_of(site, answer, eventually):
-    def find():
-        records = site.installation.records()
-        return [one for one in records if one.get("decision_id") == answer.record_id]
-
-    [outcome] = eventually(find)
-    return outcome
-
-
-@pytest.fixture(scope="module")
-def eventually():
-    def wait(look, seconds=10.0):
-        tick, waited = threading.Event(), 0.0
-        while not (found := look()):
-            assert waited < seconds
-            tick.wait(0.02)
-            waited += 0.02
-        return found
-
-    return wait
+def outcome_of(site, answer):
+    return site.installation.outcome_of(answer.record_id)
 
 
 @pytest.mark.parametrize("handle", [*FILES, "large.txt"])
@@ -167,7 +149,7 @@ def test_a_blob_by_its_digest_is_the_file(site):
     ("handle", "content"), [("small.bin", SMALL), ("middle.bin", MIDDLE), ("big.bin", BIG)]
 )
 @pytest.mark.parametrize("spec", ["0-0", "5-", "-7", "3-8", "0-", "1-99999999999"])
-def test_a_range_is_that_stretch_of_the_file(handle, content, spec, site, eventually):
+def test_a_range_is_that_stretch_of_the_file(handle, content, spec, site):
     first, _, last = spec.partition("-")
     wanted = content[int(first) : int(last) + 1 if last else None] if first else content[-int(last) :]
     answer = ask(site, handle, ("Range", f"bytes={spec}"))
@@ -176,7 +158,7 @@ def test_a_range_is_that_stretch_of_the_file(handle, content, spec, site, eventu
     start = content.index(wanted) if len(content) < 100 else int(first or len(content) - int(last))
     assert answer.header("content-range") == f"bytes {start}-{start + len(wanted) - 1}/{len(content)}"
     assert answer.header("repr-digest") == digest_of(content)
-    outcome = outcome_of(site, answer, eventually)
+    outcome = outcome_of(site, answer)
     assert (outcome["ending"], outcome["status"], outcome["bytes"]) == ("complete", 206, len(wanted))
 
 
@@ -198,13 +180,13 @@ def test_several_ranges_are_parts_of_one_body(handle, content, site):
         assert body.removesuffix(b"\r\n") == content[first : last + 1]
 
 
-def test_a_range_that_nothing_satisfies_is_told_the_length(site, eventually):
+def test_a_range_that_nothing_satisfies_is_told_the_length(site):
     answer = ask(site, "small.bin", ("Range", "bytes=10-"))
     assert answer.status == 416
     assert answer.header("content-range") == "bytes */10"
     assert answer.header("content-type") == "application/problem+json"
     assert answer.json()["record"] == answer.record_id
-    outcome = outcome_of(site, answer, eventually)
+    outcome = outcome_of(site, answer)
     assert (outcome["ending"], outcome["status"]) == ("complete", 416)
 
 
@@ -220,7 +202,7 @@ def test_more_than_a_hundred_parts_are_the_whole(site):
     assert (answer.status, answer.body) == (200, MIDDLE)
 
 
-def test_what_the_client_has_is_not_sent_again(site, eventually):
+def test_what_the_client_has_is_not_sent_again(site):
     for method in ("GET", "HEAD"):
         answer = ask(
             site, "small.bin", ("If-None-Match", etag_of(SMALL)), ("Range", "bytes=0-1"), method=method
@@ -230,7 +212,7 @@ def test_what_the_client_has_is_not_sent_again(site, eventually):
         assert answer.header("etag") == etag_of(SMALL)
         assert answer.header("cache-control") == "private, no-cache"
         assert answer.header("content-type") is None
-        outcome = outcome_of(site, answer, eventually)
+        outcome = outcome_of(site, answer)
         assert (outcome["ending"], outcome["status"], outcome["bytes"]) == ("complete", 304, 0)
 
 
@@ -258,11 +240,11 @@ def test_a_connection_is_kept_over_every_kind_of_answer(site):
     assert re.findall(rb"HTTP/1\.1 (\d+)", received) == [b"304", b"412", b"416", b"206", b"206"]
 
 
-def test_a_failed_precondition_is_told_and_nothing_else(site, eventually):
+def test_a_failed_precondition_is_told_and_nothing_else(site):
     answer = ask(site, "small.bin", ("If-Match", '"x"'))
     assert answer.status == 412
     assert answer.header("content-type") == "application/problem+json"
-    outcome = outcome_of(site, answer, eventually)
+    outcome = outcome_of(site, answer)
     assert (outcome["ending"], outcome["status"]) == ("complete", 412)
 
 
@@ -316,7 +298,7 @@ def test_the_record_says_which_content_went_out(site):
     assert decision["resource"]["sha256"] == sha256(SMALL).hexdigest()
 
 
-def test_the_engine_fetches_a_file_in_64_pieces_at_once(site, eventually):
+def test_the_engine_fetches_a_file_in_64_pieces_at_once(site):
     """HEAD, then a GET of each stretch: each must be a 206 of exactly that length."""
     head = ask(site, "big.bin", method="HEAD")
     assert (head.status, head.header("accept-ranges")) == (200, "bytes")
@@ -334,7 +316,7 @@ def test_the_engine_fetches_a_file_in_64_pieces_at_once(site, eventually):
     assert b"".join(answer.body for answer in answers) == BIG
     assert len({answer.record_id for answer in answers}) == 64
     for answer in answers[:3]:
-        assert outcome_of(site, answer, eventually)["bytes"] == PIECE
+        assert outcome_of(site, answer)["bytes"] == PIECE
 
 
 @pytest.mark.slow
@@ -429,7 +411,7 @@ def hashing_site(new_installation):
     assert "Traceback" not in gateway.log(), gateway.log()
 
 
-def test_what_is_not_pinned_in_time_is_hashed_on_its_way(hashing_site, eventually):
+def test_what_is_not_pinned_in_time_is_hashed_on_its_way(hashing_site):
     ranged = ("Range", "bytes=0-1")
     with ThreadPoolExecutor(3) as pool:  # each waits for the pin as long as a read does
         asked = [
@@ -444,12 +426,12 @@ def test_what_is_not_pinned_in_time_is_hashed_on_its_way(hashing_site, eventuall
         assert of_head.header(name) is good.header(name) is None
 
     assert (good.status, good.body) == (200, BIG)
-    outcome = outcome_of(hashing_site, good, eventually)
+    outcome = outcome_of(hashing_site, good)
     assert (outcome["ending"], outcome["sha256"]) == ("complete", sha256(BIG).hexdigest())
 
     assert bad.status == 200
     assert len(bad.body) < len(BIG)
-    outcome = outcome_of(hashing_site, bad, eventually)
+    outcome = outcome_of(hashing_site, bad)
     assert outcome["ending"] == "quarantined"
     assert "sha256" not in outcome
 
@@ -474,7 +456,7 @@ def handing_site(new_installation):
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("handle", ["small.bin", "big.bin"])
-def test_a_pinned_blob_is_handed_off(method, handle, handing_site, eventually):
+def test_a_pinned_blob_is_handed_off(method, handle, handing_site):
     hostile = (("X-Accel-Redirect", "/etc/"), ("X-Accel-Mapping", "/=/"), ("Range", "bytes=0-1"))
     answer = ask(handing_site, handle, *hostile, method=method)
     assert answer.status == 200
@@ -484,7 +466,7 @@ def test_a_pinned_blob_is_handed_off(method, handle, handing_site, eventually):
     assert [value for key, value in answer.headers if key == "x-accel-redirect"] == [f"/_blobs/{name}"]
     assert answer.header("etag") == etag_of(FILES[handle])
     assert answer.header("content-type") == "application/octet-stream"
-    outcome = outcome_of(handing_site, answer, eventually)
+    outcome = outcome_of(handing_site, answer)
     assert (outcome["ending"], outcome["status"], outcome["bytes"]) == ("handed-off", 200, 0)
 
 

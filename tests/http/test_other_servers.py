@@ -104,8 +104,7 @@ def test_it_serves_guards_and_records_as_on_our_own(served):
     )
     assert wire.get(PATH + "weights.onnx").status == 401
     assert wire.get("/v1/models/globex/cars/1/-/p/w", token).status == 404
-    outcomes = {one["decision_id"]: one for one in installation.records() if one["kind"] == "outcome"}
-    assert outcomes[large.record_id]["bytes"] == len(LARGE)
-    assert outcomes[part.record_id]["bytes"] == len(part.body)
+    assert installation.outcome_of(large.record_id)["bytes"] == len(LARGE)
+    assert installation.outcome_of(part.record_id)["bytes"] == len(part.body)
     installation.run("keys", "revoke", key["key_id"])
     assert wire.get(PATH + "weights.onnx", token).status == 401

@@ -119,12 +119,12 @@ def test_a_range_that_servers_read_differently_is_not_passed_on(site, storage, l
     assert "range" not in seen.headers
 
 
-def test_the_records_say_that_it_was_relayed(site, storage, links, eventually):
+def test_the_records_say_that_it_was_relayed(site, storage, links):
     answer = site.follow(links["small.onnx"])
     record = site.record(answer)
     assert (record["decision"], record["principal"], record["action"]) == ("allow", "link", "read")
     assert record["resource"]["file"] == "small.onnx"
-    outcome = eventually(lambda: site.outcome(answer))
+    outcome = site.outcome(answer)
     assert (outcome["ending"], outcome["bytes"]) == ("relayed", len(SMALL))
 
 
@@ -150,11 +150,11 @@ def test_a_storage_that_is_silent_is_undecided(site, storage, links):
         site.provider.is_silent = False
 
 
-def test_what_breaks_off_is_cut_and_looks_like_it(site, storage, links, eventually):
+def test_what_breaks_off_is_cut_and_looks_like_it(site, storage, links):
     storage.breaks_off_after = 1 << 20
     answer = site.follow(links["big.onnx"])
     assert answer.is_cut
-    assert eventually(lambda: site.outcome(answer))["ending"] == "failed"
+    assert site.outcome(answer)["ending"] == "failed"
 
 
 def test_a_file_that_has_come_into_the_cache_is_served_from_there(site, storage):
@@ -251,7 +251,7 @@ def test_revocation_cuts_a_relay_under_way(site, storage, eventually):
     [answer] = answers
     assert answer.status == 200
     assert answer.is_cut
-    assert eventually(lambda: site.outcome(answer))["ending"] == "revoked"
+    assert site.outcome(answer)["ending"] == "revoked"
 
 
 def test_no_signature_of_the_providers_is_anywhere_but_sealed(site, links):

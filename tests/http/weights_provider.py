@@ -265,9 +265,7 @@ class Site:
         return record
 
     def outcome(self, answer):
-        return next(
-            (one for one in self.installation.records() if one.get("decision_id") == answer.record_id), None
-        )
+        return self.installation.outcome_of(answer.record_id)
 
 
 @contextmanager

@@ -127,8 +127,7 @@ def test_nginx_sends_the_file_with_the_gateways_headers(method, site):
 
 def test_it_is_recorded_as_handed_off(site):
     answer = ask(site)
-    outcomes = [one for one in site.installation.records() if one.get("decision_id") == answer.record_id]
-    assert [one["ending"] for one in outcomes] == ["handed-off"]
+    assert site.installation.outcome_of(answer.record_id)["ending"] == "handed-off"
 
 
 @pytest.mark.parametrize(
