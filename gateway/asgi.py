@@ -15,10 +15,10 @@ Importing this module reads the settings and opens the audit log, which is why n
 
 from __future__ import annotations
 
-from gateway.app import Worker
+from gateway.assembly.app import Worker
+from gateway.configuration.sources import load_settings
 from gateway.model.errors import Misconfigured
-from gateway.settings_sources import load_settings
-from gateway.state_folder import verify_private
+from gateway.office.state_folder import verify_private
 
 
 def _app() -> object:

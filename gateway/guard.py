@@ -26,7 +26,7 @@ from gateway.model.access import Access, Credential, ResourceKind
 from gateway.model.errors import Reason, Refusal, Unavailable, WithdrawnError
 from gateway.model.verdicts import WITHDRAWN, Admission, Declined, Denied, Rejection
 from gateway.passes import Pass
-from gateway.settling import reach_settled
+from gateway.platform.settling import reach_settled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +46,7 @@ FACTLESS = frozenset({Reason.MISTYPED_KEY, Reason.INVALID_LINK, Reason.EXPIRED_L
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guard:
-    """The pipeline over the rooms that `app.py` built."""
+    """The pipeline over the rooms that `assembly/` built."""
 
     identity: Authenticate
     directory: Directory

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from gateway.model.names import Md5, ModelId
     from gateway.model.ports import Catalogue, Directory
     from gateway.model.verdicts import Denied, Found, OpenFile
-    from gateway.pinning import Pins
+    from gateway.pinning.pins import Pins
     from gateway.resource.held_files import HeldFiles
 
 T = TypeVar("T")

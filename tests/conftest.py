@@ -291,8 +291,8 @@ class Installation:
 
     def in_office(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
         """Run work in the office that a command would open: what takes forty commands takes a moment."""
-        from gateway.office import open_office  # noqa: PLC0415 -- see above
-        from gateway.settings_sources import load_settings  # noqa: PLC0415
+        from gateway.configuration.sources import load_settings  # noqa: PLC0415
+        from gateway.office.office import open_office  # noqa: PLC0415 -- see above
 
         async def run() -> Any:
             async with open_office(load_settings(self.variables())) as office:

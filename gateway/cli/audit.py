@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.adapters.clock import SystemClock
+from gateway.assembly.signing import load_signing_key
 from gateway.audit.events import Query, read_events
 from gateway.audit.head import parse_public_keys
 from gateway.audit.verify import verify as verify_log
@@ -24,10 +25,9 @@ from gateway.cli.console import AsJson, forget_output, print_json, standard_outp
 from gateway.cli.harmless import harmless_json
 from gateway.cli.reading_progress import reading_progress
 from gateway.cli.record_lines import record_line
+from gateway.configuration.sources import load_settings
 from gateway.identity.times import parse_duration, parse_moment
 from gateway.model.errors import BadNameError, Misconfigured, Reason
-from gateway.settings_sources import load_settings
-from gateway.signing import load_signing_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from gateway.audit.events import Event
     from gateway.audit.report import Report
-    from gateway.settings import Settings
+    from gateway.configuration.settings import Settings
 
 commands = typer.Typer(help="The audit log: verify, tail, search.", no_args_is_help=True)
 

@@ -10,8 +10,8 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from gateway.assembly.fittings import build_catalogue
 from gateway.cli.cache_files import each_listing
-from gateway.fittings import build_catalogue
 from gateway.model.names import ancestors
 from gateway.model.standing import standing_of
 from gateway.resource.blobs import blobs_below
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gateway.model.facts import ModelRule
     from gateway.model.names import Md5, ModelId, Pattern
     from gateway.model.pins import Pin
-    from gateway.office import Office
+    from gateway.office.office import Office
     from gateway.resource.catalogue import DiskCatalogue
 
 NOBODY = "(no owner)"

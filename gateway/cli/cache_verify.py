@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gateway.adapters.measurement_file import MeasurementFile
+from gateway.assembly.fittings import build_catalogue
 from gateway.cli.cache_files import each_file, find_descriptor
-from gateway.fittings import build_catalogue
-from gateway.measuring import TURN_SECONDS, Measurer
 from gateway.model.errors import Unavailable
-from gateway.pin_ledger import MAX_PINS_PER_CHANGE, PinLedger
+from gateway.pinning.ledger import MAX_PINS_PER_CHANGE, PinLedger
+from gateway.pinning.measuring import TURN_SECONDS, Measurer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from gateway.cli.hashing_progress import HashingProgress
     from gateway.model.names import Md5
     from gateway.model.pins import Measured, StatIdentity
-    from gateway.office import Office
+    from gateway.office.office import Office
     from gateway.resource.catalogue import DiskCatalogue
 
 

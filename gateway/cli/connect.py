@@ -21,7 +21,7 @@ from gateway.model.names import parse_tenant_id
 if TYPE_CHECKING:
     from gateway.engine.urls import Url
     from gateway.model.names import TenantId
-    from gateway.office import Office
+    from gateway.office.office import Office
 
 PLACEHOLDER = "<your key>"
 LOCAL_URL = "http://127.0.0.1:8080"

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
+from gateway.configuration.settings import CHECKOUT_POLICIES, PACKAGED_POLICIES
+from gateway.configuration.sources import load_settings
 from gateway.directory.operations import (
     add_alias,
     add_grants,
@@ -27,20 +29,18 @@ from gateway.directory.operations import (
 from gateway.identity.keys import KeyOrder, issue_key
 from gateway.model.facts import KeyKind, Scope
 from gateway.model.names import parse_model_id, parse_package_id, parse_pattern, parse_tenant_id
-from gateway.office import open_office
-from gateway.settings import CHECKOUT_POLICIES, PACKAGED_POLICIES
-from gateway.settings_sources import load_settings
-from gateway.setup import set_up
+from gateway.office.office import open_office
+from gateway.office.setup import set_up
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
+    from gateway.configuration.settings import Settings
     from gateway.directory.changes import Changes
     from gateway.directory.operations import Effect
     from gateway.model.names import KeyId, TenantId
-    from gateway.office import Office
-    from gateway.settings import Settings
+    from gateway.office.office import Office
 
 SETTINGS_FILE = "cachegate.toml"
 TENANTS = {"acme": "Acme Corp", "globex": "Globex", "initech": "Initech"}

@@ -18,12 +18,12 @@ import typer
 from gateway.adapters.history_file import HistoryFile, Seen
 from gateway.adapters.redis_store import RedisStore
 from gateway.cli.console import AsJson, print_json, print_table, say
+from gateway.configuration.sources import load_settings
 from gateway.model.errors import Misconfigured, Unavailable
-from gateway.office import accept_history, fact_server
-from gateway.settings_sources import load_settings
+from gateway.office.office import accept_history, fact_server
 
 if TYPE_CHECKING:
-    from gateway.settings import Settings
+    from gateway.configuration.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

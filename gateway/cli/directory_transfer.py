@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from gateway.barrier import BarrierReport
     from gateway.directory.changes import Changes
     from gateway.directory.transfer_file import Header
-    from gateway.office import Office
+    from gateway.office.office import Office
 
 SHOWN = 10  # names of facts that stand in the way; the rest is counted
 

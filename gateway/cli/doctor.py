@@ -21,11 +21,11 @@ from gateway.cli.doctor_machine import look_at_machine
 from gateway.cli.doctor_state import look_at_state
 from gateway.cli.findings import Health
 from gateway.cli.harmless import harmless
-from gateway.settings_sources import load_settings
+from gateway.configuration.sources import load_settings
 
 if TYPE_CHECKING:
     from gateway.cli.findings import Finding
-    from gateway.settings import Settings
+    from gateway.configuration.settings import Settings
 
 
 def doctor(as_json: AsJson = False) -> None:

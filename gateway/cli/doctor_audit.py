@@ -8,14 +8,14 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
+from gateway.assembly.signing import load_signing_key
 from gateway.audit.folder import HEADS_NAME, PUBLIC_KEY_NAME, chain_started, group_segments, verify_writable
 from gateway.audit.verify import verify
 from gateway.cli.findings import fail, look, ok, warning
-from gateway.signing import load_signing_key
 
 if TYPE_CHECKING:
     from gateway.cli.findings import Finding
-    from gateway.settings import Settings
+    from gateway.configuration.settings import Settings
 
 MIB = 1024 * 1024
 FULL_BYTES, LOW_BYTES = 64 * MIB, 1024 * MIB  # a full segment; about a million records

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gateway.cli.findings import Finding
+    from gateway.configuration.settings import Settings
     from gateway.model.names import ModelId
     from gateway.resource.scan import Survey
-    from gateway.settings import Settings
 
 MAX_NAMED = 3  # names in one row
 DAY_SECONDS = 86_400.0  # how long the engine goes by an auto-resolution entry

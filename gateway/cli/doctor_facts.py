@@ -21,7 +21,7 @@ from gateway.directory.operations.peppers import find_pepper_not_held
 from gateway.directory.reading import StoreReading
 from gateway.identity.pepper import load_peppers
 from gateway.model.errors import CachegateError, Conflict, Misconfigured, Unavailable
-from gateway.office import fact_server
+from gateway.office.office import fact_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from gateway.adapters.clock import SystemClock
     from gateway.adapters.redis_server import ServerReport
     from gateway.cli.findings import Finding
+    from gateway.configuration.settings import Settings
     from gateway.model.names import ModelId
-    from gateway.settings import Settings
 
 NEEDS_SERVER = (
     "redis server",

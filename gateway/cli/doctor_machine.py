@@ -16,7 +16,7 @@ from gateway.resource.catalogue import CatalogueSettings
 
 if TYPE_CHECKING:
     from gateway.cli.findings import Finding
-    from gateway.settings import Settings
+    from gateway.configuration.settings import Settings
 
 LIBRARIES = (
     "cedarpy",

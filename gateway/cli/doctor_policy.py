@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from gateway.cli.findings import fail, ok, warning
 from gateway.decision.policyset import validate
-from gateway.policies import check_folder, plan_folder
+from gateway.office.policies import check_folder, plan_folder
 
 if TYPE_CHECKING:
     from gateway.adapters.clock import SystemClock
     from gateway.cli.findings import Finding
+    from gateway.configuration.settings import Settings
     from gateway.directory.listing import Listing
-    from gateway.settings import Settings
 
 MAX_SHOWN = 3  # complaints in one row; `cachegate policy check` shows all
 

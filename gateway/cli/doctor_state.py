@@ -6,14 +6,14 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from gateway.assembly.signing import load_signing_key
 from gateway.audit.head import fingerprint
 from gateway.cli.findings import fail, look, ok
 from gateway.identity.pepper import load_peppers
-from gateway.signing import load_signing_key
 
 if TYPE_CHECKING:
     from gateway.cli.findings import Finding
-    from gateway.settings import Settings
+    from gateway.configuration.settings import Settings
 
 
 def look_at_state(settings: Settings) -> list[Finding]:

@@ -17,14 +17,14 @@ from gateway.cli.explain_answer import Answer, Question, work_out
 from gateway.cli.explain_record import find_outcome, plain_record, question_again, record_rows
 from gateway.cli.harmless import harmless
 from gateway.cli.in_office import in_office
+from gateway.configuration.sources import load_settings
 from gateway.model.access import Action
 from gateway.model.errors import BadNameError, CachegateError, Conflict
 from gateway.model.names import parse_file_handle, parse_key_id, parse_model_id, parse_package_id
-from gateway.settings_sources import load_settings
 
 if TYPE_CHECKING:
     from gateway.audit.record import OutcomeRecord
-    from gateway.office import Office
+    from gateway.office.office import Office
 
 EXPLAINABLE = (Action.DISCOVER, Action.READ, Action.INFER)
 

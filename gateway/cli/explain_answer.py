@@ -11,10 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from gateway.assembly.fittings import build_catalogue
 from gateway.cli.explain_disk import DiskState, look_at_disk
 from gateway.decision.explain import explain
 from gateway.decision.rulebook import Rulebook
-from gateway.fittings import build_catalogue
 from gateway.identity.authenticate import Authenticator
 from gateway.model.access import Access, Principal, Resource, ResourceKind
 from gateway.model.errors import Conflict, Refusal
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gateway.model.errors import Reason
     from gateway.model.facts import Facts, Key, ModelRule, Tenant
     from gateway.model.names import FileHandle, KeyId, ModelId, PackageId
-    from gateway.office import Office
+    from gateway.office.office import Office
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

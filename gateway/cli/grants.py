@@ -17,7 +17,7 @@ from gateway.model.names import parse_group_name, parse_package_id, parse_patter
 if TYPE_CHECKING:
     from gateway.directory.changes import Changes
     from gateway.directory.operations.effect import Effect
-    from gateway.office import Office
+    from gateway.office.office import Office
 
 commands = typer.Typer(help="Grants: add, remove, list.", no_args_is_help=True)
 

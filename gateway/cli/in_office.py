@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from gateway.cli.barrier_view import barrier_document, exit_unless_sure, say_barrier
 from gateway.cli.console import print_json, say
-from gateway.office import Office, open_office
-from gateway.settings_sources import load_settings
+from gateway.configuration.sources import load_settings
+from gateway.office.office import Office, open_office
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from gateway.cli.console import AsJson, print_json, print_secret, say
-from gateway.settings_sources import load_settings
-from gateway.setup import set_up
+from gateway.configuration.sources import load_settings
+from gateway.office.setup import set_up
 
 
 def init(as_json: AsJson = False) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gateway.identity.keys import NewKey
     from gateway.model.facts import Key
     from gateway.model.names import KeyId, TenantId
-    from gateway.office import Office
+    from gateway.office.office import Office
     from gateway.registrar import Done
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gateway.assembly.credential_marks import note_mark
 from gateway.cli.barrier_view import NoWait
 from gateway.cli.console import AsJson
 from gateway.cli.in_office import in_office, perform
 from gateway.cli.key_views import list_keys, print_new_key, show_key
-from gateway.credential_marks import note_mark
 from gateway.directory.operations import keys as operations
 from gateway.identity.keys import KeyOrder, adopt_key, import_key, issue_key, parse_networks, parse_scopes
 from gateway.identity.times import parse_duration, parse_moment
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gateway.directory.changes import Changes
     from gateway.directory.operations.effect import Effect
     from gateway.identity.keys import NewKey
-    from gateway.office import Office
+    from gateway.office.office import Office
     from gateway.registrar import Done
 
 commands = typer.Typer(help="Keys: create, list, show, revoke, rotate, import.", no_args_is_help=True)

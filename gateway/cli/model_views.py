@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gateway.assembly.fittings import build_catalogue
 from gateway.cli.console import print_json, print_table, say
 from gateway.cli.in_office import in_office
-from gateway.fittings import build_catalogue
 from gateway.model.names import ancestors
 from gateway.model.standing import standing_of
 from gateway.resource.naming import model_directory
@@ -14,7 +14,7 @@ from gateway.resource.naming import model_directory
 if TYPE_CHECKING:
     from gateway.model.facts import Grant
     from gateway.model.names import ModelId
-    from gateway.office import Office
+    from gateway.office.office import Office
     from gateway.resource.catalogue import DiskCatalogue
 
 

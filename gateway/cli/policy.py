@@ -12,14 +12,14 @@ import typer
 from gateway.cli.barrier_view import NoWait, barrier_document, exit_unless_sure, say_barrier
 from gateway.cli.console import AsJson, people, print_json, print_table, say
 from gateway.cli.in_office import in_office
+from gateway.configuration.sources import load_settings
 from gateway.model.errors import Misconfigured
-from gateway.policies import apply_folder, check_folder, load_folder, plan_folder
-from gateway.settings_sources import load_settings
+from gateway.office.policies import apply_folder, check_folder, load_folder, plan_folder
 
 if TYPE_CHECKING:
     from gateway.directory.plan import Plan
-    from gateway.office import Office
-    from gateway.policies import FolderCheck, PolicyFolder
+    from gateway.office.office import Office
+    from gateway.office.policies import FolderCheck, PolicyFolder
     from gateway.registrar import Done
 
 commands = typer.Typer(help="Rules and policy documents: check, test, diff, apply.", no_args_is_help=True)

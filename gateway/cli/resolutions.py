@@ -4,7 +4,7 @@ An engine remembers each answer for up to a day and loads by it without asking a
 become of the key meanwhile. No gateway can reach into that, so an operator has to be able to see it.
 Entries of a key that is not valid now and that engines still honour stand out.
 
-An entry is found to be a key's by its mark (`credential_marks.py`). A key that this gateway has never
+An entry is found to be a key's by its mark (`credential_marks`). A key that this gateway has never
 seen in use, and that was not made by it, has none: its entries are shown as nobody's.
 
 `--purge` removes one tenant's entries from the engine's own volume. It is the one command that writes
@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gateway.assembly.credential_marks import find_keys
 from gateway.cli.console import AsJson, print_json, print_table, say, when
 from gateway.cli.harmless import harmless
 from gateway.cli.in_office import in_office
 from gateway.cli.resolutions_on_disk import local_zone, read_entries
 from gateway.cli.resolutions_purge import purge_entries
-from gateway.credential_marks import find_keys
 from gateway.engine.credential_hash import credential_hash
 from gateway.engine.resolutions import DEFAULT_CLIENT_MINUTES, honoured_until
 from gateway.identity.keys import KeyState, key_state
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from gateway.engine.credential_hash import CredentialHash
     from gateway.model.facts import Key
     from gateway.model.names import KeyId, TenantId
-    from gateway.office import Office
+    from gateway.office.office import Office
 
 SHOWN_NAME_CHARACTERS = 12  # finds the file; the whole name is a hash of a request, key included (I8)
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from gateway.assembly.credential_marks import find_keys
+from gateway.assembly.fittings import build_recorder
 from gateway.cli.console import print_json, say
 from gateway.cli.harmless import harmless
 from gateway.cli.in_office import in_office
@@ -20,8 +22,6 @@ from gateway.cli.resolutions_on_disk import (
     remove_entries,
     verify_removable,
 )
-from gateway.credential_marks import find_keys
-from gateway.fittings import build_recorder
 from gateway.model.errors import Conflict
 from gateway.model.verdicts import Change
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from gateway.engine.resolutions import Resolution
     from gateway.model.names import TenantId
-    from gateway.office import Office
+    from gateway.office.office import Office
 
 ACTION = "cache.purge-resolutions"
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.adapters.embedded_valkey import RunningValkey
-from gateway.app import worker_argument
+from gateway.assembly.app import worker_argument
 from gateway.cli.console import say
+from gateway.configuration.sources import load_settings
 from gateway.faces.ops import ops_app
 from gateway.identity.links import load_link_keys
-from gateway.office import fact_server, open_office
+from gateway.office.office import fact_server, open_office
+from gateway.office.setup import ensure_policy
+from gateway.office.state_folder import verify_private
 from gateway.server.plan import ServePlan, TlsFiles
 from gateway.server.supervisor import serve as supervise
-from gateway.settings_sources import load_settings
-from gateway.setup import ensure_policy
-from gateway.state_folder import verify_private
 from gateway.telemetry import configure_logs
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
+    from gateway.configuration.settings import Settings
     from gateway.server.supervisor import Supervisor
-    from gateway.settings import Settings
 
 MAX_WORKERS = 64
 
@@ -53,7 +53,7 @@ def serve(
     with server as url, _watched(server):
         asyncio.run(_prepare(settings))
         plan = ServePlan(
-            factory="gateway.app:worker_app",
+            factory="gateway.assembly.app:worker_app",
             argument=worker_argument(settings, url),
             host=host,
             port=port,

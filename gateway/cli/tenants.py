@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gateway.directory.operations.effect import Effect
     from gateway.model.facts import Tenant
     from gateway.model.names import TenantId
-    from gateway.office import Office
+    from gateway.office.office import Office
 
 commands = typer.Typer(help="Tenants: create, list, show, suspend, resume, degraded.", no_args_is_help=True)
 

@@ -19,12 +19,12 @@ from gateway.credential.extract import extract
 from gateway.delivery.document import send_answer
 from gateway.engine.questions import parse_question
 from gateway.faces.route import FaceRoute
-from gateway.metadata import STAT_PATH, WEIGHTS_PATH
 from gateway.middleware.guard import RECEIPT
 from gateway.middleware.trace import traceparent
 from gateway.model.access import Action, GuardedRoute, Resource, ResourceKind
 from gateway.model.verdicts import EngineAnswer
-from gateway.upstream import Inquiry
+from gateway.offering.metadata import STAT_PATH, WEIGHTS_PATH
+from gateway.platform.upstream import Inquiry
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from gateway.model.access import WireRequest
     from gateway.model.facts import Stamp
     from gateway.model.verdicts import Allowed, Found, Receipt
-    from gateway.offers import Offers
+    from gateway.offering.offers import Offers
 
 READS = ("GET", "HEAD")
 

@@ -27,8 +27,8 @@ from gateway.model.errors import BadNameError, Reason, Refusal
 from gateway.model.names import parse_model_id
 
 if TYPE_CHECKING:
-    from gateway.invalidation import Invalidation
     from gateway.model.access import WireRequest
+    from gateway.platform.invalidation import Invalidation
 
 AUTHORITY_PATH = b"/hooks/v1/authority"
 SIGNATURE = b"cachegate-signature"

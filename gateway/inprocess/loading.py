@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from gateway.configuration.sources import load_settings
 from gateway.inprocess.access_manager import CachegateAccessManager
 from gateway.inprocess.engine import (
     load_auto_model,
@@ -39,15 +40,14 @@ from gateway.inprocess.process import GuardedProcess
 from gateway.inprocess.question import NO_ADDRESS
 from gateway.model.access import Action
 from gateway.model.errors import Misconfigured
-from gateway.settings_sources import load_settings
 from gateway.telemetry import configure_logs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from gateway.configuration.settings import Settings
     from gateway.inprocess.access_manager import Asks
     from gateway.inprocess.engine import EngineErrors
-    from gateway.settings import Settings
 
 SAFE_ARGUMENTS: dict[str, Any] = {
     "allow_direct_local_storage_loading": False,

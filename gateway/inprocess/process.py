@@ -25,24 +25,24 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 from gateway.adapters.embedded_valkey import RunningValkey
+from gateway.assembly.rooms import Rooms
 from gateway.holdings import Holdings
 from gateway.model.access import ResourceKind
 from gateway.model.errors import Misconfigured, Reason, Refusal, Unavailable, WithdrawnError
 from gateway.model.listings import ModelListing, PackageListing
 from gateway.model.verdicts import Declined, Ending, Outcome
-from gateway.office import fact_server, open_office
-from gateway.rooms import Rooms
-from gateway.setup import ensure_policy
-from gateway.state_folder import verify_private
+from gateway.office.office import fact_server, open_office
+from gateway.office.setup import ensure_policy
+from gateway.office.state_folder import verify_private
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from gateway.configuration.settings import Settings
     from gateway.inprocess.question import Question
     from gateway.model.facts import Stamp
     from gateway.model.names import KeyId, ModelId
     from gateway.model.verdicts import Allowed, Denied, Found, Receipt
-    from gateway.settings import Settings
 
 ANSWER_SECONDS = 10.0  # a decision takes milliseconds; this is for a store that is slow to say no
 LEASE_PATIENCE_SECONDS = 1.0  # a renewal takes milliseconds once the interpreter is free again

@@ -1,7 +1,7 @@
 """What stages need from the outside and from each other, as Protocols.
 
 `adapters/` implement the first half (stores, clocks), the rooms the second; `guard.py` knows the
-rooms by these only, and `app.py` fills them in.
+rooms by these only, and `assembly/` fills them in.
 """
 
 from __future__ import annotations

@@ -22,6 +22,8 @@ import typer
 
 from gateway.cli import commands
 from gateway.cli.main import app
+from gateway.configuration.settings import Settings, variable
+from gateway.configuration.sources import OTHER_VARIABLES
 from gateway.faces import content, download, engine, identity, proxy
 from gateway.faces.hooks import AUTHORITY_PATH
 from gateway.faces.ops import ops_app
@@ -30,8 +32,6 @@ from gateway.middleware.health import HEALTH_PATH
 from gateway.model.errors import Reason
 from gateway.problems import PROBLEMS
 from gateway.server.status import FleetStatus
-from gateway.settings import Settings, variable
-from gateway.settings_sources import OTHER_VARIABLES
 from gateway.telemetry import HELP, METRICS
 
 ROOT = Path(__file__).parents[2]

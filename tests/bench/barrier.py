@@ -25,12 +25,12 @@ from gateway.directory.operations import keys, models, tenants
 from gateway.directory.operations.grants import add_grants, remove_grants
 from gateway.model.names import parse_pattern, parse_tenant_id
 from gateway.model.verdicts import Change
-from gateway.office import open_office
+from gateway.office.office import open_office
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from gateway.office import Office
+    from gateway.office.office import Office
 
 WORKERS = 4
 PROCESSES, CONNECTIONS = 2, 16  # of readers, and connections of each

@@ -1,7 +1,7 @@
 """How long one decision takes in a worker: from memory, and on facts that it has to ask Redis for.
 
-Measured in this process, on the objects that a worker serves with (`gateway.app.Worker`), over a real
-Valkey on a unix socket. `from_memory` is what the guard does for a file whose caller and decision are
+Measured in this process, on the objects that a worker serves with (`gateway.assembly.app.Worker`), over a
+real Valkey on a unix socket. `from_memory` is what the guard does for a file whose caller and decision are
 remembered, between the parsed request and the first byte, without what costs the same with any guard:
 opening the file and writing the audit record. These are in the row `admit_us`.
 """
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from report import quantile
 
-from gateway.app import Worker
+from gateway.assembly.app import Worker
 from gateway.credential.extract import extract
 from gateway.faces.content import FILE
 from gateway.model.access import Access, WireRequest
@@ -26,8 +26,8 @@ from gateway.model.verdicts import Allowed
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from gateway.configuration.settings import Settings
     from gateway.model.facts import Stamp
-    from gateway.settings import Settings
 
 MODEL, PACKAGE, FILE_NAME = "bench/model/1", "pkgB1", "weights.onnx"
 TURN = 100  # decisions, then the worker's own chores get a turn, or its lease would run out

@@ -18,18 +18,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gateway
+from gateway.configuration.sources import load_settings
 from gateway.identity.keys import KeyOrder, issue_key
 from gateway.model.facts import KeyKind
 from gateway.model.names import TenantId
-from gateway.settings_sources import load_settings
-from gateway.setup import set_up
+from gateway.office.setup import set_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from gateway.configuration.settings import Settings
     from gateway.identity.keys import NewKey
     from gateway.identity.pepper import Peppers
-    from gateway.settings import Settings
 
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0

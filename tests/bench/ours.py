@@ -22,7 +22,7 @@ from processes import SERVER_CORE, on_cores, tree
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
 from gateway.directory.operations import keys, models, tenants
 from gateway.model.names import parse_pattern, parse_tenant_id
-from gateway.office import open_office
+from gateway.office.office import open_office
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

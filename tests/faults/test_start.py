@@ -7,9 +7,9 @@ import socket
 
 import pytest
 
+from gateway.configuration.settings import CHECKOUT_POLICIES
 from gateway.directory import names
 from gateway.identity.pepper import create_pepper
-from gateway.settings import CHECKOUT_POLICIES
 
 
 def verify_one_line(done, *words):

@@ -39,13 +39,13 @@ import redis
 
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
 from gateway.adapters.valkey_program import find_program
+from gateway.configuration.settings import CHECKOUT_POLICIES
 from gateway.directory.operations import grants, keys, models, tenants
 from gateway.identity.keys import KeyOrder, issue_key
 from gateway.model.errors import Conflict, Unavailable
 from gateway.model.facts import KeyKind
 from gateway.model.names import parse_pattern, parse_tenant_id
-from gateway.policies import apply_folder, load_folder
-from gateway.settings import CHECKOUT_POLICIES
+from gateway.office.policies import apply_folder, load_folder
 
 ALLOWED, NOBODY, HIDDEN, UNDECIDED = 200, 401, 404, 503
 BEGINNING, NEVER = float("-inf"), float("inf")

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from gateway.adapters.sample_cache import SampleModel, sample_directory, write_sample_cache
+from gateway.configuration.settings import CHECKOUT_POLICIES
 from gateway.directory.operations import keys as key_operations
 from gateway.identity.keys import KeyOrder, adopt_key, import_key, issue_key
 from gateway.identity.tokens import mint_token
 from gateway.model.facts import KeyKind, Scope
 from gateway.model.names import TenantId
-from gateway.settings import CHECKOUT_POLICIES
 
 SHARED = b"weights that acme and globex happen to share\n" * 40
 ORPHANED = b"a blob of a model that nobody has any right on\n"

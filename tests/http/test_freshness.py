@@ -16,9 +16,9 @@ from dataclasses import replace
 import pytest
 
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
+from gateway.configuration.settings import CHECKOUT_POLICIES
 from gateway.directory.operations import models as model_operations
 from gateway.model.names import parse_pattern
-from gateway.settings import CHECKOUT_POLICIES
 
 pytestmark = pytest.mark.slow
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway.configuration.settings import CHECKOUT_POLICIES
 from gateway.decision.policyset import digest_of, load_policy_folder
 from gateway.decision.rulebook import Rulebook
 from gateway.decisions import Decisions
@@ -31,7 +32,6 @@ from gateway.model.facts import DEFAULT_SCOPES, Alias, Grant, Grants, KeyKind, M
 from gateway.model.names import KeyId, ModelId, PackageId, Pattern, TenantId
 from gateway.model.stores import Batch
 from gateway.model.verdicts import Allowed
-from gateway.settings import CHECKOUT_POLICIES
 
 HISTORY = "0" * 32
 ENTRIES_OF_ONE_ANSWER = 100  # a memory that cannot hold one answer's records never has a current one

@@ -16,7 +16,7 @@ from gateway.cli.demo_world import SETTINGS_FILE, World, build_world, demo_setti
 from gateway.cli.main import run
 
 if TYPE_CHECKING:
-    from gateway.settings import Settings
+    from gateway.configuration.settings import Settings
 
 
 @dataclass(frozen=True)

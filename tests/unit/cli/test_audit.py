@@ -11,9 +11,9 @@ import time
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from gateway.assembly.signing import create_signing_key, load_signing_key
 from gateway.audit.head import fingerprint
 from gateway.cli.demo_world import SETTINGS_FILE
-from gateway.signing import create_signing_key, load_signing_key
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import asyncio
 
 from gateway.cli.demo_world import demo_settings
 from gateway.identity.keys import KeyState, key_state
-from gateway.office import open_office
+from gateway.office.office import open_office
 
 
 def test_the_keys_are_what_the_tour_says_they_are(installed):

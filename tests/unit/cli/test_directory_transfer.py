@@ -12,8 +12,8 @@ from gateway.audit import read_events
 from gateway.cli.demo_world import SETTINGS_FILE, demo_settings
 from gateway.cli.main import run
 from gateway.directory.transfer import each_fact
-from gateway.office import open_office
-from gateway.setup import set_up
+from gateway.office.office import open_office
+from gateway.office.setup import set_up
 
 
 @pytest.fixture

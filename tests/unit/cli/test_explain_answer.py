@@ -8,7 +8,7 @@ from gateway.cli.explain_answer import Question, work_out
 from gateway.directory.operations import resume_tenant, suspend_tenant
 from gateway.model.access import Action, ResourceKind
 from gateway.model.errors import Conflict, Reason
-from gateway.office import open_office
+from gateway.office.office import open_office
 
 
 def question(key_id, **more):

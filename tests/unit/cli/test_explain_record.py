@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.assembly.signing import create_signing_key, load_signing_key
 from gateway.audit.events import Event, find_record
 from gateway.audit.log import AuditLog
 from gateway.audit.record import DecisionRecord, RequestPart, ResourcePart
@@ -10,7 +11,6 @@ from gateway.model.access import Access, Action, Principal, Resource, ResourceKi
 from gateway.model.errors import BadNameError
 from gateway.model.facts import KeyKind, Stamp
 from gateway.model.verdicts import Admission, Allowed, Ending, Identity, Outcome
-from gateway.signing import create_signing_key, load_signing_key
 
 KEY = "key_0123456789ab"
 

@@ -7,11 +7,11 @@ import shutil
 
 import pytest
 
+from gateway.configuration.settings import CHECKOUT_POLICIES
 from gateway.directory import names
 from gateway.directory.operations import create_tenant
 from gateway.model.errors import Conflict
-from gateway.policies import apply_folder, load_folder, plan_folder
-from gateway.settings import CHECKOUT_POLICIES
+from gateway.office.policies import apply_folder, load_folder, plan_folder
 
 DOCUMENT = '[tenant]\nid = "umbrella"\n\n[models]\nown = ["umbrella/*"]\n'
 

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from gateway.assembly.credential_marks import note_mark
 from gateway.cli.resolutions import SHOWN_NAME_CHARACTERS
-from gateway.credential_marks import note_mark
 from gateway.engine.credential_hash import credential_hash
-from gateway.office import open_office
+from gateway.office.office import open_office
 
 HOUR = 3600
 

@@ -19,10 +19,10 @@ from gateway.inprocess.engine import EngineErrors
 from gateway.inprocess.process import GuardedProcess
 from gateway.model.facts import KeyKind
 from gateway.model.names import PackageId, Pattern, TenantId
-from gateway.office import open_office
+from gateway.office.office import open_office
 
 if TYPE_CHECKING:
-    from gateway.settings import Settings
+    from gateway.configuration.settings import Settings
 
 
 @dataclass

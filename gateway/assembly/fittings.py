@@ -1,0 +1,136 @@
+"""Fittings: what workers and commands are built of alike, made of settings.
+
+Each function makes one thing as this installation wants it. Who introduces them to each other is
+`rooms.py` for a worker and `office/` for a command.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.adapters.provider import Provider
+from gateway.assembly.signing import load_signing_key
+from gateway.audit.log import AuditLog
+from gateway.audit.terms import Limits
+from gateway.directory.listing import Listing
+from gateway.directory.reading import StoreReading
+from gateway.model.errors import Misconfigured
+from gateway.offering.attestations import Attestations
+from gateway.offering.links import Links
+from gateway.pinning.ledger import PinLedger
+from gateway.platform.asking import Flights
+from gateway.platform.authority import Authority
+from gateway.platform.stat import Platform
+from gateway.registrar import Registrar
+from gateway.resource.catalogue import CatalogueSettings, DiskCatalogue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.adapters.redis_store import RedisStore
+    from gateway.configuration.settings import Settings
+    from gateway.directory.near_facts import NearFacts
+    from gateway.identity.links import LinkKeys
+    from gateway.identity.pepper import Peppers
+    from gateway.model.ports import Clock, Directory, MonotonicClock
+    from gateway.telemetry import Telemetry
+
+
+def build_recorder(settings: Settings, clock: Clock, on_left: Callable[[], None] | None = None) -> AuditLog:
+    """This process's audit log."""
+    return AuditLog(
+        folder=settings.audit_folder,
+        node=settings.node,
+        signing_key=load_signing_key(settings.signing_key_file),
+        clock=clock,
+        durability=settings.audit_durability,
+        limits=Limits(nobody_per_source=settings.audit_refusals_per_second),
+        on_left=on_left,
+    )
+
+
+def build_catalogue(settings: Settings, clock: Clock) -> DiskCatalogue:
+    """What is on disk."""
+    return DiskCatalogue(CatalogueSettings(root=settings.cache_root, alias_roots=settings.alias_roots), clock)
+
+
+def build_ledger(
+    store: RedisStore, recorder: AuditLog, clock: Clock, telemetry: Telemetry, *, actor: str
+) -> PinLedger:
+    """Where the pins of this process are agreed on."""
+    return PinLedger(
+        store=store,
+        listing=Listing(StoreReading(store), on_unreadable=telemetry.unreadable),
+        perform=Registrar(store=store, recorder=recorder).perform,
+        clock=clock,
+        actor=actor,
+        on_pinned=telemetry.pinned,
+        on_quarantined=telemetry.quarantined,
+    )
+
+
+def build_links(settings: Settings, keys: LinkKeys | None, clock: Clock) -> Links | None:
+    """What makes signed URLs; None where clients cannot be told how to reach us."""
+    if settings.public_url is None or keys is None:
+        return None
+    return Links(public_url=settings.public_url, keys=keys, link_seconds=settings.link_seconds, clock=clock)
+
+
+def build_provider(settings: Settings, clock: MonotonicClock) -> Provider | None:
+    """The way to the weights provider; None where there is none."""
+    if settings.upstream is None:
+        return None
+    return Provider(settings.upstream, private_upstreams=settings.private_upstreams, clock=clock)
+
+
+def build_authority(
+    settings: Settings,
+    provider: Provider | None,
+    store: RedisStore,
+    facts: NearFacts,
+    recorder: AuditLog,
+    peppers: Peppers,
+    clock: Clock,
+    worker: str,
+) -> Authority | None:
+    """Who is asked about a platform's keys; None where our own facts decide."""
+    if settings.authority != "platform":
+        return None
+    if provider is None:
+        why = "`platform` asks the provider, and no upstream is set: set it, or take `local`"
+        raise Misconfigured("authority", why)
+    return Authority(
+        platform=Platform(provider=provider),
+        store=store,
+        source=facts,
+        forget=facts.changed,
+        perform=Registrar(store=store, recorder=recorder).perform,
+        flights=Flights(store, worker=worker),
+        peppers=peppers,
+        clock=clock,
+        actor=f"worker:{worker}",
+        allow_seconds=settings.allow_seconds,
+        deny_seconds=settings.deny_seconds,
+    )
+
+
+def build_attestations(
+    settings: Settings,
+    store: RedisStore,
+    facts: NearFacts,
+    directory: Directory,
+    catalogue: DiskCatalogue,
+    recorder: AuditLog,
+    clock: Clock,
+) -> Attestations | None:
+    """Who says which links across owners count; None where all do."""
+    if settings.shared_links != "attested":
+        return None
+    return Attestations(
+        directory=directory,
+        source=facts,
+        catalogue=catalogue,
+        perform=Registrar(store=store, recorder=recorder).perform,
+        clock=clock,
+        actor="worker:attestations",
+    )

@@ -1,0 +1,240 @@
+"""Rooms: everything that decides and records, built of settings. The only place that introduces them.
+
+`Rooms` is the pipeline of one process, with all that keeps it true beside requests; whoever serves
+puts a face in front of it: `app.py` HTTP, `inprocess/` an engine in the same process. What workers
+and commands are built of alike is made in `fittings.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from gateway.adapters.clock import SystemClock
+from gateway.adapters.history_file import HistoryFile
+from gateway.adapters.measurement_file import MeasurementFile
+from gateway.adapters.redis_feed import RedisFeed
+from gateway.adapters.redis_store import RedisStore
+from gateway.adapters.redis_url import RedisLimits, parse_redis_url
+from gateway.assembly.canary import Canary
+from gateway.assembly.credential_marks import marker
+from gateway.assembly.fittings import (
+    build_attestations,
+    build_authority,
+    build_catalogue,
+    build_ledger,
+    build_links,
+    build_provider,
+    build_recorder,
+)
+from gateway.assembly.upkeep import Upkeep
+from gateway.decision.rulebook import Rulebook
+from gateway.decisions import Decisions
+from gateway.directory.follower import Follower
+from gateway.directory.lease import Lease
+from gateway.directory.names import FACTS
+from gateway.directory.near_cache import NearCache
+from gateway.directory.near_facts import NearFacts
+from gateway.directory.pin_reader import NearPins
+from gateway.directory.reader import DirectoryReader
+from gateway.guard import Guard
+from gateway.holdings import Holdings
+from gateway.identity.authenticate import Authenticator
+from gateway.identity.authenticate_link import LinkAuthenticator
+from gateway.identity.last_uses import LastUses
+from gateway.identity.links import load_link_keys
+from gateway.identity.pepper import load_peppers
+from gateway.model.errors import Unavailable
+from gateway.passes import Passes
+from gateway.pinning.ahead import PinningAhead
+from gateway.pinning.measuring import Measurer
+from gateway.pinning.pins import Pins
+from gateway.resource.held_files import HeldFiles
+from gateway.telemetry import Telemetry, freshness_counters, upstream_counters
+from gateway.transfers import Transfers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from gateway.configuration.settings import Settings
+
+RENEWALS_PER_LEASE = 0.3  # a lease of 1 s is renewed every 300 ms: two renewals may be lost
+PASSES_BYTES = 16 << 20  # some 6,000 of them: a caller with one file
+
+
+class Rooms:
+    """One process's pipeline, and what it does beside requests."""
+
+    def __init__(self, settings: Settings, redis_url: str) -> None:
+        self.settings = settings
+        self.clock = SystemClock()
+        self.telemetry = Telemetry()
+        self.store = RedisStore(redis_url)
+        self.name = f"{settings.node}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.facts, self.follower, self.feed = self._follow(redis_url)
+        self.directory = DirectoryReader(
+            self.store, self.facts, on_unreadable=self.telemetry.unreadable, clock=self.clock
+        )
+        self.catalogue = build_catalogue(settings, self.clock)
+        self.recorder = build_recorder(settings, self.clock, self._audit_is_behind)
+        peppers = load_peppers(settings.pepper_folder)
+        last_uses = LastUses(marker(peppers))
+        self.decisions = Decisions(
+            directory=self.directory,
+            rules=Rulebook(),
+            max_entries=settings.near_cache_entries,
+            max_bytes=settings.near_cache_megabytes << 20,
+        )
+        authenticator = Authenticator(self.directory, peppers)
+        self.provider = build_provider(settings, self.clock)
+        self.authority = build_authority(
+            settings, self.provider, self.store, self.facts, self.recorder, peppers, self.clock, self.name
+        )
+        self.transfers = Transfers(
+            identity=authenticator,
+            directory=self.directory,
+            clock=self.clock,
+            stall_seconds=settings.stall_seconds,
+        )
+        self.ledger = build_ledger(
+            self.store, self.recorder, self.clock, self.telemetry, actor=f"worker:{self.name}"
+        )
+        self.measurer = Measurer(MeasurementFile(settings.pins_folder))
+        self.pins = Pins(
+            reader=NearPins(self.facts, on_unreadable=self.telemetry.unreadable),
+            ledger=self.ledger,
+            measurer=self.measurer,
+            on_failure=self.telemetry.failed,
+        )
+        # Without a public URL nothing is handed out that could come back.
+        self.link_keys = load_link_keys(settings.link_key_file) if settings.public_url else None
+        self.links = build_links(settings, self.link_keys, self.clock)
+        self.attestations = build_attestations(
+            settings, self.store, self.facts, self.directory, self.catalogue, self.recorder, self.clock
+        )
+        self.guard = Guard(
+            identity=last_uses.noting(LinkAuthenticator(authenticator, self.directory, self.link_keys)),
+            directory=self.directory,
+            decisions=self.decisions,
+            holdings=Holdings(
+                directory=self.directory,
+                decisions=self.decisions,
+                catalogue=self.catalogue,
+                pins=self.pins,
+                held_files=HeldFiles(
+                    root=settings.cache_root,
+                    catalogue=self.catalogue,
+                    clock=self.clock,
+                    max_bytes=settings.held_files_megabytes << 20,
+                ),
+                attestations=self.attestations,
+            ),
+            recorder=self.recorder,
+            passes=Passes(max_bytes=PASSES_BYTES),
+            authority=self.authority,
+        )
+        self.upkeep = self._keep(last_uses)
+
+    def _keep(self, last_uses: LastUses) -> Upkeep:
+        """What this worker does beside requests."""
+        settings = self.settings
+        ahead = PinningAhead(
+            root=settings.cache_root,
+            lock_file=settings.pins_folder / "ahead.lock",
+            measurer=self.measurer,
+            ledger=self.ledger,
+            clock=self.clock,
+            on_failure=self.telemetry.failed,
+        )
+        canary = Canary(
+            store=self.store,
+            worker=self.name,
+            seconds=settings.canary_seconds,
+            lease_seconds=settings.lease_milliseconds / 1000,
+            clock=self.clock,
+            on_lag=self.telemetry.canary_measured,
+            on_failure=self.telemetry.failed,
+        )
+        return Upkeep(
+            worker=self.name,
+            clock=self.clock,
+            store=self.store,
+            facts=self.facts,
+            follower=self.follower,
+            feed=self.feed,
+            directory=self.directory,
+            catalogue=self.catalogue,
+            recorder=self.recorder,
+            transfers=self.transfers,
+            last_uses=last_uses,
+            pins=self.pins,
+            pinning_ahead=ahead if settings.pin_in_background else None,
+            canary=canary if settings.canary_seconds else None,
+            scan_seconds=settings.scan_seconds,
+            telemetry=self.telemetry,
+            at_the_end=tuple(part.close for part in (self.authority, self.provider) if part is not None),
+        )
+
+    def _follow(self, redis_url: str) -> tuple[NearFacts, Follower, RedisFeed]:
+        """What this worker remembers, and how it hears of changes."""
+        settings = self.settings
+        cache = NearCache(
+            max_entries=settings.near_cache_entries, max_bytes=settings.near_cache_megabytes << 20
+        )
+        lease = Lease(settings.lease_milliseconds / 1000)
+        facts = NearFacts(self.store, cache, lease, self.clock)
+        feed = RedisFeed(
+            parse_redis_url(redis_url),
+            RedisLimits(),
+            worker=self.name,
+            prefix=FACTS,
+            renew_seconds=lease.seconds * RENEWALS_PER_LEASE,
+            clock=self.clock,
+        )
+        return facts, Follower(facts, lease, HistoryFile(settings.history_file)), feed
+
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """Look after everything while requests are served; close all after."""
+        return self.upkeep.running()
+
+    def report(self) -> dict[str, Any]:
+        """Readiness, check by check, and the counters: what the parent asks for. Waits for nothing."""
+        ready = {
+            "lease": self.facts.is_leased(),
+            "history": self.follower.is_history_known,
+            "policy": self.upkeep.has_policy,
+            "audit": self.recorder.is_healthy(),
+            "chores": self.upkeep.is_whole,
+            "cache": self.catalogue.state().survey.is_readable,
+        }
+        counters = {
+            **self.telemetry.values(),
+            **freshness_counters(self.facts, self.decisions),
+            "cachegate_feed_reconnects_total": self.feed.reconnects,
+            "cachegate_hashed_bytes_total": self.measurer.counts.bytes,
+            **upstream_counters(self.provider),
+        }
+        gauges = {
+            **self.telemetry.gauges,
+            "cachegate_transfers_under_way": len(self.transfers),
+            "cachegate_upstream_left_alone": float(self.provider is not None and self.provider.is_left_alone),
+        }
+        return {"ready": ready, "counters": counters, "gauges": gauges}
+
+    def _audit_is_behind(self) -> None:
+        """Outcomes wait to be written: once, after all that is to be answered in this turn."""
+        soon(self._catch_up_audit)
+
+    def _catch_up_audit(self) -> None:
+        try:
+            self.recorder.flush()
+        except Unavailable as failure:
+            self.telemetry.failed(failure)
+
+
+def soon(chore: Callable[[], None]) -> None:
+    """Have it done once everything else of this turn is."""
+    asyncio.get_running_loop().call_soon(chore)

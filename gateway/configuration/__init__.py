@@ -1,0 +1,1 @@
+"""What an operator sets: `settings` is every setting, `values` reads their text, `sources` finds it."""

@@ -1,0 +1,238 @@
+"""Settings: one frozen object. Every setting is one field, which knows how it is read and documented.
+
+Its name in the file is the field's, its variable `CACHEGATE_` and the name in capitals; README.md holds
+the same table and a test compares the two. Where the values come from is `sources.py`.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gateway.audit.terms import Durability
+from gateway.configuration.values import (
+    read_choice,
+    read_durability,
+    read_environment_tag,
+    read_location,
+    read_networks,
+    read_number,
+    read_path,
+    read_roots,
+    read_switch,
+    read_text,
+    read_url,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PREFIX = "CACHEGATE_"
+PACKAGED_POLICIES = Path(__file__).parent.parent / "packaged_policies"
+CHECKOUT_POLICIES = Path(__file__).parent.parent.parent / "policies"
+
+
+def _setting(meaning: str, read: Callable[[str], Any], default: Any = None, shown: str | None = None) -> Any:
+    """A field that knows how it is read and documented."""
+    metadata = {"meaning": meaning, "read": read, "shown": shown or str(default)}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set. Built by `load_settings`; tests build it directly."""
+
+    state: Path = _setting(
+        "State folder: pepper, signing key, audit, embedded Valkey.",
+        read_path,
+        Path(".cachegate"),
+        "./.cachegate",
+    )
+    cache_root: Path = _setting(
+        "The engine's cache root.",
+        read_path,
+        Path("/tmp/cache"),  # noqa: S108 -- the engine's own default
+        "INFERENCE_HOME, MODEL_CACHE_DIR, /tmp/cache",
+    )
+    alias_roots: tuple[str, ...] = _setting(
+        "Other paths under which writers of the volume saw the cache root, separated by `:`; "
+        "the engine's links are absolute.",
+        read_roots,
+        (),
+        "none",
+    )
+    policies: Path = _setting(
+        "Policy folder, the input of `policy apply`.",
+        read_path,
+        PACKAGED_POLICIES,
+        "./policies if it exists, else the packaged set",
+    )
+    redis_url: str | None = _setting(
+        "redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://.",
+        read_text,
+        None,
+        "unset: embedded Valkey",
+    )
+    audit_dir: Path | None = _setting("Audit folder.", read_path, None, "the state folder's audit/")
+    audit_durability: Durability = _setting(
+        "`process`: a record survives kill -9; `power`: it survives a power cut.",
+        read_durability,
+        Durability.PROCESS,
+        "process",
+    )
+    audit_refusals_per_second: int = _setting(
+        "Refusals of callers without a valid key that each worker records one by one, per source and second; "
+        "a summary record stands for the rest.",
+        read_number(1, 10_000),
+        10,
+    )
+    trusted_proxies: tuple[str, ...] = _setting(
+        "Networks (and `unix`) of proxies whose X-Forwarded-For is believed, separated by commas.",
+        read_networks,
+        (),
+        "none",
+    )
+    token_env: str = _setting("The <env> part of new keys, cg_<env>_...", read_environment_tag, "live")
+    node: str = _setting(
+        "This node's name in audit records.", read_text, socket.gethostname(), "the host name"
+    )
+    lease_milliseconds: int = _setting(
+        "How long a worker may answer from memory without having heard from Redis. "
+        "A revocation waits no longer than this for a worker that does not answer.",
+        read_number(100, 60_000),
+        1000,
+    )
+    near_cache_entries: int = _setting(
+        "Facts that a worker remembers at most, and as many decisions.", read_number(100, 10_000_000), 200_000
+    )
+    near_cache_megabytes: int = _setting(
+        "Memory for them at most, by the worker's own estimate.", read_number(1, 65_536), 128
+    )
+    canary_seconds: int = _setting(
+        "How often one worker of the fleet measures what a revocation takes; 0 never.",
+        read_number(0, 3600),
+        5,
+    )
+    held_files_megabytes: int = _setting(
+        "Memory of a worker for small files that are read often, at most 64 KiB each; 0 keeps none. "
+        "Files that changed since may take as much again for a while.",
+        read_number(0, 65_536),
+        32,
+    )
+    scan_seconds: int = _setting(
+        "How often the catalogue looks for what changed on disk.", read_number(1, 3600), 1
+    )
+    accel_redirect_prefix: str | None = _setting(
+        "Where the nginx in front has the blobs, as an internal location: pinned blobs are then handed "
+        "to it by X-Accel-Redirect (deploy/nginx/accel.conf). Only for a gateway that nothing but this "
+        "nginx reaches.",
+        read_location,
+        None,
+        "unset: files are sent from here",
+    )
+    pin_in_background: bool = _setting(
+        "`on` or `off`: whether blobs are hashed and pinned before they are asked for, one at a time on "
+        "each node, at the lowest priority.",
+        read_switch,
+        True,
+        "on",
+    )
+    public_url: str | None = _setting(
+        "How clients reach us, for signed URLs: http or https, a host, and a path prefix if there is one.",
+        read_url,
+        None,
+        "unset: no engine face",
+    )
+    upstream: str | None = _setting(
+        "The weights provider, such as https://api.roboflow.com.", read_url, None, "unset: local answers only"
+    )
+    authority: str = _setting(
+        "`local`: our own keys, grants and rules decide. `platform`: the provider is asked whether a key "
+        "may read a model, and its answer becomes facts for a while.",
+        read_choice("local", "platform"),
+        "local",
+    )
+    allow_seconds: int = _setting("How long an allow of the platform is believed.", read_number(1, 60), 60)
+    deny_seconds: int = _setting("How long a denial of the platform is.", read_number(1, 10), 10)
+    link_seconds: int = _setting(
+        "How long a signed URL lives; it has to outlast the load of the whole model.",
+        read_number(60, 86_400),
+        3600,
+    )
+    relay: bool = _setting(
+        "`on` or `off`: whether files that are not in the cache are streamed through us; else clients "
+        "get the provider's own URL.",
+        read_switch,
+        False,
+        "off",
+    )
+    private_upstreams: bool = _setting(
+        "`on` or `off`: whether the provider and its storage may have private addresses.",
+        read_switch,
+        False,
+        "off",
+    )
+    shared_links: str = _setting(
+        "`any`: a link counts as it lies on disk. `attested`: one to a blob that other owners' packages link "
+        "as well counts only where the provider's metadata of that model, or an operator, names its digest.",
+        read_choice("any", "attested"),
+        "any",
+    )
+    tls_certificate: Path | None = _setting(
+        "Certificate chain in PEM for TLS on the public socket, with `tls_key`. Files then go out by "
+        "chunks: the kernel cannot encrypt what it sends by itself.",
+        read_path,
+        None,
+        "unset: plain HTTP",
+    )
+    tls_key: Path | None = _setting("Its private key, in PEM, without password.", read_path, None, "unset")
+    grace_seconds: int = _setting(
+        "How long a stopping worker lets transfers finish.", read_number(0, 3600), 10
+    )
+    stall_seconds: int = _setting(
+        "How long a client may take in nothing of what it asked for before its connection is cut.",
+        read_number(1, 3600),
+        60,
+    )
+
+    @property
+    def audit_folder(self) -> Path:
+        """Where audit segments are."""
+        return self.audit_dir if self.audit_dir is not None else self.state / "audit"
+
+    @property
+    def pins_folder(self) -> Path:
+        """What this node measured of the files on its disk."""
+        return self.state / "pins"
+
+    @property
+    def pepper_folder(self) -> Path:
+        """Where the peppers are: never in Redis, the same on every node."""
+        return self.state / "peppers"
+
+    @property
+    def history_file(self) -> Path:
+        """The last seen history of the facts."""
+        return self.state / "history.json"
+
+    @property
+    def link_key_file(self) -> Path:
+        """The key that signs URLs: the same on every node."""
+        return self.state / "signing" / "links.key"
+
+    @property
+    def hook_key_file(self) -> Path:
+        """The key that the platform signs its webhooks with."""
+        return self.state / "signing" / "hook.key"
+
+    @property
+    def signing_key_file(self) -> Path:
+        """The Ed25519 key that signs the heads of audit chains."""
+        return self.state / "signing" / "audit.pem"
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + name.upper()

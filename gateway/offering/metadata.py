@@ -1,0 +1,122 @@
+"""Metadata of a model for a caller whose question was just allowed: the provider's word, or the cache's.
+
+Where no provider is set, and while nobody answers for it and the tenant has a degraded mode that is not used
+up, the cache speaks (`local_metadata.py`). Otherwise silence is undecided, never a yes and never a no (I7).
+A provider that says no is not silent, nor is one whose answer makes no sense: then the cache is not asked.
+
+How long it has been silent is counted for each key: that somebody else got an answer does not say that this
+key has its right still. It begins with the first silence that anybody met since the provider last spoke.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from gateway.engine import stat_answers
+from gateway.engine.answers import Answer, parse_answer
+from gateway.model.errors import Reason, Refusal, Silence
+from gateway.platform.upstream import Told
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from gateway.model.names import KeyId, ModelId, PackageId
+    from gateway.model.ports import MonotonicClock
+    from gateway.offering.local_metadata import LocalMetadata
+    from gateway.platform.upstream import Inquiry, Upstream
+
+    Withheld = Callable[[ModelId], Awaitable[frozenset[PackageId]]]
+
+T = TypeVar("T")
+
+WEIGHTS_PATH = "/models/v1/external/weights"
+STAT_PATH = "/models/v1/external/stat"
+MAX_SILENCES = 16_384  # keys of degraded tenants; nobody beyond that is served without the provider
+
+
+class Metadata:
+    """The metadata of models, as one worker knows it."""
+
+    def __init__(self, *, upstream: Upstream | None, local: LocalMetadata, clock: MonotonicClock) -> None:
+        self._upstream = upstream
+        self._local = local
+        self._clock = clock
+        self._silent_since: float | None = None  # for whoever asked last
+        self._silences: dict[KeyId, float] = {}
+
+    @property
+    def has_upstream(self) -> bool:
+        """Whether there is somebody to ask."""
+        return self._upstream is not None
+
+    async def weights(self, inquiry: Inquiry, withheld: Withheld) -> Told[Answer]:
+        """The answer with its packages and files. Of a local one, `withheld` names packages to leave out."""
+        try:
+            if self._upstream is not None:
+                return await self._heard(inquiry, self._upstream.told(WEIGHTS_PATH, inquiry, _parse_weights))
+        except Silence as failure:
+            self._verify_degraded(failure, inquiry)
+            return await self._local_weights(inquiry, withheld, failure)
+        return await self._local_weights(inquiry, withheld, None)
+
+    async def stat(self, inquiry: Inquiry) -> Told[bytes]:
+        """The answer to "may this key use it": the provider's bytes, or the head of the local answer."""
+        silence: Silence | None = None
+        try:
+            if self._upstream is not None:
+                return await self._heard(inquiry, self._upstream.told(STAT_PATH, inquiry, _parse_stat))
+        except Silence as failure:
+            self._verify_degraded(failure, inquiry)
+            silence = failure
+        found = self._local.find_stat(_canonical(inquiry))
+        if found is None:
+            raise silence or Refusal(Reason.ABSENT)
+        return Told(what=msgspec.json.encode(found), is_local=True, stamp=inquiry.allowed.stamp)
+
+    async def _local_weights(
+        self,
+        inquiry: Inquiry,
+        withheld: Withheld,
+        silence: Silence | None,
+    ) -> Told[Answer]:
+        if inquiry.question.start_after is not None:  # the mark of a page that we never gave out
+            raise silence or Refusal(Reason.MALFORMED_QUERY)
+        model = _canonical(inquiry)
+        answer = self._local.find(model, await withheld(model))
+        if answer is None:
+            raise silence or Refusal(Reason.ABSENT)
+        return Told(what=answer, is_local=True, stamp=inquiry.allowed.stamp)
+
+    async def _heard(self, inquiry: Inquiry, telling: Awaitable[Told[T]]) -> Told[T]:
+        """What is told. Only what is said now, to this key, is a sign that its right is still there."""
+        told = await telling
+        if not told.is_remembered:
+            self._silent_since = None
+            self._silences.pop(inquiry.key_id, None)
+        return told
+
+    def _verify_degraded(self, silence: Silence, inquiry: Inquiry) -> None:
+        """Raises it again unless the tenant is served on what was last known, and still may be."""
+        now, key_id = self._clock.monotonic(), inquiry.key_id
+        self._silent_since = now if self._silent_since is None else self._silent_since
+        may_be_served = inquiry.allowed.access.principal.degraded_seconds
+        if not may_be_served or (key_id not in self._silences and len(self._silences) >= MAX_SILENCES):
+            raise silence
+        if now - self._silences.setdefault(key_id, self._silent_since) >= may_be_served:
+            raise silence
+
+
+def _canonical(inquiry: Inquiry) -> ModelId:
+    return inquiry.allowed.model or inquiry.question.model
+
+
+def _parse_weights(body: bytes) -> tuple[Answer, ModelId | None]:
+    answer = parse_answer(body)
+    return answer, answer.model
+
+
+def _parse_stat(body: bytes) -> tuple[bytes, ModelId | None]:
+    """The bytes as they are, once they are an answer; another name of the model, if they have one."""
+    return body, stat_answers.parse_stat(body)

@@ -1,0 +1,92 @@
+"""What follows from handing out links: the authority is told, and hashing begins.
+
+A link is followed by a download within moments. So the files that links were made for are opened and
+hashed ahead of it, where they are not known yet: a large blob takes longer than a client waits. Each file
+is begun once; it goes on behind, one run a file however many ask (`pinning/`).
+
+Where a platform decides, its allow is what the links stand on, and it has to be noted how long they live:
+otherwise they would end with the allow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Protocol
+
+from gateway.model.errors import Refusal, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from gateway.model.access import Principal
+    from gateway.model.names import FileHandle, KeyId, ModelId, PackageId
+    from gateway.model.ports import Catalogue, Clock
+    from gateway.pinning.pins import Pins
+
+    File = tuple[PackageId, FileHandle]
+
+REMEMBERED_FILES = 16_384  # that were begun; some 200 bytes each
+MAX_BEGUN = 64  # files of one answer; what is more waits for whoever asks for it
+
+
+class NotesLinks(Protocol):
+    """The part of the authority that is told of links: `Authority.note_links`."""
+
+    def __call__(self, key_id: KeyId, model: ModelId, until: float) -> Awaitable[object]:
+        """URLs of this key for this model live until then."""
+
+
+class Minting:
+    """What one worker does when links are handed out."""
+
+    def __init__(
+        self,
+        *,
+        catalogue: Catalogue,
+        pins: Pins,
+        clock: Clock,
+        link_seconds: float,
+        note_links: NotesLinks | None,
+        on_failure: Callable[[Unavailable], None],
+    ) -> None:
+        self._catalogue = catalogue
+        self._pins = pins
+        self._clock = clock
+        self._link_seconds = link_seconds
+        self._note_links = note_links
+        self._on_failure = on_failure
+        self._begun: OrderedDict[tuple[ModelId, File], None] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def note(self, principal: Principal, model: ModelId, held: Iterable[File]) -> None:
+        """Links are about to be handed out; `held` are the files of them that the cache has."""
+        if self._note_links is not None and principal.is_of_platform:
+            await self._note_links(principal.key_id, model, self._clock.now() + self._link_seconds)
+        new = [file for file in held if (model, file) not in self._begun][:MAX_BEGUN]
+        if not new:
+            return
+        self._begun.update(dict.fromkeys((model, file) for file in new))
+        while len(self._begun) > REMEMBERED_FILES:
+            self._begun.popitem(last=False)
+        task = asyncio.create_task(self._begin(model, new))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _begin(self, model: ModelId, files: Iterable[File]) -> None:
+        """Have each file hashed; nobody waits for it here."""
+        for package, handle in files:
+            await asyncio.sleep(0)
+            try:
+                opened = self._catalogue.open_file(model, package, handle)
+                if opened is None:
+                    continue
+                try:
+                    await self._pins.settle(opened, wait_seconds=0)
+                finally:
+                    os.close(opened.descriptor)
+            except Refusal:
+                continue  # whoever asks for it is told why
+            except Unavailable as failure:
+                self._on_failure(failure)

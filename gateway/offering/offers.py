@@ -1,0 +1,213 @@
+"""Offers: a model's metadata as one caller gets it, with a link for each file that it may read.
+
+What a package's files are, the provider says, or the cache. Whether the caller may read the package is
+decided here, package by package, as for a download: of those that it may not read, nothing is shown. Then
+each file gets the URL that it will be fetched by:
+
+* ours, when the file is in the cache now, under the digest that the answer names;
+* ours as well, when it is not and is to be streamed through us: always where the client sends everything
+  through us (`SECURE_GATEWAY`), else when `relay` is on. The provider's URL is then kept, sealed, and
+  in either case the digest: a link serves what was last told to the key that has it;
+* else the provider's own.
+
+A file without a digest has one origin for ever (`origins.py`), whatever of this would be true today. In
+the form for `SECURE_GATEWAY` it is always ours, and no fact is needed.
+
+So no client ever names to us a URL that we then fetch: what is streamed is what the provider named to us.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from gateway.engine.answers import narrowed, rewritten
+from gateway.engine.faults import undecided
+from gateway.engine.signed_proxy_urls import wrap_signed
+from gateway.model.access import Action, Resource, ResourceKind
+from gateway.model.errors import Refusal, Unavailable
+from gateway.model.verdicts import Allowed, Denied, EngineAnswer
+from gateway.offering.sealed_urls import ProviderFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from gateway.decisions import Decisions
+    from gateway.engine.answers import Answer, PackageFile
+    from gateway.model.facts import Stamp
+    from gateway.model.names import FileHandle, Md5, ModelId, PackageId
+    from gateway.model.ports import Catalogue
+    from gateway.offering.attestations import Attestations
+    from gateway.offering.links import Links
+    from gateway.offering.metadata import Metadata
+    from gateway.offering.minting import Minting
+    from gateway.offering.origins import Origins
+    from gateway.offering.sealed_urls import SealedUrls
+    from gateway.platform.upstream import Inquiry, Told
+
+    File = tuple[PackageId, FileHandle]
+
+
+@dataclass(slots=True)
+class _Places:
+    """What is found out about the files of one answer."""
+
+    ours: set[File] = field(default_factory=set)
+    held: dict[File, PackageFile] = field(default_factory=dict)
+    elsewhere: dict[File, ProviderFile] = field(default_factory=dict)
+    unhashed: list[File] = field(default_factory=list)
+
+    def in_cache(self, file: File) -> ProviderFile:
+        """What is told of a file that is to come from the cache."""
+        return ProviderFile(url=None, md5=self.held[file].md5 if file in self.held else None)
+
+
+class Offers:
+    """Answers to the engine's questions."""
+
+    def __init__(
+        self,
+        *,
+        metadata: Metadata,
+        decisions: Decisions,
+        catalogue: Catalogue,
+        origins: Origins,
+        sealed: SealedUrls,
+        links: Links,
+        public_url: str,
+        is_relaying: bool,
+        minting: Minting,
+        attestations: Attestations | None,
+    ) -> None:
+        self._metadata = metadata
+        self._decisions = decisions
+        self._catalogue = catalogue
+        self._origins = origins
+        self._sealed = sealed
+        self._links = links
+        self._public_url = public_url
+        self._is_relaying = is_relaying
+        self._minting = minting
+        self._attestations = attestations
+
+    async def stat(self, inquiry: Inquiry) -> tuple[EngineAnswer, Stamp]:
+        """The answer to `/stat`."""
+        told = await self._metadata.stat(inquiry)
+        return EngineAnswer(body=told.what), inquiry.allowed.stamp.joined(told.stamp)
+
+    async def weights(self, inquiry: Inquiry, *, is_wrapped: bool) -> tuple[EngineAnswer, Stamp]:
+        """The answer to `/weights`; `is_wrapped` has all links in `/proxy?url=` form."""
+        told = await self._metadata.weights(inquiry, self._not_ours)
+        if self._attestations is not None and not told.is_local:
+            await self._attestations.note(told.what.model, _digests_of(told.what))
+        answer, stamp = await self._permitted(inquiry, told)
+        places = self._look(answer, is_local=told.is_local)
+        if is_wrapped:
+            places.ours.update(places.held, places.elsewhere)
+        else:
+            await self._settle(answer.model, places)
+        await self._keep(inquiry, answer.model, places)
+        if places.ours:
+            await self._minting.note(inquiry.allowed.access.principal, answer.model, places.held)
+        body = rewritten(answer, self._link(inquiry, answer.model, places, is_wrapped=is_wrapped))
+        return EngineAnswer(body=body), stamp
+
+    async def _permitted(self, inquiry: Inquiry, told: Told[Answer]) -> tuple[Answer, Stamp]:
+        """The answer with those of its packages that the caller may read, and what that stands on."""
+        answer, stamp = told.what, inquiry.allowed.stamp.joined(told.stamp)
+        packages = [one.package for one in answer.packages]
+        resources = [Resource(kind=ResourceKind.PACKAGE, model=answer.model, package=one) for one in packages]
+        if answer.withheld:  # their ids are for whoever may read all that the model has
+            resources.append(Resource(kind=ResourceKind.MODEL, model=answer.model))
+        access = replace(inquiry.allowed.access, action=Action.READ)
+        judgements = await self._decisions.reach_many([replace(access, resource=one) for one in resources])
+        for judgement in judgements:
+            stamp = stamp.joined(judgement.facts.stamp)
+            if not judgement.facts.is_settled:  # the platform's allow ended while its answer was fetched
+                raise undecided("what it said ended meanwhile")
+        verdicts = [judgement.verdict for judgement in judgements]
+        if all(isinstance(verdict, Allowed) for verdict in verdicts):
+            return answer, stamp
+        shown = {
+            one for one, verdict in zip(packages, verdicts, strict=False) if isinstance(verdict, Allowed)
+        }
+        if not shown:
+            raise Refusal(next(verdict.reason for verdict in verdicts if isinstance(verdict, Denied)))
+        return narrowed(answer, shown), stamp
+
+    def _look(self, answer: Answer, *, is_local: bool) -> _Places:
+        """Which files the cache has, and where the others are."""
+        places = _Places()
+        for package, files in _files_of(answer):
+            listing = self._catalogue.listing(answer.model, package)
+            entries = {} if listing is None else {one.handle: one for one in listing.files}
+            for file in files:
+                here, name = entries.get(file.handle), (package, file.handle)
+                if here is not None and (is_local or here.md5 == file.md5):
+                    places.held[name] = file
+                    if file.md5 is not None or is_local:
+                        places.ours.add(name)
+                if file.download_url is not None and name not in places.held:
+                    places.elsewhere[name] = ProviderFile(url=file.download_url, md5=file.md5)
+                    if file.md5 is not None and self._is_relaying:
+                        places.ours.add(name)
+                if file.md5 is None:
+                    places.unhashed.append(name)
+        return places
+
+    async def _settle(self, model: ModelId, places: _Places) -> None:
+        """Whose URLs stand for files without a digest."""
+        if not places.unhashed:
+            return
+        wanted = {name: name in places.held or self._is_relaying for name in places.unhashed}
+        for name, is_ours in (await self._origins.settle(model, wanted)).items():
+            if is_ours:
+                places.ours.add(name)
+            elif self._metadata.has_upstream:
+                places.ours.discard(name)
+
+    async def _not_ours(self, model: ModelId) -> frozenset[PackageId]:
+        """Packages that the cache must not speak of: a file of theirs goes by the provider's URL for ever."""
+        if not self._metadata.has_upstream:
+            return frozenset()
+        names = [
+            (package, entry.handle)
+            for package in self._catalogue.packages(model)
+            if (listing := self._catalogue.listing(model, package)) is not None
+            for entry in listing.files
+            if entry.md5 is None
+        ]
+        known = await self._origins.find(model, names) if names else {}
+        return frozenset(package for (package, _), is_ours in known.items() if not is_ours)
+
+    async def _keep(self, inquiry: Inquiry, model: ModelId, places: _Places) -> None:
+        """Keep what is told of each file that gets our link: that is what the link will serve."""
+        if not self._metadata.has_upstream:
+            return
+        told = {file: places.elsewhere.get(file) or places.in_cache(file) for file in places.ours}
+        try:
+            await self._sealed.keep(inquiry.key_id, model, told)
+        except Unavailable:
+            # As `relay.py` does then, a tenant with a degraded mode goes by what the cache has.
+            if not inquiry.allowed.access.principal.degraded_seconds or places.elsewhere.keys() & places.ours:
+                raise
+
+    def _link(
+        self, inquiry: Inquiry, model: ModelId, places: _Places, *, is_wrapped: bool
+    ) -> Callable[[PackageId, PackageFile], str]:
+        def link(package: PackageId, file: PackageFile) -> str:
+            if (package, file.handle) not in places.ours:
+                return file.download_url or ""
+            url = self._links.url(inquiry.key_id, model, package, file.handle)
+            return wrap_signed(self._public_url, url) if is_wrapped else url
+
+        return link
+
+
+def _digests_of(answer: Answer) -> frozenset[Md5]:
+    return frozenset(file.md5 for _, files in _files_of(answer) for file in files if file.md5 is not None)
+
+
+def _files_of(answer: Answer) -> Iterator[tuple[PackageId, tuple[PackageFile, ...]]]:
+    for package in answer.packages:
+        yield package.package, package.files

@@ -1,0 +1,97 @@
+"""Origins: whose URL stands for a file without a digest, decided once and obeyed for ever.
+
+The engine refuses a package for good when the URL of such a file becomes another one. So the first answer
+that hands one out settles it for all that follow, for every worker and after every restart: ours stays
+ours, even when the file has left the cache, and is then streamed from the provider; the provider's stays
+the provider's. Query parameters that the engine takes for a signature may change.
+
+It is a fact like any other: one small record a file, written in one audited change with all files of the
+answer that are new. Only the host and the path of *our* links are known to us. What the provider does with
+the URLs of its own is its business.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from gateway.directory import names
+from gateway.directory.operations.provenance import settle_origins
+from gateway.directory.provenance_records import decode_origin
+from gateway.directory.rows import UnreadableRecordError
+from gateway.model.errors import Conflict, Reason, Refusal
+from gateway.model.provenance import Origin
+from gateway.model.verdicts import Change
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from gateway.model.facts import Leaf
+    from gateway.model.names import FileHandle, ModelId, PackageId
+    from gateway.model.ports import Clock, FactSource
+    from gateway.pinning.ledger import Perform
+
+    File = tuple[PackageId, FileHandle]
+
+MAX_NAMED = 100  # files that the audit record of one change names; their number stands beside
+
+
+class Origins:
+    """Whose URLs stand, as one worker knows it."""
+
+    def __init__(self, *, source: FactSource, perform: Perform, clock: Clock, actor: str) -> None:
+        self._source = source
+        self._perform = perform
+        self._clock = clock
+        self._actor = actor
+
+    async def find(self, model: ModelId, files: Sequence[File]) -> dict[File, bool]:
+        """Of the files that are settled: whether ours stands. Raises `Refusal` for a broken record."""
+        _, leaves = await self._source.read([names.origin_fact(model, *file) for file in files])
+        return _known(model, files, leaves)
+
+    async def settle(self, model: ModelId, wanted: Mapping[File, bool]) -> dict[File, bool]:
+        """Whether ours stands, for each file; where nothing was settled yet, it is what is wanted."""
+        known = await self.find(model, list(wanted))
+        new = [file for file in wanted if file not in known]
+        if not new:
+            return known
+        # What this worker remembers may be a moment old; without need, nothing is recorded as a change.
+        _, leaves = await self._source.read_afresh([names.origin_fact(model, *file) for file in new])
+        known |= _known(model, new, leaves)
+        origins = [
+            Origin(model=model, package=file[0], handle=file[1], is_ours=wanted[file], source=self._actor)
+            for file in new
+            if file not in known
+        ]
+        if origins:
+            try:
+                done = await self._perform(
+                    self._change(model, origins), partial(settle_origins, origins=origins)
+                )
+            except Conflict as error:  # a record that does not parse has come in between
+                raise Refusal(Reason.UNREADABLE_FACT) from error
+            known |= {(one.package, one.handle): one.is_ours for one in done.result}
+        return known
+
+    def _change(self, model: ModelId, origins: Sequence[Origin]) -> Change:
+        named = [
+            f"{one.package}/{one.handle} {'ours' if one.is_ours else 'provider'}"
+            for one in origins[:MAX_NAMED]
+        ]
+        subject = (model, f"{len(origins)} files", *named)
+        return Change(
+            actor=self._actor, action="links.origin", subject=subject, received_at=self._clock.now()
+        )
+
+
+def _known(model: ModelId, files: Sequence[File], leaves: Sequence[Leaf]) -> dict[File, bool]:
+    known: dict[File, bool] = {}
+    for file, leaf in zip(files, leaves, strict=True):
+        if leaf.value is None:
+            continue
+        try:
+            known[file] = decode_origin(leaf.value, model, *file).is_ours
+        except UnreadableRecordError as error:
+            raise Refusal(Reason.UNREADABLE_FACT) from error
+    return known

@@ -1,0 +1,243 @@
+"""The office: what a command works with. Opened for a command and closed after it.
+
+It joins the embedded Valkey or connects to the one that is configured, checks that this node holds
+the pepper under which the keys were stored, and opens an audit chain only once something is changed:
+reading leaves no trace, changing always does.
+"""
+
+from __future__ import annotations
+
+import getpass
+from contextlib import asynccontextmanager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from gateway.adapters.clock import SystemClock
+from gateway.adapters.embedded_valkey import EmbeddedValkey, RunningValkey
+from gateway.adapters.history_file import HistoryFile
+from gateway.adapters.redis_store import RedisStore
+from gateway.assembly.fittings import build_recorder
+from gateway.barrier import MARGIN_SECONDS, BarrierReport, await_workers
+from gateway.directory.allowances import load_allowances
+from gateway.directory.listing import Listing
+from gateway.directory.operations.peppers import find_pepper_not_held, remember_peppers
+from gateway.directory.plain_facts import PlainFacts
+from gateway.directory.reader import DirectoryReader
+from gateway.directory.reading import StoreReading
+from gateway.identity.pepper import Peppers, load_peppers
+from gateway.model.errors import Conflict, Misconfigured, Unavailable
+from gateway.model.facts import MAX_DEGRADED_SECONDS
+from gateway.model.names import KeyId, TenantId
+from gateway.model.verdicts import Change
+from gateway.office.state_folder import verify_private
+from gateway.registrar import Done, Registrar
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from gateway.adapters.history_file import Seen
+    from gateway.audit.log import AuditLog
+    from gateway.configuration.settings import Settings
+    from gateway.directory.allowances import Allowance
+    from gateway.directory.changes import Changes
+
+T = TypeVar("T")
+
+BARRIER_PATIENCE_SECONDS = 2.0  # beyond a lease: for looks that are late, and short degraded times
+
+
+@dataclass(slots=True, kw_only=True)
+class Office:
+    """The facts, the way to change them, and whose orders it takes."""
+
+    settings: Settings
+    store: RedisStore
+    directory: DirectoryReader
+    listing: Listing
+    peppers: Peppers
+    history: HistoryFile
+    clock: SystemClock
+    actor: str
+    unreadable: list[str] = field(default_factory=list)
+    _recorder: AuditLog | None = None
+
+    async def perform(
+        self,
+        action: str,
+        operation: Callable[[Changes], Awaitable[T]],
+        *,
+        tenant: str | None = None,
+        key_id: str | None = None,
+        subject: tuple[str, ...] = (),
+        wait: bool = True,
+    ) -> Done[T]:
+        """Make one change, recorded before and after, and wait until it is true in every worker (I6)."""
+        change = Change(
+            actor=self.actor,
+            action=action,
+            tenant=tenant,
+            key_id=key_id,
+            subject=subject,
+            received_at=self.clock.now(),
+        )
+        done = await self.record(change, operation)
+        return replace(done, barrier=await self.await_workers(change, done.generation)) if wait else done
+
+    async def record(self, change: Change, operation: Callable[[Changes], Awaitable[T]]) -> Done[T]:
+        """Make one change, recorded before and after, without waiting for the workers."""
+        await self.verify_history()
+        if self._recorder is None:
+            self._recorder = build_recorder(self.settings, self.clock)
+        return await Registrar(store=self.store, recorder=self._recorder).perform(change, operation)
+
+    async def verify_history(self) -> None:
+        """Refuse to change facts that are not the ones this node knew: a restored or lagging server."""
+        for _ in range(2):  # the first answer may be older than what others noted on disk since
+            generation, history = await self.store.generation(), await self.store.history() or ""
+            if self.history.accepts(history, generation):
+                return
+        raise Unavailable(
+            "redis",
+            f"{self.store.display} holds another history of the facts than this node saw last, or an "
+            "older state of it; revocations may be missing. If that is meant, run "
+            "`cachegate directory accept`",
+        )
+
+    async def await_workers(self, change: Change, generation: int) -> BarrierReport:
+        """Wait until a change that was made is true in every worker.
+
+        The change was made whatever becomes of the wait, and what it made (a key, say) has still to be
+        shown: so a server that is gone now makes the report unsure, and is no error.
+        """
+        lease_seconds = self.settings.lease_milliseconds / 1000
+        started = self.clock.monotonic()
+        try:
+            self.history.note(await self.store.history() or "", generation)
+            return await await_workers(
+                self.store,
+                generation,
+                lease_seconds=lease_seconds,
+                patience_seconds=lease_seconds + BARRIER_PATIENCE_SECONDS,
+                clock=self.clock,
+                allowances=await self._allowances(change),
+            )
+        except (Unavailable, Conflict):
+            return BarrierReport(
+                generation=generation,
+                workers=0,
+                acknowledged=0,
+                milliseconds=round((self.clock.monotonic() - started) * 1000, 3),
+                is_sure=False,
+                sure_in_seconds=lease_seconds + MARGIN_SECONDS + MAX_DEGRADED_SECONDS,
+            )
+
+    async def _allowances(self, change: Change) -> list[Allowance]:
+        """What workers without a lease may go by for those whom a change is about.
+
+        A key, a grant and a tenant concern one tenant. What is said about models concerns whoever may
+        read them, and so does the policy.
+        """
+        if change.action.startswith(("keys.", "grants.", "tenants.")):
+            concerned = change.tenant
+            if concerned is None and change.key_id is not None:
+                key = await self.listing.find_key(KeyId(change.key_id))
+                concerned = None if key is None else key.tenant
+            # By name: with a hundred thousand tenants, listing them would be most of a revocation's time.
+            found = None if concerned is None else await self.listing.find_tenant(TenantId(concerned))
+            tenants = [] if found is None else [found]
+        else:
+            tenants = await self.listing.list_tenants()
+        return await load_allowances(StoreReading(self.store), tenants)
+
+    async def verify_peppers(self) -> None:
+        """Note the fingerprints of new peppers; refuse to go on without all that keys are stored under."""
+        held, known = self.peppers.fingerprints(), await self.listing.pepper_fingerprints()
+        missing = find_pepper_not_held(held, known)
+        if missing is not None:
+            found = "is not the pepper" if missing in held else "is missing: it is the pepper"
+            raise Misconfigured(
+                str(self.settings.pepper_folder / f"{missing}.pepper"),
+                f"{found} under which keys in Redis were stored: copy the pepper folder from the node that "
+                "made them, or use the Redis that belongs to this state folder",
+            )
+        new = tuple(sorted(held.keys() - known.keys()))
+        if new:
+            await self.perform(
+                "peppers.remember", lambda changes: remember_peppers(changes, held=held), subject=new
+            )
+
+    def close(self) -> None:
+        """Sign the last head of this command's chain, if it changed anything."""
+        if self._recorder is not None:
+            self._recorder.close()
+
+
+def accept_history(settings: Settings, present: Seen) -> None:
+    """Take the facts that are there for the right ones, on an operator's word. Recorded like every change.
+
+    No part of `Office`: nobody can open one while the facts are not the known ones.
+    """
+    verify_private(settings.state)
+    clock = SystemClock()
+    recorder = build_recorder(settings, clock)
+    try:
+        subject = (f"history {present.history or 'none'}",)
+        receipt = recorder.change(
+            Change(
+                actor=f"cli:{_user()}", action="directory.accept", subject=subject, received_at=clock.now()
+            )
+        )
+        try:
+            HistoryFile(settings.history_file).accept(present.history, present.generation)
+        except Unavailable:
+            receipt.close(generation=None, result="unavailable")
+            raise
+        receipt.close(generation=present.generation, result="done")
+    finally:
+        recorder.close()
+
+
+def fact_server(settings: Settings) -> RunningValkey | nullcontext[str]:
+    """The URL of the server that holds the facts, for as long as it is used."""
+    if settings.redis_url is not None:
+        return nullcontext(settings.redis_url)
+    return EmbeddedValkey(settings.state).running()
+
+
+@asynccontextmanager
+async def open_office(settings: Settings) -> AsyncIterator[Office]:
+    """Everything a command needs, for as long as it runs."""
+    verify_private(settings.state)
+    peppers = load_peppers(settings.pepper_folder)
+    async with fact_server(settings) as url:
+        store = RedisStore(url)
+        unreadable: list[str] = []
+        office = Office(
+            settings=settings,
+            store=store,
+            directory=DirectoryReader(
+                store, PlainFacts(store), on_unreadable=unreadable.append, clock=SystemClock()
+            ),
+            listing=Listing(StoreReading(store), on_unreadable=unreadable.append),
+            peppers=peppers,
+            history=HistoryFile(settings.history_file),
+            clock=SystemClock(),
+            actor=f"cli:{_user()}",
+            unreadable=unreadable,
+        )
+        try:
+            await office.verify_peppers()
+            yield office
+        finally:
+            try:
+                office.close()
+            finally:
+                with suppress(Unavailable):
+                    await store.close()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return "unnamed"

@@ -1,0 +1,105 @@
+"""First things: the state folder with its secrets, the shipped rules, the first admin key.
+
+`cachegate init` and the demo do the same. A second run changes nothing and says so: whatever is
+there stays, because a new pepper would lock every key out, a new signing key would orphan heads, and a
+new link key would end every link that is out.
+Two runs at the same time are one after the other on this node; between nodes that share their facts,
+the transactions see to it that there is one first admin key and one first set of rules.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gateway.adapters.file_lock import FileLock
+from gateway.assembly.signing import create_signing_key
+from gateway.directory.operations.effect import Effect
+from gateway.directory.operations.keys import create_key
+from gateway.identity.keys import KeyOrder, issue_key
+from gateway.identity.pepper import create_pepper
+from gateway.identity.secret_file import create_secret
+from gateway.model.facts import KeyKind
+from gateway.office.office import Office, open_office
+from gateway.office.policies import apply_folder, load_folder
+from gateway.office.state_folder import make_private
+
+if TYPE_CHECKING:
+    from gateway.configuration.settings import Settings
+    from gateway.directory.changes import Changes
+    from gateway.identity.keys import NewKey
+    from gateway.model.names import KeyId
+
+LOCK_NAME = "init.lock"
+PATIENCE_SECONDS = 30.0  # for another run; one takes a second
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetUp:
+    """What was made. `admin_key` is there this once, when it was made now."""
+
+    admin_key: str | None = field(repr=False)
+    admin_key_id: KeyId | None
+    is_new: bool
+
+
+async def set_up(settings: Settings) -> SetUp:
+    """Make what is missing."""
+    make_private(settings.state)
+    with FileLock(settings.state / LOCK_NAME) as lock:
+        lock.wait_alone(time.monotonic() + PATIENCE_SECONDS)
+        is_new = _make_secrets(settings)
+        async with open_office(settings) as office:
+            await ensure_policy(office)
+            made = None
+            if not await office.listing.list_keys(None):
+                made = await _create_admin_key(office)
+    return SetUp(
+        admin_key=made.token if made else None,
+        admin_key_id=made.key.key_id if made else None,
+        is_new=is_new or made is not None,
+    )
+
+
+async def ensure_policy(office: Office) -> None:
+    """Apply the policy folder if, and only if, no policy is in force."""
+    if await office.listing.find_policy() is not None:
+        return
+    folder = load_folder(office.settings.policies)
+    now = office.clock.now()
+
+    async def operation(changes: Changes) -> None:
+        if await changes.find_policy() is None:  # somebody else's may have come first
+            await apply_folder(changes, folder, now)
+
+    await office.perform("policy.apply", operation, subject=(f"digest {folder.policy_set.digest}",))
+
+
+def _make_secrets(settings: Settings) -> bool:
+    is_new = False
+    if not any(settings.pepper_folder.glob("p*.pepper")):
+        create_pepper(settings.pepper_folder)
+        is_new = True
+    if not settings.signing_key_file.exists():
+        create_signing_key(settings.signing_key_file)
+        is_new = True
+    for path in (settings.link_key_file, settings.hook_key_file):
+        if not path.exists():
+            create_secret(path)
+            is_new = True
+    return is_new
+
+
+async def _create_admin_key(office: Office) -> NewKey | None:
+    """The first admin key; None when there is one by the time that it would be written."""
+    order = KeyOrder(now=office.clock.now(), kind=KeyKind.ADMIN, tenant=None, name="first admin key")
+    new = issue_key(order, environment=office.settings.token_env, peppers=office.peppers)
+
+    async def operation(changes: Changes) -> Effect:
+        if await changes.list_key_ids([None]):
+            return Effect(is_changed=False, sentences=())
+        return await create_key(changes, key=new.key, digest=new.digest)
+
+    done = await office.perform("keys.create", operation, key_id=new.key.key_id)
+    return new if done.result.is_changed else None

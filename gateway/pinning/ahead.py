@@ -1,0 +1,167 @@
+"""Pinning ahead: blobs are hashed before somebody asks for them, one at a time and at leisure.
+
+One worker of a node does it, whichever gets the lock first. It goes by the folder of blobs and keeps no
+list of them: after a pass it remembers the newest change time that it saw, and the next one looks at
+what has changed since. So a blob that was replaced or rewritten is found out without anybody reading
+it, and a hundred thousand blobs cost next to no memory. Whatever the catalogue can name lies in that folder.
+
+At leisure is a quarter of one core: after each step we sleep three times as long as it took, so that
+a busy machine slows us down by more than it slows down. A low priority of the thread would be the
+wrong means: whoever is not given the processor while it holds the interpreter holds up every request.
+When a request waits for the very file, we hurry.
+
+Package files are left to their first reader: nothing is agreed about them that could be found broken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
+
+from gateway.adapters.file_lock import FileLock
+from gateway.model.errors import CachegateError, Reason, Refusal, Unavailable
+from gateway.model.names import parse_md5
+from gateway.model.pins import identity_of
+from gateway.resource.blobs import blobs_below, open_blob
+from gateway.resource.naming import SHARED_BLOBS
+from gateway.resource.tree import find_change_time
+from gateway.resource.unservable import finding_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from gateway.model.names import Md5
+    from gateway.model.pins import Ledger, Measured, StatIdentity
+    from gateway.model.ports import MonotonicClock
+    from gateway.pinning.measuring import Measurer
+
+T = TypeVar("T")
+
+LOOK_SECONDS = 1.0  # how soon a new blob is noticed
+PASS_SECONDS = 30.0  # how soon a rewritten one is: the folder does not say so, each blob has to be looked at
+BATCH_SECONDS = 1.0  # findings are agreed on together, but not kept back for longer
+BATCH_BLOBS = 200
+SETTLING_NS = (
+    2_000_000_000  # the coarsest time stamps of a file system: within them, newer is not told from older
+)
+MD5_BYTES = 16
+SLEEP_PER_WORK = 3  # seconds of sleep for each second of hashing
+
+
+class PinningAhead:
+    """Looks for blobs that are not pinned, and pins them."""
+
+    def __init__(
+        self,
+        *,
+        root: Path,
+        lock_file: Path,
+        measurer: Measurer,
+        ledger: Ledger,
+        clock: MonotonicClock,
+        on_failure: Callable[[Unavailable], None],
+    ) -> None:
+        self._root = root
+        self._lock_file = lock_file
+        self._measurer = measurer
+        self._ledger = ledger
+        self._clock = clock
+        self._on_failure = on_failure
+        self._thread = ThreadPoolExecutor(1, "pin-ahead")
+        self._stamp: tuple[int, int] | None = None
+        self._newest_ns = 0
+        self._again: set[Md5] = set()  # those that changed under the reading
+
+    async def run(self) -> None:
+        """For ever, once this node's other workers let us."""
+        self._lock_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with FileLock(self._lock_file) as lock:
+            while not lock.is_taken_alone():  # noqa: ASYNC110 -- another process lets go of it
+                await asyncio.sleep(LOOK_SECONDS)
+            next_pass = self._clock.monotonic()
+            while True:
+                try:
+                    if await self._in_thread(self._has_moved) or self._clock.monotonic() >= next_pass:
+                        await self.look()
+                        next_pass = self._clock.monotonic() + PASS_SECONDS
+                except Unavailable as failure:
+                    self._on_failure(failure)
+                except Refusal as refusal:
+                    self._on_failure(Unavailable("cache", finding_of(refusal), Reason.NOT_PINNED))
+                except CachegateError as error:  # one blob's trouble must not be every blob's
+                    self._on_failure(Unavailable("cache", str(error), Reason.NOT_PINNED))
+                await asyncio.sleep(LOOK_SECONDS)
+
+    async def look(self) -> None:
+        """One pass: pin what has come or changed since the last."""
+        waiting, newest_ns = await self._in_thread(self._list)
+        while waiting:
+            found = await self._in_thread(lambda: self._measure_some(waiting))
+            await self._ledger.agree(found)
+        self._newest_ns = newest_ns  # only now: a pass that failed is made again
+
+    def close(self) -> None:
+        """After `run` was cancelled and the measurer stopped."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _has_moved(self) -> bool:
+        before, self._stamp = self._stamp, find_change_time(self._root, SHARED_BLOBS)
+        return self._stamp != before or bool(self._again)
+
+    def _list(self) -> tuple[bytearray, int]:
+        """The digests of the blobs to look at, one after the other: 16 bytes each, and nothing else."""
+        since, newest = self._newest_ns - SETTLING_NS, self._newest_ns
+        again, self._again = self._again, set()
+        waiting = bytearray()
+        for md5, identity in blobs_below(self._root):
+            changed_ns = identity[4]
+            newest = max(newest, changed_ns)
+            if changed_ns >= since or md5 in again:
+                waiting += bytes.fromhex(md5)
+        return waiting, newest
+
+    def _measure_some(self, waiting: bytearray) -> list[tuple[Md5, Measured]]:
+        found: list[tuple[Md5, Measured]] = []
+        deadline = self._clock.monotonic() + BATCH_SECONDS
+        while waiting and len(found) < BATCH_BLOBS and self._clock.monotonic() < deadline:
+            md5 = parse_md5(waiting[-MD5_BYTES:].hex())
+            del waiting[-MD5_BYTES:]
+            measured = self._measure(md5)
+            if measured is not None:
+                found.append((md5, measured))
+        return found
+
+    def _measure(self, md5: Md5) -> Measured | None:
+        with suppress(Refusal):  # no longer a regular file: it is served to nobody as it is
+            descriptor = open_blob(self._root, md5)
+            if descriptor is None:
+                return None
+            try:
+                leisure = self._at_leisure(identity_of(os.fstat(descriptor)))
+                _, measured = self._measurer.measure_here(descriptor, leisure)
+            finally:
+                os.close(descriptor)
+            if measured is None:
+                self._again.add(md5)
+            return measured
+        return None
+
+    def _at_leisure(self, identity: StatIdentity) -> Callable[[int], bool]:
+        begun_at = self._clock.monotonic()
+
+        def breathe(_step: int) -> bool:
+            nonlocal begun_at
+            if not self._measurer.is_awaited(identity):
+                time.sleep(SLEEP_PER_WORK * (self._clock.monotonic() - begun_at))
+            begun_at = self._clock.monotonic()
+            return True
+
+        return breathe

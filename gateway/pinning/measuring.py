@@ -1,0 +1,134 @@
+"""Measuring: what a file holds, found out once on this node however many ask, off the event loop.
+
+From memory, else from what this node measured before, else by reading the file. One process at a time
+reads it; the others come back until it has. There are two threads: what can be hashed within the
+patience of a request never waits behind what cannot.
+
+Non-goals: what follows from the finding (`pins.py`), and looking for files (`ahead.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gateway.model.pins import identity_of
+from gateway.resource.content import measure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.model.pins import Measured, Measurements, StatIdentity
+
+LARGE_BYTES = 256 << 20  # about half a second of one core
+REMEMBERED = 16_384  # findings of a worker; about 400 bytes each. The rest is one look into a file away.
+TURN_SECONDS = 0.05  # how often whoever waits for another process looks whether it has finished
+
+
+@dataclass(slots=True)
+class MeasuringCounts:
+    """For the metrics."""
+
+    files: int = 0
+    bytes: int = 0
+
+
+class Measurer:
+    """Measures open files for one worker or command."""
+
+    def __init__(self, measurements: Measurements) -> None:
+        self.counts = MeasuringCounts()
+        self._measurements = measurements
+        self._remembered: OrderedDict[StatIdentity, Measured] = OrderedDict()
+        self._awaited: set[StatIdentity] = set()
+        self._small = ThreadPoolExecutor(1, "measure-small")
+        self._large = ThreadPoolExecutor(1, "measure-large")
+        self._counting = threading.Lock()
+        self._is_stopped = False
+
+    def recall(self, identity: StatIdentity) -> Measured | None:
+        """What is remembered of this very file."""
+        return self._remembered.get(identity)
+
+    async def measure(self, descriptor: int) -> Measured | None:
+        """What an open file holds; None when it changed meanwhile. The descriptor stays the caller's.
+
+        Raises `Unavailable` when the file cannot be read, or the state folder cannot be used.
+        """
+        identity = identity_of(os.fstat(descriptor))
+        threads = self._large if identity[2] > LARGE_BYTES else self._small
+        loop = asyncio.get_running_loop()
+        while not self._is_stopped:
+            is_my_turn, measured = await loop.run_in_executor(threads, self.measure_here, descriptor)
+            if is_my_turn:
+                self._awaited.discard(identity)
+                if measured is not None:
+                    self.remember(measured)
+                return measured
+            self._awaited.add(identity)
+            await asyncio.sleep(TURN_SECONDS)
+        return None
+
+    def is_awaited(self, identity: StatIdentity) -> bool:
+        """Whether a request waits for a file that somebody here measures at leisure."""
+        return identity in self._awaited
+
+    def measure_here(
+        self, descriptor: int, keep_going: Callable[[int], bool] = lambda _step: True
+    ) -> tuple[bool, Measured | None]:
+        """Measure it in this thread. False: another process is at it, ask again."""
+        identity = identity_of(os.fstat(descriptor))
+        known = self._measurements.find(identity)
+        if known is not None:
+            return True, known
+        with self._measurements.turn(identity) as is_my_turn:
+            if not is_my_turn:
+                return False, None
+            measured = self._measurements.find(identity)  # by whoever had the turn before
+            if measured is None:
+                measured = measure(
+                    descriptor, keep_going=lambda step: self._goes_on(step) and keep_going(step)
+                )
+                if measured is not None:
+                    with self._counting:
+                        self.counts.files += 1
+                    self._measurements.put(measured)
+            return True, measured
+
+    async def note(self, measured: Measured) -> None:
+        """Remember what somebody measured who had to read the file anyway."""
+        self.remember(measured)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._small, self._measurements.put, measured)
+
+    def remember(self, measured: Measured) -> None:
+        """Keep it in memory. Only on the event loop."""
+        self._remembered[measured.identity] = measured
+        if len(self._remembered) > REMEMBERED:
+            self._remembered.popitem(last=False)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether nothing more will be found out."""
+        return self._is_stopped
+
+    def stop(self) -> None:
+        """End what is under way at its next step, and begin nothing new."""
+        self._is_stopped = True
+
+    def close(self) -> None:
+        """The same, and wait for it."""
+        self.stop()
+        for threads in (self._small, self._large):
+            threads.shutdown(wait=True, cancel_futures=True)
+        self._measurements.close()
+
+    def _goes_on(self, step: int) -> bool:
+        with self._counting:
+            self.counts.bytes += step
+        return not self._is_stopped

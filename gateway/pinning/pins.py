@@ -1,0 +1,174 @@
+"""Pins: a file is served as what it was when it was first seen, or not at all (I10).
+
+    open file ─measure─▶ what it holds ─agree─▶ pin ─▶ the file with its SHA-256, or quarantine
+
+`recall` is the way of almost every read: memory alone, nothing awaited. `settle` finds out what is
+not known yet and waits for it, within a limit; what takes longer goes on behind, for the next who
+asks. `attest` takes the word of a delivery that hashed a file while it streamed it.
+
+A finding belongs to a stat identity and a pin to a blob's name, so that a blob that is replaced,
+truncated or rewritten is another file here, to be measured anew. A package file has no name that says
+what it holds: it gets the SHA-256 of what was measured, and is never quarantined.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gateway.model.errors import Reason, Refusal, Unavailable
+from gateway.model.facts import Leaf, Stamp
+from gateway.model.pins import Measured, identity_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.model.names import Md5
+    from gateway.model.pins import Ledger, Pin, PinReader, StatIdentity
+    from gateway.model.verdicts import OpenFile
+    from gateway.pinning.measuring import Measurer
+
+WAIT_SECONDS = (
+    4.0  # how long a read waits for its file to be pinned; the engine gives up after 5 s of silence
+)
+ATTEMPTS = 3  # a pin that is written, forgotten and written again between two looks is no coincidence
+ECHO_SECONDS = 0.1  # how long we wait to hear of our own change, so that no answer is withdrawn for it
+_LOOK_SECONDS = 0.002
+
+_Run = asyncio.Task[tuple["Measured | None", int]]
+
+
+class Pins:
+    """The pins as one worker goes by them."""
+
+    def __init__(
+        self,
+        *,
+        reader: PinReader,
+        ledger: Ledger,
+        measurer: Measurer,
+        on_failure: Callable[[Unavailable], None],
+    ) -> None:
+        self._reader = reader
+        self._ledger = ledger
+        self._measurer = measurer
+        self._on_failure = on_failure
+        self._runs: dict[StatIdentity, _Run] = {}
+
+    def recall(self, file: OpenFile) -> OpenFile | None:
+        """The file with its SHA-256, if memory knows that it may be served as what it is. Synchronous."""
+        measured = self._measurer.recall(file.identity)
+        if measured is None:
+            return None
+        if file.md5 is not None:
+            found = self._reader.recall(file.md5)
+            if found is None or found.pin is None or not found.pin.is_of(measured):
+                return None
+        return replace(file, sha256=measured.sha256)
+
+    async def settle(self, file: OpenFile, *, wait_seconds: float = WAIT_SECONDS) -> OpenFile:
+        """The file with its SHA-256; as it is when that is not known within the wait.
+
+        Raises `Refusal(QUARANTINED)` for a blob in quarantine, and for one that belongs there.
+        """
+        known = self.recall(file)
+        if known is not None:
+            return known
+        if file.md5 is not None:
+            _verified((await self._reader.find(file.md5)).pin)
+        run = self._runs.get(file.identity) or self._begin(file)
+        await asyncio.wait({run}, timeout=wait_seconds)
+        if not run.done():
+            return file
+        try:
+            measured, generation = run.result()
+        except Unavailable as failure:
+            if failure.reason is not Reason.NOT_PINNED:
+                raise
+            self._on_failure(failure)  # the file is served as one that could not be hashed in time
+            return file
+        return file if measured is None else await self._agreed(file, measured, generation)
+
+    async def attest(self, file: OpenFile, *, md5: str, sha256: str) -> OpenFile:
+        """Pin what a delivery read whole from this very descriptor. Raises as `settle` does.
+
+        Called before the last byte is sent, so that nobody holds a whole file that was not agreed on.
+        """
+        if identity_of(os.fstat(file.descriptor)) != file.identity:
+            raise Unavailable("cache", f"{file.handle} changed while it was read", Reason.CHANGED_ON_DISK)
+        measured = Measured(identity=file.identity, md5=md5, sha256=sha256)
+        try:
+            await self._measurer.note(measured)
+        except Unavailable as failure:
+            self._on_failure(failure)
+        return await self._agreed(file, measured, 0)
+
+    def stamped(self, file: OpenFile, stamp: Stamp) -> Stamp:
+        """The stamp of an answer with this file: it stands on the pin's record as well.
+
+        So what is quarantined between here and the first byte is withdrawn (I6).
+        """
+        if file.md5 is None:
+            return stamp
+        found = self._reader.recall(file.md5)
+        gone = Leaf(b"", None, is_current=False)  # no longer remembered: nobody would tell us of a change
+        return replace(stamp, leaves=(*stamp.leaves, gone if found is None else found.leaf))
+
+    async def close(self) -> None:
+        """End what is under way, each at its next step."""
+        self._measurer.stop()
+        await asyncio.gather(*self._runs.values(), return_exceptions=True)
+        await asyncio.to_thread(self._measurer.close)
+
+    def _begin(self, file: OpenFile) -> _Run:
+        # The caller closes its descriptor whenever it likes; the run keeps one of its own.
+        run = asyncio.create_task(self._measure(os.dup(file.descriptor), file.md5))
+        self._runs[file.identity] = run
+        run.add_done_callback(lambda _: self._runs.pop(file.identity, None))
+        run.add_done_callback(_retrieve)
+        return run
+
+    async def _measure(self, descriptor: int, md5: Md5 | None) -> tuple[Measured | None, int]:
+        try:
+            measured = await self._measurer.measure(descriptor)
+        finally:
+            os.close(descriptor)
+        if measured is None or md5 is None:
+            return measured, 0
+        # Agreed on here, also for those whose patience ended: a bad blob is known to all at once.
+        return measured, await self._ledger.agree([(md5, measured)])
+
+    async def _agreed(self, file: OpenFile, measured: Measured, generation: int) -> OpenFile:
+        """The file with its SHA-256, once the fleet agrees that this content is that blob."""
+        if file.md5 is None:
+            return replace(file, sha256=measured.sha256)
+        for _ in range(ATTEMPTS):
+            pin = await self._heard(file.md5, generation)
+            if pin is not None and pin.is_of(measured):
+                return replace(file, sha256=measured.sha256)
+            generation = await self._ledger.agree([(file.md5, measured)])
+        raise Unavailable("redis", "the pin of a blob keeps changing", Reason.NOT_PINNED)
+
+    async def _heard(self, md5: Md5, generation: int) -> Pin | None:
+        """The pin, once we have heard of all changes up to this generation, or should have."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + ECHO_SECONDS
+        while True:
+            found = await self._reader.find(md5)
+            if found.generation >= generation or loop.time() > deadline:
+                return _verified(found.pin)
+            await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _verified(pin: Pin | None) -> Pin | None:
+    if pin is not None and pin.quarantine is not None:
+        raise Refusal(Reason.QUARANTINED)
+    return pin
+
+
+def _retrieve(run: _Run) -> None:
+    """A run that everybody stopped waiting for may fail without anybody hearing of it."""
+    if not run.cancelled():
+        run.exception()

@@ -1,0 +1,111 @@
+"""Invalidation: what the platform said does not count any more, in any worker, once this returns.
+
+It is a change of facts like every other: recorded, committed, and waited for (I6). It writes one ending
+for each key and model that is named, or one for everything, however many rulings there are, and takes
+the records of the named keys away, so that what is under way with them ends too. A key is named by the
+SHA-256 of it; whether we have ever seen it makes no difference, since somebody may be asking about it.
+
+A key that an operator has imported stands on the operator's word, and the platform cannot end it: the record
+of the change names it, and whoever asked is told how many there were.
+
+Done twice it is done once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from gateway.barrier import await_workers
+from gateway.directory.allowances import load_allowances
+from gateway.directory.operations.rulings import end_rulings
+from gateway.directory.reading import StoreReading
+from gateway.identity.platform_keys import platform_key_id
+from gateway.model.errors import Conflict, Reason, Unavailable
+from gateway.model.rulings import SOURCE_PLATFORM
+from gateway.model.verdicts import Change
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.adapters.redis_store import RedisStore
+    from gateway.barrier import BarrierReport
+    from gateway.directory.listing import Listing
+    from gateway.identity.pepper import Peppers
+    from gateway.model.names import KeyId, ModelId
+    from gateway.model.ports import Clock, MonotonicClock
+    from gateway.pinning.ledger import Perform
+
+ACTOR = "platform"
+ACTION = "platform.invalidate"
+PATIENCE_SECONDS = 2.0  # beyond a lease, for looks that are late
+NAMED_IN_RECORD = 50  # keys, and models; the record counts the rest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """What was done: at which generation, and how many of the named keys are an operator's to end."""
+
+    generation: int
+    not_ours: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invalidation:
+    """Ends rulings, and sees to it that everybody knows."""
+
+    store: RedisStore
+    listing: Listing
+    perform: Perform
+    peppers: Peppers
+    clock: Clock
+    monotonic: MonotonicClock
+    lease_seconds: float
+
+    async def end(self, keys: Sequence[bytes], models: Sequence[ModelId]) -> Ended:
+        """End what was said of these keys (by their SHA-256) and models; with neither, of all.
+
+        Raises `Unavailable` while it is not sure that every worker knows.
+        """
+        digests = [digest for key in keys for digest in self.peppers.digests(key)]
+        key_ids = [platform_key_id(digest) for digest in digests]
+        not_ours = await self._find_not_ours(digests)
+        named = *_some("key", key_ids), *_some("model", models), *_some("operator's key", not_ours)
+        change = Change(
+            actor=ACTOR,
+            action=ACTION,
+            subject=named or ("everything",),
+            received_at=self.clock.now(),
+        )
+        try:
+            done = await self.perform(change, partial(end_rulings, keys=key_ids, models=models))
+            report = await self._await(done.generation)
+        except Conflict as error:  # a record that does not parse is in the way
+            raise Unavailable("redis", str(error)) from error
+        if not report.is_sure:
+            raise Unavailable("redis", "not every worker is known to know of it", Reason.NO_LEASE)
+        return Ended(generation=done.generation, not_ours=len(not_ours))
+
+    async def _find_not_ours(self, digests: Sequence[bytes]) -> list[KeyId]:
+        """Those of the named keys whose records an operator wrote."""
+        found = [await self.listing.find_key_by_digest(digest) for digest in digests]
+        return [key.key_id for key in found if key is not None and key.source != SOURCE_PLATFORM]
+
+    async def _await(self, generation: int) -> BarrierReport:
+        # A tenant that a platform's key made up is listed once an operator has given it a degraded mode.
+        tenants = [one for one in await self.listing.list_tenants() if one.tenant_id.startswith("platform-")]
+        return await await_workers(
+            self.store,
+            generation,
+            lease_seconds=self.lease_seconds,
+            patience_seconds=self.lease_seconds + PATIENCE_SECONDS,
+            clock=self.monotonic,
+            allowances=await load_allowances(StoreReading(self.store), tenants),
+        )
+
+
+def _some(kind: str, named: Sequence[str]) -> list[str]:
+    shown = [f"{kind} {one}" for one in named[:NAMED_IN_RECORD]]
+    left = len(named) - len(shown)
+    return [*shown, f"{left} more {kind}s"] if left else shown

@@ -1,0 +1,111 @@
+"""What a worker does beside requests, and what it leaves undone because nothing moved."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import fields
+from types import SimpleNamespace
+
+import pytest
+
+from gateway.assembly.upkeep import Upkeep
+from gateway.model.errors import Unavailable
+from gateway.model.names import KeyId
+
+
+class World:
+    """The facts' generation, who reads the known models, and what the catalogue is told."""
+
+    def __init__(self):
+        self.lease = SimpleNamespace(applied=1)
+        self.known = frozenset({"acme/a"})
+        self.reads = 0
+        self.scans = []
+        self.failures = []
+        self.is_gone = False
+
+    async def known_models(self):
+        self.reads += 1
+        if self.is_gone:
+            raise Unavailable("redis", "gone")
+        return self.known
+
+    async def refresh(self, known):
+        self.scans.append(known)
+
+    def failed(self, failure):
+        self.failures.append(failure)
+
+    def upkeep(self):
+        rooms = {one.name: self for one in fields(Upkeep) if one.init}
+        return Upkeep(**rooms)
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+def scan(upkeep, times=1):
+    async def scenario():
+        for _ in range(times):
+            await upkeep._look_at_disk()
+
+    asyncio.run(scenario())
+
+
+def test_rules_and_grants_are_not_read_again_while_no_fact_moved(world):
+    scan(world.upkeep(), times=5)
+    assert world.reads == 1
+    assert world.scans == [world.known] * 5
+
+
+def test_they_are_read_again_once_a_fact_moved(world):
+    upkeep = world.upkeep()
+    scan(upkeep)
+    world.known = frozenset({"acme/a", "acme/b"})
+    world.lease.applied = 2
+    scan(upkeep)
+    assert world.scans[-1] == {"acme/a", "acme/b"}
+
+
+def test_a_reading_that_failed_is_tried_again(world):
+    upkeep = world.upkeep()
+    world.is_gone = True
+    scan(upkeep)
+    assert (len(world.failures), world.scans) == (1, [])
+    world.is_gone = False
+    scan(upkeep)
+    assert world.scans == [world.known]
+
+
+class Marks:
+    """Last uses with one new mark, and a store that may be gone."""
+
+    def __init__(self, *, is_gone):
+        self.is_gone = is_gone
+        self.written = {}
+        self.back = {}
+
+    def take(self):
+        return {}
+
+    def take_marks(self):
+        return {KeyId("key_abcdefghijkl"): b"m" * 32}
+
+    def give_back_marks(self, marks):
+        self.back = marks
+
+    async def put_hash(self, name, values):
+        if self.is_gone:
+            raise Unavailable("redis", "gone")
+        self.written |= values
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_marks_of_new_keys_are_written_or_kept_for_later(world, is_gone):
+    marks = Marks(is_gone=is_gone)
+    upkeep = world.upkeep()
+    upkeep.store = upkeep.last_uses = marks
+    asyncio.run(upkeep._note_last_uses())
+    assert (bool(marks.written), bool(marks.back), bool(world.failures)) == (not is_gone, is_gone, is_gone)

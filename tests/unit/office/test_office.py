@@ -1,0 +1,209 @@
+"""The office: history before a change, and the barrier after it, on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gateway.adapters.history_file import HistoryFile, Seen
+from gateway.adapters.redis_fleet import WORKERS
+from gateway.configuration.settings import CHECKOUT_POLICIES, Settings
+from gateway.directory.operations import keys as key_operations
+from gateway.directory.operations import models as model_operations
+from gateway.directory.operations import tenants as tenant_operations
+from gateway.model.errors import Misconfigured, Unavailable
+from gateway.model.facts import MAX_DEGRADED_SECONDS, KeyKind
+from gateway.model.names import KeyId, Pattern, TenantId
+from gateway.office.office import accept_history, open_office
+from gateway.office.setup import set_up
+
+pytestmark = pytest.mark.anyio
+
+ACME, GLOBEX = TenantId("acme"), TenantId("globex")
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+@pytest.fixture
+async def settings():
+    folder = Path(tempfile.mkdtemp(prefix="cg-test-"))  # short: a unix socket's path has to fit
+    (folder / "cache").mkdir()
+    made = Settings(
+        state=folder / "state",
+        cache_root=folder / "cache",
+        policies=CHECKOUT_POLICIES,
+        node="test",
+        lease_milliseconds=200,
+    )
+    await set_up(made)
+    yield made
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+async def office(settings):
+    async with open_office(settings) as office:
+        yield office
+
+
+def creating(tenant):
+    return lambda changes: tenant_operations.create_tenant(changes, tenant_id=tenant, name=tenant, now=1.0)
+
+
+def degrading(tenant, seconds):
+    return lambda changes: tenant_operations.set_degraded(changes, tenant_id=tenant, seconds=seconds)
+
+
+async def register(office, worker, applied):
+    """A worker that renewed just now and says no more: stopped, or cut off."""
+    now = (await office.store.fleet()).now
+    await office.store.put_hash(WORKERS, {worker.encode(): b"%d:%d" % (applied, now * 1000)})
+
+
+def changes_of(settings):
+    lines = [
+        line for path in settings.audit_folder.glob("*.jsonl") for line in path.read_bytes().splitlines()
+    ]
+    return [one for one in map(json.loads, lines) if one.get("kind") == "change"]
+
+
+async def test_a_change_is_waited_for_and_says_so(office):
+    done = await office.perform("tenants.create", creating(ACME), tenant=ACME)
+    assert done.barrier.is_sure
+    assert (done.barrier.generation, done.barrier.workers) == (done.generation, 0)
+
+
+async def test_a_change_that_nobody_waits_for_says_nothing(office):
+    await register(office, "stopped", 0)
+    done = await office.perform("tenants.create", creating(ACME), tenant=ACME, wait=False)
+    assert done.barrier is None
+
+
+async def test_a_worker_that_does_not_acknowledge_is_waited_out(office):
+    await register(office, "stopped", 0)
+    done = await office.perform("tenants.create", creating(ACME), tenant=ACME)
+    assert (done.barrier.is_sure, done.barrier.workers, done.barrier.acknowledged) == (True, 1, 0)
+    assert 150 < done.barrier.milliseconds < 2000
+
+
+async def test_a_tenant_that_is_served_on_what_was_last_known_makes_its_own_changes_unsure(office):
+    for tenant in (ACME, GLOBEX):
+        await office.perform("tenants.create", creating(tenant), tenant=tenant)
+    await office.perform("tenants.degraded", degrading(ACME, 600.0), tenant=ACME)
+
+    async def report(action, operation, **about):
+        await register(office, "stopped", 0)
+        return (await office.perform(action, operation, **about)).barrier
+
+    suspend = lambda one: lambda changes: tenant_operations.suspend_tenant(changes, tenant_id=one)  # noqa: E731
+    publish = lambda changes: model_operations.publish(changes, patterns=[Pattern("globex/*")])  # noqa: E731
+    assert (await report("tenants.suspend", suspend(GLOBEX), tenant=GLOBEX)).is_sure
+    mine = await report("tenants.suspend", suspend(ACME), tenant=ACME)
+    assert not mine.is_sure
+    assert 590 < mine.sure_in_seconds < 601
+    # What is said about models concerns whoever may read them, whoever's they are.
+    assert not (await report("models.publish", publish, tenant=GLOBEX)).is_sure
+
+
+async def test_a_key_is_waited_for_as_its_tenant_is(office):
+    for tenant in (ACME, GLOBEX):
+        await office.perform("tenants.create", creating(tenant), tenant=tenant)
+    await office.perform("tenants.degraded", degrading(ACME, 600.0), tenant=ACME)
+    [admin] = await office.listing.list_keys(None)
+    keys = {None: admin.key_id}
+    for number, tenant in enumerate((ACME, GLOBEX)):
+        key_id = KeyId(f"key_00000000000{number}")
+        key = replace(admin, key_id=key_id, kind=KeyKind.TENANT, tenant=tenant)
+        digest = bytes([number]) * 32
+        operation = lambda changes, key=key, digest=digest: key_operations.create_key(  # noqa: E731
+            changes, key=key, digest=digest
+        )
+        await office.perform("keys.create", operation, tenant=tenant, key_id=key_id)
+        keys[tenant] = key_id
+    for tenant, is_sure in ((ACME, False), (GLOBEX, True), (None, True)):
+        await register(office, "stopped", 0)
+        operation = lambda changes, tenant=tenant: key_operations.revoke_key(  # noqa: E731
+            changes, key_id=keys[tenant], now=2.0
+        )
+        done = await office.perform("keys.revoke", operation, key_id=keys[tenant])
+        assert done.barrier.is_sure is is_sure
+
+
+async def test_a_degraded_time_that_is_shortened_is_sure_only_when_the_longer_one_is_over(office):
+    await office.perform("tenants.create", creating(ACME), tenant=ACME)
+    raised = await office.perform("tenants.degraded", degrading(ACME, 600.0), tenant=ACME)
+    await register(office, "cut off", raised.generation)
+    closed = await office.perform("tenants.degraded", degrading(ACME, 0.0), tenant=ACME)
+    assert not closed.barrier.is_sure
+    assert closed.barrier.sure_in_seconds > 590
+    # And so is whatever is changed after it, for as long as that worker has not heard.
+    suspending = lambda changes: tenant_operations.suspend_tenant(changes, tenant_id=ACME)  # noqa: E731
+    suspended = await office.perform("tenants.suspend", suspending, tenant=ACME)
+    assert not suspended.barrier.is_sure
+    await register(office, "cut off", closed.generation)
+    again = await office.perform("tenants.suspend", suspending, tenant=ACME)
+    assert again.barrier.is_sure
+
+
+async def test_a_server_that_is_gone_after_the_commit_makes_the_change_unsure_and_no_error(
+    office, monkeypatch
+):
+    # What was made, a new key for one, has still to be shown.
+    async def gone():
+        raise Unavailable("redis", "gone")
+
+    monkeypatch.setattr(office.store, "fleet", gone)
+    done = await office.perform("tenants.create", creating(ACME), tenant=ACME)
+    assert done.result.is_changed
+    assert (done.barrier.is_sure, done.barrier.workers) == (False, 0)
+    assert done.barrier.sure_in_seconds >= MAX_DEGRADED_SECONDS
+
+
+async def test_what_was_seen_is_kept_for_the_next_process(office, settings):
+    done = await office.perform("tenants.create", creating(ACME), tenant=ACME)
+    history = await office.store.history()
+    assert HistoryFile(settings.history_file).load() == Seen(history=history, generation=done.generation)
+
+
+async def lose(office):
+    """The server as a restored back-up would have it: the same history, some changes ago."""
+    await office.store._client.execute_command("HINCRBY", b"{cachegate}:generation", b"counter", -1)
+
+
+async def test_nothing_is_changed_on_facts_that_are_not_the_known_ones(office, settings):
+    await office.perform("tenants.create", creating(ACME), tenant=ACME)
+    await lose(office)
+    generation, recorded = await office.store.generation(), len(changes_of(settings))
+    with pytest.raises(Unavailable, match="directory accept"):
+        await office.perform("tenants.create", creating(GLOBEX), tenant=GLOBEX)
+    assert await office.store.generation() == generation
+    assert len(changes_of(settings)) == recorded
+
+
+async def test_an_operator_who_accepts_them_is_in_the_audit_log(office, settings):
+    await office.perform("tenants.create", creating(ACME), tenant=ACME)
+    await lose(office)
+    present = Seen(history=await office.store.history(), generation=await office.store.generation())
+    await asyncio.to_thread(accept_history, settings, present)
+    assert (await office.perform("tenants.create", creating(GLOBEX), tenant=GLOBEX)).result.is_changed
+    accepted = [one for one in changes_of(settings) if one["action"] == "directory.accept"]
+    assert len(accepted) == 1
+    assert present.history in json.dumps(accepted)
+
+
+async def test_an_acceptance_that_cannot_be_recorded_is_none(office, settings, tmp_path):
+    await office.perform("tenants.create", creating(ACME), tenant=ACME)
+    before = settings.history_file.read_bytes()
+    (tmp_path / "audit").write_text("a file where the folder should be")
+    with pytest.raises(Misconfigured):
+        accept_history(replace(settings, audit_dir=tmp_path / "audit"), Seen(history="f" * 32, generation=1))
+    assert settings.history_file.read_bytes() == before

@@ -1,0 +1,252 @@
+"""The provider's word: asked for once, remembered for one key, and used while nothing moved."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from gateway.adapters.provider import ProviderAnswer
+from gateway.decisions import Judgement
+from gateway.engine.questions import parse_question
+from gateway.model.access import Access, Action, Credential, Principal, Resource, ResourceKind, WireRequest
+from gateway.model.errors import Reason, Refusal, Unavailable
+from gateway.model.facts import Facts, KeyKind, Leaf, PolicySet, Scope, Stamp
+from gateway.model.names import KeyId, ModelId, TenantId
+from gateway.model.verdicts import Allowed, Denied
+from gateway.platform import upstream as upstream_module
+from gateway.platform.upstream import QUESTIONS_OF_A_KEY, REMEMBERED_BYTES, Inquiry, Upstream
+
+PATH, MODEL = "/models/v1/external/weights", ModelId("acme/cars/1")
+POLICY = PolicySet(schema="", policies=(), digest="d")
+
+
+@dataclass
+class World:
+    """A provider and rules that a test fills in, and a clock that stands."""
+
+    answers: list = field(default_factory=list)
+    asked: list = field(default_factory=list)
+    hidden: set = field(default_factory=set)
+    now: float = 1000.0
+    gate: asyncio.Event | None = None
+
+    async def ask(self, path, query, headers):
+        self.asked.append((path, query, dict(headers)))
+        if self.gate is not None:
+            await self.gate.wait()
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return ProviderAnswer(status=answer[0], body=answer[1])
+
+    def recall(self, access):
+        return None
+
+    async def reach(self, access):
+        model = access.resource.model
+        facts = Facts(
+            grants=(),
+            requested=model,
+            model=model,
+            requested_standing=None,
+            model_standing=None,
+            policy=POLICY,
+            stamp=stamp(),
+        )
+        if model in self.hidden:
+            return Judgement(Denied(access=access, reason=Reason.NOT_PERMITTED, model=model), facts)
+        return Judgement(allowed(access), facts)
+
+    def monotonic(self):
+        return self.now
+
+
+def stamp():
+    return Stamp(1, (Leaf(b"fact", b""),))
+
+
+def allowed(access):
+    return Allowed(access=access, model=access.resource.model, policies=(), grant=None, stamp=stamp())
+
+
+def inquiry(key_id="key_0123456789ab", query=b"modelId=acme%2Fcars%2F1", headers=()):
+    principal = Principal(
+        kind=KeyKind.TENANT,
+        key_id=KeyId(key_id),
+        key_name="",
+        tenant=TenantId("acme"),
+        scopes=frozenset({Scope.READ}),
+        expires_at=None,
+    )
+    resource = Resource(kind=ResourceKind.MODEL, model=MODEL)
+    request = WireRequest(
+        method="GET",
+        raw_path=PATH.encode(),
+        query=query,
+        headers=headers,
+        client="127.0.0.1",
+        route=PATH,
+        trace_id=None,
+        received_at=0.0,
+    )
+    return Inquiry(
+        request=request,
+        allowed=allowed(Access(principal=principal, action=Action.DISCOVER, resource=resource)),
+        question=parse_question(query),
+        credential=Credential("cg_test_secret"),
+    )
+
+
+def parse(body):
+    return body, ModelId(body.decode()) if body.startswith(b"globex") else None
+
+
+@pytest.fixture
+def world():
+    return World(answers=[(200, b"said")])
+
+
+@pytest.fixture
+def upstream(world):
+    return Upstream(provider=world, decisions=world, authority=None, clock=world, remembered_seconds=60.0)
+
+
+def told(upstream, *inquiries):
+    async def ask():
+        return [(await upstream.told(PATH, one, parse)).what for one in inquiries]
+
+    return asyncio.run(ask())
+
+
+def test_the_key_goes_in_one_header_and_the_question_is_written_anew(world, upstream):
+    headers = ((b"authorization", b"Bearer other"), (b"user-agent", b"engine"), (b"cookie", b"c"))
+    told(upstream, inquiry(headers=headers))
+    [(path, query, sent)] = world.asked
+    assert (path, query) == (PATH, "modelId=acme%2Fcars%2F1")
+    assert sent == {b"user-agent": b"engine", b"authorization": b"Bearer cg_test_secret"}
+
+
+def test_one_key_asks_once_for_a_while(world, upstream):
+    same = inquiry()
+    assert told(upstream, same, same, inquiry()) == [b"said"] * 3
+    assert len(world.asked) == 1
+    world.now += 60.0
+    told(upstream, same)
+    assert len(world.asked) == 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        inquiry(key_id="key_0123456789ac"),
+        inquiry(query=b"modelId=acme%2Fcars%2F1&a=1"),
+        inquiry(query=b"modelId=acme%2Fcars%2F1&startAfter=2"),
+        inquiry(headers=((b"x-allow-chunked", b"true"),)),
+    ],
+)
+def test_nothing_is_shared_with_another_key_or_question(world, upstream, other):
+    told(upstream, inquiry(), other)
+    assert len(world.asked) == 2
+
+
+@pytest.mark.parametrize("answer", [(401, b""), (403, b""), (500, b""), Unavailable("upstream", "gone")])
+def test_what_is_no_answer_is_not_remembered(world, upstream, answer):
+    world.answers = [answer, (200, b"later")]
+    with pytest.raises((Refusal, Unavailable)):
+        told(upstream, inquiry())
+    assert told(upstream, inquiry()) == [b"later"]
+
+
+def test_another_name_is_authorised_before_anything_is_used(world, upstream):
+    world.answers = [(200, b"globex/secret/1")]
+    assert told(upstream, inquiry()) == [b"globex/secret/1"]
+    world.hidden.add("globex/secret/1")  # what is remembered is authorised anew as well
+    with pytest.raises(Refusal) as refusal:
+        told(upstream, inquiry())
+    assert refusal.value.reason is Reason.NOT_PERMITTED
+    assert len(world.asked) == 1
+
+
+def test_all_who_ask_the_same_at_once_share_one_flight(world, upstream):
+    async def crowd():
+        world.gate = asyncio.Event()
+        waiting = [asyncio.create_task(upstream.told(PATH, inquiry(), parse)) for _ in range(20)]
+        await asyncio.sleep(0)
+        waiting[0].cancel()  # who leaves leaves the others waiting
+        await asyncio.sleep(0)
+        world.gate.set()
+        return await asyncio.gather(*waiting, return_exceptions=True)
+
+    results = asyncio.run(crowd())
+    assert isinstance(results[0], asyncio.CancelledError)
+    assert {one.what for one in results[1:]} == {b"said"}
+    assert len(world.asked) == 1
+
+
+def test_memory_is_bounded(world, upstream):
+    world.answers = [(200, b"x" * (REMEMBERED_BYTES // 2 + 1))]
+    first, second = inquiry(), inquiry(query=b"modelId=acme%2Fcars%2F1&a=1")
+    told(upstream, first, second, first)
+    assert len(world.asked) == 3
+
+
+def test_questions_count_as_well_as_answers(world, upstream):
+    """A small answer to a large question is no way to fill the memory."""
+    world.answers = [(200, b"x")]
+    padding = b"".join(b"&x%d=" % number + b"a" * 200 for number in range(20))
+    told(upstream, *(inquiry(query=b"modelId=acme%%2Fcars%%2F1&n=%d" % n + padding) for n in range(8)))
+    assert upstream._bytes > 8 * len(padding)
+
+
+def test_there_are_only_so_many_answers(world, upstream, monkeypatch):
+    monkeypatch.setattr(upstream_module, "REMEMBERED_WORDS", 2)
+    first, *others = (inquiry(query=b"modelId=acme%%2Fcars%%2F1&n=%d" % n) for n in range(3))
+    told(upstream, first, *others, first)
+    assert len(world.asked) == 4
+
+
+def test_what_is_over_is_let_go_of_though_nobody_asks_for_it_again(world, upstream):
+    for number in range(3):
+        told(upstream, inquiry(query=b"modelId=acme%%2Fcars%%2F1&n=%d" % number))
+        world.now += 60.0
+    assert len(upstream._remembered) == 1
+
+
+def test_one_key_asks_only_so_much_at_once_and_nobody_else_waits_for_it(world, upstream, monkeypatch):
+    monkeypatch.setattr(upstream._shares, "_patience_seconds", 0.05)
+    queries = [b"modelId=acme%%2Fcars%%2F1&n=%d" % n for n in range(QUESTIONS_OF_A_KEY + 3)]
+
+    async def crowd():
+        world.gate = asyncio.Event()
+        flood = [asyncio.create_task(upstream.told(PATH, inquiry(query=one), parse)) for one in queries]
+        await asyncio.sleep(0.1)
+        assert len(world.asked) == QUESTIONS_OF_A_KEY
+        other = asyncio.create_task(upstream.told(PATH, inquiry(key_id="key_0123456789ac"), parse))
+        await asyncio.sleep(0.01)
+        world.gate.set()
+        assert (await other).what == b"said"
+        return await asyncio.gather(*flood, return_exceptions=True)
+
+    results = asyncio.run(crowd())
+    assert [type(one) for one in results[QUESTIONS_OF_A_KEY:]] == [Unavailable] * 3
+    assert {one.what for one in results[:QUESTIONS_OF_A_KEY]} == {b"said"}
+
+
+def test_nothing_is_under_way_any_more_once_it_is_closed(world, upstream):
+    async def leave():
+        world.gate = asyncio.Event()
+        waiting = asyncio.create_task(upstream.told(PATH, inquiry(), parse))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        await upstream.close()
+        return asyncio.all_tasks() - {asyncio.current_task(), waiting}
+
+    assert asyncio.run(leave()) == set()
+    assert upstream._flights == {}
+
+
+def test_no_key_is_printed():
+    assert "cg_test_secret" not in repr(inquiry())
+    assert "cg_test_secret" not in repr(replace(inquiry(), question=inquiry().question))
