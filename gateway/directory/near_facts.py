@@ -110,10 +110,10 @@ class NearFacts:
         new = [name for name in dict.fromkeys(names) if name not in self._flights]
         if new:
             self._flights.update(dict.fromkeys(new, self._take_off(new)))
-        fetched: dict[bytes, Leaf] = {}
-        for task in {id(self._flights[name]): self._flights[name] for name in names}.values():
-            fetched |= await asyncio.shield(task)
-        return fetched
+        # Each name from its own flight: an older one that another name is joined in may have read this
+        # one before it changed.
+        flights = {name: self._flights[name] for name in names}
+        return {name: (await asyncio.shield(flight))[name] for name, flight in flights.items()}
 
     def _take_off(self, names: Sequence[bytes]) -> asyncio.Task[dict[bytes, Leaf]]:
         task = asyncio.create_task(self._fly(names))

@@ -136,6 +136,25 @@ async def test_who_asks_after_a_change_does_not_get_what_was_read_before_it(fact
     assert await values(facts, A) == [b"new"]
 
 
+@pytest.mark.parametrize("names", [(A, B), (B, A)])
+async def test_a_flight_that_is_joined_for_one_name_says_nothing_about_another(names, facts, store):
+    """It read the other one as well, but before that changed."""
+    hold(store)
+    store.values = {A: b"old", B: b"same"}
+    early = await begin(facts.read([A, B]))
+    store.values[A] = b"new"
+    facts.changed([A])
+    late = await begin(facts.read(names))
+    store.gate.set()
+    await early
+    _, leaves = await late
+    assert {leaf.name: (leaf.value, leaf.is_current) for leaf in leaves} == {
+        A: (b"new", True),
+        B: (b"same", True),
+    }
+    assert store.asked == [[A, B], [A]]
+
+
 async def test_a_late_reply_does_not_put_an_old_record_back_over_a_new_one(facts, store):
     hold(store)
     store.values[A] = b"old"

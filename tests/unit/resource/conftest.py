@@ -94,7 +94,8 @@ def secret(tmp_path):
 def _no_descriptor_leaks():
     before = _open_files()
     yield
-    assert _open_files() == before
+    # None more; the collector may have closed something of another test meanwhile.
+    assert _open_files().items() <= before.items()
 
 
 def _open_files():
