@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from gateway.delivery.handoff import handoff_headers
 from gateway.delivery.headers import Headers, caller_headers
 from gateway.delivery.plan import plan_delivery
-from gateway.delivery.steps import INLINE_BYTES, ZERO_COPY, Copied, Hashed, ZeroCopied, steps_of
+from gateway.delivery.steps import INLINE_BYTES, LOOKS, ZERO_COPY, Copied, Hashed, ZeroCopied, steps_of
 from gateway.delivery.unchanged import CutError, unsent, verify_unchanged
 from gateway.model.errors import Reason
 from gateway.model.verdicts import Ending, OpenFile
@@ -107,8 +107,9 @@ async def send_file(
 def _source(file: OpenFile, plan: Plan, scope: Scope, means: Means) -> Source:
     if file.sha256 is None:
         return Hashed(file, means.on_hashed)
-    if plan.length > INLINE_BYTES and ZERO_COPY in (scope.get("extensions") or {}):
-        return ZeroCopied(file)
+    offer = (scope.get("extensions") or {}).get(ZERO_COPY)
+    if plan.length > INLINE_BYTES and offer is not None:
+        return ZeroCopied(file, is_looked_at=LOOKS in offer)
     return Copied(file)
 
 

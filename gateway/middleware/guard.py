@@ -46,7 +46,7 @@ RECEIPT = "cachegate.receipt"
 ROUTE = "cachegate.route"
 METER = "cachegate.meter"
 
-BEFORE_STEP = "cachegate.before_step"  # of a zero-copy message, for our own server
+WATCH = "cachegate.watch"  # of a zero-copy message: the transfer, for our own server
 SENT = "cachegate.sent"  # what our own server counts of the body, where it knows better than we do
 
 MAX_ATTEMPTS = 3  # an answer whose facts moved before its first byte is worked out anew this often
@@ -159,7 +159,7 @@ class GuardMiddleware:
                 elif meter.bytes_sent:
                     await transfer.verify()
                 if message["type"] == ZERO_COPY:  # one message is many steps, and each of them is looked at
-                    message = {**message, BEFORE_STEP: transfer.verify}
+                    message = {**message, WATCH: transfer}
                 await transfer.hand_over(message, counting)
 
             try:

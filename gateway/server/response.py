@@ -5,9 +5,9 @@ given, because a descriptor's own position would be shared by all who send from 
 
     {"type": "http.response.zerocopysend", "file": 7, "offset": 0, "count": 1048576, "more_body": True}
 
-What is put under two more keys is called for each step of the message: `cachegate.before_step` is
-awaited and may hold it back, and `cachegate.verify_unchanged` is called right before the kernel gets
-the step, and once more after the last. What they raise ends the message, and nothing closes the body.
+What is put under two more keys is asked for each step of the message: `cachegate.watch` whether the
+transfer may go on (`stretch.Watch`), and `cachegate.verify_unchanged` is called right before the kernel
+gets the step, and once more after the last. What they raise ends the message, and nothing closes the body.
 
 It counts towards `content-length` as a body does, and the two kinds may follow each other. While a
 client takes nothing, `send` waits; when the client is gone it raises `OSError`, as ASGI 2.4 has it.
@@ -20,6 +20,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gateway.server.stretch import Looks, at_ease
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
     App = Callable[[Any, Any, Any], Awaitable[None]]
 
 ZERO_COPY = "http.response.zerocopysend"
-BEFORE_STEP = "cachegate.before_step"  # of a message: awaited before each step of it, and may end it
+OFFER = {ZERO_COPY: {"cachegate.looks": True}}  # of a scope's extensions: the two keys below are heeded
+WATCH = "cachegate.watch"  # of a message: asked before each step of it, may hold it back and may end it
 VERIFY = "cachegate.verify_unchanged"  # of a message: called at each step, and after the last
 
 
@@ -64,13 +67,10 @@ class Response:
             raise RuntimeError("Response content longer than Content-Length")
         try:
             await self._sender.send(
-                message["file"],
-                message["offset"],
-                message["count"],
-                self._count,
-                before_step=message.get(BEFORE_STEP),
-                verify=message.get(VERIFY),
+                message["file"], message["offset"], message["count"], self._looks(message)
             )
+            if message.get("more_body", False):
+                await self._sender.give_way()
         except (ConnectionError, TimeoutError):
             cycle.disconnected = True  # uvicorn hears of it a moment later, and would call it a defect
             cycle.transport.close()
@@ -78,6 +78,9 @@ class Response:
         cycle.expected_content_length -= message["count"]
         rest = {"type": "http.response.body", "body": b"", "more_body": message.get("more_body", False)}
         await cycle.send(rest)  # type: ignore[arg-type]  # it is one
+
+    def _looks(self, message: MutableMapping[str, Any]) -> Looks:
+        return Looks(on_sent=self._count, verify=message.get(VERIFY, at_ease), watch=message.get(WATCH))
 
     def _count(self, sent: int) -> None:
         self._sent_bytes += sent

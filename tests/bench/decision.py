@@ -1,9 +1,10 @@
 """How long one decision takes in a worker: from memory, and on facts that it has to ask Redis for.
 
-Measured in this process, on the objects that a worker serves with (`gateway.assembly.app.Worker`), over a
-real Valkey on a unix socket. `from_memory` is what the guard does for a file whose caller and decision are
+Measured in this process, on the objects that a worker serves with (`gateway.assembly.rooms.Rooms`), over a
+real Valkey on a unix socket. `from_memory` is what the guard does for a file whose caller and path are
 remembered, between the parsed request and the first byte, without what costs the same with any guard:
-opening the file and writing the audit record. These are in the row `admit_us`.
+opening the file and writing the audit record. These are in the row `admit_us`. `stages` is the same for a
+path that this caller asks for the first time, when caller and decision are remembered and the way is not.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from report import quantile
 
-from gateway.assembly.app import Worker
+from gateway.assembly.rooms import Rooms
 from gateway.credential.extract import extract
 from gateway.faces.content import FILE
 from gateway.model.access import Access, WireRequest
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from gateway.configuration.settings import Settings
-    from gateway.model.facts import Stamp
+    from gateway.passes import Pass
 
 MODEL, PACKAGE, FILE_NAME = "bench/model/1", "pkgB1", "weights.onnx"
 TURN = 100  # decisions, then the worker's own chores get a turn, or its lease would run out
@@ -41,35 +42,38 @@ _HEADERS = (
 
 @dataclass(frozen=True)
 class Bench:
-    """A worker, and the requests that it is asked."""
+    """A worker's rooms, and the requests that they are asked."""
 
-    worker: Worker
+    rooms: Rooms
 
     @classmethod
     @asynccontextmanager
     async def over(cls, settings: Settings, url: str) -> AsyncIterator[Bench]:
-        worker = Worker(settings, url)
-        async with worker.upkeep.running():
-            yield cls(worker)
+        rooms = Rooms(settings, url)
+        async with rooms.running():
+            yield cls(rooms)
 
-    async def from_memory(self, request: WireRequest) -> tuple[Access, Stamp]:
-        """The steps of `Guard._weigh` and `Guard.confirm`, in their order, on the guard's own parts."""
-        guard = self.worker.guard
+    async def from_memory(self, request: WireRequest) -> None:
+        """`Guard._weigh` up to the disk, and `Guard.confirm`, on the guard's own parts."""
+        guard = self.rooms.guard
+        known = guard._recall(request) or await self._weighed(request)
+        principal = known.allowed.access.principal
+        guard.directory.verify_fresh(principal.degraded_seconds)
+        if not guard.directory.still_true(known.stamp, principal.degraded_seconds):
+            raise TypeError("facts moved in a benchmark that moves none")
+
+    async def _weighed(self, request: WireRequest) -> Pass:
+        """The way that a pass stands for."""
+        guard = self.rooms.guard
         credential = extract(request.headers, request.query)
         caller = guard.identity.recall(credential, request.client, request.received_at)
-        principal, key_stamp = caller or await guard._authenticate(credential, request)
-        guard.directory.verify_fresh(principal.degraded_seconds)
+        principal, key_stamp = caller or await guard._authenticate(credential, request, FILE)
         resource = FILE.locate(request)
         access = Access(principal=principal, action=FILE.action, resource=resource)
-        known = guard.decisions.recall(access)
-        judgement = known or await guard.decisions.reach(await guard.holdings.resolve(access))
-        verdict = judgement.verdict
-        if not isinstance(verdict, Allowed):
-            raise TypeError(f"the benchmark's own key was refused: {verdict}")
-        stamp = key_stamp.joined(verdict.stamp)
-        if not guard.directory.still_true(stamp, principal.degraded_seconds):
-            raise TypeError("facts moved in a benchmark that moves none")
-        return access, stamp
+        judgement = guard.decisions.recall(access) or await guard.decisions.reach(access)
+        if not isinstance(judgement.verdict, Allowed):
+            raise TypeError(f"the benchmark's own key was refused: {judgement.verdict}")
+        return guard._remember(request, resource, judgement.verdict, key_stamp)
 
     async def microseconds(self, requests: Sequence[WireRequest]) -> list[float]:
         """How long each of these takes."""
@@ -84,8 +88,8 @@ class Bench:
         return taken
 
     async def stages(self, requests: Sequence[WireRequest]) -> dict[str, list[float]]:
-        """The parts of `from_memory`, each timed alone."""
-        guard, clock = self.worker.guard, time.perf_counter_ns
+        """The parts of the way without a pass, each timed alone."""
+        guard, clock = self.rooms.guard, time.perf_counter_ns
         taken: dict[str, list[float]] = {
             stage: [] for stage in ("extract", "authenticate", "locate", "recall", "last_check")
         }
@@ -96,7 +100,7 @@ class Bench:
             credential = extract(request.headers, request.query)
             times.append(clock())
             caller = guard.identity.recall(credential, request.client, request.received_at)
-            principal, key_stamp = caller or await guard._authenticate(credential, request)
+            principal, key_stamp = caller or await guard._authenticate(credential, request, FILE)
             guard.directory.verify_fresh(principal.degraded_seconds)
             times.append(clock())
             access = Access(principal=principal, action=FILE.action, resource=FILE.locate(request))
@@ -116,7 +120,7 @@ class Bench:
         from gateway.model.verdicts import WITHDRAWN, Receipt  # noqa: PLC0415 -- for this row only
 
         taken = []
-        guard, clock = self.worker.guard, time.perf_counter_ns
+        guard, clock = self.rooms.guard, time.perf_counter_ns
         for number, request in enumerate(requests):
             if number % TURN == 0:
                 await asyncio.sleep(0.001)

@@ -179,7 +179,7 @@ async def _decide(
                 ratios.append(median(theirs) / median(ours))
                 all_few += ours
                 advance()
-        about = "extract, authenticate, lease, locate, recalled decision, last check; in process"
+        about = "caller and path remembered: the pass, lease, last check; in process"
         report.figure(
             "decision_memory_us",
             median(all_few),
@@ -188,7 +188,7 @@ async def _decide(
         )
         report.row("decision_memory_p99_us", quantile(all_few, 0.99), "the same")
         for stage, taken in (await few.stages(hot[0])).items():
-            report.row(f"decision_{stage}_us", median(taken), "a part of it, timed alone")
+            report.row(f"decision_{stage}_us", median(taken), "a part, where the path is new")
         report.row(
             "admit_us", median(await few.admit_microseconds(hot[0])), "the guard with disk and audit record"
         )
@@ -197,17 +197,17 @@ async def _decide(
             median(ratios),
             target=1.1,
             meaning=f"decision from memory with {size.keys:,} keys in Redis and "
-            f"{len(many.worker.facts.cache):,} facts in memory, over that with {size.few_keys:,} keys; "
+            f"{len(many.rooms.facts.cache):,} facts in memory, over that with {size.few_keys:,} keys; "
             f"{len(ratios)} interleaved rounds of {size.hot:,} callers",
         )
 
 
 async def _fill_near_cache(bench: Bench, crowd_: crowd.Crowd) -> None:
     """As many records as the near cache holds, but for what the measured callers will need."""
-    room = bench.worker.settings.near_cache_entries - 10_000
+    room = bench.rooms.settings.near_cache_entries - 10_000
     wanted = [names.key_fact(digest) for digest in crowd_.digests[:room]]
     for start in range(0, len(wanted), 1_000):
-        await bench.worker.facts.read(wanted[start : start + 1_000])
+        await bench.rooms.facts.read(wanted[start : start + 1_000])
         await asyncio.sleep(0)
 
 

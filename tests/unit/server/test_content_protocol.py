@@ -242,7 +242,7 @@ def test_a_file_is_sent_whole(serve, app):
     with serve() as served:
         received = served.send(b"GET /whole HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
     assert received.partition(b"\r\n\r\n")[2] == CONTENT
-    assert app.scopes[0]["extensions"] == {"http.response.zerocopysend": {}}
+    assert app.scopes[0]["extensions"] == {"http.response.zerocopysend": {"cachegate.looks": True}}
     assert app.scopes[0]["cachegate.sent"]() == len(CONTENT)
 
 

@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from gateway.server.file_sender import PROBE_BYTES, WARM_BYTES, FileSender, is_in_memory
+from gateway.server.file_sender import FileSender
+from gateway.server.stretch import Looks
 from gateway.server.turns import Turns
 
+unheard = Looks(on_sent=lambda _: None)
 CONTENT = random.Random(11).randbytes(9 << 20)  # more than the buffers between two sockets
 
 
@@ -90,7 +92,9 @@ def test_a_stretch_arrives_whole_after_what_was_written_before_it(file):
         async with connected() as (server, client):
             steps = []
             server.transport.write(b"head" * 100_000)  # more than the kernel takes at once
-            sending = asyncio.create_task(server.sender.send(file, 1000, len(CONTENT) - 2000, steps.append))
+            sending = asyncio.create_task(
+                server.sender.send(file, 1000, len(CONTENT) - 2000, Looks(on_sent=steps.append))
+            )
             received = await read(client, 400_000 + len(CONTENT) - 2000)
             await sending
             server.transport.write(b"tail")
@@ -106,8 +110,10 @@ def test_a_client_that_reads_nothing_holds_up_its_own_transfer_alone(file):
     async def test():
         async with connected() as (stopped, _), connected() as (server, client):
             steps = []
-            waiting = asyncio.create_task(stopped.sender.send(file, 0, len(CONTENT), steps.append))
-            sending = asyncio.create_task(server.sender.send(file, 0, len(CONTENT), lambda _: None))
+            waiting = asyncio.create_task(
+                stopped.sender.send(file, 0, len(CONTENT), Looks(on_sent=steps.append))
+            )
+            sending = asyncio.create_task(server.sender.send(file, 0, len(CONTENT), unheard))
             received = await read(client, len(CONTENT))
             await sending
             so_far = sum(steps)
@@ -127,7 +133,7 @@ def test_a_client_that_leaves_ends_the_transfer_and_nothing_stays_open(file, how
             pass  # what a loop opens once is open from here on
         before = open_descriptors()
         async with connected() as (server, client):
-            sending = asyncio.create_task(server.sender.send(file, 0, len(CONTENT), lambda _: None))
+            sending = asyncio.create_task(server.sender.send(file, 0, len(CONTENT), unheard))
             await read(client, 10_000)
             if how == "reset":
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -144,14 +150,16 @@ def test_a_transfer_that_is_cancelled_leaves_the_connection_to_others(file):
     async def test():
         async with connected() as (server, client):
             steps = []
-            sending = asyncio.create_task(server.sender.send(file, 0, len(CONTENT), steps.append))
+            sending = asyncio.create_task(
+                server.sender.send(file, 0, len(CONTENT), Looks(on_sent=steps.append))
+            )
             received = await read(client, 10_000)
             sending.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await sending
             sent = sum(steps)
             _, rest = await asyncio.gather(
-                server.sender.send(file, 0, 5_000_000, lambda _: None),
+                server.sender.send(file, 0, 5_000_000, unheard),
                 read(client, sent + 5_000_000 - len(received)),
             )
             return sent, received + rest
@@ -165,7 +173,7 @@ def test_a_file_that_ends_before_the_stretch_does_is_no_whole_answer(file):
         async with connected() as (server, client):
             os.truncate(f"/proc/self/fd/{file}", 1 << 20)
             sent = []
-            sending = asyncio.create_task(server.sender.send(file, 0, 2 << 20, sent.append))
+            sending = asyncio.create_task(server.sender.send(file, 0, 2 << 20, Looks(on_sent=sent.append)))
             received = await read(client, 1 << 20)
             with pytest.raises(EOFError):
                 await sending
@@ -181,7 +189,7 @@ def test_nothing_is_sent_on_a_connection_that_is_closing(file):
         async with connected() as (server, _):
             server.transport.close()
             with pytest.raises(ConnectionResetError):
-                await server.sender.send(file, 0, 1000, lambda _: None)
+                await server.sender.send(file, 0, 1000, unheard)
 
     run(test)
 
@@ -191,26 +199,12 @@ def test_a_file_that_is_not_in_memory_is_read_by_a_thread_and_arrives_whole(file
         os.fsync(file)
         os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
         async with connected() as (server, client):
-            sending = asyncio.create_task(server.sender.send(file, 0, len(CONTENT), lambda _: None))
+            sending = asyncio.create_task(server.sender.send(file, 0, len(CONTENT), unheard))
             received = await read(client, len(CONTENT))
             await sending
             return received
 
     assert run(test) == CONTENT
-
-
-def test_a_hole_in_what_is_in_memory_is_found(file):
-    assert is_in_memory(file, 0, WARM_BYTES)
-    os.fsync(file)
-    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)  # nothing is read ahead
-    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
-    if is_in_memory(file, len(CONTENT) - 1, len(CONTENT)):
-        pytest.skip("this file system keeps everything in memory")
-    os.pread(file, PROBE_BYTES * 3, 0)
-    os.pread(file, WARM_BYTES - PROBE_BYTES * 4, PROBE_BYTES * 4)
-    assert is_in_memory(file, 0, PROBE_BYTES * 3)
-    assert is_in_memory(file, PROBE_BYTES * 4, WARM_BYTES)
-    assert not is_in_memory(file, 0, WARM_BYTES)
 
 
 def test_a_file_is_looked_at_before_each_step_and_once_more_after_the_last(file):
@@ -220,7 +214,10 @@ def test_a_file_is_looked_at_before_each_step_and_once_more_after_the_last(file)
         async with connected() as (server, client):
             sending = asyncio.create_task(
                 server.sender.send(
-                    file, 0, 2 << 20, lambda _: seen.append("sent"), verify=lambda: seen.append("look")
+                    file,
+                    0,
+                    2 << 20,
+                    Looks(on_sent=lambda _: seen.append("sent"), verify=lambda: seen.append("look")),
                 )
             )
             await read(client, 2 << 20)
@@ -245,7 +242,7 @@ def test_a_look_that_finds_a_change_ends_the_stretch(file):
                     raise ChangedError
 
             with pytest.raises(ChangedError):
-                await server.sender.send(file, 0, len(CONTENT), steps.append, verify=verify)
+                await server.sender.send(file, 0, len(CONTENT), Looks(on_sent=steps.append, verify=verify))
             return sum(steps), await read(client, sum(steps))
 
     sent, received = run(test)
@@ -271,10 +268,94 @@ def test_a_file_that_the_kernel_cannot_send_is_said_to_be_one_before_the_first_b
     async def test(expected):
         async with connected() as (server, _):
             with pytest.raises(OSError, match=os.strerror(number) + "|^$") as caught:
-                await server.sender.send(file, 0, len(CONTENT), lambda _: None)
+                await server.sender.send(file, 0, len(CONTENT), unheard)
             assert isinstance(caught.value, UnsupportedOperation) is expected
 
     monkeypatch.setattr(os, "sendfile", cannot)
     run(lambda: test(expected=True))
     monkeypatch.setattr(os, "sendfile", can_once)
     run(lambda: test(expected=False))
+
+
+class Watch:
+    """Says once, after so many steps, that it does not know whether to go on."""
+
+    def __init__(self, steps, after):
+        self.steps = steps
+        self.after = after
+        self.is_settled = False
+        self.asked = asyncio.Event()
+        self.settled = asyncio.Event()
+        self.error = None
+
+    @property
+    def is_certain(self):
+        return self.is_settled or len(self.steps) < self.after
+
+    async def verify(self):
+        if self.is_certain:
+            return
+        self.asked.set()
+        await self.settled.wait()
+        if self.error is not None:
+            raise self.error
+        self.is_settled = True
+
+
+def watched(steps, after):
+    watch = Watch(steps, after)
+    return watch, Looks(on_sent=steps.append, watch=watch)
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_nothing_is_sent_while_it_is_not_certain_that_it_may_be(after, file):
+    async def test():
+        async with connected() as (server, client):
+            watch, looks = watched(steps := [], after)
+            reading = asyncio.create_task(read(client, 4 << 20))
+            sending = asyncio.create_task(server.sender.send(file, 0, 4 << 20, looks))
+            await watch.asked.wait()
+            await asyncio.sleep(0.05)
+            assert len(steps) == after
+            assert not sending.done()
+            watch.settled.set()
+            await sending
+            return await reading
+
+    assert run(test) == CONTENT[: 4 << 20]
+
+
+def test_a_transfer_that_may_not_go_on_ends(file):
+    class EndedError(Exception):
+        pass
+
+    async def test():
+        async with connected() as (server, client):
+            watch, looks = watched(steps := [], 2)
+            watch.error = EndedError()
+            watch.settled.set()
+            reading = asyncio.create_task(read(client, len(CONTENT)))
+            with pytest.raises(EndedError):
+                await server.sender.send(file, 0, len(CONTENT), looks)
+            server.transport.close()
+            return sum(steps), await reading
+
+    sent, received = run(test)
+    assert 0 < sent < len(CONTENT)
+    assert received == CONTENT[:sent]
+
+
+def test_a_connection_that_is_lost_while_it_is_not_certain_ends_the_transfer(file):
+    async def test():
+        async with connected() as (server, client):
+            watch, looks = watched([], 1)
+            sending = asyncio.create_task(server.sender.send(file, 0, len(CONTENT), looks))
+            await watch.asked.wait()
+            client.close()
+            server.transport.abort()
+            await server.lost.wait()
+            watch.settled.set()
+            with pytest.raises(ConnectionResetError):
+                await asyncio.wait_for(sending, 5)
+
+    run(test)

@@ -6,46 +6,76 @@ import asyncio
 
 import pytest
 
-from gateway.server.turns import TURN_SENDERS, Turns
+from gateway.server.turns import TURN_STEPS, Turns
 
 
-async def senders_in_each_turn(turns: Turns, count: int, steps: int) -> list[list[int]]:
+async def steps_in_each_turn(turns: Turns, count: int, steps: int) -> list[list[int]]:
     """Which senders took a step in which turn of the event loop."""
     loop = asyncio.get_running_loop()
     seen: list[list[int]] = [[]]
-    is_over = False
+    left = dict.fromkeys(range(count), steps)
+    is_over = asyncio.Event()
 
     def tick():
         seen.append([])
-        if not is_over:
+        if any(left.values()):
             loop.call_soon(tick)
+        else:
+            is_over.set()
 
-    async def send(number):
-        for _ in range(steps):
-            seen[-1].append(number)
-            await turns.next(loop)
+    def step(number):
+        seen[-1].append(number)
+        left[number] -= 1
+        return left[number] > 0
 
+    for number in range(count):
+        turns.line_up(lambda number=number: step(number), loop)
     loop.call_soon(tick)
-    await asyncio.gather(*(send(number) for number in range(count)))
-    is_over = True
+    await is_over.wait()
     return seen
 
 
-@pytest.mark.parametrize("count", [1, TURN_SENDERS, 5 * TURN_SENDERS])
-def test_no_more_senders_go_on_in_one_turn_than_it_holds(count):
-    seen = asyncio.run(senders_in_each_turn(Turns(), count, 4))
-    # The first steps are not after a turn: there, each of them starts.
-    assert max(len(numbers) for numbers in seen[2:]) <= TURN_SENDERS
+@pytest.mark.parametrize("count", [1, TURN_STEPS, 5 * TURN_STEPS])
+def test_no_more_steps_are_taken_in_one_turn_than_it_holds(count):
+    seen = asyncio.run(steps_in_each_turn(Turns(), count, 4))
+    assert max(len(numbers) for numbers in seen) == min(count, TURN_STEPS)
     assert sum(len(numbers) for numbers in seen) == 4 * count
 
 
-def test_everybody_comes_to_go_on_before_anybody_does_so_twice():
-    seen = asyncio.run(senders_in_each_turn(Turns(), 40, 3))
+def test_every_turn_takes_some_until_nobody_is_left():
+    seen = asyncio.run(steps_in_each_turn(Turns(), TURN_STEPS, 4))
+    assert [len(numbers) for numbers in seen if numbers] == [TURN_STEPS] * 4
+    assert len(seen) <= 6
+
+
+def test_everybody_has_a_step_before_anybody_has_a_second_one():
+    seen = asyncio.run(steps_in_each_turn(Turns(), 40, 3))
     order = [number for numbers in seen for number in numbers]
     assert order == [*range(40)] * 3
 
 
-def test_a_sender_that_is_cancelled_while_it_waits_holds_nobody_up():
+def test_a_line_that_ran_out_is_taken_up_again():
+    async def run():
+        turns = Turns()
+        await steps_in_each_turn(turns, 3, 2)
+        return await steps_in_each_turn(turns, 3, 2)
+
+    assert sum(len(numbers) for numbers in asyncio.run(run())) == 6
+
+
+def test_whoever_gives_way_comes_after_those_who_stood_in_line():
+    async def run():
+        turns, loop = Turns(), asyncio.get_running_loop()
+        taken = []
+        for number in range(3 * TURN_STEPS):
+            turns.line_up(lambda number=number: taken.append(number), loop)
+        await turns.next(loop)
+        return taken
+
+    assert asyncio.run(run()) == [*range(3 * TURN_STEPS)]
+
+
+def test_a_task_that_is_cancelled_while_it_waits_holds_nobody_up():
     async def run():
         turns, loop = Turns(), asyncio.get_running_loop()
         cancelled = asyncio.create_task(turns.next(loop))
