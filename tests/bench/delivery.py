@@ -9,14 +9,12 @@ the result.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
-import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from delivery_report import Findings, report_findings, write_svg
 from downloads import Watched
@@ -24,6 +22,7 @@ from equipment import equip
 from installation import Installation
 from ours import furnish, serving_ours, worker_pids
 from processes import CORES, LOAD_CORE, memory_mb, move, on_cores
+from program import arguments_of, run
 from report import Report, console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rivals import serving_rivals
@@ -139,36 +138,25 @@ def _measure_workers(
 
 
 def main() -> int:
-    """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, within a minute")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write figures, rows and machine there")
+    """Measure, print, write, draw."""
+    parser = arguments_of(str(__doc__), "fewer and shorter rounds")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the result there")
     chosen = parser.parse_args()
-    signal.signal(signal.SIGTERM, _interrupt)
     size = QUICK if chosen.quick else FULL
-    report = Report(f"Delivery{' (quick)' if chosen.quick else ''}")
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    try:
+
+    def measured(report: Report) -> None:
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("equipment", total=size.steps())
             findings, versions = measure(
                 size, lambda what: progress.update(task, description=what, advance=1)
             )
-    except KeyboardInterrupt:
-        console.print("interrupted; everything that was started is stopped")
-        return 130
-    report_findings(report, findings)
-    report.machine |= versions
-    report.print()
-    report.write(chosen.json)
-    if chosen.svg is not None:
-        write_svg(chosen.svg, report, findings)
-    return 0
+        report_findings(report, findings)
+        report.machine |= versions
+        if chosen.svg is not None:
+            write_svg(chosen.svg, report, findings)
 
-
-def _interrupt(_number: int, _frame: Any) -> None:
-    raise KeyboardInterrupt
+    return run("Delivery", measured, chosen)
 
 
 if __name__ == "__main__":

@@ -3,15 +3,14 @@
 Two things are measured. The unmodified engine loads a 140 MiB model into an empty home, in turns straight
 from nginx, with metadata of the provider, and through the gateway in front of the same files: `load_vs_nginx`
 is the gateway's median over nginx's. And one client asks the gateway for metadata that it has, over one
-connection. It needs `.venv-engine` (`make test-engine`) and nginx, and leaves nothing behind.
+connection. It needs `.venv-engine` (`make test-engine`), brings nginx along for itself, and
+leaves nothing behind.
 """
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import secrets
-import signal
 import subprocess
 import sys
 import tempfile
@@ -20,11 +19,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlencode
 
 from installation import Installation
 from nginx import nginx_serving
+from program import arguments_of, run
 from report import Report, console, quantile
 from rivals import free_port
 
@@ -167,27 +166,12 @@ def measure(report: Report, size: Size) -> None:
 
 def main() -> int:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer of everything, within a minute")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write figures, rows and machine there")
-    chosen = parser.parse_args()
+    chosen = arguments_of(str(__doc__), "fewer of everything").parse_args()
     if not PYTHON.exists():
         console.print("no .venv-engine here. Run: make test-engine")
         return 3
-    signal.signal(signal.SIGTERM, _interrupt)
-    report = Report(f"The engine through the gateway{' (quick)' if chosen.quick else ''}")
-    try:
-        measure(report, QUICK if chosen.quick else FULL)
-    except KeyboardInterrupt:
-        console.print("interrupted; everything that was started is stopped")
-        return 130
-    report.print()
-    report.write(chosen.json)
-    return 0
-
-
-def _interrupt(_number: int, _frame: Any) -> None:
-    raise KeyboardInterrupt
+    size = QUICK if chosen.quick else FULL
+    return run("The engine through the gateway", lambda report: measure(report, size), chosen)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,19 @@ class Equipment:
 
 def equip() -> Equipment:
     """All that is needed, made if it is missing."""
+    nginx, wrk, environment = find_servers()
+    binaries = _made_environment() / "bin"
+    return Equipment(
+        nginx=nginx,
+        wrk=wrk,
+        python=binaries / "python",
+        caddy=binaries / "caddy",
+        environment=environment,
+    )
+
+
+def find_servers() -> tuple[Path, Path, dict[str, str]]:
+    """nginx, wrk, and what has to be in their environment; unpacked if they are missing."""
     environment: dict[str, str] = {}
     found = {name: _find_program(name) for name in ("nginx", "wrk")}
     if None in found.values():
@@ -56,14 +69,7 @@ def equip() -> Equipment:
     nginx, wrk = found["nginx"], found["wrk"]
     if nginx is None or wrk is None:
         raise SystemExit("nginx and wrk are needed: apt-get install nginx wrk")
-    binaries = _made_environment() / "bin"
-    return Equipment(
-        nginx=nginx,
-        wrk=wrk,
-        python=binaries / "python",
-        caddy=binaries / "caddy",
-        environment=environment,
-    )
+    return nginx, wrk, environment
 
 
 def _find_program(name: str, below: Path = Path("/")) -> Path | None:

@@ -7,20 +7,18 @@ else the machine does falls on both.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import signal
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import barrier
 import crowd
 import uvloop
 from decision import FILE_NAME, MODEL, PACKAGE, Bench, median, request_of
 from installation import Installation
+from program import arguments_of, run
 from report import Report, console, quantile
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -213,29 +211,18 @@ async def _fill_near_cache(bench: Bench, crowd_: crowd.Crowd) -> None:
 
 def main() -> int:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer of everything, within a minute")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write figures, rows and machine there")
+    parser = arguments_of(str(__doc__), "fewer of everything")
     parser.add_argument("--only", choices=("barriers", "decisions"), help="one half of it")
     chosen = parser.parse_args()
-    signal.signal(signal.SIGTERM, _interrupt)
     size = QUICK if chosen.quick else FULL
-    report = Report(f"Freshness{' (quick)' if chosen.quick else ''}")
-    try:
+
+    def measure(report: Report) -> None:
         if chosen.only != "decisions":
             measure_barriers(report, size)
         if chosen.only != "barriers":
             measure_decisions(report, size)
-    except KeyboardInterrupt:
-        console.print("interrupted; everything that was started is stopped")
-        return 130
-    report.print()
-    report.write(chosen.json)
-    return 0
 
-
-def _interrupt(_number: int, _frame: Any) -> None:
-    raise KeyboardInterrupt
+    return run("Freshness", measure, chosen)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from equipment import find_servers
 from rivals import free_port
 
 if TYPE_CHECKING:
@@ -46,16 +47,18 @@ http {{
 @contextmanager
 def nginx_serving(root: Path) -> Iterator[str]:
     """Serve `root`; gives the address."""
-    program = shutil.which("nginx", path=f"{os.defpath}:/usr/sbin")
-    if program is None:
-        raise SystemExit("no nginx here to measure against. Run: apt-get install nginx-light")
+    program, _, environment = find_servers()
     folder = Path(tempfile.mkdtemp(prefix="cg-nginx-"))
     port = free_port()
     user = "user root;" if os.geteuid() == 0 else ""  # or its worker could not read what is ours
     (folder / "nginx.conf").write_text(
         _CONFIGURATION.format(folder=folder, port=port, root=root, user=user), encoding="utf-8"
     )
-    process = subprocess.Popen([program, "-p", folder, "-c", folder / "nginx.conf"], stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [program, "-p", folder, "-c", folder / "nginx.conf"],
+        stdin=subprocess.DEVNULL,
+        env=environment,
+    )
     try:
         _await(port)
         yield f"http://127.0.0.1:{port}"

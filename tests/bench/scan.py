@@ -9,16 +9,17 @@ the memory of it, and the longest that the event loop had to wait meanwhile.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gc
 import json
+import sys
 import tempfile
 import time
 import tracemalloc
 from hashlib import md5
 from pathlib import Path
 
+from program import arguments_of, run
 from report import Report, console, quantile
 from rich.progress import track
 
@@ -126,26 +127,26 @@ async def measure_memory(root: Path, packages: int, report: Report) -> None:
     report.figure("bytes_per_package", held / packages, meaning="of the worker's memory, its models included")
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="5,000 packages, within a minute")
+def main() -> int:
+    """Measure, print, write."""
+    parser = arguments_of(str(__doc__), "5,000 packages")
     parser.add_argument("--packages", type=int, default=100_000)
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    arguments = parser.parse_args()
-    packages = 5_000 if arguments.quick else arguments.packages
-    report = Report(f"The catalogue of {packages:,} packages with {packages * LINKS_PER_PACKAGE:,} links")
-    with tempfile.TemporaryDirectory(prefix="catalogue-bench-") as folder:
-        root = Path(folder)
-        models = range(packages // PACKAGES_PER_MODEL)
-        for number in track(models, "writing the cache", console=console, transient=True):
-            write_model(root, number)
-        time.sleep(2.5)  # change times that are too young are not believed; caches are older than that
-        asyncio.run(measure(root, packages, report))
-        asyncio.run(measure_memory(root, packages, report))
-    report.print()
-    report.write(arguments.json)
+    chosen = parser.parse_args()
+    packages = 5_000 if chosen.quick else chosen.packages
+    title = f"The catalogue of {packages:,} packages with {packages * LINKS_PER_PACKAGE:,} links"
+
+    def measured(report: Report) -> None:
+        with tempfile.TemporaryDirectory(prefix="catalogue-bench-") as folder:
+            root = Path(folder)
+            models = range(packages // PACKAGES_PER_MODEL)
+            for number in track(models, "writing the cache", console=console, transient=True):
+                write_model(root, number)
+            time.sleep(2.5)  # change times that are too young are not believed; caches are older than that
+            asyncio.run(measure(root, packages, report))
+            asyncio.run(measure_memory(root, packages, report))
+
+    return run(title, measured, chosen)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
