@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,33 +48,12 @@ class DemoGateway:
     def running(cls, folder: Path, host: str, port: int) -> Iterator[DemoGateway]:
         """Start it, wait until it is ready, and stop it at the end."""
         log = folder / "serve.log"
-        with log.open("wb") as file:
-            process = subprocess.Popen(  # noqa: S603 -- our own program and interpreter, no shell
-                [
-                    sys.executable,
-                    "-m",
-                    "gateway",
-                    "serve",
-                    "--host",
-                    host,
-                    "--port",
-                    str(port),
-                    "--ops-port",
-                    "0",
-                ],
-                env=_environment(folder),
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-                start_new_session=True,
-            )
-        running = cls(host=host, port=port, process=process, log=log)
-        try:
+        with ExitStack() as stack:
+            with _undisturbed():
+                running = cls(host=host, port=port, process=_spawn(folder, log, host, port), log=log)
+                stack.callback(running.stop)
             running.await_ready()
             yield running
-        finally:
-            running.stop()
 
     def await_ready(self) -> None:
         """Wait until it says where it serves, and its readiness check says that it does."""
@@ -112,6 +91,35 @@ class DemoGateway:
         lines = self.log.read_text(errors="replace").splitlines()
         shown = " | ".join(lines[-_LOG_LINES_SHOWN:])
         return Unavailable("gateway", f"{what}; its log ends: {shown or '(empty)'}")
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Keep signals waiting: they must not come between a process and the note that it is to be ended."""
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda one, _: came.append(one)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for one in came:
+            signal.raise_signal(one)
+
+
+def _spawn(folder: Path, log: Path, host: str, port: int) -> subprocess.Popen[bytes]:
+    served_at = ["--host", host, "--port", str(port), "--ops-port", "0"]
+    with log.open("wb") as file:
+        return subprocess.Popen(  # noqa: S603 -- our own program and interpreter, no shell
+            [sys.executable, "-m", "gateway", "serve", *served_at],
+            env=_environment(folder),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
 
 
 def _environment(folder: Path) -> dict[str, str]:

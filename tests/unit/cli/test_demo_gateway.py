@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -51,3 +52,17 @@ def test_a_gateway_that_does_not_end_is_ended_by_force(tmp_path, monkeypatch):
 def test_nothing_of_the_callers_environment_reaches_the_child(tmp_path, monkeypatch):
     monkeypatch.setenv("CACHEGATE_REDIS_URL", "redis://elsewhere")
     assert "elsewhere" not in str(demo_gateway._environment(tmp_path))
+
+
+def test_a_signal_waits_until_the_process_that_was_just_started_is_known():
+    known = []
+
+    def start_something():
+        with demo_gateway._undisturbed():
+            signal.raise_signal(signal.SIGINT)
+            known.append("a process")
+
+    with pytest.raises(KeyboardInterrupt):
+        start_something()
+    assert known == ["a process"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
