@@ -51,7 +51,7 @@ class ClientEnd:
     drained: Callable[[], Awaitable[None]] = _at_once  # once earlier bytes left room for more
     abort: Callable[[], None] = lambda: None  # break it off and drop what is buffered
     has_gone: Callable[[], bool] = lambda: False  # before its answer was all handed over
-    unsent_bytes: Callable[[], int] = lambda: 0  # what it has not taken in yet
+    unsent_bytes: Callable[[], int | None] = lambda: None  # what it has not taken in yet
 
 
 class Transfer:
@@ -66,7 +66,7 @@ class Transfer:
         self._stamp = receipt.admission.key_stamp
         self._unsure_since: float | None = None
         self._handing_over_since: float | None = None
-        self._left_bytes = 0
+        self._left_bytes: int | None = 0
 
     @property
     def is_certain(self) -> bool:
@@ -119,11 +119,14 @@ class Transfer:
             self._verify_present()
 
     def is_stalled(self, now: float, stall_seconds: float) -> bool:
-        """Whether the client has taken in nothing for so long. Ask often: progress is what differs."""
+        """Whether the client has taken in nothing for so long. Ask often: progress is what differs.
+
+        Who has nothing left to take is not what the transfer waits for: the disk is, or the line.
+        """
         if self._handing_over_since is None:
             return False
         left_bytes = self._client.unsent_bytes()
-        if left_bytes != self._left_bytes:
+        if left_bytes == 0 or left_bytes != self._left_bytes:
             self._left_bytes, self._handing_over_since = left_bytes, now
         return now - self._handing_over_since >= stall_seconds
 

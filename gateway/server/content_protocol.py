@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from gateway.server.file_sender import FileSender
 from gateway.server.protocol import GatewayHttpProtocol
-from gateway.server.response import OFFER, Response
+from gateway.server.response import LOOKS, ZERO_COPY, Response
 from gateway.server.turns import Turns
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class ContentProtocol(GatewayHttpProtocol):
                 self._sender = FileSender(self.transport, self.loop, self.turns)
             response = Response(cycle, self._sender)
             scope: dict[str, Any] = cycle.scope  # type: ignore[assignment]  # not only ASGI's own members
-            scope["extensions"] = OFFER
+            scope["extensions"] = {ZERO_COPY: {LOOKS: True}}
             scope["cachegate.sent"] = response.sent_bytes
             app = response.of(app)
         super()._start_asgi_task(cycle, app)

@@ -10,8 +10,8 @@ Others get their turn after each step, and what all senders together send in one
 loop is bounded (`turns.py`), so that a small answer never waits long for large ones. How a stretch goes
 out, and what each of its steps is preceded by, is in `stretch.py`.
 
-Non-goals: how long a client may take nothing (the kernel counts that, `listener.py`), what belongs
-to which answer (`response.py`), and encrypted connections, whose bytes the kernel cannot make.
+Non-goals: how long a client may take nothing (`transfers.py`), what belongs to which answer
+(`response.py`), and encrypted connections, whose bytes the kernel cannot make.
 """
 
 from __future__ import annotations
@@ -77,16 +77,16 @@ class FileSender:
         """Whether the kernel has all that was written before."""
         return not self._transport.get_write_buffer_size()
 
-    def line_up(self, step: Callable[[], bool]) -> None:
-        """Have it called in one of the next turns, and again while it says that there is more."""
-        self._turns.line_up(step, self._loop)
+    def begin(self, step: Callable[[], bool]) -> None:
+        """Have it called now or in one of the next turns, and again while it says that there is more."""
+        self._turns.begin(step, self._loop)
 
     def when_writable(self, step: Callable[[], bool]) -> None:
         """Have it called like that once the kernel takes more."""
 
         def resume() -> None:
             self._forget_writer()
-            self.line_up(step)
+            self._turns.line_up(step, self._loop)
 
         self._loop.add_writer(self.socket(), resume)
 

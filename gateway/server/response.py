@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     App = Callable[[Any, Any, Any], Awaitable[None]]
 
 ZERO_COPY = "http.response.zerocopysend"
-OFFER = {ZERO_COPY: {"cachegate.looks": True}}  # of a scope's extensions: the two keys below are heeded
+LOOKS = "cachegate.looks"  # in a scope's offer of it: the two keys below are heeded
 WATCH = "cachegate.watch"  # of a message: asked before each step of it, may hold it back and may end it
 VERIFY = "cachegate.verify_unchanged"  # of a message: called at each step, and after the last
 
@@ -61,6 +61,8 @@ class Response:
             if not cycle.disconnected:  # else uvicorn has dropped it
                 self._sent_bytes += len(message.get("body", b""))
             return
+        if cycle.disconnected:
+            raise ConnectionResetError  # uvicorn has dropped the head as well
         if not cycle.response_started or cycle.response_complete or cycle.chunked_encoding is not False:
             raise RuntimeError("a file is sent within a response whose content-length is known")
         if message["count"] > cycle.expected_content_length:

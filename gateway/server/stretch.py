@@ -54,8 +54,8 @@ class Way(Protocol):
     def is_clear(self) -> bool:
         """Whether the kernel has all that was written before."""
 
-    def line_up(self, step: Callable[[], bool]) -> None:
-        """Have it called in one of the next turns, and again while it says that there is more."""
+    def begin(self, step: Callable[[], bool]) -> None:
+        """Have it called now or in one of the next turns, and again while it says that there is more."""
 
     def when_writable(self, step: Callable[[], bool]) -> None:
         """Have it called like that once the kernel takes more."""
@@ -86,7 +86,8 @@ class Stretch:
         self._looks = looks
         self._way = way
         self._loop = loop
-        self._woken: asyncio.Future[None] = loop.create_future()
+        self._woken: asyncio.Future[None] | None = None  # nobody waits yet
+        self._error: BaseException | None = None
 
     async def send(self) -> None:
         """Send all of it. What a look raises ends it.
@@ -105,40 +106,51 @@ class Stretch:
                 )
                 self._warm_end = self._next_warm_end
             self._woken = self._loop.create_future()
-            if self.step():
-                self._way.line_up(self.step)
-            await self._woken
+            self._way.begin(self.step)
+            try:
+                await self._woken
+            finally:
+                self._woken = None
+            self._raise_error()
         self._looks.verify()
 
     def step(self) -> bool:
         """Take one step; whether to take another in the next turn. Whatever it fails by ends the stretch."""
-        if self._woken.done():  # the task was cancelled, or the connection is lost
+        if self._woken is None or self._woken.done():  # the task was cancelled, or the connection is lost
             return False
         try:
             return self._goes_on()
-        except Exception as error:  # noqa: BLE001 -- it is for the task, and the line goes on for others
-            self._woken.set_exception(error)
+        except BaseException as error:  # noqa: BLE001 -- it is for the task, and the line goes on for others
+            self.break_off(error)
             return False
 
-    def break_off(self, error: Exception) -> None:
-        """The connection is lost: let go of the task that waits for it."""
-        if not self._woken.done():
-            self._woken.set_exception(error)
+    def break_off(self, error: BaseException) -> None:
+        """End it: let go of the task that waits for it."""
+        if self._woken is not None and not self._woken.done():
+            self._error = error
+            self._woken.set_result(None)
+
+    def _raise_error(self) -> None:
+        """Raise what it was ended by, and forget it: its traceback leads back here."""
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error
 
     def _goes_on(self) -> bool:
         looks = self._looks
         if (looks.watch is not None and not looks.watch.is_certain) or not self._is_warm():
             return self._wake()
         if not self._way.is_clear():
-            self._way.when_writable(self.step)
-            return False
+            return self._wait_for_room()
         wanted = min(STEP_BYTES, self._warm_end - self._offset)
         looks.verify()  # nothing is awaited between this and the step
         try:
             sent = os.sendfile(self._way.socket(), self._file, self._offset, wanted)
         except BlockingIOError:
-            self._way.when_writable(self.step)
-            return False
+            return self._wait_for_room()
         except OSError as error:
             if self._offset == self._begin and error.errno in _NO_SENDFILE:
                 raise UnsupportedOperation from error
@@ -150,12 +162,18 @@ class Stretch:
         if self._offset == self._end:
             return self._wake()
         if sent < wanted:
-            self._way.when_writable(self.step)
-            return False
+            return self._wait_for_room()
         return True
 
     def _wake(self) -> bool:
-        self._woken.set_result(None)
+        """Let the task see to it: it is over, or something has to be waited for."""
+        if self._woken is not None:
+            self._woken.set_result(None)
+        return False
+
+    def _wait_for_room(self) -> bool:
+        self._warm_end = self._offset  # until then, memory may be needed for something else
+        self._way.when_writable(self.step)
         return False
 
     @property

@@ -31,14 +31,21 @@ class Turns:
 
     def __init__(self) -> None:
         self._line: deque[Step] = deque()
-        self._is_called = False
+        self._is_called = False  # for the next turn
 
     def line_up(self, step: Step, loop: asyncio.AbstractEventLoop) -> None:
         """Have a step taken in one of the next turns, and again for as long as it says that there is more."""
         self._line.append(step)
-        if not self._is_called:
-            self._is_called = True
-            loop.call_soon(self._take, loop)
+        self._call(loop)
+
+    def begin(self, step: Step, loop: asyncio.AbstractEventLoop) -> None:
+        """The same, but now if nobody has had this turn: what is short does not wait for another."""
+        if self._is_called:
+            self._line.append(step)
+            return
+        self._call(loop)
+        if step():
+            self._line.append(step)
 
     async def next(self, loop: asyncio.AbstractEventLoop) -> None:
         """Return when everybody who stands in line now has had a turn."""
@@ -52,12 +59,18 @@ class Turns:
         self.line_up(come_to_the_head, loop)
         await waiting
 
-    def _take(self, loop: asyncio.AbstractEventLoop) -> None:
-        for _ in range(min(TURN_STEPS, len(self._line))):
-            step = self._line.popleft()
-            if step():
-                self._line.append(step)
-        if self._line:
+    def _call(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._is_called:
+            self._is_called = True
             loop.call_soon(self._take, loop)
-        else:
-            self._is_called = False
+
+    def _take(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._is_called = False
+        try:
+            for _ in range(min(TURN_STEPS, len(self._line))):
+                step = self._line.popleft()
+                if step():
+                    self._line.append(step)
+        finally:  # whatever one of them does, the others go on
+            if self._line:
+                self._call(loop)

@@ -191,15 +191,22 @@ def test_clients_that_leave_in_mid_transfer_leave_nothing_behind(
     assert len({one["decision_id"] for one in outcomes}) == count
 
 
-def test_a_client_that_leaves_before_the_first_byte_is_no_defect(site, serve, paths, eventually):
+@pytest.mark.parametrize("size", ["small", "big"])
+def test_a_client_that_leaves_before_the_first_byte_is_no_defect(
+    size, site_with_big_file, serve, paths, eventually
+):
+    site = site_with_big_file
     gateway = serve(site.installation)
+    path = getattr(paths, size)
+    gateway.wire.head(path, site.token)  # from here on it is pinned
     for _ in range(30):
         with gateway.wire.connect() as connection:
-            connection.sendall(request_for(paths.small, site.token))
+            connection.sendall(request_for(path, site.token))
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     eventually(lambda: len(site.records("outcome")) >= len(site.records("decision", decision="allow")))
     assert gateway.wire.get(paths.small, site.token).body == paths.content
     assert gateway.metrics()["cachegate_defects_total"] == 0
+    assert {one["ending"] for one in site.records("outcome")} <= {"complete", "client-gone"}
 
 
 STALL_SECONDS = 1

@@ -36,8 +36,8 @@ class Facts:
 class Client:
     """The other end: it takes in so many bytes a look, and can be told to go."""
 
-    def __init__(self, pace=0):
-        self.left, self.pace = 1000, pace
+    def __init__(self, pace=0, left=1000):
+        self.left, self.pace = left, pace
         self.is_gone = self.was_aborted = False
         self.room = asyncio.Event()
 
@@ -147,6 +147,22 @@ def test_a_disk_that_is_slow_is_not_the_clients_doing():
             await asyncio.sleep(3 * STALL_SECONDS)
             await transfer.hand_over(LAST, at_once)
         assert transfer.cut is None
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_has_taken_all_there_is_does_not_hold_a_step_up():
+    """A message is many steps to our server: this one waits for the disk, or for its turn."""
+
+    async def scenario():
+        client = Client(left=0)
+
+        async def send(_message):
+            await asyncio.sleep(3 * STALL_SECONDS)
+
+        client.room.set()
+        assert (await hand_over(client, STEP, send))[0] is None
+        assert not client.was_aborted
 
     asyncio.run(scenario())
 

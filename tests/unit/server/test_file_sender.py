@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import random
 import socket
 import struct
+import weakref
 from contextlib import asynccontextmanager
 from io import UnsupportedOperation
 from pathlib import Path
@@ -359,3 +361,33 @@ def test_a_connection_that_is_lost_while_it_is_not_certain_ends_the_transfer(fil
                 await asyncio.wait_for(sending, 5)
 
     run(test)
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_what_ends_a_transfer_is_raised_once_and_kept_by_nobody(after, file):
+    """Nothing is left for the loop to complain of, and no traceback that leads back to the transfer."""
+
+    async def test():
+        heard, kept = [], []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
+        async with connected() as (server, client):
+            watch, looks = watched([], after)
+            sending = asyncio.create_task(server.sender.send(file, 0, len(CONTENT), looks))
+            await watch.asked.wait()
+            kept.append(weakref.ref(server.sender._stretch))
+            client.close()
+            server.transport.abort()
+            await server.lost.wait()
+            watch.settled.set()
+            await asyncio.wait([sending])
+            assert isinstance(sending.exception(), ConnectionResetError)
+            del sending
+        return heard, kept[0]
+
+    gc.disable()
+    try:
+        heard, stretch = run(test)
+        assert heard == []
+        assert stretch() is None
+    finally:
+        gc.enable()

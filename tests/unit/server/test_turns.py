@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
@@ -73,6 +74,50 @@ def test_whoever_gives_way_comes_after_those_who_stood_in_line():
         return taken
 
     assert asyncio.run(run()) == [*range(3 * TURN_STEPS)]
+
+
+def test_many_who_begin_at_once_share_the_turns_as_well():
+    async def run():
+        turns, loop, taken = Turns(), asyncio.get_running_loop(), []
+        for number in range(50):
+            turns.begin(lambda number=number: taken.append(number), loop)
+        seen = [len(taken)]
+        while len(taken) < 50:
+            await asyncio.sleep(0)
+            seen.append(len(taken))
+        return taken, [after - before for before, after in pairwise(seen)], seen[0]
+
+    taken, in_turns, at_once = asyncio.run(run())
+    assert taken == [*range(50)]
+    assert at_once == 1
+    assert max(in_turns) <= TURN_STEPS
+
+
+def test_whoever_is_first_in_a_turn_begins_at_once_again_and_again():
+    async def run():
+        turns, loop, taken = Turns(), asyncio.get_running_loop(), []
+        for number in range(5):
+            turns.begin(lambda number=number: taken.append(number), loop)
+            assert taken[-1] == number
+            await asyncio.sleep(0)
+
+    asyncio.run(run())
+
+
+def test_a_step_that_fails_after_all_holds_nobody_up():
+    def fail():
+        raise ZeroDivisionError
+
+    async def run():
+        turns, loop = Turns(), asyncio.get_running_loop()
+        heard = []
+        loop.set_exception_handler(lambda _, context: heard.append(context["exception"]))
+        turns.line_up(fail, loop)
+        await asyncio.wait_for(turns.next(loop), 5)
+        await asyncio.wait_for(turns.next(loop), 5)
+        return heard
+
+    assert [type(one) for one in asyncio.run(run())] == [ZeroDivisionError]
 
 
 def test_a_task_that_is_cancelled_while_it_waits_holds_nobody_up():
