@@ -18,6 +18,7 @@ import os
 import sqlite3
 import struct
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from gateway.model.pins import StatIdentity
 
 BUSY_SECONDS = 5.0  # how long a writer waits for another one; each writes for well below a millisecond
+_POLL_SECONDS = 0.003
 
 _PLACE, _VERSION = struct.Struct(">QQ"), struct.Struct(">Qqq")  # inode numbers use all 64 bits; SQLite has 63
 _SCHEMA = """
@@ -116,7 +118,7 @@ class MeasurementFile:
             check_same_thread=False,  # the mutex stands in for it
         )
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            _use_wal(connection)
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute(_SCHEMA)
         except BaseException:
@@ -127,6 +129,20 @@ class MeasurementFile:
     def _unusable(self, error: Exception) -> Unavailable:
         why = f"{self._folder} cannot be used ({error}); if it is damaged, remove it: blobs are hashed again"
         return Unavailable("state", why, Reason.NOT_PINNED)
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """All workers of a node open a new file at once, and for this SQLite does not wait as it does else."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                raise
+            time.sleep(_POLL_SECONDS)
+        else:
+            return
 
 
 def _packed(identity: StatIdentity) -> tuple[bytes, bytes]:

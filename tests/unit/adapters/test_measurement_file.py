@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 
@@ -32,6 +34,21 @@ def test_what_was_put_is_found_by_another_process_s_file(measurements, folder):
     other = MeasurementFile(folder)
     assert other.find(IDENTITY) == FOUND
     other.close()
+
+
+def test_all_workers_of_a_new_node_open_it_at_once(tmp_path):
+    for attempt in range(15):
+        files = [MeasurementFile(tmp_path / str(attempt)) for _ in range(4)]
+        barrier = Barrier(len(files))
+
+        def find(file, barrier=barrier):
+            barrier.wait()
+            return file.find(IDENTITY)
+
+        with ThreadPoolExecutor(len(files)) as pool:
+            assert [*pool.map(find, files)] == [None] * len(files)
+        for file in files:
+            file.close()
 
 
 @pytest.mark.parametrize("place", range(5))
