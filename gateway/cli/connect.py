@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 PLACEHOLDER = "<your key>"
 LOCAL_URL = "http://127.0.0.1:8080"
+NO_ENGINE_FACE = "set CACHEGATE_PUBLIC_URL first: without it there is no engine face"
 
 OWN_CACHE = (
     "# A folder of your own: what is on disk in a shared one, the engine opens to everybody.",
@@ -57,7 +58,7 @@ def connect(
     given = None if url is None else parse_base(url)
     public_url = in_office(lambda office: _public_url(office, owner))
     address = given or parse_base(public_url or LOCAL_URL)
-    ways = ways_for(owner, address)
+    ways = ways_for(owner, address, has_engine_face=bool(public_url))
     if as_json:
         print_json({"tenant": owner, "url": base_of(address), "ways": [_plain(way) for way in ways]})
         return
@@ -89,10 +90,11 @@ def base_of(address: Url) -> str:
     return address.text().rstrip("/")
 
 
-def ways_for(owner: TenantId, address: Url) -> tuple[Way, ...]:
+def ways_for(owner: TenantId, address: Url, *, has_engine_face: bool) -> tuple[Way, ...]:
     """Every way, the plainest first."""
     base = shlex.quote(base_of(address))
     engine = ("export ROBOFLOW_API_KEY=" + shlex.quote(PLACEHOLDER), *_own_cache(owner))
+    missing = None if has_engine_face else NO_ENGINE_FACE
     check = (
         f'curl --fail-with-body -H "Authorization: Bearer $ROBOFLOW_API_KEY" {base}/v1/whoami',
         "# Then load as ever: AutoModel.from_pretrained(...)",
@@ -102,12 +104,13 @@ def ways_for(owner: TenantId, address: Url) -> tuple[Way, ...]:
             name="api-host",
             title="The engine, asking this gateway instead of the platform (set before Python starts)",
             lines=(f"export ROBOFLOW_API_HOST={base}", *engine, *check),
+            note=_joined(missing),
         ),
         Way(
             name="secure-gateway",
             title="The engine, with everything it sends going through this gateway (instead of the above)",
             lines=(f"export SECURE_GATEWAY={base}", *engine, *check),
-            note=_secure_gateway_note(address),
+            note=_joined(missing, _secure_gateway_note(address)),
         ),
         Way(
             name="curl",
@@ -148,6 +151,11 @@ def _secure_gateway_note(address: Url) -> str | None:
     if address.scheme == "https" or is_local:
         return None
     return "the engine refuses plain http here, but for a loopback address; put TLS in front"
+
+
+def _joined(*notes: str | None) -> str | None:
+    """What there is to say of one way; None when there is nothing."""
+    return "; ".join(note for note in notes if note) or None
 
 
 def _plain(way: Way) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from dataclasses import fields
+from difflib import ndiff
 from itertools import pairwise
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -20,6 +21,7 @@ from unittest.mock import MagicMock
 import pytest
 import typer
 
+from gateway.assembly.rooms import Rooms
 from gateway.cli import commands
 from gateway.cli.main import app
 from gateway.configuration.settings import Settings, variable
@@ -32,6 +34,7 @@ from gateway.middleware.health import HEALTH_PATH
 from gateway.model.errors import Reason
 from gateway.problems import PROBLEMS
 from gateway.server.status import FleetStatus
+from gateway.server.supervisor import Supervisor
 from gateway.telemetry import HELP, METRICS
 
 ROOT = Path(__file__).parents[2]
@@ -147,6 +150,23 @@ def _scrape() -> str:
     scope = {"type": "http", "method": "GET", "path": "/metrics", "headers": [], "query_string": b""}
     asyncio.run(ops_app(ask)(scope, receive, send))
     return body.decode()
+
+
+def _checks() -> list[str]:
+    """Each check of readiness by name: those of a worker, and then the parent's own."""
+    anything = MagicMock()  # the names are looked at, not the values
+    return [*Rooms.report(anything)["ready"], *asyncio.run(Supervisor.status(anything)).ready]
+
+
+def test_every_check_of_readiness_is_documented_and_no_other_is():
+    documented = [row for row in rows(section(README, "## Operations")) if len(row) == 2]
+    assert [code(name)[0] for name, _ in documented] == _checks()
+
+
+def test_every_check_that_the_table_of_failures_names_is_there():
+    named = re.findall(r"ready false \(`([a-z]+)`\)", section(README, "## When something breaks"))
+    assert named
+    assert set(named) <= set(_checks())
 
 
 def test_the_scan_pattern_is_the_one_that_finds_our_keys():
@@ -278,7 +298,10 @@ VARYING = (
     (r"^<chain>( \d+){3} ", "<chain> <n> "),
     (r"\d+ records (in \d+ chains)", r"<n> records \1"),
 )
-"""What differs each time: ids, times, how many heads were due, and who runs it. All else is compared."""
+"""What differs each time: ids, times, what was due meanwhile, where it runs and who runs it.
+
+All else is compared, and nothing may be there that is not documented.
+"""
 
 
 def _lines(text: str, folder: str) -> list[str]:
@@ -293,10 +316,9 @@ def _lines(text: str, folder: str) -> list[str]:
     return [line for line in found if line]
 
 
-def _missing(documented: list[str], real: list[str]) -> str | None:
-    """The first documented line that does not come, in order, in the real output."""
-    rest = iter(real)
-    return next((line for line in documented if line not in rest), None)
+def _difference(documented: list[str], real: list[str]) -> list[str]:
+    """What is documented and does not come, and what comes and is not documented: headers, lines, fields."""
+    return [line for line in ndiff(documented, real) if line[0] in "-+"]
 
 
 def _free_ports() -> tuple[str, str]:
@@ -310,7 +332,7 @@ def _run_tour(folder: Path, scripts: list[str]) -> list[str]:
     """Run all blocks in one shell, as a reader would; the output of each."""
     port, ops_port = _free_ports()
     body = f"\necho '{DIVIDER}'\n".join(scripts).replace("8080", port).replace("9090", ops_port)
-    script = f'exec 2>&1\ntrap \'[ -z "$SERVE" ] || kill "$SERVE" 2>&-\' EXIT\n{body}'
+    script = f'exec 2>&1\ntrap \'[ -z "$SERVE" ] || {{ kill "$SERVE" 2>&- && wait "$SERVE"; }}\' EXIT\n{body}'
     environment = {
         "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
         "HOME": str(folder),
@@ -348,18 +370,52 @@ def test_the_tour_shows_what_a_reader_will_see(tour_folder):
     assert len(outputs) == len(blocks), outputs[-1]
     complaints = defaultdict(str)
     for (script, documented), output in zip(blocks, outputs, strict=True):
-        missing = _missing(_lines(documented, "/tmp/tour"), _lines(output, str(tour_folder)))
-        if missing is not None:
-            complaints[script] = f"not in the output: {missing}\n{output}"
+        difference = _difference(_lines(documented, "/tmp/tour"), _lines(output, str(tour_folder)))
+        if difference:
+            complaints[script] = "\n".join((*difference, output))
     assert not complaints, "\n\n".join(f"{script}{what}" for script, what in complaints.items())
 
 
-def test_comparing_the_tour_notices_another_status_and_another_field():
-    seen = _lines('HTTP/1.1 200 OK\n{"id":1,"link":"/v1"}\n', "-")
-    assert _missing(_lines("HTTP/1.1 200 OK\n", "-"), seen) is None
-    assert _missing(_lines("HTTP/1.1 404 Not Found\n", "-"), seen) is not None
-    assert _missing(_lines('{"id":1,"url":"/v1"}\n', "-"), seen) is not None
-    assert _missing(_lines('{"id":1,"link":"/v1"}\nHTTP/1.1 200 OK\n', "-"), seen) is not None
+ANSWER = 'HTTP/1.1 200 OK\r\ndate: now\r\netag: "a"\r\n\r\n{"id":1,"link":"/v1"}\n'
+
+
+@pytest.mark.parametrize(
+    ("documented", "is_so"),
+    [
+        (ANSWER, True),
+        (ANSWER.replace("now", "then"), True),
+        (ANSWER.replace("200 OK", "404 Not Found"), False),
+        (ANSWER.replace("link", "url"), False),
+        (ANSWER.replace('etag: "a"\r\n', ""), False),
+        (ANSWER.replace('etag: "a"', 'etag: "b"'), False),
+        (ANSWER.replace("etag:", "vary: a\r\netag:"), False),
+        ("\n".join(reversed(ANSWER.splitlines())), False),
+    ],
+    ids=[
+        "the same",
+        "another date",
+        "another status",
+        "another field",
+        "a header less",
+        "another value",
+        "a header more",
+        "another order",
+    ],
+)
+def test_comparing_the_tour_notices_whatever_differs(documented, is_so):
+    assert (_difference(_lines(documented, "-"), _lines(ANSWER, "-")) == []) is is_so
+
+
+def test_every_folder_of_tests_is_in_the_tree_of_the_code():
+    [shown] = re.findall(r"^tests/ +(.*)$", section(README, "## The code"), re.MULTILINE)
+    named = set(re.findall(r"(\w+)/", shown.replace("gateway/", "")))
+    assert named == {path.parent.relative_to(ROOT / "tests").parts[0] for path in _files_of_tests()}
+
+
+def _files_of_tests() -> list[Path]:
+    """Files in folders below tests/, whatever they hold: code, and cases as data."""
+    found = [path for end in ("py", "toml") for path in (ROOT / "tests").glob(f"*/**/*.{end}")]
+    return [path for path in found if "__pycache__" not in path.parts]
 
 
 def test_the_example_of_a_deployment_serves_what_the_readme_says():

@@ -7,15 +7,16 @@ import shlex
 
 import pytest
 
-from gateway.cli.connect import LOCAL_URL, PLACEHOLDER, parse_base, ways_for
+from gateway.cli.connect import LOCAL_URL, NO_ENGINE_FACE, PLACEHOLDER, parse_base, ways_for
 from gateway.identity.tokens import TOKEN_PATTERN
 from gateway.model.errors import BadNameError
 
 URL = "https://models.example/gate"
 
 
-def ways(url=URL):
-    return {way.name: way for way in ways_for("acme", parse_base(url))}
+def ways(url=URL, *, has_engine_face=True):
+    found = ways_for("acme", parse_base(url), has_engine_face=has_engine_face)
+    return {way.name: way for way in found}
 
 
 def exports(way):
@@ -82,6 +83,26 @@ def test_no_key_is_printed(command, installed):
 def test_a_url_that_the_engine_would_refuse_as_secure_gateway_is_noted(url, is_noted):
     assert (ways(url)["secure-gateway"].note is not None) is is_noted
     assert ways(url)["api-host"].note is None
+
+
+@pytest.mark.parametrize("arguments", [(), ("--url", URL)])
+def test_without_a_public_url_the_ways_of_the_engine_say_that_there_is_no_face_for_it(
+    arguments, command, command_json, monkeypatch
+):
+    def noted():
+        document = command_json("connect", "--tenant", "acme", *arguments)[1]
+        return {way["name"] for way in document["ways"] if NO_ENGINE_FACE in (way["note"] or "")}
+
+    assert noted() == {"api-host", "secure-gateway"}
+    assert command("connect", "--tenant", "acme", *arguments)[2].count("CACHEGATE_PUBLIC_URL") == 2
+    monkeypatch.setenv("CACHEGATE_PUBLIC_URL", URL)
+    assert noted() == set()
+
+
+def test_a_way_that_misses_two_things_says_both():
+    note = ways("http://models.example", has_engine_face=False)["secure-gateway"].note
+    assert NO_ENGINE_FACE in note
+    assert "TLS" in note
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,6 @@ REPORT = ServerReport(
     is_aof_on=True,
     is_aof_healthy=True,
     appendfsync="always",
-    has_snapshots=False,
     has_waitaof=True,
 )
 
