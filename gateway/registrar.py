@@ -2,8 +2,8 @@
 
 What the guard is for reads, this is for changes. A change that cannot be recorded is not made (I5);
 one that was recorded and did not happen says so in its closing record, and so does one of which
-nobody can say whether it happened: a log that calls it not made would be wrong. Commands use it now, the
-admin API will.
+nobody can say whether it happened: a log that calls it not made would be wrong. Commands change what
+operators order, and workers what they find out: pins, what the platform says, whose URL a file has.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Done(Generic[T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registrar:
-    """Changes facts on an operator's order."""
+    """Changes facts, and says so first."""
 
     store: FactStore
     recorder: Recorder

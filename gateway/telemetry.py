@@ -82,8 +82,6 @@ HELP = {
     "cachegate_refused_by_server_total": "Requests that were refused before they were whole.",
 }
 
-_LEVELS = {"critical": 50, "error": 40, "warning": 30, "info": 20, "debug": 10}
-
 
 class Telemetry:
     """One worker's counters and its logger."""
@@ -226,7 +224,7 @@ def upstream_counters(provider: Provider | None) -> dict[str, float]:
     return {f'cachegate_upstream_questions_total{{outcome="{name}"}}': n for name, n in outcomes.items()}
 
 
-def configure_logs(*, is_terminal: bool, level: str = "info") -> None:
+def configure_logs(*, is_terminal: bool) -> None:
     """Lines for people on a terminal, JSON for machines elsewhere; on standard error, always."""
     # Tracebacks are plain on purpose: the pretty ones print local variables, and a key is one (I8).
     render: list[structlog.typing.Processor] = (
@@ -240,7 +238,7 @@ def configure_logs(*, is_terminal: bool, level: str = "info") -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *render,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _LossyStandardError())),
         cache_logger_on_first_use=True,
     )

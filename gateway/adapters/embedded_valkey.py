@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+_START_SECONDS = 15.0  # loading a large append-only file takes a while
 _POLL_SECONDS = 0.003  # the server is up after some 40 ms; asking costs microseconds
 _WATCH_SECONDS = 0.5  # one `open` and one `flock`; without the server nothing is answered meanwhile
 _LOG_LINES_SHOWN = 5
@@ -56,9 +57,8 @@ logger = logging.getLogger(__name__)
 class EmbeddedValkey:
     """The server of one state folder."""
 
-    def __init__(self, state: Path, *, start_seconds: float = 15.0, stop_seconds: float = 10.0) -> None:
+    def __init__(self, state: Path, *, stop_seconds: float = 10.0) -> None:
         self.folder = state.absolute() / "valkey"
-        self.start_seconds = start_seconds  # loading a large append-only file takes a while
         self.stop_seconds = stop_seconds
 
     def running(self) -> RunningValkey:
@@ -104,7 +104,7 @@ class RunningValkey:
         """Join those who use the server, starting it if it does not run. Returns its URL."""
         make_private_folder(self._folder)
         self._socket = socket_path_for(self._folder)
-        deadline = time.monotonic() + self._server.start_seconds
+        deadline = time.monotonic() + _START_SECONDS
         with FileLock(self._folder / "start.lock") as starting:
             starting.wait_alone(deadline)
             users = FileLock(self._folder / "users.lock")
@@ -155,7 +155,7 @@ class RunningValkey:
                 logger.error("the embedded Valkey died and could not be started again: %s", failure)  # noqa: TRY400 -- one line; the failure says all
 
     def _revive(self) -> None:
-        deadline = time.monotonic() + self._server.start_seconds
+        deadline = time.monotonic() + _START_SECONDS
         with FileLock(self._folder / "start.lock") as starting:
             starting.wait_alone(deadline)
             if self._is_alive():

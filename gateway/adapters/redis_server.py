@@ -28,7 +28,6 @@ class ServerReport:
     is_aof_on: bool
     is_aof_healthy: bool
     appendfsync: str | None
-    has_snapshots: bool | None
     has_waitaof: bool
 
     @property
@@ -68,7 +67,6 @@ async def load_server_report(client: Redis | RedisCluster, where: str) -> Server
     """Ask the server; raises what the client raises."""
     info: dict[str, Any] = await client.execute_command("INFO")
     appendfsync = await _find_setting(client, "appendfsync")
-    save = await _find_setting(client, "save")
     described = await client.execute_command("COMMAND INFO", "WAITAOF")
     return ServerReport(
         where=where,
@@ -79,7 +77,6 @@ async def load_server_report(client: Redis | RedisCluster, where: str) -> Server
         is_aof_on=info.get("aof_enabled") == 1,
         is_aof_healthy=info.get("aof_last_write_status", "ok") == "ok",
         appendfsync=appendfsync,
-        has_snapshots=None if save is None else bool(save),
         has_waitaof=bool(described) and described[0] is not None,
     )
 

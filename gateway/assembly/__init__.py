@@ -1,4 +1,4 @@
-"""Where the parts meet: the only modules that know more than their own room. Nothing is decided here.
+"""Where the parts meet: the only place that builds the pipeline. Nothing is decided here.
 
 `fittings` makes what workers and commands need alike, with `signing` and `credential_marks`. `rooms`
 builds all that decides and records, and `upkeep` and `canary` keep it alive; `app` puts HTTP in front of

@@ -1,4 +1,4 @@
-"""Rooms: everything that decides and records, built of settings. The only place that introduces them.
+"""Rooms: everything that decides and records, built of settings. The only place that builds the pipeline.
 
 `Rooms` is the pipeline of one process, with all that keeps it true beside requests; whoever serves
 puts a face in front of it: `app.py` HTTP, `inprocess/` an engine in the same process. What workers

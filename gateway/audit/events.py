@@ -146,7 +146,7 @@ def _event(path: Path, number: int, line: bytes) -> Event | None:
 
 
 class _Cursor:
-    """How far one chain was read: all segments before `_index`, and `_offset` bytes of that one."""
+    """How far one chain was read: all segments before `_number`, and `_offset` bytes of that one."""
 
     def __init__(self) -> None:
         self.segments: list[tuple[int, Path]] = []

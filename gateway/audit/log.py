@@ -145,10 +145,6 @@ class AuditLog:
         self._has_left = False
         self._writer.flush(self._clock.now())
 
-    def flush_summaries(self, now: float) -> None:
-        """Write the summaries whose second is over."""
-        self._write_summaries(now, int(now))
-
     def check(self) -> None:
         """Raises `Unavailable`, saying what to do, unless the next record can be accepted.
 

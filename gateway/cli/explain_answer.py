@@ -15,11 +15,10 @@ from gateway.assembly.fittings import build_catalogue
 from gateway.cli.explain_disk import DiskState, look_at_disk
 from gateway.decision.explain import explain
 from gateway.decision.rulebook import Rulebook
-from gateway.identity.authenticate import Authenticator
-from gateway.model.access import Access, Principal, Resource, ResourceKind
+from gateway.identity.authenticate import Authenticator, principal_of
+from gateway.model.access import Access, Resource, ResourceKind
 from gateway.model.errors import Conflict, Refusal
 from gateway.model.names import ancestors
-from gateway.model.rulings import SOURCE_PLATFORM
 
 if TYPE_CHECKING:
     from gateway.decision.explain import Explanation
@@ -101,7 +100,7 @@ async def work_out(office: Office, question: Question) -> Answer:
     if key is None:
         raise Conflict(f"there is no key {question.key_id}; `cachegate keys list` shows them")
     tenant = await office.listing.find_tenant(key.tenant) if key.tenant is not None else None
-    access = Access(principal=_principal(key), action=question.action, resource=question.resource)
+    access = Access(principal=principal_of(key, tenant), action=question.action, resource=question.resource)
     [facts] = await office.directory.bring(access.principal, [question.model])
     catalogue = build_catalogue(office.settings, office.clock)
     return Answer(
@@ -120,19 +119,6 @@ def _key_problem(office: Office, key: Key, tenant: Tenant | None) -> Reason | No
     except Refusal as refusal:
         return refusal.reason
     return None
-
-
-def _principal(key: Key) -> Principal:
-    """Who the key would be, whether it is valid or not."""
-    return Principal(
-        kind=key.kind,
-        key_id=key.key_id,
-        key_name=key.name,
-        tenant=key.tenant,
-        scopes=key.scopes,
-        expires_at=key.expires_at,
-        is_of_platform=key.source == SOURCE_PLATFORM,
-    )
 
 
 async def _covering_rules(office: Office, facts: Facts) -> list[ModelRule]:

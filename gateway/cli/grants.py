@@ -17,6 +17,7 @@ from gateway.model.names import parse_group_name, parse_package_id, parse_patter
 if TYPE_CHECKING:
     from gateway.directory.changes import Changes
     from gateway.directory.operations.effect import Effect
+    from gateway.model.names import GroupName, PackageId, Pattern, TenantId
     from gateway.office.office import Office
 
 commands = typer.Typer(help="Grants: add, remove, list.", no_args_is_help=True)
@@ -38,11 +39,7 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Grant actions (read, if none is named) on models and groups."""
-    tenant_id = parse_tenant_id(tenant)
-    patterns = [parse_pattern(one) for one in models or ()]
-    named = [parse_group_name(one) for one in groups or ()]
-    narrowed = [parse_package_id(one) for one in packages or ()]
-    _verify_something_named(patterns, named)
+    tenant_id, patterns, named, narrowed = _parse(tenant, models, groups, packages)
 
     async def operation(changes: Changes, _now: float) -> Effect:
         return await add_grants(
@@ -79,11 +76,7 @@ def remove(
     as_json: AsJson = False,
 ) -> None:
     """Take grants on exactly these models and groups away."""
-    tenant_id = parse_tenant_id(tenant)
-    patterns = [parse_pattern(one) for one in models or ()]
-    named = [parse_group_name(one) for one in groups or ()]
-    narrowed = [parse_package_id(one) for one in packages] if packages else None
-    _verify_something_named(patterns, named)
+    tenant_id, patterns, named, narrowed = _parse(tenant, models, groups, packages)
 
     async def operation(changes: Changes, _now: float) -> Effect:
         return await remove_grants(
@@ -91,12 +84,12 @@ def remove(
             tenant_id=tenant_id,
             models=patterns,
             groups=named,
-            packages=narrowed,
+            packages=narrowed or None,
             actions=actions or None,
             force=force,
         )
 
-    subject = _subject(patterns, named, narrowed or [], actions or [])
+    subject = _subject(patterns, named, narrowed, actions or [])
     details = {"tenant": tenant_id}
     perform(
         "grants.remove",
@@ -143,9 +136,17 @@ def list_(
     print_table("Grants", columns, rows, "No grant. Tenants read what they own and what is public.")
 
 
-def _verify_something_named(models: list[Any], groups: list[Any]) -> None:
-    if not models and not groups:
+def _parse(
+    tenant: str, models: list[str] | None, groups: list[str] | None, packages: list[str] | None
+) -> tuple[TenantId, list[Pattern], list[GroupName], list[PackageId]]:
+    """Whom and what a command names. Raises `BadNameError`, also when it names no model and no group."""
+    tenant_id = parse_tenant_id(tenant)
+    patterns = [parse_pattern(one) for one in models or ()]
+    named = [parse_group_name(one) for one in groups or ()]
+    narrowed = [parse_package_id(one) for one in packages or ()]
+    if not patterns and not named:
         raise BadNameError("name at least one model, prefix or group: --models or --groups")
+    return tenant_id, patterns, named, narrowed
 
 
 def _cell(value: object) -> object:

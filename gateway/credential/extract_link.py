@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from gateway.model.access import Credential, WireRequest
     from gateway.model.names import KeyId
 
-MAC_BYTES = 32  # HMAC-SHA-256
-
-_LAST = rb"[AEIMQUYcgkosw048]"  # 43 characters hold two bits more than 32 bytes; they are zero
+_LAST = rb"[AEIMQUYcgkosw048]"  # 43 characters hold two bits more than a SHA-256's 32 bytes; they are zero
 _QUERY = re.compile(rb"se=([1-9][0-9]{0,11})&sig=([^.&]{1,64})\.([A-Za-z0-9_-]{42}" + _LAST + rb")")
 
 

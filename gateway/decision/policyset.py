@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEMA_FILE = "schema.cedarschema"
+SOURCE = "policies"  # where the facts of a folder say they come from
 _CONTENT = [(action, kind) for action in ("discover", "read", "infer") for kind in ("Model", "Package")]
 _ASKED = (*_CONTENT, ("list", "Catalogue"), ("identify", "ApiKey"), ("identify", "Admin"))
 """The actions and resources that the gateway asks about; a schema without one would deny it for good."""
@@ -50,7 +51,7 @@ class Problem:
         return f"{self.file}:{self.line}:{self.column}: {self.found}; expected {self.expected}"
 
 
-def load_policy_folder(folder: Path, *, origin: str = "policies") -> PolicySet:
+def load_policy_folder(folder: Path) -> PolicySet:
     """Read a folder's schema and policies, sorted by name. Raises `Misconfigured` for what cannot be read.
 
     Whether the texts are right is for `validate` to say.
@@ -60,7 +61,7 @@ def load_policy_folder(folder: Path, *, origin: str = "policies") -> PolicySet:
     schema = _read(folder / SCHEMA_FILE)
     files = sorted(path for path in folder.glob("*.cedar") if not path.name.startswith("."))
     policies = tuple((path.name, _read(path)) for path in files)
-    return PolicySet(schema=schema, policies=policies, digest=digest_of(schema, policies), source=origin)
+    return PolicySet(schema=schema, policies=policies, digest=digest_of(schema, policies), source=SOURCE)
 
 
 def digest_of(schema: str, policies: tuple[tuple[str, str], ...]) -> str:

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 from gateway.delivery.handoff import handoff_headers
 from gateway.delivery.headers import Headers, caller_headers
 from gateway.delivery.plan import plan_delivery
-from gateway.delivery.steps import INLINE_BYTES, LOOKS, ZERO_COPY, Copied, Hashed, ZeroCopied, steps_of
+from gateway.delivery.steps import INLINE_BYTES, Copied, Hashed, ZeroCopied, steps_of
 from gateway.delivery.unchanged import CutError, unsent, verify_unchanged
 from gateway.model.errors import Reason
+from gateway.model.extensions import LOOKS, ZERO_COPY
 from gateway.model.verdicts import Ending, OpenFile
 
 if TYPE_CHECKING:
@@ -107,9 +108,10 @@ async def send_file(
 def _source(file: OpenFile, plan: Plan, scope: Scope, means: Means) -> Source:
     if file.sha256 is None:
         return Hashed(file, means.on_hashed)
-    offer = (scope.get("extensions") or {}).get(ZERO_COPY)
-    if plan.length > INLINE_BYTES and offer is not None:
-        return ZeroCopied(file, is_looked_at=LOOKS in offer)
+    offer = (scope.get("extensions") or {}).get(ZERO_COPY) or {}
+    # Where another server offers it, nobody would look at the file while it goes out.
+    if plan.length > INLINE_BYTES and LOOKS in offer:
+        return ZeroCopied(file)
     return Copied(file)
 
 

@@ -3,7 +3,8 @@
 Each step is confirmed against the open file: a blob that is truncated or rewritten meanwhile is cut
 off, so that no client holds a complete body made of two files. Where we read, the look comes after
 the reading, so what was read is what was opened. With zero-copy a step of ours is many of the
-server's, so it is given the look to take before each of them and after the last. The kernel may read
+server's, so it is given the look to take before each of them and after the last; a server that does not
+take it is sent copies. The kernel may read
 a page as late as when it leaves the machine; a writer who rewrites in place after that look is beyond
 us, and the read-only mount is what stands against it.
 
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from gateway.delivery.ranges import Span
 from gateway.delivery.unchanged import CutError, verify_unchanged
 from gateway.model.errors import Reason, Refusal, Unavailable
+from gateway.model.extensions import VERIFY, ZERO_COPY
 from gateway.model.verdicts import Ending
 
 if TYPE_CHECKING:
@@ -31,13 +33,8 @@ if TYPE_CHECKING:
     from gateway.model.verdicts import OpenFile
 
 READ_BYTES = 1 << 20  # what one client makes us hold; larger steps did not get faster
-ZERO_COPY_BYTES = 4 << 20  # holds nothing; between two of them nobody looks at the file
-LOOKED_AT_BYTES = 64 << 20  # our own server makes many steps of it, each with its look
+ZERO_COPY_BYTES = 64 << 20  # holds nothing; the server makes many steps of it, each with its look
 INLINE_BYTES = 1 << 16  # read on the event loop: up to here a thread costs more than the read
-
-ZERO_COPY = "http.response.zerocopysend"
-LOOKS = "cachegate.looks"  # in the offer of it, where the server heeds what follows
-VERIFY = "cachegate.verify_unchanged"  # of a zero-copy message, for our own server; others leave it
 
 
 class OnHashed(Protocol):
@@ -95,10 +92,10 @@ class Copied:
 class ZeroCopied:
     """By the ASGI extension: the server has the kernel move the bytes before its `send` returns."""
 
+    step_bytes = ZERO_COPY_BYTES
     is_told_of_leaving = True
 
-    def __init__(self, file: OpenFile, *, is_looked_at: bool) -> None:
-        self.step_bytes = LOOKED_AT_BYTES if is_looked_at else ZERO_COPY_BYTES
+    def __init__(self, file: OpenFile) -> None:
         self._file = file
         self._copied = Copied(file)
 

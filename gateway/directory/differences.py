@@ -9,14 +9,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from gateway.directory.documents import FOLDER_SOURCE
-from gateway.directory.planned import Order, PlannedChange, Removed
+from gateway.directory.plan_words import Order, PlannedChange, Removed
 from gateway.model.facts import Alias, Grants, ModelRule, Tenant, Visibility
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gateway.directory.documents import TenantDocument
-    from gateway.directory.planned import CurrentFacts
+    from gateway.directory.plan_words import CurrentFacts
     from gateway.model.facts import Grant
     from gateway.model.names import GroupName, Pattern
 

@@ -64,11 +64,6 @@ class NearCache:
     def __len__(self) -> int:
         return len(self._leaves)
 
-    @property
-    def size_bytes(self) -> int:
-        """How much it holds, by its own estimate."""
-        return self._bytes
-
     def find(self, name: bytes) -> Leaf | None:
         """The remembered record, or the remembered absence of one."""
         leaf = self._leaves.get(name)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.directory.differences import alias_changes, grant_changes, rule_changes, tenant_changes
-from gateway.directory.planned import CurrentFacts, Order, Plan, PlannedChange, Removed
+from gateway.directory.plan_words import CurrentFacts, Order, Plan, PlannedChange, Removed
 from gateway.model.errors import Conflict
 from gateway.model.facts import Alias, Grants, ModelRule, PolicySet, Tenant
 from gateway.model.names import ModelId, Pattern, TenantId

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from gateway.model.ports import Clock, FactSource
     from gateway.model.stores import FactStore
 
-MAX_UNREADABLE_NAMES = 100  # enough to see what happened; an attacker who can write cannot fill the memory
 TEXTS_MISSING = "the texts it names are missing from Redis"
 _POLICY_ATTEMPTS = 3  # an apply between two reads takes the old texts away; twice in a row is no coincidence
 
@@ -58,13 +57,7 @@ class DirectoryReader:
         self._source = source
         self._clock = clock  # for what ends by itself; without one, nothing of the kind counts
         self._on_unreadable = on_unreadable
-        self._unreadable: dict[str, None] = {}  # a set that remembers the order
         self._policies = PolicySets(self._read_policy_text)
-
-    @property
-    def unreadable_names(self) -> tuple[str, ...]:
-        """The names of the records that did not parse, the latest last; for `doctor`."""
-        return tuple(self._unreadable)
 
     async def find_key(self, digests: Sequence[bytes]) -> tuple[Key | None, Tenant | None, Stamp]:
         """The key record under the first of these digests that has one, its tenant, and what was read."""
@@ -174,10 +167,6 @@ class DirectoryReader:
         return values[0]
 
     def _report(self, name: str) -> None:
-        self._unreadable.pop(name, None)
-        self._unreadable[name] = None
-        if len(self._unreadable) > MAX_UNREADABLE_NAMES:
-            del self._unreadable[next(iter(self._unreadable))]
         if self._on_unreadable is not None:
             self._on_unreadable(name)
 

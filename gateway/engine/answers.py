@@ -27,7 +27,13 @@ import msgspec
 
 from gateway.engine.faults import undecided
 from gateway.model.errors import BadNameError
-from gateway.model.names import parse_file_handle, parse_md5, parse_model_id, parse_package_id
+from gateway.model.names import (
+    MAX_SEGMENT_CHARACTERS,
+    parse_file_handle,
+    parse_md5,
+    parse_model_id,
+    parse_package_id,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Sequence
@@ -43,7 +49,7 @@ MAX_PACKAGES = 256  # of one page; a model has some twenty in all
 METADATA_TYPE = "external-model-metadata-v1"
 PACKAGE_TYPE = "external-model-package-v1"
 
-_PLAIN = re.compile(r"[A-Za-z0-9._-]{1,255}")
+_PLAIN = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_SEGMENT_CHARACTERS}}}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from gateway.engine.packages import Details
     from gateway.model.names import FileHandle, Md5, ModelId, PackageId
 
-REGISTRY = "offline-weights-registry"
-"""The directory of the records, below the cache root; a record is named like a model's directory."""
-
 MAX_RECORD_BYTES = 4 * 1024 * 1024  # as a manifest: about 100 bytes a file, all packages together
 KNOWN_FORMAT = 1
 

@@ -44,7 +44,6 @@ class Resolution:
     """What an engine remembers: for this key, that model id means this package."""
 
     model: ModelId  # as it was asked for: an alias stays one
-    cache_model: ModelId | None
     canonical_model: ModelId | None
     credential_hash: CredentialHash | None = field(
         repr=False
@@ -60,7 +59,6 @@ class _RawResolution(msgspec.Struct):
     resolved_files: list[str]
     task_type: str
     created_at: str
-    cache_model_id: str | None = None
     canonical_model_id: str | None = None
     credential_hash: str | None = None
 
@@ -81,7 +79,6 @@ def parse_resolution(raw: bytes, zone: tzinfo) -> Resolution:
         claimed = _DECODER.decode(raw)
         return Resolution(
             model=parse_model_id(claimed.model_id),
-            cache_model=_parse_optional_id(claimed.cache_model_id),
             canonical_model=_parse_optional_id(claimed.canonical_model_id),
             credential_hash=None
             if claimed.credential_hash is None

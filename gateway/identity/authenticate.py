@@ -45,10 +45,10 @@ class Authenticator:
 
     __slots__ = ("_directory", "_latest", "_peppers", "_recent")
 
-    def __init__(self, directory: KeyDirectory, peppers: Peppers, *, max_recent: int = MAX_RECENT) -> None:
+    def __init__(self, directory: KeyDirectory, peppers: Peppers) -> None:
         self._directory = directory
         self._peppers = peppers
-        self._recent = RecentCallers(max_recent)
+        self._recent = RecentCallers(MAX_RECENT)
         self._latest = float("-inf")
 
     def recall(self, credential: Credential, client: str, now: float) -> tuple[Principal, Stamp] | None:
@@ -98,16 +98,7 @@ class Authenticator:
     def judge(self, key: Key, tenant: Tenant | None, client: str, now: float) -> Principal:
         """The principal of a key that was found, if it is valid for this client now. No I/O."""
         self._verify(key, tenant, client, now)
-        return Principal(
-            kind=key.kind,
-            key_id=key.key_id,
-            key_name=key.name,
-            tenant=key.tenant,
-            scopes=key.scopes,
-            expires_at=key.expires_at,
-            degraded_seconds=tenant.degraded_seconds if tenant is not None else 0.0,
-            is_of_platform=key.source == SOURCE_PLATFORM,
-        )
+        return principal_of(key, tenant)
 
     def latest(self, now: float) -> float:
         """The latest time that was seen, this one included: the one by which expiry is judged."""
@@ -127,6 +118,20 @@ class Authenticator:
             tenant is None or tenant.tenant_id != key.tenant or tenant.is_suspended
         ):
             raise Refusal(Reason.SUSPENDED_TENANT, key_id=key.key_id)
+
+
+def principal_of(key: Key, tenant: Tenant | None) -> Principal:
+    """Who the key is, whether it is valid or not."""
+    return Principal(
+        kind=key.kind,
+        key_id=key.key_id,
+        key_name=key.name,
+        tenant=key.tenant,
+        scopes=key.scopes,
+        expires_at=key.expires_at,
+        degraded_seconds=tenant.degraded_seconds if tenant is not None else 0.0,
+        is_of_platform=key.source == SOURCE_PLATFORM,
+    )
 
 
 def _sha256_of(credential: Credential) -> bytes:

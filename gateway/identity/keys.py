@@ -24,7 +24,7 @@ from gateway.model.facts import DEFAULT_SCOPES, Key, KeyKind, Scope
 from gateway.model.names import KeyId
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from gateway.identity.pepper import Peppers
     from gateway.model.names import TenantId
@@ -91,26 +91,20 @@ class NewKey:
     token: str | None = field(repr=False, default=None)
 
 
-def issue_key(
-    order: KeyOrder, *, environment: str, peppers: Peppers, choose: Callable[[str], str] = secrets.choice
-) -> NewKey:
+def issue_key(order: KeyOrder, *, environment: str, peppers: Peppers) -> NewKey:
     """A key with a token of our own."""
-    token = mint_token(environment, choose)
-    return _new_key(order, sha256(token.encode("ascii")).digest(), peppers, choose, token)
+    token = mint_token(environment, secrets.choice)
+    return _new_key(order, sha256(token.encode("ascii")).digest(), peppers, token)
 
 
-def import_key(
-    order: KeyOrder, *, sha256_hex: str, peppers: Peppers, choose: Callable[[str], str] = secrets.choice
-) -> NewKey:
+def import_key(order: KeyOrder, *, sha256_hex: str, peppers: Peppers) -> NewKey:
     """A key of another system, of which only the SHA-256 is known."""
     if not _SHA256_HEX.fullmatch(sha256_hex):
         raise BadNameError("not a SHA-256: expected 64 lower-case hex digits")
-    return _new_key(order, bytes.fromhex(sha256_hex), peppers, choose, None)
+    return _new_key(order, bytes.fromhex(sha256_hex), peppers)
 
 
-def adopt_key(
-    order: KeyOrder, *, raw_key: str, peppers: Peppers, choose: Callable[[str], str] = secrets.choice
-) -> NewKey:
+def adopt_key(order: KeyOrder, *, raw_key: str, peppers: Peppers) -> NewKey:
     """A key of another system as it is, from standard input. No message of this function quotes it."""
     if not MIN_OPAQUE_CHARACTERS <= len(raw_key) <= MAX_OPAQUE_CHARACTERS or not _OPAQUE.fullmatch(raw_key):
         raise BadNameError(
@@ -121,7 +115,7 @@ def adopt_key(
         parse_token(raw_key)
     except Refusal as error:
         raise BadNameError("not a key: it starts with cg_, but its check digits do not agree") from error
-    return _new_key(order, sha256(raw_key.encode("ascii")).digest(), peppers, choose, None)
+    return _new_key(order, sha256(raw_key.encode("ascii")).digest(), peppers)
 
 
 def key_state(key: Key, now: float) -> KeyState:
@@ -187,16 +181,10 @@ def _listed(scopes: Iterable[Scope]) -> str:
     return ", ".join(sorted(scopes))
 
 
-def _new_key(
-    order: KeyOrder,
-    sha256_of_key: bytes,
-    peppers: Peppers,
-    choose: Callable[[str], str],
-    token: str | None,
-) -> NewKey:
+def _new_key(order: KeyOrder, sha256_of_key: bytes, peppers: Peppers, token: str | None = None) -> NewKey:
     default = ADMIN_SCOPES if order.kind is KeyKind.ADMIN else DEFAULT_SCOPES
     key = Key(
-        key_id=KeyId("key_" + random_base62(KEY_ID_CHARACTERS, choose)),
+        key_id=KeyId("key_" + random_base62(KEY_ID_CHARACTERS, secrets.choice)),
         kind=order.kind,
         tenant=order.tenant,
         name=order.name,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 
 from gateway.model.errors import BadNameError
 
@@ -46,14 +46,6 @@ def parse_moment(text: str, now: float) -> float:
         return moment.timestamp()
     except (OverflowError, ValueError) as error:
         raise BadNameError(f"{text!r} is outside the range of times") from error
-
-
-def format_moment(moment: float) -> str:
-    """The moment in UTC, whole seconds: `2030-01-31T12:00:00Z`."""
-    try:
-        return datetime.fromtimestamp(math.floor(moment), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (OverflowError, ValueError, OSError) as error:
-        raise BadNameError(f"{moment!r} is outside the range of times") from error
 
 
 def format_duration(seconds: float) -> str:

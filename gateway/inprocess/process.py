@@ -62,9 +62,8 @@ class Granted:
 class GuardedProcess:
     """A guard for the threads of this process, from `start` to `close`."""
 
-    def __init__(self, settings: Settings, *, answer_seconds: float = ANSWER_SECONDS) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._answer_seconds = answer_seconds
         self._thread: threading.Thread | None = None
         self._started: Future[_Live] = Future()
         self._process_id = os.getpid()
@@ -111,7 +110,7 @@ class GuardedProcess:
             )
         if not self._started.done() or self._thread is None or not self._thread.is_alive():
             raise Unavailable("in-process guard", "it is not running")
-        return self._started.result().ask(question, self._answer_seconds)
+        return self._started.result().ask(question, ANSWER_SECONDS)
 
     def _run(self) -> None:
         try:

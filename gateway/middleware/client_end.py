@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gateway.model import extensions
 from gateway.transfers import ClientEnd
 
 if TYPE_CHECKING:
     from starlette.types import Scope
 
 NAMES = {
-    "drained": "cachegate.drained",
-    "abort": "cachegate.abort",
-    "has_gone": "cachegate.gone",
-    "unsent_bytes": "cachegate.unsent",
+    "drained": extensions.DRAINED,
+    "abort": extensions.ABORT,
+    "has_gone": extensions.GONE,
+    "unsent_bytes": extensions.UNSENT,
 }
 """The fields of `ClientEnd`, and what the server calls them in the scope."""
 

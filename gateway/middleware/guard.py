@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING
 from gateway.credential.client import TrustedNetworks, client_address
 from gateway.middleware.client_end import client_end
 from gateway.middleware.hook import read_body, send_taken
-from gateway.middleware.meter import ZERO_COPY, Meter
+from gateway.middleware.meter import Meter
 from gateway.middleware.routes import UNROUTED, Routes
 from gateway.middleware.shape import refusal_by_shape
 from gateway.middleware.trace import find_trace_id, traceparent
 from gateway.model.access import HookRoute, WireRequest
 from gateway.model.errors import Reason, Refusal, Unavailable, WithdrawnError
+from gateway.model.extensions import SENT, WATCH, ZERO_COPY
 from gateway.model.verdicts import Declined, Ending, Outcome, Rejection
 from gateway.problems import PROBLEMS, UNRECORDED
 from gateway.transfers import TransferCutError
@@ -46,8 +47,6 @@ RECEIPT = "cachegate.receipt"
 ROUTE = "cachegate.route"
 METER = "cachegate.meter"
 
-WATCH = "cachegate.watch"  # of a zero-copy message: the transfer, for our own server
-SENT = "cachegate.sent"  # what our own server counts of the body, where it knows better than we do
 
 MAX_ATTEMPTS = 3  # an answer whose facts moved before its first byte is worked out anew this often
 DEGRADED = (b"cachegate-degraded", b"last-known-good")

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gateway.model.extensions import ZERO_COPY
 from gateway.model.verdicts import Ending, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from starlette.types import Message, Send
-
-
-ZERO_COPY = "http.response.zerocopysend"
 
 
 class Meter:

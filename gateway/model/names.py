@@ -28,8 +28,8 @@ MAX_SEGMENT_CHARACTERS = 255  # what a file system holds in one name, and the en
 
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _KEY_ID = re.compile(r"key_[0-9A-Za-z]{12}")
-_PACKAGE = re.compile(r"[A-Za-z0-9]{1,255}")
-_FILE_SEGMENT = re.compile(r"[A-Za-z0-9._-]{1,255}")
+_PACKAGE = re.compile(rf"[A-Za-z0-9]{{1,{MAX_SEGMENT_CHARACTERS}}}")
+_FILE_SEGMENT = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_SEGMENT_CHARACTERS}}}")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _UNSAFE_IN_MODEL = re.compile(r"[*\x00-\x1f\x7f-\x9f\\\ud800-\udfff\u2028\u2029]")
 _LOCK_FILE = re.compile(r"\..*\.lock", re.DOTALL)
@@ -95,7 +95,10 @@ def parse_pattern(text: str) -> Pattern:
 def parse_package_id(text: str) -> PackageId:
     """A package id by the engine's rule: letters and digits, at most 255, no Windows device name."""
     if not _PACKAGE.fullmatch(text) or text.upper() in _DEVICES:
-        raise BadNameError("not a package id: expected 1 to 255 ASCII letters and digits, no device name")
+        raise BadNameError(
+            f"not a package id: expected 1 to {MAX_SEGMENT_CHARACTERS} ASCII letters and digits, "
+            "no device name"
+        )
     return PackageId(text)
 
 

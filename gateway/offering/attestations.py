@@ -24,6 +24,7 @@ from gateway.directory import names
 from gateway.directory.operations.provenance import attest
 from gateway.directory.provenance_records import decode_attestation
 from gateway.directory.rows import UnreadableRecordError
+from gateway.holdings import PACKAGES_PER_TURN
 from gateway.model.errors import Conflict, Reason, Refusal
 from gateway.model.verdicts import Change
 
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     Standing = tuple[Sequence[ListedPackage], tuple[Leaf, ...]]
 
 SOURCE_PROVIDER = "provider"
-PACKAGES_PER_TURN = 500  # some 50 microseconds of looking, then other requests get their turn
 MAX_OTHERS = 200  # models whose owners are looked up; a blob that more of them share needs a word
 REMEMBERED_LINKS = 16_384
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway.model.pins import identity_of
-from gateway.resource.content import measure
+from gateway.pinning.hashing import measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -73,11 +73,10 @@ class CatalogueSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogueState:
-    """The last scan, for `doctor`, `/readyz` and `models show`. `scanned_at` is None before the first."""
+    """The last scan, for `/readyz` and `models show`."""
 
     root: str
     survey: Survey = field(default_factory=Survey)
-    scanned_at: float | None = None
     seconds: float = 0.0
 
 
@@ -187,11 +186,11 @@ class DiskCatalogue:
         async with self._scanning:
             started = self._clock.now()
             survey = await asyncio.to_thread(self._look, known, started)
-            now = self._clock.now()
+            seconds = max(0.0, self._clock.now() - started)
             if survey.models == self.models():
                 # The same object, so that whoever derived something from the list sees that it stands.
                 survey = replace(survey, models=self.models())
-            self._state = replace(self._state, survey=survey, scanned_at=now, seconds=max(0.0, now - started))
+            self._state = replace(self._state, survey=survey, seconds=seconds)
 
     def _look(self, known: frozenset[ModelId], now: float) -> Survey:
         """In the thread, the names of a hundred thousand known ids included; they are worked out once."""

@@ -14,6 +14,8 @@ from contextlib import suppress
 from fcntl import ioctl
 from typing import TYPE_CHECKING, Any
 
+from gateway.model import extensions
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -36,10 +38,10 @@ class Connection:
     def for_the_guard(self) -> dict[str, Any]:
         """What goes into the scope of each of its requests (`middleware/guard.py`)."""
         return {
-            "cachegate.drained": self.drained,
-            "cachegate.abort": self.abort,
-            "cachegate.gone": self.has_gone,
-            "cachegate.unsent": self.unsent_bytes,
+            extensions.DRAINED: self.drained,
+            extensions.ABORT: self.abort,
+            extensions.GONE: self.has_gone,
+            extensions.UNSENT: self.unsent_bytes,
         }
 
     async def drained(self) -> None:

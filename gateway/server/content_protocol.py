@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from gateway.model.extensions import LOOKS, SENT, ZERO_COPY
 from gateway.server.file_sender import FileSender
 from gateway.server.protocol import GatewayHttpProtocol
-from gateway.server.response import LOOKS, ZERO_COPY, Response
+from gateway.server.response import Response
 from gateway.server.turns import Turns
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class ContentProtocol(GatewayHttpProtocol):
             response = Response(cycle, self._sender)
             scope: dict[str, Any] = cycle.scope  # type: ignore[assignment]  # not only ASGI's own members
             scope["extensions"] = {ZERO_COPY: {LOOKS: True}}
-            scope["cachegate.sent"] = response.sent_bytes
+            scope[SENT] = response.sent_bytes
             app = response.of(app)
         super()._start_asgi_task(cycle, app)
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gateway.model.extensions import VERIFY, WATCH, ZERO_COPY
 from gateway.server.stretch import Looks, at_ease
 
 if TYPE_CHECKING:
@@ -30,11 +31,6 @@ if TYPE_CHECKING:
     from gateway.server.file_sender import FileSender
 
     App = Callable[[Any, Any, Any], Awaitable[None]]
-
-ZERO_COPY = "http.response.zerocopysend"
-LOOKS = "cachegate.looks"  # in a scope's offer of it: the two keys below are heeded
-WATCH = "cachegate.watch"  # of a message: asked before each step of it, may hold it back and may end it
-VERIFY = "cachegate.verify_unchanged"  # of a message: called at each step, and after the last
 
 
 class Response:

@@ -14,8 +14,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import msgspec
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -55,14 +53,6 @@ class Retired:
         """Keep what a worker that is gone had counted, as of its last answer."""
         if status is not None:
             _add_up(self.counters, status.counters)
-
-
-def find_status(raw_line: bytes) -> WorkerStatus | None:
-    """A worker's answer; None when it is not one, which counts as no answer."""
-    try:
-        return msgspec.json.decode(raw_line, type=WorkerStatus)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
 
 
 def combine(

@@ -64,11 +64,6 @@ class Supervisor:
         self._failed_slots: set[int] = set()
         self._failure: Misconfigured | Unavailable | None = None
 
-    @property
-    def worker_pids(self) -> list[int]:
-        """The process ids of the workers that are there now."""
-        return [worker.pid for worker in self._workers if worker is not None]
-
     async def run(self) -> None:
         """Serve until `stop`. Raises `Misconfigured` or `Unavailable` when no worker could start."""
         ops_server = QuietServer(_ops_config(self._ops_factory(self)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,28 @@ def test_nothing_decides_by_the_url_that_the_client_may_have_made_up():
         if "request.url" in line.split("#")[0] and '"""' not in line and "`request.url`" not in line
     ]
     assert not offenders
+
+
+def _contracts():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+
+
+def test_the_layers_name_every_room():
+    [layers] = [one["layers"] for one in _contracts() if one["type"] == "layers"]
+    named = {room.strip() for layer in layers for room in layer.split("|")}
+    rooms = {path.stem for path in (ROOT / "gateway").iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert named == {f"gateway.{room}" for room in rooms - {"__init__", "__main__", "__pycache__"}}
+
+
+@pytest.mark.parametrize(("library", "owner"), [("redis", "adapters"), ("cedarpy", "decision")])
+def test_the_contract_about_a_library_binds_every_room_but_its_owner(library, owner):
+    [bound] = [
+        set(one["source_modules"])
+        for one in _contracts()
+        if one["type"] == "forbidden"
+        and library in one["forbidden_modules"]
+        and one["source_modules"] != ["gateway.model"]
+    ]
+    [layers] = [one["layers"] for one in _contracts() if one["type"] == "layers"]
+    named = {room.strip() for layer in layers for room in layer.split("|")}
+    assert named - bound == {f"gateway.{owner}"}

@@ -20,8 +20,6 @@ ALIAS, ALIASES = "a-cars", {"a-cars": CARS}
 PACKAGE = "pkgA1"
 FIRST_OF_MANY, SECOND_OF_MANY = "pkgM1", "pkgM2"
 
-HASHED = (CARS, PARENT, BOXES, MID, LARGE)
-"""What any client loads, each by its only package."""
 UNHASHED = (LOOSE, HEAVY)
 """What only a client loads that takes files without a digest; of HEAVY the weights, of LOOSE the names."""
 KEPT_OUT = (FRESH, THIEF, FORGED)

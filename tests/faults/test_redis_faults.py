@@ -17,8 +17,18 @@ def verify_undecided(answer):
     assert answer.json()["type"] == "urn:cachegate:problem:unavailable"
 
 
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
-    "path", ["/v1/whoami", "/v1/models", "/v1/models/cars", "<small>", "/v1/blobs/<md5>"]
+    "path",
+    [
+        "<small>",
+        pytest.param("/v1/whoami", marks=SLOW),
+        pytest.param("/v1/models", marks=SLOW),
+        pytest.param("/v1/models/cars", marks=SLOW),
+        pytest.param("/v1/blobs/<md5>", marks=SLOW),
+    ],
 )
 def test_nothing_is_decided_while_redis_says_nothing(path, site, serve, paths, eventually):
     gateway = serve(site.installation)

@@ -123,6 +123,7 @@ PIPELINED = 8  # of these, more than all the socket buffers between two ends
 
 
 @pytest.mark.parametrize("change", [truncate, grow, rewrite, rewrite_quietly, replace, remove])
+@pytest.mark.slow
 def test_a_file_of_one_step_that_changes_while_it_is_sent_is_cut_off(
     change, furnish_with, serve, paths, eventually
 ):

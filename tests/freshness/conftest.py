@@ -347,9 +347,6 @@ class Ledger:
         for thing, status in flips.items():
             self._events[thing].append(Event(began_at, returned_at, status))
 
-    def last_return(self, thing):
-        return self._events[thing][-1].returned_at
-
     def judge(self, observations):
         verdict = Verdict()
         for one in observations:

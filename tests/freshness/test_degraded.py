@@ -78,6 +78,7 @@ def test_a_tenant_goes_on_for_as_long_as_it_was_granted_and_others_do_not(fleet,
     fleet.installation.verify_audit()
 
 
+@pytest.mark.slow
 def test_a_revocation_waits_for_a_worker_that_may_still_go_on_or_says_until_when(fleet, eventually):
     grant_grace(fleet, eventually, DEGRADED_SECONDS)
     fleet.new_key("patient", "umbrella")
@@ -98,6 +99,7 @@ def test_a_revocation_waits_for_a_worker_that_may_still_go_on_or_says_until_when
     assert ask(fleet, "patient") == (401, None)
 
 
+@pytest.mark.slow
 def test_a_change_that_cannot_be_sure_in_time_says_so_and_exits_1(fleet, eventually):
     grant_grace(fleet, eventually, 60)
     new = fleet.new_key("unsure", "umbrella")

@@ -112,6 +112,7 @@ STEPS = [
 ]
 
 
+@pytest.mark.slow
 def test_a_worker_that_slept_through_a_change_starts_nothing_on_what_it_remembers(single, tools):
     fleet, (pid,) = single, single.gateway.worker_pids()
     for step, what, before, after in STEPS:

@@ -78,6 +78,7 @@ def verify_changes_are_seen(fleet, tools):
             assert fleet.get(tools.owned, "brief").status == tools.nobody
 
 
+@pytest.mark.slow
 def test_a_cluster_is_followed_like_a_single_server(cluster, build_fleet, tools, eventually):
     url = f"redis+cluster://127.0.0.1:{cluster.port}"
     fleet = build_fleet(workers=2, CACHEGATE_REDIS_URL=url)

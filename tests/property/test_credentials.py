@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.cli.console import when
 from gateway.credential.client import client_address, parse_trusted_networks
 from gateway.credential.extract import extract
-from gateway.identity.redact import redact
-from gateway.identity.times import format_duration, format_moment, parse_duration, parse_moment
+from gateway.identity.times import format_duration, parse_duration, parse_moment
 from gateway.identity.tokens import PREFIX, TokenShape, mint_token, parse_token
 from gateway.model.errors import Reason, Refusal
 
@@ -124,11 +124,6 @@ class TestTokens:
     def test_every_text_is_ours_opaque_or_mistyped(self, text):
         assert is_noticed(text) or parse_token(text) is TokenShape.OURS
 
-    @given(tokens, st.text(max_size=20), st.text(max_size=20))
-    def test_redaction_leaves_nothing_of_a_token(self, token, before, after):
-        secret = token.rpartition("_")[2]
-        assert secret not in redact(f"{before}{token}{after}")
-
 
 def is_noticed(text):
     """Not a token of ours: it fails its check, or it no longer claims to be one."""
@@ -148,7 +143,7 @@ class TestTimes:
 
     @given(st.integers(-2_000_000_000, 200_000_000_000))
     def test_a_moment_survives_being_shown(self, moment):
-        assert parse_moment(format_moment(moment), 0.0) == moment
+        assert parse_moment(when(moment), 0.0) == moment
 
     @given(st.datetimes(min_value=datetime(1971, 1, 1), max_value=datetime(9000, 1, 1)))  # noqa: DTZ001
     def test_a_moment_is_read_as_the_calendar_has_it(self, naive):

@@ -89,8 +89,8 @@ class NearCacheBesideAStore(RuleBasedStateMachine):
     def it_stays_within_both_bounds_and_knows_its_size(self):
         held = self.cache._leaves
         assert len(held) <= MAX_ENTRIES
-        assert self.cache.size_bytes <= MAX_BYTES
-        assert self.cache.size_bytes == sum(
+        assert self.cache._bytes <= MAX_BYTES
+        assert self.cache._bytes == sum(
             OVERHEAD_BYTES + len(name) + len(leaf.value or b"") for name, leaf in held.items()
         )
 

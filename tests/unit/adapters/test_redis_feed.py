@@ -308,6 +308,7 @@ async def test_requests_that_never_arrive_renew_nothing(valkey_url):
         assert len(follow.listener.renewals) == renewals
 
 
+@pytest.mark.slow
 async def test_a_wrong_password_never_connects_and_a_right_one_does(tmp_path, tell):
     with EmbeddedValkey(tmp_path).running() as url:
         tell(url, "CONFIG SET requirepass right")

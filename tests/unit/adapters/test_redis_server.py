@@ -18,7 +18,6 @@ SOUND = ServerReport(
     is_aof_on=True,
     is_aof_healthy=True,
     appendfsync="everysec",
-    has_snapshots=True,
     has_waitaof=True,
 )
 
@@ -31,7 +30,6 @@ async def test_the_embedded_server_has_no_problems(valkey_url):
     assert report.version.startswith("9.")
     assert report.is_durable_before_reply
     assert report.has_waitaof
-    assert report.has_snapshots is False
     assert report.problems == ()
 
 
@@ -64,4 +62,4 @@ def test_what_would_cost_facts_is_a_problem(fields, word):
 
 def test_a_sound_server_is_no_problem_even_if_it_will_not_tell_its_settings():
     assert SOUND.problems == ()
-    assert replace(SOUND, maxmemory_policy=None, appendfsync=None, has_snapshots=None).problems == ()
+    assert replace(SOUND, maxmemory_policy=None, appendfsync=None).problems == ()

@@ -19,7 +19,7 @@ def test_a_flood_of_one_source_is_ten_records_and_a_summary_that_adds_up(room):
     ids += [log.reject(room.nobody(reason=Reason.MISTYPED_KEY)) for _ in range(500)]
     assert _records(room, "summary") == []
     room.clock.time += 1
-    log.flush_summaries(room.clock.now())
+    log.tick(room.clock.now())
     assert len(_records(room, "decision")) == 10
     (summary,) = _records(room, "summary")
     assert summary["count"] == 1490

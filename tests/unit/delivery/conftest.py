@@ -8,13 +8,14 @@ from hashlib import md5, sha256
 
 import pytest
 
+from gateway.delivery.steps import ZeroCopied
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
+from gateway.model.extensions import LOOKS, ZERO_COPY
 from gateway.model.facts import KeyKind, Stamp
 from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId
 from gateway.model.verdicts import Admission, Allowed, OpenFile, Receipt
 
 TRACE = b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-01"
-ZERO_COPY = "http.response.zerocopysend"
 
 
 class Blob:
@@ -75,12 +76,18 @@ def receipt_for(found, *, method="GET", headers=()):
     return Receipt(record_id="r" * 36, admission=admission, on_close=lambda outcome: None)
 
 
+@pytest.fixture(autouse=True)
+def _steps_are_short(monkeypatch):
+    """So that a file of some megabytes is several messages."""
+    monkeypatch.setattr(ZeroCopied, "step_bytes", 4 << 20)
+
+
 class Client:
     """The server's side of ASGI: messages come in, and `at` does something at the n-th body message."""
 
     def __init__(self, *, has_zero_copy=False, at=None):
         self.messages = []
-        self.scope = {"extensions": {ZERO_COPY: {}}} if has_zero_copy else {}
+        self.scope = {"extensions": {ZERO_COPY: {LOOKS: True}}} if has_zero_copy else {}
         self._at = at or {}
         self._bodies = 0
         self._gone = asyncio.Event()

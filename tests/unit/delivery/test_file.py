@@ -59,6 +59,13 @@ def test_a_large_pinned_file_goes_by_zero_copy_where_it_can_and_by_copies_where_
     assert max(len(one["body"]) for one in unable.messages[1:]) == steps.READ_BYTES
 
 
+def test_zero_copy_of_a_server_that_does_not_look_is_not_used(new_client, blob_of, trace):
+    client = new_client(has_zero_copy=True)
+    client.scope["extensions"]["http.response.zerocopysend"] = {}
+    send(blob_of(LARGE).receipt(), client, trace)
+    assert set(client.kinds) == {"start", "body"}
+
+
 def test_what_is_hashed_on_the_way_is_what_is_sent(new_client, blob_of, trace):
     client = new_client(has_zero_copy=True)
     send(blob_of(LARGE).receipt(is_pinned=False), client, trace)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from functools import partial
 
 import pytest
 
@@ -52,7 +51,7 @@ def test_a_copied_step_is_the_bytes_of_the_file(count, blob_of):
 
 def test_a_large_step_is_handed_to_the_kernel_and_a_small_one_is_not(blob_of):
     file = blob_of(CONTENT).opened()
-    source = ZeroCopied(file, is_looked_at=True)
+    source = ZeroCopied(file)
     message = fetched(source, Span(offset=7, count=INLINE_BYTES + 1))
     verify = message.pop("cachegate.verify_unchanged")
     assert message == {
@@ -66,9 +65,7 @@ def test_a_large_step_is_handed_to_the_kernel_and_a_small_one_is_not(blob_of):
     assert fetched(source, b"between")["body"] == b"between"
 
 
-@pytest.mark.parametrize(
-    "kind", [Copied, partial(ZeroCopied, is_looked_at=True), lambda file: Hashed(file, accept)]
-)
+@pytest.mark.parametrize("kind", [Copied, ZeroCopied, lambda file: Hashed(file, accept)])
 @pytest.mark.parametrize("step", [b"closing", Span(offset=0, count=10), WHOLE])
 def test_no_step_is_handed_out_of_a_file_that_changed(kind, step, blob_of):
     blob = blob_of(CONTENT)
@@ -80,7 +77,7 @@ def test_no_step_is_handed_out_of_a_file_that_changed(kind, step, blob_of):
 
 def test_the_look_that_goes_with_a_large_step_sees_a_change_after_it_was_handed_out(blob_of):
     blob = blob_of(CONTENT)
-    message = fetched(ZeroCopied(blob.opened(), is_looked_at=False), WHOLE)
+    message = fetched(ZeroCopied(blob.opened()), WHOLE)
     os.utime(blob.path, ns=(1, 1))
     with pytest.raises(CutError) as caught:
         message["cachegate.verify_unchanged"]()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from gateway.directory.differences import grant_changes
 from gateway.directory.documents import TenantDocument
-from gateway.directory.planned import CurrentFacts, Order
+from gateway.directory.plan_words import CurrentFacts, Order
 from gateway.model.facts import Grant, Grants
 
 

@@ -84,7 +84,7 @@ def test_a_flush_forgets_everything(cache):
     leaves = fetch(cache, a=b"1", b=None).values()
     cache.flush()
     assert not any(leaf.is_current for leaf in leaves)
-    assert (len(cache), cache.size_bytes) == (0, 0)
+    assert (len(cache), cache._bytes) == (0, 0)
 
 
 def test_the_least_recently_used_goes_first_and_is_no_longer_current(cache):
@@ -102,14 +102,14 @@ def test_bytes_are_a_bound_of_their_own():
     for number in range(10):
         fetch(cache, **{f"name{number}": b"x" * 100})
     assert len(cache) == 2
-    assert cache.size_bytes == 2 * (OVERHEAD_BYTES + len(b"name0") + 100)
+    assert cache._bytes == 2 * (OVERHEAD_BYTES + len(b"name0") + 100)
 
 
 def test_a_record_larger_than_the_whole_bound_is_not_remembered():
     cache = NearCache(max_entries=10, max_bytes=2 * OVERHEAD_BYTES)
     landed = fetch(cache, a=b"x" * 10_000)[A]
     assert not landed.is_current
-    assert (len(cache), cache.size_bytes) == (0, 0)
+    assert (len(cache), cache._bytes) == (0, 0)
 
 
 def test_what_happened_is_counted(cache):

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from gateway.directory.planned import Order, Plan, PlannedChange, Removed
+from gateway.directory.plan_words import Order, Plan, PlannedChange, Removed
 from gateway.model.facts import Alias
 
 

@@ -9,7 +9,7 @@ from gateway.directory.changes import change
 from gateway.directory.look import MAX_NAMES_PER_READ
 from gateway.directory.plain_facts import PlainFacts
 from gateway.directory.policy_records import encode_policy
-from gateway.directory.reader import MAX_UNREADABLE_NAMES, DirectoryReader
+from gateway.directory.reader import DirectoryReader
 from gateway.directory.records import encode_alias
 from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.facts import Alias, Grant, Grants, ModelRule, Visibility
@@ -130,7 +130,6 @@ async def test_a_malformed_key_or_tenant_record_refuses_and_is_reported(
         await reader.find_key([DIGEST])
     assert refused.value.reason is Reason.UNREADABLE_KEY
     assert reported == [tenant_name.decode(), key_name.decode()]
-    assert reader.unreadable_names == tuple(reported)
 
 
 async def test_facts_hold_the_grants_the_policy_and_the_standing(reader, principal, policy):
@@ -269,15 +268,6 @@ async def test_a_malformed_record_of_another_model_denies_nothing_here(reader, p
     sound, unsound = await reader.bring(principal, [CARS, broken])
     assert sound.unreadable == ()
     assert unsound.unreadable == (names.rule_fact(Pattern(broken)).decode(),)
-
-
-async def test_the_list_of_unreadable_names_is_bounded(reader, principal, corrupt):
-    models = [ModelId(f"m{number}") for number in range(MAX_UNREADABLE_NAMES + 5)]
-    for model in models:
-        await corrupt(names.alias_fact(model))
-    await reader.bring(principal, models)
-    assert len(reader.unreadable_names) == MAX_UNREADABLE_NAMES
-    assert reader.unreadable_names[-1] == names.alias_fact(models[-1]).decode()
 
 
 @pytest.mark.parametrize("raw", [None, b"\xc1garbage"])

@@ -69,8 +69,8 @@ def test_an_entry_is_honoured_for_as_long_as_its_clients_are_set_to():
 
 
 def test_an_entry_of_an_older_engine_may_lack_what_that_did_not_write():
-    entry = _parse(cache_model_id=..., canonical_model_id=..., credential_hash=...)
-    assert entry.credential_hash is entry.canonical_model is entry.cache_model is None
+    entry = _parse(canonical_model_id=..., credential_hash=...)
+    assert entry.credential_hash is entry.canonical_model is None
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.identity.authenticate import Authenticator
+from gateway.identity.authenticate import Authenticator, principal_of
 from gateway.identity.keys import KeyOrder, adopt_key, issue_key
 from gateway.identity.pepper import Pepper, Peppers
 from gateway.model.access import Credential
@@ -133,6 +133,13 @@ def test_the_checks_have_a_fixed_order():
         Reason.OUTSIDE_NETWORKS,
     ]
     assert refusal(tenant=None) is Reason.SUSPENDED_TENANT
+
+
+def test_a_key_that_is_refused_is_still_who_it_is_and_served_as_its_tenant_is():
+    tenant = replace(ACME, degraded_seconds=60.0)
+    principal, _ = authenticate(Directory({NEW.digest: NEW.key}, tenant))
+    assert principal == principal_of(replace(NEW.key, revoked_at=NOW), replace(tenant, is_suspended=True))
+    assert principal.degraded_seconds == 60.0
 
 
 def test_an_admin_key_has_no_tenant_to_be_suspended():

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import math
-
 import pytest
 
-from gateway.identity.times import format_duration, format_moment, parse_duration, parse_moment
+from gateway.identity.times import format_duration, parse_duration, parse_moment
 from gateway.model.errors import BadNameError
 
 NOW = 1_800_000_000.5
@@ -76,17 +74,6 @@ def test_a_moment_without_a_zone_is_refused_and_says_how_to_write_one(text):
 def test_what_is_no_time_is_refused_and_says_what_is(text):
     with pytest.raises(BadNameError, match="30d"):
         parse_moment(text, NOW)
-
-
-def test_a_moment_is_shown_in_utc():
-    assert format_moment(1_896_091_200.9) == "2030-01-31T12:00:00Z"
-    assert format_moment(-1) == "1969-12-31T23:59:59Z"
-
-
-@pytest.mark.parametrize("moment", [math.inf, -math.inf, math.nan, 1e18])
-def test_a_moment_that_no_calendar_has_is_refused(moment):
-    with pytest.raises(BadNameError):
-        format_moment(moment)
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,14 @@ from types import SimpleNamespace
 import pytest
 
 from gateway.directory.provenance_records import encode_attestation
+from gateway.holdings import PACKAGES_PER_TURN
 from gateway.model.errors import Conflict, Reason, Refusal
 from gateway.model.facts import Facts, Leaf, PolicySet, Stamp, Standing, Visibility
 from gateway.model.listings import MARK_DIGITS, ListedPackage
 from gateway.model.names import Md5, ModelId, PackageId, TenantId
 from gateway.model.provenance import Attestation
 from gateway.offering import attestations
-from gateway.offering.attestations import MAX_OTHERS, PACKAGES_PER_TURN, Attestations
+from gateway.offering.attestations import MAX_OTHERS, Attestations
 
 MINE, BLOB, OTHER = ModelId("acme/cars/1"), Md5("0123456789abcdef" * 2), Md5("f" * 32)
 POLICY = PolicySet(schema="", policies=(), digest="d")

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.model.errors import Unavailable
 from gateway.model.pins import identity_of
-from gateway.resource.content import STEP_BYTES, measure
+from gateway.pinning.hashing import STEP_BYTES, measure
 
 
 @pytest.fixture

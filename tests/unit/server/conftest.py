@@ -97,6 +97,7 @@ MAIN = '''
 """What the command line does: serve, and tell failures in one line."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -105,12 +106,18 @@ from gateway.server.plan import ServePlan, TlsFiles
 from gateway.server.supervisor import serve
 
 
+def worker_pids():
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return [int(child) for child in children
+            if b"gateway.server.worker" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
 def ops(supervisor):
     async def app(scope, receive, send):
         status = await supervisor.status()
         body = json.dumps({
             "is_ready": status.is_ready, "expected": status.expected, "answering": status.answering,
-            "ready": status.ready, "counters": status.counters, "pids": supervisor.worker_pids,
+            "ready": status.ready, "counters": status.counters, "pids": worker_pids(),
         }).encode()
         await send({"type": "http.response.start", "status": 200 if status.is_ready else 503,
                     "headers": [(b"content-length", b"%d" % len(body))]})

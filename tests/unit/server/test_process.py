@@ -12,6 +12,7 @@ import pytest
 from gateway.model.errors import Misconfigured
 from gateway.server.listener import bind
 from gateway.server.process import WorkerProcess
+from gateway.server.status import WorkerStatus
 from gateway.server.worker import WorkerOrder
 
 
@@ -60,6 +61,40 @@ def test_many_questions_at_once_each_get_an_answer():
             assert None not in answers
 
     asyncio.run(scenario())
+
+
+def status_of(line):
+    """What the supervisor takes from one line of a worker."""
+    worker = WorkerProcess(process=None, reader=None, writer=None)
+    worker._hear(line)
+    return worker.last_status
+
+
+def test_a_workers_line_is_read():
+    line = b'{"id":1,"status":{"ready":{"redis":true},"counters":{"requests":2},"gauges":{"lag":0.5}}}'
+    assert status_of(line) == WorkerStatus(
+        ready={"redis": True}, counters={"requests": 2}, gauges={"lag": 0.5}
+    )
+
+
+def test_a_line_without_values_of_the_moment_is_a_status_too():
+    assert status_of(b'{"status":{"ready":{},"counters":{}}}').gauges == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"{}",
+        b"null",
+        b"\xff",
+        b'{"status":{}}',
+        b'{"status":{"ready":{"a":1},"counters":{}}}',
+        b'{"status":{"ready":{},"counters":{},"gauges":{"lag":"x"}}}',
+    ],
+)
+def test_a_line_that_is_no_status_counts_as_no_answer(line):
+    assert status_of(line) is None
 
 
 def test_a_killed_worker_is_known_by_its_signal():

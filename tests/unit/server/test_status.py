@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import pytest
-
-from gateway.server.status import FleetStatus, Retired, WorkerStatus, combine, find_status
+from gateway.server.status import FleetStatus, Retired, WorkerStatus, combine
 
 READY = WorkerStatus(ready={"redis": True}, counters={"requests": 2})
 UNREADY = WorkerStatus(ready={"redis": False}, counters={"requests": 3, "refusals": 1})
@@ -38,15 +36,6 @@ def test_the_counters_of_the_dead_stay():
     assert combine([READY], [READY], retired).counters == {"requests": 8, "refusals": 2}
 
 
-def test_a_workers_line_is_read():
-    assert find_status(b'{"ready":{"redis":true},"counters":{"requests":2}}') == READY
-
-
-@pytest.mark.parametrize("line", [b"", b"{}", b"null", b"\xff", b'{"ready":{"a":1},"counters":{}}'])
-def test_a_line_that_is_no_status_counts_as_no_answer(line):
-    assert find_status(line) is None
-
-
 def test_values_of_the_moment_are_those_of_the_workers_that_answer():
     # A gauge of a worker that is gone or silent is nobody's value any more; a counter is.
     lag = WorkerStatus(ready={}, counters={}, gauges={"lag": 0.25, "transfers": 3.0})
@@ -56,9 +45,3 @@ def test_values_of_the_moment_are_those_of_the_workers_that_answer():
     retired = Retired()
     retired.add(lag)
     assert combine([idle], [idle], retired).gauges == {"lag": 0.0, "transfers": 2.0}
-
-
-def test_a_line_without_values_of_the_moment_is_a_status_too():
-    assert find_status(b'{"ready":{},"counters":{},"gauges":{"lag":0.5}}').gauges == {"lag": 0.5}
-    assert find_status(b'{"ready":{},"counters":{}}').gauges == {}
-    assert find_status(b'{"ready":{},"counters":{},"gauges":{"lag":"x"}}') is None
