@@ -145,6 +145,8 @@ def main() -> int:
     size = QUICK if chosen.quick else FULL
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
 
+    found: list[Findings] = []
+
     def measured(report: Report) -> None:
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("equipment", total=size.steps())
@@ -153,10 +155,13 @@ def main() -> int:
             )
         report_findings(report, findings)
         report.machine |= versions
-        if chosen.svg is not None:
-            write_svg(chosen.svg, report, findings)
+        found.append(findings)
 
-    return run("Delivery", measured, chosen)
+    def draw(report: Report) -> None:
+        if chosen.svg is not None:
+            write_svg(chosen.svg, report, *found)
+
+    return run("Delivery", measured, chosen, draw=draw)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,14 @@ def arguments_of(document: str, quick: str) -> argparse.ArgumentParser:
     return parser
 
 
-def run(title: str, measure: Callable[[Report], None], chosen: argparse.Namespace) -> int:
-    """Measure, print, write. What was started is stopped, however it ends."""
+def run(
+    title: str,
+    measure: Callable[[Report], None],
+    chosen: argparse.Namespace,
+    *,
+    draw: Callable[[Report], None] | None = None,
+) -> int:
+    """Measure, print, write, draw. What was started is stopped, however it ends."""
     signal.signal(signal.SIGTERM, _interrupt)
     report = Report(f"{title}{' (quick)' if chosen.quick else ''}")
     try:
@@ -32,8 +38,11 @@ def run(title: str, measure: Callable[[Report], None], chosen: argparse.Namespac
     except KeyboardInterrupt:
         console.print("interrupted; everything that was started is stopped")
         return INTERRUPTED
+    report.end()
     report.print()
     report.write(chosen.json)
+    if draw is not None:
+        draw(report)
     return 0
 
 

@@ -49,9 +49,13 @@ class Report:
         for suffix, share in (("p50", 0.5), ("p99", 0.99), ("p99_9", 0.999), ("max", 1.0)):
             self.row(f"{name}_{suffix}", quantile(values, share), f"{what} (of {len(values):,})")
 
+    def end(self) -> None:
+        """Note what the machine was busy with at the end: nothing more is measured."""
+        self.machine["load_at_end"] = round(os.getloadavg()[0], 1)
+
     def print(self) -> None:
         """Tables for people."""
-        about = self.machine = {**self.machine, "load_at_end": round(os.getloadavg()[0], 1)}
+        about = self.machine
         table = Table(
             title=self.title,
             caption=f"{about['processor']}, {about['cores']} cores, {about['memory_gib']} GiB, "

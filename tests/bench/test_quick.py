@@ -30,20 +30,21 @@ def told() -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "more"),
     [
-        pytest.param("freshness", marks=pytest.mark.slow),
-        pytest.param("scan", marks=pytest.mark.slow),
-        pytest.param("delivery", marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
-        pytest.param("engine", marks=[pytest.mark.engine, pytest.mark.timeout(600)]),
+        pytest.param("freshness", (), marks=pytest.mark.slow),
+        pytest.param("scan", (), marks=pytest.mark.slow),
+        pytest.param("delivery", ("--svg", "plot.svg"), marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
+        pytest.param("engine", (), marks=[pytest.mark.engine, pytest.mark.timeout(600)]),
     ],
 )
-def test_it_measures_what_the_readme_tells(name, tmp_path):
+def test_it_measures_what_the_readme_tells(name, more, tmp_path):
     file = tmp_path / "figures.json"
     done = subprocess.run(
-        [sys.executable, HERE / f"{name}.py", "--quick", "--json", file],
+        [sys.executable, HERE / f"{name}.py", "--quick", "--json", file, *more],
         capture_output=True,
         text=True,
+        cwd=tmp_path,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -51,3 +52,4 @@ def test_it_measures_what_the_readme_tells(name, tmp_path):
     assert figures
     assert all(math.isfinite(value) for value in figures.values())
     assert figures.keys() == told()[name]
+    assert all((tmp_path / one).stat().st_size > 1000 for one in more[1::2])
