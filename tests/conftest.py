@@ -346,6 +346,13 @@ class Installation:
 PORT_ATTEMPTS = 3
 
 
+def _command_of(pid: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):  # it has just ended
+        return b""
+
+
 @dataclass
 class RunningGateway:
     """A served installation."""
@@ -413,11 +420,7 @@ class RunningGateway:
         """The workers: the processes that serve started and that run now."""
         pid = self.process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return [
-            int(child)
-            for child in children
-            if b"gateway.server.worker" in Path(f"/proc/{child}/cmdline").read_bytes()
-        ]
+        return [int(child) for child in children if b"gateway.server.worker" in _command_of(child)]
 
     def log(self) -> str:
         return (self.installation.folder / "serve.log").read_text()
