@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from gateway.server import stretch
 from gateway.server.file_sender import FileSender
-from gateway.server.stretch import Looks
+from gateway.server.stretch import Looks, is_in_memory
 from gateway.server.turns import Turns
 
 unheard = Looks(on_sent=lambda _: None)
@@ -184,6 +185,31 @@ def test_a_file_that_ends_before_the_stretch_does_is_no_whole_answer(file):
     sent, received = run(test)
     assert sent == 1 << 20
     assert received == CONTENT[: 1 << 20]
+
+
+def test_after_a_wait_it_is_looked_anew_whether_the_file_is_in_memory(file, monkeypatch):
+    looked_at = []
+
+    def look(descriptor, offset, end):
+        looked_at.append(offset)
+        return is_in_memory(descriptor, offset, end)
+
+    monkeypatch.setattr(stretch, "is_in_memory", look)
+
+    async def test():
+        async with connected() as (server, client):
+            steps = []
+            looks = Looks(on_sent=steps.append)
+            sending = asyncio.create_task(server.sender.send(file, 0, len(CONTENT), looks))
+            await asyncio.sleep(0.2)  # until the buffers are full
+            waited_at = sum(steps)
+            await read(client, len(CONTENT))
+            await sending
+            return waited_at
+
+    waited_at = run(test)
+    assert 0 < waited_at < len(CONTENT)
+    assert waited_at in looked_at
 
 
 def test_nothing_is_sent_on_a_connection_that_is_closing(file):
