@@ -108,7 +108,7 @@ async def at_once(_message):
 
 
 @pytest.mark.parametrize("message", [STEP, LAST], ids=["a step", "the last step"])
-def test_a_client_that_takes_in_nothing_is_cut(message):
+def test_a_client_that_takes_in_nothing_is_cut(message, run_in_virtual_time):
     async def scenario():
         client = Client()
         never = asyncio.Event()
@@ -121,10 +121,10 @@ def test_a_client_that_takes_in_nothing_is_cut(message):
         assert (cut, client.was_aborted) == (Ending.CLIENT_GONE, True)
         assert STALL_SECONDS <= seconds < STALL_SECONDS + 4 * WATCH_SECONDS
 
-    asyncio.run(scenario())
+    run_in_virtual_time(scenario())
 
 
-def test_a_client_that_is_slow_is_waited_for():
+def test_a_client_that_is_slow_is_waited_for(run_in_virtual_time):
     async def scenario():
         client = Client(pace=1)
 
@@ -135,10 +135,10 @@ def test_a_client_that_is_slow_is_waited_for():
         assert (await hand_over(client, LAST, send))[0] is None
         assert not client.was_aborted
 
-    asyncio.run(scenario())
+    run_in_virtual_time(scenario())
 
 
-def test_a_disk_that_is_slow_is_not_the_clients_doing():
+def test_a_disk_that_is_slow_is_not_the_clients_doing(run_in_virtual_time):
     async def scenario():
         client = Client()
         client.room.set()
@@ -148,10 +148,10 @@ def test_a_disk_that_is_slow_is_not_the_clients_doing():
             await transfer.hand_over(LAST, at_once)
         assert transfer.cut is None
 
-    asyncio.run(scenario())
+    run_in_virtual_time(scenario())
 
 
-def test_a_client_that_has_taken_all_there_is_does_not_hold_a_step_up():
+def test_a_client_that_has_taken_all_there_is_does_not_hold_a_step_up(run_in_virtual_time):
     """A message is many steps to our server: this one waits for the disk, or for its turn."""
 
     async def scenario():
@@ -164,10 +164,10 @@ def test_a_client_that_has_taken_all_there_is_does_not_hold_a_step_up():
         assert (await hand_over(client, STEP, send))[0] is None
         assert not client.was_aborted
 
-    asyncio.run(scenario())
+    run_in_virtual_time(scenario())
 
 
-def test_a_client_that_left_before_the_last_step_is_not_sent_it():
+def test_a_client_that_left_before_the_last_step_is_not_sent_it(run_in_virtual_time):
     async def scenario():
         client = Client()
         client.is_gone = True
@@ -179,10 +179,10 @@ def test_a_client_that_left_before_the_last_step_is_not_sent_it():
         assert (await hand_over(client, LAST, send))[0] is Ending.CLIENT_GONE
         assert sent == []
 
-    asyncio.run(scenario())
+    run_in_virtual_time(scenario())
 
 
-def test_a_client_that_left_during_the_last_step_did_not_get_it_whole():
+def test_a_client_that_left_during_the_last_step_did_not_get_it_whole(run_in_virtual_time):
     async def scenario():
         client = Client()
         client.room.set()
@@ -192,19 +192,19 @@ def test_a_client_that_left_during_the_last_step_did_not_get_it_whole():
 
         assert (await hand_over(client, LAST, send))[0] is Ending.CLIENT_GONE
 
-    asyncio.run(scenario())
+    run_in_virtual_time(scenario())
 
 
-def test_a_server_that_tells_nothing_of_its_client_is_done_without():
+def test_a_server_that_tells_nothing_of_its_client_is_done_without(run_in_virtual_time):
     async def scenario():
         async with watched() as transfers, transfers.under_way(receipt(), ClientEnd()) as transfer:
             await transfer.hand_over(LAST, at_once)
         assert transfer.cut is None
 
-    asyncio.run(scenario())
+    run_in_virtual_time(scenario())
 
 
-def test_a_cut_leaves_the_app():
+def test_a_cut_leaves_the_app(run_in_virtual_time):
     async def scenario():
         client = Client()
         client.is_gone = True
@@ -212,4 +212,4 @@ def test_a_cut_leaves_the_app():
             with pytest.raises(TransferCutError):
                 await transfer.hand_over(LAST, at_once)
 
-    asyncio.run(scenario())
+    run_in_virtual_time(scenario())

@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from gateway.middleware import hook
 from gateway.middleware.hook import read_body
 from gateway.model.errors import Reason, Refusal
 
@@ -12,8 +11,8 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def anyio_backend():
-    return "asyncio"
+def anyio_backend(virtual_time):
+    return virtual_time
 
 
 def receiving(*messages):
@@ -51,6 +50,5 @@ async def test_a_body_that_breaks_off_is_refused():
     assert await refused(part(b"0", more=True), {"type": "http.disconnect"}) is Reason.MALFORMED_REQUEST
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(hook, "BODY_SECONDS", 0.01)
+async def test_a_body_that_does_not_come_is_not_waited_for():
     assert await refused(part(b"0", more=True)) is Reason.SLOW_REQUEST

@@ -181,7 +181,7 @@ def test_only_the_part_that_was_asked_for_is_passed_on(asked, part, is_it):
         sent(storage, headers=((b"range", asked),))
 
 
-def test_a_key_with_too_much_under_way_is_told_so_at_once_and_others_are_served():
+def test_a_key_with_too_much_under_way_is_told_so_at_once_and_others_are_served(run_in_virtual_time):
     class Slow(Storage):
         @asynccontextmanager
         async def open(self, url, headers, *, method="GET"):
@@ -204,7 +204,7 @@ def test_a_key_with_too_much_under_way_is_told_so_at_once_and_others_are_served(
         gate.set()
         return await asyncio.gather(*first, other)
 
-    assert {result for result, _, _ in asyncio.run(crowd())} == {Ending.RELAYED}
+    assert {result for result, _, _ in run_in_virtual_time(crowd())} == {Ending.RELAYED}
 
 
 @pytest.mark.parametrize(

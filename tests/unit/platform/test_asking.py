@@ -5,11 +5,11 @@ import asyncio
 import pytest
 
 from gateway.model.errors import Reason, Unavailable
-from gateway.platform import asking
 from gateway.platform.asking import (
     MAX_FLIGHTS,
     MAX_FLIGHTS_FOR_ONE_KEY,
     MAX_FLIGHTS_FOR_STRANGERS,
+    PATIENCE_SECONDS,
     PLACES,
     PLACES_FOR_ONE_KEY,
     PLACES_FOR_STRANGERS,
@@ -22,8 +22,8 @@ LOCK = b"a question"
 
 
 @pytest.fixture
-def anyio_backend():
-    return "asyncio"
+def anyio_backend(virtual_time):
+    return virtual_time
 
 
 class Fleet:
@@ -112,11 +112,13 @@ async def test_whoever_leaves_leaves_the_others_waiting(fleet):
     assert fleet.asked == [LOCK]
 
 
-async def test_a_worker_that_died_with_the_lock_costs_the_patience_and_no_more(fleet, monkeypatch):
-    monkeypatch.setattr(asking, "PATIENCE_SECONDS", 0.1)
+async def test_a_worker_that_died_with_the_lock_costs_the_patience_and_no_more(fleet):
     fleet.held[LOCK] = "somebody who is gone"
+    loop = asyncio.get_running_loop()
+    began = loop.time()
     with pytest.raises(Unavailable) as caught:
         await fleet.wait(fleet.worker())
+    assert loop.time() - began == pytest.approx(PATIENCE_SECONDS)
     assert caught.value.reason is Reason.UPSTREAM_UNDECIDED
     del fleet.held[LOCK]
     await fleet.wait(fleet.worker())

@@ -29,7 +29,7 @@ def test_a_key_gets_its_share_and_no_more_and_takes_nothing_of_others():
     asyncio.run(check())
 
 
-def test_who_is_given_a_moment_waits_for_what_comes_free_meanwhile():
+def test_who_is_given_a_moment_waits_for_what_comes_free_meanwhile(run_in_virtual_time):
     async def check():
         shares = Shares(1, patience_seconds=5.0)
         order = []
@@ -42,7 +42,7 @@ def test_who_is_given_a_moment_waits_for_what_comes_free_meanwhile():
         await asyncio.gather(use("first"), use("second"), use("third"))
         assert order == ["first", "second", "third"]
 
-    asyncio.run(check())
+    run_in_virtual_time(check())
 
 
 def test_a_key_with_nothing_under_way_is_not_remembered():

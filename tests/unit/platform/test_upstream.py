@@ -16,7 +16,13 @@ from gateway.model.facts import Facts, KeyKind, Leaf, PolicySet, Scope, Stamp
 from gateway.model.names import KeyId, ModelId, TenantId
 from gateway.model.verdicts import Allowed, Denied
 from gateway.platform import upstream as upstream_module
-from gateway.platform.upstream import QUESTIONS_OF_A_KEY, REMEMBERED_BYTES, Inquiry, Upstream
+from gateway.platform.upstream import (
+    PATIENCE_SECONDS,
+    QUESTIONS_OF_A_KEY,
+    REMEMBERED_BYTES,
+    Inquiry,
+    Upstream,
+)
 
 PATH, MODEL = "/models/v1/external/weights", ModelId("acme/cars/1")
 POLICY = PolicySet(schema="", policies=(), digest="d")
@@ -214,27 +220,27 @@ def test_what_is_over_is_let_go_of_though_nobody_asks_for_it_again(world, upstre
     assert len(upstream._remembered) == 1
 
 
-def test_one_key_asks_only_so_much_at_once_and_nobody_else_waits_for_it(world, upstream, monkeypatch):
-    monkeypatch.setattr(upstream._shares, "_patience_seconds", 0.05)
+def test_one_key_asks_only_so_much_at_once_and_nobody_else_waits_for_it(world, upstream, run_in_virtual_time):
     queries = [b"modelId=acme%%2Fcars%%2F1&n=%d" % n for n in range(QUESTIONS_OF_A_KEY + 3)]
 
     async def crowd():
         world.gate = asyncio.Event()
         flood = [asyncio.create_task(upstream.told(PATH, inquiry(query=one), parse)) for one in queries]
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(PATIENCE_SECONDS / 2)  # all ask that may, the others wait
         assert len(world.asked) == QUESTIONS_OF_A_KEY
         other = asyncio.create_task(upstream.told(PATH, inquiry(key_id="key_0123456789ac"), parse))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(PATIENCE_SECONDS)  # the patience of those who wait is over by then
+        assert len(world.asked) == QUESTIONS_OF_A_KEY + 1
         world.gate.set()
         assert (await other).what == b"said"
         return await asyncio.gather(*flood, return_exceptions=True)
 
-    results = asyncio.run(crowd())
+    results = run_in_virtual_time(crowd())
     assert [type(one) for one in results[QUESTIONS_OF_A_KEY:]] == [Unavailable] * 3
     assert {one.what for one in results[:QUESTIONS_OF_A_KEY]} == {b"said"}
 
 
-def test_nothing_is_under_way_any_more_once_it_is_closed(world, upstream):
+def test_nothing_is_under_way_any_more_once_it_is_closed(world, upstream, run_in_virtual_time):
     async def leave():
         world.gate = asyncio.Event()
         waiting = asyncio.create_task(upstream.told(PATH, inquiry(), parse))
@@ -243,7 +249,7 @@ def test_nothing_is_under_way_any_more_once_it_is_closed(world, upstream):
         await upstream.close()
         return asyncio.all_tasks() - {asyncio.current_task(), waiting}
 
-    assert asyncio.run(leave()) == set()
+    assert run_in_virtual_time(leave()) == set()
     assert upstream._flights == {}
 
 
