@@ -36,6 +36,7 @@ from gateway.adapters.valkey_socket import (
     ask_to_stop,
     find_listener,
     is_answering,
+    is_loading,
     make_private_folder,
     socket_path_for,
 )
@@ -177,6 +178,9 @@ class RunningValkey:
                     self._start(lock.descriptor)
                     has_started = True
             if time.monotonic() >= deadline:
+                # A server that loads needs more time, not another look at its socket; the next user finds it.
+                if is_loading(self._socket):
+                    raise self._failure("it is still loading its data, try again in a moment")
                 raise self._failure(f"it does not answer on {self._socket}")
             time.sleep(_POLL_SECONDS)
 

@@ -57,6 +57,11 @@ def is_answering(path: Path) -> bool:
     return _ask(path, b"PING\r\n").startswith(b"+PONG")
 
 
+def is_loading(path: Path) -> bool:
+    """Whether a server answers here that it still loads its data from disk: it needs more time."""
+    return _ask(path, b"PING\r\n").startswith(b"-LOADING")
+
+
 def ask_to_stop(path: Path) -> None:
     """Ask the server to write what it has and end; whether it did is seen elsewhere."""
     _ask(path, b"SHUTDOWN\r\n")

@@ -4,6 +4,8 @@
 
 A user's mistake is one clear line and never a traceback. A defect of ours still is one: hiding it
 would help nobody.
+
+Logs go to standard error in every command: standard output holds data only, and a script parses it.
 """
 
 from __future__ import annotations
@@ -67,7 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 -- the table of exit statuses, one line each
     """Run one command; returns the exit status."""
     from gateway.cli import commands  # noqa: PLC0415, F401 -- importing registers them; kept off `--version`
+    from gateway.telemetry import configure_logs  # noqa: PLC0415 -- as above
 
+    # Before any command runs: structlog's default prints on standard output, in the middle of --json.
+    configure_logs(is_terminal=sys.stderr.isatty())
     try:
         result = app(spread(arguments), prog_name="cachegate", standalone_mode=False)
     except TyperException as error:

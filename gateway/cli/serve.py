@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -21,7 +20,6 @@ from gateway.office.setup import ensure_policy
 from gateway.office.state_folder import verify_private
 from gateway.server.plan import ServePlan, TlsFiles
 from gateway.server.supervisor import serve as supervise
-from gateway.telemetry import configure_logs
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -46,7 +44,6 @@ def serve(
     workers: Annotated[int, typer.Option(min=1, max=MAX_WORKERS, help="Worker processes.")] = 1,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; then finish what is under way and stop."""
-    configure_logs(is_terminal=sys.stderr.isatty())
     settings = load_settings()
     verify_private(settings.state)
     server = fact_server(settings)

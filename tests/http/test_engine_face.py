@@ -38,6 +38,26 @@ def provider(site):
 
 
 @pytest.fixture
+def silenced(site, provider, eventually):
+    """The provider, for tests in which nobody answers for it. It was heard just now, and is again afterwards.
+
+    The gateway leaves it alone for a while when it fails several times, and counts for how long it has been
+    silent. Neither may come from one test into another.
+    """
+
+    def is_heard():
+        key = site.key("acme")
+        provider.offer("acme/heard/1", HELD)
+        return eventually(lambda: site.ask("acme/heard/1", key["token"]).status == 200)
+
+    is_heard()
+    provider.seen.clear()
+    yield provider
+    provider.is_silent = False
+    is_heard()
+
+
+@pytest.fixture
 def acme(site, provider):
     """A new key, of which nothing is remembered."""
     return site.key("acme")
@@ -305,39 +325,39 @@ def test_a_key_that_is_revoked_after_the_metadata_downloads_nothing(site, acme):
     assert site.ask("acme/cars/1", acme["token"]).status == 401
 
 
-def test_a_silent_provider_decides_nothing(site, provider, acme):
-    provider.is_silent = True
+def test_a_silent_provider_decides_nothing(site, silenced, acme):
+    silenced.is_silent = True
     answer = site.ask("acme/silent/1", acme["token"])
     assert answer.status == 503
     assert answer.header("retry-after") is not None
 
 
 def test_a_tenants_degraded_mode_is_served_from_the_cache_while_the_provider_is_silent(
-    site, provider, eventually
+    site, silenced, eventually
 ):
     site.installation.run("tenants", "create", "initech")
     site.installation.run("models", "own", "initech", "initech/*")
     token = site.key("initech")["token"]
     site.fill("initech/cars/1", {"pkgI1": {"weights.onnx": b"of initech"}})
-    site.installation.run("tenants", "degraded", "initech", "60s")
-    provider.is_silent = True
+    site.installation.run("tenants", "degraded", "initech", "1h")
+    silenced.is_silent = True
     answer = eventually(lambda: (one := site.ask("initech/cars/1", token)).status == 200 and one)
     assert site.follow(urls_of(answer)["pkgI1", "weights.onnx"]).body == b"of initech"
     assert site.ask("initech/nothing/1", token).status == 503  # what the cache lacks, the provider may have
 
 
 @pytest.mark.parametrize("said", [400, 410, 429, 451, 500])
-def test_a_provider_that_is_there_and_says_something_else_is_not_silent(site, provider, eventually, said):
+def test_a_provider_that_is_there_and_says_something_else_is_not_silent(site, silenced, eventually, said):
     site.installation.run("tenants", "create", "hooli", status=None)
     site.installation.run("models", "own", "hooli", "hooli/*", status=None)
-    site.installation.run("tenants", "degraded", "hooli", "60s")
+    site.installation.run("tenants", "degraded", "hooli", "1h")
     model, token = f"hooli/m{said}/1", site.key("hooli")["token"]
     site.fill(model, {"pkgH1": {"weights.onnx": b"of hooli"}})
     for path in (WEIGHTS, STAT):
-        provider.answers[path, model, None] = said, b"{}"
+        silenced.answers[path, model, None] = said, b"{}"
         assert site.ask(model, token, path).status == 503
     for status in (502, 504):
-        provider.answers[WEIGHTS, model, None] = status, b"{}"
+        silenced.answers[WEIGHTS, model, None] = status, b"{}"
         assert site.ask(model, token).status == 200
 
 

@@ -3,19 +3,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import signal
 import socket
 import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from gateway.adapters import valkey_program
+from gateway.adapters import embedded_valkey, valkey_program
 from gateway.adapters.embedded_valkey import EmbeddedValkey
 from gateway.adapters.file_lock import FileLock
 from gateway.adapters.valkey_socket import find_listener, is_answering
@@ -228,10 +230,8 @@ def test_a_server_that_hangs_is_stopped_by_force_and_loses_nothing(state):
         ask(url, "SET a 1")
         listener = find_listener(Path(unquote(urlsplit(url).path)))
         signal.pidfd_send_signal(listener, signal.SIGSTOP)
-        os.close(listener)
-    deadline = time.monotonic() + 10
-    while is_alive(state) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    select.select([listener], [], [])  # readable once the process has ended, which is by force here
+    os.close(listener)
     assert not is_alive(state)
     with EmbeddedValkey(state).running() as url:
         assert ask(url, "GET a") == "$1\r\n1\r\n"
@@ -326,25 +326,82 @@ def test_a_server_that_dies_while_it_is_watched_is_started_again_with_what_it_he
             for _ in range(2):
                 kill_server(url)
                 assert await_answer(tell, url, "GET fact") == b"$1\r\n1\r\n"
+        # Nobody is left who would start it again.
+        assert "valkey-watch" not in {thread.name for thread in threading.enumerate()}
         kill_server(url)
-        time.sleep(1.0)
-        with pytest.raises(OSError):  # noqa: PT011 -- refused or gone, by who was first
-            tell(url, "PING")
+        assert not is_alive(state)
     assert [record.levelname for record in caplog.records].count("ERROR") == 2
 
 
 def kill_server(url):
+    """Kill the server that answers here, and return when it is dead."""
     listener = find_listener(Path(unquote(urlsplit(url).path)))
     assert listener is not None
     signal.pidfd_send_signal(listener, signal.SIGKILL)
+    select.select([listener], [], [])  # readable once the process has ended
     os.close(listener)
 
 
 def await_answer(tell, url, command):
-    deadline = time.monotonic() + 10
+    """What it answers once it is there again and has loaded what it held."""
     while True:
+        with contextlib.suppress(OSError):
+            answer = tell(url, command)
+            if answer and not answer.startswith(b"-LOADING"):
+                return answer
+        time.sleep(0.02)
+
+
+def test_a_server_that_is_still_loading_is_not_taken_for_one_that_does_not_answer(state, monkeypatch):
+    monkeypatch.setattr(embedded_valkey, "_START_SECONDS", 0.0)
+    folder = state / "valkey"
+    folder.mkdir(mode=0o700)
+    with FileLock(folder / "server.lock") as alive:
+        assert alive.is_taken_alone()
+        for answer, says in ((b"-LOADING server is loading the dataset in memory\r\n", True), (b"", False)):
+            listener = answering(folder / "valkey.sock", answer)
+            with listener, pytest.raises(Unavailable) as unavailable, EmbeddedValkey(state).running():
+                pass
+            assert ("is still loading" in unavailable.value.why) is says
+            assert ("does not answer" in unavailable.value.why) is not says
+
+
+def test_a_server_that_loads_is_waited_for(state):
+    """What a server says while it loads is no sign that it is ready: it would refuse every command."""
+    folder = state / "valkey"
+    folder.mkdir(mode=0o700)
+    asked = []
+    with FileLock(folder / "server.lock") as alive:
+        assert alive.is_taken_alone()
+        loading, ready = b"-LOADING server is loading the dataset in memory\r\n", b"+PONG\r\n"
+        with answering(folder / "valkey.sock", loading, loading, loading, ready, asked=asked):
+            running = EmbeddedValkey(state).running()
+            running.open()
+    running.close()
+    assert asked == [b"PING\r\n"] * 4
+
+
+@contextlib.contextmanager
+def answering(path, *answers, asked=None):
+    """A server that answers one command on each connection: these answers in turn, the last one for ever."""
+    path.unlink(missing_ok=True)
+    left, asked = list(answers), [] if asked is None else asked
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def serve():
+            with contextlib.suppress(OSError):  # shut down: the test is over
+                while True:
+                    connection, _ = listener.accept()
+                    with connection:
+                        asked.append(connection.recv(64))
+                        connection.sendall(left.pop(0) if len(left) > 1 else left[0])
+
+        thread = threading.Thread(target=serve)
+        thread.start()
         try:
-            return tell(url, command)
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+            yield
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()

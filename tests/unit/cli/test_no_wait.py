@@ -79,7 +79,10 @@ def test_a_policy_is_applied_in_every_worker(command_json, installed, tmp_path, 
 
 @pytest.fixture
 def silent_worker(installed):
-    """A worker that renewed just now and will never acknowledge anything."""
+    """A worker that will never acknowledge anything and whose lease does not end while the test runs.
+
+    It renewed an hour from now, by the server's clock: however long the commands take, it counts.
+    """
 
     async def put(fields):
         with EmbeddedValkey(installed.settings.state).running() as url:
@@ -88,7 +91,8 @@ def silent_worker(installed):
                 if fields is None:
                     await store.drop_workers(["silent"])
                 else:
-                    await store.put_hash(WORKERS, {b"silent": b"0:%d" % ((await store.fleet()).now * 1000)})
+                    in_an_hour = (await store.fleet()).now + 3600
+                    await store.put_hash(WORKERS, {b"silent": b"0:%d" % (in_an_hour * 1000)})
             finally:
                 await store.close()
 
