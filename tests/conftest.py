@@ -8,12 +8,14 @@ client libraries tidy up is what attackers do not; a `Conversation` is one conne
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -37,6 +39,19 @@ def _connect_to_loopback_only(self: socket.socket, address: Any) -> None:
     if self.family in (socket.AF_INET, socket.AF_INET6) and not str(address[0]).startswith(LOOPBACK):
         raise AssertionError(f"a test tried to reach {address[0]}: the network is off but for loopback")
     _connect(self, address)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """No server outlives the tests that started it, however they end: see `process_guard.py`."""
+    is_worker = hasattr(config, "workerinput")  # of xdist: its controller is under guard
+    if sys.platform == "linux" and not is_worker and threading.active_count() == 1:
+        specification = importlib.util.spec_from_file_location(
+            "process_guard", Path(__file__).parent / "process_guard.py"
+        )
+        guard = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(guard)
+        guard.stand_guard()
 
 
 @pytest.fixture(autouse=True, scope="session")
