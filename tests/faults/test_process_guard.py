@@ -15,8 +15,11 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ENDLESS = "tests/faults/endless.py"
 MARK = "ENDLESS_FOLDER"
-STARTED = {"valkey-server": 2, "nginx": 4, "sleep": 2}  # by two tests; an nginx is a master and a worker
-TREE = 12  # besides: stand-in, guard, pytest, two workers of xdist; two gateways with two workers each
+STARTED = {"valkey-server": 2, "nginx": 2, "sleep": 1}  # an nginx is a master and a worker
+OURS = 7  # besides: stand-in, guard, pytest, two workers of xdist, the gateway and its worker
+PATIENCE_SECONDS = 200.0  # a start takes three seconds on an idle machine
+
+pytestmark = pytest.mark.timeout(300)
 
 
 def children_of(pid):
@@ -75,11 +78,11 @@ class Run:
             assert self.process.poll() is None, self.output()
             return len(list(self.folder.glob("*.is-up"))) == 2
 
-        eventually(is_up, 90)
+        eventually(is_up, PATIENCE_SECONDS)
         self.pidfds = {pid: os.pidfd_open(pid) for pid in tree_of(self.process.pid)}
         names = [name_of(pid) for pid in self.pidfds]
         assert {name: names.count(name) for name in STARTED} == STARTED, names
-        assert len(names) >= sum(STARTED.values()) + TREE - 1, names
+        assert len(names) >= sum(STARTED.values()) + OURS, names
 
     def output(self):
         return (self.folder / "output").read_text()
@@ -179,7 +182,6 @@ def test_a_run_that_is_ended_leaves_nothing_behind(run, tmp_path, how):
 
 MAKE_ENDS = {
     "SIGTERM of make": lambda run: run.process.terminate(),
-    "SIGINT of make": lambda run: os.kill(run.stand_in, signal.SIGINT),
     "SIGKILL of make": lambda run: run.process.kill(),
     "SIGTERM of the group": kill_group(signal.SIGTERM),
     "SIGINT of the group": kill_group(signal.SIGINT),
