@@ -12,14 +12,15 @@ venv: .venv/ready
 demo: venv
 	@$(BIN)/cachegate demo $(ARGS)
 
+# `exec`: make ends its own child when it is ended, and a shell in between would not pass that on to the tests.
 test: venv
-	$(BIN)/pytest -n auto -m "not slow and not root and not engine" $(ARGS)
+	exec $(BIN)/pytest -n auto -m "not slow and not root and not engine" $(ARGS)
 
 test-all: venv
-	$(BIN)/pytest -n auto -m "not engine" $(ARGS)
+	exec $(BIN)/pytest -n auto -m "not engine" $(ARGS)
 
 test-engine: venv .venv-engine/ready
-	$(BIN)/pytest -n 2 --dist loadfile -m engine $(ARGS)
+	exec $(BIN)/pytest -n 2 --dist loadfile -m engine $(ARGS)
 
 .venv-engine/ready: tests/engine/requirements.txt
 	@sh deploy/make-engine-venv $(PYTHON)

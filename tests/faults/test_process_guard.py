@@ -78,11 +78,14 @@ class Run:
             assert self.process.poll() is None, self.output()
             return len(list(self.folder.glob("*.is-up"))) == 2
 
+        def is_whole():  # a daemon starts its worker when it is asked for nothing any more
+            names = [name_of(pid) for pid in tree_of(self.process.pid)]
+            started = {name: names.count(name) for name in STARTED}
+            return started == STARTED and len(names) >= sum(STARTED.values()) + OURS
+
         eventually(is_up, PATIENCE_SECONDS)
+        eventually(is_whole)
         self.pidfds = {pid: os.pidfd_open(pid) for pid in tree_of(self.process.pid)}
-        names = [name_of(pid) for pid in self.pidfds]
-        assert {name: names.count(name) for name in STARTED} == STARTED, names
-        assert len(names) >= sum(STARTED.values()) + OURS, names
 
     def output(self):
         return (self.folder / "output").read_text()
