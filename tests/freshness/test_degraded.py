@@ -66,7 +66,7 @@ def test_a_tenant_goes_on_for_as_long_as_it_was_granted_and_others_do_not(fleet,
     # It begins when the lease ends, and ends for sure when lease and grace are over.
     assert degraded[0][1] > 0.3
     assert degraded[-1][1] > DEGRADED_SECONDS - 0.5
-    assert degraded[-1][1] < 1 + DEGRADED_SECONDS + 0.1
+    assert degraded[-1][0] < 1 + DEGRADED_SECONDS  # asked, not answered: that takes what the machine takes
     assert {status for at, _, status, _ in seen["umbrella"] if at > 1 + DEGRADED_SECONDS} == {503}
     assert {status for at, _, status, _ in seen["acme"] if at > 1} == {503}
     assert all(header is None for *_, header in seen["acme"])

@@ -250,7 +250,8 @@ def test_no_answer_outlives_its_record_when_a_worker_is_killed(busy_world, event
         clients = [pool.submit(client, number) for number in range(6)]
         try:
             for _ in range(3):
-                time.sleep(0.4)
+                enough = len(received) + 50
+                eventually(lambda enough=enough: len(received) > enough)
                 pids = busy_world.gateway.worker_pids()
                 for pid in pids:  # all of them: nobody can say who serves which connection
                     os.kill(pid, signal.SIGKILL)

@@ -37,7 +37,7 @@ class Platform:
     package: str = "pkg1"
     status: int | None = None  # of everything
     delay_seconds: float = 0.0
-    weights_delay_seconds: float = 0.0
+    may_answer: threading.Event = field(default_factory=threading.Event)  # until then, nothing is answered
     weights_asked: list[tuple[str, str]] = field(default_factory=list)
     asked: list[tuple[str, str]] = field(default_factory=list)
     lock: Any = field(default_factory=threading.Lock)
@@ -51,6 +51,7 @@ class Platform:
     def answer(self, key: str, model: str) -> int:
         with self.lock:
             self.asked.append((key, model))
+        self.may_answer.wait()
         time.sleep(self.delay_seconds)
         forced = self.status or self.says.get((key, model)) or self.says.get((key, None))
         if forced:
@@ -103,7 +104,7 @@ def _platform():
                 status = 200 if model in platform.rights.get(key, ()) else 403
                 status = platform.weights.get(key, status)
                 platform.weights_asked.append((key, model))
-                time.sleep(platform.weights_delay_seconds)
+                platform.may_answer.wait()
             said = {"modelMetadata": metadata(model, package)} if status == 200 else {"error": "no"}
             body = platform.raw.get(key) or json.dumps(said).encode()
             self.send_response(status)
@@ -141,7 +142,8 @@ def platform(_platform):
 
 
 def _calm(platform):
-    platform.status, platform.delay_seconds, platform.weights_delay_seconds = None, 0.0, 0.0
+    platform.status, platform.delay_seconds = None, 0.0
+    platform.may_answer.set()
     platform.package = "pkg1"
     for told in (platform.says, platform.weights, platform.raw):
         told.clear()

@@ -156,12 +156,12 @@ def test_an_answer_that_was_on_its_way_when_the_hook_came_counts_for_nothing(ask
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 -- only here
 
     key = platform.new_key(CARS)
-    platform.delay_seconds = 0.5
+    platform.may_answer.clear()
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(asking.get, CARS, key)
         eventually(lambda: platform.questions(key))
-        time.sleep(0.1)
         assert asking.end(models=(CARS,)).status == 200
+        platform.may_answer.set()
         assert waiting.result().status == 200
     assert len(platform.questions(key)) == 2, "it was asked again, after the hook"
 

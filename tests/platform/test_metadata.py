@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote
 
@@ -72,14 +71,13 @@ def test_a_hook_ends_what_was_said_to_a_key_of_our_own_about_the_model(asking, p
 def test_metadata_that_was_on_its_way_when_the_hook_came_is_not_remembered(asking, platform, eventually):
     key = platform.new_key(CARS)
     assert asking.get(CARS, key).status == 200
-    platform.weights_delay_seconds = 0.6
+    platform.may_answer.clear()
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(ask, asking, key)
         eventually(lambda: (key, CARS) in platform.weights_asked)
-        time.sleep(0.1)
         platform.package = "pkg2"
         assert asking.end(models=(CARS,)).status == 200
-        platform.weights_delay_seconds = 0.0
+        platform.may_answer.set()
         answer = waiting.result()
     assert answer.status == 503 or packages(answer) == ["pkg2"]
     assert packages(ask(asking, key)) == ["pkg2"]

@@ -157,6 +157,7 @@ class Served:
         )
         config.load()
         serving = threading.Event()
+        self.loop = None
         self.server = QuietServer(config, serving.set)
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
@@ -164,18 +165,27 @@ class Served:
 
     def _run(self):
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            self.loop = runner.get_loop()
             runner.run(self.server.serve(sockets=[self.listener]))
 
     def connect(self):
         return socket.create_connection(self.address, timeout=20)
 
-    def send(self, *pieces, pause=0.0):
-        """All that comes back until the server closes."""
+    def send(self, *pieces, apart=False):
+        """All that comes back until the server closes; with `apart`, each piece is read before the next."""
         with self.connect() as connection:
             for piece in pieces:
                 connection.sendall(piece)
-                time.sleep(pause)
+                if apart:
+                    self.await_read()
             return read_all(connection)
+
+    def await_read(self):
+        """Wait until the server has read what was sent: its loop went round, each time past all sockets."""
+        for _ in range(3):
+            went_round = threading.Event()
+            self.loop.call_soon_threadsafe(went_round.set)
+            assert went_round.wait(60)
 
 
 def read_all(connection):
@@ -186,14 +196,23 @@ def read_all(connection):
 
 
 def read_answer(connection):
+    return read_whole(connection)[1]
+
+
+def read_head(connection):
+    return read_whole(connection)[0]
+
+
+def read_whole(connection):
+    """Head and body of one answer."""
     received = b""
-    while b"\r\n\r\n" not in received:
+    while not received.endswith(b"\r\n\r\n"):
         received += connection.recv(1)
     count = int(re.search(rb"content-length: (\d+)", received)[1])
     body = b""
     while len(body) < count:
         body += connection.recv(count - len(body))
-    return body
+    return received, body
 
 
 def bodies(received):
@@ -295,26 +314,24 @@ def test_a_request_that_was_answered_once_is_known_on_other_connections(serve, m
 def test_an_answer_from_memory_looks_like_one_of_the_application(serve):
     with serve() as served, served.connect() as connection:
         connection.sendall(ONCE)
-        time.sleep(0.1)
-        first = connection.recv(1 << 16)
+        first = read_head(connection)
         connection.sendall(APP)
-        time.sleep(0.1)
-        second = connection.recv(1 << 16)
+        second = read_head(connection)
 
-    def head(received):
-        return re.sub(rb"date: [^\r]+|content-length: \d+", b"", received.partition(b"\r\n\r\n")[0])
+    def without_varying(head):
+        return re.sub(rb"date: [^\r]+|content-length: \d+", b"", head)
 
-    assert head(first) == head(second)
+    assert without_varying(first) == without_varying(second)
 
 
-@pytest.mark.parametrize("pause", [0.0, 0.02])
-def test_answers_go_out_in_the_order_of_the_requests(pause, serve, app):
+@pytest.mark.parametrize("apart", [False, True])
+def test_answers_go_out_in_the_order_of_the_requests(apart, serve, app):
     app.known = b"from memory"  # what waits behind the application goes to it as well
     with serve() as served:
         served.send(ONCE, LAST)
         pieces = [ONCE, APP, ONCE, SLOW, ONCE, ONCE, APP, LAST]
         for sent in (pieces, [b"".join(pieces)], [ONCE, b"".join(pieces[1:])]):
-            assert bodies(served.send(*sent, pause=pause)) == [
+            assert bodies(served.send(*sent, apart=apart)) == [
                 b"from memory", b"from the app", b"from memory", b"slowly",
                 b"from memory", b"from memory", b"from the app", b"from the app",
             ]  # fmt: skip
@@ -367,7 +384,7 @@ def test_only_what_came_whole_and_alone_is_remembered_by_its_bytes(pieces, serve
     with serve() as served, served.connect() as connection:
         for piece in pieces:
             connection.sendall(piece)
-            time.sleep(0.05)
+            served.await_read()
         assert read_answer(connection) == b"from memory"
     assert memory.asked
     assert memory.known == set()
@@ -382,7 +399,7 @@ def test_bytes_that_are_a_request_at_the_start_of_one_only_are_not_taken_for_one
             connection.sendall(ONCE)
             assert read_answer(connection) == b"from memory"
         received = served.send(
-            b"GET /app HTTP/1.1\r\nhost: x\r\nconnection: close\r\nfolded: ", ONCE, pause=0.05
+            b"GET /app HTTP/1.1\r\nhost: x\r\nconnection: close\r\nfolded: ", ONCE, apart=True
         )
     assert memory.kept == 0
     assert b"from memory" not in received
