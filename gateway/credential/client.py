@@ -29,7 +29,7 @@ MAX_ADDRESS_CHARACTERS = 80  # the longest form of IPv6 has 45, and a zone names
 MAX_HOPS = 32  # proxies before us; a longer list of trusted hops is somebody's loop or somebody's trick
 
 _UNIX = "unix"  # how a configuration trusts unix socket peers
-_WITH_PORT = re.compile(r"\[(?P<v6>[0-9A-Fa-f:.]+)\](?::\d{1,5})?|(?P<v4>[0-9.]+):\d{1,5}")
+_WITH_PORT = re.compile(r"\[(?P<v6>[0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|(?P<v4>[0-9.]+):[0-9]{1,5}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

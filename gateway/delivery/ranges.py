@@ -18,7 +18,7 @@ MAX_RANGES = 100  # after coalescing; a hundred parts of a few bytes each cost m
 MAX_FIELD_BYTES = 4096  # a hundred ranges of a file of terabytes fit; bounds the work for one request
 
 _UNIT = re.compile(rb"bytes=(?![ \t])", re.IGNORECASE)  # 14.1: range units are case-insensitive
-_RANGE = re.compile(rb"([0-9]*)-([0-9]*)")
+_RANGE = re.compile(rb"([0-9]{0,64})-([0-9]{0,64})")  # a position may lie far behind the end; this is farther
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
