@@ -8,6 +8,11 @@ time to live.
 What the platform denies a key of its own is denied whatever the rules say, what is public included: a key
 that is known here gets no more than one that is not.
 
+What a remembered decision is charged is what it holds: itself, its names, and the records it stands on,
+each once for all that stand on it. A record that the near cache has put out is held by nobody else, so a
+decision may keep a hundred times its own size alive. One that is not current is let go of when it is
+asked for or at the next sweep.
+
 Its key is a tuple of typed values: the whole principal, the action, and what is asked about. Two
 callers never share one, and neither do two in flight: one miss, one flight, per caller. Allows and
 denials are kept apart, so that a flood of refusals cannot push the allows out. What was not decided
@@ -17,11 +22,13 @@ denials are kept apart, so that a flood of refusals cannot push the allows out. 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from dataclasses import dataclass, replace
+from operator import attrgetter
+from sys import getsizeof
 from typing import TYPE_CHECKING
 
 from gateway.model.access import Access, Action, Principal, ResourceKind
+from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Reason
 from gateway.model.verdicts import Allowed, Denied
 
@@ -36,7 +43,9 @@ if TYPE_CHECKING:
     Question = tuple[Principal, Action, ResourceKind, ModelId | None, PackageId | None, Md5 | None]
 
 UNDECIDED = frozenset({Reason.POLICY_ERROR, Reason.UNREADABLE_FACT})
-DECISION_BYTES = 2_000  # a verdict, its stamp and key; the facts are shared with the near cache
+DECISION_BYTES = 1_600  # a verdict with its access, facts, caller and key, beside texts and records: measured
+GROUP_BYTES = 70  # of a place in the set of a model's groups
+GRANT_BYTES = 400  # of a grant that was made of a platform's word, for this decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +73,18 @@ class Decisions:
     """Decides by the rules, on facts that it has the directory bring, and remembers."""
 
     def __init__(self, *, directory: Directory, rules: Decide, max_entries: int, max_bytes: int) -> None:
-        limit = max(1, min(max_entries, max_bytes // DECISION_BYTES))
+        """`max_entries` and `max_bytes` hold for the allows, and once more for the denials."""
         self.counts = DecisionCounts()
         self._directory = directory
         self._rules = rules
-        self._allows = _Memory(limit)
-        self._denials = _Memory(limit)
+        self._allows = _memory(max_entries, max_bytes)
+        self._denials = _memory(max_entries, max_bytes)
         self._flights: dict[Question, asyncio.Task[Judgement]] = {}
+
+    @property
+    def memories(self) -> tuple[BoundedMemory[Question, Judgement], ...]:
+        """What is remembered, to be swept."""
+        return self._allows, self._denials
 
     def recall(self, access: Access) -> Judgement | None:
         """The remembered decision, if it still stands. Synchronous and without I/O."""
@@ -136,27 +150,34 @@ class Decisions:
             self._denials.put(question, judgement)
 
 
-class _Memory:
-    """Judgements by question; the least recently used goes first."""
+def _memory(max_entries: int, max_bytes: int) -> BoundedMemory[Question, Judgement]:
+    return BoundedMemory(
+        max_bytes=max_bytes,
+        max_entries=max_entries,
+        weigh=_held_bytes,
+        stands_on=attrgetter("facts.stamp.leaves"),
+        other_parts=lambda judgement: (judgement.facts.policy,),
+    )
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._judgements: OrderedDict[Question, Judgement] = OrderedDict()
 
-    def find(self, question: Question) -> Judgement | None:
-        judgement = self._judgements.get(question)
-        if judgement is None:
-            return None
-        if not judgement.is_current:
-            del self._judgements[question]
-            return None
-        self._judgements.move_to_end(question)
-        return judgement
-
-    def put(self, question: Question, judgement: Judgement) -> None:
-        self._judgements[question] = judgement
-        if len(self._judgements) > self._limit:
-            self._judgements.popitem(last=False)
+def _held_bytes(question: Question, judgement: Judgement) -> int:
+    """What a decision holds alone: names, and who asked, may be nobody else's by now."""
+    verdict, facts, principal = judgement.verdict, judgement.facts, question[0]
+    texts = sum(
+        [
+            getsizeof(text)
+            for text in (question[3], facts.requested, facts.model, question[4], principal.key_name)
+            if text is not None
+        ]
+    )
+    texts += sum(map(getsizeof, (*facts.unreadable, *verdict.policies)))
+    if isinstance(verdict, Allowed) and verdict.grant is not None:
+        texts += getsizeof(verdict.grant)
+    own_grants = len(facts.grants) * GRANT_BYTES if principal.is_of_platform else 0
+    standings = (facts.requested_standing, facts.model_standing)
+    groups = sum([len(standing.groups) for standing in standings if standing is not None])
+    tables = 8 * (len(facts.stamp.leaves) + len(verdict.policies) + len(facts.unreadable))
+    return DECISION_BYTES + texts + tables + groups * GROUP_BYTES + own_grants
 
 
 def question_of(access: Access) -> Question:

@@ -60,6 +60,7 @@ class Holdings:
         decisions: Decisions,
         catalogue: Catalogue,
         pins: Pins,
+        views_bytes: int,
         held_files: HeldFiles | None = None,
         attestations: CountsLinks | None = None,
     ) -> None:
@@ -68,7 +69,10 @@ class Holdings:
         self._catalogue = catalogue
         self._pins = pins
         self._held_files = held_files
-        self._visible = Visible(directory=directory, decisions=decisions, catalogue=catalogue)
+        self._visible = Visible(
+            directory=directory, decisions=decisions, catalogue=catalogue, max_bytes=views_bytes
+        )
+        self.memories = self._visible.memories  # what is remembered, to be swept
 
     async def resolve(self, access: Access) -> Access:
         """Turn a blob into the file of the caller's own through which it may be read."""

@@ -15,9 +15,12 @@ disk, each time.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
+from operator import attrgetter
+from sys import getsizeof
 from typing import TYPE_CHECKING
+
+from gateway.model.bounded_memory import BoundedMemory
 
 if TYPE_CHECKING:
     from gateway.model.facts import Stamp
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 
     PassKey = tuple[bytes, str, bytes]  # the credential's fingerprint, the client's address, the raw path
 
-PASS_BYTES = 2_500  # with its stamps and its key; the leaves are shared with the near cache
+PASS_BYTES = 1_800  # with its access, caller, stamps and key, beside texts and records: measured, rounded up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -38,38 +41,19 @@ class Pass:
     since: float
 
 
-@dataclass(slots=True)
-class PassCounts:
-    """For the metrics."""
+class Passes(BoundedMemory["PassKey", Pass]):
+    """A worker's passes. One that was overtaken while it was reached is not kept (I6)."""
 
-    hits: int = 0
-
-
-class Passes:
-    """A worker's passes; the least recently used goes first."""
+    __slots__ = ()
 
     def __init__(self, *, max_bytes: int) -> None:
-        self.counts = PassCounts()
-        self._limit = max(1, max_bytes // PASS_BYTES)
-        self._passes: OrderedDict[PassKey, Pass] = OrderedDict()
+        super().__init__(max_bytes=max_bytes, weigh=_held_bytes, stands_on=attrgetter("stamp.leaves"))
 
-    def find(self, key: PassKey) -> Pass | None:
-        """The pass under this key, if nothing that it stands on has moved."""
-        found = self._passes.get(key)
-        if found is None:
-            return None
-        if not found.stamp.is_current:
-            del self._passes[key]
-            return None
-        self._passes.move_to_end(key)
-        self.counts.hits += 1
-        return found
 
-    def put(self, key: PassKey, new: Pass) -> None:
-        """Keep it, unless something moved since it was reached: no late writer (I6)."""
-        if not new.stamp.is_current:
-            return
-        self._passes[key] = new
-        self._passes.move_to_end(key)
-        while len(self._passes) > self._limit:
-            self._passes.popitem(last=False)
+def _held_bytes(key: PassKey, kept: Pass) -> int:
+    """What a pass holds alone: the path in the key, and names that nobody else may hold by now."""
+    allowed, resource = kept.allowed, kept.allowed.access.resource
+    texts = (resource.model, allowed.model, resource.package, resource.file, allowed.grant)
+    names = sum([getsizeof(text) for text in (*texts, *allowed.policies) if text is not None])
+    tables = 16 * len(kept.stamp.leaves)  # of both stamps and the allow's own
+    return PASS_BYTES + getsizeof(key[1]) + getsizeof(key[2]) + names + tables

@@ -3,7 +3,9 @@
 Two views: the models that it may discover, for listings, and the packages that it may read, for
 blobs. Each is worked out by one flight per caller, however many of its requests ask, in turns that
 leave the loop to others; and it is kept until the catalogue or a fact that it was decided on moves.
-Facts of others move all the time (keys are made, a canary sings) and cost nothing here.
+Facts of others move all the time (keys are made, a canary sings) and cost nothing here. A view is charged
+the records that it stands on, each once for all views: more of them than the near cache holds are of no
+use, since a record that was put out is no longer current.
 
 A view only narrows. Whatever is shown or served because of it is decided once more, for itself.
 """
@@ -11,11 +13,13 @@ A view only narrows. Whatever is shown or served because of it is decided once m
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Generic, TypeVar
+from itertools import islice
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from gateway.model.access import Access, Action, Resource, ResourceKind
+from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.verdicts import Allowed
 
 if TYPE_CHECKING:
@@ -31,7 +35,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DECISIONS_PER_TURN = 200  # about 3 ms of rules, then other requests get their turn
-REMEMBERED_CALLERS = 64  # callers whose views are kept; each is a tuple of things that all of them share
+REMEMBERED_CALLERS = 64  # callers whose views are kept
+VIEW_BYTES = 1_000  # of a view with its caller, beside its two tuples: measured, rounded up
 
 
 @dataclass(slots=True)
@@ -57,12 +62,21 @@ class View(Generic[T]):
 class Visible:
     """The views of all callers."""
 
-    def __init__(self, *, directory: Directory, decisions: Decisions, catalogue: Catalogue) -> None:
+    def __init__(
+        self, *, directory: Directory, decisions: Decisions, catalogue: Catalogue, max_bytes: int
+    ) -> None:
+        """`max_bytes` is for both kinds of view together."""
         self._directory = directory
         self._decisions = decisions
         self._catalogue = catalogue
-        self._models = _Views(catalogue.models, self._generation, self._work_out_models)
-        self._packages = _Views(catalogue.listed, self._generation, self._work_out_packages)
+        each = max_bytes // 2
+        self._models = _Views(catalogue.models, self._generation, self._work_out_models, each)
+        self._packages = _Views(catalogue.listed, self._generation, self._work_out_packages, each)
+
+    @property
+    def memories(self) -> tuple[BoundedMemory[Any, Any], ...]:
+        """What is remembered, to be swept."""
+        return self._models.memory, self._packages.memory
 
     async def models(self, principal: Principal) -> tuple[ModelId, ...]:
         """The models on disk that the caller may discover, sorted."""
@@ -95,11 +109,10 @@ class Visible:
 
     async def _permitted(self, asked: Iterable[tuple[T, Access]]) -> tuple[tuple[T, ...], dict[int, Leaf]]:
         """Those of the things whose question is answered with yes, and all that the answers stand on."""
-        questions = list(asked)
+        questions = iter(asked)  # made as they are asked: a hundred thousand at once would take long
         permitted: list[T] = []
         leaves: dict[int, Leaf] = {}
-        for start in range(0, len(questions), DECISIONS_PER_TURN):
-            turn = questions[start : start + DECISIONS_PER_TURN]
+        while turn := list(islice(questions, DECISIONS_PER_TURN)):
             judgements = await self._decisions.reach_many([access for _, access in turn])
             for (thing, _), judgement in zip(turn, judgements, strict=True):
                 leaves |= {id(leaf): leaf for leaf in judgement.facts.stamp.leaves}
@@ -117,15 +130,22 @@ class _Views(Generic[T]):
         source: Callable[[], Sequence[T]],
         generation: Callable[[Principal], Coroutine[None, None, int]],
         work_out: Callable[[Principal], Coroutine[None, None, View[T]]],
+        max_bytes: int,
     ) -> None:
         self._source = source
         self._generation = generation
         self._work_out = work_out
-        self._views: OrderedDict[Principal, View[T]] = OrderedDict()
+        self.memory: BoundedMemory[Principal, View[T]] = BoundedMemory(
+            max_bytes=max_bytes,
+            max_entries=REMEMBERED_CALLERS,
+            weigh=lambda _, view: VIEW_BYTES + 8 * (len(view.things) + len(view.leaves)),
+            stands_on=attrgetter("leaves"),
+            is_over=lambda view: view.source is not source(),  # a former list of the catalogue's is large
+        )
         self._flights: dict[Principal, asyncio.Task[View[T]]] = {}
 
     async def of(self, principal: Principal) -> View[T]:
-        view = self._views.get(principal)
+        view = self.memory.peek(principal)
         if view is not None and await self._stands(principal, view):
             return view
         joined = self._flights.get(principal)
@@ -146,12 +166,11 @@ class _Views(Generic[T]):
 
     async def _fly(self, principal: Principal) -> View[T]:
         try:
-            view = self._views[principal] = await self._work_out(principal)
+            view = await self._work_out(principal)
+            for _ in self.memory.putting(principal, view):
+                await asyncio.sleep(0)
         finally:
             del self._flights[principal]
-        self._views.move_to_end(principal)
-        while len(self._views) > REMEMBERED_CALLERS:
-            self._views.popitem(last=False)
         return view
 
 

@@ -7,6 +7,7 @@ of different machines are never compared.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis, RedisCluster
 
 WORKERS = b"{cachegate}:workers"
+_NUMBER = re.compile(rb"[0-9]{1,18}")
 
 RENEW = b"""
 local now = redis.call('TIME')
@@ -76,7 +78,7 @@ async def drop_workers(client: Any, workers: list[str]) -> None:
 
 def _parse(raw_name: bytes, raw_value: bytes) -> Registered | None:
     applied, _, milliseconds = raw_value.partition(b":")
-    if not (applied.isdigit() and milliseconds.isdigit()):
+    if not (_NUMBER.fullmatch(applied) and _NUMBER.fullmatch(milliseconds)):
         return None  # nobody's entry; it holds no lease that a renewal of ours gave
     return Registered(
         worker=raw_name.decode("ascii", "replace"),

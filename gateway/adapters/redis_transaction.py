@@ -11,6 +11,7 @@ since a plan that is run again would find its own work and call it somebody else
 
 from __future__ import annotations
 
+import re
 import secrets
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ STEP_SECONDS = 60  # it only has to be pushed; the server clears it away, which 
 
 COUNTER = b"counter"
 HISTORY = b"history"
+_COUNTER = re.compile(rb"[0-9]{1,19}")  # what INCR can make; `int` would take signs, blanks and underscores
 _HISTORY_BYTES = 16  # 128 random bits: no two histories share one
 
 
@@ -90,10 +92,11 @@ async def _is_committed(pipe: Any, display: str) -> bool:
 
 def counted(raw: bytes | None) -> int:
     """The generation that a counter's bytes say; 0 where there is none yet."""
-    try:
-        return 0 if raw is None else int(raw)
-    except ValueError as error:
-        raise Unavailable("redis", "the generation counter is not a number") from error
+    if raw is None:
+        return 0
+    if not _COUNTER.fullmatch(raw):
+        raise Unavailable("redis", "the generation counter is not a number")
+    return int(raw)
 
 
 class _Snapshot:

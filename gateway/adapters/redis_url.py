@@ -16,6 +16,7 @@ Non-goal: whether the server answers. Making a client connects to nothing.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -38,6 +39,7 @@ _FORMS = (
 _REDIS_PORT = 6379
 _SENTINEL_PORT = 26379
 _MAX_PORT = 65535
+_DATABASE = re.compile(r"[0-9]{0,6}")  # `int` would take signs, underscores and the digits of other scripts
 _TLS_PARAMETERS = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
 
 
@@ -103,7 +105,9 @@ def parse_redis_url(raw_url: str) -> RedisAddress:
         raw_user, _, raw_password = raw_login.partition(":")
         path = unquote(parts.path, errors="strict")
         raw_db = parameters.pop("db", path.strip("/") if scheme in {"redis", "rediss"} else "")
-        db = int(raw_db) if raw_db else 0
+        if not _DATABASE.fullmatch(raw_db):
+            raise ValueError("not the number of a database")  # noqa: TRY301 -- as below
+        db = int(raw_db or "0")
         hosts = () if scheme == "unix" else tuple(_host(text, topology) for text in raw_hosts.split(","))
         if topology is Topology.STANDALONE and len(hosts) > 1:
             raise ValueError("more than one host")  # noqa: TRY301 -- one door for all that does not parse

@@ -73,7 +73,7 @@ class Worker:
         """What is answered without the app; nothing where small files, too, are for a proxy to send."""
         if self.rooms.settings.accel_redirect_prefix is not None:
             return None
-        return ImmediateAnswers(
+        immediate = ImmediateAnswers(
             guard=self.rooms.guard,
             routes=declarations(content.routes()),
             clock=self.rooms.clock,
@@ -83,6 +83,8 @@ class Worker:
             telemetry=self.rooms.telemetry,
             trusted_proxies=parse_trusted_networks(self.rooms.settings.trusted_proxies),
         )
+        self.rooms.sweep(*immediate.memories)
+        return immediate
 
     def refused_early(self, refusal: EarlyRefusal, client: str) -> str | None:
         """Record what the HTTP server refused before it was a request: a refusal of nobody."""

@@ -44,6 +44,7 @@ def engine_routes(rooms: Rooms, means: Means) -> list[FaceRoute]:
             clock=rooms.clock,
             remembered_seconds=settings.allow_seconds,
         )
+        rooms.sweep(upstream.memory)
         # Before the provider's connections are let go of: what is under way would open new ones.
         rooms.upkeep.at_the_end = (upstream.close, *rooms.upkeep.at_the_end)
     offers = Offers(

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from gateway.configuration.settings import Settings
+    from gateway.model.bounded_memory import BoundedMemory
 
 RENEWALS_PER_LEASE = 0.3  # a lease of 1 s is renewed every 300 ms: two renewals may be lost
 PASSES_BYTES = 16 << 20  # some 6,000 of them: a caller with one file
@@ -82,9 +83,10 @@ class Rooms:
         self.recorder = build_recorder(settings, self.clock, self._audit_is_behind)
         peppers = load_peppers(settings.pepper_folder)
         last_uses = LastUses(marker(peppers))
+        rules = Rulebook()
         self.decisions = Decisions(
             directory=self.directory,
-            rules=Rulebook(),
+            rules=rules,
             max_entries=settings.near_cache_entries,
             max_bytes=settings.near_cache_megabytes << 20,
         )
@@ -115,8 +117,9 @@ class Rooms:
         self.attestations = build_attestations(
             settings, self.store, self.facts, self.directory, self.catalogue, self.recorder, self.clock
         )
+        identity = LinkAuthenticator(authenticator, self.directory, self.link_keys)
         self.guard = Guard(
-            identity=last_uses.noting(LinkAuthenticator(authenticator, self.directory, self.link_keys)),
+            identity=last_uses.noting(identity),
             directory=self.directory,
             decisions=self.decisions,
             holdings=Holdings(
@@ -124,6 +127,7 @@ class Rooms:
                 decisions=self.decisions,
                 catalogue=self.catalogue,
                 pins=self.pins,
+                views_bytes=settings.near_cache_megabytes << 20,
                 held_files=HeldFiles(
                     root=settings.cache_root,
                     catalogue=self.catalogue,
@@ -137,6 +141,19 @@ class Rooms:
             authority=self.authority,
         )
         self.upkeep = self._keep(last_uses)
+        self.sweep(
+            *self.decisions.memories,
+            rules.memory,
+            *identity.memories,
+            self.guard.passes,
+            *self.guard.holdings.memories,
+            *self.recorder.memories,
+            *([] if self.attestations is None else [self.attestations.memory]),
+        )
+
+    def sweep(self, *memories: BoundedMemory[Any, Any]) -> None:
+        """Have what is no longer current let go of in these memories, beside requests."""
+        self.upkeep.memories += memories
 
     def _keep(self, last_uses: LastUses) -> Upkeep:
         """What this worker does beside requests."""

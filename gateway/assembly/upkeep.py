@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gateway.directory.near_facts import NearFacts
     from gateway.directory.reader import DirectoryReader
     from gateway.identity.last_uses import LastUses
+    from gateway.model.bounded_memory import BoundedMemory
     from gateway.model.names import ModelId
     from gateway.pinning.ahead import PinningAhead
     from gateway.pinning.pins import Pins
@@ -40,6 +41,7 @@ LEASE_WATCH_SECONDS = 0.1
 START_PATIENCE_SECONDS = 5.0
 SCAN_PATIENCE_SECONDS = 2.0  # a large cache is scanned beside requests: only lists of models have to wait
 DISK_WATCHES_PER_SCAN = 4  # looks from outside, for models that come or go
+SWEEP_SECONDS = 5.0  # how long what is no longer current stays in memory, and is charged there
 LAST_USE_SECONDS = 5.0  # how late `keys list` may know of a use
 
 
@@ -64,6 +66,7 @@ class Upkeep:
     scan_seconds: float
     telemetry: Telemetry
     at_the_end: tuple[Callable[[], Awaitable[None]], ...] = ()  # what else is let go of
+    memories: tuple[BoundedMemory[Any, Any], ...] = ()
     has_policy: bool = False
     is_whole: bool = True  # no chore has ended
     _was_leased: bool = field(default=True, init=False)
@@ -86,6 +89,7 @@ class Upkeep:
             self._start(_every(HOUSEKEEPING_SECONDS, self._keep_audit)),
             *([self._start(self.canary.sing())] if self.canary is not None else []),
             self._start(_every(LAST_USE_SECONDS, self._note_last_uses)),
+            self._start(_every(SWEEP_SECONDS, self.sweep_memories)),
             *([self._start(self.pinning_ahead.run())] if self.pinning_ahead is not None else []),
         ]
         try:
@@ -192,6 +196,12 @@ class Upkeep:
         except Unavailable as failure:
             self.last_uses.give_back_marks(marks)
             self.telemetry.failed(failure)
+
+    async def sweep_memories(self) -> None:
+        """Let go of what is remembered and no longer current, in turns: nobody may ask for it again."""
+        for memory in self.memories:
+            for _ in memory.sweep():
+                await asyncio.sleep(0)
 
     async def _say_goodbye(self) -> None:
         """Nobody has to wait for a worker that is gone."""

@@ -12,7 +12,7 @@ Not here: who is allowed (the decision's), and what an operator reads (`events`,
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.audit.envelope import enveloped
 from gateway.audit.flood import Flood, Stranger
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from gateway.audit.record import Links
+    from gateway.model.bounded_memory import BoundedMemory
     from gateway.model.ports import Clock
     from gateway.model.verdicts import Admission, Change, Outcome, Rejection
 
@@ -76,6 +77,11 @@ class AuditLog:
         self._has_left = False
         self._flood = Flood(per_source=limits.nobody_per_source, total=limits.nobody_total)
         self._writer = Writer(self._folder, node, Signer(signing_key), durability, limits, clock.now())
+
+    @property
+    def memories(self) -> tuple[BoundedMemory[Any, Any], ...]:
+        """What is remembered, to be swept."""
+        return (self._tails.memory,)
 
     def admit(self, admission: Admission) -> Receipt:
         """Record an allow and hand out the proof."""

@@ -35,13 +35,18 @@ def clean_method(raw_method: str) -> str:
     return raw_method if raw_method in _METHODS else "OTHER"
 
 
-@lru_cache(maxsize=1024)
 def clean_agent(raw_agent: bytes) -> str:
     """A user agent without anything that looks like a key, printable and short.
 
     Secrets go first and the length last: cutting first could leave the head of a key that is
     then too short to be recognised.
     """
+    # One byte more than is looked at: so it shows that there is more, and the rest is not remembered.
+    return _clean_agent(raw_agent[: _MAX_RAW_AGENT_BYTES + 1])
+
+
+@lru_cache(maxsize=1024)
+def _clean_agent(raw_agent: bytes) -> str:
     text = raw_agent[:_MAX_RAW_AGENT_BYTES].decode("latin-1")
     if len(raw_agent) > _MAX_RAW_AGENT_BYTES:
         text = text[: text.rfind(" ") + 1] + REMOVED

@@ -10,7 +10,6 @@ remembered with it.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -18,13 +17,16 @@ from weakref import ref
 from gateway.audit.envelope import enveloped
 from gateway.audit.parts import found_part, named_part, principal_kind, request_part
 from gateway.audit.record import GENESIS, SCHEMA_VERSION, DecisionRecord, Links, encode
+from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Reason
 from gateway.model.verdicts import HeldFile, OpenFile
 
 if TYPE_CHECKING:
     from gateway.model.verdicts import Admission, Outcome, Rejection
 
-REMEMBERED = 4096  # tails; about 700 bytes each
+REMEMBERED = 4096  # tails, and whose delivery it was
+MAX_BYTES = 8 << 20  # of tails: about 700 bytes each as a rule
+TAIL_BYTES = 300  # of one, beside its line
 
 _BLANK: dict[str, Any] = {
     "schema": SCHEMA_VERSION,
@@ -44,19 +46,22 @@ class Tails:
     def __init__(self, node: str) -> None:
         self._node = node
         self._raw_node = node.encode()
-        self._remembered: OrderedDict[int, tuple[ref[Admission], bytes]] = OrderedDict()
+        self.memory: BoundedMemory[int, tuple[ref[Admission], bytes]] = BoundedMemory(
+            max_bytes=MAX_BYTES,
+            max_entries=REMEMBERED,
+            weigh=lambda _, known: TAIL_BYTES + len(known[1]),
+            is_over=lambda known: known[0]() is None,
+        )
 
     def of_allow(self, admission: Admission) -> bytes:
         """The tail of the record of an allow."""
         if not isinstance(admission.found, HeldFile):
             return self._of_allow(admission)
-        known = self._remembered.get(id(admission))
+        known = self.memory.peek(id(admission))
         if known is not None and known[0]() is admission:  # else the id was that of one that is gone
             return known[1]
         tail = self._of_allow(admission)
-        self._remembered[id(admission)] = ref(admission), tail
-        if len(self._remembered) > REMEMBERED:
-            self._remembered.popitem(last=False)
+        self.memory.put(id(admission), (ref(admission), tail))
         return tail
 
     def of_outcome(self, decision_id: str, tenant: str | None, key_id: str | None, outcome: Outcome) -> bytes:

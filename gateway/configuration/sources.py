@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 from gateway.configuration.settings import CHECKOUT_POLICIES, PACKAGED_POLICIES, PREFIX, Settings, variable
 
+_TOO_LARGE = 10**18  # no setting is a number of so many digits, and some cannot even be printed
+
 OTHER_VARIABLES = {
     "CACHEGATE_CONFIG": "The settings file.",
     "CACHEGATE_URL": "Kept for commands that go through a running gateway.",
@@ -78,7 +80,7 @@ def _from_file(env: Mapping[str, str], known: Mapping[str, Any]) -> list[tuple[s
         raise Misconfigured(
             str(path), f"cannot be read ({error.strerror}); correct CACHEGATE_CONFIG"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no text, no TOML, or more digits or depth than is read
         raise Misconfigured(str(path), f"is not TOML: {error}") from error
     found = []
     for name, value in document.items():
@@ -87,7 +89,8 @@ def _from_file(env: Mapping[str, str], known: Mapping[str, Any]) -> list[tuple[s
             raise Misconfigured(where, "no such setting; README.md lists them")
         if isinstance(value, list) and all(isinstance(one, str) for one in value):
             value = (":" if name == "alias_roots" else ",").join(value)  # noqa: PLW2901 -- one text form for both sources
-        if isinstance(value, bool) or not isinstance(value, str | int):
+        is_number = isinstance(value, int) and not isinstance(value, bool) and abs(value) < _TOO_LARGE
+        if not is_number and not isinstance(value, str):
             raise Misconfigured(where, "expected a string, a whole number or a list of strings")
         found.append((name, str(value), where))
     return found

@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 UNIX_PEER = "local"
 """The address of whoever talks through a unix socket: those have none."""
 
+MAX_ADDRESS_CHARACTERS = 80  # the longest form of IPv6 has 45, and a zone names an interface
 MAX_HOPS = 32  # proxies before us; a longer list of trusted hops is somebody's loop or somebody's trick
 
 _UNIX = "unix"  # how a configuration trusts unix socket peers
-_WITH_PORT = re.compile(r"\[(?P<v6>[0-9A-Fa-f:.]+)\](?::\d{1,5})?|(?P<v4>[0-9.]+):\d{1,5}")
+_WITH_PORT = re.compile(r"\[(?P<v6>[0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|(?P<v4>[0-9.]+):[0-9]{1,5}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +88,14 @@ def _find_forwarded(raw_hop: bytes) -> IPv4Address | IPv6Address | None:
     return None if "%" in text else _find_address(text)
 
 
-@lru_cache(maxsize=4096)
 def _find_address(text: str) -> IPv4Address | IPv6Address | None:
     """The address; an IPv4 address in IPv6 clothes becomes IPv4, so that it is in IPv4 networks."""
+    # A client behind a trusted hop writes what it likes: kilobytes of it are not worth remembering.
+    return _remembered_address(text) if len(text) <= MAX_ADDRESS_CHARACTERS else None
+
+
+@lru_cache(maxsize=4096)
+def _remembered_address(text: str) -> IPv4Address | IPv6Address | None:
     try:
         address = ip_address(text)
     except ValueError:

@@ -112,6 +112,8 @@ def _load(path: Path) -> tuple[str, str, CaseFile]:
         raise Misconfigured(str(path), "nests too deep to be read") from error
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, BadNameError) as error:
         raise Misconfigured(str(path), str(error)) from error
+    except ValueError as error:  # not TOML's own: Python reads no number of thousands of digits
+        raise Misconfigured(str(path), "holds a number that is too long to be read") from error
     return path.name, text, content
 
 

@@ -10,6 +10,7 @@ so a slice that held too much would open nothing, and one that held too little w
 from __future__ import annotations
 
 from dataclasses import dataclass
+from sys import getsizeof
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,10 +18,14 @@ import msgspec
 from gateway.model.access import Action
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from gateway.model.facts import Grant
     from gateway.model.names import GroupName, PackageId, Pattern
+
+
+_FILED_BYTES = 200  # of a list of grants under a name, and its place
+_GRANT_BYTES = 250  # of a grant, without the names in it
 
 
 def pattern_id(pattern: Pattern) -> str:
@@ -54,9 +59,9 @@ class GrantSlice:
 class GrantIndex:
     """One tenant's grants, filed by what they name."""
 
-    __slots__ = ("_filed",)
+    __slots__ = ("_filed", "held_bytes")
 
-    def __init__(self, grants: Iterable[Grant]) -> None:
+    def __init__(self, grants: Sequence[Grant]) -> None:
         filed: dict[str, list[Grant]] = {}
         for grant in grants:
             names = [pattern_id(pattern) for pattern in grant.models]
@@ -64,6 +69,10 @@ class GrantIndex:
             for name in dict.fromkeys(names):
                 filed.setdefault(name, []).append(grant)
         self._filed: Mapping[str, list[Grant]] = filed
+        self.held_bytes = sum([_FILED_BYTES + getsizeof(name) + 16 * len(of) for name, of in filed.items()])
+        # The grants themselves: they are somebody else's only for as long as they are those in force.
+        names = [name for grant in grants for name in (*grant.models, *grant.groups, *grant.packages)]
+        self.held_bytes += _GRANT_BYTES * len(grants) + sum(map(getsizeof, names))
 
     def slice(self, covers: Iterable[str], packages: Iterable[PackageId]) -> GrantSlice:
         """The grants filed under any of these ModelGroups; of packages, only those asked about."""

@@ -19,6 +19,7 @@ from gateway.decision.entities import model_covers, principal_entity
 from gateway.decision.grant_index import GrantIndex
 from gateway.decision.question import CONTENT_KINDS, Question, denied, question_of, request_of
 from gateway.model.access import Action, ResourceKind
+from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Reason
 from gateway.model.facts import KeyKind, Scope
 from gateway.model.verdicts import Allowed
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
     from gateway.model.verdicts import Verdict
 
 MAX_PREPARED_SETS = 8  # one in force, one before it, and what `policy check` and tests look at meanwhile
-MAX_GRANT_INDEXES = 1024  # tenants whose grants stay arranged; a few hundred bytes per grant
+MAX_GRANT_INDEXES = 1024  # tenants whose grants stay arranged
+GRANT_INDEXES_BYTES = 64 << 20
+INDEX_BYTES = 700  # of one tenant's, beside its grants
 MAX_BATCH = 100  # beyond it Cedar gains nothing per question and the worker's loop would wait for it
 
 VIA_OWNER = "owner"
@@ -64,7 +67,11 @@ class Rulebook:
 
     def __init__(self) -> None:
         self._prepare = lru_cache(maxsize=MAX_PREPARED_SETS)(_prepare)
-        self._indexes: dict[TenantId | None, tuple[tuple[Grant, ...], GrantIndex]] = {}
+        self.memory: BoundedMemory[TenantId | None, tuple[tuple[Grant, ...], GrantIndex]] = BoundedMemory(
+            max_bytes=GRANT_INDEXES_BYTES,
+            max_entries=MAX_GRANT_INDEXES,
+            weigh=lambda _, arranged: INDEX_BYTES + arranged[1].held_bytes,
+        )
 
     def decide(self, access: Access, facts: Facts) -> Verdict:
         """May this principal do this with this? See `Decide` in ports.py."""
@@ -171,13 +178,11 @@ class Rulebook:
 
     def _index_of(self, principal: Principal, facts: Facts) -> GrantIndex:
         """The tenant's grants, arranged: once for as long as the directory hands out the same tuple."""
-        kept = self._indexes.get(principal.tenant)
+        kept = self.memory.find(principal.tenant)
         if kept is not None and kept[0] is facts.grants:
             return kept[1]
         arranged = GrantIndex(facts.grants if principal.kind is KeyKind.TENANT else ())
-        if len(self._indexes) >= MAX_GRANT_INDEXES and kept is None:
-            self._indexes.pop(next(iter(self._indexes)), None)
-        self._indexes[principal.tenant] = (facts.grants, arranged)
+        self.memory.put(principal.tenant, (facts.grants, arranged))
         return arranged
 
 

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+MAX_FIELD_BYTES = 4096  # sixty tags of ours: a client asks about one; bounds the work for one request
+
 _ENTITY_TAG = re.compile(rb'(W/)?("[\x21\x23-\x7e\x80-\xff]*")')  # 8.8.3; a comma may stand within one
 _BETWEEN = re.compile(rb"[ \t]*(?:,[ \t]*)+|[ \t]*\Z")  # 5.6.1: empty members are read and ignored
 
@@ -49,8 +51,10 @@ NOTHING = NamedTags()
 
 
 def entity_tags(lines: Sequence[bytes]) -> NamedTags:
-    """The tags that the lines of one field name together; none, if they do not parse."""
+    """The tags that the lines of one field name together; none, if they do not parse, or are too many."""
     raw = b", ".join(lines)
+    if len(raw) > MAX_FIELD_BYTES:
+        return NOTHING
     if raw == b"*":
         return NamedTags(is_any=True)
     found: dict[bool, set[bytes]] = {True: set(), False: set()}

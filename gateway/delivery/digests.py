@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ALGORITHM = b"sha-256"
+MAX_FIELD_BYTES = 1024  # every algorithm that has a name, with a preference; bounds the work for one request
 
 _KEY = rb"[a-z*][a-z0-9_.*-]*"
 _PARAMETER = rb'; *%b(?:=(?:[A-Za-z0-9*:/._+-]+|"[\x20\x21\x23-\x5b\x5d-\x7e]*"))?' % _KEY
@@ -36,10 +37,12 @@ def repr_digest(sha256: str) -> bytes:
 def is_digest_wanted(lines: Sequence[bytes]) -> bool:
     """Whether Want-Repr-Digest leaves room for SHA-256: a weight of 0 refuses it.
 
-    A field that is no dictionary of integers is ignored as a whole (RFC 9651, 4.2), and so is what it
-    says of algorithms that we do not have.
+    A field that is no dictionary of integers is ignored as a whole (RFC 9651, 4.2), as is one that is
+    longer than any client's, and so is what it says of algorithms that we do not have.
     """
     raw, weight, position = b", ".join(lines), 1, 0
+    if len(raw) > MAX_FIELD_BYTES:
+        return True
     while preference := _PREFERENCE.match(raw, position):
         if preference[1] == ALGORITHM:
             weight = int(preference[2])  # of several, the last counts

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 MAX_RANGES = 100  # after coalescing; a hundred parts of a few bytes each cost more than they carry
 MAX_FIELD_BYTES = 4096  # a hundred ranges of a file of terabytes fit; bounds the work for one request
+MAX_DIGITS = 64  # of one position, which may lie far behind the end; Python may be told to read few more
 
 _UNIT = re.compile(rb"bytes=(?![ \t])", re.IGNORECASE)  # 14.1: range units are case-insensitive
-_RANGE = re.compile(rb"([0-9]*)-([0-9]*)")
+_RANGE = re.compile(rb"([0-9]{0,%d})-([0-9]{0,%d})" % (MAX_DIGITS, MAX_DIGITS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _TOML_PLACE = re.compile(r"\s*\(at (?:line ([0-9]+), column [0-9]+|end of document)\)")
 
+MAX_SHOWN_CHARACTERS = 200  # of what is complained of
+
 Value = TypeVar("Value")
 
 
@@ -53,7 +55,7 @@ class DocumentTables:
         found = parent.get(key, {})
         if isinstance(found, dict):
             return found
-        self.complain(f"{key} is {found!r}; expected a table", at, key)
+        self.complain(f"{key} is {_shown(found)}; expected a table", at, key)
         return {}
 
     def refuse_unknown(self, table: Mapping[str, Any], at: str, known: tuple[str, ...], nth: int = 0) -> None:
@@ -67,7 +69,7 @@ class DocumentTables:
         found = table.get(key, default)
         if isinstance(found, str):
             return found
-        self.complain(f"{key} is {found!r}; expected a string", at, key)
+        self.complain(f"{key} is {_shown(found)}; expected a string", at, key)
         return default
 
     def flag(self, table: Mapping[str, Any], at: str, key: str) -> bool:
@@ -75,7 +77,7 @@ class DocumentTables:
         found = table.get(key, False)
         if isinstance(found, bool):
             return found
-        self.complain(f"{key} is {found!r}; expected true or false", at, key)
+        self.complain(f"{key} is {_shown(found)}; expected true or false", at, key)
         return False
 
     def seconds(self, table: Mapping[str, Any], at: str, key: str, most: float) -> float:
@@ -84,7 +86,7 @@ class DocumentTables:
         is_number = isinstance(found, int | float) and not isinstance(found, bool)
         if is_number and 0 <= found <= most:  # NaN, which TOML can write, is neither
             return float(found)
-        self.complain(f"{key} is {found!r}; expected a number of seconds from 0 to {most:g}", at, key)
+        self.complain(f"{key} is {_shown(found)}; expected a number of seconds from 0 to {most:g}", at, key)
         return 0.0
 
     def names(
@@ -93,12 +95,12 @@ class DocumentTables:
         """A list of names, each once."""
         written = table.get(key, [])
         if not isinstance(written, list):
-            self.complain(f"{key} is {written!r}; expected a list of strings", at, key, nth=nth)
+            self.complain(f"{key} is {_shown(written)}; expected a list of strings", at, key, nth=nth)
             return ()
         found: dict[str, Value] = {}
         for text in written:
             if not isinstance(text, str):
-                self.complain(f"{text!r} in {key}; expected a string", at, key, nth=nth)
+                self.complain(f"{_shown(text)} in {key}; expected a string", at, key, nth=nth)
             elif text in found:
                 self.complain(f"{text!r} again in {key}; expected it once", at, key, text, nth)
             else:
@@ -134,12 +136,26 @@ class DocumentTables:
             line = int(place[1]) if place and place[1] else text.count("\n") + 1
             self._complain_of_file(line, f"is not TOML: {_TOML_PLACE.sub('', str(error))}; expected TOML")
             return {}
+        except ValueError:  # not TOML's own: Python reads no number of thousands of digits
+            self._complain_of_file(
+                1, "holds a number that is too long to be read; expected a tenant document"
+            )
+            return {}
         except RecursionError:
             self._complain_of_file(1, "nests too deep to be read; expected a tenant document")
             return {}
 
     def _complain_of_file(self, line: int, why: str) -> None:
         self.problems.append(Misconfigured(f"{self._path}:{line}", why))
+
+
+def _shown(value: object) -> str:
+    """A value as it is complained of: in short, and a number of thousands of digits not at all."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+    return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}..."
 
 
 def _read_regular(path: Path) -> bytes:

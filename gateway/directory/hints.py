@@ -10,6 +10,7 @@ of that cache is found to be this key's. Without the pepper it tells nothing.
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from itertools import groupby
 from operator import itemgetter
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from gateway.model.names import KeyId
     from gateway.model.stores import FactStore
+
+_SECONDS = re.compile(rb"[0-9]{1,11}")  # since the epoch, for some thousand years
 
 
 async def note_last_uses(store: FactStore, uses: Mapping[KeyId, float]) -> None:
@@ -41,7 +44,7 @@ async def find_last_uses(store: FactStore, key_ids: Sequence[KeyId]) -> dict[Key
         listed = list(entries)
         values = await store.hash_fields(bucket, [field for _, field, _ in listed])
         for (_, _, key_id), value in zip(listed, values, strict=True):
-            found[key_id] = float(value) if value is not None and value.isdigit() else None
+            found[key_id] = float(value) if value is not None and _SECONDS.fullmatch(value) else None
     return found
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from gateway.directory import names
 from gateway.directory.records import decode_alias, decode_rule
 from gateway.directory.rows import UnreadableRecordError
+from gateway.directory.weights import held_bytes
 from gateway.model.facts import Stamp
 from gateway.model.names import ancestors
 from gateway.model.standing import standing_of
@@ -60,9 +61,11 @@ class Look:
             return None
         if leaf.decoded is None:
             try:
-                leaf.decoded = decode(leaf.value)
+                decoded = decode(leaf.value)
             except UnreadableRecordError:
                 leaf.decoded = _UNREADABLE
+            else:
+                leaf.keep(decoded, held_bytes(decoded, leaf.value))
         if leaf.decoded is _UNREADABLE:
             self.unreadable[name] = name.decode(errors="replace")
             self._report(self.unreadable[name])

@@ -20,12 +20,12 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gateway.model.facts import Leaf
+from gateway.model.facts import Account, Leaf
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-OVERHEAD_BYTES = 400  # a leaf, its two byte strings' headers, its place in the table: measured, rounded up
+ENTRY_BYTES = 120  # of the table, for one leaf: measured, rounded up
 
 
 @dataclass(slots=True)
@@ -57,12 +57,17 @@ class NearCache:
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._leaves: OrderedDict[bytes, Leaf] = OrderedDict()
-        self._bytes = 0
+        self._account = Account()  # a leaf that is decoded holds more from then on, and says so here
         self._epoch = 0
         self._flights: set[Flight] = set()
 
     def __len__(self) -> int:
         return len(self._leaves)
+
+    @property
+    def held_bytes(self) -> int:
+        """What it holds, by its own account."""
+        return self._account.held_bytes
 
     def find(self, name: bytes) -> Leaf | None:
         """The remembered record, or the remembered absence of one."""
@@ -117,25 +122,22 @@ class NearCache:
         self.counts.flushes += 1
         self._epoch += 1
         for leaf in self._leaves.values():
-            leaf.is_current = False
+            self._forget(leaf)
         self._leaves.clear()
-        self._bytes = 0
 
     def _put(self, leaf: Leaf) -> None:
         former = self._leaves.pop(leaf.name, None)
         if former is not None:  # two flights for one name: both read the same, and the later one stays
             self._forget(former)
         self._leaves[leaf.name] = leaf
-        self._bytes += _size(leaf)
-        while len(self._leaves) > self._max_entries or self._bytes > self._max_bytes:
+        leaf.account = self._account
+        self._account.held_bytes += ENTRY_BYTES + leaf.held_bytes
+        while len(self._leaves) > self._max_entries or self._account.held_bytes > self._max_bytes:
             _, oldest = self._leaves.popitem(last=False)
             self._forget(oldest)
             self.counts.evictions += 1
 
     def _forget(self, leaf: Leaf) -> None:
         leaf.is_current = False
-        self._bytes -= _size(leaf)
-
-
-def _size(leaf: Leaf) -> int:
-    return OVERHEAD_BYTES + len(leaf.name) + (len(leaf.value) if leaf.value is not None else 0)
+        leaf.account = None
+        self._account.held_bytes -= ENTRY_BYTES + leaf.held_bytes

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from gateway.directory import names
 from gateway.directory.pin_records import decode_pin
 from gateway.directory.rows import UnreadableRecordError
+from gateway.directory.weights import held_bytes
 from gateway.model.errors import Reason, Refusal
 from gateway.model.pins import Pin, PinFound
 
@@ -57,5 +58,6 @@ def _decoded(leaf: Leaf, md5: Md5) -> Pin | None:
     if leaf.value is None:
         return None
     if leaf.decoded is None:
-        leaf.decoded = decode_pin(leaf.value, md5)
+        pin = decode_pin(leaf.value, md5)
+        leaf.keep(pin, held_bytes(pin, leaf.value))
     return leaf.decoded  # type: ignore[return-value] # one name is always decoded the same way

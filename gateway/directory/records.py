@@ -15,6 +15,7 @@ facts mean, and the policy set, which is two records (`policy_records.py`).
 from __future__ import annotations
 
 import ipaddress
+from sys import intern
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -59,6 +60,9 @@ if TYPE_CHECKING:
     from gateway.model.names import ModelId, Pattern, TenantId
 
 GRANTABLE = frozenset({Action.DISCOVER.value, Action.READ.value, Action.INFER.value})
+
+_ACTION_SETS: dict[frozenset[str], frozenset[str]] = {}
+"""The seven sets of them that there are, each once: thousands of grants share one, and what they cost."""
 
 _KEYS = msgspec.msgpack.Decoder(KeyRow)
 _TENANTS = msgspec.msgpack.Decoder(TenantRow)
@@ -181,6 +185,7 @@ def _grant(row: GrantRow) -> Grant:
     actions = frozenset(row.actions)
     if not actions or not actions <= GRANTABLE:
         raise UnreadableRecordError("a grant names no action, or one that nothing can be granted for")
+    actions = _ACTION_SETS.setdefault(actions, actions)
     try:
         return Grant(
             grant_id=row.grant_id,
@@ -188,7 +193,7 @@ def _grant(row: GrantRow) -> Grant:
             models=tuple(parse_pattern(pattern) for pattern in row.models),
             groups=tuple(parse_group_name(group) for group in row.groups),
             packages=tuple(parse_package_id(package) for package in row.packages),
-            source=row.source,
+            source=intern(row.source),
         )
     except ValueError as error:
         raise UnreadableRecordError("a grant holds a name that does not parse") from error

@@ -45,6 +45,13 @@ MAX_ANSWER_BYTES = 2 * 1024 * 1024
 the event loop: a provider gone wrong must not hold up everybody else for longer than a moment."""
 
 MAX_PACKAGES = 256  # of one page; a model has some twenty in all
+MAX_FILES = 2_000  # of one page
+MAX_MEMBERS = 65_536
+"""Of all objects of one page, counted by its colons: a file has three, and one or two in its URL. Each object
+is opened in one call, which nothing else of the process can interrupt: some 10 ms for so many."""
+
+FIELD_BYTES = 160  # what a field holds that was opened, beside the body: measured, rounded up
+FILE_BYTES = 700  # the same of a file, beside its URL
 
 METADATA_TYPE = "external-model-metadata-v1"
 PACKAGE_TYPE = "external-model-package-v1"
@@ -103,6 +110,15 @@ class Answer:
     withheld: int
     tree: _Tree = field(repr=False)
 
+    @property
+    def held_bytes(self) -> int:
+        """What it holds beside the body that it was read from."""
+        tree = self.tree
+        fields = len(tree.top) + len(tree.metadata)
+        fields += sum([len(one.fields) + sum(map(len, one.files)) for one in tree.entries])
+        urls = [file.download_url or "" for one in self.packages for file in one.files]
+        return FIELD_BYTES * fields + FILE_BYTES * len(urls) + sum(map(len, urls))
+
 
 _OBJECTS = msgspec.json.Decoder(_Object)
 _LISTS = msgspec.json.Decoder(list[msgspec.Raw])
@@ -116,6 +132,8 @@ def parse_answer(raw: bytes) -> Answer:
         raise undecided(f"the answer is larger than {MAX_ANSWER_BYTES} bytes")
     try:
         raw.decode("utf-8")  # what is passed on unread must be text all the same
+        if raw.count(b":") > MAX_MEMBERS:
+            raise undecided(f"the answer has more than {MAX_MEMBERS} fields")
         top = _OBJECTS.decode(raw)
         metadata = _OBJECTS.decode(top["modelMetadata"])
         if _TEXTS.decode(metadata["type"]) != METADATA_TYPE:
@@ -126,7 +144,10 @@ def parse_answer(raw: bytes) -> Answer:
         items = _LISTS.decode(metadata["modelPackages"])
         if len(items) > MAX_PACKAGES:
             raise undecided(f"the answer has more than {MAX_PACKAGES} packages on one page")
-        entries = _parse_entries([_OBJECTS.decode(item) for item in items])
+        fields = [_OBJECTS.decode(item) for item in items]
+        if sum(_count_files(one) for one in fields) > MAX_FILES:
+            raise undecided(f"the answer has more than {MAX_FILES} files on one page")
+        entries = _parse_entries(fields)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise undecided("the answer is not JSON of the expected shape") from error
     except KeyError as error:
@@ -185,6 +206,14 @@ def _parse_entries(items: Sequence[_Object]) -> tuple[_Entry, ...]:
         else entry
         for entry in entries
     )
+
+
+def _count_files(fields: _Object) -> int:
+    """How many files a package names, by their number alone; none where it names them in no list."""
+    try:
+        return len(_LISTS.decode(fields["packageFiles"]))
+    except (KeyError, msgspec.DecodeError):
+        return 0
 
 
 def _parse_entry(fields: _Object) -> _Entry:

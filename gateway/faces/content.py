@@ -12,11 +12,13 @@ decides nothing (I4).
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote
+from urllib.parse import quote, unquote_to_bytes
 
 from gateway.delivery.document import send_document
 from gateway.delivery.file import PLAIN, Refused, send_file
+from gateway.engine.escapes import decode_once
 from gateway.faces.problem import send_problem
 from gateway.faces.route import FaceRoute
 from gateway.middleware.guard import METER, RECEIPT
@@ -25,6 +27,7 @@ from gateway.model.access import Action, GuardedRoute, Page, Resource, ResourceK
 from gateway.model.errors import BadNameError, Reason, Refusal
 from gateway.model.listings import CataloguePage, ModelListing, PackageListing
 from gateway.model.names import parse_model_id
+from gateway.model.queries import split_query
 from gateway.resource.paths import BLOBS_PATH, MODELS_PATH, blob_link, locate, model_link, shape_of
 
 if TYPE_CHECKING:
@@ -39,6 +42,9 @@ READS = ("GET", "HEAD")
 DEFAULT_PAGE = 100
 MAX_PAGE = 1000  # models on one page: bounds the answer to about a megabyte and its decisions to a few ms
 
+_PARAMETERS = frozenset({b"limit", b"after"})
+_LIMIT = re.compile(r"[1-9][0-9]{0,3}")  # all of it is looked at, and each number has one spelling
+
 
 def _locate(request: WireRequest) -> Resource:
     return locate(request.raw_path)
@@ -49,20 +55,35 @@ def _locate_catalogue(request: WireRequest) -> Resource:
 
 
 def _parse_page(query: bytes) -> Page:
-    """`limit` and `after`. Other parameters are nobody's business and are ignored."""
-    limit, after = DEFAULT_PAGE, None
+    """`limit` and `after`, each once at most. Other parameters are nobody's business and are ignored."""
     try:
-        text = query.decode("ascii")
-        for name, value in parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=20):
-            if name == "limit":
-                if not (value.isascii() and value.isdigit() and 1 <= int(value[:9]) <= MAX_PAGE):
-                    raise Refusal(Reason.MALFORMED_QUERY)
-                limit = int(value)
-            elif name == "after":
-                after = parse_model_id(value)
-    except (BadNameError, ValueError) as error:
+        asked = _asked(query)
+        after = parse_model_id(asked[b"after"]) if b"after" in asked else None
+        limit = _parse_limit(asked[b"limit"]) if b"limit" in asked else DEFAULT_PAGE
+    except BadNameError as error:
         raise Refusal(Reason.MALFORMED_QUERY) from error
     return Page(after=after, limit=limit)
+
+
+def _asked(query: bytes) -> dict[bytes, str]:
+    """The values of the parameters that are ours."""
+    if not query.isascii():
+        raise BadNameError("a query is ASCII")
+    asked: dict[bytes, str] = {}
+    for field in split_query(query):
+        raw_name, _, raw_value = field.partition(b"=")
+        name = unquote_to_bytes(raw_name)
+        if name in _PARAMETERS:
+            if name in asked:  # which of the two is meant is not ours to say
+                raise BadNameError("a query parameter came twice")
+            asked[name] = decode_once(raw_value.replace(b"+", b" "))
+    return asked
+
+
+def _parse_limit(text: str) -> int:
+    if not _LIMIT.fullmatch(text) or int(text) > MAX_PAGE:
+        raise BadNameError(f"a page has 1 to {MAX_PAGE} models")
+    return int(text)
 
 
 def _is_catalogue(raw_path: bytes) -> bool:

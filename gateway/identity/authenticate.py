@@ -21,6 +21,7 @@ from gateway.identity.keys import KeyState, key_state
 from gateway.identity.recent_callers import Caller, RecentCallers
 from gateway.identity.tokens import parse_token
 from gateway.model.access import Principal
+from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Reason, Refusal
 from gateway.model.facts import KeyKind
 from gateway.model.rulings import SOURCE_PLATFORM
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from gateway.model.facts import Key, Stamp, Tenant
     from gateway.model.ports import KeyDirectory
 
-MAX_RECENT = 10_000  # callers remembered: about 6 MB
+NETWORKS_BYTES = 8 << 20
+NETWORK_BYTES = 1_000  # of one network, parsed, with its text: measured, rounded up
 
 _REASONS = {
     KeyState.REVOKED: Reason.REVOKED_KEY,
@@ -43,13 +45,22 @@ _REASONS = {
 class Authenticator:
     """`Authenticate` of the ports, for API keys that the directory holds."""
 
-    __slots__ = ("_directory", "_latest", "_peppers", "_recent")
+    __slots__ = ("_directory", "_latest", "_networks", "_peppers", "_recent")
 
     def __init__(self, directory: KeyDirectory, peppers: Peppers) -> None:
         self._directory = directory
         self._peppers = peppers
-        self._recent = RecentCallers(MAX_RECENT)
+        self._recent = RecentCallers()
+        # What the networks of keys are when they are parsed.
+        self._networks: BoundedMemory[tuple[str, ...], tuple[IPv4Network | IPv6Network, ...]] = BoundedMemory(
+            max_bytes=NETWORKS_BYTES, max_entries=4096, weigh=lambda texts, _: NETWORK_BYTES * len(texts)
+        )
         self._latest = float("-inf")
+
+    @property
+    def memories(self) -> tuple[RecentCallers, ...]:
+        """What is remembered, to be swept."""
+        return (self._recent,)
 
     def recall(self, credential: Credential, client: str, now: float) -> tuple[Principal, Stamp] | None:
         """A caller who was valid lately and still is, without waiting for anything; else None."""
@@ -112,12 +123,23 @@ class Authenticator:
             state = key_state(key, latest)
         if state is not KeyState.LIVE:
             raise Refusal(_REASONS[state], key_id=key.key_id)
-        if key.networks and not _is_inside(client, key):
+        if key.networks and not self._is_inside(client, key):
             raise Refusal(Reason.OUTSIDE_NETWORKS, key_id=key.key_id)
         if key.kind is KeyKind.TENANT and (
             tenant is None or tenant.tenant_id != key.tenant or tenant.is_suspended
         ):
             raise Refusal(Reason.SUSPENDED_TENANT, key_id=key.key_id)
+
+    def _is_inside(self, client: str, key: Key) -> bool:
+        """Whether the client is in one of the key's networks. One that has no address is in none."""
+        networks = self._networks.find(key.networks)
+        if networks is None:
+            networks = _parse_networks(key.networks)
+            if networks is None:
+                raise Refusal(Reason.UNREADABLE_KEY, key_id=key.key_id)
+            self._networks.put(key.networks, networks)
+        address = _find_address(client)
+        return address is not None and any(address in network for network in networks)
 
 
 def principal_of(key: Key, tenant: Tenant | None) -> Principal:
@@ -138,17 +160,7 @@ def _sha256_of(credential: Credential) -> bytes:
     return sha256(credential.secret.encode("utf-8")).digest()
 
 
-def _is_inside(client: str, key: Key) -> bool:
-    """Whether the client is in one of the key's networks. One that has no address is in none."""
-    networks = _find_networks(key.networks)
-    if networks is None:
-        raise Refusal(Reason.UNREADABLE_KEY, key_id=key.key_id)
-    address = _find_address(client)
-    return address is not None and any(address in network for network in networks)
-
-
-@lru_cache(maxsize=4096)
-def _find_networks(texts: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...] | None:
+def _parse_networks(texts: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...] | None:
     """The networks of a record; None when one of them does not parse, which denies."""
     try:
         return tuple(ip_network(text) for text in texts)

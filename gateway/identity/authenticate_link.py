@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from gateway.model.names import KeyId
     from gateway.model.ports import KeyDirectory
 
-MAX_RECENT = 10_000  # keys and links remembered, each: about 7 MB
+MAX_DIGESTS = 10_000  # keys of links; about 300 bytes each, none of them more
 
 LINK_SCOPES = frozenset({Scope.READ})
 
@@ -50,8 +50,13 @@ class LinkAuthenticator:
         self._keys = keys
         self._directory = directory
         self._link_keys = link_keys
-        self._recent = RecentCallers(MAX_RECENT)
+        self._recent = RecentCallers()
         self._digests: OrderedDict[KeyId, bytes] = OrderedDict()
+
+    @property
+    def memories(self) -> tuple[RecentCallers, ...]:
+        """What is remembered, of keys and of links, to be swept."""
+        return (self._recent, *self._keys.memories)
 
     def recall(
         self, credential: Credential | SignedLink, client: str, now: float
@@ -119,7 +124,7 @@ class LinkAuthenticator:
     def _remember(self, key_id: KeyId, digest: bytes) -> None:
         self._digests[key_id] = digest
         self._digests.move_to_end(key_id)
-        if len(self._digests) > MAX_RECENT:
+        if len(self._digests) > MAX_DIGESTS:
             self._digests.popitem(last=False)
 
     def _verify_is_stored_under(self, digest: bytes, beside: Credential) -> None:

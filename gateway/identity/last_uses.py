@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gateway.model.ports import Authenticate
 
 
+MAX_SEEN = 100_000  # keys between two takings: some 15 MB; of those beyond, nothing is noted
 MAX_MARKED = 100_000  # keys that a worker remembers to have marked: some 10 MB; beyond it, it marks anew
 
 
@@ -60,7 +61,7 @@ class _Marks:
         self._marked: set[KeyId] = set()
 
     def note(self, key_id: KeyId, credential: Credential) -> None:
-        if self._mark_of is None or key_id in self._marked:
+        if self._mark_of is None or key_id in self._marked or len(self._new) >= MAX_MARKED:
             return
         if len(self._marked) >= MAX_MARKED:
             self._marked.clear()
@@ -97,12 +98,16 @@ class _Noting:
         return principal, stamp
 
     def _note(self, key_id: KeyId, credential: Credential | SignedLink, now: float) -> None:
-        self._seen[key_id] = now
+        self._see(key_id, now)
         if isinstance(credential, Credential):  # a link uses its key and does not show it
             self._marks.note(key_id, credential)
 
     def is_valid_still(self, principal: Principal, since: float, now: float) -> bool:
         if not self._inner.is_valid_still(principal, since, now):
             return False
-        self._seen[principal.key_id] = now
+        self._see(principal.key_id, now)
         return True
+
+    def _see(self, key_id: KeyId, now: float) -> None:
+        if key_id in self._seen or len(self._seen) < MAX_SEEN:
+            self._seen[key_id] = now

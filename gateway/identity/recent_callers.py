@@ -7,13 +7,19 @@ address is not remembered; it is judged each time. Keys stand here by their SHA-
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
+from operator import attrgetter
+from sys import getsizeof
 from typing import TYPE_CHECKING
+
+from gateway.model.bounded_memory import BoundedMemory
 
 if TYPE_CHECKING:
     from gateway.model.access import Principal
     from gateway.model.facts import Key, Stamp, Tenant
+
+MAX_BYTES = 16 << 20  # some 8,000 callers with the records that they stand on
+CALLER_BYTES = 600  # with its principal, stamp and key, beside texts and records: measured, rounded up
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,29 +32,15 @@ class Caller:
     stamp: Stamp
 
 
-class RecentCallers:
-    """Bounded; whoever was not seen for longest goes first."""
+class RecentCallers(BoundedMemory[bytes, Caller]):
+    """By the SHA-256 of a key, or the name of a link. One that was overtaken meanwhile is not kept."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._callers: OrderedDict[bytes, Caller] = OrderedDict()
+    __slots__ = ()
 
-    def __len__(self) -> int:
-        return len(self._callers)
+    def __init__(self, *, max_bytes: int = MAX_BYTES) -> None:
+        super().__init__(max_bytes=max_bytes, weigh=_held_bytes, stands_on=attrgetter("stamp.leaves"))
 
-    def find(self, sha256_of_key: bytes) -> Caller | None:
-        """The caller, if nothing that it stands on has moved."""
-        caller = self._callers.get(sha256_of_key)
-        if caller is None:
-            return None
-        if not caller.stamp.is_current:
-            del self._callers[sha256_of_key]
-            return None
-        self._callers.move_to_end(sha256_of_key)
-        return caller
 
-    def put(self, sha256_of_key: bytes, caller: Caller) -> None:
-        """Remember a caller. One that was overtaken meanwhile is found out by its stamp."""
-        self._callers[sha256_of_key] = caller
-        if len(self._callers) > self._limit:
-            self._callers.popitem(last=False)
+def _held_bytes(name: bytes, caller: Caller) -> int:
+    """What a caller holds alone; the key and the tenant are in the records that it stands on."""
+    return CALLER_BYTES + getsizeof(name) + getsizeof(caller.principal.key_name)

@@ -142,7 +142,11 @@ class _Live:
         self._rooms = rooms
         self._loop = loop
         holdings = _NamesAlone(
-            directory=rooms.directory, decisions=rooms.decisions, catalogue=rooms.catalogue, pins=rooms.pins
+            directory=rooms.directory,
+            decisions=rooms.decisions,
+            catalogue=rooms.catalogue,
+            pins=rooms.pins,
+            views_bytes=0,  # no listing is asked for
         )
         self._guard = replace(rooms.guard, holdings=holdings)
 

@@ -98,6 +98,11 @@ class ImmediateAnswers:
         self._trusted_proxies = trusted_proxies
         self._known = KnownRequests(max_bytes=max_bytes)
 
+    @property
+    def memories(self) -> tuple[KnownRequests, ...]:
+        """What is remembered, to be swept."""
+        return (self._known,)
+
     def answer(
         self,
         method: bytes,
@@ -120,7 +125,7 @@ class ImmediateAnswers:
                 return False
             admission = receipt.admission
             if raw_request is not None and admission.request.trace_id is None:
-                self._known.learn(request_key(raw_request, peer), admission, _held(admission))
+                self._known.learn(request_key(raw_request, peer), admission)
         except Unavailable:
             return False  # the application says so, and how
         except Exception as defect:  # noqa: BLE001 -- a boundary: it must not get into the parser
@@ -131,7 +136,7 @@ class ImmediateAnswers:
     def promise(self, raw_request: bytes, peer: str | None, to: Client) -> bool:
         """Whether this is, byte for byte, a request that `answer` was told about; answered soon if so."""
         key = request_key(raw_request, peer)
-        admission = self._known.find(key)
+        admission = self._known.peek(key)
         if admission is None:
             return False
         if not self._promises:
@@ -148,7 +153,7 @@ class ImmediateAnswers:
             if receipt is not None and self._has_delivered(receipt, started_at, to.write_now):
                 to.note_answered()
             else:
-                self._known.forget(key)
+                self._known.drop(key)
                 to.take_long_way(raw_request)
         if len(kept) < len(promises):
             for *_, raw_request, to in promises:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     Declared = GuardedRoute | HookRoute
 
 UNROUTED = "-"  # the route of requests that match none, in records and metrics: never the client's text
-REMEMBERED_PATHS = 4096  # at most 8 KiB each, and as a rule a hundred bytes
+REMEMBERED_PATHS = 4096
+MAX_REMEMBERED_BYTES = 512  # of one path: strangers choose them, and longer ones are looked at each time
 
 
 class Routes:
@@ -26,8 +27,12 @@ class Routes:
         if not routes:
             raise Misconfigured("GuardMiddleware", "no guarded route is declared, so nothing could be served")
 
-        @lru_cache(maxsize=REMEMBERED_PATHS)
         def find(raw_path: bytes) -> Declared | None:
             return next((one for one in routes if one.matches(raw_path)), None)
 
-        self.find: Callable[[bytes], Declared | None] = find
+        self._find = find
+        self._find_remembered: Callable[[bytes], Declared | None] = lru_cache(REMEMBERED_PATHS)(find)
+
+    def find(self, raw_path: bytes) -> Declared | None:
+        """The route of this shape; None when there is none."""
+        return (self._find_remembered if len(raw_path) <= MAX_REMEMBERED_BYTES else self._find)(raw_path)

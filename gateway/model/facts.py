@@ -19,6 +19,9 @@ SOURCE_CLI = "cli"
 """The source of facts that an operator wrote by command. Folders write `policies:<tenant>`."""
 
 
+_TEXT_BYTES = 400  # of a policy's text beside its characters: its name, their headers, its place
+
+
 class Scope(StrEnum):
     """What a key may be used for, at most; the rules then say for which models."""
 
@@ -139,6 +142,11 @@ class PolicySet:
     generation: int = 0
     source: str = SOURCE_CLI
 
+    @property
+    def held_bytes(self) -> int:
+        """What its texts take."""
+        return len(self.schema) + sum(len(text) + _TEXT_BYTES for _, text in self.policies)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
@@ -154,20 +162,44 @@ class Standing:
     groups: frozenset[GroupName]
 
 
+LEAF_BYTES = 180  # a leaf, and the headers of its two byte strings: measured, rounded up
+
+
+class Account:
+    """The sum of what the leaves of one memory hold."""
+
+    __slots__ = ("held_bytes",)
+
+    def __init__(self) -> None:
+        self.held_bytes = 0
+
+
 class Leaf:
     """One record as it was read, or its absence: a thing that an answer stands on.
 
     `is_current` turns false, for good, the moment the record is known to have changed, or can no
     longer be known not to have. Whoever turns it is the near cache; everybody else looks.
+
+    The fact in it is decoded once, for all who read this leaf, and is charged to whoever holds it: a fact
+    may be many times as large as its record.
     """
 
-    __slots__ = ("decoded", "is_current", "name", "value")
+    __slots__ = ("account", "decoded", "held_bytes", "is_current", "name", "value")
 
     def __init__(self, name: bytes, value: bytes | None, *, is_current: bool = True) -> None:
         self.name = name
         self.value = value
         self.is_current = is_current
-        self.decoded: object = None  # the fact in it, decoded once for all who read this leaf
+        self.decoded: object = None
+        self.held_bytes = LEAF_BYTES + len(name) + (len(value) if value is not None else 0)
+        self.account: Account | None = None  # of the memory that holds it, while it does
+
+    def keep(self, decoded: object, held_bytes: int) -> None:
+        """Keep the fact that its record decodes to, which holds so many bytes."""
+        self.decoded = decoded
+        self.held_bytes += held_bytes
+        if self.account is not None:
+            self.account.held_bytes += held_bytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)

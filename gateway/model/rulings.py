@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway.model.errors import Reason
-from gateway.model.facts import Leaf
+from gateway.model.facts import LEAF_BYTES, Leaf
 
 if TYPE_CHECKING:
     from gateway.model.names import KeyId, ModelId
@@ -78,6 +78,7 @@ class EndingLeaf(Leaf):
         self._until = until
         self._clock = clock
         super().__init__(inner.name, inner.value)
+        self.held_bytes = LEAF_BYTES + inner.held_bytes
 
     @property
     def is_current(self) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from enum import StrEnum
+from sys import getsizeof
 from typing import TYPE_CHECKING
 
 from gateway.model.listings import CataloguePage, ModelListing, PackageListing
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from gateway.model.errors import Reason
     from gateway.model.facts import Stamp
     from gateway.model.names import FileHandle, Md5, ModelId, PackageId
+
+
+FILE_BYTES = 700  # of a file that was found, beside its names and its content: measured, rounded up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +70,11 @@ class OpenFile:
     md5: Md5 | None
     sha256: str | None = None  # lower-case hex, once the content was hashed under this very identity
 
+    @property
+    def held_bytes(self) -> int:
+        """What it keeps in memory."""
+        return FILE_BYTES + getsizeof(self.model) + getsizeof(self.package) + getsizeof(self.handle)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldFile(OpenFile):
@@ -75,6 +84,12 @@ class HeldFile(OpenFile):
     """
 
     content: bytes = field(repr=False)
+
+    @property
+    def held_bytes(self) -> int:
+        """The same, with the content."""
+        names = getsizeof(self.model) + getsizeof(self.package) + getsizeof(self.handle)
+        return FILE_BYTES + names + len(self.content)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,15 +16,18 @@ were read. A refusal is found out anew each time. Off by default, and then none 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from functools import partial
+from operator import itemgetter
+from sys import getsizeof
 from typing import TYPE_CHECKING
 
 from gateway.directory import names
 from gateway.directory.operations.provenance import attest
 from gateway.directory.provenance_records import decode_attestation
 from gateway.directory.rows import UnreadableRecordError
+from gateway.directory.weights import held_bytes
 from gateway.holdings import PACKAGES_PER_TURN
+from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Conflict, Reason, Refusal
 from gateway.model.verdicts import Change
 
@@ -38,11 +41,14 @@ if TYPE_CHECKING:
     from gateway.model.ports import Catalogue, Clock, Directory, FactSource
     from gateway.pinning.ledger import Perform
 
-    Standing = tuple[Sequence[ListedPackage], tuple[Leaf, ...]]
+    Standing = tuple[object, tuple[Leaf, ...]]
+    """The scan that it was found by, and the records that it stands on."""
 
 SOURCE_PROVIDER = "provider"
 MAX_OTHERS = 200  # models whose owners are looked up; a blob that more of them share needs a word
 REMEMBERED_LINKS = 16_384
+REMEMBERED_BYTES = 32 << 20  # with the records: those of two hundred models, at worst, for one link
+LINK_BYTES = 300  # of one, beside its model's name and the records
 
 
 class Attestations:
@@ -64,19 +70,20 @@ class Attestations:
         self._perform = perform
         self._clock = clock
         self._actor = actor
-        self._standing: OrderedDict[tuple[ModelId, Md5], Standing] = OrderedDict()
+        self._listed: Sequence[ListedPackage] | None = None
+        self._scan = object()  # stands for the list in memory, so that no former one is kept alive
+        self.memory: BoundedMemory[tuple[ModelId, Md5], Standing] = BoundedMemory(
+            max_bytes=REMEMBERED_BYTES,
+            max_entries=REMEMBERED_LINKS,
+            weigh=lambda link, standing: LINK_BYTES + getsizeof(link[0]) + 8 * len(standing[1]),
+            stands_on=itemgetter(1),
+            is_over=lambda standing: standing[0] is not self._scan_of(catalogue.listed()),
+        )
 
     def recall(self, model: ModelId, md5: Md5) -> tuple[Leaf, ...] | None:
         """What a link stands on that was found to count, if nothing moved since. Waits for nothing."""
-        known = self._standing.get((model, md5))
-        if known is None:
-            return None
-        listed, leaves = known
-        if listed is not self._catalogue.listed() or not all(leaf.is_current for leaf in leaves):
-            del self._standing[model, md5]
-            return None
-        self._standing.move_to_end((model, md5))
-        return leaves
+        known = self.memory.find((model, md5))
+        return None if known is None else known[1]
 
     async def verify(self, principal: Principal, model: ModelId, md5: Md5) -> tuple[Leaf, ...]:
         """What the model's link to this blob stands on. Raises `Refusal(UNATTESTED)` if it does not count."""
@@ -84,15 +91,14 @@ class Attestations:
         if known is not None:
             return known
         listed = self._catalogue.listed()
+        scan = self._scan_of(listed)
         leaves = await self._find_owned(principal, model, await _others(listed, model, md5))
         if leaves is None:
             leaf, digests = await self._attested(model)
             if md5 not in digests:
                 raise Refusal(Reason.UNATTESTED)
             leaves = (leaf,)
-        self._standing[model, md5] = listed, leaves
-        if len(self._standing) > REMEMBERED_LINKS:
-            self._standing.popitem(last=False)
+        self.memory.put((model, md5), (scan, leaves))
         return leaves
 
     async def note(self, model: ModelId, digests: Iterable[Md5]) -> None:
@@ -111,6 +117,12 @@ class Attestations:
             await self._perform(change, partial(attest, model=model, digests=named, source=SOURCE_PROVIDER))
         except Conflict as error:  # its record does not parse, or no model has so many digests
             raise Refusal(Reason.UNREADABLE_FACT) from error
+
+    def _scan_of(self, listed: Sequence[ListedPackage]) -> object:
+        """What stands for the catalogue's list as it is now."""
+        if listed is not self._listed:
+            self._listed, self._scan = listed, object()
+        return self._scan
 
     async def _find_owned(
         self, principal: Principal, model: ModelId, others: Sequence[ModelId]
@@ -132,9 +144,10 @@ class Attestations:
             return leaf, frozenset()
         if leaf.decoded is None:
             try:
-                leaf.decoded = decode_attestation(leaf.value, model).digests
+                digests = decode_attestation(leaf.value, model).digests
             except UnreadableRecordError as error:
                 raise Refusal(Reason.UNREADABLE_FACT) from error
+            leaf.keep(digests, held_bytes(digests, leaf.value))
         return leaf, leaf.decoded  # type: ignore[return-value] # one name is always decoded the same way
 
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import OrderedDict
+from sys import getsizeof
 from typing import TYPE_CHECKING, Protocol
 
+from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Refusal, Unavailable
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 
     File = tuple[PackageId, FileHandle]
 
-REMEMBERED_FILES = 16_384  # that were begun; some 200 bytes each
+REMEMBERED_FILES = 16_384  # that were begun; some 500 bytes each as a rule
+REMEMBERED_BYTES = 8 << 20  # of their names
+FILE_BYTES = 200  # of one, beside its names
 MAX_BEGUN = 64  # files of one answer; what is more waits for whoever asks for it
 
 
@@ -57,19 +60,22 @@ class Minting:
         self._link_seconds = link_seconds
         self._note_links = note_links
         self._on_failure = on_failure
-        self._begun: OrderedDict[tuple[ModelId, File], None] = OrderedDict()
+        self.memory: BoundedMemory[tuple[ModelId, File], bool] = BoundedMemory(
+            max_bytes=REMEMBERED_BYTES,
+            max_entries=REMEMBERED_FILES,
+            weigh=lambda begun, _: FILE_BYTES + sum(map(getsizeof, (begun[0], *begun[1]))),
+        )
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def note(self, principal: Principal, model: ModelId, held: Iterable[File]) -> None:
         """Links are about to be handed out; `held` are the files of them that the cache has."""
         if self._note_links is not None and principal.is_of_platform:
             await self._note_links(principal.key_id, model, self._clock.now() + self._link_seconds)
-        new = [file for file in held if (model, file) not in self._begun][:MAX_BEGUN]
+        new = [file for file in held if (model, file) not in self.memory][:MAX_BEGUN]
         if not new:
             return
-        self._begun.update(dict.fromkeys((model, file) for file in new))
-        while len(self._begun) > REMEMBERED_FILES:
-            self._begun.popitem(last=False)
+        for file in new:
+            self.memory.put((model, file), True)
         task = asyncio.create_task(self._begin(model, new))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

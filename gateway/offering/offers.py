@@ -18,6 +18,7 @@ So no client ever names to us a URL that we then fetch: what is streamed is what
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     from gateway.platform.upstream import Inquiry, Told
 
     File = tuple[PackageId, FileHandle]
+
+
+LINKS_PER_TURN = 100  # some 2 ms of signing, then other requests get their turn
 
 
 @dataclass(slots=True)
@@ -109,7 +113,8 @@ class Offers:
         await self._keep(inquiry, answer.model, places)
         if places.ours:
             await self._minting.note(inquiry.allowed.access.principal, answer.model, places.held)
-        body = rewritten(answer, self._link(inquiry, answer.model, places, is_wrapped=is_wrapped))
+        urls = await self._urls(inquiry, answer, places, is_wrapped=is_wrapped)
+        body = rewritten(answer, lambda package, file: urls[package, file.handle])
         return EngineAnswer(body=body), stamp
 
     async def _permitted(self, inquiry: Inquiry, told: Told[Answer]) -> tuple[Answer, Stamp]:
@@ -191,6 +196,19 @@ class Offers:
             # As `relay.py` does then, a tenant with a degraded mode goes by what the cache has.
             if not inquiry.allowed.access.principal.degraded_seconds or places.elsewhere.keys() & places.ours:
                 raise
+
+    async def _urls(
+        self, inquiry: Inquiry, answer: Answer, places: _Places, *, is_wrapped: bool
+    ) -> dict[File, str]:
+        """The URL of each file that is offered, made in turns: a page may have two thousand."""
+        link = self._link(inquiry, answer.model, places, is_wrapped=is_wrapped)
+        urls: dict[File, str] = {}
+        for package, files in _files_of(answer):
+            for file in files:
+                urls[package, file.handle] = link(package, file)
+                if len(urls) % LINKS_PER_TURN == 0:
+                    await asyncio.sleep(0)
+        return urls
 
     def _link(
         self, inquiry: Inquiry, model: ModelId, places: _Places, *, is_wrapped: bool

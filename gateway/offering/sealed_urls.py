@@ -18,6 +18,7 @@ from __future__ import annotations
 import hmac
 import secrets
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidTag
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     File = tuple[PackageId, FileHandle]
 
 NONCE_BYTES = 12
+FILES_PER_TURN = 250  # some 5 ms of sealing, then other requests get their turn
 MARGIN = 0.5
 """Of a link's life: what is kept stays that much longer, and is not written anew for as long."""
 
@@ -102,8 +104,11 @@ class SealedUrls:
 
         What lies there already, and for long enough, is left: most answers are given many times.
         """
-        if not files:
-            return
+        waiting = iter(files.items())
+        while page := dict(islice(waiting, FILES_PER_TURN)):
+            await self._keep(key_id, model, page)
+
+    async def _keep(self, key_id: KeyId, model: ModelId, files: Mapping[File, ProviderFile]) -> None:
         newest, now = self._seals[0], self._clock.now()
         named = {newest.name(key_id, model, file): place for file, place in files.items()}
         _, values = await self._store.read(list(named))

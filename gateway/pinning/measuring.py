@@ -63,15 +63,17 @@ class Measurer:
         identity = identity_of(os.fstat(descriptor))
         threads = self._large if identity[2] > LARGE_BYTES else self._small
         loop = asyncio.get_running_loop()
-        while not self._is_stopped:
-            is_my_turn, measured = await loop.run_in_executor(threads, self.measure_here, descriptor)
-            if is_my_turn:
-                self._awaited.discard(identity)
-                if measured is not None:
-                    self.remember(measured)
-                return measured
-            self._awaited.add(identity)
-            await asyncio.sleep(TURN_SECONDS)
+        try:
+            while not self._is_stopped:
+                is_my_turn, measured = await loop.run_in_executor(threads, self.measure_here, descriptor)
+                if is_my_turn:
+                    if measured is not None:
+                        self.remember(measured)
+                    return measured
+                self._awaited.add(identity)
+                await asyncio.sleep(TURN_SECONDS)
+        finally:  # whatever ended it: nobody waits for it here any more
+            self._awaited.discard(identity)
         return None
 
     def is_awaited(self, identity: StatIdentity) -> bool:

@@ -34,6 +34,7 @@ WAIT_SECONDS = (
     4.0  # how long a read waits for its file to be pinned; the engine gives up after 5 s of silence
 )
 ATTEMPTS = 3  # a pin that is written, forgotten and written again between two looks is no coincidence
+MAX_RUNS = 128  # files that are measured or wait for it: each keeps a descriptor open
 ECHO_SECONDS = 0.1  # how long we wait to hear of our own change, so that no answer is withdrawn for it
 _LOOK_SECONDS = 0.002
 
@@ -78,7 +79,11 @@ class Pins:
             return known
         if file.md5 is not None:
             _verified((await self._reader.find(file.md5)).pin)
-        run = self._runs.get(file.identity) or self._begin(file)
+        run = self._runs.get(file.identity)
+        if run is None:
+            if len(self._runs) >= MAX_RUNS:
+                return file  # it is hashed while it is sent
+            run = self._begin(file)
         await asyncio.wait({run}, timeout=wait_seconds)
         if not run.done():
             return file

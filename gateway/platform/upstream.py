@@ -15,14 +15,16 @@ time before anything of the answer is used (I2): an alias opens nothing by itsel
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from gateway.engine.answers import Answer
 from gateway.engine.faults import undecided
 from gateway.engine.request_headers import headers_for_upstream
 from gateway.model.access import Resource, ResourceKind
+from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Reason, Refusal
 from gateway.model.verdicts import Denied
 from gateway.platform.retractions import Retractions
@@ -45,12 +47,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-REMEMBERED_BYTES = 32 << 20
-"""Of bodies, some 20 kB each as a rule, and their questions; what is parsed of a body takes as much again."""
+REMEMBERED_BYTES = 64 << 20
+"""Of bodies, some 20 kB each as a rule, what is parsed of them, their questions, and what they stand on."""
 
 REMEMBERED_WORDS = 4096
 WORD_BYTES = 4096  # what a word takes beside its body and its question
 PART_BYTES = 256  # and each parameter of the question, beside its text
+PARSED_HERE_BYTES = 32 * 1024  # of a body: what is larger is parsed off the event loop
 
 QUESTIONS_OF_A_KEY = 16  # at once: a quarter of what one worker asks
 ATTEMPTS = 2  # what was ended while it was said is asked for once more
@@ -124,8 +127,13 @@ class Upstream:
         self._decisions = decisions
         self._clock = clock
         self._remembered_seconds = remembered_seconds
-        self._remembered: OrderedDict[_Key, _Word[Any]] = OrderedDict()
-        self._bytes = 0
+        self.memory: BoundedMemory[_Key, _Word[Any]] = BoundedMemory(
+            max_bytes=REMEMBERED_BYTES,
+            max_entries=REMEMBERED_WORDS,
+            weigh=lambda _, word: word.size,
+            stands_on=attrgetter("standpoint.ground.leaves"),
+            is_over=lambda word: clock.monotonic() >= word.until,
+        )
         self._flights: dict[_Key, asyncio.Task[_Word[Any]]] = {}
         self._shares = Shares(QUESTIONS_OF_A_KEY, patience_seconds=PATIENCE_SECONDS)
 
@@ -139,12 +147,12 @@ class Upstream:
         headers = headers_for_upstream(inquiry.request.headers, (b"", b""))[:-1]
         key: _Key = (path, inquiry.key_id, inquiry.question, headers)
         for _ in range(ATTEMPTS):
-            known = self._find(key)
+            known = self.memory.find(key)
             word = known or await self._hear(key, inquiry, parse)
             if not await self._retractions.is_taken_back(inquiry, word.canonical, word.standpoint):
                 break
-            if self._remembered.get(key) is word:
-                self._drop(key)
+            if self.memory.peek(key) is word:
+                self.memory.drop(key)
         else:
             raise undecided("what it said was ended while it was said")
         stamp = inquiry.allowed.stamp
@@ -176,11 +184,14 @@ class Upstream:
             standpoint = await self._retractions.take_standpoint(inquiry)
             until = self._clock.monotonic() + self._remembered_seconds
             body = await self._ask(key[0], inquiry, standpoint)
-        what, canonical = parse(body)
-        size = len(body) + _size(key) + WORD_BYTES
+        if len(body) > PARSED_HERE_BYTES:
+            what, canonical = await asyncio.to_thread(parse, body)
+        else:
+            what, canonical = parse(body)
+        size = len(body) + _size(key) + WORD_BYTES + (what.held_bytes if isinstance(what, Answer) else 0)
         word = _Word(what, canonical, size, until, standpoint)
         if standpoint.moment is not None:
-            self._put(key, word)
+            self.memory.put(key, word)
         return word
 
     async def _ask(self, path: str, inquiry: Inquiry, standpoint: Standpoint) -> bytes:
@@ -211,32 +222,6 @@ class Upstream:
             del self._flights[key]
         if not flight.cancelled():
             flight.exception()
-
-    def _find(self, key: _Key) -> _Word[Any] | None:
-        known = self._remembered.get(key)
-        if known is None:
-            return None
-        if self._clock.monotonic() >= known.until or not known.standpoint.ground.is_current:
-            self._drop(key)
-            return None
-        return known
-
-    def _put(self, key: _Key, new: _Word[Any]) -> None:
-        self._drop(key)
-        self._remembered[key] = new
-        self._bytes += new.size
-        while self._remembered and self._has_to_drop(next(iter(self._remembered.values()))):
-            self._drop(next(iter(self._remembered)))
-
-    def _has_to_drop(self, oldest: _Word[Any]) -> bool:
-        """Whether the word that was put first has to go: it is over, or there is too much."""
-        is_full = self._bytes > REMEMBERED_BYTES or len(self._remembered) > REMEMBERED_WORDS
-        return is_full or self._clock.monotonic() >= oldest.until
-
-    def _drop(self, key: _Key) -> None:
-        known = self._remembered.pop(key, None)
-        if known is not None:
-            self._bytes -= known.size
 
 
 def _size(key: _Key) -> int:

@@ -30,6 +30,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
 from hashlib import sha256
+from sys import getsizeof
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.model.errors import Refusal, Unavailable
@@ -53,7 +54,8 @@ if TYPE_CHECKING:
 MAX_FILE_BYTES = 64 * 1024  # of content in memory; beyond that, sending it costs more than finding it
 HELD_SECONDS = 2.0  # as late as a change that no look sees may be seen anywhere
 SETTLED_SECONDS = 2.0  # hundreds of ticks of any file system's clock; FAT, the coarsest, has ticks of 2 s
-OVERHEAD_BYTES = 1_500  # of an entry beside the content: names, paths, looks
+OVERHEAD_BYTES = 1_000  # of an entry beside the file and its texts: measured, rounded up
+LOOK_BYTES = 350  # of one look beside its path
 
 
 class Clocks(Clock, MonotonicClock, Protocol):
@@ -68,6 +70,7 @@ class Held:
     leaves: tuple[Leaf, ...]
     looks: tuple[Look, ...]
     until: float  # when it has to be found the whole way again
+    held_bytes: int = 0  # what it was charged
 
 
 class HeldFiles:
@@ -198,19 +201,23 @@ class HeldFiles:
     def _put(self, held: Held) -> None:
         name = (held.file.model, held.file.package, held.file.handle)
         self._drop(name)
+        held.held_bytes = _held_bytes(held)
         self._held[name] = held
-        self._bytes += _size_of(held)
+        self._bytes += held.held_bytes
         while self._bytes > self._max_bytes:
             self._drop(next(iter(self._held)))
 
     def _drop(self, name: Name) -> None:
         held = self._held.pop(name, None)
         if held is not None:
-            self._bytes -= _size_of(held)
+            self._bytes -= held.held_bytes
 
 
-def _size_of(held: Held) -> int:
-    return OVERHEAD_BYTES + (held.file.size if isinstance(held.file, HeldFile) else 0)
+def _held_bytes(held: Held) -> int:
+    """What an entry holds. Its records are few and of one size: one of a blob, if any."""
+    looks = sum([LOOK_BYTES + getsizeof(path) for path, _, _ in held.looks])
+    records = sum([leaf.held_bytes for leaf in held.leaves])
+    return OVERHEAD_BYTES + looks + records + held.file.held_bytes
 
 
 def _is_what_was_measured(file: OpenFile, content: bytes) -> bool:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.model.errors import BadNameError
+from gateway.model.errors import BadNameError, NameTooLongError
 from gateway.model.names import parse_file_handle, parse_md5, parse_model_id
 from gateway.resource.unservable import unservable
 
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 """A file takes about 200 bytes in it, so ten thousand files fit twice. It is read on the event loop:
 whoever can write one must not be able to hold up everybody else for longer than some milliseconds."""
-
-MAX_HANDLE_CHARACTERS = 4095  # PATH_MAX without its NUL: the engine opens handles as paths
 
 
 class Storage(StrEnum):
@@ -74,6 +72,7 @@ class Manifest:
     canonical_model_id: ModelId | None
     cache_model_id: ModelId | None  # the owner of the directory; the manifest calls it `model_id`
     artifacts: tuple[Artifact, ...]
+    too_long: int = 0  # files whose handle is beyond the bounds of `names.py`: they are left out, alone
 
     def is_of(self, model: ModelId) -> bool:
         """Whether nothing in it contradicts that the package is this model's."""
@@ -107,13 +106,15 @@ def parse_manifest(raw: bytes) -> Manifest:
         raise unservable(f"the manifest is larger than {MAX_MANIFEST_BYTES} bytes")
     try:
         claimed = _DECODER.decode(raw)
-        artifacts = [_parse_artifact(item) for item in claimed.package_artifacts or ()]
+        parsed = [_find_artifact(item) for item in claimed.package_artifacts or ()]
+        artifacts = [artifact for artifact in parsed if artifact is not None]
         _verify_distinct(artifacts)
         return Manifest(
             version=claimed.offline_manifest_version,
             canonical_model_id=_parse_optional_id(claimed.canonical_model_id),
             cache_model_id=_parse_optional_id(claimed.model_id),
             artifacts=tuple(sorted(artifacts, key=lambda artifact: artifact.handle)),
+            too_long=len(parsed) - len(artifacts),
         )
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise unservable("the manifest is not JSON of the expected shape") from error
@@ -125,10 +126,16 @@ def _parse_optional_id(claimed: str | None) -> ModelId | None:
     return None if claimed is None else parse_model_id(claimed)
 
 
+def _find_artifact(claimed: _RawArtifact) -> Artifact | None:
+    """The listed file; None for one whose handle is too long to be served, which costs no other file."""
+    try:
+        return _parse_artifact(claimed)
+    except NameTooLongError:
+        return None
+
+
 def _parse_artifact(claimed: _RawArtifact) -> Artifact:
     handle = parse_file_handle(claimed.file_handle)
-    if len(handle) > MAX_HANDLE_CHARACTERS:
-        raise BadNameError(f"a file handle is at most {MAX_HANDLE_CHARACTERS} characters long")
     if any(_is_lock_name(segment) for segment in handle.split("/")):
         raise BadNameError("not a file handle: a lock file")
     md5 = None if claimed.md5_hash is None else parse_md5(claimed.md5_hash)

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gateway.model.errors import Refusal, Unavailable
+from gateway.model.names import MAX_NAME_BYTES, MAX_NAME_SEGMENTS
 from gateway.resource.listed import list_package
 from gateway.resource.naming import MODELS_CACHE, is_v2_directory, model_directory
 from gateway.resource.package import opened_package
@@ -58,6 +59,7 @@ class Survey:
     packages: int = 0
     unservable_packages: int = 0  # with a manifest or a directory that the engine would not have left
     unreadable_manifests: int = 0  # those of them that the gateway's user may not read: a wrong set-up
+    unservable_files: int = 0  # of servable packages: their handles are longer than any name may be
     skipped_total: int = 0
     skipped: tuple[Skipped, ...] = ()  # the first of them
 
@@ -72,6 +74,7 @@ class DirectorySurvey:
     listed: tuple[ListedPackage, ...] = ()  # its servable packages, by name
     unservable_packages: int = 0
     unreadable_manifests: int = 0
+    unservable_files: int = 0
     skipped_total: int = 0
     skipped: tuple[Skipped, ...] = ()
 
@@ -82,6 +85,7 @@ class _Tally:
 
     unservable_packages: int = 0
     unreadable_manifests: int = 0
+    unservable_files: int = 0
     skipped_total: int = 0
     skipped: list[Skipped] = field(default_factory=list)
 
@@ -115,6 +119,7 @@ def scan(root: Path, known: Mapping[str, ModelId]) -> Survey:
         packages=sum(len(one.listed) for one in surveys),
         unservable_packages=sum(one.unservable_packages for one in surveys),
         unreadable_manifests=sum(one.unreadable_manifests for one in surveys),
+        unservable_files=sum(one.unservable_files for one in surveys),
         skipped_total=sum(one.skipped_total for one in surveys),
         skipped=tuple(skipped for one in surveys for skipped in one.skipped)[:MAX_REPORTED],
     )
@@ -136,6 +141,10 @@ def survey_directory(name: str, *, below: int | None, known: ModelId | None) -> 
     foreign = [package for package, manifest in manifests.items() if not manifest.is_of(model)]
     for package in foreign:
         tally.skip(f"{name}/{package}", "the manifest names another model")
+    for package, manifest in manifests.items():
+        if manifest.too_long and package not in foreign:
+            tally.unservable_files += manifest.too_long
+            tally.skip(f"{name}/{package}", _too_long(manifest.too_long))
     listed = tuple(
         list_package(model, package, manifests[package])
         for package in sorted(manifests)
@@ -148,10 +157,18 @@ def _by_name(listed: ListedPackage) -> tuple[ModelId, PackageId]:
     return listed.model, listed.package
 
 
+def _too_long(files: int) -> str:
+    return (
+        f"{files} of its files are not served: the handle has more than {MAX_NAME_SEGMENTS} segments "
+        f"or {MAX_NAME_BYTES} bytes"
+    )
+
+
 def _result(tally: _Tally, **found: Any) -> DirectorySurvey:
     return DirectorySurvey(
         unservable_packages=tally.unservable_packages,
         unreadable_manifests=tally.unreadable_manifests,
+        unservable_files=tally.unservable_files,
         skipped_total=tally.skipped_total,
         skipped=tuple(tally.skipped),
         **found,

@@ -223,6 +223,7 @@ class Scanner:
             packages=len(listed),
             unservable_packages=sum(one.unservable_packages for one in faulty),
             unreadable_manifests=sum(one.unreadable_manifests for one in faulty),
+            unservable_files=sum(one.unservable_files for one in faulty),
             skipped_total=sum(one.skipped_total for one in faulty),
             skipped=tuple(skipped for name in first for skipped in self._faulty[name].skipped)[:MAX_REPORTED],
         )

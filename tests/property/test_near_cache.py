@@ -6,10 +6,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from gateway.directory.near_cache import OVERHEAD_BYTES, NearCache
+from gateway.directory.near_cache import ENTRY_BYTES, NearCache
+from gateway.model.facts import LEAF_BYTES
 
 NAMES = [b"a", b"b", b"c"]
-MAX_ENTRIES, MAX_BYTES = 2, 2 * OVERHEAD_BYTES + 20
+OVERHEAD = ENTRY_BYTES + LEAF_BYTES
+FACT_BYTES = 7
+MAX_ENTRIES, MAX_BYTES = 2, 2 * OVERHEAD + 20
 
 some_names = st.sampled_from([[b"a"], [b"b"], [b"a", b"b"], [b"a", b"c"], NAMES])
 values = st.sampled_from([None, b"1", b"2", b"3333333333"])
@@ -27,6 +30,7 @@ class NearCacheBesideAStore(RuleBasedStateMachine):
         self.untold = []
         self.flights = []  # with what the store read for them: the oldest that the reply may say
         self.leaves = []
+        self.has_landed = True  # nothing was decoded since a leaf was put
 
     @rule(names=some_names)
     def depart(self, names):
@@ -63,6 +67,12 @@ class NearCacheBesideAStore(RuleBasedStateMachine):
         self.untold.clear()
         self.told = dict(self.store)
 
+    @rule(number=numbers)
+    def decode(self, number):
+        if number < len(self.leaves) and self.leaves[number].decoded is None:
+            self.leaves[number].keep("fact", FACT_BYTES)
+            self.has_landed = False
+
     @rule(names=some_names)
     def look(self, names):
         for name in names:
@@ -89,10 +99,12 @@ class NearCacheBesideAStore(RuleBasedStateMachine):
     def it_stays_within_both_bounds_and_knows_its_size(self):
         held = self.cache._leaves
         assert len(held) <= MAX_ENTRIES
-        assert self.cache._bytes <= MAX_BYTES
-        assert self.cache._bytes == sum(
-            OVERHEAD_BYTES + len(name) + len(leaf.value or b"") for name, leaf in held.items()
+        assert self.cache.held_bytes == sum(
+            OVERHEAD + len(name) + len(leaf.value or b"") + FACT_BYTES * (leaf.decoded is not None)
+            for name, leaf in held.items()
         )
+        decoded_since = 0 if self.has_landed else FACT_BYTES * len(held)
+        assert self.cache.held_bytes <= MAX_BYTES + decoded_since
 
 
 TestNearCacheBesideAStore = NearCacheBesideAStore.TestCase

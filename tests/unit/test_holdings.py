@@ -77,7 +77,7 @@ class World:
 
     def holdings(self):
         decisions = Decisions(directory=self, rules=self, max_entries=100_000, max_bytes=1 << 30)
-        return Holdings(directory=self, decisions=decisions, catalogue=self, pins=self)
+        return Holdings(directory=self, decisions=decisions, catalogue=self, pins=self, views_bytes=1 << 30)
 
     # the directory
 

@@ -57,7 +57,7 @@ class World:
 
     def visible(self):
         decisions = Decisions(directory=self, rules=self, max_entries=1000, max_bytes=1 << 20)
-        return Visible(directory=self, decisions=decisions, catalogue=self)
+        return Visible(directory=self, decisions=decisions, catalogue=self, max_bytes=1 << 22)
 
     def models(self):
         return self.scanned_models
@@ -130,10 +130,10 @@ def test_a_change_of_something_else_works_nothing_out_anew():
         await visible.models(CALLER)
         world.leaves["elsewhere"] = Leaf(b"elsewhere", b"")
         world.change("elsewhere")
-        views = visible._models._views  # what is decided anew may be remembered; that it was asked may not
-        view = views[CALLER]
+        views = visible._models.memory  # what is decided anew may be remembered; that it was asked may not
+        view = views.peek(CALLER)
         assert await visible.models(CALLER) == ("m/1",)
-        assert views[CALLER] is view
+        assert views.peek(CALLER) is view
 
     asyncio.run(scenario())
 
@@ -224,7 +224,7 @@ def test_only_so_many_callers_are_remembered():
         visible = World().visible()
         for number in range(REMEMBERED_CALLERS + 5):
             await visible.models(replace(CALLER, key_name=str(number)))
-        assert len(visible._models._views) == REMEMBERED_CALLERS
+        assert len(visible._models.memory) == REMEMBERED_CALLERS
         assert not visible._models._flights
 
     asyncio.run(scenario())

@@ -9,7 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from gateway.assembly.upkeep import Upkeep
+from gateway.model.bounded_memory import STEP, BoundedMemory
 from gateway.model.errors import Unavailable
+from gateway.model.facts import Leaf
 from gateway.model.names import KeyId
 
 
@@ -77,6 +79,30 @@ def test_a_reading_that_failed_is_tried_again(world):
     world.is_gone = False
     scan(upkeep)
     assert world.scans == [world.known]
+
+
+def test_what_is_no_longer_current_is_swept_out_of_every_memory_in_turns(world):
+    moved, upkeep = Leaf(b"rule", b"v"), world.upkeep()
+    memories = tuple(
+        BoundedMemory(max_bytes=1 << 30, weigh=lambda *_: 0, stands_on=lambda value: value) for _ in range(2)
+    )
+    for memory in memories:
+        for number in range(2 * STEP):
+            memory.put(number, (moved,) if number % 2 else (Leaf(b"other", b"v"),))
+    upkeep.memories = memories
+    turns = []
+
+    async def scenario():
+        sweeping = asyncio.create_task(upkeep.sweep_memories())
+        while not sweeping.done():
+            turns.append(1)
+            await asyncio.sleep(0)
+        await sweeping
+
+    moved.is_current = False
+    asyncio.run(scenario())
+    assert [len(memory) for memory in memories] == [STEP, STEP]
+    assert len(turns) > 2 * len(memories)
 
 
 class Marks:

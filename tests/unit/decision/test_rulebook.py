@@ -326,4 +326,4 @@ class TestWhatIsKept:
         rulebook = Rulebook()
         for number in range(MAX_GRANT_INDEXES + 3):
             rulebook._index_of(asker.access(tenant=f"t{number}").principal, asker.facts())
-        assert len(rulebook._indexes) == MAX_GRANT_INDEXES
+        assert len(rulebook.memory) == MAX_GRANT_INDEXES

@@ -5,7 +5,7 @@ from hashlib import sha256
 
 import pytest
 
-from gateway.delivery.digests import entity_tag, is_digest_wanted, repr_digest
+from gateway.delivery.digests import MAX_FIELD_BYTES, entity_tag, is_digest_wanted, repr_digest
 
 # RFC 9530, appendix A: the digest of {"hello": "world"} and a line end.
 EXAMPLE = b'{"hello": "world"}\n'
@@ -50,6 +50,12 @@ def test_a_weight_of_0_refuses_it(raw):
 )
 def test_whatever_does_not_refuse_it_leaves_it(raw):
     assert is_digest_wanted([raw])
+
+
+def test_a_field_that_is_longer_than_any_clients_is_ignored():
+    refusing = b"sha-256=0"
+    assert not is_digest_wanted([refusing + b";a" * ((MAX_FIELD_BYTES - len(refusing)) // 2)])
+    assert is_digest_wanted([refusing + b";a" * (MAX_FIELD_BYTES // 2)])
 
 
 def test_without_the_field_it_is_sent():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.delivery.ranges import MAX_FIELD_BYTES, MAX_RANGES, Span, coalesce, find_ranges
+from gateway.delivery.ranges import MAX_DIGITS, MAX_FIELD_BYTES, MAX_RANGES, Span, coalesce, find_ranges
 
 SIZE = 1_000_000
 
@@ -37,9 +37,11 @@ def test_a_field_that_no_client_has_a_use_for_is_not_read():
 
 
 def test_the_longest_number_is_read():
-    digits = b"9" * (MAX_FIELD_BYTES - len(b"bytes=0-"))
+    digits = b"9" * MAX_DIGITS
     assert find_ranges([b"bytes=0-" + digits], SIZE) == (Span(offset=0, count=SIZE),)
     assert find_ranges([b"bytes=" + digits + b"-"], SIZE) == ()
+    for field in (b"bytes=0-9" + digits, b"bytes=9" + digits + b"-", b"bytes=-9" + digits):
+        assert find_ranges([field], SIZE) is None
 
 
 @pytest.mark.parametrize("field", [b"bytes=0-", b"bytes=-1", b"bytes=-0", b"bytes=5-6"])

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.directory.near_cache import OVERHEAD_BYTES, NearCache
+from gateway.directory.near_cache import ENTRY_BYTES, NearCache
+from gateway.model.facts import LEAF_BYTES
 
+OVERHEAD = ENTRY_BYTES + LEAF_BYTES
 A, B, C = b"a", b"b", b"c"
 
 
@@ -84,7 +86,7 @@ def test_a_flush_forgets_everything(cache):
     leaves = fetch(cache, a=b"1", b=None).values()
     cache.flush()
     assert not any(leaf.is_current for leaf in leaves)
-    assert (len(cache), cache._bytes) == (0, 0)
+    assert (len(cache), cache.held_bytes) == (0, 0)
 
 
 def test_the_least_recently_used_goes_first_and_is_no_longer_current(cache):
@@ -98,18 +100,30 @@ def test_the_least_recently_used_goes_first_and_is_no_longer_current(cache):
 
 
 def test_bytes_are_a_bound_of_their_own():
-    cache = NearCache(max_entries=1000, max_bytes=3 * OVERHEAD_BYTES)
+    cache = NearCache(max_entries=1000, max_bytes=3 * OVERHEAD)
     for number in range(10):
         fetch(cache, **{f"name{number}": b"x" * 100})
     assert len(cache) == 2
-    assert cache._bytes == 2 * (OVERHEAD_BYTES + len(b"name0") + 100)
+    assert cache.held_bytes == 2 * (OVERHEAD + len(b"name0") + 100)
+
+
+def test_a_fact_that_is_decoded_is_charged_as_well_and_makes_others_go():
+    cache = NearCache(max_entries=1000, max_bytes=4 * OVERHEAD)
+    first = fetch(cache, a=b"1")[A]
+    first.keep("the fact", 2 * OVERHEAD)
+    assert cache.held_bytes == 3 * OVERHEAD + 2
+    fetch(cache, b=b"2")
+    assert cache.find(A) is None
+    assert not first.is_current
+    first.keep("another", 100)  # nobody's business any more
+    assert cache.held_bytes == OVERHEAD + 2
 
 
 def test_a_record_larger_than_the_whole_bound_is_not_remembered():
-    cache = NearCache(max_entries=10, max_bytes=2 * OVERHEAD_BYTES)
+    cache = NearCache(max_entries=10, max_bytes=2 * OVERHEAD)
     landed = fetch(cache, a=b"x" * 10_000)[A]
     assert not landed.is_current
-    assert (len(cache), cache._bytes) == (0, 0)
+    assert (len(cache), cache.held_bytes) == (0, 0)
 
 
 def test_what_happened_is_counted(cache):

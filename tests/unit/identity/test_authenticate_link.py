@@ -174,7 +174,7 @@ def test_a_key_whose_record_moved_is_found_by_the_index_anew():
 
 
 def test_what_is_remembered_of_the_index_is_bounded(monkeypatch):
-    monkeypatch.setattr(authenticate_link, "MAX_RECENT", 1)
+    monkeypatch.setattr(authenticate_link, "MAX_DIGESTS", 1)
     directory = Directory()
     subject = authenticator_over(directory)
     for key_id in (KEY_ID, OTHER.key.key_id, KEY_ID):

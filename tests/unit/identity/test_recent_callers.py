@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.identity.authenticate import Authenticator
+from gateway.identity.authenticate import Authenticator, principal_of
 from gateway.identity.keys import KeyOrder, issue_key
 from gateway.identity.pepper import Pepper, Peppers
 from gateway.identity.recent_callers import Caller, RecentCallers
@@ -116,9 +116,12 @@ def test_what_a_caller_may_do_is_what_the_newest_record_says(directory, enter):
 
 def test_no_more_callers_are_remembered_than_allowed_and_the_oldest_goes_first():
     def caller():
-        return Caller(NEW.key, ACME, None, Stamp(1, (Leaf(b"key", b"record"),)))
+        principal = principal_of(NEW.key, ACME)
+        return Caller(NEW.key, ACME, principal, Stamp(1, (Leaf(b"key", b"record"),)))
 
-    recent = RecentCallers(2)
+    recent = RecentCallers()
+    recent.put(b"a", caller())
+    recent = RecentCallers(max_bytes=2 * recent.held_bytes)
     for name in (b"a", b"b"):
         recent.put(name, caller())
     assert recent.find(b"a") is not None
@@ -131,4 +134,4 @@ def test_no_more_callers_are_remembered_than_allowed_and_the_oldest_goes_first()
 def test_a_remembered_caller_says_nothing_of_the_key(directory):
     authenticator = Authenticator(directory, PEPPERS)
     asyncio.run(authenticator.authenticate(CREDENTIAL, "192.0.2.1", NOW))
-    assert NEW.token not in repr(vars(authenticator._recent))
+    assert NEW.token not in repr(authenticator._recent._entries)

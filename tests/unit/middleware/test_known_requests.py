@@ -8,7 +8,7 @@ import pytest
 
 from gateway.middleware.known_requests import KnownRequests, request_key
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
-from gateway.model.facts import KeyKind, Stamp
+from gateway.model.facts import KeyKind, Leaf, Stamp
 from gateway.model.names import FileHandle, KeyId, ModelId, PackageId
 from gateway.model.verdicts import Admission, Allowed, HeldFile
 
@@ -64,18 +64,43 @@ def with_request(admission, **changes):
 def test_only_what_a_record_is_made_of_is_kept_of_the_fields(admission):
     known, key = KnownRequests(max_bytes=10_000), request_key(b"GET", None)
     headers = (*SECRETS, (b"user-agent", b"curl"), *((b"a%d" % one, b"1") for one in range(90)))
-    known.learn(key, with_request(admission, headers=headers), FILE)
-    assert known.find(key).request.headers == ((b"user-agent", b"curl"),)
+    known.learn(key, with_request(admission, headers=headers))
+    assert known.peek(key).request.headers == ((b"user-agent", b"curl"),)
 
 
 @pytest.mark.parametrize("changes", [{"headers": ((b"user-agent", b"u" * 500),)}, {"raw_path": b"/" * 500}])
 def test_what_clients_send_counts_towards_the_bound(changes, admission):
-    known = KnownRequests(max_bytes=3000)
-    keys = [request_key(b"%d" % one, None) for one in range(20)]
+    plain, larger = (held_by(one) for one in (admission, with_request(admission, **changes)))
+    assert 450 < larger - plain < 700
+
+
+def held_by(admission):
+    """What a request is charged. Of many like it only so many are known, and nothing is left of them."""
+    known = KnownRequests(max_bytes=60_000)
+    keys = [request_key(b"%d" % one, None) for one in range(100)]
     for key in keys:
-        known.learn(key, with_request(admission, **changes), FILE)
-    kept = [key for key in keys if known.find(key)]
-    assert kept in (keys[-3:], keys[-4:])  # beside one file of 1000 bytes
-    for key in kept:
-        known.forget(key)
-    assert known._bytes == 0
+        known.learn(key, admission)
+    kept = [key for key in keys if known.peek(key)]
+    assert 0 < len(kept) < len(keys)
+    assert kept == keys[-len(kept) :]
+    before = known.held_bytes
+    known.drop(kept[0])
+    charged = before - known.held_bytes
+    for key in kept[1:]:
+        known.drop(key)
+    assert known.held_bytes == 0
+    return charged
+
+
+def test_a_file_is_counted_once_for_all_requests_for_it_and_the_records_as_well(admission):
+    known, stamp = KnownRequests(max_bytes=1 << 20), Stamp(generation=1, leaves=(Leaf(b"a" * 500, b"v"),))
+    held = []
+    for number in range(3):
+        known.learn(request_key(b"%d" % number, None), replace(admission, stamp=stamp))
+        held.append(known.held_bytes)
+    each = held[2] - held[1]
+    assert held[1] - held[0] == each
+    assert held[0] - each > FILE.held_bytes + stamp.leaves[0].held_bytes
+    for number in range(3):
+        known.drop(request_key(b"%d" % number, None))
+    assert known.held_bytes == 0

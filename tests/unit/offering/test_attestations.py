@@ -14,7 +14,6 @@ from gateway.model.facts import Facts, Leaf, PolicySet, Stamp, Standing, Visibil
 from gateway.model.listings import MARK_DIGITS, ListedPackage
 from gateway.model.names import Md5, ModelId, PackageId, TenantId
 from gateway.model.provenance import Attestation
-from gateway.offering import attestations
 from gateway.offering.attestations import MAX_OTHERS, Attestations
 
 MINE, BLOB, OTHER = ModelId("acme/cars/1"), Md5("0123456789abcdef" * 2), Md5("f" * 32)
@@ -195,8 +194,8 @@ def test_the_search_lets_others_have_their_turn(world, counting):
     assert len(turns) >= 3
 
 
-def test_memory_is_bounded(world, counting, monkeypatch):
-    monkeypatch.setattr(attestations, "REMEMBERED_LINKS", 2)
+def test_memory_is_bounded(world, counting):
+    counting.memory._max_entries = 2
     for number in range(5):
         stands_on(counting, Md5(f"{number:032x}"))
     known = [counting.recall(MINE, Md5(f"{number:032x}")) is not None for number in range(5)]

@@ -16,6 +16,7 @@ from gateway.model.facts import Leaf, Stamp
 from gateway.model.names import FileHandle, Md5, ModelId, PackageId
 from gateway.model.pins import Pin, PinFound, Quarantine, find_cause, identity_of
 from gateway.model.verdicts import OpenFile
+from gateway.pinning import pins as pins_module
 from gateway.pinning.measuring import Measurer
 from gateway.pinning.pins import Pins
 
@@ -238,6 +239,19 @@ async def test_who_waited_long_enough_gets_the_file_unpinned_and_the_next_one_pi
         file = await node.settle(blob, blob.name, wait_seconds=0.05)
         assert file.sha256 is None
     assert (await node.settle(blob, blob.name)).sha256 is not None
+
+
+async def test_only_so_many_files_wait_to_be_hashed_at_once(make_node, blob, monkeypatch):
+    """Each of them keeps a descriptor open, and whoever may read files can ask for all of them."""
+    monkeypatch.setattr(pins_module, "MAX_RUNS", 1)
+    node, other = make_node(), blob.with_name("other")
+    other.write_bytes(b"other")
+    with MeasurementFile(node.folder / "pins").turn(identity_of(blob.stat())):
+        assert (await node.settle(blob, blob.name, wait_seconds=0.02)).sha256 is None
+        assert (await node.settle(other)).sha256 is None  # at once: it is hashed while it is sent
+        assert len(node.pins._runs) == 1
+    await until(lambda: not node.pins._runs)
+    assert (await node.settle(other)).sha256 is not None
 
 
 async def test_a_caller_that_leaves_does_not_stop_the_hashing(node, blob, fleet):

@@ -15,7 +15,6 @@ from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.facts import Facts, KeyKind, Leaf, PolicySet, Scope, Stamp
 from gateway.model.names import KeyId, ModelId, TenantId
 from gateway.model.verdicts import Allowed, Denied
-from gateway.platform import upstream as upstream_module
 from gateway.platform.upstream import (
     PATIENCE_SECONDS,
     QUESTIONS_OF_A_KEY,
@@ -203,11 +202,11 @@ def test_questions_count_as_well_as_answers(world, upstream):
     world.answers = [(200, b"x")]
     padding = b"".join(b"&x%d=" % number + b"a" * 200 for number in range(20))
     told(upstream, *(inquiry(query=b"modelId=acme%%2Fcars%%2F1&n=%d" % n + padding) for n in range(8)))
-    assert upstream._bytes > 8 * len(padding)
+    assert upstream.memory.held_bytes > 8 * len(padding)
 
 
-def test_there_are_only_so_many_answers(world, upstream, monkeypatch):
-    monkeypatch.setattr(upstream_module, "REMEMBERED_WORDS", 2)
+def test_there_are_only_so_many_answers(world, upstream):
+    upstream.memory._max_entries = 2
     first, *others = (inquiry(query=b"modelId=acme%%2Fcars%%2F1&n=%d" % n) for n in range(3))
     told(upstream, first, *others, first)
     assert len(world.asked) == 4
@@ -216,8 +215,10 @@ def test_there_are_only_so_many_answers(world, upstream, monkeypatch):
 def test_what_is_over_is_let_go_of_though_nobody_asks_for_it_again(world, upstream):
     for number in range(3):
         told(upstream, inquiry(query=b"modelId=acme%%2Fcars%%2F1&n=%d" % number))
-        world.now += 60.0
-    assert len(upstream._remembered) == 1
+        world.now += 20.0
+    assert len(upstream.memory) == 3
+    list(upstream.memory.sweep())
+    assert len(upstream.memory) == 2
 
 
 def test_one_key_asks_only_so_much_at_once_and_nobody_else_waits_for_it(world, upstream, run_in_virtual_time):
