@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from gateway.model.access import Access, Action, Resource, ResourceKind
@@ -95,11 +96,10 @@ class Visible:
 
     async def _permitted(self, asked: Iterable[tuple[T, Access]]) -> tuple[tuple[T, ...], dict[int, Leaf]]:
         """Those of the things whose question is answered with yes, and all that the answers stand on."""
-        questions = list(asked)
+        questions = iter(asked)  # made turn by turn: all of a large cache at once would be a long turn
         permitted: list[T] = []
         leaves: dict[int, Leaf] = {}
-        for start in range(0, len(questions), DECISIONS_PER_TURN):
-            turn = questions[start : start + DECISIONS_PER_TURN]
+        while turn := list(islice(questions, DECISIONS_PER_TURN)):
             judgements = await self._decisions.reach_many([access for _, access in turn])
             for (thing, _), judgement in zip(turn, judgements, strict=True):
                 leaves |= {id(leaf): leaf for leaf in judgement.facts.stamp.leaves}

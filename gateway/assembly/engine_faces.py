@@ -49,7 +49,11 @@ def engine_routes(rooms: Rooms, means: Means) -> list[FaceRoute]:
     offers = Offers(
         metadata=Metadata(
             upstream=upstream,
-            local=LocalMetadata(rooms.catalogue, on_damaged=rooms.telemetry.damaged_record),
+            local=LocalMetadata(
+                rooms.catalogue,
+                on_damaged=rooms.telemetry.damaged_record,
+                on_left_out=rooms.telemetry.packages_left_out,
+            ),
             clock=rooms.clock,
         ),
         decisions=rooms.decisions,

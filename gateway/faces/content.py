@@ -2,7 +2,7 @@
 
     GET/HEAD /v1/models                              the models that the caller may discover, paged
     GET/HEAD /v1/models/{model}                      one model and its packages
-    GET/HEAD /v1/models/{model}/-/{package}          one package and its files
+    GET/HEAD /v1/models/{model}/-/{package}          one package and its files, paged
     GET/HEAD /v1/models/{model}/-/{package}/{file}   the file itself
     GET/HEAD /v1/blobs/{md5}                         the same, found by digest along the caller's own packages
 
@@ -12,6 +12,7 @@ decides nothing (I4).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote
 
@@ -24,10 +25,20 @@ from gateway.middleware.trace import traceparent
 from gateway.model.access import Action, GuardedRoute, Page, Resource, ResourceKind
 from gateway.model.errors import BadNameError, Reason, Refusal
 from gateway.model.listings import CataloguePage, ModelListing, PackageListing
-from gateway.model.names import parse_model_id
-from gateway.resource.paths import BLOBS_PATH, MODELS_PATH, blob_link, locate, model_link, shape_of
+from gateway.model.names import parse_file_handle, parse_model_id
+from gateway.resource.paths import (
+    BLOBS_PATH,
+    MODELS_PATH,
+    blob_link,
+    file_link,
+    locate,
+    model_link,
+    shape_of,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from gateway.delivery.file import Means
@@ -37,7 +48,10 @@ if TYPE_CHECKING:
 
 READS = ("GET", "HEAD")
 DEFAULT_PAGE = 100
-MAX_PAGE = 1000  # models on one page: bounds the answer to about a megabyte and its decisions to a few ms
+MAX_PAGE = 1000
+"""Models on one page: bounds the answer to about a megabyte and its decisions to a few ms. And files of a package,
+of which each is looked at on disk: 10 us. A package has a page of so many unless fewer are asked for, so that
+hardly any package has two."""
 
 
 def _locate(request: WireRequest) -> Resource:
@@ -45,12 +59,17 @@ def _locate(request: WireRequest) -> Resource:
 
 
 def _locate_catalogue(request: WireRequest) -> Resource:
-    return Resource(kind=ResourceKind.CATALOGUE, page=_parse_page(request.query))
+    return Resource(kind=ResourceKind.CATALOGUE, page=_parse_page(request.query, parse_model_id))
 
 
-def _parse_page(query: bytes) -> Page:
+def _locate_package(request: WireRequest) -> Resource:
+    page = _parse_page(request.query, parse_file_handle, MAX_PAGE)
+    return replace(locate(request.raw_path), page=page)
+
+
+def _parse_page(query: bytes, parse_name: Callable[[str], str], default: int = DEFAULT_PAGE) -> Page:
     """`limit` and `after`. Other parameters are nobody's business and are ignored."""
-    limit, after = DEFAULT_PAGE, None
+    limit, after = default, None
     try:
         text = query.decode("ascii")
         for name, value in parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=20):
@@ -59,7 +78,7 @@ def _parse_page(query: bytes) -> Page:
                     raise Refusal(Reason.MALFORMED_QUERY)
                 limit = int(value)
             elif name == "after":
-                after = parse_model_id(value)
+                after = parse_name(value)
     except (BadNameError, ValueError) as error:
         raise Refusal(Reason.MALFORMED_QUERY) from error
     return Page(after=after, limit=limit)
@@ -99,7 +118,7 @@ PACKAGE = GuardedRoute(
     methods=READS,
     action=Action.DISCOVER,
     matches=_has_shape(ResourceKind.PACKAGE),
-    locate=_locate,
+    locate=_locate_package,
 )
 FILE = GuardedRoute(
     template="/v1/models/{model}/-/{package}/{file}",
@@ -122,7 +141,7 @@ async def serve_document(scope: Scope, _receive: Receive, send: Send) -> None:
         describe(found),
         method=request.method,
         trace=traceparent(request.trace_id),
-        link=_next_page(found, request),
+        link=_next_page(found, receipt.admission.allowed.access.resource),
         send=send,
     )
 
@@ -154,29 +173,32 @@ def describe(found: Found) -> dict[str, Any]:
             packages = [{"id": one, "link": model_link(found.model, one)} for one in found.packages]
             return {"id": found.model, "link": model_link(found.model), "packages": packages}
         case PackageListing():
+            link = model_link(found.model, found.package)
             return {
                 "model": found.model,
                 "package": found.package,
-                "link": model_link(found.model, found.package),
+                "link": link,
                 "files": [
                     {
                         "file": one.handle,
                         "size": one.size,
                         "md5": one.md5,
-                        "link": model_link(found.model, found.package, one.handle),
+                        "link": file_link(link, one.handle),
                         "blob": blob_link(one.md5) if one.md5 else None,
                     }
                     for one in found.files
                 ],
+                "after": found.after,
             }
         case _:
             raise TypeError(f"{type(found).__name__} has no document on this face")
 
 
-def _next_page(found: Found, request: WireRequest) -> str | None:
-    if not isinstance(found, CataloguePage) or found.after is None:
+def _next_page(found: Found, asked: Resource) -> str | None:
+    if not isinstance(found, CataloguePage | PackageListing) or found.after is None or asked.page is None:
         return None
-    return f"/v1/models?limit={_parse_page(request.query).limit}&after={quote(found.after, safe='')}"
+    path = "/v1/models" if isinstance(found, CataloguePage) else model_link(found.model, found.package)
+    return f"{path}?limit={asked.page.limit}&after={quote(found.after, safe='')}"
 
 
 def routes(means: Means = PLAIN) -> list[FaceRoute]:

@@ -112,6 +112,13 @@ class BadNameError(CachegateError, ValueError):
     """
 
 
+class NameTooLongError(BadNameError):
+    """A string has more segments or bytes than a name may have, whatever else is wrong with it.
+
+    Apart, because the engine knows no such bound: it may have written a file of such a name.
+    """
+
+
 class Refusal(CachegateError):  # noqa: N818 -- a refusal is an answer to the client, not an error of ours
     """The client must act: the request is not served, for this reason.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import NewType
 
-from gateway.model.errors import BadNameError
+from gateway.model.errors import BadNameError, NameTooLongError
 
 TenantId = NewType("TenantId", str)
 KeyId = NewType("KeyId", str)
@@ -23,7 +23,16 @@ GroupName = NewType("GroupName", str)
 Pattern = NewType("Pattern", str)
 """A model id, or `prefix/*` for every model whose id starts with `prefix/`."""
 
-MAX_MODEL_ID_BYTES = 1024  # four times the longest id seen in the wild; bounds Redis names and audit records
+MAX_NAME_BYTES = 512
+"""Of a model id, a pattern and a file handle, as UTF-8: twice the longest seen in the wild.
+
+A name is part of Redis names, of keys of memory and of audit records, so this bounds all of them."""
+
+MAX_NAME_SEGMENTS = 16
+"""Of the same: a model id in the wild has two to four, a file handle one to five.
+
+Each segment of a model id is one more record that a decision reads and stands on."""
+
 MAX_SEGMENT_CHARACTERS = 255  # what a file system holds in one name, and the engine's own limit
 
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -70,25 +79,32 @@ def parse_model_id(text: str) -> ModelId:
     out of a provider and is the raw material of path tricks. The star is kept for patterns, so that
     no id reads as one.
     """
+    _verify_bounds(text, "a model id")
     if not text or _UNSAFE_IN_MODEL.search(text):
         raise BadNameError(
             f"{text!r} is not a model id: it is empty or holds a control character, backslash or star"
         )
-    if len(text.encode()) > MAX_MODEL_ID_BYTES:
-        raise BadNameError(f"a model id is at most {MAX_MODEL_ID_BYTES} bytes long")
+    if not text.isascii() and len(text.encode()) > MAX_NAME_BYTES:  # no lone surrogate gets here
+        raise _too_long("a model id")
     if any(segment in {"", ".", ".."} for segment in text.split("/")):
         raise BadNameError(f"{text!r} is not a model id: it has an empty or dot segment")
     return ModelId(text)
 
 
 def parse_pattern(text: str) -> Pattern:
-    """A model id, or `prefix/*`. A bare `*` is refused: nobody means every model of every tenant."""
+    """A model id, or `prefix/*`. A bare `*` is refused: nobody means every model of every tenant.
+
+    The bounds are those of model ids, the star included: a longer prefix could cover no model id.
+    """
+    _verify_bounds(text, "a pattern")
     stem = text.removesuffix("/*")
     if "*" in stem:
         raise BadNameError(
             f"{text!r} is not a pattern: expected a model id or prefix/* (the star stands last, alone)"
         )
     parse_model_id(stem)
+    if not text.isascii() and len(text.encode()) > MAX_NAME_BYTES:
+        raise _too_long("a pattern")
     return Pattern(text)
 
 
@@ -104,6 +120,7 @@ def parse_package_id(text: str) -> PackageId:
 
 def parse_file_handle(text: str) -> FileHandle:
     """A file handle by the engine's rule; manifests, dependency links and lock files are none."""
+    _verify_bounds(text, "a file handle")  # what is left is ASCII: a character is a byte
     segments = text.split("/")
     if segments[0].casefold() in _RESERVED_FIRST_SEGMENTS:
         raise BadNameError("not a file handle: the engine keeps this name for itself")
@@ -126,3 +143,17 @@ def ancestors(model: ModelId) -> tuple[Pattern, ...]:
     """The patterns that cover a model, most specific first: its own id, then `prefix/*` at each slash."""
     cuts = [index for index, character in enumerate(model) if character == "/"]
     return (Pattern(model), *(Pattern(f"{model[:cut]}/*") for cut in reversed(cuts)))
+
+
+def _verify_bounds(text: str, kind: str) -> None:
+    """Refuse what is too long, before any other work is done on it. A character is a byte at least."""
+    if len(text) > MAX_NAME_BYTES or text.count("/") >= MAX_NAME_SEGMENTS:
+        raise _too_long(kind)
+
+
+def _too_long(kind: str) -> NameTooLongError:
+    """The text is not repeated: it may be long."""
+    return NameTooLongError(
+        f"{kind} has at most {MAX_NAME_SEGMENTS} segments and {MAX_NAME_BYTES} bytes of UTF-8: "
+        "this one is longer"
+    )

@@ -79,7 +79,7 @@ class Minting:
         for package, handle in files:
             await asyncio.sleep(0)
             try:
-                opened = self._catalogue.open_file(model, package, handle)
+                opened = await self._catalogue.open_file(model, package, handle)
                 if opened is None:
                     continue
                 try:

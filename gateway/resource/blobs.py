@@ -17,7 +17,7 @@ from gateway.resource.safe_open import (
     each_name_in,
     inspect_regular,
     open_regular,
-    opened_directory,
+    opened_cache_folder,
     opened_root,
 )
 
@@ -36,7 +36,7 @@ def blobs_below(root: Path) -> Iterator[tuple[Md5, StatIdentity]]:
     """
     with (
         opened_root(root) as top,
-        opened_directory(SHARED_BLOBS, below=top, is_listable=True) as blobs,
+        opened_cache_folder(SHARED_BLOBS, below=top, is_listable=True) as blobs,
     ):
         if blobs is None:
             return
@@ -53,6 +53,6 @@ def open_blob(root: Path, md5: Md5) -> int | None:
 
     Raises `Refusal(UNSERVABLE)` when it is no regular file, or may not be read.
     """
-    with opened_root(root) as top, opened_directory(SHARED_BLOBS, below=top) as blobs:
+    with opened_root(root) as top, opened_cache_folder(SHARED_BLOBS, below=top) as blobs:
         opened = None if blobs is None else open_regular(md5, below=blobs, may_have_other_names=True)
         return None if opened is None else opened[0]
