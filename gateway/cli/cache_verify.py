@@ -68,7 +68,7 @@ async def verify_cache(
     run = _Run(office, progress, again=again)
     begun_at = office.clock.monotonic()
     await run.catalogue.refresh(await office.listing.known_models())
-    files = await asyncio.to_thread(lambda: list(each_file(office.settings.cache_root, run.catalogue)))
+    files = [file async for file in each_file(office.settings.cache_root, run.catalogue)]
     progress.expect(sum(file.size for file in files))
     threads = ThreadPoolExecutor(jobs, "verify")
     loop = asyncio.get_running_loop()
@@ -102,7 +102,7 @@ class _Run:
 
     def __init__(self, office: Office, progress: HashingProgress, *, again: bool) -> None:
         self.result = Verification()
-        self.catalogue: DiskCatalogue = build_catalogue(office.settings, office.clock)
+        self.catalogue: DiskCatalogue = build_catalogue(office.settings, office.clock, is_command=True)
         measurements = _Forgotten if again else MeasurementFile
         self.measurer = Measurer(measurements(office.settings.pins_folder))
         self._office = office

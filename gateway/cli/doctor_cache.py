@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from gateway.adapters.seen_cache_file import SeenCacheFile
 from gateway.cli.cache_survey import CacheSurvey, find_fresh_resolutions, survey_cache
 from gateway.cli.findings import fail, look, ok, stopped, warning
 from gateway.model.errors import CachegateError
 from gateway.resource.catalogue import CatalogueSettings
+from gateway.resource.manifests import Manifests
 from gateway.resource.naming import MODELS_CACHE, model_directory
-from gateway.resource.scan import scan
+from gateway.resource.scan import Looking, scan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,15 +24,22 @@ if TYPE_CHECKING:
     from gateway.cli.findings import Finding
     from gateway.configuration.settings import Settings
     from gateway.model.names import ModelId
+    from gateway.model.ports import Clock
     from gateway.resource.scan import Survey
 
 MAX_NAMED = 3  # names in one row
 DAY_SECONDS = 86_400.0  # how long the engine goes by an auto-resolution entry
 
 
-def look_at_cache(settings: Settings, known: Iterable[ModelId], now: float) -> list[Finding]:
+def look_at_cache(settings: Settings, known: Iterable[ModelId], clock: Clock) -> list[Finding]:
     """All findings."""
-    scanned = scan(settings.cache_root, {model_directory(model): model for model in known})
+    now = clock.now()
+    scanned = scan(
+        settings.cache_root,
+        {model_directory(model): model for model in known},
+        Looking(manifests=Manifests(clock, reads_all_here=True), now=now),
+        SeenCacheFile(settings.seen_cache_file),
+    )
     if not scanned.is_root_present:
         missing = f"{settings.cache_root} does not exist"
         return [

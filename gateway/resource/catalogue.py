@@ -26,6 +26,7 @@ import os
 from bisect import bisect_right
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from gateway.model.errors import Misconfigured, Reason, Refusal, Unavailable
@@ -193,7 +194,7 @@ class DiskCatalogue:
             if start:
                 await asyncio.sleep(0)
             turn = handles[start : start + FILES_PER_TURN]
-            found |= await self._brought(model, package, lambda turn=turn: self._entries(model, package, turn))
+            found |= await self._brought(model, package, partial(self._entries, model, package, turn))
         if len(found) < len(handles):
             self._verify_same()
         return found

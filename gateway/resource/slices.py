@@ -33,4 +33,4 @@ def sorted_in_slices(
     for start in range(0, len(items), SORTED_AT_ONCE):
         slices.append(sorted(items[start : start + SORTED_AT_ONCE], key=key))  # type: ignore[type-var,arg-type]
         pause()
-    return merge(*slices, key=key)  # type: ignore[type-var,arg-type]
+    return merge(*slices, key=key)  # type: ignore[arg-type]
