@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.model.errors import Reason
+from gateway.model.limits import MAX_QUERY_FIELDS
+from gateway.model.names import MAX_NAME_BYTES, MAX_NAME_SEGMENTS
 
 UNRECORDED = "00000000-0000-0000-0000-000000000000"
 """Stands where a record id would, when the audit log itself is what failed: same length, no record."""
@@ -81,11 +83,13 @@ PROBLEMS: dict[Reason, Problem] = {
     Reason.MALFORMED_PATH: _bad(
         "malformed-path",
         "The path does not parse. A model id is percent-encoded UTF-8 without empty or dot segments; "
-        "/-/ ends it; then a package and a file follow.",
+        "/-/ ends it; then a package and a file follow. An id and a file have at most "
+        f"{MAX_NAME_SEGMENTS} segments and {MAX_NAME_BYTES} bytes each.",
     ),
     Reason.MALFORMED_QUERY: _bad(
         "malformed-query",
-        "A query parameter does not parse. Known: limit (1 to 1000), after, modelId, startAfter and url.",
+        "A query parameter does not parse. Known: limit (1 to 1000), after, modelId, startAfter and url. "
+        f"A query has at most {MAX_QUERY_FIELDS} fields, and none of these comes twice.",
     ),
     Reason.MALFORMED_BODY: _bad("malformed-body", "The body is not the JSON that this route reads."),
     Reason.MALFORMED_CREDENTIAL: _bad(

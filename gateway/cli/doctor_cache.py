@@ -69,10 +69,16 @@ def judge_scan(scanned: Survey) -> Finding:
     if not scanned.is_readable:
         return fail("cache", scanned.problem or "it cannot be read", "run as the engine's user or group")
     found = f"{len(scanned.models)} models, {scanned.packages} packages, {scanned.skipped_total} left aside"
+    first = next((f"{one.where}: {one.why}" for one in scanned.skipped), "")
     if scanned.unservable_packages > scanned.unreadable_manifests:
-        first = next((f"{one.where}: {one.why}" for one in scanned.skipped), "")
         return warning(
             "cache", f"{found}; {first}", "those packages are answered as absent; repair or remove them"
+        )
+    if scanned.unservable_files:
+        return warning(
+            "cache",
+            f"{found}, and {scanned.unservable_files} files whose handle is too long; {first}",
+            "they are answered as absent, the others of their packages are served; shorten the handles",
         )
     return ok("cache", found)
 

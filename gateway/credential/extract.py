@@ -21,6 +21,7 @@ from urllib.parse import unquote_to_bytes
 
 from gateway.model.access import Credential
 from gateway.model.errors import Reason, Refusal
+from gateway.model.queries import split_query
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,16 +36,17 @@ KEY_PARAMETERS = frozenset(
 _ANONYMOUS = b"local"  # what the engine sends when it was given no key
 _KEY = re.compile(rb"[\x21-\x2b\x2d-\x7e]{1,%d}" % MAX_CREDENTIAL_BYTES)  # visible ASCII, but the comma
 _SCHEME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: token
-_SEPARATOR = re.compile(rb"[&;]")
-_NOT_A_LETTER = re.compile(rb"[^A-Za-z]+")
+_LOWER = bytes(range(256)).lower()
+_NOT_A_LETTER = bytes(code for code in range(256) if not bytes([code]).isalpha())
 
 
 def extract(headers: Iterable[tuple[bytes, bytes]], query: bytes) -> Credential:
     """The one credential of a request. `headers` are ASGI pairs: lower-case name, raw value.
 
-    Raises `Refusal`: KEY_IN_QUERY, then MALFORMED_CREDENTIAL, CONFLICTING_CREDENTIALS,
-    UNSUPPORTED_SCHEME and NO_CREDENTIAL, the first of these that holds. Every header is looked at
-    before any of them is raised, so the work does not depend on which credential came first.
+    Raises `Refusal`: MALFORMED_QUERY for too many fields, then KEY_IN_QUERY, MALFORMED_CREDENTIAL,
+    CONFLICTING_CREDENTIALS, UNSUPPORTED_SCHEME and NO_CREDENTIAL, the first of these that holds. Every
+    header is looked at before any of them is raised, so the work does not depend on which credential
+    came first.
     """
     candidates, has_other_scheme, is_malformed = _read(headers)
     if query and _names_a_key(query):
@@ -96,8 +98,11 @@ def _names_a_key(query: bytes) -> bool:
     only their letters count: `x-api-key`, `X_API_KEY`, `apiKey[]` and the `?api_key` of a URL that was
     put together twice are one name to some framework or other.
     """
-    for parameter in _SEPARATOR.split(query):
-        raw_name = parameter.partition(b"=")[0]
-        if _NOT_A_LETTER.sub(b"", unquote_to_bytes(raw_name)).lower() in KEY_PARAMETERS:
-            return True
+    for field in split_query(query):
+        for parameter in field.split(b";"):
+            name = parameter.partition(b"=")[0]
+            if b"%" in name:
+                name = unquote_to_bytes(name)
+            if name.translate(_LOWER, _NOT_A_LETTER) in KEY_PARAMETERS:
+                return True
     return False

@@ -30,6 +30,7 @@ from gateway.engine.escapes import decode_once
 from gateway.model.errors import BadNameError, Reason, Refusal
 from gateway.model.limits import MAX_TARGET_BYTES
 from gateway.model.names import parse_model_id
+from gateway.model.queries import split_query
 
 if TYPE_CHECKING:
     from gateway.model.names import ModelId
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 MODEL = "modelId"
 START_AFTER = "startAfter"
 
-MAX_EXTRA_PARAMETERS = 32  # the engine itself adds one; its callers a handful
 MAX_VALUE_CHARACTERS = 1024  # a provider's page mark is the longest value seen, below 200
 
 _NAME = re.compile(r"[A-Za-z0-9_.\-\[\]]{1,64}")
@@ -81,7 +81,7 @@ def parse_question(raw_query: bytes) -> Question:
 def _pairs(raw_query: bytes) -> list[tuple[str, str]]:
     if _NEVER_RAW.search(raw_query):
         raise BadNameError("a query is visible ASCII")
-    return [_pair(raw_pair) for raw_pair in raw_query.split(b"&")]
+    return [_pair(raw_pair) for raw_pair in split_query(raw_query)]
 
 
 def _pair(raw_pair: bytes) -> tuple[str, str]:
@@ -112,8 +112,8 @@ def _question(pairs: list[tuple[str, str]]) -> Question:
             raise BadNameError("a query parameter that some readers take for another")
         elif letters not in _KEYS and letters not in _INTERNAL:
             extra.append((name, value))
-    if len(models) != 1 or len(marks) > 1 or "" in marks or len(extra) > MAX_EXTRA_PARAMETERS:
-        raise BadNameError("expected one modelId, at most one startAfter, and not too much else")
+    if len(models) != 1 or len(marks) > 1 or "" in marks:
+        raise BadNameError("expected one modelId and at most one startAfter")
     return Question(
         model=parse_model_id(models[0]), start_after=marks[0] if marks else None, extra=tuple(extra)
     )

@@ -12,12 +12,14 @@ decides nothing (I4).
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, quote
+from urllib.parse import quote, unquote_to_bytes
 
 from gateway.delivery.document import send_document
 from gateway.delivery.file import PLAIN, Refused, send_file
+from gateway.engine.escapes import decode_once
 from gateway.faces.problem import send_problem
 from gateway.faces.route import FaceRoute
 from gateway.middleware.guard import METER, RECEIPT
@@ -26,6 +28,7 @@ from gateway.model.access import Action, GuardedRoute, Page, Resource, ResourceK
 from gateway.model.errors import BadNameError, Reason, Refusal
 from gateway.model.listings import CataloguePage, ModelListing, PackageListing
 from gateway.model.names import parse_file_handle, parse_model_id
+from gateway.model.queries import split_query
 from gateway.resource.paths import (
     BLOBS_PATH,
     MODELS_PATH,
@@ -53,6 +56,9 @@ MAX_PAGE = 1000
 of which each is looked at on disk: 10 us. A package has a page of so many unless fewer are asked for, so that
 hardly any package has two."""
 
+_PARAMETERS = frozenset({b"limit", b"after"})
+_LIMIT = re.compile(r"[1-9][0-9]{0,3}")  # all of it is looked at, and each number has one spelling
+
 
 def _locate(request: WireRequest) -> Resource:
     return locate(request.raw_path)
@@ -68,20 +74,35 @@ def _locate_package(request: WireRequest) -> Resource:
 
 
 def _parse_page(query: bytes, parse_name: Callable[[str], str], default: int = DEFAULT_PAGE) -> Page:
-    """`limit` and `after`. Other parameters are nobody's business and are ignored."""
-    limit, after = default, None
+    """`limit` and `after`, each once at most. Other parameters are nobody's business and are ignored."""
     try:
-        text = query.decode("ascii")
-        for name, value in parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=20):
-            if name == "limit":
-                if not (value.isascii() and value.isdigit() and 1 <= int(value[:9]) <= MAX_PAGE):
-                    raise Refusal(Reason.MALFORMED_QUERY)
-                limit = int(value)
-            elif name == "after":
-                after = parse_name(value)
-    except (BadNameError, ValueError) as error:
+        asked = _asked(query)
+        after = parse_name(asked[b"after"]) if b"after" in asked else None
+        limit = _parse_limit(asked[b"limit"]) if b"limit" in asked else default
+    except BadNameError as error:
         raise Refusal(Reason.MALFORMED_QUERY) from error
     return Page(after=after, limit=limit)
+
+
+def _asked(query: bytes) -> dict[bytes, str]:
+    """The values of the parameters that are ours."""
+    if not query.isascii():
+        raise BadNameError("a query is ASCII")
+    asked: dict[bytes, str] = {}
+    for field in split_query(query):
+        raw_name, _, raw_value = field.partition(b"=")
+        name = unquote_to_bytes(raw_name)
+        if name in _PARAMETERS:
+            if name in asked:  # which of the two is meant is not ours to say
+                raise BadNameError("a query parameter came twice")
+            asked[name] = decode_once(raw_value.replace(b"+", b" "))
+    return asked
+
+
+def _parse_limit(text: str) -> int:
+    if not _LIMIT.fullmatch(text) or int(text) > MAX_PAGE:
+        raise BadNameError(f"a page has 1 to {MAX_PAGE} models")
+    return int(text)
 
 
 def _is_catalogue(raw_path: bytes) -> bool:

@@ -27,6 +27,7 @@ from gateway.faces.route import FaceRoute
 from gateway.middleware.guard import RECEIPT
 from gateway.model.access import Action, GuardedRoute
 from gateway.model.errors import Reason, Refusal
+from gateway.model.queries import split_query
 from gateway.model.verdicts import EngineAnswer
 from gateway.resource.paths import is_download
 
@@ -74,7 +75,7 @@ class Unwrapping:
         route = next((one for one in self._questions if one.matches(raw_path)), None)
         if route is None:
             raise Refusal(Reason.NOT_PROXIED)
-        parameters = query.split(b"&")
+        parameters = split_query(query)
         keys = [(b"x-api-key", one[len(_KEY_PARAMETER) :]) for one in parameters if _is_key(one)]
         left = b"&".join(one for one in parameters if not _is_key(one))
         headers = (*request.headers, *keys)  # so that `extract` compares them all

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from gateway.model.access import HookRoute
 from gateway.model.errors import Reason
 from gateway.model.limits import MAX_BODY_BYTES, MAX_HEADER_BYTES, MAX_HEADER_COUNT, MAX_TARGET_BYTES
+from gateway.model.queries import has_too_many_fields
 
 if TYPE_CHECKING:
     from gateway.model.access import GuardedRoute, WireRequest
@@ -22,6 +23,8 @@ def refusal_by_shape(request: WireRequest, route: GuardedRoute | HookRoute | Non
     block = sum(len(name) + len(value) + 4 for name, value in request.headers)
     if block > MAX_HEADER_BYTES or len(request.headers) > MAX_HEADER_COUNT:
         return Reason.HEADERS_TOO_LARGE
+    if request.query and has_too_many_fields(request.query):
+        return Reason.MALFORMED_QUERY
     if route is None:
         return Reason.NO_ROUTE
     if request.method not in route.methods:

@@ -7,8 +7,12 @@ the problem texts state them.
 from __future__ import annotations
 
 MAX_TARGET_BYTES = 8192
-"""Path and query. The longest canonical path to a file is below 5 kB: a model id of 1024 bytes, all
-percent-encoded, with a package and a handle."""
+"""Path and query. The longest canonical path to a file is below 2.5 kB: a model id of 512 bytes, all
+percent-encoded, with a package and a handle. A question of the engine's, wrapped, may be longer."""
+
+MAX_QUERY_FIELDS = 32
+"""Between `&` or `;`, empty ones included. The engine sends three, its callers add a handful; splitting and
+looking through 8 kB of separators would cost milliseconds before any key is known."""
 
 MAX_HEADER_BYTES = 32 * 1024
 """The whole header block: four times what browsers behind corporate proxies send."""

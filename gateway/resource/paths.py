@@ -26,7 +26,13 @@ from urllib.parse import quote, unquote_to_bytes
 from gateway.model.access import Resource, ResourceKind
 from gateway.model.errors import BadNameError, Reason, Refusal
 from gateway.model.limits import MAX_TARGET_BYTES
-from gateway.model.names import parse_file_handle, parse_md5, parse_model_id, parse_package_id
+from gateway.model.names import (
+    MAX_NAME_BYTES,
+    parse_file_handle,
+    parse_md5,
+    parse_model_id,
+    parse_package_id,
+)
 
 if TYPE_CHECKING:
     from gateway.model.names import FileHandle, Md5, ModelId, PackageId
@@ -35,6 +41,7 @@ MODELS_PATH = b"/v1/models"
 BLOBS_PATH = b"/v1/blobs"
 DOWNLOADS_PATH = b"/d"
 
+_MAX_RAW_NAME_BYTES = 3 * MAX_NAME_BYTES
 _END_OF_MODEL = b"/-/"
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _NEVER_IN_A_PATH = re.compile(rb"[\x00-\x20\x7f?#]")
@@ -171,6 +178,8 @@ def _verify_raw(raw_tail: bytes) -> None:
 
 def _decoded_once(raw: bytes) -> str:
     """One round of percent-decoding, strict in escapes and in UTF-8 (no overlong form, no surrogate)."""
+    if len(raw) > _MAX_RAW_NAME_BYTES:  # decoding kilobytes of escapes would cost more than all the rest
+        raise BadNameError("longer than any name, with every byte of it escaped")
     if _BROKEN_ESCAPE.search(raw):
         raise BadNameError("a percent sign is not followed by two hex digits")
     return unquote_to_bytes(raw).decode("utf-8")

@@ -51,6 +51,18 @@ def test_packages_that_are_not_as_the_engine_leaves_them_are_a_warning():
     assert "v2-x/p1: a link" in found.found
 
 
+def test_files_whose_handle_is_too_long_are_a_warning_that_says_what_is_served():
+    survey = Survey(
+        is_root_present=True,
+        is_readable=True,
+        unservable_files=2,
+        skipped=(Skipped(where="v2-x/p1", why="2 of its files"),),
+    )
+    found = judge_scan(survey)
+    assert found.health is Health.WARNING
+    assert "v2-x/p1: 2 of its files" in found.found
+
+
 def test_manifests_of_another_user_are_a_failure_that_says_whom_to_run_as():
     found = judge_manifests(Survey(unreadable_manifests=2), CacheSurvey(manifest_owners={"engine"}))
     assert found.health is Health.FAIL

@@ -78,6 +78,9 @@ class TestPages:
             (b"after=acme%2Fcars%2F1&limit=7", "acme/cars/1", 7),
             (b"after=%C5%BC%C3%B3%C5%82%C4%87/1", "żółć/1", 100),
             (b"note=x&limit=2&other", None, 2),
+            (b"%6Cimit=%32", None, 2),
+            (b"note=%&limit=2", None, 2),
+            (b"&" * 24 + b"limit=2", None, 2),
         ],
     )
     def test_a_page_begins_after_a_model_and_has_a_limit(self, query, after, limit):
@@ -88,6 +91,16 @@ class TestPages:
         [
             *(b"limit=0", b"limit=1001", b"limit=-1", b"limit=", b"limit=x", b"limit=1.0", b"limit=1e2"),
             *(b"limit=%D9%A1", b"limit=9999999999999999999999", b"limit=+1", b"limit=%201"),
+            *(b"limit=0000000011500", b"limit=01", b"limit=1%00", b"limit=1%0A", b"limit=1&limit=1"),
+            *(
+                "limit=\u0661".encode(),
+                b"limit=%EF%BC%91",
+                b"limit=1_0",
+                b"limit=%2",
+                b"after=a%2",
+                b"after=a&after=a",
+            ),
+            *(b"%6Cimit=2&limit=2", b"after=" + b"/".join([b"a"] * 17), b"&" * 32, b";" * 32),
             *(
                 b"after=",
                 b"after=..",

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.model.errors import BadNameError
 from gateway.model.names import (
-    MAX_MODEL_ID_BYTES,
+    MAX_NAME_BYTES,
     ancestors,
     parse_file_handle,
     parse_group_name,
@@ -31,7 +31,7 @@ def test_a_model_id_stays_as_it_was_written(text):
 @pytest.mark.parametrize(
     "text",
     ["", "/", "//", "a//b", "/a", "a/", ".", "..", "a/../b", "a/./b", "a\x00b", "a\nb", "a\\b", "a*b", "a/*",
-     "\ud800", "a\u2028b", "a\x7fb", "x" * (MAX_MODEL_ID_BYTES + 1), "ż" * MAX_MODEL_ID_BYTES],
+     "\ud800", "a\u2028b", "a\x7fb", "x" * (MAX_NAME_BYTES + 1), "ż" * MAX_NAME_BYTES],
 )  # fmt: skip
 def test_what_could_be_a_path_trick_is_no_model_id(text):
     with pytest.raises(BadNameError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 from pathlib import Path
@@ -14,6 +15,10 @@ from gateway.model.listings import FileEntry, PackageListing
 from gateway.model.names import ModelId
 from gateway.resource.catalogue import CatalogueSettings, DiskCatalogue
 from gateway.resource.naming import model_directory
+from gateway.resource.scan import scan
+from gateway.resource.scanner import Scanner
+
+LONG_HANDLES = ("/".join(["d"] * 16 + ["deep.bin"]), "/".join(["d" * 200, "e" * 200, "f" * 111]))
 
 
 def _refresh(cache, *known):
@@ -270,6 +275,36 @@ class TestRefresh:
 
         asyncio.run(scan_together())
         assert cache.catalogue.models() == ("acme/cars/1",)
+
+
+@pytest.fixture
+def with_long_handles(cache):
+    """Two files that the engine may have written, under handles that are too long here."""
+    document = json.loads(cache.manifest.read_text())
+    [listed, *_] = [one for one in document["package_artifacts"] if one["md5_hash"]]
+    for handle in LONG_HANDLES:
+        link = cache.package_folder / handle
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(cache.blobs / listed["md5_hash"])
+        document["package_artifacts"].append({**listed, "file_handle": handle})
+    cache.manifest.write_text(json.dumps(document))
+    return cache
+
+
+def test_a_handle_that_is_too_long_costs_its_own_file_only(with_long_handles):
+    cache, others = with_long_handles, sorted(with_long_handles.written)
+    assert cache.handles() == others
+    assert cache.catalogue.packages(cache.model) == (cache.package,)
+    assert all(cache.open(handle) is not None for handle in others)
+    assert all(cache.open(handle) is None for handle in LONG_HANDLES)
+
+
+def test_a_handle_that_is_too_long_is_reported_with_its_package(with_long_handles):
+    cache = with_long_handles
+    for survey in (scan(cache.root, {}), Scanner(cache.root).look({}, cache.clock.time)):
+        assert (survey.models, survey.packages) == ((cache.model,), 1)
+        assert (survey.unservable_files, survey.unservable_packages) == (2, 0)
+        assert [one.where for one in survey.skipped] == [f"{cache.folder.name}/{cache.package}"]
 
 
 def test_nothing_below_the_root_is_written(cache):

@@ -123,7 +123,6 @@ def test_a_manifest_belongs_to_a_model_that_nothing_in_it_contradicts(fields, is
         "nul",
         "a/COM1.txt",
         "a" * 256,
-        "/".join("a" * 2049),
     ],
 )
 def test_a_name_that_the_engine_refuses_makes_the_package_unservable(handle):
