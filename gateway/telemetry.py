@@ -39,6 +39,7 @@ METRICS = {
     "cachegate_answers_at_once_total": (),
     "cachegate_unreadable_facts_total": (),
     "cachegate_damaged_registry_records_total": (),
+    "cachegate_undescribed_packages_total": (),
     "cachegate_dependency_failures_total": ("dependency",),
     "cachegate_defects_total": (),
     "cachegate_refused_by_server_total": ("reason",),
@@ -64,6 +65,7 @@ HELP = {
     "cachegate_answers_at_once_total": "Small files that were answered from memory, without the application.",
     "cachegate_unreadable_facts_total": "Records in Redis that did not parse, each time one denied.",
     "cachegate_damaged_registry_records_total": "Records of the offline registry that did not parse.",
+    "cachegate_undescribed_packages_total": "Packages for which a local answer about their model had no room.",
     "cachegate_dependency_failures_total": "Requests that were not decided because a dependency failed.",
     "cachegate_defects_total": "Requests that ended in a defect of the gateway.",
     "cachegate_withdrawn_total": "Answers that were overtaken by a change before their first byte.",
@@ -131,6 +133,13 @@ class Telemetry:
         """A registry record of the engine does not read as one; the answer goes without its details."""
         self.counters["cachegate_damaged_registry_records_total"] += 1
         self._log.warning("a registry record in the cache is damaged and left out", model=model)
+
+    def packages_left_out(self, model: str, count: int) -> None:
+        """An answer about a model from the cache had no room for some of its packages."""
+        self.counters["cachegate_undescribed_packages_total"] += count
+        self._log.warning(
+            "packages are too large to be described from the cache", model=model, packages=count
+        )
 
     def withdrawn(self) -> None:
         """An answer was overtaken by a change before its first byte."""

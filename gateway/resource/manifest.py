@@ -55,11 +55,15 @@ MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 MAX_OBJECTS = MAX_LISTS = 32_768
 MAX_MEMBERS = 262_144
 MAX_FILES = 25_000
-MAX_LINKS_OF_A_BLOB = 16  # files of one package that are tried for a digest: two are rare, and a look costs 10 us
+MAX_LINKS_OF_A_BLOB = (
+    16  # files of one package that are tried for a digest: two are rare, and a look costs 10 us
+)
 SLICE_FILES = 500
 
 MANIFEST_HELD_BYTES = 1_000  # what a manifest without files costs in memory
-FILE_HELD_BYTES = 320  # of each file: the artifact, its digest, its places in two tables; its name comes on top
+FILE_HELD_BYTES = (
+    320  # of each file: the artifact, its digest, its places in two tables; its name comes on top
+)
 
 
 class Storage(StrEnum):

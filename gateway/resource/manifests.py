@@ -2,8 +2,8 @@
 
 A manifest is remembered by the identity of its file (device, inode, size, mtime, ctime), and so is that it
 is broken and why: neither is read again before it changes. Within one tick of the file system's clock a
-second change could leave the same times; so one that changed a moment ago is believed for two seconds only
-and then read once more. A store through a mapping of the file changes content and no time: what a manifest
+second change could leave the same times; so one that changed a moment ago is not remembered, and a large one
+is believed for two seconds only and then read once more. A store through a mapping of the file changes content and no time: what a manifest
 listed may then be believed until its file moves. It narrows only, and its files are looked at themselves.
 
 A small manifest is read where it is asked for: that takes less time than handing it to a thread. For a
@@ -49,7 +49,9 @@ INLINE_BYTES = 16 * 1024
 eight hundred of the shortest that there can be, in five."""
 
 LARGE_BYTES = 256 * 1024  # beyond this it has the other thread: a thousand files and more
-HELD_BYTES = 32 << 20  # of a worker's memory: four manifests of twenty thousand files, or thousands of usual ones
+HELD_BYTES = (
+    32 << 20
+)  # of a worker's memory: four manifests of twenty thousand files, or thousands of usual ones
 BROKEN_HELD_BYTES = 900  # that a manifest is broken, and why
 SETTLED_SECONDS = 2.0  # hundreds of ticks of any file system's clock; FAT, the coarsest, has ticks of 2 s
 WAIT_SECONDS = 4.0  # as for a file that is being hashed: the engine gives up after 5 s of silence
@@ -192,14 +194,13 @@ class Manifests:
             read_at=now,
             until=None if is_settled else now + SETTLED_SECONDS,
         )
-        if identity_of(os.fstat(descriptor)) != identity:
-            return known  # it changed under the reading: what was read is nobody's
-        if manifest is None or not is_passing or self._has_room_for(known, found.st_size):
+        is_large = found.st_size > INLINE_BYTES
+        if identity_of(os.fstat(descriptor)) != identity or not (is_settled or is_large):
+            return known
+        has_room = self._held_bytes + known.held_bytes <= self._max_bytes
+        if manifest is None or not is_passing or (is_large and has_room):
             self._remember(identity, known)
         return known
-
-    def _has_room_for(self, known: _Known, size: int) -> bool:
-        return size > INLINE_BYTES and self._held_bytes + known.held_bytes <= self._max_bytes
 
     def _recall(self, identity: StatIdentity) -> _Known | None:
         with self._remembering:

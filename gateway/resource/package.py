@@ -80,7 +80,9 @@ class Package:
             if artifact.md5 is None or text not in self._link_texts(artifact.md5):
                 raise unservable(f"{printable(name)}: a link that the engine would not have made")
             if self.blobs is None:
-                why = f"{SHARED_BLOBS} does not exist, and a package links a blob in it: is its volume mounted?"
+                why = (
+                    f"{SHARED_BLOBS} does not exist, and a package links a blob in it: is its volume mounted?"
+                )
                 raise Unavailable("cache", why, Reason.CACHE_UNAVAILABLE)
             yield artifact.md5, self.blobs
 

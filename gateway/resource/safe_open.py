@@ -49,8 +49,8 @@ _NO_FOLDER = {
     errno.ENOENT: "does not exist",
     errno.ENOTDIR: "is a file or a link, and no directory",
     errno.ELOOP: "is a link that leads to itself, or a link where none belongs",
-    errno.EACCES: "may not be entered by the gateway's user",
-    errno.EPERM: "may not be entered by the gateway's user",
+    errno.EACCES: "is not readable by the gateway's user",
+    errno.EPERM: "is not readable by the gateway's user",
     errno.ESTALE: "is gone from the server that it is mounted from (ESTALE)",
     errno.EIO: "cannot be read from its disk (EIO)",
 }

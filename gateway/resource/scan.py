@@ -140,9 +140,7 @@ class Looking:
     pause: Callable[[], None] = no_pause
 
 
-def scan(
-    root: Path, known: Mapping[str, ModelId], looking: Looking, seen: SeenCache | None = None
-) -> Survey:
+def scan(root: Path, known: Mapping[str, ModelId], looking: Looking, seen: SeenCache | None = None) -> Survey:
     """Look at the whole cache. `known` maps directory names to the ids that compute to them.
 
     Never raises for what is on disk: whatever cannot be looked at is in the report.
@@ -301,9 +299,7 @@ def _load_gists(
     return gists
 
 
-def _find_gist(
-    package: PackageId, below: int | None, before: Gist | None, looking: Looking
-) -> Gist | None:
+def _find_gist(package: PackageId, below: int | None, before: Gist | None, looking: Looking) -> Gist | None:
     """What the package's manifest comes to; None when it has none yet."""
     with opened_directory(package, below=below) as directory:
         if directory is None:

@@ -107,9 +107,7 @@ class Scanner:
                 else:
                     looking = Looking(manifests=self._manifests, now=now, pause=self._pause)
                     self._look_below(directory, known, looking)
-            problem = find_absence(
-                self._root, folders, has_models=bool(self._models_now), cache=self._seen
-            )
+            problem = find_absence(self._root, folders, has_models=bool(self._models_now), cache=self._seen)
             if problem is not None:
                 return Survey(is_root_present=True, problem=problem)
             if self._models_now:

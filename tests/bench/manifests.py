@@ -87,7 +87,9 @@ def worst_manifests() -> dict[str, bytes]:
         "nothing_but_brackets": filled(b"[]", b'{"model_features":[%b]}'),
         "broken_at_its_end": filled(b'{"file_handle":"f%d"}') + b"}",
         "16_segments": filled(b'{"file_handle":"%d/' + deep + b'"}'),
-        "as_many_as_fit": filled(b'{"file_handle":"d/f%d","md5_hash":"' + b"0" * 32 + b'","a":"' + b" " * 88 + b'"}'),
+        "as_many_as_fit": filled(
+            b'{"file_handle":"d/f%d","md5_hash":"' + b"0" * 32 + b'","a":"' + b" " * 88 + b'"}'
+        ),
     }
 
 
@@ -155,7 +157,9 @@ class Other:
 def set_up(installation: Installation, counts: list[int]) -> dict[str, str]:
     """The cache and two tenants; their tokens."""
     root = installation.folder / "cache"
-    write_sample_cache(root, [SampleModel(model_id="globex/small/1", packages={PACKAGE: {"small.bin": b"small"}})])
+    write_sample_cache(
+        root, [SampleModel(model_id="globex/small/1", packages={PACKAGE: {"small.bin": b"small"}})]
+    )
     for count in counts:
         write_package(root, f"acme/files/{count}", [f"folder{n % 10}/file-{n:06}.bin" for n in range(count)])
     for name, raw in worst_manifests().items():
@@ -204,7 +208,9 @@ def measure(report: Report, counts: list[int]) -> None:
                 report.row(f"{name}_again_ms", again[1], f"the same once more, answered {again[0]}")
                 report.row(f"{name}_other_ms", waited, "the longest wait of the other tenant meanwhile")
             report.figure("other_waits_ms_worst", worst, meaning="the longest of these waits")
-            report.row("other_refused", other.refused, "times that the other tenant was answered 503 meanwhile")
+            report.row(
+                "other_refused", other.refused, "times that the other tenant was answered 503 meanwhile"
+            )
             for count in counts:
                 measure_package(report, client, other, count)
             client.close()
@@ -228,8 +234,12 @@ def measure_package(report: Report, client: Client, other: Other, count: int) ->
             first = client.ask(path)
             later = [client.ask(path)[1] for _ in range(10)]
         report.row(f"files_{count}_{name}_first_ms", first[1], f"answered {first[0]}")
-        report.figure(f"files_{count}_{name}_ms", quantile(later, 0.5), meaning="the same later, the median of 10")
-        report.row(f"files_{count}_{name}_other_ms", max(other.milliseconds), "the longest wait of the other tenant")
+        report.figure(
+            f"files_{count}_{name}_ms", quantile(later, 0.5), meaning="the same later, the median of 10"
+        )
+        report.row(
+            f"files_{count}_{name}_other_ms", max(other.milliseconds), "the longest wait of the other tenant"
+        )
 
 
 def main() -> int:

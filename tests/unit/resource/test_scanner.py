@@ -9,10 +9,29 @@ import shutil
 
 import pytest
 
+from gateway.model.presence import NothingSeen
 from gateway.resource import scanner as scanner_module
+from gateway.resource.manifests import Manifests
 from gateway.resource.naming import model_directory
-from gateway.resource.scan import scan
+from gateway.resource.scan import Looking
+from gateway.resource.scan import scan as scan_cache
 from gateway.resource.scanner import Scanner
+
+
+class _Always:
+    """A clock by which every change time is old enough to be believed."""
+
+    def now(self):
+        return 4e9
+
+
+def scan(root, known):
+    return scan_cache(root, known, Looking(manifests=Manifests(_Always(), reads_all_here=True), now=4e9))
+
+
+def new_scanner(root):
+    return Scanner(root, manifests=Manifests(_Always()), seen=NothingSeen())
+
 
 LATER = 60.0  # seconds after which every change time is old enough to be believed
 
@@ -35,7 +54,7 @@ def opened(monkeypatch):
 
 @pytest.fixture
 def look(cache):
-    scanner = Scanner(cache.root)
+    scanner = new_scanner(cache.root)
 
     def once(*known, later=LATER):
         return scanner.look({model_directory(model): model for model in known}, cache.clock.time + later)
@@ -149,7 +168,7 @@ class TestMany:
     @pytest.fixture
     def many(self, cache, monkeypatch):
         monkeypatch.setattr(scanner_module, "STATS_PER_LOOK", 4)
-        monkeypatch.setattr(scanner_module, "GENTLE_CHUNK", 4)
+        monkeypatch.setattr(scanner_module, "MANY", 4)
         for number in range(10):
             cache.write({"a.bin": b"a"}, model=f"many/{number}")
         return cache
@@ -197,11 +216,11 @@ def test_the_event_loop_runs_on_while_the_disk_is_looked_at(cache, monkeypatch):
         monkeypatch.setattr(scanner_module, "survey_directory", survey)
         scanning = asyncio.create_task(cache.catalogue.refresh([]))
         await is_in_scan.wait()
-        served = cache.open()
+        served = await cache.catalogue.open_file(cache.model, cache.package, "weights.onnx")
         assert not scanning.done()
         may_go_on.set()
         await scanning
-        return served
+        os.close(served.descriptor)
 
-    assert asyncio.run(run()) == b"weights of cars"
+    asyncio.run(run())
     assert cache.catalogue.models() == (cache.model,)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.model.errors import Refusal
+from gateway.model.errors import Refusal, Unavailable
 from gateway.resource.naming import model_directory
 from gateway.resource.tree import opened_model, package_names
 
@@ -46,7 +46,7 @@ def test_a_link_on_the_way_down_is_not_followed(cache, component):
     folder = cache.models if component == "models-cache" else cache.folder
     folder.rename(cache.root / "moved")
     folder.symlink_to(cache.root / "moved")
-    with pytest.raises(Refusal):
+    with pytest.raises(Refusal if component == "model" else Unavailable):
         _names(cache.root, cache.model)
 
 
