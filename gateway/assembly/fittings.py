@@ -51,7 +51,7 @@ def build_recorder(settings: Settings, clock: Clock, on_left: Callable[[], None]
 
 
 def build_catalogue(settings: Settings, clock: Clock, *, is_command: bool = False) -> DiskCatalogue:
-    """What is on disk. A command, which has nobody to hold up, reads large manifests where it asks for them."""
+    """What is on disk. A command holds nobody up, so it reads large manifests where it asks for them."""
     return DiskCatalogue(
         CatalogueSettings(root=settings.cache_root, alias_roots=settings.alias_roots),
         clock,

@@ -30,7 +30,7 @@ class CacheFile:
 
 
 async def each_listing(catalogue: DiskCatalogue) -> AsyncIterator[PackageListing]:
-    """All servable packages with their files, model by model. Raises `Unavailable` where nothing can be said."""
+    """All servable packages with their files, model by model. Raises `Unavailable` without a cache."""
     for model in catalogue.models():
         for package in await catalogue.packages(model):
             listing = await catalogue.listing(model, package)

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 MAX_RECORD_BYTES = 1024 * 1024  # about 100 bytes a file, all packages together
 MAX_MEMBERS = 65_536
-"""By its commas. The decoder reads the record in one call, and a million small items would take it 25 ms, during
-which nobody else gets the interpreter."""
+"""By its commas. The decoder reads the record in one call, and a million small items would take it 25 ms,
+during which nobody else gets the interpreter."""
 KNOWN_FORMAT = 1
 
 

@@ -52,9 +52,9 @@ if TYPE_CHECKING:
 READS = ("GET", "HEAD")
 DEFAULT_PAGE = 100
 MAX_PAGE = 1000
-"""Models on one page: bounds the answer to about a megabyte and its decisions to a few ms. And files of a package,
-of which each is looked at on disk: 10 us. A package has a page of so many unless fewer are asked for, so that
-hardly any package has two."""
+"""Models on one page: bounds the answer to about a megabyte and its decisions to a few ms. And files of a
+package, of which each is looked at on disk: 20 us. A package has a page of so many unless fewer are asked
+for, so that hardly any package has two."""
 
 _PARAMETERS = frozenset({b"limit", b"after"})
 _LIMIT = re.compile(r"[1-9][0-9]{0,3}")  # all of it is looked at, and each number has one spelling

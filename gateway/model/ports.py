@@ -143,7 +143,8 @@ class Catalogue(Protocol):
     """What is on disk, confirmed against it for the one thing about to be served.
 
     Every method raises `Unavailable` where it cannot be said what is in the cache: its root is not there, its
-    disk does not answer. Never asked before a decision, so that how long it takes tells a stranger nothing (I3).
+    disk does not answer. None is asked before a decision, so that how long it takes tells a stranger
+    nothing (I3).
     """
 
     def models(self) -> Sequence[ModelId]:

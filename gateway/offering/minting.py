@@ -16,9 +16,10 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.model.errors import Refusal, Unavailable
+from gateway.resource.unservable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from gateway.model.access import Principal
     from gateway.model.names import FileHandle, KeyId, ModelId, PackageId
@@ -50,6 +51,7 @@ class Minting:
         link_seconds: float,
         note_links: NotesLinks | None,
         on_failure: Callable[[Unavailable], None],
+        on_items_failed: Callable[[Sequence[tuple[str, str]], int], None],
     ) -> None:
         self._catalogue = catalogue
         self._pins = pins
@@ -57,6 +59,7 @@ class Minting:
         self._link_seconds = link_seconds
         self._note_links = note_links
         self._on_failure = on_failure
+        self._on_items_failed = on_items_failed
         self._begun: OrderedDict[tuple[ModelId, File], None] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -90,3 +93,6 @@ class Minting:
                 continue  # whoever asks for it is told why
             except Unavailable as failure:
                 self._on_failure(failure)
+            except Exception as defect:  # noqa: BLE001 -- that file's trouble: the others have their turn
+                item = f"{model} {package} {handle}"
+                self._on_items_failed([(item, f"{type(defect).__name__}: {printable(str(defect))}")], 1)

@@ -23,7 +23,7 @@ They are all stated here:
   writes can hold (its shortest file is 150 bytes, and one object with six members). They are counted, by
   their brackets and commas, before anything is decoded. Without this the decoder would be held for 10 ms by
   200,000 empty files or a million empty lists, on a fast machine.
-* `MAX_FILES`, 25,000: what is kept of one is 320 bytes and its name, so a manifest is 12 MiB in memory at most.
+* `MAX_FILES`, 25,000: what is kept of one is 320 bytes and its name: 12 MiB for a manifest at most.
 * Nesting: what is nested deeper than the interpreter's own limit is refused by the decoder.
 * A handle has at most 512 bytes and 16 segments (`names.py`); a longer one costs its own file only.
 * `SLICE_FILES`, 500: how many files are taken between two pauses, one to five milliseconds. In a thread the

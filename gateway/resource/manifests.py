@@ -3,8 +3,9 @@
 A manifest is remembered by the identity of its file (device, inode, size, mtime, ctime), and so is that it
 is broken and why: neither is read again before it changes. Within one tick of the file system's clock a
 second change could leave the same times; so one that changed a moment ago is not remembered, and a large one
-is believed for two seconds only and then read once more. A store through a mapping of the file changes content and no time: what a manifest
-listed may then be believed until its file moves. It narrows only, and its files are looked at themselves.
+is believed for two seconds only and then read once more. A store through a mapping of the file changes
+content and no time: what a manifest listed may then be believed until its file moves. It narrows only, and
+its files are looked at themselves.
 
 A small manifest is read where it is asked for: that takes less time than handing it to a thread. For a
 large one `find` raises `UnreadError`; whoever may wait has it brought (`bring`), in a thread, by one run
@@ -69,7 +70,7 @@ class UnreadError(CachegateError):
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A manifest, or why there is none in its file; `until` when it is to be read again (None: once it changed)."""
+    """A manifest, or why its file holds none; `until` when it is to be read again, None: once it changed."""
 
     manifest: Manifest | None
     finding: str
@@ -130,9 +131,9 @@ class Manifests:
     async def bring(self, identity: StatIdentity, read: Callable[[Callable[[], None]], object]) -> None:
         """Have `read` called in a thread, unless somebody else already has for this file; wait for it.
 
-        `read` opens the package once more and calls `self.read` with the pause that it is given: whoever waits
-        may leave, and no descriptor of theirs is used then. Raises what `read` does, and `Unavailable` when it
-        takes too long.
+        `read` opens the package once more and calls `self.read` with the pause that it is given: whoever
+        waits may leave, and no descriptor of theirs is used then. Raises what `read` does, and `Unavailable`
+        when it takes too long.
         """
         run = self._runs.get(identity)
         if run is None:

@@ -48,7 +48,7 @@ class Folders:
 
 
 def look_at_folders(root: Path) -> Folders:
-    """The folders now. Raises `Unavailable` when the root is not there, or one of them is no folder of ours."""
+    """The folders now. Raises `Unavailable` without a root, and where one of them is something else."""
     with (
         opened_root(root) as top,
         opened_cache_folder(MODELS_CACHE, below=top) as models,
@@ -83,7 +83,7 @@ def note_presence(root: Path, folders: Folders, cache: SeenCache) -> None:
 
 
 def verify_same(root: Path, before: Folders | None) -> None:
-    """Raises `Unavailable` unless the folders are those of the last scan: what is absent now may be back soon.
+    """Raises `Unavailable` unless the folders are those of the last scan: what is absent may be back soon.
 
     One that came since is no reason to doubt.
     """
@@ -111,6 +111,6 @@ def _place_of(directory: int) -> Place:
 
 def _not_mounted(root: Path, finding: str, cache: SeenCache) -> str:
     return (
-        f"the cache root {printable(str(root))} had models, and now {finding}: is its volume mounted? If it was "
-        f"emptied on purpose, remove {printable(cache.where)}"
+        f"the cache root {printable(str(root))} had models, and now {finding}: is its volume mounted? "
+        f"If it was emptied on purpose, remove {printable(cache.where)}"
     )

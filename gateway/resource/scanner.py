@@ -12,8 +12,8 @@ interpreter; what would hold on to it for long is done in small pieces. A model 
 and each of its packages what `listed.py` says. So many directories are taken in and no more
 (`MAX_DIRECTORIES`); names that are none of the engine's are counted, and the first of them told.
 
-A directory of which the disk or the machine cannot say what is in it (an I/O error, no descriptors left) stays
-in the list as it was: that it cannot be read does not say that it is gone.
+A directory of which the disk or the machine cannot say what is in it (an I/O error, no descriptors left)
+stays in the list as it was: that it cannot be read does not say that it is gone.
 """
 
 from __future__ import annotations

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from gateway.model.names import ModelId, PackageId
 
 MAX_NAMES = 2_048
-"""In a model's directory: two for each package, a thousand packages. A model has some twenty in all. Listing so
-many takes 3 ms."""
+"""In a model's directory: two for each package, a thousand packages. A model has some twenty in all. Listing
+so many takes 3 ms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

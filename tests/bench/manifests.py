@@ -174,7 +174,7 @@ async def _make_tenants(installation: Installation) -> dict[str, str]:
         for tenant in ("acme", "globex"):
             new = new_key(office.peppers, tenant, now)
 
-            async def work(changes, tenant=tenant, new=new):  # noqa: ANN001, ANN202
+            async def work(changes, tenant=tenant, new=new):
                 await create_tenant(changes, tenant_id=parse_tenant_id(tenant), name=tenant, now=now)
                 await own(changes, tenant_id=parse_tenant_id(tenant), patterns=[parse_pattern(f"{tenant}/*")])
                 await create_key(changes, key=new.key, digest=new.digest)
