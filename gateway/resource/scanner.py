@@ -159,17 +159,19 @@ class Scanner:
             return [], []
         self._folder = stamp
         new, present = self._take_in(directory)
-        if len(self._entries) + len(new) == len(present):
-            return new, []
-        return new, self._drop([name for name in self._entries if name not in present])
+        vanished: list[ModelId] = []
+        if len(present) < len(self._entries):
+            vanished = self._drop([name for name in self._entries if name not in present])
+        room = MAX_DIRECTORIES - len(self._entries)
+        self._too_many += len(new[room:])
+        return new[:room], vanished
 
     def _take_in(self, directory: int) -> tuple[list[str], set[str]]:
-        """The names of directories that are new, and all of them; the other names are counted."""
+        """The names of directories that are new, and of those known that are there; the rest is counted."""
         new: list[str] = []
         present: set[str] = set()
         others: list[str] = []
         self._others_total = self._too_many = 0
-        room = MAX_DIRECTORIES - len(self._entries)
         for name in in_slices(each_name_in(directory), NAMES_PER_SLICE, self._pause):
             if not is_v2_directory(name):
                 self._others_total += 1
@@ -178,9 +180,8 @@ class Scanner:
                     others = heapq.nsmallest(MAX_REPORTED, others)
             elif name in self._entries:
                 present.add(name)
-            elif len(new) < room:
+            elif len(new) < MAX_DIRECTORIES:
                 new.append(name)
-                present.add(name)
             else:
                 self._too_many += 1
         self._others = heapq.nsmallest(MAX_REPORTED, others)
