@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway.model.errors import Refusal
 from gateway.resource.blobs import blobs_below, open_blob
 
 if TYPE_CHECKING:
@@ -51,13 +50,13 @@ async def each_file(root: Path, catalogue: DiskCatalogue) -> AsyncIterator[Cache
 
 
 def find_descriptor(root: Path, catalogue: DiskCatalogue, file: CacheFile) -> int | None:
-    """The file, opened; None when it is gone, or is not what it was. Whoever receives it closes it."""
-    try:
-        if file.blob is not None:
-            return open_blob(root, file.blob)
-        if file.package_file is not None:
-            opened = catalogue.open_file_now(*file.package_file)
-            return None if opened is None else opened.descriptor
-    except Refusal:
-        return None
+    """The file, opened; None when it is gone. Whoever receives it closes it.
+
+    Raises `Refusal` for what is no longer what it was.
+    """
+    if file.blob is not None:
+        return open_blob(root, file.blob)
+    if file.package_file is not None:
+        opened = catalogue.open_file_now(*file.package_file)
+        return None if opened is None else opened.descriptor
     return None

@@ -53,6 +53,7 @@ def look_at_cache(settings: Settings, known: Iterable[ModelId], clock: Clock) ->
     return [
         look("cache", lambda: judge_scan(scanned)),
         look("manifests", lambda: judge_manifests(scanned, seen)),
+        look("blobs", lambda: judge_blobs(seen)),
         look("cache is read only", lambda: check_read_only(settings)),
         look("links", lambda: judge_links(seen, roots)),
         look("old directories", lambda: judge_old(seen)),
@@ -92,6 +93,18 @@ def judge_manifests(scanned: Survey, seen: CacheSurvey) -> Finding:
         "manifests",
         f"{scanned.unreadable_manifests} cannot be read by this user; they belong to {owners}",
         f"run the gateway as {owners}, or give its group the right to read (umask 027 for the engine)",
+    )
+
+
+def judge_blobs(seen: CacheSurvey) -> Finding:
+    """A blob that cannot be read as one is served to nobody and is not hashed; the others are."""
+    if not seen.bad_blobs:
+        return ok("blobs", f"{seen.blobs} blobs, each a file that can be read")
+    first = "; ".join(f"{name}: {problem}" for name, problem in list(seen.bad_blobs.items())[:MAX_NAMED])
+    return warning(
+        "blobs",
+        f"{len(seen.bad_blobs)} that cannot be hashed: {first}",
+        "they are answered as absent, the others are served; repair or remove them",
     )
 
 

@@ -23,17 +23,19 @@ import asyncio
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from gateway.adapters.file_lock import FileLock
-from gateway.model.errors import CachegateError, Reason, Refusal, Unavailable
+from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.names import parse_md5
 from gateway.model.pins import identity_of
+from gateway.pinning.agreeing import agree_on_all, why
 from gateway.pinning.measuring import LARGE_BYTES
 from gateway.resource.blobs import blobs_below, open_blob
 from gateway.resource.naming import SHARED_BLOBS
 from gateway.resource.tree import find_change_time
-from gateway.resource.unservable import finding_of, printable
+from gateway.resource.unservable import finding_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
     from gateway.model.names import Md5
     from gateway.model.pins import Ledger, Measured, StatIdentity
+    from gateway.pinning.agreeing import Trouble
     from gateway.pinning.measuring import Measurer
     from gateway.resource.held_files import Clocks
 
@@ -60,6 +63,19 @@ and the others wait for their turn."""
 MAX_NAMED = 20  # blobs of one pass that are reported by name
 MAX_FAILED = 10_000  # blobs that have another turn at each pass
 SLEEP_PER_WORK = 3  # seconds of sleep for each second of hashing
+
+
+@dataclass(slots=True)
+class _Troubles:
+    """The blobs that could not be dealt with in one pass: the first of them, and how many there were."""
+
+    first: list[Trouble] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, md5: Md5, reason: str) -> None:
+        self.count += 1
+        if len(self.first) < MAX_FAILED:
+            self.first.append((md5, reason))
 
 
 class PinningAhead:
@@ -125,32 +141,18 @@ class PinningAhead:
             raise
 
     async def _pass(self, again: set[Md5]) -> None:
-        waiting, newest_ns = await self._in_thread(lambda: self._list(again))
-        troubles: list[tuple[Md5, str]] = []
+        troubles = _Troubles()
+        waiting, newest_ns = await self._in_thread(lambda: self._list(again, troubles))
         try:
             while waiting:
                 found = await self._in_thread(lambda: self._measure_some(waiting, troubles))
-                await self._agree(found, troubles)
+                for md5, reason in await agree_on_all(self._ledger, found):
+                    troubles.add(md5, reason)
         finally:
-            if troubles:
-                self._failed |= {md5 for md5, _ in troubles[:MAX_FAILED]}
-                self._on_items_failed(troubles[:MAX_NAMED], len(troubles))
+            if troubles.count:
+                self._failed |= {md5 for md5, _ in troubles.first}
+                self._on_items_failed(troubles.first[:MAX_NAMED], troubles.count)
         self._newest_ns = newest_ns  # only now: a pass that failed is made again
-
-    async def _agree(self, found: list[tuple[Md5, Measured]], troubles: list[tuple[Md5, str]]) -> None:
-        """Agree on all of it, or on each by itself where one of them spoils that."""
-        try:
-            await self._ledger.agree(found)
-        except Unavailable:
-            raise
-        except Exception:  # noqa: BLE001 -- one of them, whatever it raises: it is found out below
-            for one in found:
-                try:
-                    await self._ledger.agree([one])
-                except Unavailable:
-                    raise
-                except Exception as trouble:  # noqa: BLE001 -- that blob's trouble
-                    troubles.append((one[0], _told(trouble)))
 
     def close(self) -> None:
         """After `run` was cancelled and the measurer stopped."""
@@ -163,7 +165,7 @@ class PinningAhead:
         before, self._stamp = self._stamp, find_change_time(self._root, SHARED_BLOBS)
         return self._stamp != before or bool(self._again)
 
-    def _list(self, again: set[Md5]) -> tuple[bytearray, int]:
+    def _list(self, again: set[Md5], troubles: _Troubles) -> tuple[bytearray, int]:
         """The digests of the blobs to look at, one after the other: 16 bytes each, and nothing else.
 
         They are taken from the end: first what is hashed in a moment, then large ones, the smallest first.
@@ -173,7 +175,7 @@ class PinningAhead:
         latest = int(self._clock.now() * 1e9)
         waiting = bytearray()
         large: list[tuple[int, Md5]] = []
-        for md5, identity in blobs_below(self._root):
+        for md5, identity in blobs_below(self._root, lambda md5, odd: troubles.add(md5, why(odd))):
             changed_ns = identity[4]
             newest = max(newest, min(changed_ns, latest))
             if changed_ns >= since or md5 in again:
@@ -184,9 +186,7 @@ class PinningAhead:
         ordered = sorted(large, reverse=True)
         return bytearray(b"".join(bytes.fromhex(md5) for _, md5 in ordered)) + waiting, newest
 
-    def _measure_some(
-        self, waiting: bytearray, troubles: list[tuple[Md5, str]]
-    ) -> list[tuple[Md5, Measured]]:
+    def _measure_some(self, waiting: bytearray, troubles: _Troubles) -> list[tuple[Md5, Measured]]:
         found: list[tuple[Md5, Measured]] = []
         deadline = self._clock.monotonic() + BATCH_SECONDS
         while waiting and len(found) < BATCH_BLOBS and self._clock.monotonic() < deadline:
@@ -197,7 +197,7 @@ class PinningAhead:
             except Exception as trouble:
                 if isinstance(trouble, Unavailable) and trouble.dependency != "cache":
                     raise  # every blob would fail like this one
-                troubles.append((md5, _told(trouble)))
+                troubles.add(md5, why(trouble))
                 continue
             if measured is not None:
                 found.append((md5, measured))
@@ -210,8 +210,10 @@ class PinningAhead:
         try:
             identity = identity_of(os.fstat(descriptor))
             if identity[2] > MAX_AHEAD_BYTES:
-                why = f"it is larger than {MAX_AHEAD_BYTES} bytes and is hashed when somebody asks for it"
-                raise Unavailable("cache", why, Reason.NOT_PINNED)
+                too_large = (
+                    f"it is larger than {MAX_AHEAD_BYTES} bytes and is hashed when somebody asks for it"
+                )
+                raise Unavailable("cache", too_large, Reason.NOT_PINNED)
             leisure = self._at_leisure(identity)
             _, measured = self._measurer.measure_here(descriptor, leisure)
         finally:
@@ -231,15 +233,3 @@ class PinningAhead:
             return True
 
         return breathe
-
-
-def _told(trouble: Exception) -> str:
-    """Why a blob was left aside, in one line."""
-    match trouble:
-        case Refusal():
-            return finding_of(trouble)
-        case Unavailable():
-            return trouble.why
-        case CachegateError():
-            return str(trouble)
-    return f"{type(trouble).__name__}: {printable(str(trouble))}"

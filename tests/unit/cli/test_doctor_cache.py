@@ -21,7 +21,7 @@ from gateway.resource.scan import Skipped, Survey
 def test_a_cache_as_the_engine_left_it_fails_nowhere(installed):
     found = look_at_cache(installed.settings, (), SystemClock())
     assert Health.FAIL not in {one.health for one in found}
-    assert len({one.name for one in found}) == len(found) == 7
+    assert len({one.name for one in found}) == len(found) == 8
 
 
 def test_a_cache_that_is_not_there_is_a_failure(installed, tmp_path):

@@ -169,6 +169,8 @@ async def test_a_link_or_a_lock_among_the_blobs_is_passed_over(make, agreed, wri
     ahead, _, _ = make()
     await ahead.look()
     assert agreed.take() == [(good, good)]
+    [(items, count)] = ahead.told
+    assert (list(items), count) == (["1" * 32], 1)
 
 
 async def test_one_worker_of_a_node_does_it_and_the_next_takes_over(make, agreed, write):
