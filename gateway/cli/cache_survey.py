@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 
 from gateway.model.errors import BadNameError, CachegateError, Refusal
 from gateway.model.names import MAX_NAME_SEGMENTS, parse_md5
-from gateway.pinning.ahead import MAX_AHEAD_BYTES
 from gateway.pinning.agreeing import why
+from gateway.pinning.ahead import MAX_AHEAD_BYTES
 from gateway.resource.naming import MANIFEST, MODELS_CACHE, SHARED_BLOBS, is_v2_directory
 from gateway.resource.safe_open import (
     each_name_in,

@@ -328,7 +328,7 @@ async def test_a_change_time_that_lies_ahead_hides_no_later_change(make, agreed,
     odd = write(b"odd")
     original = ahead_module.blobs_below
 
-    def blobs_below(root):
+    def blobs_below(root, _on_refused):
         for name, identity in original(root):
             ahead_ns = 10**18 if name == odd else 0
             yield name, (*identity[:4], identity[4] + ahead_ns)
