@@ -181,7 +181,7 @@ class Guard:
                     judgement = await self._reach(await self.holdings.resolve(access), credential)
                 verdict = judgement.verdict
                 if isinstance(verdict, Denied):
-                    raise Refusal(self.holdings.answer_to(verdict))  # noqa: TRY301 -- one way out for every refusal
+                    raise Refusal(await self.holdings.answer_to(verdict))  # noqa: TRY301 -- one way out for every refusal
                 known = self._remember(request, resource, verdict, key_stamp)
             if route.find is None:
                 found, stamp = await self.holdings.find(known.allowed)

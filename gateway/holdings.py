@@ -19,6 +19,7 @@ from gateway.model.access import Access, Page, Resource, ResourceKind
 from gateway.model.errors import Reason, Refusal
 from gateway.model.facts import Stamp
 from gateway.model.listings import CataloguePage, ModelListing
+from gateway.model.names import FileHandle
 from gateway.model.verdicts import Allowed, HeldFile, Identity
 from gateway.visible import Visible, discovery
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+FIRST_PAGE = Page(after=None, limit=100)  # where nobody said which
 PACKAGES_PER_TURN = 500  # some 50 microseconds of looking, then other requests get their turn
 
 
@@ -79,8 +81,8 @@ class Holdings:
         if access.resource.kind is not ResourceKind.BLOB or access.resource.md5 is None:
             return access
         for listed in await self._listing(access.principal, access.resource.md5):
-            handle = self._catalogue.find_blob(listed.model, listed.package, access.resource.md5)
-            await asyncio.sleep(0)  # a manifest was read; others get their turn
+            handle = await self._catalogue.find_blob(listed.model, listed.package, access.resource.md5)
+            await asyncio.sleep(0)  # a package was looked at; others get their turn
             if handle is None:
                 continue
             file = Resource(kind=ResourceKind.FILE, model=listed.model, package=listed.package, file=handle)
@@ -100,15 +102,13 @@ class Holdings:
             await asyncio.sleep(0)
         return found
 
-    def answer_to(self, denied: Denied) -> Reason:
+    async def answer_to(self, denied: Denied) -> Reason:
         """The reason a denied caller is answered by: 403 only for what it may discover and is there."""
         resource, model = denied.access.resource, denied.model
         if not denied.may_discover or model is None or resource.package is None:
             return denied.reason
-        listing = self._catalogue.listing(model, resource.package)
-        if listing is None or (resource.file and all(one.handle != resource.file for one in listing.files)):
-            return Reason.ABSENT
-        return denied.reason
+        is_there = await self._catalogue.has(model, resource.package, resource.file)
+        return denied.reason if is_there else Reason.ABSENT
 
     async def find(self, allowed: Allowed) -> tuple[Found, Stamp]:
         """The thing itself, looked up on the disk now, and the stamp of what that stands on.
@@ -122,17 +122,19 @@ class Holdings:
             case ResourceKind.SELF:
                 found = Identity(principal=access.principal)
             case ResourceKind.CATALOGUE:
-                return await self._page(access, resource.page or Page(after=None, limit=100), allowed.stamp)
+                return await self._page(access, resource.page or FIRST_PAGE, allowed.stamp)
             case ResourceKind.MODEL if model:
                 return await self._model(allowed, model)
             case ResourceKind.PACKAGE if model and resource.package:
-                found = self._catalogue.listing(model, resource.package)
+                page = resource.page or FIRST_PAGE
+                after = None if page.after is None else FileHandle(page.after)
+                found = await self._catalogue.listing(model, resource.package, after=after, limit=page.limit)
             case ResourceKind.FILE if model and resource.package and resource.file:
                 known = self._held_files and self._held_files.reopen(model, resource.package, resource.file)
                 if known:
                     stamp = Stamp(allowed.stamp.generation, allowed.stamp.leaves + known.leaves)
                     return await self._counting(access, known.file, stamp)
-                opened = self._catalogue.open_file(model, resource.package, resource.file)
+                opened = await self._catalogue.open_file(model, resource.package, resource.file)
                 if opened is None:
                     raise Refusal(Reason.ABSENT)
                 return await self._counting(access, *await self._settled(opened, allowed.stamp))
@@ -203,7 +205,7 @@ class Holdings:
 
     async def _model(self, allowed: Allowed, model: ModelId) -> tuple[ModelListing, Stamp]:
         """Those of its packages that the caller may discover; a model without one is not there for it."""
-        packages = self._catalogue.packages(model)
+        packages = await self._catalogue.packages(model)
         asked = allowed.access.resource
         questions = [
             replace(allowed.access, resource=replace(asked, kind=ResourceKind.PACKAGE, package=package))

@@ -19,6 +19,8 @@ import structlog
 from gateway.model.errors import Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gateway.adapters.provider import Provider
     from gateway.decisions import Decisions
     from gateway.directory.near_facts import NearFacts
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 GAUGES = {
     "cachegate_revocation_lag_seconds": "What the canary's last change took to be true in every worker.",
     "cachegate_transfers_under_way": "Responses that are being sent.",
+    "cachegate_chores_down": "Chores of workers that failed and are not up again.",
     "cachegate_upstream_left_alone": "Workers that ask the provider nothing for a moment, since it failed.",
 }
 """Values of the moment; workers that have none say 0, so that their sum is the value."""
@@ -39,8 +42,11 @@ METRICS = {
     "cachegate_answers_at_once_total": (),
     "cachegate_unreadable_facts_total": (),
     "cachegate_damaged_registry_records_total": (),
+    "cachegate_undescribed_packages_total": (),
     "cachegate_dependency_failures_total": ("dependency",),
     "cachegate_defects_total": (),
+    "cachegate_chore_failures_total": ("chore",),
+    "cachegate_chore_items_total": ("chore",),
     "cachegate_refused_by_server_total": ("reason",),
     "cachegate_withdrawn_total": (),
     "cachegate_degraded_responses_total": (),
@@ -64,8 +70,11 @@ HELP = {
     "cachegate_answers_at_once_total": "Small files that were answered from memory, without the application.",
     "cachegate_unreadable_facts_total": "Records in Redis that did not parse, each time one denied.",
     "cachegate_damaged_registry_records_total": "Records of the offline registry that did not parse.",
+    "cachegate_undescribed_packages_total": "Packages that a local answer about their model had no room for.",
     "cachegate_dependency_failures_total": "Requests that were not decided because a dependency failed.",
     "cachegate_defects_total": "Requests that ended in a defect of the gateway.",
+    "cachegate_chore_failures_total": "Times that a chore beside requests failed and was begun again.",
+    "cachegate_chore_items_total": "Things that a chore could not deal with, each time it came to them.",
     "cachegate_withdrawn_total": "Answers that were overtaken by a change before their first byte.",
     "cachegate_degraded_responses_total": "Responses on what was last known, without a lease.",
     "cachegate_barriers_total": "Changes of the canary that were waited for.",
@@ -120,6 +129,27 @@ class Telemetry:
         self.counters["cachegate_defects_total"] += 1
         self._log.error("defect", route=route, exc_info=defect)
 
+    def chore_failed(self, chore: str, failure: Exception, pause_seconds: float) -> None:
+        """A chore beside requests failed: it is begun again after the pause. The log has the stack."""
+        self.counters[f'cachegate_chore_failures_total{{chore="{chore}"}}'] += 1
+        self._log.error("a chore failed", chore=chore, again_in_seconds=pause_seconds, exc_info=failure)
+
+    def items_failed(self, chore: str, items: Sequence[tuple[str, str]], count: int) -> None:
+        """A chore could not deal with some of the things it goes through: the first by name, and why."""
+        self.counters[f'cachegate_chore_items_total{{chore="{chore}"}}'] += count
+        for item, why in items:
+            self._log.error("left aside, the others go on", chore=chore, item=item, why=why)
+        if count > len(items):
+            self._log.error("left aside as well", chore=chore, more=count - len(items))
+
+    def cache_changed(self, problem: str | None) -> None:
+        """The cache cannot be read any more, or can be again."""
+        if problem is None:
+            self._log.info("the cache is there again")
+        else:
+            help_ = "mount it, or set CACHEGATE_CACHE_ROOT; until then all that needs it is answered by 503"
+            self._log.error("the cache cannot be read", why=problem, help=help_)
+
     def unreadable(self, name: str) -> None:
         """A record in Redis does not parse. It denied; an operator has to look."""
         self.counters["cachegate_unreadable_facts_total"] += 1
@@ -131,6 +161,13 @@ class Telemetry:
         """A registry record of the engine does not read as one; the answer goes without its details."""
         self.counters["cachegate_damaged_registry_records_total"] += 1
         self._log.warning("a registry record in the cache is damaged and left out", model=model)
+
+    def packages_left_out(self, model: str, count: int) -> None:
+        """An answer about a model from the cache had no room for some of its packages."""
+        self.counters["cachegate_undescribed_packages_total"] += count
+        self._log.warning(
+            "packages are too large to be described from the cache", model=model, packages=count
+        )
 
     def withdrawn(self) -> None:
         """An answer was overtaken by a change before its first byte."""

@@ -154,6 +154,8 @@ class RunningValkey:
                     self._revive()
             except (Unavailable, Misconfigured) as failure:
                 logger.error("the embedded Valkey died and could not be started again: %s", failure)  # noqa: TRY400 -- one line; the failure says all
+            except Exception:  # whatever it is: nobody else would start the server again
+                logger.exception("the embedded Valkey could not be looked after")
 
     def _revive(self) -> None:
         deadline = time.monotonic() + _START_SECONDS

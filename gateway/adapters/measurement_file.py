@@ -19,7 +19,7 @@ import sqlite3
 import struct
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from gateway.model.errors import Reason, Unavailable
@@ -35,6 +35,7 @@ BUSY_SECONDS = 5.0  # how long a writer waits for another one; each writes for w
 _POLL_SECONDS = 0.003
 
 _PLACE, _VERSION = struct.Struct(">QQ"), struct.Struct(">Qqq")  # inode numbers use all 64 bits; SQLite has 63
+_WIDE_BYTES = 16  # of each number of an identity that does not fit: nanoseconds after 2262 need 65 bits
 _SCHEMA = """
     CREATE TABLE IF NOT EXISTS measured (
         place BLOB PRIMARY KEY, version BLOB NOT NULL, md5 BLOB NOT NULL, sha256 BLOB NOT NULL
@@ -81,7 +82,8 @@ class MeasurementFile:
                 yield is_mine
             finally:
                 if is_mine:
-                    path.unlink(missing_ok=True)
+                    with suppress(OSError):  # an empty file that stays locks nobody out
+                        path.unlink(missing_ok=True)
         finally:
             os.close(descriptor)
 
@@ -98,6 +100,8 @@ class MeasurementFile:
             return _is_same(descriptor, path)
         except BlockingIOError:
             return False
+        except OSError as error:
+            raise self._unusable(error) from error
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
@@ -146,8 +150,15 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 
 
 def _packed(identity: StatIdentity) -> tuple[bytes, bytes]:
-    device, inode, size, mtime_ns, ctime_ns = identity
-    return _PLACE.pack(device, inode), _VERSION.pack(size, mtime_ns, ctime_ns)
+    """Place and version. Whatever a file system says fits: dates far away take a longer form of their own."""
+    return _fitting(_PLACE, identity[:2]), _fitting(_VERSION, identity[2:])
+
+
+def _fitting(form: struct.Struct, numbers: tuple[int, ...]) -> bytes:
+    try:
+        return form.pack(*numbers)
+    except struct.error:
+        return b"".join(number.to_bytes(_WIDE_BYTES, "big", signed=True) for number in numbers)
 
 
 def _is_same(descriptor: int, path: Path) -> bool:

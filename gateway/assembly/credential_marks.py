@@ -10,12 +10,10 @@ A key that was imported by its SHA-256 has no mark before it is first used: nobo
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from gateway.directory.hints import find_marked_keys, note_credential_marks
 from gateway.engine.credential_hash import credential_hash, keyed_credential_hash
-from gateway.model.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,8 +36,7 @@ def marker(peppers: Peppers) -> Callable[[str], bytes]:
 async def note_mark(store: FactStore, peppers: Peppers, key_id: KeyId, secret: str | None) -> None:
     """Note the mark of a key that was just made, if it is at hand. A lost one comes with the first use."""
     if secret is not None:
-        with suppress(Unavailable):
-            await note_credential_marks(store, {key_id: marker(peppers)(secret)})
+        await note_credential_marks(store, {key_id: marker(peppers)(secret)})
 
 
 async def find_keys(

@@ -6,6 +6,7 @@ an upstream they answer from the cache alone, and nothing is relayed.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.faces import download, engine, proxy
@@ -50,7 +51,11 @@ def engine_routes(rooms: Rooms, means: Means) -> list[FaceRoute]:
     offers = Offers(
         metadata=Metadata(
             upstream=upstream,
-            local=LocalMetadata(rooms.catalogue, on_damaged=rooms.telemetry.damaged_record),
+            local=LocalMetadata(
+                rooms.catalogue,
+                on_damaged=rooms.telemetry.damaged_record,
+                on_left_out=rooms.telemetry.packages_left_out,
+            ),
             clock=rooms.clock,
         ),
         decisions=rooms.decisions,
@@ -72,6 +77,7 @@ def engine_routes(rooms: Rooms, means: Means) -> list[FaceRoute]:
             link_seconds=settings.link_seconds + EXPIRY_STEP_SECONDS,
             note_links=None if rooms.authority is None else rooms.authority.note_links,
             on_failure=rooms.telemetry.failed,
+            on_items_failed=partial(rooms.telemetry.items_failed, "links"),
         ),
         attestations=rooms.attestations,
     )

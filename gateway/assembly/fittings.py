@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.adapters.provider import Provider
+from gateway.adapters.seen_cache_file import SeenCacheFile
 from gateway.assembly.signing import load_signing_key
 from gateway.audit.log import AuditLog
 from gateway.audit.terms import Limits
@@ -49,9 +50,14 @@ def build_recorder(settings: Settings, clock: Clock, on_left: Callable[[], None]
     )
 
 
-def build_catalogue(settings: Settings, clock: Clock) -> DiskCatalogue:
-    """What is on disk."""
-    return DiskCatalogue(CatalogueSettings(root=settings.cache_root, alias_roots=settings.alias_roots), clock)
+def build_catalogue(settings: Settings, clock: Clock, *, is_command: bool = False) -> DiskCatalogue:
+    """What is on disk. A command holds nobody up, so it reads large manifests where it asks for them."""
+    return DiskCatalogue(
+        CatalogueSettings(root=settings.cache_root, alias_roots=settings.alias_roots),
+        clock,
+        seen=SeenCacheFile(settings.seen_cache_file),
+        reads_all_here=is_command,
+    )
 
 
 def build_ledger(

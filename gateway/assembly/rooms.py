@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gateway.adapters.clock import SystemClock
@@ -165,6 +166,7 @@ class Rooms:
             ledger=self.ledger,
             clock=self.clock,
             on_failure=self.telemetry.failed,
+            on_items_failed=partial(self.telemetry.items_failed, "pin-ahead"),
         )
         canary = Canary(
             store=self.store,
@@ -224,7 +226,7 @@ class Rooms:
             "history": self.follower.is_history_known,
             "policy": self.upkeep.has_policy,
             "audit": self.recorder.is_healthy(),
-            "chores": self.upkeep.is_whole,
+            "chores": not self.upkeep.chores.down,
             "cache": self.catalogue.state().survey.is_readable,
         }
         counters = {
@@ -236,6 +238,7 @@ class Rooms:
         }
         gauges = {
             **self.telemetry.gauges,
+            "cachegate_chores_down": float(len(self.upkeep.chores.down)),
             "cachegate_transfers_under_way": len(self.transfers),
             "cachegate_upstream_left_alone": float(self.provider is not None and self.provider.is_left_alone),
         }

@@ -1,8 +1,9 @@
 """Upkeep: what a worker does beside requests, from before its first one to after its last.
 
 It follows the facts, looks at the disk, watches lease and transfers, keeps the audit log, and notes
-what it sees. None of it is waited for by a request. What fails is counted and tried again. A chore
-that ends before its worker does is a defect of ours: it is logged, and the worker is no longer ready.
+what it sees. None of it is waited for by a request. A dependency that fails is counted and asked again.
+What nobody expected ends the chore that met it, which is logged and begun again (`chores.py`); the worker is
+not ready while a chore is down. At the end each thing is let go of, whatever became of the others.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from gateway.chores import Chores
 from gateway.directory.hints import note_credential_marks, note_last_uses
 from gateway.model.errors import Refusal, Unavailable
 from gateway.model.verdicts import Change
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
     from gateway.adapters.clock import SystemClock
     from gateway.adapters.redis_feed import RedisFeed
@@ -68,60 +70,64 @@ class Upkeep:
     at_the_end: tuple[Callable[[], Awaitable[None]], ...] = ()  # what else is let go of
     memories: tuple[BoundedMemory[Any, Any], ...] = ()
     has_policy: bool = False
-    is_whole: bool = True  # no chore has ended
+    chores: Chores = field(init=False)
+    _has_looked: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    _cache_problem: str | None = field(default=None, init=False)
     _was_leased: bool = field(default=True, init=False)
     _known: tuple[int, frozenset[ModelId]] | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        """What fails is told by the chore's name."""
+        self.chores = Chores(self.telemetry.chore_failed)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Look after everything while requests are served; close all after."""
-        chores = [self._start(self.feed.run(self.follower))]
+        chores = self.chores
+        chores.keep("feed", lambda: self.feed.run(self.follower))
         await self._await_lease()
-        first_look = asyncio.create_task(self._look_at_disk())  # no chore: it ends, and may
-        await asyncio.wait({first_look}, timeout=SCAN_PATIENCE_SECONDS)
+        chores.keep("disk", self._watch_disk)
+        with suppress(TimeoutError):  # a large cache is scanned beside requests
+            async with asyncio.timeout(SCAN_PATIENCE_SECONDS):
+                await self._has_looked.wait()
         await self._look_at_facts()
-        chores += [
-            first_look,
-            self._start(self.transfers.watch()),
-            self._start(_every(LEASE_WATCH_SECONDS, self._watch_lease)),
-            self._start(self._watch_disk()),
-            self._start(_every(HOUSEKEEPING_SECONDS, self._look_at_facts)),
-            self._start(_every(HOUSEKEEPING_SECONDS, self._keep_audit)),
-            *([self._start(self.canary.sing())] if self.canary is not None else []),
-            self._start(_every(LAST_USE_SECONDS, self._note_last_uses)),
-            self._start(_every(SWEEP_SECONDS, self.sweep_memories)),
-            *([self._start(self.pinning_ahead.run())] if self.pinning_ahead is not None else []),
-        ]
+        chores.keep("transfers", self.transfers.watch)
+        chores.every("lease", LEASE_WATCH_SECONDS, self._watch_lease)
+        chores.every("policy", HOUSEKEEPING_SECONDS, self._look_at_facts)
+        chores.every("audit", HOUSEKEEPING_SECONDS, self._keep_audit)
+        if self.canary is not None:
+            chores.keep("canary", self.canary.sing)
+        chores.every("last-uses", LAST_USE_SECONDS, self._note_last_uses)
+        chores.every("memories", SWEEP_SECONDS, self.sweep_memories)
+        if self.pinning_ahead is not None:
+            chores.keep("pin-ahead", self.pinning_ahead.run)
         try:
             yield
         finally:
-            for chore in chores:
-                chore.cancel()
-            await asyncio.gather(*chores, return_exceptions=True)
-            await self.pins.close()
-            for let_go in self.at_the_end:
-                await let_go()
-            if self.pinning_ahead is not None:
-                self.pinning_ahead.close()
-            await self._note_last_uses()
-            await self._say_goodbye()
-            try:
-                self.recorder.close()
-            except Unavailable as failure:
-                self.telemetry.failed(failure)
-            await self.store.close()
+            await self._end()
 
-    def _start(self, chore: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(chore)
-        task.add_done_callback(self._ended)
-        return task
+    async def _end(self) -> None:
+        """Let go of everything, in this order. The audit log is closed after all that may record."""
+        await self.chores.close()
+        await self._let_go(self.pins.close)
+        for let_go in self.at_the_end:
+            await self._let_go(let_go)
+        if self.pinning_ahead is not None:
+            await self._let_go(self.pinning_ahead.close)
+        await self._let_go(self.catalogue.close)
+        await self._let_go(self._note_last_uses)
+        await self._let_go(self._say_goodbye)
+        await self._let_go(self.recorder.close)
+        await self._let_go(self.store.close)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled():
-            return
-        self.is_whole = False
-        defect = task.exception()
-        if isinstance(defect, Exception):
+    async def _let_go(self, let_go: Callable[[], Awaitable[None] | None]) -> None:
+        try:
+            waiting = let_go()
+            if waiting is not None:
+                await waiting
+        except Unavailable as failure:
+            self.telemetry.failed(failure)
+        except Exception as defect:  # noqa: BLE001 -- the others are to be let go of all the same
             self.telemetry.defect("-", defect)
 
     async def _await_lease(self) -> None:
@@ -131,22 +137,29 @@ class Upkeep:
             await asyncio.sleep(0.005)
 
     async def _watch_disk(self) -> None:
-        """Look at the disk in turn, and at once when a model comes or goes."""
-        due = self.clock.monotonic() + self.scan_seconds
+        """Look at the disk now, then in turn, and at once when a model comes or goes."""
         while True:
-            await asyncio.sleep(self.scan_seconds / DISK_WATCHES_PER_SCAN)
-            has_moved = True  # what cannot be asked is looked at, and the look reports it
-            with suppress(Refusal, Unavailable):
-                has_moved = self.catalogue.has_moved()
-            if has_moved or self.clock.monotonic() >= due:
+            try:
                 await self._look_at_disk()
-                due = self.clock.monotonic() + self.scan_seconds
+            finally:
+                self._has_looked.set()
+            due = self.clock.monotonic() + self.scan_seconds
+            has_moved = False
+            while not has_moved and self.clock.monotonic() < due:
+                await asyncio.sleep(self.scan_seconds / DISK_WATCHES_PER_SCAN)
+                has_moved = True  # what cannot be asked is looked at, and the look reports it
+                with suppress(Refusal, Unavailable):
+                    has_moved = self.catalogue.has_moved()
 
     async def _look_at_disk(self) -> None:
         try:
             await self.catalogue.refresh(await self._known_models())
         except Unavailable as failure:
             self.telemetry.failed(failure)
+        problem = self.catalogue.state().survey.problem
+        if problem != self._cache_problem:
+            self._cache_problem = problem
+            self.telemetry.cache_changed(problem)
 
     async def _known_models(self) -> Iterable[ModelId]:
         """The ids that facts speak of. Every rule and grant is read for them: anew once facts moved."""
@@ -186,16 +199,13 @@ class Upkeep:
             self.telemetry.failed(failure)
 
     async def _note_last_uses(self) -> None:
-        try:
-            await note_last_uses(self.store, self.last_uses.take())
-        except Unavailable as failure:  # a hint that is lost is lost
-            self.telemetry.failed(failure)
-        marks = self.last_uses.take_marks()
-        try:
-            await note_credential_marks(self.store, marks)
-        except Unavailable as failure:
-            self.last_uses.give_back_marks(marks)
-            self.telemetry.failed(failure)
+        """Hints: a moment that is lost is lost, a mark comes not again and is given back."""
+        failure = await note_last_uses(self.store, self.last_uses.take())
+        unwritten, failure_of_marks = await note_credential_marks(self.store, self.last_uses.take_marks())
+        self.last_uses.give_back_marks(unwritten)
+        for one in (failure, failure_of_marks):
+            if one is not None:
+                self.telemetry.failed(one)
 
     async def sweep_memories(self) -> None:
         """Let go of what is remembered and no longer current, in turns: nobody may ask for it again."""
@@ -209,9 +219,3 @@ class Upkeep:
             await self.store.drop_workers([self.worker])
         except Unavailable as failure:
             self.telemetry.failed(failure)
-
-
-async def _every(seconds: float, chore: Callable[[], Awaitable[None]]) -> None:
-    while True:
-        await asyncio.sleep(seconds)
-        await chore()

@@ -44,7 +44,7 @@ def attest(
     named = frozenset(map(parse_md5, digests or ()))
 
     async def work(office: Office) -> Done[Effect]:
-        attested = named or _listed(office, model_id)
+        attested = named or await _listed(office, model_id)
         subject = (model_id, f"{len(attested)} digests", *sorted(attested)[:MAX_NAMED])
         operation = partial(attest_digests, model=model_id, digests=attested, source=SOURCE_CLI)
         return await office.perform("cache.attest", operation, subject=subject, wait=not no_wait)
@@ -52,10 +52,10 @@ def attest(
     report(in_office(work), as_json=as_json, details={"model": model_id})
 
 
-def _listed(office: Office, model: ModelId) -> frozenset[Md5]:
+async def _listed(office: Office, model: ModelId) -> frozenset[Md5]:
     """The digests of the model's servable links, as the disk has them now."""
-    catalogue = build_catalogue(office.settings, office.clock)
-    listings = [catalogue.listing(model, package) for package in catalogue.packages(model)]
+    catalogue = build_catalogue(office.settings, office.clock, is_command=True)
+    listings = [await catalogue.listing(model, package) for package in await catalogue.packages(model)]
     found = frozenset(
         file.md5
         for listing in listings

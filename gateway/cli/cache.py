@@ -11,6 +11,7 @@ from gateway.cli import attest, resolutions
 from gateway.cli.cache_status import CacheStatus, load_status
 from gateway.cli.cache_verify import Verification, verify_cache
 from gateway.cli.console import AsJson, print_json, print_table, say, when
+from gateway.cli.harmless import harmless
 from gateway.cli.hashing_progress import hashing_progress, readable_size
 from gateway.cli.in_office import in_office, perform
 from gateway.directory.operations.pins import release_blob
@@ -98,6 +99,7 @@ def _plain_verification(found: Verification) -> dict[str, Any]:
         "pinned": found.pinned,
         "quarantined": list(found.quarantined),
         "unreadable": list(found.unreadable),
+        "why": {where: found.whys.get(where, "") for where in found.unreadable},
         "seconds": round(found.seconds, 3),
         "bytes_per_second": round(found.bytes_per_second),
     }
@@ -114,7 +116,7 @@ def _print_verification(found: Verification) -> None:
     for md5 in found.quarantined:
         say(f"blob {md5} is in quarantine: cachegate cache status", style="red")
     for where in found.unreadable:
-        say(f"{where} could not be read", style="yellow")
+        say(f"{where} is left aside: {harmless(found.whys.get(where, 'unknown'))}", style="yellow")
 
 
 def _plain_status(found: CacheStatus) -> dict[str, Any]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway.model.errors import Refusal
 from gateway.resource.blobs import blobs_below, open_blob
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from gateway.model.listings import PackageListing
@@ -29,20 +28,21 @@ class CacheFile:
         return self.blob or " ".join(self.package_file or ())
 
 
-def each_listing(catalogue: DiskCatalogue) -> Iterator[PackageListing]:
-    """All servable packages with their files, model by model."""
+async def each_listing(catalogue: DiskCatalogue) -> AsyncIterator[PackageListing]:
+    """All servable packages with their files, model by model. Raises `Unavailable` without a cache."""
     for model in catalogue.models():
-        for package in catalogue.packages(model):
-            listing = catalogue.listing(model, package)
+        for package in await catalogue.packages(model):
+            listing = await catalogue.listing(model, package)
             if listing is not None:
                 yield listing
 
 
-def each_file(root: Path, catalogue: DiskCatalogue) -> Iterator[CacheFile]:
-    """All blobs, linked or not, and all package files."""
+async def each_file(root: Path, catalogue: DiskCatalogue) -> AsyncIterator[CacheFile]:
+    """All blobs, linked or not, and all package files. Raises `Unavailable` as `each_listing` does."""
+    catalogue.verify_readable()
     for md5, identity in blobs_below(root):
         yield CacheFile(size=identity[2], blob=md5)
-    for listing in each_listing(catalogue):
+    async for listing in each_listing(catalogue):
         for file in listing.files:
             if file.md5 is None:
                 place = (listing.model, listing.package, file.handle)
@@ -50,13 +50,13 @@ def each_file(root: Path, catalogue: DiskCatalogue) -> Iterator[CacheFile]:
 
 
 def find_descriptor(root: Path, catalogue: DiskCatalogue, file: CacheFile) -> int | None:
-    """The file, opened; None when it is gone, or is not what it was. Whoever receives it closes it."""
-    try:
-        if file.blob is not None:
-            return open_blob(root, file.blob)
-        if file.package_file is not None:
-            opened = catalogue.open_file(*file.package_file)
-            return None if opened is None else opened.descriptor
-    except Refusal:
-        return None
+    """The file, opened; None when it is gone. Whoever receives it closes it.
+
+    Raises `Refusal` for what is no longer what it was.
+    """
+    if file.blob is not None:
+        return open_blob(root, file.blob)
+    if file.package_file is not None:
+        opened = catalogue.open_file_now(*file.package_file)
+        return None if opened is None else opened.descriptor
     return None

@@ -79,12 +79,12 @@ class CacheStatus:
 async def load_status(office: Office) -> CacheStatus:
     """Look at the disk and at the facts. Nothing is hashed and nothing is changed."""
     status = CacheStatus()
-    catalogue = build_catalogue(office.settings, office.clock)
+    catalogue = build_catalogue(office.settings, office.clock, is_command=True)
     await catalogue.refresh(await office.listing.known_models())
     blobs = await asyncio.to_thread(
         lambda: {md5: found[2] for md5, found in blobs_below(office.settings.cache_root)}
     )
-    linked = await asyncio.to_thread(_walk, catalogue, status)
+    linked = await _walk(catalogue, status)
     status.quarantined_pins = await office.listing.list_quarantined()
     pins = {pin.md5: pin for pin in await office.listing.find_pins(list(blobs))}
     for md5, size in blobs.items():
@@ -96,11 +96,11 @@ async def load_status(office: Office) -> CacheStatus:
     return status
 
 
-def _walk(catalogue: DiskCatalogue, status: CacheStatus) -> dict[Md5, set[ModelId]]:
+async def _walk(catalogue: DiskCatalogue, status: CacheStatus) -> dict[Md5, set[ModelId]]:
     """Which models link which blob."""
     linked: dict[Md5, set[ModelId]] = {}
     status.models = len(catalogue.models())
-    for listing in each_listing(catalogue):
+    async for listing in each_listing(catalogue):
         status.packages += 1
         for file in listing.files:
             if file.md5 is None:

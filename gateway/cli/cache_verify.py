@@ -21,6 +21,7 @@ from gateway.adapters.measurement_file import MeasurementFile
 from gateway.assembly.fittings import build_catalogue
 from gateway.cli.cache_files import each_file, find_descriptor
 from gateway.model.errors import Unavailable
+from gateway.pinning.agreeing import agree_on_all, why
 from gateway.pinning.ledger import MAX_PINS_PER_CHANGE, PinLedger
 from gateway.pinning.measuring import TURN_SECONDS, Measurer
 
@@ -48,6 +49,7 @@ class Verification:
     pinned: int = 0
     quarantined: list[Md5] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
+    whys: dict[str, str] = field(default_factory=dict)  # of these: what is wrong with each
     seconds: float = 0.0
 
     @property
@@ -68,7 +70,7 @@ async def verify_cache(
     run = _Run(office, progress, again=again)
     begun_at = office.clock.monotonic()
     await run.catalogue.refresh(await office.listing.known_models())
-    files = await asyncio.to_thread(lambda: list(each_file(office.settings.cache_root, run.catalogue)))
+    files = [file async for file in each_file(office.settings.cache_root, run.catalogue)]
     progress.expect(sum(file.size for file in files))
     threads = ThreadPoolExecutor(jobs, "verify")
     loop = asyncio.get_running_loop()
@@ -102,7 +104,7 @@ class _Run:
 
     def __init__(self, office: Office, progress: HashingProgress, *, again: bool) -> None:
         self.result = Verification()
-        self.catalogue: DiskCatalogue = build_catalogue(office.settings, office.clock)
+        self.catalogue: DiskCatalogue = build_catalogue(office.settings, office.clock, is_command=True)
         measurements = _Forgotten if again else MeasurementFile
         self.measurer = Measurer(measurements(office.settings.pins_folder))
         self._office = office
@@ -118,7 +120,18 @@ class _Run:
         )
 
     def measure(self, file: CacheFile) -> Measured | None:
-        """What a file holds; None when that cannot be found out. In a thread."""
+        """What a file holds; None when that cannot be found out, whatever the reason. In a thread."""
+        try:
+            measured, reason = self._measure(file), "it is gone, or changed while it was read"
+        except Exception as trouble:
+            if isinstance(trouble, Unavailable) and trouble.dependency != "cache":
+                raise  # every file would fail like this one
+            measured, reason = None, why(trouble)
+        if measured is None:
+            self.result.whys[str(file)] = reason
+        return measured
+
+    def _measure(self, file: CacheFile) -> Measured | None:
         descriptor = find_descriptor(self._office.settings.cache_root, self.catalogue, file)
         if descriptor is None:
             self._progress.advance(file.size)
@@ -136,10 +149,6 @@ class _Run:
             while not is_my_turn and not self.measurer.is_stopped:
                 time.sleep(TURN_SECONDS)  # a worker reads it just now; its finding will do
                 is_my_turn, measured = self.measurer.measure_here(descriptor, advance)
-        except Unavailable as failure:
-            if failure.dependency != "cache":
-                raise
-            measured = None
         finally:
             os.close(descriptor)
         self._progress.advance(file.size - hashed)
@@ -156,7 +165,9 @@ class _Run:
                 self.result.unreadable.append(str(file))
             elif file.blob is not None:
                 blobs.append((file.blob, measured))
-        await self._ledger.agree(blobs)
+        for md5, reason in await agree_on_all(self._ledger, blobs):
+            self.result.unreadable.append(md5)
+            self.result.whys[md5] = reason
         pins = await self._office.listing.find_pins([md5 for md5, _ in blobs])
         self.result.quarantined += [pin.md5 for pin in pins if pin.quarantine is not None]
 

@@ -110,9 +110,19 @@ def say(text: str, style: str = "") -> None:
 
 
 def when(seconds: float | None) -> str | None:
-    """A time as people and scripts read it."""
+    """A time as people and scripts read it.
+
+    One that no calendar of ours has, as a file on a volume may claim, is shown as its seconds since 1970.
+    """
     if seconds is None:
         return None
+    try:
+        return _text_of(seconds)
+    except (ValueError, OverflowError, OSError):
+        return f"@{seconds:.0f}"
+
+
+def _text_of(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 

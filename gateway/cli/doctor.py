@@ -48,7 +48,7 @@ async def examine(settings: Settings, clock: SystemClock) -> list[Finding]:
         *look_at_machine(settings, now),
         *look_at_state(settings),
         *facts.findings,
-        *look_at_cache(settings, facts.known_models, now),
+        *look_at_cache(settings, facts.known_models, clock),
         *look_at_audit(settings),
     ]
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from gateway.adapters.seen_cache_file import SeenCacheFile
 from gateway.cli.cache_survey import CacheSurvey, find_fresh_resolutions, survey_cache
 from gateway.cli.findings import fail, look, ok, stopped, warning
 from gateway.model.errors import CachegateError
 from gateway.resource.catalogue import CatalogueSettings
+from gateway.resource.manifests import Manifests
 from gateway.resource.naming import MODELS_CACHE, model_directory
-from gateway.resource.scan import scan
+from gateway.resource.scan import Looking, scan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,15 +24,22 @@ if TYPE_CHECKING:
     from gateway.cli.findings import Finding
     from gateway.configuration.settings import Settings
     from gateway.model.names import ModelId
+    from gateway.model.ports import Clock
     from gateway.resource.scan import Survey
 
 MAX_NAMED = 3  # names in one row
 DAY_SECONDS = 86_400.0  # how long the engine goes by an auto-resolution entry
 
 
-def look_at_cache(settings: Settings, known: Iterable[ModelId], now: float) -> list[Finding]:
+def look_at_cache(settings: Settings, known: Iterable[ModelId], clock: Clock) -> list[Finding]:
     """All findings."""
-    scanned = scan(settings.cache_root, {model_directory(model): model for model in known})
+    now = clock.now()
+    scanned = scan(
+        settings.cache_root,
+        {model_directory(model): model for model in known},
+        Looking(manifests=Manifests(clock, reads_all_here=True), now=now),
+        SeenCacheFile(settings.seen_cache_file),
+    )
     if not scanned.is_root_present:
         missing = f"{settings.cache_root} does not exist"
         return [
@@ -44,6 +53,7 @@ def look_at_cache(settings: Settings, known: Iterable[ModelId], now: float) -> l
     return [
         look("cache", lambda: judge_scan(scanned)),
         look("manifests", lambda: judge_manifests(scanned, seen)),
+        look("blobs", lambda: judge_blobs(seen)),
         look("cache is read only", lambda: check_read_only(settings)),
         look("links", lambda: judge_links(seen, roots)),
         look("old directories", lambda: judge_old(seen)),
@@ -83,6 +93,18 @@ def judge_manifests(scanned: Survey, seen: CacheSurvey) -> Finding:
         "manifests",
         f"{scanned.unreadable_manifests} cannot be read by this user; they belong to {owners}",
         f"run the gateway as {owners}, or give its group the right to read (umask 027 for the engine)",
+    )
+
+
+def judge_blobs(seen: CacheSurvey) -> Finding:
+    """A blob that cannot be read as one is served to nobody and is not hashed; the others are."""
+    if not seen.bad_blobs:
+        return ok("blobs", f"{seen.blobs} blobs, each a file that can be read")
+    first = "; ".join(f"{name}: {problem}" for name, problem in list(seen.bad_blobs.items())[:MAX_NAMED])
+    return warning(
+        "blobs",
+        f"{len(seen.bad_blobs)} that cannot be hashed: {first}",
+        "they are answered as absent, the others are served; repair or remove them",
     )
 
 

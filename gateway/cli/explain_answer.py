@@ -102,12 +102,12 @@ async def work_out(office: Office, question: Question) -> Answer:
     tenant = await office.listing.find_tenant(key.tenant) if key.tenant is not None else None
     access = Access(principal=principal_of(key, tenant), action=question.action, resource=question.resource)
     [facts] = await office.directory.bring(access.principal, [question.model])
-    catalogue = build_catalogue(office.settings, office.clock)
+    catalogue = build_catalogue(office.settings, office.clock, is_command=True)
     return Answer(
         key_problem=_key_problem(office, key, tenant),
         networks=key.networks,
         rules=explain(access, facts, Rulebook(), await _covering_rules(office, facts)),
-        disk=look_at_disk(catalogue, facts.model, question.package, question.file),
+        disk=await look_at_disk(catalogue, facts.model, question.package, question.file),
     )
 
 

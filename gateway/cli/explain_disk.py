@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from gateway.model.names import ModelId, PackageId
     from gateway.resource.catalogue import DiskCatalogue
 
+MAX_NAMED = 100  # files of a package
+
 _NO_FILE = FileHandle("no-file-of-any-package")
 """Asked for to learn what is wrong with a package: its manifest is judged before the file is looked up."""
 
@@ -31,7 +33,7 @@ class DiskState:
     directory: str = ""
 
 
-def look_at_disk(
+async def look_at_disk(
     catalogue: DiskCatalogue, model: ModelId | None, package: PackageId | None, file: FileHandle | None
 ) -> DiskState:
     """Look at the one thing: a file, a package, or any package of the model."""
@@ -40,11 +42,11 @@ def look_at_disk(
     directory = f"models-cache/{model_directory(model)}"
     try:
         if package is None:
-            is_there, found = _look_at_model(catalogue, model)
+            is_there, found = await _look_at_model(catalogue, model)
         elif file is None:
-            is_there, found = _look_at_package(catalogue, model, package)
+            is_there, found = await _look_at_package(catalogue, model, package)
         else:
-            is_there, found = _look_at_file(catalogue, model, package, file)
+            is_there, found = await _look_at_file(catalogue, model, package, file)
     except Refusal as refusal:
         is_there, found = False, f"not as the engine leaves it: {finding_of(refusal)}"
     except Unavailable as failure:
@@ -52,25 +54,26 @@ def look_at_disk(
     return DiskState(is_there=is_there, found=found, directory=directory)
 
 
-def _look_at_model(catalogue: DiskCatalogue, model: ModelId) -> tuple[bool, str]:
-    packages = catalogue.packages(model)
+async def _look_at_model(catalogue: DiskCatalogue, model: ModelId) -> tuple[bool, str]:
+    packages = await catalogue.packages(model)
     if not packages:
         return False, "no servable package of this model"
     return True, f"packages {' '.join(packages)}"
 
 
-def _look_at_package(catalogue: DiskCatalogue, model: ModelId, package: PackageId) -> tuple[bool, str]:
-    listing = catalogue.listing(model, package)
+async def _look_at_package(catalogue: DiskCatalogue, model: ModelId, package: PackageId) -> tuple[bool, str]:
+    listing = await catalogue.listing(model, package, limit=MAX_NAMED)
     if listing is None:
-        catalogue.open_file(model, package, _NO_FILE)
+        await catalogue.open_file(model, package, _NO_FILE)
         return False, "no such package, or it has no manifest yet"
-    return True, f"{len(listing.files)} servable files: {' '.join(one.handle for one in listing.files)}"
+    more = " and more" if listing.after is not None else ""
+    return True, f"{len(listing.files)} servable files: {' '.join(one.handle for one in listing.files)}{more}"
 
 
-def _look_at_file(
+async def _look_at_file(
     catalogue: DiskCatalogue, model: ModelId, package: PackageId, file: FileHandle
 ) -> tuple[bool, str]:
-    opened = catalogue.open_file(model, package, file)
+    opened = await catalogue.open_file(model, package, file)
     if opened is None:
         return False, "no such file, or the package's manifest does not list it"
     os.close(opened.descriptor)

@@ -75,7 +75,7 @@ def show_model(model: ModelId, *, as_json: bool) -> None:
 
 
 async def _catalogue(office: Office) -> DiskCatalogue:
-    catalogue = build_catalogue(office.settings, office.clock)
+    catalogue = build_catalogue(office.settings, office.clock, is_command=True)
     await catalogue.refresh(await office.directory.known_models())
     return catalogue
 
@@ -92,7 +92,7 @@ async def _survey(office: Office) -> dict[str, Any]:
                 "model": model,
                 "owner": standing.owner,
                 "visibility": standing.visibility.value,
-                "packages": list(catalogue.packages(model)),
+                "packages": list(await catalogue.packages(model)),
             }
         )
     return {
@@ -123,7 +123,7 @@ async def _one(office: Office, asked: ModelId) -> dict[str, Any]:
     rules = {rule.pattern: rule for rule in await office.listing.list_rules()}
     standing = standing_of([rules[one] for one in ancestors(model) if one in rules])
     catalogue = await _catalogue(office)
-    listings = [catalogue.listing(model, package) for package in catalogue.packages(model)]
+    listings = [await catalogue.listing(model, package) for package in await catalogue.packages(model)]
     readers = [{"tenant": str(standing.owner), "how": "owner"}] if standing.owner else []
     if standing.visibility.value == "public":
         readers.append({"tenant": "every tenant", "how": "public"})

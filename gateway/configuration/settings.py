@@ -218,6 +218,11 @@ class Settings:
         return self.state / "history.json"
 
     @property
+    def seen_cache_file(self) -> Path:
+        """Where this node last saw models."""
+        return self.state / "seen-cache.json"
+
+    @property
     def link_key_file(self) -> Path:
         """The key that signs URLs: the same on every node."""
         return self.state / "signing" / "links.key"

@@ -10,6 +10,7 @@ of that cache is found to be this key's. Without the pepper it tells nothing.
 
 from __future__ import annotations
 
+import random
 import re
 from contextlib import suppress
 from itertools import groupby
@@ -17,7 +18,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from gateway.directory import names
-from gateway.model.errors import BadNameError
+from gateway.model.errors import BadNameError, Unavailable
 from gateway.model.names import parse_key_id
 
 if TYPE_CHECKING:
@@ -28,12 +29,13 @@ if TYPE_CHECKING:
 
 _SECONDS = re.compile(rb"[0-9]{1,11}")  # since the epoch, for some thousand years
 
+MAX_FAILED_HASHES = 3  # then it is the server that does not answer, and each try costs its time
 
-async def note_last_uses(store: FactStore, uses: Mapping[KeyId, float]) -> None:
-    """Note when keys were last seen, to the second."""
-    placed = sorted((*names.last_use(key_id), b"%d" % seen_at) for key_id, seen_at in uses.items())
-    for bucket, entries in groupby(placed, key=itemgetter(0)):
-        await store.put_hash(bucket, {field: seen_at for _, field, seen_at in entries})
+
+async def note_last_uses(store: FactStore, uses: Mapping[KeyId, float]) -> Unavailable | None:
+    """Note when keys were last seen, to the second. What failed, if anything did; the rest is written."""
+    placed = {key_id: (*names.last_use(key_id), b"%d" % seen_at) for key_id, seen_at in uses.items()}
+    return (await _put(store, placed))[1]
 
 
 async def find_last_uses(store: FactStore, key_ids: Sequence[KeyId]) -> dict[KeyId, float | None]:
@@ -48,13 +50,44 @@ async def find_last_uses(store: FactStore, key_ids: Sequence[KeyId]) -> dict[Key
     return found
 
 
-async def note_credential_marks(store: FactStore, marks: Mapping[KeyId, bytes]) -> None:
-    """Note by which mark each of these keys is found again."""
-    placed = sorted(
-        (*names.credential_mark(mark), names.short_key_id(key_id)) for key_id, mark in marks.items()
-    )
-    for bucket, entries in groupby(placed, key=itemgetter(0)):
-        await store.put_hash(bucket, {field: short_id for _, field, short_id in entries})
+async def note_credential_marks(
+    store: FactStore, marks: Mapping[KeyId, bytes]
+) -> tuple[dict[KeyId, bytes], Unavailable | None]:
+    """Note by which mark each of these keys is found again. Those that could not be written, and why."""
+    placed = {
+        key_id: (*names.credential_mark(mark), names.short_key_id(key_id)) for key_id, mark in marks.items()
+    }
+    unwritten, failure = await _put(store, placed)
+    return {key_id: marks[key_id] for key_id in unwritten}, failure
+
+
+async def _put(
+    store: FactStore, placed: Mapping[KeyId, tuple[bytes, bytes, bytes]]
+) -> tuple[list[KeyId], Unavailable | None]:
+    """Write each field into its hash; the keys whose field could not be, and why.
+
+    One hash that cannot be written, such as one that somebody made a string of, must not keep the others from
+    being written, now or ever: so the order differs each time, and only several in a row mean the server.
+    """
+    buckets: dict[bytes, list[KeyId]] = {}
+    for key_id, (bucket, _, _) in placed.items():
+        buckets.setdefault(bucket, []).append(key_id)
+    waiting = list(buckets)
+    random.shuffle(waiting)
+    unwritten: list[KeyId] = []
+    failure: Unavailable | None = None
+    failed = 0
+    for bucket in waiting:
+        key_ids = buckets[bucket]
+        if failed >= MAX_FAILED_HASHES:
+            unwritten += key_ids
+            continue
+        try:
+            await store.put_hash(bucket, dict(placed[key_id][1:] for key_id in key_ids))
+        except Unavailable as error:
+            failed, failure = failed + 1, error
+            unwritten += key_ids
+    return unwritten, failure
 
 
 async def find_marked_keys(store: FactStore, marks: Iterable[bytes]) -> dict[bytes, KeyId]:

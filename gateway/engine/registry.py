@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from gateway.engine.packages import Details
     from gateway.model.names import FileHandle, Md5, ModelId, PackageId
 
-MAX_RECORD_BYTES = 4 * 1024 * 1024  # as a manifest: about 100 bytes a file, all packages together
+MAX_RECORD_BYTES = 1024 * 1024  # about 100 bytes a file, all packages together
+MAX_MEMBERS = 65_536
+"""By its commas. The decoder reads the record in one call, and a million small items would take it 25 ms,
+during which nobody else gets the interpreter."""
 KNOWN_FORMAT = 1
 
 
@@ -114,6 +117,8 @@ def parse_record(raw: bytes, model: ModelId) -> Record:
     """The record of this model in these bytes. Raises `Refusal(UNSERVABLE)` for everything that is none."""
     if len(raw) > MAX_RECORD_BYTES:
         raise unservable("the registry record is larger than any that the engine writes")
+    if raw.count(b",") > MAX_MEMBERS:
+        raise unservable(f"the registry record has more than {MAX_MEMBERS} members")
     try:
         claimed = _RECORDS.decode(raw)
         if parse_model_id(claimed.canonical_model_id) != model or claimed.format_version > KNOWN_FORMAT:

@@ -50,7 +50,6 @@ class Resolution:
     )  # None: written by an engine before it had them
     package: PackageId
     created_at: float
-    resolved_files: tuple[str, ...]
 
 
 class _RawResolution(msgspec.Struct):
@@ -85,7 +84,6 @@ def parse_resolution(raw: bytes, zone: tzinfo) -> Resolution:
             else parse_credential_hash(claimed.credential_hash),
             package=parse_package_id(claimed.model_package_id),
             created_at=_parse_time(claimed.created_at, zone),
-            resolved_files=tuple(claimed.resolved_files),
         )
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise unservable("the entry is not JSON of the expected shape") from error

@@ -2,7 +2,7 @@
 
     GET/HEAD /v1/models                              the models that the caller may discover, paged
     GET/HEAD /v1/models/{model}                      one model and its packages
-    GET/HEAD /v1/models/{model}/-/{package}          one package and its files
+    GET/HEAD /v1/models/{model}/-/{package}          one package and its files, paged
     GET/HEAD /v1/models/{model}/-/{package}/{file}   the file itself
     GET/HEAD /v1/blobs/{md5}                         the same, found by digest along the caller's own packages
 
@@ -13,6 +13,7 @@ decides nothing (I4).
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote_to_bytes
 
@@ -26,11 +27,21 @@ from gateway.middleware.trace import traceparent
 from gateway.model.access import Action, GuardedRoute, Page, Resource, ResourceKind
 from gateway.model.errors import BadNameError, Reason, Refusal
 from gateway.model.listings import CataloguePage, ModelListing, PackageListing
-from gateway.model.names import parse_model_id
+from gateway.model.names import parse_file_handle, parse_model_id
 from gateway.model.queries import split_query
-from gateway.resource.paths import BLOBS_PATH, MODELS_PATH, blob_link, locate, model_link, shape_of
+from gateway.resource.paths import (
+    BLOBS_PATH,
+    MODELS_PATH,
+    blob_link,
+    file_link,
+    locate,
+    model_link,
+    shape_of,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from gateway.delivery.file import Means
@@ -40,7 +51,10 @@ if TYPE_CHECKING:
 
 READS = ("GET", "HEAD")
 DEFAULT_PAGE = 100
-MAX_PAGE = 1000  # models on one page: bounds the answer to about a megabyte and its decisions to a few ms
+MAX_PAGE = 1000
+"""Models on one page: bounds the answer to about a megabyte and its decisions to a few ms. And files of a
+package, of which each is looked at on disk: 20 us. A package has a page of so many unless fewer are asked
+for, so that hardly any package has two."""
 
 _PARAMETERS = frozenset({b"limit", b"after"})
 _LIMIT = re.compile(r"[1-9][0-9]{0,3}")  # all of it is looked at, and each number has one spelling
@@ -51,15 +65,20 @@ def _locate(request: WireRequest) -> Resource:
 
 
 def _locate_catalogue(request: WireRequest) -> Resource:
-    return Resource(kind=ResourceKind.CATALOGUE, page=_parse_page(request.query))
+    return Resource(kind=ResourceKind.CATALOGUE, page=_parse_page(request.query, parse_model_id))
 
 
-def _parse_page(query: bytes) -> Page:
+def _locate_package(request: WireRequest) -> Resource:
+    page = _parse_page(request.query, parse_file_handle, MAX_PAGE)
+    return replace(locate(request.raw_path), page=page)
+
+
+def _parse_page(query: bytes, parse_name: Callable[[str], str], default: int = DEFAULT_PAGE) -> Page:
     """`limit` and `after`, each once at most. Other parameters are nobody's business and are ignored."""
     try:
         asked = _asked(query)
-        after = parse_model_id(asked[b"after"]) if b"after" in asked else None
-        limit = _parse_limit(asked[b"limit"]) if b"limit" in asked else DEFAULT_PAGE
+        after = parse_name(asked[b"after"]) if b"after" in asked else None
+        limit = _parse_limit(asked[b"limit"]) if b"limit" in asked else default
     except BadNameError as error:
         raise Refusal(Reason.MALFORMED_QUERY) from error
     return Page(after=after, limit=limit)
@@ -120,7 +139,7 @@ PACKAGE = GuardedRoute(
     methods=READS,
     action=Action.DISCOVER,
     matches=_has_shape(ResourceKind.PACKAGE),
-    locate=_locate,
+    locate=_locate_package,
 )
 FILE = GuardedRoute(
     template="/v1/models/{model}/-/{package}/{file}",
@@ -143,7 +162,7 @@ async def serve_document(scope: Scope, _receive: Receive, send: Send) -> None:
         describe(found),
         method=request.method,
         trace=traceparent(request.trace_id),
-        link=_next_page(found, request),
+        link=_next_page(found, receipt.admission.allowed.access.resource),
         send=send,
     )
 
@@ -175,29 +194,32 @@ def describe(found: Found) -> dict[str, Any]:
             packages = [{"id": one, "link": model_link(found.model, one)} for one in found.packages]
             return {"id": found.model, "link": model_link(found.model), "packages": packages}
         case PackageListing():
+            link = model_link(found.model, found.package)
             return {
                 "model": found.model,
                 "package": found.package,
-                "link": model_link(found.model, found.package),
+                "link": link,
                 "files": [
                     {
                         "file": one.handle,
                         "size": one.size,
                         "md5": one.md5,
-                        "link": model_link(found.model, found.package, one.handle),
+                        "link": file_link(link, one.handle),
                         "blob": blob_link(one.md5) if one.md5 else None,
                     }
                     for one in found.files
                 ],
+                "after": found.after,
             }
         case _:
             raise TypeError(f"{type(found).__name__} has no document on this face")
 
 
-def _next_page(found: Found, request: WireRequest) -> str | None:
-    if not isinstance(found, CataloguePage) or found.after is None:
+def _next_page(found: Found, asked: Resource) -> str | None:
+    if not isinstance(found, CataloguePage | PackageListing) or found.after is None or asked.page is None:
         return None
-    return f"/v1/models?limit={_parse_page(request.query).limit}&after={quote(found.after, safe='')}"
+    path = "/v1/models" if isinstance(found, CataloguePage) else model_link(found.model, found.package)
+    return f"{path}?limit={asked.page.limit}&after={quote(found.after, safe='')}"
 
 
 def routes(means: Means = PLAIN) -> list[FaceRoute]:

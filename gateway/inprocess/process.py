@@ -202,7 +202,7 @@ class _NamesAlone(Holdings):
     A model that is permitted and not in the cache yet is about to be fetched, so the disk is not asked.
     """
 
-    def answer_to(self, denied: Denied) -> Reason:
+    async def answer_to(self, denied: Denied) -> Reason:
         return denied.reason
 
     async def find(self, allowed: Allowed) -> tuple[Found, Stamp]:

@@ -73,9 +73,9 @@ class ResourceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """Which part of a listing is asked for."""
+    """Which part of a listing is asked for: so many models, or files of a package, after this one."""
 
-    after: ModelId | None
+    after: str | None
     limit: int
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from gateway.model.access import Access, Credential, Principal, SignedLink
     from gateway.model.facts import Facts, Key, Leaf, Stamp, Tenant
-    from gateway.model.listings import ListedPackage, PackageListing
+    from gateway.model.listings import FileEntry, ListedPackage, PackageListing
     from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId
     from gateway.model.verdicts import Admission, Change, ChangeReceipt, OpenFile, Receipt, Rejection, Verdict
 
@@ -142,7 +142,9 @@ class Decide(Protocol):
 class Catalogue(Protocol):
     """What is on disk, confirmed against it for the one thing about to be served.
 
-    Never asked before a decision, so that how long it takes tells a stranger nothing (I3).
+    Every method raises `Unavailable` where it cannot be said what is in the cache: its root is not there, its
+    disk does not answer. None is asked before a decision, so that how long it takes tells a stranger
+    nothing (I3).
     """
 
     def models(self) -> Sequence[ModelId]:
@@ -154,20 +156,33 @@ class Catalogue(Protocol):
         The same object for as long as nothing in it changed.
         """
 
-    def packages(self, model: ModelId) -> tuple[PackageId, ...]:
+    async def packages(self, model: ModelId) -> tuple[PackageId, ...]:
         """The servable packages of a model, sorted, as the disk has them now. Empty when there are none."""
 
-    def listing(self, model: ModelId, package: PackageId) -> PackageListing | None:
+    async def listing(
+        self, model: ModelId, package: PackageId, *, after: FileHandle | None = None, limit: int | None = None
+    ) -> PackageListing | None:
         """A package's servable files, as the disk has them now; None when the package is not there."""
 
-    def find_blob(self, model: ModelId, package: PackageId, md5: Md5) -> FileHandle | None:
+    async def entries(
+        self, model: ModelId, package: PackageId, handles: Sequence[FileHandle]
+    ) -> Mapping[FileHandle, FileEntry]:
+        """Those of these files that lie in the package as they should."""
+
+    async def has(self, model: ModelId, package: PackageId, handle: FileHandle | None) -> bool:
+        """Whether the package is there as it should be, and in it this file."""
+
+    async def find_blob(self, model: ModelId, package: PackageId, md5: Md5) -> FileHandle | None:
         """A file of this package that links this blob, if there is one."""
 
-    def open_file(self, model: ModelId, package: PackageId, handle: FileHandle) -> OpenFile | None:
+    async def open_file(self, model: ModelId, package: PackageId, handle: FileHandle) -> OpenFile | None:
         """Open a file safely; None when it is not there.
 
         Raises `Refusal(UNSERVABLE)` when what lies there is not what the engine would have left.
         """
+
+    def open_file_now(self, model: ModelId, package: PackageId, handle: FileHandle) -> OpenFile | None:
+        """The same without waiting; None also where it would have to be waited for."""
 
     async def refresh(self, known: Iterable[ModelId]) -> None:
         """Scan the disk again, off the event loop; `known` ids name directories whose manifests do not."""

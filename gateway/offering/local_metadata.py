@@ -1,8 +1,11 @@
 """Metadata of a model from what lies in the cache, for when no provider is asked.
 
 The catalogue gives the manifests and the registry record as bytes, and the room of the engine's protocol
-makes an answer of them. A record that is damaged is as good as none: it only adds detail. What was found
-in it is told to the operator, once for each model as long as it stays so.
+makes an answer of them, in a thread where they are large. A record that is damaged is as good as none: it
+only adds detail. What was found in it is told to the operator, once for each model as long as it stays so.
+
+An answer has room for so many packages and files (`BOUNDS`): what a provider's page holds, too. Packages
+beyond it are left out, which is told as well.
 """
 
 from __future__ import annotations
@@ -12,51 +15,105 @@ from typing import TYPE_CHECKING, Any
 from gateway.engine.local_answers import PackageOnDisk, find_local_answer
 from gateway.engine.registry import parse_record
 from gateway.model.errors import Refusal
+from gateway.resource.raw_model import DescriptionBounds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
+    from collections.abc import Awaitable, Callable, Sequence
 
     from gateway.engine.answers import Answer
     from gateway.engine.registry import Record
     from gateway.model.names import ModelId, PackageId
     from gateway.resource.catalogue import DiskCatalogue
+    from gateway.resource.raw_model import RawPackage
+
+    Withheld = Callable[[ModelId, Sequence[RawPackage]], Awaitable[frozenset[PackageId]]]
 
 SHOWN_IN_STAT = ("type", "modelId", "modelArchitecture", "modelVariant", "taskType")
-MOST_TOLD = 1_000  # models whose damaged record was told of; beyond that, no more is
+MOST_TOLD = 1_000  # models of which something was told; beyond that, no more is
+
+BOUNDS = DescriptionBounds(packages=256, files=2_000, manifest_bytes=512 * 1024)
+"""A provider's page has two thousand files at most, and so has an engine's question. Making an answer of so
+many takes a tenth of a second, in a thread."""
+
+AT_ONCE_BYTES = 16 * 1024  # of manifests and record: an answer of less is made where it is asked for
 
 
 class LocalMetadata:
     """What the cache has to say of a model."""
 
-    def __init__(self, catalogue: DiskCatalogue, on_damaged: Callable[[ModelId], None]) -> None:
+    def __init__(
+        self,
+        catalogue: DiskCatalogue,
+        *,
+        on_damaged: Callable[[ModelId], None],
+        on_left_out: Callable[[ModelId, int], None],
+    ) -> None:
         self._catalogue = catalogue
         self._on_damaged = on_damaged
+        self._on_left_out = on_left_out
         self._told: set[ModelId] = set()
 
-    def find(self, model: ModelId, withheld: Container[PackageId] = ()) -> Answer | None:
-        """An answer about the model, without these packages; None when there is nothing to be said."""
+    async def find(self, model: ModelId, withheld: Withheld | None = None) -> Answer | None:
+        """An answer about the model; None when there is nothing to be said.
+
+        `withheld` is asked which of the packages are to be left out.
+        """
+        found = await self._catalogue.raw_packages(model, BOUNDS)
+        if found.left_out and self._is_told_first(model):
+            self._on_left_out(model, found.left_out)
+        away = await withheld(model, found.packages) if withheld is not None and found.packages else ()
         on_disk = [
             PackageOnDisk(package=one.package, raw_manifest=one.raw_manifest, servable=one.servable)
-            for one in self._catalogue.raw_packages(model)
-            if one.package not in withheld
+            for one in found.packages
+            if one.package not in away
         ]
-        return find_local_answer(model, on_disk, self._find_record(model)) if on_disk else None
+        if not on_disk:
+            return None
+        raw_record = self._find_raw_record(model)
+        size = len(raw_record or b"") + sum(len(one.raw_manifest) for one in on_disk)
+        if size <= AT_ONCE_BYTES:
+            answer, is_damaged = _make(model, on_disk, raw_record)
+        else:
+            answer, is_damaged = await self._catalogue.in_thread(lambda: _make(model, on_disk, raw_record))
+        if is_damaged:
+            self._note_damaged(model)
+        return answer
 
-    def find_stat(self, model: ModelId) -> dict[str, Any] | None:
+    async def find_stat(self, model: ModelId) -> dict[str, Any] | None:
         """The head of that answer alone, as `/stat` gives it."""
-        answer = self.find(model)
+        answer = await self.find(model)
         if answer is None:
             return None
         metadata = answer.tree.metadata
         shown = {name: metadata[name] for name in SHOWN_IN_STAT if name in metadata}
         return {"modelMetadata": {**shown, "modelLatencyMs": None}}
 
-    def _find_record(self, model: ModelId) -> Record | None:
+    def _find_raw_record(self, model: ModelId) -> bytes | None:
         try:
-            raw = self._catalogue.registry_record(model)
-            return None if raw is None else parse_record(raw, model)
+            return self._catalogue.registry_record(model)
         except Refusal:
-            if model not in self._told and len(self._told) < MOST_TOLD:
-                self._told.add(model)
-                self._on_damaged(model)
+            self._note_damaged(model)
             return None
+
+    def _note_damaged(self, model: ModelId) -> None:
+        if self._is_told_first(model):
+            self._on_damaged(model)
+
+    def _is_told_first(self, model: ModelId) -> bool:
+        if model in self._told or len(self._told) >= MOST_TOLD:
+            return False
+        self._told.add(model)
+        return True
+
+
+def _make(
+    model: ModelId, on_disk: Sequence[PackageOnDisk], raw_record: bytes | None
+) -> tuple[Answer | None, bool]:
+    """The answer, and whether the record was damaged. Maybe in a thread."""
+    record: Record | None = None
+    is_damaged = False
+    try:
+        record = None if raw_record is None else parse_record(raw_record, model)
+    except Refusal:
+        is_damaged = True
+    return find_local_answer(model, on_disk, record), is_damaged

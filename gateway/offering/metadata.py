@@ -20,14 +20,12 @@ from gateway.model.errors import Reason, Refusal, Silence
 from gateway.platform.upstream import Told
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
 
-    from gateway.model.names import KeyId, ModelId, PackageId
+    from gateway.model.names import KeyId, ModelId
     from gateway.model.ports import MonotonicClock
-    from gateway.offering.local_metadata import LocalMetadata
+    from gateway.offering.local_metadata import LocalMetadata, Withheld
     from gateway.platform.upstream import Inquiry, Upstream
-
-    Withheld = Callable[[ModelId], Awaitable[frozenset[PackageId]]]
 
 T = TypeVar("T")
 
@@ -70,7 +68,7 @@ class Metadata:
         except Silence as failure:
             self._verify_degraded(failure, inquiry)
             silence = failure
-        found = self._local.find_stat(_canonical(inquiry))
+        found = await self._local.find_stat(_canonical(inquiry))
         if found is None:
             raise silence or Refusal(Reason.ABSENT)
         return Told(what=msgspec.json.encode(found), is_local=True, stamp=inquiry.allowed.stamp)
@@ -84,7 +82,7 @@ class Metadata:
         if inquiry.question.start_after is not None:  # the mark of a page that we never gave out
             raise silence or Refusal(Reason.MALFORMED_QUERY)
         model = _canonical(inquiry)
-        answer = self._local.find(model, await withheld(model))
+        answer = await self._local.find(model, withheld)
         if answer is None:
             raise silence or Refusal(Reason.ABSENT)
         return Told(what=answer, is_local=True, stamp=inquiry.allowed.stamp)

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Refusal, Unavailable
+from gateway.resource.unservable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from gateway.model.access import Principal
     from gateway.model.names import FileHandle, KeyId, ModelId, PackageId
@@ -53,6 +54,7 @@ class Minting:
         link_seconds: float,
         note_links: NotesLinks | None,
         on_failure: Callable[[Unavailable], None],
+        on_items_failed: Callable[[Sequence[tuple[str, str]], int], None],
     ) -> None:
         self._catalogue = catalogue
         self._pins = pins
@@ -65,6 +67,7 @@ class Minting:
             max_entries=REMEMBERED_FILES,
             weigh=lambda begun, _: FILE_BYTES + sum(map(getsizeof, (begun[0], *begun[1]))),
         )
+        self._on_items_failed = on_items_failed
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def note(self, principal: Principal, model: ModelId, held: Iterable[File]) -> None:
@@ -85,7 +88,7 @@ class Minting:
         for package, handle in files:
             await asyncio.sleep(0)
             try:
-                opened = self._catalogue.open_file(model, package, handle)
+                opened = await self._catalogue.open_file(model, package, handle)
                 if opened is None:
                     continue
                 try:
@@ -96,3 +99,6 @@ class Minting:
                 continue  # whoever asks for it is told why
             except Unavailable as failure:
                 self._on_failure(failure)
+            except Exception as defect:  # noqa: BLE001 -- that file's trouble: the others have their turn
+                item = f"{model} {package} {handle}"
+                self._on_items_failed([(item, f"{type(defect).__name__}: {printable(str(defect))}")], 1)

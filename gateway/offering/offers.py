@@ -31,7 +31,7 @@ from gateway.model.verdicts import Allowed, Denied, EngineAnswer
 from gateway.offering.sealed_urls import ProviderFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from gateway.decisions import Decisions
     from gateway.engine.answers import Answer, PackageFile
@@ -45,11 +45,11 @@ if TYPE_CHECKING:
     from gateway.offering.origins import Origins
     from gateway.offering.sealed_urls import SealedUrls
     from gateway.platform.upstream import Inquiry, Told
+    from gateway.resource.raw_model import RawPackage
 
     File = tuple[PackageId, FileHandle]
 
-
-LINKS_PER_TURN = 100  # some 2 ms of signing, then other requests get their turn
+FILES_AT_ONCE = 200  # whose links are made on the event loop: 3 ms; for more of them a thread is used
 
 
 @dataclass(slots=True)
@@ -105,7 +105,7 @@ class Offers:
         if self._attestations is not None and not told.is_local:
             await self._attestations.note(told.what.model, _digests_of(told.what))
         answer, stamp = await self._permitted(inquiry, told)
-        places = self._look(answer, is_local=told.is_local)
+        places = await self._look(answer, is_local=told.is_local)
         if is_wrapped:
             places.ours.update(places.held, places.elsewhere)
         else:
@@ -113,8 +113,10 @@ class Offers:
         await self._keep(inquiry, answer.model, places)
         if places.ours:
             await self._minting.note(inquiry.allowed.access.principal, answer.model, places.held)
-        urls = await self._urls(inquiry, answer, places, is_wrapped=is_wrapped)
-        body = rewritten(answer, lambda package, file: urls[package, file.handle])
+        link = self._link(inquiry, answer.model, places, is_wrapped=is_wrapped)
+        if sum(len(one.files) for one in answer.packages) <= FILES_AT_ONCE:
+            return EngineAnswer(body=rewritten(answer, link)), stamp
+        body = await asyncio.to_thread(rewritten, answer, link)
         return EngineAnswer(body=body), stamp
 
     async def _permitted(self, inquiry: Inquiry, told: Told[Answer]) -> tuple[Answer, Stamp]:
@@ -140,12 +142,12 @@ class Offers:
             raise Refusal(next(verdict.reason for verdict in verdicts if isinstance(verdict, Denied)))
         return narrowed(answer, shown), stamp
 
-    def _look(self, answer: Answer, *, is_local: bool) -> _Places:
+    async def _look(self, answer: Answer, *, is_local: bool) -> _Places:
         """Which files the cache has, and where the others are."""
         places = _Places()
         for package, files in _files_of(answer):
-            listing = self._catalogue.listing(answer.model, package)
-            entries = {} if listing is None else {one.handle: one for one in listing.files}
+            handles = [file.handle for file in files]
+            entries = await self._catalogue.entries(answer.model, package, handles)
             for file in files:
                 here, name = entries.get(file.handle), (package, file.handle)
                 if here is not None and (is_local or here.md5 == file.md5):
@@ -171,17 +173,11 @@ class Offers:
             elif self._metadata.has_upstream:
                 places.ours.discard(name)
 
-    async def _not_ours(self, model: ModelId) -> frozenset[PackageId]:
+    async def _not_ours(self, model: ModelId, packages: Sequence[RawPackage]) -> frozenset[PackageId]:
         """Packages that the cache must not speak of: a file of theirs goes by the provider's URL for ever."""
         if not self._metadata.has_upstream:
             return frozenset()
-        names = [
-            (package, entry.handle)
-            for package in self._catalogue.packages(model)
-            if (listing := self._catalogue.listing(model, package)) is not None
-            for entry in listing.files
-            if entry.md5 is None
-        ]
+        names = [(one.package, handle) for one in packages for handle in sorted(one.unhashed)]
         known = await self._origins.find(model, names) if names else {}
         return frozenset(package for (package, _), is_ours in known.items() if not is_ours)
 
@@ -196,19 +192,6 @@ class Offers:
             # As `relay.py` does then, a tenant with a degraded mode goes by what the cache has.
             if not inquiry.allowed.access.principal.degraded_seconds or places.elsewhere.keys() & places.ours:
                 raise
-
-    async def _urls(
-        self, inquiry: Inquiry, answer: Answer, places: _Places, *, is_wrapped: bool
-    ) -> dict[File, str]:
-        """The URL of each file that is offered, made in turns: a page may have two thousand."""
-        link = self._link(inquiry, answer.model, places, is_wrapped=is_wrapped)
-        urls: dict[File, str] = {}
-        for package, files in _files_of(answer):
-            for file in files:
-                urls[package, file.handle] = link(package, file)
-                if len(urls) % LINKS_PER_TURN == 0:
-                    await asyncio.sleep(0)
-        return urls
 
     def _link(
         self, inquiry: Inquiry, model: ModelId, places: _Places, *, is_wrapped: bool

@@ -11,6 +11,10 @@ wrong means: whoever is not given the processor while it holds the interpreter h
 When a request waits for the very file, we hurry.
 
 Package files are left to their first reader: nothing is agreed about them that could be found broken.
+
+A blob that cannot be read, or about which nothing can be agreed, is that blob's trouble, whatever is
+raised: it is reported by its name, the others have their turn, and it has another one at each later pass.
+What fails for all of them, the facts or the state folder, ends the pass, which is then made again.
 """
 
 from __future__ import annotations
@@ -19,26 +23,29 @@ import asyncio
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from gateway.adapters.file_lock import FileLock
-from gateway.model.errors import CachegateError, Reason, Refusal, Unavailable
+from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.names import parse_md5
 from gateway.model.pins import identity_of
+from gateway.pinning.agreeing import agree_on_all, why
+from gateway.pinning.measuring import LARGE_BYTES
 from gateway.resource.blobs import blobs_below, open_blob
 from gateway.resource.naming import SHARED_BLOBS
 from gateway.resource.tree import find_change_time
 from gateway.resource.unservable import finding_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from gateway.model.names import Md5
     from gateway.model.pins import Ledger, Measured, StatIdentity
-    from gateway.model.ports import MonotonicClock
+    from gateway.pinning.agreeing import Trouble
     from gateway.pinning.measuring import Measurer
+    from gateway.resource.held_files import Clocks
 
 T = TypeVar("T")
 
@@ -50,7 +57,25 @@ SETTLING_NS = (
     2_000_000_000  # the coarsest time stamps of a file system: within them, newer is not told from older
 )
 MD5_BYTES = 16
+MAX_AHEAD_BYTES = 1 << 40
+"""Beyond it a blob is left to whoever asks for it: a sparse file takes a moment to make and a day to hash,
+and the others wait for their turn."""
+MAX_NAMED = 20  # blobs of one pass that are reported by name
+MAX_FAILED = 10_000  # blobs that have another turn at each pass
 SLEEP_PER_WORK = 3  # seconds of sleep for each second of hashing
+
+
+@dataclass(slots=True)
+class _Troubles:
+    """The blobs that could not be dealt with in one pass: the first of them, and how many there were."""
+
+    first: list[Trouble] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, md5: Md5, reason: str) -> None:
+        self.count += 1
+        if len(self.first) < MAX_FAILED:
+            self.first.append((md5, reason))
 
 
 class PinningAhead:
@@ -63,8 +88,9 @@ class PinningAhead:
         lock_file: Path,
         measurer: Measurer,
         ledger: Ledger,
-        clock: MonotonicClock,
+        clock: Clocks,
         on_failure: Callable[[Unavailable], None],
+        on_items_failed: Callable[[Sequence[tuple[str, str]], int], None],
     ) -> None:
         self._root = root
         self._lock_file = lock_file
@@ -72,10 +98,13 @@ class PinningAhead:
         self._ledger = ledger
         self._clock = clock
         self._on_failure = on_failure
+        self._on_items_failed = on_items_failed
         self._thread = ThreadPoolExecutor(1, "pin-ahead")
         self._stamp: tuple[int, int] | None = None
         self._newest_ns = 0
         self._again: set[Md5] = set()  # those that changed under the reading
+        self._told = ""  # what failed last, if it still does
+        self._failed: set[Md5] = set()  # those that could not be dealt with at the last pass
 
     async def run(self) -> None:
         """For ever, once this node's other workers let us."""
@@ -89,20 +118,40 @@ class PinningAhead:
                     if await self._in_thread(self._has_moved) or self._clock.monotonic() >= next_pass:
                         await self.look()
                         next_pass = self._clock.monotonic() + PASS_SECONDS
+                        self._told = ""
                 except Unavailable as failure:
-                    self._on_failure(failure)
+                    self._tell(failure)
                 except Refusal as refusal:
-                    self._on_failure(Unavailable("cache", finding_of(refusal), Reason.NOT_PINNED))
-                except CachegateError as error:  # one blob's trouble must not be every blob's
-                    self._on_failure(Unavailable("cache", str(error), Reason.NOT_PINNED))
+                    self._tell(Unavailable("cache", finding_of(refusal), Reason.NOT_PINNED))
                 await asyncio.sleep(LOOK_SECONDS)
+
+    def _tell(self, failure: Unavailable) -> None:
+        """Report it, once as long as it stays the same: we ask every second."""
+        if self._told != failure.why:
+            self._told = failure.why
+            self._on_failure(failure)
 
     async def look(self) -> None:
         """One pass: pin what has come or changed since the last."""
-        waiting, newest_ns = await self._in_thread(self._list)
-        while waiting:
-            found = await self._in_thread(lambda: self._measure_some(waiting))
-            await self._ledger.agree(found)
+        again, self._again, self._failed = self._again | self._failed, set(), set()
+        try:
+            await self._pass(again)
+        except BaseException:
+            self._again |= again  # they have had no turn, or may have had none
+            raise
+
+    async def _pass(self, again: set[Md5]) -> None:
+        troubles = _Troubles()
+        waiting, newest_ns = await self._in_thread(lambda: self._list(again, troubles))
+        try:
+            while waiting:
+                found = await self._in_thread(lambda: self._measure_some(waiting, troubles))
+                for md5, reason in await agree_on_all(self._ledger, found):
+                    troubles.add(md5, reason)
+        finally:
+            if troubles.count:
+                self._failed |= {md5 for md5, _ in troubles.first}
+                self._on_items_failed(troubles.first[:MAX_NAMED], troubles.count)
         self._newest_ns = newest_ns  # only now: a pass that failed is made again
 
     def close(self) -> None:
@@ -116,43 +165,62 @@ class PinningAhead:
         before, self._stamp = self._stamp, find_change_time(self._root, SHARED_BLOBS)
         return self._stamp != before or bool(self._again)
 
-    def _list(self) -> tuple[bytearray, int]:
-        """The digests of the blobs to look at, one after the other: 16 bytes each, and nothing else."""
-        since, newest = self._newest_ns - SETTLING_NS, self._newest_ns
-        again, self._again = self._again, set()
-        waiting = bytearray()
-        for md5, identity in blobs_below(self._root):
-            changed_ns = identity[4]
-            newest = max(newest, changed_ns)
-            if changed_ns >= since or md5 in again:
-                waiting += bytes.fromhex(md5)
-        return waiting, newest
+    def _list(self, again: set[Md5], troubles: _Troubles) -> tuple[bytearray, int]:
+        """The digests of the blobs to look at, one after the other: 16 bytes each, and nothing else.
 
-    def _measure_some(self, waiting: bytearray) -> list[tuple[Md5, Measured]]:
+        They are taken from the end: first what is hashed in a moment, then large ones, the smallest first.
+        """
+        since, newest = self._newest_ns - SETTLING_NS, self._newest_ns
+        # A change time that lies ahead, by another machine's clock, says nothing of what will change next.
+        latest = int(self._clock.now() * 1e9)
+        waiting = bytearray()
+        large: list[tuple[int, Md5]] = []
+        for md5, identity in blobs_below(self._root, lambda md5, odd: troubles.add(md5, why(odd))):
+            changed_ns = identity[4]
+            newest = max(newest, min(changed_ns, latest))
+            if changed_ns >= since or md5 in again:
+                if identity[2] > LARGE_BYTES:
+                    large.append((identity[2], md5))
+                else:
+                    waiting += bytes.fromhex(md5)
+        ordered = sorted(large, reverse=True)
+        return bytearray(b"".join(bytes.fromhex(md5) for _, md5 in ordered)) + waiting, newest
+
+    def _measure_some(self, waiting: bytearray, troubles: _Troubles) -> list[tuple[Md5, Measured]]:
         found: list[tuple[Md5, Measured]] = []
         deadline = self._clock.monotonic() + BATCH_SECONDS
         while waiting and len(found) < BATCH_BLOBS and self._clock.monotonic() < deadline:
             md5 = parse_md5(waiting[-MD5_BYTES:].hex())
             del waiting[-MD5_BYTES:]
-            measured = self._measure(md5)
+            try:
+                measured = self._measure(md5)
+            except Exception as trouble:
+                if isinstance(trouble, Unavailable) and trouble.dependency != "cache":
+                    raise  # every blob would fail like this one
+                troubles.add(md5, why(trouble))
+                continue
             if measured is not None:
                 found.append((md5, measured))
         return found
 
     def _measure(self, md5: Md5) -> Measured | None:
-        with suppress(Refusal):  # no longer a regular file: it is served to nobody as it is
-            descriptor = open_blob(self._root, md5)
-            if descriptor is None:
-                return None
-            try:
-                leisure = self._at_leisure(identity_of(os.fstat(descriptor)))
-                _, measured = self._measurer.measure_here(descriptor, leisure)
-            finally:
-                os.close(descriptor)
-            if measured is None:
-                self._again.add(md5)
-            return measured
-        return None
+        descriptor = open_blob(self._root, md5)
+        if descriptor is None:
+            return None
+        try:
+            identity = identity_of(os.fstat(descriptor))
+            if identity[2] > MAX_AHEAD_BYTES:
+                too_large = (
+                    f"it is larger than {MAX_AHEAD_BYTES} bytes and is hashed when somebody asks for it"
+                )
+                raise Unavailable("cache", too_large, Reason.NOT_PINNED)
+            leisure = self._at_leisure(identity)
+            _, measured = self._measurer.measure_here(descriptor, leisure)
+        finally:
+            os.close(descriptor)
+        if measured is None:
+            self._again.add(md5)
+        return measured
 
     def _at_leisure(self, identity: StatIdentity) -> Callable[[int], bool]:
         begun_at = self._clock.monotonic()

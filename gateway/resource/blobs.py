@@ -6,7 +6,6 @@ here is hashed and counted, whoever it belongs to.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from gateway.model.errors import BadNameError, Refusal
@@ -17,35 +16,48 @@ from gateway.resource.safe_open import (
     each_name_in,
     inspect_regular,
     open_regular,
-    opened_directory,
+    opened_cache_folder,
     opened_root,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from gateway.model.names import Md5
     from gateway.model.pins import StatIdentity
 
 
-def blobs_below(root: Path) -> Iterator[tuple[Md5, StatIdentity]]:
+def _pass_over(_md5: Md5, _refusal: Refusal) -> None:
+    """For whoever does not ask."""
+
+
+def blobs_below(
+    root: Path, on_refused: Callable[[Md5, Refusal], None] = _pass_over
+) -> Iterator[tuple[Md5, StatIdentity]]:
     """The blobs that are there, in no order, each with its identity now.
 
-    Locks and unfinished downloads have no blob's name; what is no regular file is left out.
+    Locks and unfinished downloads have no blob's name. What has one and is no regular file is left out, and
+    `on_refused` is told.
     """
     with (
         opened_root(root) as top,
-        opened_directory(SHARED_BLOBS, below=top, is_listable=True) as blobs,
+        opened_cache_folder(SHARED_BLOBS, below=top, is_listable=True) as blobs,
     ):
         if blobs is None:
             return
         for name in each_name_in(blobs):
-            with suppress(BadNameError, Refusal):
+            try:
                 md5 = parse_md5(name)
+            except BadNameError:
+                continue
+            try:
                 found = inspect_regular(md5, below=blobs, may_have_other_names=True)
-                if found is not None:
-                    yield md5, identity_of(found)
+            except Refusal as refusal:
+                on_refused(md5, refusal)
+                continue
+            if found is not None:
+                yield md5, identity_of(found)
 
 
 def open_blob(root: Path, md5: Md5) -> int | None:
@@ -53,6 +65,6 @@ def open_blob(root: Path, md5: Md5) -> int | None:
 
     Raises `Refusal(UNSERVABLE)` when it is no regular file, or may not be read.
     """
-    with opened_root(root) as top, opened_directory(SHARED_BLOBS, below=top) as blobs:
+    with opened_root(root) as top, opened_cache_folder(SHARED_BLOBS, below=top) as blobs:
         opened = None if blobs is None else open_regular(md5, below=blobs, may_have_other_names=True)
         return None if opened is None else opened[0]

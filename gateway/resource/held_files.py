@@ -38,7 +38,7 @@ from gateway.model.pins import identity_of
 from gateway.model.ports import Clock, MonotonicClock
 from gateway.model.verdicts import HeldFile, OpenFile
 from gateway.resource.naming import MANIFEST, MODELS_CACHE, SHARED_BLOBS, model_directory
-from gateway.resource.safe_open import open_regular, opened_directory, opened_root
+from gateway.resource.safe_open import open_regular, opened_cache_folder, opened_root
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,7 +126,7 @@ class HeldFiles:
         with suppress(Refusal, Unavailable):
             with (
                 opened_root(self._root) as root,
-                opened_directory(SHARED_BLOBS, below=root) as blobs,
+                opened_cache_folder(SHARED_BLOBS, below=root) as blobs,
             ):
                 if blobs is None:
                     return None
@@ -158,7 +158,7 @@ class HeldFiles:
     def _found_again(self, file: OpenFile) -> bytes | None:
         """The content (of a large file, none) of what is found the whole way; None if it is another file."""
         try:
-            found = self._catalogue.open_file(file.model, file.package, file.handle)
+            found = self._catalogue.open_file_now(file.model, file.package, file.handle)
         except (Refusal, Unavailable):
             return None
         if found is None:
@@ -196,7 +196,8 @@ class HeldFiles:
 
     def _is_settled(self, looks: tuple[Look, ...]) -> bool:
         latest = (self._clock.now() - SETTLED_SECONDS) * 1e9
-        return all(max(identity[3:]) < latest for _, _, identity in looks)
+        # By the change time alone, which every change moves and nobody can set: an mtime may be any date.
+        return all(identity[4] < latest for _, _, identity in looks)
 
     def _put(self, held: Held) -> None:
         name = (held.file.model, held.file.package, held.file.handle)

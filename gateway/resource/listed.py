@@ -16,6 +16,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from gateway.model.listings import MARK_DIGITS, ListedPackage
+from gateway.resource.slices import sorted_in_slices
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,9 +27,13 @@ if TYPE_CHECKING:
 
 def list_package(model: ModelId, package: PackageId, manifest: Manifest) -> ListedPackage:
     """The note of a servable package. The same manifest makes an equal one."""
-    blobs = sorted({artifact.blob for artifact in manifest.artifacts if artifact.blob is not None})
-    marks = bytes.fromhex("".join(blob[:MARK_DIGITS] for blob in blobs))
-    return ListedPackage(model=model, package=package, marks=marks)
+    return ListedPackage(model=model, package=package, marks=marks_of(manifest))
+
+
+def marks_of(manifest: Manifest) -> bytes:
+    """The beginning of each digest, sorted."""
+    marks = {bytes.fromhex(blob[:MARK_DIGITS]) for blob in manifest.by_blob}
+    return b"".join(sorted_in_slices(list(marks)))
 
 
 class Listed:

@@ -12,26 +12,58 @@ one that names no files has none. Two of the engine's demands are not made here,
 that is served depends on them: that all fields be there, and that the files be sorted.
 
 No content is checked against a digest here; that is the business of pins.
+
+**Limits.** Whoever can write to the volume can write any manifest, and while one is parsed everybody else
+waits: in the event loop for all of it, in a thread for as long as one call into C keeps the interpreter.
+They are all stated here:
+
+* `MAX_MANIFEST_BYTES`, 4 MiB: twenty thousand files as the engine writes them, 175 bytes each. The decoder
+  reads that in one call of 4 ms.
+* `MAX_OBJECTS` and `MAX_LISTS`, 32,768 each, and `MAX_MEMBERS`, 262,144: more than 4 MiB of what the engine
+  writes can hold (its shortest file is 150 bytes, and one object with six members). They are counted, by
+  their brackets and commas, before anything is decoded. Without this the decoder would be held for 10 ms by
+  200,000 empty files or a million empty lists, on a fast machine.
+* `MAX_FILES`, 25,000: what is kept of one is 320 bytes and its name: 12 MiB for a manifest at most.
+* Nesting: what is nested deeper than the interpreter's own limit is refused by the decoder.
+* A handle has at most 512 bytes and 16 segments (`names.py`); a longer one costs its own file only.
+* `SLICE_FILES`, 500: how many files are taken between two pauses, one to five milliseconds. In a thread the
+  pause is a sleep, so that whoever waits for the interpreter gets it.
+
+Where a manifest is read, and when again, is in `manifests.py`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from gateway.model.errors import BadNameError, NameTooLongError
 from gateway.model.names import parse_file_handle, parse_md5, parse_model_id
+from gateway.resource.slices import in_slices, no_pause, sorted_in_slices
 from gateway.resource.unservable import unservable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from gateway.model.names import FileHandle, Md5, ModelId
 
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
-"""A file takes about 200 bytes in it, so ten thousand files fit twice. It is read on the event loop:
-whoever can write one must not be able to hold up everybody else for longer than some milliseconds."""
+MAX_OBJECTS = MAX_LISTS = 32_768
+MAX_MEMBERS = 262_144
+MAX_FILES = 25_000
+MAX_LINKS_OF_A_BLOB = (
+    16  # files of one package that are tried for a digest: two are rare, and a look costs 10 us
+)
+SLICE_FILES = 500
+
+MANIFEST_HELD_BYTES = 1_000  # what a manifest without files costs in memory
+FILE_HELD_BYTES = (
+    320  # of each file: the artifact, its digest, its places in two tables; its name comes on top
+)
 
 
 class Storage(StrEnum):
@@ -41,9 +73,12 @@ class Storage(StrEnum):
     PACKAGE_FILE = "package_file"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Artifact:
-    """One file that a manifest lists. `md5` is set for every shared blob and for no unhashed file."""
+class Artifact(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One file that a manifest lists. `md5` is set for every shared blob and for no unhashed file.
+
+    The garbage collector is not told of them: they hold no cycles, and a pass over tens of thousands would
+    hold up everybody.
+    """
 
     handle: FileHandle
     md5: Md5 | None
@@ -66,13 +101,24 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What is needed of a manifest: whose package it is, and its files in the order of their handles."""
+    """What is needed of a manifest: whose package it is, and its files in the order of their handles.
+
+    A file is found by its handle and by its blob without looking at the others.
+    """
 
     version: int | None
     canonical_model_id: ModelId | None
     cache_model_id: ModelId | None  # the owner of the directory; the manifest calls it `model_id`
-    artifacts: tuple[Artifact, ...]
+    artifacts: tuple[Artifact, ...] = field(repr=False)
     too_long: int = 0  # files whose handle is beyond the bounds of `names.py`: they are left out, alone
+    by_handle: Mapping[FileHandle, Artifact] = field(repr=False)
+    by_blob: Mapping[Md5, tuple[Artifact, ...]] = field(repr=False)
+
+    @property
+    def held_bytes(self) -> int:
+        """What it costs to remember."""
+        names = sum(len(handle) for handle in self.by_handle)
+        return MANIFEST_HELD_BYTES + FILE_HELD_BYTES * len(self.artifacts) + names
 
     def is_of(self, model: ModelId) -> bool:
         """Whether nothing in it contradicts that the package is this model's."""
@@ -80,10 +126,14 @@ class Manifest:
 
     def find(self, handle: FileHandle) -> Artifact | None:
         """The listed file of this name."""
-        return next((artifact for artifact in self.artifacts if artifact.handle == handle), None)
+        return self.by_handle.get(handle)
+
+    def linking(self, md5: Md5) -> tuple[Artifact, ...]:
+        """The first of the listed files that are this blob, in the order of their handles."""
+        return self.by_blob.get(md5, ())
 
 
-class _RawArtifact(msgspec.Struct):
+class _RawArtifact(msgspec.Struct, gc=False):
     file_handle: str
     md5_hash: str | None = None
     unhashed: bool | None = None
@@ -97,29 +147,70 @@ class _RawManifest(msgspec.Struct):
     package_artifacts: list[_RawArtifact] | None = None
 
 
+_COUNTED = ((b"{", MAX_OBJECTS, "objects"), (b"[", MAX_LISTS, "lists"), (b",", MAX_MEMBERS, "members"))
 _DECODER = msgspec.json.Decoder(_RawManifest)
 
 
-def parse_manifest(raw: bytes) -> Manifest:
-    """The manifest in these bytes. Raises `Refusal(UNSERVABLE)` for everything that is none."""
+def parse_manifest(raw: bytes, pause: Callable[[], None] = no_pause) -> Manifest:
+    """The manifest in these bytes. Raises `Refusal(UNSERVABLE)` for everything that is none.
+
+    `pause` is called after each slice of the work.
+    """
     if len(raw) > MAX_MANIFEST_BYTES:
         raise unservable(f"the manifest is larger than {MAX_MANIFEST_BYTES} bytes")
+    for mark, limit, counted in _COUNTED:
+        if raw.count(mark) > limit:
+            raise unservable(f"the manifest holds more than {limit} {counted}")
+        pause()
     try:
         claimed = _DECODER.decode(raw)
-        parsed = [_find_artifact(item) for item in claimed.package_artifacts or ()]
-        artifacts = [artifact for artifact in parsed if artifact is not None]
-        _verify_distinct(artifacts)
-        return Manifest(
+        listed = claimed.package_artifacts or []
+        if len(listed) > MAX_FILES:
+            raise unservable(f"the manifest lists more than {MAX_FILES} files")
+        pause()
+        found = [_find_artifact(item) for item in in_slices(listed, SLICE_FILES, pause)]
+        artifacts = [artifact for artifact in found if artifact is not None]
+        _verify_distinct(artifacts, pause)
+        return make_manifest(
+            artifacts,
             version=claimed.offline_manifest_version,
             canonical_model_id=_parse_optional_id(claimed.canonical_model_id),
             cache_model_id=_parse_optional_id(claimed.model_id),
-            artifacts=tuple(sorted(artifacts, key=lambda artifact: artifact.handle)),
-            too_long=len(parsed) - len(artifacts),
+            too_long=len(found) - len(artifacts),
+            pause=pause,
         )
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise unservable("the manifest is not JSON of the expected shape") from error
     except BadNameError as error:
         raise unservable(f"the manifest holds a bad name: {error}") from error
+
+
+def make_manifest(
+    artifacts: Sequence[Artifact],
+    *,
+    version: int | None = None,
+    canonical_model_id: ModelId | None = None,
+    cache_model_id: ModelId | None = None,
+    too_long: int = 0,
+    pause: Callable[[], None] = no_pause,
+) -> Manifest:
+    """A manifest of these files, whose handles are distinct."""
+    by_handle: dict[FileHandle, Artifact] = {}
+    by_blob: dict[Md5, tuple[Artifact, ...]] = {}
+    ordered = sorted_in_slices(artifacts, key=handle_of, pause=pause)
+    for artifact in in_slices(ordered, SLICE_FILES, pause):
+        by_handle[artifact.handle] = artifact
+        if artifact.blob is not None and len(linking := by_blob.get(artifact.blob, ())) < MAX_LINKS_OF_A_BLOB:
+            by_blob[artifact.blob] = (*linking, artifact)
+    return Manifest(
+        version=version,
+        canonical_model_id=canonical_model_id,
+        cache_model_id=cache_model_id,
+        artifacts=tuple(by_handle.values()),
+        too_long=too_long,
+        by_handle=by_handle,
+        by_blob=by_blob,
+    )
 
 
 def _parse_optional_id(claimed: str | None) -> ModelId | None:
@@ -152,29 +243,44 @@ def _is_lock_name(segment: str) -> bool:
     return segment.startswith(".") and segment.lower().endswith(".lock")
 
 
-@dataclass(slots=True)
-class _Place:
-    """One name in the tree of handles, as it was first spelled."""
-
-    spelling: str
-    is_file: bool
-    below: dict[str, _Place]
+def handle_of(artifact: Artifact) -> FileHandle:
+    """By which files are in order."""
+    return artifact.handle
 
 
-def _verify_distinct(artifacts: list[Artifact]) -> None:
+def _spread(artifact: Artifact) -> str:
+    """By which handles are ordered so that those which could collide are neighbours.
+
+    The slash becomes what sorts before every character of a name: whatever is below a folder then follows
+    it at once.
+    """
+    return artifact.handle.lower().replace("/", "\0")
+
+
+def _verify_distinct(artifacts: list[Artifact], pause: Callable[[], None]) -> None:
     """Refuse two handles that some file system would make one, or that need one name as file and directory.
 
-    A walk down a tree, one step a segment: hostile manifests cost no more than honest ones.
+    In this order any two that collide have two neighbours between them, or are neighbours, that collide.
+    So each is compared with the next one only: hostile manifests cost no more than honest ones.
     """
-    top: dict[str, _Place] = {}
-    for artifact in artifacts:
-        *folders, name = artifact.handle.split("/")
-        places = top
-        for folder in folders:
-            place = places.setdefault(folder.lower(), _Place(folder, is_file=False, below={}))
-            if place.is_file or place.spelling != folder:
-                raise BadNameError("two file handles collide")
-            places = place.below
-        if name.lower() in places:
+    ordered = sorted_in_slices(artifacts, key=_spread, pause=pause)
+    for one, other in pairwise(in_slices(ordered, SLICE_FILES, pause)):
+        if _collide(one.handle, other.handle):
             raise BadNameError("two file handles collide")
-        places[name.lower()] = _Place(name, is_file=True, below={})
+
+
+def _collide(one: str, other: str) -> bool:
+    *folders, name = one.split("/")
+    *other_folders, other_name = other.split("/")
+    for folder, other_folder in zip(folders, other_folders, strict=False):
+        if folder.lower() != other_folder.lower():
+            return False
+        if folder != other_folder:
+            return True
+    depth, other_depth = len(folders), len(other_folders)
+    if depth == other_depth:
+        return name.lower() == other_name.lower()
+    # The name of the one is a folder of the other, in some spelling.
+    if depth < other_depth:
+        return name.lower() == other_folders[depth].lower()
+    return other_name.lower() == folders[other_depth].lower()

@@ -19,23 +19,24 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway.resource.manifest import MAX_MANIFEST_BYTES, Storage, parse_manifest
-from gateway.resource.naming import MANIFEST, SHARED_BLOBS
+from gateway.model.errors import Reason, Unavailable
+from gateway.resource.manifest import Storage
+from gateway.resource.naming import SHARED_BLOBS
 from gateway.resource.safe_open import (
     find_link_text,
     inspect_regular,
-    load_regular,
     open_regular,
+    opened_cache_folder,
     opened_directory,
     opened_folder,
 )
 from gateway.resource.unservable import printable, unservable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from gateway.model.names import PackageId
     from gateway.resource.manifest import Artifact, Manifest
@@ -46,7 +47,6 @@ class Package:
     """A package that is being looked at. It holds open descriptors; only `opened_package` makes one."""
 
     manifest: Manifest
-    raw_manifest: bytes = field(repr=False)
     roots: tuple[str, ...]  # the cache root under every name that a writer may have known it by
     directory: int
     blobs: int | None
@@ -79,6 +79,11 @@ class Package:
                 return
             if artifact.md5 is None or text not in self._link_texts(artifact.md5):
                 raise unservable(f"{printable(name)}: a link that the engine would not have made")
+            if self.blobs is None:
+                why = (
+                    f"{SHARED_BLOBS} does not exist, and a package links a blob in it: is its volume mounted?"
+                )
+                raise Unavailable("cache", why, Reason.CACHE_UNAVAILABLE)
             yield artifact.md5, self.blobs
 
     def _link_texts(self, md5: str) -> Iterator[str]:
@@ -87,26 +92,27 @@ class Package:
 
 @contextmanager
 def opened_package(
-    package: PackageId, *, below: int | None, root: int | None, roots: tuple[str, ...]
+    package: PackageId,
+    *,
+    below: int | None,
+    root: int,
+    roots: tuple[str, ...],
+    find_manifest: Callable[[int], Manifest | None],
 ) -> Iterator[Package | None]:
     """A package of the model whose directory is open as `below`; None when there is none, or no manifest yet.
 
-    Raises `Refusal(UNSERVABLE)` when its directory or its manifest is not what the engine leaves.
+    `find_manifest` is given the package's open directory. Raises `Refusal(UNSERVABLE)` when the package's
+    directory is not what the engine leaves, and what `find_manifest` raises.
     """
     with (
         opened_directory(package, below=below) as directory,
-        opened_directory(SHARED_BLOBS, below=root) as blobs,
+        opened_cache_folder(SHARED_BLOBS, below=root) as blobs,
     ):
-        raw = None if directory is None else _load_manifest(directory)
-        if directory is None or raw is None:
+        manifest = None if directory is None else find_manifest(directory)
+        if directory is None or manifest is None:
             yield None
         else:
-            manifest = parse_manifest(raw)
-            yield Package(manifest=manifest, raw_manifest=raw, roots=roots, directory=directory, blobs=blobs)
-
-
-def _load_manifest(directory: int) -> bytes | None:
-    return load_regular(MANIFEST, below=directory, max_bytes=MAX_MANIFEST_BYTES, what="the manifest")
+            yield Package(manifest=manifest, roots=roots, directory=directory, blobs=blobs)
 
 
 def _is_blob(artifact: Artifact) -> bool:

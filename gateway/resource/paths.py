@@ -112,8 +112,13 @@ def model_link(model: ModelId, package: PackageId | None = None, file: FileHandl
     if file is not None:
         if package is None:
             raise BadNameError("a file is named within a package")
-        link += f"/{file}"
+        link = file_link(link, file)
     return link
+
+
+def file_link(package_link: str, file: FileHandle) -> str:
+    """The path of a file of the package whose path this is: for many files of one package."""
+    return f"{package_link}/{file}"
 
 
 def parse_download(raw_path: bytes) -> Resource:

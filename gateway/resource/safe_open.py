@@ -45,11 +45,48 @@ _NOT_AS_LEFT = {
     errno.EINVAL: "a file where a link belongs",
 }
 
+_NO_FOLDER = {
+    errno.ENOENT: "does not exist",
+    errno.ENOTDIR: "is a file or a link, and no directory",
+    errno.ELOOP: "is a link that leads to itself, or a link where none belongs",
+    errno.EACCES: "is not readable by the gateway's user",
+    errno.EPERM: "is not readable by the gateway's user",
+    errno.ESTALE: "is gone from the server that it is mounted from (ESTALE)",
+    errno.EIO: "cannot be read from its disk (EIO)",
+}
+
 
 @contextmanager
-def opened_root(root: Path) -> Iterator[int | None]:
-    """The cache root, or None when it is not there. The only place where links are followed."""
-    descriptor = _find_directory(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, below=None)
+def opened_root(root: Path) -> Iterator[int]:
+    """The cache root. The only place where links are followed.
+
+    Raises `Unavailable` when it is not there or is no directory that we may enter: then nobody can say what
+    is in the cache, and that is no answer about any one thing in it.
+    """
+    try:
+        descriptor = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        _raise_no_cache(error, f"the cache root {printable(str(root))}")
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def opened_cache_folder(name: str, *, below: int, is_listable: bool = False) -> Iterator[int | None]:
+    """One of the engine's own folders in the root; None when it is not there.
+
+    Raises `Unavailable` for a link or a file in its place, and where we may not enter it: as for the root.
+    """
+    flags = _LISTABLE if is_listable else _PASS_THROUGH
+    descriptor = None
+    try:
+        descriptor = os.open(name, flags, dir_fd=below)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        _raise_no_cache(error, name)
     try:
         yield descriptor
     finally:
@@ -89,13 +126,13 @@ def opened_folder(folders: Sequence[str], *, below: int) -> Iterator[int | None]
             os.close(current)
 
 
-def _find_directory(name: str | Path, flags: int, *, below: int | None) -> int | None:
+def _find_directory(name: str, flags: int, *, below: int) -> int | None:
     try:
         return os.open(name, flags, dir_fd=below)
     except FileNotFoundError:
         return None
     except OSError as error:
-        _raise_for(error, str(name))
+        _raise_for(error, name)
 
 
 def names_in(directory: int) -> list[str]:
@@ -202,6 +239,11 @@ def _raise_for(error: OSError, name: str) -> NoReturn:
     if finding is not None:
         raise unservable(f"{printable(name)}: {finding}") from error
     raise_unavailable(error, name)
+
+
+def _raise_no_cache(error: OSError, what: str) -> NoReturn:
+    finding = _NO_FOLDER.get(error.errno or 0) or errno.errorcode.get(error.errno or 0, "unknown error")
+    raise Unavailable("cache", f"{what} {finding}", Reason.CACHE_UNAVAILABLE) from error
 
 
 def raise_unavailable(error: OSError, name: str) -> NoReturn:

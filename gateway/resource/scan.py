@@ -10,32 +10,50 @@ open nothing.
 
 Each directory is judged on its own (`survey_directory`) and depends on nothing but its content and
 the known ids. So a gateway that runs looks again only where something moved (`scanner.py`); a command
-looks at everything once.
+looks at everything once. What goes wrong with one directory, whatever it is, is reported as that directory's.
+
+Who can write to the volume can make any number of names, so what is taken in is bounded: directories, the
+packages of each, and what is told of those that are left aside.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from gateway.model.errors import Refusal, Unavailable
+from gateway.model.listings import ListedPackage
 from gateway.model.names import MAX_NAME_BYTES, MAX_NAME_SEGMENTS
-from gateway.resource.listed import list_package
-from gateway.resource.naming import MODELS_CACHE, is_v2_directory, model_directory
-from gateway.resource.package import opened_package
-from gateway.resource.safe_open import names_in, opened_directory, opened_root
+from gateway.model.pins import identity_of
+from gateway.model.presence import NothingSeen
+from gateway.resource.listed import marks_of
+from gateway.resource.manifests import INLINE_BYTES, SETTLED_SECONDS
+from gateway.resource.naming import MANIFEST, MODELS_CACHE, is_v2_directory, model_directory
+from gateway.resource.presence import find_absence, look_at_folders
+from gateway.resource.safe_open import (
+    each_name_in,
+    inspect_regular,
+    opened_cache_folder,
+    opened_directory,
+    opened_root,
+)
+from gateway.resource.slices import no_pause
 from gateway.resource.tree import package_names
 from gateway.resource.unservable import finding_of, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from gateway.model.listings import ListedPackage
     from gateway.model.names import ModelId, PackageId
-    from gateway.resource.manifest import Manifest
+    from gateway.model.pins import StatIdentity
+    from gateway.model.presence import SeenCache
+    from gateway.resource.manifests import Manifests
 
-NO_ROOT = "the cache root does not exist"
+MAX_DIRECTORIES = 200_000  # below `models-cache`, each 0.4 kB of memory: twice of what was ever measured
+OLD_NAMING = "not a directory of the engine's present naming"
+MAX_REPORTED_OF_ONE = 10  # of one directory: its trouble must not fill the report
 MAX_REPORTED = 100  # a broken volume has one cause and a million symptoms; a report is read by people
 
 
@@ -65,13 +83,30 @@ class Survey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gist:
+    """What a scan needs of a manifest, and of which file: as long as that stays, it is not read again."""
+
+    identity: StatIdentity
+    canonical_model_id: ModelId | None
+    cache_model_id: ModelId | None
+    marks: bytes = field(repr=False)
+    too_long: int
+
+    def is_of(self, model: ModelId) -> bool:
+        """Whether nothing in it contradicts that the package is this model's."""
+        return self.canonical_model_id in {None, model} and self.cache_model_id in {None, model}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DirectorySurvey:
     """What one directory below `models-cache` came to. `model` is set when it has a servable package."""
 
     model: ModelId | None = None
     is_by_fact: bool = False  # no manifest names the model: it is known as long as a fact names it
     is_nameless: bool = False  # there is a servable manifest, and nothing says whose
+    is_undecided: bool = False  # the disk or the machine could not say: what was known before stands
     listed: tuple[ListedPackage, ...] = ()  # its servable packages, by name
+    gists: Mapping[PackageId, Gist] = field(default_factory=dict)  # of large manifests, to be reused
     unservable_packages: int = 0
     unreadable_manifests: int = 0
     unservable_files: int = 0
@@ -88,69 +123,120 @@ class _Tally:
     unservable_files: int = 0
     skipped_total: int = 0
     skipped: list[Skipped] = field(default_factory=list)
+    is_undecided: bool = False
 
     def skip(self, where: str, why: str) -> None:
         self.skipped_total += 1
-        if len(self.skipped) < MAX_REPORTED:
+        if len(self.skipped) < MAX_REPORTED_OF_ONE:
             self.skipped.append(Skipped(where=printable(where), why=why))
 
 
-def scan(root: Path, known: Mapping[str, ModelId]) -> Survey:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looking:
+    """What a look at a directory needs beside it: the manifests, the time, and how to let others go on."""
+
+    manifests: Manifests
+    now: float
+    pause: Callable[[], None] = no_pause
+
+
+def scan(root: Path, known: Mapping[str, ModelId], looking: Looking, seen: SeenCache | None = None) -> Survey:
     """Look at the whole cache. `known` maps directory names to the ids that compute to them.
 
     Never raises for what is on disk: whatever cannot be looked at is in the report.
     """
-    is_root_present = False
     try:
-        with opened_root(root) as root_descriptor:
-            is_root_present = root_descriptor is not None
-            if not is_root_present:
-                return Survey(problem=NO_ROOT)
-            with opened_directory(MODELS_CACHE, below=root_descriptor, is_listable=True) as directory:
-                names = [] if directory is None else sorted(names_in(directory))
-                surveys = [survey_directory(name, below=directory, known=known.get(name)) for name in names]
+        folders = look_at_folders(root)
+        with (
+            opened_root(root) as root_descriptor,
+            opened_cache_folder(MODELS_CACHE, below=root_descriptor, is_listable=True) as directory,
+        ):
+            names = [] if directory is None else list(islice(each_name_in(directory), MAX_DIRECTORIES))
+            surveys = [
+                survey_directory(name, below=directory, known=known.get(name), looking=looking)
+                for name in sorted(names)
+            ]
+        has_models = any(one.model is not None for one in surveys)
+        problem = find_absence(root, folders, has_models=has_models, cache=seen or NothingSeen())
     except (Refusal, Unavailable) as error:
-        return Survey(is_root_present=is_root_present, problem=finding_of(error))
-    return Survey(
-        models=tuple(sorted(one.model for one in surveys if one.model is not None)),
-        listed=tuple(sorted((listed for one in surveys for listed in one.listed), key=_by_name)),
-        is_root_present=True,
-        is_readable=True,
-        packages=sum(len(one.listed) for one in surveys),
-        unservable_packages=sum(one.unservable_packages for one in surveys),
-        unreadable_manifests=sum(one.unreadable_manifests for one in surveys),
-        unservable_files=sum(one.unservable_files for one in surveys),
-        skipped_total=sum(one.skipped_total for one in surveys),
-        skipped=tuple(skipped for one in surveys for skipped in one.skipped)[:MAX_REPORTED],
+        return unreadable(error)
+    if problem is not None:
+        return Survey(is_root_present=True, problem=problem)
+    return judged(
+        Survey(
+            models=tuple(sorted(one.model for one in surveys if one.model is not None)),
+            listed=tuple(sorted((listed for one in surveys for listed in one.listed), key=_by_name)),
+            is_root_present=True,
+            is_readable=True,
+            packages=sum(len(one.listed) for one in surveys),
+            unservable_packages=sum(one.unservable_packages for one in surveys),
+            unreadable_manifests=sum(one.unreadable_manifests for one in surveys),
+            unservable_files=sum(one.unservable_files for one in surveys),
+            skipped_total=sum(one.skipped_total for one in surveys),
+            skipped=tuple(skipped for one in surveys for skipped in one.skipped)[:MAX_REPORTED],
+        )
     )
 
 
-def survey_directory(name: str, *, below: int | None, known: ModelId | None) -> DirectorySurvey:
-    """Judge one directory. `known` is the id that facts speak of and that computes to its name."""
+def unreadable(error: Refusal | Unavailable) -> Survey:
+    """The survey of a cache of which nothing can be said."""
+    why = error.why if isinstance(error, Unavailable) else finding_of(error)
+    return Survey(is_root_present=not isinstance(error.__cause__, FileNotFoundError), problem=why)
+
+
+def judged(survey: Survey) -> Survey:
+    """The survey; one of which nothing can be said where we may read none of the manifests that there are.
+
+    That all of a cache is gone from one scan to the next because somebody changed a mode or a user must not
+    look like a cache that was emptied.
+    """
+    if survey.packages or not survey.unreadable_manifests:
+        return survey
+    return replace(survey, is_readable=False, problem="no manifest can be read by the gateway's user")
+
+
+def survey_directory(
+    name: str,
+    *,
+    below: int | None,
+    known: ModelId | None,
+    looking: Looking,
+    before: Mapping[PackageId, Gist] | None = None,
+) -> DirectorySurvey:
+    """Judge one directory. `known` is the id that facts speak of and that computes to its name.
+
+    `before` is what was kept of its large manifests.
+    """
     tally = _Tally()
     if not is_v2_directory(name):
-        tally.skip(name, "not a directory of the engine's present naming")
+        tally.skip(name, OLD_NAMING)
         return _result(tally)
-    manifests = _load_manifests(name, below=below, tally=tally)
-    claimed = _claimed_model(name, manifests)
+    gists = _load_gists(name, below, before or {}, looking, tally)
+    claimed = _claimed_model(name, gists)
     model = known or claimed
     if model is None:
-        if manifests:
+        if gists:
             tally.skip(name, "no fact and no manifest names the model whose directory this is")
-        return _result(tally, is_nameless=bool(manifests))
-    foreign = [package for package, manifest in manifests.items() if not manifest.is_of(model)]
+        return _result(tally, is_nameless=bool(gists))
+    foreign = [package for package, gist in gists.items() if not gist.is_of(model)]
     for package in foreign:
         tally.skip(f"{name}/{package}", "the manifest names another model")
-    for package, manifest in manifests.items():
-        if manifest.too_long and package not in foreign:
-            tally.unservable_files += manifest.too_long
-            tally.skip(f"{name}/{package}", _too_long(manifest.too_long))
+    for package, gist in gists.items():
+        if gist.too_long and package not in foreign:
+            tally.unservable_files += gist.too_long
+            tally.skip(f"{name}/{package}", _too_long(gist.too_long))
     listed = tuple(
-        list_package(model, package, manifests[package])
-        for package in sorted(manifests)
+        ListedPackage(model=model, package=package, marks=gists[package].marks)
+        for package in sorted(gists)
         if package not in foreign
     )
-    return _result(tally, model=model if listed else None, is_by_fact=claimed is None, listed=listed)
+    return _result(
+        tally,
+        model=model if listed else None,
+        is_by_fact=claimed is None,
+        listed=listed,
+        gists={package: gist for package, gist in gists.items() if _is_worth_keeping(gist, looking.now)},
+    )
 
 
 def _by_name(listed: ListedPackage) -> tuple[ModelId, PackageId]:
@@ -164,6 +250,11 @@ def _too_long(files: int) -> str:
     )
 
 
+def _is_worth_keeping(gist: Gist, now: float) -> bool:
+    """Of a large manifest, whose times are old enough to be believed."""
+    return gist.identity[2] > INLINE_BYTES and gist.identity[4] < (now - SETTLED_SECONDS) * 1e9
+
+
 def _result(tally: _Tally, **found: Any) -> DirectorySurvey:
     return DirectorySurvey(
         unservable_packages=tally.unservable_packages,
@@ -171,12 +262,15 @@ def _result(tally: _Tally, **found: Any) -> DirectorySurvey:
         unservable_files=tally.unservable_files,
         skipped_total=tally.skipped_total,
         skipped=tuple(tally.skipped),
+        is_undecided=tally.is_undecided,
         **found,
     )
 
 
-def _load_manifests(name: str, *, below: int | None, tally: _Tally) -> dict[PackageId, Manifest]:
-    manifests: dict[PackageId, Manifest] = {}
+def _load_gists(
+    name: str, below: int | None, before: Mapping[PackageId, Gist], looking: Looking, tally: _Tally
+) -> dict[PackageId, Gist]:
+    gists: dict[PackageId, Gist] = {}
     try:
         with opened_directory(name, below=below, is_listable=True) as directory:
             clear, ambiguous = ([], []) if directory is None else package_names(directory)
@@ -185,24 +279,53 @@ def _load_manifests(name: str, *, below: int | None, tally: _Tally) -> dict[Pack
             for package in clear:
                 where = f"{name}/{package}"
                 try:
-                    with opened_package(package, below=directory, root=None, roots=()) as found:
-                        if found is None:
-                            tally.skip(where, "no manifest: not finished yet, or left half-written")
-                        else:
-                            manifests[package] = found.manifest
+                    gist = _find_gist(package, directory, before.get(package), looking)
                 except (Refusal, Unavailable) as error:
                     tally.unservable_packages += 1
                     tally.unreadable_manifests += isinstance(error.__cause__, PermissionError)
+                    tally.is_undecided |= isinstance(error, Unavailable)
                     tally.skip(where, finding_of(error))
+                else:
+                    if gist is None:
+                        tally.skip(where, "no manifest: not finished yet, or left half-written")
+                    else:
+                        gists[package] = gist
     except (Refusal, Unavailable) as error:
+        tally.is_undecided |= isinstance(error, Unavailable)
         tally.skip(name, finding_of(error))
-    return manifests
+    except Exception as defect:  # noqa: BLE001 -- a boundary: the other directories have their turn
+        tally.is_undecided = True
+        tally.skip(name, f"it could not be looked at ({type(defect).__name__}: {printable(str(defect))})")
+    return gists
 
 
-def _claimed_model(name: str, manifests: Mapping[PackageId, Manifest]) -> ModelId | None:
+def _find_gist(package: PackageId, below: int | None, before: Gist | None, looking: Looking) -> Gist | None:
+    """What the package's manifest comes to; None when it has none yet."""
+    with opened_directory(package, below=below) as directory:
+        if directory is None:
+            return None
+        found = inspect_regular(MANIFEST, below=directory, may_have_other_names=True)
+        if found is None:
+            return None
+        identity = identity_of(found)  # if it is another file when it is read, this one is not seen again
+        if before is not None and before.identity == identity:
+            return before
+        manifest = looking.manifests.read_in_passing(directory, looking.pause)
+    if manifest is None:
+        return None
+    return Gist(
+        identity=identity,
+        canonical_model_id=manifest.canonical_model_id,
+        cache_model_id=manifest.cache_model_id,
+        marks=marks_of(manifest),
+        too_long=manifest.too_long,
+    )
+
+
+def _claimed_model(name: str, gists: Mapping[PackageId, Gist]) -> ModelId | None:
     """The id that a manifest claims, if it computes to this very directory."""
-    for manifest in manifests.values():
-        claimed_id = manifest.canonical_model_id
+    for gist in gists.values():
+        claimed_id = gist.canonical_model_id
         if claimed_id is not None and model_directory(claimed_id) == name:
             return claimed_id
     return None

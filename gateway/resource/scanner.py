@@ -9,7 +9,11 @@ counts as unfinished.
 
 It runs in a thread beside the event loop. Every step is a system call, which lets go of the
 interpreter; what would hold on to it for long is done in small pieces. A model costs about 0.4 kB,
-and each of its packages what `listed.py` says.
+and each of its packages what `listed.py` says. So many directories are taken in and no more
+(`MAX_DIRECTORIES`); names that are none of the engine's are counted, and the first of them told.
+
+A directory of which the disk or the machine cannot say what is in it (an I/O error, no descriptors left)
+stays in the list as it was: that it cannot be read does not say that it is gone.
 """
 
 from __future__ import annotations
@@ -17,47 +21,74 @@ from __future__ import annotations
 import heapq
 import os
 from bisect import bisect_left, insort
-from dataclasses import dataclass, replace
-from itertools import islice
+from contextlib import suppress
+from dataclasses import replace
+from itertools import chain, islice
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.model.errors import Refusal, Unavailable
 from gateway.resource.listed import Listed
 from gateway.resource.naming import MODELS_CACHE, is_v2_directory
+from gateway.resource.presence import find_absence, look_at_folders, note_presence
 from gateway.resource.rota import Rota
-from gateway.resource.safe_open import names_in, opened_directory, opened_root
-from gateway.resource.scan import MAX_REPORTED, NO_ROOT, DirectorySurvey, Survey, survey_directory
-from gateway.resource.unservable import finding_of
+from gateway.resource.safe_open import each_name_in, opened_cache_folder, opened_root
+from gateway.resource.scan import (
+    MAX_DIRECTORIES,
+    MAX_REPORTED,
+    OLD_NAMING,
+    DirectorySurvey,
+    Gist,
+    Looking,
+    Skipped,
+    Survey,
+    judged,
+    survey_directory,
+    unreadable,
+)
+from gateway.resource.slices import in_slices, no_pause, sorted_in_slices
+from gateway.resource.unservable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from gateway.model.names import ModelId
+    from gateway.model.names import ModelId, PackageId
+    from gateway.model.presence import SeenCache
+    from gateway.resource.manifests import Manifests
 
 STATS_PER_LOOK = 10_000  # looks from outside, about 30 ms of one core
 OPENED_PER_LOOK = 2_000  # unfinished and broken ones; a volume of nothing else must not occupy us for ever
 REFRESHED_PER_LOOK = 50  # opened again though their time has not moved
 SETTLING_SECONDS = 2.0  # the coarsest time stamps of a file system, and clocks that differ
-GENTLE_CHUNK = 4_096  # names sorted at once: about a millisecond without letting go of the interpreter
+NAMES_PER_SLICE = 1_000  # taken in between two pauses, about a millisecond
+MANY = 4_096  # models that come or go at once: beyond it the list is sorted anew
+MAX_DETAILED = 10_000  # findings that are kept, of a kilobyte at most; the rest is counted
 
 _UNSETTLED = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """What is remembered of one directory. `stamp` is what its change time and inode came to."""
+class _Entry(msgspec.Struct, frozen=True, gc=False):
+    """What is remembered of one directory. `stamp` is what its change time and inode came to.
+
+    The garbage collector is not told of them: it would stop everybody while it looks through all.
+    """
 
     stamp: int
     model: ModelId | None
-    faults: DirectorySurvey | None  # None for the usual case: all packages servable, the model named
 
 
 class Scanner:
-    """The scan of one cache root. Not for two threads at once."""
+    """The scan of one cache root. Not for two threads at once. `pause` lets whoever waits go on."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(
+        self, root: Path, *, manifests: Manifests, seen: SeenCache, pause: Callable[[], None] = no_pause
+    ) -> None:
         self._root = root
+        self._manifests = manifests
+        self._seen = seen
+        self._pause = pause
         self._forget()
 
     def look(self, known: Mapping[str, ModelId], now: float) -> Survey:
@@ -65,22 +96,27 @@ class Scanner:
 
         Never raises for what is on disk: whatever cannot be looked at is in the report.
         """
-        is_root_present = False
         try:
-            with opened_root(self._root) as root_descriptor:
-                is_root_present = root_descriptor is not None
-                if not is_root_present:
+            folders = look_at_folders(self._root)
+            with (
+                opened_root(self._root) as root,
+                opened_cache_folder(MODELS_CACHE, below=root, is_listable=True) as directory,
+            ):
+                if directory is None:
                     self._forget()
-                    return Survey(problem=NO_ROOT)
-                with opened_directory(MODELS_CACHE, below=root_descriptor, is_listable=True) as directory:
-                    if directory is None:
-                        self._forget()
-                    else:
-                        self._look_below(directory, known, now)
+                else:
+                    looking = Looking(manifests=self._manifests, now=now, pause=self._pause)
+                    self._look_below(directory, known, looking)
+            problem = find_absence(self._root, folders, has_models=bool(self._models_now), cache=self._seen)
+            if problem is not None:
+                return Survey(is_root_present=True, problem=problem)
+            if self._models_now:
+                with suppress(Unavailable):  # the state folder's trouble; it costs a doubt, not an answer
+                    note_presence(self._root, folders, self._seen)
         except (Refusal, Unavailable) as error:
             self._forget()
-            return Survey(is_root_present=is_root_present, problem=finding_of(error))
-        return self._survey()
+            return unreadable(error)
+        return judged(self._survey())
 
     def _forget(self) -> None:
         self._entries: dict[str, _Entry] = {}
@@ -94,13 +130,18 @@ class Scanner:
         self._unfinished: dict[str, None] = {}  # a set that remembers the order
         self._by_fact: set[str] = set()
         self._faulty: dict[str, DirectorySurvey] = {}
+        self._detailed = 0  # findings that are kept of these
+        self._gists: dict[str, Mapping[PackageId, Gist]] = {}
+        self._others: list[str] = []  # the first names that are none of the engine's
+        self._others_total = 0
+        self._too_many = 0  # directories that are not taken in
 
-    def _look_below(self, directory: int, known: Mapping[str, ModelId], now: float) -> None:
-        new, vanished = self._compare(directory, now)
+    def _look_below(self, directory: int, known: Mapping[str, ModelId], looking: Looking) -> None:
+        new, vanished = self._compare(directory, looking.now)
         appeared: list[ModelId] = []
-        for name in self._due(new, directory, known, now):
+        for name in self._due(new, directory, known, looking.now):
             before = self._entries.get(name)
-            after = self._judge(name, directory, known.get(name), now)
+            after = self._judge(name, directory, known.get(name), looking)
             model_before = None if before is None else before.model
             if after.model != model_before:
                 if model_before is not None:
@@ -117,12 +158,34 @@ class Scanner:
         if stamp == self._folder and stamp != _UNSETTLED:
             return [], []
         self._folder = stamp
-        names = names_in(directory)
-        new = [name for name in names if name not in self._entries]
-        if len(self._entries) + len(new) == len(names):
-            return new, []
-        present = set(names)
-        return new, self._drop([name for name in self._entries if name not in present])
+        new, present = self._take_in(directory)
+        vanished: list[ModelId] = []
+        if len(present) < len(self._entries):
+            vanished = self._drop([name for name in self._entries if name not in present])
+        room = MAX_DIRECTORIES - len(self._entries)
+        self._too_many += len(new[room:])
+        return new[:room], vanished
+
+    def _take_in(self, directory: int) -> tuple[list[str], set[str]]:
+        """The names of directories that are new, and of those known that are there; the rest is counted."""
+        new: list[str] = []
+        present: set[str] = set()
+        others: list[str] = []
+        self._others_total = self._too_many = 0
+        for name in in_slices(each_name_in(directory), NAMES_PER_SLICE, self._pause):
+            if not is_v2_directory(name):
+                self._others_total += 1
+                others.append(name)
+                if len(others) > NAMES_PER_SLICE:
+                    others = heapq.nsmallest(MAX_REPORTED, others)
+            elif name in self._entries:
+                present.add(name)
+            elif len(new) < MAX_DIRECTORIES:
+                new.append(name)
+            else:
+                self._too_many += 1
+        self._others = heapq.nsmallest(MAX_REPORTED, others)
+        return new, present
 
     def _due(self, new: list[str], directory: int, known: Mapping[str, ModelId], now: float) -> Iterator[str]:
         """The directories to open now, each once."""
@@ -149,7 +212,7 @@ class Scanner:
         """Of those whose turn it is, the ones whose change time is another."""
         for name in self._looked_at.take(self._order, STATS_PER_LOOK):
             entry = self._entries.get(name)
-            if entry is None or not is_v2_directory(name):
+            if entry is None:
                 continue
             try:
                 found = os.stat(name, dir_fd=directory, follow_symlinks=False)
@@ -162,30 +225,48 @@ class Scanner:
         turn = self._refreshed.take(self._order, REFRESHED_PER_LOOK)
         yield from (name for name in turn if name in self._entries)
 
-    def _judge(self, name: str, directory: int, known: ModelId | None, now: float) -> _Entry:
-        stamp = _UNSETTLED
-        if is_v2_directory(name):
-            try:
-                # Before it is opened: what changes while we look has another stamp afterwards.
-                stamp = _stamp(os.stat(name, dir_fd=directory, follow_symlinks=False), now)
-            except OSError:
-                stamp = _UNSETTLED
-        survey = survey_directory(name, below=directory, known=known)
+    def _judge(self, name: str, directory: int, known: ModelId | None, looking: Looking) -> _Entry:
+        try:
+            # Before it is opened: what changes while we look has another stamp afterwards.
+            stamp = _stamp(os.stat(name, dir_fd=directory, follow_symlinks=False), looking.now)
+        except OSError:
+            stamp = _UNSETTLED
+        kept = self._gists.get(name)
+        survey = survey_directory(name, below=directory, known=known, looking=looking, before=kept)
         before = self._entries.get(name)
-        faults = replace(survey, listed=()) if survey.skipped_total else None
-        entry = self._entries[name] = _Entry(stamp, survey.model, faults)
-        if before is not None and before.model != survey.model:
-            self._listed.drop(before.model)
-        self._listed.note(survey.model, survey.listed)
-        self._unfinished.pop(name, None)
-        if is_v2_directory(name) and (stamp == _UNSETTLED or faults is not None or survey.model is None):
-            self._unfinished[name] = None
-        if faults is None:
-            self._faulty.pop(name, None)
+        if survey.is_undecided and before is not None:
+            # What it held before stands; it stays among the unfinished, and is opened again at the next look.
+            entry = self._entries[name] = _Entry(_UNSETTLED, before.model)
         else:
-            self._faulty[name] = faults
-        (self._by_fact.add if survey.is_by_fact and survey.model else self._by_fact.discard)(name)
+            entry = self._entries[name] = _Entry(stamp, survey.model)
+            if before is not None and before.model != survey.model:
+                self._listed.drop(before.model)
+            self._listed.note(survey.model, survey.listed)
+            self._keep_gists(name, survey.gists)
+            self._by_fact.discard(name)
+            if survey.is_by_fact and survey.model:
+                self._by_fact.add(name)
+        self._note_faults(name, survey)
+        self._unfinished.pop(name, None)
+        if entry.stamp == _UNSETTLED or survey.skipped_total or entry.model is None:
+            self._unfinished[name] = None
         return entry
+
+    def _keep_gists(self, name: str, gists: Mapping[PackageId, Gist]) -> None:
+        if gists:
+            self._gists[name] = gists
+        else:
+            self._gists.pop(name, None)
+
+    def _note_faults(self, name: str, survey: DirectorySurvey) -> None:
+        before = self._faulty.pop(name, None)
+        if before is not None:
+            self._detailed -= len(before.skipped)
+        if not survey.skipped_total:
+            return
+        details = survey.skipped if self._detailed < MAX_DETAILED else ()
+        self._detailed += len(details)
+        self._faulty[name] = replace(survey, listed=(), gists={}, skipped=details)
 
     def _drop(self, removed: list[str]) -> list[ModelId]:
         models: list[ModelId] = []
@@ -193,7 +274,8 @@ class Scanner:
             entry = self._entries.pop(name)
             self._listed.drop(entry.model)
             self._unfinished.pop(name, None)
-            self._faulty.pop(name, None)
+            self._note_faults(name, _NOTHING)
+            self._keep_gists(name, {})
             self._by_fact.discard(name)
             if entry.model is not None:
                 models.append(entry.model)
@@ -202,8 +284,9 @@ class Scanner:
     def _list(self, appeared: list[ModelId], vanished: list[ModelId]) -> None:
         if not appeared and not vanished:
             return
-        if len(appeared) + len(vanished) > GENTLE_CHUNK:
-            self._models = _sorted_gently([one.model for one in self._entries.values() if one.model])
+        if len(appeared) + len(vanished) > MANY:
+            models = [one.model for one in self._entries.values() if one.model]
+            self._models = list(sorted_in_slices(models, pause=self._pause))
         else:
             for model in vanished:
                 del self._models[bisect_left(self._models, model)]
@@ -213,8 +296,8 @@ class Scanner:
 
     def _survey(self) -> Survey:
         faulty = self._faulty.values()
-        first = heapq.nsmallest(MAX_REPORTED, self._faulty)
         listed = self._listed.of(self._models)
+        others = self._others_total + self._too_many
         return Survey(
             models=self._models_now,
             listed=listed,
@@ -224,9 +307,22 @@ class Scanner:
             unservable_packages=sum(one.unservable_packages for one in faulty),
             unreadable_manifests=sum(one.unreadable_manifests for one in faulty),
             unservable_files=sum(one.unservable_files for one in faulty),
-            skipped_total=sum(one.skipped_total for one in faulty),
-            skipped=tuple(skipped for name in first for skipped in self._faulty[name].skipped)[:MAX_REPORTED],
+            skipped_total=sum(one.skipped_total for one in faulty) + others,
+            skipped=tuple(islice(self._skipped(), MAX_REPORTED)),
         )
+
+    def _skipped(self) -> Iterator[Skipped]:
+        if self._too_many:
+            why = f"it holds more than {MAX_DIRECTORIES} directories; {self._too_many} of them are not listed"
+            yield Skipped(where=MODELS_CACHE, why=why)
+        for name in heapq.nsmallest(MAX_REPORTED, chain(self._faulty, self._others)):
+            if name in self._faulty:
+                yield from self._faulty[name].skipped
+            else:
+                yield Skipped(where=printable(name), why=OLD_NAMING)
+
+
+_NOTHING = DirectorySurvey()
 
 
 def _stamp(found: os.stat_result, now: float) -> int:
@@ -234,9 +330,3 @@ def _stamp(found: os.stat_result, now: float) -> int:
     if found.st_ctime > now - SETTLING_SECONDS:
         return _UNSETTLED
     return hash((found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)) or 1
-
-
-def _sorted_gently(models: list[ModelId]) -> list[ModelId]:
-    """Sorted, without holding on to the interpreter for the length of one large sort."""
-    chunks = [sorted(models[start : start + GENTLE_CHUNK]) for start in range(0, len(models), GENTLE_CHUNK)]
-    return list(heapq.merge(*chunks))

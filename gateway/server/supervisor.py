@@ -117,7 +117,10 @@ class Supervisor:
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            await self.status()
+            try:
+                await self.status()
+            except Exception:  # the next one may be answered; meanwhile nothing is lost but counts
+                logger.exception("the workers could not be asked")
 
     async def _keep(self, slot: int) -> None:
         """Keep one worker running until it is all to stop."""
@@ -125,26 +128,38 @@ class Supervisor:
         pause = FIRST_PAUSE_SECONDS
         while not self._stopped.is_set():
             began = clock.time()
-            worker = self._workers[slot] = await WorkerProcess.start(self._order, self._public)
-            status = await self._see_through(slot, worker)
+            ended = await self._run_one(slot)
             if self._stopped.is_set():
-                return
-            if self._has_failed_to_start(slot, worker, status):
-                self._stopped.set()
                 return
             if clock.time() - began >= STEADY_SECONDS:
                 pause = FIRST_PAUSE_SECONDS
-            logger.error(
-                "worker %d ended with status %d%s; another one starts in %.1f s",
-                worker.pid,
-                status,
-                f" ({worker.failure})" if worker.failure else "",
-                pause,
-            )
+            logger.error("%s; another one starts in %.1f s", ended, pause)
             try:
                 await asyncio.wait_for(self._stopped.wait(), pause)
             except TimeoutError:
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    async def _run_one(self, slot: int) -> str:
+        """Start a worker and see it through; what became of it. Stops everything if none can start at all."""
+        worker: WorkerProcess | None = None
+        status = -1
+        try:
+            worker = self._workers[slot] = await WorkerProcess.start(self._order, self._public)
+            status = await self._see_through(slot, worker)
+            failure = worker.failure
+            ended = f"worker {worker.pid} ended with status {status}{f' ({failure})' if failure else ''}"
+        except Exception as error:
+            # No process or no descriptor to be had now, or a defect of ours: the others go on.
+            if not isinstance(error, OSError):
+                logger.exception("a worker could not be looked after")
+            if worker is not None:
+                worker.kill()
+            self._workers[slot] = None
+            failure = Misconfigured("worker", f"cannot be started: {error}")
+            ended = f"a worker cannot be started: {error}"
+        if not self._stopped.is_set() and self._has_failed_to_start(slot, failure, status):
+            self._stopped.set()
+        return ended
 
     async def _see_through(self, slot: int, worker: WorkerProcess) -> int:
         """One worker until it ends; what it counted is kept."""
@@ -161,12 +176,14 @@ class Supervisor:
         self._workers[slot] = None
         return status
 
-    def _has_failed_to_start(self, slot: int, worker: WorkerProcess, status: int) -> bool:
+    def _has_failed_to_start(
+        self, slot: int, failure: Misconfigured | Unavailable | None, status: int
+    ) -> bool:
         """Whether every worker has by now ended without one having served; notes why."""
         if any(event.is_set() for event in self._serving):
             return False
         self._failed_slots.add(slot)
-        self._failure = worker.failure or Misconfigured(
+        self._failure = failure or Misconfigured(
             "worker", f"ended with status {status} before it served; what it wrote is above"
         )
         return len(self._failed_slots) == self._plan.workers

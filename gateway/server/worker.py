@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
     OnRefused = Callable[[EarlyRefusal, str], str | None]
 
+logger = logging.getLogger(__name__)
+
 LENGTH_BYTES = 8  # of the order's length, big-endian
 EXIT_MISCONFIGURED = 2
 EXIT_UNAVAILABLE = 3
@@ -144,7 +146,8 @@ async def _serve(
     server = QuietServer(_config(order, worker_app, watched), on_serving=on_serving)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.stop)
     logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
-    answering = asyncio.create_task(_answer(reader, writer, worker_app.report, server))
+    report = _Reporting(worker_app.report)
+    answering = asyncio.create_task(_answer(reader, writer, report, server))
     try:
         await server.serve(sockets=[listener])
     except SystemExit:
@@ -156,8 +159,8 @@ async def _serve(
         answering.cancel()
         await asyncio.wait([answering])
     if not answering.cancelled():
-        answering.result()  # a report that raised stopped the worker; say how
-    _say(writer, {"id": 0, "status": worker_app.report()})
+        answering.result()  # what else ended it stopped the worker; say how
+    _say(writer, {"id": 0, "status": report()})
 
 
 async def _answer(
@@ -176,6 +179,22 @@ async def _answer(
                 _say(writer, {"id": int(argument), "status": report()})
     finally:
         server.stop()
+
+
+class _Reporting:
+    """The application's report. One that raises makes the worker not ready, and ends nothing."""
+
+    def __init__(self, report: Callable[[], dict[str, Any]]) -> None:
+        self._report = report
+        self._last: dict[str, Any] = {"counters": {}, "gauges": {}}
+
+    def __call__(self) -> dict[str, Any]:
+        try:
+            self._last = self._report()
+        except Exception:
+            logger.exception("the worker's report failed")
+            return {**self._last, "ready": {"report": False}}
+        return self._last
 
 
 def _is_no_cancellation(record: logging.LogRecord) -> bool:

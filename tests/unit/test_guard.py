@@ -111,7 +111,7 @@ class World:
         allowed = Allowed(access=access, model=MODEL, policies=("owners",), grant="owner", stamp=FACTS.stamp)
         return Judgement(self.verdict or allowed, FACTS)
 
-    def answer_to(self, denied):
+    async def answer_to(self, denied):
         return denied.reason
 
     async def find(self, allowed):

@@ -48,6 +48,7 @@ class World:
     rights: set[tuple[str, ...]] = field(default_factory=set)
     generation: int = 1
     asked_disk: list = field(default_factory=list)
+    asked_pages: list = field(default_factory=list)
     decided: list = field(default_factory=list)
     leaves: dict = field(default_factory=dict)
     brought: object = None  # called before facts are brought
@@ -131,23 +132,29 @@ class World:
     def listed(self):
         return self.scanned
 
-    def packages(self, model):
+    async def packages(self, model):
         self.asked_disk.append(model)
         return tuple(sorted(self.disk.get(model, {})))
 
-    def listing(self, model, package):
+    async def listing(self, model, package, *, after=None, limit=None):
         self.asked_disk.append(model)
+        self.asked_pages.append((after, limit))
         files = self.disk.get(model, {}).get(package)
         if files is None:
             return None
         entries = tuple(FileEntry(handle=FileHandle(one), size=1, md5=md5) for one, md5 in files.items())
         return PackageListing(model=model, package=package, files=entries)
 
-    def find_blob(self, model, package, md5):
+    async def has(self, model, package, handle):
+        self.asked_disk.append(model)
+        files = self.disk.get(model, {}).get(package)
+        return files is not None and (handle is None or handle in files)
+
+    async def find_blob(self, model, package, md5):
         self.asked_disk.append(model)
         return next((one for one, found in self.disk[model][package].items() if found == md5), None)
 
-    def open_file(self, model, package, handle):
+    async def open_file(self, model, package, handle):
         self.asked_disk.append(model)
 
     async def refresh(self, known):
@@ -279,7 +286,7 @@ class TestWhatToAnswer:
             model=ModelId("acme/a"),
             may_discover=may_discover,
         )
-        return world.holdings().answer_to(denied)
+        return asyncio.run(world.holdings().answer_to(denied))
 
     def test_what_is_there_is_refused_for_its_reason(self):
         assert self.answer(World(DISK)) is Reason.MISSING_SCOPE
@@ -307,6 +314,14 @@ class TestListings:
         with pytest.raises(Refusal) as refusal:
             find(World(DISK), asked, model=ModelId("acme/a"))
         assert refusal.value.reason is Reason.ABSENT
+
+    def test_of_a_package_the_page_is_looked_for_that_was_asked_for(self):
+        world = World(DISK)
+        page = Page(after="w.bin", limit=7)
+        for asked in (page, None):
+            about = access(ResourceKind.PACKAGE, model=ModelId("acme/a"), package=PackageId("p1"), page=asked)
+            find(world, about, model=ModelId("acme/a"))
+        assert world.asked_pages == [("w.bin", 7), (None, 100)]
 
     @pytest.mark.parametrize("kind", [ResourceKind.PACKAGE, ResourceKind.FILE])
     def test_what_is_not_on_disk_is_absent(self, kind):

@@ -27,6 +27,7 @@ def busy(telemetry):
     telemetry.defect("/v1/models", RuntimeError("x"))
     telemetry.unreadable("{cachegate}:f:t:a")
     telemetry.damaged_record("acme/cars/1")
+    telemetry.packages_left_out("acme/cars/1", 1)
     telemetry.withdrawn()
     telemetry.degraded()
     telemetry.mode_changed("mode.no-lease")

@@ -51,6 +51,39 @@ def test_all_workers_of_a_new_node_open_it_at_once(tmp_path):
             file.close()
 
 
+YEAR_NS = 365 * 86_400 * 10**9
+EXTREMES = {
+    "a date after 2262": (1, 2, 15, 430 * YEAR_NS, 5),
+    "a change after 2262": (1, 2, 15, 5, 430 * YEAR_NS),
+    "a date before 1678": (1, 2, 15, -400 * YEAR_NS, 5),
+    "the last second that there is": (1, 2, 15, (2**63 - 1) * 10**9, 5),
+    "the first second that there is": (1, 2, 15, -(2**63) * 10**9, 5),
+    "the largest file": (1, 2, 2**63 - 1, 4, 5),
+    "the largest numbers": (2**64 - 1, 2**64 - 1, 15, 4, 5),
+    "numbers of another kernel": (-1, -1, -1, 4, 5),
+}
+
+
+@pytest.mark.parametrize("identity", EXTREMES.values(), ids=EXTREMES)
+def test_whatever_number_a_file_system_gives_is_kept_as_it_is(measurements, identity):
+    found = Measured(identity=identity, md5="ab" * 16, sha256="cd" * 32)
+    measurements.put(found)
+    assert measurements.find(identity) == found
+    for place in range(5):
+        other = tuple(number + (index == place) for index, number in enumerate(identity))
+        assert measurements.find(other) is None
+    with measurements.turn(identity) as is_mine:
+        assert is_mine
+
+
+def test_a_later_identity_of_an_inode_takes_the_place_of_one_with_a_date_far_away(measurements, folder):
+    far, near = EXTREMES["a date after 2262"], (1, 2, 15, 4, 5)
+    measurements.put(Measured(identity=far, md5="ab" * 16, sha256="cd" * 32))
+    measurements.put(Measured(identity=near, md5="ab" * 16, sha256="ef" * 32))
+    assert measurements.find(far) is None
+    assert measurements.find(near).sha256 == "ef" * 32
+
+
 @pytest.mark.parametrize("place", range(5))
 def test_no_other_identity_finds_it(measurements, place):
     measurements.put(FOUND)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from gateway.assembly.upkeep import Upkeep
+from gateway.identity.last_uses import LastUses
 from gateway.model.bounded_memory import STEP, BoundedMemory
 from gateway.model.errors import Unavailable
 from gateway.model.facts import Leaf
@@ -25,6 +26,20 @@ class World:
         self.scans = []
         self.failures = []
         self.is_gone = False
+        self.problem = None
+        self.told = []
+
+    def chore_failed(self, chore, failure, pause):
+        self.told.append((chore, type(failure).__name__))
+
+    def defect(self, route, defect):
+        self.told.append((route, type(defect).__name__))
+
+    def cache_changed(self, problem):
+        self.told.append(problem)
+
+    def state(self):
+        return SimpleNamespace(survey=SimpleNamespace(problem=self.problem))
 
     async def known_models(self):
         self.reads += 1
@@ -103,6 +118,58 @@ def test_what_is_no_longer_current_is_swept_out_of_every_memory_in_turns(world):
     asyncio.run(scenario())
     assert [len(memory) for memory in memories] == [STEP, STEP]
     assert len(turns) > 2 * len(memories)
+def test_that_the_cache_cannot_be_read_is_told_once_and_once_more_when_it_can(world):
+    upkeep = world.upkeep()
+    scan(upkeep, times=2)
+    world.problem = "it does not exist"
+    scan(upkeep, times=3)
+    world.problem = None
+    scan(upkeep, times=2)
+    assert world.told == ["it does not exist", None]
+
+
+class Ending(World):
+    """Parts that note that they were let go of, of which one raises."""
+
+    def __init__(self, raising, failure):
+        super().__init__()
+        self.raising, self.failure, self.let_go = raising, failure, []
+
+    def part(self, name, *, is_awaited=True):
+        def close():
+            self.let_go.append(name)
+            if name == self.raising:
+                raise self.failure
+
+        async def close_awaited():
+            close()
+
+        return SimpleNamespace(close=close_awaited if is_awaited else close)
+
+
+PARTS = ("pins", "authority", "ahead", "catalogue", "recorder", "store")
+
+
+@pytest.mark.parametrize("failure", [Unavailable("state", "gone"), ValueError("nobody expected it")])
+@pytest.mark.parametrize("raising", PARTS)
+def test_at_the_end_each_part_is_let_go_of_whatever_becomes_of_the_others(raising, failure):
+    world = Ending(raising, failure)
+    upkeep = world.upkeep()
+    upkeep.pins, upkeep.store = world.part("pins"), world.part("store")
+    upkeep.at_the_end = (world.part("authority").close,)
+    upkeep.pinning_ahead = world.part("ahead", is_awaited=False)
+    upkeep.catalogue = world.part("catalogue", is_awaited=False)
+    upkeep.recorder = world.part("recorder", is_awaited=False)
+
+    upkeep.last_uses = LastUses()
+
+    async def drop_workers(_workers):
+        return
+
+    upkeep.store.drop_workers = drop_workers
+    asyncio.run(upkeep._end())
+    assert world.let_go == list(PARTS)
+    assert len(world.failures) + len(world.told) == 1
 
 
 class Marks:

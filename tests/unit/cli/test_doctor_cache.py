@@ -19,19 +19,19 @@ from gateway.resource.scan import Skipped, Survey
 
 
 def test_a_cache_as_the_engine_left_it_fails_nowhere(installed):
-    found = look_at_cache(installed.settings, (), SystemClock().now())
+    found = look_at_cache(installed.settings, (), SystemClock())
     assert Health.FAIL not in {one.health for one in found}
-    assert len({one.name for one in found}) == len(found) == 7
+    assert len({one.name for one in found}) == len(found) == 8
 
 
 def test_a_cache_that_is_not_there_is_a_failure(installed, tmp_path):
     settings = replace(installed.settings, cache_root=tmp_path / "missing")
-    assert [one.health for one in look_at_cache(settings, (), 0.0)] == [Health.FAIL]
+    assert [one.health for one in look_at_cache(settings, (), SystemClock())] == [Health.FAIL]
 
 
 def test_a_link_in_the_place_of_models_cache_is_a_failure_and_does_not_stop_the_rest(installed, tmp_path):
     (tmp_path / "models-cache").symlink_to("/etc")
-    found = look_at_cache(replace(installed.settings, cache_root=tmp_path), (), 0.0)
+    found = look_at_cache(replace(installed.settings, cache_root=tmp_path), (), SystemClock())
     assert {one.health for one in found} == {Health.FAIL}
 
 

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
-from gateway.cli.explain_disk import look_at_disk
+from gateway.cli import explain_disk
 from gateway.resource.catalogue import CatalogueSettings, DiskCatalogue
+
+
+def look_at_disk(*asked):
+    return asyncio.run(explain_disk.look_at_disk(*asked))
+
 
 MODEL = "acme/cars/1"
 

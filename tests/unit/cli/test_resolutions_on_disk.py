@@ -11,7 +11,7 @@ import pytest
 from gateway.cli import resolutions_on_disk
 from gateway.cli.resolutions_on_disk import local_zone, read_entries, remove_entries, verify_removable
 from gateway.engine.credential_hash import credential_hash
-from gateway.model.errors import Conflict
+from gateway.model.errors import Conflict, Unavailable
 
 NAMES = [character * 64 + ".json" for character in "abcdef"]
 
@@ -70,7 +70,8 @@ def test_a_linked_folder_is_refused(tmp_path, folder):
 
 def test_a_folder_without_entries_has_none(tmp_path):
     assert read_entries(tmp_path, UTC).entries == ()
-    assert read_entries(tmp_path / "missing", UTC).entries == ()
+    with pytest.raises(Unavailable):
+        read_entries(tmp_path / "missing", UTC)
 
 
 def test_how_many_are_read_is_bounded_and_said(folder, monkeypatch):

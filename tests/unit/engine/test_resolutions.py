@@ -42,7 +42,6 @@ def test_an_entry_says_which_key_may_use_which_package_unasked():
     entry = _parse()
     assert (entry.model, entry.canonical_model, entry.package) == ("a-cars", "acme/cars/1", "pkgA1")
     assert entry.credential_hash == credential_hash("key-a")
-    assert entry.resolved_files == tuple(ENTRY["resolved_files"])
 
 
 def test_the_hash_of_a_key_is_not_printed():

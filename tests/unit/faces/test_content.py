@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_a_path_has_at_most_one_route_and_that_one_locates_what_it_names(case):
         [route] = matching
         assert route.locate(request_for(path)).kind == case["names"]["kind"]
         if case["names"]["kind"] != "catalogue":
-            assert route.locate(request_for(path)) == locate(path)
+            assert replace(route.locate(request_for(path)), page=None) == locate(path)
     elif matching:
         with pytest.raises(Refusal):
             matching[0].locate(request_for(path))
@@ -119,6 +120,32 @@ class TestPages:
         assert refusal.value.reason is Reason.MALFORMED_QUERY
 
 
+class TestPagesOfAPackage:
+    def page(self, query):
+        return PACKAGE.locate(request_for(b"/v1/models/a/-/p", query)).page
+
+    @pytest.mark.parametrize(
+        ("query", "after", "limit"),
+        [
+            (b"", None, 1000),
+            (b"limit=1", None, 1),
+            (b"after=w.onnx", "w.onnx", 1000),
+            (b"after=x%2Fw.onnx&limit=7", "x/w.onnx", 7),
+        ],
+    )
+    def test_a_page_begins_after_a_file_and_has_a_limit(self, query, after, limit):
+        assert (self.page(query).after, self.page(query).limit) == (after, limit)
+
+    @pytest.mark.parametrize(
+        "query",
+        [b"limit=0", b"limit=1001", b"limit=01", b"after=", b"after=a//b", b"after=..", b"after=a%20b"],
+    )
+    def test_a_query_that_does_not_parse_is_refused(self, query):
+        with pytest.raises(Refusal) as refusal:
+            self.page(query)
+        assert refusal.value.reason is Reason.MALFORMED_QUERY
+
+
 class TestDocuments:
     def test_a_page_of_models(self):
         found = CataloguePage(models=(ModelId("a/b c"),), after=ModelId("a/b c"))
@@ -157,6 +184,7 @@ class TestDocuments:
                 },
                 {"file": "notes.txt", "size": 0, "md5": None, "link": f"{link}/notes.txt", "blob": None},
             ],
+            "after": None,
         }
 
     def test_every_link_leads_back_to_what_it_is_a_link_to(self):
@@ -171,8 +199,23 @@ class TestDocuments:
 
     def test_the_next_page_is_asked_for_with_the_same_limit(self):
         found = CataloguePage(models=(), after=ModelId("a b/ż&=#"))
-        link = content._next_page(found, request_for(query=b"limit=3"))
+        link = content._next_page(found, CATALOGUE.locate(request_for(query=b"limit=3")))
         path, _, query = link.partition("?")
         assert path == "/v1/models"
         page = CATALOGUE.locate(request_for(query=query.encode())).page
         assert (page.after, page.limit) == ("a b/ż&=#", 3)
+
+    def test_so_is_that_of_a_package(self):
+        found = PackageListing(
+            model=ModelId("a b/-/c"), package=PackageId("p"), files=(), after=FileHandle("x/y.bin")
+        )
+        raw_path = b"/v1/models/a%20b/%2D/c/-/p"
+        link = content._next_page(found, PACKAGE.locate(request_for(raw_path, b"limit=3")))
+        path, _, query = link.partition("?")
+        assert path == raw_path.decode()
+        page = PACKAGE.locate(request_for(raw_path, query.encode())).page
+        assert (page.after, page.limit) == ("x/y.bin", 3)
+
+    def test_the_last_page_of_a_package_has_no_next(self):
+        found = PackageListing(model=ModelId("a"), package=PackageId("p"), files=())
+        assert content._next_page(found, PACKAGE.locate(request_for(b"/v1/models/a/-/p"))) is None

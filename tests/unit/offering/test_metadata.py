@@ -31,7 +31,7 @@ class World:
             raise self.next
         return self.next
 
-    def find_stat(self, _model):
+    async def find_stat(self, _model):
         return {"modelMetadata": {}}
 
     def monotonic(self):

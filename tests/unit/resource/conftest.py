@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
+from gateway.model.names import ModelId
 from gateway.resource.catalogue import CatalogueSettings, DiskCatalogue
 from gateway.resource.naming import model_directory
 
@@ -62,9 +64,28 @@ class Cache:
     def blob_of(self, handle):
         return self.blobs / self.written[handle].md5
 
+    def wait(self, coroutine):
+        """What a question to the catalogue comes to."""
+        return asyncio.run(coroutine)
+
+    def packages(self, model):
+        return self.wait(self.catalogue.packages(model))
+
+    def listing(self, model, package, **page):
+        return self.wait(self.catalogue.listing(model, package, **page))
+
+    def find_blob(self, model, package, md5):
+        return self.wait(self.catalogue.find_blob(model, package, md5))
+
+    def open_file(self, model, package, handle):
+        return self.wait(self.catalogue.open_file(model, package, handle))
+
+    def refresh(self, *known):
+        self.wait(self.catalogue.refresh([ModelId(model) for model in known]))
+
     def open(self, handle="weights.onnx", model=None, package=None):
         """What `open_file` gives, read and closed: the content, or None."""
-        found = self.catalogue.open_file(model or self.model, package or self.package, handle)
+        found = self.open_file(model or self.model, package or self.package, handle)
         if found is None:
             return None
         with os.fdopen(found.descriptor, "rb") as file:
@@ -72,7 +93,7 @@ class Cache:
 
     def handles(self, model=None, package=None):
         """The handles of the listing, or None."""
-        listing = self.catalogue.listing(model or self.model, package or self.package)
+        listing = self.listing(model or self.model, package or self.package)
         return None if listing is None else [file.handle for file in listing.files]
 
 

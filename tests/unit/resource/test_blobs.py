@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from gateway.model.errors import Reason, Refusal
+from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.pins import identity_of
 from gateway.resource.blobs import blobs_below, open_blob
 
@@ -42,5 +42,11 @@ def test_a_blob_is_opened_and_a_link_in_its_place_is_not(cache, secret):
 
 def test_a_root_without_blobs_has_none(tmp_path):
     assert list(blobs_below(tmp_path)) == []
-    assert list(blobs_below(tmp_path / "missing")) == []
     assert open_blob(tmp_path, "a" * 32) is None
+
+
+def test_a_root_that_is_missing_is_no_root_without_blobs(tmp_path):
+    with pytest.raises(Unavailable):
+        list(blobs_below(tmp_path / "missing"))
+    with pytest.raises(Unavailable):
+        open_blob(tmp_path / "missing", "a" * 32)

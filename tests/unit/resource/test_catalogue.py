@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from gateway.model.errors import Misconfigured, Reason, Refusal
+from gateway.model.errors import Misconfigured, Reason, Refusal, Unavailable
 from gateway.model.listings import FileEntry, PackageListing
 from gateway.model.names import ModelId
+from gateway.model.presence import NothingSeen
 from gateway.resource.catalogue import CatalogueSettings, DiskCatalogue
+from gateway.resource.manifests import Manifests
 from gateway.resource.naming import model_directory
-from gateway.resource.scan import scan
+from gateway.resource.scan import Looking, scan
 from gateway.resource.scanner import Scanner
 
 LONG_HANDLES = ("/".join(["d"] * 16 + ["deep.bin"]), "/".join(["d" * 200, "e" * 200, "f" * 111]))
@@ -25,6 +27,30 @@ def _refresh(cache, *known):
     asyncio.run(cache.catalogue.refresh([ModelId(model) for model in known]))
 
 
+def _no_list(cache):
+    for ask in (cache.catalogue.models, cache.catalogue.listed):
+        with pytest.raises(Unavailable) as failure:
+            ask()
+        assert failure.value.reason is Reason.CACHE_UNAVAILABLE
+
+
+def _undecided(cache, model=None):
+    """Of a thing that is not to be seen now nobody says that it is absent."""
+    md5 = cache.written["weights.onnx"].md5
+    name = (model or cache.model, cache.package)
+    for ask in (
+        lambda: cache.open_file(*name, "weights.onnx"),
+        lambda: cache.listing(*name),
+        lambda: cache.find_blob(*name, md5),
+        lambda: cache.packages(name[0]),
+        lambda: cache.wait(cache.catalogue.has(*name, "weights.onnx")),
+        lambda: cache.wait(cache.catalogue.has(*name, None)),
+    ):
+        with pytest.raises(Unavailable) as failure:
+            ask()
+        assert failure.value.reason is Reason.CACHE_UNAVAILABLE
+
+
 def _refused(cache, **asked):
     with pytest.raises(Refusal) as refusal:
         cache.open(**asked)
@@ -32,7 +58,7 @@ def _refused(cache, **asked):
 
 
 def test_an_open_file_is_what_the_names_said_and_carries_its_identity(cache):
-    found = cache.catalogue.open_file(cache.model, cache.package, "weights.onnx")
+    found = cache.open_file(cache.model, cache.package, "weights.onnx")
     stat = cache.blob_of("weights.onnx").stat()
     os.close(found.descriptor)
     assert (found.model, found.package, found.handle) == (cache.model, cache.package, "weights.onnx")
@@ -41,14 +67,14 @@ def test_an_open_file_is_what_the_names_said_and_carries_its_identity(cache):
 
 
 def test_an_unhashed_file_has_no_digest(cache):
-    found = cache.catalogue.open_file(cache.model, cache.package, "notes.txt")
+    found = cache.open_file(cache.model, cache.package, "notes.txt")
     os.close(found.descriptor)
     assert (found.md5, found.size) == (None, 9)
 
 
 def test_a_listing_has_the_files_in_the_order_of_their_handles(cache):
     files = cache.written
-    assert cache.catalogue.listing(cache.model, cache.package) == PackageListing(
+    assert cache.listing(cache.model, cache.package) == PackageListing(
         model=cache.model,
         package=cache.package,
         files=tuple(
@@ -64,20 +90,20 @@ def test_what_was_never_there_is_none(cache):
     assert cache.open("nothing.onnx") is None
     assert cache.handles(model="acme/cars/2") is None
     assert cache.handles(package="pkgZ") is None
-    assert cache.catalogue.packages("acme/cars/2") == ()
-    assert cache.catalogue.find_blob("acme/cars/2", cache.package, cache.written["weights.onnx"].md5) is None
+    assert cache.packages("acme/cars/2") == ()
+    assert cache.find_blob("acme/cars/2", cache.package, cache.written["weights.onnx"].md5) is None
 
 
 def test_the_packages_of_a_model_are_sorted_and_servable(cache):
     for package in ("zz", "B2", "half"):
         cache.write({"weights.onnx": b"x"}, package=package)
     (cache.folder / "half" / "model_config.json").unlink()
-    assert cache.catalogue.packages(cache.model) == ("B2", "pkgA1", "zz")
+    assert cache.packages(cache.model) == ("B2", "pkgA1", "zz")
 
 
 def test_packages_that_differ_only_by_case_are_both_refused(cache):
     cache.write({"weights.onnx": b"x"}, package="PKGA1")
-    assert cache.catalogue.packages(cache.model) == ()
+    assert cache.packages(cache.model) == ()
     for package in ("pkgA1", "PKGA1"):
         assert cache.handles(package=package) is None
         _refused(cache, package=package)
@@ -86,7 +112,7 @@ def test_packages_that_differ_only_by_case_are_both_refused(cache):
 def test_a_package_that_is_a_link_to_another_models_package_is_refused(cache):
     cache.write({"weights.onnx": b"theirs"}, model="other/1", package="theirs")
     (cache.folder / "mine").symlink_to(cache.models / model_directory("other/1") / "theirs")
-    assert cache.catalogue.packages(cache.model) == ("pkgA1",)
+    assert cache.packages(cache.model) == ("pkgA1",)
     assert cache.handles(package="mine") is None
     _refused(cache, package="mine")
 
@@ -96,9 +122,9 @@ def test_a_package_whose_manifest_names_another_model_is_refused(cache):
     shutil.copytree(
         cache.models / model_directory("other/1") / "theirs", cache.folder / "copied", symlinks=True
     )
-    assert cache.catalogue.packages(cache.model) == ("pkgA1",)
+    assert cache.packages(cache.model) == ("pkgA1",)
     assert cache.handles(package="copied") is None
-    assert cache.catalogue.find_blob(cache.model, "copied", cache.written["weights.onnx"].md5) is None
+    assert cache.find_blob(cache.model, "copied", cache.written["weights.onnx"].md5) is None
     _refused(cache, package="copied")
 
 
@@ -114,7 +140,7 @@ def test_a_v1_directory_serves_nothing(cache):
     "model", ["../auto-resolution-cache", "auto-resolution-cache", "../shared-blobs", ".."]
 )
 def test_the_other_caches_cannot_be_reached_by_any_id(cache, model):
-    assert cache.catalogue.packages(model) == ()
+    assert cache.packages(model) == ()
     assert cache.open(model=model) is None
 
 
@@ -123,33 +149,33 @@ class TestBlobs:
 
     def test_a_blob_is_found_by_the_file_that_links_it(self, cache):
         md5 = cache.written["extra/labels.bin"].md5
-        assert cache.catalogue.find_blob(cache.model, cache.package, md5) == "extra/labels.bin"
+        assert cache.find_blob(cache.model, cache.package, md5) == "extra/labels.bin"
 
     def test_a_blob_that_another_package_links_is_not_found(self, cache):
         (theirs,) = cache.write({"weights.onnx": b"theirs"}, package="other")
-        assert cache.catalogue.find_blob(cache.model, "other", theirs.md5) == "weights.onnx"
-        assert cache.catalogue.find_blob(cache.model, cache.package, theirs.md5) is None
+        assert cache.find_blob(cache.model, "other", theirs.md5) == "weights.onnx"
+        assert cache.find_blob(cache.model, cache.package, theirs.md5) is None
 
     def test_one_blob_is_found_in_each_package_that_links_it(self, cache):
         cache.write({"same.onnx": b"weights of cars"}, model="other/1", package="theirs")
         md5 = cache.written["weights.onnx"].md5
-        assert cache.catalogue.find_blob("other/1", "theirs", md5) == "same.onnx"
-        assert cache.catalogue.find_blob(cache.model, cache.package, md5) == "weights.onnx"
+        assert cache.find_blob("other/1", "theirs", md5) == "same.onnx"
+        assert cache.find_blob(cache.model, cache.package, md5) == "weights.onnx"
 
     def test_a_manifest_alone_finds_no_blob_without_the_link(self, cache):
         """Somebody lists another tenant's digest, but nothing in the package links it."""
         (theirs,) = cache.write({"weights.onnx": b"theirs"}, model="other/1", package="theirs")
         text = cache.manifest.read_text().replace(cache.written["weights.onnx"].md5, theirs.md5)
         cache.manifest.write_text(text)
-        assert cache.catalogue.find_blob(cache.model, cache.package, theirs.md5) is None
+        assert cache.find_blob(cache.model, cache.package, theirs.md5) is None
         _refused(cache)
 
     def test_the_first_of_two_files_with_one_blob_is_found_unless_it_is_spoilt(self, cache):
         cache.write({"a.bin": b"same", "b.bin": b"same"}, package="twice")
-        (md5,) = {file.md5 for file in cache.catalogue.listing(cache.model, "twice").files}
-        assert cache.catalogue.find_blob(cache.model, "twice", md5) == "a.bin"
+        (md5,) = {file.md5 for file in cache.listing(cache.model, "twice").files}
+        assert cache.find_blob(cache.model, "twice", md5) == "a.bin"
         (cache.folder / "twice" / "a.bin").unlink()
-        assert cache.catalogue.find_blob(cache.model, "twice", md5) == "b.bin"
+        assert cache.find_blob(cache.model, "twice", md5) == "b.bin"
 
 
 class TestAliasRoots:
@@ -174,12 +200,12 @@ class TestAliasRoots:
         """The alias exists here and holds a blob of that name: it is a name only."""
         other = tmp_path / "other"
         moved.write({"weights.onnx": b"right"}, package="named", writer_root=other)
-        (found,) = moved.catalogue.listing(moved.model, "named").files or (None,)
+        (found,) = moved.listing(moved.model, "named").files or (None,)
         assert found is None
         (other / "shared-blobs").mkdir(parents=True)
         settings = CatalogueSettings(root=moved.root, alias_roots=(str(other),))
         moved.catalogue = DiskCatalogue(settings, moved.clock)
-        (entry,) = moved.catalogue.listing(moved.model, "named").files
+        (entry,) = moved.listing(moved.model, "named").files
         (other / "shared-blobs" / entry.md5).write_bytes(b"wrong")
         assert moved.open(package="named") == b"right"
 
@@ -204,10 +230,11 @@ class TestRefresh:
         os.utime(cache.models, ns=(0, 0))  # a change time of its own, however coarse the clock
         assert cache.catalogue.has_moved()
         shutil.rmtree(cache.root)
-        assert cache.catalogue.has_moved()
+        with pytest.raises(Unavailable):
+            cache.catalogue.has_moved()
 
-    def test_before_the_first_scan_there_are_no_models_and_files_are_served(self, cache):
-        assert cache.catalogue.models() == ()
+    def test_before_the_first_scan_there_is_no_list_and_files_are_served(self, cache):
+        _no_list(cache)
         assert cache.open() == b"weights of cars"
 
     def test_a_scan_lists_the_models_and_says_how_long_it_took(self, cache):
@@ -234,7 +261,7 @@ class TestRefresh:
         _refresh(cache)
         shutil.rmtree(cache.folder)
         assert cache.catalogue.models() == ("acme/cars/1",)
-        assert cache.catalogue.packages(cache.model) == ()
+        assert cache.packages(cache.model) == ()
         assert cache.open() is None
 
     def test_a_known_id_names_a_directory_whose_manifest_does_not(self, cache):
@@ -248,9 +275,10 @@ class TestRefresh:
         _refresh(cache)
         away = cache.root.with_name("away")
         cache.root.rename(away)
-        assert cache.open() is None
+        _undecided(cache)
         _refresh(cache)
-        assert cache.catalogue.models() == ()
+        _no_list(cache)
+        _undecided(cache)
         assert not cache.catalogue.state().survey.is_root_present
         away.rename(cache.root)
         assert cache.open() == b"weights of cars"
@@ -265,9 +293,9 @@ class TestRefresh:
     def test_a_missing_root_at_the_start_does_not_stop_it(self, cache, tmp_path):
         cache.catalogue = DiskCatalogue(CatalogueSettings(root=tmp_path / "gone"), cache.clock)
         _refresh(cache)
-        assert cache.catalogue.models() == ()
+        _no_list(cache)
         assert cache.catalogue.state().survey.problem
-        assert cache.open() is None
+        _undecided(cache)
 
     def test_scans_asked_for_at_once_all_end_with_a_list(self, cache):
         async def scan_together():
@@ -294,14 +322,16 @@ def with_long_handles(cache):
 def test_a_handle_that_is_too_long_costs_its_own_file_only(with_long_handles):
     cache, others = with_long_handles, sorted(with_long_handles.written)
     assert cache.handles() == others
-    assert cache.catalogue.packages(cache.model) == (cache.package,)
+    assert cache.packages(cache.model) == (cache.package,)
     assert all(cache.open(handle) is not None for handle in others)
     assert all(cache.open(handle) is None for handle in LONG_HANDLES)
 
 
 def test_a_handle_that_is_too_long_is_reported_with_its_package(with_long_handles):
     cache = with_long_handles
-    for survey in (scan(cache.root, {}), Scanner(cache.root).look({}, cache.clock.time)):
+    looking = Looking(manifests=Manifests(cache.clock), now=cache.clock.time)
+    scanner = Scanner(cache.root, manifests=looking.manifests, seen=NothingSeen())
+    for survey in (scan(cache.root, {}, looking), scanner.look({}, cache.clock.time)):
         assert (survey.models, survey.packages) == ((cache.model,), 1)
         assert (survey.unservable_files, survey.unservable_packages) == (2, 0)
         assert [one.where for one in survey.skipped] == [f"{cache.folder.name}/{cache.package}"]

@@ -74,7 +74,7 @@ class Place:
         return self.package / "model_config.json"
 
     def hold(self, handle="weights.onnx", leaves=()):
-        opened = self.catalogue.open_file(*NAME[:2], handle)
+        opened = self.catalogue.open_file_now(*NAME[:2], handle)
         content = os.pread(opened.descriptor, opened.size, 0)
         self.held.hold(replace(opened, sha256=sha256(content).hexdigest()), leaves)
         os.close(opened.descriptor)
@@ -98,7 +98,7 @@ def test_a_small_file_is_served_from_memory_as_it_is_on_disk(handle, content, pl
     place.hold(handle)
     assert place.find(handle) == content
     held = place.held.find(*NAME[:2], handle)
-    opened = place.catalogue.open_file(*NAME[:2], handle)
+    opened = place.catalogue.open_file_now(*NAME[:2], handle)
     os.close(opened.descriptor)
     assert (held.file.identity, held.file.size, held.file.md5) == (opened.identity, opened.size, opened.md5)
     assert held.file.sha256 == sha256(content).hexdigest()
@@ -238,7 +238,7 @@ def test_a_large_file_is_known_without_its_content_and_opened_anew_each_time(pla
         known = place.held.reopen(*name)
         with os.fdopen(known.file.descriptor, "rb") as file:
             assert file.read() == b"x" * (MAX_FILE_BYTES + 1)
-        opened = place.catalogue.open_file(*name)
+        opened = place.catalogue.open_file_now(*name)
         os.close(opened.descriptor)
         assert replace(known.file, descriptor=opened.descriptor, sha256=None) == opened
     blob = place.root / "shared-blobs" / place.written["large.bin"].md5
@@ -249,7 +249,7 @@ def test_a_large_file_is_known_without_its_content_and_opened_anew_each_time(pla
 def test_a_small_file_and_one_whose_content_is_not_known_are_found_the_whole_way(place):
     place.hold()
     assert place.held.reopen(*NAME) is None  # it is in memory; an open one has to be opened in the usual way
-    opened = place.catalogue.open_file(*NAME[:2], "other.bin")
+    opened = place.catalogue.open_file_now(*NAME[:2], "other.bin")
     place.held.hold(opened, ())
     os.close(opened.descriptor)
     assert place.find("other.bin") is None
@@ -266,7 +266,7 @@ def test_a_large_file_that_changed_on_disk_is_found_the_whole_way(change, tmp_pa
 
 
 def test_a_file_that_was_exchanged_since_it_was_found_is_not_held(place):
-    opened = place.catalogue.open_file(*NAME)
+    opened = place.catalogue.open_file_now(*NAME)
     os.close(opened.descriptor)
     replace_blob(place)
     place.held.hold(replace(opened, sha256="0" * 64), ())
@@ -275,7 +275,7 @@ def test_a_file_that_was_exchanged_since_it_was_found_is_not_held(place):
 
 def test_content_that_is_not_what_was_measured_is_not_held(place):
     # A store through a mapping of the file can change the content and leave all times as they are.
-    opened = place.catalogue.open_file(*NAME)
+    opened = place.catalogue.open_file_now(*NAME)
     place.held.hold(replace(opened, sha256=sha256(WEIGHTS[::-1]).hexdigest()), ())
     os.close(opened.descriptor)
     assert place.find() is None

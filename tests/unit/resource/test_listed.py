@@ -7,7 +7,7 @@ import shutil
 
 from gateway.model.names import ModelId, PackageId
 from gateway.resource.listed import list_package
-from gateway.resource.manifest import Artifact, Manifest, Storage
+from gateway.resource.manifest import Artifact, Storage, make_manifest
 
 BLOBS = ["0" * 32, "1" * 32, "2" * 32]
 A, B = ModelId("a/1"), ModelId("b/1")
@@ -16,7 +16,7 @@ P = PackageId("p")
 
 def manifest(*digests, storage=Storage.SHARED_BLOB):
     artifacts = tuple(Artifact(handle=f"f{n}", md5=md5, storage=storage) for n, md5 in enumerate(digests))
-    return Manifest(version=4, canonical_model_id=None, cache_model_id=None, artifacts=artifacts)
+    return make_manifest(artifacts)
 
 
 def test_a_package_is_noted_with_its_blobs_and_with_nothing_else():

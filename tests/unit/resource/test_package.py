@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.model.errors import Reason, Refusal
+from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.names import MAX_NAME_SEGMENTS
 from gateway.resource.manifest import MAX_MANIFEST_BYTES
 
@@ -25,7 +25,20 @@ def _refused(cache, handle="weights.onnx"):
     assert handle not in (cache.handles() or ())
     file = cache.written.get(handle)
     if file is not None and file.md5 is not None:
-        assert cache.catalogue.find_blob(cache.model, cache.package, file.md5) is None
+        assert cache.find_blob(cache.model, cache.package, file.md5) is None
+
+
+def _undecided(cache, handle="weights.onnx"):
+    """Nobody can say, by no face."""
+    md5 = cache.written[handle].md5
+    for ask in (
+        lambda: cache.open(handle),
+        cache.handles,
+        lambda: cache.find_blob(cache.model, cache.package, md5),
+    ):
+        with pytest.raises(Unavailable) as failure:
+            ask()
+        assert failure.value.reason is Reason.CACHE_UNAVAILABLE
 
 
 def _relink(path, target):
@@ -138,7 +151,14 @@ def test_a_blob_that_is_no_regular_file_is_unservable_and_nothing_hangs(cache, s
 def test_shared_blobs_that_is_a_link_serves_nothing(cache):
     cache.blobs.rename(cache.root / "moved")
     cache.blobs.symlink_to(cache.root / "moved")
-    _refused(cache)
+    _undecided(cache)
+
+
+def test_a_linked_blob_is_not_called_absent_while_there_are_no_blobs_at_all(cache):
+    """Its volume is not mounted: the link says that there was one."""
+    cache.blobs.rename(cache.root / "moved")
+    _undecided(cache)
+    assert cache.open("notes.txt") == b"free text"
 
 
 def test_a_blob_may_have_other_names_and_a_package_file_may_not(cache, tmp_path):
@@ -161,7 +181,7 @@ def test_a_listed_file_that_is_absent_is_absent_and_the_rest_is_served(cache):
 def test_a_link_that_is_absent_is_absent_although_the_blob_is_there(cache):
     (cache.package_folder / "weights.onnx").unlink()
     assert cache.open("weights.onnx") is None
-    assert cache.catalogue.find_blob(cache.model, cache.package, cache.written["weights.onnx"].md5) is None
+    assert cache.find_blob(cache.model, cache.package, cache.written["weights.onnx"].md5) is None
 
 
 def test_a_file_in_a_folder_that_is_absent_is_absent(cache):
@@ -174,7 +194,7 @@ def test_a_deep_file_is_served_however_few_descriptors_there_are(cache):
     cache.write({handle: b"deep"}, package="deep")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     already = len([*Path("/proc/self/fd").iterdir()])
-    resource.setrlimit(resource.RLIMIT_NOFILE, (already + 8, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (already + 12, hard))
     try:
         assert cache.open(handle, package="deep") == b"deep"
     finally:
@@ -199,7 +219,7 @@ def test_a_manifest_that_lists_what_the_engine_refuses_makes_the_package_unserva
     _edit_manifest(cache, lambda document: document["package_artifacts"][0].update(file_handle=handle))
     _refused(cache)
     assert cache.handles() is None
-    assert cache.catalogue.packages(cache.model) == ()
+    assert cache.packages(cache.model) == ()
 
 
 def test_a_manifest_cannot_turn_a_regular_file_into_one_with_a_digest(cache):
@@ -223,8 +243,8 @@ def test_a_local_file_with_a_digest_is_served_as_nobodys_blob(cache):
 
     _edit_manifest(cache, list_it)
     assert cache.open("notes.txt") == b"free text"
-    assert cache.catalogue.find_blob(cache.model, cache.package, OTHER_MD5) is None
-    (entry,) = [file for file in cache.catalogue.listing(cache.model, cache.package).files if file.size == 9]
+    assert cache.find_blob(cache.model, cache.package, OTHER_MD5) is None
+    (entry,) = [file for file in cache.listing(cache.model, cache.package).files if file.size == 9]
     assert (entry.handle, entry.md5) == ("notes.txt", None)
 
 
@@ -251,14 +271,14 @@ def test_a_manifest_that_is_none_makes_the_package_unservable(cache, lies_there)
             cache.manifest.touch()
     _refused(cache)
     assert cache.handles() is None
-    assert cache.catalogue.packages(cache.model) == ()
+    assert cache.packages(cache.model) == ()
 
 
 def test_a_package_without_a_manifest_is_not_there_yet(cache):
     cache.manifest.rename(cache.package_folder / ".model_config.json.abc.tmp")
     assert cache.open("weights.onnx") is None
     assert cache.handles() is None
-    assert cache.catalogue.packages(cache.model) == ()
+    assert cache.packages(cache.model) == ()
 
 
 def test_no_link_put_in_the_place_of_a_directory_is_followed_at_any_moment(cache, secret):

@@ -15,6 +15,7 @@ from gateway.resource.safe_open import (
     inspect_regular,
     names_in,
     open_regular,
+    opened_cache_folder,
     opened_directory,
     opened_root,
 )
@@ -57,14 +58,38 @@ def test_a_root_may_be_reached_through_a_link(tmp_path):
         assert os.fstat(descriptor).st_ino == (tmp_path / "real").stat().st_ino
 
 
-def test_a_missing_root_and_everything_below_it_is_none(tmp_path):
-    with opened_root(tmp_path / "gone") as root, opened_directory("models-cache", below=root) as models:
-        assert (root, models) == (None, None)
+@pytest.mark.parametrize("lies_there", ["nothing", "file", "dangling link", "link to itself", "fifo"])
+def test_a_root_that_is_no_directory_is_no_cache_and_says_nothing_about_any_file(tmp_path, lies_there):
+    root = tmp_path / "root"
+    if lies_there == "file":
+        root.touch()
+    elif lies_there == "dangling link":
+        root.symlink_to(tmp_path / "gone")
+    elif lies_there == "link to itself":
+        root.symlink_to(root)
+    elif lies_there == "fifo":
+        os.mkfifo(root)
+    with pytest.raises(Unavailable) as failure:
+        opened_root(root).__enter__()
+    assert (failure.value.dependency, failure.value.reason) == ("cache", Reason.CACHE_UNAVAILABLE)
 
 
-def test_a_root_that_is_a_file_is_unservable(tmp_path):
-    (tmp_path / "file").touch()
-    _refused(opened_root(tmp_path / "file").__enter__)
+@pytest.mark.parametrize("lies_there", ["file", "link"])
+def test_what_lies_in_the_place_of_the_engines_own_folder_is_no_cache(tmp_path, lies_there):
+    place = tmp_path / "models-cache"
+    if lies_there == "file":
+        place.touch()
+    else:
+        (tmp_path / "moved").mkdir()
+        place.symlink_to(tmp_path / "moved")
+    with opened_root(tmp_path) as root, pytest.raises(Unavailable) as failure:
+        opened_cache_folder("models-cache", below=root).__enter__()
+    assert failure.value.reason is Reason.CACHE_UNAVAILABLE
+
+
+def test_the_engines_own_folder_may_not_be_there_yet(tmp_path):
+    with opened_root(tmp_path) as root, opened_cache_folder("models-cache", below=root) as models:
+        assert models is None
 
 
 @pytest.mark.parametrize("is_listable", [True, False])

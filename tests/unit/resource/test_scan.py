@@ -11,8 +11,21 @@ from pathlib import Path
 import pytest
 
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
+from gateway.resource.manifests import Manifests
 from gateway.resource.naming import model_directory
-from gateway.resource.scan import MAX_REPORTED, scan
+from gateway.resource.scan import MAX_REPORTED, Looking
+from gateway.resource.scan import scan as scan_cache
+
+
+class _Always:
+    """A clock by which every change time is old enough to be believed."""
+
+    def now(self):
+        return 4e9
+
+
+def scan(root, known):
+    return scan_cache(root, known, Looking(manifests=Manifests(_Always(), reads_all_here=True), now=4e9))
 
 
 def _reasons(survey):
@@ -155,8 +168,22 @@ def test_a_manifest_that_may_not_be_read_is_counted(public_root):
     manifest.chmod(0o000)
     with _as_nobody():
         survey = scan(public_root, {})
-    assert (survey.is_readable, survey.models, survey.unreadable_manifests) == (True, (), 1)
+    assert (survey.models, survey.unreadable_manifests) == ((), 1)
     assert "not readable" in survey.skipped[0].why
+
+
+def test_a_cache_of_which_no_manifest_may_be_read_is_no_empty_cache(public_root):
+    for model in ("a/1", "b/1"):
+        write_sample_cache(public_root, [SampleModel(model_id=model, packages={"p": {"f": b""}})])
+    one, other = public_root.glob("models-cache/*/p/model_config.json")
+    one.chmod(0o000)
+    other.chmod(0o000)
+    with _as_nobody():
+        assert not scan(public_root, {}).is_readable
+    other.chmod(0o644)
+    with _as_nobody():
+        survey = scan(public_root, {})
+    assert (survey.is_readable, survey.packages, survey.unreadable_manifests) == (True, 1, 1)
 
 
 def test_a_report_names_the_first_of_many_and_counts_all(cache):

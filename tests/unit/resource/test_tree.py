@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.model.errors import Refusal
+from gateway.model.errors import Refusal, Unavailable
+from gateway.resource import tree as tree_module
 from gateway.resource.naming import model_directory
-from gateway.resource.tree import opened_model, package_names
+from gateway.resource.tree import MAX_NAMES, opened_model, package_names
 
 
 def _names(root, model):
@@ -46,10 +47,30 @@ def test_a_link_on_the_way_down_is_not_followed(cache, component):
     folder = cache.models if component == "models-cache" else cache.folder
     folder.rename(cache.root / "moved")
     folder.symlink_to(cache.root / "moved")
-    with pytest.raises(Refusal):
+    with pytest.raises(Refusal if component == "model" else Unavailable):
         _names(cache.root, cache.model)
 
 
 def test_a_root_that_is_a_link_is_followed(cache, tmp_path):
     (tmp_path / "link").symlink_to(cache.root)
     assert _names(tmp_path / "link", cache.model) == (["pkgA1"], [])
+
+
+def test_a_directory_with_too_many_names_is_refused_after_so_many(cache, monkeypatch):
+    looked = []
+    original = tree_module.each_name_in
+
+    def each_name_in(directory):
+        for name in original(directory):
+            looked.append(name)
+            yield name
+
+    monkeypatch.setattr(tree_module, "each_name_in", each_name_in)
+    for number in range(MAX_NAMES):
+        (cache.folder / f".p{number}.materialization.lock").touch()
+    with pytest.raises(Refusal):
+        _names(cache.root, cache.model)
+    assert len(looked) == MAX_NAMES + 1
+    (cache.folder / ".p0.materialization.lock").unlink()
+    (cache.folder / ".p1.materialization.lock").unlink()
+    assert _names(cache.root, cache.model) == (["pkgA1"], [])

@@ -106,11 +106,15 @@ def test_a_killed_worker_is_known_by_its_signal():
     asyncio.run(scenario())
 
 
-def test_a_worker_whose_report_raises_ends_with_an_error_instead_of_staying_mute():
+def test_a_worker_whose_report_raises_serves_on_and_says_that_it_is_not_ready():
     async def scenario():
         async with started(fails_at="report") as (worker, running):
-            assert await worker.ask() is None
-            assert await asyncio.wait_for(running, 15) == 1
+            for _ in range(2):
+                status = await worker.ask()
+                assert status is not None
+                assert status.ready == {"report": False}
+            worker.stop()
+            assert await asyncio.wait_for(running, 15) == 0
 
     asyncio.run(scenario())
 

@@ -1,0 +1,59 @@
+"""Where this node last saw models, in a small file of the state folder: shared by its processes.
+
+It is replaced as a whole. A file that does not parse says nothing: it only makes us doubt an empty cache,
+and a file that somebody spoilt in our own state folder is the smaller of our troubles then.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from gateway.model.errors import Reason, Unavailable
+from gateway.model.presence import Seen
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class SeenCacheFile:
+    """`SeenCache` on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @property
+    def where(self) -> str:
+        """The file."""
+        return str(self._path)
+
+    def load(self) -> Seen | None:
+        """What was seen last; None where nothing was, or the file does not parse."""
+        try:
+            document: Any = json.loads(self._path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (ValueError, RecursionError):
+            return None
+        except OSError as error:
+            why = f"{self._path} cannot be read: {error.strerror}"
+            raise Unavailable("state", why, Reason.CACHE_UNAVAILABLE) from error
+        match document:
+            case {"path": str(path), "root": [int(d), int(i)], "blobs": None | [int(), int()] as blobs}:
+                return Seen(path=path, root=(d, i), blobs=None if blobs is None else (blobs[0], blobs[1]))
+        return None
+
+    def note(self, seen: Seen) -> None:
+        """Keep it. Written only if it differs from what is there."""
+        if self.load() == seen:
+            return
+        unfinished = self._path.with_suffix(f".{os.getpid()}")
+        document = {"path": seen.path, "root": seen.root, "blobs": seen.blobs}
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            unfinished.write_text(json.dumps(document) + "\n")
+            unfinished.replace(self._path)
+        except OSError as error:
+            why = f"{self._path} cannot be written: {error.strerror}"
+            raise Unavailable("state", why, Reason.CACHE_UNAVAILABLE) from error
