@@ -1,9 +1,11 @@
 """Transfers under way: watched until their last byte, cut when their key or tenant ends.
 
-What has begun stands on its key and its tenant alone: a grant that is taken away stops the next
-request, not this one. Before each step the transfer looks whether these two records are still the
-ones it was admitted on; and because a slow reader may not come to its next step for minutes, a
-watch looks at all transfers several times a second and breaks the connection off itself.
+What has begun stands on its key and its tenant alone: a grant that is taken away, or a link whose time
+is over, stops the next request, not this one. Before each step the transfer looks whether these two
+records are still the ones it was admitted on, and whether the key is within its own times; when either
+is not so, the key is authenticated once more, as at the start (revoked, not-before, expiry, networks,
+tenant). Because a slow reader may not come to its next step for minutes, a watch looks at all transfers
+several times a second and breaks the connection off itself.
 
 A client that takes in nothing for a while is cut as well: it holds a descriptor, a step of memory and
 a connection for nothing. What counts is what it acknowledges, so that a slow one is none of these.
@@ -19,7 +21,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway.model.errors import Refusal, Unavailable
+from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.verdicts import Ending
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Message, Send
 
+    from gateway.model.access import Principal
     from gateway.model.facts import Stamp
     from gateway.model.ports import Clock, Directory, Reauthenticate
     from gateway.model.verdicts import Receipt
@@ -34,6 +37,13 @@ if TYPE_CHECKING:
 WATCH_SECONDS = 0.2  # a fifth of the second within which a transfer has to stop
 PATIENCE_SECONDS = 5.0  # how long a transfer waits, sending nothing, for its key to be known again
 STALL_SECONDS = 60.0  # how long a client may take in nothing
+
+_ENDINGS = {
+    Reason.EXPIRED_KEY: Ending.EXPIRED,
+    Reason.NOT_YET_VALID: Ending.NOT_YET_VALID,
+    Reason.OUTSIDE_NETWORKS: Ending.OUTSIDE_NETWORKS,
+}
+"""Why a key that was valid is not any more; for every other reason it, or its tenant, was revoked."""
 
 
 class TransferCutError(Exception):
@@ -63,6 +73,7 @@ class Transfer:
         self._watch = watch
         self._receipt = receipt
         self._client = client
+        self._principal = receipt.admission.allowed.access.principal
         self._stamp = receipt.admission.key_stamp
         self._unsure_since: float | None = None
         self._handing_over_since: float | None = None
@@ -70,9 +81,8 @@ class Transfer:
 
     @property
     def is_certain(self) -> bool:
-        """Whether the key and its tenant are known to be as they were."""
-        principal = self._receipt.admission.allowed.access.principal
-        return self._stamp.is_current and self._watch.is_fresh(principal.degraded_seconds)
+        """Whether the key and its tenant are known to be as they were, and the key is within its times."""
+        return self._stamp.is_current and self._watch.is_valid(self._principal)
 
     async def verify(self) -> None:
         """Before a step: go on, wait until it is known whether to go on, or end."""
@@ -89,11 +99,13 @@ class Transfer:
         loop = asyncio.get_running_loop()
         try:
             # What is remembered answers without a lease, too, and would be asked for ever.
-            self._watch.verify_fresh(admission.allowed.access.principal.degraded_seconds)
-            self._stamp = await self._watch.recheck(admission.key_stamp, admission.request.client)
+            self._watch.verify_fresh(self._principal.degraded_seconds)
+            self._principal, self._stamp = await self._watch.recheck(
+                admission.key_stamp, admission.request.client
+            )
             self._unsure_since = None
-        except Refusal:
-            self.cut = Ending.REVOKED
+        except Refusal as refusal:
+            self.cut = _ENDINGS.get(refusal.reason, Ending.REVOKED)
         except Unavailable:
             self._unsure_since = self._unsure_since or loop.time()
             if loop.time() - self._unsure_since > PATIENCE_SECONDS:
@@ -166,15 +178,17 @@ class Transfers:
     def __len__(self) -> int:
         return len(self._under_way)
 
-    def is_fresh(self, degraded_seconds: float) -> bool:
-        """Whether what is remembered may be trusted now."""
-        return self._directory.is_fresh(degraded_seconds)
+    def is_valid(self, principal: Principal) -> bool:
+        """Whether what is remembered may be trusted now, and by it the key is within its times."""
+        return self._directory.is_fresh(principal.degraded_seconds) and self._identity.is_in_time(
+            principal, self._clock.now()
+        )
 
     def verify_fresh(self, degraded_seconds: float) -> None:
         """Raises `Unavailable` when it may not."""
         self._directory.verify_fresh(degraded_seconds)
 
-    async def recheck(self, stamp: Stamp, client: str) -> Stamp:
+    async def recheck(self, stamp: Stamp, client: str) -> tuple[Principal, Stamp]:
         """Authenticate the key of a stamp once more, on facts of now. Raises as `authenticate` does."""
         return await self._identity.reauthenticate(stamp, client, self._clock.now())
 

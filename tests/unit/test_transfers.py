@@ -32,6 +32,12 @@ class Facts:
     def is_fresh(self, degraded_seconds):
         return True
 
+    def is_in_time(self, principal, now):
+        return True
+
+    def now(self):
+        return 0.0
+
 
 class Client:
     """The other end: it takes in so many bytes a look, and can be told to go."""
