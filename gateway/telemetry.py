@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 GAUGES = {
     "cachegate_revocation_lag_seconds": "What the canary's last change took to be true in every worker.",
     "cachegate_transfers_under_way": "Responses that are being sent.",
+    "cachegate_connections": "Connections of clients, those included whose TLS handshake is not over.",
     "cachegate_upstream_left_alone": "Workers that ask the provider nothing for a moment, since it failed.",
 }
 """Values of the moment; workers that have none say 0, so that their sum is the value."""
@@ -42,6 +43,8 @@ METRICS = {
     "cachegate_dependency_failures_total": ("dependency",),
     "cachegate_defects_total": (),
     "cachegate_refused_by_server_total": ("reason",),
+    "cachegate_connections_refused_total": (),
+    "cachegate_connections_stalled_total": (),
     "cachegate_withdrawn_total": (),
     "cachegate_degraded_responses_total": (),
     "cachegate_barriers_total": (),
@@ -80,6 +83,8 @@ HELP = {
     "cachegate_near_cache_total": "Facts in memory: hit, miss, eviction, invalidation, flush, overtaken.",
     "cachegate_decision_memory_total": "Decisions in memory: hit, miss.",
     "cachegate_refused_by_server_total": "Requests that were refused before they were whole.",
+    "cachegate_connections_refused_total": "Connections that were reset: their address had its share.",
+    "cachegate_connections_stalled_total": "Connections that were cut: their client took in nothing.",
 }
 
 

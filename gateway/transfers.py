@@ -7,8 +7,8 @@ is not so, the key is authenticated once more, as at the start (revoked, not-bef
 tenant). Because a slow reader may not come to its next step for minutes, a watch looks at all transfers
 several times a second and breaks the connection off itself.
 
-A client that takes in nothing for a while is cut as well: it holds a descriptor, a step of memory and
-a connection for nothing. What counts is what it acknowledges, so that a slow one is none of these.
+A client that takes in nothing for a while is cut as well: by the server, if that has a clock for it, as
+ours has (`server/stall_clock.py`); else a step may take no longer than that.
 
 When it cannot be found out whether the key still holds (no lease, Redis gone), nothing more is
 handed to the server, and after a while the transfer is cut as undecided.
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 WATCH_SECONDS = 0.2  # a fifth of the second within which a transfer has to stop
 PATIENCE_SECONDS = 5.0  # how long a transfer waits, sending nothing, for its key to be known again
-STALL_SECONDS = 60.0  # how long a client may take in nothing
+STALL_SECONDS = 60.0  # how long a step may take, where the server has no clock of its own for that
 
 _ENDINGS = {
     Reason.EXPIRED_KEY: Ending.EXPIRED,
@@ -61,7 +61,7 @@ class ClientEnd:
     drained: Callable[[], Awaitable[None]] = _at_once  # once earlier bytes left room for more
     abort: Callable[[], None] = lambda: None  # break it off and drop what is buffered
     has_gone: Callable[[], bool] = lambda: False  # before its answer was all handed over
-    unsent_bytes: Callable[[], int | None] = lambda: None  # what it has not taken in yet
+    has_stall_clock: bool = False  # it cuts a client that takes in nothing, whatever was written
 
 
 class Transfer:
@@ -76,8 +76,6 @@ class Transfer:
         self._principal = receipt.admission.allowed.access.principal
         self._stamp = receipt.admission.key_stamp
         self._unsure_since: float | None = None
-        self._handing_over_since: float | None = None
-        self._left_bytes: int | None = 0
 
     @property
     def is_certain(self) -> bool:
@@ -114,33 +112,29 @@ class Transfer:
     async def hand_over(self, message: Message, send: Send) -> None:
         """Send one message; meanwhile it is for the client to take in what it is sent.
 
-        The last one is under the watch until there is room again: that step is as long as any other.
-        What was handed over to nobody is not complete.
+        After the last one there has to be room again: what was handed over to nobody is not complete.
         """
+        if self._client.has_stall_clock:
+            await self._hand_over(message, send)
+            return
+        limit = asyncio.timeout(self._watch.stall_seconds)
+        try:
+            async with limit:
+                await self._hand_over(message, send)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            self.cut = Ending.CLIENT_GONE
+            raise TransferCutError from None
+
+    async def _hand_over(self, message: Message, send: Send) -> None:
         is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
         if is_last:
             self._verify_present()
-        self._handing_over_since = asyncio.get_running_loop().time()
-        try:
-            await send(message)
-            if is_last:
-                await self._client.drained()
-        finally:
-            self._handing_over_since = None
+        await send(message)
         if is_last:
+            await self._client.drained()
             self._verify_present()
-
-    def is_stalled(self, now: float, stall_seconds: float) -> bool:
-        """Whether the client has taken in nothing for so long. Ask often: progress is what differs.
-
-        Who has nothing left to take is not what the transfer waits for: the disk is, or the line.
-        """
-        if self._handing_over_since is None:
-            return False
-        left_bytes = self._client.unsent_bytes()
-        if left_bytes == 0 or left_bytes != self._left_bytes:
-            self._left_bytes, self._handing_over_since = left_bytes, now
-        return now - self._handing_over_since >= stall_seconds
 
     def disconnect(self) -> None:
         """Break the connection off, so that no byte that is buffered follows."""
@@ -169,7 +163,7 @@ class Transfers:
         clock: Clock,
         stall_seconds: float = STALL_SECONDS,
     ) -> None:
-        self._stall_seconds = stall_seconds
+        self.stall_seconds = stall_seconds
         self._identity = identity
         self._directory = directory
         self._clock = clock
@@ -212,16 +206,8 @@ class Transfers:
         """Look at all transfers for ever."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            self._break_off_stalled()
             # All at once: while Redis is silent each look takes its time, and there may be thousands.
             await asyncio.gather(*(self._inspect(one) for one in self._under_way if not one.is_certain))
-
-    def _break_off_stalled(self) -> None:
-        now = asyncio.get_running_loop().time()
-        for one in tuple(self._under_way):
-            if one.cut is None and one.is_stalled(now, self._stall_seconds):
-                one.cut = Ending.CLIENT_GONE
-                one.break_off()
 
     async def _inspect(self, transfer: Transfer) -> None:
         await transfer.look()
