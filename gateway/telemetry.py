@@ -31,6 +31,7 @@ GAUGES = {
     "cachegate_revocation_lag_seconds": "What the canary's last change took to be true in every worker.",
     "cachegate_transfers_under_way": "Responses that are being sent.",
     "cachegate_chores_down": "Chores of workers that failed and are not up again.",
+    "cachegate_connections": "Connections of clients, those included whose TLS handshake is not over.",
     "cachegate_upstream_left_alone": "Workers that ask the provider nothing for a moment, since it failed.",
 }
 """Values of the moment; workers that have none say 0, so that their sum is the value."""
@@ -48,6 +49,8 @@ METRICS = {
     "cachegate_chore_failures_total": ("chore",),
     "cachegate_chore_items_total": ("chore",),
     "cachegate_refused_by_server_total": ("reason",),
+    "cachegate_connections_refused_total": (),
+    "cachegate_connections_stalled_total": (),
     "cachegate_withdrawn_total": (),
     "cachegate_degraded_responses_total": (),
     "cachegate_barriers_total": (),
@@ -89,6 +92,8 @@ HELP = {
     "cachegate_near_cache_total": "Facts in memory: hit, miss, eviction, invalidation, flush, overtaken.",
     "cachegate_decision_memory_total": "Decisions in memory: hit, miss.",
     "cachegate_refused_by_server_total": "Requests that were refused before they were whole.",
+    "cachegate_connections_refused_total": "Connections that were reset: their address had its share.",
+    "cachegate_connections_stalled_total": "Connections that were cut: their client took in nothing.",
 }
 
 

@@ -1,12 +1,14 @@
 """Transfers under way: watched until their last byte, cut when their key or tenant ends.
 
-What has begun stands on its key and its tenant alone: a grant that is taken away stops the next
-request, not this one. Before each step the transfer looks whether these two records are still the
-ones it was admitted on; and because a slow reader may not come to its next step for minutes, a
-watch looks at all transfers several times a second and breaks the connection off itself.
+What has begun stands on its key and its tenant alone: a grant that is taken away, or a link whose time
+is over, stops the next request, not this one. Before each step the transfer looks whether these two
+records are still the ones it was admitted on, and whether the key is within its own times; when either
+is not so, the key is authenticated once more, as at the start (revoked, not-before, expiry, networks,
+tenant). Because a slow reader may not come to its next step for minutes, a watch looks at all transfers
+several times a second and breaks the connection off itself.
 
-A client that takes in nothing for a while is cut as well: it holds a descriptor, a step of memory and
-a connection for nothing. What counts is what it acknowledges, so that a slow one is none of these.
+A client that takes in nothing for a while is cut as well: by the server, if that has a clock for it, as
+ours has (`server/stall_clock.py`); else a step may take no longer than that.
 
 When it cannot be found out whether the key still holds (no lease, Redis gone), nothing more is
 handed to the server, and after a while the transfer is cut as undecided.
@@ -19,7 +21,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway.model.errors import Refusal, Unavailable
+from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.verdicts import Ending
 
 if TYPE_CHECKING:
@@ -27,13 +29,21 @@ if TYPE_CHECKING:
 
     from starlette.types import Message, Send
 
+    from gateway.model.access import Principal
     from gateway.model.facts import Stamp
     from gateway.model.ports import Clock, Directory, Reauthenticate
     from gateway.model.verdicts import Receipt
 
 WATCH_SECONDS = 0.2  # a fifth of the second within which a transfer has to stop
 PATIENCE_SECONDS = 5.0  # how long a transfer waits, sending nothing, for its key to be known again
-STALL_SECONDS = 60.0  # how long a client may take in nothing
+STALL_SECONDS = 60.0  # how long a step may take, where the server has no clock of its own for that
+
+_ENDINGS = {
+    Reason.EXPIRED_KEY: Ending.EXPIRED,
+    Reason.NOT_YET_VALID: Ending.NOT_YET_VALID,
+    Reason.OUTSIDE_NETWORKS: Ending.OUTSIDE_NETWORKS,
+}
+"""Why a key that was valid is not any more; for every other reason it, or its tenant, was revoked."""
 
 
 class TransferCutError(Exception):
@@ -51,7 +61,7 @@ class ClientEnd:
     drained: Callable[[], Awaitable[None]] = _at_once  # once earlier bytes left room for more
     abort: Callable[[], None] = lambda: None  # break it off and drop what is buffered
     has_gone: Callable[[], bool] = lambda: False  # before its answer was all handed over
-    unsent_bytes: Callable[[], int | None] = lambda: None  # what it has not taken in yet
+    has_stall_clock: bool = False  # it cuts a client that takes in nothing, whatever was written
 
 
 class Transfer:
@@ -63,16 +73,14 @@ class Transfer:
         self._watch = watch
         self._receipt = receipt
         self._client = client
+        self._principal = receipt.admission.allowed.access.principal
         self._stamp = receipt.admission.key_stamp
         self._unsure_since: float | None = None
-        self._handing_over_since: float | None = None
-        self._left_bytes: int | None = 0
 
     @property
     def is_certain(self) -> bool:
-        """Whether the key and its tenant are known to be as they were."""
-        principal = self._receipt.admission.allowed.access.principal
-        return self._stamp.is_current and self._watch.is_fresh(principal.degraded_seconds)
+        """Whether the key and its tenant are known to be as they were, and the key is within its times."""
+        return self._stamp.is_current and self._watch.is_valid(self._principal)
 
     async def verify(self) -> None:
         """Before a step: go on, wait until it is known whether to go on, or end."""
@@ -89,11 +97,13 @@ class Transfer:
         loop = asyncio.get_running_loop()
         try:
             # What is remembered answers without a lease, too, and would be asked for ever.
-            self._watch.verify_fresh(admission.allowed.access.principal.degraded_seconds)
-            self._stamp = await self._watch.recheck(admission.key_stamp, admission.request.client)
+            self._watch.verify_fresh(self._principal.degraded_seconds)
+            self._principal, self._stamp = await self._watch.recheck(
+                admission.key_stamp, admission.request.client
+            )
             self._unsure_since = None
-        except Refusal:
-            self.cut = Ending.REVOKED
+        except Refusal as refusal:
+            self.cut = _ENDINGS.get(refusal.reason, Ending.REVOKED)
         except Unavailable:
             self._unsure_since = self._unsure_since or loop.time()
             if loop.time() - self._unsure_since > PATIENCE_SECONDS:
@@ -102,33 +112,29 @@ class Transfer:
     async def hand_over(self, message: Message, send: Send) -> None:
         """Send one message; meanwhile it is for the client to take in what it is sent.
 
-        The last one is under the watch until there is room again: that step is as long as any other.
-        What was handed over to nobody is not complete.
+        After the last one there has to be room again: what was handed over to nobody is not complete.
         """
+        if self._client.has_stall_clock:
+            await self._hand_over(message, send)
+            return
+        limit = asyncio.timeout(self._watch.stall_seconds)
+        try:
+            async with limit:
+                await self._hand_over(message, send)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            self.cut = Ending.CLIENT_GONE
+            raise TransferCutError from None
+
+    async def _hand_over(self, message: Message, send: Send) -> None:
         is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
         if is_last:
             self._verify_present()
-        self._handing_over_since = asyncio.get_running_loop().time()
-        try:
-            await send(message)
-            if is_last:
-                await self._client.drained()
-        finally:
-            self._handing_over_since = None
+        await send(message)
         if is_last:
+            await self._client.drained()
             self._verify_present()
-
-    def is_stalled(self, now: float, stall_seconds: float) -> bool:
-        """Whether the client has taken in nothing for so long. Ask often: progress is what differs.
-
-        Who has nothing left to take is not what the transfer waits for: the disk is, or the line.
-        """
-        if self._handing_over_since is None:
-            return False
-        left_bytes = self._client.unsent_bytes()
-        if left_bytes == 0 or left_bytes != self._left_bytes:
-            self._left_bytes, self._handing_over_since = left_bytes, now
-        return now - self._handing_over_since >= stall_seconds
 
     def disconnect(self) -> None:
         """Break the connection off, so that no byte that is buffered follows."""
@@ -157,7 +163,7 @@ class Transfers:
         clock: Clock,
         stall_seconds: float = STALL_SECONDS,
     ) -> None:
-        self._stall_seconds = stall_seconds
+        self.stall_seconds = stall_seconds
         self._identity = identity
         self._directory = directory
         self._clock = clock
@@ -166,15 +172,17 @@ class Transfers:
     def __len__(self) -> int:
         return len(self._under_way)
 
-    def is_fresh(self, degraded_seconds: float) -> bool:
-        """Whether what is remembered may be trusted now."""
-        return self._directory.is_fresh(degraded_seconds)
+    def is_valid(self, principal: Principal) -> bool:
+        """Whether what is remembered may be trusted now, and by it the key is within its times."""
+        return self._directory.is_fresh(principal.degraded_seconds) and self._identity.is_in_time(
+            principal, self._clock.now()
+        )
 
     def verify_fresh(self, degraded_seconds: float) -> None:
         """Raises `Unavailable` when it may not."""
         self._directory.verify_fresh(degraded_seconds)
 
-    async def recheck(self, stamp: Stamp, client: str) -> Stamp:
+    async def recheck(self, stamp: Stamp, client: str) -> tuple[Principal, Stamp]:
         """Authenticate the key of a stamp once more, on facts of now. Raises as `authenticate` does."""
         return await self._identity.reauthenticate(stamp, client, self._clock.now())
 
@@ -198,16 +206,8 @@ class Transfers:
         """Look at all transfers for ever."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            self._break_off_stalled()
             # All at once: while Redis is silent each look takes its time, and there may be thousands.
             await asyncio.gather(*(self._inspect(one) for one in self._under_way if not one.is_certain))
-
-    def _break_off_stalled(self) -> None:
-        now = asyncio.get_running_loop().time()
-        for one in tuple(self._under_way):
-            if one.cut is None and one.is_stalled(now, self._stall_seconds):
-                one.cut = Ending.CLIENT_GONE
-                one.break_off()
 
     async def _inspect(self, transfer: Transfer) -> None:
         await transfer.look()

@@ -58,6 +58,9 @@ def serve(
             ops_port=ops_port,
             workers=workers,
             grace_seconds=settings.grace_seconds,
+            stall_seconds=settings.stall_seconds,
+            connections=settings.connections,
+            trusted_proxies=settings.trusted_proxies,
             tls=_tls(settings),
         )
         supervise(plan, _ops_app, partial(_announce, scheme="http" if plan.tls is None else "https"))

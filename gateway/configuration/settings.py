@@ -192,9 +192,16 @@ class Settings:
         "How long a stopping worker lets transfers finish.", read_number(0, 3600), 10
     )
     stall_seconds: int = _setting(
-        "How long a client may take in nothing of what it asked for before its connection is cut.",
+        "How long a client may take in nothing of what waits for it, or less than 240 bytes a second, before "
+        "its connection is cut.",
         read_number(1, 3600),
         60,
+    )
+    connections: int = _setting(
+        "Connections that a worker keeps at once; no address may have more than half of them, but for "
+        "trusted proxies. Where the limit of open files is low, it is a third of that.",
+        read_number(8, 1_000_000),
+        4096,
     )
 
     @property

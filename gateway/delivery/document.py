@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gateway.delivery.headers import delivery_headers
+from gateway.delivery.steps import READ_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,4 +40,8 @@ async def send_answer(
     """Send JSON that is there as bytes, with headers that only this answer has."""
     headers = delivery_headers(receipt, content_type=b"application/json", length=len(body), trace=trace)
     await send({"type": "http.response.start", "status": 200, "headers": [*headers, *more]})
-    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
+    left = b"" if method == "HEAD" else body
+    while len(left) > READ_BYTES:  # no message is longer than that: it bounds what is queued for a client
+        await send({"type": "http.response.body", "body": left[:READ_BYTES], "more_body": True})
+        left = left[READ_BYTES:]
+    await send({"type": "http.response.body", "body": left})

@@ -82,13 +82,12 @@ class Authenticator:
         self._recent.put(_sha256_of(credential), Caller(key, tenant, principal, stamp))
         return principal, stamp
 
-    async def reauthenticate(self, stamp: Stamp, client: str, now: float) -> Stamp:
-        """What a key that was valid stands on now. Raises `Refusal` for one that no longer is."""
+    async def reauthenticate(self, stamp: Stamp, client: str, now: float) -> tuple[Principal, Stamp]:
+        """A key that was valid, and what it stands on now. Raises `Refusal` for one that no longer is."""
         key, tenant, found = await self._directory.find_key_again(stamp)
         if key is None:
             raise Refusal(Reason.UNKNOWN_KEY)
-        self._verify(key, tenant, client, now)
-        return found
+        return self.judge(key, tenant, client, now), found
 
     def digests(self, credential: Credential) -> tuple[bytes, ...]:
         """What the key may be stored under. Raises `Refusal(MISTYPED_KEY)`."""
@@ -105,6 +104,18 @@ class Authenticator:
             return False
         self._latest = max(self._latest, now)
         return principal.expires_at is None or self._latest < principal.expires_at
+
+    def is_in_time(self, principal: Principal, now: float) -> bool:
+        """Whether the caller's key, if its record has not moved, is valid at this time.
+
+        As `reauthenticate` would judge its times. The end of a link is not looked at.
+        """
+        latest = self.latest(now)
+        if not math.isfinite(now) or (
+            principal.key_begins_at is not None and not principal.key_begins_at <= now
+        ):
+            return False
+        return principal.key_ends_at is None or latest < principal.key_ends_at
 
     def judge(self, key: Key, tenant: Tenant | None, client: str, now: float) -> Principal:
         """The principal of a key that was found, if it is valid for this client now. No I/O."""
@@ -151,6 +162,8 @@ def principal_of(key: Key, tenant: Tenant | None) -> Principal:
         tenant=key.tenant,
         scopes=key.scopes,
         expires_at=key.expires_at,
+        key_begins_at=key.not_before,
+        key_ends_at=key.expires_at,
         degraded_seconds=tenant.degraded_seconds if tenant is not None else 0.0,
         is_of_platform=key.source == SOURCE_PLATFORM,
     )

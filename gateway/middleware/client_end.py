@@ -1,7 +1,7 @@
 """The client's end of a connection, out of the ASGI scope: what our own server puts there beyond ASGI.
 
 On other servers these are missing, and the guard does without: it then learns that a client has gone
-only when the server says so, and cannot cut one that takes in nothing.
+only when the server says so, and has nothing but the length of each step to see that one takes in nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NAMES = {
     "drained": extensions.DRAINED,
     "abort": extensions.ABORT,
     "has_gone": extensions.GONE,
-    "unsent_bytes": extensions.UNSENT,
+    "has_stall_clock": extensions.HAS_STALL_CLOCK,
 }
 """The fields of `ClientEnd`, and what the server calls them in the scope."""
 

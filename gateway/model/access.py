@@ -54,7 +54,9 @@ class Principal:
     key_name: str
     tenant: TenantId | None
     scopes: frozenset[Scope]
-    expires_at: float | None
+    expires_at: float | None  # of the key, or of the link that it came with: the earlier one
+    key_begins_at: float | None = None  # the key's own not-before and expiry: what a transfer under way
+    key_ends_at: float | None = None  # goes on standing on, whatever link began it
     degraded_seconds: float = 0.0  # for how long its tenant is served on what was last known
     is_link: bool = False  # it came with a signed URL of this key, not with the key
     is_of_platform: bool = False  # the platform knows the key, and says what it may have

@@ -14,4 +14,4 @@ SENT = "cachegate.sent"  # of a scope: how many bytes of the body went out, in t
 DRAINED = "cachegate.drained"
 ABORT = "cachegate.abort"
 GONE = "cachegate.gone"
-UNSENT = "cachegate.unsent"
+HAS_STALL_CLOCK = "cachegate.has_stall_clock"  # the server itself cuts a client that takes in nothing

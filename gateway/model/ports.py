@@ -76,8 +76,11 @@ class KeyDirectory(Protocol):
 class Reauthenticate(Protocol):
     """A key that was valid once more, by what was read of it."""
 
-    async def reauthenticate(self, stamp: Stamp, client: str, now: float) -> Stamp:
-        """What it stands on now. Raises `Refusal` for a key that is no longer valid."""
+    async def reauthenticate(self, stamp: Stamp, client: str, now: float) -> tuple[Principal, Stamp]:
+        """The key's caller and what it stands on now. Raises `Refusal` for a key that is no longer valid."""
+
+    def is_in_time(self, principal: Principal, now: float) -> bool:
+        """Whether the caller's key, if its record has not moved, is within its times now."""
 
 
 class Authenticate(Protocol):

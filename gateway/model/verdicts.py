@@ -166,7 +166,10 @@ class Ending(StrEnum):
     CLIENT_GONE = "client-gone"
     CHANGED_ON_DISK = "changed-on-disk"
     WITHDRAWN = "withdrawn"  # a fact moved before the first byte; nothing was sent
-    REVOKED = "revoked"  # the key or its tenant ended while it was under way
+    REVOKED = "revoked"  # while it was under way, the key was revoked or its tenant suspended, or one is gone
+    EXPIRED = "expired"  # the key's expiry came while it was under way
+    NOT_YET_VALID = "not-yet-valid"  # the key's not-before lies ahead again: of its record, or of the clock
+    OUTSIDE_NETWORKS = "outside-networks"  # the key was bound to networks that the client is not in
     UNDECIDED = "undecided"  # whether they did could not be found out in time
     QUARANTINED = "quarantined"  # hashed on the way, and found not to be what its name or its pin says
     HANDED_OFF = "handed-off"  # the proxy in front sends it; how that ended is in its log, not in ours

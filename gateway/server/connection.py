@@ -1,7 +1,7 @@
 """What can be told of one connection, and done to it, beyond what ASGI has words for.
 
-The guard has to know whether a client is still there and whether it takes in what it is sent, and
-has to be able to break off at once. The kernel knows all three. Where it does not say (a unix
+The guard has to know whether a client is still there, and has to be able to break off at once; the stall
+clock has to know how much the client takes in. The kernel knows all of it. Where it does not say (a unix
 socket, a connection that is closed already) the answer is the harmless one.
 """
 
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 
 _DROP_WHAT_IS_UNSENT = struct.pack("ii", 1, 0)  # linger on, for no time: closing is a reset
 _TCP_CLOSE = 7  # tcpi_state, the first byte of `struct tcp_info`, once a reset has arrived
+_BYTES_ACKED = slice(120, 128)  # tcpi_bytes_acked, a u64, since Linux 4.1
 _GONE = (OSError, ValueError)  # it is closed already; uvloop calls that a bad value
 
 
 class Connection:
-    """One client's connection, as the guard needs it. `was_cut_short` is set once it is lost."""
+    """One client's connection. `was_cut_short` is set once it is broken off, or lost too early."""
 
     def __init__(self, transport: asyncio.Transport, flow: FlowControl) -> None:
         self._transport = transport
@@ -41,7 +42,7 @@ class Connection:
             extensions.DRAINED: self.drained,
             extensions.ABORT: self.abort,
             extensions.GONE: self.has_gone,
-            extensions.UNSENT: self.unsent_bytes,
+            extensions.HAS_STALL_CLOCK: True,
         }
 
     async def drained(self) -> None:
@@ -54,6 +55,7 @@ class Connection:
 
         A plain close would have the kernel go on sending the megabytes that a slow reader left in it.
         """
+        self.was_cut_short = True
         with suppress(*_GONE):
             self._socket().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DROP_WHAT_IS_UNSENT)
         self._transport.abort()
@@ -71,6 +73,16 @@ class Connection:
         with suppress(*_GONE):
             in_kernel = ioctl(self._socket().fileno(), termios.TIOCOUTQ, in_kernel)
         return self._transport.get_write_buffer_size() + int.from_bytes(in_kernel, "little")
+
+    def acknowledged_bytes(self) -> int:
+        """What the client's kernel has acknowledged, from some number on: only differences say anything.
+
+        Where the kernel does not count (a unix socket), it is counted by what is left.
+        """
+        with suppress(*_GONE):
+            info = self._socket().getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.stop)
+            return int.from_bytes(info[_BYTES_ACKED], "little")
+        return -self.unsent_bytes()
 
     def _socket(self) -> socket.socket:
         found: socket.socket | None = self._transport.get_extra_info("socket")

@@ -18,6 +18,7 @@ from gateway.model.extensions import LOOKS, SENT, ZERO_COPY
 from gateway.server.file_sender import FileSender
 from gateway.server.protocol import GatewayHttpProtocol
 from gateway.server.response import Response
+from gateway.server.stall_clock import STALL_SECONDS
 from gateway.server.turns import Turns
 
 if TYPE_CHECKING:
@@ -195,10 +196,16 @@ def _is_one_head(data: bytes) -> bool:
 
 
 def content_protocol(
-    *, on_refused: Callable[[EarlyRefusal, str], str | None] | None = None, at_once: AtOnce | None = None
+    *,
+    on_refused: Callable[[EarlyRefusal, str], str | None] | None = None,
+    on_stall: Callable[[], None] | None = None,
+    at_once: AtOnce | None = None,
+    stall_seconds: float = STALL_SECONDS,
 ) -> type[ContentProtocol]:
-    """The protocol of one worker. `on_refused` does not raise."""
-    members: dict[str, Any] = {"at_once": at_once, "turns": Turns()}
+    """The protocol of one worker. Neither `on_refused` nor `on_stall` raises."""
+    members: dict[str, Any] = {"at_once": at_once, "turns": Turns(), "stall_seconds": stall_seconds}
     if on_refused is not None:
         members["report_refusal"] = staticmethod(on_refused)
+    if on_stall is not None:
+        members["report_stall"] = staticmethod(on_stall)
     return type("WorkerProtocol", (ContentProtocol,), members)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from gateway.server.kernel_queue import lift_the_bound
 from gateway.server.stretch import Stretch
 
 if TYPE_CHECKING:
@@ -70,7 +71,9 @@ class FileSender:
         if self._is_closed or self._transport.is_closing():
             raise ConnectionResetError
         if self._socket is None:
-            self._socket = os.dup(self._transport.get_extra_info("socket").fileno())
+            connection = self._transport.get_extra_info("socket")
+            lift_the_bound(connection)
+            self._socket = os.dup(connection.fileno())
         return self._socket
 
     def is_clear(self) -> bool:

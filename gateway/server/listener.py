@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 
 from gateway.model.errors import Misconfigured
+from gateway.server.acceptor import Acceptor, Bounds, ConnectionCounts
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
     from contextlib import AbstractContextManager
+
+    from gateway.server.protocol import GatewayHttpProtocol
 
 BACKLOG = 2048  # connections that the kernel keeps while no worker is free to take them
 MAX_PORT = 65_535
@@ -45,19 +51,44 @@ def bind(host: str, port: int) -> socket.socket:
 class QuietServer(uvicorn.Server):
     """uvicorn's server, which otherwise takes the process's signal handlers and raises signals again."""
 
-    def __init__(self, config: uvicorn.Config, on_serving: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        on_serving: Callable[[], None] | None = None,
+        *,
+        bounds: Bounds | None = None,
+        counts: ConnectionCounts | None = None,
+    ) -> None:
         super().__init__(config)
         self._on_serving = on_serving
+        self._bounds = bounds or Bounds()
+        self._counts = counts or ConnectionCounts()
 
     def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]  # a generator there
         """Leave them alone."""
         return nullcontext()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say so."""
-        await super().startup(sockets)
-        if self.started and self._on_serving is not None:
+        """Start the application, take connections in by ourselves, and say so."""
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            sys.exit(STARTUP_FAILURE)  # as uvicorn does
+        acceptors = [self._acceptor(listener) for listener in sockets or ()]
+        self.servers = cast("list[asyncio.base_events.Server]", acceptors)  # it closes them in its shutdown
+        for acceptor in acceptors:
+            acceptor.start()
+        self.started = True
+        if self._on_serving is not None:
             self._on_serving()
+
+    def _acceptor(self, listener: socket.socket) -> Acceptor:
+        def make_protocol() -> GatewayHttpProtocol:
+            made_by = cast("type[GatewayHttpProtocol]", self.config.http_protocol_class)
+            return made_by(self.config, self.server_state, self.lifespan.state)
+
+        return Acceptor(
+            listener, make_protocol, bounds=self._bounds, counts=self._counts, tls=self.config.ssl
+        )
 
     def stop(self) -> None:
         """Accept nothing more, finish what is being answered within the grace limit, and end."""

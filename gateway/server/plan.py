@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gateway.model.errors import Misconfigured
+from gateway.server.acceptor import MAX_CONNECTIONS
 from gateway.server.worker import WorkerOrder
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ class ServePlan:
     workers: int = 1
     grace_seconds: int = 10
     keep_alive_seconds: int = 75  # longer than what load balancers keep, so that they close first
+    stall_seconds: float = 60.0
+    connections: int = MAX_CONNECTIONS  # of each worker
+    trusted_proxies: tuple[str, ...] = ()  # networks whose addresses stand for many clients
     tls: TlsFiles | None = None
 
     def __post_init__(self) -> None:
@@ -59,5 +63,8 @@ class ServePlan:
             argument=self.argument,
             grace_seconds=self.grace_seconds,
             keep_alive_seconds=self.keep_alive_seconds,
+            stall_seconds=self.stall_seconds,
+            connections=self.connections,
+            trusted_proxies=self.trusted_proxies,
             tls=tls,
         )

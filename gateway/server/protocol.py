@@ -5,6 +5,9 @@ garbage in plain text. This protocol puts bounds on all three, ahead of the appl
 in the shape that every other refusal has. After an early refusal nothing more is read as HTTP: where
 a request ended is unknown then, and what follows could be anybody's idea of the next one.
 
+A client that takes in nothing is cut by the stall clock of its connection, whoever wrote what it does not
+take, and is not read from meanwhile (`stall_clock.py`, `flow.py`).
+
 Requests may be pipelined. A refusal waits for the answers that are still owed, because answers go out
 in the order of the questions; only a request whose own body broke off is given up.
 
@@ -23,15 +26,22 @@ from gateway.model.limits import MAX_TARGET_BYTES
 from gateway.problems import UNRECORDED
 from gateway.server.connection import Connection
 from gateway.server.early_refusal import EarlyRefusal
+from gateway.server.flow import HIGH_WATER_BYTES, Flow
 from gateway.server.head_budget import HeadBudget
 from gateway.server.request_form import BODY_FIELDS, is_http_as_we_know_it, is_unwanted_upgrade
+from gateway.server.stall_clock import STALL_SECONDS, StallClock
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
 MAX_PIPELINED = 128  # requests waiting their turn; one read of the socket can hold thousands
 HEAD_SECONDS = 10.0  # from the first byte of a request, and from the connection, to the end of the headers
 LINGER_SECONDS = 1.0  # closing on unread bytes resets the connection, and the answer may get lost with it
+
+
+def _tell_nobody() -> None:
+    return
 
 
 class _RefusedError(Exception):
@@ -39,14 +49,19 @@ class _RefusedError(Exception):
 
 
 class GatewayHttpProtocol(HttpToolsProtocol):
-    """One connection, of any listener."""
+    """One connection, of any listener. `on_lost` is called once, when it is over."""
+
+    stall_seconds = STALL_SECONDS
+    on_lost: Callable[[], None] = staticmethod(_tell_nobody)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.access_log = False  # uvicorn's access log would write query strings down
         self._refusal: EarlyRefusal | None = None
         self._refusal_answer: bytes | None = None
+        self.is_made = False  # the connection, after its TLS handshake
         self._connection: Connection | None = None
+        self._stall_clock: StallClock | None = None
         self._unanswered: deque[RequestResponseCycle] = deque()  # in the order of the questions
         self._is_deaf = False
         self._head = HeadBudget()
@@ -58,19 +73,34 @@ class GatewayHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """Start the clock for the first request: a connection that stays silent is closed."""
         super().connection_made(transport)
+        self.is_made = True
+        transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)  # over TLS it would be more
+        self.flow = Flow(transport, self.pipeline)
         self._connection = Connection(transport, self.flow)
+        self._stall_clock = StallClock(
+            self._connection, self.loop, self.stall_seconds, on_stall=self.report_stall
+        )
+        self._stall_clock.start()
         self.timeout_keep_alive_task = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop all clocks, whichever side ended it."""
-        if self._connection is not None:
-            self._connection.was_cut_short = exc is not None or self._owes_an_answer
+        if self._connection is not None and (exc is not None or self._owes_an_answer):
+            self._connection.was_cut_short = True
+        if self._stall_clock is not None:
+            self._stall_clock.stop()
         self._stop_timer()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
         for cycle in self._unanswered:  # uvicorn tells only the newest one, which may still be waiting
             cycle.disconnected = True
             cycle.message_event.set()
+        self.on_lost()
+
+    def resume_writing(self) -> None:
+        """The client took some: go on, with reading as well."""
+        super().resume_writing()
+        self.flow.resume_reading()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection; one whose client takes in nothing would never close."""
@@ -208,6 +238,9 @@ class GatewayHttpProtocol(HttpToolsProtocol):
     def report_refusal(self, _refusal: EarlyRefusal, _peer: str) -> str | None:
         """Tell somebody, who may have recorded it; here, nobody."""
         return None
+
+    def report_stall(self) -> None:
+        """The client took in nothing for too long, and is about to be cut; here, nobody is told."""
 
     def _give_up(self) -> None:
         """The newest request broke off in its body. The ones before it still get their answers."""

@@ -21,6 +21,7 @@ import uvicorn
 import uvloop
 
 from gateway.model.errors import Misconfigured
+from gateway.server.acceptor import Bounds
 from gateway.server.listener import QuietServer, bind
 from gateway.server.process import WorkerProcess
 from gateway.server.protocol import GatewayHttpProtocol
@@ -37,6 +38,7 @@ FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
 STEADY_SECONDS = 10.0  # a worker that lived this long did not end early
 POLL_SECONDS = 1.0  # how much of its counters a worker can take with it when it is killed
+OPS_BOUNDS = Bounds(connections=128)  # probes and scrapers; files are for starting workers
 KILL_MARGIN_SECONDS = 2.0  # after the grace limit, for the application's own shutdown
 
 logger = logging.getLogger(__name__)
@@ -66,7 +68,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Serve until `stop`. Raises `Misconfigured` or `Unavailable` when no worker could start."""
-        ops_server = QuietServer(_ops_config(self._ops_factory(self)))
+        ops_server = QuietServer(_ops_config(self._ops_factory(self)), bounds=OPS_BOUNDS)
         ops = asyncio.create_task(ops_server.serve(sockets=[self._ops]))
         polling = asyncio.create_task(self._poll())
         keeping = [asyncio.create_task(self._keep(slot)) for slot in range(self._plan.workers)]

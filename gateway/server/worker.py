@@ -25,15 +25,19 @@ import signal
 import socket
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import uvicorn
 import uvloop
 
+from gateway.credential.client import parse_trusted_networks
 from gateway.model.errors import Misconfigured, Unavailable
+from gateway.server.acceptor import MAX_CONNECTIONS, Bounds, ConnectionCounts, room
 from gateway.server.content_protocol import content_protocol
 from gateway.server.listener import BACKLOG, QuietServer
+from gateway.server.stall_clock import STALL_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -74,6 +78,9 @@ class WorkerOrder:
     argument: Any = field(repr=False)  # of JSON's own types; it may hold the password of a URL
     grace_seconds: int
     keep_alive_seconds: int
+    stall_seconds: float = STALL_SECONDS
+    connections: int = MAX_CONNECTIONS
+    trusted_proxies: tuple[str, ...] = ()  # networks whose addresses stand for many clients
     tls: dict[str, Any] = field(repr=False)
 
 
@@ -85,16 +92,17 @@ def main() -> None:
     for inherited in (control, listener):
         inherited.set_inheritable(False)  # a process that the application starts has no business with them
     order = _load_order(control)
-    _allow_many_files()
+    max_files = _allow_many_files()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        status = runner.run(_run(order, control, listener))
+        status = runner.run(_run(order, control, listener, max_files))
     sys.exit(status)
 
 
-def _allow_many_files() -> None:
+def _allow_many_files() -> int:
     """As many open files as we may have: a transfer holds three, and the usual limit is 1024."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return sys.maxsize if most == resource.RLIM_INFINITY else most
 
 
 def _load_order(control: socket.socket) -> WorkerOrder:
@@ -114,10 +122,10 @@ def _receive(control: socket.socket, count: int) -> bytes:
     return bytes(received)
 
 
-async def _run(order: WorkerOrder, control: socket.socket, listener: socket.socket) -> int:
+async def _run(order: WorkerOrder, control: socket.socket, listener: socket.socket, max_files: int) -> int:
     reader, writer = await asyncio.open_connection(sock=control)
     try:
-        await _serve(order, listener, reader, writer)
+        await _serve(order, listener, reader, writer, max_files)
     except Misconfigured as error:
         _say(writer, {"failed": {"where": error.where, "why": error.why}})
         return EXIT_MISCONFIGURED
@@ -131,10 +139,16 @@ async def _run(order: WorkerOrder, control: socket.socket, listener: socket.sock
 
 
 async def _serve(
-    order: WorkerOrder, listener: socket.socket, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    order: WorkerOrder,
+    listener: socket.socket,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    max_files: int,
 ) -> None:
     worker_app = _find_factory(order.factory)(order.argument)
     watched = _WatchedApp(worker_app.app)
+    counts = ConnectionCounts()
+    report = _Reporting(partial(_report, worker_app, counts))
 
     def on_serving() -> None:
         # What the start made stays. Looking through all of it again would stop the worker for tens of
@@ -143,10 +157,18 @@ async def _serve(
         gc.freeze()
         _say(writer, {"serving": True})
 
-    server = QuietServer(_config(order, worker_app, watched), on_serving=on_serving)
+    server = QuietServer(
+        _config(order, worker_app, watched, counts),
+        on_serving=on_serving,
+        bounds=Bounds(
+            connections=room(order.connections, max_files),
+            stall_seconds=order.stall_seconds,
+            without_share=parse_trusted_networks(order.trusted_proxies),
+        ),
+        counts=counts,
+    )
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.stop)
     logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
-    report = _Reporting(worker_app.report)
     answering = asyncio.create_task(_answer(reader, writer, report, server))
     try:
         await server.serve(sockets=[listener])
@@ -161,6 +183,20 @@ async def _serve(
     if not answering.cancelled():
         answering.result()  # what else ended it stopped the worker; say how
     _say(writer, {"id": 0, "status": report()})
+
+
+def _report(worker_app: WorkerApp, counts: ConnectionCounts) -> dict[str, Any]:
+    """What the application says of itself, and what only the server knows."""
+    report = worker_app.report()
+    counted = {
+        "cachegate_connections_refused_total": counts.refused,
+        "cachegate_connections_stalled_total": counts.stalled,
+    }
+    return {
+        **report,
+        "counters": {**report["counters"], **counted},
+        "gauges": {**report.get("gauges", {}), "cachegate_connections": counts.open},
+    }
 
 
 async def _answer(
@@ -212,10 +248,20 @@ def _find_factory(name: str) -> Callable[[Any], WorkerApp]:
     return factory
 
 
-def _config(order: WorkerOrder, worker_app: WorkerApp, watched: _WatchedApp) -> uvicorn.Config:
+def _config(
+    order: WorkerOrder, worker_app: WorkerApp, watched: _WatchedApp, counts: ConnectionCounts
+) -> uvicorn.Config:
+    def count_stall() -> None:
+        counts.stalled += 1
+
     config = uvicorn.Config(
         watched,
-        http=content_protocol(on_refused=worker_app.on_refused, at_once=worker_app.at_once),
+        http=content_protocol(
+            on_refused=worker_app.on_refused,
+            on_stall=count_stall,
+            at_once=worker_app.at_once,
+            stall_seconds=order.stall_seconds,
+        ),
         ws="none",
         lifespan="on",  # `auto` would serve an application whose start-up failed
         interface="asgi3",

@@ -495,9 +495,9 @@ class Fleet:
         key_id = self.key_ids[who]
         return self.change(lambda changes: keys.revoke_key(changes, key_id=key_id, now=now), key_id=key_id)
 
-    def new_key(self, who, tenant):
+    def new_key(self, who, tenant, *, lives_seconds=None):
         async def work(office):
-            new = mint(office, tenant)
+            new = mint(office, tenant, lives_seconds)
             create = lambda changes: keys.create_key(changes, key=new.key, digest=new.digest)  # noqa: E731
             await office.perform("keys.create", create, tenant=tenant)
             return new
@@ -507,8 +507,10 @@ class Fleet:
         return new
 
 
-def mint(office, tenant):
-    order = KeyOrder(now=office.clock.now(), kind=KeyKind.TENANT, tenant=parse_tenant_id(tenant))
+def mint(office, tenant, lives_seconds=None):
+    now = office.clock.now()
+    expires_at = None if lives_seconds is None else now + lives_seconds
+    order = KeyOrder(now=now, kind=KeyKind.TENANT, tenant=parse_tenant_id(tenant), expires_at=expires_at)
     return issue_key(order, environment="test", peppers=office.peppers)
 
 

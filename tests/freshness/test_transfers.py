@@ -50,7 +50,7 @@ def fleet(build_fleet, tools, tmp_path_factory):
 class Download:
     """One reader of the big file, at its own pace."""
 
-    def __init__(self, fleet, tools, who, bytes_per_second, *, model=None):
+    def __init__(self, fleet, tools, who, bytes_per_second, *, model=None, ranges=None):
         self.received = 0
         self.last_at = time.monotonic()
         self.has_ended = threading.Event()
@@ -60,11 +60,14 @@ class Download:
         self._connection.settimeout(30)
         self._connection.connect((fleet.wire.host, fleet.wire.port))
         path = tools.path_of(model or f"{fleet.tenants_of[who]}/big/1")
-        self._connection.sendall(tools.request_for(path, fleet.tokens[who]))
+        raw = tools.request_for(path, fleet.tokens[who])
+        if ranges is not None:
+            raw = raw.removesuffix(b"\r\n") + b"Range: bytes=%b\r\n\r\n" % ranges
+        self._connection.sendall(raw)
         head = b""
         while b"\r\n\r\n" not in head:
             head += self._connection.recv(1)
-        assert head.startswith(b"HTTP/1.1 200 "), head
+        assert head.startswith(b"HTTP/1.1 200 " if ranges is None else b"HTTP/1.1 206 "), head
         lines = dict(line.split(": ", 1) for line in head.decode().lower().strip().split("\r\n")[1:])
         self.record_id = lines["cachegate-record"]
         self.is_closing = threading.Event()
@@ -115,8 +118,8 @@ def downloads(fleet, tools, *wanted):
             one.close()
 
 
-def issue(fleet, who, tenant):
-    new = fleet.new_key(who, tenant)
+def issue(fleet, who, tenant, **order):
+    new = fleet.new_key(who, tenant, **order)
     fleet.tenants_of = {**getattr(fleet, "tenants_of", {}), who: tenant}
     return new
 
@@ -169,6 +172,28 @@ def test_it_stops_within_a_second_for_every_kind_of_reader_and_others_go_on(end,
         assert not other.has_ended.is_set()
         assert not idle.has_ended.is_set()
     fleet.change(lambda changes: tenants.resume_tenant(changes, tenant_id=UMBRELLA))
+
+
+LIVES_SECONDS = 5.0
+PARTS = b"0-99999999,100000005-199999999"
+
+
+@pytest.mark.parametrize(
+    ("pace", "ranges"),
+    [(FAST, None), (SLOW, None), (NOT_AT_ALL, None), (FAST, PARTS)],
+    ids=["fast", "slow", "not at all", "ranges"],
+)
+def test_it_ends_with_the_time_of_its_key(pace, ranges, fleet, tools):
+    """Nothing is changed meanwhile: the time alone ends the key."""
+    issue(fleet, "short-lived", "umbrella", lives_seconds=LIVES_SECONDS)
+    one = Download(fleet, tools, "short-lived", pace, ranges=ranges)
+    try:
+        assert ending(fleet, one.record_id) == "expired"  # waits for it
+        one.pace = FLAT_OUT  # take what is there
+        assert one.has_ended.wait(20), "the connection was not closed"
+        assert one.received < BIG_BYTES - MEBIBYTE
+    finally:
+        one.close()
 
 
 def test_a_key_that_is_rotated_with_an_overlap_goes_on_and_one_without_ends(fleet, tools):

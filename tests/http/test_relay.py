@@ -250,6 +250,16 @@ def test_revocation_cuts_a_relay_under_way(site, storage):
     assert site.outcome(answer)["ending"] == "revoked"
 
 
+def test_a_relay_under_way_ends_with_the_time_of_its_key(site, storage):
+    storage.pause_seconds = 0.2  # after each piece: it would take half a minute
+    key = site.key("acme", lives_seconds=5.0)
+    url = urls_of(site.ask("acme/cars/1", key["token"]))["pkgR1", "big.onnx"]
+    answer = site.follow(url)
+    assert answer.status == 200
+    assert answer.is_cut
+    assert site.outcome(answer)["ending"] == "expired"
+
+
 def test_no_signature_of_the_providers_is_anywhere_but_sealed(site, links):
     server = site.installation.redis()
     names = list(server.scan_iter(match="{cachegate}:sealed:*", count=1000))

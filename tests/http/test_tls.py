@@ -5,7 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import http.client
 import random
+import re
+import socket
 import ssl
+from contextlib import suppress
 
 import pytest
 from cryptography import x509
@@ -95,6 +98,29 @@ def test_a_small_file_arrives_again_and_again(served):
 
 def test_a_stranger_is_one_over_tls_as_well(served):
     assert get(served, PATH, token="cg_live_" + "0" * 30)[0] == 401
+
+
+def test_a_transfer_ends_with_the_time_of_its_key(served):
+    """By chunks as by the kernel. The client reads nothing until it is over."""
+    installation, gateway, _ = served
+    key = installation.json("keys", "create", "--tenant", "acme", "--expires", "5s")["token"]
+    trusted = ssl.create_default_context(cafile=str(installation.folder / "tls.pem"))
+    with socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.settimeout(30)
+        raw.connect((gateway.wire.host, gateway.wire.port))
+        with trusted.wrap_socket(raw, server_hostname="localhost") as connection:
+            connection.sendall(f"GET {PATH} HTTP/1.1\r\nHost: x\r\nX-API-Key: {key}\r\n\r\n".encode())
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += connection.recv(1)
+            record_id = re.search(rb"cachegate-record: (\S+)", head)[1].decode()
+            assert installation.outcome_of(record_id)["ending"] == "expired"  # waits for it
+            received = 0
+            with suppress(OSError):
+                while piece := connection.recv(1 << 20):
+                    received += len(piece)
+            assert received < len(LARGE)
 
 
 def test_plain_http_is_not_spoken(served):

@@ -227,11 +227,17 @@ class Site:
     def wire(self):
         return self.gateway.wire
 
-    def key(self, tenant):
+    def key(self, tenant, *, lives_seconds=None):
         """A new key of a tenant: what is remembered of other tests' keys is not of this one."""
 
         async def make(office):
-            order = KeyOrder(now=office.clock.now(), kind=KeyKind.TENANT, tenant=TenantId(tenant))
+            now = office.clock.now()
+            order = KeyOrder(
+                now=now,
+                kind=KeyKind.TENANT,
+                tenant=TenantId(tenant),
+                expires_at=None if lives_seconds is None else now + lives_seconds,
+            )
             new = issue_key(order, environment="test", peppers=office.peppers)
             await office.perform(
                 "keys.create", lambda changes: create_key(changes, key=new.key, digest=new.digest)

@@ -1,4 +1,4 @@
-"""A client that takes in nothing is cut, one that is slow is not, and one that has gone got nothing whole."""
+"""A client that has gone got nothing whole; and where nobody else looks, a step has its time."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from gateway.model.access import Access, Action, Principal, Resource, ResourceKi
 from gateway.model.facts import KeyKind, Stamp
 from gateway.model.names import KeyId, TenantId
 from gateway.model.verdicts import Admission, Allowed, Ending, Identity, Receipt
-from gateway.transfers import WATCH_SECONDS, ClientEnd, TransferCutError, Transfers
+from gateway.transfers import ClientEnd, TransferCutError, Transfers
 
-STALL_SECONDS = 0.5
+STALL_SECONDS = 0.1
 LAST = {"type": "http.response.body", "body": b"x"}
 STEP = {**LAST, "more_body": True}
 PRINCIPAL = Principal(
@@ -32,18 +32,20 @@ class Facts:
     def is_fresh(self, degraded_seconds):
         return True
 
+    def is_in_time(self, principal, now):
+        return True
+
+    def now(self):
+        return 0.0
+
 
 class Client:
-    """The other end: it takes in so many bytes a look, and can be told to go."""
+    """The other end, which can be told to go."""
 
-    def __init__(self, pace=0, left=1000):
-        self.left, self.pace = left, pace
+    def __init__(self, *, has_stall_clock=False):
+        self.has_stall_clock = has_stall_clock
         self.is_gone = self.was_aborted = False
         self.room = asyncio.Event()
-
-    def unsent_bytes(self):
-        self.left -= self.pace
-        return self.left
 
     def abort(self):
         self.was_aborted = True
@@ -54,7 +56,7 @@ class Client:
             drained=self.room.wait,
             abort=self.abort,
             has_gone=lambda: self.is_gone,
-            unsent_bytes=self.unsent_bytes,
+            has_stall_clock=self.has_stall_clock,
         )
 
 
@@ -95,12 +97,10 @@ async def watched():
 
 
 async def hand_over(client, message, send):
-    """How a transfer of this one message ended, and how long it took."""
-    loop = asyncio.get_running_loop()
-    began = loop.time()
+    """How a transfer of this one message ended."""
     async with watched() as transfers, transfers.under_way(receipt(), client.end) as transfer:
         await transfer.hand_over(message, send)
-    return transfer.cut, loop.time() - began
+    return transfer.cut
 
 
 async def at_once(_message):
@@ -108,7 +108,7 @@ async def at_once(_message):
 
 
 @pytest.mark.parametrize("message", [STEP, LAST], ids=["a step", "the last step"])
-def test_a_client_that_takes_in_nothing_is_cut(message, run_in_virtual_time):
+def test_where_the_server_has_no_stall_clock_a_step_has_its_time(message, run_in_virtual_time):
     async def scenario():
         client = Client()
         never = asyncio.Event()
@@ -117,28 +117,39 @@ def test_a_client_that_takes_in_nothing_is_cut(message, run_in_virtual_time):
             if message is STEP:
                 await never.wait()
 
-        cut, seconds = await hand_over(client, message, send)
-        assert (cut, client.was_aborted) == (Ending.CLIENT_GONE, True)
-        assert STALL_SECONDS <= seconds < STALL_SECONDS + 4 * WATCH_SECONDS
+        assert await hand_over(client, message, send) is Ending.CLIENT_GONE
+        assert client.was_aborted
 
     run_in_virtual_time(scenario())
 
 
-def test_a_client_that_is_slow_is_waited_for(run_in_virtual_time):
+@pytest.mark.parametrize("message", [STEP, LAST], ids=["a step", "the last step"])
+def test_where_the_server_has_one_it_is_the_servers_matter(message, run_in_virtual_time):
     async def scenario():
-        client = Client(pace=1)
+        client = Client(has_stall_clock=True)
 
         async def send(_message):
             await asyncio.sleep(3 * STALL_SECONDS)
+            client.room.set()
 
-        client.room.set()
-        assert (await hand_over(client, LAST, send))[0] is None
+        assert await hand_over(client, message, send) is None
         assert not client.was_aborted
 
     run_in_virtual_time(scenario())
 
 
-def test_a_disk_that_is_slow_is_not_the_clients_doing(run_in_virtual_time):
+def test_a_time_out_of_the_servers_own_is_not_taken_for_that(run_in_virtual_time):
+    async def scenario():
+        async def send(_message):
+            raise TimeoutError
+
+        with pytest.raises(TimeoutError):
+            await hand_over(Client(), STEP, send)
+
+    run_in_virtual_time(scenario())
+
+
+def test_what_takes_time_between_two_steps_is_not_the_clients_doing(run_in_virtual_time):
     async def scenario():
         client = Client()
         client.room.set()
@@ -147,22 +158,6 @@ def test_a_disk_that_is_slow_is_not_the_clients_doing(run_in_virtual_time):
             await asyncio.sleep(3 * STALL_SECONDS)
             await transfer.hand_over(LAST, at_once)
         assert transfer.cut is None
-
-    run_in_virtual_time(scenario())
-
-
-def test_a_client_that_has_taken_all_there_is_does_not_hold_a_step_up(run_in_virtual_time):
-    """A message is many steps to our server: this one waits for the disk, or for its turn."""
-
-    async def scenario():
-        client = Client(left=0)
-
-        async def send(_message):
-            await asyncio.sleep(3 * STALL_SECONDS)
-
-        client.room.set()
-        assert (await hand_over(client, STEP, send))[0] is None
-        assert not client.was_aborted
 
     run_in_virtual_time(scenario())
 
@@ -176,7 +171,7 @@ def test_a_client_that_left_before_the_last_step_is_not_sent_it(run_in_virtual_t
         async def send(message):
             sent.append(message)
 
-        assert (await hand_over(client, LAST, send))[0] is Ending.CLIENT_GONE
+        assert await hand_over(client, LAST, send) is Ending.CLIENT_GONE
         assert sent == []
 
     run_in_virtual_time(scenario())
@@ -190,7 +185,7 @@ def test_a_client_that_left_during_the_last_step_did_not_get_it_whole(run_in_vir
         async def send(_message):
             client.is_gone = True
 
-        assert (await hand_over(client, LAST, send))[0] is Ending.CLIENT_GONE
+        assert await hand_over(client, LAST, send) is Ending.CLIENT_GONE
 
     run_in_virtual_time(scenario())
 

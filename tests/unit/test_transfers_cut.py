@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -22,6 +23,16 @@ def anyio_backend(virtual_time):
     return virtual_time
 
 
+PRINCIPAL = Principal(
+    kind=KeyKind.TENANT,
+    key_id=KeyId("key_abcdefghijkl"),
+    key_name="",
+    tenant=TenantId("acme"),
+    scopes=frozenset(),
+    expires_at=None,
+)
+
+
 class Facts:
     """The key's record, the lease, and the store behind them."""
 
@@ -31,6 +42,8 @@ class Facts:
         self.answer = None  # what authenticating once more raises
         self.asked = 0
         self.delay = 0.0
+        self.time = 1.0
+        self.principal = PRINCIPAL  # as its record says now
 
     def is_fresh(self, degraded_seconds):
         return self.is_leased or degraded_seconds > 0
@@ -44,10 +57,15 @@ class Facts:
         await asyncio.sleep(self.delay)
         if self.answer is not None:
             raise self.answer
-        return Stamp(2, (self.leaf,))
+        if not self.is_in_time(self.principal, now):
+            raise Refusal(Reason.EXPIRED_KEY)
+        return self.principal, Stamp(2, (self.leaf,))
+
+    def is_in_time(self, principal, now):
+        return principal.key_ends_at is None or now < principal.key_ends_at
 
     def now(self):
-        return 1.0
+        return self.time
 
     def move(self, answer=None):
         self.answer = answer
@@ -71,16 +89,8 @@ def _quick(monkeypatch):
     monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.1)
 
 
-def receipt(facts, degraded_seconds=0.0):
-    principal = Principal(
-        kind=KeyKind.TENANT,
-        key_id=KeyId("key_abcdefghijkl"),
-        key_name="",
-        tenant=TenantId("acme"),
-        scopes=frozenset(),
-        expires_at=None,
-        degraded_seconds=degraded_seconds,
-    )
+def receipt(facts, **more):
+    principal = facts.principal = replace(PRINCIPAL, **more)
     stamp = Stamp(1, (facts.leaf,))
     access = Access(principal=principal, action=Action.IDENTIFY, resource=Resource(kind=ResourceKind.SELF))
     allowed = Allowed(access=access, model=None, policies=(), grant=None, stamp=stamp)
@@ -101,23 +111,33 @@ class Response:
         self.aborted = 0
         self.steps = 0
         self.transfer = None
+        self.begun = asyncio.Event()
+        self.stepped = asyncio.Condition()
         self.task = asyncio.create_task(self._send(transfers, a_receipt, is_slow))
 
     async def _send(self, transfers, a_receipt, is_slow):
         async with transfers.under_way(a_receipt, ClientEnd(abort=self._abort)) as self.transfer:
             while True:
+                self.begun.set()
                 if is_slow:
                     await asyncio.sleep(60)
                 await self.transfer.verify()
                 self.steps += 1
+                async with self.stepped:
+                    self.stepped.notify_all()
                 await asyncio.sleep(0.005)
         return "ended without an error"
+
+    async def more_than(self, steps):
+        """Once it has taken more steps than that."""
+        async with asyncio.timeout(10), self.stepped:
+            await self.stepped.wait_for(lambda: self.steps > steps + 1)
 
     def _abort(self):
         self.aborted += 1
 
     async def cut(self):
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             assert await self.task == "ended without an error"
         assert self.aborted >= 1
         return self.transfer.cut
@@ -156,6 +176,67 @@ async def test_a_transfer_ends_with_its_key(watching, facts, is_slow, reason):
     facts.move(Refusal(reason))
     assert await response.cut() is Ending.REVOKED
     assert len(watching) == 0
+
+
+@pytest.mark.parametrize(
+    ("reason", "ending"),
+    [
+        (Reason.EXPIRED_KEY, Ending.EXPIRED),
+        (Reason.NOT_YET_VALID, Ending.NOT_YET_VALID),
+        (Reason.OUTSIDE_NETWORKS, Ending.OUTSIDE_NETWORKS),
+        (Reason.UNREADABLE_KEY, Ending.REVOKED),
+    ],
+)
+async def test_the_outcome_says_why_a_key_no_longer_holds(watching, facts, reason, ending):
+    response = Response(watching, receipt(facts))
+    await response.begun.wait()
+    facts.move(Refusal(reason))
+    assert await response.cut() is ending
+
+
+@pytest.mark.parametrize("is_slow", [False, True], ids=["at its next step", "while its reader sleeps"])
+async def test_a_transfer_ends_with_the_time_of_its_key_though_no_record_moved(watching, facts, is_slow):
+    response = Response(watching, receipt(facts, key_ends_at=100.0), is_slow=is_slow)
+    await response.begun.wait()
+    facts.time = 99.9
+    assert response.transfer.is_certain
+    facts.time = 100.0
+    assert not response.transfer.is_certain  # nothing awaited: no step follows the moment
+    assert await response.cut() is Ending.EXPIRED
+
+
+async def test_the_end_of_a_link_is_not_the_end_of_a_transfer_that_it_began(watching, facts):
+    response = Response(watching, receipt(facts, expires_at=50.0, is_link=True, key_ends_at=100.0))
+    await response.begun.wait()
+    facts.time = 99.0
+    steps = response.steps
+    await response.more_than(steps)
+    assert response.transfer.cut is None
+    assert facts.asked == 0
+    facts.time = 100.0
+    assert await response.cut() is Ending.EXPIRED
+
+
+async def test_an_expiry_that_was_brought_forward_meanwhile_counts(watching, facts):
+    response = Response(watching, receipt(facts))
+    await response.begun.wait()
+    facts.principal = replace(facts.principal, key_ends_at=50.0)
+    facts.move()
+    await response.more_than(response.steps)
+    assert response.transfer.cut is None
+    facts.time = 50.0
+    assert await response.cut() is Ending.EXPIRED
+
+
+async def test_a_degraded_time_that_was_taken_away_meanwhile_counts(watching, facts):
+    response = Response(watching, receipt(facts, degraded_seconds=60.0))
+    await response.begun.wait()
+    facts.principal = replace(facts.principal, degraded_seconds=0.0)
+    facts.move()
+    await response.more_than(response.steps)
+    facts.is_leased = False
+    assert not response.transfer.is_certain
+    assert await response.cut() is Ending.UNDECIDED
 
 
 async def test_a_record_that_changed_otherwise_lets_it_go_on(watching, facts):

@@ -220,6 +220,59 @@ def test_a_key_that_expired_for_the_other_way_is_no_longer_valid_for_this_one():
     assert not authenticator.is_valid_still(principal, NOW, NOW + 1)
 
 
+class KnownKey(Directory):
+    """A directory that is asked again for the one key that it has."""
+
+    async def find_key_again(self, stamp):
+        [key] = self.keys.values()
+        return key, self.tenant, stamp
+
+
+MOMENTS = [NOW, NOW + 9.9, NOW + 10, NOW + 19.9, NOW + 20, NOW + 15, NOW - 1, math.nan, math.inf, -math.inf]
+
+
+@pytest.mark.parametrize("not_before", [None, NOW + 10])
+@pytest.mark.parametrize("expires_at", [None, NOW + 20])
+def test_whether_a_key_is_in_time_is_what_authenticating_it_once_more_comes_to(not_before, expires_at):
+    key = replace(NEW.key, not_before=not_before, expires_at=expires_at)
+    quick, whole = (Authenticator(KnownKey({NEW.digest: key}), PEPPERS) for _ in range(2))
+    principal = principal_of(key, ACME)
+    for now in MOMENTS:  # in this order: what was seen of the time counts
+        try:
+            asyncio.run(whole.reauthenticate(STAMP, "192.0.2.1", now))
+            is_valid = True
+        except Refusal:
+            is_valid = False
+        assert quick.is_in_time(principal, now) is is_valid, now
+
+
+@pytest.mark.parametrize(
+    ("change", "tenant", "reason"),
+    [
+        ({"revoked_at": NOW}, ACME, Reason.REVOKED_KEY),
+        ({"expires_at": NOW}, ACME, Reason.EXPIRED_KEY),
+        ({"not_before": NOW + 1}, ACME, Reason.NOT_YET_VALID),
+        ({"networks": ("10.0.0.0/8",)}, ACME, Reason.OUTSIDE_NETWORKS),
+        ({}, replace(ACME, is_suspended=True), Reason.SUSPENDED_TENANT),
+        ({}, None, Reason.SUSPENDED_TENANT),
+    ],
+)
+def test_a_key_is_judged_once_more_by_all_that_it_was_judged_by_at_first(change, tenant, reason):
+    authenticator = Authenticator(KnownKey({NEW.digest: replace(NEW.key, **change)}, tenant), PEPPERS)
+    with pytest.raises(Refusal) as caught:
+        asyncio.run(authenticator.reauthenticate(STAMP, "192.0.2.1", NOW))
+    assert caught.value.reason is reason
+
+
+def test_a_key_that_is_judged_once_more_is_a_caller_with_the_times_of_its_record_now():
+    key = replace(NEW.key, not_before=NOW - 5, expires_at=NOW + 5)
+    tenant = replace(ACME, degraded_seconds=7.0)
+    authenticator = Authenticator(KnownKey({NEW.digest: key}, tenant), PEPPERS)
+    principal, stamp = asyncio.run(authenticator.reauthenticate(STAMP, "192.0.2.1", NOW))
+    assert (principal.key_begins_at, principal.key_ends_at) == (NOW - 5, NOW + 5)
+    assert (principal.degraded_seconds, stamp) == (7.0, STAMP)
+
+
 @pytest.mark.parametrize("now", [NOW - 1, math.nan, math.inf, -math.inf])
 def test_a_clock_that_went_back_or_broke_lets_nobody_in_by_what_was_known(now):
     authenticator = Authenticator(Directory({}), PEPPERS)

@@ -92,6 +92,7 @@ def test_it_ends_with_the_link_or_with_the_key_whichever_is_first(of_key, end):
     subject = authenticator_over(Directory(replace(NEW.key, expires_at=of_key)))
     principal, _ = authenticate(subject)
     assert principal.expires_at == end
+    assert principal.key_ends_at == of_key  # a transfer that the link began ends with the key alone
     assert subject.is_valid_still(principal, NOW, math.nextafter(end, 0))
     assert not subject.is_valid_still(principal, NOW, end)
 

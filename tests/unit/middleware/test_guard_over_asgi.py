@@ -83,6 +83,9 @@ class Gate:
     def is_fresh(self, degraded_seconds):
         return True
 
+    def is_in_time(self, principal, now):
+        return True
+
     def decline(self, rejection):
         if self.decline_fault:
             raise self.decline_fault

@@ -210,10 +210,13 @@ def application_folder(tmp_path_factory):
 def launch(application_folder):
     """A supervisor process as a command would start it; its output is piped."""
 
-    def start(**plan):
+    def start(*, files=None, **plan):
         root = Path(__file__).parents[3]
+        command = [sys.executable, str(application_folder / "main.py"), json.dumps(plan)]
+        if files is not None:
+            command = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *command]
         return subprocess.Popen(
-            [sys.executable, str(application_folder / "main.py"), json.dumps(plan)],
+            command,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={"PYTHONPATH": str(root)},

@@ -46,7 +46,13 @@ def test_a_worker_answers_until_it_is_told_to_stop():
             assert worker.is_serving.is_set()
             status = await worker.ask()
             assert status == worker.last_status
-            assert (status.ready, status.counters) == ({"policy": True}, {"requests": 0})
+            assert status.ready == {"policy": True}
+            assert status.counters == {
+                "requests": 0,
+                "cachegate_connections_refused_total": 0,
+                "cachegate_connections_stalled_total": 0,
+            }
+            assert status.gauges == {"cachegate_connections": 0}
             worker.stop()
             assert await asyncio.wait_for(running, 15) == 0
             assert await worker.ask() is None

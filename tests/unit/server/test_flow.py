@@ -1,0 +1,228 @@
+"""What may be queued for a client that does not read: counted, with a transport that nobody empties."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from gateway.server.content_protocol import content_protocol
+from gateway.server.flow import HIGH_WATER_BYTES, MAX_QUEUED_BYTES
+
+GET = b"GET /%b HTTP/1.1\r\nhost: x\r\n\r\n"
+ONE_READ = 1 << 18  # what uvloop reads at once
+LARGEST_FROM_MEMORY = 1 << 16
+STEP = 1 << 20
+
+
+class SilentClient:
+    """A transport whose client sends whatever is read and takes in nothing until it is told to."""
+
+    def __init__(self):
+        self.queued = self.most_queued = 0
+        self.high = None
+        self.is_reading = True
+        self.is_paused = self.is_aborted = False
+        self.protocol = None
+
+    def set_write_buffer_limits(self, high):
+        self.high = high
+
+    def write(self, data):
+        self.queued += len(data)
+        self.most_queued = max(self.most_queued, self.queued)
+        if self.queued > self.high and not self.is_paused:
+            self.is_paused = True
+            self.protocol.pause_writing()
+
+    def take_all(self):
+        self.queued = 0
+        if self.is_paused:
+            self.is_paused = False
+            self.protocol.resume_writing()
+
+    def get_write_buffer_size(self):
+        return self.queued
+
+    def pause_reading(self):
+        assert self.is_reading
+        self.is_reading = False
+
+    def resume_reading(self):
+        assert not self.is_reading
+        self.is_reading = True
+
+    def is_closing(self):
+        return self.is_aborted
+
+    def abort(self):
+        self.is_aborted = True
+
+    close = abort
+
+    def can_write_eof(self):
+        return False
+
+    def get_extra_info(self, name):
+        return None
+
+
+class App:
+    """Answers with so many bytes, in steps as delivery takes them."""
+
+    def __init__(self, size=0):
+        self.size = size
+        self.begun = self.answered = 0
+
+    async def __call__(self, scope, receive, send):
+        self.begun += 1
+        headers = [(b"content-length", b"%d" % self.size)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        left = self.size
+        while left > STEP:
+            left -= STEP
+            await send({"type": "http.response.body", "body": bytes(STEP), "more_body": True})
+        await send({"type": "http.response.body", "body": bytes(left)})
+        self.answered += 1
+
+
+class Memory:
+    """Answers everything at once, with as much as may be."""
+
+    def __init__(self):
+        self.answered = 0
+
+    def answer(self, method, target, headers, peer, write, raw_request):
+        self.answered += 1
+        write(b"content-length: %d\r\n\r\n" % LARGEST_FROM_MEMORY, bytes(LARGEST_FROM_MEMORY))
+        return True
+
+    def promise(self, raw_request, peer, to):
+        return False
+
+    def keep(self):
+        pass
+
+
+def connected(app, **more):
+    config = uvicorn.Config(app, http=content_protocol(**more), lifespan="off", log_config=None)
+    config.load()
+    client = SilentClient()
+    client.protocol = config.http_protocol_class(config=config, server_state=ServerState(), app_state={})
+    client.protocol.connection_made(client)
+    return client
+
+
+async def settle(client):
+    """Until nothing more happens."""
+    before, idle = None, 0
+    while idle < 20:
+        await asyncio.sleep(0)
+        now = client.queued, len(client.protocol.pipeline), client.is_reading
+        before, idle = now, idle + 1 if now == before else 0
+
+
+def run(scenario):
+    """A scenario, and the end of the connections that it made: else what waits would wait for ever."""
+    clients = []
+
+    async def to_the_end():
+        try:
+            await scenario(
+                lambda *arguments, **more: clients.append(connected(*arguments, **more)) or clients[-1]
+            )
+        finally:
+            for client in clients:
+                client.protocol.connection_lost(None)
+            await asyncio.sleep(0)
+
+    asyncio.run(to_the_end())
+
+
+async def send_while_it_is_read(client, piece, count=1000):
+    """How often it was read: the client never stops sending."""
+    for number in range(count):
+        if not client.is_reading or client.is_aborted:
+            return number
+        client.protocol.data_received(piece)
+        await settle(client)
+    return count
+
+
+def one_read_of(path=b"a", most=100):
+    """As many pipelined requests as one read of the socket holds, within what may wait its turn."""
+    return (GET % path) * min(most, ONE_READ // len(GET % path))
+
+
+@pytest.mark.parametrize("size", [0, 700, STEP, 10 * STEP])
+def test_no_more_is_queued_than_the_limit_and_reading_stops(size):
+    async def scenario(connected):
+        app = App(size)
+        client = connected(app)
+        reads = await send_while_it_is_read(client, one_read_of(most=100))
+        assert client.high == HIGH_WATER_BYTES
+        assert HIGH_WATER_BYTES <= client.queued <= client.most_queued <= MAX_QUEUED_BYTES
+        assert not client.is_reading
+        assert reads < 100
+
+    run(scenario)
+
+
+def test_no_more_is_queued_than_the_limit_of_answers_from_memory():
+    async def scenario(connected):
+        memory = Memory()
+        client = connected(App(LARGEST_FROM_MEMORY), at_once=memory)
+        await send_while_it_is_read(client, one_read_of(most=100))
+        assert client.most_queued <= MAX_QUEUED_BYTES
+        assert memory.answered <= 1 + HIGH_WATER_BYTES // LARGEST_FROM_MEMORY
+        assert not client.is_reading
+
+    run(scenario)
+
+
+def test_one_request_after_the_other_is_bounded_as_well():
+    """Each in a read of its own, so that none waits its turn."""
+
+    async def scenario(connected):
+        client = connected(App(700))
+        reads = await send_while_it_is_read(client, GET % b"a")
+        assert client.most_queued <= HIGH_WATER_BYTES + 1000
+        assert reads < 2 * HIGH_WATER_BYTES // 700
+
+    run(scenario)
+
+
+def test_a_client_that_reads_again_is_read_again_and_gets_every_answer():
+    async def scenario(connected):
+        app = App(700)
+        client = connected(app)
+        asked = 0
+        for _ in range(30):
+            asked += 100 * await send_while_it_is_read(client, one_read_of(most=100))
+            assert not client.is_reading
+            while not client.is_reading or client.queued:
+                client.take_all()
+                await settle(client)
+            assert app.answered == asked
+        assert not client.is_aborted
+
+    run(scenario)
+
+
+def test_requests_that_wait_their_turn_are_not_joined_by_more():
+    """uvicorn reads on after each answer; what waits would grow until it is refused."""
+
+    async def scenario(connected):
+        app = App(0)
+        client = connected(app)
+        client.protocol.data_received(one_read_of(most=100))
+        while client.protocol.pipeline:
+            assert not client.is_reading
+            await asyncio.sleep(0)
+        await settle(client)
+        assert client.is_reading
+        assert app.answered == 100
+
+    run(scenario)
