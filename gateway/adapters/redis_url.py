@@ -16,8 +16,10 @@ Non-goal: whether the server answers. Making a client connects to nothing.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -29,6 +31,7 @@ from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
 from gateway.model.errors import Misconfigured
+from gateway.model.trusted_files import refusal_of, verify_trusted
 
 _WHERE = "CACHEGATE_REDIS_URL"
 _FORMS = (
@@ -128,6 +131,26 @@ def parse_redis_url(raw_url: str) -> RedisAddress:
         username=unquote(raw_user) or None,
         password=unquote(raw_password) or None,
     )
+
+
+def verify_local_files(url: str) -> None:
+    """Raises `Misconfigured` where others could exchange what a URL names on this machine.
+
+    A CA of theirs would vouch for a server of theirs, and so would a socket that they made in a folder
+    where everybody may. The folder of a socket may be its server's user's, who is trusted with the facts.
+    """
+    address = parse_redis_url(url)
+    for name, value in address.tls:
+        path = Path(value)
+        try:
+            verify_trusted(path)
+        except OSError as error:
+            why = f"{name}: {path} cannot be read ({refusal_of(path, error)})"
+            raise Misconfigured(_WHERE, why) from error
+    if address.socket_path is not None:
+        folder = Path(address.socket_path).parent
+        with suppress(OSError):  # a socket that is not there yet: whoever connects says so
+            verify_trusted(folder, also=folder.stat().st_uid)
 
 
 def make_client(address: RedisAddress, limits: RedisLimits) -> Redis | RedisCluster:

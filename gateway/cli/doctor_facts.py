@@ -72,7 +72,8 @@ async def look_at_facts(settings: Settings, clock: SystemClock) -> FactFindings:
     """All findings. When the server is not there, each check that needs it says so."""
     if settings.redis_url is None and not settings.state.is_dir():
         return _out_of_reach(
-            "there is no state folder for the embedded Valkey to live in", "run `cachegate init`"
+            "there is no state folder for the embedded Valkey to live in",
+            "is CACHEGATE_STATE right? If it is, run `cachegate init`",
         )
     try:
         async with _reached(settings, clock) as server:

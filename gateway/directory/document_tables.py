@@ -8,19 +8,21 @@ Not here: what a document means (`documents.py`).
 
 from __future__ import annotations
 
-import errno
-import os
 import re
-import stat
 import tomllib
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gateway.directory.document_lines import DocumentLines
 from gateway.model.errors import BadNameError, Misconfigured
+from gateway.model.trusted_files import read_trusted, refusal_of, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
+
+    from gateway.model.trusted_files import Distrusted
+
+MAX_DOCUMENT_BYTES = 16 << 20  # some hundred thousand grants
 
 _TOML_PLACE = re.compile(r"\s*\(at (?:line ([0-9]+), column [0-9]+|end of document)\)")
 
@@ -30,11 +32,12 @@ Value = TypeVar("Value")
 class DocumentTables:
     """The tables of one document, and what is wrong with them."""
 
-    __slots__ = ("_lines", "_path", "content", "problems")
+    __slots__ = ("_lines", "_on_distrust", "_path", "content", "problems")
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, on_distrust: Callable[[Distrusted], None] = refuse) -> None:
         self._path = path
         self._lines = DocumentLines("")
+        self._on_distrust = on_distrust
         self.problems: list[Misconfigured] = []
         self.content: dict[str, Any] = self._load()
 
@@ -118,9 +121,14 @@ class DocumentTables:
     def _load(self) -> dict[str, Any]:
         """The file as TOML; empty for an empty file, and for what cannot be read."""
         try:
-            text = _read_regular(self._path).decode("utf-8")
+            text = read_trusted(
+                self._path, max_bytes=MAX_DOCUMENT_BYTES, on_distrust=self._on_distrust
+            ).decode("utf-8")
         except OSError as error:
-            self._complain_of_file(1, f"cannot be read ({error.strerror})")
+            self._complain_of_file(1, f"cannot be read ({refusal_of(self._path, error)})")
+            return {}
+        except Misconfigured as error:
+            self._complain_of_file(1, error.why)
             return {}
         except UnicodeDecodeError as error:
             line = error.object.count(b"\n", 0, error.start) + 1
@@ -140,12 +148,3 @@ class DocumentTables:
 
     def _complain_of_file(self, line: int, why: str) -> None:
         self.problems.append(Misconfigured(f"{self._path}:{line}", why))
-
-
-def _read_regular(path: Path) -> bytes:
-    """The bytes of a regular file. Raises `OSError`; a FIFO in its place must not hang the command."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file")
-        return file.read()

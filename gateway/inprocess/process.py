@@ -33,7 +33,7 @@ from gateway.model.listings import ModelListing, PackageListing
 from gateway.model.verdicts import Declined, Ending, Outcome
 from gateway.office.office import fact_server, open_office
 from gateway.office.setup import ensure_policy
-from gateway.office.state_folder import verify_private
+from gateway.office.state_folder import verify_state
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -72,7 +72,7 @@ class GuardedProcess:
         """Begin to follow the facts. Raises what stands in the way, as `cachegate serve` would say it."""
         if self._thread is not None:
             raise Misconfigured("GuardedProcess", "it was started before; make another one")
-        verify_private(self._settings.state)
+        verify_state(self._settings)
         # A daemon, so that a process whose owner forgot `close` can end; then it is closed at exit.
         self._thread = threading.Thread(target=self._run, name="cachegate", daemon=True)
         self._process_id = os.getpid()
