@@ -9,7 +9,9 @@ TLS takes `ssl_ca_certs`, `ssl_certfile` and `ssl_keyfile` in the query; nothing
 the server's certificate off. Unknown parameters are refused, since a misspelt one would be missed.
 
 A URL may hold a password, so nothing prints one: `display` is what messages, logs and `doctor` call
-a server. A wrong URL is `Misconfigured`, with a message that repeats no part of it.
+a server. A wrong URL is `Misconfigured`, with a message that repeats no part of it. A password with a
+character that means something in a URL is the usual reason, and would be cut in the middle: an `@` behind
+the hosts says so, and nothing of such a URL is used.
 
 Non-goal: whether the server answers. Making a client connects to nothing.
 """
@@ -37,6 +39,10 @@ _WHERE = "CACHEGATE_REDIS_URL"
 _FORMS = (
     "redis://host:port/db, rediss://host:port/db, unix:///path/to/socket, "
     "redis+sentinel://host:port,host:port/service or redis+cluster://host:port"
+)
+_ENCODED = (
+    "In a user or password write / as %2F, @ as %40, : as %3A, ? as %3F, # as %23 and % as %25, such as "
+    "redis://cachegate:p%40ss%2Fword@redis.example:6379/0"
 )
 _REDIS_PORT = 6379
 _SENTINEL_PORT = 26379
@@ -99,8 +105,12 @@ def parse_redis_url(raw_url: str) -> RedisAddress:
     topology = forms.get("redis" + scheme[len("rediss") :] if secure else scheme)
     if not separator or topology is None:
         raise Misconfigured(_WHERE, f"not a Redis URL; expected {_FORMS}")
+    # Of a login there may be a rest anywhere behind the hosts, and what goes wrong may be due to that.
+    hint = f". {_ENCODED}" if "@" in raw_url else ""
     try:
         parts = urlsplit(raw_url)
+        if "@" in parts.path + parts.query + parts.fragment:
+            raise ValueError("a login that was cut")  # noqa: TRY301 -- one door for all that does not parse
         parameters = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
         raw_login, _, raw_hosts = parts.netloc.rpartition("@")
         raw_user, _, raw_password = raw_login.partition(":")
@@ -112,10 +122,16 @@ def parse_redis_url(raw_url: str) -> RedisAddress:
             raise ValueError("more than one host")  # noqa: TRY301 -- one door for all that does not parse
     except ValueError:
         # Without a cause: the parser's own message may quote the URL, and with it the password.
-        raise Misconfigured(_WHERE, f"not a Redis URL; expected {_FORMS}") from None
+        raise Misconfigured(_WHERE, f"not a Redis URL; expected {_FORMS}{hint}") from None
+    if raw_login and not raw_password:
+        raise Misconfigured(
+            _WHERE,
+            "it names a user and no password, or a password without the colon before it: write "
+            f"redis://USER:PASSWORD@host:port/db, or redis://:PASSWORD@host:port/db. {_ENCODED}",
+        )
     unknown = parameters.keys() - (_TLS_PARAMETERS if secure else frozenset())
     if unknown or parts.fragment or db < 0:
-        raise Misconfigured(_WHERE, "it has a parameter that is unknown or does not go with this form")
+        raise Misconfigured(_WHERE, f"it has a parameter that is unknown or does not go with this form{hint}")
     if (scheme == "unix" or topology is Topology.SENTINEL) and not path.strip("/"):
         raise Misconfigured(_WHERE, f"a path is missing; expected {_FORMS}")
     if topology is Topology.CLUSTER and db:

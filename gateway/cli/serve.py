@@ -16,7 +16,7 @@ from gateway.cli.console import say
 from gateway.configuration.sources import load_settings
 from gateway.faces.ops import ops_app
 from gateway.identity.links import load_link_keys
-from gateway.office.office import fact_server, open_office
+from gateway.office.office import fact_server, open_office, verify_rights
 from gateway.office.setup import ensure_policy
 from gateway.office.state_folder import verify_state
 from gateway.server.plan import ServePlan, TlsFiles
@@ -85,6 +85,7 @@ async def _prepare(settings: Settings) -> None:
     if settings.public_url is not None:
         load_link_keys(settings.link_key_file)
     async with open_office(settings) as office:
+        await verify_rights(office)
         await ensure_policy(office)
 
 

@@ -31,7 +31,7 @@ from gateway.model.access import ResourceKind
 from gateway.model.errors import Misconfigured, Reason, Refusal, Unavailable, WithdrawnError
 from gateway.model.listings import ModelListing, PackageListing
 from gateway.model.verdicts import Declined, Ending, Outcome
-from gateway.office.office import fact_server, open_office
+from gateway.office.office import fact_server, open_office, verify_rights
 from gateway.office.setup import ensure_policy
 from gateway.office.state_folder import verify_state
 
@@ -125,6 +125,7 @@ class GuardedProcess:
         watched = server.watched() if isinstance(server, RunningValkey) else nullcontext()
         with server as url, watched:
             async with open_office(self._settings) as office:  # the pepper is the right one, rules in force
+                await verify_rights(office)
                 await ensure_policy(office)
             # The cache is hashed ahead by those who serve it, not beside somebody's predictions.
             rooms = Rooms(replace(self._settings, pin_in_background=False), url)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.embedded_valkey import EmbeddedValkey, RunningValkey
 from gateway.adapters.history_file import HistoryFile
+from gateway.adapters.redis_diagnosis import diagnosed
 from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_url import verify_local_files
 from gateway.assembly.fittings import build_recorder
@@ -229,7 +230,8 @@ async def open_office(settings: Settings) -> AsyncIterator[Office]:
             unreadable=unreadable,
         )
         try:
-            await office.verify_peppers()
+            async with diagnosed(url):
+                await office.verify_peppers()
             yield office
         finally:
             try:
@@ -237,6 +239,17 @@ async def open_office(settings: Settings) -> AsyncIterator[Office]:
             finally:
                 with suppress(Unavailable):
                     await store.close()
+
+
+async def verify_rights(office: Office) -> None:
+    """Raises `Unavailable` when the server does not let our user do all that a worker does."""
+    missing = await office.store.missing_rights()
+    if missing:
+        raise Unavailable(
+            "redis",
+            f"{office.store.display} does not let our user do all that is needed: run `ACL SETUSER <user> "
+            f"{' '.join(missing)}` there, as in README.md under Deployment",
+        )
 
 
 def _user() -> str:

@@ -14,7 +14,7 @@ ERRORS = [
     (TimeoutError("secret words"), "in time"),
     (OSError("secret words"), "cannot be reached"),
     (REFUSED, "user or password"),
-    (exceptions.NoPermissionError("secret words"), "user or password"),
+    (exceptions.NoPermissionError("secret words"), "does not let our user do that: .*ACL SETUSER"),
     (exceptions.BusyLoadingError("secret words"), "loading"),
     (exceptions.OutOfMemoryError("secret words"), "maxmemory"),
     (exceptions.ReadOnlyError("secret words"), "replica"),
