@@ -34,7 +34,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from gateway.model.errors import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 
 class Refused(Unavailable):
@@ -54,8 +54,9 @@ _WRONG_LOGIN = (
     "`ACL GETUSER` there. In the URL, @ is written %40, / is %2F, : is %3A and % is %25"
 )
 _WITH_LOGIN = "redis://USER:PASSWORD@host:port/db"
-_RIGHTS = "the `ACL SETUSER` line in README.md, under Deployment, gives all that is needed"
-_NO_RIGHT = f"does not let our user do that: {_RIGHTS}"
+KEYS_RULE = "~{cachegate}:*"
+_README = "README.md, under Deployment, has the line with all that is needed"
+_NO_RIGHT = f"does not let our user do that: compare with `ACL GETUSER` there; {_README}"
 
 # By the text, whichever class redis-py gives an answer: the feed reads with a parser of its own.
 _ANSWERS = (
@@ -67,20 +68,15 @@ _ANSWERS = (
         re.compile(r"WRONGPASS|invalid username-password pair|invalid password|AUTH <password> called"),
         _WRONG_LOGIN,
     ),
-    (
-        re.compile(r"no permissions to run the '(?P<command>[a-z_|-]{1,40})' command"),
-        f"does not let our user run {{command}}: {_RIGHTS}",
-    ),
-    (
-        re.compile(r"[Nn]o permissions to access a key"),
-        f"does not let our user have the keys {{{{cachegate}}}}:*: {_RIGHTS}",
-    ),
     (re.compile(r"NOPERM|no permissions"), _NO_RIGHT),
     (
         re.compile(r"^DENIED"),
         "is in protected mode and answers its own machine only: give it users with passwords",
     ),
 )
+
+_NO_COMMAND = re.compile(r"no permissions to run the '([a-z_|-]{1,40})' command")
+_NO_KEY = re.compile(r"[Nn]o permissions to access a key")
 
 _OUTDATED, _OTHER_NAME = frozenset({9, 10}), frozenset({62, 64})  # OpenSSL's X509_V_ERR_...
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE", "PACKET_LENGTH")
@@ -117,6 +113,22 @@ def translated(display: str) -> Iterator[None]:
         raise Unavailable("redis", f"{display} {what}") from error
 
 
+def missing_rule(answer: str) -> str | None:
+    """What of `ACL SETUSER` would have let us, by a server's answer; None when that was not the trouble."""
+    if (match := _NO_COMMAND.search(answer)) is not None:
+        return f"+{match[1]}"
+    return KEYS_RULE if _NO_KEY.search(answer) else None
+
+
+def lacking(rules: Sequence[str]) -> str:
+    """What to do about rights that are missing; the same at the start, in commands and in `doctor`."""
+    commands = [rule[1:].upper().replace("|", " ") for rule in rules if rule != KEYS_RULE]
+    what = [f"run {', '.join(commands)}"] if commands else []
+    what += ["have the keys {cachegate}:*"] if KEYS_RULE in rules else []
+    command = f"ACL SETUSER <user> {' '.join(rules)}"
+    return f"does not let our user {' or '.join(what)}: run `{command}` there; {_README}"
+
+
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """An error and what it came of, the nearest first."""
     one: BaseException | None = error
@@ -131,12 +143,12 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _refusal(error: BaseException) -> str | None:
     """What the server refused, with what to do; None when it refused nothing."""
     for one in _causes(error):
+        rule = missing_rule(str(one))
+        if rule is not None:
+            return lacking([rule])
         for pattern, said in _ANSWERS:
-            if (match := pattern.search(str(one))) is not None:
-                if isinstance(one, MasterNotFoundError):
-                    return SENTINEL_LOGIN
-                named = match.groupdict().get("command", "")
-                return said.format(command=named.upper().replace("|", " "))
+            if pattern.search(str(one)) is not None:
+                return SENTINEL_LOGIN if isinstance(one, MasterNotFoundError) else said
         if isinstance(one, AuthenticationError):
             return _WRONG_LOGIN
         if isinstance(one, (AuthorizationError, NoPermissionError)):

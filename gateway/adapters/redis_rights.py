@@ -8,16 +8,15 @@ is found at once.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from redis.asyncio import RedisCluster
 from redis.exceptions import ResponseError
 
+from gateway.adapters.redis_errors import KEYS_RULE, missing_rule
+
 if TYPE_CHECKING:
     from redis.asyncio import Redis
-
-KEYS_RULE = "~{cachegate}:*"
 
 _KEY = b"{cachegate}:f:rights"  # below the prefix that is followed; it is never written
 _QUEUED: dict[str, tuple[Any, ...]] = {
@@ -52,8 +51,6 @@ LOOKED_AT = ("+info", "+config|get", "+command|info")
 """What `doctor` asks besides; the gateway works without."""
 
 NEEDED = (KEYS_RULE, *sorted((*_QUEUED, *_AT_ONCE)))
-_NO_COMMAND = re.compile(r"no permissions to run the '([a-z_|-]{1,40})' command")
-_NO_KEY = re.compile(r"[Nn]o permissions to access a key")
 
 
 async def find_missing_rights(client: Redis | RedisCluster) -> tuple[str, ...]:
@@ -85,8 +82,6 @@ async def _try(connection: Any, command: tuple[Any, ...]) -> set[str]:
     try:
         await connection.read_response()
     except ResponseError as error:
-        if (match := _NO_COMMAND.search(str(error))) is not None:
-            return {f"+{match[1]}"}
-        if _NO_KEY.search(str(error)):
-            return {KEYS_RULE}
+        rule = missing_rule(str(error))
+        return set() if rule is None else {rule}
     return set()

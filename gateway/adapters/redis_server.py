@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import NoPermissionError, ResponseError
 
+from gateway.adapters.redis_errors import lacking
 from gateway.adapters.redis_rights import find_missing_rights
 
 if TYPE_CHECKING:
@@ -49,10 +50,7 @@ class ServerReport:
         """What an operator should change, in sentences; empty when there is nothing."""
         problems: list[str] = []
         if self.missing_rights:
-            problems.append(
-                f"our user lacks rights: run `ACL SETUSER <user> {' '.join(self.missing_rights)}` there, as "
-                "in README.md under Deployment"
-            )
+            problems.append(f"it {lacking(self.missing_rights)}")
         if self.may_evict:
             problems.append(
                 f"maxmemory-policy is {self.maxmemory_policy}: records could be evicted, and with them "

@@ -16,6 +16,7 @@ from gateway.adapters.clock import SystemClock
 from gateway.adapters.embedded_valkey import EmbeddedValkey, RunningValkey
 from gateway.adapters.history_file import HistoryFile
 from gateway.adapters.redis_diagnosis import diagnosed
+from gateway.adapters.redis_errors import lacking
 from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_url import verify_local_files
 from gateway.assembly.fittings import build_recorder
@@ -245,11 +246,7 @@ async def verify_rights(office: Office) -> None:
     """Raises `Unavailable` when the server does not let our user do all that a worker does."""
     missing = await office.store.missing_rights()
     if missing:
-        raise Unavailable(
-            "redis",
-            f"{office.store.display} does not let our user do all that is needed: run `ACL SETUSER <user> "
-            f"{' '.join(missing)}` there, as in README.md under Deployment",
-        )
+        raise Unavailable("redis", f"{office.store.display} {lacking(missing)}")
 
 
 def _user() -> str:
