@@ -15,10 +15,11 @@ Importing this module reads the settings and opens the audit log, which is why n
 
 from __future__ import annotations
 
+from gateway.adapters.redis_url import verify_local_files
 from gateway.assembly.app import Worker
 from gateway.configuration.sources import load_settings
 from gateway.model.errors import Misconfigured
-from gateway.office.state_folder import verify_private
+from gateway.office.state_folder import verify_state
 
 
 def _app() -> object:
@@ -28,7 +29,8 @@ def _app() -> object:
             "CACHEGATE_REDIS_URL",
             "is not set, and only `cachegate serve` starts an embedded server; name one",
         )
-    verify_private(settings.state)
+    verify_state(settings)
+    verify_local_files(settings.redis_url)
     return Worker(settings, settings.redis_url).app()
 
 

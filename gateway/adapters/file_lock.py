@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Self
 
 from gateway.model.errors import Misconfigured, Unavailable
+from gateway.model.trusted_files import refusal_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +31,8 @@ class FileLock:
             # No link is followed: the file must be in the private folder it seems to be in.
             self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
-            raise Misconfigured(str(path), f"the lock file cannot be opened: {error.strerror}") from error
+            why = f"the lock file cannot be opened: {refusal_of(path, error)}"
+            raise Misconfigured(str(path), why) from error
 
     def __enter__(self) -> Self:
         return self

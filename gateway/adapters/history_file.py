@@ -2,7 +2,8 @@
 
 It is replaced as a whole. Two processes that write at once may leave the smaller of two generations
 that both were seen a moment ago; the next renewal mends that. A file that does not parse counts as a
-history that nobody knows, which an operator has to accept: it is no reason to trust what is there.
+history that nobody knows, which an operator has to accept: it is no reason to trust what is there. So
+does one that somebody else could have written.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gateway.model.errors import Unavailable
+from gateway.model.errors import Misconfigured, Unavailable
+from gateway.model.trusted_files import make_own_folder, read_trusted
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+_MAX_FILE_BYTES = 4096  # some sixty are written
 _HISTORY = re.compile(r"[0-9a-f]{32}")
 
 
@@ -75,10 +78,10 @@ class HistoryFile:
     def load(self) -> Seen | None:
         """What was seen last; None where nothing was."""
         try:
-            document: Any = json.loads(self._path.read_bytes())
+            document: Any = json.loads(read_trusted(self._path, max_bytes=_MAX_FILE_BYTES))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, RecursionError):
+        except (OSError, Misconfigured, ValueError, RecursionError):
             return UNREADABLE
         match document:
             case {"history": str(history), "generation": int(generation)} if _HISTORY.fullmatch(history):
@@ -89,11 +92,16 @@ class HistoryFile:
         unfinished = self._path.with_suffix(f".{os.getpid()}")
         document = {"history": seen.history, "generation": seen.generation}
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            unfinished.write_text(json.dumps(document) + "\n")
+            make_own_folder(self._path.parent, is_private=False)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(unfinished, flags, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(json.dumps(document) + "\n")
             unfinished.replace(self._path)
         except OSError as error:
             raise Unavailable("state", f"{self._path} cannot be written: {error.strerror}") from error
+        except Misconfigured as error:
+            raise Unavailable("state", str(error)) from error
 
     def _forget(self) -> None:
         try:

@@ -22,8 +22,9 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from gateway.model.errors import Reason, Unavailable
+from gateway.model.errors import Misconfigured, Reason, Unavailable
 from gateway.model.pins import Measured
+from gateway.model.trusted_files import make_own_folder, verify_trusted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,9 +73,9 @@ class MeasurementFile:
         """Hold the lock of this file, if nobody else does."""
         path = self._folder / f"{identity[0]:x}-{identity[1]:x}.lock"
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_own_folder(self._folder)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
+        except (OSError, Misconfigured) as error:
             raise self._unusable(error) from error
         try:
             is_mine = self._is_locked(descriptor, path)
@@ -110,13 +111,16 @@ class MeasurementFile:
                 if self._connection is None:
                     self._connection = self._connect()
                 yield self._connection
-            except (sqlite3.Error, OSError) as error:
+            except (sqlite3.Error, OSError, Misconfigured) as error:
                 raise self._unusable(error) from error
 
     def _connect(self) -> sqlite3.Connection:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_own_folder(self._folder)
+        path = self._folder / "measured.sqlite"
+        with suppress(FileNotFoundError):
+            verify_trusted(path)
         connection = sqlite3.connect(
-            self._folder / "measured.sqlite",
+            path,
             timeout=BUSY_SECONDS,
             isolation_level=None,
             check_same_thread=False,  # the mutex stands in for it

@@ -2,14 +2,22 @@
 
 redis-py mixes three things: the server said no, the server did not answer, and the connection broke.
 It wraps the first in the third when it happens while connecting. They are told apart here, once.
-Its messages quote commands, and a command may quote what an operator typed, so none is passed on.
+Its messages quote commands, and a command may quote what an operator typed, so none is passed on; the
+name of a command that our user may not run is ours, and is.
+
+What the server refuses comes with what to do about it: a login that is missing, one that is wrong, a right
+that is missing (`redis_server.py` has the list), a certificate. What does not answer at all may speak TLS
+where we do not, or the other way round; `redis_diagnosis.py` finds that out.
 """
 
 from __future__ import annotations
 
+import re
+import ssl
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from redis.asyncio.sentinel import MasterNotFoundError
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -26,17 +34,60 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from gateway.model.errors import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+
+class Refused(Unavailable):
+    """The server is there, and said why it does not let us in, or its certificate did."""
+
+
+NO_TLS = (
+    "speaks no TLS on this port: name the port that does (`tls-port` in its configuration), or write "
+    "redis:// where the network is yours"
+)
+SENTINEL_LOGIN = (
+    "is or has a Sentinel that asks for a password, and the login of CACHEGATE_REDIS_URL is for the servers: "
+    "take `requirepass` out of the Sentinels' configuration, and keep them in a network of your own"
+)
+_WRONG_LOGIN = (
+    "refuses the user or password of CACHEGATE_REDIS_URL, or that user is off: compare with "
+    "`ACL GETUSER` there. In the URL, @ is written %40, / is %2F, : is %3A and % is %25"
+)
+_WITH_LOGIN = "redis://USER:PASSWORD@host:port/db"
+KEYS_RULE = "~{cachegate}:*"
+_README = "README.md, under Deployment, has the line with all that is needed"
+_NO_RIGHT = f"does not let our user do that: compare with `ACL GETUSER` there; {_README}"
+
+# By the text, whichever class redis-py gives an answer: the feed reads with a parser of its own.
+_ANSWERS = (
+    (
+        re.compile(r"NOAUTH|Authentication required|HELLO must be called with the client already auth"),
+        f"asks for a user and a password, and CACHEGATE_REDIS_URL has none: write {_WITH_LOGIN}",
+    ),
+    (
+        re.compile(r"WRONGPASS|invalid username-password pair|invalid password|AUTH <password> called"),
+        _WRONG_LOGIN,
+    ),
+    (re.compile(r"NOPERM|no permissions"), _NO_RIGHT),
+    (
+        re.compile(r"^DENIED"),
+        "is in protected mode and answers its own machine only: give it users with passwords",
+    ),
+)
+
+_NO_COMMAND = re.compile(r"no permissions to run the '([a-z_|-]{1,40})' command")
+_NO_KEY = re.compile(r"[Nn]o permissions to access a key")
+
+_OUTDATED, _OTHER_NAME = frozenset({9, 10}), frozenset({62, 64})  # OpenSSL's X509_V_ERR_...
+_NOT_TLS = ("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE", "PACKET_LENGTH")
+_WANTS_OURS = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE", "UNKNOWN_CA", "BAD_CERTIFICATE")
+_MAX_CAUSES = 8  # of an error that are looked at; a handful are there
 
 BROKEN = (RedisConnectionError, RedisTimeoutError, OSError)
 """What leaves it open whether a command was carried out."""
 
 # Most specific first: redis-py derives some answers of the server from its class of broken connections.
 _WHY: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
-    (
-        (AuthenticationError, AuthorizationError, NoPermissionError),
-        "refuses our user or password, or its right to a command",
-    ),
     ((BusyLoadingError,), "is still loading its data"),
     ((OutOfMemoryError,), "is out of memory: raise maxmemory"),
     ((ReadOnlyError,), "is a read-only replica: name the primary, or use the sentinel form"),
@@ -52,11 +103,86 @@ def translated(display: str) -> Iterator[None]:
         yield
     except (RedisError, RedisClusterException, OSError) as error:
         root = root_of(error)
+        said = _refusal(error) or _tls_failure(error)
+        if said is not None:
+            raise Refused("redis", f"{display} {said}") from error
         for kinds, why in _WHY:
             if isinstance(root, kinds):
                 raise Unavailable("redis", f"{display} {why}") from error
         what = f"gave no usable answer ({type(root).__name__})"
         raise Unavailable("redis", f"{display} {what}") from error
+
+
+def missing_rule(answer: str) -> str | None:
+    """What of `ACL SETUSER` would have let us, by a server's answer; None when that was not the trouble."""
+    if (match := _NO_COMMAND.search(answer)) is not None:
+        return f"+{match[1]}"
+    return KEYS_RULE if _NO_KEY.search(answer) else None
+
+
+def lacking(rules: Sequence[str]) -> str:
+    """What to do about rights that are missing; the same at the start, in commands and in `doctor`."""
+    commands = [rule[1:].upper().replace("|", " ") for rule in rules if rule != KEYS_RULE]
+    what = [f"run {', '.join(commands)}"] if commands else []
+    what += ["have the keys {cachegate}:*"] if KEYS_RULE in rules else []
+    command = f"ACL SETUSER <user> {' '.join(rules)}"
+    return f"does not let our user {' or '.join(what)}: run `{command}` there; {_README}"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it came of, the nearest first."""
+    one: BaseException | None = error
+    for _ in range(_MAX_CAUSES):
+        if one is None:
+            return
+        if isinstance(one, (RedisError, RedisClusterException, OSError)):
+            yield one
+        one = one.__cause__ or one.__context__
+
+
+def _refusal(error: BaseException) -> str | None:
+    """What the server refused, with what to do; None when it refused nothing."""
+    for one in _causes(error):
+        rule = missing_rule(str(one))
+        if rule is not None:
+            return lacking([rule])
+        for pattern, said in _ANSWERS:
+            if pattern.search(str(one)) is not None:
+                return SENTINEL_LOGIN if isinstance(one, MasterNotFoundError) else said
+        if isinstance(one, AuthenticationError):
+            return _WRONG_LOGIN
+        if isinstance(one, (AuthorizationError, NoPermissionError)):
+            return _NO_RIGHT
+    return None
+
+
+def _tls_failure(error: BaseException) -> str | None:
+    """What is wrong with TLS, with what to do; None when that is not the trouble."""
+    for one in _causes(error):
+        if isinstance(one, ssl.SSLCertVerificationError):
+            return _certificate_failure(one)
+        if isinstance(one, ssl.SSLError):
+            reason = one.reason or ""
+            if any(part in reason for part in _WANTS_OURS):
+                return (
+                    "does not take our TLS certificate, or asks for one: name its files, "
+                    "rediss://...?ssl_certfile=/path/to/cert.pem&ssl_keyfile=/path/to/key.pem"
+                )
+            if any(part in reason for part in _NOT_TLS):
+                return NO_TLS
+            return f"could not agree on TLS with us ({reason or type(one).__name__})"
+    return None
+
+
+def _certificate_failure(error: ssl.SSLCertVerificationError) -> str:
+    if error.verify_code in _OUTDATED:
+        return "has a TLS certificate that is not valid at this time: renew it, or set this machine's clock"
+    if error.verify_code in _OTHER_NAME:
+        return "has a TLS certificate for another name: put the name that stands in it into the URL"
+    return (
+        "has a TLS certificate of a CA that is not trusted here: name the file of its CA, "
+        "rediss://...?ssl_ca_certs=/path/to/ca.pem"
+    )
 
 
 def may_be_repeated(error: RedisConnectionError) -> bool:

@@ -1,7 +1,8 @@
 """What a Redis server says of itself, and what of it would cost facts: for start-up and `doctor`.
 
 The server is the home of keys and grants. One that evicts records under memory pressure forgets
-revocations; one that does not write to disk forgets everything at its next start. Both are said here
+revocations; one that does not write to disk forgets everything at its next start; one that does not let
+our user do all that is needed would be found out by workers that never become ready. All is said here
 in sentences; whoever asks decides which of them stop the start.
 """
 
@@ -11,6 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import NoPermissionError, ResponseError
+
+from gateway.adapters.redis_errors import lacking
+from gateway.adapters.redis_rights import find_missing_rights
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis, RedisCluster
@@ -29,6 +33,7 @@ class ServerReport:
     is_aof_healthy: bool
     appendfsync: str | None
     has_waitaof: bool
+    missing_rights: tuple[str, ...] = ()  # rules for `ACL SETUSER`
 
     @property
     def may_evict(self) -> bool:
@@ -44,6 +49,8 @@ class ServerReport:
     def problems(self) -> tuple[str, ...]:
         """What an operator should change, in sentences; empty when there is nothing."""
         problems: list[str] = []
+        if self.missing_rights:
+            problems.append(f"it {lacking(self.missing_rights)}")
         if self.may_evict:
             problems.append(
                 f"maxmemory-policy is {self.maxmemory_policy}: records could be evicted, and with them "
@@ -65,6 +72,7 @@ class ServerReport:
 
 async def load_server_report(client: Redis | RedisCluster, where: str) -> ServerReport:
     """Ask the server; raises what the client raises."""
+    missing_rights = await find_missing_rights(client)
     info: dict[str, Any] = await client.execute_command("INFO")
     appendfsync = await _find_setting(client, "appendfsync")
     described = await client.execute_command("COMMAND INFO", "WAITAOF")
@@ -78,6 +86,7 @@ async def load_server_report(client: Redis | RedisCluster, where: str) -> Server
         is_aof_healthy=info.get("aof_last_write_status", "ok") == "ok",
         appendfsync=appendfsync,
         has_waitaof=bool(described) and described[0] is not None,
+        missing_rights=missing_rights,
     )
 
 

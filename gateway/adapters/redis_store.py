@@ -27,6 +27,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from gateway.adapters.redis_errors import may_be_repeated, translated
 from gateway.adapters.redis_fleet import HOLD, LET_GO, Fleet, drop_workers, load_fleet
+from gateway.adapters.redis_rights import find_missing_rights
 from gateway.adapters.redis_server import ServerReport, load_server_report
 from gateway.adapters.redis_transaction import COUNTER, GENERATION, HISTORY, attempt, counted
 from gateway.adapters.redis_url import RedisLimits, make_client, parse_redis_url, sentinels_of
@@ -143,6 +144,10 @@ class RedisStore:
     async def check_server(self) -> ServerReport:
         """What kind of server this is and whether it keeps what it is told; for start-up and `doctor`."""
         return await self._ask(lambda: load_server_report(self._client, self.display))
+
+    async def missing_rights(self) -> tuple[str, ...]:
+        """What our user lacks of what a worker does, as `ACL SETUSER` takes it; for the start."""
+        return await self._ask(lambda: find_missing_rights(self._client))
 
     async def close(self) -> None:
         """Wait for what is still under way, then let go of the connections."""

@@ -9,7 +9,9 @@ TLS takes `ssl_ca_certs`, `ssl_certfile` and `ssl_keyfile` in the query; nothing
 the server's certificate off. Unknown parameters are refused, since a misspelt one would be missed.
 
 A URL may hold a password, so nothing prints one: `display` is what messages, logs and `doctor` call
-a server. A wrong URL is `Misconfigured`, with a message that repeats no part of it.
+a server. A wrong URL is `Misconfigured`, with a message that repeats no part of it. A password with a
+character that means something in a URL is the usual reason, and would be cut in the middle: an `@` behind
+the hosts says so, and nothing of such a URL is used.
 
 Non-goal: whether the server answers. Making a client connects to nothing.
 """
@@ -17,8 +19,10 @@ Non-goal: whether the server answers. Making a client connects to nothing.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -30,11 +34,16 @@ from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
 from gateway.model.errors import Misconfigured
+from gateway.model.trusted_files import refusal_of, verify_trusted
 
 _WHERE = "CACHEGATE_REDIS_URL"
 _FORMS = (
     "redis://host:port/db, rediss://host:port/db, unix:///path/to/socket, "
     "redis+sentinel://host:port,host:port/service or redis+cluster://host:port"
+)
+_ENCODED = (
+    "In a user or password write / as %2F, @ as %40, : as %3A, ? as %3F, # as %23 and % as %25, such as "
+    "redis://cachegate:p%40ss%2Fword@redis.example:6379/0"
 )
 _REDIS_PORT = 6379
 _SENTINEL_PORT = 26379
@@ -98,8 +107,12 @@ def parse_redis_url(raw_url: str) -> RedisAddress:
     topology = forms.get("redis" + scheme[len("rediss") :] if secure else scheme)
     if not separator or topology is None:
         raise Misconfigured(_WHERE, f"not a Redis URL; expected {_FORMS}")
+    # Of a login there may be a rest anywhere behind the hosts, and what goes wrong may be due to that.
+    hint = f". {_ENCODED}" if "@" in raw_url else ""
     try:
         parts = urlsplit(raw_url)
+        if "@" in parts.path + parts.query + parts.fragment:
+            raise ValueError("a login that was cut")  # noqa: TRY301 -- one door for all that does not parse
         parameters = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
         raw_login, _, raw_hosts = parts.netloc.rpartition("@")
         raw_user, _, raw_password = raw_login.partition(":")
@@ -113,10 +126,16 @@ def parse_redis_url(raw_url: str) -> RedisAddress:
             raise ValueError("more than one host")  # noqa: TRY301 -- one door for all that does not parse
     except ValueError:
         # Without a cause: the parser's own message may quote the URL, and with it the password.
-        raise Misconfigured(_WHERE, f"not a Redis URL; expected {_FORMS}") from None
+        raise Misconfigured(_WHERE, f"not a Redis URL; expected {_FORMS}{hint}") from None
+    if raw_login and not raw_password:
+        raise Misconfigured(
+            _WHERE,
+            "it names a user and no password, or a password without the colon before it: write "
+            f"redis://USER:PASSWORD@host:port/db, or redis://:PASSWORD@host:port/db. {_ENCODED}",
+        )
     unknown = parameters.keys() - (_TLS_PARAMETERS if secure else frozenset())
     if unknown or parts.fragment or db < 0:
-        raise Misconfigured(_WHERE, "it has a parameter that is unknown or does not go with this form")
+        raise Misconfigured(_WHERE, f"it has a parameter that is unknown or does not go with this form{hint}")
     if (scheme == "unix" or topology is Topology.SENTINEL) and not path.strip("/"):
         raise Misconfigured(_WHERE, f"a path is missing; expected {_FORMS}")
     if topology is Topology.CLUSTER and db:
@@ -132,6 +151,26 @@ def parse_redis_url(raw_url: str) -> RedisAddress:
         username=unquote(raw_user) or None,
         password=unquote(raw_password) or None,
     )
+
+
+def verify_local_files(url: str) -> None:
+    """Raises `Misconfigured` where others could exchange what a URL names on this machine.
+
+    A CA of theirs would vouch for a server of theirs, and so would a socket that they made in a folder
+    where everybody may. The folder of a socket may be its server's user's, who is trusted with the facts.
+    """
+    address = parse_redis_url(url)
+    for name, value in address.tls:
+        path = Path(value)
+        try:
+            verify_trusted(path)
+        except OSError as error:
+            why = f"{name}: {path} cannot be read ({refusal_of(path, error)})"
+            raise Misconfigured(_WHERE, why) from error
+    if address.socket_path is not None:
+        folder = Path(address.socket_path).parent
+        with suppress(OSError):  # a socket that is not there yet: whoever connects says so
+            verify_trusted(folder, also=folder.stat().st_uid)
 
 
 def make_client(address: RedisAddress, limits: RedisLimits) -> Redis | RedisCluster:

@@ -1,20 +1,21 @@
 """Talking to a Valkey server on a unix socket without a client: is it there, and please stop.
 
 Starting and stopping are plain, blocking and rare; two inline commands need no library. The socket
-lies in a folder that only its user can enter, so whoever listens on it is that user's own server.
+lies in a folder that only its user can enter (`model/trusted_files.py`), so whoever listens on it is
+that user's own server.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-import stat
 import struct
 import tempfile
 from hashlib import sha256
 from pathlib import Path
 
 from gateway.model.errors import Misconfigured
+from gateway.model.trusted_files import make_own_folder
 
 MAX_SOCKET_PATH_BYTES = 107  # sockaddr_un holds 108 with the closing NUL
 _REPLY_SECONDS = 1.0
@@ -25,7 +26,7 @@ def socket_path_for(folder: Path) -> Path:
     """Where the server of this folder listens: in it, or in a short private folder if its path is too long.
 
     The short folder's name follows from the long one's, so that all who share a state folder agree
-    on it; its owner and mode are checked, since anybody can make folders in a temporary directory.
+    on it; it is checked as the long one is, since anybody can make folders in a temporary directory.
     """
     path = folder / "valkey.sock"
     if len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES:
@@ -42,14 +43,9 @@ def socket_path_for(folder: Path) -> Path:
 def make_private_folder(folder: Path) -> None:
     """Make a folder that only its user can enter, or see that an existing one is just that."""
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.lstat()
+        make_own_folder(folder)
     except OSError as error:
         raise Misconfigured(str(folder), f"the folder cannot be made: {error.strerror}") from error
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-        raise Misconfigured(str(folder), "it is not a folder of the user who runs this; remove it")
-    if stat.S_IMODE(found.st_mode) & 0o077:
-        raise Misconfigured(str(folder), f"others may enter it; run: chmod 700 {folder}")
 
 
 def is_answering(path: Path) -> bool:

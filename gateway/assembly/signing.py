@@ -18,9 +18,13 @@ from cryptography.hazmat.primitives.serialization import (
 
 from gateway.identity.private_file import load_private, write_once
 from gateway.model.errors import Misconfigured
+from gateway.model.trusted_files import refuse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from gateway.model.trusted_files import Distrusted
 
 
 _MEND = (
@@ -35,9 +39,9 @@ def create_signing_key(path: Path) -> None:
     write_once(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
-def load_signing_key(path: Path) -> Ed25519PrivateKey:
+def load_signing_key(path: Path, *, on_distrust: Callable[[Distrusted], None] = refuse) -> Ed25519PrivateKey:
     """Read the key. Raises `Misconfigured` when it is missing, open to others or another kind of key."""
-    pem = load_private(path)
+    pem = load_private(path, on_distrust=on_distrust)
     try:
         key = load_pem_private_key(pem, password=None)
     except (ValueError, TypeError) as error:

@@ -7,7 +7,8 @@
     live/<chain>           locked for as long as the chain's process lives
 
 A chain's id is the node, the millisecond of its start and eight random digits; files are created
-exclusively, so two processes never share one. The folder is for the gateway's user alone.
+exclusively, so two processes never share one. The folder is for the gateway's user alone; nobody else may
+write to it or to the way to it (`model/trusted_files.py`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from gateway.model.errors import Misconfigured, Reason, Unavailable
+from gateway.model.trusted_files import make_own_folder, refusal_of, verify_own_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -81,9 +83,19 @@ def verify_is_folder(folder: Path) -> None:
         raise Misconfigured(str(folder), "is not a folder; set CACHEGATE_AUDIT_DIR to one")
 
 
+def verify_own(folder: Path) -> None:
+    """Raises `Misconfigured` when we may not write there, or somebody else may. One to be made is fine."""
+    try:
+        verify_own_folder(folder, is_private=False)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise Misconfigured(str(folder), f"cannot be looked at ({refusal_of(folder, error)})") from error
+
+
 def prepare_folder(folder: Path) -> None:
-    """Make the folder and its `live` folder, for the owner only. Raises `OSError`."""
-    folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+    """Make the folder and its `live` folder, for the owner only. Raises `OSError` and `Misconfigured`."""
+    make_own_folder(folder, is_private=False)
     folder.chmod(FOLDER_MODE)
     (folder / LIVE_NAME).mkdir(mode=FOLDER_MODE, exist_ok=True)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.audit.envelope import enveloped
 from gateway.audit.flood import Flood, Stranger
-from gateway.audit.folder import parse_node, verify_is_folder, verify_writable
+from gateway.audit.folder import parse_node, verify_own, verify_writable
 from gateway.audit.head import Signer
 from gateway.audit.record import (
     MAX_LINE_BYTES,
@@ -53,7 +53,8 @@ class AuditLog:
     has `flush` called once nothing else is to be done; without it, each is written at once.
 
     Open it after forking and close it at the end. Raises `Unavailable` when the folder cannot be
-    written, `Misconfigured` for one that is none and for a node's name that cannot be part of a file's.
+    written, `Misconfigured` for one that is none or not ours alone to write, and for a node's name that
+    cannot be part of a file's.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class AuditLog:
         limits = limits or Limits()
         self._node = parse_node(node)
         self._folder = folder.absolute()
-        verify_is_folder(self._folder)
+        verify_own(self._folder)
         self._clock = clock
         self._tails = Tails(node)
         self._on_left = on_left

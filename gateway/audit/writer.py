@@ -26,6 +26,7 @@ from gateway.audit.heads_file import HeadsFile
 from gateway.audit.record import HeadRecord, OpenRecord, encode, seal, with_signature
 from gateway.audit.segment import Remedy, Segment, SegmentError, raise_fault
 from gateway.audit.terms import Durability, Limits
+from gateway.model.errors import Misconfigured
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,6 +124,8 @@ class Writer:
             self._signer.publish(self._folder)
         except OSError as error:
             raise_fault(error, self._folder, Remedy.NEW_CHAIN)
+        except Misconfigured as error:
+            raise SegmentError(str(error), Remedy.NEW_CHAIN) from error
         self._number, self._unlisted_head = 1, None
         self._segment = self._open_segment()
         live = None
@@ -239,6 +242,8 @@ class Writer:
             prepare_folder(self._folder)
         except OSError as error:
             raise_fault(error, self._folder, Remedy.NEW_CHAIN)
+        except Misconfigured as error:
+            raise SegmentError(str(error), Remedy.NEW_CHAIN) from error
         self._unlisted_head = seal(self._head(now, "abandoned"))[0]
         if not self._list_head(patience_seconds=_LAST_WORD_PATIENCE_SECONDS):
             raise SegmentError("heads.jsonl is locked by another process; find out which", Remedy.NEW_CHAIN)

@@ -22,6 +22,7 @@ from gateway.audit.head import parse_public_keys
 from gateway.audit.verify import verify as verify_log
 from gateway.cli.audit_report import plain_report, print_report
 from gateway.cli.console import AsJson, forget_output, print_json, standard_output
+from gateway.cli.distrust import Warnings
 from gateway.cli.harmless import harmless_json
 from gateway.cli.reading_progress import reading_progress
 from gateway.cli.record_lines import record_line
@@ -59,14 +60,16 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Prove that the log is what was written. Exit status 1 when it is not, 2 when there is no log."""
-    settings = _find_settings(is_needed=not paths)
-    given = _load_trusted(public_key)
+    warn = Warnings()
+    settings = _find_settings(warn, is_needed=not paths)
+    given = _load_trusted(public_key, warn)
     paths = paths or ([settings.audit_folder] if settings else [])
     reports: list[tuple[str, Report]] = []
     with reading_progress(paths):
         for source in _sources(paths):
             if not given and settings is not None and _is_own(source, settings):
-                own, key_source = [_own_key(settings)], str(settings.signing_key_file)
+                warn.look_at(settings.audit_folder)
+                own, key_source = [_own_key(settings, warn)], str(settings.signing_key_file)
                 report = verify_log(source, trusted_keys=own, key_source=key_source)
             else:
                 report = verify_log(source, trusted_keys=given)
@@ -102,8 +105,9 @@ def tail(
                 _show(event, as_json=as_json)
         time.sleep(seconds)
 
+    folder = _own_folder()
     with _ending_quietly():
-        for event in read_events(load_settings().audit_folder, sleep=pause if follow else None):
+        for event in read_events(folder, sleep=pause if follow else None):
             if has_caught_up:
                 _show(event, as_json=as_json)
             else:
@@ -136,8 +140,9 @@ def search(
         since=_past(since, now) if since is not None else None,
         until=_past(until, now) if until is not None else None,
     )
+    folder = _own_folder()
     with _ending_quietly():
-        for event in read_events(load_settings().audit_folder, query):
+        for event in read_events(folder, query):
             _show(event, as_json=as_json)
 
 
@@ -177,10 +182,18 @@ def _where(source: Path | list[Path]) -> str:
     return str(source) if isinstance(source, Path) else ", ".join(map(str, source))
 
 
-def _find_settings(*, is_needed: bool) -> Settings | None:
+def _own_folder() -> Path:
+    """The audit folder of this installation, with a warning if others could have written what is there."""
+    warn = Warnings()
+    folder = load_settings(on_distrust=warn).audit_folder
+    warn.look_at(folder)
+    return folder
+
+
+def _find_settings(warn: Warnings, *, is_needed: bool) -> Settings | None:
     """The settings; None when they are not right and only copies are looked at, which need none."""
     try:
-        return load_settings()
+        return load_settings(on_distrust=warn)
     except Misconfigured:
         if is_needed:
             raise
@@ -195,14 +208,15 @@ def _is_own(source: Path | list[Path], settings: Settings) -> bool:
     return all(path.resolve().parent == own for path in source)
 
 
-def _own_key(settings: Settings) -> Ed25519PublicKey:
+def _own_key(settings: Settings, warn: Warnings) -> Ed25519PublicKey:
     """The public half of the key that signs here. Whoever can change the folder can change `signing.pub`."""
-    return load_signing_key(settings.signing_key_file).public_key()
+    return load_signing_key(settings.signing_key_file, on_distrust=warn).public_key()
 
 
-def _load_trusted(public_key: Path | None) -> list[Ed25519PublicKey]:
+def _load_trusted(public_key: Path | None, warn: Warnings) -> list[Ed25519PublicKey]:
     if public_key is None:
         return []
+    warn.look_at(public_key)
     try:
         pem = public_key.read_bytes()
     except OSError as error:

@@ -29,7 +29,7 @@ from gateway.cli.demo_report import print_curl, print_ledger, print_verdict, pri
 from gateway.cli.demo_tour import plan_tour, take_tour
 from gateway.cli.demo_world import build_world, demo_settings, revoke
 from gateway.model.errors import Misconfigured
-from gateway.office.state_folder import make_private
+from gateway.office.state_folder import make_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +58,7 @@ def demo(
 def _show(folder: Path, port: int, *, stays: bool) -> list[str]:
     """Build, serve, walk through, look at the records; then stay until Ctrl-C if asked to."""
     settings = demo_settings(folder)
-    make_private(settings.state)
+    make_state(settings)
     with EmbeddedValkey(settings.state).running():  # one server for all that follows
         world = asyncio.run(build_world(settings))
         with DemoGateway.running(folder, HOST, port) as gateway:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gateway.adapters.history_file import HistoryFile, Seen
+from gateway.adapters.redis_diagnosis import diagnosed
 from gateway.adapters.redis_store import RedisStore
 from gateway.cli.console import AsJson, print_json, print_table, say
 from gateway.configuration.sources import load_settings
@@ -41,7 +42,8 @@ async def load_report(settings: Settings) -> HistoryReport:
     async with fact_server(settings) as url:
         store = RedisStore(url)
         try:
-            present = Seen(history=await store.history() or "", generation=await store.generation())
+            async with diagnosed(url):
+                present = Seen(history=await store.history() or "", generation=await store.generation())
         finally:
             with suppress(Unavailable):
                 await store.close()

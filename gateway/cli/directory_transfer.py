@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
@@ -28,6 +28,7 @@ from gateway.directory.transfer_file import end_line, header_line, read_lines
 from gateway.directory.transfer_lines import Fact, fact_line
 from gateway.model.errors import Conflict, Misconfigured
 from gateway.model.facts import PolicySet
+from gateway.model.trusted_files import open_trusted, refusal_of
 
 if TYPE_CHECKING:
     from gateway.barrier import BarrierReport
@@ -208,12 +209,13 @@ def _batches(facts: Iterable[Fact]) -> Iterator[list[Fact]]:
 
 @contextmanager
 def _read(file: Path) -> Iterator[BinaryIO]:
-    try:
-        opened = file.open("rb")
-    except OSError as error:
-        raise Misconfigured(str(file), f"cannot be read: {error.strerror}") from error
-    with opened:
-        yield opened
+    """What is compared first and written then has to be one and the same: nobody else may change it."""
+    with ExitStack() as opened:
+        try:
+            lines = opened.enter_context(open_trusted(file))
+        except OSError as error:
+            raise Misconfigured(str(file), f"cannot be read: {refusal_of(file, error)}") from error
+        yield lines
 
 
 @contextmanager

@@ -14,30 +14,40 @@ import typer
 
 from gateway.adapters.clock import SystemClock
 from gateway.cli.console import AsJson, print_json, print_table, say
+from gateway.cli.distrust import Warnings
 from gateway.cli.doctor_audit import look_at_audit
 from gateway.cli.doctor_cache import look_at_cache
 from gateway.cli.doctor_facts import look_at_facts
 from gateway.cli.doctor_machine import look_at_machine
 from gateway.cli.doctor_state import look_at_state
-from gateway.cli.findings import Health
+from gateway.cli.findings import Health, fail
 from gateway.cli.harmless import harmless
 from gateway.configuration.sources import load_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gateway.cli.findings import Finding
     from gateway.configuration.settings import Settings
+    from gateway.model.trusted_files import Distrusted
 
 
 def doctor(as_json: AsJson = False) -> None:
     """Check everything that the gateway stands on. Exit status 1 when something has to be repaired."""
-    settings = load_settings()
-    findings = asyncio.run(examine(settings, SystemClock()))
+    warn = Warnings()
+    settings = load_settings(on_distrust=warn)
+    findings = [*settings_file(warn.found), *asyncio.run(examine(settings, SystemClock()))]
     has_failed = any(one.health is Health.FAIL for one in findings)
     if as_json:
         print_json({"ok": not has_failed, "checks": [_plain(one) for one in findings]})
     else:
         _print(findings)
     raise typer.Exit(1 if has_failed else 0)
+
+
+def settings_file(distrusted: Sequence[Distrusted]) -> list[Finding]:
+    """What others could have written of the settings. Doctor went on with it; nothing else does."""
+    return [fail("settings file", str(one), "see there") for one in distrusted]
 
 
 async def examine(settings: Settings, clock: SystemClock) -> list[Finding]:

@@ -9,7 +9,14 @@ import shutil
 from typing import TYPE_CHECKING
 
 from gateway.assembly.signing import load_signing_key
-from gateway.audit.folder import HEADS_NAME, PUBLIC_KEY_NAME, chain_started, group_segments, verify_writable
+from gateway.audit.folder import (
+    HEADS_NAME,
+    PUBLIC_KEY_NAME,
+    chain_started,
+    group_segments,
+    verify_own,
+    verify_writable,
+)
 from gateway.audit.verify import verify
 from gateway.cli.findings import fail, look, ok, warning
 
@@ -37,6 +44,7 @@ def look_at_audit(settings: Settings) -> list[Finding]:
 
 def check_folder(settings: Settings) -> Finding:
     """What cannot be recorded is not served (I5)."""
+    verify_own(settings.audit_folder)
     verify_writable(settings.audit_folder)
     found = f"{settings.audit_folder} is writable, durability {settings.audit_durability.value}"
     return ok("audit folder", found)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from gateway.adapters.redis_diagnosis import diagnosed
 from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_time import load_server_time
 from gateway.cli.doctor_fleet import check_history, check_lease, check_workers
@@ -72,7 +73,8 @@ async def look_at_facts(settings: Settings, clock: SystemClock) -> FactFindings:
     """All findings. When the server is not there, each check that needs it says so."""
     if settings.redis_url is None and not settings.state.is_dir():
         return _out_of_reach(
-            "there is no state folder for the embedded Valkey to live in", "run `cachegate init`"
+            "there is no state folder for the embedded Valkey to live in",
+            "is CACHEGATE_STATE right? If it is, run `cachegate init`",
         )
     try:
         async with _reached(settings, clock) as server:
@@ -109,7 +111,8 @@ async def _reached(settings: Settings, clock: SystemClock) -> AsyncIterator[Serv
         unreadable: list[str] = []
         listing = Listing(StoreReading(store), on_unreadable=unreadable.append)
         try:
-            await store.generation()
+            async with diagnosed(url):
+                await store.generation()
             yield Server(
                 settings=settings, clock=clock, url=url, store=store, listing=listing, unreadable=unreadable
             )
@@ -136,7 +139,8 @@ def judge_server(report: ServerReport) -> Finding:
     if not report.problems:
         return ok("redis server", found)
     advice = "; ".join(report.problems)
-    is_broken = report.may_evict or report.role not in {"master", "primary"} or not report.is_aof_healthy
+    is_primary = report.role in {"master", "primary"}
+    is_broken = report.missing_rights or report.may_evict or not is_primary or not report.is_aof_healthy
     return (fail if is_broken else warning)("redis server", found, advice)
 
 

@@ -1,44 +1,72 @@
-"""Doctor, the state folder: private, with peppers and a signing key that only we can read."""
+"""Doctor, the state folder: ours alone, with peppers, keys and certificates that nobody else could have put.
+
+The same functions judge as at the start; what would stop that is a failure here.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.assembly.signing import load_signing_key
 from gateway.audit.head import fingerprint
-from gateway.cli.findings import fail, look, ok
+from gateway.cli.findings import fail, look, ok, warning
+from gateway.identity.links import load_link_keys
 from gateway.identity.pepper import load_peppers
+from gateway.identity.secret_file import load_secret
+from gateway.office.state_folder import unusable_files, verify_state
+from gateway.server.plan import TlsFiles
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.cli.findings import Finding
     from gateway.configuration.settings import Settings
+
+MAX_NAMED = 3  # files in one row
 
 
 def look_at_state(settings: Settings) -> list[Finding]:
     """All findings."""
-    return [
-        look("state folder", lambda: check_state_folder(settings)),
-        look("pepper", lambda: check_pepper(settings)),
-        look("signing key", lambda: check_signing_key(settings)),
-    ]
+    checks: dict[str, Callable[[Settings], Finding]] = {
+        "state folder": check_state_folder,
+        "pepper": check_pepper,
+        "signing key": check_signing_key,
+    }
+    if settings.public_url is not None:
+        checks["link key"] = check_link_key
+    if settings.authority == "platform":
+        checks["webhook key"] = check_hook_key
+    if settings.tls_certificate is not None:
+        checks["tls"] = check_tls
+    findings = [look(name, partial(check, settings)) for name, check in checks.items()]
+    return [*findings, *check_files(settings)]
 
 
 def check_state_folder(settings: Settings) -> Finding:
     """It holds all secrets, so nobody else may enter it."""
     name, folder = "state folder", settings.state
+    verify_state(settings)
     if not folder.is_dir():
-        return fail(name, f"{folder} is not there", "run `cachegate init`, or set CACHEGATE_STATE")
-    found = folder.stat()
-    if found.st_uid != os.geteuid():
-        return fail(name, f"{folder} belongs to another user (id {found.st_uid})", "run as that user")
-    mode = stat.S_IMODE(found.st_mode)
-    if mode & 0o077:
-        return fail(name, f"{folder} is open to others (mode {mode:04o})", f"run `chmod 700 {folder}`")
+        return fail(
+            name, f"{folder} is not there", "is CACHEGATE_STATE right? If it is, run `cachegate init`"
+        )
     if not os.access(folder, os.W_OK | os.X_OK):
         return fail(name, f"{folder} is not writable", "mount it writable for this user")
     return ok(name, f"{folder} is private")
+
+
+def check_files(settings: Settings) -> list[Finding]:
+    """A command that another user ran there may have left files that are closed to us."""
+    files = unusable_files(settings)
+    if not files:
+        return []
+    shown = ", ".join(map(str, files[:MAX_NAMED]))
+    more = f" and {len(files) - MAX_NAMED} more" if len(files) > MAX_NAMED else ""
+    advice = f"run, as root, `chown -R {os.geteuid()} {settings.state} {settings.audit_folder}`"
+    return [fail("files of other users", f"they are closed to this user: {shown}{more}", advice)]
 
 
 def check_pepper(settings: Settings) -> Finding:
@@ -51,3 +79,28 @@ def check_signing_key(settings: Settings) -> Finding:
     """Signs the heads of audit chains."""
     key = load_signing_key(settings.signing_key_file)
     return ok("signing key", f"{settings.signing_key_file}, public key {fingerprint(key.public_key())}")
+
+
+def check_link_key(settings: Settings) -> Finding:
+    """Signs URLs."""
+    keys = load_link_keys(settings.link_key_file)
+    old = "" if keys.previous is None else ", and an older one"
+    return ok("link key", f"{settings.link_key_file}{old}")
+
+
+def check_hook_key(settings: Settings) -> Finding:
+    """The platform signs its webhooks with it."""
+    load_secret(settings.hook_key_file)
+    return ok("webhook key", str(settings.hook_key_file))
+
+
+def check_tls(settings: Settings) -> Finding:
+    """Certificate and key of the public socket."""
+    certificate, key = settings.tls_certificate, settings.tls_key
+    if certificate is None or key is None:
+        return fail("tls", "one of the two files is not set", "set tls_certificate and tls_key, or neither")
+    TlsFiles(certificate=certificate, key=key).verify()
+    mode = stat.S_IMODE(key.stat().st_mode)
+    if mode & stat.S_IROTH:
+        return warning("tls", f"everybody may read {key} (mode {mode:04o})", f"run `chmod 600 {key}`")
+    return ok("tls", f"{certificate} and {key}")

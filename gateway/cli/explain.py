@@ -13,6 +13,7 @@ import typer
 from gateway.audit.events import find_record
 from gateway.audit.record import DecisionRecord
 from gateway.cli.console import AsJson, print_json, print_table, say
+from gateway.cli.distrust import Warnings
 from gateway.cli.explain_answer import Answer, Question, work_out
 from gateway.cli.explain_record import find_outcome, plain_record, question_again, record_rows
 from gateway.cli.harmless import harmless
@@ -82,7 +83,9 @@ def parse_question(
 
 
 def _explain_record(record_id: str, *, as_json: bool) -> None:
-    settings = load_settings()
+    warn = Warnings()
+    settings = load_settings(on_distrust=warn)
+    warn.look_at(settings.audit_folder)
     event = find_record(settings.audit_folder, record_id)
     if event is None:
         why = "retention may have taken it away, or another node wrote it"

@@ -11,13 +11,18 @@ import typer
 
 from gateway.cli.barrier_view import NoWait, barrier_document, exit_unless_sure, say_barrier
 from gateway.cli.console import AsJson, people, print_json, print_table, say
+from gateway.cli.distrust import Warnings
 from gateway.cli.in_office import in_office
 from gateway.configuration.sources import load_settings
 from gateway.model.errors import Misconfigured
+from gateway.model.trusted_files import refuse
 from gateway.office.policies import apply_folder, check_folder, load_folder, plan_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.directory.plan import Plan
+    from gateway.model.trusted_files import Distrusted
     from gateway.office.office import Office
     from gateway.office.policies import FolderCheck, PolicyFolder
     from gateway.registrar import Done
@@ -33,9 +38,13 @@ Folder = Annotated[
 
 @commands.command("check")
 def check(folder: Folder = None, as_json: AsJson = False) -> None:
-    """Check rules, documents and cases. Every complaint names file and line."""
-    path = _folder(folder)
-    checked = check_folder(path)
+    """Check rules, documents and cases. Every complaint names file and line.
+
+    What others could have written is checked all the same, with a warning; `apply` refuses it.
+    """
+    warn = Warnings()
+    path = _folder(folder, warn)
+    checked = check_folder(path, on_distrust=warn)
     if as_json:
         print_json({"folder": str(path), "passed": checked.has_passed, **_plain(checked)})
     else:
@@ -52,7 +61,8 @@ def check(folder: Folder = None, as_json: AsJson = False) -> None:
 @commands.command("test")
 def run_tests(folder: Folder = None, as_json: AsJson = False) -> None:
     """Run the cases in tests/ and show each."""
-    checked = check_folder(_folder(folder))
+    warn = Warnings()
+    checked = check_folder(_folder(folder, warn), on_distrust=warn)
     has_passed = checked.cases is not None and checked.has_passed
     if as_json:
         print_json({"passed": has_passed, **_plain(checked)})
@@ -133,8 +143,8 @@ def _subject(folder: PolicyFolder, plan: Plan) -> tuple[str, ...]:
     )
 
 
-def _folder(given: Path | None) -> Path:
-    return given.absolute() if given is not None else load_settings().policies
+def _folder(given: Path | None, on_distrust: Callable[[Distrusted], None] = refuse) -> Path:
+    return given.absolute() if given is not None else load_settings(on_distrust=on_distrust).policies
 
 
 def _print_plan(plan: Plan, *, as_json: bool, done: Done[Plan] | None = None) -> None:

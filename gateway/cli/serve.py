@@ -15,9 +15,9 @@ from gateway.cli.console import say
 from gateway.configuration.sources import load_settings
 from gateway.faces.ops import ops_app
 from gateway.identity.links import load_link_keys
-from gateway.office.office import fact_server, open_office
+from gateway.office.office import fact_server, open_office, verify_rights
 from gateway.office.setup import ensure_policy
-from gateway.office.state_folder import verify_private
+from gateway.office.state_folder import verify_state
 from gateway.server.plan import ServePlan, TlsFiles
 from gateway.server.supervisor import serve as supervise
 
@@ -45,7 +45,8 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; then finish what is under way and stop."""
     settings = load_settings()
-    verify_private(settings.state)
+    verify_state(settings)
+    tls = _tls(settings)
     server = fact_server(settings)
     with server as url, _watched(server):
         asyncio.run(_prepare(settings))
@@ -61,7 +62,7 @@ def serve(
             stall_seconds=settings.stall_seconds,
             connections=settings.connections,
             trusted_proxies=settings.trusted_proxies,
-            tls=_tls(settings),
+            tls=tls,
         )
         supervise(plan, _ops_app, partial(_announce, scheme="http" if plan.tls is None else "https"))
 
@@ -69,7 +70,9 @@ def serve(
 def _tls(settings: Settings) -> TlsFiles | None:
     if settings.tls_certificate is None or settings.tls_key is None:  # one alone stopped the start
         return None
-    return TlsFiles(certificate=settings.tls_certificate, key=settings.tls_key)
+    files = TlsFiles(certificate=settings.tls_certificate, key=settings.tls_key)
+    files.verify()
+    return files
 
 
 def _watched(server: AbstractContextManager[str]) -> AbstractContextManager[None]:
@@ -82,6 +85,7 @@ async def _prepare(settings: Settings) -> None:
     if settings.public_url is not None:
         load_link_keys(settings.link_key_file)
     async with open_office(settings) as office:
+        await verify_rights(office)
         await ensure_policy(office)
 
 

@@ -1,6 +1,10 @@
 """Where settings come from: `cachegate.toml` and the environment; contradictions stop the start.
 
 The environment wins over the file. This is the one module that reads the environment.
+
+A file that somebody else could have written is not read, be it named or found in the working directory:
+whoever writes the settings says where the rules and the secrets are. A command that only looks may go on
+with a warning.
 """
 
 from __future__ import annotations
@@ -15,9 +19,10 @@ from gateway.configuration.values import (
     read_path,
 )
 from gateway.model.errors import Misconfigured
+from gateway.model.trusted_files import Distrusted, read_trusted, refusal_of, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 from gateway.configuration.settings import CHECKOUT_POLICIES, PACKAGED_POLICIES, PREFIX, Settings, variable
 
@@ -31,14 +36,27 @@ OTHER_VARIABLES = {
 }
 """Variables that are ours but no setting of this release; any other CACHEGATE_ name is a typing error."""
 
+_CORRECT_NAME = "Or name another file with CACHEGATE_CONFIG."
+_FOUND_HERE = (
+    "It was found in the working directory: run this elsewhere, or name your file with CACHEGATE_CONFIG."
+)
 
-def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
-    """Read file and environment. Raises `Misconfigured` that names the variable or the file and key."""
+
+MAX_CONFIG_BYTES = 1 << 20
+
+
+def load_settings(
+    environment: Mapping[str, str] | None = None, *, on_distrust: Callable[[Distrusted], None] = refuse
+) -> Settings:
+    """Read file and environment. Raises `Misconfigured` that names the variable or the file and key.
+
+    `on_distrust` is told of a file that others could have written.
+    """
     env = os.environ if environment is None else environment  # noqa: TID251 -- the one reader
     known = {one.name: one for one in fields(Settings)}
     values: dict[str, Any] = {}
 
-    for name, raw, where in (*_from_file(env, known), *_from_environment(env, known)):
+    for name, raw, where in (*_from_file(env, known, on_distrust), *_from_environment(env, known)):
         try:
             values[name] = known[name].metadata["read"](raw)
         except ValueError as error:
@@ -69,17 +87,23 @@ def _from_environment(env: Mapping[str, str], known: Mapping[str, Any]) -> list[
     return found
 
 
-def _from_file(env: Mapping[str, str], known: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def _from_file(
+    env: Mapping[str, str], known: Mapping[str, Any], on_distrust: Callable[[Distrusted], None]
+) -> list[tuple[str, str, str]]:
     named = env.get("CACHEGATE_CONFIG")
     path = Path(named or "cachegate.toml")
-    if not named and not path.exists():
+    if not named and not _is_there(path):
         return []
+    hint = _CORRECT_NAME if named else _FOUND_HERE
+
+    def tell(found: Distrusted) -> None:
+        on_distrust(found.with_hint(hint))
+
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = read_trusted(path, max_bytes=MAX_CONFIG_BYTES, on_distrust=tell)
+        document = tomllib.loads(text.decode("utf-8"))
     except OSError as error:
-        raise Misconfigured(
-            str(path), f"cannot be read ({error.strerror}); correct CACHEGATE_CONFIG"
-        ) from error
+        raise Misconfigured(str(path), f"cannot be read ({refusal_of(path, error)}). {hint}") from error
     except (ValueError, RecursionError) as error:  # no text, no TOML, or more digits or depth than is read
         raise Misconfigured(str(path), f"is not TOML: {error}") from error
     found = []
@@ -98,10 +122,19 @@ def _from_file(env: Mapping[str, str], known: Mapping[str, Any]) -> list[tuple[s
 
 def _default_policies() -> Path:
     """`./policies` if it exists; else the set that ships with the package, or beside it in a checkout."""
-    local = Path("policies").absolute()
-    if local.is_dir():
-        return local
+    local = Path("policies")
+    if _is_there(local):
+        return local.absolute()
     return PACKAGED_POLICIES if PACKAGED_POLICIES.is_dir() else CHECKOUT_POLICIES
+
+
+def _is_there(path: Path) -> bool:
+    """Whether the working directory has an entry of this name, of whatever kind.
+
+    Not whether it can be used: a link that leads nowhere must not be passed over in silence. In a
+    directory that is closed to us, such as that of whoever ran `sudo -u`, there is nothing of ours.
+    """
+    return os.path.lexists(path)
 
 
 def _refuse_contradictions(settings: Settings) -> None:

@@ -15,17 +15,19 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.decision.policyset import read_regular
+from gateway.decision.policyset import MAX_FILE_BYTES
 from gateway.decision.world import CaseQuestion, World
 from gateway.model.errors import BadNameError, Misconfigured, Reason
+from gateway.model.trusted_files import read_trusted, refuse
 from gateway.model.verdicts import Allowed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from gateway.decision.rulebook import Rulebook
     from gateway.model.facts import PolicySet
+    from gateway.model.trusted_files import Distrusted
 
 
 class Case(CaseQuestion, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -79,9 +81,14 @@ class Report:
         return bool(self.results) and not self.uncovered and all(each.has_passed for each in self.results)
 
 
-def load_cases(folder: Path) -> tuple[tuple[str, str, CaseFile], ...]:
-    """The case files of a folder, sorted: name, text, content. Raises `Misconfigured` for a bad one."""
-    return tuple(_load(path) for path in sorted(folder.glob("*.toml")))
+def load_cases(
+    folder: Path, *, on_distrust: Callable[[Distrusted], None] = refuse
+) -> tuple[tuple[str, str, CaseFile], ...]:
+    """The case files of a folder, sorted: name, text, content. Raises `Misconfigured` for a bad one.
+
+    `on_distrust` is told what others could have written.
+    """
+    return tuple(_load(path, on_distrust) for path in sorted(folder.glob("*.toml")))
 
 
 def run_cases(
@@ -98,9 +105,9 @@ def run_cases(
     return Report(results=results, uncovered=tuple(name for name in names if name not in covered))
 
 
-def _load(path: Path) -> tuple[str, str, CaseFile]:
+def _load(path: Path, on_distrust: Callable[[Distrusted], None]) -> tuple[str, str, CaseFile]:
     try:
-        text = read_regular(path).decode("utf-8")
+        text = read_trusted(path, max_bytes=MAX_FILE_BYTES, on_distrust=on_distrust).decode("utf-8")
         content = msgspec.convert(tomllib.loads(text), CaseFile)
         for case in content.cases:
             content.put(case)

@@ -9,8 +9,6 @@ Not here: applying a set (the directory room) and tenant documents (`directory/d
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,10 +18,13 @@ from gateway.decision import cedar, source
 from gateway.decision.entities import sample_entities
 from gateway.model.errors import Misconfigured
 from gateway.model.facts import PolicySet
+from gateway.model.trusted_files import read_trusted, refusal_of, refuse, verify_trusted_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from gateway.model.trusted_files import Distrusted
 
 SCHEMA_FILE = "schema.cedarschema"
 SOURCE = "policies"  # where the facts of a folder say they come from
@@ -51,16 +52,15 @@ class Problem:
         return f"{self.file}:{self.line}:{self.column}: {self.found}; expected {self.expected}"
 
 
-def load_policy_folder(folder: Path) -> PolicySet:
+def load_policy_folder(folder: Path, *, on_distrust: Callable[[Distrusted], None] = refuse) -> PolicySet:
     """Read a folder's schema and policies, sorted by name. Raises `Misconfigured` for what cannot be read.
 
-    Whether the texts are right is for `validate` to say.
+    `on_distrust` is told what others could have written. Whether the texts are right is for `validate`.
     """
-    if not folder.is_dir():
-        raise Misconfigured(str(folder), "is not a folder; expected one that holds schema.cedarschema")
-    schema = _read(folder / SCHEMA_FILE)
+    verify_trusted_folder(folder, expected=f"one that holds {SCHEMA_FILE}", on_distrust=on_distrust)
+    schema = _read(folder / SCHEMA_FILE, on_distrust)
     files = sorted(path for path in folder.glob("*.cedar") if not path.name.startswith("."))
-    policies = tuple((path.name, _read(path)) for path in files)
+    policies = tuple((path.name, _read(path, on_distrust)) for path in files)
     return PolicySet(schema=schema, policies=policies, digest=digest_of(schema, policies), source=SOURCE)
 
 
@@ -152,29 +152,14 @@ def _problem(file: str, place: source.Place, found: str, expected: str) -> Probl
     )
 
 
-def read_regular(path: Path) -> bytes:
-    """The bytes of a regular file. Raises `OSError`, and `Misconfigured` for a file that is too large.
-
-    A FIFO in its place must not hang the command, nor a device fill the memory.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise Misconfigured(str(path), "is not a regular file; expected one with text in it")
-        raw_text = file.read(MAX_FILE_BYTES + 1)
-    if len(raw_text) > MAX_FILE_BYTES:
-        raise Misconfigured(str(path), f"is too large; expected at most {MAX_FILE_BYTES} bytes")
-    return raw_text
-
-
-def _read(path: Path) -> str:
+def _read(path: Path, on_distrust: Callable[[Distrusted], None]) -> str:
     """One text. It is about to be rules: anything doubtful about the file itself refuses it."""
     try:
-        raw_text = read_regular(path)
+        raw_text = read_trusted(path, max_bytes=MAX_FILE_BYTES, on_distrust=on_distrust)
     except FileNotFoundError as error:
         raise Misconfigured(str(path), "is missing; expected a Cedar text") from error
     except OSError as error:
-        raise Misconfigured(str(path), f"cannot be read ({error.strerror})") from error
+        raise Misconfigured(str(path), f"cannot be read ({refusal_of(path, error)})") from error
     try:
         return raw_text.decode("utf-8")
     except UnicodeDecodeError as error:

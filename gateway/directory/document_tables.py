@@ -8,19 +8,21 @@ Not here: what a document means (`documents.py`).
 
 from __future__ import annotations
 
-import errno
-import os
 import re
-import stat
 import tomllib
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gateway.directory.document_lines import DocumentLines
 from gateway.model.errors import BadNameError, Misconfigured
+from gateway.model.trusted_files import read_trusted, refusal_of, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
+
+    from gateway.model.trusted_files import Distrusted
+
+MAX_DOCUMENT_BYTES = 16 << 20  # some hundred thousand grants
 
 _TOML_PLACE = re.compile(r"\s*\(at (?:line ([0-9]+), column [0-9]+|end of document)\)")
 
@@ -32,11 +34,12 @@ Value = TypeVar("Value")
 class DocumentTables:
     """The tables of one document, and what is wrong with them."""
 
-    __slots__ = ("_lines", "_path", "content", "problems")
+    __slots__ = ("_lines", "_on_distrust", "_path", "content", "problems")
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, on_distrust: Callable[[Distrusted], None] = refuse) -> None:
         self._path = path
         self._lines = DocumentLines("")
+        self._on_distrust = on_distrust
         self.problems: list[Misconfigured] = []
         self.content: dict[str, Any] = self._load()
 
@@ -119,14 +122,8 @@ class DocumentTables:
 
     def _load(self) -> dict[str, Any]:
         """The file as TOML; empty for an empty file, and for what cannot be read."""
-        try:
-            text = _read_regular(self._path).decode("utf-8")
-        except OSError as error:
-            self._complain_of_file(1, f"cannot be read ({error.strerror})")
-            return {}
-        except UnicodeDecodeError as error:
-            line = error.object.count(b"\n", 0, error.start) + 1
-            self._complain_of_file(line, "is not UTF-8; expected UTF-8 text")
+        text = self._read_text()
+        if text is None:
             return {}
         self._lines = DocumentLines(text)
         try:
@@ -135,15 +132,27 @@ class DocumentTables:
             place = _TOML_PLACE.search(str(error))
             line = int(place[1]) if place and place[1] else text.count("\n") + 1
             self._complain_of_file(line, f"is not TOML: {_TOML_PLACE.sub('', str(error))}; expected TOML")
-            return {}
         except ValueError:  # not TOML's own: Python reads no number of thousands of digits
             self._complain_of_file(
                 1, "holds a number that is too long to be read; expected a tenant document"
             )
-            return {}
         except RecursionError:
             self._complain_of_file(1, "nests too deep to be read; expected a tenant document")
-            return {}
+        return {}
+
+    def _read_text(self) -> str | None:
+        """What the file holds; None, and a complaint, where it is not ours or not text."""
+        try:
+            raw = read_trusted(self._path, max_bytes=MAX_DOCUMENT_BYTES, on_distrust=self._on_distrust)
+            return raw.decode("utf-8")
+        except OSError as error:
+            self._complain_of_file(1, f"cannot be read ({refusal_of(self._path, error)})")
+        except Misconfigured as error:
+            self._complain_of_file(1, error.why)
+        except UnicodeDecodeError as error:
+            line = error.object.count(b"\n", 0, error.start) + 1
+            self._complain_of_file(line, "is not UTF-8; expected UTF-8 text")
+        return None
 
     def _complain_of_file(self, line: int, why: str) -> None:
         self.problems.append(Misconfigured(f"{self._path}:{line}", why))
@@ -156,12 +165,3 @@ def _shown(value: object) -> str:
     except ValueError:
         return "a number of thousands of digits"
     return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}..."
-
-
-def _read_regular(path: Path) -> bytes:
-    """The bytes of a regular file. Raises `OSError`; a FIFO in its place must not hang the command."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file")
-        return file.read()

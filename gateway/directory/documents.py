@@ -25,12 +25,14 @@ from gateway.model.names import (
     parse_pattern,
     parse_tenant_id,
 )
+from gateway.model.trusted_files import refuse, verify_trusted_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from gateway.model.names import GroupName, ModelId, Pattern, TenantId
+    from gateway.model.trusted_files import Distrusted
 
 FOLDER_SOURCE = "policies:"
 """Facts of this source belong to a folder of documents; what follows is the tenant's id."""
@@ -82,20 +84,21 @@ class DocumentProblems(Misconfigured):
         super().__init__(first.where, "\n".join([first.why, *map(str, more)]))
 
 
-def load_tenant_documents(folder: Path) -> tuple[TenantDocument, ...]:
+def load_tenant_documents(
+    folder: Path, *, on_distrust: Callable[[Distrusted], None] = refuse
+) -> tuple[TenantDocument, ...]:
     """Every document of a folder, by tenant id. Raises `DocumentProblems` when any has a complaint.
 
     A folder that is not there is a complaint too: taken for an empty one, a mistyped path would
-    remove everything that documents ever said.
+    remove everything that documents ever said. `on_distrust` is told what others could have written.
     """
-    if not folder.is_dir():
-        raise Misconfigured(str(folder), "is not a folder; expected one that holds tenant documents")
+    verify_trusted_folder(folder, expected="one that holds tenant documents", on_distrust=on_distrust)
     problems: list[Misconfigured] = []
     read: list[tuple[TenantDocument, DocumentTables]] = []
     for path in sorted(folder.glob("*.toml")):
         if path.name.startswith("."):
             continue
-        tables = DocumentTables(path)
+        tables = DocumentTables(path, on_distrust=on_distrust)
         document = _document(path, tables) if tables.content else None
         problems += tables.problems
         if document is not None:

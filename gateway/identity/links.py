@@ -61,8 +61,8 @@ def load_link_keys(path: Path) -> LinkKeys:
     if not path.exists():
         raise Misconfigured(
             str(path),
-            "is missing: run `cachegate init`, which makes it, or copy it from another node, since every "
-            "node has to have the same one",
+            "is missing: is CACHEGATE_STATE right? If it is, run `cachegate init`, which makes it, or copy "
+            "it from another node, since every node has to have the same one",
         )
     old = path.with_name(f"{path.stem}.old{path.suffix}")
     return LinkKeys(current=load_secret(path), previous=load_secret(old) if old.exists() else None)

@@ -78,7 +78,9 @@ def load_peppers(folder: Path) -> Peppers:
     numbers = sorted(_pepper_numbers(folder), reverse=True)
     if not numbers:
         raise Misconfigured(
-            str(folder), "holds no pepper (p1.pepper): run `cachegate init`, or copy it from another node"
+            str(folder),
+            "holds no pepper (p1.pepper): is CACHEGATE_STATE right? If it is, run `cachegate init`, or copy "
+            "the pepper folder from another node",
         )
     current, *previous = (
         Pepper(id=f"p{number}", secret=load_secret(folder / f"p{number}.pepper")) for number in numbers

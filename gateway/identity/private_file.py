@@ -2,7 +2,8 @@
 
 A file gets its name only once it is whole and on disk: half a key in its place would stop every start,
 and one that replaced another would take along what was signed or hashed under the old one. One that
-others may read, or that is no regular file, stops the start. No message repeats what a file holds (I8).
+others may read or could have put there (`model/trusted_files.py`), or that is no regular file, stops the
+start. No message repeats what a file holds (I8).
 
 What the bytes are is for whoever asks: secrets (`secret_file.py`), the audit log's signing key.
 """
@@ -11,13 +12,16 @@ from __future__ import annotations
 
 import os
 import secrets
-import stat
 from typing import TYPE_CHECKING
 
 from gateway.model.errors import Conflict, Misconfigured
+from gateway.model.trusted_files import make_own_folder, read_trusted, refusal_of, refuse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from gateway.model.trusted_files import Distrusted
 
 _MAX_FILE_BYTES = 4096  # a key in PEM is a few hundred; whatever is longer is something else
 
@@ -29,7 +33,7 @@ def write_once(path: Path, content: bytes) -> None:
     """
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        path.parent.mkdir(mode=0o700, exist_ok=True)  # not its parents: they would be open to others
+        make_own_folder(path.parent, is_private=False, with_parents=False)
         descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -46,21 +50,18 @@ def write_once(path: Path, content: bytes) -> None:
         raise Misconfigured(str(path), f"cannot be made: {error.strerror}") from error
 
 
-def load_private(path: Path) -> bytes:
-    """What a file holds, up to some bytes beyond what it may. Raises `Misconfigured`."""
+def load_private(path: Path, *, on_distrust: Callable[[Distrusted], None] = refuse) -> bytes:
+    """What a file holds. Raises `Misconfigured`."""
     try:
-        # O_NONBLOCK: a FIFO in the file's place must not hang the start.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
-            mode = os.fstat(descriptor).st_mode
-            if not stat.S_ISREG(mode):
-                raise Misconfigured(str(path), "is not a regular file")
-            if mode & 0o077:
-                why = f"is open to others (mode {mode & 0o7777:04o}): run `chmod 600 {path}`"
-                raise Misconfigured(str(path), why)
-            return file.read(_MAX_FILE_BYTES)
+        return read_trusted(path, max_bytes=_MAX_FILE_BYTES, is_secret=True, on_distrust=on_distrust)
+    except FileNotFoundError as error:
+        raise Misconfigured(
+            str(path),
+            "is missing: is CACHEGATE_STATE right? If it is, run `cachegate init`, or copy the file from "
+            "another node",
+        ) from error
     except OSError as error:
-        raise Misconfigured(str(path), f"cannot be read ({error.strerror}); run `cachegate init`") from error
+        raise Misconfigured(str(path), f"cannot be read ({refusal_of(path, error)})") from error
 
 
 def _sync_folder(folder: Path) -> None:

@@ -31,9 +31,9 @@ from gateway.model.access import ResourceKind
 from gateway.model.errors import Misconfigured, Reason, Refusal, Unavailable, WithdrawnError
 from gateway.model.listings import ModelListing, PackageListing
 from gateway.model.verdicts import Declined, Ending, Outcome
-from gateway.office.office import fact_server, open_office
+from gateway.office.office import fact_server, open_office, verify_rights
 from gateway.office.setup import ensure_policy
-from gateway.office.state_folder import verify_private
+from gateway.office.state_folder import verify_state
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -72,7 +72,7 @@ class GuardedProcess:
         """Begin to follow the facts. Raises what stands in the way, as `cachegate serve` would say it."""
         if self._thread is not None:
             raise Misconfigured("GuardedProcess", "it was started before; make another one")
-        verify_private(self._settings.state)
+        verify_state(self._settings)
         # A daemon, so that a process whose owner forgot `close` can end; then it is closed at exit.
         self._thread = threading.Thread(target=self._run, name="cachegate", daemon=True)
         self._process_id = os.getpid()
@@ -125,6 +125,7 @@ class GuardedProcess:
         watched = server.watched() if isinstance(server, RunningValkey) else nullcontext()
         with server as url, watched:
             async with open_office(self._settings) as office:  # the pepper is the right one, rules in force
+                await verify_rights(office)
                 await ensure_policy(office)
             # The cache is hashed ahead by those who serve it, not beside somebody's predictions.
             rooms = Rooms(replace(self._settings, pin_in_background=False), url)

@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, TypeVar
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.embedded_valkey import EmbeddedValkey, RunningValkey
 from gateway.adapters.history_file import HistoryFile
+from gateway.adapters.redis_diagnosis import diagnosed
+from gateway.adapters.redis_errors import lacking
 from gateway.adapters.redis_store import RedisStore
+from gateway.adapters.redis_url import verify_local_files
 from gateway.assembly.fittings import build_recorder
 from gateway.barrier import MARGIN_SECONDS, BarrierReport, await_workers
 from gateway.directory.allowances import load_allowances
@@ -29,7 +32,7 @@ from gateway.model.errors import Conflict, Misconfigured, Unavailable
 from gateway.model.facts import MAX_DEGRADED_SECONDS
 from gateway.model.names import KeyId, TenantId
 from gateway.model.verdicts import Change
-from gateway.office.state_folder import verify_private
+from gateway.office.state_folder import verify_state
 from gateway.registrar import Done, Registrar
 
 if TYPE_CHECKING:
@@ -177,7 +180,7 @@ def accept_history(settings: Settings, present: Seen) -> None:
 
     No part of `Office`: nobody can open one while the facts are not the known ones.
     """
-    verify_private(settings.state)
+    verify_state(settings)
     clock = SystemClock()
     recorder = build_recorder(settings, clock)
     try:
@@ -200,14 +203,16 @@ def accept_history(settings: Settings, present: Seen) -> None:
 def fact_server(settings: Settings) -> RunningValkey | nullcontext[str]:
     """The URL of the server that holds the facts, for as long as it is used."""
     if settings.redis_url is not None:
+        verify_local_files(settings.redis_url)
         return nullcontext(settings.redis_url)
+    verify_state(settings)  # what runs there writes there
     return EmbeddedValkey(settings.state).running()
 
 
 @asynccontextmanager
 async def open_office(settings: Settings) -> AsyncIterator[Office]:
     """Everything a command needs, for as long as it runs."""
-    verify_private(settings.state)
+    verify_state(settings)
     peppers = load_peppers(settings.pepper_folder)
     async with fact_server(settings) as url:
         store = RedisStore(url)
@@ -226,7 +231,8 @@ async def open_office(settings: Settings) -> AsyncIterator[Office]:
             unreadable=unreadable,
         )
         try:
-            await office.verify_peppers()
+            async with diagnosed(url):
+                await office.verify_peppers()
             yield office
         finally:
             try:
@@ -234,6 +240,13 @@ async def open_office(settings: Settings) -> AsyncIterator[Office]:
             finally:
                 with suppress(Unavailable):
                     await store.close()
+
+
+async def verify_rights(office: Office) -> None:
+    """Raises `Unavailable` when the server does not let our user do all that a worker does."""
+    missing = await office.store.missing_rights()
+    if missing:
+        raise Unavailable("redis", f"{office.store.display} {lacking(missing)}")
 
 
 def _user() -> str:

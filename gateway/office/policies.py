@@ -10,22 +10,31 @@ The two rooms that understand it do not know each other; this is where they are 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gateway.configuration.settings import CHECKOUT_POLICIES, PACKAGED_POLICIES
 from gateway.decision.cases import Report, load_cases, run_cases
 from gateway.decision.policyset import load_policy_folder, validate
 from gateway.decision.rulebook import Rulebook
 from gateway.directory.documents import DocumentProblems, load_tenant_documents
 from gateway.directory.plan import CurrentFacts, Plan, apply_plan, plan_changes
 from gateway.model.errors import Conflict, Misconfigured
+from gateway.model.trusted_files import Distrusted, refuse, verify_trusted
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
     from gateway.directory.changes import Changes
     from gateway.directory.documents import TenantDocument
     from gateway.directory.listing import Listing
     from gateway.model.facts import PolicySet
+
+_PROGRAM = Path(__file__).parent.parent
+_OTHER_FOLDER = (
+    "Or name another folder with CACHEGATE_POLICIES, without which ./policies in the working directory is "
+    "the one."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,17 +59,23 @@ class FolderCheck:
         return not self.problems and (self.cases is None or self.cases.has_passed)
 
 
-def check_folder(path: Path) -> FolderCheck:
-    """Everything that is wrong with a folder, each complaint with file and line."""
+def check_folder(path: Path, *, on_distrust: Callable[[Distrusted], None] = refuse) -> FolderCheck:
+    """Everything that is wrong with a folder, each complaint with file and line.
+
+    That others could have written it is one of them, unless `on_distrust` goes on.
+    """
     problems: list[str] = []
     policy_set, documents = None, None
+    on_distrust = _judge_of(path, on_distrust)
     try:
-        policy_set = load_policy_folder(path)
+        policy_set = load_policy_folder(path, on_distrust=on_distrust)
         problems += (f"{path.name}/{problem}" for problem in validate(policy_set))
+    except Distrusted as error:
+        return FolderCheck(problems=(str(error),), folder=None, cases=None)  # of the rest it is as true
     except Misconfigured as error:
         problems.append(str(error))
     try:
-        documents = load_tenant_documents(path / "tenants")
+        documents = load_tenant_documents(path / "tenants", on_distrust=on_distrust)
     except DocumentProblems as error:
         problems += map(str, error.problems)
     except Misconfigured as error:
@@ -68,7 +83,7 @@ def check_folder(path: Path) -> FolderCheck:
     cases = None
     if policy_set is not None and not problems and (path / "tests").is_dir():
         try:
-            cases = run_cases(load_cases(path / "tests"), policy_set, Rulebook())
+            cases = run_cases(load_cases(path / "tests", on_distrust=on_distrust), policy_set, Rulebook())
         except Misconfigured as error:
             problems.append(str(error))
     folder = None
@@ -87,6 +102,27 @@ def load_folder(path: Path) -> PolicyFolder:
         failed += [f"no passing case is decided by {name}" for name in checked.cases.uncovered]
         raise Misconfigured(str(path / "tests"), "\n".join(["does not pass:", *failed]))
     return checked.folder
+
+
+def _judge_of(path: Path, on_distrust: Callable[[Distrusted], None]) -> Callable[[Distrusted], None]:
+    """What to do about a file of this folder that others could have written.
+
+    Of the rules that came with the program nothing is said where the program itself could have been
+    written by the same others: who can change it needs no rules of ours.
+    """
+
+    def tell(found: Distrusted) -> None:
+        on_distrust(found.with_hint(_OTHER_FOLDER))
+
+    def pass_over(_found: Distrusted) -> None:
+        """The program is in the same hands."""
+
+    if path in {PACKAGED_POLICIES, CHECKOUT_POLICIES}:
+        try:
+            verify_trusted(_PROGRAM)
+        except (Distrusted, OSError):
+            return pass_over
+    return tell
 
 
 async def plan_folder(folder: PolicyFolder, facts: Listing, now: float) -> Plan:

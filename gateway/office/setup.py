@@ -23,7 +23,7 @@ from gateway.identity.secret_file import create_secret
 from gateway.model.facts import KeyKind
 from gateway.office.office import Office, open_office
 from gateway.office.policies import apply_folder, load_folder
-from gateway.office.state_folder import make_private
+from gateway.office.state_folder import make_state
 
 if TYPE_CHECKING:
     from gateway.configuration.settings import Settings
@@ -46,7 +46,7 @@ class SetUp:
 
 async def set_up(settings: Settings) -> SetUp:
     """Make what is missing."""
-    make_private(settings.state)
+    make_state(settings)
     with FileLock(settings.state / LOCK_NAME) as lock:
         lock.wait_alone(time.monotonic() + PATIENCE_SECONDS)
         is_new = _make_secrets(settings)

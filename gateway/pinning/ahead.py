@@ -30,6 +30,7 @@ from gateway.adapters.file_lock import FileLock
 from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.names import parse_md5
 from gateway.model.pins import identity_of
+from gateway.model.trusted_files import make_own_folder
 from gateway.pinning.agreeing import agree_on_all, why
 from gateway.pinning.measuring import LARGE_BYTES
 from gateway.resource.blobs import blobs_below, open_blob
@@ -108,7 +109,7 @@ class PinningAhead:
 
     async def run(self) -> None:
         """For ever, once this node's other workers let us."""
-        self._lock_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_own_folder(self._lock_file.parent)
         with FileLock(self._lock_file) as lock:
             while not lock.is_taken_alone():  # noqa: ASYNC110 -- another process lets go of it
                 await asyncio.sleep(LOOK_SECONDS)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.model.errors import Misconfigured
 from gateway.server.acceptor import MAX_CONNECTIONS
-from gateway.server.worker import WorkerOrder
+from gateway.server.worker import WorkerOrder, verify_tls
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +22,21 @@ class TlsFiles:
     key: Path
     key_password: str | None = field(repr=False, default=None)
     client_ca: Path | None = None
+
+    def verify(self) -> None:
+        """Raises `Misconfigured` for a file that is not there, or that others could have written."""
+        verify_tls(self.arguments())
+
+    def arguments(self) -> dict[str, Any]:
+        """The same as uvicorn's arguments."""
+        arguments: dict[str, Any] = {
+            "ssl_certfile": str(self.certificate),
+            "ssl_keyfile": str(self.key),
+            "ssl_keyfile_password": self.key_password,
+        }
+        if self.client_ca is not None:
+            arguments |= {"ssl_ca_certs": str(self.client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
+        return arguments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,15 +64,6 @@ class ServePlan:
 
     def worker_order(self) -> WorkerOrder:
         """The part of it that a worker is told."""
-        tls: dict[str, Any] = {}
-        if self.tls is not None:
-            tls = {
-                "ssl_certfile": str(self.tls.certificate),
-                "ssl_keyfile": str(self.tls.key),
-                "ssl_keyfile_password": self.tls.key_password,
-            }
-            if self.tls.client_ca is not None:
-                tls |= {"ssl_ca_certs": str(self.tls.client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
         return WorkerOrder(
             factory=self.factory,
             argument=self.argument,
@@ -66,5 +72,5 @@ class ServePlan:
             stall_seconds=self.stall_seconds,
             connections=self.connections,
             trusted_proxies=self.trusted_proxies,
-            tls=tls,
+            tls={} if self.tls is None else self.tls.arguments(),
         )

@@ -26,6 +26,7 @@ import socket
 import sys
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -34,13 +35,14 @@ import uvloop
 
 from gateway.credential.client import parse_trusted_networks
 from gateway.model.errors import Misconfigured, Unavailable
+from gateway.model.trusted_files import refusal_of, verify_trusted
 from gateway.server.acceptor import MAX_CONNECTIONS, Bounds, ConnectionCounts, room
 from gateway.server.content_protocol import content_protocol
 from gateway.server.listener import BACKLOG, QuietServer
 from gateway.server.stall_clock import STALL_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from gateway.server.content_protocol import AtOnce
     from gateway.server.early_refusal import EarlyRefusal
@@ -274,11 +276,27 @@ def _config(
         timeout_graceful_shutdown=order.grace_seconds,
         **order.tls,
     )
+    verify_tls(order.tls)  # at each start of a worker: this is when the files are read
     try:
         config.load()
     except OSError as error:  # ssl.SSLError is one
         raise Misconfigured("TLS certificate or key", f"cannot be loaded: {error}") from error
     return config
+
+
+def verify_tls(tls: Mapping[str, Any]) -> None:
+    """Raises `Misconfigured` for a file among uvicorn's `ssl_` arguments that others could have written.
+
+    Whoever can exchange the key and the certificate reads what clients send, their keys among it.
+    """
+    for name in ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs"):
+        if name in tls:
+            path = Path(tls[name])
+            try:
+                verify_trusted(path)
+            except OSError as error:
+                why = f"cannot be loaded: {path}: {refusal_of(path, error)}"
+                raise Misconfigured("TLS certificate or key", why) from error
 
 
 class _WatchedApp:

@@ -125,7 +125,8 @@ def test_who_locked_a_file_that_was_removed_meanwhile_has_no_turn(measurements, 
 
     def open_and_lose(path, *arguments, **named):
         descriptor = real_open(path, *arguments, **named)
-        path.unlink()
+        if str(path).endswith(".lock"):
+            path.unlink()
         return descriptor
 
     monkeypatch.setattr(os, "open", open_and_lose)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import ssl
+
 import pytest
 from redis import exceptions
+from redis.asyncio.sentinel import MasterNotFoundError
 
-from gateway.adapters.redis_errors import may_be_repeated, translated
+from gateway.adapters.redis_errors import Refused, may_be_repeated, translated
 from gateway.model.errors import Conflict, Unavailable
 
 REFUSED = exceptions.AuthenticationError("secret words")
@@ -14,7 +17,7 @@ ERRORS = [
     (TimeoutError("secret words"), "in time"),
     (OSError("secret words"), "cannot be reached"),
     (REFUSED, "user or password"),
-    (exceptions.NoPermissionError("secret words"), "user or password"),
+    (exceptions.NoPermissionError("secret words"), "does not let our user do that: .*README"),
     (exceptions.BusyLoadingError("secret words"), "loading"),
     (exceptions.OutOfMemoryError("secret words"), "maxmemory"),
     (exceptions.ReadOnlyError("secret words"), "replica"),
@@ -36,6 +39,66 @@ def test_every_error_is_unavailable_in_our_own_words(error, words):
     assert unavailable.value.dependency == "redis"
     assert unavailable.value.why.startswith("a:1 ")
     assert "secret" not in str(unavailable.value)
+
+
+def tls_failure(reason):
+    error = exceptions.ConnectionError("secret words")
+    error.__context__ = ssl.SSLError(1, "secret words")
+    error.__context__.reason = reason
+    return error
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "ssl_certfile="),
+        ("SSLV3_ALERT_HANDSHAKE_FAILURE", "ssl_certfile="),
+        ("TLSV1_ALERT_UNKNOWN_CA", "ssl_certfile="),
+        ("WRONG_VERSION_NUMBER", "speaks no TLS"),
+        ("TLSV1_ALERT_PROTOCOL_VERSION", "TLSV1_ALERT_PROTOCOL_VERSION"),
+        (None, "SSLError"),
+    ],
+)
+def test_a_failure_of_tls_says_so(reason, words):
+    with pytest.raises(Refused, match=words) as refused, translated("a:1"):
+        raise tls_failure(reason)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ("NOAUTH Authentication required.", "USER:PASSWORD@"),
+        ("WRONGPASS invalid username-password pair or user is disabled.", "ACL GETUSER"),
+        ("NOPERM User x has no permissions to run the 'client|tracking' command", "run CLIENT TRACKING:"),
+        ("ERR ACL failure in script: User x has no permissions to run the 'set' command script", "run SET:"),
+        ("NOPERM No permissions to access a key", r"\{cachegate\}:\*"),
+        ("DENIED Redis is running in protected mode because", "protected mode"),
+    ],
+)
+def test_what_the_feed_is_answered_is_understood_as_what_a_client_is(answer, words):
+    with pytest.raises(Refused, match=words), translated("a:1"):
+        raise ConnectionError(answer)
+
+
+def test_a_cluster_that_cannot_be_entered_says_why():
+    error = exceptions.RedisClusterException("secret words")
+    error.__cause__ = exceptions.AuthenticationError("invalid username-password pair or user is disabled.")
+    with pytest.raises(Refused, match="ACL GETUSER"), translated("a:1"):
+        raise error
+
+
+def test_a_sentinel_that_wants_a_password_is_told_from_the_server():
+    error = MasterNotFoundError("Errors: [Redis - AuthenticationError('Authentication required.')]")
+    with pytest.raises(Refused, match="requirepass"), translated("a:1"):
+        raise error
+
+
+def test_causes_that_go_in_a_circle_end():
+    one, other = exceptions.ConnectionError("a"), exceptions.ConnectionError("b")
+    one.__context__, other.__context__ = other, one
+    with pytest.raises(Unavailable, match="cannot be reached"), translated("a:1"):
+        raise one
 
 
 def test_our_own_errors_and_defects_pass_untouched():

@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.sentinel import SentinelConnectionPool
 
-from gateway.adapters.redis_url import RedisLimits, Topology, make_client, parse_redis_url
+from gateway.adapters.redis_url import (
+    RedisLimits,
+    Topology,
+    make_client,
+    parse_redis_url,
+    verify_local_files,
+)
 from gateway.model.errors import Misconfigured
 
 SECRET = "hunter2/@:"
@@ -105,3 +113,78 @@ async def test_no_client_repeats_commands_or_waits_without_bound():
         assert options["socket_timeout"] == RedisLimits().operation_seconds
         assert options["socket_connect_timeout"] == RedisLimits().connect_seconds
         assert pool.max_connections == RedisLimits().pool_connections + 1
+
+
+CUT = [
+    "redis://gateway:{}@redis.example:6379/0",
+    "rediss://gateway:{}@redis.example",
+    "redis+sentinel://gateway:{}@a:1,b/main",
+    "rediss+cluster://gateway:{}@a,b",
+    "unix://gateway:{}@/run/redis.sock",
+]
+
+
+@pytest.mark.parametrize("form", CUT)
+@pytest.mark.parametrize(
+    "password", ["hunter/two", "12/hunter", "hunter?two", "12?hunter", "hunter#two", "12#hunter"]
+)
+def test_a_password_that_has_to_be_encoded_is_refused_with_an_example_and_never_taken_for_a_path(
+    form, password
+):
+    with pytest.raises(Misconfigured) as refused:
+        parse_redis_url(form.format(password))
+    assert "p%40ss%2Fword" in str(refused.value)
+    assert "hunter" not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize("form", CUT)
+def test_encoded_it_is_taken_as_it_is_meant(form):
+    assert parse_redis_url(form.format("hun%2Fter%3F%23%40%3A%25")).password == "hun/ter?#@:%"
+
+
+@pytest.mark.parametrize("login", ["hunter2", "hunter2:", "gateway:"])
+def test_a_user_without_a_password_is_asked_for_one(login):
+    with pytest.raises(Misconfigured) as refused:
+        parse_redis_url(f"redis://{login}@redis.example")
+    assert "USER:PASSWORD@" in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_password_without_a_user_is_the_default_users():
+    address = parse_redis_url("redis://:hunter2@redis.example")
+    assert (address.username, address.password) == (None, "hunter2")
+
+
+@pytest.mark.parametrize("name", ["ssl_ca_certs", "ssl_certfile", "ssl_keyfile"])
+def test_a_tls_file_that_others_may_write_or_that_is_missing_stops_the_start(tmp_path, name):
+    file = tmp_path / "file.pem"
+    url = f"rediss://a?{name}={file}"
+    with pytest.raises(Misconfigured, match=name):
+        verify_local_files(url)
+    file.write_text("pem")
+    file.chmod(0o644)
+    verify_local_files(url)
+    file.chmod(0o666)
+    with pytest.raises(Misconfigured) as refused:
+        verify_local_files(url)
+    assert refused.value.where == str(file)
+
+
+def test_a_socket_in_a_folder_where_everybody_may_make_one_stops_the_start(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir(mode=0o755)
+    url = f"unix://{folder}/redis.sock"
+    verify_local_files(url)
+    for mode in (0o777, 0o1777):
+        folder.chmod(mode)
+        with pytest.raises(Misconfigured):
+            verify_local_files(url)
+
+
+@pytest.mark.root
+def test_the_folder_of_a_socket_may_be_its_servers(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir(mode=0o755)
+    os.chown(folder, 61234, 61234)
+    verify_local_files(f"unix://{folder}/redis.sock")

@@ -4,6 +4,7 @@ import os
 import socket
 import stat
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +58,7 @@ def test_the_limit_is_one_of_bytes_and_the_kernels_own(short_folder):
 
 @pytest.mark.parametrize("how", ["open", "file", "link"])
 def test_a_short_folder_that_somebody_else_could_have_made_is_refused(tmp_path, temporary, how):
+    Path(temporary).chmod(0o1777)
     folder = tmp_path / ("x" * 100)
     short = socket_path_for(folder).parent
     short.rmdir()

@@ -118,6 +118,8 @@ def test_what_is_no_longer_current_is_swept_out_of_every_memory_in_turns(world):
     asyncio.run(scenario())
     assert [len(memory) for memory in memories] == [STEP, STEP]
     assert len(turns) > 2 * len(memories)
+
+
 def test_that_the_cache_cannot_be_read_is_told_once_and_once_more_when_it_can(world):
     upkeep = world.upkeep()
     scan(upkeep, times=2)

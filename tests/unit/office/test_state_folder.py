@@ -1,33 +1,97 @@
-"""The folder that holds all secrets is private, or nothing starts."""
+"""The folder that holds all secrets is private and its user's own, or nothing starts."""
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
+from gateway.configuration.settings import Settings
 from gateway.model.errors import Misconfigured
-from gateway.office.state_folder import make_private, verify_private
+from gateway.office.state_folder import make_state, unusable_files, verify_state
+
+STRANGER = 61234
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(state=tmp_path / "state")
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o710, 0o707, 0o2770, 0o701])
-def test_a_folder_that_others_may_enter_is_refused_with_the_remedy(tmp_path, mode):
-    state = tmp_path / "state"
-    state.mkdir()
-    state.chmod(mode)
-    for refuse in (verify_private, make_private):
-        with pytest.raises(Misconfigured, match=f"chmod 700 {state}"):
-            refuse(state)
+def test_a_folder_that_others_may_enter_is_refused_with_the_remedy(settings, mode):
+    settings.state.mkdir()
+    settings.state.chmod(mode)
+    for refuse in (verify_state, make_state):
+        with pytest.raises(Misconfigured, match=r"chmod (700|go-w)") as refused:
+            refuse(settings)
+        assert refused.value.where == str(settings.state)
 
 
-def test_a_folder_that_is_made_is_private_and_one_that_is_missing_is_not_made_by_looking(tmp_path):
-    verify_private(tmp_path / "state")
-    assert not (tmp_path / "state").exists()
-    make_private(tmp_path / "state")
-    verify_private(tmp_path / "state")
-    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+def test_a_folder_that_is_made_is_private_and_one_that_is_missing_is_not_made_by_looking(settings):
+    verify_state(settings)
+    assert not settings.state.exists()
+    make_state(settings)
+    verify_state(settings)
+    assert settings.state.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_file_in_its_place_is_refused(tmp_path):
-    (tmp_path / "state").write_text("")
-    for refuse in (verify_private, make_private):
+def test_a_file_in_its_place_is_refused(settings):
+    settings.state.write_text("")
+    for refuse in (verify_state, make_state):
         with pytest.raises(Misconfigured):
-            refuse(tmp_path / "state")
+            refuse(settings)
+
+
+def test_a_folder_below_one_that_others_may_write_is_refused_and_not_made(settings, tmp_path):
+    tmp_path.chmod(0o777)
+    with pytest.raises(Misconfigured):
+        make_state(settings)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.root
+def test_a_folder_of_another_users_is_refused_with_whom_to_run_it_as(settings):
+    make_state(settings)
+    os.chown(settings.state, STRANGER, STRANGER)
+    for refuse in (verify_state, make_state):
+        with pytest.raises(
+            Misconfigured, match=f"sudo -u '#{STRANGER}' env CACHEGATE_STATE={settings.state}"
+        ):
+            refuse(settings)
+
+
+@pytest.mark.root
+def test_a_user_with_a_name_is_called_by_it(settings):
+    make_state(settings)
+    os.chown(settings.state, 1, 1)
+    with pytest.raises(Misconfigured, match=r"belongs to daemon \(uid 1\).*sudo -u daemon "):
+        verify_state(settings)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("is_elsewhere", [True, False])
+def test_an_audit_folder_of_another_users_is_refused(tmp_path, is_elsewhere):
+    settings = Settings(state=tmp_path / "state", audit_dir=tmp_path / "audit" if is_elsewhere else None)
+    make_state(settings)
+    settings.audit_folder.mkdir()
+    os.chown(settings.audit_folder, STRANGER, STRANGER)
+    with pytest.raises(Misconfigured, match="chown -R 0 ") as refused:
+        verify_state(settings)
+    assert refused.value.where == str(settings.audit_folder)
+
+
+def test_an_audit_folder_that_others_may_write_is_refused(tmp_path):
+    settings = Settings(state=tmp_path / "state", audit_dir=tmp_path / "audit")
+    make_state(settings)
+    settings.audit_folder.mkdir()
+    settings.audit_folder.chmod(0o777)
+    with pytest.raises(Misconfigured) as refused:
+        verify_state(settings)
+    assert refused.value.where == str(settings.audit_folder)
+
+
+def test_files_of_our_own_are_all_usable(settings):
+    make_state(settings)
+    (settings.state / "history.json").write_text("")
+    assert unusable_files(settings) == []

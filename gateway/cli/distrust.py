@@ -1,0 +1,36 @@
+"""What commands that only look do about files that others could have written: warn, and go on.
+
+Whatever takes effect or writes refuses instead, with the same words (`model/trusted_files.py`).
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from gateway.cli.console import say
+from gateway.cli.harmless import harmless
+from gateway.model.trusted_files import verify_trusted
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gateway.model.trusted_files import Distrusted
+
+
+class Warnings:
+    """Says each cause once, on standard error. One for each command."""
+
+    def __init__(self) -> None:
+        self.found: list[Distrusted] = []
+
+    def __call__(self, found: Distrusted) -> None:
+        """Take in a path that is not trusted; those below it have the same cause and are not said."""
+        if all(found.culprit != one.culprit for one in self.found):
+            self.found.append(found)
+            say(f"warning: {harmless(str(found))}", style="yellow")
+
+    def look_at(self, path: Path) -> None:
+        """Say it of this path, if it is there."""
+        with suppress(OSError):
+            verify_trusted(path, on_distrust=self)

@@ -1,0 +1,362 @@
+"""Our own files: whether anybody but we and root could have put there what lies there.
+
+Secrets, rules and settings take effect, so whoever can write them decides. A path is trusted when each
+of these holds, for the file or folder itself and for every folder on the way from `/`:
+
+- its owner is the user of this process, or root;
+- nobody else may write to it: no write bit for others, and none for its group, unless that group has
+  this user alone in it (the private group that many distributions give each user);
+- a folder on the way may be one that everybody may write to if it has the sticky bit, as `/tmp`: nobody
+  can take our folder's place there. A file or a link directly in such a folder is not trusted whoever
+  owns it, because another user can move or hard-link a file of ours to a name that we would read;
+- a link is trusted when the folder that it lies in and all of its target's way are.
+
+What is mounted read-only is judged by its owners alone: nobody can write through that mount, and
+Kubernetes mounts secrets and configuration so, with links in a folder whose mode is 1777 or 0777.
+
+The way is walked from `/` by descriptors, one component after the other, and links are followed here and
+not by the kernel. Each step is taken in a folder in which nobody else can rename anything, so what was
+checked is what is opened, and a path that was found trusted may be used by its name afterwards. Nothing
+but a regular file is opened to be read: no FIFO hangs us and no device is touched.
+
+Access lists: the group's bits in a mode are the list's mask, so whoever a POSIX list lets write shows as
+a write bit of the group. Lists of other kinds (NFSv4) are not seen. Where a file system has no owners or
+modes (FAT, some network mounts), those that its mount options say count. A user who is not mapped into
+a container shows as the overflow user (usually 65534), which is nobody's and not trusted.
+
+Non-goals: what the files mean, and the cache, which others write to (`resource/safe_open.py`).
+"""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import pwd
+import stat
+from collections import deque
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gateway.model.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+    from typing import BinaryIO
+
+MAX_LINKS = 40  # as the kernel has it
+_LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_ACCESS_LIST = "system.posix_acl_access"
+
+
+class Distrusted(Misconfigured):
+    """A path that somebody else could have written. `culprit` is the file or folder that lets them.
+
+    Of one walk it is the first that was found, so what lies below one bad folder has one culprit.
+    """
+
+    def __init__(self, path: str, culprit: str, finding: str, remedy: str) -> None:
+        it = "it" if culprit == path else f"{culprit}, on the way to it,"
+        super().__init__(path, f"cannot be trusted: {it} {finding}. {remedy}")
+        self.culprit = culprit
+        self._parts = culprit, finding, remedy
+
+    def with_hint(self, hint: str) -> Distrusted:
+        """The same, with one more sentence on what to do."""
+        culprit, finding, remedy = self._parts
+        return Distrusted(self.where, culprit, finding, f"{remedy} {hint}")
+
+
+def refuse(found: Distrusted) -> None:
+    """What to do about a path that is not trusted, for whatever takes effect or writes."""
+    raise found
+
+
+def verify_trusted(
+    path: Path, *, also: int | None = None, on_distrust: Callable[[Distrusted], None] = refuse
+) -> None:
+    """Tell `on_distrust` of the first thing that lets somebody else write this. Raises `OSError` too.
+
+    `also` is another user who is trusted here, for what is not ours alone.
+    """
+    with _walk(path, on_distrust, also=also):
+        pass
+
+
+def verify_trusted_folder(
+    folder: Path, *, expected: str, on_distrust: Callable[[Distrusted], None] = refuse
+) -> None:
+    """The same for a folder. Raises `Misconfigured`, also for what is none or cannot be looked at."""
+    try:
+        with _walk(folder, on_distrust) as place:
+            is_folder = stat.S_ISDIR(place.status.st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        is_folder = False
+    except OSError as error:
+        raise Misconfigured(str(folder), f"cannot be looked at ({error.strerror})") from error
+    if not is_folder:
+        raise Misconfigured(str(folder), f"is not a folder; expected {expected}")
+
+
+@contextmanager
+def open_trusted(
+    path: Path, *, is_secret: bool = False, on_distrust: Callable[[Distrusted], None] = refuse
+) -> Iterator[BinaryIO]:
+    """A regular file, opened to be read. A secret must not be readable by others either.
+
+    Raises `OSError` where it cannot be opened, `Misconfigured` for what is no regular file.
+    """
+    with _walk(path, on_distrust, is_secret=is_secret) as place:
+        if not stat.S_ISREG(place.status.st_mode):
+            raise Misconfigured(str(path), "is not a regular file; name one")
+        descriptor = os.open(place.name, _READ, dir_fd=place.folder)
+        with os.fdopen(descriptor, "rb") as file:
+            if not os.path.samestat(os.fstat(descriptor), place.status):
+                raise OSError(errno.ESTALE, "it was replaced while it was opened")
+            yield file
+
+
+def read_trusted(
+    path: Path,
+    *,
+    max_bytes: int,
+    is_secret: bool = False,
+    on_distrust: Callable[[Distrusted], None] = refuse,
+) -> bytes:
+    """The bytes of such a file. Raises as `open_trusted`, and `Misconfigured` for one that is too large."""
+    with open_trusted(path, is_secret=is_secret, on_distrust=on_distrust) as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise Misconfigured(str(path), f"is too large; expected at most {max_bytes} bytes")
+    return content
+
+
+def verify_own_folder(folder: Path, *, is_private: bool = True) -> None:
+    """Raises `Misconfigured` unless this is a trusted folder of the very user that we run as.
+
+    We write there, and whoever it belongs to has to be able to read that. With `is_private`, nobody
+    else may do anything in it. Raises `OSError` where it is not there or cannot be looked at.
+    """
+    with _walk(folder, refuse) as place:
+        status, where = place.status, str(folder)
+    if not stat.S_ISDIR(status.st_mode):
+        raise Misconfigured(where, "is not a folder; name one, or remove it")
+    if status.st_uid != os.geteuid():
+        finding = f"belongs to {user_name(status.st_uid)}, and this runs as {user_name(os.geteuid())}"
+        raise Distrusted(where, where, finding, f"Run this as {user_name(status.st_uid)}.")
+    if is_private and status.st_mode & 0o077:
+        finding = f"is open to others (mode {stat.S_IMODE(status.st_mode):04o})"
+        raise Distrusted(where, where, finding, f"Run `chmod 700 {folder}`.")
+
+
+def make_own_folder(folder: Path, *, is_private: bool = True, with_parents: bool = True) -> None:
+    """Make the folder, and those above it that are missing; see that it is ours. Raises as the other.
+
+    Nothing is made in a folder that is not trusted. Where everybody may make folders, somebody else may
+    have been faster: so it is looked at once more after it was made.
+    """
+    folder = folder.absolute()
+    try:
+        verify_own_folder(folder, is_private=is_private)
+    except FileNotFoundError:
+        missing = [one for one in (folder, *folder.parents) if not os.path.lexists(one)]
+        for one in reversed(missing if with_parents else missing[:1]):
+            # Whatever the umask is, none of them lets others write.
+            one.mkdir(mode=0o700 if one == folder else 0o755, exist_ok=True)
+        verify_own_folder(folder, is_private=is_private)
+
+
+def refusal_of(path: Path, error: OSError) -> str:
+    """Why the system let us not have this, for a message: with its owner where that is another user."""
+    if isinstance(error, PermissionError):
+        with suppress(OSError):
+            owner = path.stat().st_uid
+            if owner != os.geteuid():
+                return (
+                    f"{error.strerror}: it belongs to {user_name(owner)}, and this runs as "
+                    f"{user_name(os.geteuid())}"
+                )
+    return error.strerror or type(error).__name__
+
+
+def user_name(uid: int) -> str:
+    """Who that is, for a message."""
+    try:
+        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
+    except KeyError:
+        return f"uid {uid}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where a walk came to: a name, the descriptor of the folder that it is in, and what it is."""
+
+    folder: int
+    name: str
+    status: os.stat_result
+
+
+@contextmanager
+def _walk(
+    path: Path,
+    on_distrust: Callable[[Distrusted], None],
+    *,
+    is_secret: bool = False,
+    also: int | None = None,
+) -> Iterator[_Place]:
+    """Go to a path from `/`, one component after the other, and judge each."""
+    absolute = os.fspath(path.absolute())
+    way = _Way(absolute, on_distrust, {0, os.geteuid(), *([] if also is None else [also])})
+    try:
+        yield way.go(is_secret=is_secret)
+    finally:
+        way.close()
+
+
+class _Way:
+    """One walk. It holds a descriptor of the folder that it has come to."""
+
+    def __init__(self, path: str, on_distrust: Callable[[Distrusted], None], trusted: set[int]) -> None:
+        self._path = path
+        self._on_distrust = on_distrust
+        self._trusted = trusted
+        self._has_distrusted = False
+        self._names = deque(_components(path))
+        self._folder = os.open("/", _LOOK | os.O_DIRECTORY)
+        self._where = "/"  # the folder's path, without links
+        self._is_open = False  # whether others may make entries in the folder
+
+    def close(self) -> None:
+        os.close(self._folder)
+
+    def go(self, *, is_secret: bool) -> _Place:
+        status = os.fstat(self._folder)
+        self._judge("/", status, self._folder, is_last=not self._names)
+        self._is_open = _may_others_write(status, self._folder)
+        links = 0
+        name = "."
+        while self._names:
+            name = self._names.popleft()
+            found = os.open(name, _LOOK, dir_fd=self._folder)
+            try:
+                status = os.fstat(found)
+                where = os.path.normpath(os.path.join(self._where, name))  # noqa: PTH118
+                is_last = not self._names
+                self._judge(where, status, found, is_last=is_last, is_secret=is_secret and is_last)
+                if stat.S_ISLNK(status.st_mode):
+                    links += 1
+                    if links > MAX_LINKS:
+                        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+                    self._follow(os.readlink("", dir_fd=found))
+                elif not is_last:
+                    self._enter(found, where, status)
+                    found = -1
+            finally:
+                if found >= 0:
+                    os.close(found)
+        return _Place(folder=self._folder, name=name, status=status)
+
+    def _follow(self, target: str) -> None:
+        self._names.extendleft(reversed(_components(target)))
+        if target.startswith("/"):
+            root = os.open("/", _LOOK | os.O_DIRECTORY)
+            self._enter(root, "/", os.fstat(root))
+
+    def _enter(self, descriptor: int, where: str, status: os.stat_result) -> None:
+        os.close(self._folder)
+        self._folder, self._where = descriptor, where
+        self._is_open = stat.S_ISDIR(status.st_mode) and _may_others_write(status, descriptor)
+
+    def _judge(
+        self, where: str, status: os.stat_result, descriptor: int, *, is_last: bool, is_secret: bool = False
+    ) -> None:
+        if self._has_distrusted:
+            return
+        found = self._finding(where, status, descriptor, is_last=is_last, is_secret=is_secret)
+        if found is not None:
+            self._has_distrusted = True
+            self._on_distrust(Distrusted(self._path, where, *found))
+
+    def _finding(
+        self, where: str, status: os.stat_result, descriptor: int, *, is_last: bool, is_secret: bool
+    ) -> tuple[str, str] | None:
+        """What lets somebody else write (or read) here, and what to do about it; None where nothing does."""
+        me, mode = os.geteuid(), status.st_mode
+        # Where everybody may make folders, one of the other user's may be anybody's doing.
+        if status.st_uid not in ({0, me} if self._is_open else self._trusted):
+            return (
+                f"belongs to {user_name(status.st_uid)}, and this runs as {user_name(me)}",
+                f"Use one of your own or of root's; or, once you have looked at it, `chown {me} {where}`.",
+            )
+        if self._is_open and not stat.S_ISDIR(mode):
+            return (
+                f"lies in {self._where}, where other users may give any file of yours this name",
+                "Move it into a folder of your own.",
+            )
+        if is_secret and stat.S_ISREG(mode) and _may_others_use(status):
+            finding = f"is a secret and open to others (mode {stat.S_IMODE(mode):04o})"
+            return finding, f"Run `chmod 600 {where}`."
+        if stat.S_ISLNK(mode) or not _may_others_write(status, descriptor):
+            return None
+        if stat.S_ISDIR(mode) and mode & stat.S_ISVTX and not is_last:
+            return None  # only its owner can rename or remove what is in it
+        who = "everybody" if mode & stat.S_IWOTH else f"its group {_group_name(status.st_gid)}"
+        is_shared = stat.S_ISDIR(mode) and mode & stat.S_ISVTX  # as /tmp: it is meant to be
+        remedy = "Use a folder of your own." if is_shared else f"Run `chmod go-w {where}`."
+        return f"may be written by {who} (mode {stat.S_IMODE(mode):04o})", remedy
+
+
+def _components(path: str) -> list[str]:
+    return [name for name in path.split("/") if name not in {"", "."}]
+
+
+def _may_others_write(status: os.stat_result, descriptor: int) -> bool:
+    """Whether anybody but the owner and root can, through this mount."""
+    if not status.st_mode & _OTHERS_WRITE or os.fstatvfs(descriptor).f_flag & os.ST_RDONLY:
+        return False
+    return bool(status.st_mode & stat.S_IWOTH) or not _is_group_of_one(status, descriptor)
+
+
+def _may_others_use(status: os.stat_result) -> bool:
+    """Whether anybody can but the owner, root, and the group by which root lets another user read it."""
+    is_lent = status.st_uid == 0 and os.geteuid() != 0  # a mounted secret, or root:service 0640
+    return bool(status.st_mode & (0o037 if is_lent else 0o077))
+
+
+def _is_group_of_one(status: os.stat_result, descriptor: int) -> bool:
+    """Whether the group that may write is the private group of this user, with nobody else in it.
+
+    Many distributions give each user such a group and a umask of 002. It bears the user's name and is
+    the user's first. Of root's own group this is never said: containers run other users in it.
+    """
+    me = os.geteuid()
+    if status.st_uid != me or me == 0 or _has_access_list(descriptor):
+        return False
+    try:
+        user, group = pwd.getpwuid(me), grp.getgrgid(status.st_gid)
+    except KeyError:
+        return False
+    is_private = group.gr_name == user.pw_name and group.gr_gid == user.pw_gid != 0
+    others = {*group.gr_mem} - {user.pw_name}
+    others |= {one.pw_name for one in pwd.getpwall() if one.pw_gid == group.gr_gid and one.pw_uid != me}
+    return is_private and not others
+
+
+def _has_access_list(descriptor: int) -> bool:
+    """Whether the group's bits are the mask of a list that names others. Yes where that cannot be told."""
+    try:
+        os.getxattr(f"/proc/self/fd/{descriptor}", _ACCESS_LIST)
+    except OSError as error:
+        return error.errno not in {errno.ENODATA, errno.EOPNOTSUPP}
+    return True
+
+
+def _group_name(gid: int) -> str:
+    try:
+        return f"{grp.getgrgid(gid).gr_name} (gid {gid})"
+    except KeyError:
+        return f"gid {gid}"
