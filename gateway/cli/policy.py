@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gateway.cli.barrier_view import NoWait, barrier_document, exit_unless_sure, say_barrier
-from gateway.cli.console import AsJson, people, print_json, print_table, say
+from gateway.cli.console import AsJson, print_json, print_table, say
 from gateway.cli.in_office import in_office
 from gateway.configuration.sources import load_settings
 from gateway.model.errors import Misconfigured
@@ -53,22 +53,21 @@ def check(folder: Folder = None, as_json: AsJson = False) -> None:
 def run_tests(folder: Folder = None, as_json: AsJson = False) -> None:
     """Run the cases in tests/ and show each."""
     checked = check_folder(_folder(folder))
-    has_passed = checked.cases is not None and checked.has_passed
     if as_json:
-        print_json({"passed": has_passed, **_plain(checked)})
+        print_json({"passed": checked.has_passed, **_plain(checked)})
     else:
         for problem in checked.problems:
             say(problem, style="red")
         _print_cases(checked, only_failed=False)
-        if checked.cases is None and not checked.problems:
-            say("There is no tests/ folder, so nothing was tested.", style="red")
-    raise typer.Exit(0 if has_passed else 1)
+    raise typer.Exit(0 if checked.has_passed else 1)
 
 
 @commands.command("diff")
 def diff(folder: Folder = None, as_json: AsJson = False) -> None:
     """Show what applying the folder would change. Exit status 1 when there is something."""
-    plan, _ = _plan(load_folder(_folder(folder)))
+    read = load_folder(_folder(folder))
+    plan, _ = _plan(read)
+    _say_untested(read)
     _print_plan(plan, as_json=as_json)
     raise typer.Exit(0 if plan.is_empty else 1)
 
@@ -88,6 +87,7 @@ def apply(
         _folder(folder)
     )  # once: what is shown is what is applied, whatever happens to the files
     plan, now = _plan(read)
+    _say_untested(read)
     if dry_run or plan.is_empty or plan.conflicts:
         _print_plan(plan, as_json=as_json)
         raise typer.Exit(1 if plan.conflicts else 0)
@@ -133,6 +133,11 @@ def _subject(folder: PolicyFolder, plan: Plan) -> tuple[str, ...]:
     )
 
 
+def _say_untested(folder: PolicyFolder) -> None:
+    if not folder.is_tested:
+        say("The folder has no tests/, so none of its rules is tested; `policy check` fails.", "yellow")
+
+
 def _folder(given: Path | None) -> Path:
     return given.absolute() if given is not None else load_settings().policies
 
@@ -172,8 +177,8 @@ def _print_cases(checked: FolderCheck, *, only_failed: bool) -> None:
             for one in shown
         ]
         print_table("Cases", ("", "where", "case", "expected", "found"), rows, "")
-    for name in checked.cases.uncovered:
-        people.print(f"[red]no passing case is decided by the policy[/] {name}")
+    for gap in checked.gaps:
+        say(gap, style="red")
 
 
 def _plain(checked: FolderCheck) -> dict[str, Any]:
@@ -191,5 +196,6 @@ def _plain(checked: FolderCheck) -> dict[str, Any]:
             }
             for one in (cases.results if cases else ())
         ],
-        "uncovered": list(cases.uncovered) if cases else [],
+        "uncovered": [rule.policy for rule in cases.uncovered] if cases else [],
+        "gaps": list(checked.gaps),
     }

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _FAILED_POLICY = re.compile(r"error while evaluating policy `(policy[0-9]+)`")
 
 
+PERMIT, FORBID = "permit", "forbid"
+
+
 class CedarError(Exception):
     """A text that Cedar does not take. Stays within the room; the message is Cedar's own."""
 
@@ -117,6 +120,24 @@ def prepare(schema: str, policies: Sequence[tuple[str, str]]) -> PreparedSet:
     if len(prepared.policies) != len(rules):
         raise CedarError("the set has another number of policies than its files together")
     return prepared
+
+
+def permits_alone(prepared: PreparedSet, policies: Sequence[tuple[str, str]]) -> PreparedSet:
+    """The permits of a prepared set, for what the answer would be if nothing forbade it.
+
+    `policies` are the texts that the set was prepared from. Never used to serve a request.
+    """
+    written = [rule for _, text in policies for rule in source.rule_texts(text)]
+    kept = [
+        (rule, one.text)
+        for rule, one in zip(prepared.rules.values(), written, strict=True)
+        if rule.effect == PERMIT
+    ]
+    return PreparedSet(
+        policies=cedarpy.PolicySet.from_str("\n".join(text for _, text in kept)),
+        schema=prepared.schema,
+        rules={f"policy{number}": rule for number, (rule, _) in enumerate(kept)},
+    )
 
 
 def ask(prepared: PreparedSet, requests: Sequence[dict[str, Any]], entities: str) -> list[Answer]:

@@ -59,11 +59,25 @@ class _Put:
     question: Question
 
 
+Answers = list[list["Answer"]]
+"""Cedar's answers to one question: for each of its actions, one for each of its resources."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weighed:
+    """One question with Cedar's answers to it, and the verdict that they make."""
+
+    put: _Put
+    answers: Answers
+    verdict: Verdict
+
+
 class Rulebook:
     """Decides by Cedar. Keeps prepared what costs milliseconds: policy sets, and the order of grants."""
 
     def __init__(self) -> None:
         self._prepare = lru_cache(maxsize=MAX_PREPARED_SETS)(_prepare)
+        self._prepare_permits = lru_cache(maxsize=MAX_PREPARED_SETS)(_prepare_permits)
         self._indexes: dict[TenantId | None, tuple[tuple[Grant, ...], GrantIndex]] = {}
 
     def decide(self, access: Access, facts: Facts) -> Verdict:
@@ -105,11 +119,39 @@ class Rulebook:
         prepared = self._prepare(policy_set.digest, policy_set.schema, policy_set.policies)
         return tuple(prepared.rules.values()) if prepared else ()
 
+    def weigh(self, access: Access, facts: Facts) -> Weighed | None:
+        """As `decide`, with Cedar's answers; None where Cedar is not asked. For coverage and `explain`."""
+        question = question_of(access, facts)
+        if not isinstance(question, Question):
+            return None
+        put = _Put(position=0, access=access, facts=facts, question=question)
+        policy = facts.policy
+        prepared = self._prepare(policy.digest, policy.schema, policy.policies)
+        [answers] = self._ask([put], question.entities, prepared)
+        return Weighed(put=put, answers=answers, verdict=self._verdict(put, answers))
+
+    def answers_of_permits(self, weighed: Weighed) -> Answers:
+        """What Cedar answers to a weighed question with every forbid left out of the set."""
+        put, policy = weighed.put, weighed.put.facts.policy
+        permits = self._prepare_permits(policy.digest, policy.schema, policy.policies)
+        [answers] = self._ask([put], put.question.entities, permits)
+        return answers
+
+    def verdict_of(self, weighed: Weighed, answers: Answers) -> Verdict:
+        """What the verdict on a weighed question would be, had Cedar answered this."""
+        return self._verdict(weighed.put, answers)
+
     def _answer(self, batch: list[_Put], shared: Mapping[Uid, Entity]) -> dict[int, Verdict]:
         """One call to Cedar for questions that share a caller, grants and rules."""
-        first = batch[0]
-        policy = first.facts.policy
+        policy = batch[0].facts.policy
         prepared = self._prepare(policy.digest, policy.schema, policy.policies)
+        answered = zip(batch, self._ask(batch, shared, prepared), strict=True)
+        return {put.position: self._verdict(put, answers) for put, answers in answered}
+
+    def _ask(
+        self, batch: list[_Put], shared: Mapping[Uid, Entity], prepared: PreparedSet | None
+    ) -> list[Answers]:
+        """Cedar's answers to a batch, question by question; failed ones where the set does not parse."""
         requests = [
             request_of(put.question, action, resource)
             for put in batch
@@ -121,11 +163,9 @@ class Rulebook:
         else:
             answers = cedar.ask(prepared, requests, self._slice(batch, shared))
         remaining = iter(answers)
-        verdicts: dict[int, Verdict] = {}
-        for put in batch:
-            by_action = [[next(remaining) for _ in put.question.resources] for _ in put.question.actions]
-            verdicts[put.position] = self._verdict(put, by_action)
-        return verdicts
+        return [
+            [[next(remaining) for _ in put.question.resources] for _ in put.question.actions] for put in batch
+        ]
 
     def _slice(self, batch: list[_Put], shared: Mapping[Uid, Entity]) -> str:
         """The entities of a batch in Cedar's JSON: the caller with its grants, and what is asked about."""
@@ -136,7 +176,7 @@ class Rulebook:
         caller = principal_entity(first.access.principal, grants)
         return msgspec.json.encode([caller, *shared.values()]).decode()
 
-    def _verdict(self, put: _Put, by_action: list[list[Answer]]) -> Verdict:
+    def _verdict(self, put: _Put, by_action: Answers) -> Verdict:
         """The outcome of one question: every name of the thing must be permitted, and no answer failed."""
         access, facts = put.access, put.facts
         everything = [answer for answers in by_action for answer in answers]
@@ -190,6 +230,12 @@ def _prepare(_digest: str, schema: str, policies: tuple[tuple[str, str], ...]) -
         return cedar.prepare(schema, policies)
     except cedar.CedarError:
         return None
+
+
+def _prepare_permits(digest: str, schema: str, policies: tuple[tuple[str, str], ...]) -> PreparedSet | None:
+    """The permits of a set, prepared once for all the questions that are weighed under it."""
+    prepared = _prepare(digest, schema, policies)
+    return cedar.permits_alone(prepared, policies) if prepared else None
 
 
 def _fits(

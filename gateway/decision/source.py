@@ -78,6 +78,31 @@ def statements(text: str) -> list[list[Token]]:
     return [statement for statement in found if statement]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleText:
+    """One rule as it is written: the line it starts on, its text, and its words and signs alone.
+
+    `words` leaves blanks and comments out: two rules with the same words are the same rule.
+    """
+
+    line: int
+    text: str
+    words: tuple[str, ...]
+
+
+def rule_texts(text: str) -> list[RuleText]:
+    """The rules of a text that parses, in order; the place of each is the number that Cedar gives it."""
+    found: list[RuleText] = []
+    line, counted_to = 1, 0
+    for statement in statements(text):
+        start, end = statement[0].start, statement[-1].end
+        line += text.count("\n", counted_to, start)
+        counted_to = start
+        words = tuple(token.text for token in statement)
+        found.append(RuleText(line=line, text=text[start:end], words=words))
+    return found
+
+
 def find_excess(text: str) -> str | None:
     """What of a text is too deep or too long to be handed to Cedar; None when nothing is.
 

@@ -30,24 +30,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyFolder:
-    """A folder that was read and has nothing wrong with it."""
+    """A folder that was read and has nothing wrong with it. `is_tested`: it holds cases, and they pass."""
 
     policy_set: PolicySet
     documents: tuple[TenantDocument, ...]
+    is_tested: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderCheck:
     """What checking a folder came to. The cases run only when there is nothing else to complain of."""
 
+    name: str
     problems: tuple[str, ...]
     folder: PolicyFolder | None
     cases: Report | None
 
     @property
     def has_passed(self) -> bool:
-        """Whether the folder may be applied."""
-        return not self.problems and (self.cases is None or self.cases.has_passed)
+        """Whether nothing is wrong and every rule is tested. A folder without cases does not pass."""
+        return not self.problems and self.cases is not None and self.cases.has_passed
+
+    @property
+    def gaps(self) -> tuple[str, ...]:
+        """What the cases leave untested, a line each."""
+        if self.cases is None:
+            return ()
+        if not self.cases.results:
+            return (
+                f"{self.name}/tests: there is no case; expected *.toml files with [[cases]] for every rule",
+            )
+        return tuple(f"{self.name}/{rule}" for rule in self.cases.uncovered)
 
 
 def check_folder(path: Path) -> FolderCheck:
@@ -66,26 +79,32 @@ def check_folder(path: Path) -> FolderCheck:
     except Misconfigured as error:
         problems.append(str(error))
     cases = None
-    if policy_set is not None and not problems and (path / "tests").is_dir():
+    if policy_set is not None and not problems:
         try:
             cases = run_cases(load_cases(path / "tests"), policy_set, Rulebook())
         except Misconfigured as error:
             problems.append(str(error))
     folder = None
     if policy_set is not None and documents is not None and not problems:
-        folder = PolicyFolder(policy_set=policy_set, documents=documents)
-    return FolderCheck(problems=tuple(problems), folder=folder, cases=cases)
+        folder = PolicyFolder(
+            policy_set=policy_set, documents=documents, is_tested=cases is not None and cases.has_passed
+        )
+    return FolderCheck(name=path.name, problems=tuple(problems), folder=folder, cases=cases)
 
 
 def load_folder(path: Path) -> PolicyFolder:
-    """A folder that may be applied. Raises `Misconfigured` with all that is wrong with it."""
+    """A folder that may be applied. Raises `Misconfigured` with all that is wrong with it.
+
+    Cases that are there must pass. A folder without any may be applied all the same: a node may be
+    given the rules alone, after `policy check` passed where they are written. Whoever applies it is
+    told (`is_tested`).
+    """
     checked = check_folder(path)
     if checked.folder is None:
         raise Misconfigured(str(path), "\n".join(["may not be applied:", *checked.problems]))
-    if checked.cases is not None and not checked.cases.has_passed:
+    if checked.cases is not None and not checked.has_passed and (path / "tests").is_dir():
         failed = [f"{one.file}:{one.line}: {one.name}" for one in checked.cases.results if not one.has_passed]
-        failed += [f"no passing case is decided by {name}" for name in checked.cases.uncovered]
-        raise Misconfigured(str(path / "tests"), "\n".join(["does not pass:", *failed]))
+        raise Misconfigured(str(path / "tests"), "\n".join(["does not pass:", *failed, *checked.gaps]))
     return checked.folder
 
 

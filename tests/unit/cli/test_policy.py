@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 
@@ -91,3 +92,52 @@ def test_a_pipe_in_the_folder_is_a_complaint_and_hangs_nothing(installation, fol
     os.mkfifo(folder / name)
     done = installation.run("policy", "check", str(folder), status=1)
     assert "regular file" in " ".join(done.stderr.split())
+
+
+WIDE = """
+@id("wide")
+permit (principal is ApiKey, action, resource in ModelGroup::"pattern:umbrella/*");
+"""
+CASE = """
+[tenants.umbrella]
+own = ["umbrella/*"]
+
+[[cases]]
+name = "its owner reads it"
+tenant = "umbrella"
+action = "read"
+model = "umbrella/x"
+expect = "allow"
+"""
+
+
+def _write_wide(folder, case=CASE):
+    (folder / "wide.cedar").write_text(WIDE)
+    (folder / "tests" / "wide.toml").write_text(case)
+
+
+def test_a_rule_that_its_case_passes_without_is_refused_with_its_place(installation, folder):
+    _write_wide(folder)
+    checked = json.loads(installation.run("policy", "check", str(folder), "--json", status=1).stdout)
+    assert checked["uncovered"] == ["wide"]
+    assert checked["gaps"][0].startswith('policies/wide.cedar:2: the rule "wide"')
+    assert all(case["passed"] for case in checked["cases"])
+    installation.run("policy", "test", str(folder), status=1)
+    done = installation.run("policy", "apply", str(folder), "--yes", status=2)
+    assert 'wide.cedar:2: the rule "wide"' in done.stderr
+    _write_wide(folder, CASE.replace('"umbrella"\naction', '"acme"\naction'))
+    assert installation.json("policy", "check", str(folder))["passed"] is True
+
+
+def test_rules_without_any_case_do_not_pass(installation, folder):
+    for one in (folder / "tests").iterdir():
+        one.unlink()
+    for status_of_apply in (2, 0):
+        checked = json.loads(installation.run("policy", "check", str(folder), "--json", status=1).stdout)
+        assert checked["passed"] is False
+        assert "owner-uses-its-models" in checked["uncovered"]
+        assert [gap.partition(":")[0] for gap in checked["gaps"]] == ["policies/tests"]
+        installation.run("policy", "test", str(folder), status=1)
+        installation.run("policy", "apply", str(folder), "--yes", status=status_of_apply)
+        # A node that is given the rules alone can still apply them, and is told.
+        shutil.rmtree(folder / "tests", ignore_errors=True)
