@@ -160,6 +160,7 @@ BODIES = [
     'forbid (principal, action, resource in ModelGroup::"group:g");',
     "forbid (principal, action, resource) unless { resource has owner };",
     'permit (principal, action == Action::"infer", resource) when { 9223372036854775807 + 1 > 0 };',
+    'forbid (principal, action == Action::"infer", resource) when { 9223372036854775807 + 1 > 0 };',
 ]
 SETS = st.lists(st.sampled_from(BODIES), max_size=6)
 

@@ -99,7 +99,8 @@ permit (principal is ApiKey, action, resource in ModelGroup::"pattern:umbrella/*
 """
 AGAIN = WIDE.replace("wide", "wide-again")
 HELD = '@id("held") forbid (principal, action, resource in ModelGroup::"pattern:umbrella/held/*");'
-FAILS = """@id("fails") permit (principal is ApiKey, action == Action::"infer", resource in
+READS = WIDE.replace("wide", "reads").replace("action,", 'action == Action::"read",')
+FAILS = """@id("fails") EFFECT (principal is ApiKey, action == Action::"infer", resource in
 ModelGroup::"pattern:umbrella/*") when { 9223372036854775807 + 1 > 0 };"""
 
 
@@ -137,6 +138,12 @@ class TestCoverage:
             ("wide-again", ("wide",)),
         ]
 
+    def test_what_alone_lets_a_model_be_found_is_not_covered_by_a_read_that_another_rule_gives(
+        self, tmp_path
+    ):
+        cases = OURS.replace('"umbrella"\naction', '"globex"\naction') + 'expect = "allow"\n'
+        assert uncovered(run_with(tmp_path, cases, WIDE, READS)) == {"wide", "reads"}
+
     def test_a_forbid_where_nothing_permits_covers_nothing(self, tmp_path):
         cases = OURS.replace('"umbrella"\naction', '"globex"\naction').replace(
             "umbrella/x", "umbrella/held/x"
@@ -173,9 +180,10 @@ ModelGroup::"pattern:umbrella/*");"""
         cases = OURS.replace('"umbrella"\naction', '"globex"\naction')
         assert run_with(tmp_path, f'{cases}expect = "deny"\nreason = "missing-action"\n', shows).has_passed
 
-    def test_a_rule_that_fails_is_not_covered_by_the_case_that_it_fails_in(self, tmp_path):
+    @pytest.mark.parametrize("effect", ["permit", "forbid"])
+    def test_a_rule_that_fails_is_not_covered_by_the_case_that_it_fails_in(self, tmp_path, effect):
         cases = OURS.replace('"read"', '"infer"') + 'expect = "deny"\nreason = "policy-error"\n'
-        (gap,) = run_with(tmp_path, cases, FAILS).uncovered
+        (gap,) = run_with(tmp_path, cases, FAILS.replace("EFFECT", effect)).uncovered
         assert gap.policy == "fails"
 
     def test_a_case_that_cedar_is_not_asked_about_covers_nothing(self, tmp_path):
