@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,17 +13,16 @@ from gateway.cli.console import AsJson, print_json, print_table, say
 from gateway.cli.in_office import in_office
 from gateway.configuration.sources import load_settings
 from gateway.model.errors import Misconfigured
-from gateway.office.policies import apply_folder, check_folder, load_folder, plan_folder
+from gateway.office.policies import apply_folder, check_folder, load_folder, plan_folder, recorded_plan
 
 if TYPE_CHECKING:
     from gateway.directory.plan import Plan
+    from gateway.model.rule_changes import RulePlace, RuleSetChanges
     from gateway.office.office import Office
     from gateway.office.policies import FolderCheck, PolicyFolder
     from gateway.registrar import Done
 
 commands = typer.Typer(help="Rules and policy documents: check, test, diff, apply.", no_args_is_help=True)
-
-MAX_RECORDED_LINES = 50  # a record names what it is about; the digest stands for the rest
 
 Folder = Annotated[
     Path | None, typer.Argument(metavar="DIR", help="The policy folder; CACHEGATE_POLICIES if none is given.")
@@ -104,7 +102,7 @@ def apply(
         return await office.perform(
             "policy.apply",
             lambda changes: apply_folder(changes, read, now, confirmed=plan),
-            subject=_subject(read, plan),
+            subject=recorded_plan(read, plan),
             wait=not no_wait,
         )
 
@@ -123,16 +121,6 @@ def _plan(folder: PolicyFolder) -> tuple[Plan, float]:
     return in_office(work)
 
 
-def _subject(folder: PolicyFolder, plan: Plan) -> tuple[str, ...]:
-    """What the audit log says of it: the rules and the whole plan by digest, and how the plan begins."""
-    digest = sha256("".join(f"{line}\n" for line in plan.lines).encode()).hexdigest()
-    return (
-        f"digest {folder.policy_set.digest}",
-        f"plan of {len(plan.lines)} lines, sha256 {digest}",
-        *plan.lines[:MAX_RECORDED_LINES],
-    )
-
-
 def _say_untested(folder: PolicyFolder) -> None:
     if not folder.is_tested:
         say("The folder has no tests/, so none of its rules is tested; `policy check` fails.", "yellow")
@@ -146,6 +134,7 @@ def _print_plan(plan: Plan, *, as_json: bool, done: Done[Plan] | None = None) ->
     """Show a plan; with `done`, what became of it."""
     if as_json:
         document: dict[str, Any] = {"changes": list(plan.lines), "conflicts": list(plan.conflicts)}
+        document["rules"] = None if plan.rules is None else _rules_document(plan.rules)
         document |= {"applied": done is not None, "generation": done.generation if done else None}
         print_json({**document, **barrier_document(done.barrier if done else None)})
         return
@@ -159,6 +148,23 @@ def _print_plan(plan: Plan, *, as_json: bool, done: Done[Plan] | None = None) ->
     elif done is not None:
         say(f"Applied, generation {done.generation}.", style="bold")
         say_barrier(done.barrier)
+
+
+def _rules_document(rules: RuleSetChanges) -> dict[str, Any]:
+    """How the rule sets differ, for scripts."""
+    return {
+        "new": [_place_document(rule) for rule in rules.new],
+        "gone": [_place_document(rule) for rule in rules.gone],
+        "changed": [
+            {**_place_document(pair.now), "was": _place_document(pair.was)} for pair in rules.changed
+        ],
+        "schema_changed": rules.is_schema_changed,
+        "compared": rules.is_known,
+    }
+
+
+def _place_document(rule: RulePlace) -> dict[str, Any]:
+    return {"id": rule.rule_id, "effect": rule.effect, "file": rule.file, "line": rule.line}
 
 
 def _print_cases(checked: FolderCheck, *, only_failed: bool) -> None:

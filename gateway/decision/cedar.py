@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # Ids from a request may stand further right in the message, so only its fixed beginning is read.
 _FAILED_POLICY = re.compile(r"error while evaluating policy `(policy[0-9]+)`")
+_OF_A_POLICY = re.compile(r"for policy `policy[0-9]+`, ")  # how the validator's complaints begin
 
 
 PERMIT, FORBID = "permit", "forbid"
@@ -179,9 +180,11 @@ def find_entity_error(schema: str, entities: str) -> str | None:
 
 
 def type_errors(text: str, schema: str) -> list[tuple[int, str]]:
-    """What strict validation of one file finds: (number of the policy, Cedar's words)."""
+    """What strict validation of one file finds: (number of the policy, Cedar's words without the number)."""
     result = cedarpy.validate_policies(text, schema)
-    return [(_position(found.policy_id), found.error) for found in result.errors]
+    return [
+        (_position(found.policy_id), _OF_A_POLICY.sub("", found.error, count=1)) for found in result.errors
+    ]
 
 
 def _refuse_excess(text: str) -> None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 MAX_PREPARED_SETS = 8  # one in force, one before it, and what `policy check` and tests look at meanwhile
 MAX_GRANT_INDEXES = 1024  # tenants whose grants stay arranged; a few hundred bytes per grant
+MAX_NAMED = 100  # rules, and grants, that a verdict names: each stands in the record of every such read
 MAX_BATCH = 100  # beyond it Cedar gains nothing per question and the worker's loop would wait for it
 
 VIA_OWNER = "owner"
@@ -207,7 +208,8 @@ class Rulebook:
                 return ground
         if VIA_GRANT not in grounds:
             return None
-        return ",".join(grant.grant_id for grant, _ in self.matching_grants(put.access, put.facts)) or None
+        matching = self.matching_grants(put.access, put.facts)
+        return ",".join(grant.grant_id for grant, _ in matching[:MAX_NAMED]) or None
 
     def _index_of(self, principal: Principal, facts: Facts) -> GrantIndex:
         """The tenant's grants, arranged: once for as long as the directory hands out the same tuple."""
@@ -265,5 +267,8 @@ def _why_not(access: Access) -> Reason:
 
 
 def _names(answers: Sequence[Answer]) -> tuple[str, ...]:
-    """The names of the determining rules, each once, in the order of the set."""
-    return tuple(dict.fromkeys(rule.name for answer in answers for rule in answer.rules))
+    """The names of the determining rules, each once, in the order of the set; of very many, the first."""
+    names = tuple(dict.fromkeys(rule.name for answer in answers for rule in answer.rules))
+    if len(names) <= MAX_NAMED:
+        return names
+    return (*names[:MAX_NAMED], f"{len(names) - MAX_NAMED} more")

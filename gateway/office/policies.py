@@ -10,11 +10,13 @@ The two rooms that understand it do not know each other; this is where they are 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from gateway.decision.cases import Report, load_cases, run_cases
 from gateway.decision.policyset import load_policy_folder, validate
 from gateway.decision.rulebook import Rulebook
+from gateway.decision.set_changes import compare_sets
 from gateway.directory.documents import DocumentProblems, load_tenant_documents
 from gateway.directory.plan import CurrentFacts, Plan, apply_plan, plan_changes
 from gateway.model.errors import Conflict, Misconfigured
@@ -26,6 +28,12 @@ if TYPE_CHECKING:
     from gateway.directory.documents import TenantDocument
     from gateway.directory.listing import Listing
     from gateway.model.facts import PolicySet
+    from gateway.model.rule_changes import RuleSetChanges
+
+
+MAX_RECORDED_LINES = 50  # a record names what it is about; the digest stands for the rest
+MAX_RECORDED_RULES = 20  # of those that are new, gone and changed, each
+MAX_RECORDED_CHARACTERS = 300  # of one line, which may name a tenant, its patterns or a rule's @id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +118,18 @@ def load_folder(path: Path) -> PolicyFolder:
 
 async def plan_folder(folder: PolicyFolder, facts: Listing, now: float) -> Plan:
     """What applying the folder would change now."""
-    return plan_changes(folder.documents, await _current(facts), now=now, policy=folder.policy_set)
+    current, policy = await _current(facts), folder.policy_set
+    rules = _rule_changes(current.policy, policy)
+    return plan_changes(folder.documents, current, now=now, policy=policy, rules=rules)
+
+
+async def find_rule_changes(policy_set: PolicySet, facts: Listing) -> RuleSetChanges | None:
+    """How a set that may be put in force differs from the one that is; None where it is the same."""
+    return _rule_changes(await _find_policy(facts), policy_set)
+
+
+def _rule_changes(old: PolicySet | None, new: PolicySet) -> RuleSetChanges | None:
+    return None if old is not None and old.digest == new.digest else compare_sets(old, new)
 
 
 async def apply_folder(
@@ -129,6 +148,30 @@ async def apply_folder(
         )
     await apply_plan(changes, plan)
     return plan
+
+
+def recorded_plan(folder: PolicyFolder, plan: Plan) -> tuple[str, ...]:
+    """What the audit log says of a plan, in bounded space whatever the folder holds.
+
+    The rules and the whole plan by digest; how the rule set differs, with the first of each kind; and
+    how the rest begins.
+    """
+    lines = list(plan.lines)
+    digest = sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
+    rest = [line for change in plan.changes if change.fact is not folder.policy_set for line in change.lines]
+    said = [f"digest {folder.policy_set.digest}", f"plan of {len(lines)} lines, sha256 {digest}"]
+    said += recorded_rules(plan.rules)
+    return (*said, *(line[:MAX_RECORDED_CHARACTERS] for line in rest[:MAX_RECORDED_LINES]))
+
+
+def recorded_rules(rules: RuleSetChanges | None) -> tuple[str, ...]:
+    """What the audit log says of how a rule set differs: how many rules, and the first of each kind."""
+    if rules is None:
+        return ()
+    shown = rules.cut(MAX_RECORDED_RULES).lines
+    left = len(rules.lines) - len(shown)
+    more = [f"{left} more rules"] if left else []
+    return (f"rules: {rules.summary}", *(line[:MAX_RECORDED_CHARACTERS] for line in shown), *more)
 
 
 async def _find_policy(facts: Listing) -> PolicySet | None:
