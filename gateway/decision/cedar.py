@@ -42,6 +42,7 @@ class Rule:
     policy_id: str | None  # the @id annotation
     effect: str  # permit, forbid
     via: str | None = None  # the @via annotation: what an allow is put down to
+    notes: tuple[str, ...] = ()  # all other annotations, as `name: value`: words for people
     is_template: bool = False
 
     @property
@@ -52,11 +53,15 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """Cedar's answer to one request. `rules` are the determining ones, or those that failed."""
+    """Cedar's answer to one request. `rules` are the determining ones, or those that failed.
+
+    `errors` says why each of the latter failed. It may quote what a request brought: for operators.
+    """
 
     is_allowed: bool
     has_failed: bool
     rules: tuple[Rule, ...] = ()
+    errors: tuple[tuple[Rule, str], ...] = ()
 
 
 FAILED = Answer(is_allowed=False, has_failed=True)
@@ -92,6 +97,11 @@ def parse_rules(file: str, text: str) -> tuple[Rule, ...]:
             policy_id=body.get("annotations", {}).get("id") or None,
             effect=body["effect"],
             via=body.get("annotations", {}).get("via") or None,
+            notes=tuple(
+                f"{name}: {value}" if value else name
+                for name, value in sorted(body.get("annotations", {}).items())
+                if name not in {"id", "via"}
+            ),
             is_template=is_template,
         )
         for number, is_template, body in found
@@ -197,8 +207,15 @@ def _answer(prepared: PreparedSet, result: cedarpy.AuthzResult) -> Answer:
     """Take one result over; `NoDecision` has errors, and would not be an allow without them either."""
     diagnostics = result.diagnostics
     if diagnostics.errors or result.decision is cedarpy.Decision.NoDecision:
-        failed = [found[1] for text in diagnostics.errors if (found := _FAILED_POLICY.match(text))]
-        return Answer(is_allowed=False, has_failed=True, rules=_rules(prepared, failed))
+        failed = {found[1]: text for text in diagnostics.errors if (found := _FAILED_POLICY.match(text))}
+        errors = [
+            (prepared.rules[position], text.partition(": ")[2])
+            for position, text in failed.items()
+            if position in prepared.rules
+        ]
+        return Answer(
+            is_allowed=False, has_failed=True, rules=_rules(prepared, list(failed)), errors=tuple(errors)
+        )
     return Answer(
         is_allowed=result.decision is cedarpy.Decision.Allow,
         has_failed=False,

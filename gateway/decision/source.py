@@ -32,6 +32,8 @@ _OPENING, _CLOSING = frozenset("([{"), frozenset(")]}")
 MAX_NESTING = 100  # as deep as Cedar's own typed syntax tree goes; 1000 overflow the stack
 MAX_STATEMENT_TOKENS = 2000  # chains recurse too: 5000 links of `if` or `has` overflow the stack
 
+MAX_COMMENT_LINES = 20  # above a rule; more is a text of its own
+
 _STRING = re.compile(r'"[^"]*"')
 _UNFINISHED = "unexpected end of input"
 
@@ -83,11 +85,13 @@ class RuleText:
     """One rule as it is written: the line it starts on, its text, and its words and signs alone.
 
     `words` leaves blanks and comments out: two rules with the same words are the same rule.
+    `comment` is what stands in comments right above it.
     """
 
     line: int
     text: str
     words: tuple[str, ...]
+    comment: str
 
 
 def rule_texts(text: str) -> list[RuleText]:
@@ -99,8 +103,23 @@ def rule_texts(text: str) -> list[RuleText]:
         line += text.count("\n", counted_to, start)
         counted_to = start
         words = tuple(token.text for token in statement)
-        found.append(RuleText(line=line, text=text[start:end], words=words))
+        comment = _comment_above(text, start)
+        found.append(RuleText(line=line, text=text[start:end], words=words, comment=comment))
     return found
+
+
+def _comment_above(text: str, start: int) -> str:
+    """The comment on the lines right above a place, as one line."""
+    lines: list[str] = []
+    end = text.rfind("\n", 0, start)
+    while end > 0 and len(lines) < MAX_COMMENT_LINES:
+        begin = text.rfind("\n", 0, end) + 1
+        line = text[begin:end].strip()
+        if not line.startswith("//"):
+            break
+        lines.append(line.removeprefix("//").strip())
+        end = begin - 1
+    return " ".join(reversed(lines))
 
 
 def find_excess(text: str) -> str | None:
