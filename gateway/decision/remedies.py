@@ -95,15 +95,13 @@ def find_way(access: Access, facts: Facts, rulebook: Rulebook, rules: Iterable[M
 
     Where nothing of what is tried helps, only a rule that is written for it can permit it.
     """
-    tried = list(_tries(access, facts, rules))
-    for may_forbid in (False, True):
-        found = [
-            Way((*scope_steps, *way.steps), way.forbids)
-            for asking, scope_steps, ways in tried
-            if (way := _helping(asking, ways, rulebook, may_forbid=may_forbid)) is not None
-        ]
-        if found:  # a scope or a right comes before lifting one forbid more; else, what changes least
-            return min(found, key=lambda way: len(way.forbids))
+    found = [
+        Way((*scope_steps, *way.steps), way.forbids)
+        for asking, scope_steps, ways in _tries(access, facts, rules)
+        if (way := _helping(asking, ways, rulebook)) is not None
+    ]
+    if found:  # a scope or a right comes before lifting one forbid more; else, what changes least
+        return min(found, key=lambda way: len(way.forbids))
     who = f"tenant {access.principal.tenant}" if access.principal.tenant else "this key"
     permit = Remedy(kind=Help.PERMIT, text=f"a rule that permits {access.action} of it to {who}")
     return Way(((permit,),), _forbids(access, facts, rulebook))
@@ -124,8 +122,8 @@ def _tries(
             yield from ((asking, steps, ways) for ways in each)
 
 
-def _helping(access: Access, ways: Sequence[_Right], rulebook: Rulebook, *, may_forbid: bool) -> Way | None:
-    """Those of these ways that help, as one step; with the forbids that they leave, where it may be some.
+def _helping(access: Access, ways: Sequence[_Right], rulebook: Rulebook) -> Way | None:
+    """Those of these ways that help, as one step, with the forbids that they leave.
 
     Of ways that leave different forbids, those that leave the fewest.
     """
@@ -133,7 +131,7 @@ def _helping(access: Access, ways: Sequence[_Right], rulebook: Rulebook, *, may_
     for facts, remedy in ways:
         if isinstance(rulebook.decide(access, facts), Allowed):
             left.setdefault((), []).append(remedy)
-        elif may_forbid and _is_permitted(access, facts, rulebook):
+        elif _is_permitted(access, facts, rulebook):
             left.setdefault(_forbids(access, facts, rulebook), []).append(remedy)
     if not left:
         return None
