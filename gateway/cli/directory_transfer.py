@@ -29,6 +29,7 @@ from gateway.directory.transfer_lines import Fact, fact_line
 from gateway.model.errors import Conflict, Misconfigured
 from gateway.model.facts import PolicySet
 from gateway.model.trusted_files import open_trusted, refusal_of
+from gateway.office.policies import find_rule_changes, recorded_rules
 
 if TYPE_CHECKING:
     from gateway.barrier import BarrierReport
@@ -151,6 +152,7 @@ async def _import(office: Office, file: Path, digest: str, compared: Comparison,
         done = 0
         for batch in _batches(facts):
             part = (*subject, f"facts {done + 1} to {done + len(batch)}", *(("merge",) if merge else ()))
+            part += await _recorded_policy(office, batch)
             made = await office.perform(
                 "directory.import", _bringing(batch, merge=merge), subject=part, wait=False
             )
@@ -158,6 +160,15 @@ async def _import(office: Office, file: Path, digest: str, compared: Comparison,
             done += len(batch)
             advance.by(len(batch))
     return _Imported(compared=wrote, **await _settled(office, subject))
+
+
+async def _recorded_policy(office: Office, batch: list[Fact]) -> tuple[str, ...]:
+    """What a batch changes of the rules, for its record: `policy apply` says as much of its own."""
+    for fact in batch:
+        if isinstance(fact, PolicySet):
+            rules = recorded_rules(await find_rule_changes(fact, office.listing))
+            return (f"digest {fact.digest}", *rules)
+    return ()
 
 
 async def _settled(office: Office, subject: tuple[str, ...]) -> dict[str, Any]:

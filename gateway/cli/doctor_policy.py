@@ -36,10 +36,17 @@ async def check_policy_folder(settings: Settings, listing: Listing, clock: Syste
     """The folder: whether it may be applied, and whether applying it would change something."""
     name, path = "policy folder", settings.policies
     checked = check_folder(path)
-    if checked.folder is None or not checked.has_passed:
+    is_without_cases = checked.cases is not None and not (path / "tests").is_dir()
+    if checked.folder is None or not (checked.has_passed or is_without_cases):
         shown = "; ".join(checked.problems[:MAX_SHOWN]) or "its cases do not pass"
         return fail(name, f"{path}: {shown}", "run `cachegate policy check` and correct what it names")
     plan = await plan_folder(checked.folder, listing, clock.now())
+    if is_without_cases and plan.is_empty:
+        return warning(
+            name,
+            f"{path} is what is in force; it has no tests/, so no rule of it is tested here",
+            "keep the cases beside the rules, so that `cachegate policy check` can run them",
+        )
     if plan.is_empty:
         return ok(name, f"{path} is what is in force")
     return warning(

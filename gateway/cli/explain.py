@@ -6,6 +6,7 @@ disk of this moment. It names other tenants' rules, so it is for operators.
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -36,6 +37,9 @@ def explain(
     package: Annotated[str | None, typer.Option(help="One package of it.")] = None,
     file: Annotated[str | None, typer.Option(help="One file of the package.")] = None,
     action: Annotated[str, typer.Option(help="discover, read or infer.")] = "read",
+    address: Annotated[
+        str | None, typer.Option(help="The client's address, to judge the key's networks by.")
+    ] = None,
     record: Annotated[
         str | None, typer.Option(help="The id of an audit record, instead of all these.")
     ] = None,
@@ -46,13 +50,15 @@ def explain(
     Exit status 1 when access is refused, when the thing is not there, or when there is no such record.
     """
     if record is not None:
-        if any((key_id, model, package, file)):
+        if any((key_id, model, package, file, address)):
             raise BadNameError("name a --record, or a --key-id and a --model, and not both")
         _explain_record(record, as_json=as_json)
         return
     if key_id is None or model is None:
         raise BadNameError("say what to explain: --key-id and --model, or --record")
-    question = parse_question(key_id=key_id, model=model, package=package, file=file, action=action)
+    question = parse_question(
+        key_id=key_id, model=model, package=package, file=file, action=action, address=address
+    )
 
     async def work(office: Office) -> Answer:
         return await work_out(office, question)
@@ -66,7 +72,13 @@ def explain(
 
 
 def parse_question(
-    *, key_id: str, model: str, package: str | None, file: str | None, action: str
+    *,
+    key_id: str,
+    model: str,
+    package: str | None,
+    file: str | None,
+    action: str,
+    address: str | None = None,
 ) -> Question:
     """The question in the vocabulary's names. Raises `BadNameError`."""
     if action not in EXPLAINABLE:
@@ -79,7 +91,15 @@ def parse_question(
         package=None if package is None else parse_package_id(package),
         file=None if file is None else parse_file_handle(file),
         action=Action(action),
+        address=None if address is None else _parse_address(address),
     )
+
+
+def _parse_address(text: str) -> str:
+    try:
+        return str(ip_address(text))
+    except ValueError as error:
+        raise BadNameError(f"{text!r} is not an IP address") from error
 
 
 def _explain_record(record_id: str, *, as_json: bool) -> None:

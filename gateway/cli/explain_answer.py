@@ -11,22 +11,30 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from gateway.assembly.fittings import build_catalogue
 from gateway.cli.explain_disk import DiskState, look_at_disk
-from gateway.decision.explain import explain
+from gateway.cli.explain_help import disk_steps, key_steps
+from gateway.decision.explain import column, explain
+from gateway.decision.remedies import Help, needed_lines
 from gateway.decision.rulebook import Rulebook
+from gateway.directory.plain_facts import PlainFacts
 from gateway.identity.authenticate import Authenticator, principal_of
 from gateway.model.access import Access, Resource, ResourceKind
-from gateway.model.errors import Conflict, Refusal
+from gateway.model.errors import Conflict, Reason, Refusal
 from gateway.model.names import ancestors
+from gateway.model.rulings import SOURCE_PLATFORM
+from gateway.offering.attestations import Attestations
 
 if TYPE_CHECKING:
     from gateway.decision.explain import Explanation
-    from gateway.model.access import Action
-    from gateway.model.errors import Reason
+    from gateway.decision.remedies import Step
+    from gateway.model.access import Action, Principal
     from gateway.model.facts import Facts, Key, ModelRule, Tenant
     from gateway.model.names import FileHandle, KeyId, ModelId, PackageId
     from gateway.office.office import Office
+    from gateway.resource.catalogue import DiskCatalogue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +46,7 @@ class Question:
     package: PackageId | None
     file: FileHandle | None
     action: Action
+    address: str | None = None  # the client's, to judge the key's networks by
 
     @property
     def resource(self) -> Resource:
@@ -50,12 +59,17 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What each of the three says. `key_problem` is why the key itself is refused now, if it is."""
+    """What each of the three says. `key_problem` is why the key itself is refused now, if it is.
+
+    `steps` is all that has to be done for the thing to be served, whichever of them it is about.
+    """
 
     key_problem: Reason | None
     networks: tuple[str, ...]
+    are_networks_judged: bool
     rules: Explanation
     disk: DiskState
+    steps: tuple[Step, ...]
 
     @property
     def is_yes(self) -> bool:
@@ -69,6 +83,7 @@ class Answer:
             document |= {
                 "verdict": "deny",
                 "reason": self.key_problem.value,
+                "cause": "key",
                 "meaning": self.key_problem.explanation,
             }
         key = {
@@ -76,22 +91,31 @@ class Answer:
             "problem": self.key_problem.value if self.key_problem else None,
             "networks": list(self.networks),
         }
-        disk = {"present": self.disk.is_there, "found": self.disk.found, "directory": self.disk.directory}
-        return {"served": self.is_yes, **document, "key": key, "disk": disk}
+        disk = {
+            "present": self.disk.is_there,
+            "reason": self.disk.reason,
+            "found": self.disk.found,
+            "directory": self.disk.directory,
+        }
+        helps = {"needed": list(needed_lines(self.steps)), "remedies": msgspec.to_builtins(self.steps)}
+        return {"served": self.is_yes, **document, **helps, "key": key, "disk": disk}
 
     def as_rows(self) -> list[tuple[str, str]]:
-        """For people: the answer first, then each of the three."""
+        """For people: the answer first, then each of the three, then what would help."""
         rows = [("served now", "yes" if self.is_yes else "no")]
         if self.key_problem is None:
             rows.append(("key", "valid now"))
         else:
             rows.append(("key", f"refused: {self.key_problem.value}: {self.key_problem.explanation}"))
             rows.append(("", "what follows is what the rules would say if it were not"))
-        if self.networks:
-            rows.append(("", f"from these networks only: {' '.join(self.networks)}"))
+        if self.networks and not self.are_networks_judged:
+            rows.append(("", f"from these networks only (--address judges one): {' '.join(self.networks)}"))
         rows += self.rules.as_rows()
         state = "there" if self.disk.is_there else "NOT there"
-        return [*rows, ("on disk", f"{state}: {self.disk.found}"), ("", self.disk.directory)]
+        rows += [("on disk", f"{state}: {self.disk.found}"), ("", self.disk.directory)]
+        rows += column("needed", needed_lines(self.steps))
+        commands = [remedy.command for step in self.steps for remedy in step if remedy.command]
+        return [*rows, *column("commands", commands)]
 
 
 async def work_out(office: Office, question: Question) -> Answer:
@@ -103,22 +127,84 @@ async def work_out(office: Office, question: Question) -> Answer:
     access = Access(principal=principal_of(key, tenant), action=question.action, resource=question.resource)
     [facts] = await office.directory.bring(access.principal, [question.model])
     catalogue = build_catalogue(office.settings, office.clock, is_command=True)
+    rules = explain(access, facts, Rulebook(), await _covering_rules(office, facts))
+    disk = await look_at_disk(catalogue, facts.model, question.package, question.file)
+    disk = await _judged(office, access.principal, catalogue, disk)
+    problem = _key_problem(office, key, tenant, question.address)
     return Answer(
-        key_problem=_key_problem(office, key, tenant),
+        key_problem=problem,
         networks=key.networks,
-        rules=explain(access, facts, Rulebook(), await _covering_rules(office, facts)),
-        disk=await look_at_disk(catalogue, facts.model, question.package, question.file),
+        are_networks_judged=question.address is not None,
+        rules=rules,
+        disk=disk,
+        steps=(
+            *_key_steps(problem, key, tenant, question, rules),
+            *rules.steps,
+            *disk_steps(disk, question.model, await _names_on_disk(office, catalogue, disk)),
+        ),
     )
 
 
-def _key_problem(office: Office, key: Key, tenant: Tenant | None) -> Reason | None:
-    """Why the key would be refused now. Nobody is calling, so its networks cannot be judged."""
-    anywhere = replace(key, networks=())
+def _key_problem(office: Office, key: Key, tenant: Tenant | None, address: str | None) -> Reason | None:
+    """Why the key would be refused now. Without an address nobody is calling: networks are not judged."""
+    if key.source == SOURCE_PLATFORM and office.settings.authority != "platform":
+        return Reason.UNKNOWN_KEY  # a platform's, and nobody asks it
+    judged = key if address is not None else replace(key, networks=())
     try:
-        Authenticator(office.directory, office.peppers).judge(anywhere, tenant, "", office.clock.now())
+        now = office.clock.now()
+        Authenticator(office.directory, office.peppers).judge(judged, tenant, address or "", now)
     except Refusal as refusal:
         return refusal.reason
     return None
+
+
+def _key_steps(
+    problem: Reason | None, key: Key, tenant: Tenant | None, question: Question, rules: Explanation
+) -> tuple[Step, ...]:
+    """What the key needs, unless the rules need another key anyway, which then is valid."""
+    if problem is None:
+        return ()
+    needs_another = any(remedy.kind is Help.SCOPE for step in rules.steps for remedy in step)
+    if needs_another and problem not in {Reason.SUSPENDED_TENANT, Reason.UNREADABLE_KEY, Reason.UNKNOWN_KEY}:
+        return ()
+    return key_steps(problem, key, tenant, question.address)
+
+
+async def _judged(
+    office: Office, principal: Principal, catalogue: DiskCatalogue, disk: DiskState
+) -> DiskState:
+    """A file that is there, as its blob's pin and attestations let it be served."""
+    if not disk.is_there or disk.md5 is None or disk.model is None:
+        return disk
+    pin = await office.listing.find_pin(disk.md5)
+    if pin is not None and pin.quarantine is not None:
+        return disk.refused(Reason.QUARANTINED, f"in quarantine ({pin.quarantine.cause})")
+    if office.settings.shared_links != "attested":
+        return disk
+    await catalogue.refresh(await office.directory.known_models())
+    attestations = Attestations(
+        directory=office.directory,
+        source=PlainFacts(office.store),
+        catalogue=catalogue,
+        perform=office.record,
+        clock=office.clock,
+        actor=office.actor,
+    )
+    try:
+        await attestations.verify(principal, disk.model, disk.md5)
+    except Refusal as refusal:
+        return disk.refused(refusal.reason, refusal.reason.explanation)
+    return disk
+
+
+async def _names_on_disk(office: Office, catalogue: DiskCatalogue, disk: DiskState) -> frozenset[str]:
+    """The models that are on disk and their aliases, for a name that may be mistyped."""
+    if disk.reason is not Reason.ABSENT:
+        return frozenset()
+    await catalogue.refresh(await office.directory.known_models())
+    there = set(catalogue.models())
+    aliases = {alias.alias for alias in await office.listing.list_aliases() if alias.canonical in there}
+    return frozenset(there | aliases)
 
 
 async def _covering_rules(office: Office, facts: Facts) -> list[ModelRule]:

@@ -6,16 +6,16 @@ Asked through the catalogue, as a request would, so that the answer is the one a
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from gateway.model.errors import Refusal, Unavailable
+from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.names import FileHandle
 from gateway.resource.naming import model_directory
 from gateway.resource.unservable import finding_of
 
 if TYPE_CHECKING:
-    from gateway.model.names import ModelId, PackageId
+    from gateway.model.names import Md5, ModelId, PackageId
     from gateway.resource.catalogue import DiskCatalogue
 
 MAX_NAMED = 100  # files of a package
@@ -26,11 +26,21 @@ _NO_FILE = FileHandle("no-file-of-any-package")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskState:
-    """What the disk says. `directory` is where the model's files would be, below the cache root."""
+    """What the disk says. `directory` is where the model's files would be, below the cache root.
+
+    `reason` is how a request would end there; `model` and `md5` are what a file was found to be.
+    """
 
     is_there: bool
     found: str
     directory: str = ""
+    reason: Reason | None = None
+    model: ModelId | None = None
+    md5: Md5 | None = None
+
+    def refused(self, reason: Reason, found: str) -> DiskState:
+        """The same thing, which is there and not served for another reason."""
+        return replace(self, is_there=False, reason=reason, found=f"{self.found}; {found}")
 
 
 async def look_at_disk(
@@ -39,19 +49,22 @@ async def look_at_disk(
     """Look at the one thing: a file, a package, or any package of the model."""
     if model is None:
         return DiskState(is_there=False, found="not looked at: it is not known which model is meant")
-    directory = f"models-cache/{model_directory(model)}"
+    md5: Md5 | None = None
+    reason: Reason | None = None
     try:
         if package is None:
             is_there, found = await _look_at_model(catalogue, model)
         elif file is None:
             is_there, found = await _look_at_package(catalogue, model, package)
         else:
-            is_there, found = await _look_at_file(catalogue, model, package, file)
+            is_there, found, md5 = await _look_at_file(catalogue, model, package, file)
+        reason = None if is_there else Reason.ABSENT
     except Refusal as refusal:
-        is_there, found = False, f"not as the engine leaves it: {finding_of(refusal)}"
+        is_there, found, reason = False, f"not as the engine leaves it: {finding_of(refusal)}", refusal.reason
     except Unavailable as failure:
-        is_there, found = False, str(failure)
-    return DiskState(is_there=is_there, found=found, directory=directory)
+        is_there, found, reason = False, str(failure), failure.reason
+    directory = f"models-cache/{model_directory(model)}"
+    return DiskState(is_there=is_there, found=found, directory=directory, reason=reason, model=model, md5=md5)
 
 
 async def _look_at_model(catalogue: DiskCatalogue, model: ModelId) -> tuple[bool, str]:
@@ -72,10 +85,10 @@ async def _look_at_package(catalogue: DiskCatalogue, model: ModelId, package: Pa
 
 async def _look_at_file(
     catalogue: DiskCatalogue, model: ModelId, package: PackageId, file: FileHandle
-) -> tuple[bool, str]:
+) -> tuple[bool, str, Md5 | None]:
     opened = await catalogue.open_file(model, package, file)
     if opened is None:
-        return False, "no such file, or the package's manifest does not list it"
+        return False, "no such file, or the package's manifest does not list it", None
     os.close(opened.descriptor)
     blob = f"blob {opened.md5}" if opened.md5 else "a file of the package's own"
-    return True, f"{opened.size} bytes, {blob}"
+    return True, f"{opened.size} bytes, {blob}", opened.md5

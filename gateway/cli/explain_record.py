@@ -63,6 +63,7 @@ def question_again(record: DecisionRecord) -> Question:
         package=None if resource.package is None else parse_package_id(resource.package),
         file=None if resource.file is None else parse_file_handle(resource.file),
         action=Action(record.action),
+        address=record.request.client,
     )
 
 

@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import sys
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gateway.cli.barrier_view import NoWait, barrier_document, exit_unless_sure, say_barrier
-from gateway.cli.console import AsJson, people, print_json, print_table, say
+from gateway.cli.console import AsJson, print_json, print_table, say
 from gateway.cli.distrust import Warnings
 from gateway.cli.in_office import in_office
 from gateway.configuration.sources import load_settings
 from gateway.model.errors import Misconfigured
 from gateway.model.trusted_files import refuse
-from gateway.office.policies import apply_folder, check_folder, load_folder, plan_folder
+from gateway.office.policies import apply_folder, check_folder, load_folder, plan_folder, recorded_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.directory.plan import Plan
+    from gateway.model.rule_changes import RulePlace, RuleSetChanges
     from gateway.model.trusted_files import Distrusted
     from gateway.office.office import Office
     from gateway.office.policies import FolderCheck, PolicyFolder
     from gateway.registrar import Done
 
 commands = typer.Typer(help="Rules and policy documents: check, test, diff, apply.", no_args_is_help=True)
-
-MAX_RECORDED_LINES = 50  # a record names what it is about; the digest stands for the rest
 
 Folder = Annotated[
     Path | None, typer.Argument(metavar="DIR", help="The policy folder; CACHEGATE_POLICIES if none is given.")
@@ -63,22 +61,21 @@ def run_tests(folder: Folder = None, as_json: AsJson = False) -> None:
     """Run the cases in tests/ and show each."""
     warn = Warnings()
     checked = check_folder(_folder(folder, warn), on_distrust=warn)
-    has_passed = checked.cases is not None and checked.has_passed
     if as_json:
-        print_json({"passed": has_passed, **_plain(checked)})
+        print_json({"passed": checked.has_passed, **_plain(checked)})
     else:
         for problem in checked.problems:
             say(problem, style="red")
         _print_cases(checked, only_failed=False)
-        if checked.cases is None and not checked.problems:
-            say("There is no tests/ folder, so nothing was tested.", style="red")
-    raise typer.Exit(0 if has_passed else 1)
+    raise typer.Exit(0 if checked.has_passed else 1)
 
 
 @commands.command("diff")
 def diff(folder: Folder = None, as_json: AsJson = False) -> None:
     """Show what applying the folder would change. Exit status 1 when there is something."""
-    plan, _ = _plan(load_folder(_folder(folder)))
+    read = load_folder(_folder(folder))
+    plan, _ = _plan(read)
+    _say_untested(read)
     _print_plan(plan, as_json=as_json)
     raise typer.Exit(0 if plan.is_empty else 1)
 
@@ -98,6 +95,7 @@ def apply(
         _folder(folder)
     )  # once: what is shown is what is applied, whatever happens to the files
     plan, now = _plan(read)
+    _say_untested(read)
     if dry_run or plan.is_empty or plan.conflicts:
         _print_plan(plan, as_json=as_json)
         raise typer.Exit(1 if plan.conflicts else 0)
@@ -114,7 +112,7 @@ def apply(
         return await office.perform(
             "policy.apply",
             lambda changes: apply_folder(changes, read, now, confirmed=plan),
-            subject=_subject(read, plan),
+            subject=recorded_plan(read, plan),
             wait=not no_wait,
         )
 
@@ -133,14 +131,9 @@ def _plan(folder: PolicyFolder) -> tuple[Plan, float]:
     return in_office(work)
 
 
-def _subject(folder: PolicyFolder, plan: Plan) -> tuple[str, ...]:
-    """What the audit log says of it: the rules and the whole plan by digest, and how the plan begins."""
-    digest = sha256("".join(f"{line}\n" for line in plan.lines).encode()).hexdigest()
-    return (
-        f"digest {folder.policy_set.digest}",
-        f"plan of {len(plan.lines)} lines, sha256 {digest}",
-        *plan.lines[:MAX_RECORDED_LINES],
-    )
+def _say_untested(folder: PolicyFolder) -> None:
+    if not folder.is_tested:
+        say("The folder has no tests/, so none of its rules is tested; `policy check` fails.", "yellow")
 
 
 def _folder(given: Path | None, on_distrust: Callable[[Distrusted], None] = refuse) -> Path:
@@ -151,6 +144,7 @@ def _print_plan(plan: Plan, *, as_json: bool, done: Done[Plan] | None = None) ->
     """Show a plan; with `done`, what became of it."""
     if as_json:
         document: dict[str, Any] = {"changes": list(plan.lines), "conflicts": list(plan.conflicts)}
+        document["rules"] = None if plan.rules is None else _rules_document(plan.rules)
         document |= {"applied": done is not None, "generation": done.generation if done else None}
         print_json({**document, **barrier_document(done.barrier if done else None)})
         return
@@ -164,6 +158,23 @@ def _print_plan(plan: Plan, *, as_json: bool, done: Done[Plan] | None = None) ->
     elif done is not None:
         say(f"Applied, generation {done.generation}.", style="bold")
         say_barrier(done.barrier)
+
+
+def _rules_document(rules: RuleSetChanges) -> dict[str, Any]:
+    """How the rule sets differ, for scripts."""
+    return {
+        "new": [_place_document(rule) for rule in rules.new],
+        "gone": [_place_document(rule) for rule in rules.gone],
+        "changed": [
+            {**_place_document(pair.now), "was": _place_document(pair.was)} for pair in rules.changed
+        ],
+        "schema_changed": rules.is_schema_changed,
+        "compared": rules.is_known,
+    }
+
+
+def _place_document(rule: RulePlace) -> dict[str, Any]:
+    return {"id": rule.rule_id, "effect": rule.effect, "file": rule.file, "line": rule.line}
 
 
 def _print_cases(checked: FolderCheck, *, only_failed: bool) -> None:
@@ -182,8 +193,8 @@ def _print_cases(checked: FolderCheck, *, only_failed: bool) -> None:
             for one in shown
         ]
         print_table("Cases", ("", "where", "case", "expected", "found"), rows, "")
-    for name in checked.cases.uncovered:
-        people.print(f"[red]no passing case is decided by the policy[/] {name}")
+    for gap in checked.gaps:
+        say(gap, style="red")
 
 
 def _plain(checked: FolderCheck) -> dict[str, Any]:
@@ -201,5 +212,6 @@ def _plain(checked: FolderCheck) -> dict[str, Any]:
             }
             for one in (cases.results if cases else ())
         ],
-        "uncovered": list(cases.uncovered) if cases else [],
+        "uncovered": [rule.policy for rule in cases.uncovered] if cases else [],
+        "gaps": list(checked.gaps),
     }

@@ -1,8 +1,14 @@
 """Cases of policies as data: who asks for what, and what the answer must be.
 
 A case file describes a small world in the vocabulary of tenant documents, and questions about it.
-They run through the same Rulebook that serves requests. A policy that no passing case was decided by
-is reported, because nobody knows whether it does what its @id says.
+They run through the same Rulebook that serves requests. A rule is covered by a case that passes and
+whose answer would be another without that one rule: allow instead of deny, deny instead of allow, or
+a denial with another reason. A rule without such a case is reported, because nobody knows whether it
+does what its @id says. Of two rules that give the same, each needs a case in which it alone does.
+
+A forbid that guards against rules which others may add has nothing to forbid among the folder's own.
+Its case names such a rule as `added_permits`: Cedar text that stands beside the folder's for this
+case alone.
 
 Not here: who owns what in the running system. A case knows only its own file.
 """
@@ -10,24 +16,32 @@ Not here: who owns what in the running system. A case knows only its own file.
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.decision.policyset import MAX_FILE_BYTES
+from gateway.decision import cedar, source
+from gateway.decision.left_out import rules_relied_on
+from gateway.decision.policyset import MAX_FILE_BYTES, digest_of
 from gateway.decision.world import CaseQuestion, World
 from gateway.model.errors import BadNameError, Misconfigured, Reason
 from gateway.model.trusted_files import read_trusted, refuse
 from gateway.model.verdicts import Allowed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from gateway.decision.cedar import Rule
     from gateway.decision.rulebook import Rulebook
     from gateway.model.facts import PolicySet
     from gateway.model.trusted_files import Distrusted
+    from gateway.model.verdicts import Verdict
+
+
+MAX_NAMED = 3  # rules that a complaint names beside its own: enough to see what the case must part
 
 
 class Case(CaseQuestion, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -35,6 +49,7 @@ class Case(CaseQuestion, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     name: str
     expect: str
+    added_permits: str = ""
     reason: str | None = None
     policies: tuple[str, ...] | None = None
     grant: str | None = None
@@ -47,6 +62,7 @@ class Case(CaseQuestion, frozen=True, forbid_unknown_fields=True, kw_only=True):
             raise ValueError("a denial is expected with its reason, an allow without")
         if self.reason is not None and self.reason not in set(Reason):
             raise ValueError(f"{self.reason!r} is not a reason")
+        _check_added_permits(self.added_permits)
 
 
 class CaseFile(World, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -69,15 +85,44 @@ class CaseResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UncoveredRule:
+    """A rule that no passing case relies on.
+
+    `decides`: cases that pass name it, and have the same answer without it. `beside`: the rules that
+    decide those cases as well.
+    """
+
+    policy: str
+    effect: str
+    file: str
+    line: int
+    decides: bool
+    beside: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """The place, what is missing, and what to do."""
+        if not self.decides:
+            why = "no case that passes is decided by it"
+        elif self.beside:
+            why = f"its cases have the same answer without it, by {', '.join(self.beside)}"
+        elif self.effect == cedar.FORBID:
+            why = "its cases have the same answer without it, because nothing permits what it forbids"
+        else:
+            why = "its cases have the same answer without it"
+        expected = "a case in tests/ that has another answer without it"
+        return f'{self.file}:{self.line}: the rule "{self.policy}" is not covered: {why}; expected {expected}'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """All results, and the policies that no passing case was decided by."""
+    """All results, and the rules that no passing case relies on."""
 
     results: tuple[CaseResult, ...]
-    uncovered: tuple[str, ...]
+    uncovered: tuple[UncoveredRule, ...]
 
     @property
     def has_passed(self) -> bool:
-        """Whether every case passed and every policy is covered. No case at all is no pass."""
+        """Whether every case passed and every rule is covered. No case at all is no pass."""
         return bool(self.results) and not self.uncovered and all(each.has_passed for each in self.results)
 
 
@@ -94,15 +139,62 @@ def load_cases(
 def run_cases(
     files: Iterable[tuple[str, str, CaseFile]], policy_set: PolicySet, rulebook: Rulebook
 ) -> Report:
-    """Decide every case of every file under this set."""
-    results = tuple(
-        _run(name, _line_of_case(text, number), case, content, policy_set, rulebook)
-        for name, text, content in files
-        for number, case in enumerate(content.cases)
-    )
-    covered = {policy for result in results if result.has_passed for policy in result.policies}
-    names = [rule.name for rule in rulebook.rules(policy_set)]
-    return Report(results=results, uncovered=tuple(name for name in names if name not in covered))
+    """Decide every case of every file under this set, and find the rules that none of them relies on."""
+    results: list[CaseResult] = []
+    covered: set[Rule] = set()
+    beside: dict[str, dict[str, None]] = {}
+    for file, text, content in files:
+        for number, case in enumerate(content.cases):
+            with_added = _with_added_permits(policy_set, file, case.added_permits)
+            access, facts = content.put(case, with_added)
+            weighed = rulebook.weigh(access, facts)
+            verdict = rulebook.decide(access, facts) if weighed is None else weighed.verdict
+            result = _result(file, _line_of_case(text, number), case, verdict)
+            results.append(result)
+            if weighed is None or not result.has_passed:
+                continue
+            covered |= rules_relied_on(weighed, rulebook)
+            for policy in verdict.policies:
+                others = (other for other in verdict.policies if other != policy)
+                beside.setdefault(policy, {}).update(dict.fromkeys(islice(others, MAX_NAMED)))
+    rules = rulebook.rules(policy_set)
+    uncovered = [rule for rule in rules if rule not in covered]
+    return Report(results=tuple(results), uncovered=tuple(_uncovered(policy_set, uncovered, beside)))
+
+
+def _uncovered(
+    policy_set: PolicySet, rules: list[Rule], beside: dict[str, dict[str, None]]
+) -> Iterator[UncoveredRule]:
+    """Where each of these rules stands, and which others decide its cases."""
+    files = {rule.file for rule in rules}
+    written = {file: source.rule_texts(text) for file, text in policy_set.policies if file in files}
+    for rule in rules:
+        yield UncoveredRule(
+            policy=rule.name,
+            effect=rule.effect,
+            file=rule.file,
+            line=written[rule.file][rule.number].line,
+            decides=rule.name in beside,
+            beside=tuple(beside.get(rule.name, ()))[:MAX_NAMED],
+        )
+
+
+def _with_added_permits(policy_set: PolicySet, file: str, added: str) -> PolicySet:
+    """The set with what a case adds to it, as one more file of it."""
+    if not added:
+        return policy_set
+    policies = (*policy_set.policies, (f"tests/{file}", added))
+    return replace(policy_set, policies=policies, digest=digest_of(policy_set.schema, policies))
+
+
+def _check_added_permits(added: str) -> None:
+    """Permits only: a forbid that stands in no folder could hide what a permit of the folder opens."""
+    try:
+        rules = cedar.parse_rules("added_permits", added) if added else ()
+    except cedar.CedarError as error:
+        raise ValueError(f"added_permits is not Cedar: {error}") from error
+    if any(rule.effect != cedar.PERMIT or rule.is_template for rule in rules):
+        raise ValueError("added_permits holds something else than permits")
 
 
 def _load(path: Path, on_distrust: Callable[[Distrusted], None]) -> tuple[str, str, CaseFile]:
@@ -124,11 +216,7 @@ def _load(path: Path, on_distrust: Callable[[Distrusted], None]) -> tuple[str, s
     return path.name, text, content
 
 
-def _run(
-    file: str, line: int, case: Case, world: World, policy_set: PolicySet, rulebook: Rulebook
-) -> CaseResult:
-    access, facts = world.put(case, policy_set)
-    verdict = rulebook.decide(access, facts)
+def _result(file: str, line: int, case: Case, verdict: Verdict) -> CaseResult:
     is_allowed = isinstance(verdict, Allowed)
     found = _answer(
         "allow" if is_allowed else "deny",

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 # Ids from a request may stand further right in the message, so only its fixed beginning is read.
 _FAILED_POLICY = re.compile(r"error while evaluating policy `(policy[0-9]+)`")
+_OF_A_POLICY = re.compile(r"for policy `policy[0-9]+`, ")  # how the validator's complaints begin
+
+
+PERMIT, FORBID = "permit", "forbid"
 
 
 class CedarError(Exception):
@@ -38,6 +42,7 @@ class Rule:
     policy_id: str | None  # the @id annotation
     effect: str  # permit, forbid
     via: str | None = None  # the @via annotation: what an allow is put down to
+    notes: tuple[str, ...] = ()  # all other annotations, as `name: value`: words for people
     is_template: bool = False
 
     @property
@@ -48,11 +53,15 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """Cedar's answer to one request. `rules` are the determining ones, or those that failed."""
+    """Cedar's answer to one request. `rules` are the determining ones, or those that failed.
+
+    `errors` says why each of the latter failed. It may quote what a request brought: for operators.
+    """
 
     is_allowed: bool
     has_failed: bool
     rules: tuple[Rule, ...] = ()
+    errors: tuple[tuple[Rule, str], ...] = ()
 
 
 FAILED = Answer(is_allowed=False, has_failed=True)
@@ -88,6 +97,11 @@ def parse_rules(file: str, text: str) -> tuple[Rule, ...]:
             policy_id=body.get("annotations", {}).get("id") or None,
             effect=body["effect"],
             via=body.get("annotations", {}).get("via") or None,
+            notes=tuple(
+                f"{name}: {value}" if value else name
+                for name, value in sorted(body.get("annotations", {}).items())
+                if name not in {"id", "via"}
+            ),
             is_template=is_template,
         )
         for number, is_template, body in found
@@ -117,6 +131,24 @@ def prepare(schema: str, policies: Sequence[tuple[str, str]]) -> PreparedSet:
     if len(prepared.policies) != len(rules):
         raise CedarError("the set has another number of policies than its files together")
     return prepared
+
+
+def permits_alone(prepared: PreparedSet, policies: Sequence[tuple[str, str]]) -> PreparedSet:
+    """The permits of a prepared set, for what the answer would be if nothing forbade it.
+
+    `policies` are the texts that the set was prepared from. Never used to serve a request.
+    """
+    written = [rule for _, text in policies for rule in source.rule_texts(text)]
+    kept = [
+        (rule, one.text)
+        for rule, one in zip(prepared.rules.values(), written, strict=True)
+        if rule.effect == PERMIT
+    ]
+    return PreparedSet(
+        policies=cedarpy.PolicySet.from_str("\n".join(text for _, text in kept)),
+        schema=prepared.schema,
+        rules={f"policy{number}": rule for number, (rule, _) in enumerate(kept)},
+    )
 
 
 def ask(prepared: PreparedSet, requests: Sequence[dict[str, Any]], entities: str) -> list[Answer]:
@@ -158,9 +190,11 @@ def find_entity_error(schema: str, entities: str) -> str | None:
 
 
 def type_errors(text: str, schema: str) -> list[tuple[int, str]]:
-    """What strict validation of one file finds: (number of the policy, Cedar's words)."""
+    """What strict validation of one file finds: (number of the policy, Cedar's words without the number)."""
     result = cedarpy.validate_policies(text, schema)
-    return [(_position(found.policy_id), found.error) for found in result.errors]
+    return [
+        (_position(found.policy_id), _OF_A_POLICY.sub("", found.error, count=1)) for found in result.errors
+    ]
 
 
 def _refuse_excess(text: str) -> None:
@@ -173,8 +207,15 @@ def _answer(prepared: PreparedSet, result: cedarpy.AuthzResult) -> Answer:
     """Take one result over; `NoDecision` has errors, and would not be an allow without them either."""
     diagnostics = result.diagnostics
     if diagnostics.errors or result.decision is cedarpy.Decision.NoDecision:
-        failed = [found[1] for text in diagnostics.errors if (found := _FAILED_POLICY.match(text))]
-        return Answer(is_allowed=False, has_failed=True, rules=_rules(prepared, failed))
+        failed = {found[1]: text for text in diagnostics.errors if (found := _FAILED_POLICY.match(text))}
+        errors = [
+            (prepared.rules[position], text.partition(": ")[2])
+            for position, text in failed.items()
+            if position in prepared.rules
+        ]
+        return Answer(
+            is_allowed=False, has_failed=True, rules=_rules(prepared, list(failed)), errors=tuple(errors)
+        )
     return Answer(
         is_allowed=result.decision is cedarpy.Decision.Allow,
         has_failed=False,

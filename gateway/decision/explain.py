@@ -1,28 +1,41 @@
 """Why an answer is what it is, for an operator: the whole grant path, or what is missing from it.
 
 Explaining decides again, by the same Rulebook, and then puts words to it; nothing here is asked when
-a request is served. It names other tenants' rules and is shown to administrators only.
+a request is served. It names other tenants' rules and is shown to administrators only. What would help
+is found by trying (`remedies.py`).
+
+What the platform says of a key of its own is among the facts and stands above the rules, as it does
+where requests are decided.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from gateway.decision.remedies import Help, Remedy, Way, find_way, needed_lines
 from gateway.decision.rulebook import VIA_OWNER, VIA_PUBLIC
-from gateway.model.access import Action, ResourceKind
+from gateway.decision.source import rule_texts
+from gateway.model.access import Action
 from gateway.model.errors import Reason
-from gateway.model.names import ancestors
+from gateway.model.facts import Grant
+from gateway.model.names import Pattern, ancestors
+from gateway.model.rulings import PLATFORM_GRANT, SOURCE_PLATFORM
 from gateway.model.verdicts import Allowed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from gateway.decision.cedar import Rule
+    from gateway.decision.remedies import Step as RemedyStep
     from gateway.decision.rulebook import Rulebook
+    from gateway.decision.source import RuleText
     from gateway.model.access import Access
-    from gateway.model.facts import Facts, Grant, ModelRule
+    from gateway.model.facts import Facts, ModelRule
     from gateway.model.names import ModelId
     from gateway.model.verdicts import Verdict
 
@@ -50,11 +63,33 @@ class Cover:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Determining:
-    """A policy that made the decision: its @id and the file it stands in."""
+    """A rule that made the decision: its @id, where it stands, and what is said about it there."""
 
     policy: str
     effect: str
     file: str
+    line: int
+    notes: tuple[str, ...] = ()  # its annotations
+    comment: str = ""  # right above it
+    error: str = ""  # why it failed, where it did
+
+    @property
+    def place(self) -> str:
+        """Its effect, file and line."""
+        return f"{self.effect}, {self.file}:{self.line}"
+
+
+class Cause(StrEnum):
+    """What a denial comes down to, in the order in which it is looked for."""
+
+    ALLOWED = "allowed"
+    UNREADABLE_FACT = "unreadable-fact"
+    POLICY_ERROR = "policy-error"
+    ADMIN_KEY = "admin-key"
+    PLATFORM = "platform"  # it denies, or has to be asked first
+    FORBIDDEN = "forbidden"  # by a rule that no scope of the key would satisfy
+    MISSING_SCOPE = "missing-scope"
+    NOT_GRANTED = "not-granted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,29 +98,35 @@ class Explanation:
 
     verdict: str  # allow, deny
     reason: str
+    cause: Cause
     meaning: str
     may_discover: bool
     scopes: tuple[str, ...]
     path: tuple[Step, ...]
     covers: tuple[Cover, ...]
     policies: tuple[Determining, ...]
+    forbidden_by: tuple[Determining, ...]
     policy_digest: str
-    needed: tuple[str, ...]
+    steps: tuple[RemedyStep, ...]
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """What has to be done for an allow, in lines."""
+        return needed_lines(self.steps)
 
     def as_json(self) -> dict[str, Any]:
         """For scripts: plain lists, dictionaries and strings."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
-        return plain
+        plain["remedies"] = plain.pop("steps")
+        return {**plain, "needed": list(self.needed)}
 
     def as_rows(self) -> list[tuple[str, str]]:
         """For people: a table of two columns, the first empty where a row goes on with the one above."""
         rows = [("verdict", self.verdict), ("reason", f"{self.reason}: {self.meaning}")]
-        rows += _column("path", (f"{each.kind} {each.name}  {each.note}".rstrip() for each in self.path))
-        rows += _column("patterns", map(_cover_text, self.covers))
-        rows += _column("policies", (f"{each.policy} ({each.effect}, {each.file})" for each in self.policies))
-        rows += _column("scopes", [" ".join(self.scopes) or "none"])
-        rows += _column("needed", self.needed)
-        return rows
+        rows += column("path", (f"{each.kind} {each.name}  {each.note}".rstrip() for each in self.path))
+        rows += column("patterns", map(_cover_text, self.covers))
+        rows += column("policies", (line for each in self.policies for line in _rule_lines(each)))
+        return [*rows, *column("scopes", [" ".join(self.scopes) or "none"])]
 
 
 def explain(access: Access, facts: Facts, rulebook: Rulebook, rules: Iterable[ModelRule] = ()) -> Explanation:
@@ -96,23 +137,165 @@ def explain(access: Access, facts: Facts, rulebook: Rulebook, rules: Iterable[Mo
     verdict = rulebook.decide(access, facts)
     known = tuple(rules)
     grants = rulebook.matching_grants(access, facts)
-    reason = Reason.PERMITTED if isinstance(verdict, Allowed) else verdict.reason
+    rule_places = _RulePlaces(facts, rulebook)
+    reason = _reason(verdict, facts)
+    cause, way = Cause.ALLOWED, Way((), ())
+    if reason is not Reason.PERMITTED:
+        cause, way = _find_cause(access, facts, rulebook, reason, known)
+    forbidden_by = tuple(map(rule_places.of, way.forbids))
     return Explanation(
-        verdict="allow" if isinstance(verdict, Allowed) else "deny",
+        verdict="allow" if reason is Reason.PERMITTED else "deny",
         reason=reason,
-        meaning=reason.explanation,
+        cause=cause,
+        meaning=_meaning(reason, cause, facts, forbidden_by),
         may_discover=isinstance(verdict, Allowed) or verdict.may_discover,
         scopes=tuple(sorted(access.principal.scopes)),
         path=tuple(_path(access, facts, verdict, grants)),
         covers=tuple(_covers(facts, known)),
-        policies=tuple(
-            Determining(policy=rule.name, effect=rule.effect, file=rule.file)
-            for rule in rulebook.rules(facts.policy)
-            if rule.name in verdict.policies
-        ),
+        policies=tuple(rule_places.named(verdict.policies, _errors(access, facts, rulebook))),
+        forbidden_by=forbidden_by,
         policy_digest=facts.policy.digest,
-        needed=() if isinstance(verdict, Allowed) else tuple(_needed(access, facts, reason)),
+        steps=(*way.steps, *((_rule_change(each),) for each in forbidden_by)),
     )
+
+
+def _reason(verdict: Verdict, facts: Facts) -> Reason:
+    """The reason as a request would get it: the platform's denial stands above what the rules allow."""
+    by_rules = Reason.PERMITTED if isinstance(verdict, Allowed) else verdict.reason
+    if by_rules in {Reason.UNREADABLE_FACT, Reason.POLICY_ERROR}:
+        return by_rules
+    if not facts.is_settled:
+        return Reason.UPSTREAM_UNDECIDED
+    is_denied = facts.ruling is not None and not facts.ruling.is_allow
+    if facts.ruling is not None and is_denied and by_rules in {Reason.PERMITTED, Reason.NOT_PERMITTED}:
+        return facts.ruling.reason
+    return by_rules
+
+
+def _find_cause(
+    access: Access, facts: Facts, rulebook: Rulebook, reason: Reason, rules: tuple[ModelRule, ...]
+) -> tuple[Cause, Way]:
+    """What the denial comes down to, and what would help."""
+    if reason is Reason.UNREADABLE_FACT:
+        records = ", ".join(facts.unreadable) or "the model's own"
+        repair = Remedy(kind=Help.RECORD_REPAIR, text=f"records that parse: {records}")
+        return Cause.UNREADABLE_FACT, Way(((repair,),), ())
+    if reason is Reason.POLICY_ERROR:
+        return Cause.POLICY_ERROR, Way(((_rule_repair(access, facts, rulebook),),), ())
+    if access.principal.tenant is None:
+        return Cause.ADMIN_KEY, Way(((_tenant_key(facts),),), ())
+    if not facts.is_settled or (facts.ruling is not None and not facts.ruling.is_allow):
+        word: RemedyStep = (_platform_word(facts),)
+        way = find_way(access, _with_platforms_word(facts), rulebook, rules)
+        return Cause.PLATFORM, Way((word, *way.steps), way.forbids)
+    way = find_way(access, facts, rulebook, rules)
+    if way.forbids:
+        return Cause.FORBIDDEN, way
+    is_scope = any(remedy.kind is Help.SCOPE for step in way.steps for remedy in step)
+    return Cause.MISSING_SCOPE if is_scope else Cause.NOT_GRANTED, way
+
+
+def _meaning(reason: Reason, cause: Cause, facts: Facts, forbidden_by: tuple[Determining, ...]) -> str:
+    """The reason in words; more exactly, where it stands for several things."""
+    if cause is Cause.FORBIDDEN:
+        rules = " and ".join(f'the rule "{each.policy}" ({each.place})' for each in forbidden_by)
+        return f"{rules[:1].upper()}{rules[1:]} forbids it."
+    if cause is Cause.PLATFORM and not facts.is_settled:
+        return (
+            "The platform's word on this key and model is not known here now; it is asked at their next use."
+        )
+    if cause is Cause.NOT_GRANTED and reason is Reason.NOT_PERMITTED:
+        return "No rule lets the caller discover it."
+    if cause is Cause.MISSING_SCOPE and reason is Reason.NOT_PERMITTED:
+        return "The key lacks the scope for this action, and that of discovering it."
+    return reason.explanation
+
+
+def _rule_change(rule: Determining) -> Remedy:
+    text = f'the rule "{rule.policy}" ({rule.place}), which forbids it, to be changed or removed'
+    return Remedy(kind=Help.RULE_CHANGE, text=text)
+
+
+def _rule_repair(access: Access, facts: Facts, rulebook: Rulebook) -> Remedy:
+    """The rules that failed, each with Cedar's words; or the whole set, when it cannot be read."""
+    places, failed = _RulePlaces(facts, rulebook), _errors(access, facts, rulebook)
+    each = [f'the rule "{rule.name}" ({places.of(rule).place}): {error}' for rule, error in failed.items()]
+    text = f"rules that do not fail: {'; '.join(each)}"
+    if not each:
+        text = "a policy set that parses: `cachegate policy check` names the line, `policy apply` applies it"
+    return Remedy(kind=Help.RULE_REPAIR, text=text)
+
+
+def _errors(access: Access, facts: Facts, rulebook: Rulebook) -> dict[Rule, str]:
+    """The rules that failed on this question, and why."""
+    weighed = rulebook.weigh(access, facts)
+    answers = [] if weighed is None else [answer for row in weighed.answers for answer in row]
+    return {rule: error for answer in answers for rule, error in answer.errors}
+
+
+def _tenant_key(facts: Facts) -> Remedy:
+    owner = facts.model_standing.owner if facts.model_standing else None
+    command = f"cachegate keys create --tenant={owner}" if owner else ""
+    return Remedy(kind=Help.TENANT_KEY, text="a tenant's key: admin keys read no content", command=command)
+
+
+def _platform_word(facts: Facts) -> Remedy:
+    """The platform has to be asked, or to say something else."""
+    ruling = facts.ruling
+    if ruling is None:
+        return Remedy(
+            kind=Help.PLATFORM, text="the platform to allow it, which is asked when the key is used"
+        )
+    until = datetime.fromtimestamp(ruling.until, UTC).isoformat(timespec="seconds")
+    text = (
+        f"the platform to allow it: it said {ruling.reason}, and is asked again from {until} on; "
+        "its webhook ends that at once"
+    )
+    return Remedy(kind=Help.PLATFORM, text=text)
+
+
+def _with_platforms_word(facts: Facts) -> Facts:
+    """The facts as they would be if the platform allowed it: what else is needed is asked of these."""
+    if facts.model is None:
+        return facts
+    grant = Grant(
+        grant_id=PLATFORM_GRANT,
+        actions=frozenset({Action.DISCOVER.value, Action.READ.value, Action.INFER.value}),
+        models=(Pattern(facts.model),),
+        source=SOURCE_PLATFORM,
+    )
+    return replace(facts, grants=(*facts.grants, grant), ruling=None, is_settled=True)
+
+
+class _RulePlaces:
+    """Where the rules of a set stand, and what is written about them."""
+
+    def __init__(self, facts: Facts, rulebook: Rulebook) -> None:
+        self._rules = rulebook.rules(facts.policy)
+        self._texts = dict(facts.policy.policies)
+        self._written: dict[str, list[RuleText]] = {}
+
+    def of(self, rule: Rule, error: str = "") -> Determining:
+        """A rule with its place."""
+        if rule.file not in self._written:
+            self._written[rule.file] = rule_texts(self._texts.get(rule.file, ""))
+        written = self._written[rule.file][rule.number]
+        return Determining(
+            policy=rule.name,
+            effect=rule.effect,
+            file=rule.file,
+            line=written.line,
+            notes=rule.notes,
+            comment=written.comment,
+            error=error,
+        )
+
+    def named(self, names: tuple[str, ...], errors: dict[Rule, str]) -> Iterator[Determining]:
+        """The rules of these names, in the order of the set."""
+        wanted = frozenset(names)
+        for rule in self._rules:
+            if rule.name in wanted:
+                yield self.of(rule, errors.get(rule, ""))
 
 
 def _path(
@@ -172,42 +355,13 @@ def _covers(facts: Facts, rules: tuple[ModelRule, ...]) -> Iterator[Cover]:
             )
 
 
-def _needed(access: Access, facts: Facts, reason: Reason) -> Iterator[str]:
-    """What would have to be different for the answer to be yes."""
-    if reason is Reason.UNREADABLE_FACT:
-        yield "records that parse: " + (", ".join(facts.unreadable) or "the model's own")
-    elif reason is Reason.POLICY_ERROR:
-        yield "a policy set that evaluates without error (`cachegate policy check` names the line)"
-    elif access.principal.tenant is None:
-        yield "a tenant's key: admin keys read no content"
-    elif reason is Reason.MISSING_SCOPE:
-        yield f"the scope {access.action} on the key"
-    else:
-        if not access.principal.scopes & _scopes_for(access.action):
-            yield f"the scope {access.action} on the key"
-        if access.resource.kind in {ResourceKind.MODEL, ResourceKind.PACKAGE, ResourceKind.FILE}:
-            yield from _rights_needed(access, facts)
-        else:
-            yield f"a policy that permits {access.action}, and none that forbids it"
+def _rule_lines(rule: Determining) -> Iterator[str]:
+    """A rule in a line, and what is said about it in more."""
+    yield f"{rule.policy} ({rule.place})"
+    yield from (f"  {note}" for note in (*rule.notes, rule.comment, rule.error) if note)
 
 
-def _rights_needed(access: Access, facts: Facts) -> Iterator[str]:
-    """The ways to a right on content; for an alias they are needed for both names."""
-    tenant, action = access.principal.tenant, access.action
-    packages = f" with package {access.resource.package}" if access.resource.package else ""
-    yield f"a grant of {action} to {tenant} on {facts.model}{packages}, or"
-    yield f"{facts.model} to be owned by {tenant}, or to be public"
-    if facts.requested is not None and facts.requested != facts.model:
-        yield f"and the same for the alias {facts.requested}, where it has an owner of its own"
-    yield "and no policy that forbids it"
-
-
-def _scopes_for(action: Action) -> frozenset[str]:
-    """The scopes that allow an action; to read implies to discover."""
-    return frozenset({action, Action.READ} if action is Action.DISCOVER else {action})
-
-
-def _column(title: str, values: Iterable[str]) -> list[tuple[str, str]]:
+def column(title: str, values: Iterable[str]) -> list[tuple[str, str]]:
     """Several values under one title."""
     return [(title if number == 0 else "", value) for number, value in enumerate(values)]
 

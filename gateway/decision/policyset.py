@@ -37,6 +37,9 @@ MAX_FILE_BYTES = (
 )  # a rule set is a few screens; a megabyte is a mistake, and would slow every start
 
 
+MAX_ID_CHARACTERS = 128  # every audit record of a decision names the rules that made it
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """One thing that is wrong with a policy folder: where, what was found, what is expected."""
@@ -76,15 +79,17 @@ def validate(policy_set: PolicySet) -> list[Problem]:
     that follow from another one would bury it.
     """
     problems = [*_schema_problems(policy_set.schema)]
-    rules: list[tuple[str, cedar.Rule]] = []
+    rules: list[tuple[source.Place, cedar.Rule]] = []
     for file, text in policy_set.policies:
         try:
             parsed = cedar.parse_rules(file, text)
         except cedar.CedarError as error:
-            place = source.place_of_syntax_error(text, cedar.find_policy_error)
-            problems.append(_problem(file, place, str(error), "Cedar policies"))
+            place = source.place_of_policy_error(text, cedar.find_policy_error)
+            named = _named(source.find_id_at(text, place))
+            problems.append(_problem(file, place, f"{named}{error}", "Cedar policies"))
         else:
-            rules += [(text, rule) for rule in parsed]
+            places = source.places_of_statements(text)
+            rules += [(places[rule.number], rule) for rule in parsed]
     problems += _naming_problems(rules)
     if not rules and not problems:
         nothing = source.Place(1, 1)
@@ -94,16 +99,13 @@ def validate(policy_set: PolicySet) -> list[Problem]:
             )
         )
     if not problems:
-        problems += [
-            _problem(
-                file,
-                source.place_of_complaint(text, number, complaint),
-                complaint,
-                "what the schema declares",
-            )
-            for file, text in policy_set.policies
-            for number, complaint in cedar.type_errors(text, policy_set.schema)
-        ]
+        names = {(rule.file, rule.number): rule.policy_id for _, rule in rules}
+        for file, text in policy_set.policies:
+            complaints = cedar.type_errors(text, policy_set.schema)
+            places = source.places_of_complaints(text, complaints) if complaints else []
+            for (number, complaint), place in zip(complaints, places, strict=True):
+                found = f"{_named(names.get((file, number)))}{complaint}"
+                problems.append(_problem(file, place, found, "what the schema declares"))
     return sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column))
 
 
@@ -128,22 +130,29 @@ def _schema_problems(schema: str) -> Iterator[Problem]:
                 yield _problem(SCHEMA_FILE, start, found, "the actions that the shipped schema declares")
 
 
-def _naming_problems(rules: list[tuple[str, cedar.Rule]]) -> Iterator[Problem]:
+def _naming_problems(rules: list[tuple[source.Place, cedar.Rule]]) -> Iterator[Problem]:
     """Audit records name policies by @id: each has one, and no two the same."""
-    first: dict[str, cedar.Rule] = {}
-    for text, rule in rules:
-        place = source.place_of_statement(text, rule.number)
+    first: dict[str, str] = {}
+    for place, rule in rules:
         if rule.is_template:
             yield _problem(rule.file, place, "a template, which nothing links", "a policy without ?slots")
         if rule.policy_id is None:
             yield _problem(rule.file, place, "a policy without an @id", '@id("what-it-does") before it')
-        elif rule.policy_id in first:
-            other = first[rule.policy_id]
+        elif len(rule.policy_id) > MAX_ID_CHARACTERS or not rule.policy_id.isprintable():
+            found = f"an @id of {len(rule.policy_id)} characters that starts with {rule.policy_id[:20]!a}"
             yield _problem(
-                rule.file, place, f'@id("{rule.policy_id}") again, after {other.file}', "an @id of its own"
+                rule.file, place, found, f"at most {MAX_ID_CHARACTERS} characters, all of them printable"
             )
+        elif rule.policy_id in first:
+            found = f'@id("{rule.policy_id}") again, after {first[rule.policy_id]}'
+            yield _problem(rule.file, place, found, "an @id of its own")
         else:
-            first[rule.policy_id] = rule
+            first[rule.policy_id] = f"{rule.file}:{place.line}"
+
+
+def _named(rule_id: str | None) -> str:
+    """The rule that a complaint is about, in front of it."""
+    return "" if rule_id is None else f'rule "{rule_id}": '
 
 
 def _problem(file: str, place: source.Place, found: str, expected: str) -> Problem:

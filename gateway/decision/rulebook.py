@@ -38,6 +38,7 @@ MAX_PREPARED_SETS = 8  # one in force, one before it, and what `policy check` an
 MAX_GRANT_INDEXES = 1024  # tenants whose grants stay arranged
 GRANT_INDEXES_BYTES = 64 << 20
 INDEX_BYTES = 700  # of one tenant's, beside its grants
+MAX_NAMED = 100  # rules, and grants, that a verdict names: each stands in the record of every such read
 MAX_BATCH = 100  # beyond it Cedar gains nothing per question and the worker's loop would wait for it
 
 VIA_OWNER = "owner"
@@ -62,6 +63,19 @@ class _Put:
     question: Question
 
 
+Answers = list[list["Answer"]]
+"""Cedar's answers to one question: for each of its actions, one for each of its resources."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weighed:
+    """One question with Cedar's answers to it, and the verdict that they make."""
+
+    put: _Put
+    answers: Answers
+    verdict: Verdict
+
+
 class Rulebook:
     """Decides by Cedar. Keeps prepared what costs milliseconds: policy sets, and the order of grants."""
 
@@ -72,6 +86,7 @@ class Rulebook:
             max_entries=MAX_GRANT_INDEXES,
             weigh=lambda _, arranged: INDEX_BYTES + arranged[1].held_bytes,
         )
+        self._prepare_permits = lru_cache(maxsize=MAX_PREPARED_SETS)(_prepare_permits)
 
     def decide(self, access: Access, facts: Facts) -> Verdict:
         """May this principal do this with this? See `Decide` in ports.py."""
@@ -112,11 +127,39 @@ class Rulebook:
         prepared = self._prepare(policy_set.digest, policy_set.schema, policy_set.policies)
         return tuple(prepared.rules.values()) if prepared else ()
 
+    def weigh(self, access: Access, facts: Facts) -> Weighed | None:
+        """As `decide`, with Cedar's answers; None where Cedar is not asked. For coverage and `explain`."""
+        question = question_of(access, facts)
+        if not isinstance(question, Question):
+            return None
+        put = _Put(position=0, access=access, facts=facts, question=question)
+        policy = facts.policy
+        prepared = self._prepare(policy.digest, policy.schema, policy.policies)
+        [answers] = self._ask([put], question.entities, prepared)
+        return Weighed(put=put, answers=answers, verdict=self._verdict(put, answers))
+
+    def answers_of_permits(self, weighed: Weighed) -> Answers:
+        """What Cedar answers to a weighed question with every forbid left out of the set."""
+        put, policy = weighed.put, weighed.put.facts.policy
+        permits = self._prepare_permits(policy.digest, policy.schema, policy.policies)
+        [answers] = self._ask([put], put.question.entities, permits)
+        return answers
+
+    def verdict_of(self, weighed: Weighed, answers: Answers) -> Verdict:
+        """What the verdict on a weighed question would be, had Cedar answered this."""
+        return self._verdict(weighed.put, answers)
+
     def _answer(self, batch: list[_Put], shared: Mapping[Uid, Entity]) -> dict[int, Verdict]:
         """One call to Cedar for questions that share a caller, grants and rules."""
-        first = batch[0]
-        policy = first.facts.policy
+        policy = batch[0].facts.policy
         prepared = self._prepare(policy.digest, policy.schema, policy.policies)
+        answered = zip(batch, self._ask(batch, shared, prepared), strict=True)
+        return {put.position: self._verdict(put, answers) for put, answers in answered}
+
+    def _ask(
+        self, batch: list[_Put], shared: Mapping[Uid, Entity], prepared: PreparedSet | None
+    ) -> list[Answers]:
+        """Cedar's answers to a batch, question by question; failed ones where the set does not parse."""
         requests = [
             request_of(put.question, action, resource)
             for put in batch
@@ -128,11 +171,9 @@ class Rulebook:
         else:
             answers = cedar.ask(prepared, requests, self._slice(batch, shared))
         remaining = iter(answers)
-        verdicts: dict[int, Verdict] = {}
-        for put in batch:
-            by_action = [[next(remaining) for _ in put.question.resources] for _ in put.question.actions]
-            verdicts[put.position] = self._verdict(put, by_action)
-        return verdicts
+        return [
+            [[next(remaining) for _ in put.question.resources] for _ in put.question.actions] for put in batch
+        ]
 
     def _slice(self, batch: list[_Put], shared: Mapping[Uid, Entity]) -> str:
         """The entities of a batch in Cedar's JSON: the caller with its grants, and what is asked about."""
@@ -143,7 +184,7 @@ class Rulebook:
         caller = principal_entity(first.access.principal, grants)
         return msgspec.json.encode([caller, *shared.values()]).decode()
 
-    def _verdict(self, put: _Put, by_action: list[list[Answer]]) -> Verdict:
+    def _verdict(self, put: _Put, by_action: Answers) -> Verdict:
         """The outcome of one question: every name of the thing must be permitted, and no answer failed."""
         access, facts = put.access, put.facts
         everything = [answer for answers in by_action for answer in answers]
@@ -174,7 +215,8 @@ class Rulebook:
                 return ground
         if VIA_GRANT not in grounds:
             return None
-        return ",".join(grant.grant_id for grant, _ in self.matching_grants(put.access, put.facts)) or None
+        matching = self.matching_grants(put.access, put.facts)
+        return ",".join(grant.grant_id for grant, _ in matching[:MAX_NAMED]) or None
 
     def _index_of(self, principal: Principal, facts: Facts) -> GrantIndex:
         """The tenant's grants, arranged: once for as long as the directory hands out the same tuple."""
@@ -195,6 +237,12 @@ def _prepare(_digest: str, schema: str, policies: tuple[tuple[str, str], ...]) -
         return cedar.prepare(schema, policies)
     except cedar.CedarError:
         return None
+
+
+def _prepare_permits(digest: str, schema: str, policies: tuple[tuple[str, str], ...]) -> PreparedSet | None:
+    """The permits of a set, prepared once for all the questions that are weighed under it."""
+    prepared = _prepare(digest, schema, policies)
+    return cedar.permits_alone(prepared, policies) if prepared else None
 
 
 def _fits(
@@ -224,5 +272,8 @@ def _why_not(access: Access) -> Reason:
 
 
 def _names(answers: Sequence[Answer]) -> tuple[str, ...]:
-    """The names of the determining rules, each once, in the order of the set."""
-    return tuple(dict.fromkeys(rule.name for answer in answers for rule in answer.rules))
+    """The names of the determining rules, each once, in the order of the set; of very many, the first."""
+    names = tuple(dict.fromkeys(rule.name for answer in answers for rule in answer.rules))
+    if len(names) <= MAX_NAMED:
+        return names
+    return (*names[:MAX_NAMED], f"{len(names) - MAX_NAMED} more")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 _TOKEN = re.compile(
     r"""(?P<skip>\s+|//[^\n]*)
@@ -26,11 +26,13 @@ _TOKEN = re.compile(
                 | .)                     # anything else, one character at a time""",
     re.VERBOSE | re.DOTALL,
 )
-_QUOTED = re.compile(r"`([^`]+)`")
+_QUOTED = re.compile(r"`([^`]+)`|'([^']+)'")
 _OPENING, _CLOSING = frozenset("([{"), frozenset(")]}")
 
 MAX_NESTING = 100  # as deep as Cedar's own typed syntax tree goes; 1000 overflow the stack
 MAX_STATEMENT_TOKENS = 2000  # chains recurse too: 5000 links of `if` or `has` overflow the stack
+
+MAX_COMMENT_LINES = 20  # above a rule; more is a text of its own
 
 _STRING = re.compile(r'"[^"]*"')
 _UNFINISHED = "unexpected end of input"
@@ -78,6 +80,48 @@ def statements(text: str) -> list[list[Token]]:
     return [statement for statement in found if statement]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleText:
+    """One rule as it is written: the line it starts on, its text, and its words and signs alone.
+
+    `words` leaves blanks and comments out: two rules with the same words are the same rule.
+    `comment` is what stands in comments right above it.
+    """
+
+    line: int
+    text: str
+    words: tuple[str, ...]
+    comment: str
+
+
+def rule_texts(text: str) -> list[RuleText]:
+    """The rules of a text that parses, in order; the place of each is the number that Cedar gives it."""
+    found: list[RuleText] = []
+    line, counted_to = 1, 0
+    for statement in statements(text):
+        start, end = statement[0].start, statement[-1].end
+        line += text.count("\n", counted_to, start)
+        counted_to = start
+        words = tuple(token.text for token in statement)
+        comment = _comment_above(text, start)
+        found.append(RuleText(line=line, text=text[start:end], words=words, comment=comment))
+    return found
+
+
+def _comment_above(text: str, start: int) -> str:
+    """The comment on the lines right above a place, as one line."""
+    lines: list[str] = []
+    end = text.rfind("\n", 0, start)
+    while end > 0 and len(lines) < MAX_COMMENT_LINES:
+        begin = text.rfind("\n", 0, end) + 1
+        line = text[begin:end].strip()
+        if not line.startswith("//"):
+            break
+        lines.append(line.removeprefix("//").strip())
+        end = begin - 1
+    return " ".join(reversed(lines))
+
+
 def find_excess(text: str) -> str | None:
     """What of a text is too deep or too long to be handed to Cedar; None when nothing is.
 
@@ -98,18 +142,31 @@ def find_excess(text: str) -> str | None:
     return None
 
 
-def place_of_statement(text: str, number: int) -> Place:
-    """Where the policy with this number starts, from 0."""
-    found = statements(text)
-    return place_at(text, found[number][0].start) if number < len(found) else Place(1, 1)
+def places_of_statements(text: str) -> list[Place]:
+    """Where each policy of a text starts, by its number."""
+    return [place_at(text, statement[0].start) for statement in statements(text)]
 
 
-def place_of_complaint(text: str, number: int, complaint: str) -> Place:
-    """Where a complaint about one policy points: what it names, if the policy says that; else its start."""
+def find_id_at(text: str, place: Place) -> str | None:
+    """The @id of the policy that this place lies in, as it is written; for texts that do not parse, too."""
+    found: str | None = None
+    for statement in statements(text):
+        start = place_at(text, statement[0].start)
+        if (start.line, start.column) > (place.line, place.column):
+            break
+        found = _written_id(statement)
+    return found
+
+
+def places_of_complaints(text: str, complaints: Iterable[tuple[int, str]]) -> list[Place]:
+    """Where each complaint about a policy, by number, points: what it names, or else the policy's start."""
     found = statements(text)
-    if number >= len(found):
-        return Place(1, 1)
-    return place_at(text, (_find_named(found[number], complaint) or found[number][0]).start)
+    return [
+        place_at(text, (_find_named(found[number], complaint) or found[number][0]).start)
+        if number < len(found)
+        else Place(1, 1)
+        for number, complaint in complaints
+    ]
 
 
 def place_of_syntax_error(text: str, find_error: Callable[[str], str | None]) -> Place:
@@ -138,8 +195,34 @@ def place_of_syntax_error(text: str, find_error: Callable[[str], str | None]) ->
     return place_at(text, (_find_named(statement, complaint) or statement[0]).start)
 
 
+def place_of_policy_error(text: str, find_error: Callable[[str], str | None]) -> Place:
+    """Where reading a text of policies breaks off: in the first policy that does not parse by itself.
+
+    What is wrong with a policy's words, unlike its form, Cedar says only where a whole text is
+    finished, and then of any policy in it: an unfinished one behind it would hide which.
+    """
+    for statement in statements(text):
+        start, end = statement[0].start, statement[-1].end
+        piece = text[start:end]
+        if find_error(piece) is not None:
+            inside, first = place_of_syntax_error(piece, find_error), place_at(text, start)
+            shift = first.column - 1 if inside.line == 1 else 0
+            return Place(first.line + inside.line - 1, inside.column + shift)
+    return place_of_syntax_error(text, find_error)
+
+
+def _written_id(statement: list[Token]) -> str | None:
+    """What stands in `@id("...")`, without its quotes."""
+    texts = [token.text for token in statement]
+    for number in range(len(texts) - 3):
+        if texts[number : number + 3] == ["@", "id", "("] and _STRING.fullmatch(texts[number + 3]):
+            return texts[number + 3][1:-1]
+    return None
+
+
 def _find_named(statement: list[Token], complaint: str) -> Token | None:
     """The first token of a statement that a complaint names, by quotes or as its last word."""
-    names = [name for quoted in _QUOTED.findall(complaint) for name in (quoted, *_STRING.findall(quoted))]
+    quotes = [backtick or single for backtick, single in _QUOTED.findall(complaint)]
+    names = [name for quoted in quotes for name in (quoted, *_STRING.findall(quoted))]
     names += [complaint.rpartition(" ")[2], complaint.rpartition(" ")[2].removeprefix("@")]
     return next((token for name in names for token in statement if token.text == name), None)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable
 
     from gateway.directory.documents import TenantDocument
+    from gateway.model.rule_changes import RuleSetChanges
 
 __all__ = ["Changes", "CurrentFacts", "Plan", "PlannedChange", "Removed", "apply_plan", "plan_changes"]
 
@@ -60,10 +61,12 @@ def plan_changes(
     *,
     now: float,
     policy: PolicySet | None = None,
+    rules: RuleSetChanges | None = None,
 ) -> Plan:
     """What to change so that the facts say what the documents say. `now` dates new tenants.
 
-    `policy` is the folder's rule set, already validated; None leaves the one in force alone.
+    `policy` is the folder's rule set, already validated; None leaves the one in force alone. `rules`
+    is how it differs from that one, for whoever reads the plan.
     """
     read = tuple(documents)
     changes: list[PlannedChange] = []
@@ -72,12 +75,17 @@ def plan_changes(
         was = f" (was {current.policy.digest[:12]})" if current.policy else ""
         sign = "~" if current.policy else "+"
         line = f"{sign} policy: {policy.digest[:12]}, {len(policy.policies)} files{was}"
-        changes.append(PlannedChange(order=Order.POLICY, fact=policy, lines=(line,)))
+        lines = (line,) if rules is None else (f"{line}: {rules.summary}", *rules.lines)
+        changes.append(PlannedChange(order=Order.POLICY, fact=policy, lines=lines))
+    else:
+        rules = None
     changes += tenant_changes(read, current, now, conflicts)
     changes += rule_changes(read, current, conflicts)
     changes += alias_changes(read, current, conflicts)
     changes += grant_changes(read, current)
-    return Plan(changes=tuple(sorted(changes, key=lambda each: each.order)), conflicts=tuple(conflicts))
+    return Plan(
+        changes=tuple(sorted(changes, key=lambda each: each.order)), conflicts=tuple(conflicts), rules=rules
+    )
 
 
 async def apply_plan(changes: Changes, plan: Plan) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gateway.model.facts import Alias, Grants, ModelRule, PolicySet, Tenant
     from gateway.model.names import TenantId
+    from gateway.model.rule_changes import RuleSetChanges
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,7 @@ class Plan:
 
     changes: tuple[PlannedChange, ...]
     conflicts: tuple[str, ...] = ()
+    rules: RuleSetChanges | None = None  # what differs in the rule set, where that is compared
 
     @property
     def is_empty(self) -> bool:

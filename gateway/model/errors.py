@@ -41,7 +41,10 @@ class Reason(StrEnum):
         "missing-scope",
         "The caller may discover it, but the key lacks the scope for this action.",
     )
-    MISSING_ACTION = "missing-action", "The caller may discover it, but no rule grants this action."
+    MISSING_ACTION = (
+        "missing-action",
+        "The caller may discover it, but no rule grants this action, or a rule forbids it.",
+    )
 
     NOT_PERMITTED = "not-permitted", "No rule lets the caller discover it, or a rule forbids it."
     POLICY_ERROR = "policy-error", "A rule failed to evaluate, which denies."

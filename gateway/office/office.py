@@ -10,6 +10,7 @@ from __future__ import annotations
 import getpass
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import TYPE_CHECKING, TypeVar
 
 from gateway.adapters.clock import SystemClock
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+MAX_SUBJECT_BYTES = 64 * 1024  # of a record whose line may have a megabyte
 BARRIER_PATIENCE_SECONDS = 2.0  # beyond a lease: for looks that are late, and short degraded times
 
 
@@ -80,7 +82,7 @@ class Office:
             action=action,
             tenant=tenant,
             key_id=key_id,
-            subject=subject,
+            subject=bounded_subject(subject),
             received_at=self.clock.now(),
         )
         done = await self.record(change, operation)
@@ -173,6 +175,24 @@ class Office:
         """Sign the last head of this command's chain, if it changed anything."""
         if self._recorder is not None:
             self._recorder.close()
+
+
+def bounded_subject(subject: tuple[str, ...]) -> tuple[str, ...]:
+    """What a record says a change is about, in bounded space: a command line may name 100,000 patterns.
+
+    A record has to fit a line that every reader of the log takes. What is left out is counted, and
+    the whole stands there by its SHA-256.
+    """
+    size, kept = 0, 0
+    for name in subject:
+        size += len(name.encode())
+        if size > MAX_SUBJECT_BYTES:
+            break
+        kept += 1
+    if kept == len(subject):
+        return subject
+    digest = sha256("".join(f"{name}\n" for name in subject).encode()).hexdigest()
+    return (*subject[:kept], f"{len(subject) - kept} more; sha256 of all {digest}")
 
 
 def accept_history(settings: Settings, present: Seen) -> None:

@@ -10,6 +10,7 @@ The two rooms that understand it do not know each other; this is where they are 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from gateway.configuration.settings import CHECKOUT_POLICIES, PACKAGED_POLICIES
 from gateway.decision.cases import Report, load_cases, run_cases
 from gateway.decision.policyset import load_policy_folder, validate
 from gateway.decision.rulebook import Rulebook
+from gateway.decision.set_changes import compare_sets
 from gateway.directory.documents import DocumentProblems, load_tenant_documents
 from gateway.directory.plan import CurrentFacts, Plan, apply_plan, plan_changes
 from gateway.model.errors import Conflict, Misconfigured
@@ -29,6 +31,12 @@ if TYPE_CHECKING:
     from gateway.directory.documents import TenantDocument
     from gateway.directory.listing import Listing
     from gateway.model.facts import PolicySet
+    from gateway.model.rule_changes import RuleSetChanges
+
+
+MAX_RECORDED_LINES = 50  # a record names what it is about; the digest stands for the rest
+MAX_RECORDED_RULES = 20  # of those that are new, gone and changed, each
+MAX_RECORDED_CHARACTERS = 300  # of one line, which may name a tenant, its patterns or a rule's @id
 
 _PROGRAM = Path(__file__).parent.parent
 _OTHER_FOLDER = (
@@ -39,24 +47,37 @@ _OTHER_FOLDER = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyFolder:
-    """A folder that was read and has nothing wrong with it."""
+    """A folder that was read and has nothing wrong with it. `is_tested`: it holds cases, and they pass."""
 
     policy_set: PolicySet
     documents: tuple[TenantDocument, ...]
+    is_tested: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderCheck:
     """What checking a folder came to. The cases run only when there is nothing else to complain of."""
 
+    name: str
     problems: tuple[str, ...]
     folder: PolicyFolder | None
     cases: Report | None
 
     @property
     def has_passed(self) -> bool:
-        """Whether the folder may be applied."""
-        return not self.problems and (self.cases is None or self.cases.has_passed)
+        """Whether nothing is wrong and every rule is tested. A folder without cases does not pass."""
+        return not self.problems and self.cases is not None and self.cases.has_passed
+
+    @property
+    def gaps(self) -> tuple[str, ...]:
+        """What the cases leave untested, a line each."""
+        if self.cases is None:
+            return ()
+        if not self.cases.results:
+            return (
+                f"{self.name}/tests: there is no case; expected *.toml files with [[cases]] for every rule",
+            )
+        return tuple(f"{self.name}/{rule}" for rule in self.cases.uncovered)
 
 
 def check_folder(path: Path, *, on_distrust: Callable[[Distrusted], None] = refuse) -> FolderCheck:
@@ -71,7 +92,7 @@ def check_folder(path: Path, *, on_distrust: Callable[[Distrusted], None] = refu
         policy_set = load_policy_folder(path, on_distrust=on_distrust)
         problems += (f"{path.name}/{problem}" for problem in validate(policy_set))
     except Distrusted as error:
-        return FolderCheck(problems=(str(error),), folder=None, cases=None)  # of the rest it is as true
+        return FolderCheck(name=path.name, problems=(str(error),), folder=None, cases=None)  # of the rest it is as true
     except Misconfigured as error:
         problems.append(str(error))
     try:
@@ -81,26 +102,32 @@ def check_folder(path: Path, *, on_distrust: Callable[[Distrusted], None] = refu
     except Misconfigured as error:
         problems.append(str(error))
     cases = None
-    if policy_set is not None and not problems and (path / "tests").is_dir():
+    if policy_set is not None and not problems:
         try:
             cases = run_cases(load_cases(path / "tests", on_distrust=on_distrust), policy_set, Rulebook())
         except Misconfigured as error:
             problems.append(str(error))
     folder = None
     if policy_set is not None and documents is not None and not problems:
-        folder = PolicyFolder(policy_set=policy_set, documents=documents)
-    return FolderCheck(problems=tuple(problems), folder=folder, cases=cases)
+        folder = PolicyFolder(
+            policy_set=policy_set, documents=documents, is_tested=cases is not None and cases.has_passed
+        )
+    return FolderCheck(name=path.name, problems=tuple(problems), folder=folder, cases=cases)
 
 
 def load_folder(path: Path) -> PolicyFolder:
-    """A folder that may be applied. Raises `Misconfigured` with all that is wrong with it."""
+    """A folder that may be applied. Raises `Misconfigured` with all that is wrong with it.
+
+    Cases that are there must pass. A folder without any may be applied all the same: a node may be
+    given the rules alone, after `policy check` passed where they are written. Whoever applies it is
+    told (`is_tested`).
+    """
     checked = check_folder(path)
     if checked.folder is None:
         raise Misconfigured(str(path), "\n".join(["may not be applied:", *checked.problems]))
-    if checked.cases is not None and not checked.cases.has_passed:
+    if checked.cases is not None and not checked.has_passed and (path / "tests").is_dir():
         failed = [f"{one.file}:{one.line}: {one.name}" for one in checked.cases.results if not one.has_passed]
-        failed += [f"no passing case is decided by {name}" for name in checked.cases.uncovered]
-        raise Misconfigured(str(path / "tests"), "\n".join(["does not pass:", *failed]))
+        raise Misconfigured(str(path / "tests"), "\n".join(["does not pass:", *failed, *checked.gaps]))
     return checked.folder
 
 
@@ -127,7 +154,18 @@ def _judge_of(path: Path, on_distrust: Callable[[Distrusted], None]) -> Callable
 
 async def plan_folder(folder: PolicyFolder, facts: Listing, now: float) -> Plan:
     """What applying the folder would change now."""
-    return plan_changes(folder.documents, await _current(facts), now=now, policy=folder.policy_set)
+    current, policy = await _current(facts), folder.policy_set
+    rules = _rule_changes(current.policy, policy)
+    return plan_changes(folder.documents, current, now=now, policy=policy, rules=rules)
+
+
+async def find_rule_changes(policy_set: PolicySet, facts: Listing) -> RuleSetChanges | None:
+    """How a set that may be put in force differs from the one that is; None where it is the same."""
+    return _rule_changes(await _find_policy(facts), policy_set)
+
+
+def _rule_changes(old: PolicySet | None, new: PolicySet) -> RuleSetChanges | None:
+    return None if old is not None and old.digest == new.digest else compare_sets(old, new)
 
 
 async def apply_folder(
@@ -146,6 +184,30 @@ async def apply_folder(
         )
     await apply_plan(changes, plan)
     return plan
+
+
+def recorded_plan(folder: PolicyFolder, plan: Plan) -> tuple[str, ...]:
+    """What the audit log says of a plan, in bounded space whatever the folder holds.
+
+    The rules and the whole plan by digest; how the rule set differs, with the first of each kind; and
+    how the rest begins.
+    """
+    lines = list(plan.lines)
+    digest = sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
+    rest = [line for change in plan.changes if change.fact is not folder.policy_set for line in change.lines]
+    said = [f"digest {folder.policy_set.digest}", f"plan of {len(lines)} lines, sha256 {digest}"]
+    said += recorded_rules(plan.rules)
+    return (*said, *(line[:MAX_RECORDED_CHARACTERS] for line in rest[:MAX_RECORDED_LINES]))
+
+
+def recorded_rules(rules: RuleSetChanges | None) -> tuple[str, ...]:
+    """What the audit log says of how a rule set differs: how many rules, and the first of each kind."""
+    if rules is None:
+        return ()
+    shown = rules.cut(MAX_RECORDED_RULES).lines
+    left = len(rules.lines) - len(shown)
+    more = [f"{left} more rules"] if left else []
+    return (f"rules: {rules.summary}", *(line[:MAX_RECORDED_CHARACTERS] for line in shown), *more)
 
 
 async def _find_policy(facts: Listing) -> PolicySet | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from gateway.adapters.file_lock import FileLock
 from gateway.assembly.signing import create_signing_key
+from gateway.decision.set_changes import compare_sets
 from gateway.directory.operations.effect import Effect
 from gateway.directory.operations.keys import create_key
 from gateway.identity.keys import KeyOrder, issue_key
@@ -22,7 +23,7 @@ from gateway.identity.pepper import create_pepper
 from gateway.identity.secret_file import create_secret
 from gateway.model.facts import KeyKind
 from gateway.office.office import Office, open_office
-from gateway.office.policies import apply_folder, load_folder
+from gateway.office.policies import apply_folder, load_folder, recorded_rules
 from gateway.office.state_folder import make_state
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ async def ensure_policy(office: Office) -> None:
         if await changes.find_policy() is None:  # somebody else's may have come first
             await apply_folder(changes, folder, now)
 
-    await office.perform("policy.apply", operation, subject=(f"digest {folder.policy_set.digest}",))
+    subject = (f"digest {folder.policy_set.digest}", *recorded_rules(compare_sets(None, folder.policy_set)))
+    await office.perform("policy.apply", operation, subject=subject)
 
 
 def _make_secrets(settings: Settings) -> bool:

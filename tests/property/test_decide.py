@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.decision import Rulebook
-from gateway.decision.policyset import load_policy_folder
+from gateway.decision.left_out import rules_relied_on
+from gateway.decision.policyset import digest_of, load_policy_folder
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind
 from gateway.model.errors import Reason
 from gateway.model.facts import Facts, Grant, KeyKind, Scope, Stamp, Standing, Visibility
@@ -147,3 +148,52 @@ def test_deciding_many_at_once_changes_nothing(asked):
     accesses, facts = [access for access, _ in asked], [about for _, about in asked]
     alone = [RULEBOOK.decide(access, about) for access, about in asked]
     assert RULEBOOK.decide_many(accesses, facts) == alone
+
+
+BODIES = [
+    "permit (principal, action, resource);",
+    'permit (principal is ApiKey, action == Action::"discover", resource);',
+    "permit (principal is ApiKey, action, resource) when { resource.isPublic };",
+    'permit (principal is ApiKey, action == Action::"read", resource in ModelGroup::"pattern:a/*");',
+    'forbid (principal, action == Action::"discover", resource);',
+    "forbid (principal is Admin, action, resource);",
+    'forbid (principal, action, resource in ModelGroup::"group:g");',
+    "forbid (principal, action, resource) unless { resource has owner };",
+    'permit (principal, action == Action::"infer", resource) when { 9223372036854775807 + 1 > 0 };',
+    'forbid (principal, action == Action::"infer", resource) when { 9223372036854775807 + 1 > 0 };',
+]
+SETS = st.lists(st.sampled_from(BODIES), max_size=6)
+
+
+def outcome(verdict):
+    return verdict.reason if isinstance(verdict, Denied) else None
+
+
+def set_of(texts):
+    """Each rule in a file of its own, by a name that stays when others go."""
+    policies = tuple(
+        (f"{name}.cedar", f'@id("{name}") // a comment;\n{text}') for name, text in texts.items()
+    )
+    return replace(SHIPPED, policies=policies, digest=digest_of(SHIPPED.schema, policies))
+
+
+@given(question=questions(), bodies=SETS)
+def test_a_rule_is_relied_on_exactly_if_the_outcome_is_another_without_it(question, bodies):
+    access, facts = question
+    rulebook = Rulebook()
+    texts = {f"r{number}": body for number, body in enumerate(bodies)}
+    facts = replace(facts, policy=set_of(texts))
+    weighed = rulebook.weigh(access, facts)
+    verdict = rulebook.decide(access, facts)
+    assert weighed is None or weighed.verdict == verdict
+    if weighed is None or outcome(verdict) is Reason.POLICY_ERROR:
+        assert weighed is None or not rules_relied_on(weighed, rulebook)
+        return
+    changing = set()
+    for name in texts:
+        without = replace(
+            facts, policy=set_of({other: text for other, text in texts.items() if other != name})
+        )
+        if outcome(rulebook.decide(access, without)) != outcome(verdict):
+            changing.add(name)
+    assert {rule.name for rule in rules_relied_on(weighed, rulebook)} == changing

@@ -126,3 +126,14 @@ def test_export_and_import_are_in_the_audit_log(installed, exported, elsewhere):
     assert any(exported.name in subject for subject in changes_in(installed.settings, "directory.export"))
     brought = changes_in(elsewhere.settings, "directory.import")
     assert any(any(part.startswith("facts 1 to ") for part in subject) for subject in brought)
+
+
+def test_an_import_that_changes_the_rules_names_them_in_its_record(exported, elsewhere, tmp_path):
+    folder = tmp_path / "policies"
+    shutil.copytree(elsewhere.settings.policies, folder, ignore=shutil.ignore_patterns("tests"))
+    (folder / "hold.cedar").write_text('@id("hold") forbid (principal, action, resource is Package);\n')
+    assert elsewhere("policy", "apply", str(folder), "--yes")[0] == 0
+    assert elsewhere("directory", "import", str(exported), "--merge")[0] == 0
+    records = [json.loads(event.line) for event in read_events(elsewhere.settings.audit_folder)]
+    subjects = [one["subject"] for one in records if one.get("action") == "directory.import"]
+    assert any("- rule hold: was forbid, hold.cedar:1" in subject for subject in subjects)

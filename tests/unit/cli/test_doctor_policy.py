@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+from dataclasses import replace
 
-from gateway.cli.doctor_policy import check_policy
+from gateway.cli.doctor_policy import check_policy, check_policy_folder
 from gateway.cli.findings import Health
 from gateway.decision.policyset import load_policy_folder
 from gateway.model.facts import PolicySet
+from gateway.office.office import open_office
 
 
 class InForce:
@@ -38,3 +41,18 @@ def test_rules_that_validate_are_named_by_their_digest(installed):
     found = check(policy)
     assert found.health is Health.OK
     assert policy.digest[:16] in found.found
+
+
+def test_a_folder_without_cases_is_a_warning_and_one_whose_cases_fail_a_failure(installed, tmp_path):
+    shutil.copytree(installed.settings.policies, tmp_path / "policies")
+    settings = replace(installed.settings, policies=tmp_path / "policies")
+
+    async def work():
+        async with open_office(installed.settings) as office:
+            return await check_policy_folder(settings, office.listing, office.clock)
+
+    assert asyncio.run(work()).health is Health.OK
+    (tmp_path / "policies" / "tests" / "keys.toml").unlink()
+    assert asyncio.run(work()).health is Health.FAIL
+    shutil.rmtree(tmp_path / "policies" / "tests")
+    assert asyncio.run(work()).health is Health.WARNING

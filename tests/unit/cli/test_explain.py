@@ -66,6 +66,7 @@ def test_people_get_the_answer_first(command, installed):
         ("--key-id", "key_0123456789ab", "--model", "../etc"),
         ("--key-id", "key_0123456789ab", "--model", "a/b", "--file", "w.onnx"),
         ("--key-id", "key_0123456789ab", "--model", "a/b", "--action", "identify"),
+        ("--key-id", "key_0123456789ab", "--model", "a/b", "--address", "10.0.0.0/8"),
         ("--record", "01a1f937-f944-7001-8389-121433a237cf", "--model", "a/b"),
         ("--record", "nonsense"),
     ],

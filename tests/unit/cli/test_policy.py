@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 
@@ -11,7 +12,13 @@ from gateway.configuration.settings import CHECKOUT_POLICIES
 from gateway.directory import names
 from gateway.directory.operations import create_tenant
 from gateway.model.errors import Conflict
-from gateway.office.policies import apply_folder, load_folder, plan_folder
+from gateway.office.policies import (
+    MAX_RECORDED_CHARACTERS,
+    MAX_RECORDED_RULES,
+    apply_folder,
+    load_folder,
+    plan_folder,
+)
 
 DOCUMENT = '[tenant]\nid = "umbrella"\n\n[models]\nown = ["umbrella/*"]\n'
 
@@ -91,3 +98,119 @@ def test_a_pipe_in_the_folder_is_a_complaint_and_hangs_nothing(installation, fol
     os.mkfifo(folder / name)
     done = installation.run("policy", "check", str(folder), status=1)
     assert "regular file" in " ".join(done.stderr.split())
+
+
+WIDE = """
+@id("wide")
+permit (principal is ApiKey, action, resource in ModelGroup::"pattern:umbrella/*");
+"""
+CASE = """
+[tenants.umbrella]
+own = ["umbrella/*"]
+
+[[cases]]
+name = "its owner reads it"
+tenant = "umbrella"
+action = "read"
+model = "umbrella/x"
+expect = "allow"
+"""
+
+
+def _write_wide(folder, case=CASE):
+    (folder / "wide.cedar").write_text(WIDE)
+    (folder / "tests" / "wide.toml").write_text(case)
+
+
+def test_a_rule_that_its_case_passes_without_is_refused_with_its_place(installation, folder):
+    _write_wide(folder)
+    checked = json.loads(installation.run("policy", "check", str(folder), "--json", status=1).stdout)
+    assert checked["uncovered"] == ["wide"]
+    assert checked["gaps"][0].startswith('policies/wide.cedar:2: the rule "wide"')
+    assert all(case["passed"] for case in checked["cases"])
+    installation.run("policy", "test", str(folder), status=1)
+    done = installation.run("policy", "apply", str(folder), "--yes", status=2)
+    assert 'wide.cedar:2: the rule "wide"' in done.stderr
+    _write_wide(folder, CASE.replace('"umbrella"\naction', '"acme"\naction'))
+    assert installation.json("policy", "check", str(folder))["passed"] is True
+
+
+def test_rules_without_any_case_do_not_pass(installation, folder):
+    for one in (folder / "tests").iterdir():
+        one.unlink()
+    for status_of_apply in (2, 0):
+        checked = json.loads(installation.run("policy", "check", str(folder), "--json", status=1).stdout)
+        assert checked["passed"] is False
+        assert "owner-uses-its-models" in checked["uncovered"]
+        assert [gap.partition(":")[0] for gap in checked["gaps"]] == ["policies/tests"]
+        installation.run("policy", "test", str(folder), status=1)
+        installation.run("policy", "apply", str(folder), "--yes", status=status_of_apply)
+        # A node that is given the rules alone can still apply them, and is told.
+        shutil.rmtree(folder / "tests", ignore_errors=True)
+
+
+HOLD = '@id("hold") forbid (principal, action, resource in ModelGroup::"pattern:umbrella/held/*");\n'
+
+
+def _write_hold(folder, text=HOLD):
+    (folder / "hold.cedar").write_text(text)
+    (folder / "tests" / "hold.toml").write_text(
+        CASE.replace('expect = "allow"', 'expect = "deny"\nreason = "not-permitted"').replace("/x", "/held/x")
+    )
+
+
+def test_the_rules_that_change_are_named_in_the_plan_and_in_the_record(installation, folder):
+    installation.run("policy", "apply", str(folder), "--yes")
+    _write_hold(folder)
+    placed = {"id": "hold", "effect": "forbid", "file": "hold.cedar", "line": 1}
+    shown = json.loads(installation.run("policy", "diff", str(folder), "--json", status=1).stdout)
+    assert shown["rules"] == {
+        "new": [placed],
+        "gone": [],
+        "changed": [],
+        "schema_changed": False,
+        "compared": True,
+    }
+    assert "+ rule hold: forbid, hold.cedar:1" in shown["changes"]
+    done = installation.run("policy", "diff", str(folder), status=1)
+    assert "+ rule hold: forbid, hold.cedar:1" in done.stderr.splitlines()
+    assert installation.json("policy", "apply", str(folder), "--yes")["rules"]["new"] == [placed]
+    assert "+ rule hold: forbid, hold.cedar:1" in _subjects(installation)[-1]
+
+    _write_hold(folder, "// narrower\n" + HOLD.replace("held/*", "held/x"))
+    applied = installation.json("policy", "apply", str(folder), "--yes")
+    assert applied["rules"]["changed"] == [{**placed, "line": 2, "was": placed}]
+    line = "~ rule hold: forbid, hold.cedar:2 (was forbid, hold.cedar:1)"
+    assert line in applied["changes"]
+    assert line in _subjects(installation)[-1]
+
+    (folder / "hold.cedar").unlink()
+    (folder / "tests" / "hold.toml").unlink()
+    schema = folder / "schema.cedarschema"
+    schema.write_text(schema.read_text() + "type Unused = Long;\n")
+    applied = installation.json("policy", "apply", str(folder), "--yes")
+    assert applied["rules"]["gone"] == [{**placed, "line": 2}]
+    assert applied["rules"]["schema_changed"] is True
+    assert "- rule hold: was forbid, hold.cedar:2" in _subjects(installation)[-1]
+    assert any(said.startswith("rules: ") and "schema" in said for said in _subjects(installation)[-1])
+    assert installation.json("policy", "apply", str(folder), "--yes")["rules"] is None
+
+
+def test_a_record_of_very_many_rules_stays_small(installation, folder):
+    number = MAX_RECORDED_RULES * 10
+    names = [f"{one:03}{'x' * 120}" for one in range(number)]
+    (folder / "many.cedar").write_text("".join(HOLD.replace("hold", name, 1) for name in names))
+    shutil.rmtree(folder / "tests")
+    applied = installation.json("policy", "apply", str(folder), "--yes")
+    assert len(applied["rules"]["new"]) == number
+    subject = _subjects(installation)[-1]
+    named = [line for line in subject if line.startswith("+ rule ")]
+    assert len(named) == MAX_RECORDED_RULES
+    assert f"{number - MAX_RECORDED_RULES} more rules" in subject
+    assert max(map(len, subject)) <= MAX_RECORDED_CHARACTERS
+    # What the documents change has room of its own.
+    assert "+ tenant umbrella: umbrella" in subject
+
+
+def test_the_first_application_names_its_rules(installation):
+    assert "+ rule grant-gives-read: permit, grants.cedar:19" in _subjects(installation)[0]

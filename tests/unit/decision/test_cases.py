@@ -7,7 +7,7 @@ import pytest
 
 from gateway.decision import Rulebook
 from gateway.decision.cases import load_cases, run_cases
-from gateway.decision.policyset import load_policy_folder
+from gateway.decision.policyset import digest_of, load_policy_folder
 from gateway.model.errors import Misconfigured, Reason
 
 ROOT = Path(__file__).parents[3]
@@ -15,6 +15,10 @@ SHIPPED_FILES = load_cases(ROOT / "policies" / "tests")
 OUR_FILES = load_cases(ROOT / "tests" / "cases" / "decisions")
 SHIPPED = load_policy_folder(ROOT / "policies")
 RESULTS = run_cases((*SHIPPED_FILES, *OUR_FILES), SHIPPED, Rulebook()).results
+
+
+def uncovered(report):
+    return {rule.policy for rule in report.uncovered}
 
 
 def write(folder: Path, text: str) -> Path:
@@ -66,8 +70,8 @@ def test_an_uncovered_policy_is_reported_by_name(tmp_path):
     files = load_cases(write(tmp_path, f'{ONE}expect = "allow"\n'))
     report = run_cases(files, SHIPPED, Rulebook())
     assert all(result.has_passed for result in report.results)
-    assert "grant-gives-read" in report.uncovered
-    assert "owner-uses-its-models" not in report.uncovered
+    assert "grant-gives-read" in uncovered(report)
+    assert "owner-uses-its-models" not in uncovered(report)
     assert not report.has_passed
 
 
@@ -76,7 +80,7 @@ def test_a_failing_case_covers_nothing_and_says_what_was_found(tmp_path):
     report = run_cases(files, SHIPPED, Rulebook())
     (result,) = report.results
     assert (result.has_passed, result.found, result.line) == (False, "allow", 5)
-    assert "owner-uses-its-models" in report.uncovered
+    assert "owner-uses-its-models" in uncovered(report)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +90,137 @@ def test_a_failing_case_covers_nothing_and_says_what_was_found(tmp_path):
 def test_an_allow_for_another_ground_fails_the_case(tmp_path, expectation):
     report = run_cases(load_cases(write(tmp_path, f"{ONE}{expectation}\n")), SHIPPED, Rulebook())
     assert not report.results[0].has_passed
+
+
+OURS = ONE.replace("acme", "umbrella")  # a tenant that the shipped cases do not speak of
+WIDE = """// Anything below umbrella, whoever asks.
+@id("wide")
+permit (principal is ApiKey, action, resource in ModelGroup::"pattern:umbrella/*");
+"""
+AGAIN = WIDE.replace("wide", "wide-again")
+HELD = '@id("held") forbid (principal, action, resource in ModelGroup::"pattern:umbrella/held/*");'
+READS = WIDE.replace("wide", "reads").replace("action,", 'action == Action::"read",')
+FAILS = """@id("fails") EFFECT (principal is ApiKey, action == Action::"infer", resource in
+ModelGroup::"pattern:umbrella/*") when { 9223372036854775807 + 1 > 0 };"""
+
+
+def with_rules(*texts):
+    policies = (*SHIPPED.policies, *((f"more{number}.cedar", text) for number, text in enumerate(texts)))
+    return replace(SHIPPED, policies=policies, digest=digest_of(SHIPPED.schema, policies))
+
+
+def run_with(folder, cases, *rules):
+    files = (*SHIPPED_FILES, *load_cases(write(folder, cases)))
+    report = run_cases(files, with_rules(*rules), Rulebook())
+    assert all(result.has_passed for result in report.results), report.results
+    return report
+
+
+class TestCoverage:
+    """A rule counts as tested only by a case that would have another answer without it."""
+
+    def test_a_case_that_passes_without_the_rule_does_not_cover_it(self, tmp_path):
+        # "wide" is one of the rules that decide the case; the owner's right gives it as well.
+        cases = f'{OURS}expect = "allow"\npolicies = ["owner-uses-its-models", "wide"]\n'
+        (gap,) = run_with(tmp_path, cases, WIDE).uncovered
+        assert (gap.policy, gap.file, gap.line) == ("wide", "more0.cedar", 2)
+        assert gap.beside == ("owner-uses-its-models",)
+
+    def test_a_case_that_fails_without_the_rule_covers_it(self, tmp_path):
+        cases = OURS.replace('"umbrella"\naction', '"globex"\naction') + 'expect = "allow"\n'
+        assert run_with(tmp_path, cases, WIDE).has_passed
+
+    def test_of_two_rules_that_give_the_same_each_needs_a_case_of_its_own(self, tmp_path):
+        cases = OURS.replace('"umbrella"\naction', '"globex"\naction') + 'expect = "allow"\n'
+        gaps = run_with(tmp_path, cases, WIDE, AGAIN).uncovered
+        assert [(gap.policy, gap.beside) for gap in gaps] == [
+            ("wide", ("wide-again",)),
+            ("wide-again", ("wide",)),
+        ]
+
+    def test_what_alone_lets_a_model_be_found_is_not_covered_by_a_read_that_another_rule_gives(
+        self, tmp_path
+    ):
+        cases = OURS.replace('"umbrella"\naction', '"globex"\naction') + 'expect = "allow"\n'
+        assert uncovered(run_with(tmp_path, cases, WIDE, READS)) == {"wide", "reads"}
+
+    def test_a_forbid_where_nothing_permits_covers_nothing(self, tmp_path):
+        cases = OURS.replace('"umbrella"\naction', '"globex"\naction').replace(
+            "umbrella/x", "umbrella/held/x"
+        )
+        cases += 'expect = "deny"\nreason = "not-permitted"\npolicies = ["held"]\n'
+        (gap,) = run_with(tmp_path, cases, HELD).uncovered
+        assert (gap.policy, gap.effect, gap.beside) == ("held", "forbid", ())
+
+    def test_a_forbid_against_a_right_is_covered(self, tmp_path):
+        cases = OURS.replace("umbrella/x", "umbrella/held/x") + 'expect = "deny"\nreason = "not-permitted"\n'
+        assert run_with(tmp_path, cases, HELD).has_passed
+
+    def test_a_forbid_is_covered_against_a_permit_that_the_case_adds(self, tmp_path):
+        cases = OURS.replace('"umbrella"\naction', '"globex"\naction').replace(
+            "umbrella/x", "umbrella/held/x"
+        )
+        cases += 'expect = "deny"\nreason = "not-permitted"\n'
+        cases += 'added_permits = "permit (principal, action, resource);"\n'
+        assert run_with(tmp_path, cases, HELD).has_passed
+
+    def test_a_permit_is_not_covered_by_what_the_case_adds_under_its_name(self, tmp_path):
+        (gap,) = run_with(
+            tmp_path,
+            OURS.replace("umbrella/x", "other/x")
+            + 'expect = "allow"\n'
+            + """added_permits = '@id("wide") permit (principal, action, resource == Model::"other/x");'\n""",
+            WIDE,
+        ).uncovered
+        assert gap.policy == "wide"
+
+    def test_a_rule_that_hides_or_shows_what_is_refused_is_covered_by_the_reason(self, tmp_path):
+        shows = """@id("shows") permit (principal is ApiKey, action == Action::"discover", resource in
+ModelGroup::"pattern:umbrella/*");"""
+        cases = OURS.replace('"umbrella"\naction', '"globex"\naction')
+        assert run_with(tmp_path, f'{cases}expect = "deny"\nreason = "missing-action"\n', shows).has_passed
+
+    @pytest.mark.parametrize("effect", ["permit", "forbid"])
+    def test_a_rule_that_fails_is_not_covered_by_the_case_that_it_fails_in(self, tmp_path, effect):
+        cases = OURS.replace('"read"', '"infer"') + 'expect = "deny"\nreason = "policy-error"\n'
+        (gap,) = run_with(tmp_path, cases, FAILS.replace("EFFECT", effect)).uncovered
+        assert gap.policy == "fails"
+
+    def test_a_case_that_cedar_is_not_asked_about_covers_nothing(self, tmp_path):
+        cases = '[[cases]]\nname = "n"\ntenant = "umbrella"\naction = "read"\nwhat = "catalogue"\n'
+        cases += 'expect = "deny"\nreason = "missing-action"\n'
+        report = run_cases(load_cases(write(tmp_path, cases)), SHIPPED, Rulebook())
+        assert report.results[0].has_passed
+        assert uncovered(report) == {rule.name for rule in Rulebook().rules(SHIPPED)}
+
+    @pytest.mark.parametrize(
+        "added",
+        [
+            "forbid (principal, action, resource);",
+            "permit (principal, action, resource); forbid (principal, action, resource);",
+            "permit (principal == ?principal, action, resource);",
+            "permit (",
+        ],
+    )
+    def test_a_case_adds_permits_and_nothing_else(self, tmp_path, added):
+        with pytest.raises(Misconfigured, match=r"some\.toml.*added_permits"):
+            load_cases(write(tmp_path, f'{OURS}expect = "allow"\nadded_permits = "{added}"\n'))
+
+    def test_a_set_is_asked_at_most_twice_for_each_case(self, tmp_path):
+        asked = []
+
+        class Counting(Rulebook):
+            def _ask(self, batch, shared, prepared):
+                asked.append(len(batch))
+                return super()._ask(batch, shared, prepared)
+
+        many = "\n".join(
+            f'@id("m{number}") permit (principal, action, resource == Model::"m/{number}");'
+            for number in range(300)
+        )
+        report = run_cases(SHIPPED_FILES, with_rules(many), Counting())
+        assert len(report.uncovered) == 300
+        assert len(asked) <= 2 * len(report.results)
 
 
 def test_no_case_at_all_is_no_pass():

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from gateway.decision.policyset import MAX_FILE_BYTES, digest_of, load_policy_folder, validate
+from gateway.decision import source
+from gateway.decision.policyset import (
+    MAX_FILE_BYTES,
+    MAX_ID_CHARACTERS,
+    digest_of,
+    load_policy_folder,
+    validate,
+)
 from gateway.model.errors import Misconfigured
 
 POLICIES = Path(__file__).parents[3] / "policies"
@@ -92,10 +99,48 @@ class TestValidating:
             for problem in problems
         ), [str(problem) for problem in problems]
 
+    @pytest.mark.parametrize(
+        ("text", "line"),
+        [
+            (f'{GOOD}@id("odd") forbid (principal, action, resource)\nwhen {{ resource.colour }};', 3),
+            (f'{GOOD}@id("odd") forbid (principal, action, resource)\nwhen {{ 1 = 2 }};\n{GOOD}', 3),
+        ],
+    )
+    def test_a_complaint_of_cedar_names_the_rule_by_its_id(self, asker, text, line):
+        problems = validate(asker.rules(GOOD.replace("good", "first"), text))
+        assert problems
+        for problem in problems:
+            assert (problem.file, problem.line) == ("1.cedar", line)
+            assert problem.found.startswith('rule "odd": ')
+            assert "policy0" not in problem.found
+            assert "policy1" not in problem.found
+
+    @pytest.mark.parametrize("rule_id", ["x" * (MAX_ID_CHARACTERS + 1), "two\\nlines", "\\u{1b}[31m"])
+    def test_an_id_that_would_spoil_records_is_a_problem(self, asker, rule_id):
+        (problem,) = validate(asker.rules(GOOD.replace("good", rule_id)))
+        assert (problem.file, problem.line) == ("0.cedar", 1)
+        assert len(str(problem)) < 300
+        assert validate(asker.rules(GOOD.replace("good", "x" * MAX_ID_CHARACTERS))) == []
+
+    def test_many_rules_are_checked_in_a_time_that_grows_with_them(self, asker):
+        # Each text is taken apart a few times, and not once for each of its rules.
+        many = "".join(GOOD.replace("good", f"p{number}") for number in range(400))
+        taken = []
+        real = source.tokens
+
+        def counting(text):
+            taken.append(len(text))
+            return real(text)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(source, "tokens", counting)
+            assert validate(asker.rules(many)) == []
+        assert sum(taken) < 10 * (len(many) + len(asker.shipped.schema))
+
     def test_two_files_may_not_share_an_id(self, asker):
         (problem,) = validate(asker.rules(GOOD, GOOD))
         assert (problem.file, problem.line) == ("1.cedar", 1)
-        assert "0.cedar" in problem.found
+        assert "0.cedar:1" in problem.found
 
     def test_a_set_without_policies_is_a_problem(self, asker):
         assert len(validate(asker.rules())) == 1

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.decision import Rulebook
-from gateway.decision.rulebook import MAX_BATCH, MAX_GRANT_INDEXES
+from gateway.decision.rulebook import MAX_BATCH, MAX_GRANT_INDEXES, MAX_NAMED
 from gateway.model.access import Action, Resource, ResourceKind
 from gateway.model.errors import Reason
 from gateway.model.facts import Grant, KeyKind, Scope, Standing, Visibility
@@ -24,6 +24,18 @@ when { 9223372036854775807 + 1 > 0 };"""
 
 
 class TestWhatAnAllowSays:
+    def test_of_very_many_rules_and_grants_it_names_the_first(self, asker):
+        many = MAX_NAMED + 5
+        rule = '@via("grant") permit (principal, action, resource);'
+        policy = asker.rules("".join(f'@id("r{number}") {rule}' for number in range(many)))
+        grants = tuple(
+            Grant(grant_id=f"g{number}", actions=frozenset({"read"}), models=("acme/*",))
+            for number in range(many)
+        )
+        verdict = asker.rulebook.decide(asker.access(), asker.facts(policy=policy, grants=grants))
+        assert verdict.policies == (*(f"r{number}" for number in range(MAX_NAMED)), "5 more")
+        assert len(verdict.grant.split(",")) == MAX_NAMED
+
     def test_it_names_the_determining_policies_the_model_and_the_stamp(self, asker):
         facts = asker.facts(model_standing=OWN, requested_standing=OWN)
         verdict = asker.rulebook.decide(asker.access(), facts)

@@ -8,10 +8,13 @@ from gateway.decision.source import (
     MAX_STATEMENT_TOKENS,
     Place,
     find_excess,
+    find_id_at,
     place_at,
-    place_of_complaint,
-    place_of_statement,
+    place_of_policy_error,
     place_of_syntax_error,
+    places_of_complaints,
+    places_of_statements,
+    rule_texts,
     statements,
 )
 
@@ -28,9 +31,7 @@ def test_semicolons_in_strings_and_comments_end_no_statement():
 
 
 def test_a_statement_is_found_by_its_number():
-    assert place_of_statement(TWO, 0) == Place(2, 1)
-    assert place_of_statement(TWO, 1) == Place(3, 3)
-    assert place_of_statement(TWO, 7) == Place(1, 1)
+    assert places_of_statements(TWO) == [Place(2, 1), Place(3, 3)]
 
 
 def test_lines_and_columns_count_from_one():
@@ -40,8 +41,46 @@ def test_lines_and_columns_count_from_one():
 
 def test_a_complaint_points_at_what_it_names_in_its_own_statement():
     text = "permit (principal is Admin, action, resource);\nforbid (principal is Admin, action, resource);"
-    assert place_of_complaint(text, 1, "entity type `Admin` not found") == Place(2, 22)
-    assert place_of_complaint(text, 1, "`nothing` that is there") == Place(2, 1)
+    complaints = [
+        (1, "entity type `Admin` not found"),
+        (1, "`nothing` that is there"),
+        (1, "'resource' is not meant"),
+        (7, "of a policy that is not there"),
+    ]
+    assert places_of_complaints(text, complaints) == [
+        Place(2, 22),
+        Place(2, 1),
+        Place(2, 37),
+        Place(1, 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "rule_id"),
+    [
+        # What is wrong is found at the end of its own policy, though the next one is unfinished.
+        (
+            '@id("a")\npermit (principal, action, resource) when { 1 = 2 };\n@id("b") permit (principal',
+            Place(2, 47),
+            "a",
+        ),
+        ('@id("a") permit (principal, action, resource);  @id("b") permit (princpal', Place(1, 74), "b"),
+        ("permit (principal, action, resource);\n@id permit (1);", Place(2, 13), None),
+    ],
+)
+def test_the_policy_that_does_not_parse_is_found_and_its_id(text, place, rule_id):
+    assert place_of_policy_error(text, cedar.find_policy_error) == place
+    assert find_id_at(text, place) == rule_id
+
+
+def test_rules_are_the_same_by_their_words():
+    one, two = rule_texts(
+        '// c\n@id("a") permit (principal, action, resource);\n\n  forbid(principal,action,resource) ; // d'
+    )
+    assert (one.line, two.line) == (2, 4)
+    assert two.words == rule_texts("forbid (\n  principal, // who\n  action, resource);")[0].words
+    assert one.words != rule_texts('@id("b") permit (principal, action, resource);')[0].words
+    assert one.text == '@id("a") permit (principal, action, resource);'
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,15 @@ import json
 import shutil
 import tempfile
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from gateway.adapters.history_file import HistoryFile, Seen
 from gateway.adapters.redis_fleet import WORKERS
+from gateway.audit import read_events
+from gateway.audit.record import ChangeRecord
 from gateway.configuration.settings import CHECKOUT_POLICIES, Settings
 from gateway.directory.operations import keys as key_operations
 from gateway.directory.operations import models as model_operations
@@ -20,7 +23,7 @@ from gateway.directory.operations import tenants as tenant_operations
 from gateway.model.errors import Misconfigured, Unavailable
 from gateway.model.facts import MAX_DEGRADED_SECONDS, KeyKind
 from gateway.model.names import KeyId, Pattern, TenantId
-from gateway.office.office import accept_history, open_office
+from gateway.office.office import MAX_SUBJECT_BYTES, accept_history, bounded_subject, open_office
 from gateway.office.setup import set_up
 
 pytestmark = pytest.mark.anyio
@@ -207,3 +210,24 @@ async def test_an_acceptance_that_cannot_be_recorded_is_none(office, settings, t
     with pytest.raises(Misconfigured):
         accept_history(replace(settings, audit_dir=tmp_path / "audit"), Seen(history="f" * 32, generation=1))
     assert settings.history_file.read_bytes() == before
+
+
+def test_what_a_record_names_is_bounded_and_stands_there_whole_by_its_digest():
+    names = tuple(f"acme/{number}/" + "x" * 100 for number in range(2000))
+    said = bounded_subject(names)
+    assert sum(len(name) for name in said) <= MAX_SUBJECT_BYTES + 200
+    assert said[:-1] == names[: len(said) - 1]
+    digest = sha256("".join(f"{name}\n" for name in names).encode()).hexdigest()
+    assert said[-1] == f"{2000 - len(said) + 1} more; sha256 of all {digest}"
+    assert bounded_subject(names[:3]) == names[:3]
+
+
+async def test_a_change_that_names_very_much_leaves_a_log_that_can_be_read(office, settings):
+    async def nothing(_changes):
+        """Only its record matters."""
+
+    names = tuple(f"acme/{number}/" + "x" * 1000 for number in range(2000))
+    await office.perform("models.own", nothing, subject=names, wait=False)
+    records = [event.record for event in read_events(settings.audit_folder)]
+    said = [record.subject for record in records if isinstance(record, ChangeRecord)]
+    assert said[-1] == bounded_subject(names)

@@ -1,0 +1,98 @@
+"""What would help where the rules are not what stands in the way: the key, its tenant, the disk.
+
+The rules' own remedies are found by trying (`decision/remedies.py`). These follow from the reason: each
+names the one thing that is wrong, and the command that mends it where there is one.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from gateway.cli.console import when
+from gateway.decision.remedies import Help, Remedy
+from gateway.directory.documents import FOLDER_SOURCE
+from gateway.model.errors import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gateway.cli.explain_disk import DiskState
+    from gateway.decision.remedies import Step
+    from gateway.model.facts import Key, Tenant
+    from gateway.model.names import ModelId
+
+NEAREST = 1  # names that are shown for one that is not known
+
+
+def key_steps(problem: Reason, key: Key, tenant: Tenant | None, address: str | None) -> tuple[Step, ...]:
+    """What would make a key valid that is refused for this reason, or which other key would do."""
+    step: Step
+    match problem:
+        case Reason.REVOKED_KEY:
+            step = (_another_key(key, f"another key: {key.key_id} was revoked, for good"),)
+        case Reason.EXPIRED_KEY:
+            step = (_another_key(key, f"another key: this one ended at {when(key.expires_at)}"),)
+        case Reason.NOT_YET_VALID:
+            wait = Remedy(kind=Help.WAIT, text=f"to wait until {when(key.not_before)}, when the key begins")
+            step = (wait, _another_key(key, "another key, which begins now"))
+        case Reason.OUTSIDE_NETWORKS:
+            text = f"to ask from one of the key's networks: {' '.join(key.networks)}"
+            new = _another_key(key, f"another key, for {address}", networks=(address,) if address else ())
+            step = (Remedy(kind=Help.NETWORK, text=text), new)
+        case Reason.SUSPENDED_TENANT:
+            step = (_tenant_back(key, tenant),)
+        case Reason.UNKNOWN_KEY:
+            text = "the platform to be asked (CACHEGATE_AUTHORITY=platform): the key is its own, not ours"
+            step = (Remedy(kind=Help.PLATFORM, text=text),)
+        case _:
+            text = f"records of the key and its tenant that parse ({problem}: `cachegate doctor` names them)"
+            step = (Remedy(kind=Help.RECORD_REPAIR, text=text),)
+    return (step,)
+
+
+def disk_steps(disk: DiskState, asked: ModelId, known: Iterable[str]) -> tuple[Step, ...]:
+    """What has to be there for an allowed read to be served."""
+    if disk.is_there or disk.reason is None:
+        return ()
+    md5, model = disk.md5, disk.model or asked
+    match disk.reason:
+        case Reason.QUARANTINED:
+            text = f"the blob {md5} to be repaired and let out of quarantine: {disk.found}"
+            return ((Remedy(kind=Help.BLOB, text=text, command=f"cachegate cache release {md5}"),),)
+        case Reason.UNATTESTED:
+            text = (
+                f"somebody's word that {model} has the blob {md5}: the provider's metadata, or an operator's"
+            )
+            command = f"cachegate cache attest --digests {md5} -- {quote(model)}"
+            return ((Remedy(kind=Help.ATTESTATION, text=text, command=command),),)
+        case Reason.ABSENT:
+            text = f"the engine to load it: {disk.found} ({disk.directory})"
+            meant = get_close_matches(asked, sorted({*known} - {asked}), n=NEAREST)
+            load = Remedy(kind=Help.DISK, text=text)
+            if not meant:
+                return ((load,),)
+            nearest = Remedy(kind=Help.MODEL_NAME, text=f"another name to be meant: {meant[0]} is on disk")
+            return ((load, nearest),)
+        case _:
+            return ((Remedy(kind=Help.DISK, text=f"the cache as the engine leaves it: {disk.found}"),),)
+
+
+def _another_key(key: Key, text: str, *, networks: tuple[str, ...] = ()) -> Remedy:
+    """A key with the same scopes that is valid now."""
+    whose = f"--tenant={key.tenant}" if key.tenant else "--admin"
+    scopes = f" --scopes {' '.join(sorted(key.scopes))}" if key.scopes else ""
+    bound = f" --networks {' '.join(networks)}" if networks else ""
+    return Remedy(kind=Help.KEY, text=text, command=f"cachegate keys create {whose}{scopes}{bound}")
+
+
+def _tenant_back(key: Key, tenant: Tenant | None) -> Remedy:
+    if tenant is None:
+        text = f"the tenant {key.tenant} to be there: its keys are refused"
+        return Remedy(kind=Help.TENANT, text=text, command=f"cachegate tenants create {key.tenant}")
+    command, text = f"cachegate tenants resume {key.tenant}", f"the tenant {key.tenant} to be resumed"
+    if tenant.source.startswith(FOLDER_SOURCE):
+        text += f", in its document ({tenant.source}) and by `cachegate policy apply`"
+        command = f"cachegate tenants resume --force {key.tenant}"
+    return Remedy(kind=Help.TENANT, text=text, command=command)

@@ -1,0 +1,252 @@
+"""What would help: the changes after which a denied access is allowed, found by trying them.
+
+Nothing is guessed from the reason. Each change that an operator can make (a scope on the key, a grant,
+ownership, publishing, a forbid that no longer holds) is made on the facts in memory, and the same rules
+decide again; what is listed is what came out as an allow. The fewest and smallest are looked for, and
+lifting a forbid is the last resort: a forbid was written on purpose.
+
+A step is needed whatever else is done; within a step, any one of its remedies will do.
+
+Not here: what stands in the way outside the rules (the key, the platform, the disk).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from gateway.decision.question import CONTENT_KINDS
+from gateway.model.access import Action
+from gateway.model.facts import Grant, Scope, Visibility
+from gateway.model.names import Pattern
+from gateway.model.verdicts import Allowed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from gateway.decision.cedar import Rule
+    from gateway.decision.rulebook import Rulebook
+    from gateway.model.access import Access
+    from gateway.model.facts import Facts, ModelRule
+    from gateway.model.names import ModelId
+
+
+class Help(StrEnum):
+    """What kind of change it is: each is made in another place."""
+
+    TENANT_KEY = "tenant-key"  # use a key of a tenant
+    SCOPE = "scope"  # use a key with this scope
+    GRANT = "grant"
+    OWN = "own"
+    PUBLISH = "publish"
+    RULE_CHANGE = "rule-change"  # change or remove a rule that forbids
+    PERMIT = "permit"  # write a rule that permits
+    RULE_REPAIR = "rule-repair"  # a rule fails while it is evaluated, or the set does not parse
+    RECORD_REPAIR = "record-repair"  # a record in Redis does not parse
+    KEY = "key"  # another key
+    WAIT = "wait"  # until a time
+    NETWORK = "network"  # ask from another address
+    TENANT = "tenant"  # resume the key's tenant
+    PLATFORM = "platform"  # the platform has to say so
+    MODEL_NAME = "model-name"  # another name of a model is meant
+    DISK = "disk"  # the thing has to be on disk, as the engine leaves it
+    BLOB = "blob"  # a blob is in quarantine
+    ATTESTATION = "attestation"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remedy:
+    """One change that helps. `command` makes it, where one can; else `text` says who has to do what."""
+
+    kind: Help
+    text: str
+    command: str = ""
+
+
+Step = tuple[Remedy, ...]
+"""A change that is needed, in the ways in which it can be made."""
+
+_Right = tuple["Facts", Remedy | None]
+"""The facts with a right given, and the remedy that gives it; as they are, and none."""
+
+
+def needed_lines(steps: Iterable[Step]) -> tuple[str, ...]:
+    """All steps in lines, for people: ways of one step end in `or`, a further step begins with `and`."""
+    lines: list[str] = []
+    for step in steps:
+        texts = [remedy.text for remedy in step]
+        joined = [f"{text}, or" for text in texts[:-1]] + texts[-1:]
+        lines += [f"and {joined[0]}" if lines and joined else "".join(joined[:1]), *joined[1:]]
+    return tuple(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """What has to be done for an allow: these steps, and these forbids must no longer hold."""
+
+    steps: tuple[Step, ...]
+    forbids: tuple[Rule, ...]
+
+
+def find_way(access: Access, facts: Facts, rulebook: Rulebook, rules: Iterable[ModelRule] = ()) -> Way:
+    """The least that has to be done so that a denied access is allowed. For a denial by Cedar.
+
+    Where nothing of what is tried helps, only a rule that is written for it can permit it.
+    """
+    found = [
+        Way((*scope_steps, *way.steps), way.forbids)
+        for asking, scope_steps, ways in _tries(access, facts, rules)
+        if (way := _helping(asking, ways, rulebook)) is not None
+    ]
+    if found:  # a scope or a right comes before lifting one forbid more; else, what changes least
+        return min(found, key=lambda way: len(way.forbids))
+    who = f"tenant {access.principal.tenant}" if access.principal.tenant else "this key"
+    permit = Remedy(kind=Help.PERMIT, text=f"a rule that permits {access.action} of it to {who}")
+    return Way(((permit,),), _forbids(access, facts, rulebook))
+
+
+def _tries(
+    access: Access, facts: Facts, rules: Iterable[ModelRule]
+) -> Iterator[tuple[Access, tuple[Step, ...], Sequence[_Right]]]:
+    """What to try, what changes least first: nothing, a scope, a right, both."""
+    said = {rule.pattern: rule for rule in rules}
+    unchanged: list[_Right] = [(facts, None)]
+    rights = [list(ways) for ways in _rights(access, facts, said)]
+    keys: list[tuple[Access, tuple[Step, ...]]] = [(access, ())]
+    if access.principal.tenant is not None:
+        keys.append((_with_scope(access), (_scope_step(access),)))
+    for each in ([unchanged], rights):
+        for asking, steps in keys:
+            yield from ((asking, steps, ways) for ways in each)
+
+
+def _helping(access: Access, ways: Sequence[_Right], rulebook: Rulebook) -> Way | None:
+    """Those of these ways that help, as one step, with the forbids that they leave.
+
+    Of ways that leave different forbids, those that leave the fewest.
+    """
+    left: dict[tuple[Rule, ...], list[Remedy | None]] = {}
+    for facts, remedy in ways:
+        if isinstance(rulebook.decide(access, facts), Allowed):
+            left.setdefault((), []).append(remedy)
+        elif _is_permitted(access, facts, rulebook):
+            left.setdefault(_forbids(access, facts, rulebook), []).append(remedy)
+    if not left:
+        return None
+    forbids = min(left, key=len)
+    remedies = tuple(remedy for remedy in left[forbids] if remedy is not None)
+    return Way((remedies,) if remedies else (), forbids)
+
+
+def _is_permitted(access: Access, facts: Facts, rulebook: Rulebook) -> bool:
+    """Whether some rule permits it, whatever forbids it."""
+    weighed = rulebook.weigh(access, facts)
+    if weighed is None:
+        return False
+    return isinstance(rulebook.verdict_of(weighed, rulebook.answers_of_permits(weighed)), Allowed)
+
+
+def _forbids(access: Access, facts: Facts, rulebook: Rulebook) -> tuple[Rule, ...]:
+    """The rules that forbid it."""
+    weighed = rulebook.weigh(access, facts)
+    if weighed is None:
+        return ()
+    refusing = (answer for answer in weighed.answers[0] if not answer.is_allowed)
+    return tuple(dict.fromkeys(rule for answer in refusing for rule in answer.rules))
+
+
+def _scope_for(action: Action) -> Scope | None:
+    return {Action.DISCOVER: Scope.DISCOVER, Action.READ: Scope.READ, Action.INFER: Scope.INFER}.get(action)
+
+
+def _with_scope(access: Access) -> Access:
+    scope = _scope_for(access.action)
+    if scope is None:
+        return access
+    principal = replace(access.principal, scopes=access.principal.scopes | {scope})
+    return replace(access, principal=principal)
+
+
+def _scope_step(access: Access) -> Step:
+    """Scopes are fixed when a key is made, so another key it is."""
+    principal, scope = access.principal, _scope_for(access.action)
+    scopes = sorted({*principal.scopes, *([scope] if scope else [])})
+    command = f"cachegate keys create --tenant={principal.tenant} --scopes {' '.join(scopes)}"
+    return (Remedy(kind=Help.SCOPE, text=f"the scope {scope} on the key", command=command),)
+
+
+def _rights(access: Access, facts: Facts, said: dict[Pattern, ModelRule]) -> Iterator[Iterator[_Right]]:
+    """The rights that might be given, on as few names as will do; for each, in how many ways."""
+    tenant = access.principal.tenant
+    if tenant is None or facts.model is None or access.resource.kind not in CONTENT_KINDS:
+        return
+    names = tuple(dict.fromkeys(name for name in (facts.model, facts.requested) if name is not None))
+    yield _ways(access, facts, names[:1], said)
+    if len(names) > 1:
+        yield _ways(access, facts, names[1:], said)
+        yield _ways(access, facts, names, said)
+
+
+def _ways(
+    access: Access, facts: Facts, targets: Sequence[ModelId], said: dict[Pattern, ModelRule]
+) -> Iterator[_Right]:
+    yield _granted(access, facts, targets), _grant_remedy(access, targets)
+    if targets[0] == facts.model and len(targets) == 1:
+        yield from _standing_ways(access, facts, said)
+
+
+def _granted(access: Access, facts: Facts, targets: Sequence[ModelId]) -> Facts:
+    packages = () if access.resource.package is None else (access.resource.package,)
+    grant = Grant(
+        grant_id="tried",
+        actions=frozenset({access.action}),
+        models=tuple(Pattern(target) for target in targets),
+        packages=packages,
+    )
+    return replace(facts, grants=(*facts.grants, grant))
+
+
+def _grant_remedy(access: Access, targets: Sequence[ModelId]) -> Remedy:
+    tenant, action, package = access.principal.tenant, access.action, access.resource.package
+    narrowed = f" with package {package}" if package else ""
+    text = f"a grant of {action} to {tenant} on {' and '.join(targets)}{narrowed}"
+    models = " ".join(quote(f"--models={target}") for target in targets)
+    packages = f" --packages={package}" if package else ""
+    command = f"cachegate grants add --tenant={tenant} {models}{packages} --actions={action}"
+    return Remedy(kind=Help.GRANT, text=text, command=command)
+
+
+def _standing_ways(access: Access, facts: Facts, said: dict[Pattern, ModelRule]) -> Iterator[_Right]:
+    """The model to be the tenant's own, or everybody's. What exactly its id says now may stand against it."""
+    tenant, model, standing = access.principal.tenant, facts.model, facts.model_standing
+    if tenant is None or model is None or standing is None:
+        return
+    exact = said.get(Pattern(model))
+    owned = replace(standing, owner=tenant)
+    command = f"cachegate models own {tenant} {_argument(model)}"
+    if exact is not None and exact.owner is not None:
+        command = ""  # one owner a pattern: it has to be taken from the other first
+    elif standing.owner is not None:
+        command = f"cachegate models own --force {tenant} {_argument(model)}"
+    yield (
+        _standing(facts, owned),
+        Remedy(kind=Help.OWN, text=f"{model} to be owned by {tenant}", command=command),
+    )
+    public = replace(standing, visibility=Visibility.PUBLIC)
+    command = f"cachegate models publish {_argument(model)}"
+    yield _standing(facts, public), Remedy(kind=Help.PUBLISH, text=f"{model} to be public", command=command)
+
+
+def _standing(facts: Facts, standing: object) -> Facts:
+    """The model standing so; asked for by its own name, that is how the name stands as well."""
+    changed = {"model_standing": standing}
+    if facts.requested == facts.model:
+        changed["requested_standing"] = standing
+    return replace(facts, **changed)  # type: ignore[arg-type] # both are standings
+
+
+def _argument(name: ModelId) -> str:
+    """A name as the last argument of a command: it may be anybody's text, and start with a dash."""
+    return f"-- {quote(name)}" if name.startswith("-") else quote(name)

@@ -1,0 +1,69 @@
+"""What differs between two rule sets: which rules are new, gone or changed, each with its place.
+
+A rule is known by its @id. It is changed when its words and signs are others; layout, comments and
+the place where it stands are no part of it, so a rule that moves to another file is the same rule.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RulePlace:
+    """One rule of a set: what it is called, what it does, where it starts."""
+
+    rule_id: str
+    effect: str  # permit, forbid
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        """Effect, file and line; the id is said by whoever lists it."""
+        return f"{self.effect}, {self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedRule:
+    """A rule whose text is another one now."""
+
+    was: RulePlace
+    now: RulePlace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleSetChanges:
+    """From one set to another. `is_known` is false where the old one cannot be read, so all rules are new."""
+
+    new: tuple[RulePlace, ...] = ()
+    gone: tuple[RulePlace, ...] = ()
+    changed: tuple[ChangedRule, ...] = ()
+    is_schema_changed: bool = False
+    is_known: bool = True
+
+    @property
+    def summary(self) -> str:
+        """How many of each, and whether the schema is another one."""
+        if not self.is_known:
+            return f"{len(self.new)} rules; those that were in force cannot be read, so they are not compared"
+        schema = ", schema changed" if self.is_schema_changed else ""
+        if not (self.new or self.gone or self.changed):
+            return f"no rule changes{schema or ', only comments, layout or files'}"
+        return f"{len(self.new)} new, {len(self.gone)} gone, {len(self.changed)} changed{schema}"
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Each rule in a line: what goes, what is another one, what comes."""
+        gone = [f"- rule {rule.rule_id}: was {rule}" for rule in self.gone]
+        changed = [f"~ rule {pair.now.rule_id}: {pair.now} (was {pair.was})" for pair in self.changed]
+        return (*gone, *changed, *(f"+ rule {rule.rule_id}: {rule}" for rule in self.new))
+
+    def cut(self, most: int) -> RuleSetChanges:
+        """The same with at most so many rules of each kind."""
+        return RuleSetChanges(
+            new=self.new[:most],
+            gone=self.gone[:most],
+            changed=self.changed[:most],
+            is_schema_changed=self.is_schema_changed,
+            is_known=self.is_known,
+        )
