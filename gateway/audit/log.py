@@ -84,13 +84,12 @@ class AuditLog:
     def admit_all(self, admissions: Sequence[Admission]) -> list[Receipt]:
         """Record several allows at once, and hand out the proofs: all of them are recorded, or none."""
         now, _ = self._ready()
-        writer, of_allow = self._writer, self._tails.of_allow
-        time, new_id = writer.envelopes.times.text(now), writer.envelopes.ids.next
-        ready = [("decision", new_id(now), time, of_allow(admission)) for admission in admissions]
-        writer.append_lines(writer.chain.seal_all(ready), now)
+        of_allow, new_id = self._tails.of_allow, self._writer.envelopes.ids.next
+        ready = [("decision", new_id(now), of_allow(admission)) for admission in admissions]
+        self._writer.append_all(ready, now)
         return [
             self._receipt(record_id, admission)
-            for (_, record_id, _, _), admission in zip(ready, admissions, strict=True)
+            for (_, record_id, _), admission in zip(ready, admissions, strict=True)
         ]
 
     def _receipt(self, record_id: str, admission: Admission) -> Receipt:
@@ -136,8 +135,7 @@ class AuditLog:
 
     def tick(self, now: float) -> None:
         """What is due by time alone: summaries and the signed head. The server calls it every second."""
-        self._writer.ready(now)
-        self._writer.flush(now)
+        self._writer.tick(now)
         self._write_summaries(now, int(now))
 
     def flush(self) -> None:
@@ -150,8 +148,7 @@ class AuditLog:
 
         It also tries to recover: behind a balancer no request would come to do that.
         """
-        now = self._clock.now()
-        self._writer.ready(now)
+        self._writer.check(self._clock.now())
         verify_writable(self._folder)
 
     def is_healthy(self) -> bool:
@@ -198,9 +195,9 @@ class AuditLog:
         One that cannot be written now is left as well.
         """
         now, writer = self._clock.now(), self._writer
-        record_id, time = writer.envelopes.ids.next(now), writer.envelopes.times.text(now)
+        record_id = writer.envelopes.ids.next(now)
         tail = self._tails.of_outcome(decision_id, tenant, key_id, outcome)
-        writer.chain.leave(("outcome", record_id, time, tail))
+        writer.chain.leave(("outcome", record_id, tail))
         if not is_left or self._on_left is None:
             writer.flush(now)
         elif not self._has_left:
