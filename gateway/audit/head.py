@@ -28,7 +28,7 @@ from gateway.model.errors import Misconfigured
 if TYPE_CHECKING:
     from pathlib import Path
 
-_END = b"-----END PUBLIC KEY-----"
+_BEGIN, _END = b"-----BEGIN PUBLIC KEY-----", b"-----END PUBLIC KEY-----"
 
 
 def fingerprint(key: Ed25519PublicKey) -> str:
@@ -48,8 +48,9 @@ def parse_public_keys(pem: bytes, where: str) -> dict[str, Ed25519PublicKey]:
     """All Ed25519 keys of a PEM file, by fingerprint. Raises `Misconfigured`."""
     keys: dict[str, Ed25519PublicKey] = {}
     for block in pem.split(_END)[:-1]:
+        whole = block[max(0, block.rfind(_BEGIN)) :]  # a process that was killed may have left half a key
         try:
-            key = serialization.load_pem_public_key(block + _END + b"\n")
+            key = serialization.load_pem_public_key(whole + _END + b"\n")
         except (ValueError, UnsupportedAlgorithm) as error:
             raise Misconfigured(where, "not a PEM public key; take a fresh copy of signing.pub") from error
         if not isinstance(key, Ed25519PublicKey):

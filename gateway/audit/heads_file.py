@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from gateway.audit.head import Signer
 
 _PAUSE_SECONDS = 0.002  # an append takes microseconds; a sync a few milliseconds
+_APPEND = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _TAIL_BYTES = 128  # holds the end of a line, which is where its hash stands
 _MOST_SPOILT_LINES = 1000  # that are passed over at the end; each costs a microsecond
 
@@ -111,6 +112,13 @@ class HeadsFile:
         """What is there when a process begins: it knows of nothing earlier. Raises `SegmentError`."""
         self.known = NO_LINE
         return self.look()
+
+    def ensure_there(self) -> None:
+        """Make an empty file where there is none: no copy is to have a chain, and no file of heads."""
+        try:
+            os.close(os.open(self._path, _APPEND, FILE_MODE))
+        except OSError as error:
+            raise_fault(error, self._path, Remedy.NEW_CHAIN)
 
     def look(self) -> End:
         """How the file ends now. Raises `SegmentError` when what was known is no longer in it.
@@ -199,8 +207,7 @@ def _locked(path: Path) -> Iterator[int]:
 
     Raises `BlockingIOError` when somebody does: a process that was stopped inside must not stop us.
     """
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(path, flags, FILE_MODE)
+    descriptor = os.open(path, _APPEND, FILE_MODE)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield descriptor

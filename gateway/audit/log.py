@@ -169,9 +169,8 @@ class AuditLog:
 
     def _ready(self) -> tuple[float, Links]:
         now = self._clock.now()
-        links = self._writer.ready(now)
         self._write_summaries(now, int(now))
-        return now, links
+        return now, self._writer.ready(now)  # after them: a head may be due by now
 
     def _write_summaries(self, now: float, second: int | None) -> None:
         while (summary := self._flood.first_due(second)) is not None:

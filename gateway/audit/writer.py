@@ -196,6 +196,7 @@ class Writer:
         try:
             self._write_open(now, reason)
             self._write(self._seal_head(now, "live"))
+            self._heads.ensure_there()
             segment.publish()
             self._list_heads(patience_seconds=_PATIENCE_SECONDS, is_anew=True)
         except SegmentError:
