@@ -75,11 +75,12 @@ def recover(
     now: float,
     *,
     is_synced: bool,
-) -> None:
+) -> int:
     """List recovered heads for the chains of this node whose processes ended without a last head.
 
-    What cannot be read or written now is left to the next start.
+    How many they are. What cannot be read or written now is left to the next start.
     """
+    recovered = 0
     for path in _left_behind(folder, node)[:MOST_AT_ONCE]:
         chain = path.name.removeprefix(".")
         with suppress(OSError, SegmentError, Unavailable), _held(path) as is_left:
@@ -95,7 +96,9 @@ def recover(
                 heads.append(pending, is_synced=is_synced, patience_seconds=_PATIENCE_SECONDS)
                 if pending:
                     continue
+                recovered += 1
             path.unlink()
+    return recovered
 
 
 def _left_behind(folder: Path, node: str) -> list[Path]:

@@ -74,7 +74,8 @@ class Writer:
         self._lost: Links | None = None
         self.chain = Chain()
         self._begin(now, f"start{self._learn_heads()}")
-        recover(folder, node, signer, self._heads, self._recovered_head, now, is_synced=self._is_synced)
+        if recover(folder, node, signer, self._heads, self._recovered_head, now, is_synced=self._is_synced):
+            self._write_head(now)  # which says that these are listed
 
     def check(self, now: float) -> None:
         """Raises `SegmentError` when no record could be accepted now; signs the head that is due."""
