@@ -30,7 +30,7 @@ def find_known_end(folder: Path, signer: Signer) -> End:
     known = NO_LINE
     for chain in sorted(chains, key=_started, reverse=True)[:MOST_CHAINS]:
         try:
-            tail = read_tail(chains[chain], signer.public_keys)
+            tail = read_tail(chain, chains[chain], signer.public_keys)
         except Unavailable:
             continue  # the next start, or `verify`, says what is wrong with it
         if tail is None or tail.head.listed_bytes is None or tail.head.listed_hash is None:

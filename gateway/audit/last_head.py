@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.audit.promise import PROMISED_RECORDS
 from gateway.audit.record import MAX_LINE_BYTES
@@ -29,37 +29,52 @@ _BLOCK_BYTES = 64 << 10
 _HEAD_OPENS = b'{"kind":"head",'
 
 
+class Place(NamedTuple):
+    """A line, the number of its segment, and where in that it ends."""
+
+    segment: int
+    end: int
+    line: bytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tail:
-    """The last head of a chain and the whole lines behind it; `segment` is the last one's number."""
+    """The last head of a chain, where its line ends, and the whole lines behind it.
+
+    `segment` is the number of the chain's last segment.
+    """
 
     head: HeadRecord
-    head_line: bytes
-    lines: tuple[bytes, ...]
+    head_segment: int
+    head_end: int
+    lines: tuple[Place, ...]
     segment: int
 
 
 def read_tail(
-    segments: Sequence[tuple[int, Path]],
-    keys: Mapping[str, Ed25519PublicKey],
-    *,
-    most_lines: int = MOST_LINES,
+    chain: str, segments: Sequence[tuple[int, Path]], keys: Mapping[str, Ed25519PublicKey]
 ) -> Tail | None:
     """The end of a chain, from its last head that is signed by one of these keys.
 
     None when there is none within the bounds. Raises `Unavailable` when a file cannot be read.
     """
-    lines: list[bytes] = []
+    lines: list[Place] = []
     left = MOST_BYTES
-    for _, path in reversed(segments):
-        for line in lines_backward(path):
+    for number, path in reversed(segments):
+        for end, line in lines_backward(path):
             left -= len(line)
-            if line.startswith(_HEAD_OPENS) and (head := _find_head(line, keys)) is not None:
+            if line.startswith(_HEAD_OPENS) and (head := _find_head(line, keys)) and head.chain == chain:
                 lines.reverse()
-                return Tail(head=head, head_line=line, lines=tuple(lines), segment=segments[-1][0])
-            if len(lines) >= most_lines or left < 0:
+                return Tail(
+                    head=head,
+                    head_segment=number,
+                    head_end=end,
+                    lines=tuple(lines),
+                    segment=segments[-1][0],
+                )
+            if len(lines) >= MOST_LINES or left < 0:
                 return None
-            lines.append(line)
+            lines.append(Place(number, end, line))
     return None
 
 
@@ -70,8 +85,11 @@ def _find_head(line: bytes, keys: Mapping[str, Ed25519PublicKey]) -> HeadRecord 
         return None
 
 
-def lines_backward(path: Path) -> Iterator[bytes]:
-    """The whole lines of a file, the last one first; half a line at its end is passed over."""
+def lines_backward(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The whole lines of a file, the last one first, each with the offset at which it ends.
+
+    Half a line at the end of the file is passed over.
+    """
     try:
         with path.open("rb") as file:
             position = file.seek(0, os.SEEK_END)
@@ -86,8 +104,10 @@ def lines_backward(path: Path) -> Iterator[bytes]:
                     rest = rest[: rest.rfind(b"\n") + 1]
                     is_at_line_end = bool(rest)
                 start = 0 if position == 0 else rest.find(b"\n") + 1
+                end = position + len(rest)
                 for line in reversed(rest[start:].split(b"\n")[:-1]):
-                    yield line + b"\n"
+                    yield end, line + b"\n"
+                    end -= len(line) + 1
                 rest = rest[:start]
     except FileNotFoundError:
         return

@@ -105,7 +105,8 @@ class AuditLog:
         principal = rejection.principal
         if principal is None:
             new_id = partial(writer.envelopes.ids.next, now)
-            stranger = Stranger(source_of(rejection.request.client), rejection.claimed_key_id)
+            whose = rejection.claimed_key_id, rejection.claimed_tenant
+            stranger = Stranger(source_of(rejection.request.client), *whose)
             summary_id = self._flood.count(stranger, rejection.reason.value, int(now), new_id)
             if summary_id is not None:
                 return summary_id
@@ -178,6 +179,7 @@ class AuditLog:
             record = SummaryRecord(
                 **self._writer.envelopes.members(now, links, summary.record_id),
                 source=summary.stranger.source,
+                tenant=summary.stranger.claimed_tenant,
                 claimed_key_id=summary.stranger.claimed_key_id,
                 second=self._writer.envelopes.times.text(summary.second),
                 count=sum(summary.reasons.values()),

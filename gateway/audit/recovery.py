@@ -89,7 +89,7 @@ def recover(
             segments = group_segments(folder.glob(f"{chain}-*.jsonl")).get(chain, [])
             if any(_is_written(last) for _, last in segments[-1:]):
                 continue
-            tail = read_tail(segments, signer.public_keys)
+            tail = read_tail(chain, segments, signer.public_keys)
             links = None if tail is None or tail.head.state == "closed" else _find_end(tail)
             if tail is not None and links is not None and not _has_ended(folder / HEADS_NAME, chain):
                 pending = [make_head(now, links, tail.segment, tail.head.seq + 1)]
@@ -148,7 +148,7 @@ def _find_end(tail: Tail) -> Links | None:
     head, promise = tail.head, promise_after(tail.head)
     links = Links(head.chain)
     links.seq, links.hash = head.seq, head.hash
-    for line in tail.lines:
+    for _, _, line in tail.lines:
         try:
             covered, claimed_hash = split_hash(line[:-1])
             link = parse_link(line)
@@ -169,7 +169,7 @@ def _has_ended(path: Path, chain: str) -> bool:
     """Whether `heads.jsonl` has the last word about a chain already. No head of its own comes after that."""
     left = MOST_SEARCHED_BYTES
     name = chain.encode()
-    for line in lines_backward(path):
+    for _, line in lines_backward(path):
         left -= len(line)
         if left < 0:
             return True  # it ended long ago, whatever it was

@@ -81,7 +81,7 @@ class Tails:
             node=self._node,
             decision="deny",
             reason=rejection.reason.value,
-            tenant=principal.tenant if principal else None,
+            tenant=principal.tenant if principal else rejection.claimed_tenant,
             key_id=principal.key_id if principal else None,
             claimed_key_id=rejection.claimed_key_id,
             principal=principal_kind(principal) if principal else None,

@@ -96,3 +96,26 @@ def test_a_transfer_that_was_recorded_ends_even_when_its_outcome_cannot_be(
         answer = talk.get(paths.big, site.token)
     assert answer.body == site.big
     assert gateway.is_ready()
+
+
+def test_a_record_that_somebody_else_wrote_is_noticed_before_the_next_answer(site, serve, paths, eventually):
+    gateway = serve(site.installation)
+    assert gateway.wire.get(paths.small, site.token).status == 200
+    audit = site.installation.audit
+    [live] = [path for path in audit.glob("*-0*.jsonl") if b'"state":"closed"' not in path.read_bytes()]
+    last = live.read_bytes().splitlines(keepends=True)[-1]
+    with live.open("ab") as file:
+        file.write(last)
+    spoilt = live.read_bytes()
+    # A file that is remembered, so that its answer is the quickest there is.
+    verify_refused(gateway.wire.get(paths.small, site.token), paths.content)
+    eventually(gateway.is_ready)
+    answer = gateway.wire.get(paths.small, site.token)
+    assert answer.status == 200
+    assert live.read_bytes() == spoilt
+    gateway.stop()
+    assert len(site.records("decision", id=answer.record_id)) == 1
+    report = verify(audit)
+    [chain] = [one for one in report.chains if one.chain == live.name.rpartition("-")[0]]
+    assert chain.fault is not None
+    assert (chain.fault.file, chain.fault.line) == (live.name, spoilt.count(b"\n"))

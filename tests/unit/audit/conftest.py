@@ -82,7 +82,7 @@ class Room:
         path: Path,
         count: int = 1,
         *,
-        seconds: float = 0.0,
+        seconds: float = 0.5,
         chain: str | None = None,
         kind: str = "open",
     ) -> None:
