@@ -105,6 +105,7 @@ class Upkeep:
                 self.recorder.close()
             except Unavailable as failure:
                 self.telemetry.failed(failure)
+            self.telemetry.lines.end()
             await self.store.close()
 
     def _start(self, chore: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -176,6 +177,7 @@ class Upkeep:
             self.telemetry.failed(failure)
 
     async def _keep_audit(self) -> None:
+        self.telemetry.lines.tick(self.clock.now())
         try:
             self.recorder.tick(self.clock.now())
         except Unavailable as failure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import shutil
 from contextlib import contextmanager
@@ -50,6 +51,21 @@ def test_nothing_is_sent_while_nothing_can_be_recorded(site, serve, paths, event
     gateway.stop()
     assert len(site.records("decision", id=answer.record_id)) == 1
     site.installation.verify_audit()
+
+
+def test_a_full_disk_is_a_line_in_the_log_and_not_one_for_each_request(site, serve, paths, eventually):
+    gateway = serve(site.installation)
+    [worker] = gateway.worker_pids()
+    with full_disk(worker), gateway.wire.talk() as talk:
+        for _ in range(200):
+            verify_refused(talk.get(paths.small, site.token), paths.content)
+    eventually(gateway.is_ready)
+    assert gateway.wire.get(paths.small, site.token).status == 200
+    gateway.stop()
+    lines = [line for line in gateway.log().splitlines() if '"not decided' in line]
+    assert 1 <= len(lines) <= 5  # each cause once, and what was not said yet at the end
+    assert sum(json.loads(line).get("times", 1) for line in lines) >= 200
+    assert "ulimit -f" in lines[0]
 
 
 def test_a_segment_that_is_taken_away_stops_the_next_answer_and_is_missed(site, serve, paths, eventually):
