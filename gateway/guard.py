@@ -194,6 +194,7 @@ class Guard:
                 reason=failure.reason,
                 principal=principal,
                 claimed_key_id=failure.key_id if isinstance(failure, Refusal) else None,
+                claimed_tenant=failure.tenant if isinstance(failure, Refusal) else None,
                 resource=resource,
                 action=route.action,
                 model=verdict.model if verdict else None,

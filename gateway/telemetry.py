@@ -2,17 +2,23 @@
 
 Counters are plain integers of one process; the ops listener asks every worker for its own and adds
 them up, so counting takes no lock and no shared memory on the way of a request.
+
+What goes wrong with one request goes wrong with a thousand a second. So a line is logged when something
+begins to go wrong, then how often it did, once a minute, and when it has ended (`RepeatedLines`).
 """
 
 from __future__ import annotations
 
 import io
 import logging
+import re
 import sys
+import traceback
 from collections import Counter
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import structlog
 
@@ -22,10 +28,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gateway.adapters.provider import Provider
+    from gateway.audit.request_secrets import RequestSecrets
     from gateway.decisions import Decisions
     from gateway.directory.near_facts import NearFacts
     from gateway.model.errors import Unavailable
     from gateway.model.pins import Pin
+
+_OUR_KEY = re.compile(r"cg_[0-9A-Za-z_]*", re.IGNORECASE)
 
 GAUGES = {
     "cachegate_revocation_lag_seconds": "What the canary's last change took to be true in every worker.",
@@ -97,6 +106,81 @@ HELP = {
 }
 
 
+SUMMARY_SECONDS = 60.0  # between two lines about one thing that goes on
+QUIET_SECONDS = 10.0  # without it, after which it has ended
+MOST_LINES = 256  # different ones at a time; what is beyond is counted as one
+
+
+@dataclass(slots=True)
+class _Repeated:
+    """One line that may come again, and how often it did."""
+
+    event: str
+    fields: dict[str, Any]
+    times: int = 1
+    unsaid: int = 0
+    is_new: bool = True  # it came since the last tick
+    came_at: float | None = None
+    said_at: float | None = None
+
+
+class RepeatedLines:
+    """Logs a line when it comes first; how often it came again once a minute; and when it has ended.
+
+    It reads no clock: `tick` is called every second. Without ticks, only first lines are logged.
+    """
+
+    def __init__(self) -> None:
+        self._log = structlog.get_logger("cachegate")
+        self._lines: dict[tuple[str, object], _Repeated] = {}
+
+    def say(self, event: str, key: object, *, is_error: bool = True, **fields: Any) -> None:
+        """Something went wrong. What has one key is one thing, whatever the other fields are."""
+        line = self._lines.get((event, key))
+        if line is None and len(self._lines) >= MOST_LINES:
+            key, fields = "others", {"others": f"beside {MOST_LINES} different ones that are logged"}
+            line = self._lines.get((event, key))
+        if line is None:
+            self._lines[event, key] = _Repeated(event, fields)
+            (self._log.error if is_error else self._log.warning)(event, **fields)
+        else:
+            line.times += 1
+            line.unsaid += 1
+            line.is_new = True
+            line.fields = fields
+
+    def tick(self, now: float) -> None:
+        """Say what is due."""
+        for key, line in list(self._lines.items()):
+            if line.is_new or line.came_at is None or line.said_at is None:
+                line.is_new, line.came_at = False, now
+                line.said_at = now if line.said_at is None else line.said_at
+            if line.unsaid and not 0 <= now - line.said_at < SUMMARY_SECONDS:
+                self._say_again(line)
+                line.said_at = now
+            if not 0 <= now - line.came_at < QUIET_SECONDS:
+                self._end(key, line)
+
+    def end(self) -> None:
+        """Say what was not said yet: the process ends."""
+        for line in self._lines.values():
+            if line.unsaid:
+                self._say_again(line)
+        self._lines.clear()
+
+    def _say_again(self, line: _Repeated) -> None:
+        self._log.error(f"{line.event}, again", times=line.unsaid, **line.fields)
+        line.unsaid = 0
+
+    def _end(self, key: tuple[str, object], line: _Repeated) -> None:
+        """It did not come for a while."""
+        del self._lines[key]
+        if line.times > 1:
+            self._log.info(
+                f"{line.event}: no more for {QUIET_SECONDS:.0f} s", times=line.times, **line.fields
+            )
+
+
 class Telemetry:
     """One worker's counters and its logger."""
 
@@ -104,6 +188,7 @@ class Telemetry:
         self.counters: Counter[str] = Counter()
         self.sums: dict[str, float] = {"cachegate_barrier_seconds_total": 0.0}
         self.gauges: dict[str, float] = {}
+        self.lines = RepeatedLines()
         self._log = structlog.get_logger("cachegate")
 
     def decided(self, route: str, reason: Reason) -> None:
@@ -126,13 +211,23 @@ class Telemetry:
     def failed(self, failure: Unavailable) -> None:
         """Something the guard stands on did not answer."""
         self.counters[f'cachegate_dependency_failures_total{{dependency="{failure.dependency}"}}'] += 1
-        reason = failure.reason.value
-        self._log.error("not decided", dependency=failure.dependency, why=failure.why, reason=reason)
+        dependency, why, reason = failure.dependency, failure.why, failure.reason.value
+        key = (dependency, why, reason)
+        self.lines.say("not decided", key, dependency=dependency, why=why, reason=reason)
 
-    def defect(self, route: str, defect: Exception) -> None:
-        """A defect of ours: the log has the stack, the client a record id."""
+    def defect(self, route: str, defect: Exception, secrets: RequestSecrets | None = None) -> None:
+        """A defect of ours: the log has the stack, the client a record id.
+
+        An exception's text may hold what the client sent: the secrets of its request are taken out.
+        """
         self.counters["cachegate_defects_total"] += 1
-        self._log.error("defect", route=route, exc_info=defect)
+        stack = "".join(traceback.format_exception(defect)).rstrip()
+        if secrets:
+            stack = "\n".join(secrets.clean(line, separator=" ") for line in stack.split("\n"))
+        stack = _OUR_KEY.sub("[removed]", stack)
+        where = traceback.extract_tb(defect.__traceback__)
+        key = (route, type(defect).__name__, *((where[-1].filename, where[-1].lineno) if where else ()))
+        self.lines.say("defect", key, route=route, exception=stack)
 
     def chore_failed(self, chore: str, failure: Exception, pause_seconds: float) -> None:
         """A chore beside requests failed: it is begun again after the pause. The log has the stack."""
@@ -158,14 +253,18 @@ class Telemetry:
     def unreadable(self, name: str) -> None:
         """A record in Redis does not parse. It denied; an operator has to look."""
         self.counters["cachegate_unreadable_facts_total"] += 1
-        self._log.error(
-            "a record in Redis does not parse and denies", record=name, help="cachegate doctor lists them"
+        self.lines.say(
+            "a record in Redis does not parse and denies",
+            name,
+            record=name,
+            help="cachegate doctor lists them",
         )
 
     def damaged_record(self, model: str) -> None:
         """A registry record of the engine does not read as one; the answer goes without its details."""
         self.counters["cachegate_damaged_registry_records_total"] += 1
-        self._log.warning("a registry record in the cache is damaged and left out", model=model)
+        event = "a registry record in the cache is damaged and left out"
+        self.lines.say(event, model, is_error=False, model=model)
 
     def packages_left_out(self, model: str, count: int) -> None:
         """An answer about a model from the cache had no room for some of its packages."""

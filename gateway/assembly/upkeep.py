@@ -118,6 +118,7 @@ class Upkeep:
         await self._let_go(self._note_last_uses)
         await self._let_go(self._say_goodbye)
         await self._let_go(self.recorder.close)
+        self.telemetry.lines.end()
         await self._let_go(self.store.close)
 
     async def _let_go(self, let_go: Callable[[], Awaitable[None] | None]) -> None:
@@ -193,6 +194,7 @@ class Upkeep:
             self.telemetry.failed(failure)
 
     async def _keep_audit(self) -> None:
+        self.telemetry.lines.tick(self.clock.now())
         try:
             self.recorder.tick(self.clock.now())
         except Unavailable as failure:

@@ -2,8 +2,9 @@
 
 A record gets its place in the chain when its line is sealed, and keeps it only once the line is in the
 file. Several may be sealed before one write; and records that nobody waits for may be left here, to go
-out in front of the next one. A fault takes everything back that was not written, so that the file's
-last record is the chain's last again: what was left waits on, what was refused is forgotten.
+out in front of the next one. A record's time is that of its writing, so that times ascend as the clock
+does. A fault takes everything back that was not written, so that the file's last record is the chain's
+last again: what was left waits on, what was refused is forgotten.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from gateway.audit.record import Links, seal
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    Ready = tuple[str, str, str, bytes]
-    """A record but for its place: kind, id, time, tail."""
+    Ready = tuple[str, str, bytes]
+    """A record but for its time and place: kind, id, tail."""
 
 
 class Chain:
@@ -46,12 +47,11 @@ class Chain:
         """Have a record written in front of the next one."""
         self._waiting.append(record)
 
-    def seal_waiting(self) -> None:
-        """Give what was left its places, before the next record gets its own."""
-        if self._waiting:
-            self.unwritten += self.seal_all(self._waiting)
-            self._sealed += self._waiting
-            self._waiting = []
+    def take_waiting(self) -> list[Ready]:
+        """What was left and has no place yet. It is sealed next, or goes back with `roll_back`."""
+        waiting, self._waiting = self._waiting, []
+        self._sealed += waiting
+        return waiting
 
     def seal(self, covered: bytes) -> bytes:
         """The line of the next record."""
@@ -60,14 +60,11 @@ class Chain:
         self.links.hash = digest
         return line
 
-    def seal_all(self, records: Iterable[Ready]) -> bytes:
-        """The lines of the next records."""
+    def seal_all(self, records: Iterable[Ready], time: str) -> bytes:
+        """The lines of the next records, which are written at this time."""
         links = self.links
         return b"".join(
-            [
-                self.seal(enveloped(kind, record_id, links, time, tail))
-                for kind, record_id, time, tail in records
-            ]
+            [self.seal(enveloped(kind, record_id, links, time, tail)) for kind, record_id, tail in records]
         )
 
     def note_written(self) -> None:

@@ -3,38 +3,64 @@
 Chains are merged by time; within a chain the order is the chain's own. A chain is opened only when
 the merge reaches its start, which its id tells, so a folder with thousands of short chains (each
 command writes one) does not need thousands of open files. Reading proves nothing: a line that is no
-record is skipped here, and `verify` is what names it.
+record is skipped here, and `verify` is what names it. Given public keys, each record says whether a
+signed head stands behind it (`proven.py`).
 """
 
 from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.audit.folder import chain_started, group_segments, verify_is_folder
+from gateway.audit.folder import chain_started, group_segments, node_of, verify_is_folder
+from gateway.audit.proven import ProvenEnd, ProvenEnds
 from gateway.audit.record import DecisionRecord, SummaryRecord, parse_line
 from gateway.audit.timeline import parse_record_id, time_text
 from gateway.audit.witness import read_lines
 from gateway.model.errors import BadNameError, Reason, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     from gateway.audit.record import Record
+
+    Source = Path | Sequence[Path]
+    """An audit folder, or several of them and files of such."""
+    FindKeys = Callable[[Path], Mapping[str, Ed25519PublicKey]]
+    """The public keys that are trusted for a folder, by fingerprint."""
 
 POLL_SECONDS = 0.2  # how late a follower may be
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One record as it lies in a segment; nothing about it was verified."""
+    """One record as it lies in a segment; nothing about it was verified.
+
+    `is_proven`: whether a signed head of its chain stands behind it; None when nobody gave a key.
+    """
 
     record: Record
     line: bytes  # without the newline
-    file: str
+    path: Path
     line_number: int
+    is_proven: bool | None = None
+
+    @property
+    def file(self) -> str:
+        """The name of its segment."""
+        return self.path.name
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """What was searched: how many chains of which nodes."""
+
+    chains: int
+    nodes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +95,10 @@ class Query:
 
 
 def read_events(
-    folder: Path,
+    source: Source,
     query: Query | None = None,
     *,
+    keys: FindKeys | None = None,
     sleep: Callable[[float], object] | None = None,
     is_from_end: bool = False,
 ) -> Iterator[Event]:
@@ -80,40 +107,55 @@ def read_events(
     With `sleep` it follows: it calls it between looks at the folder, picks up new segments and
     chains, and ends when `sleep` raises. `is_from_end` leaves out what is there already.
     """
-    cursors: dict[str, _Cursor] = {}
+    cursors: dict[tuple[Path, str], _Cursor] = {}
+    ends: dict[Path, ProvenEnds] = {}
     query = query or Query()
     is_first = True
     while True:
         due: list[tuple[str, _Cursor]] = []
-        for chain, segments in group_segments(_listing(folder)).items():
-            cursor = cursors.setdefault(chain, _Cursor())
-            cursor.segments = segments
+        for (folder, chain), segments in _chains(source).items():
+            if keys is not None and folder not in ends:
+                ends[folder] = ProvenEnds(folder, keys(folder))
+            cursor = cursors.setdefault((folder, chain), _Cursor(chain, ends.get(folder)))
+            cursor.begin(segments)
             if is_first and is_from_end:
                 cursor.skip()
             due.append((time_text(chain_started(chain) or 0), cursor))
         is_first = False
-        for event in _merged(sorted(due, key=lambda entry: entry[0])):
+        for event, cursor in _merged(sorted(due, key=lambda entry: entry[0])):
             if query.matches(event.record):
-                yield event
+                yield cursor.marked(event)
         if sleep is None:
             return
         sleep(POLL_SECONDS)
 
 
-def find_record(folder: Path, record_id: str) -> Event | None:
+def find_record(source: Source, record_id: str, *, keys: FindKeys | None = None) -> Event | None:
     """The record with this id. Raises `BadNameError` when it is no record id."""
     try:
         parse_record_id(record_id)
     except ValueError as error:
         raise BadNameError(str(error)) from error
     needle = f'"id":"{record_id}"'.encode()
-    for segments in group_segments(_listing(folder)).values():
-        for _, path in segments:
-            for number, line in read_lines(path):
+    for (folder, chain), segments in _chains(source).items():
+        for number, path in segments:
+            end = 0
+            for line_number, line in read_lines(path):
+                end += len(line)
                 # A search for bytes passes over a million lines a second; decoding does not.
-                if needle in line and (event := _event(path, number, line)) and event.record.id == record_id:
-                    return event
+                if needle not in line or (event := _event(path, line_number, line, number, end)) is None:
+                    continue
+                if event.record.id == record_id:
+                    cursor = _Cursor(chain, ProvenEnds(folder, keys(folder)) if keys else None)
+                    cursor.begin(segments)
+                    return cursor.marked(event)
     return None
+
+
+def survey(source: Source) -> Searched:
+    """Which chains of which nodes are there."""
+    chains = [chain for _, chain in _chains(source)]
+    return Searched(len(chains), tuple(sorted({node_of(chain) for chain in chains})))
 
 
 def _own(record: Record, *names: str) -> set[str | None]:
@@ -124,6 +166,21 @@ def _reasons(record: Record) -> set[str] | dict[str, int]:
     if isinstance(record, SummaryRecord):
         return record.reasons
     return {record.reason} if isinstance(record, DecisionRecord) else set()
+
+
+def _chains(source: Source) -> dict[tuple[Path, str], list[tuple[int, Path]]]:
+    """The segments of each chain of each folder, in order."""
+    by_folder: dict[Path, list[Path]] = {}
+    for path in [source] if isinstance(source, Path) else source:
+        if path.is_file():
+            by_folder.setdefault(path.parent, []).append(path)
+        else:
+            by_folder.setdefault(path, []).extend(_listing(path))
+    return {
+        (folder, chain): segments
+        for folder, paths in by_folder.items()
+        for chain, segments in group_segments(dict.fromkeys(paths)).items()
+    }
 
 
 def _listing(folder: Path) -> list[Path]:
@@ -138,9 +195,22 @@ def _listing(folder: Path) -> list[Path]:
         ) from error
 
 
-def _event(path: Path, number: int, line: bytes) -> Event | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _PlacedEvent(Event):
+    """An event with its place in its chain: the number of its segment, and where its line ends there."""
+
+    place: ProvenEnd
+
+
+def _event(path: Path, line_number: int, line: bytes, segment: int, end: int) -> _PlacedEvent | None:
     try:
-        return Event(record=parse_line(line), line=line.rstrip(b"\n"), file=path.name, line_number=number)
+        return _PlacedEvent(
+            record=parse_line(line),
+            line=line.rstrip(b"\n"),
+            path=path,
+            line_number=line_number,
+            place=ProvenEnd(segment, end),
+        )
     except ValueError:
         return None
 
@@ -148,20 +218,43 @@ def _event(path: Path, number: int, line: bytes) -> Event | None:
 class _Cursor:
     """How far one chain was read: all segments before `_number`, and `_offset` bytes of that one."""
 
-    def __init__(self) -> None:
-        self.segments: list[tuple[int, Path]] = []
+    def __init__(self, chain: str, ends: ProvenEnds | None) -> None:
+        self._chain = chain
+        self._ends = ends
+        self._segments: list[tuple[int, Path]] = []
+        self._proven: ProvenEnd | None = None
         self._number = 0
         self._offset = 0
         self._line_number = 0
+
+    def begin(self, segments: list[tuple[int, Path]]) -> None:
+        """Look at the chain anew: it may have grown."""
+        self._segments = segments
+        self._proven = None
 
     def skip(self) -> None:
         """Leave out what is there."""
         for _ in self.read_new():
             pass
 
-    def read_new(self) -> Iterator[Event]:
+    def marked(self, event: _PlacedEvent) -> Event:
+        """The event, saying whether a head stands behind it."""
+        is_proven = None
+        if self._ends is not None:
+            if self._proven is None:
+                self._proven = self._ends.find(self._chain, self._segments)
+            is_proven = event.place <= self._proven
+        return Event(
+            record=event.record,
+            line=event.line,
+            path=event.path,
+            line_number=event.line_number,
+            is_proven=is_proven,
+        )
+
+    def read_new(self) -> Iterator[_PlacedEvent]:
         """The records that were added since the last time; half a line waits for the next."""
-        for number, path in self.segments:
+        for number, path in self._segments:
             if number < self._number:
                 continue
             if number > self._number:
@@ -176,7 +269,7 @@ class _Cursor:
                             break
                         self._offset += len(line)
                         self._line_number += 1
-                        event = _event(path, self._line_number, line)
+                        event = _event(path, self._line_number, line, number, self._offset)
                         if event is not None:
                             yield event
             except FileNotFoundError:
@@ -187,9 +280,9 @@ class _Cursor:
                 ) from error
 
 
-def _merged(due: list[tuple[str, _Cursor]]) -> Iterator[Event]:
+def _merged(due: list[tuple[str, _Cursor]]) -> Iterator[tuple[_PlacedEvent, _Cursor]]:
     """Events by time; `due` has cursors by the time their chain started."""
-    heap: list[tuple[str, int, Event, Iterator[Event]]] = []
+    heap: list[tuple[str, int, _PlacedEvent, Iterator[_PlacedEvent]]] = []
     waiting = iter(enumerate(due))
     upcoming = next(waiting, None)
     while heap or upcoming is not None:
@@ -199,11 +292,15 @@ def _merged(due: list[tuple[str, _Cursor]]) -> Iterator[Event]:
             upcoming = next(waiting, None)
         if heap:
             _, rank, event, events = heapq.heappop(heap)
-            yield event
+            yield event, due[rank][1]
             _push(heap, rank, events)
 
 
-def _push(heap: list[tuple[str, int, Event, Iterator[Event]]], rank: int, events: Iterator[Event]) -> None:
+def _push(
+    heap: list[tuple[str, int, _PlacedEvent, Iterator[_PlacedEvent]]],
+    rank: int,
+    events: Iterator[_PlacedEvent],
+) -> None:
     event = next(events, None)
     if event is not None:
         heapq.heappush(heap, (event.record.time, rank, event, events))

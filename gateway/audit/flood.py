@@ -31,6 +31,7 @@ class Stranger:
 
     source: str
     claimed_key_id: str | None = None
+    claimed_tenant: str | None = None  # whose key that is
 
 
 _ANYBODY = Stranger(MANY_SOURCES)

@@ -5,6 +5,7 @@
                            when a segment is cut or a chain is taken away
     signing.pub            the public keys that signed here, so that a copy can be verified anywhere
     live/<chain>           locked for as long as the chain's process lives
+    live/.<name>           what is being made: a segment before its first head, a chain before its first
 
 A chain's id is the node, the millisecond of its start and eight random digits; files are created
 exclusively, so two processes never share one. The folder is for the gateway's user alone; nobody else may
@@ -13,9 +14,12 @@ write to it or to the way to it (`model/trusted_files.py`).
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import re
 import secrets
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from gateway.model.errors import Misconfigured, Reason, Unavailable
@@ -30,6 +34,8 @@ PUBLIC_KEY_NAME = "signing.pub"
 LIVE_NAME = "live"
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
+
+_CREATE_ATTEMPTS = 100
 
 _NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _CHAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\.(?P<started>[0-9a-f]{12})-[0-9a-f]{8}")
@@ -54,6 +60,11 @@ def chain_started(chain: str) -> float | None:
     """When a chain was started, by its id; None for text that is no chain's id."""
     match = _CHAIN.fullmatch(chain)
     return int(match["started"], 16) / 1000 if match else None
+
+
+def node_of(chain: str) -> str:
+    """The node that a chain's id names."""
+    return chain.rpartition(".")[0]
 
 
 def segment_name(chain: str, number: int) -> str:
@@ -98,6 +109,38 @@ def prepare_folder(folder: Path) -> None:
     make_own_folder(folder, is_private=False)
     folder.chmod(FOLDER_MODE)
     (folder / LIVE_NAME).mkdir(mode=FOLDER_MODE, exist_ok=True)
+
+
+def create_locked(path: Path, flags: int = 0) -> int:
+    """A descriptor of a new file that is locked before anybody acts on it. Raises `OSError`.
+
+    Whoever tidies up may lock or unlink the file in the moment before we have locked it: then another is
+    made in its place.
+    """
+    flags |= os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    for _ in range(_CREATE_ATTEMPTS):
+        descriptor = os.open(path, flags, FILE_MODE)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if is_at(path, descriptor):
+                return descriptor
+        except BlockingIOError:
+            pass
+        except OSError:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        with suppress(OSError):
+            path.unlink()
+    raise OSError(errno.EBUSY, f"{path} is taken away again and again")
+
+
+def is_at(path: Path, descriptor: int) -> bool:
+    """Whether the path names the very file that the descriptor is of."""
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def verify_writable(folder: Path) -> None:

@@ -2,7 +2,8 @@
 
 A chain proves that nothing in it was changed; only a head proves where it ends. A head is a record
 of its chain, and it is listed in `heads.jsonl` (`heads_file.py`), so cutting a segment leaves a
-witness. Each head also names the chains that are being written on the node.
+witness. Each head also names the chains that are being written on the node, and says what that file
+held when it was made, so that cutting the file leaves a witness in every later head.
 
 Whoever holds the signing key can tell another story. Against that, heads are kept elsewhere; nothing
 here does that.
@@ -10,7 +11,6 @@ here does that.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
@@ -21,14 +21,14 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from gateway.audit.folder import FILE_MODE, LIVE_NAME, PUBLIC_KEY_NAME, chain_started
-from gateway.audit.segment import Remedy, raise_fault
+from gateway.audit.folder import FILE_MODE, LIVE_NAME, PUBLIC_KEY_NAME, chain_started, create_locked, is_at
+from gateway.audit.segment import Remedy, raise_fault, write_whole
 from gateway.model.errors import Misconfigured
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_END = b"-----END PUBLIC KEY-----"
+_BEGIN, _END = b"-----BEGIN PUBLIC KEY-----", b"-----END PUBLIC KEY-----"
 
 
 def fingerprint(key: Ed25519PublicKey) -> str:
@@ -48,8 +48,9 @@ def parse_public_keys(pem: bytes, where: str) -> dict[str, Ed25519PublicKey]:
     """All Ed25519 keys of a PEM file, by fingerprint. Raises `Misconfigured`."""
     keys: dict[str, Ed25519PublicKey] = {}
     for block in pem.split(_END)[:-1]:
+        whole = block[max(0, block.rfind(_BEGIN)) :]  # a process that was killed may have left half a key
         try:
-            key = serialization.load_pem_public_key(block + _END + b"\n")
+            key = serialization.load_pem_public_key(whole + _END + b"\n")
         except (ValueError, UnsupportedAlgorithm) as error:
             raise Misconfigured(where, "not a PEM public key; take a fresh copy of signing.pub") from error
         if not isinstance(key, Ed25519PublicKey):
@@ -63,11 +64,12 @@ def parse_public_keys(pem: bytes, where: str) -> dict[str, Ed25519PublicKey]:
 class Signer:
     """The signing key, used for heads and nothing else."""
 
-    __slots__ = ("_key", "fingerprint")
+    __slots__ = ("_key", "fingerprint", "public_keys")
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
         self.fingerprint = fingerprint(key.public_key())
+        self.public_keys = {self.fingerprint: key.public_key()}
 
     def sign(self, statement: bytes) -> bytes:
         """Ed25519, 64 bytes."""
@@ -88,59 +90,73 @@ class Signer:
         )
         try:
             size = os.fstat(descriptor).st_size
-            if os.write(descriptor, pem) != len(pem):
+            try:
+                write_whole(descriptor, pem)
+            except OSError:
                 os.ftruncate(descriptor, size)  # half a key would spoil the file for good
-                raise OSError(errno.ENOSPC, "a part was written")
+                raise
         finally:
             os.close(descriptor)
 
 
 class LiveChain:
-    """Says that a chain's process is alive: a file that it holds locked, whatever way the process ends."""
+    """Says that a chain's process is alive: a file that it holds locked, whatever way the process ends.
 
-    __slots__ = ("_descriptor", "_path")
+    Until `announce` it is hidden: the heads of others name a chain only once it has a head of its own.
+    """
+
+    __slots__ = ("_descriptor", "_hidden", "_path")
 
     def __init__(self, folder: Path, chain: str) -> None:
         self._path = folder / LIVE_NAME / chain
-        unlocked = self._path.with_name(f".{chain}")
+        self._hidden = self._path.with_name(f".{chain}")
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._descriptor = os.open(unlocked, flags, FILE_MODE)
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            unlocked.rename(self._path)  # locked before anybody can see it
+            self._descriptor = create_locked(self._hidden)
         except OSError as error:
             raise_fault(error, self._path, Remedy.NEW_CHAIN)
 
+    def announce(self) -> None:
+        """Let others see it. When that fails, or somebody took it away, it is tried with the next head."""
+        with suppress(OSError):
+            if is_at(self._path, self._descriptor):
+                return
+            if not is_at(self._hidden, self._descriptor):
+                descriptor = create_locked(self._hidden)
+                os.close(self._descriptor)
+                self._descriptor = descriptor
+            self._hidden.rename(self._path)
+
     def close(self) -> None:
         """The chain is over."""
-        with suppress(OSError):
-            self._path.unlink(missing_ok=True)
+        for path in (self._path, self._hidden):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
         descriptor, self._descriptor = self._descriptor, -1
         with suppress(OSError):
             os.close(descriptor)
 
 
 def find_live_chains(folder: Path) -> tuple[str, ...]:
-    """The chains whose processes are alive, sorted; what dead ones left is tidied away."""
-    live: list[str] = []
+    """The chains whose processes are alive, sorted. What dead ones left is for `recovery` to look at."""
     try:
-        entries = sorted(
-            path for path in (folder / LIVE_NAME).iterdir() if chain_started(path.name) is not None
-        )
+        names = sorted(path.name for path in (folder / LIVE_NAME).iterdir())
     except OSError:
         return ()
-    for path in entries:
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            live.append(path.name)
-        else:
-            with suppress(OSError):
-                path.unlink()
-        finally:
-            os.close(descriptor)
-    return tuple(live)
+    return tuple(
+        name for name in names if chain_started(name) is not None and _is_locked(folder / LIVE_NAME / name)
+    )
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(descriptor)

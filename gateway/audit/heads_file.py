@@ -9,17 +9,22 @@ The form is that of a record: `hash` covers all before it, `signature` all befor
 proves where its chain came to; the link proves which heads came before. Without it, a whole chain
 could be taken away together with its own lines here, and nothing would be left to miss it.
 
-Lines cut off the very end leave no gap: whatever is appended next follows what is left.
+A process remembers how long the file was and how it ended when it last looked (`End`), looks again
+before each head, and says so in the head. A file that no longer has that line in that place was cut,
+replaced or taken away: this is a fault, like that of a segment. Writing goes on in whatever is there
+now, but it does not begin anew: the next line follows the one that was known last, or says in its
+head what was known, and `verify` names that for good.
+
+Lines cut off the very end, before any process looked again, leave no gap.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import msgspec
 
@@ -29,11 +34,12 @@ from gateway.audit.record import (
     MAX_LINE_BYTES,
     SCHEMA_VERSION,
     encode,
+    hash_tail,
     seal,
     split_hash,
     with_signature,
 )
-from gateway.audit.segment import Remedy, raise_fault
+from gateway.audit.segment import Remedy, SegmentError, raise_fault, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +48,9 @@ if TYPE_CHECKING:
     from gateway.audit.head import Signer
 
 _PAUSE_SECONDS = 0.002  # an append takes microseconds; a sync a few milliseconds
+_APPEND = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _TAIL_BYTES = 128  # holds the end of a line, which is where its hash stands
+_MOST_SPOILT_LINES = 1000  # that are passed over at the end; each costs a microsecond
 
 
 class ListedHead(
@@ -71,45 +79,126 @@ def parse_listed(line: bytes) -> ListedHead:
     return _decoder.decode(line)
 
 
+class End(NamedTuple):
+    """How long the file was, whole lines alone, and the hash of the last of them."""
+
+    size: int
+    hash: str
+
+
+NO_LINE = End(0, GENESIS)
+
+
+def has_line_ending_at(descriptor: int, end: End) -> bool:
+    """Whether a line with this hash ends in this place of the file. Raises `OSError`."""
+    if end.size == 0:
+        return end.hash == GENESIS
+    tail = hash_tail(end.hash)
+    start = end.size - len(tail)
+    return start >= 0 and os.pread(descriptor, len(tail), start) == tail
+
+
 class HeadsFile:
     """The file, for one process of those that append to it."""
 
-    __slots__ = ("_path", "_signer")
+    __slots__ = ("_path", "_signer", "known")
 
     def __init__(self, folder: Path, signer: Signer) -> None:
         self._path = folder / HEADS_NAME
         self._signer = signer
+        self.known = NO_LINE
 
-    def append(self, head_line: bytes, *, is_synced: bool, patience_seconds: float) -> bool:
-        """Add a head; False when another process holds the file all the while. Raises `SegmentError`."""
-        for _ in range(int(patience_seconds / _PAUSE_SECONDS)):
-            if self._try_append(head_line, is_synced=is_synced):
-                return True
-            time.sleep(_PAUSE_SECONDS)
-        return self._try_append(head_line, is_synced=is_synced)
+    def learn(self) -> End:
+        """What is there when a process begins: it knows of nothing earlier. Raises `SegmentError`."""
+        self.known = NO_LINE
+        return self.look()
 
-    def _try_append(self, head_line: bytes, *, is_synced: bool) -> bool:
+    def ensure_there(self) -> None:
+        """Make an empty file where there is none: no copy is to have a chain, and no file of heads."""
         try:
-            with _locked(self._path) as descriptor:
-                size = _whole_lines(descriptor)
-                line = self._linked(head_line, _last_hash(descriptor, size))
-                is_whole = os.write(descriptor, line) == len(line)
-                if not is_whole:
-                    os.ftruncate(descriptor, size)
-                elif is_synced:
-                    os.fdatasync(descriptor)
-        except BlockingIOError:
-            return False
+            os.close(os.open(self._path, _APPEND, FILE_MODE))
+        except OSError as error:
+            raise_fault(error, self._path, Remedy.NEW_CHAIN)
+
+    def look(self) -> End:
+        """How the file ends now. Raises `SegmentError` when what was known is no longer in it.
+
+        While another process appends, it is what was known: a line may be taken back until it is whole.
+        """
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if self.known != NO_LINE:
+                self._raise_lost()
+            return NO_LINE
         except OSError as error:
             raise_fault(error, self._path, Remedy.RETRY)
-        if not is_whole:
-            raise_fault(OSError(errno.ENOSPC, "a part was written"), self._path, Remedy.RETRY)
-        return True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            if not has_line_ending_at(descriptor, self.known):
+                self._raise_lost()
+            self.known = _find_end(descriptor, os.fstat(descriptor).st_size) or self.known
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise_fault(error, self._path, Remedy.RETRY)
+        finally:
+            os.close(descriptor)
+        return self.known
 
-    def _linked(self, head_line: bytes, prev: str) -> bytes:
+    def append(
+        self, pending: list[bytes], *, is_synced: bool, patience_seconds: float = 0.0, is_anew: bool = False
+    ) -> None:
+        """List heads, and take those that are listed out of `pending`. Raises `SegmentError`.
+
+        They stay when another process holds the file all the while. `is_anew` is for what follows a
+        fault: then what was known may be gone.
+        """
+        for _ in range(int(patience_seconds / _PAUSE_SECONDS)):
+            self._try_append(pending, is_synced=is_synced, is_anew=is_anew)
+            if not pending:
+                return
+            time.sleep(_PAUSE_SECONDS)
+        self._try_append(pending, is_synced=is_synced, is_anew=is_anew)
+
+    def _try_append(self, pending: list[bytes], *, is_synced: bool, is_anew: bool) -> None:
+        try:
+            with _locked(self._path) as descriptor:
+                if not has_line_ending_at(descriptor, self.known) and not is_anew:
+                    self._raise_lost()
+                while pending:
+                    self.known = self._append_one(descriptor, pending[0], is_synced=is_synced)
+                    del pending[0]
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise_fault(error, self._path, Remedy.RETRY)
+
+    def _append_one(self, descriptor: int, head_line: bytes, *, is_synced: bool) -> End:
+        size = _whole_lines(descriptor)
+        # A file that somebody emptied or spoilt does not begin anew: its next line follows the known one.
+        last = _find_end(descriptor, size) or self.known
+        line, digest = self._linked(head_line, last.hash)
+        try:
+            write_whole(descriptor, line)
+            if is_synced:
+                os.fdatasync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, size)
+            raise
+        return End(size + len(line), digest)
+
+    def _linked(self, head_line: bytes, prev: str) -> tuple[bytes, str]:
         head = msgspec.Raw(head_line.rstrip(b"\n"))
         statement = encode(ListedHead(schema=SCHEMA_VERSION, prev=prev, head=head))
-        return seal(with_signature(statement, self._signer.sign(statement)))[0]
+        return seal(with_signature(statement, self._signer.sign(statement)))
+
+    def _raise_lost(self) -> NoReturn:
+        raise SegmentError(
+            f"{self._path} was cut, replaced or removed: it no longer has the line that ended at byte "
+            f"{self.known.size}; find out what does that, and keep a copy of the folder as it is",
+            Remedy.NEW_CHAIN,
+        )
 
 
 @contextmanager
@@ -118,8 +207,7 @@ def _locked(path: Path) -> Iterator[int]:
 
     Raises `BlockingIOError` when somebody does: a process that was stopped inside must not stop us.
     """
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(path, flags, FILE_MODE)
+    descriptor = os.open(path, _APPEND, FILE_MODE)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield descriptor
@@ -138,13 +226,21 @@ def _whole_lines(descriptor: int) -> int:
     return size
 
 
-def _last_hash(descriptor: int, size: int) -> str:
-    """What the next line follows. After a line that somebody spoilt, writing goes on as in a new file.
+def _find_end(descriptor: int, size: int) -> End | None:
+    """The end of the last whole line, looked for in the last of the file; None when there is none.
 
-    `verify` names that line, and once it is taken away the gap: nothing is hidden by starting anew.
+    Mostly it is the end of the file. Half a line that is being written, or lines that somebody spoilt the
+    end with, are passed over.
     """
-    start = max(0, size - _TAIL_BYTES)
-    try:
-        return split_hash(os.pread(descriptor, size - start, start).removesuffix(b"\n"))[1]
-    except ValueError:
-        return GENESIS
+    for looked_at in (_TAIL_BYTES, 2 * MAX_LINE_BYTES):
+        start = max(0, size - looked_at)
+        block = os.pread(descriptor, size - start, start)
+        end = len(block)
+        for _ in range(_MOST_SPOILT_LINES):
+            end = block.rfind(b"\n", 0, end)
+            if end < 0:
+                break
+            with suppress(ValueError):
+                digest = split_hash(block[max(0, end - _TAIL_BYTES) : end])[1]
+                return End(start + end + 1, digest)
+    return None

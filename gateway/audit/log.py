@@ -91,13 +91,12 @@ class AuditLog:
     def admit_all(self, admissions: Sequence[Admission]) -> list[Receipt]:
         """Record several allows at once, and hand out the proofs: all of them are recorded, or none."""
         now, _ = self._ready()
-        writer, of_allow = self._writer, self._tails.of_allow
-        time, new_id = writer.envelopes.times.text(now), writer.envelopes.ids.next
-        ready = [("decision", new_id(now), time, of_allow(admission)) for admission in admissions]
-        writer.append_lines(writer.chain.seal_all(ready), now)
+        of_allow, new_id = self._tails.of_allow, self._writer.envelopes.ids.next
+        ready = [("decision", new_id(now), of_allow(admission)) for admission in admissions]
+        self._writer.append_all(ready, now)
         return [
             self._receipt(record_id, admission)
-            for (_, record_id, _, _), admission in zip(ready, admissions, strict=True)
+            for (_, record_id, _), admission in zip(ready, admissions, strict=True)
         ]
 
     def _receipt(self, record_id: str, admission: Admission) -> Receipt:
@@ -113,7 +112,8 @@ class AuditLog:
         principal = rejection.principal
         if principal is None:
             new_id = partial(writer.envelopes.ids.next, now)
-            stranger = Stranger(source_of(rejection.request.client), rejection.claimed_key_id)
+            whose = rejection.claimed_key_id, rejection.claimed_tenant
+            stranger = Stranger(source_of(rejection.request.client), *whose)
             summary_id = self._flood.count(stranger, rejection.reason.value, int(now), new_id)
             if summary_id is not None:
                 return summary_id
@@ -143,8 +143,7 @@ class AuditLog:
 
     def tick(self, now: float) -> None:
         """What is due by time alone: summaries and the signed head. The server calls it every second."""
-        self._writer.ready(now)
-        self._writer.flush(now)
+        self._writer.tick(now)
         self._write_summaries(now, int(now))
 
     def flush(self) -> None:
@@ -157,8 +156,7 @@ class AuditLog:
 
         It also tries to recover: behind a balancer no request would come to do that.
         """
-        now = self._clock.now()
-        self._writer.ready(now)
+        self._writer.check(self._clock.now())
         verify_writable(self._folder)
 
     def is_healthy(self) -> bool:
@@ -179,9 +177,8 @@ class AuditLog:
 
     def _ready(self) -> tuple[float, Links]:
         now = self._clock.now()
-        links = self._writer.ready(now)
         self._write_summaries(now, int(now))
-        return now, links
+        return now, self._writer.ready(now)  # after them: a head may be due by now
 
     def _write_summaries(self, now: float, second: int | None) -> None:
         while (summary := self._flood.first_due(second)) is not None:
@@ -189,6 +186,7 @@ class AuditLog:
             record = SummaryRecord(
                 **self._writer.envelopes.members(now, links, summary.record_id),
                 source=summary.stranger.source,
+                tenant=summary.stranger.claimed_tenant,
                 claimed_key_id=summary.stranger.claimed_key_id,
                 second=self._writer.envelopes.times.text(summary.second),
                 count=sum(summary.reasons.values()),
@@ -205,9 +203,9 @@ class AuditLog:
         One that cannot be written now is left as well.
         """
         now, writer = self._clock.now(), self._writer
-        record_id, time = writer.envelopes.ids.next(now), writer.envelopes.times.text(now)
+        record_id = writer.envelopes.ids.next(now)
         tail = self._tails.of_outcome(decision_id, tenant, key_id, outcome)
-        writer.chain.leave(("outcome", record_id, time, tail))
+        writer.chain.leave(("outcome", record_id, tail))
         if not is_left or self._on_left is None:
             writer.flush(now)
         elif not self._has_left:

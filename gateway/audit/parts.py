@@ -1,7 +1,8 @@
 """The parts of a decision record, field by field from values whose origin is known.
 
-This is where a client's text enters the log: each field goes through `scrub`, and there is no field
-for the path, the query or a header other than the user agent (I8).
+This is where a client's text enters the log: each field goes through `scrub`, with the secrets of the
+same request at hand, and there is no field for the path, the query or a header other than the user
+agent (I8).
 """
 
 from __future__ import annotations
@@ -9,7 +10,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.audit.record import RequestPart, ResourcePart
-from gateway.audit.scrub import clean_agent, clean_client, clean_method, clean_name, clean_trace_id
+from gateway.audit.request_secrets import RequestSecrets
+from gateway.audit.scrub import (
+    clean_agent,
+    clean_client,
+    clean_digits,
+    clean_method,
+    clean_name,
+    clean_trace_id,
+)
 from gateway.model.verdicts import OpenFile
 
 if TYPE_CHECKING:
@@ -24,20 +33,29 @@ LINK = "link"
 _READ = b"user-agent"
 
 
+def secrets_of(request: WireRequest) -> RequestSecrets:
+    """What is not to be recorded of a request, wherever else in it it stands."""
+    return RequestSecrets(request.headers, request.query)
+
+
 def recorded_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[bytes, bytes], ...]:
-    """Those of a request's fields that a record is made of."""
-    return tuple(field for field in headers if field[0] == _READ)
+    """Those of a request's fields that a record is made of, fit for one: the others are not kept."""
+    headers = tuple(headers)
+    secrets = RequestSecrets(headers, b"")
+    return tuple(
+        (name, clean_agent(value, secrets).encode("latin-1")) for name, value in headers if name == _READ
+    )
 
 
-def request_part(request: WireRequest) -> RequestPart:
+def request_part(request: WireRequest, secrets: RequestSecrets) -> RequestPart:
     """What is kept of a request."""
     raw_agent = request.header(_READ)
     return RequestPart(
         method=clean_method(request.method),
         route=request.route,
         client=clean_client(request.client),
-        agent=clean_agent(raw_agent) if raw_agent else None,
-        trace_id=clean_trace_id(request.trace_id),
+        agent=clean_agent(raw_agent, secrets) if raw_agent else None,
+        trace_id=clean_digits(clean_trace_id(request.trace_id), secrets),
     )
 
 
@@ -46,38 +64,38 @@ def principal_kind(principal: Principal) -> str:
     return LINK if principal.is_link else principal.kind.value
 
 
-def found_part(admission: Admission) -> ResourcePart:
+def found_part(admission: Admission, secrets: RequestSecrets) -> ResourcePart:
     """What an admission opens: as it was asked for, and the file and blob that were found for it."""
     found = admission.found
     resource = admission.allowed.access.resource
     if isinstance(found, OpenFile):
         return ResourcePart(
             kind=resource.kind.value,
-            requested=_clean(resource.model),
-            model=clean_name(found.model),
+            requested=_clean(resource.model, secrets),
+            model=clean_name(found.model, secrets),
             package=found.package,
-            file=clean_name(found.handle),
+            file=clean_name(found.handle, secrets),
             md5=found.md5,
             sha256=found.sha256,
         )
-    return _part(resource, admission.allowed.model)
+    return _part(resource, admission.allowed.model, secrets)
 
 
-def named_part(resource: Resource | None, model: str | None) -> ResourcePart | None:
+def named_part(resource: Resource | None, model: str | None, secrets: RequestSecrets) -> ResourcePart | None:
     """What a refused request named, as far as its path could be read."""
-    return None if resource is None else _part(resource, model)
+    return None if resource is None else _part(resource, model, secrets)
 
 
-def _part(resource: Resource, model: str | None) -> ResourcePart:
+def _part(resource: Resource, model: str | None, secrets: RequestSecrets) -> ResourcePart:
     return ResourcePart(
         kind=resource.kind.value,
-        requested=_clean(resource.model),
-        model=_clean(model),
-        package=resource.package,
-        file=_clean(resource.file),
-        md5=resource.md5,
+        requested=_clean(resource.model, secrets),
+        model=_clean(model, secrets),
+        package=_clean(resource.package, secrets),
+        file=_clean(resource.file, secrets),
+        md5=clean_digits(resource.md5, secrets),
     )
 
 
-def _clean(name: str | None) -> str | None:
-    return None if name is None else clean_name(name)
+def _clean(name: str | None, secrets: RequestSecrets) -> str | None:
+    return None if name is None else clean_name(name, secrets)

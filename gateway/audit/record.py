@@ -43,6 +43,10 @@ _HASH_TAIL_BYTES: Final = len(_HASH_OPENS) + 64 + len(_CLOSES)
 _SIGNATURE_TAIL_BYTES: Final = len(_SIGNATURE_OPENS) + 128 + len(_CLOSES)
 
 
+ENDED_BY_OTHERS: Final = frozenset({"abandoned", "recovered"})
+"""The states of a head that stands in `heads.jsonl` only, in the place of a record that never came."""
+
+
 class Envelope(
     msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True, forbid_unknown_fields=True
 ):
@@ -85,7 +89,7 @@ class DecisionRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="k
 
     decision: str  # allow or deny
     reason: str
-    tenant: str | None = None
+    tenant: str | None = None  # whose key it is, whether it was valid or not
     key_id: str | None = None
     claimed_key_id: str | None = None  # of a key that was found but is not valid; nobody was authenticated
     principal: str | None = None  # tenant or admin: a key of that kind; link: a signed link of a key
@@ -137,6 +141,7 @@ class SummaryRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="ki
     """Refusals of callers who are nobody, beyond the limit: one record for a source, its key and second."""
 
     source: str
+    tenant: str | None = None  # whose key it is
     claimed_key_id: str | None = None
     second: str
     count: int
@@ -155,15 +160,25 @@ class OpenRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind"
 class HeadRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="head"):
     """A signed statement: this chain has come so far, and these chains of the node are being written.
 
-    `state` is `live`, `closed` (nothing follows), or `abandoned`: the segment was taken away under
-    the writer. An abandoned head stands in `heads.jsonl` only, and says how far the chain went.
-    There, each head stands within a line that is linked and signed itself (`heads_file.py`).
+    `state` is `live`, `closed` (nothing follows), or one of two that stand in `heads.jsonl` only, in
+    the place of a record that the chain does not have:
+
+    - `abandoned`: something was wrong with the files under the writer, which says how far it had come;
+    - `recovered`: the chain's process ended without a last head. The next process of the node says how
+      far it found the chain to go; what stands from `unproven_from` on is thereby not proven.
+
+    In `heads.jsonl` each head stands within a line that is linked and signed itself (`heads_file.py`).
+    `listed_bytes` and `listed_hash` say how long that file was when the head was made, and by which
+    hash its last line ended: a file that has another line there is not the one that was written.
     """
 
     state: str
     segment: int
     signer: str
     live: tuple[str, ...]
+    unproven_from: int | None = None
+    listed_bytes: int | None = None  # absent in heads of releases before this member
+    listed_hash: str | None = None
     signature: str = ""
 
 
@@ -229,6 +244,11 @@ def parse_line(line: bytes) -> Record:
 def parse_link(line: bytes) -> Link:
     """The chain's part of a line, unverified. Raises `ValueError` when it has none."""
     return _link_decoder.decode(line)
+
+
+def hash_tail(digest: str) -> bytes:
+    """How a line with this hash ends, newline included."""
+    return b"%b%b%b\n" % (_HASH_OPENS, digest.encode(), _CLOSES)
 
 
 def split_hash(line: bytes) -> tuple[bytes, str]:

@@ -1,9 +1,11 @@
 """What a client wrote, made fit for a record: bounded, printable and without secrets (I8).
 
-A client can put a key anywhere: into a user agent, a method, a model's name. Text that only
-describes the client (the agent) loses everything that looks like a key. Names that an auditor has
-to match exactly lose our own keys only, which have a form of their own. A key of a foreign form
-inside a model's name cannot be told from a name; nothing here claims to find it.
+A client can put a key anywhere: into a user agent, a method, a model's name. The credentials of the
+request itself are taken out of everything, in whatever form (`request_secrets.py`). Of others, text
+that only describes the client (the agent) loses everything that looks like a key; names that an
+auditor has to match exactly lose our own keys, which have a form of their own, and what a word such as
+`api_key=` announces. A key of a foreign form inside a model's name, that came nowhere else in the
+request, cannot be told from a name; nothing here claims to find it.
 """
 
 from __future__ import annotations
@@ -11,20 +13,28 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
+from typing import TYPE_CHECKING
 
-REMOVED = "[removed]"
+from gateway.audit.request_secrets import REMOVED
+
+if TYPE_CHECKING:
+    from gateway.audit.request_secrets import RequestSecrets
+
 MAX_AGENT_CHARACTERS = 200  # enough for a browser's; each record pays for it
 _MAX_RAW_AGENT_BYTES = 1024  # what is looked at; the rest is cut before anything else is done
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 _OUR_KEY = re.compile(r"cg_[0-9A-Za-z_]*", re.IGNORECASE)
 _WORD = re.compile(r"[0-9A-Za-z_.~+/=:%@-]+")
-_KEY_LIKE = re.compile(r"cg_|[0-9A-Za-z]{24}", re.IGNORECASE)
+_UUID = r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}"
+# Keys of platforms have 16 letters and digits or more. So have few words of honest agents.
+_KEY_LIKE = re.compile(rf"cg_|[0-9A-Za-z]{{16}}|{_UUID}", re.IGNORECASE)
 # A word that announces a secret, with the value after it, whatever that looks like.
-_ANNOUNCED = re.compile(
-    r"\b(api[_-]?key|access[_-]?token|token|secret|password|bearer|basic|authorization)([=:]\s*|\s+)\S+",
-    re.IGNORECASE,
+_ANNOUNCED_WORDS = (
+    r"\b(api[_-]?key|access[_-]?token|token|secret|password|bearer|basic|authorization|sig|signature)"
 )
+_ANNOUNCED = re.compile(_ANNOUNCED_WORDS + r"([=:]\s*|\s+)\S+", re.IGNORECASE)
+_ANNOUNCED_IN_NAME = re.compile(_ANNOUNCED_WORDS + r"=[^/&;\s]+", re.IGNORECASE)
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 _ADDRESS = re.compile(r"[0-9A-Fa-f.:]{2,45}")
@@ -35,8 +45,18 @@ def clean_method(raw_method: str) -> str:
     return raw_method if raw_method in _METHODS else "OTHER"
 
 
-def clean_agent(raw_agent: bytes) -> str:
-    """A user agent without anything that looks like a key, printable and short.
+def clean_agent(raw_agent: bytes, secrets: RequestSecrets | None = None) -> str:
+    """A user agent without the secrets of its request or anything that looks like a key."""
+    text = raw_agent[:_MAX_RAW_AGENT_BYTES].decode("latin-1") if secrets else ""
+    if secrets and secrets.is_in(text):
+        raw_agent = secrets.clean(text, separator=" ").encode("latin-1")
+        text = _without_keys(raw_agent)
+        return REMOVED if secrets.is_in(text) else text
+    return _without_keys(raw_agent)
+
+
+def _without_keys(raw_agent: bytes) -> str:
+    """An agent without anything that looks like a key, printable and short.
 
     Secrets go first and the length last: cutting first could leave the head of a key that is
     then too short to be recognised.
@@ -56,9 +76,18 @@ def _clean_agent(raw_agent: bytes) -> str:
     return text[:MAX_AGENT_CHARACTERS]
 
 
-def clean_name(name: str) -> str:
-    """A name without our own keys in it."""
-    return _OUR_KEY.sub(REMOVED, name) if "g_" in name or "G_" in name else name
+def clean_name(name: str, secrets: RequestSecrets | None = None) -> str:
+    """A name without the secrets of its request, without our own keys and what is announced as one."""
+    if secrets:
+        name = secrets.clean(name, separator="/")
+    if "g_" in name or "G_" in name:
+        name = _OUR_KEY.sub(REMOVED, name)
+    return _ANNOUNCED_IN_NAME.sub(REMOVED, name) if "=" in name else name
+
+
+def clean_digits(digits: str | None, secrets: RequestSecrets) -> str | None:
+    """A name of a fixed form (a digest, a trace), or nothing if it is a secret of its request."""
+    return None if digits and secrets and secrets.is_part(digits) else digits
 
 
 def clean_trace_id(raw_trace_id: str | None) -> str | None:

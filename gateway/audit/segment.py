@@ -5,6 +5,10 @@ cannot be given to another file, so a path that still has our device and inode i
 moved, replaced, cut or grown by somebody else all show in that one call. Looking less often would
 be cheaper by a microsecond and would let records go into a file that nobody will ever read. A byte
 changed in place does not show here; the chain shows it.
+
+A segment is made under a hidden name in `live/` and locked there before it gets its own. So nobody
+sees a first segment without its signed head, wherever its process is killed; and whoever finds the
+last segment of a chain unlocked knows that its process has ended.
 """
 
 from __future__ import annotations
@@ -16,13 +20,19 @@ from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, NoReturn
 
-from gateway.audit.folder import FILE_MODE, sync_folder
+from gateway.audit.folder import LIVE_NAME, create_locked, sync_folder
 from gateway.model.errors import Reason, Unavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_SPACE = {
+    errno.ENOSPC: "no space left to write {path}; free some, and writing goes on by itself",
+    errno.EDQUOT: "the disk quota is used up, so {path} cannot be written; raise it or free some space, "
+    "and writing goes on by itself",
+    errno.EFBIG: "{path} has reached the largest size that a file may have here; raise the limit "
+    "(`ulimit -f`, LimitFSIZE=), and writing goes on by itself",
+}
 _READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
@@ -42,10 +52,32 @@ class SegmentError(Unavailable):
         self.remedy = remedy
 
 
+class ShortWriteError(OSError):
+    """The kernel took a part of what was written, and gave no error for the rest."""
+
+    def __init__(self, taken: int, length: int) -> None:
+        super().__init__(errno.EIO, f"a short write: {taken} of {length} bytes were taken, without an error")
+
+
+def write_whole(descriptor: int, content: bytes) -> None:
+    """Write all of it. Raises `OSError` when the kernel does not take it; a part may be in the file then.
+
+    A disk that becomes full takes a part first, and says why at the next call: so there is one.
+    """
+    taken = os.write(descriptor, content)
+    while taken < len(content):
+        more = os.write(descriptor, content[taken:])
+        if more == 0:
+            raise ShortWriteError(taken, len(content))
+        taken += more
+
+
 def raise_fault(error: OSError, path: Path | str, remedy: Remedy) -> NoReturn:
     """Say what a failed system call means for the operator."""
-    if error.errno in _NO_SPACE:
-        why = f"no space left to write {path}; free some or raise the quota, and writing goes on by itself"
+    if isinstance(error, ShortWriteError):
+        why = f"{path}: {error.strerror}; the line was taken back: check the file system"
+    elif error.errno in _NO_SPACE:
+        why = _NO_SPACE[error.errno].format(path=path)
     elif error.errno in _READ_ONLY:
         why = f"{path} cannot be written; make its file system and folder writable for this user"
     else:
@@ -54,27 +86,36 @@ def raise_fault(error: OSError, path: Path | str, remedy: Remedy) -> NoReturn:
 
 
 class Segment:
-    """An open segment, written by this process alone."""
+    """An open segment, written by this process alone. Nobody sees it before `publish`."""
 
-    __slots__ = ("_descriptor", "_device", "_inode", "_is_synced", "_path", "size")
+    __slots__ = ("_descriptor", "_device", "_hidden", "_inode", "_is_synced", "_path", "size")
 
     def __init__(self, path: Path, *, is_synced: bool) -> None:
         self._path = str(path.absolute())  # a string: `lstat` of a Path costs a conversion per record
+        self._hidden: Path | None = path.parent / LIVE_NAME / f".{path.name}"
         self._is_synced = is_synced
         self.size = 0
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            self._descriptor = os.open(self._path, flags, FILE_MODE)
+            self._descriptor = create_locked(self._hidden, os.O_APPEND)
         except OSError as error:
             raise_fault(error, path, Remedy.NEW_CHAIN)
         status = os.fstat(self._descriptor)
         self._device, self._inode = status.st_dev, status.st_ino
-        if is_synced:
-            try:
-                sync_folder(path.parent)
-            except OSError as error:
-                self.discard()
-                raise_fault(error, path, Remedy.NEW_CHAIN)
+
+    def publish(self) -> None:
+        """Give it its own name, with all that was written so far. A name that is taken stays taken."""
+        hidden, path = self._hidden, self._path
+        if hidden is None:
+            return
+        try:
+            if os.path.lexists(path):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+            hidden.rename(path)
+            self._hidden = None
+            if self._is_synced:
+                sync_folder(hidden.parent.parent)
+        except OSError as error:
+            raise_fault(error, path, Remedy.NEW_CHAIN)
 
     def verify_in_place(self) -> None:
         """Raises `SegmentError` unless the path still is our file, as long as we left it, and writable."""
@@ -105,19 +146,18 @@ class Segment:
     def append(self, line: bytes) -> None:
         """Write one line whole, in one call; then the kernel has it, or the disk if asked for."""
         try:
-            written = os.write(self._descriptor, line)
+            write_whole(self._descriptor, line)
         except OSError as error:
-            raise_fault(error, self._path, Remedy.RETRY)
-        if written != len(line):
             self._take_back()
-            raise_fault(OSError(errno.ENOSPC, "a part of the line was written"), self._path, Remedy.RETRY)
+            raise_fault(error, self._path, Remedy.RETRY)
         if self._is_synced:
             try:
                 os.fdatasync(self._descriptor)
             except OSError as error:
                 # The kernel may have dropped the pages and will not report them again.
+                self._take_back()
                 raise_fault(error, self._path, Remedy.NEW_CHAIN)
-        self.size += written
+        self.size += len(line)
 
     def close(self) -> None:
         """Let go of the file. An error in closing changes nothing about what was written."""
@@ -128,12 +168,13 @@ class Segment:
     def discard(self) -> None:
         """Take back a file that was made a moment ago and in which nothing was ever vouched for."""
         with suppress(OSError):
-            os.unlink(self._path)  # noqa: PTH108 -- the path is a string here
+            os.unlink(self._hidden or self._path)  # noqa: PTH108 -- the path is a string here
         self.close()
 
     def _take_back(self) -> None:
-        """Cut off half a line, so that the next one starts on its own."""
+        """Cut off what nobody vouches for, so that the next line starts on its own."""
         try:
-            os.ftruncate(self._descriptor, self.size)
+            if os.fstat(self._descriptor).st_size != self.size:
+                os.ftruncate(self._descriptor, self.size)
         except OSError as error:
             raise_fault(error, self._path, Remedy.NEW_CHAIN)

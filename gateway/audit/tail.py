@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from gateway.audit.envelope import enveloped
-from gateway.audit.parts import found_part, named_part, principal_kind, request_part
+from gateway.audit.parts import found_part, named_part, principal_kind, request_part, secrets_of
 from gateway.audit.record import GENESIS, SCHEMA_VERSION, DecisionRecord, Links, encode
 from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Reason
@@ -80,27 +80,27 @@ class Tails:
 
     def of_refusal(self, rejection: Rejection) -> bytes:
         """The tail of the record of a refusal."""
-        principal = rejection.principal
+        principal, secrets = rejection.principal, secrets_of(rejection.request)
         record = DecisionRecord(
             **_BLANK,
             node=self._node,
             decision="deny",
             reason=rejection.reason.value,
-            tenant=principal.tenant if principal else None,
+            tenant=principal.tenant if principal else rejection.claimed_tenant,
             key_id=principal.key_id if principal else None,
             claimed_key_id=rejection.claimed_key_id,
             principal=principal_kind(principal) if principal else None,
             action=rejection.action,
             policies=rejection.policies,
             generation=rejection.stamp.generation if rejection.stamp else None,
-            resource=named_part(rejection.resource, rejection.model),
-            request=request_part(rejection.request),
+            resource=named_part(rejection.resource, rejection.model, secrets),
+            request=request_part(rejection.request, secrets),
         )
         return encode(record)[_SKIPPED:]
 
     def _of_allow(self, admission: Admission) -> bytes:
         allowed, access = admission.allowed, admission.allowed.access
-        principal = access.principal
+        principal, secrets = access.principal, secrets_of(admission.request)
         record = DecisionRecord(
             **_BLANK,
             node=self._node,
@@ -113,9 +113,9 @@ class Tails:
             grant=allowed.grant,
             policies=allowed.policies,
             generation=admission.stamp.generation,
-            resource=found_part(admission),
+            resource=found_part(admission, secrets),
             size=admission.found.size if isinstance(admission.found, OpenFile) else None,
-            request=request_part(admission.request),
+            request=request_part(admission.request, secrets),
         )
         return encode(record)[_SKIPPED:]
 

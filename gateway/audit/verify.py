@@ -1,18 +1,21 @@
 """Verify that a copy of the audit folder is what was written.
 
 Works on any copy, offline, in constant memory: each chain is walked from its first line to its last
-and compared with the signed heads. It needs the public key: a key that is given from outside proves
-the most, because whoever can change the folder can change its `signing.pub` as well; the report says
-which was used, and which keys of `signing.pub` are none of those that were given. The folder may be
-in use meanwhile: heads are read before the segments, so they never vouch for more than is there.
-Printing and exit codes are the command's.
+and compared with the signed heads; and each signed head, wherever it stands, with `heads.jsonl`. It
+needs the public key: a key that is given from outside proves the most, because whoever can change the
+folder can change its `signing.pub` as well; the report says which was used, and which keys of
+`signing.pub` are none of those that were given. Printing and exit codes are the command's.
+
+The folder may be in use meanwhile: `heads.jsonl` is read before the segments, so that it never vouches
+for more than is there, and what was added to it meanwhile is read after them.
 
 The lines of `heads.jsonl` are linked as well: a chain that was taken away together with its heads
-leaves a gap there, which is named.
+leaves a gap there, which is named. And each head says what that file held, so a file that was cut or
+begun anew is named by every head that was signed before.
 
-Not shown by any of this: what somebody did who holds the signing key, or who took the newest
-segments away and cut the end of `heads.jsonl` from the first head that names them. Heads that were
-copied elsewhere show it.
+Not shown by any of this: what somebody did who holds the signing key, or who took the newest segments
+away and cut the end of `heads.jsonl` from the first head that names them, before anything else was
+signed. Heads that were copied elsewhere show it.
 """
 
 from __future__ import annotations
@@ -22,13 +25,13 @@ from typing import TYPE_CHECKING
 
 from gateway.audit.folder import HEADS_NAME, PUBLIC_KEY_NAME, group_segments
 from gateway.audit.head import fingerprint, parse_public_keys
-from gateway.audit.report import ChainReport, Report
+from gateway.audit.report import Report
 from gateway.audit.walk import Walk
-from gateway.audit.witness import Witness, load_witness
+from gateway.audit.witness import Witness
 from gateway.model.errors import Misconfigured
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -47,7 +50,6 @@ def verify(
     Raises `Misconfigured` when there is nothing to verify or no key to verify with, `Unavailable`
     when a file cannot be read. Without `heads.jsonl` among the files, truncation does not show.
     """
-    is_folder = isinstance(source, Path) and source.is_dir()
     paths = _paths(source)
     segments = group_segments(paths)
     by_name = {path.name: path for path in paths}
@@ -65,34 +67,40 @@ def verify(
             PUBLIC_KEY_NAME
         )
         keys, key_source = _load(published), str(published)
-    witness = load_witness(heads_path, keys) if heads_path else Witness()
-    named = set(witness.named)
-    reports: list[ChainReport] = []
-    unlisted: dict[str, int] = {}
-    for chain, numbered in segments.items():
-        walk = Walk(chain, keys, witness.newest.get(chain))
-        reports.append(walk.run(numbered))
-        named |= walk.named
-        unlisted[chain] = walk.head_before_last_seq
+    with Witness(heads_path, keys) as witness:
+        witness.read()
+        segments = group_segments(_paths(source))  # after the heads: whatever they name is there by now
+        walks = {chain: _walked(chain, numbered, keys, witness) for chain, numbered in segments.items()}
+        witness.read(is_again=True)
+        for chain, walk in walks.items():
+            if walk.is_overtaken():
+                walks[chain] = _walked(chain, segments[chain], keys, witness)
+            walks[chain].compare()
     problems = list(witness.problems)
-    if heads_path is not None:
-        # Once more, because a chain that is being written grew meanwhile, and its heads with it.
-        listed = load_witness(heads_path, keys).newest
-        problems += [
-            f"{HEADS_NAME} lacks signed heads that the chain {chain} has"
-            for chain, seq in unlisted.items()
-            if seq > (listed[chain].seq if chain in listed else 0)
-        ]
-    elif is_folder:
+    if heads_path is None and isinstance(source, Path) and source.is_dir():
         problems.append(f"{HEADS_NAME} is missing, so records cut off at the end of a chain would not show")
     return Report(
-        chains=tuple(reports),
-        missing_chains=tuple(sorted(named - set(segments))),
+        chains=tuple(walk.report() for walk in walks.values()),
+        missing_chains=_missing(witness.named - segments.keys(), source),
         problems=tuple(problems),
         key_source=key_source,
         signers=tuple(sorted(keys)),
         foreign_signers=foreign,
     )
+
+
+def _walked(
+    chain: str, numbered: Sequence[tuple[int, Path]], keys: Mapping[str, Ed25519PublicKey], witness: Witness
+) -> Walk:
+    walk = Walk(chain, keys, witness)
+    walk.run(numbered)
+    return walk
+
+
+def _missing(chains: Iterable[str], source: Path | Sequence[Path]) -> tuple[str, ...]:
+    """Those of these chains that are not there: one may have begun while the others were walked."""
+    candidates = set(chains)
+    return tuple(sorted(candidates - group_segments(_paths(source)).keys())) if candidates else ()
 
 
 def _paths(source: Path | Sequence[Path]) -> list[Path]:

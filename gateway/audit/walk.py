@@ -1,20 +1,25 @@
 """One chain, from its first line to its last, in constant memory: the first bad record is named.
 
 Each line must have the hash it carries, continue the count, and follow the record before it; each
-head must be signed over exactly this past; and the newest head in `heads.jsonl` must agree, which
-is what shows a rewritten or a cut chain. The walk stops at the first bad record: what follows it
+head must be signed over exactly this past; and the heads in `heads.jsonl` must be the chain's own,
+which is what shows a rewritten or a cut chain. The walk stops at the first bad record: what follows it
 cannot be told apart from what was made up. A missing segment does not stop it.
+
+What stands behind the last head has to be what a writer leaves there (`promise.py`). A chain without a
+head is nobody's: an honest one has its first head before anybody sees it.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from gateway.audit.folder import chain_started, segment_name
-from gateway.audit.record import GENESIS, MAX_LINE_BYTES, HeadRecord, Link, hash_of, parse_link, split_hash
-from gateway.audit.report import ChainReport, Damage, Fault
+from gateway.audit.folder import chain_started, node_of, segment_name
+from gateway.audit.promise import NOTHING_PROMISED, PROMISED_RECORDS, PROMISED_SECONDS, Promise, promise_after
+from gateway.audit.record import GENESIS, MAX_LINE_BYTES, Link, hash_of, parse_link, split_hash
+from gateway.audit.report import ChainReport, Damage, Ending, Fault
 from gateway.audit.timeline import time_text
-from gateway.audit.witness import UnknownSignerError, read_lines, verify_head
+from gateway.audit.witness import NO_TRACE, UnknownSignerError, next_trace, read_lines, verify_head
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,71 +27,133 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+    from gateway.audit.record import HeadRecord
+    from gateway.audit.witness import Listed, Witness
+
 Finding = tuple[Damage, str]
+
+MOST_TRACES = 100_000  # of heads that came after what was listed: one of these writes for hours meanwhile
+_ANYTHING = Promise(1 << 62, "", "~")  # behind a segment that is missing, until a head is met
+
+_AFTER_END = {
+    "abandoned": (Damage.AFTER_ABANDONED, "its process gave the chain up in front of it"),
+    "recovered": (Damage.AFTER_RECOVERED, "the chain was found to end in front of it"),
+}
 
 
 class Walk:
     """The state of a walk: the last good record, and what was learnt on the way."""
 
-    def __init__(
-        self, chain: str, keys: Mapping[str, Ed25519PublicKey], witness_head: HeadRecord | None
-    ) -> None:
-        self.named: set[str] = set()  # chains that this one's heads name as live
-        self.head_before_last_seq = 0
+    def __init__(self, chain: str, keys: Mapping[str, Ed25519PublicKey], witness: Witness) -> None:
         self._chain = chain
         self._keys = keys
-        self._witness_head = witness_head
+        self._witness = witness
+        listed = witness.listed(chain)
+        self._listed_head, self._listed_trace, self._ended = listed.newest, listed.trace, listed.ended
+        self._end_seq = self._ended.seq if self._ended else 0  # no record may stand there, or beyond
+        self._expected = _expected_hashes(listed)
         self._seq = 0
         self._hash = GENESIS
         self._time = time_text(chain_started(chain) or 0)
         self._missing_since: str | None = None
         self._records = 0
-        self._last_head_seq = 0
+        self._last_head: HeadRecord | None = None
+        self._head_before_last_seq = 0
+        self._trace = NO_TRACE
+        self._traces: OrderedDict[int, bytes] = OrderedDict()
         self._proven_seq = 0
         self._unproven = 0
+        self._promise = NOTHING_PROMISED
+        self._is_promise_broken = False
+        self._breach: Fault | None = None
         self._is_closed = False
         self._is_after_gap = False
+        self._has_gap = False
         self._torn_tail: str | None = None
         self._place = ("", 1)
 
-    def run(self, segments: Sequence[tuple[int, Path]]) -> ChainReport:
+    def run(self, segments: Sequence[tuple[int, Path]]) -> None:
         """Walk through the segments, given in order."""
-        missing: list[str] = []
-        fault: Fault | None = None
+        self._missing_segments: list[str] = []
+        self._fault: Fault | None = None
         expected = 1
         for number, path in segments:
-            missing += self._missing(expected, number)
+            self._note_missing(expected, number)
             self._is_after_gap = number > expected
             expected = number + 1
-            fault = self._walk_segment(path, is_last=path == segments[-1][1])
-            if fault is not None:
-                break
-        head = self._witness_head
-        if fault is None and head is not None:
-            missing += self._missing(expected, head.segment + 1)
-            fault = self._truncation(head)
+            self._fault = self._walk_segment(path, is_last=path == segments[-1][1])
+            if self._fault is not None:
+                return
+        head = self._ended or self._listed_head
+        if head is not None:
+            self._note_missing(expected, head.segment + 1)
+        self._fault = self._truncation() or self._unsigned(segments[0][1].name)
+
+    def report(self) -> ChainReport:
+        """What was found. How the chain ends depends on heads that may have come meanwhile."""
         return ChainReport(
             chain=self._chain,
             records=self._records,
             last_seq=self._seq,
             proven_seq=self._proven_seq,
             unproven=self._unproven,
-            is_closed=self._is_closed,
-            missing_segments=tuple(missing),
+            ending=self._ending(),
+            missing_segments=tuple(self._missing_segments),
             missing_since=self._missing_since,
             torn_tail=self._torn_tail,
-            fault=fault,
+            fault=self._fault,
         )
 
-    def _missing(self, expected: int, found: int) -> list[str]:
-        """The segments between the one that was expected and the one that is there."""
+    def is_overtaken(self) -> bool:
+        """Whether the chain has ended since: what follows its end is then to be looked at anew."""
+        return self._witness.listed(self._chain).ended is not self._ended
+
+    def compare(self) -> None:
+        """Complain unless the heads of the chain are those that are listed, as far as both go.
+
+        The last ones may be listed later: the file is held by another process, or this one was killed.
+        """
+        if self._fault is not None or self._has_gap or self._witness.problems:
+            return  # said already, or not all heads were seen
+        listed, last = self._witness.listed(self._chain), self._last_head
+        newest = listed.newest
+        if newest is not None and last is not None and not self._is_listed(listed, newest, last):
+            self._witness.complain(f"heads.jsonl has not the signed heads that the chain {self._chain} has")
+        listed_seq = newest.seq if newest else 0
+        if last is not None and last.listed_bytes is None and self._head_before_last_seq > listed_seq:
+            # Heads of earlier releases do not say what they know; these listed each one before the next.
+            self._witness.complain(f"heads.jsonl lacks signed heads that the chain {self._chain} has")
+
+    def _is_listed(self, listed: Listed, newest: HeadRecord, last: HeadRecord) -> bool:
+        """Whether the same heads are in the chain and in the file, up to where the shorter of them ends."""
+        if newest.seq < last.seq:
+            return self._traces.get(newest.seq) == listed.trace
+        known = self._listed_head  # as it was when the walk began: more may be listed now
+        if known is not None and known.seq == last.seq:
+            return self._listed_trace == self._trace
+        return listed.later_traces.get(last.seq) == self._trace
+
+    def _ending(self) -> Ending:
+        if self._is_closed:
+            return Ending.CLOSED
+        if self._ended is not None:
+            return Ending(self._ended.state)
+        lives = self._witness.lives(self._chain, node_of(self._chain))
+        return Ending.OPEN if lives else Ending.ENDED
+
+    def _note_missing(self, expected: int, found: int) -> None:
+        """Name the segments between the one that was expected and the one that is there."""
         gap = [segment_name(self._chain, number) for number in range(expected, found)]
         if gap and self._missing_since is None:
             self._missing_since = self._time
-        return gap
+        self._has_gap = self._has_gap or bool(gap)
+        self._missing_segments += gap
 
     def _walk_segment(self, path: Path, *, is_last: bool) -> Fault | None:
         number = 0
+        if self._is_closed:
+            why = "a segment after the head that closed the chain"
+            return Fault(damage=Damage.AFTER_CLOSE, file=path.name, line=1, seq=self._seq + 1, why=why)
         for number, line in read_lines(path):
             if is_last and not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES and not self._is_closed:
                 self._torn_tail = path.name
@@ -96,6 +163,8 @@ class Walk:
             if finding is not None:
                 damage, why = finding
                 return Fault(damage=damage, file=path.name, line=number, seq=self._seq + 1, why=why)
+            if self._is_promise_broken and self._breach is None:
+                self._breach = self._broken_promise(path.name, number)
         self._place = (path.name, number + 1)
         return None
 
@@ -124,6 +193,7 @@ class Walk:
         if link.chain != self._chain:
             return Damage.FOREIGN, f"a record of the chain {link.chain}"
         if self._is_after_gap and link.seq > self._seq:
+            self._promise = self._promise_behind_gap(link.seq)
             return None
         expected = self._seq + 1
         if link.seq > expected:
@@ -134,15 +204,19 @@ class Walk:
             return Damage.RELINKED, f"it was written after another record {self._seq} than the one here"
         return None
 
+    def _promise_behind_gap(self, seq: int) -> Promise:
+        head = self._listed_head
+        return promise_after(head) if head is not None and head.seq < seq else _ANYTHING
+
     def _contradicted(self, link: Link, true_hash: str) -> Finding | None:
-        """What the newest head of `heads.jsonl` says against it."""
-        head = self._witness_head
-        if head is None:
-            return None
-        if head.state != "abandoned" and link.seq == head.seq and true_hash != head.hash:
-            return Damage.REWRITTEN, "heads.jsonl has another signed head in this place"
-        if link.seq == head.seq - 1 and true_hash != head.prev:
-            return Damage.REWRITTEN, f"the head signed at {head.time} states another hash for it"
+        """What the heads of `heads.jsonl` say against it."""
+        if link.seq in self._expected:
+            expected, head = self._expected[link.seq]
+            if true_hash != expected:
+                return Damage.REWRITTEN, f"the head signed at {head.time} states another hash for it"
+        if 0 < self._end_seq <= link.seq and self._ended is not None:
+            damage, why = _AFTER_END[self._ended.state]
+            return damage, f"{why} (the head signed at {self._ended.time})"
         return None
 
     def _head(self, line: bytes) -> Finding | None:
@@ -152,24 +226,67 @@ class Walk:
             return Damage.UNKNOWN_SIGNER, str(error)
         except ValueError as error:
             return Damage.BAD_SIGNATURE, f"{error}; it, or records since the head before it, were rewritten"
-        self.named.update(head.live)
-        self.head_before_last_seq, self._last_head_seq = self._last_head_seq, head.seq
+        self._witness.note_named(head)
+        self._witness.check_known_end(head, f"record {head.seq} of its chain")
+        self._head_before_last_seq = self._last_head.seq if self._last_head else 0
+        self._last_head, self._trace = head, next_trace(self._trace, head)
+        if self._listed_head is None or head.seq >= self._listed_head.seq:
+            self._witness.note_newest(head)
+            self._traces[head.seq] = self._trace
+            if len(self._traces) > MOST_TRACES:
+                self._traces.popitem(last=False)
         self._is_closed = head.state == "closed"
         return None
 
     def _accept(self, link: Link, true_hash: str) -> None:
         self._is_after_gap = False
-        self._seq, self._hash, self._time = link.seq, true_hash, link.time
+        seq = link.seq
+        self._seq, self._hash, self._time = seq, true_hash, link.time
         self._records += 1
         self._unproven += 1
-        head = self._witness_head
-        if self._last_head_seq == link.seq or (head is not None and link.seq == head.seq - 1):
-            self._proven_seq, self._unproven = link.seq, 0
+        if link.kind == "head" and self._last_head is not None:
+            self._prove(seq, promise_after(self._last_head))
+        elif seq in self._expected and self._expected[seq][1].state != "recovered":
+            self._prove(seq, self._promise)
+        elif not self._promise.covers(seq, link.time):
+            self._is_promise_broken = True
 
-    def _truncation(self, head: HeadRecord) -> Fault | None:
-        vouched_seq = head.seq - 1 if head.state == "abandoned" else head.seq
-        if self._seq >= vouched_seq:
-            return None
-        file, line = self._place
-        why = f"the head signed at {head.time} vouches for records up to {vouched_seq}"
-        return Fault(damage=Damage.TRUNCATED, file=file, line=line, seq=self._seq + 1, why=why)
+    def _prove(self, seq: int, promise: Promise) -> None:
+        self._proven_seq, self._unproven = seq, 0
+        self._promise, self._is_promise_broken, self._breach = promise, False, None
+
+    def _broken_promise(self, file: str, line: int) -> Fault:
+        why = (
+            f"no signed head vouches for it, and a writer leaves at most {PROMISED_RECORDS} records of "
+            f"{PROMISED_SECONDS:.0f} seconds without one: it, or one in front of it, was put there"
+        )
+        return Fault(damage=Damage.UNSIGNED_TAIL, file=file, line=line, seq=self._seq, why=why)
+
+    def _truncation(self) -> Fault | None:
+        for head in (self._ended, self._listed_head):
+            if head is None:
+                continue
+            vouched_seq = head.seq - 1 if head is self._ended else head.seq
+            if self._seq < vouched_seq:
+                file, line = self._place
+                why = f"the head signed at {head.time} vouches for records up to {vouched_seq}"
+                return Fault(damage=Damage.TRUNCATED, file=file, line=line, seq=self._seq + 1, why=why)
+        return None
+
+    def _unsigned(self, first_file: str) -> Fault | None:
+        """What is wrong with what no head vouches for."""
+        if self._last_head is None and self._listed_head is None and not self._has_gap:
+            why = "no head of this chain is signed: none of its records is anybody's"
+            return Fault(damage=Damage.NO_HEAD, file=first_file, line=1, seq=1, why=why)
+        return self._breach
+
+
+def _expected_hashes(listed: Listed) -> dict[int, tuple[str, HeadRecord]]:
+    """What signed heads of `heads.jsonl` say about the hashes of records, by the records' places."""
+    expected: dict[int, tuple[str, HeadRecord]] = {}
+    if listed.newest is not None:
+        expected[listed.newest.seq - 1] = (listed.newest.prev, listed.newest)
+        expected[listed.newest.seq] = (listed.newest.hash, listed.newest)
+    if listed.ended is not None:
+        expected.setdefault(listed.ended.seq - 1, (listed.ended.prev, listed.ended))
+    return expected

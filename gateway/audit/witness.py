@@ -1,20 +1,29 @@
 """What `heads.jsonl` testifies: how far each chain certainly went, and which chains there were.
 
-Only the newest head of each chain is kept, so the memory it takes grows with the number of chains
+Of each chain only its newest heads are kept, so the memory it takes grows with the number of chains
 and not with the age of the log. A line counts when it and the head in it are signed by a trusted key;
 any other line is a problem of its own, except half a line at the very end, which is being written or
 was torn. Each line has to follow the one before it: what was taken out between two lines shows at the
-second. Lines taken off the end show only in a copy that was kept elsewhere.
+second.
+
+Every head says which line of this file its process knew last, wherever the head stands. A head that
+knows a line that is not there is a problem for good: so lines that are taken off the end, and a file
+that was begun anew, show by whatever was signed after them. Lines that nothing signed came after show
+only in a copy that was kept elsewhere.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
+from gateway.audit.folder import HEADS_NAME
 from gateway.audit.head import verify_signature
-from gateway.audit.heads_file import parse_listed
+from gateway.audit.heads_file import End, has_line_ending_at, parse_listed
 from gateway.audit.record import (
+    ENDED_BY_OTHERS,
     GENESIS,
     MAX_LINE_BYTES,
     HeadRecord,
@@ -32,46 +41,157 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 MAX_PROBLEMS = 20  # of one heads file; more would say nothing new
+NO_TRACE = b""
 
 
 class UnknownSignerError(ValueError):
     """A head by a key that is not trusted."""
 
 
+def next_trace(trace: bytes, head: HeadRecord) -> bytes:
+    """A digest of all heads of a chain up to this one, in order: two that are equal stand for the same."""
+    return hashlib.sha256(trace + head.hash.encode()).digest()
+
+
 @dataclass(slots=True)
+class Listed:
+    """What is listed of one chain: its newest own head, the trace up to it, and what ended it."""
+
+    newest: HeadRecord | None = None
+    trace: bytes = NO_TRACE
+    later_traces: dict[int, bytes] = field(default_factory=dict)  # by place; those of the second reading
+    ended: HeadRecord | None = None  # the abandoned or recovered head: nothing of the chain follows it
+
+
 class Witness:
-    """The newest trusted head of each chain, and all chains that any trusted head names."""
+    """A heads file as far as it was read, and what is wrong with it. Without a file it knows nothing."""
 
-    newest: dict[str, HeadRecord] = field(default_factory=dict)
-    named: set[str] = field(default_factory=set)
-    problems: list[str] = field(default_factory=list)
+    def __init__(self, path: Path | None, keys: Mapping[str, Ed25519PublicKey]) -> None:
+        self.chains: dict[str, Listed] = {}
+        self.named: set[str] = set()  # all chains that any trusted head names
+        self.newest_of_node: dict[str, HeadRecord] = {}
+        self.problems: list[str] = []
+        self._path = path
+        self._keys = keys
+        self._descriptor: int | None = None
+        self._offset = self._number = 0
+        self._followed: str | None = (
+            GENESIS  # None after a bad line: what it had in its place, nobody can say
+        )
+        self._since = "the beginning"
 
-    def hear(self, head: HeadRecord) -> None:
-        """Take in a head that was verified."""
+    def __enter__(self) -> Self:
+        if self._path is not None:
+            try:
+                self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                raise _unreadable(self._path, error) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+    def listed(self, chain: str) -> Listed:
+        """What is listed of a chain so far."""
+        return self.chains.get(chain) or Listed()
+
+    def read(self, *, is_again: bool = False) -> None:
+        """Hear every head that was not heard yet, each in its place."""
+        if self._path is None:
+            return
+        for _, line in read_lines(self._path, self._offset):
+            if not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES:
+                return
+            self._number += 1
+            self._hear_line(line, is_again=is_again)
+            self._offset += len(line)
+
+    def check_known_end(self, head: HeadRecord, where: str) -> None:
+        """Complain when a head knows a line of the file that is not there.
+
+        Not where lines of it are known to be gone: those behind them stand in other places then.
+        """
+        if self._descriptor is None or head.listed_bytes is None or head.listed_hash is None or self.problems:
+            return
+        end = End(head.listed_bytes, head.listed_hash)
+        if has_line_ending_at(self._descriptor, end):
+            return
+        self.complain(
+            f"{HEADS_NAME} was cut, replaced or begun anew: the head of {head.chain} that was signed at "
+            f"{head.time} ({where}) knew a line of it that ended at byte {end.size} and is not there"
+        )
+
+    def note_named(self, head: HeadRecord) -> None:
+        """Take note of the chains that a verified head names, wherever it stands."""
         self.named.add(head.chain)
         self.named.update(head.live)
-        known = self.newest.get(head.chain)
-        if known is None or head.seq > known.seq:
-            self.newest[head.chain] = head
+
+    def note_newest(self, head: HeadRecord) -> None:
+        """Take note of a head that may not be listed yet: it may be the newest of its node."""
+        newest = self.newest_of_node.get(head.node)
+        if newest is None or head.time > newest.time:
+            self.newest_of_node[head.node] = head
+
+    def lives(self, chain: str, node: str) -> bool:
+        """Whether the newest head of its node names a chain as one that is being written."""
+        newest = self.newest_of_node.get(node)
+        return newest is not None and chain in newest.live
 
     def complain(self, problem: str) -> None:
         """Take note of what is wrong with the file."""
         if len(self.problems) < MAX_PROBLEMS:
             self.problems.append(problem)
 
+    def _hear_line(self, line: bytes, *, is_again: bool) -> None:
+        where = f"{HEADS_NAME}, line {self._number}"
+        try:
+            head, prev, own = verify_listed(line, self._keys)
+        except ValueError as error:
+            self.complain(f"{where}: {error}")
+            self._followed = None
+            return
+        if self._followed not in (None, prev):
+            self.complain(
+                f"{where}: lines are missing in front of it, or were changed; "
+                f"they were written between {self._since} and {head.time}"
+            )
+        self._followed, self._since = own, head.time
+        if (head.listed_bytes or 0) > self._offset and not self.problems:
+            self.complain(f"{where}: lines are missing in front of it: it knows of more than stands there")
+        self.check_known_end(head, where)
+        self.note_named(head)
+        self.newest_of_node[head.node] = head  # the file's order is better than any clock's
+        self._place(head, where, is_again=is_again)
 
-def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    def _place(self, head: HeadRecord, where: str, *, is_again: bool) -> None:
+        """Put a head behind those of its chain. One that could not be synced may be listed twice."""
+        listed = self.chains.setdefault(head.chain, Listed())
+        newest, ended = listed.newest, listed.ended
+        if ended is not None:
+            if (head.seq, head.prev) != (ended.seq, ended.prev):
+                self.complain(f"{where}: a head of {head.chain}, which had ended")
+        elif head.state in ENDED_BY_OTHERS:
+            listed.ended = head
+        elif newest is None or head.seq > newest.seq:
+            listed.newest, listed.trace = head, next_trace(listed.trace, head)
+            if is_again:
+                listed.later_traces[head.seq] = listed.trace
+        elif head.hash != newest.hash:
+            self.complain(f"{where}: a head of {head.chain} that is older than the one before it")
+
+
+def read_lines(path: Path, offset: int = 0) -> Iterator[tuple[int, bytes]]:
     """Line numbers from 1 and raw lines; one over the limit comes in pieces. Raises `Unavailable`."""
     try:
         with path.open("rb") as file:
+            file.seek(offset)
             number = 0
             while line := file.readline(MAX_LINE_BYTES):
                 number += 1
                 yield number, line
     except OSError as error:
-        raise Unavailable(
-            "audit", f"{path} cannot be read ({error.strerror}); verify as its owner", Reason.NO_AUDIT
-        ) from error
+        raise _unreadable(path, error) from error
 
 
 def verify_head(line: bytes, keys: Mapping[str, Ed25519PublicKey]) -> HeadRecord:
@@ -102,25 +222,7 @@ def verify_listed(line: bytes, keys: Mapping[str, Ed25519PublicKey]) -> tuple[He
     return head, listed.prev, claimed_hash
 
 
-def load_witness(path: Path, keys: Mapping[str, Ed25519PublicKey]) -> Witness:
-    """Hear every head of a heads file, each in its place."""
-    witness = Witness()
-    followed: str | None = GENESIS  # None after a bad line: what it had in its place, nobody can say
-    since = "the beginning"
-    for number, line in read_lines(path):
-        if not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES:
-            break
-        try:
-            head, prev, own = verify_listed(line, keys)
-        except ValueError as error:
-            witness.complain(f"{path.name}, line {number}: {error}")
-            followed = None
-            continue
-        if followed not in (None, prev):
-            witness.complain(
-                f"{path.name}, line {number}: lines are missing in front of it, or were changed; "
-                f"they were written between {since} and {head.time}"
-            )
-        followed, since = own, head.time
-        witness.hear(head)
-    return witness
+def _unreadable(path: Path, error: OSError) -> Unavailable:
+    return Unavailable(
+        "audit", f"{path} cannot be read ({error.strerror}); verify as its owner", Reason.NO_AUDIT
+    )

@@ -7,8 +7,16 @@ and nothing is accepted (I5). Recovery is tried by the next call and leaves an `
 
 - no space: the half line is cut off, the same segment goes on;
 - the segment was made read-only: the chain goes on in the next one;
-- the segment was taken away, replaced or cut, or a sync failed: an abandoned head says how far the
-  chain went, and after a moment a new one begins: not one for each request while files are deleted.
+- the segment or `heads.jsonl` was taken away, replaced or cut, or a sync failed: an abandoned head says
+  how far the chain went, and after a moment a new one begins: not one for each request while files are
+  deleted.
+
+Heads keep the signer's promise (`promise.py`): the head comes before the record that would break it. A
+head is in its chain in time even while another process holds `heads.jsonl`; it is listed there later.
+
+A chain is seen by nobody before its first head: its `open` record and that head are written under a
+hidden name, which then becomes the segment's; then the head is listed, and then the chain is announced
+as live. A process that is killed anywhere on this way leaves nothing, or a chain with a head.
 
 One thread, no locks: the event loop's. A forked child may not write, or two would share a chain.
 """
@@ -16,24 +24,36 @@ One thread, no locks: the event loop's. A forked child may not write, or two wou
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.audit.chain import Chain
 from gateway.audit.envelope import Envelopes
-from gateway.audit.folder import new_chain_id, prepare_folder, segment_name
+from gateway.audit.folder import HEADS_NAME, new_chain_id, prepare_folder, segment_name
 from gateway.audit.head import LiveChain, Signer, find_live_chains
-from gateway.audit.heads_file import HeadsFile
-from gateway.audit.record import HeadRecord, OpenRecord, encode, seal, with_signature
+from gateway.audit.heads_file import NO_LINE, HeadsFile
+from gateway.audit.known_end import find_known_end
+from gateway.audit.record import ENDED_BY_OTHERS, HeadRecord, OpenRecord, encode, seal, with_signature
+from gateway.audit.recovery import recover
 from gateway.audit.segment import Remedy, Segment, SegmentError, raise_fault
 from gateway.audit.terms import Durability, Limits
 from gateway.model.errors import Misconfigured
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from gateway.audit.chain import Ready
     from gateway.audit.record import Links
 
-_LAST_WORD_PATIENCE_SECONDS = 1.0  # of a last head for others to be done: all workers close at once
+_PATIENCE_SECONDS = 1.0  # of a first or last head for others to be done: all workers close at once
+MOST_UNLISTED_HEADS = 1000  # some 600 bytes each; at one in ten seconds these are almost three hours
+
+
+class _Headed(NamedTuple):
+    """The last head of the chain: its place and its time."""
+
+    seq: int
+    at: float
 
 
 class Writer:
@@ -52,13 +72,14 @@ class Writer:
         self._process = os.getpid()
         self._fault: SegmentError | None = None
         self._faulted_at = 0.0
-        self._unlisted_head: bytes | None = None
         self._lost: Links | None = None
         self.chain = Chain()
-        self._begin(now, "start")
+        self._begin(now, f"start{self._learn_heads()}")
+        if recover(folder, node, signer, self._heads, self._recovered_head, now, is_synced=self._is_synced):
+            self._write_head(now)  # which says that these are listed
 
-    def ready(self, now: float) -> Links:
-        """Where the next record stands; raises `SegmentError` when none can be accepted."""
+    def check(self, now: float) -> None:
+        """Raises `SegmentError` when no record could be accepted now; signs the head that is due."""
         if os.getpid() != self._process:
             raise SegmentError("closed, or forked: each process opens a log of its own", Remedy.RETRY)
         if self._fault is not None:
@@ -68,57 +89,97 @@ class Writer:
             if self._segment.size >= self._limits.segment_bytes:
                 self.sign_head(now)
                 self._next_segment()
-            elif self._links.seq >= self._head_due_seq or not self._headed_at <= now < self._head_due_at:
+            elif not self._is_headed(now):
                 self.sign_head(now)
-            if self._unlisted_head is not None:
-                self._list_head()
+            if self._unlisted:
+                self._list_heads()
         except SegmentError as fault:
             self._note(fault, now)
             raise
-        self.chain.seal_waiting()
+
+    def ready(self, now: float) -> Links:
+        """Where the next record stands; raises `SegmentError` when none can be accepted."""
+        self.check(now)
+        if not self._is_headed(now):  # nothing came for long: the last head is too old for a record
+            try:
+                self._write_head(now)
+            except SegmentError as fault:
+                self._note(fault, now)
+                raise
+        if self.chain.is_behind:
+            self.chain.unwritten += self._seal_all(self.chain.take_waiting(), now)
+            if not self._is_headed(now):
+                self.chain.unwritten += self._seal_head(now, "live")
         return self._links
 
     def append(self, covered: bytes, now: float) -> None:
         """Write a record that was built on the links that `ready` returned."""
-        self.append_lines(self.chain.seal(covered), now)
+        self._append_lines(self.chain.seal(covered), now)
 
-    def append_lines(self, lines: bytes, now: float) -> None:
-        """Write lines that were sealed after `ready`, and what was left before them: all, or none."""
-        try:
-            self._write(lines)
-        except SegmentError as fault:
-            self._note(fault, now)
-            raise
+    def append_all(self, records: Sequence[Ready], now: float) -> None:
+        """Write records in one go, after `ready`, and what was left before them: all, or none."""
+        self._append_lines(self._seal_all(records, now), now)
 
     def flush(self, now: float) -> None:
         """Write what was left."""
         if self.chain.is_behind:
             self.ready(now)
-            self.append_lines(b"", now)
+            self._append_lines(b"", now)
+
+    def tick(self, now: float) -> None:
+        """What is due by time alone; and whether `heads.jsonl` still is what it was."""
+        self.check(now)
+        try:
+            self._heads.look()
+        except SegmentError as fault:
+            self._note(fault, now)
+            raise
+        self.flush(now)
 
     def sign_head(self, now: float) -> None:
         """Prove what was written since the last head, if anything was."""
-        self._headed_at, self._head_due_at = now, now + self._limits.head_seconds
-        self._head_due_seq = self._links.seq + self._limits.head_records
-        # A head that is not listed yet comes first: at most one may be missing from heads.jsonl.
-        if self._links.seq > self._headed_seq and self._unlisted_head is None:
-            self._write_head(now, "live")
+        if self._links.seq > self._headed.seq:
+            self._write_head(now)
 
     def close(self, now: float) -> None:
         """Sign the last head and let go of the files. Raises `SegmentError` when it cannot be written."""
         if os.getpid() != self._process:
             return  # closed before, or a child of the process whose files these are
         try:
-            self.ready(now)
-            self._list_head(patience_seconds=_LAST_WORD_PATIENCE_SECONDS)
-            self._write_head(now, "closed")
+            self.check(now)
+            if self.chain.is_behind:
+                self.ready(now)
+            self._write_last_head(now)
         finally:
             self._process = -1
             self._release()
 
+    def _is_headed(self, now: float) -> bool:
+        """Whether one more record may be written now without a head before it."""
+        limits, headed = self._limits, self._headed
+        is_in_time = headed.at <= now < headed.at + limits.head_seconds
+        return is_in_time and self._links.seq < headed.seq + limits.head_records
+
+    def _append_lines(self, lines: bytes, now: float) -> None:
+        try:
+            self._write(lines)
+        except SegmentError as fault:
+            self._note(fault, now)
+            raise
+
+    def _learn_heads(self) -> str:
+        """Look at `heads.jsonl` as it is found. What is wrong with it goes into the `open` record."""
+        if self._heads.learn() != NO_LINE:
+            return ""
+        known = find_known_end(self._folder, self._signer)
+        if known == NO_LINE:
+            return ""
+        self._heads.known = known
+        return f": heads.jsonl is missing or empty, and heads in segments know {known.size} bytes of it"
+
     def _begin(self, now: float, reason: str) -> None:
-        """Start a new chain, with its first record and head."""
-        self._links = self.chain.start(new_chain_id(self._node, now))
+        """Start a new chain. Nobody sees it before its first head, and no head names it before."""
+        links = self._links = self.chain.start(new_chain_id(self._node, now))
         try:
             prepare_folder(self._folder)
             self._signer.publish(self._folder)
@@ -126,19 +187,28 @@ class Writer:
             raise_fault(error, self._folder, Remedy.NEW_CHAIN)
         except Misconfigured as error:
             raise SegmentError(str(error), Remedy.NEW_CHAIN) from error
-        self._number, self._unlisted_head = 1, None
-        self._segment = self._open_segment()
-        live = None
+        self._number = 1
+        self._unlisted: list[bytes] = []
+        self._sealed_heads: list[bytes] = []
+        self._headed = self._written_head = _Headed(0, now)
+        live = LiveChain(self._folder, links.chain)
+        try:
+            segment = self._segment = self._open_segment()
+        except SegmentError:
+            live.close()
+            raise
         try:
             self._write_open(now, reason)
-            live = LiveChain(self._folder, self._links.chain)
-            self._write_head(now, "live")
+            self._write(self._seal_head(now, "live"))
+            self._heads.ensure_there()
+            segment.publish()
+            self._list_heads(patience_seconds=_PATIENCE_SECONDS, is_anew=True)
         except SegmentError:
             # Nothing in it was vouched for yet; left there, each try on a full disk would leave another.
-            self._segment.discard()
-            if live is not None:
-                live.close()
+            segment.discard()
+            live.close()
             raise
+        live.announce()
         self._live = live
         self._lost = None
 
@@ -148,23 +218,27 @@ class Writer:
 
     def _next_segment(self) -> None:
         self._number += 1
+        segment = None
         try:
             segment = self._open_segment()
+            segment.publish()
         except SegmentError as fault:
             self._number -= 1
             # A name that somebody else took stays taken: only another chain gets round it.
-            is_taken = isinstance(fault.__cause__, FileExistsError)
+            is_taken = isinstance(fault.__cause__, FileExistsError | FileNotFoundError)
+            if segment is not None:
+                segment.discard()
             raise SegmentError(fault.why, Remedy.NEW_CHAIN if is_taken else Remedy.NEXT_SEGMENT) from fault
         self._segment.close()
         self._segment = segment
 
-    def _append(self, covered: bytes) -> bytes:
-        self._write(line := self.chain.seal(covered))
-        return line
-
     def _write(self, lines: bytes) -> None:
         self._segment.append(self.chain.unwritten + lines)
         self.chain.note_written()
+        self._written_head = self._headed
+        if self._sealed_heads:
+            self._unlisted += self._sealed_heads
+            self._sealed_heads = []
 
     def _write_open(self, now: float, reason: str) -> None:
         links, lost = self._links, self._lost
@@ -175,41 +249,87 @@ class Writer:
             after_seq=lost.seq if lost else None,
             after_hash=lost.hash if lost else None,
         )
-        self._append(encode(record))
+        self._write(self.chain.seal(encode(record)))
 
-    def _write_head(self, now: float, state: str) -> None:
-        covered = self._head(now, state)
-        self._unlisted_head = self._append(covered)
-        self._headed_seq = self._links.seq
-        self._head_due_seq = self._links.seq + self._limits.head_records
-        self._headed_at, self._head_due_at = now, now + self._limits.head_seconds
-        self._list_head(patience_seconds=0.0 if state == "live" else _LAST_WORD_PATIENCE_SECONDS)
+    def _seal_all(self, records: Sequence[Ready], now: float) -> bytes:
+        """The lines of the next records, with a head wherever one is due between them."""
+        time = self.envelopes.times.text(now)
+        room = self._headed.seq + self._limits.head_records - self._links.seq
+        lines = [self.chain.seal_all(records[:room], time)]
+        while records := records[max(0, room) :]:
+            lines.append(self._seal_head(now, "live"))
+            room = self._limits.head_records
+            lines.append(self.chain.seal_all(records[:room], time))
+        return b"".join(lines)
 
-    def _head(self, now: float, state: str) -> bytes:
+    def _write_head(self, now: float) -> None:
+        """Write a head, and list it unless others hold that file."""
+        self._heads.look()
+        self._live.announce()
+        if len(self._unlisted) >= MOST_UNLISTED_HEADS:
+            raise SegmentError(
+                f"{self._folder / HEADS_NAME} is locked by another process for too long; find out which, and "
+                "end it",
+                Remedy.RETRY,
+            )
+        self._write(self._seal_head(now, "live"))
+        self._list_heads()
+
+    def _write_last_head(self, now: float) -> None:
+        """Close the chain; if `heads.jsonl` is not what it was, the head says what was known of it."""
+        lost = None
+        try:
+            self._heads.look()
+        except SegmentError as fault:
+            lost = fault
+        self._write(self._seal_head(now, "closed"))
+        self._list_heads(patience_seconds=_PATIENCE_SECONDS, is_anew=True)
+        if lost is not None:
+            raise lost
+
+    def _seal_head(self, now: float, state: str) -> bytes:
+        line = self.chain.seal(self._head(now, state, self._links, segment=self._number))
+        self._sealed_heads.append(line)
+        self._headed = _Headed(self._links.seq, now)
+        return line
+
+    def _head(
+        self, now: float, state: str, links: Links, *, segment: int, unproven_from: int | None = None
+    ) -> bytes:
+        """The covered bytes of a head in this place of a chain: of ours, or of one that is recovered."""
+        known = self._heads.known
+        live = {*find_live_chains(self._folder), self._links.chain}
+        if state in ENDED_BY_OTHERS:
+            live.discard(links.chain)
         statement = encode(
             HeadRecord(
-                **self.envelopes.members(now, self._links),
+                **self.envelopes.members(now, links),
                 state=state,
-                segment=self._number,
+                segment=segment,
                 signer=self._signer.fingerprint,
-                live=find_live_chains(self._folder),
+                live=tuple(sorted(live)),
+                unproven_from=unproven_from,
+                listed_bytes=known.size,
+                listed_hash=known.hash,
             )
         )
         return with_signature(statement, self._signer.sign(statement))
 
-    def _list_head(self, *, patience_seconds: float = 0.0) -> bool:
-        """List the last head in `heads.jsonl`; False when others held that file all the while."""
-        line = self._unlisted_head
-        if line is None:
-            return True
-        is_listed = self._heads.append(line, is_synced=self._is_synced, patience_seconds=patience_seconds)
-        if is_listed:
-            self._unlisted_head = None
-        return is_listed
+    def _recovered_head(self, now: float, links: Links, segment: int, unproven_from: int) -> bytes:
+        """The last head of a chain whose process ended without one."""
+        covered = self._head(now, "recovered", links, segment=segment, unproven_from=unproven_from)
+        return seal(covered)[0]
+
+    def _list_heads(self, *, patience_seconds: float = 0.0, is_anew: bool = False) -> None:
+        """List the heads that are not yet; they wait while others hold that file."""
+        self._heads.append(
+            self._unlisted, is_synced=self._is_synced, patience_seconds=patience_seconds, is_anew=is_anew
+        )
 
     def _note(self, fault: SegmentError, now: float) -> None:
         self._fault, self._faulted_at = fault, now
         self.chain.roll_back()
+        self._sealed_heads, self._headed = [], self._written_head
 
     def _recover(self, now: float) -> None:
         """Go on where the last fault left off, or raise again."""
@@ -226,8 +346,10 @@ class Writer:
             else:
                 if fault.remedy is Remedy.NEXT_SEGMENT:
                     self._next_segment()
-                self._list_head()  # before anything is added, or each refused request would add an `open`
+                self._list_heads()  # before anything is added, or each refused request would add an `open`
                 self._segment.verify_in_place()
+                if not self._is_headed(now):
+                    self._write_head(now)
                 self._write_open(now, f"resumed: {fault.why}")
         except SegmentError as again:
             self._note(SegmentError(again.why, fault.remedy) if is_lost else again, now)
@@ -244,8 +366,14 @@ class Writer:
             raise_fault(error, self._folder, Remedy.NEW_CHAIN)
         except Misconfigured as error:
             raise SegmentError(str(error), Remedy.NEW_CHAIN) from error
-        self._unlisted_head = seal(self._head(now, "abandoned"))[0]
-        if not self._list_head(patience_seconds=_LAST_WORD_PATIENCE_SECONDS):
+        self._unlisted.append(seal(self._head(now, "abandoned", self._links, segment=self._number))[0])
+        try:
+            self._list_heads(patience_seconds=_PATIENCE_SECONDS, is_anew=True)
+        except SegmentError:
+            del self._unlisted[-1:]
+            raise
+        if self._unlisted:
+            del self._unlisted[-1]
             raise SegmentError("heads.jsonl is locked by another process; find out which", Remedy.NEW_CHAIN)
         self._lost = self._links
         self._release()

@@ -21,12 +21,12 @@ from gateway.audit.events import Query, read_events
 from gateway.audit.head import parse_public_keys
 from gateway.audit.verify import verify as verify_log
 from gateway.cli.audit_report import plain_report, print_report
-from gateway.cli.console import AsJson, forget_output, print_json, standard_output
+from gateway.cli.audit_sources import Sources, find_settings, say_searched, verify_there
+from gateway.cli.console import AsJson, forget_output, print_json, say, standard_output
 from gateway.cli.distrust import Warnings
 from gateway.cli.harmless import harmless_json
 from gateway.cli.reading_progress import reading_progress
 from gateway.cli.record_lines import record_line
-from gateway.configuration.sources import load_settings
 from gateway.identity.times import parse_duration, parse_moment
 from gateway.model.errors import BadNameError, Misconfigured, Reason
 
@@ -39,9 +39,25 @@ if TYPE_CHECKING:
     from gateway.audit.report import Report
     from gateway.configuration.settings import Settings
 
+UNPROVEN = b',"proven":false}'
+"""How the line of a record ends that no signed head stands behind; without it, it is the line as written."""
+
 commands = typer.Typer(help="The audit log: verify, tail, search.", no_args_is_help=True)
 
-RawJson = Annotated[bool, typer.Option("--json", help="Print the records as they are, one a line.")]
+RawJson = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help='Print the records as they are, one a line; one that is not proven ends in "proven":false.',
+    ),
+]
+PublicKey = Annotated[
+    Path | None,
+    typer.Option(
+        help="The public key that you trust (PEM). Without it, that of this installation for its own "
+        "folder, and the copy's own signing.pub for any other."
+    ),
+]
 
 
 @commands.command("verify")
@@ -50,18 +66,12 @@ def verify(
         list[Path] | None,
         typer.Argument(metavar="[PATH]...", help="Audit folders or files; the settings' folder if none."),
     ] = None,
-    public_key: Annotated[
-        Path | None,
-        typer.Option(
-            help="The public key that you trust (PEM). Without it, that of this installation for its own "
-            "folder, and the copy's own signing.pub for any other."
-        ),
-    ] = None,
+    public_key: PublicKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Prove that the log is what was written. Exit status 1 when it is not, 2 when there is no log."""
     warn = Warnings()
-    settings = _find_settings(warn, is_needed=not paths)
+    settings = find_settings(warn, is_needed=not paths)
     given = _load_trusted(public_key, warn)
     paths = paths or ([settings.audit_folder] if settings else [])
     reports: list[tuple[str, Report]] = []
@@ -105,9 +115,9 @@ def tail(
                 _show(event, as_json=as_json)
         time.sleep(seconds)
 
-    folder = _own_folder()
+    sources = Sources.of(None, Warnings())
     with _ending_quietly():
-        for event in read_events(folder, sleep=pause if follow else None):
+        for event in read_events(sources.paths, keys=sources.keys, sleep=pause if follow else None):
             if has_caught_up:
                 _show(event, as_json=as_json)
             else:
@@ -118,6 +128,10 @@ def tail(
 
 @commands.command("search")
 def search(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[PATH]...", help="Audit folders or files; the settings' folder if none."),
+    ] = None,
     tenant: Annotated[str | None, typer.Option(help="Whose access.")] = None,
     key_id: Annotated[str | None, typer.Option(help="By which key.")] = None,
     model: Annotated[str | None, typer.Option(help="Of which model, as asked for or canonical.")] = None,
@@ -126,9 +140,10 @@ def search(
     record: Annotated[str | None, typer.Option(help="This record and its outcome.")] = None,
     since: Annotated[str | None, typer.Option(help="From: 2h (ago), or 2030-01-31T12:00:00Z.")] = None,
     until: Annotated[str | None, typer.Option(help="Before: the same forms.")] = None,
+    public_key: PublicKey = None,
     as_json: RawJson = False,
 ) -> None:
-    """Show the records that match all that is given, oldest first."""
+    """Show the records that match all that is given, oldest first. Exit status 0 also when none does."""
     now = SystemClock().now()
     query = Query(
         tenant=tenant,
@@ -140,20 +155,26 @@ def search(
         since=_past(since, now) if since is not None else None,
         until=_past(until, now) if until is not None else None,
     )
-    folder = _own_folder()
+    warn = Warnings()
+    sources = Sources.of(paths, warn, _load_trusted(public_key, warn))
+    found = 0
     with _ending_quietly():
-        for event in read_events(folder, query):
+        for event in read_events(sources.paths, query, keys=sources.keys):
             _show(event, as_json=as_json)
+            found += 1
+    if not found:
+        say("No record matches.", style="yellow")
+    say_searched(sources)
 
 
 def _show(event: Event, *, as_json: bool) -> None:
     with standard_output():
         if not as_json:
-            typer.echo(record_line(event.record))
-        elif sys.stdout.isatty():
-            typer.echo(harmless_json(event.line.decode()))
-        else:
-            typer.echo(event.line)  # byte for byte: its hash can be computed from it
+            typer.echo(record_line(event.record, is_proven=event.is_proven is not False))
+            return
+        # Byte for byte, so that its hash can be computed from it. The mark goes behind that.
+        line = event.line[:-1] + UNPROVEN if event.is_proven is False else event.line
+        typer.echo(harmless_json(line.decode()) if sys.stdout.isatty() else line)
 
 
 @contextmanager
@@ -170,9 +191,7 @@ def _ending_quietly() -> Iterator[None]:
 
 def _sources(paths: Sequence[Path]) -> list[Path | list[Path]]:
     """What is verified together: each folder by itself, and all single files as one copy."""
-    for path in paths:
-        if not path.exists():
-            raise Misconfigured(str(path), "is not there; name an audit folder or files of one")
+    verify_there(paths)
     folders = [path for path in paths if path.is_dir()]
     files = [path for path in paths if not path.is_dir()]
     return [*folders, files] if files else [*folders]
@@ -180,24 +199,6 @@ def _sources(paths: Sequence[Path]) -> list[Path | list[Path]]:
 
 def _where(source: Path | list[Path]) -> str:
     return str(source) if isinstance(source, Path) else ", ".join(map(str, source))
-
-
-def _own_folder() -> Path:
-    """The audit folder of this installation, with a warning if others could have written what is there."""
-    warn = Warnings()
-    folder = load_settings(on_distrust=warn).audit_folder
-    warn.look_at(folder)
-    return folder
-
-
-def _find_settings(warn: Warnings, *, is_needed: bool) -> Settings | None:
-    """The settings; None when they are not right and only copies are looked at, which need none."""
-    try:
-        return load_settings(on_distrust=warn)
-    except Misconfigured:
-        if is_needed:
-            raise
-        return None
 
 
 def _is_own(source: Path | list[Path], settings: Settings) -> bool:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gateway.audit.folder import chain_started
+from gateway.audit.promise import PROMISED_RECORDS, PROMISED_SECONDS
+from gateway.audit.report import Ending
 from gateway.audit.verify import GIVEN
 from gateway.cli.console import print_table, say, when
 from gateway.cli.harmless import harmless
@@ -22,17 +24,32 @@ if TYPE_CHECKING:
 
 MANY_CHAINS = 40  # every command that changes something writes a chain; a screen holds this many
 
+_STATES = {
+    Ending.CLOSED: "closed",
+    Ending.OPEN: "open",
+    Ending.ABANDONED: "given up by its process",
+    Ending.RECOVERED: "recovered",
+    Ending.ENDED: "ended without a last head",
+}
+
 
 def plain_report(where: str, report: Report) -> dict[str, Any]:
     """The JSON form of one report."""
     totals = {
         "path": where,
         "intact": report.is_intact,
+        "verdict": report.verdict.value,
         "records": report.records,
+        "proven": report.records - report.unproven,
         "unproven": report.unproven,
     }
     chains = [
-        {**msgspec.to_builtins(chain), "intact": chain.is_intact, "state": chain_state(chain)}
+        {
+            **msgspec.to_builtins(chain),
+            "is_closed": chain.is_closed,
+            "intact": chain.is_intact,
+            "state": chain_state(chain),
+        }
         for chain in report.chains
     ]
     return {**totals, **msgspec.to_builtins(report), "chains": chains}
@@ -48,7 +65,7 @@ def print_report(where: str, report: Report) -> None:
     if left_out:
         records = sum(one.records for one in left_out)
         rows.append((f"and {len(left_out)} more chains", records, records, 0, "closed"))
-    columns = ("chain", "records", "proven", "unproven", "state")
+    columns = ("chain", "records", "proven", "not proven", "state")
     print_table(f"Audit log {harmless(where)}", columns, rows, "No chain.")
     for line in complaints(report):
         say(line, style="red")
@@ -56,12 +73,36 @@ def print_report(where: str, report: Report) -> None:
     say(f"Checked with the public key {', '.join(report.signers)} ({origin}).")
     for foreign in report.foreign_signers:
         say(f"signing.pub also holds the key {foreign}, by which no head counts here.", style="yellow")
-    if report.unproven:
-        say(f"{report.unproven} records lie after the last signed head: in order, and not proven yet.")
-    if report.is_intact:
-        say(f"Intact: {report.records} records in {len(report.chains)} chains.", style="bold green")
-    else:
+    for line in _unproven(report):
+        say(line, style="yellow")
+    total = f"{report.records} records in {len(report.chains)} chains"
+    if not report.is_intact:
         say("DAMAGED: this log is not what was written.", style="bold red")
+    elif report.unproven:
+        proven = report.records - report.unproven
+        say(
+            f"Intact, and not all proven: {total}, {proven} proven, {report.unproven} not.",
+            style="bold yellow",
+        )
+    else:
+        say(f"Intact: {total}, all proven.", style="bold green")
+
+
+def _unproven(report: Report) -> Iterable[str]:
+    """Why records are not proven, and whether they will be."""
+    waiting = sum(one.unproven for one in report.chains if one.ending is Ending.OPEN and one.is_intact)
+    ended = sum(one.unproven for one in report.chains if one.ending is not Ending.OPEN and one.is_intact)
+    if waiting:
+        yield (
+            f"{waiting} records of chains that are being written stand behind the last signed head: not "
+            f"proven before the next one, which comes within {PROMISED_SECONDS:.0f} s or {PROMISED_RECORDS} "
+            "records."
+        )
+    if ended:
+        yield (
+            f"{ended} records stand behind the last signed head of a process that was killed: not proven, "
+            "for good. Whoever could write to this folder may have put them there."
+        )
 
 
 def complaints(report: Report) -> Iterable[str]:
@@ -87,7 +128,7 @@ def chain_state(chain: ChainReport) -> str:
         return "DAMAGED"
     if chain.torn_tail is not None:
         return "ends in half a line"
-    return "closed" if chain.is_closed else "open"
+    return _STATES[chain.ending]
 
 
 def _worth_showing(chains: tuple[ChainReport, ...]) -> tuple[list[ChainReport], list[ChainReport]]:

@@ -7,19 +7,20 @@ disk of this moment. It names other tenants' rules, so it is for operators.
 from __future__ import annotations
 
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gateway.audit.events import find_record
 from gateway.audit.record import DecisionRecord
+from gateway.cli.audit_sources import Sources, say_searched
 from gateway.cli.console import AsJson, print_json, print_table, say
 from gateway.cli.distrust import Warnings
 from gateway.cli.explain_answer import Answer, Question, work_out
 from gateway.cli.explain_record import find_outcome, plain_record, question_again, record_rows
 from gateway.cli.harmless import harmless
 from gateway.cli.in_office import in_office
-from gateway.configuration.sources import load_settings
 from gateway.model.access import Action
 from gateway.model.errors import BadNameError, CachegateError, Conflict
 from gateway.model.names import parse_file_handle, parse_key_id, parse_model_id, parse_package_id
@@ -43,6 +44,13 @@ def explain(
     record: Annotated[
         str | None, typer.Option(help="The id of an audit record, instead of all these.")
     ] = None,
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[PATH]...",
+            help="With --record: audit folders or files to look in; the settings' folder if none.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say whether a key may have something, and why; or explain a record of the audit log.
@@ -52,8 +60,10 @@ def explain(
     if record is not None:
         if any((key_id, model, package, file, address)):
             raise BadNameError("name a --record, or a --key-id and a --model, and not both")
-        _explain_record(record, as_json=as_json)
+        _explain_record(record, paths, as_json=as_json)
         return
+    if paths:
+        raise BadNameError("folders are looked in for a --record; a --key-id and a --model need none")
     if key_id is None or model is None:
         raise BadNameError("say what to explain: --key-id and --model, or --record")
     question = parse_question(
@@ -102,19 +112,18 @@ def _parse_address(text: str) -> str:
         raise BadNameError(f"{text!r} is not an IP address") from error
 
 
-def _explain_record(record_id: str, *, as_json: bool) -> None:
-    warn = Warnings()
-    settings = load_settings(on_distrust=warn)
-    warn.look_at(settings.audit_folder)
-    event = find_record(settings.audit_folder, record_id)
+def _explain_record(record_id: str, paths: list[Path] | None, *, as_json: bool) -> None:
+    sources = Sources.of(paths, Warnings())
+    event = find_record(sources.paths, record_id, keys=sources.keys)
+    say_searched(sources)
     if event is None:
-        why = "retention may have taken it away, or another node wrote it"
-        raise Conflict(f"there is no record {record_id} in {settings.audit_folder}; {why}")
+        why = "retention may have taken it away, or another node wrote it: name its folder as well"
+        raise Conflict(f"there is no record {record_id} in {sources.words}; {why}")
     outcome: OutcomeRecord | None = None
     now: Answer | None = None
     why_not = "it is no decision about a model, so there is nothing to ask again"
     if isinstance(event.record, DecisionRecord):
-        outcome = find_outcome(settings.audit_folder, event)
+        outcome = find_outcome(event)
         now, why_not = _ask_again(event.record)
     if as_json:
         print_json(

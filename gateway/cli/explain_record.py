@@ -22,22 +22,25 @@ from gateway.model.errors import BadNameError, Reason
 from gateway.model.names import parse_file_handle, parse_key_id, parse_model_id, parse_package_id
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from gateway.audit.events import Event
 
 _MEANINGS = {reason.value: reason.explanation for reason in Reason}
 _UNKNOWN = "a reason that this release does not know"
+_PROVEN = {
+    True: "a signed head stands behind it; `cachegate audit verify` says whether it is what was written",
+    False: "no: no signed head stands behind it",
+    None: "not looked at: there is no public key",
+}
 
 
-def find_outcome(folder: Path, event: Event) -> OutcomeRecord | None:
+def find_outcome(event: Event) -> OutcomeRecord | None:
     """The outcome of a recorded decision: it stands behind it in the same chain."""
     parsed = parse_segment_name(event.file)
     if parsed is None:
         return None
     chain, first = parsed
     needle = f'"decision_id":"{event.record.id}"'.encode()
-    for number, path in group_segments(folder.iterdir()).get(chain, []):
+    for number, path in group_segments(event.path.parent.iterdir()).get(chain, []):
         if number < first:
             continue
         for _, line in read_lines(path):
@@ -68,15 +71,19 @@ def question_again(record: DecisionRecord) -> Question:
 
 
 def plain_record(event: Event) -> dict[str, Any]:
-    """The record as it was written, and where it stands."""
+    """The record as it was written, where it stands, and whether a signed head stands behind it."""
     document: dict[str, Any] = msgspec.json.decode(event.line)
-    return {**document, "file": event.file, "line": event.line_number}
+    return {**document, "file": event.file, "line": event.line_number, "proven": event.is_proven}
 
 
 def record_rows(event: Event, outcome: OutcomeRecord | None) -> list[tuple[str, str]]:
     """For people."""
     record = event.record
-    rows = [("time", record.time), ("where", f"{event.file}, line {event.line_number}")]
+    rows = [
+        ("time", record.time),
+        ("where", f"{event.file}, line {event.line_number}"),
+        ("proven", _PROVEN[event.is_proven]),
+    ]
     if not isinstance(record, DecisionRecord):
         line = harmless(msgspec.json.encode(record).decode())
         return [*rows, ("kind", type(record).__name__.removesuffix("Record").lower()), ("record", line)]

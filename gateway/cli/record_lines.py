@@ -1,9 +1,11 @@
-"""An audit record as one line for people: when, what was decided, who, what, why, how much.
+"""An audit record as one line for people: when, which, what was decided, who, what, why, how much, whence.
 
-    2026-11-20T11:10:12.176704Z  allow  acme  key_0123456789ab  read  acme/cars/1 pkgA1 w.onnx  permitted  9 B
+    2026-11-20T11:10:12.176704Z  <record id>  deny      acme  key_0123456789ab  read
+        globex/cars/1  not-permitted  from 192.0.2.7  (not proven)
 
-Reading a line proves nothing; `cachegate audit verify` does. Every word that was recorded passes
-`harmless`, since a client, or whoever gave us a copy of a log, may have chosen it.
+It is one line; its end says so when no signed head stands behind the record. Reading a line proves
+nothing; `cachegate audit verify` does. Every word that was recorded passes `harmless`, since a client,
+or whoever gave us a copy of a log, may have chosen it.
 """
 
 from __future__ import annotations
@@ -27,14 +29,17 @@ if TYPE_CHECKING:
     from gateway.audit.record import Record, ResourcePart
 
 COLOURS = {"allow": "green", "deny": "red", "change": "yellow", "summary": "red"}
+NOT_PROVEN = "(not proven)"
 _KIND_WIDTH = 8
 
 
-def record_line(record: Record) -> str:
+def record_line(record: Record, *, is_proven: bool = True) -> str:
     """The line, with terminal colours; whoever prints it takes them out for a pipe."""
     kind, words = _words(record)
     styled = typer.style(kind.ljust(_KIND_WIDTH), fg=COLOURS.get(kind))
-    return "  ".join([harmless(record.time), styled, *(harmless(word) for word in words if word)])
+    marks = [] if is_proven else [typer.style(NOT_PROVEN, fg="yellow")]
+    shown = [harmless(word) for word in words if word]
+    return "  ".join([harmless(record.time), harmless(record.id), styled, *shown, *marks])
 
 
 def thing(resource: ResourcePart | None) -> str:
@@ -60,6 +65,7 @@ def _words(record: Record) -> tuple[str, list[str]]:  # noqa: PLR0911 -- one ret
                 thing(record.resource) or record.request.route,
                 record.reason,
                 _size(record.size),
+                f"from {record.request.client}",
             ]
         case OutcomeRecord():
             ending = f"{record.ending} {record.status}"
@@ -74,8 +80,8 @@ def _words(record: Record) -> tuple[str, list[str]]:  # noqa: PLR0911 -- one ret
             return "changed", [record.result, got, f"of {record.change_id}"]
         case SummaryRecord():
             reasons = " ".join(f"{reason}:{count}" for reason, count in record.reasons.items())
-            who = [record.source, record.claimed_key_id or ""]
-            return "summary", [*who, f"{record.count} refusals", reasons]
+            who = [record.tenant or "-", record.claimed_key_id or "-"]
+            return "summary", [*who, f"{record.count} refusals", reasons, f"from {record.source}"]
         case OpenRecord():
             return "open", [record.chain, record.reason]
         case HeadRecord():

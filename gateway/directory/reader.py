@@ -186,5 +186,5 @@ def _find_tenant(look: Look, key: Key) -> Tenant | None:
         return None
     tenant = look.decoded(names.tenant_fact(key.tenant), partial(decode_tenant, tenant_id=key.tenant))
     if look.unreadable:
-        raise Refusal(Reason.UNREADABLE_KEY, key_id=key.key_id)
+        raise Refusal(Reason.UNREADABLE_KEY, key_id=key.key_id, tenant=key.tenant)
     return tenant

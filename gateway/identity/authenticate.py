@@ -133,13 +133,13 @@ class Authenticator:
         if state is KeyState.LIVE and now != latest:
             state = key_state(key, latest)
         if state is not KeyState.LIVE:
-            raise Refusal(_REASONS[state], key_id=key.key_id)
+            raise _refusal(_REASONS[state], key)
         if key.networks and not self._is_inside(client, key):
-            raise Refusal(Reason.OUTSIDE_NETWORKS, key_id=key.key_id)
+            raise _refusal(Reason.OUTSIDE_NETWORKS, key)
         if key.kind is KeyKind.TENANT and (
             tenant is None or tenant.tenant_id != key.tenant or tenant.is_suspended
         ):
-            raise Refusal(Reason.SUSPENDED_TENANT, key_id=key.key_id)
+            raise _refusal(Reason.SUSPENDED_TENANT, key)
 
     def _is_inside(self, client: str, key: Key) -> bool:
         """Whether the client is in one of the key's networks. One that has no address is in none."""
@@ -147,10 +147,15 @@ class Authenticator:
         if networks is None:
             networks = _parse_networks(key.networks)
             if networks is None:
-                raise Refusal(Reason.UNREADABLE_KEY, key_id=key.key_id)
+                raise _refusal(Reason.UNREADABLE_KEY, key)
             self._networks.put(key.networks, networks)
         address = _find_address(client)
         return address is not None and any(address in network for network in networks)
+
+
+def _refusal(reason: Reason, key: Key) -> Refusal:
+    """A refusal of a key that is known: the record names it and its tenant, the answer does not."""
+    return Refusal(reason, key_id=key.key_id, tenant=key.tenant)
 
 
 def principal_of(key: Key, tenant: Tenant | None) -> Principal:

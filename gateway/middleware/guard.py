@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from gateway.audit.parts import secrets_of
 from gateway.credential.client import TrustedNetworks, client_address
 from gateway.middleware.client_end import client_end
 from gateway.middleware.hook import read_body, send_taken
@@ -186,7 +187,7 @@ class GuardMiddleware:
         if isinstance(error, Unavailable):
             self._telemetry.failed(error)
         else:
-            self._telemetry.defect(request.route, error)
+            self._telemetry.defect(request.route, error, secrets_of(request))
         if meter.status == 0:
             if reason is Reason.INTERNAL:
                 declined = self._record_defect(request)

@@ -22,6 +22,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol, cast
 
+from gateway.audit.parts import secrets_of
+from gateway.audit.request_secrets import RequestSecrets
 from gateway.credential.client import TrustedNetworks, client_address
 from gateway.delivery.headers import Headers, asked_fields, caller_headers
 from gateway.delivery.plan import plan_delivery
@@ -129,7 +131,7 @@ class ImmediateAnswers:
         except Unavailable:
             return False  # the application says so, and how
         except Exception as defect:  # noqa: BLE001 -- a boundary: it must not get into the parser
-            self._telemetry.defect(UNROUTED, defect)
+            self._telemetry.defect(UNROUTED, defect, RequestSecrets(headers, b""))
             return False
         return self._has_delivered(receipt, started_at, write)
 
@@ -184,7 +186,7 @@ class ImmediateAnswers:
         except Unavailable:
             return False
         except Exception as defect:  # noqa: BLE001 -- as above
-            self._telemetry.defect(request.route, defect)
+            self._telemetry.defect(request.route, defect, secrets_of(request))
             return False
         write(head, body)
         self._finish(receipt, len(body), started_at)
@@ -199,7 +201,8 @@ class ImmediateAnswers:
         except Unavailable as failure:
             self._telemetry.failed(failure)  # what cannot be recorded now can only be told
         except Exception as defect:  # noqa: BLE001 -- see above
-            self._telemetry.defect(receipt.admission.request.route, defect)
+            request = receipt.admission.request
+            self._telemetry.defect(request.route, defect, secrets_of(request))
         self._telemetry.served(receipt.admission.request.route, sent)
 
     def _read(self, method: bytes, target: bytes, headers: Headers, peer: str | None) -> WireRequest:

@@ -125,13 +125,15 @@ class NameTooLongError(BadNameError):
 class Refusal(CachegateError):  # noqa: N818 -- a refusal is an answer to the client, not an error of ours
     """The client must act: the request is not served, for this reason.
 
-    `key_id` names a key that was found but is not valid (revoked, expired, ...): for the record only.
+    `key_id` names a key that was found but is not valid (revoked, expired, ...), and `tenant` whose it
+    is: for the record only.
     """
 
-    def __init__(self, reason: Reason, *, key_id: str | None = None) -> None:
+    def __init__(self, reason: Reason, *, key_id: str | None = None, tenant: str | None = None) -> None:
         super().__init__(reason.value)
         self.reason = reason
         self.key_id = key_id
+        self.tenant = tenant
 
 
 class Unavailable(CachegateError):  # noqa: N818 -- reads as the state it names

@@ -148,6 +148,7 @@ class Rejection:
     model: ModelId | None = None
     policies: tuple[str, ...] = ()
     claimed_key_id: str | None = None  # of a key that was found but is not valid: revoked, expired, ...
+    claimed_tenant: str | None = None  # whose key that is
     stamp: Stamp | None = None
 
 

@@ -92,7 +92,9 @@ def check_folder(path: Path, *, on_distrust: Callable[[Distrusted], None] = refu
         policy_set = load_policy_folder(path, on_distrust=on_distrust)
         problems += (f"{path.name}/{problem}" for problem in validate(policy_set))
     except Distrusted as error:
-        return FolderCheck(name=path.name, problems=(str(error),), folder=None, cases=None)  # of the rest it is as true
+        return FolderCheck(
+            name=path.name, problems=(str(error),), folder=None, cases=None
+        )  # of the rest it is as true
     except Misconfigured as error:
         problems.append(str(error))
     try:

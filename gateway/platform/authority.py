@@ -86,7 +86,7 @@ class Authority:
         subject = Subject(credential=credential, key=key, digest=digest, key_id=key.key_id, model=model)
         ruling = await self._settle(subject)
         if not ruling.is_allow:
-            raise Refusal(ruling.reason, key_id=key.key_id)
+            raise Refusal(ruling.reason, key_id=key.key_id, tenant=key.tenant)
         self.forget(map(names.key_fact, self.peppers.digests(sha256_of(credential))))
         if key.tenant is not None:
             self.forget([names.tenant_fact(key.tenant)])

@@ -118,15 +118,13 @@ def test_a_full_disk_refuses_the_record_and_leaves_no_half_line(tmp_path):
         why = bench.must_refuse()
         bench.must_refuse()
         assert bench.segments[0].read_bytes() == before
-    assert "no space left" in why
-    assert "free some" in why
     bench.write(3)  # recovers by itself, at once
     assert bench.log.is_healthy()
     bench.log.close()
     report = verify(bench.folder)
     assert report.is_intact
     assert len(report.chains) == 1
-    assert "no space left" in bench.reasons_of_opening()[-1]
+    assert bench.reasons_of_opening()[-1] == f"resumed: {why}"
     kept = {record["id"] for record in bench.records()}
     assert set(bench.accepted) <= kept
 

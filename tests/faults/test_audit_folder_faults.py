@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import shutil
 from contextlib import contextmanager
@@ -52,6 +53,21 @@ def test_nothing_is_sent_while_nothing_can_be_recorded(site, serve, paths, event
     site.installation.verify_audit()
 
 
+def test_a_full_disk_is_a_line_in_the_log_and_not_one_for_each_request(site, serve, paths, eventually):
+    gateway = serve(site.installation)
+    [worker] = gateway.worker_pids()
+    with full_disk(worker), gateway.wire.talk() as talk:
+        for _ in range(200):
+            verify_refused(talk.get(paths.small, site.token), paths.content)
+    eventually(gateway.is_ready)
+    assert gateway.wire.get(paths.small, site.token).status == 200
+    gateway.stop()
+    lines = [line for line in gateway.log().splitlines() if '"not decided' in line]
+    assert 1 <= len(lines) <= 5  # each cause once, and what was not said yet at the end
+    assert sum(json.loads(line).get("times", 1) for line in lines) >= 200
+    assert "ulimit -f" in lines[0]
+
+
 def test_a_segment_that_is_taken_away_stops_the_next_answer_and_is_missed(site, serve, paths, eventually):
     gateway = serve(site.installation)
     assert gateway.wire.get(paths.small, site.token).status == 200
@@ -96,3 +112,26 @@ def test_a_transfer_that_was_recorded_ends_even_when_its_outcome_cannot_be(
         answer = talk.get(paths.big, site.token)
     assert answer.body == site.big
     assert gateway.is_ready()
+
+
+def test_a_record_that_somebody_else_wrote_is_noticed_before_the_next_answer(site, serve, paths, eventually):
+    gateway = serve(site.installation)
+    assert gateway.wire.get(paths.small, site.token).status == 200
+    audit = site.installation.audit
+    [live] = [path for path in audit.glob("*-0*.jsonl") if b'"state":"closed"' not in path.read_bytes()]
+    last = live.read_bytes().splitlines(keepends=True)[-1]
+    with live.open("ab") as file:
+        file.write(last)
+    spoilt = live.read_bytes()
+    # A file that is remembered, so that its answer is the quickest there is.
+    verify_refused(gateway.wire.get(paths.small, site.token), paths.content)
+    eventually(gateway.is_ready)
+    answer = gateway.wire.get(paths.small, site.token)
+    assert answer.status == 200
+    assert live.read_bytes() == spoilt
+    gateway.stop()
+    assert len(site.records("decision", id=answer.record_id)) == 1
+    report = verify(audit)
+    [chain] = [one for one in report.chains if one.chain == live.name.rpartition("-")[0]]
+    assert chain.fault is not None
+    assert (chain.fault.file, chain.fault.line) == (live.name, spoilt.count(b"\n"))

@@ -1,14 +1,26 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from types import SimpleNamespace
 
 import pytest
 
+from gateway.audit.request_secrets import RequestSecrets
 from gateway.decisions import DecisionCounts
 from gateway.directory.near_cache import CacheCounts
 from gateway.model.errors import Reason, Unavailable
-from gateway.telemetry import GAUGES, HELP, METRICS, Telemetry, freshness_counters, upstream_counters
+from gateway.telemetry import (
+    GAUGES,
+    HELP,
+    METRICS,
+    MOST_LINES,
+    QUIET_SECONDS,
+    SUMMARY_SECONDS,
+    Telemetry,
+    freshness_counters,
+    upstream_counters,
+)
 
 SAMPLE = re.compile(r'(cachegate_[a-z_]+)(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})?')
 
@@ -103,3 +115,117 @@ def test_a_worker_that_does_not_measure_adds_nothing(telemetry):
     telemetry.canary_measured(0.0)
     assert telemetry.gauges["cachegate_revocation_lag_seconds"] == 0.0
     assert telemetry.values()["cachegate_barriers_total"] == 1
+
+
+class Lines:
+    """What was logged."""
+
+    def __init__(self):
+        self.said = []
+
+    def error(self, event, **fields):
+        self.said.append((event, fields))
+
+    info = warning = error
+
+    @property
+    def events(self):
+        return [event for event, _ in self.said]
+
+
+@pytest.fixture
+def lines(telemetry):
+    telemetry.lines._log = Lines()
+    return telemetry.lines._log
+
+
+FULL = Unavailable("audit", "no space left to write /a", Reason.NO_AUDIT)
+
+
+def test_what_fails_a_thousand_times_is_one_line_and_one_more_a_minute(telemetry, lines):
+    for second in range(130):
+        for _ in range(10):
+            telemetry.failed(FULL)
+        telemetry.lines.tick(1000.0 + second)
+    assert lines.events == ["not decided", "not decided, again", "not decided, again"]
+    assert lines.said[0][1] == {"dependency": "audit", "why": FULL.why, "reason": "no-audit"}
+    assert [fields["times"] for _, fields in lines.said[1:]] == [609, 600]
+    assert telemetry.values()['cachegate_dependency_failures_total{dependency="audit"}'] == 1300
+
+
+def test_that_it_has_ended_is_said_and_the_next_time_is_a_new_one(telemetry, lines):
+    for _ in range(5):
+        telemetry.failed(FULL)
+    for second in range(int(QUIET_SECONDS) + 2):
+        telemetry.lines.tick(1000.0 + second)
+    telemetry.failed(FULL)
+    assert lines.events[0] == lines.events[-1] == "not decided"
+    assert len(lines.events) == 3
+    assert lines.said[1][1]["times"] == 5
+
+
+def test_another_cause_is_a_line_of_its_own(telemetry, lines):
+    telemetry.failed(FULL)
+    telemetry.failed(Unavailable("audit", "/a was replaced", Reason.NO_AUDIT))
+    telemetry.failed(Unavailable("redis", "gone"))
+    telemetry.failed(FULL)
+    assert lines.events == ["not decided"] * 3
+
+
+def test_many_different_causes_take_a_bounded_number_of_lines(telemetry, lines):
+    for number in range(3 * MOST_LINES):
+        telemetry.unreadable(f"record {number}")
+    telemetry.lines.tick(1000.0)
+    telemetry.lines.tick(1000.0 + SUMMARY_SECONDS)
+    assert len(lines.said) <= MOST_LINES + 3  # all others are one, which comes, comes again, and ends
+    assert telemetry.values()["cachegate_unreadable_facts_total"] == 3 * MOST_LINES
+
+
+def test_what_was_not_said_yet_is_said_at_the_end(telemetry, lines):
+    for _ in range(3):
+        telemetry.failed(FULL)
+    telemetry.lines.end()
+    assert [(event, fields.get("times")) for event, fields in lines.said] == [
+        ("not decided", None),
+        ("not decided, again", 2),
+    ]
+
+
+def test_a_clock_that_jumps_floods_nothing(telemetry, lines):
+    for now in (1000.0, 5.0, 1e9, 3.0, 1000.0):
+        telemetry.failed(FULL)
+        telemetry.lines.tick(now)
+    assert len(lines.said) <= 2 * 5
+
+
+def _raise(text):
+    raise RuntimeError(text)
+
+
+def _defect(text):
+    try:
+        _raise(text)
+    except RuntimeError as error:
+        return error
+
+
+def test_a_defect_is_logged_with_its_stack_once_for_each_place(telemetry, lines):
+    for _ in range(10):
+        telemetry.defect("/v1/models", _defect("x"))
+    telemetry.defect("/v1/blobs/{md5}", _defect("x"))
+    assert lines.events == ["defect"] * 2
+    assert "in _raise" in lines.said[0][1]["exception"]
+    assert telemetry.values()["cachegate_defects_total"] == 11
+
+
+@pytest.mark.parametrize("form", ["{}", "b64:{}", "{!r}"])
+def test_the_key_of_the_request_is_in_no_stack(telemetry, lines, form):
+    key = "R0bKeyOf20Characters"
+    text = b64encode(key.encode()).decode() if form.startswith("b64") else key
+    secrets = RequestSecrets(((b"x-api-key", key.encode()),), b"")
+    telemetry.defect("/v1/models", _defect(form.format(text)), secrets)
+    telemetry.defect("/v1/whoami", _defect("cg_live_0123456789abcdefghijklmn123456"))
+    said = str(lines.said)
+    assert text not in said
+    assert "cg_live" not in said
+    assert "RuntimeError" in said

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.audit import AuditLog, Durability, Limits, Report, verify
+from gateway.audit.envelope import Envelopes
+from gateway.audit.folder import node_of
+from gateway.audit.record import Links, OpenRecord, encode, seal
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
 from gateway.model.errors import Reason
 from gateway.model.facts import DEFAULT_SCOPES, KeyKind, Leaf, Stamp
-from gateway.model.verdicts import Admission, Allowed, Ending, OpenFile, Outcome, Rejection
+from gateway.model.verdicts import Admission, Allowed, Ending, HeldFile, OpenFile, Outcome, Rejection
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +44,7 @@ class Room:
     clock: HandClock = field(default_factory=HandClock)
     key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
 
-    def open(self, *, durability: Durability = Durability.PROCESS, **limits) -> AuditLog:
+    def open(self, *, durability: Durability = Durability.PROCESS, on_left=None, **limits) -> AuditLog:
         return AuditLog(
             folder=self.folder,
             node="node-1",
@@ -47,6 +52,7 @@ class Room:
             clock=self.clock,
             durability=durability,
             limits=Limits(**limits),
+            on_left=on_left,
         )
 
     def verify(self) -> Report:
@@ -55,6 +61,45 @@ class Room:
     @property
     def segments(self) -> list[Path]:
         return sorted(self.folder.glob("*-0*.jsonl"))
+
+    @property
+    def heads(self) -> Path:
+        return self.folder / "heads.jsonl"
+
+    def listed(self) -> list[dict[str, Any]]:
+        """The heads that are listed, in order."""
+        return [json.loads(line)["head"] for line in self.heads.read_bytes().splitlines()]
+
+    def kill(self, log: AuditLog) -> None:
+        """What `kill -9` does to a log's process, as far as files see it: its locks are gone."""
+        writer = log._writer
+        writer._segment.close()
+        os.close(writer._live._descriptor)
+        writer._process = -1
+
+    def forge(
+        self,
+        path: Path,
+        count: int = 1,
+        *,
+        seconds: float = 0.5,
+        chain: str | None = None,
+        kind: str = "open",
+    ) -> None:
+        """Put records behind the last of a segment, as whoever may write there can: with right hashes."""
+        lines = path.read_bytes().splitlines() if path.exists() else []
+        last = json.loads(lines[-1]) if lines else {"seq": 0, "hash": "0" * 64, "chain": chain}
+        head = next((json.loads(line) for line in reversed(lines) if b'"kind":"head"' in line), None)
+        moment = datetime.fromisoformat(head["time"]).timestamp() if head else self.clock.time
+        links = Links(last["chain"])
+        links.seq, links.hash = last["seq"], last["hash"]
+        envelopes = Envelopes(node_of(links.chain))
+        for _ in range(count):
+            record = OpenRecord(**envelopes.members(moment + seconds, links), reason="forged")
+            line, links.hash = seal(encode(record).replace(b'"open"', b'"%b"' % kind.encode(), 1))
+            links.seq += 1
+            with path.open("ab") as file:
+                file.write(line)
 
     def lines(self) -> list[bytes]:
         return [line for path in self.segments for line in path.read_bytes().splitlines()]
@@ -109,6 +154,16 @@ class Room:
             stamp=stamp,
             key_stamp=stamp,
         )
+
+    def held_admission(self) -> Admission:
+        """One of a file in memory: its outcome may be left to be written with the next record."""
+        admission = self.admission()
+        admission.let_go()
+        found = HeldFile(
+            descriptor=-1, content=b"abc", size=3, identity=(1, 2, 3, 4, 5), model="acme/yolo", package="p1",
+            handle="weights.onnx", md5="d41d8cd98f00b204e9800998ecf8427e",
+        )  # fmt: skip
+        return replace(admission, found=found)
 
     def denial(self, reason: Reason = Reason.NOT_PERMITTED, **request) -> Rejection:
         resource = Resource(kind=ResourceKind.MODEL, model="globex/secret-model")

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from gateway.audit.report import ChainReport, Damage, Fault, Report
+from gateway.audit.report import ChainReport, Damage, Ending, Fault, Report
 from gateway.cli.audit_report import MANY_CHAINS, chain_state, complaints, plain_report, print_report
 
 
@@ -11,7 +11,7 @@ def chain(name="n.1", **more):
         "last_seq": 5,
         "proven_seq": 5,
         "unproven": 0,
-        "is_closed": True,
+        "ending": Ending.CLOSED,
         "missing_segments": (),
         "torn_tail": None,
         "fault": None,
@@ -51,7 +51,7 @@ def test_an_intact_report_has_no_complaint():
 def test_states_tell_damage_from_a_torn_tail_and_from_a_chain_that_is_still_written():
     states = [
         chain_state(one)
-        for one in (chain(fault=FAULT), chain(torn_tail="x"), chain(is_closed=False), chain())
+        for one in (chain(fault=FAULT), chain(torn_tail="x"), chain(ending=Ending.OPEN), chain())
     ]
     assert states == ["DAMAGED", "ends in half a line", "open", "closed"]
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from gateway.assembly.signing import create_signing_key, load_signing_key
@@ -57,7 +59,7 @@ def test_the_outcome_of_an_allow_is_found_behind_it_and_that_of_no_other(log):
     receipts = [recorder.admit(admission()) for _ in range(3)]
     for size, receipt in enumerate(receipts[:2]):
         receipt.close(Outcome(ending=Ending.COMPLETE, status=200, bytes_sent=size, milliseconds=1.0))
-    found = [find_outcome(folder, find_record(folder, one.record_id)) for one in receipts]
+    found = [find_outcome(find_record(folder, one.record_id)) for one in receipts]
     assert [one.bytes if one else None for one in found] == [0, 1, None]
     rows = dict(record_rows(find_record(folder, receipts[2].record_id), None))
     assert "not recorded" in rows["outcome"]
@@ -102,6 +104,6 @@ def test_recorded_text_cannot_reach_the_terminal():
         policies=(hostile,),
         resource=ResourcePart(kind="model", model=hostile),
     )
-    rows = record_rows(Event(record=record, line=b"{}", file="f", line_number=1), None)
+    rows = record_rows(Event(record=record, line=b"{}", path=Path("f"), line_number=1), None)
     assert all(text.isprintable() for _, text in rows)
     assert any("does not know" in text for _, text in rows)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import click
 
-from gateway.audit.record import DecisionRecord, OutcomeRecord, RequestPart, ResourcePart
+from gateway.audit.record import DecisionRecord, OutcomeRecord, RequestPart, ResourcePart, SummaryRecord
 from gateway.cli.record_lines import record_line, thing
 
 ENVELOPE = {"schema": 1, "chain": "n.0123456789ab-01234567", "seq": 1, "prev": "0" * 64, "node": "n"}
@@ -30,8 +30,32 @@ def test_a_decision_says_when_who_what_why_and_how_much_in_one_line():
         size=9,
     )
     words = click.unstyle(record_line(record)).split()
-    assert words[:5] == [TIME, "allow", "acme", "key_1", "read"]
-    assert " ".join(words[5:]) == "acme/latest -> acme/cars/1 p1 w.onnx permitted 9 B"
+    assert words[:6] == [TIME, "r", "allow", "acme", "key_1", "read"]
+    assert " ".join(words[6:]) == "acme/latest -> acme/cars/1 p1 w.onnx permitted 9 B from 127.0.0.1"
+
+
+def test_a_record_that_is_not_proven_says_so_at_its_end():
+    assert click.unstyle(record_line(decision(), is_proven=False)).endswith("  (not proven)")
+    assert "proven" not in record_line(decision())
+
+
+def test_a_summary_says_whose_key_it_was_and_from_where():
+    record = SummaryRecord(
+        id="s", time=TIME, **ENVELOPE, source="192.0.2.7", tenant="acme", claimed_key_id="key_1", second=TIME,
+        count=3, reasons={"revoked-key": 3},
+    )  # fmt: skip
+    words = click.unstyle(record_line(record)).split()
+    assert words[1:] == [
+        "s",
+        "summary",
+        "acme",
+        "key_1",
+        "3",
+        "refusals",
+        "revoked-key:3",
+        "from",
+        "192.0.2.7",
+    ]
 
 
 def test_allow_is_green_and_deny_is_red():

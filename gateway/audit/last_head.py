@@ -1,0 +1,117 @@
+"""A chain from its end: the last signed head that stands in its segments, and what stands behind it.
+
+What an honest writer leaves behind its last head is bounded (`promise.py`), so the end of the last
+segment is enough, however long the chain is. Nothing before the head is looked at: that is for `verify`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from gateway.audit.promise import PROMISED_RECORDS
+from gateway.audit.record import MAX_LINE_BYTES
+from gateway.audit.witness import verify_head
+from gateway.model.errors import Reason, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    from gateway.audit.record import HeadRecord
+
+MOST_LINES = 2 * PROMISED_RECORDS + 1  # the head, and what earlier releases could leave behind it
+MOST_BYTES = 64 << 20  # a record takes about a kilobyte
+_BLOCK_BYTES = 64 << 10
+_HEAD_OPENS = b'{"kind":"head",'
+
+
+class Place(NamedTuple):
+    """A line, the number of its segment, and where in that it ends."""
+
+    segment: int
+    end: int
+    line: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tail:
+    """The last head of a chain, where its line ends, and the whole lines behind it.
+
+    `segment` is the number of the chain's last segment.
+    """
+
+    head: HeadRecord
+    head_segment: int
+    head_end: int
+    lines: tuple[Place, ...]
+    segment: int
+
+
+def read_tail(
+    chain: str, segments: Sequence[tuple[int, Path]], keys: Mapping[str, Ed25519PublicKey]
+) -> Tail | None:
+    """The end of a chain, from its last head that is signed by one of these keys.
+
+    None when there is none within the bounds. Raises `Unavailable` when a file cannot be read.
+    """
+    lines: list[Place] = []
+    left = MOST_BYTES
+    for number, path in reversed(segments):
+        for end, line in lines_backward(path):
+            left -= len(line)
+            if line.startswith(_HEAD_OPENS) and (head := _find_head(line, keys)) and head.chain == chain:
+                lines.reverse()
+                return Tail(
+                    head=head,
+                    head_segment=number,
+                    head_end=end,
+                    lines=tuple(lines),
+                    segment=segments[-1][0],
+                )
+            if len(lines) >= MOST_LINES or left < 0:
+                return None
+            lines.append(Place(number, end, line))
+    return None
+
+
+def _find_head(line: bytes, keys: Mapping[str, Ed25519PublicKey]) -> HeadRecord | None:
+    try:
+        return verify_head(line, keys)
+    except ValueError:
+        return None
+
+
+def lines_backward(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The whole lines of a file, the last one first, each with the offset at which it ends.
+
+    Half a line at the end of the file is passed over.
+    """
+    try:
+        with path.open("rb") as file:
+            position = file.seek(0, os.SEEK_END)
+            is_at_line_end = False
+            rest = b""  # what is not given out: it ends where a line does, and its first may not be whole
+            while position > 0 and len(rest) <= MAX_LINE_BYTES:
+                size = min(_BLOCK_BYTES, position)
+                position -= size
+                file.seek(position)
+                rest = file.read(size) + rest
+                if not is_at_line_end:
+                    rest = rest[: rest.rfind(b"\n") + 1]
+                    is_at_line_end = bool(rest)
+                start = 0 if position == 0 else rest.find(b"\n") + 1
+                end = position + len(rest)
+                for line in reversed(rest[start:].split(b"\n")[:-1]):
+                    yield end, line + b"\n"
+                    end -= len(line) + 1
+                rest = rest[:start]
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise Unavailable(
+            "audit", f"{path} cannot be read ({error.strerror}); read as its owner", Reason.NO_AUDIT
+        ) from error

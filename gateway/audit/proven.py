@@ -1,0 +1,95 @@
+"""Which records of a chain a signed head vouches for: a mark for whoever searches or follows.
+
+A record is marked as not proven when it stands behind the last signed head of its chain, or when its
+chain has none. The mark is about the place alone: whether what stands in front of a head is what was
+written is for `verify`, which reads all of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from gateway.audit.folder import HEADS_NAME
+from gateway.audit.heads_file import parse_listed
+from gateway.audit.last_head import lines_backward, read_tail
+from gateway.audit.record import hash_of, parse_link, split_hash
+from gateway.audit.witness import verify_head
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    from gateway.audit.last_head import Tail
+    from gateway.audit.record import HeadRecord
+
+_ABANDONED = b'"state":"abandoned"'
+
+
+class ProvenEnd(NamedTuple):
+    """The place up to which a chain is vouched for: in this segment, so many bytes of it."""
+
+    segment: int
+    offset: int
+
+
+NOTHING_PROVEN = ProvenEnd(0, 0)
+
+
+class ProvenEnds:
+    """The proven ends of the chains of one folder, by heads that these keys signed."""
+
+    def __init__(self, folder: Path, keys: Mapping[str, Ed25519PublicKey]) -> None:
+        self._heads_path = folder / HEADS_NAME
+        self._keys = keys
+        self._size = -1
+        self._abandoned: dict[str, HeadRecord] = {}
+
+    def find(self, chain: str, segments: Sequence[tuple[int, Path]]) -> ProvenEnd:
+        """The end of what is proven of a chain now. Raises `Unavailable` when a file cannot be read."""
+        tail = read_tail(chain, segments, self._keys)
+        if tail is None:
+            return NOTHING_PROVEN
+        end = ProvenEnd(tail.head_segment, tail.head_end)
+        if not tail.lines:
+            return end
+        self._look_for_abandoned()
+        abandoned = self._abandoned.get(chain)
+        return end if abandoned is None else _end_of_abandoned(tail, abandoned) or end
+
+    def _look_for_abandoned(self) -> None:
+        """Heads that stand nowhere but in the list: looked for anew once it has grown."""
+        try:
+            size = self._heads_path.stat().st_size
+        except OSError:
+            return
+        if size == self._size:
+            return
+        self._size = size
+        for _, line in lines_backward(self._heads_path):
+            if _ABANDONED not in line:
+                continue
+            try:
+                head = verify_head(bytes(parse_listed(line).head) + b"\n", self._keys)
+            except ValueError:
+                continue
+            if head.state == "abandoned":
+                self._abandoned[head.chain] = head
+
+
+def _end_of_abandoned(tail: Tail, abandoned: HeadRecord) -> ProvenEnd | None:
+    """The end of the lines behind a chain's last head that its abandoned head vouches for."""
+    seq, prev = tail.head.seq, tail.head.hash
+    for segment, end, line in tail.lines:
+        try:
+            covered, claimed_hash = split_hash(line[:-1])
+            link = parse_link(line)
+        except ValueError:
+            return None
+        if hash_of(covered) != claimed_hash or (link.seq, link.prev) != (seq + 1, prev):
+            return None
+        seq, prev = link.seq, claimed_hash
+        if (seq, prev) == (abandoned.seq - 1, abandoned.prev):
+            return ProvenEnd(segment, end)
+    return None

@@ -1,0 +1,184 @@
+"""What processes left that ended without a last head: a start says how far it found their chains to go.
+
+`live/` holds a file for each chain that is being written, locked by its process; one that nobody holds
+is what a killed process left (`kill -9` is honest). The next process of the node to start lists a
+recovered head for such a chain: "found to go so far; not proven from this record on". It vouches for no
+record; it says that nothing is to follow. So records that somebody adds later are damage, and those
+that stand behind the chain's own last head stay not proven for good.
+
+A chain is recovered only as an honest process could have left it: it has a head of its own, signed by
+our key, and behind it nothing but whole records that follow each other within the signer's promise.
+Anything else is left as it is, for `verify` to name.
+
+Whoever may write to the folder can put records behind the last head of a chain before it is recovered,
+as many and as old as the promise allows. That is why they are not proven.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from gateway.audit.folder import (
+    HEADS_NAME,
+    LIVE_NAME,
+    chain_started,
+    group_segments,
+    is_at,
+    node_of,
+    parse_segment_name,
+)
+from gateway.audit.heads_file import parse_listed
+from gateway.audit.last_head import lines_backward, read_tail
+from gateway.audit.promise import promise_after
+from gateway.audit.record import (
+    ENDED_BY_OTHERS,
+    HeadRecord,
+    Links,
+    hash_of,
+    parse_line,
+    parse_link,
+    split_hash,
+)
+from gateway.audit.segment import SegmentError
+from gateway.model.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import Protocol
+
+    from gateway.audit.head import Signer
+    from gateway.audit.heads_file import HeadsFile
+    from gateway.audit.last_head import Tail
+
+    class MakeHead(Protocol):
+        """Makes a recovered head in this place of a chain."""
+
+        def __call__(self, now: float, links: Links, segment: int, unproven_from: int) -> bytes:
+            """Its line."""
+
+
+MOST_AT_ONCE = 64  # chains that one start looks at; the next start goes on
+MOST_SEARCHED_BYTES = 256 << 20  # of heads.jsonl, from its end: months of heads
+_PATIENCE_SECONDS = 1.0
+
+
+def recover(
+    folder: Path,
+    node: str,
+    signer: Signer,
+    heads: HeadsFile,
+    make_head: MakeHead,
+    now: float,
+    *,
+    is_synced: bool,
+) -> int:
+    """List recovered heads for the chains of this node whose processes ended without a last head.
+
+    How many they are. What cannot be read or written now is left to the next start.
+    """
+    recovered = 0
+    for path in _left_behind(folder, node)[:MOST_AT_ONCE]:
+        chain = path.name.removeprefix(".")
+        with suppress(OSError, SegmentError, Unavailable), _held(path) as is_left:
+            if not is_left:
+                continue
+            segments = group_segments(folder.glob(f"{chain}-*.jsonl")).get(chain, [])
+            if any(_is_written(last) for _, last in segments[-1:]):
+                continue
+            tail = read_tail(chain, segments, signer.public_keys)
+            links = None if tail is None or tail.head.state == "closed" else _find_end(tail)
+            if tail is not None and links is not None and not _has_ended(folder / HEADS_NAME, chain):
+                pending = [make_head(now, links, tail.segment, tail.head.seq + 1)]
+                heads.append(pending, is_synced=is_synced, patience_seconds=_PATIENCE_SECONDS)
+                if pending:
+                    continue
+                recovered += 1
+            path.unlink()
+    return recovered
+
+
+def _left_behind(folder: Path, node: str) -> list[Path]:
+    """The files in `live/` that are of chains of this node, whether their processes live or not."""
+    try:
+        return sorted(path for path in (folder / LIVE_NAME).iterdir() if _is_of(node, path.name))
+    except OSError:
+        return []
+
+
+def _is_of(node: str, name: str) -> bool:
+    """Whether this is what a process of the node leaves in `live/`: of a chain, or of a segment."""
+    segment = parse_segment_name(name.removeprefix("."))
+    chain = segment[0] if segment and name.startswith(".") else name.removeprefix(".")
+    return chain_started(chain) is not None and node_of(chain) == node
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[bool]:
+    """Hold a file locked; False when its process lives, or another start looks at it. Raises `OSError`."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        yield _has_locked(descriptor, fcntl.LOCK_EX) and is_at(path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_written(path: Path) -> bool:
+    """Whether a process has this segment open as its own."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return not _has_locked(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
+
+
+def _has_locked(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _find_end(tail: Tail) -> Links | None:
+    """Where the chain ends; None unless what stands behind its head is what an honest process leaves."""
+    head, promise = tail.head, promise_after(tail.head)
+    links = Links(head.chain)
+    links.seq, links.hash = head.seq, head.hash
+    for _, _, line in tail.lines:
+        try:
+            covered, claimed_hash = split_hash(line[:-1])
+            link = parse_link(line)
+        except ValueError:
+            return None
+        if (
+            hash_of(covered) != claimed_hash
+            or link.kind == "head"
+            or (link.chain, link.seq, link.prev) != (links.chain, links.seq + 1, links.hash)
+            or not promise.covers(link.seq, link.time)
+        ):
+            return None
+        links.seq, links.hash = link.seq, claimed_hash
+    return links
+
+
+def _has_ended(path: Path, chain: str) -> bool:
+    """Whether `heads.jsonl` has the last word about a chain already. No head of its own comes after that."""
+    left = MOST_SEARCHED_BYTES
+    name = chain.encode()
+    for _, line in lines_backward(path):
+        left -= len(line)
+        if left < 0:
+            return True  # it ended long ago, whatever it was
+        if name not in line:
+            continue
+        try:
+            head = parse_line(bytes(parse_listed(line).head))
+        except ValueError:
+            continue
+        if isinstance(head, HeadRecord) and head.chain == chain:
+            return head.state in ENDED_BY_OTHERS
+    return False

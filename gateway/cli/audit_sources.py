@@ -1,0 +1,104 @@
+"""Where commands look for audit records, and which public keys they trust there.
+
+Without paths it is the settings' folder, and the key is that of this installation, as for `audit verify`.
+A copy carries its own `signing.pub`; a key that the auditor has is better (`--public-key`). Each node
+keeps its own records, so it is always said which chains of which nodes were searched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gateway.assembly.signing import load_signing_key
+from gateway.audit.events import survey
+from gateway.audit.folder import PUBLIC_KEY_NAME, verify_is_folder
+from gateway.audit.head import fingerprint, parse_public_keys
+from gateway.cli.console import say
+from gateway.cli.harmless import harmless
+from gateway.configuration.sources import load_settings
+from gateway.model.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    from gateway.cli.distrust import Warnings
+    from gateway.configuration.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Audit folders, and files of such."""
+
+    paths: tuple[Path, ...]
+    settings: Settings | None
+    warn: Warnings  # told of what others could have written
+    trusted: tuple[Ed25519PublicKey, ...] = field(default=())
+
+    @classmethod
+    def of(
+        cls, paths: Sequence[Path] | None, warn: Warnings, trusted: Sequence[Ed25519PublicKey] = ()
+    ) -> Sources:
+        """Those that a command was given; the settings' folder if none."""
+        settings = find_settings(warn, is_needed=not paths)
+        verify_there(paths or ())
+        if not paths and settings is not None:
+            verify_is_folder(settings.audit_folder)
+            warn.look_at(settings.audit_folder)
+            paths = [settings.audit_folder]
+        return cls(tuple(paths or ()), settings, warn, tuple(trusted))
+
+    @property
+    def words(self) -> str:
+        """The paths, for people."""
+        return ", ".join(map(str, self.paths))
+
+    def keys(self, folder: Path) -> Mapping[str, Ed25519PublicKey]:
+        """The public keys by which heads of a folder count. None when there are none to be had."""
+        if self.trusted:
+            return {fingerprint(key): key for key in self.trusted}
+        try:
+            if self.settings is not None and folder.resolve() == self.settings.audit_folder.resolve():
+                key = load_signing_key(self.settings.signing_key_file, on_distrust=self.warn).public_key()
+                return {fingerprint(key): key}
+            path = folder / PUBLIC_KEY_NAME
+            return parse_public_keys(path.read_bytes(), str(path))
+        except (Misconfigured, OSError):
+            why = "no public key can be read there, so every record of it is shown as not proven"
+            say(f"{harmless(folder)}: {why}", style="yellow")
+            return {}
+
+
+def say_searched(sources: Sources) -> None:
+    """Which chains of which nodes were searched: the records of other nodes are elsewhere."""
+    found = survey(sources.paths)
+    where = harmless(sources.words)
+    chains = "1 chain" if found.chains == 1 else f"{found.chains} chains"
+    nodes = ", ".join(map(harmless, found.nodes))
+    match len(found.nodes):
+        case 0:
+            say(f"Nothing to search in {where}: it holds no chain.", style="yellow")
+        case 1:
+            say(f"Searched {chains} of the node {nodes} in {where}. Other nodes keep their own records.")
+        case count:
+            say(f"Searched {chains} of {count} nodes ({nodes}) in {where}.")
+
+
+def verify_there(paths: Sequence[Path]) -> None:
+    """Raises `Misconfigured` for a path that leads nowhere."""
+    for path in paths:
+        if not path.exists():
+            raise Misconfigured(str(path), "is not there; name an audit folder or files of one")
+
+
+def find_settings(warn: Warnings, *, is_needed: bool) -> Settings | None:
+    """The settings; None when they are not right and only copies are looked at, which need none."""
+    try:
+        return load_settings(on_distrust=warn)
+    except Misconfigured:
+        if is_needed:
+            raise
+        return None

@@ -1,0 +1,363 @@
+"""What a killed process left: ended by the next start of its node, never proven, and nothing else is."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from gateway.audit import AuditLog, Damage, Ending, Verdict, verify
+from gateway.audit.promise import PROMISED_RECORDS
+from gateway.audit.recovery import MOST_AT_ONCE
+
+WRITTEN_BEFORE = Path(__file__).parent / "written_before"
+
+
+@pytest.fixture
+def killed(room):
+    """A log whose process was killed: opening, head, three records."""
+    log = room.open()
+    room.write(log, 3)
+    room.kill(log)
+    room.clock.time += 2
+    return room
+
+
+def _start(room):
+    room.open().close()
+
+
+def _of(room, path):
+    chain = path.name.rpartition("-")[0]
+    return next(one for one in room.verify().chains if one.chain == chain)
+
+
+def _recovered(room):
+    return [head for head in room.listed() if head["state"] == "recovered"]
+
+
+def test_before_the_next_start_its_records_are_not_proven_and_no_damage(killed):
+    report = killed.verify()
+    assert (report.verdict, report.unproven) == (Verdict.NOT_ALL_PROVEN, 3)
+    assert report.chains[0].ending is Ending.OPEN  # the newest head of the node names it: its own
+
+
+def test_the_next_start_says_how_far_it_found_the_chain_to_go(killed):
+    [path] = killed.segments
+    before = path.read_bytes()
+    _start(killed)
+    [head] = _recovered(killed)
+    assert (head["seq"], head["unproven_from"], head["chain"]) == (6, 3, path.name.rpartition("-")[0])
+    assert head["prev"] == json.loads(before.splitlines()[-1])["hash"]
+    assert head["chain"] not in head["live"]
+    assert path.read_bytes() == before  # nobody writes to another's segment
+    one = _of(killed, path)
+    assert (one.ending, one.proven_seq, one.unproven, one.fault) == (Ending.RECOVERED, 2, 3, None)
+    assert list((killed.folder / "live").iterdir()) == []
+
+
+def test_later_heads_never_prove_what_was_recovered(killed):
+    [path] = killed.segments
+    for _ in range(3):
+        _start(killed)
+        killed.clock.time += 100
+        one = _of(killed, path)
+        assert (one.unproven, one.proven_seq) == (3, 2)
+    assert len(_recovered(killed)) == 1
+    assert killed.verify().verdict is Verdict.NOT_ALL_PROVEN
+
+
+@pytest.mark.parametrize("count", [1, 5, 2000])
+def test_records_behind_a_recovered_end_are_damage(killed, count):
+    [path] = killed.segments
+    _start(killed)
+    killed.forge(path, count)
+    fault = _of(killed, path).fault
+    assert (fault.damage, fault.file, fault.line, fault.seq) == (Damage.AFTER_RECOVERED, path.name, 6, 6)
+
+
+def test_a_recovered_end_that_is_cut_off_is_damage(killed):
+    [path] = killed.segments
+    _start(killed)
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    assert _of(killed, path).fault.damage is Damage.TRUNCATED
+
+
+def test_a_recovered_end_that_is_rewritten_is_damage(killed):
+    [path] = killed.segments
+    _start(killed)
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    killed.forge(path)
+    assert _of(killed, path).fault.damage is Damage.REWRITTEN
+
+
+def test_a_chain_is_recovered_once_whoever_puts_its_file_back(killed):
+    [path] = killed.segments
+    chain = path.name.rpartition("-")[0]
+    _start(killed)
+    killed.forge(path)
+    (killed.folder / "live" / chain).touch()
+    _start(killed)
+    assert len(_recovered(killed)) == 1
+    assert _of(killed, path).fault.damage is Damage.AFTER_RECOVERED
+
+
+def test_a_chain_that_was_closed_or_given_up_is_not_recovered(room):
+    log = room.open()
+    room.write(log, 2)
+    log.close()
+    [closed] = room.segments
+    room.clock.time += 1
+    other = room.open()
+    [given_up] = set(room.segments) - {closed}
+    with given_up.open("ab") as file:
+        file.write(b"x")
+    assert not other.is_healthy()
+    room.clock.time += 2
+    assert other.is_healthy()
+    for path in (closed, given_up):
+        (room.folder / "live" / path.name.rpartition("-")[0]).touch()
+    other.close()
+    _start(room)
+    assert _recovered(room) == []
+    assert _of(room, given_up).ending is Ending.ABANDONED
+
+
+def _long(room, path):
+    room.forge(path, PROMISED_RECORDS - 2)  # three honest ones are there
+
+
+def _late(room, path):
+    room.forge(path, seconds=10.001)
+
+
+def _early(room, path):
+    room.forge(path, seconds=-0.001)
+
+
+def _edited(_room, path):
+    path.write_bytes(path.read_bytes().replace(b'"acme"', b'"evil"', 1))
+
+
+def _gapped(_room, path):
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:3], *lines[4:]]))
+
+
+def _junk(_room, path):
+    with path.open("ab") as file:
+        file.write(b"junk\n")
+
+
+def _forged_head(room, path):
+    """A head with a right hash, that nobody signed."""
+    room.forge(path, kind="head")
+
+
+def _headless(_room, path):
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+
+
+def _emptied(_room, path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "damage"),
+    [
+        (_long, Damage.UNSIGNED_TAIL),
+        (_late, Damage.UNSIGNED_TAIL),
+        (_early, Damage.UNSIGNED_TAIL),
+        (_edited, Damage.EDITED),
+        (_gapped, Damage.DELETED),
+        (_junk, Damage.MALFORMED),
+        (_forged_head, Damage.BAD_SIGNATURE),
+        (_headless, Damage.TRUNCATED),
+        (_emptied, Damage.TRUNCATED),
+    ],
+)
+def test_what_no_process_of_ours_leaves_is_never_recovered_and_is_damage(killed, spoil, damage):
+    [path] = killed.segments
+    spoil(killed, path)
+    assert _of(killed, path).fault.damage is damage
+    _start(killed)
+    assert _recovered(killed) == []
+    fault = _of(killed, path).fault
+    assert (fault.damage, fault.file) == (damage, path.name)
+
+
+def test_as_many_records_as_the_promise_allows_are_recovered_and_not_one_more(killed):
+    [path] = killed.segments
+    killed.forge(path, PROMISED_RECORDS - 3)
+    assert _of(killed, path).fault is None
+    _start(killed)
+    assert _of(killed, path).unproven == PROMISED_RECORDS
+
+
+def test_half_a_line_that_the_kill_left_stands_in_nobodys_way(killed):
+    [path] = killed.segments
+    with path.open("ab") as file:
+        file.write(b'{"kind":"decision","sche')
+    _start(killed)
+    one = _of(killed, path)
+    assert (one.ending, one.unproven, one.torn_tail) == (Ending.RECOVERED, 3, path.name)
+    with path.open("ab") as file:
+        file.write(b"\n")  # somebody makes a line of it
+    assert _of(killed, path).fault is not None
+
+
+def test_a_chain_with_nothing_behind_its_head_is_ended_as_well(room):
+    log = room.open()
+    room.kill(log)
+    [path] = room.segments
+    _start(room)
+    assert (_of(room, path).ending, _of(room, path).unproven) == (Ending.RECOVERED, 0)
+    assert room.verify().verdict is Verdict.INTACT
+    room.forge(path)
+    assert _of(room, path).fault.damage is Damage.AFTER_RECOVERED
+
+
+def test_a_tail_over_two_segments_is_recovered(room):
+    log = room.open()
+    room.write(log, 2)
+    room.segments[0].chmod(0o400)
+    with pytest.raises(Exception, match="read-only"):
+        room.write(log, 1)
+    room.write(log, 2)
+    room.kill(log)
+    assert len(room.segments) == 2
+    _start(room)
+    [head] = _recovered(room)
+    assert (head["segment"], head["unproven_from"]) == (2, 3)
+    assert room.verify().is_intact
+
+
+def test_a_node_recovers_its_own_chains_only(killed):
+    [path] = killed.segments
+    other = AuditLog(folder=killed.folder, node="node-10", signing_key=killed.key, clock=killed.clock)
+    other.close()
+    assert _recovered(killed) == []
+    _start(killed)
+    assert _of(killed, path).ending is Ending.RECOVERED
+
+
+def test_a_chain_that_another_key_signed_is_not_recovered(killed):
+    [path] = killed.segments
+    killed.key = Ed25519PrivateKey.generate()
+    _start(killed)
+    assert _recovered(killed) == []
+    assert _of(killed, path).ending is Ending.ENDED
+    assert _of(killed, path).unproven == 3
+
+
+def test_several_killed_chains_are_recovered_by_one_start(room):
+    logs = []
+    for _ in range(3):
+        logs.append(room.open())
+        room.clock.time += 0.1
+    for log in logs:
+        room.write(log, 2)
+        room.kill(log)
+    _start(room)
+    assert {head["chain"] for head in _recovered(room)} == {
+        path.name.rpartition("-")[0] for path in room.segments[:3]
+    }
+    assert room.verify().unproven == 6
+
+
+def test_many_files_of_somebody_hold_no_start_up(room):
+    live = room.folder / "live"
+    room.open().close()
+    chain = room.segments[0].name.rpartition("-")[0]
+    for number in range(3 * MOST_AT_ONCE):
+        (live / f"{chain[:-8]}{number:08x}").touch()
+    _start(room)
+    assert len(list(live.iterdir())) == 2 * MOST_AT_ONCE
+
+
+def test_links_and_pipes_in_the_live_folder_harm_no_start(room, tmp_path):
+    room.open().close()
+    chain = room.segments[0].name.rpartition("-")[0]
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (room.folder / "live" / f"{chain[:-8]}00000000").symlink_to(victim)
+    os.mkfifo(room.folder / "live" / f"{chain[:-8]}00000001")
+    _start(room)
+    assert victim.read_text() == "mine"
+
+
+def test_a_copy_has_no_locks_and_verifies_alike(killed, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(killed.folder, copy)
+    assert verify(copy).verdict is Verdict.NOT_ALL_PROVEN
+    shutil.rmtree(copy / "live")
+    assert verify(copy).chains[0].ending is Ending.OPEN
+
+
+def test_a_chain_lives_as_long_as_the_newest_head_of_its_node_names_it(room):
+    first = room.open()
+    room.clock.time += 0.1
+    second = room.open()
+    room.write(first, 2)
+    room.clock.time += 11
+    room.write(second, 1)  # a head comes first, and names both
+    endings = [chain.ending for chain in room.verify().chains]
+    assert endings == [Ending.OPEN, Ending.OPEN]
+    room.kill(first)
+    room.clock.time += 11
+    room.write(second, 1)
+    endings = [chain.ending for chain in room.verify().chains]
+    assert endings == [Ending.ENDED, Ending.OPEN]
+    other = AuditLog(folder=room.folder, node="elsewhere", signing_key=room.key, clock=room.clock)
+    other.close()
+    assert [chain.ending for chain in room.verify().chains][1:] == [Ending.ENDED, Ending.OPEN]
+
+
+def test_a_chain_of_another_node_lives_by_the_heads_of_its_own_node(room):
+    log = room.open()
+    other = AuditLog(folder=room.folder, node="elsewhere", signing_key=room.key, clock=room.clock)
+    room.write(log, 1)
+    other.close()
+    by_chain = {chain.chain: chain.ending for chain in room.verify().chains}
+    assert sorted(by_chain.values()) == [Ending.CLOSED, Ending.OPEN]
+
+
+@pytest.fixture
+def earlier(room):
+    """A folder of the release before heads said what they know: closed, killed, given up, closed."""
+    shutil.copytree(WRITTEN_BEFORE, room.folder)
+    room.key = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    return room
+
+
+def test_a_log_of_an_earlier_release_verifies(earlier):
+    report = earlier.verify()
+    assert (report.verdict, report.records, report.unproven) == (Verdict.NOT_ALL_PROVEN, 29, 1)
+    endings = [chain.ending for chain in report.chains]
+    assert endings == [Ending.CLOSED, Ending.ENDED, Ending.ABANDONED, Ending.CLOSED]
+
+
+def test_a_chain_of_an_earlier_release_is_recovered_by_the_first_start_of_this_one(earlier):
+    [killed] = [one for one in earlier.verify().chains if one.ending is Ending.ENDED]
+    (earlier.folder / "live").mkdir()
+    (earlier.folder / "live" / killed.chain).touch()
+    log = AuditLog(folder=earlier.folder, node="old-node", signing_key=earlier.key, clock=earlier.clock)
+    earlier.write(log, 3)
+    log.close()
+    report = earlier.verify()
+    assert (report.verdict, report.unproven) == (Verdict.NOT_ALL_PROVEN, 1)
+    assert [one.ending for one in report.chains].count(Ending.RECOVERED) == 1
+
+
+def test_heads_that_are_taken_out_of_a_log_of_an_earlier_release_are_missed(earlier):
+    lines = earlier.heads.read_bytes().splitlines(keepends=True)
+    for kept in (lines[1:], lines[:2], lines[:5] + lines[6:], []):
+        earlier.heads.write_bytes(b"".join(kept))
+        assert not earlier.verify().is_intact
+    log = AuditLog(folder=earlier.folder, node="old-node", signing_key=earlier.key, clock=earlier.clock)
+    log.close()
+    assert not earlier.verify().is_intact
