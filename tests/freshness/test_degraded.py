@@ -101,7 +101,7 @@ def test_a_revocation_waits_for_a_worker_that_may_still_go_on_or_says_until_when
 
 @pytest.mark.slow
 def test_a_change_that_cannot_be_sure_in_time_says_so_and_exits_1(fleet, eventually):
-    grant_grace(fleet, eventually, 60)
+    grant_grace(fleet, eventually, 600)
     new = fleet.new_key("unsure", "umbrella")
     for _ in range(30):
         assert ask(fleet, "unsure") == (200, None)
@@ -111,7 +111,7 @@ def test_a_change_that_cannot_be_sure_in_time_says_so_and_exits_1(fleet, eventua
         assert done["sure"] is False
         assert done["acknowledged"] < done["workers"] == 2
         # It is on its word: so long, and no longer, an old allow may be given.
-        assert 50 < done["sure_in_seconds"] <= 61
+        assert 300 < done["sure_in_seconds"] <= 601
         assert ask(fleet, "unsure") == (200, "last-known-good")
         # Nobody is kept waiting who does not want to be.
         started_at = time.monotonic()

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def anyio_backend():
-    return "asyncio"
+def anyio_backend(virtual_time):
+    return virtual_time
 
 
 MODEL = ModelId("acme/cars/1")

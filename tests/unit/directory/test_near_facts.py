@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-from gateway.directory import near_facts
 from gateway.directory.lease import Lease
 from gateway.directory.near_cache import NearCache
 from gateway.directory.near_facts import NearFacts
@@ -16,6 +15,11 @@ from gateway.model.facts import Stamp
 pytestmark = pytest.mark.anyio
 
 A, B, C = b"a", b"b", b"c"
+
+
+@pytest.fixture
+def anyio_backend(virtual_time):
+    return virtual_time
 
 
 class HeldStore:
@@ -239,8 +243,7 @@ async def test_a_flight_that_fails_fails_for_all_and_is_not_remembered(facts, st
     assert facts.cache._flights == set()
 
 
-async def test_without_a_feed_a_reader_waits_a_moment_and_then_is_told_so(facts, monkeypatch):
-    monkeypatch.setattr(near_facts, "RECONNECT_PATIENCE_SECONDS", 0.05)
+async def test_without_a_feed_a_reader_waits_a_moment_and_then_is_told_so(facts):
     facts.disconnected()
     for read in (facts.read, facts.read_afresh):
         with pytest.raises(Unavailable) as unavailable:
