@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _TOML_PLACE = re.compile(r"\s*\(at (?:line ([0-9]+), column [0-9]+|end of document)\)")
 
+MAX_DOCUMENT_BYTES = 1 << 20  # five thousand grants are some 500 kB
 MAX_SHOWN_CHARACTERS = 200  # of what is complained of
 
 Value = TypeVar("Value")
@@ -164,4 +165,7 @@ def _read_regular(path: Path) -> bytes:
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file")
-        return file.read()
+        raw_text = file.read(MAX_DOCUMENT_BYTES + 1)
+    if len(raw_text) > MAX_DOCUMENT_BYTES:
+        raise OSError(errno.EFBIG, f"it is larger than {MAX_DOCUMENT_BYTES} bytes")
+    return raw_text
