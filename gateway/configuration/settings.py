@@ -108,7 +108,10 @@ class Settings:
         "Facts that a worker remembers at most, and as many decisions.", read_number(100, 10_000_000), 200_000
     )
     near_cache_megabytes: int = _setting(
-        "Memory for them at most, by the worker's own estimate.", read_number(1, 65_536), 128
+        "Memory for the facts at most, by what they hold; decisions that allow, decisions that deny and what "
+        "callers may see have as much each.",
+        read_number(1, 65_536),
+        128,
     )
     canary_seconds: int = _setting(
         "How often one worker of the fleet measures what a revocation takes; 0 never.",

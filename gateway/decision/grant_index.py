@@ -63,16 +63,24 @@ class GrantIndex:
 
     def __init__(self, grants: Sequence[Grant]) -> None:
         filed: dict[str, list[Grant]] = {}
+        names: list[str] = []
         for grant in grants:
-            names = [pattern_id(pattern) for pattern in grant.models]
-            names += [group_id(group) for group in grant.groups]
-            for name in dict.fromkeys(names):
-                filed.setdefault(name, []).append(grant)
+            names += [*grant.models, *grant.groups, *grant.packages]
+            for name in (*map(pattern_id, grant.models), *map(group_id, grant.groups)):
+                of = filed.get(name)
+                if of is None:
+                    filed[name] = [grant]
+                elif of[-1] is not grant:
+                    of.append(grant)
         self._filed: Mapping[str, list[Grant]] = filed
-        self.held_bytes = sum([_FILED_BYTES + getsizeof(name) + 16 * len(of) for name, of in filed.items()])
-        # The grants themselves: they are somebody else's only for as long as they are those in force.
-        names = [name for grant in grants for name in (*grant.models, *grant.groups, *grant.packages)]
-        self.held_bytes += _GRANT_BYTES * len(grants) + sum(map(getsizeof, names))
+        # The grants as well: they are somebody else's only for as long as they are those in force.
+        self.held_bytes = (
+            _FILED_BYTES * len(filed)
+            + sum(map(getsizeof, filed))
+            + 16 * sum(map(len, filed.values()))
+            + _GRANT_BYTES * len(grants)
+            + sum(map(getsizeof, names))
+        )
 
     def slice(self, covers: Iterable[str], packages: Iterable[PackageId]) -> GrantSlice:
         """The grants filed under any of these ModelGroups; of packages, only those asked about."""

@@ -38,10 +38,10 @@ from gateway.model.errors import Conflict
 from gateway.model.facts import MAX_DEGRADED_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from gateway.directory.reading import Reading
-    from gateway.model.facts import Alias, Grants, Key, ModelRule, PolicySet, Tenant
+    from gateway.model.facts import Alias, Grant, Grants, Key, ModelRule, PolicySet, Tenant
     from gateway.model.names import KeyId, Md5, ModelId, Pattern, TenantId
     from gateway.model.pins import Pin
     from gateway.model.stores import Batch, FactSnapshot, FactStore
@@ -58,6 +58,11 @@ async def change(store: FactStore, work: Callable[[Changes], Awaitable[_T]]) -> 
 
     generation = await store.transact(plan)
     return results[0], generation
+
+
+MAX_GRANTS = 5_000  # of a tenant: a worker reads all of them before it decides for the first time
+MAX_GRANTED_NAMES = 20_000  # in all of these together
+MAX_GROUPS_OF_PATTERN = 1_000  # each is asked about whenever the pattern's models are
 
 
 class Changes(Listing):
@@ -100,7 +105,19 @@ class Changes(Listing):
         self._unlist(names.TENANTS, tenant_id.encode())
 
     async def put_grants(self, grants: Grants) -> None:
-        """Write all grants of a tenant; none at all takes the record away."""
+        """Write all grants of a tenant; none at all takes the record away.
+
+        Raises `Conflict` for more than a worker can read in time, unless they are fewer than before.
+        """
+        count, named = len(grants.grants), _names_in(grants.grants)
+        if count > MAX_GRANTS or named > MAX_GRANTED_NAMES:
+            before = await self.leniently().list_grants(grants.tenant_id)
+            if count > len(before) or named > _names_in(before):
+                raise Conflict(
+                    f"tenant {grants.tenant_id} would have {count} grants that name {named} patterns, groups "
+                    f"and packages; at most {MAX_GRANTS} and {MAX_GRANTED_NAMES}: grant a prefix such as "
+                    "acme/*, or a group"
+                )
         record = encode_grants(replace(grants, generation=self.generation)) if grants.grants else None
         self._put(names.grants_fact(grants.tenant_id), record)
 
@@ -109,6 +126,10 @@ class Changes(Listing):
         if rule.owner is None and rule.visibility is None and not rule.groups:
             await self.delete_rule(rule.pattern)
             return
+        if len(rule.groups) > MAX_GROUPS_OF_PATTERN:
+            raise Conflict(
+                f"{rule.pattern} would be in {len(rule.groups)} groups; at most {MAX_GROUPS_OF_PATTERN}"
+            )
         self._put(names.rule_fact(rule.pattern), encode_rule(replace(rule, generation=self.generation)))
         self._list(names.PATTERNS, rule.pattern.encode())
 
@@ -210,3 +231,8 @@ class Changes(Listing):
 def _withdraw(entries: list[tuple[bytes, bytes]], entry: tuple[bytes, bytes]) -> None:
     while entry in entries:
         entries.remove(entry)
+
+
+def _names_in(grants: Iterable[Grant]) -> int:
+    """How many patterns, groups and packages they name together."""
+    return sum(len(one.models) + len(one.groups) + len(one.packages) for one in grants)

@@ -22,10 +22,8 @@ if TYPE_CHECKING:
 
     from gateway.model.trusted_files import Distrusted
 
-MAX_DOCUMENT_BYTES = 16 << 20  # some hundred thousand grants
-
 _TOML_PLACE = re.compile(r"\s*\(at (?:line ([0-9]+), column [0-9]+|end of document)\)")
-
+MAX_DOCUMENT_BYTES = 1 << 20  # five thousand grants are some 500 kB
 MAX_SHOWN_CHARACTERS = 200  # of what is complained of
 
 Value = TypeVar("Value")

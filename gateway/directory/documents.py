@@ -119,8 +119,9 @@ def _document(path: Path, tables: DocumentTables) -> TenantDocument | None:
     own, public, private = (
         tables.names(models, "models", key, parse_pattern) for key in ("own", "public", "private")
     )
+    are_public = set(public)
     for pattern in private:
-        if pattern in public:
+        if pattern in are_public:
             tables.complain(f"{pattern!r} is public too; expected one of both", "models", "private", pattern)
     aliases, groups = _aliases(tables, models), _groups(tables, models)
     written_id = tables.text(tenant, "tenant", "id", "")

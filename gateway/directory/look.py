@@ -7,6 +7,7 @@ What does not parse is remembered here, so that each answer that touches it says
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _UNREADABLE = object()
 
+DECODED_HERE_BYTES = 32 * 1024  # of a record: some 2 ms of decoding
 MAX_NAMES_PER_READ = 1_000  # a catalogue page asks for thousands; one huge MGET would hold up everybody else
 
 
@@ -51,6 +53,18 @@ class Look:
         """Read what has not been read yet from the store, whatever is remembered."""
         await self._read(wanted, self._source.read_afresh)
 
+    async def decode_aside(self, name: bytes, decode: Callable[[bytes], _T]) -> None:
+        """Decode a large record off the event loop, before it is asked for: others get their turn."""
+        leaf = self.leaves[name]
+        if leaf.value is None or leaf.decoded is not None or len(leaf.value) <= DECODED_HERE_BYTES:
+            return
+        try:
+            fact, size = await asyncio.to_thread(_decoded, decode, leaf.value)
+        except UnreadableRecordError:
+            return  # whoever asks for it reports it
+        if leaf.decoded is None:
+            leaf.keep(fact, size)
+
     def decoded(self, name: bytes, decode: Callable[[bytes], _T]) -> _T | None:
         """The fact under a name; None when it is absent or, which is reported, does not parse.
 
@@ -61,11 +75,9 @@ class Look:
             return None
         if leaf.decoded is None:
             try:
-                decoded = decode(leaf.value)
+                leaf.keep(*_decoded(decode, leaf.value))
             except UnreadableRecordError:
                 leaf.decoded = _UNREADABLE
-            else:
-                leaf.keep(decoded, held_bytes(decoded, leaf.value))
         if leaf.decoded is _UNREADABLE:
             self.unreadable[name] = name.decode(errors="replace")
             self._report(self.unreadable[name])
@@ -96,6 +108,12 @@ class Look:
             generation, leaves = await read(page)
             self._generations.append(generation)
             self.leaves.update(zip(page, leaves, strict=True))
+
+
+def _decoded(decode: Callable[[bytes], _T], raw: bytes) -> tuple[_T, int]:
+    """The fact, and what it holds."""
+    fact = decode(raw)
+    return fact, held_bytes(fact, raw)
 
 
 def names_about(models: Iterable[ModelId]) -> list[bytes]:

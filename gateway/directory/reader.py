@@ -24,7 +24,7 @@ from gateway.directory.listing import Listing
 from gateway.directory.look import Look, names_about
 from gateway.directory.policy_records import PolicySets, decode_policy_head
 from gateway.directory.reading import StoreReading
-from gateway.directory.records import decode_key, decode_tenant
+from gateway.directory.records import decode_grants, decode_key, decode_tenant
 from gateway.directory.rows import UnreadableRecordError
 from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.names import ModelId
@@ -91,6 +91,9 @@ class DirectoryReader:
             if attempt:  # the texts that the remembered head names are gone: there is a newer one by now
                 await look.fetch_afresh([names.POLICY])
             await look.fetch(names_about_caller(principal))
+            if principal.tenant is not None:
+                decode = partial(decode_grants, tenant_id=principal.tenant)
+                await look.decode_aside(names.grants_fact(principal.tenant), decode)
             if asked:
                 await self._look_at_models(look, principal, asked)
             policy = await self._find_policy(look)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 AUTHORITY_PATH = b"/hooks/v1/authority"
 SIGNATURE = b"cachegate-signature"
 MAX_BODY_BYTES = 64 * 1024  # some 900 keys: whoever has more to say sends it in parts, or means everything
+MAX_NAMED = 1_000  # keys and models: each becomes a fact, in one change, and short names are many in a body
 
 _Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
@@ -53,6 +54,7 @@ def authority_hook(secret: bytes, invalidation: Invalidation) -> HookRoute:
         verify_hook(secret, headers[0] if len(headers) == 1 else None, body, request.received_at)
         try:
             named = _ENDINGS.decode(body)
+            _verify_count(named)
             models = [parse_model_id(model) for model in named.models]
         except (msgspec.DecodeError, UnicodeDecodeError, BadNameError) as error:
             raise Refusal(Reason.MALFORMED_BODY) from error
@@ -68,3 +70,8 @@ def authority_hook(secret: bytes, invalidation: Invalidation) -> HookRoute:
         matches=lambda raw_path: raw_path == AUTHORITY_PATH,
         take=take,
     )
+
+
+def _verify_count(named: _RawEnding) -> None:
+    if len(named.keys_sha256) + len(named.models) > MAX_NAMED:
+        raise BadNameError(f"a body names at most {MAX_NAMED} keys and models")

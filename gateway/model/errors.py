@@ -17,9 +17,9 @@ class Reason(StrEnum):
 
     MALFORMED_PATH = (
         "malformed-path",
-        "The path does not parse: encoding, an empty or dot segment, a bad name.",
+        "The path does not parse: encoding, an empty or dot segment, a bad name or one that is too long.",
     )
-    MALFORMED_QUERY = "malformed-query", "A query parameter does not parse."
+    MALFORMED_QUERY = "malformed-query", "A query parameter does not parse, or there are too many."
     MALFORMED_BODY = "malformed-body", "A webhook's body is signed, and not the JSON that it has to be."
     MALFORMED_CREDENTIAL = "malformed-credential", "A credential header holds bytes that no key can hold."
     CONFLICTING_CREDENTIALS = "conflicting-credentials", "Two differing credentials came with one request."

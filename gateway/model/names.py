@@ -41,6 +41,7 @@ _PACKAGE = re.compile(rf"[A-Za-z0-9]{{1,{MAX_SEGMENT_CHARACTERS}}}")
 _FILE_SEGMENT = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_SEGMENT_CHARACTERS}}}")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _UNSAFE_IN_MODEL = re.compile(r"[*\x00-\x1f\x7f-\x9f\\\ud800-\udfff\u2028\u2029]")
+_PLAIN_MODEL = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*", re.ASCII)
 _LOCK_FILE = re.compile(r"\..*\.lock", re.DOTALL)
 
 _DEVICES = frozenset(
@@ -80,6 +81,8 @@ def parse_model_id(text: str) -> ModelId:
     no id reads as one.
     """
     _verify_bounds(text, "a model id")
+    if _PLAIN_MODEL.fullmatch(text):  # nearly all of them: it holds nothing that is refused below
+        return ModelId(text)
     if not text or _UNSAFE_IN_MODEL.search(text):
         raise BadNameError(
             f"{text!r} is not a model id: it is empty or holds a control character, backslash or star"
@@ -98,6 +101,8 @@ def parse_pattern(text: str) -> Pattern:
     """
     _verify_bounds(text, "a pattern")
     stem = text.removesuffix("/*")
+    if _PLAIN_MODEL.fullmatch(stem):
+        return Pattern(text)
     if "*" in stem:
         raise BadNameError(
             f"{text!r} is not a pattern: expected a model id or prefix/* (the star stands last, alone)"

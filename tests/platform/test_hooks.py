@@ -8,6 +8,8 @@ from hashlib import sha256
 
 import pytest
 
+from gateway.faces.hooks import MAX_NAMED
+
 pytestmark = pytest.mark.slow
 
 CARS, TRUCKS = "acme/cars/1", "acme/trucks/2"
@@ -124,6 +126,7 @@ def test_what_is_no_signature_is_refused(asking, header):
         b'{"keys_sha256":["00"]}',
         b'{"models":["../x"]}',
         b'{"models":[1]}',
+        b'{"models":[' + b",".join([b'"a"'] * (MAX_NAMED + 1)) + b"]}",
         b"\xff",
     ],
 )

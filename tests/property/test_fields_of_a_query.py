@@ -73,8 +73,7 @@ def takes(read, query):
     try:
         read(query)
     except Refusal as refusal:
-        assert refusal.reason is Reason.MALFORMED_QUERY
-        return False
+        return refusal.reason is not Reason.MALFORMED_QUERY
     return True
 
 
@@ -91,7 +90,7 @@ def test_a_query_has_only_so_many_fields(where, separators):
 @pytest.mark.parametrize("where", READERS)
 @pytest.mark.parametrize("separator", [b"&", b";"])
 def test_empty_fields_count_as_well(where, separator):
-    assert not takes(READERS[where], separator * (MAX_TARGET_BYTES - 200))
+    assert not takes(READERS[where], separator * (MAX_TARGET_BYTES // 4))
 
 
 def test_it_is_refused_for_everybody_before_the_route_and_the_key_are_known():

@@ -7,14 +7,15 @@ import pytest
 
 from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_transaction import STEPS
+from gateway.directory import changes as changes_module
 from gateway.directory import names
-from gateway.directory.changes import change
+from gateway.directory.changes import MAX_GRANTED_NAMES, MAX_GRANTS, MAX_GROUPS_OF_PATTERN, change
 from gateway.directory.listing import Listing
 from gateway.directory.operations import add_grants
 from gateway.directory.reading import StoreReading
 from gateway.model.errors import Conflict
-from gateway.model.facts import Alias, Grants, ModelRule, Visibility
-from gateway.model.names import ModelId, Pattern, TenantId
+from gateway.model.facts import Alias, Grant, Grants, ModelRule, Visibility
+from gateway.model.names import GroupName, ModelId, Pattern, TenantId
 
 pytestmark = pytest.mark.anyio
 
@@ -173,6 +174,44 @@ async def test_two_changes_of_one_fact_at_once_both_land(store, listing, valkey_
     assert (rule.owner, rule.visibility, rule.groups) == ("acme", Visibility.PUBLIC, ("g",))
     assert len(attempts) == 3
     assert rule.generation == 3
+
+
+def many_grants(count, names=1):
+    grants = [
+        Grant(
+            grant_id=f"grt_{number}",
+            actions=frozenset({"read"}),
+            models=tuple(Pattern(f"globex/{number}/{one}") for one in range(names)),
+        )
+        for number in range(count)
+    ]
+    return Grants(tenant_id=TenantId("acme"), grants=tuple(grants))
+
+
+@pytest.mark.parametrize(("count", "names"), [(MAX_GRANTS + 1, 1), (1, MAX_GRANTED_NAMES + 1)])
+async def test_no_tenant_has_more_grants_than_a_worker_reads_in_time(store, listing, acme, count, names):
+    await change(store, lambda changes: changes.put_grants(many_grants(3)))
+    with pytest.raises(Conflict, match="prefix"):
+        await change(store, lambda changes: changes.put_grants(many_grants(count, names)))
+    assert len(await listing.list_grants(acme.tenant_id)) == 3
+
+
+async def test_the_most_grants_are_taken_and_too_many_can_become_fewer(store, listing, acme, monkeypatch):
+    await change(store, lambda changes: changes.put_grants(many_grants(MAX_GRANTS)))
+    monkeypatch.setattr(changes_module, "MAX_GRANTS", 10)  # as a release before this one left them
+    await change(store, lambda changes: changes.put_grants(many_grants(MAX_GRANTS - 1)))
+    with pytest.raises(Conflict):
+        await change(store, lambda changes: changes.put_grants(many_grants(MAX_GRANTS)))
+    assert len(await listing.list_grants(acme.tenant_id)) == MAX_GRANTS - 1
+
+
+async def test_a_pattern_is_in_so_many_groups_at_most(store, listing):
+    groups = tuple(GroupName(f"g{number}") for number in range(MAX_GROUPS_OF_PATTERN + 1))
+    pattern = Pattern("acme/*")
+    await change(store, lambda changes: changes.put_rule(ModelRule(pattern=pattern, groups=groups[1:])))
+    with pytest.raises(Conflict, match="groups"):
+        await change(store, lambda changes: changes.put_rule(ModelRule(pattern=pattern, groups=groups)))
+    assert (await listing.find_rule(pattern)).groups == groups[1:]
 
 
 async def test_no_grants_at_all_take_the_record_away(store, acme):

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import pytest
 
+from gateway.directory import caller as caller_module
 from gateway.directory import names
+from gateway.directory import reader as reader_module
 from gateway.directory.changes import change
-from gateway.directory.look import MAX_NAMES_PER_READ
+from gateway.directory.look import DECODED_HERE_BYTES, MAX_NAMES_PER_READ
 from gateway.directory.plain_facts import PlainFacts
 from gateway.directory.policy_records import encode_policy
 from gateway.directory.reader import DirectoryReader
-from gateway.directory.records import encode_alias
+from gateway.directory.records import decode_grants, encode_alias
 from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.facts import Alias, Grant, Grants, ModelRule, Visibility
 from gateway.model.names import GroupName, KeyId, ModelId, Pattern, TenantId
@@ -142,6 +145,35 @@ async def test_facts_hold_the_grants_the_policy_and_the_standing(reader, princip
     assert facts.model_standing.groups == {"cars"}
     assert facts.requested_standing == facts.model_standing
     assert facts.unreadable == ()
+
+
+async def test_many_grants_are_decoded_off_the_loop_and_once(reader, facts, principal, monkeypatch):
+    threads = []
+
+    def decode(raw, tenant_id):
+        threads.append(threading.current_thread())
+        return decode_grants(raw, tenant_id)
+
+    for module in (reader_module, caller_module):
+        monkeypatch.setattr(module, "decode_grants", decode)
+    await reader.bring(principal, [CARS])
+    assert threads == [threading.main_thread()]
+    many = tuple(replace(GRANT, grant_id=f"grant_{number}") for number in range(2_000))
+    await change(facts, lambda changes: changes.put_grants(Grants(tenant_id=principal.tenant, grants=many)))
+    [about] = await reader.bring(principal, [CARS])
+    assert len(about.grants) == len(many)
+    assert len(threads) == 2
+    assert threads[1] is not threading.main_thread()
+
+
+async def test_a_large_record_that_does_not_parse_denies_as_a_small_one_does(
+    reader, principal, corrupt, reported
+):
+    name = names.grants_fact(principal.tenant)
+    await corrupt(name, b"x" * (DECODED_HERE_BYTES + 1))
+    [about] = await reader.bring(principal, [CARS])
+    assert about.unreadable == (name.decode(),)
+    assert reported == [name.decode()]
 
 
 async def test_an_alias_brings_the_standing_of_both_names(reader, principal):

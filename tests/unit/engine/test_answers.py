@@ -6,7 +6,14 @@ import json
 
 import pytest
 
-from gateway.engine.answers import MAX_ANSWER_BYTES, MAX_PACKAGES, parse_answer, rewritten
+from gateway.engine.answers import (
+    MAX_ANSWER_BYTES,
+    MAX_FILES,
+    MAX_MEMBERS,
+    MAX_PACKAGES,
+    parse_answer,
+    rewritten,
+)
 from gateway.engine.faults import UPSTREAM
 from gateway.model.errors import Unavailable
 
@@ -240,6 +247,9 @@ NOT_ANSWERS = [
     _body(modelPackages={}),
     _body(modelPackages=["x"]),
     _body(modelPackages=[{}] * (MAX_PACKAGES + 1)),
+    _body(modelPackages=[{"packageFiles": [{}] * (MAX_FILES // 2 + 1)}] * 2),
+    _body(taskType=[0] * MAX_MEMBERS),
+    _body(taskType={f"{number}": 0 for number in range(MAX_MEMBERS // 2)}),
     _body(nextPage=2),
     _body(taskType="x" * MAX_ANSWER_BYTES),
 ]

@@ -8,6 +8,7 @@ from itertools import product
 import pytest
 
 from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId
+from gateway.offering import sealed_urls
 from gateway.offering.sealed_urls import ProviderFile, SealedUrls
 
 KEY, OTHER_KEY = KeyId("key_0123456789ab"), KeyId("key_0123456789ac")
@@ -56,6 +57,22 @@ def test_what_was_kept_is_found(store, md5):
     for url in ("https://storage.example/a b?c=%20", None):
         place = ProviderFile(url=url, md5=md5)
         assert found(kept(store, place=place)) == place
+
+
+def test_a_page_of_many_files_is_kept_in_turns(store, monkeypatch):
+    monkeypatch.setattr(sealed_urls, "FILES_PER_TURN", 10)
+    files = {(PackageId("pkgA1"), FileHandle(f"f{number}")): PLACE for number in range(25)}
+    sizes, put = [], store.put_for
+
+    async def put_for(values, seconds):
+        sizes.append(len(values))
+        await put(values, seconds)
+
+    store.put_for = put_for
+    sealed = SealedUrls(store, (NEW,), seconds=60.0, clock=store)
+    asyncio.run(sealed.keep(KEY, MODEL, files))
+    assert sizes == [10, 10, 5]
+    assert all(found(sealed, file=file) == PLACE for file in files)
 
 
 def test_it_stays_for_the_whole_life_of_a_link_that_is_made_before_it_is_written_anew(store):

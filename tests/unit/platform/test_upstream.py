@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -16,6 +17,7 @@ from gateway.model.facts import Facts, KeyKind, Leaf, PolicySet, Scope, Stamp
 from gateway.model.names import KeyId, ModelId, TenantId
 from gateway.model.verdicts import Allowed, Denied
 from gateway.platform.upstream import (
+    PARSED_HERE_BYTES,
     PATIENCE_SECONDS,
     QUESTIONS_OF_A_KEY,
     REMEMBERED_BYTES,
@@ -188,6 +190,29 @@ def test_all_who_ask_the_same_at_once_share_one_flight(world, upstream):
     assert isinstance(results[0], asyncio.CancelledError)
     assert {one.what for one in results[1:]} == {b"said"}
     assert len(world.asked) == 1
+
+
+@pytest.mark.parametrize("size", [PARSED_HERE_BYTES, PARSED_HERE_BYTES + 1])
+def test_a_large_answer_is_parsed_off_the_loop(world, upstream, size):
+    threads = []
+
+    def parse_noting(body):
+        threads.append(threading.current_thread() is threading.main_thread())
+        return body, None
+
+    world.answers = [(200, b"x" * size)]
+    asyncio.run(upstream.told(PATH, inquiry(), parse_noting))
+    assert threads == [size <= PARSED_HERE_BYTES]
+
+
+def test_what_is_wrong_with_a_large_answer_is_told_as_of_a_small_one(world, upstream):
+    def refuse(_body):
+        raise Unavailable("upstream", "no answer")
+
+    world.answers = [(200, b"x" * (PARSED_HERE_BYTES + 1))]
+    with pytest.raises(Unavailable):
+        asyncio.run(upstream.told(PATH, inquiry(), refuse))
+    assert len(upstream.memory) == 0
 
 
 def test_memory_is_bounded(world, upstream):
