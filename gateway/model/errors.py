@@ -84,7 +84,7 @@ class Reason(StrEnum):
     FACTS_MOVED = "facts-moved", "The facts kept changing while the request was decided."
     CACHE_UNAVAILABLE = (
         "cache-unavailable",
-        "The disk or the machine could not say what is in the cache: an I/O error, too many open files.",
+        "Nobody could say what is in the cache: it has no root, its disk failed, a manifest is being read.",
     )
     UPSTREAM_UNDECIDED = "upstream-undecided", "The provider did not answer, or its answer made no sense."
     CHANGED_ON_DISK = "changed-on-disk", "The file changed between opening and sending it; nothing was sent."

@@ -1,0 +1,111 @@
+"""What the cache says of a model: whole packages as far as there is room, and large ones hold nobody up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from dataclasses import replace
+
+import pytest
+
+from gateway.adapters.clock import SystemClock
+from gateway.adapters.sample_cache import SampleModel, sample_directory, write_sample_cache
+from gateway.offering import local_metadata
+from gateway.offering.local_metadata import LocalMetadata
+from gateway.resource.catalogue import CatalogueSettings, DiskCatalogue
+
+MODEL = "acme/cars/1"
+
+
+class World:
+    def __init__(self, root):
+        self.root = root
+        self.damaged, self.left_out, self.threads = [], [], []
+        self.catalogue = DiskCatalogue(CatalogueSettings(root=root), SystemClock())
+        self.local = LocalMetadata(
+            self.catalogue,
+            on_damaged=self.damaged.append,
+            on_left_out=lambda model, count: self.left_out.append((model, count)),
+        )
+
+    def write(self, package, count):
+        files = {f"f{number:05}.bin": b"content %d" % (number % 7) for number in range(count)}
+        write_sample_cache(self.root, [SampleModel(model_id=MODEL, packages={package: files})])
+
+    def write_record(self, content):
+        folder = self.root / "offline-weights-registry"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{sample_directory(MODEL)}.json").write_bytes(content)
+
+    def find(self, withheld=None):
+        """The packages of the answer, each with how many files it has; None when there is none."""
+        answer = asyncio.run(self.local.find(MODEL, withheld))
+        return None if answer is None else {one.package: len(one.files) for one in answer.packages}
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    world = World(tmp_path)
+    original = local_metadata.find_local_answer
+
+    def find_local_answer(*about):
+        world.threads.append(threading.current_thread())
+        return original(*about)
+
+    monkeypatch.setattr(local_metadata, "find_local_answer", find_local_answer)
+    return world
+
+
+def test_a_small_answer_is_made_where_it_is_asked_for(world):
+    world.write("p1", 3)
+    assert world.find() == {"p1": 3}
+    assert world.threads == [threading.main_thread()]
+
+
+def test_a_large_one_is_made_in_another_thread_than_the_loops(world):
+    world.write("p1", 400)
+    assert world.find() == {"p1": 400}
+    [thread] = world.threads
+    assert thread is not threading.main_thread()
+
+
+def test_a_package_for_which_there_is_no_room_is_left_out_and_told_once(world, monkeypatch):
+    monkeypatch.setattr(local_metadata, "BOUNDS", replace(local_metadata.BOUNDS, files=10))
+    world.write("p1", 3)
+    world.write("p2", 8)
+    for _ in range(3):
+        assert world.find() == {"p1": 3}
+    assert world.left_out == [(MODEL, 1)]
+
+
+def test_what_is_withheld_is_asked_about_the_packages_that_there_are(world):
+    world.write("p1", 3)
+    world.write("p2", 2)
+    asked = []
+
+    async def withheld(model, packages):
+        asked.append((model, [one.package for one in packages]))
+        return frozenset({"p1"})
+
+    assert world.find(withheld) == {"p2": 2}
+    assert asked == [(MODEL, ["p1", "p2"])]
+
+
+def test_without_a_package_there_is_nothing_to_be_said(world):
+    (world.root / "models-cache").mkdir()
+    assert world.find() is None
+    assert asyncio.run(world.local.find_stat(MODEL)) is None
+
+
+@pytest.mark.parametrize(
+    "record",
+    [b"{", b"[" * 100_000, b" " * (2 << 20), json.dumps({"packages": [1] * 100_000}).encode()],
+    ids=["broken", "deep", "too large", "too many members"],
+)
+def test_a_damaged_record_is_left_out_and_told_once(world, record):
+    world.write("p1", 3)
+    world.write_record(record)
+    for _ in range(3):
+        assert world.find() == {"p1": 3}
+    assert world.damaged == [MODEL]
