@@ -8,6 +8,7 @@ import json
 import pytest
 
 from gateway.delivery.document import send_document
+from gateway.delivery.steps import READ_BYTES
 from gateway.model.access import Principal
 from gateway.model.facts import KeyKind
 from gateway.model.names import KeyId
@@ -53,6 +54,18 @@ def test_head_gets_the_headers_of_get_and_no_body(identity_receipt, server):
     server.messages.clear()
     deliver(identity_receipt, server, method="HEAD")
     assert (server.headers, server.body) == (headers, b"")
+
+
+def test_a_long_document_comes_in_messages_that_no_client_can_have_queued_at_once(identity_receipt, server):
+    document = {"text": "a" * (5 * READ_BYTES // 2)}
+    asyncio.run(
+        send_document(identity_receipt, document, method="GET", trace=b"t", link=None, send=server.send)
+    )
+    assert json.loads(server.body) == document
+    assert server.headers[b"content-length"] == b"%d" % len(server.body)
+    sizes = [len(message["body"]) for message in server.messages[1:]]
+    assert sizes[:-1] == [READ_BYTES, READ_BYTES]
+    assert 0 < sizes[-1] <= READ_BYTES
 
 
 @pytest.mark.parametrize("link", [None, "/v1/models?limit=1&after=a%2Fb"])

@@ -73,7 +73,9 @@ async def accepting(*, tls=None, **bounds):
         for one in made:
             if one.is_made:
                 one.transport.abort()
-        await until(lambda: not counts.open)
+        async with asyncio.timeout(20):
+            await until(lambda: not counts.open)
+        assert not acceptor._of_source  # nothing is remembered of who was here
 
 
 def run(scenario):

@@ -19,6 +19,7 @@ import uvloop
 
 from gateway.server import stretch
 from gateway.server.file_sender import FileSender
+from gateway.server.kernel_queue import MAX_UNSENT_BYTES, bound_the_kernel
 from gateway.server.stretch import Looks, is_in_memory
 from gateway.server.turns import Turns
 
@@ -84,6 +85,21 @@ async def read(client, count):
 def run(test):
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(test())
+
+
+def test_the_kernel_may_keep_as_much_of_a_file_as_it_likes(file):
+    """Larger pieces cost less, and the pages are the file's. Of anything else it keeps little."""
+
+    async def scenario():
+        async with connected() as (end, client):
+            accepted = end.transport.get_extra_info("socket")
+            bound_the_kernel(accepted, 60)
+            as_bound = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+            await asyncio.gather(end.sender.send(file, 0, 100, unheard), read(client, 100))
+            lifted = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+            assert (as_bound, lifted) == (MAX_UNSENT_BYTES, 0)
+
+    run(scenario)
 
 
 def open_descriptors():

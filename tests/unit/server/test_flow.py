@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 import uvicorn
@@ -186,10 +188,17 @@ def test_one_request_after_the_other_is_bounded_as_well():
     """Each in a read of its own, so that none waits its turn."""
 
     async def scenario(connected):
-        client = connected(App(700))
+        app = App(700)
+        client = connected(app)
         reads = await send_while_it_is_read(client, GET % b"a")
         assert client.most_queued <= HIGH_WATER_BYTES + 1000
-        assert reads < 2 * HIGH_WATER_BYTES // 700
+        assert not client.is_reading
+        assert app.begun == app.answered == reads  # what would come next was not even parsed
+        client.take_all()
+        assert client.is_reading  # nothing else would ask for it: no answer is owed
+        client.protocol.data_received(GET % b"a")
+        await settle(client)
+        assert app.answered == reads + 1
 
     run(scenario)
 
@@ -207,6 +216,43 @@ def test_a_client_that_reads_again_is_read_again_and_gets_every_answer():
                 await settle(client)
             assert app.answered == asked
         assert not client.is_aborted
+
+    run(scenario)
+
+
+def test_an_application_that_waits_for_its_client_to_leave_does_not_have_it_read_on():
+    """As delivery does while it sends: `receive` would have uvicorn read."""
+
+    class Waiting(App):
+        async def __call__(self, scope, receive, send):
+            leaving = asyncio.ensure_future(receive())  # the request itself
+            await leaving
+            leaving = asyncio.ensure_future(receive())
+            try:
+                await super().__call__(scope, receive, send)
+            finally:
+                leaving.cancel()
+
+    async def scenario(connected):
+        app = Waiting(10 * STEP)
+        client = connected(app)
+        client.protocol.data_received(GET % b"a")
+        await settle(client)
+        assert (app.begun, app.answered) == (1, 0)
+        assert client.queued > HIGH_WATER_BYTES
+        assert not client.is_reading
+
+    run(scenario)
+
+
+def test_a_connection_that_is_lost_is_let_go_of():
+    async def scenario(_connected):
+        client = connected(App())
+        lost = weakref.ref(client.protocol)
+        client.protocol.connection_lost(None)
+        client.protocol = None
+        gc.collect()
+        assert lost() is None  # no timer holds it
 
     run(scenario)
 

@@ -163,6 +163,15 @@ def test_a_connection_that_is_lost_is_looked_at_no_more(loop, client, clock):
     clock.stop()
 
 
+def test_a_connection_of_which_the_kernel_says_nothing_any_more_is_no_stalled_one(loop, client, clock):
+    client.written = 2 * LEAST
+    client.take(LEAST)
+    loop.advance(SECONDS / 2)
+    client.written = client.taken = 0  # its socket is closed already, the loss not told yet
+    loop.advance(10 * SECONDS)
+    assert client.cut_at is None
+
+
 def test_somebody_is_told_before_the_cut(loop, client):
     told = []
     StallClock(client, loop, SECONDS, on_stall=lambda: told.append(client.cut_at)).start()
