@@ -288,9 +288,10 @@ class _Way:
         me, mode = os.geteuid(), status.st_mode
         # Where everybody may make folders, one of the other user's may be anybody's doing.
         if status.st_uid not in ({0, me} if self._is_open else self._trusted):
+            owner = user_name(status.st_uid)
             return (
-                f"belongs to {user_name(status.st_uid)}, and this runs as {user_name(me)}",
-                f"Use one of your own or of root's; or, once you have looked at it, `chown {me} {where}`.",
+                f"belongs to {owner}, and this runs as {user_name(me)}",
+                f"Use one of your own or of root's, or run this as {owner}.",
             )
         if self._is_open and not stat.S_ISDIR(mode):
             return (

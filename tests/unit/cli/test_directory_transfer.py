@@ -126,3 +126,12 @@ def test_export_and_import_are_in_the_audit_log(installed, exported, elsewhere):
     assert any(exported.name in subject for subject in changes_in(installed.settings, "directory.export"))
     brought = changes_in(elsewhere.settings, "directory.import")
     assert any(any(part.startswith("facts 1 to ") for part in subject) for subject in brought)
+
+
+def test_a_file_that_others_could_have_written_is_not_brought_in(exported, elsewhere):
+    before = facts_of(elsewhere.settings)
+    exported.chmod(0o666)
+    status, printed = elsewhere("directory", "import", str(exported))
+    assert status == 2
+    assert f"chmod go-w {exported}" in " ".join(printed.err.split())
+    assert facts_of(elsewhere.settings) == before
