@@ -226,17 +226,17 @@ class _Way:
         self._trusted = trusted
         self._has_distrusted = False
         self._names = deque(_components(path))
-        self._folder = os.open("/", _LOOK | os.O_DIRECTORY)
+        self._folder = -1
         self._where = "/"  # the folder's path, without links
         self._is_open = False  # whether others may make entries in the folder
 
     def close(self) -> None:
-        os.close(self._folder)
+        if self._folder >= 0:
+            os.close(self._folder)
 
     def go(self, *, is_secret: bool) -> _Place:
-        status = os.fstat(self._folder)
+        status = self._start()
         self._judge("/", status, self._folder, is_last=not self._names)
-        self._is_open = _may_others_write(status, self._folder)
         links = 0
         name = "."
         while self._names:
@@ -263,11 +263,16 @@ class _Way:
     def _follow(self, target: str) -> None:
         self._names.extendleft(reversed(_components(target)))
         if target.startswith("/"):
-            root = os.open("/", _LOOK | os.O_DIRECTORY)
-            self._enter(root, "/", os.fstat(root))
+            self._start()
+
+    def _start(self) -> os.stat_result:
+        root = os.open("/", _LOOK | os.O_DIRECTORY)
+        status = os.fstat(root)
+        self._enter(root, "/", status)
+        return status
 
     def _enter(self, descriptor: int, where: str, status: os.stat_result) -> None:
-        os.close(self._folder)
+        self.close()
         self._folder, self._where = descriptor, where
         self._is_open = stat.S_ISDIR(status.st_mode) and _may_others_write(status, descriptor)
 
@@ -335,7 +340,7 @@ def _is_group_of_one(status: os.stat_result, descriptor: int) -> bool:
     the user's first. Of root's own group this is never said: containers run other users in it.
     """
     me = os.geteuid()
-    if status.st_uid != me or me == 0 or _has_access_list(descriptor):
+    if _has_access_list(descriptor):
         return False
     try:
         user, group = pwd.getpwuid(me), grp.getgrgid(status.st_gid)
