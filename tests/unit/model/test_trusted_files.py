@@ -408,7 +408,7 @@ def test_mounted_read_only_it_is_judged_by_its_owners(folder, mode):
         os.chown(folder / "source/..2030_01_01/cachegate.toml", STRANGER, STRANGER)
         assert culprit_of(mounted / path.name) == str(mounted / "..2030_01_01/cachegate.toml")
     finally:
-        subprocess.run(["umount", mounted], check=True)
+        subprocess.run(["umount", "--lazy", mounted], check=True)
 
 
 # Secrets
