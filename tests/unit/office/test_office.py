@@ -20,7 +20,7 @@ from gateway.directory.operations import tenants as tenant_operations
 from gateway.model.errors import Misconfigured, Unavailable
 from gateway.model.facts import MAX_DEGRADED_SECONDS, KeyKind
 from gateway.model.names import KeyId, Pattern, TenantId
-from gateway.office.office import accept_history, open_office
+from gateway.office.office import accept_history, fact_server, open_office
 from gateway.office.setup import set_up
 
 pytestmark = pytest.mark.anyio
@@ -207,3 +207,17 @@ async def test_an_acceptance_that_cannot_be_recorded_is_none(office, settings, t
     with pytest.raises(Misconfigured):
         accept_history(replace(settings, audit_dir=tmp_path / "audit"), Seen(history="f" * 32, generation=1))
     assert settings.history_file.read_bytes() == before
+
+
+async def test_a_server_that_is_named_by_a_file_of_others_is_not_used(settings, tmp_path):
+    (tmp_path / "ca.pem").write_text("pem")
+    (tmp_path / "ca.pem").chmod(0o666)
+    used = replace(settings, redis_url=f"rediss://127.0.0.1:1?ssl_ca_certs={tmp_path / 'ca.pem'}")
+    with pytest.raises(Misconfigured, match="chmod go-w"):
+        fact_server(used)
+
+
+async def test_no_server_is_started_in_a_folder_that_others_may_write(settings):
+    settings.state.parent.chmod(0o777)
+    with pytest.raises(Misconfigured, match="0777"):
+        fact_server(settings)
