@@ -97,8 +97,10 @@ def demo_settings(folder: Path) -> Settings:
         "token_env": "demo",
     }
     text = "".join(f"{name} = {_quoted(value)}\n" for name, value in values.items())
-    (folder / SETTINGS_FILE).write_text(text, encoding="utf-8")
-    return load_settings({"CACHEGATE_CONFIG": str(folder / SETTINGS_FILE)})
+    file = folder / SETTINGS_FILE
+    file.touch(mode=0o600)  # whatever the umask is: settings that others may write are not read
+    file.write_text(text, encoding="utf-8")
+    return load_settings({"CACHEGATE_CONFIG": str(file)})
 
 
 async def build_world(settings: Settings) -> World:

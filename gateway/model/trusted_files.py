@@ -226,17 +226,17 @@ class _Way:
         self._trusted = trusted
         self._has_distrusted = False
         self._names = deque(_components(path))
-        self._folder = os.open("/", _LOOK | os.O_DIRECTORY)
+        self._folder = -1
         self._where = "/"  # the folder's path, without links
         self._is_open = False  # whether others may make entries in the folder
 
     def close(self) -> None:
-        os.close(self._folder)
+        if self._folder >= 0:
+            os.close(self._folder)
 
     def go(self, *, is_secret: bool) -> _Place:
-        status = os.fstat(self._folder)
+        status = self._start()
         self._judge("/", status, self._folder, is_last=not self._names)
-        self._is_open = _may_others_write(status, self._folder)
         links = 0
         name = "."
         while self._names:
@@ -263,11 +263,16 @@ class _Way:
     def _follow(self, target: str) -> None:
         self._names.extendleft(reversed(_components(target)))
         if target.startswith("/"):
-            root = os.open("/", _LOOK | os.O_DIRECTORY)
-            self._enter(root, "/", os.fstat(root))
+            self._start()
+
+    def _start(self) -> os.stat_result:
+        root = os.open("/", _LOOK | os.O_DIRECTORY)
+        status = os.fstat(root)
+        self._enter(root, "/", status)
+        return status
 
     def _enter(self, descriptor: int, where: str, status: os.stat_result) -> None:
-        os.close(self._folder)
+        self.close()
         self._folder, self._where = descriptor, where
         self._is_open = stat.S_ISDIR(status.st_mode) and _may_others_write(status, descriptor)
 
@@ -288,9 +293,10 @@ class _Way:
         me, mode = os.geteuid(), status.st_mode
         # Where everybody may make folders, one of the other user's may be anybody's doing.
         if status.st_uid not in ({0, me} if self._is_open else self._trusted):
+            owner = user_name(status.st_uid)
             return (
-                f"belongs to {user_name(status.st_uid)}, and this runs as {user_name(me)}",
-                f"Use one of your own or of root's; or, once you have looked at it, `chown {me} {where}`.",
+                f"belongs to {owner}, and this runs as {user_name(me)}",
+                f"Use one of your own or of root's, or run this as {owner}.",
             )
         if self._is_open and not stat.S_ISDIR(mode):
             return (
@@ -334,7 +340,7 @@ def _is_group_of_one(status: os.stat_result, descriptor: int) -> bool:
     the user's first. Of root's own group this is never said: containers run other users in it.
     """
     me = os.geteuid()
-    if status.st_uid != me or me == 0 or _has_access_list(descriptor):
+    if _has_access_list(descriptor):
         return False
     try:
         user, group = pwd.getpwuid(me), grp.getgrgid(status.st_gid)

@@ -43,7 +43,8 @@ def verify_state(settings: Settings) -> None:
         except Distrusted as error:
             raise error.with_hint(f"Or set {setting} to a folder of your own.") from None
         except OSError as error:
-            raise Misconfigured(str(folder), f"cannot be looked at ({refusal_of(folder, error)})") from error
+            why = f"cannot be looked at ({refusal_of(folder, error)}): is {setting} right?"
+            raise Misconfigured(str(folder), why) from error
 
 
 def make_state(settings: Settings) -> None:

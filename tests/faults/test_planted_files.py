@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -391,6 +393,33 @@ def test_a_certificate_or_key_of_another_user_stops_the_start_and_doctor_says_th
     assert " ".join(found["tls"]["found"].split()) == " ".join(done.stderr.split()).removeprefix(
         "cachegate: "
     )
+
+
+# Other ways in
+
+
+@pytest.mark.parametrize("module", ["gateway.asgi", "gateway.inprocess"])
+def test_other_servers_and_engines_refuse_as_well(fresh, module):
+    fresh.init()
+    folder = fresh.folder / "run"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    fresh.environment["CACHEGATE_REDIS_URL"] = f"unix://{folder}/redis.sock"
+    start = {
+        "gateway.asgi": "import gateway.asgi",
+        "gateway.inprocess": (
+            "from gateway.configuration.sources import load_settings\n"
+            "from gateway.inprocess.process import GuardedProcess\n"
+            "GuardedProcess(load_settings()).start()"
+        ),
+    }[module]
+    done = subprocess.run(
+        [sys.executable, "-c", start],
+        env=fresh.variables(), cwd=fresh.folder, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Distrusted" in done.stderr.splitlines()[-1]
+    assert str(folder) in done.stderr
 
 
 # What is left of a link

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
@@ -66,3 +70,17 @@ def test_a_link_in_the_place_of_the_lock_file_is_not_followed(path, tmp_path):
     with pytest.raises(Misconfigured):
         FileLock(path)
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.root
+def test_a_lock_file_of_another_users_is_named_with_its_owner(tmp_path):
+    tmp_path = Path(tempfile.mkdtemp(dir="/tmp"))
+    os.chown(tmp_path, 61234, 61234)
+    FileLock(tmp_path / "lock").close()
+    os.seteuid(61234)
+    try:
+        with pytest.raises(Misconfigured, match=r"belongs to root \(uid 0\), and this runs as uid 61234"):
+            FileLock(tmp_path / "lock")
+    finally:
+        os.seteuid(0)
+        shutil.rmtree(tmp_path)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,36 @@ def test_no_half_written_file_is_left_beside_it(memory, path):
     memory.note(OURS, 5)
     memory.note(OURS, 6)
     assert [one.name for one in path.parent.iterdir()] == ["history.json"]
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o602])
+def test_what_others_could_have_written_is_a_history_that_nobody_knows(memory, path, mode):
+    memory.note(OURS, 5)
+    path.chmod(mode)
+    assert HistoryFile(path).load() == UNREADABLE
+    assert not HistoryFile(path).accepts(OURS, 5)
+
+
+def test_a_fifo_in_its_place_hangs_nobody(memory, path):
+    memory.note(OURS, 5)
+    path.unlink()
+    os.mkfifo(path)
+    assert HistoryFile(path).load() == UNREADABLE
+
+
+def test_it_is_for_its_user_alone_whatever_the_umask_is(memory, path):
+    before = os.umask(0)
+    try:
+        memory.note(OURS, 5)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_nothing_is_noted_in_a_folder_that_others_may_write(memory, path):
+    memory.note(OURS, 5)
+    path.parent.chmod(0o777)
+    with pytest.raises(Unavailable):
+        HistoryFile(path).accept(OURS, 9)
+    path.parent.chmod(0o700)
+    assert HistoryFile(path).load() == Seen(history=OURS, generation=5)

@@ -147,3 +147,18 @@ def test_a_damaged_file_is_unavailable_and_says_what_to_do(folder):
         measurements.find(IDENTITY)
     assert failure.value.dependency == "state"
     measurements.close()
+
+
+def test_what_others_could_have_measured_is_not_believed(measurements, folder):
+    measurements.put(FOUND)
+    (folder / "measured.sqlite").chmod(0o666)
+    with pytest.raises(Unavailable, match="chmod go-w"):
+        MeasurementFile(folder).find(IDENTITY)
+    (folder / "measured.sqlite").chmod(0o600)
+    folder.chmod(0o777)
+    for work in (
+        lambda: MeasurementFile(folder).find(IDENTITY),
+        MeasurementFile(folder).turn(IDENTITY).__enter__,
+    ):
+        with pytest.raises(Unavailable, match="chmod"):
+            work()

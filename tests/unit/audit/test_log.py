@@ -213,3 +213,27 @@ def test_a_node_name_that_is_no_file_name_does_not_start(room, node):
     with pytest.raises(Misconfigured):
         AuditLog(folder=room.folder, node=node, signing_key=room.key, clock=room.clock)
     assert not room.folder.exists()
+
+
+def test_a_folder_that_others_may_write_is_not_written_to(room):
+    room.folder.mkdir()
+    for mode in (0o777, 0o1777):
+        room.folder.chmod(mode)
+        with pytest.raises(Misconfigured):
+            room.open()
+    assert list(room.folder.iterdir()) == []
+
+
+def test_a_folder_that_becomes_so_stops_what_follows_until_it_is_put_right(room):
+    log = room.open(pause_seconds=0)
+    log.reject(room.denial())
+    [segment] = room.segments
+    segment.unlink()
+    room.folder.chmod(0o777)
+    for _ in range(2):
+        with pytest.raises(Unavailable) as refused:
+            log.reject(room.denial())
+        assert refused.value.reason is Reason.NO_AUDIT
+    room.folder.chmod(0o700)
+    log.reject(room.denial())
+    assert len(_of_kind(room, "decision")) == 1

@@ -60,3 +60,38 @@ def test_a_folder_that_was_never_set_up_fails_in_every_row_and_is_not_made(setti
     missing = replace(settings, state=settings.state / "missing")
     assert set(health(missing).values()) == {Health.FAIL}
     assert not missing.state.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "more"),
+    [
+        ("link key", "signing/links.key", {"public_url": "http://gateway.example"}),
+        ("webhook key", "signing/hook.key", {"authority": "platform"}),
+    ],
+)
+def test_a_key_that_is_used_is_looked_at(settings, name, path, more):
+    assert name not in health(settings)
+    used = replace(settings, **more)
+    assert health(used)[name] is Health.OK
+    (settings.state / path).chmod(0o644)
+    assert health(used)[name] is Health.FAIL
+
+
+def test_the_tls_files_are_looked_at(settings, tmp_path):
+    files = {"tls_certificate": tmp_path / "tls.pem", "tls_key": tmp_path / "tls.key"}
+    used = replace(settings, **files)
+    assert health(used)["tls"] is Health.FAIL
+    for file in files.values():
+        file.write_text("pem")
+        file.chmod(0o600)
+    assert health(used)["tls"] is Health.OK
+    files["tls_key"].chmod(0o644)
+    assert health(used)["tls"] is Health.WARNING
+    files["tls_key"].chmod(0o602)
+    assert health(used)["tls"] is Health.FAIL
+    assert health(replace(used, tls_key=None))["tls"] is Health.FAIL
+
+
+def test_a_folder_on_the_way_that_others_may_write_is_a_failure(settings, tmp_path):
+    tmp_path.chmod(0o777)
+    assert health(settings)["state folder"] is Health.FAIL

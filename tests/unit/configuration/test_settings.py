@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from gateway.configuration.settings import Durability
-from gateway.configuration.sources import load_settings
+from gateway.configuration.sources import MAX_CONFIG_BYTES, load_settings
 from gateway.model.errors import Misconfigured
+from gateway.model.trusted_files import Distrusted
 
 
 @pytest.fixture(autouse=True)
@@ -95,3 +97,51 @@ def test_an_empty_variable_is_an_unset_one():
 def test_nothing_is_handed_to_a_proxy_unless_it_is_set():
     assert load_settings({}).accel_redirect_prefix is None
     assert load_settings({"CACHEGATE_ACCEL_REDIRECT_PREFIX": "/_blobs"}).accel_redirect_prefix == "/_blobs"
+
+
+def test_a_file_that_others_could_have_written_is_refused_or_told(tmp_path, monkeypatch):
+    file = tmp_path / "cachegate.toml"
+    file.write_text("scan_seconds = 7\n")
+    file.chmod(0o666)
+    for environment in ({}, {"CACHEGATE_CONFIG": str(file)}):
+        with pytest.raises(Distrusted, match="CACHEGATE_CONFIG") as refused:
+            load_settings(environment)
+        assert refused.value.where == str(file)
+        told = []
+        assert load_settings(environment, on_distrust=told.append).scan_seconds == 7
+        assert [one.culprit for one in told] == [str(file)]
+
+
+def test_a_file_in_a_working_directory_that_others_may_write_is_refused(tmp_path):
+    (tmp_path / "cachegate.toml").write_text("scan_seconds = 7\n")
+    tmp_path.chmod(0o777)
+    with pytest.raises(Distrusted):
+        load_settings({})
+    (tmp_path / "cachegate.toml").unlink()
+    assert load_settings({}).scan_seconds == 1
+
+
+@pytest.mark.parametrize("kind", ["dangling link", "folder", "fifo"])
+def test_whatever_lies_there_under_the_name_is_not_passed_over(tmp_path, kind):
+    file = tmp_path / "cachegate.toml"
+    if kind == "folder":
+        file.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(file)
+    else:
+        file.symlink_to("nowhere")
+    with pytest.raises(Misconfigured):
+        load_settings({})
+
+
+def test_a_file_without_an_end_is_not_read(tmp_path):
+    (tmp_path / "cachegate.toml").write_text("")
+    os.truncate(tmp_path / "cachegate.toml", MAX_CONFIG_BYTES + 1)
+    with pytest.raises(Misconfigured, match="too large"):
+        load_settings({})
+
+
+def test_rules_in_the_working_directory_are_the_ones_even_behind_a_link_that_leads_nowhere(tmp_path):
+    assert load_settings({}).policies != tmp_path / "policies"
+    (tmp_path / "policies").symlink_to("nowhere")
+    assert load_settings({}).policies == tmp_path / "policies"

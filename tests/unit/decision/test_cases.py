@@ -9,6 +9,7 @@ from gateway.decision import Rulebook
 from gateway.decision.cases import load_cases, run_cases
 from gateway.decision.policyset import digest_of, load_policy_folder
 from gateway.model.errors import Misconfigured, Reason
+from gateway.model.trusted_files import Distrusted
 
 ROOT = Path(__file__).parents[3]
 SHIPPED_FILES = load_cases(ROOT / "policies" / "tests")
@@ -252,3 +253,14 @@ def test_a_case_file_that_makes_no_sense_is_refused_with_its_name(tmp_path, text
 def test_cases_know_every_reason_of_a_denial():
     reasons = {case.reason for _, _, content in SHIPPED_FILES for case in content.cases}
     assert {Reason.NOT_PERMITTED, Reason.MISSING_ACTION, Reason.MISSING_SCOPE} <= reasons
+
+
+def test_cases_that_others_could_have_written_are_refused_or_told(tmp_path):
+    folder = write(tmp_path, f'{ONE}expect = "allow"\n')
+    [file] = folder.glob("*.toml")
+    file.chmod(0o666)
+    with pytest.raises(Distrusted):
+        load_cases(folder)
+    told = []
+    assert len(load_cases(folder, on_distrust=told.append)) == 1
+    assert [one.culprit for one in told] == [str(file)]

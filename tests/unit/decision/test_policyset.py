@@ -15,6 +15,7 @@ from gateway.decision.policyset import (
     validate,
 )
 from gateway.model.errors import Misconfigured
+from gateway.model.trusted_files import Distrusted
 
 POLICIES = Path(__file__).parents[3] / "policies"
 GOOD = '@id("good") permit (principal is ApiKey, action == Action::"read", resource is Model);\n'
@@ -58,6 +59,18 @@ class TestLoading:
         with pytest.raises(Misconfigured) as refused:
             load_policy_folder(folder)
         assert refused.value.where.endswith(where)
+
+    @pytest.mark.parametrize("name", [".", "schema.cedarschema", "a.cedar"])
+    def test_what_others_could_have_written_is_refused_or_told(self, folder, name):
+        (folder / "a.cedar").write_text(GOOD, encoding="utf-8")
+        good = load_policy_folder(folder)
+        (folder / name).chmod(0o777)
+        with pytest.raises(Distrusted) as refused:
+            load_policy_folder(folder)
+        assert refused.value.culprit == str((folder / name).absolute())
+        told = []
+        assert load_policy_folder(folder, on_distrust=told.append) == good
+        assert told[0].culprit == refused.value.culprit
 
 
 class TestValidating:

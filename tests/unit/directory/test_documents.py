@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from gateway.directory.document_tables import MAX_DOCUMENT_BYTES
 from gateway.directory.documents import DocumentProblems, load_tenant_documents
 from gateway.model.errors import Misconfigured
+from gateway.model.trusted_files import Distrusted
 
 EXAMPLE = Path(__file__).parents[3] / "policies" / "tenants" / "example.toml"
 
@@ -225,3 +228,27 @@ def test_a_tenant_of_another_kind_is_one_complaint(tmp_path, text):
         load(tmp_path, acme=text)
     (problem,) = refused.value.problems
     assert "expected" in problem.why
+
+
+def test_a_document_that_others_could_have_written_is_a_complaint_or_told(tmp_path):
+    good = load(tmp_path, acme=ACME)
+    (tmp_path / "acme.toml").chmod(0o666)
+    with pytest.raises(DocumentProblems) as refused:
+        load_tenant_documents(tmp_path)
+    assert [one.where for one in refused.value.problems] == [f"{tmp_path / 'acme.toml'}:1"]
+    told = []
+    assert load_tenant_documents(tmp_path, on_distrust=told.append) == good
+    assert [one.culprit for one in told] == [str(tmp_path / "acme.toml")]
+
+
+def test_a_folder_that_others_may_write_is_refused_although_it_holds_no_document(tmp_path):
+    tmp_path.chmod(0o777)
+    with pytest.raises(Distrusted):
+        load_tenant_documents(tmp_path)
+
+
+def test_a_document_of_any_size_is_read_up_to_a_bound_only(tmp_path):
+    load(tmp_path, acme=ACME)
+    os.truncate(tmp_path / "acme.toml", MAX_DOCUMENT_BYTES + 1)
+    with pytest.raises(DocumentProblems, match="too large"):
+        load_tenant_documents(tmp_path)

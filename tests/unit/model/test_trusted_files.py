@@ -6,6 +6,7 @@ What takes two users is marked `root`: the test then takes the second one's plac
 from __future__ import annotations
 
 import errno
+import grp
 import os
 import pwd
 import shutil
@@ -183,12 +184,24 @@ def test_a_group_that_has_its_owner_alone_may_write(shared):
 
 
 @pytest.mark.root
-def test_no_other_group_may_write(shared):
+def test_everybody_may_not_write_although_the_group_is_private(shared):
     user = private_group_user()
-    path = write(shared / "file", mode=0o664)
-    os.chown(path, user.pw_uid, STRANGER)
+    path = write(shared / "file", mode=0o666)
+    os.chown(path, user.pw_uid, user.pw_gid)
     with as_user(user.pw_uid, user.pw_gid):
         assert culprit_of(path) == str(path)
+
+
+@pytest.mark.root
+def test_no_other_group_may_write_not_even_one_without_members(shared):
+    user = private_group_user()
+    first = {one.pw_gid for one in pwd.getpwall()}
+    empty = [one.gr_gid for one in grp.getgrall() if not one.gr_mem and one.gr_gid not in first]
+    for gid in (STRANGER, *empty[:3]):
+        path = write(shared / "file", mode=0o664)
+        os.chown(path, user.pw_uid, gid)
+        with as_user(user.pw_uid, user.pw_gid):
+            assert culprit_of(path) == str(path)
 
 
 @pytest.mark.root
@@ -197,8 +210,6 @@ def test_a_private_group_that_somebody_else_is_in_may_not_write(shared, monkeypa
     user = private_group_user()
     path = write(shared / "file", mode=0o664)
     os.chown(path, user.pw_uid, user.pw_gid)
-    import grp  # noqa: PLC0415
-
     if whose == "a member":
         group = grp.getgrgid(user.pw_gid)
         changed = grp.struct_group((group.gr_name, group.gr_passwd, group.gr_gid, ["mallory"]))
@@ -397,7 +408,7 @@ def test_mounted_read_only_it_is_judged_by_its_owners(folder, mode):
         os.chown(folder / "source/..2030_01_01/cachegate.toml", STRANGER, STRANGER)
         assert culprit_of(mounted / path.name) == str(mounted / "..2030_01_01/cachegate.toml")
     finally:
-        subprocess.run(["umount", mounted], check=True)
+        subprocess.run(["umount", "--lazy", mounted], check=True)
 
 
 # Secrets
@@ -530,6 +541,11 @@ def test_a_folder_is_told_from_what_is_none(folder):
     for path in (write(folder / "file"), folder / "none", folder / "file/below"):
         with pytest.raises(Misconfigured, match="not a folder"):
             verify_trusted_folder(path, expected="a folder")
+
+
+def test_a_private_file_is_no_folder_of_our_own(folder):
+    with pytest.raises(Misconfigured, match="not a folder"):
+        verify_own_folder(write(folder / "file", mode=0o600))
 
 
 def test_a_folder_that_is_made_is_ours_and_private_whatever_the_umask_is(folder):

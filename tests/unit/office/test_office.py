@@ -231,3 +231,15 @@ async def test_a_change_that_names_very_much_leaves_a_log_that_can_be_read(offic
     records = [event.record for event in read_events(settings.audit_folder)]
     said = [record.subject for record in records if isinstance(record, ChangeRecord)]
     assert said[-1] == bounded_subject(names)
+async def test_a_server_that_is_named_by_a_file_of_others_is_not_used(settings, tmp_path):
+    (tmp_path / "ca.pem").write_text("pem")
+    (tmp_path / "ca.pem").chmod(0o666)
+    used = replace(settings, redis_url=f"rediss://127.0.0.1:1?ssl_ca_certs={tmp_path / 'ca.pem'}")
+    with pytest.raises(Misconfigured, match="chmod go-w"):
+        fact_server(used)
+
+
+async def test_no_server_is_started_in_a_folder_that_others_may_write(settings):
+    settings.state.parent.chmod(0o777)
+    with pytest.raises(Misconfigured, match="0777"):
+        fact_server(settings)

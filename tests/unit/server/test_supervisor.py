@@ -209,6 +209,17 @@ def test_a_certificate_that_is_not_there_is_a_configuration_error(launch, tmp_pa
     assert errors.startswith(b"TLS certificate or key: cannot be loaded")
 
 
+@pytest.mark.parametrize("changed", ["certificate", "key"])
+def test_a_certificate_that_others_could_have_written_stops_the_start(launch, tmp_path, changed):
+    files = {"certificate": tmp_path / "certificate.pem", "key": tmp_path / "key.pem"}
+    write_certificate(*files.values())
+    files[changed].chmod(0o666)
+    process = launch(tls=[str(file) for file in files.values()])
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert errors.startswith(f"{files[changed]}: cannot be trusted".encode())
+
+
 def write_certificate(certificate, key):
     command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
     name = "-subj /CN=localhost -addext subjectAltName=DNS:localhost"
