@@ -24,11 +24,14 @@ if TYPE_CHECKING:
     from gateway.directory.near_facts import NearFacts
     from gateway.model.errors import Unavailable
     from gateway.model.pins import Pin
+    from gateway.platform.authority import Authority
 
 GAUGES = {
     "cachegate_revocation_lag_seconds": "What the canary's last change took to be true in every worker.",
     "cachegate_transfers_under_way": "Responses that are being sent.",
     "cachegate_upstream_left_alone": "Workers that ask the provider nothing for a moment, since it failed.",
+    "cachegate_upstream_left_alone_by_strangers": "Workers that ask it nothing about unknown keys for a "
+    "moment, since it failed on those or asked for fewer questions.",
 }
 """Values of the moment; workers that have none say 0, so that their sum is the value."""
 
@@ -52,6 +55,7 @@ METRICS = {
     "cachegate_pins_total": ("event",),
     "cachegate_hashed_bytes_total": (),
     "cachegate_upstream_questions_total": ("outcome",),
+    "cachegate_unknown_keys_total": ("event",),
     "cachegate_near_cache_total": ("event",),
     "cachegate_decision_memory_total": ("event",),
 }
@@ -77,6 +81,8 @@ HELP = {
     "cachegate_hashed_bytes_total": "Bytes of files that were hashed for their pins.",
     "cachegate_upstream_questions_total": "Questions to the provider: answered, refused, failed, no-sense, "
     "given-up, not-asked.",
+    "cachegate_unknown_keys_total": "Requests with a platform's key that nobody here knew: asked, remembered "
+    "(denied from memory), limited (beyond the budget of questions).",
     "cachegate_near_cache_total": "Facts in memory: hit, miss, eviction, invalidation, flush, overtaken.",
     "cachegate_decision_memory_total": "Decisions in memory: hit, miss.",
     "cachegate_refused_by_server_total": "Requests that were refused before they were whole.",
@@ -222,6 +228,12 @@ def upstream_counters(provider: Provider | None) -> dict[str, float]:
     """What became of this worker's questions to the provider so far."""
     outcomes = {} if provider is None else provider.outcomes
     return {f'cachegate_upstream_questions_total{{outcome="{name}"}}': n for name, n in outcomes.items()}
+
+
+def stranger_counters(authority: Authority | None) -> dict[str, float]:
+    """What became of requests with keys that nobody here knew."""
+    events = {} if authority is None else authority.strangers.counts
+    return {f'cachegate_unknown_keys_total{{event="{name}"}}': count for name, count in events.items()}
 
 
 def configure_logs(*, is_terminal: bool) -> None:
