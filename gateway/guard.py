@@ -152,7 +152,7 @@ class Guard:
                 raise
             if not isinstance(credential, Credential):
                 raise
-        await self.authority.introduce(credential, _find_model(request, route))
+        await self.authority.introduce(credential, _find_model(request, route), request.client)
         return await self.identity.authenticate(credential, request.client, request.received_at)
 
     async def _reach(self, access: Access, credential: Credential | SignedLink) -> Judgement:

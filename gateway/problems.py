@@ -113,6 +113,13 @@ PROBLEMS: dict[Reason, Problem] = {
     Reason.OUTSIDE_NETWORKS: UNAUTHORIZED,
     Reason.SUSPENDED_TENANT: UNAUTHORIZED,
     Reason.UNREADABLE_KEY: UNAUTHORIZED,
+    Reason.UNKNOWN_KEY_LIMIT: Problem(
+        status=429,
+        kind="too-many-requests",
+        title="Too many requests",
+        detail="Too many requests with unknown keys. Nothing was decided. Try again.",
+        headers=((b"retry-after", b"1"),),
+    ),
     Reason.MISSING_SCOPE: _forbidden("missing-scope", "This key lacks the scope for it."),
     Reason.MISSING_ACTION: _forbidden("missing-action", "This key may discover it, but not do this with it."),
     Reason.NOT_PERMITTED: NOT_FOUND,

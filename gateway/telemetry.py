@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from gateway.directory.near_facts import NearFacts
     from gateway.model.errors import Unavailable
     from gateway.model.pins import Pin
+    from gateway.platform.authority import Authority
 
 _OUR_KEY = re.compile(r"cg_[0-9A-Za-z_]*", re.IGNORECASE)
 
@@ -42,6 +43,8 @@ GAUGES = {
     "cachegate_chores_down": "Chores of workers that failed and are not up again.",
     "cachegate_connections": "Connections of clients, those included whose TLS handshake is not over.",
     "cachegate_upstream_left_alone": "Workers that ask the provider nothing for a moment, since it failed.",
+    "cachegate_upstream_left_alone_by_strangers": "Workers that ask it nothing about unknown keys for a "
+    "moment, since it failed on those or asked for fewer questions.",
 }
 """Values of the moment; workers that have none say 0, so that their sum is the value."""
 
@@ -70,6 +73,7 @@ METRICS = {
     "cachegate_pins_total": ("event",),
     "cachegate_hashed_bytes_total": (),
     "cachegate_upstream_questions_total": ("outcome",),
+    "cachegate_unknown_keys_total": ("event",),
     "cachegate_near_cache_total": ("event",),
     "cachegate_decision_memory_total": ("event",),
 }
@@ -98,6 +102,8 @@ HELP = {
     "cachegate_hashed_bytes_total": "Bytes of files that were hashed for their pins.",
     "cachegate_upstream_questions_total": "Questions to the provider: answered, refused, failed, no-sense, "
     "given-up, not-asked.",
+    "cachegate_unknown_keys_total": "Requests with a platform's key that nobody here knew: asked, remembered "
+    "(denied from memory), limited (beyond the budget of questions).",
     "cachegate_near_cache_total": "Facts in memory: hit, miss, eviction, invalidation, flush, overtaken.",
     "cachegate_decision_memory_total": "Decisions in memory: hit, miss.",
     "cachegate_refused_by_server_total": "Requests that were refused before they were whole.",
@@ -363,6 +369,12 @@ def upstream_counters(provider: Provider | None) -> dict[str, float]:
     """What became of this worker's questions to the provider so far."""
     outcomes = {} if provider is None else provider.outcomes
     return {f'cachegate_upstream_questions_total{{outcome="{name}"}}': n for name, n in outcomes.items()}
+
+
+def stranger_counters(authority: Authority | None) -> dict[str, float]:
+    """What became of requests with keys that nobody here knew."""
+    events = {} if authority is None else authority.strangers.counts
+    return {f'cachegate_unknown_keys_total{{event="{name}"}}': count for name, count in events.items()}
 
 
 def configure_logs(*, is_terminal: bool) -> None:

@@ -1,8 +1,9 @@
 """A circuit breaker: a provider that does not answer is left alone for a moment, and then tried once.
 
-Five failures in a row open it. While it is open nothing is asked; after a pause, one caller may try, and
-all others are told at once that nobody can say. Each failed trial doubles the pause, up to half a minute;
-one success closes it. Pauses are jittered, so that the workers of a fleet do not come back together.
+Five failures in a row open it, and so does its own word that it is asked too much. While it is open
+nothing is asked; after a pause, one caller may try, and all others are told at once that nobody can say.
+Each failed trial doubles the pause, up to half a minute; one success closes it. Pauses are jittered, so
+that the workers of a fleet do not come back together.
 
 What began before it opened says nothing about the time after: such an outcome is passed over.
 
@@ -66,6 +67,12 @@ class Circuit:
             share = SHORTEST_SHARE + (1 - SHORTEST_SHARE) * self._chance()
             self._shut_until = self._now() + self._pause * share
             self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+
+    def trip(self) -> None:
+        """It asked to be left alone: open at once, if it is not open."""
+        if not self.is_open:
+            self._failures = FAILURES - 1
+            self.fail(self._round)
 
     def leave(self, entered: int) -> None:
         """It was given up, or its outcome says nothing: another one may try."""

@@ -10,6 +10,9 @@
 * A question takes less time than its own client waits (5 s), and a provider that fails is left alone
   for a moment (`circuit.py`). Only what says that it cannot answer anybody opens the circuit: a status
   that one caller could provoke must not turn all others away, nor a crowd that waits for its turn here.
+* Questions about strangers, whose keys nobody here knows, have a circuit of their own, so that what they
+  provoke stops nobody else. It opens as well when the provider asks for fewer questions (429), whoever
+  was asked about: then strangers make room for those who are known.
 * A storage that sends, but hardly anything, does not keep a connection: it is cut off.
 
 Every failure is `Unavailable`: undecided, neither an allow nor a denial (I7). What it says holds no URL,
@@ -52,7 +55,8 @@ SLOW_SECONDS = 30.0  # of waiting for the storage, in which it has to send at le
 LEAST_BYTES = 256 * 1024  # some 9 kB a second: a weak line brings more, and nobody waits days for a file
 
 _NOT_ANYBODY = frozenset({502, 503, 504})  # statuses by which a provider says that it answers nobody
-_NOT_NOW = frozenset({408, 425, 429})
+_NOT_NOW = frozenset({408, 425})
+_TOO_MANY = 429
 _NO_URL = (httpx.InvalidURL, UnicodeError)  # the latter for a host that cannot be spelt (idna.IDNAError)
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -97,6 +101,7 @@ class Provider:
         self._upstream = upstream.rstrip("/")
         self._now = clock.monotonic
         self._circuit = Circuit(now=self._now, chance=random.random)
+        self._circuit_of_strangers = Circuit(now=self._now, chance=random.random)
         self._turns = asyncio.Semaphore(MAX_CONNECTIONS)
         context = httpx.create_ssl_context()  # its own roots, or those of SSL_CERT_FILE
         questions = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=16)
@@ -114,8 +119,19 @@ class Provider:
         """Whether the circuit is open."""
         return self._circuit.is_open
 
+    @property
+    def is_left_alone_by_strangers(self) -> bool:
+        """Whether the circuit of questions about unknown keys is."""
+        return self._circuit_of_strangers.is_open
+
     async def ask(
-        self, question_path: str, query: str, headers: Headers, *, seconds: float = ASK_SECONDS
+        self,
+        question_path: str,
+        query: str,
+        headers: Headers,
+        *,
+        seconds: float = ASK_SECONDS,
+        is_stranger: bool = False,
     ) -> ProviderAnswer:
         """One question. Every status that decides something is an answer, a denial too."""
         has_waited = self._turns.locked()
@@ -127,7 +143,7 @@ class Provider:
             raise undecided("too many questions are under way") from error
         try:
             return await self._ask_in_turn(
-                f"{question_path}?{query}", headers, seconds, has_waited=has_waited
+                f"{question_path}?{query}", headers, seconds, has_waited=has_waited, is_stranger=is_stranger
             )
         finally:
             self._turns.release()
@@ -151,9 +167,10 @@ class Provider:
         await self._storage.aclose()
 
     async def _ask_in_turn(
-        self, question: str, headers: Headers, seconds: float, *, has_waited: bool
+        self, question: str, headers: Headers, seconds: float, *, has_waited: bool, is_stranger: bool
     ) -> ProviderAnswer:
-        entered = self._circuit.enter()
+        circuit = self._circuit_of_strangers if is_stranger else self._circuit
+        entered = circuit.enter()
         if entered is None:
             self.outcomes["not-asked"] += 1
             raise Silence("it failed lately and is left alone for a moment")
@@ -167,21 +184,19 @@ class Provider:
             is_ours = isinstance(error, httpx.PoolTimeout) or (has_waited and isinstance(error, TimeoutError))
             outcome = "given-up" if is_ours else "failed"
             raise (undecided if is_ours else Silence)(_why(error)) from error
+        except _TooManyError as error:
+            outcome = "no-sense"
+            self._circuit_of_strangers.trip()
+            if is_stranger:
+                circuit.fail(entered)
+            raise undecided(str(error)) from error
         except Unavailable:
             outcome = "no-sense"
             raise
         finally:
             self.outcomes[outcome] += 1
-            self._note(entered, outcome)
+            _note(circuit, entered, outcome)
         return answer
-
-    def _note(self, entered: int, outcome: str) -> None:
-        if outcome == "failed":
-            self._circuit.fail(entered)
-        elif outcome == "given-up":
-            self._circuit.leave(entered)
-        else:
-            self._circuit.succeed(entered)
 
     async def _ask(self, url: httpx.URL, headers: Headers) -> ProviderAnswer:
         response = await self._api.handle_async_request(_request("GET", url, headers))
@@ -189,6 +204,8 @@ class Provider:
             status = response.status_code
             if status in _NOT_ANYBODY:
                 raise _NobodyError
+            if status == _TOO_MANY:
+                raise _TooManyError(f"it answered with status {status}")
             if status in _NOT_NOW or status >= 500 or 300 <= status < 400:  # noqa: PLR2004 -- HTTP's own
                 raise undecided(f"it answered with status {status}")
             return ProviderAnswer(status=status, body=await _read(response))
@@ -213,6 +230,19 @@ class Provider:
 
 class _NobodyError(Exception):
     """The provider says that it answers nobody now."""
+
+
+class _TooManyError(Exception):
+    """The provider asks for fewer questions."""
+
+
+def _note(circuit: Circuit, entered: int, outcome: str) -> None:
+    if outcome == "failed":
+        circuit.fail(entered)
+    elif outcome == "given-up":
+        circuit.leave(entered)
+    else:
+        circuit.succeed(entered)
 
 
 def undecided(why: str) -> Unavailable:

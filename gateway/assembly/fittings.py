@@ -21,13 +21,16 @@ from gateway.offering.links import Links
 from gateway.pinning.ledger import PinLedger
 from gateway.platform.asking import Flights
 from gateway.platform.authority import Authority
+from gateway.platform.budget import Budget
 from gateway.platform.stat import Platform
+from gateway.platform.strangers import Strangers
 from gateway.registrar import Registrar
 from gateway.resource.catalogue import CatalogueSettings, DiskCatalogue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gateway.adapters.clock import SystemClock
     from gateway.adapters.redis_store import RedisStore
     from gateway.configuration.settings import Settings
     from gateway.directory.near_facts import NearFacts
@@ -96,7 +99,7 @@ def build_authority(
     facts: NearFacts,
     recorder: AuditLog,
     peppers: Peppers,
-    clock: Clock,
+    clock: SystemClock,
     worker: str,
 ) -> Authority | None:
     """Who is asked about a platform's keys; None where our own facts decide."""
@@ -112,6 +115,11 @@ def build_authority(
         forget=facts.changed,
         perform=Registrar(store=store, recorder=recorder).perform,
         flights=Flights(store, worker=worker),
+        strangers=Strangers(
+            source=facts,
+            budget=Budget(per_second=settings.unknown_key_questions, now=clock.monotonic),
+            clock=clock,
+        ),
         peppers=peppers,
         clock=clock,
         actor=f"worker:{worker}",

@@ -53,7 +53,7 @@ from gateway.pinning.ahead import PinningAhead
 from gateway.pinning.measuring import Measurer
 from gateway.pinning.pins import Pins
 from gateway.resource.held_files import HeldFiles
-from gateway.telemetry import Telemetry, freshness_counters, upstream_counters
+from gateway.telemetry import Telemetry, freshness_counters, stranger_counters, upstream_counters
 from gateway.transfers import Transfers
 
 if TYPE_CHECKING:
@@ -235,12 +235,16 @@ class Rooms:
             "cachegate_feed_reconnects_total": self.feed.reconnects,
             "cachegate_hashed_bytes_total": self.measurer.counts.bytes,
             **upstream_counters(self.provider),
+            **stranger_counters(self.authority),
         }
         gauges = {
             **self.telemetry.gauges,
             "cachegate_chores_down": float(len(self.upkeep.chores.down)),
             "cachegate_transfers_under_way": len(self.transfers),
             "cachegate_upstream_left_alone": float(self.provider is not None and self.provider.is_left_alone),
+            "cachegate_upstream_left_alone_by_strangers": float(
+                self.provider is not None and self.provider.is_left_alone_by_strangers
+            ),
         }
         return {"ready": ready, "counters": counters, "gauges": gauges}
 

@@ -159,6 +159,12 @@ class Settings:
     )
     allow_seconds: int = _setting("How long an allow of the platform is believed.", read_number(1, 60), 60)
     deny_seconds: int = _setting("How long a denial of the platform is.", read_number(1, 10), 10)
+    unknown_key_questions: int = _setting(
+        "How many questions a second each worker asks the platform about keys that nobody here knows; an "
+        "address, or an IPv6 network of 64 bits, gets a tenth of it. Four seconds' worth may come at once.",
+        read_number(1, 10_000),
+        50,
+    )
     link_seconds: int = _setting(
         "How long a signed URL lives; it has to outlast the load of the whole model.",
         read_number(60, 86_400),

@@ -113,13 +113,12 @@ def _tries(
     """What to try, what changes least first: nothing, a scope, a right, both."""
     said = {rule.pattern: rule for rule in rules}
     unchanged: list[_Right] = [(facts, None)]
-    rights = [list(ways) for ways in _rights(access, facts, said)]
+    rights = list(_rights(access, facts, said))
     keys: list[tuple[Access, tuple[Step, ...]]] = [(access, ())]
     if access.principal.tenant is not None:
         keys.append((_with_scope(access), (_scope_step(access),)))
-    for each in ([unchanged], rights):
-        for asking, steps in keys:
-            yield from ((asking, steps, ways) for ways in each)
+    for ways in (unchanged, rights):
+        yield from ((asking, steps, ways) for asking, steps in keys)
 
 
 def _helping(access: Access, ways: Sequence[_Right], rulebook: Rulebook) -> Way | None:
@@ -177,45 +176,33 @@ def _scope_step(access: Access) -> Step:
     return (Remedy(kind=Help.SCOPE, text=f"the scope {scope} on the key", command=command),)
 
 
-def _rights(access: Access, facts: Facts, said: dict[Pattern, ModelRule]) -> Iterator[Iterator[_Right]]:
-    """The rights that might be given, on as few names as will do; for each, in how many ways."""
-    tenant = access.principal.tenant
-    if tenant is None or facts.model is None or access.resource.kind not in CONTENT_KINDS:
+def _rights(access: Access, facts: Facts, said: dict[Pattern, ModelRule]) -> Iterator[_Right]:
+    """The rights on the model that might be given. They hold for its aliases too, whoever owns those."""
+    if access.principal.tenant is None or access.resource.kind not in CONTENT_KINDS:
         return
-    names = tuple(dict.fromkeys(name for name in (facts.model, facts.requested) if name is not None))
-    yield _ways(access, facts, names[:1], said)
-    if len(names) > 1:
-        yield _ways(access, facts, names[1:], said)
-        yield _ways(access, facts, names, said)
-
-
-def _ways(
-    access: Access, facts: Facts, targets: Sequence[ModelId], said: dict[Pattern, ModelRule]
-) -> Iterator[_Right]:
-    yield _granted(access, facts, targets), _grant_remedy(access, targets)
-    if targets[0] == facts.model and len(targets) == 1:
+    if facts.model is not None:
+        yield _granted(access, facts, facts.model), _grant_remedy(access, facts.model)
         yield from _standing_ways(access, facts, said)
 
 
-def _granted(access: Access, facts: Facts, targets: Sequence[ModelId]) -> Facts:
+def _granted(access: Access, facts: Facts, model: ModelId) -> Facts:
     packages = () if access.resource.package is None else (access.resource.package,)
     grant = Grant(
         grant_id="tried",
         actions=frozenset({access.action}),
-        models=tuple(Pattern(target) for target in targets),
+        models=(Pattern(model),),
         packages=packages,
     )
     return replace(facts, grants=(*facts.grants, grant))
 
 
-def _grant_remedy(access: Access, targets: Sequence[ModelId]) -> Remedy:
+def _grant_remedy(access: Access, model: ModelId) -> Remedy:
     tenant, action, package = access.principal.tenant, access.action, access.resource.package
     narrowed = f" with package {package}" if package else ""
-    text = f"a grant of {action} to {tenant} on {' and '.join(targets)}{narrowed}"
-    models = " ".join(quote(f"--models={target}") for target in targets)
+    text = f"a grant of {action} to {tenant} on {model}{narrowed}"
     packages = f" --packages={package}" if package else ""
-    command = f"cachegate grants add --tenant={tenant} {models}{packages} --actions={action}"
-    return Remedy(kind=Help.GRANT, text=text, command=command)
+    where = f"{quote(f'--models={model}')}{packages} --actions={action}"
+    return Remedy(kind=Help.GRANT, text=text, command=f"cachegate grants add --tenant={tenant} {where}")
 
 
 def _standing_ways(access: Access, facts: Facts, said: dict[Pattern, ModelRule]) -> Iterator[_Right]:

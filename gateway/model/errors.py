@@ -29,6 +29,10 @@ class Reason(StrEnum):
     UNSUPPORTED_SCHEME = "unsupported-scheme", "The Authorization scheme is not Bearer."
     MISTYPED_KEY = "mistyped-key", "The key's own check digits do not match; it was never looked up."
     UNKNOWN_KEY = "unknown-key", "No key record exists for it."
+    UNKNOWN_KEY_LIMIT = (
+        "unknown-key-limit",
+        "The key is unknown here, and no more is asked of the platform about unknown keys for the moment.",
+    )
     REVOKED_KEY = "revoked-key", "The key was revoked."
     EXPIRED_KEY = "expired-key", "The key's expiry has passed."
     NOT_YET_VALID = "not-yet-valid", "The key's not-before lies ahead."

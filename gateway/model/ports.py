@@ -103,8 +103,11 @@ class Authenticate(Protocol):
 class PlatformAuthority(Protocol):
     """Who says what a platform's keys may have: asked where the facts do not say, and then they do."""
 
-    async def introduce(self, credential: Credential, model: ModelId | None) -> None:
-        """Make an unknown key known, if the platform lets it have this model. Raises `Refusal` if not."""
+    async def introduce(self, credential: Credential, model: ModelId | None, client: str) -> None:
+        """Make an unknown key known, if the platform lets it have this model. Raises `Refusal` if not.
+
+        `client` is the address that it came from.
+        """
 
     async def settle(self, credential: Credential, principal: Principal, model: ModelId | None) -> None:
         """Have the platform say whether a key of its own may have a model (None: whether it is one)."""

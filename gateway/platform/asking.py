@@ -68,6 +68,10 @@ class Flights:
     def __len__(self) -> int:
         return len(self._flights)
 
+    def __contains__(self, lock: bytes) -> bool:
+        """Whether this worker asks this, or waits for another one's answer, already."""
+        return lock in self._flights
+
     async def await_answer(
         self,
         lock: bytes,

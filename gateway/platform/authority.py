@@ -5,6 +5,9 @@ model in question, and if it allows, the key gets a record of its own, with no s
 where the facts about a platform's key are not *settled*, since what was said has ended, it is asked again.
 After either, the pipeline goes on as it would with any other facts; nothing is decided here.
 
+What is denied to a key that is unknown here is remembered by this worker alone, and how much is asked
+about such keys is limited (`strangers.py`): anybody can make keys up.
+
 An allow is believed for `allow_seconds` and a denial for `deny_seconds`, counted from before the question
 was sent; but for a second after the answer came, so that a slow platform can be believed at all. That a
 key is nobody's ends its record and all that was said of it. What is not decided is no fact (I7). Requests
@@ -20,7 +23,14 @@ from typing import TYPE_CHECKING
 
 from gateway.directory import names
 from gateway.directory.changes import change as run_change
-from gateway.directory.operations.rulings import disown_key, find_ruling, introduce_key, note_links, rule
+from gateway.directory.operations.rulings import (
+    disown_key,
+    find_ruling,
+    introduce_key,
+    is_overtaken,
+    note_links,
+    rule,
+)
 from gateway.directory.reading import SourceReading, StoreReading, find_canonical
 from gateway.identity.platform_keys import platform_key, sha256_of
 from gateway.identity.tokens import TokenShape, parse_token
@@ -28,6 +38,7 @@ from gateway.model.errors import Conflict, Reason, Refusal, Unavailable
 from gateway.model.rulings import Ruling
 from gateway.model.verdicts import Change
 from gateway.platform.stat import MAYBE_OF_THE_KEY
+from gateway.platform.strangers import LEAST_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -42,11 +53,11 @@ if TYPE_CHECKING:
     from gateway.pinning.ledger import Perform
     from gateway.platform.asking import Flights
     from gateway.platform.stat import Platform
+    from gateway.platform.strangers import Strangers
 
     Moment = tuple[int, float]  # the generation of the facts, and the time, before a question was put
 
 ATTEMPTS = 2  # an answer that was overtaken by an ending is asked for once more
-LEAST_SECONDS = 1.0  # that an answer is of use, however long the question took
 LINKS_MARGIN_SECONDS = 60.0  # so that not every answer with URLs in it writes a fact; they end by themselves
 
 
@@ -60,6 +71,11 @@ class Subject:
     key: Key | None = None
     digest: bytes | None = None
 
+    @property
+    def is_stranger(self) -> bool:
+        """Whether nobody here knows the key."""
+        return self.key is not None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Authority:
@@ -71,22 +87,28 @@ class Authority:
     forget: Callable[[Iterable[bytes]], None]  # of it, what this worker itself has changed
     perform: Perform
     flights: Flights
+    strangers: Strangers
     peppers: Peppers
     clock: Clock
     actor: str
     allow_seconds: float
     deny_seconds: float
 
-    async def introduce(self, credential: Credential, model: ModelId | None) -> None:
-        """Make an unknown key known, if the platform lets it have this model. Raises `Refusal` if not."""
+    async def introduce(self, credential: Credential, model: ModelId | None, client: str) -> None:
+        """Make an unknown key known, if the platform lets it have this model. Raises `Refusal` if not.
+
+        `client` is the address that it came from, whose share of the questions it uses.
+        """
         if model is None or parse_token(credential.secret) is TokenShape.OURS:
             raise Refusal(Reason.UNKNOWN_KEY)
         key, digest = platform_key(credential, self.peppers, self.clock.now())
         model = await find_canonical(SourceReading(self.source), model)
         subject = Subject(credential=credential, key=key, digest=digest, key_id=key.key_id, model=model)
-        ruling = await self._settle(subject)
-        if not ruling.is_allow:
-            raise Refusal(ruling.reason, key_id=key.key_id, tenant=key.tenant)
+        reason = await self._settle(subject, client)
+        if reason is Reason.UPSTREAM_UNAUTHORIZED:
+            raise Refusal(reason)  # nobody's: an id of its own would give each made-up key records of its own
+        if reason is not Reason.PERMITTED:
+            raise Refusal(reason, key_id=key.key_id, tenant=key.tenant)
         self.forget(map(names.key_fact, self.peppers.digests(sha256_of(credential))))
         if key.tenant is not None:
             self.forget([names.tenant_fact(key.tenant)])
@@ -95,9 +117,9 @@ class Authority:
         """Have the platform say whether a key of its own may have a model (None: whether it is one)."""
         key_id = principal.key_id
         subject = Subject(credential=credential, key_id=key_id, model=model)
-        ruling = await self._settle(subject)
-        if ruling.reason is Reason.UPSTREAM_UNAUTHORIZED:
-            raise Refusal(ruling.reason, key_id=key_id)
+        reason = await self._settle(subject)
+        if reason is Reason.UPSTREAM_UNAUTHORIZED:
+            raise Refusal(reason, key_id=key_id)
 
     async def note_links(self, key_id: KeyId, model: ModelId, until: float) -> None:
         """URLs are about to be handed out that live until then: under the allow that is in force.
@@ -136,52 +158,90 @@ class Authority:
         """End the questions that are under way."""
         await self.flights.close()
 
-    async def _settle(self, subject: Subject) -> Ruling:
-        """What is in force about it: remembered, or asked for by one worker of the fleet."""
-        ruling = await self._find(SourceReading(self.source), subject)
-        if ruling is not None:
-            return ruling
+    async def _settle(self, subject: Subject, client: str = "") -> Reason:
+        """What is in force about it: remembered, or asked for by one worker of the fleet.
+
+        What is denied to a stranger is remembered by each worker for itself, so each asks for itself.
+        """
+        reason = await self._find(SourceReading(self.source), subject)
+        if reason is not None:
+            self.strangers.counts["remembered"] += subject.is_stranger
+            return reason
         key_id, model = subject.key_id, subject.model
-        reading = StoreReading(self.store)
+        reading, lock = StoreReading(self.store), names.asking_lock(key_id, model)
+        if subject.is_stranger and lock not in self.flights:
+            self.strangers.admit(client)
 
         async def is_answered() -> bool:
             return await self._find(reading, subject) is not None
 
         await self.flights.await_answer(
-            names.asking_lock(key_id, model),
+            lock,
             key_id=key_id,
-            is_stranger=subject.key is not None,
+            is_stranger=subject.is_stranger,
             ask=partial(self._ask, subject),
             is_answered=is_answered,
         )
         # What this worker remembers may be older than what it, or another one, has just written.
         self.forget(names.ruling_facts(subject.key_id, subject.model))
-        ruling = await self._find(reading, subject)
-        if ruling is None:
+        reason = await self._find(reading, subject)
+        if reason is None:
             raise _undecided("its answer had ended before it could be used")
-        return ruling
+        return reason
 
-    async def _find(self, reading: SourceReading | StoreReading, subject: Subject) -> Ruling | None:
-        """The ruling in force; for a key that the platform does not know, that standing."""
+    async def _find(self, reading: SourceReading | StoreReading, subject: Subject) -> Reason | None:
+        """What is in force; for a key that the platform does not know, that standing."""
+        if subject.is_stranger and subject.model is not None:
+            reason = await self.strangers.find(subject.key_id, subject.model)
+            if reason is not None:
+                return reason
         now = self.clock.now()
         standing = await find_ruling(reading, subject.key_id, None, now)
         if standing is not None and standing.reason is Reason.UPSTREAM_UNAUTHORIZED:
-            return standing
-        if subject.model is None:
-            return standing
-        return await find_ruling(reading, subject.key_id, subject.model, now)
+            return standing.reason
+        if subject.model is not None:
+            standing = await find_ruling(reading, subject.key_id, subject.model, now)
+        return None if standing is None else standing.reason
 
     async def _ask(self, subject: Subject) -> None:
-        """Ask, and write what was said. What was overtaken is asked once more."""
+        """Ask, and keep what was said. What was overtaken is asked once more."""
         for _ in range(ATTEMPTS):
-            if await self._write(subject, await self._hear(subject)):
+            asking = self._hear_of_stranger if subject.is_stranger else self._hear_and_write
+            if await asking(subject):
                 return
         raise _undecided("what it said was ended while it was said")
+
+    async def _hear_and_write(self, subject: Subject) -> bool:
+        return await self._write(subject, await self._hear(subject))
+
+    async def _hear_of_stranger(self, subject: Subject) -> bool:
+        """An allow makes the key known, a denial is remembered here; False when it was overtaken."""
+        asked = await self.store.generation()
+        standpoint, moment = await self.strangers.take_standpoint(asked), (asked, self.clock.now())
+        reason = await self._say(subject, subject.model)
+        if reason is Reason.PERMITTED:
+            return await self._write(subject, await self._ruling(subject, moment, reason))
+        about: dict[ModelId | None, Reason] = {subject.model: reason}
+        if reason in MAYBE_OF_THE_KEY:
+            standing = await self.strangers.find_standing(subject.key_id) or await self._say(subject, None)
+            about[subject.model] = reason if standing is reason else Reason.UPSTREAM_REFUSED
+            about |= {} if standing is Reason.PERMITTED else {None: standing}
+            reason = Reason.UPSTREAM_UNAUTHORIZED if standing is Reason.UPSTREAM_UNAUTHORIZED else reason
+        if reason is Reason.UPSTREAM_UNAUTHORIZED:
+            about = {None: reason}
+        if await is_overtaken(StoreReading(self.store), subject.key_id, subject.model, asked):
+            return False
+        for model, said in about.items():
+            self.strangers.put(subject.key_id, model, said, standpoint, self.deny_seconds)
+        return True
+
+    async def _say(self, subject: Subject, model: ModelId | None) -> Reason:
+        return await self.platform.say(subject.credential, model, is_stranger=subject.is_stranger)
 
     async def _hear(self, subject: Subject) -> Ruling:
         """The ruling that an answer comes to."""
         moment = await self.moment()
-        return await self._ruling(subject, moment, await self.platform.say(subject.credential, subject.model))
+        return await self._ruling(subject, moment, await self._say(subject, subject.model))
 
     async def _ruling(self, subject: Subject, moment: Moment, reason: Reason) -> Ruling:
         """What was said, as of that moment."""

@@ -50,7 +50,13 @@ class Asker(Protocol):
     """`Provider`, as far as it is needed here."""
 
     async def ask(
-        self, question_path: str, query: str, headers: Iterable[tuple[bytes, bytes]], *, seconds: float
+        self,
+        question_path: str,
+        query: str,
+        headers: Iterable[tuple[bytes, bytes]],
+        *,
+        seconds: float,
+        is_stranger: bool,
     ) -> Answered:
         """One question; raises `Unavailable` when nothing was decided."""
 
@@ -61,15 +67,22 @@ class Platform:
 
     provider: Asker
 
-    async def say(self, credential: Credential, model: ModelId | None) -> Reason:
-        """What it says: PERMITTED, or why not. Raises `Unavailable` when it says nothing."""
+    async def say(
+        self, credential: Credential, model: ModelId | None, *, is_stranger: bool = False
+    ) -> Reason:
+        """What it says: PERMITTED, or why not. Raises `Unavailable` when it says nothing.
+
+        A stranger is somebody whose key is not known here: the provider may treat those otherwise.
+        """
         query = urlencode({"modelId": model or f"no-such-model-{secrets.token_hex(16)}/1"})
         headers = [
             (b"authorization", b"Bearer " + credential.secret.encode("ascii")),
             (b"accept", b"application/json"),
             (b"user-agent", b"cachegate"),
         ]
-        answer = await self.provider.ask(STAT_PATH, query, headers, seconds=QUESTION_SECONDS)
+        answer = await self.provider.ask(
+            STAT_PATH, query, headers, seconds=QUESTION_SECONDS, is_stranger=is_stranger
+        )
         match answer.status:
             case 200:
                 parse_stat(answer.body)

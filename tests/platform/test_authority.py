@@ -163,14 +163,16 @@ def test_an_allow_becomes_a_denial_once_it_has_ended(forgetful, platform, eventu
     eventually(lambda: forgetful.get(CARS, key).status == 404, seconds=3)
 
 
-def test_what_is_not_decided_is_neither_allowed_nor_remembered(asking, platform):
+def test_what_is_not_decided_is_neither_allowed_nor_remembered(asking, platform, eventually):
     key = platform.new_key(CARS)
-    for status in (500, 429, 302, 418):
+    for number, status in enumerate((500, 302, 418, 429), 1):
         platform.status = status
         answer = asking.get(CARS, key)
         assert (answer.status, answer.header("retry-after")) == (503, "1"), status
+        assert len(platform.questions(key)) == number
     platform.status = None
-    assert asking.get(CARS, key).status == 200
+    # Who said 429 is asked nothing about unknown keys for a moment.
+    eventually(lambda: asking.get(CARS, key).status == 200, seconds=5)
 
 
 def test_an_allow_that_ended_is_not_stretched_by_an_outage(forgetful, platform, eventually):
@@ -229,13 +231,21 @@ def test_what_was_said_goes_away_by_itself(asking, platform):
 
 def test_a_platform_that_answers_nobody_is_left_alone_and_tried_again(forgetful, platform, eventually):
     key = platform.new_key(CARS)
+    assert forgetful.get(CARS, key).status == 200
     platform.status = 503
-    for _ in range(8):
-        assert forgetful.get(CARS, key).status == 503
-    assert len(platform.questions(key)) == 5
-    assert forgetful.gateway.metrics()["cachegate_upstream_left_alone"] == 1
+    eventually(
+        lambda: forgetful.gateway.metrics()["cachegate_upstream_left_alone"] == 1 or _ask(forgetful, key)
+    )
+    asked = len(platform.questions(key))
+    assert forgetful.get(CARS, key).status == 503
+    assert len(platform.questions(key)) - asked <= 1, "but for one trial in a while"
     platform.status = None
-    eventually(lambda: forgetful.get(CARS, key).status == 200, seconds=3)
+    eventually(lambda: forgetful.get(CARS, key).status == 200, seconds=5)
     metrics = forgetful.gateway.metrics()
     assert metrics["cachegate_upstream_left_alone"] == 0
-    assert metrics['cachegate_upstream_questions_total{outcome="not-asked"}'] >= 3
+    assert metrics['cachegate_upstream_questions_total{outcome="failed"}'] >= 5
+
+
+def _ask(forgetful, key):
+    """One more question, once the allow has ended; nothing yet."""
+    forgetful.get(CARS, key)

@@ -94,3 +94,19 @@ def test_what_began_before_it_opened_says_nothing_about_the_time_after(world, ou
     assert world.circuit.enter() is not None
     getattr(world.circuit, outcome)(early)
     assert world.circuit.enter() is None, "the trial is still under way"
+
+
+def test_its_own_word_opens_it_at_once_and_once(world):
+    entered = world.circuit.enter()
+    world.circuit.trip()
+    world.circuit.trip()
+    assert world.circuit.enter() is None
+    world.circuit.succeed(entered)  # it began before: it closes nothing
+    assert world.circuit.is_open
+    world.time = 1.0
+    world.circuit.fail(world.circuit.enter())
+    world.time = 2.9
+    assert world.circuit.enter() is None
+    world.time = 3.0
+    world.circuit.succeed(world.circuit.enter())
+    assert not world.circuit.is_open

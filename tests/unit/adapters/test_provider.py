@@ -116,6 +116,36 @@ async def test_a_status_that_one_caller_can_provoke_is_undecided_and_shuts_nobod
 
 
 @pytest.mark.parametrize("code", [502, 503, 504])
+async def test_what_fails_for_strangers_stops_nobody_who_is_known(server, provider, code):
+    server.answers = [status(code)]
+    for _ in range(8):
+        with pytest.raises(Unavailable):
+            await ask(provider, is_stranger=True)
+    assert (provider.is_left_alone, provider.is_left_alone_by_strangers) == (False, True)
+    assert len(server.requests) == 5
+    server.answers = [status(200, body=b"{}")]
+    assert (await ask(provider)).status == 200
+
+
+@pytest.mark.parametrize("is_stranger", [False, True])
+async def test_a_provider_that_asks_for_fewer_questions_is_left_alone_by_strangers_only(
+    server, provider, is_stranger
+):
+    server.answers = [status(429)]
+    with pytest.raises(Unavailable):
+        await ask(provider, is_stranger=is_stranger)
+    assert (provider.is_left_alone, provider.is_left_alone_by_strangers) == (False, True)
+    for _ in range(8):
+        with pytest.raises(Unavailable):
+            await ask(provider, is_stranger=True)
+    assert len(server.requests) == 1
+    for _ in range(8):
+        with pytest.raises(Unavailable):
+            await ask(provider)
+    assert len(server.requests) == 9
+
+
+@pytest.mark.parametrize("code", [502, 503, 504])
 async def test_a_provider_that_fails_is_left_alone_and_tried_again(server, provider, code):
     server.answers = [status(code)]
     for _ in range(8):

@@ -137,6 +137,8 @@ def test_an_import_that_changes_the_rules_names_them_in_its_record(exported, els
     records = [json.loads(event.line) for event in read_events(elsewhere.settings.audit_folder)]
     subjects = [one["subject"] for one in records if one.get("action") == "directory.import"]
     assert any("- rule hold: was forbid, hold.cedar:1" in subject for subject in subjects)
+
+
 def test_a_file_that_others_could_have_written_is_not_brought_in(exported, elsewhere):
     before = facts_of(elsewhere.settings)
     exported.chmod(0o666)

@@ -311,6 +311,16 @@ def test_with_a_forbid_that_a_right_of_another_kind_satisfies(site, case):
     site.drop_rule(case.name)
 
 
+def test_with_forbids_of_which_one_way_satisfies_one(site, case):
+    site.add_rule(f"{case.name}-1", forbid(case.name, case.model))
+    text = forbid(case.name, case.model).replace(";", " unless { resource.isPublic };")
+    site.add_rule(f"{case.name}-2", text)
+    case.by_hand = lambda: site.drop_rule(f"{case.name}-1")
+    steps = [["publish"], ["rule-change"]]
+    verify(site, case, cause="forbidden", reason="not-permitted", steps=steps)
+    site.drop_rule(f"{case.name}-2")
+
+
 def test_with_a_rule_that_fails(site, case):
     site.run("models", "own", "--force", case.tenant, case.model)
     text = forbid(case.name, case.model).replace(";", " when { 9223372036854775807 + 1 > 0 };")

@@ -23,7 +23,13 @@ from gateway.directory.operations import tenants as tenant_operations
 from gateway.model.errors import Misconfigured, Unavailable
 from gateway.model.facts import MAX_DEGRADED_SECONDS, KeyKind
 from gateway.model.names import KeyId, Pattern, TenantId
-from gateway.office.office import MAX_SUBJECT_BYTES, accept_history, bounded_subject, open_office
+from gateway.office.office import (
+    MAX_SUBJECT_BYTES,
+    accept_history,
+    bounded_subject,
+    fact_server,
+    open_office,
+)
 from gateway.office.setup import set_up
 
 pytestmark = pytest.mark.anyio
@@ -231,6 +237,8 @@ async def test_a_change_that_names_very_much_leaves_a_log_that_can_be_read(offic
     records = [event.record for event in read_events(settings.audit_folder)]
     said = [record.subject for record in records if isinstance(record, ChangeRecord)]
     assert said[-1] == bounded_subject(names)
+
+
 async def test_a_server_that_is_named_by_a_file_of_others_is_not_used(settings, tmp_path):
     (tmp_path / "ca.pem").write_text("pem")
     (tmp_path / "ca.pem").chmod(0o666)

@@ -32,9 +32,11 @@ class Asked:
     def __init__(self, *answers):
         self.answers = list(answers)
         self.questions = []
+        self.were_strangers = []
 
-    async def ask(self, path, query, headers, *, seconds):
+    async def ask(self, path, query, headers, *, seconds, is_stranger):
         self.questions.append((path, query, dict(headers), seconds))
+        self.were_strangers.append(is_stranger)
         return self.answers.pop(0)
 
 
@@ -103,3 +105,10 @@ async def test_a_question_about_no_model_names_one_that_cannot_exist_and_never_t
     for _ in range(2):
         await platform.say(KEY, None)
     assert len({query for _, query, *_ in asked.questions}) == 2
+
+
+@pytest.mark.parametrize("is_stranger", [False, True])
+async def test_the_provider_is_told_whether_the_key_is_known_here(is_stranger):
+    asked = Asked(Answer(401))
+    await Platform(provider=asked).say(KEY, CARS, is_stranger=is_stranger)
+    assert asked.were_strangers == [is_stranger]

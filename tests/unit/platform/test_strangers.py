@@ -1,0 +1,186 @@
+"""What a worker remembers of keys that nobody knows, and what ends it."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.directory import names
+from gateway.directory.ruling_records import encode_ending
+from gateway.model.errors import Reason, Refusal
+from gateway.model.facts import Leaf
+from gateway.model.names import KeyId, ModelId
+from gateway.platform.budget import Budget
+from gateway.platform.strangers import LEAST_SECONDS, Strangers
+
+pytestmark = pytest.mark.anyio
+
+KEY, OTHER = KeyId("key_0123456789ab"), KeyId("key_ba9876543210")
+CARS, TRUCKS = ModelId("acme/cars/1"), ModelId("acme/trucks/2")
+NOBODYS, REFUSED = Reason.UPSTREAM_UNAUTHORIZED, Reason.UPSTREAM_REFUSED
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+class World:
+    """A worker's memory of endings, and a clock."""
+
+    def __init__(self, max_bytes=1 << 20):
+        self.time = 50.0
+        self.generation = 7
+        self.leaves = {}
+        self.strangers = Strangers(
+            source=self, budget=Budget(per_second=50, now=self.monotonic), clock=self, max_bytes=max_bytes
+        )
+
+    def monotonic(self):
+        return self.time
+
+    async def read(self, wanted):
+        return self.generation, [self.leaves.setdefault(name, Leaf(name, None)) for name in wanted]
+
+    def end(self, name):
+        """A webhook, as this worker hears of it."""
+        self.generation += 1
+        self.leaves[name] = Leaf(name, encode_ending(self.generation))
+
+    async def deny(self, reason=REFUSED, *, key=KEY, model=CARS, seconds=10.0):
+        standpoint = await self.strangers.take_standpoint(self.generation)
+        self.strangers.put(key, model, reason, standpoint, seconds)
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+async def test_a_denial_is_remembered_for_its_key_and_model_and_for_its_time(world):
+    await world.deny()
+    assert await world.strangers.find(KEY, CARS) is REFUSED
+    assert await world.strangers.find(KEY, TRUCKS) is None
+    assert await world.strangers.find(OTHER, CARS) is None
+    world.time += 9.99
+    assert await world.strangers.find(KEY, CARS) is REFUSED
+    world.time += 0.01
+    assert await world.strangers.find(KEY, CARS) is None
+    assert len(world.strangers) == world.strangers.bytes == 0
+
+
+async def test_a_key_that_is_nobodys_is_so_for_every_model(world):
+    await world.deny(NOBODYS, model=None)
+    assert await world.strangers.find(KEY, CARS) is await world.strangers.find(KEY, TRUCKS) is NOBODYS
+
+
+async def test_a_paused_key_is_asked_about_for_each_model(world):
+    await world.deny(Reason.USAGE_PAUSED, model=None)
+    assert await world.strangers.find(KEY, CARS) is None
+    assert await world.strangers.find_standing(KEY) is Reason.USAGE_PAUSED
+
+
+async def test_time_counts_from_the_question_and_leaves_a_moment(world):
+    standpoint = await world.strangers.take_standpoint(7)
+    world.time += 30.0
+    world.strangers.put(KEY, CARS, REFUSED, standpoint, 10.0)
+    world.time += LEAST_SECONDS / 2
+    assert await world.strangers.find(KEY, CARS) is REFUSED
+    world.time += LEAST_SECONDS / 2
+    assert await world.strangers.find(KEY, CARS) is None
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [names.ending_fact(None), names.ending_fact(KEY, is_key=True), names.ending_fact(CARS)],
+)
+async def test_a_webhook_ends_it(world, ending):
+    await world.deny()
+    world.end(ending)
+    assert await world.strangers.find(KEY, CARS) is None
+    await world.deny()  # asked after it
+    assert await world.strangers.find(KEY, CARS) is REFUSED
+
+
+@pytest.mark.parametrize("ending", [names.ending_fact(OTHER, is_key=True), names.ending_fact(TRUCKS)])
+async def test_a_webhook_about_something_else_does_not(world, ending):
+    await world.deny()
+    world.end(ending)
+    assert await world.strangers.find(KEY, CARS) is REFUSED
+
+
+async def test_a_webhook_that_came_while_it_was_asked_ends_it(world):
+    standpoint = await world.strangers.take_standpoint(world.generation)
+    world.end(names.ending_fact(KEY, is_key=True))
+    world.strangers.put(KEY, CARS, REFUSED, standpoint, 10.0)
+    assert await world.strangers.find(KEY, CARS) is None
+
+
+async def test_an_ending_that_does_not_parse_may_be_about_it(world):
+    await world.deny()
+    name = names.ending_fact(CARS)
+    world.leaves[name] = Leaf(name, b"\xff")
+    assert await world.strangers.find(KEY, CARS) is None
+
+
+async def test_nothing_outlives_what_was_remembered_at_the_question(world):
+    # A feed that was lost, or facts that were restored: everything that was remembered is read anew.
+    await world.deny()
+    world.leaves.clear()
+    assert await world.strangers.find(KEY, CARS) is None
+
+
+async def test_what_is_remembered_is_bounded_and_the_oldest_goes_first():
+    world = World(max_bytes=10_000)
+    keys = [KeyId(f"key_{number:012}") for number in range(100)]
+    for key in keys:
+        await world.deny(key=key)
+        assert world.strangers.bytes <= 10_000
+    assert await world.strangers.find(keys[-1], CARS) is REFUSED
+    assert await world.strangers.find(keys[0], CARS) is None
+    assert 5 < len(world.strangers) < 15
+
+
+async def test_what_has_ended_is_let_go_by_what_comes(world):
+    for number in range(50):
+        await world.deny(key=KeyId(f"key_{number:012}"))
+    world.time += 10.0
+    await world.deny(key=OTHER)
+    assert len(world.strangers) == 1
+
+
+async def test_the_same_put_twice_is_charged_once(world):
+    await world.deny()
+    charged = world.strangers.bytes
+    await world.deny()
+    assert world.strangers.bytes == charged
+
+
+def test_beyond_the_budget_nothing_is_said_about_the_key(world):
+    for _ in range(20):
+        world.strangers.admit("192.0.2.1")
+    with pytest.raises(Refusal) as caught:
+        world.strangers.admit("192.0.2.1")
+    assert (caught.value.reason, caught.value.key_id) == (Reason.UNKNOWN_KEY_LIMIT, None)
+    world.time += 0.2
+    world.strangers.admit("192.0.2.1")
+    assert world.strangers.counts == {"asked": 21, "limited": 1}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ("192.0.2.1", "192.0.2.2", False),
+        ("192.0.2.1", "::ffff:192.0.2.1", True),
+        ("2001:db8::1", "2001:db8::ffff:2", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("unix", "", True),
+    ],
+)
+def test_a_source_is_an_address_or_the_network_of_a_host(world, one, other, is_same):
+    for _ in range(20):
+        world.strangers.admit(one)
+    if is_same:
+        with pytest.raises(Refusal):
+            world.strangers.admit(other)
+    else:
+        world.strangers.admit(other)
