@@ -27,6 +27,7 @@ MIN_SECRET_BYTES = 6  # shorter ones are no secrets, and would take half of ever
 MAX_SECRETS = 128  # that are looked for; an honest request has one or two
 MAX_PIECES = 16  # of one value
 _MAX_DECODINGS = 3  # of percent escapes: what is encoded more often, no server ever sees as a key
+NO_SECRET = 1 << 62
 _MIN_PART = 12  # characters of a secret that are too many to be recorded by themselves
 
 _NOT_A_LETTER = re.compile(rb"[^A-Za-z]+")
@@ -37,8 +38,8 @@ _SECRET_NAMES = frozenset(
     }
 )
 _SECRET_ENDS = (b"apikey", b"token", b"secret", b"password", b"authorization", b"signature", b"credential")
-_COOKIE = b"cookie"
 _PLAIN = re.compile(rb"(?:Bearer +)?([0-9A-Za-z_~+/-]{8,})", re.IGNORECASE)  # how nearly all keys come
+_PADDING = (b"", b"\0", b"\0\0")
 _SCHEMES = frozenset({b"bearer", b"basic", b"token", b"digest", b"negotiate", b"apikey", b"local"})
 _BETWEEN = re.compile(rb"[\s,;=:\"']+")
 _PARAMETER = re.compile(rb"([A-Za-z][A-Za-z0-9_.\-\[\]]*)=([^&;#?\s]*)")
@@ -52,28 +53,34 @@ class RequestSecrets:
     They are worked out only when a text is long enough to hold one.
     """
 
-    __slots__ = ("_raw", "_secrets", "_shortest")
+    __slots__ = ("_plain", "_raw", "_written", "least")
 
     def __init__(self, headers: Iterable[tuple[bytes, bytes]], query: bytes) -> None:
-        raw = [(name, value) for name, value in headers if _is_secret_name(name)]
-        self._raw = [value for name, value in raw if name != _COOKIE]
+        raw = [value for name, value in headers if _is_secret_name(name)]
         if query:
-            self._raw += _parameters(query)
-        self._raw += [value for name, value in raw if name == _COOKIE]  # last: most of it is no key
-        self._secrets: tuple[bytes, ...] | None = None
-        self._shortest = min(map(_least_length, self._raw), default=1 << 62)
+            raw += _parameters(query)
+        self._raw = raw
+        self._plain = [_PLAIN.fullmatch(value) for value in raw]
+        self._written: tuple[list[str], list[str]] | None = None
+        # No form of a secret is shorter than it: what is shorter than all of them holds none.
+        self.least = NO_SECRET
+        for match in self._plain:
+            self.least = min(self.least, MIN_SECRET_BYTES if match is None else len(match[1]))
 
     def __bool__(self) -> bool:
         return bool(self._raw)
 
+    def may_be_in_runs(self, longest: int) -> bool:
+        """Whether one may be where no run of what plain keys are written with is longer than this."""
+        return longest >= self.least or None in self._plain
+
     def clean(self, text: str, *, separator: str) -> str:
         """The text without any secret. What holds one in another form goes up to the separators around."""
-        if len(text) < self._shortest:
+        if len(text) < self.least:
             return text
-        for secret in self._all():
-            plain = secret.decode("latin-1")
-            if len(plain) <= len(text) and plain.lower() in text.lower():
-                text = re.sub(re.escape(plain), REMOVED, text, flags=re.IGNORECASE)
+        for secret in self._all()[0]:
+            if secret in text.lower():
+                text = re.sub(re.escape(secret), REMOVED, text, flags=re.IGNORECASE)
         if not self.is_in(text):
             return text
         words = [REMOVED if self.is_in(word) else word for word in text.split(separator)]
@@ -82,35 +89,35 @@ class RequestSecrets:
 
     def is_in(self, text: str) -> bool:
         """Whether a secret is in the text in any form."""
-        if len(text) < self._shortest:
+        if len(text) < self.least:
             return False
         readings = list(_readings(text))
-        return any(
-            form in reading
-            for secret in self._all()
-            for form in _forms(secret, len(text))
-            for reading in readings
-        )
+        return any(form in reading for form in self._all()[1] for reading in readings)
 
     def is_part(self, text: str) -> bool:
         """Whether the text is a secret in any form, or a good part of one: for fields of a fixed length."""
         lowered = text.lower()
         return len(text) >= _MIN_PART and (
-            self.is_in(text) or any(lowered in form for secret in self._all() for form in _forms(secret))
+            self.is_in(text) or any(lowered in form for form in self._all()[1])
         )
 
-    def _all(self) -> tuple[bytes, ...]:
-        if self._secrets is None:
-            # The longest first: one that holds another is taken out whole.
-            self._secrets = tuple(sorted(set(islice(_pieces(self._raw), MAX_SECRETS)), key=len, reverse=True))
-        return self._secrets
+    def _all(self) -> tuple[list[str], list[str]]:
+        """The secrets in lower case, the longest first, since one may hold another; and all their forms."""
+        if self._written is None:
+            secrets = dict.fromkeys(islice(self._pieces(), MAX_SECRETS))
+            plain = [secret.decode("latin-1").lower() for secret in secrets]
+            forms = [form for secret in secrets for form in _forms(secret)]
+            self._written = sorted(plain, key=len, reverse=True), forms
+        return self._written
 
-
-def _least_length(value: bytes) -> int:
-    """How long the shortest secret is at least that may be made of a value."""
-    match = _PLAIN.fullmatch(value)
-    # In base64 it may stand for three quarters of it.
-    return MIN_SECRET_BYTES if match is None else max(MIN_SECRET_BYTES, len(match[1]) * 3 // 4 - 1)
+    def _pieces(self) -> Iterator[bytes]:
+        """Plain keys first: of a hundred other values, not all may be looked at."""
+        for match in self._plain:
+            if match is not None and match[1].lower() not in _SCHEMES:
+                yield match[1]
+        for value, match in zip(self._raw, self._plain, strict=True):
+            if match is None:
+                yield from _pieces_of(value)
 
 
 def _readings(text: str) -> Iterator[str]:
@@ -126,30 +133,23 @@ def _readings(text: str) -> Iterator[str]:
         text = decoded
 
 
-def _forms(secret: bytes, most: int = 1 << 62) -> Iterator[str]:
-    """How a secret may be written, in lower case, as far as it is no longer than `most`."""
+def _forms(secret: bytes) -> Iterator[str]:
+    """How a secret may be written, in lower case."""
+    yield secret.decode("latin-1").lower()
+    yield secret.hex()
     length = len(secret)
-    if length <= most:
-        yield secret.decode("latin-1").lower()
-    if 2 * length <= most:
-        yield secret.hex()
-    for offset in range(3 if length * 8 // 6 - 1 <= most else 0):
+    for offset in range(3):
         # Of base64, what depends on the secret alone: not the characters shared with what is around it.
-        encoded = b64encode(bytes(offset) + secret).decode().rstrip("=")
-        first = -(-offset * 8 // 6)
-        last = (offset + len(secret)) * 8 // 6
-        core = encoded[first:last].lower()
-        if len(core) >= MIN_SECRET_BYTES:
-            yield core
+        encoded = b64encode(_PADDING[offset] + secret)
+        yield encoded[-(-offset * 8 // 6) : (offset + length) * 8 // 6].decode().lower()
 
 
-def _pieces(raw: Iterable[bytes]) -> Iterator[bytes]:
-    """Each value whole, and what it is put together from: after a scheme, in base64, behind a key's id."""
-    for value in raw:
-        for piece in [value.strip(), *islice(_BETWEEN.split(value), MAX_PIECES)]:
-            for secret in (piece, unquote_to_bytes(piece), *_decoded(piece), piece.partition(b".")[2]):
-                if len(secret) >= MIN_SECRET_BYTES and secret.lower() not in _SCHEMES:
-                    yield secret
+def _pieces_of(value: bytes) -> Iterator[bytes]:
+    """A value whole, and what it is put together from: after a scheme, in base64, behind a key's id."""
+    for piece in [value.strip(), *islice(_BETWEEN.split(value), MAX_PIECES)]:
+        for secret in (piece, unquote_to_bytes(piece), *_decoded(piece), piece.partition(b".")[2]):
+            if len(secret) >= MIN_SECRET_BYTES and secret.lower() not in _SCHEMES:
+                yield secret
 
 
 def _decoded(piece: bytes) -> Iterator[bytes]:

@@ -35,6 +35,7 @@ _ANNOUNCED_WORDS = (
 )
 _ANNOUNCED = re.compile(_ANNOUNCED_WORDS + r"([=:]\s*|\s+)\S+", re.IGNORECASE)
 _ANNOUNCED_IN_NAME = re.compile(_ANNOUNCED_WORDS + r"=[^/&;\s]+", re.IGNORECASE)
+_RUN = re.compile(rb"[0-9A-Za-z_~+/%=-]+")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 _ADDRESS = re.compile(r"[0-9A-Fa-f.:]{2,45}")
@@ -47,12 +48,19 @@ def clean_method(raw_method: str) -> str:
 
 def clean_agent(raw_agent: bytes, secrets: RequestSecrets | None = None) -> str:
     """A user agent without the secrets of its request or anything that looks like a key."""
-    text = raw_agent[:_MAX_RAW_AGENT_BYTES].decode("latin-1") if secrets else ""
-    if secrets and secrets.is_in(text):
-        raw_agent = secrets.clean(text, separator=" ").encode("latin-1")
-        text = _without_keys(raw_agent)
-        return REMOVED if secrets.is_in(text) else text
-    return _without_keys(raw_agent)
+    if secrets is None or not secrets.may_be_in_runs(_longest_run(raw_agent)):
+        return _without_keys(raw_agent)
+    text = raw_agent[:_MAX_RAW_AGENT_BYTES].decode("latin-1")
+    if not secrets.is_in(text):
+        return _without_keys(raw_agent)
+    text = _without_keys(secrets.clean(text, separator=" ").encode("latin-1"))
+    return REMOVED if secrets.is_in(text) else text
+
+
+@lru_cache(maxsize=1024)
+def _longest_run(raw_agent: bytes) -> int:
+    """How long the longest run is of what plain keys are written with, in whatever form."""
+    return max(map(len, _RUN.findall(raw_agent[:_MAX_RAW_AGENT_BYTES])), default=0)
 
 
 def _without_keys(raw_agent: bytes) -> str:
@@ -78,7 +86,7 @@ def _clean_agent(raw_agent: bytes) -> str:
 
 def clean_name(name: str, secrets: RequestSecrets | None = None) -> str:
     """A name without the secrets of its request, without our own keys and what is announced as one."""
-    if secrets:
+    if secrets is not None and len(name) >= secrets.least:
         name = secrets.clean(name, separator="/")
     if "g_" in name or "G_" in name:
         name = _OUR_KEY.sub(REMOVED, name)
@@ -87,7 +95,7 @@ def clean_name(name: str, secrets: RequestSecrets | None = None) -> str:
 
 def clean_digits(digits: str | None, secrets: RequestSecrets) -> str | None:
     """A name of a fixed form (a digest, a trace), or nothing if it is a secret of its request."""
-    return None if digits and secrets and secrets.is_part(digits) else digits
+    return None if digits and secrets.is_part(digits) else digits
 
 
 def clean_trace_id(raw_trace_id: str | None) -> str | None:

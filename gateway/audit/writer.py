@@ -89,7 +89,7 @@ class Writer:
             if self._segment.size >= self._limits.segment_bytes:
                 self.sign_head(now)
                 self._next_segment()
-            elif not self._is_headed(now):
+            elif self._is_head_due(now):
                 self.sign_head(now)
             if self._unlisted:
                 self._list_heads()
@@ -100,15 +100,15 @@ class Writer:
     def ready(self, now: float) -> Links:
         """Where the next record stands; raises `SegmentError` when none can be accepted."""
         self.check(now)
-        if not self._is_headed(now):  # nothing came for long: the last head is too old for a record
+        if self._is_head_due(now):  # nothing came for long: the last head is too old for a record
             try:
                 self._write_head(now)
             except SegmentError as fault:
                 self._note(fault, now)
                 raise
-        if self.chain.is_behind:
-            self.chain.unwritten += self._seal_all(self.chain.take_waiting(), now)
-            if not self._is_headed(now):
+        if self.chain.is_behind and (waiting := self.chain.take_waiting()):
+            self.chain.unwritten += self._seal_all(waiting, now)
+            if self._is_head_due(now):
                 self.chain.unwritten += self._seal_head(now, "live")
         return self._links
 
@@ -154,11 +154,14 @@ class Writer:
             self._process = -1
             self._release()
 
-    def _is_headed(self, now: float) -> bool:
-        """Whether one more record may be written now without a head before it."""
-        limits, headed = self._limits, self._headed
-        is_in_time = headed.at <= now < headed.at + limits.head_seconds
-        return is_in_time and self._links.seq < headed.seq + limits.head_records
+    def _is_head_due(self, now: float) -> bool:
+        """Whether no more record may be written now without a head before it."""
+        return self._links.seq >= self._due_seq or not self._headed.at <= now < self._due_at
+
+    def _set_headed(self, headed: _Headed) -> None:
+        self._headed = headed
+        self._due_seq = headed.seq + self._limits.head_records
+        self._due_at = headed.at + self._limits.head_seconds
 
     def _append_lines(self, lines: bytes, now: float) -> None:
         try:
@@ -190,7 +193,8 @@ class Writer:
         self._number = 1
         self._unlisted: list[bytes] = []
         self._sealed_heads: list[bytes] = []
-        self._headed = self._written_head = _Headed(0, now)
+        self._written_head = _Headed(0, now)
+        self._set_headed(self._written_head)
         live = LiveChain(self._folder, links.chain)
         try:
             segment = self._segment = self._open_segment()
@@ -254,9 +258,11 @@ class Writer:
     def _seal_all(self, records: Sequence[Ready], now: float) -> bytes:
         """The lines of the next records, with a head wherever one is due between them."""
         time = self.envelopes.times.text(now)
-        room = self._headed.seq + self._limits.head_records - self._links.seq
+        room = max(0, self._due_seq - self._links.seq)
+        if len(records) <= room:
+            return self.chain.seal_all(records, time)
         lines = [self.chain.seal_all(records[:room], time)]
-        while records := records[max(0, room) :]:
+        while records := records[room:]:
             lines.append(self._seal_head(now, "live"))
             room = self._limits.head_records
             lines.append(self.chain.seal_all(records[:room], time))
@@ -290,7 +296,7 @@ class Writer:
     def _seal_head(self, now: float, state: str) -> bytes:
         line = self.chain.seal(self._head(now, state, self._links, segment=self._number))
         self._sealed_heads.append(line)
-        self._headed = _Headed(self._links.seq, now)
+        self._set_headed(_Headed(self._links.seq, now))
         return line
 
     def _head(
@@ -329,7 +335,8 @@ class Writer:
     def _note(self, fault: SegmentError, now: float) -> None:
         self._fault, self._faulted_at = fault, now
         self.chain.roll_back()
-        self._sealed_heads, self._headed = [], self._written_head
+        self._sealed_heads = []
+        self._set_headed(self._written_head)
 
     def _recover(self, now: float) -> None:
         """Go on where the last fault left off, or raise again."""
@@ -348,7 +355,7 @@ class Writer:
                     self._next_segment()
                 self._list_heads()  # before anything is added, or each refused request would add an `open`
                 self._segment.verify_in_place()
-                if not self._is_headed(now):
+                if self._is_head_due(now):
                     self._write_head(now)
                 self._write_open(now, f"resumed: {fault.why}")
         except SegmentError as again:

@@ -115,8 +115,8 @@ def _parse_address(text: str) -> str:
 def _explain_record(record_id: str, paths: list[Path] | None, *, as_json: bool) -> None:
     sources = Sources.of(paths, Warnings())
     event = find_record(sources.paths, record_id, keys=sources.keys)
-    say_searched(sources)
     if event is None:
+        say_searched(sources)
         why = "retention may have taken it away, or another node wrote it: name its folder as well"
         raise Conflict(f"there is no record {record_id} in {sources.words}; {why}")
     outcome: OutcomeRecord | None = None
@@ -134,12 +134,14 @@ def _explain_record(record_id: str, paths: list[Path] | None, *, as_json: bool) 
                 "why_not_now": None if now else why_not,
             }
         )
+        say_searched(sources)
         return
     print_table(f"Record {record_id}", ("", ""), record_rows(event, outcome), "")
     if now is None:
         say(f"Now: {why_not}.")
     else:
         _print_answer("The same asked now", now)
+    say_searched(sources)
 
 
 def _ask_again(record: DecisionRecord) -> tuple[Answer | None, str]:

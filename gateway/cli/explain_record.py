@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _MEANINGS = {reason.value: reason.explanation for reason in Reason}
 _UNKNOWN = "a reason that this release does not know"
 _PROVEN = {
-    True: "a signed head stands behind it; `cachegate audit verify` says whether it is what was written",
+    True: "yes: a signed head stands behind it",
     False: "no: no signed head stands behind it",
     None: "not looked at: there is no public key",
 }

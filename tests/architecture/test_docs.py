@@ -293,6 +293,9 @@ VARYING = (
     (r"\bpublic key [0-9a-f]{32}\b", "public key <fingerprint>"),
     (r"\bcli:[\w.-]+", "cli:<user>"),
     (r"\bline \d+", "line <n>"),
+    (r"\bof the node [\w.-]+ in\b", "of the node <node> in"),
+    (r" +\(not proven\)$", ""),  # until the next signed head, which comes within ten seconds
+    (r"^proven +(yes|no): .*", "proven <yes or no>"),
     (r"\bgeneration +\d+", "generation <n>"),  # the canary and pins raise it meanwhile
     (r"\s+", " "),
     (r"^<chain>( \d+){3} ", "<chain> <n> "),
