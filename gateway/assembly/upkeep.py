@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gateway.adapters.redis_feed import RedisFeed
     from gateway.adapters.redis_store import RedisStore
     from gateway.assembly.canary import Canary
+    from gateway.assembly.settling import Settling
     from gateway.audit.log import AuditLog
     from gateway.directory.follower import Follower
     from gateway.directory.near_facts import NearFacts
@@ -61,6 +62,7 @@ class Upkeep:
     pins: Pins
     pinning_ahead: PinningAhead | None
     canary: Canary | None
+    settling: Settling
     scan_seconds: float
     telemetry: Telemetry
     at_the_end: tuple[Callable[[], Awaitable[None]], ...] = ()  # what else is let go of
@@ -85,6 +87,7 @@ class Upkeep:
             self._start(_every(HOUSEKEEPING_SECONDS, self._look_at_facts)),
             self._start(_every(HOUSEKEEPING_SECONDS, self._keep_audit)),
             *([self._start(self.canary.sing())] if self.canary is not None else []),
+            self._start(self.settling.run()),
             self._start(_every(LAST_USE_SECONDS, self._note_last_uses)),
             *([self._start(self.pinning_ahead.run())] if self.pinning_ahead is not None else []),
         ]
@@ -196,7 +199,7 @@ class Upkeep:
     async def _say_goodbye(self) -> None:
         """Nobody has to wait for a worker that is gone."""
         try:
-            await self.store.drop_workers([self.worker])
+            await self.store.leave(self.worker)
         except Unavailable as failure:
             self.telemetry.failed(failure)
 
