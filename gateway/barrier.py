@@ -179,6 +179,7 @@ class _Wait:
         self._about = about
         self._allowances = allowances
         self._is_settled = is_settled
+        self._ends: dict[str, float] = {}  # by worker: the earliest that any look came to
 
     def ends_at(
         self, first: WorkerFleet, found: WorkerFleet, held_at: float, looked_at: float
@@ -194,11 +195,13 @@ class _Wait:
             and found.stamp == first.stamp
             and (self._is_settled or found.settled == found.stamp)
         )
-        ends = [
-            min(held_at + self._longest(one), looked_at + left)
-            for one in found.workers
-            if one.applied < self._about.generation and (left := self._left(one, found)) > 0
-        ]
+        ends: list[float] = []
+        for one in found.workers:
+            left = self._left(one, found)
+            if one.applied < self._about.generation and left > 0:
+                latest = min(held_at + self._longest(one), looked_at + left)
+                self._ends[one.worker] = min(latest, self._ends.get(one.worker, latest))
+                ends.append(self._ends[one.worker])
         if not is_complete:  # there may be workers that are not in this register
             ends.append(held_at + self.span + max((one.seconds for one in self._allowances), default=0.0))
         return max(ends, default=None)

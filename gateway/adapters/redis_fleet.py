@@ -142,7 +142,7 @@ class Fleet:
 
     @property
     def servers(self) -> int:
-        """How many must hold a change: the group, and whatever else replicates, since `WAIT` counts that too."""
+        """How many must hold a change: the group, or all that replicate, since `WAIT` counts any of them."""
         return max(1 if self.group is None else self.group.servers, self.attached + 1)
 
     @property

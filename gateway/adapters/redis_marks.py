@@ -39,11 +39,9 @@ CHECK = b"""
 local g = redis.call('HMGET', KEYS[1], 'counter', 'mark', 'history', 'group')
 local known = 1
 if ARGV[1] ~= '' then
-    if (g[3] or '') ~= ARGV[1] then
+    if (g[3] or '') ~= ARGV[1] or (tonumber(g[1] or '0') or 0) < tonumber(ARGV[2]) then
         known = 0
-    elseif ARGV[3] == '' then
-        if tonumber(g[1] or '0') < tonumber(ARGV[2]) then known = 0 end
-    elseif redis.call('GETRANGE', KEYS[2], ARGV[4], ARGV[4] + 15) ~= ARGV[3] then
+    elseif ARGV[3] ~= '' and redis.call('GETRANGE', KEYS[2], ARGV[4], ARGV[4] + 15) ~= ARGV[3] then
         known = 0
     end
 end
