@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ANSWER_SECONDS = 0.3
+GRACE_SECONDS = 0.05  # for those that answer later than most
 _NOTHING = object()
 
 Host = tuple[str, int]
@@ -113,9 +114,12 @@ async def _majority(asked: dict[asyncio.Task[Host | None], Host], service: str, 
                 named[asked[task]] = task.result()
         votes = Counter(one for one in named.values() if one is not None)
         if votes and 2 * max(votes.values()) > len(asked):
+            if pending:  # whoever is there answers about now; who is not is named
+                done, _ = await asyncio.wait(pending, timeout=GRACE_SECONDS)
+                named |= {asked[task]: task.result() for task in done if task.exception() is None}
             break
     votes = Counter(one for one in named.values() if one is not None)
-    silent = tuple(host for task, host in asked.items() if host not in named and _is_silent(task))
+    silent = tuple(host for host in asked.values() if host not in named)
     if not named:
         raise Unavailable("redis", f"no sentinel answers: {_listed(asked.values())}")
     primary, count = votes.most_common(1)[0] if votes else (None, 0)
@@ -124,11 +128,6 @@ async def _majority(asked: dict[asyncio.Task[Host | None], Host], service: str, 
         raise Unavailable("redis", f"the sentinels {_listed(named)} {what} primary of {service}")
     otherwise = tuple(host for host, one in named.items() if one != primary)
     return Found(primary=primary, silent=silent, otherwise=otherwise)
-
-
-def _is_silent(task: asyncio.Task[Host | None]) -> bool:
-    """Whether it failed, or had its time; one that was merely not waited for is not called silent."""
-    return not task.done() or task.exception() is not None
 
 
 async def _name_primary(host: Host, service: str) -> Host | None:

@@ -41,6 +41,8 @@ LEASE_WATCH_SECONDS = 0.1
 START_PATIENCE_SECONDS = 5.0
 SCAN_PATIENCE_SECONDS = 2.0  # a large cache is scanned beside requests: only lists of models have to wait
 DISK_WATCHES_PER_SCAN = 4  # looks from outside, for models that come or go
+NORMAL, NO_LEASE, UNKNOWN_HISTORY = "mode.normal", "mode.no-lease", "mode.unknown-history"
+SENTINELS_SECONDS = 30.0  # how often it is looked whether all of them answer
 LAST_USE_SECONDS = 5.0  # how late `keys list` may know of a use
 
 
@@ -68,7 +70,8 @@ class Upkeep:
     at_the_end: tuple[Callable[[], Awaitable[None]], ...] = ()  # what else is let go of
     has_policy: bool = False
     is_whole: bool = True  # no chore has ended
-    _was_leased: bool = field(default=True, init=False)
+    _mode: str = field(default=NORMAL, init=False)
+    _silent: tuple[str, ...] = field(default=(), init=False)
     _known: tuple[int, frozenset[ModelId]] | None = field(default=None, init=False)
 
     @asynccontextmanager
@@ -88,6 +91,7 @@ class Upkeep:
             self._start(_every(HOUSEKEEPING_SECONDS, self._keep_audit)),
             *([self._start(self.canary.sing())] if self.canary is not None else []),
             self._start(self.settling.run()),
+            *([self._start(self._watch_sentinels())] if self.store.place.is_asked_for else []),
             self._start(_every(LAST_USE_SECONDS, self._note_last_uses)),
             *([self._start(self.pinning_ahead.run())] if self.pinning_ahead is not None else []),
         ]
@@ -165,11 +169,11 @@ class Upkeep:
 
     async def _watch_lease(self) -> None:
         """Record when this worker loses its lease and when it has one again: modes change with it."""
-        was_held = self._was_leased
-        self._was_leased = self.facts.lease.watch(self.clock.monotonic())
-        if was_held is self._was_leased:
+        is_leased = self.facts.lease.watch(self.clock.monotonic())
+        action = NORMAL if is_leased else NO_LEASE if self.follower.is_history_known else UNKNOWN_HISTORY
+        if action == self._mode:
             return
-        action = "mode.normal" if self._was_leased else "mode.no-lease"
+        self._mode = action
         self.telemetry.mode_changed(action)
         try:
             change = Change(actor=f"worker:{self.worker}", action=action, received_at=self.clock.now())
@@ -177,6 +181,17 @@ class Upkeep:
             receipt.close(generation=self.facts.lease.applied, result="done")
         except Unavailable as failure:
             self.telemetry.failed(failure)
+
+    async def _watch_sentinels(self) -> None:
+        """Name those that do not answer: one is no harm, and the next one may be."""
+        while True:
+            with suppress(Unavailable):  # the feed says so
+                await self.store.place.find(is_anew=True)
+            silent = self.store.place.silent
+            if silent != self._silent:
+                self._silent = silent
+                self.telemetry.sentinels_silent(silent)
+            await asyncio.sleep(SENTINELS_SECONDS)
 
     async def _keep_audit(self) -> None:
         try:

@@ -15,6 +15,7 @@ from gateway.adapters.history_file import HistoryFile
 from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_time import load_server_time
 from gateway.cli.doctor_fleet import check_history, check_lease, check_workers
+from gateway.cli.doctor_group import check_group, check_members, check_sentinels
 from gateway.cli.doctor_policy import check_policy, check_policy_folder
 from gateway.cli.findings import fail, look_async, ok, warning
 from gateway.directory.listing import Listing
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 NEEDS_SERVER = (
     "redis server",
     "redis clock",
+    "redis group",
+    "redis replicas",
+    "redis sentinels",
     "facts",
     "history",
     "workers",
@@ -86,6 +90,9 @@ async def _examine(server: Server) -> FactFindings:
     checks: dict[str, Callable[[], Awaitable[Finding]]] = {
         "redis server": partial(_check_server, server),
         "redis clock": partial(_check_server_clock, server),
+        "redis group": partial(check_group, server.store, server.clock),
+        "redis replicas": partial(check_members, server.url, server.store),
+        "redis sentinels": partial(check_sentinels, server.url),
         "facts": partial(_check_generation, server),
         "history": partial(check_history, server.store, server.settings),
         "workers": partial(check_workers, server.store, server.settings),

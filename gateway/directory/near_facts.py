@@ -198,11 +198,12 @@ class NearFacts:
 
     def _is_ours(self, moment: Moment, departed: int) -> bool:
         """Whether a moment is one of the history that the feed tells of, and not older than it was then."""
-        return (
-            departed <= moment.generation <= self.lease.applied
-            and moment.history == self._history
-            and self._marks.get(moment.generation) == moment.mark
-        )
+        is_told = departed <= moment.generation <= self.lease.applied
+        if not (is_told and self._marks.get(moment.generation) == moment.mark):
+            return False
+        if not self._history:  # the server was empty when the feed began: its first change made the history
+            self._history = moment.history
+        return moment.history == self._history
 
     async def _await_echo(self, generation: int, seconds: float) -> None:
         """Wait until the feed has told of this generation, but not for long."""

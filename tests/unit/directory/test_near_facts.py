@@ -388,6 +388,17 @@ async def test_of_an_unknown_history_it_is_said_what_to_do(facts, monkeypatch):
     assert unavailable.value.why == near_facts.UNKNOWN_HISTORY
 
 
+async def test_a_history_that_begins_while_it_is_followed_is_the_one(facts, store):
+    facts.connected(Moment())
+    facts.changed([A])
+    facts.applied([(1, "ours1")])
+    store.moment, store.values[A] = at(1), b"new"
+    assert await values(facts, A) == [b"new"]
+    store.moment = Moment(history="other", generation=1, mark="ours1")
+    with pytest.raises(Unavailable):
+        await facts.read([B])
+
+
 async def test_few_marks_are_remembered(facts):
     facts.applied([(number, f"ours{number}") for number in range(2, 3 * near_facts.REMEMBERED_MARKS)])
     assert len(facts._marks) == near_facts.REMEMBERED_MARKS
