@@ -190,7 +190,7 @@ def test_while_redis_is_gone_nothing_is_allowed_beyond_the_lease_and_all_is_well
 def lonely(build_fleet):
     """A fleet whose server a test may ruin."""
     # With a canary: a worker that writes where its history is not the one would make the counter catch up.
-    return build_fleet(workers=2, is_remote=True, CACHEGATE_CANARY_SECONDS="0.1")
+    return build_fleet(workers=2, is_remote=True, CACHEGATE_CANARY_SECONDS="1")
 
 
 def verify_refused(fleet, tools, eventually):
