@@ -47,6 +47,7 @@ class Settling:
         self._clock = clock
         self._on_failure = on_failure
         self._last: tuple[Fleet, float] | None = None  # the last look, and when it had been answered
+        self._has_failed = False
         self._since = 0.0  # when the first look with the present stamp had been answered
 
     async def run(self) -> None:
@@ -57,9 +58,12 @@ class Settling:
                     await self.look()
                 else:
                     self._last = None
+                self._has_failed = False
             except Unavailable as failure:
                 self._last = None
-                self._on_failure(failure)
+                if not self._has_failed:  # once, and not twice a second for as long as it lasts
+                    self._on_failure(failure)
+                self._has_failed = True
             await asyncio.sleep(EVERY_SECONDS)
 
     async def look(self) -> None:
