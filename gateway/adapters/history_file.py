@@ -55,6 +55,9 @@ class HistoryFile:
             return False
         if self._has(moment):
             return True
+        self.reload()
+        if self._has(moment):  # by another process of this node: of many, one writes
+            return True
         with self._alone() as is_alone:
             if not is_alone:
                 return False  # another process writes, or was stopped while it did: ask again later
