@@ -423,11 +423,12 @@ async def test_a_renewal_says_how_many_of_the_group_have_it(store, valkey_url):
     async def grows(_snapshot, batch):
         batch.group = GroupSize(servers=3)
 
-    async with Follow(valkey_url) as follow:
+    patient = RedisLimits(operation_seconds=30.0)
+    async with Follow(valkey_url, limits=patient) as follow:
         await follow.connected()
         assert (follow.listener.renewals[-1].group, follow.listener.renewals[-1].held) == (1, 1)
         await store.transact(grows)
         listener = await follow.until(lambda one: one.renewals[-1].group == 3)
         assert listener.renewals[-1].held == 1
         # A server without its replicas gives no lease; after a while another one may be at its address.
-        await follow.until(lambda one: one.kinds().count("connected") >= 2)
+        await follow.until(lambda one: one.kinds().count("connected") >= 2, seconds=20.0)
