@@ -19,6 +19,9 @@ ERRORS = [
     (exceptions.OutOfMemoryError("secret words"), "maxmemory"),
     (exceptions.ReadOnlyError("secret words"), "replica"),
     (exceptions.ResponseError("secret words"), "no usable answer"),
+    (exceptions.ResponseError("NOREPLICAS secret words"), "min-replicas-to-write"),
+    (exceptions.ResponseError("UNBLOCKED secret words"), "failover"),
+    (exceptions.ResponseError("MISCONF secret words"), "disk"),
     (exceptions.RedisClusterException("secret words"), "no usable answer"),
 ]
 
@@ -42,6 +45,13 @@ def test_our_own_errors_and_defects_pass_untouched():
     for error in (Conflict("no"), ValueError("no")):
         with pytest.raises(type(error)), translated("a:1"):
             raise error
+
+
+def test_what_was_wrong_while_connecting_is_said_in_its_own_words():
+    inner = Unavailable("redis", "no sentinel answers")
+    with pytest.raises(Unavailable) as unavailable, translated("a:1"):
+        raise wrapped(inner)
+    assert unavailable.value is inner
 
 
 def test_only_a_broken_connection_is_worth_a_second_try():
