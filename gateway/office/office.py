@@ -84,7 +84,12 @@ class Office:
         )
         before = await self._allowances_if_known(change) if wait else []
         done = await self.record(change, operation)
-        return replace(done, barrier=await self.await_workers(change, done.moment, before)) if wait else done
+        if wait:
+            return replace(done, barrier=await self.await_workers(change, done.moment, before))
+        with suppress(Unavailable):  # noted if every server has it already: always so where there is one
+            await self.store.hold_by_all(done.moment, seconds=0.0)
+            self.history.note(done.moment)
+        return done
 
     async def record(self, change: Change, operation: Callable[[Changes], Awaitable[T]]) -> Done[T]:
         """Make one change, recorded before and after, without waiting for the workers."""
