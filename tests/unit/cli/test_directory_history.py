@@ -84,7 +84,7 @@ def test_a_file_that_does_not_parse_is_shown_as_such(command_json, memory, insta
     assert command_json("directory", "accept", "--yes")[0] == 0
 
 
-def test_the_group_is_shown_and_set(command, command_json, memory):
+def test_the_group_is_shown_and_set(command, command_json):
     status, shown = command_json("directory", "group")
     assert (status, shown["group"], shown["set"], shown["seen"]) == (0, 1, False, 1)
     status, shown = command_json("directory", "group", "2")
