@@ -289,7 +289,21 @@ class Telemetry:
 
     def mode_changed(self, mode: str) -> None:
         """The worker lost its lease, or has one again."""
+        if mode == "mode.unknown-history":
+            self._log.error(
+                "the server's facts are not the ones that this node knew: nothing is served on them",
+                mode=mode,
+                help="cachegate directory show; if that is meant, cachegate directory accept on each node",
+            )
+            return
         (self._log.warning if mode != "mode.normal" else self._log.info)("mode changed", mode=mode)
+
+    def sentinels_silent(self, names: tuple[str, ...]) -> None:
+        """Sentinels do not answer, or all do again."""
+        if names:
+            self._log.warning("sentinels do not answer", sentinels=list(names))
+        else:
+            self._log.info("all sentinels answer again")
 
     def canary_measured(self, seconds: float) -> None:
         """What the canary's change took; 0 when another worker measures."""

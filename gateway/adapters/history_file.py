@@ -1,42 +1,35 @@
-"""The last seen history of the facts, in a small file of the state folder: shared by this node's processes.
+"""The newest moment of the facts that this node is sure of, in a small file: shared by the node's processes.
 
-It is replaced as a whole. Two processes that write at once may leave the smaller of two generations
-that both were seen a moment ago; the next renewal mends that. A file that does not parse counts as a
-history that nobody knows, which an operator has to accept: it is no reason to trust what is there. So
-does one that somebody else could have written.
+It is written before anything is acknowledged, and a server that has another mark at its counter, or none, is
+refused. It is replaced as a whole, under a lock, so that of two processes that write at once the newer moment
+stays. A file that does not parse counts as a history that nobody knows, which an operator has to accept:
+it is no reason to trust what is there. So does one that somebody else could have written.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
-from dataclasses import dataclass
+import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from gateway.model.errors import Misconfigured, Unavailable
+from gateway.model.stores import Moment
 from gateway.model.trusted_files import make_own_folder, read_trusted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _MAX_FILE_BYTES = 4096  # some sixty are written
 _HISTORY = re.compile(r"[0-9a-f]{32}")
+_MARK = re.compile(r"(?:[0-9a-f]{16})?")  # none in a file from before there were marks
+LOCK_ATTEMPTS, LOCK_PAUSE_SECONDS = 10, 0.0005  # a write takes 0.1 ms
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """A history id and the highest generation of it."""
-
-    history: str
-    generation: int
-
-    def goes_on_as(self, history: str, generation: int) -> bool:
-        """Whether this is the same history, and no older."""
-        return self.history == history and generation >= self.generation
-
-
-UNREADABLE = Seen(history="unreadable", generation=0)
+UNREADABLE = Moment(history="unreadable")
 """What a file that does not parse says: a name that no history has."""
 
 
@@ -45,38 +38,55 @@ class HistoryFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._seen: Seen | None = None
+        self._known: Moment | None = None
+        self._is_loaded = False
 
-    def accepts(self, history: str, generation: int) -> bool:
-        """Whether this goes on where the last one was; the first one ever seen does."""
-        if self._seen is not None and self._seen.goes_on_as(history, generation):
+    def known(self) -> Moment | None:
+        """The newest moment that this process knows to be noted; None where there never was one."""
+        return self._known if self._is_loaded else self.reload()
+
+    def reload(self) -> Moment | None:
+        """The same from disk: another process, or an operator, may have written it."""
+        self._known = self.load()
+        self._is_loaded = self._known is not None
+        return self._known
+
+    def note(self, moment: Moment) -> bool:
+        """Note this moment; whether it, or a later one of the same history, is noted now."""
+        if not _HISTORY.fullmatch(moment.history) or not _MARK.fullmatch(moment.mark):
+            return False
+        if self._has(moment):
             return True
-        self._seen = self.load()
-        return self._seen is None or self._seen.goes_on_as(history, generation)
+        self.reload()
+        if self._has(moment):  # by another process of this node: of many, one writes
+            return True
+        with self._alone() as is_alone:
+            if not is_alone:
+                return False  # another process writes, or was stopped while it did: ask again later
+            noted = self.reload()
+            if noted is None or (noted.history == moment.history and _is_newer(moment, noted)):
+                self._write(moment)
+        return self._has(moment)
 
-    def note(self, history: str, generation: int) -> None:
-        """Remember having seen this. Writes only when it moved."""
-        now = Seen(history=history, generation=generation)
-        if not _HISTORY.fullmatch(history) or self._seen == now:
-            return
-        known = self.load()
-        if known is None or (known != now and known.goes_on_as(history, generation)):
-            self._write(now)
-        self._seen = now
+    def _has(self, moment: Moment) -> bool:
+        known = self.known()
+        return known is not None and known.history == moment.history and not _is_newer(moment, known)
 
-    def accept(self, history: str, generation: int) -> None:
-        """An operator's word: from now on this is the history, whatever was seen before.
+    def accept(self, moment: Moment) -> None:
+        """An operator's word: from now on this is the history, whatever was noted before.
 
         A server without facts has no history yet. It is accepted by forgetting, as on a first day.
         """
-        if history:
-            self._write(Seen(history=history, generation=generation))
-        else:
-            self._forget()
-        self._seen = None
+        with self._alone() as is_alone:
+            if not is_alone:
+                raise Unavailable("state", f"another process has held {self._path} for too long")
+            if moment.history:
+                self._write(moment)
+            else:
+                self._forget()
 
-    def load(self) -> Seen | None:
-        """What was seen last; None where nothing was."""
+    def load(self) -> Moment | None:
+        """What the file says; None where there is none."""
         try:
             document: Any = json.loads(read_trusted(self._path, max_bytes=_MAX_FILE_BYTES))
         except FileNotFoundError:
@@ -85,14 +95,34 @@ class HistoryFile:
             return UNREADABLE
         match document:
             case {"history": str(history), "generation": int(generation)} if _HISTORY.fullmatch(history):
-                return Seen(history=history, generation=generation)
+                mark = document.get("mark", "")
+                if isinstance(mark, str) and _MARK.fullmatch(mark) and generation >= 0:
+                    return Moment(history=history, generation=generation, mark=mark)
         return UNREADABLE
 
-    def _write(self, seen: Seen) -> None:
-        unfinished = self._path.with_suffix(f".{os.getpid()}")
-        document = {"history": seen.history, "generation": seen.generation}
+    @contextmanager
+    def _alone(self) -> Iterator[bool]:
+        """Read, compare and write undisturbed; False when another process is at it and does not end.
+
+        It is not waited for without bound: it may be stopped, and this is called from an event loop.
+        """
         try:
             make_own_folder(self._path.parent, is_private=False)
+            path = self._path.with_suffix(".lock")
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise Unavailable("state", f"{self._path} cannot be written: {error.strerror}") from error
+        except Misconfigured as error:
+            raise Unavailable("state", str(error)) from error
+        try:
+            yield _is_taken(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _write(self, moment: Moment) -> None:
+        unfinished = self._path.with_suffix(f".{os.getpid()}")
+        document = {"history": moment.history, "generation": moment.generation, "mark": moment.mark}
+        try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptor = os.open(unfinished, flags, 0o600)
             with os.fdopen(descriptor, "w") as file:
@@ -100,11 +130,29 @@ class HistoryFile:
             unfinished.replace(self._path)
         except OSError as error:
             raise Unavailable("state", f"{self._path} cannot be written: {error.strerror}") from error
-        except Misconfigured as error:
-            raise Unavailable("state", str(error)) from error
+        self._known, self._is_loaded = moment, True
 
     def _forget(self) -> None:
         try:
             self._path.unlink(missing_ok=True)
         except OSError as error:
             raise Unavailable("state", f"{self._path} cannot be removed: {error.strerror}") from error
+        self._known, self._is_loaded = None, False
+
+
+def _is_taken(descriptor: int) -> bool:
+    for attempt in range(LOCK_ATTEMPTS):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0 if attempt == 0 else LOCK_PAUSE_SECONDS)
+        else:
+            return True
+    return False
+
+
+def _is_newer(moment: Moment, known: Moment) -> bool:
+    """Later; or the same with a mark, where the note has none yet."""
+    if moment.generation == known.generation:
+        return bool(moment.mark) and not known.mark
+    return moment.generation > known.generation

@@ -12,44 +12,38 @@ from typing import TYPE_CHECKING, Any
 
 from redis.asyncio import RedisCluster
 from redis.asyncio.cluster import ClusterNode
-from redis.asyncio.sentinel import Sentinel
 
 from gateway.adapters.redis_errors import translated
-from gateway.adapters.redis_transaction import GENERATION
+from gateway.adapters.redis_marks import GENERATION
 from gateway.adapters.redis_url import Topology
 from gateway.model.errors import Unavailable
 
 if TYPE_CHECKING:
+    from gateway.adapters.redis_place import Place
     from gateway.adapters.redis_url import RedisAddress, RedisLimits
 
 
-async def connect_raw(address: RedisAddress, limits: RedisLimits, protocol: asyncio.Protocol) -> None:
+async def connect_raw(
+    address: RedisAddress, limits: RedisLimits, protocol: asyncio.Protocol, place: Place
+) -> None:
     """Connect `protocol` to the server. It does not log in."""
     loop = asyncio.get_running_loop()
     if address.socket_path is not None:
         await loop.create_unix_connection(lambda: protocol, address.socket_path)
         return
     with translated(address.display):
-        host, port = await _find_primary(address, limits)
+        host, port = await _find_primary(address, limits, place)
     context = _tls(address) if address.is_tls else None
     await loop.create_connection(lambda: protocol, host, port, ssl=context)
 
 
-async def _find_primary(address: RedisAddress, limits: RedisLimits) -> tuple[str, int]:
-    if address.topology is Topology.STANDALONE:
-        return address.hosts[0]
+async def _find_primary(address: RedisAddress, limits: RedisLimits, place: Place) -> tuple[str, int]:
+    if address.topology is not Topology.CLUSTER:
+        return await place.find(is_anew=True)
     timeouts = {
         "socket_timeout": limits.operation_seconds,
         "socket_connect_timeout": limits.connect_seconds,
     }
-    if address.topology is Topology.SENTINEL:
-        sentinel: Any = Sentinel(list(address.hosts), sentinel_kwargs=timeouts)  # type: ignore[no-untyped-call] # redis-py
-        try:
-            host, port = await sentinel.discover_master(address.service)
-        finally:
-            for client in sentinel.sentinels:
-                await client.aclose()
-        return str(host), int(port)
     options: dict[str, Any] = {**timeouts, "username": address.username, "password": address.password}
     if address.is_tls:
         options |= {"ssl": True, **dict(address.tls)}

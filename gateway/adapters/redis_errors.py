@@ -17,7 +17,6 @@ import ssl
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from redis.asyncio.sentinel import MasterNotFoundError
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -95,6 +94,17 @@ _WHY: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ((RedisConnectionError, OSError), "cannot be reached"),
 )
 
+# What redis-py has no class for, by the first word of the server's answer.
+_CODES = {
+    "NOREPLICAS": "takes no writes: fewer replicas are attached and up to date than its "
+    "min-replicas-to-write asks for; bring them back, or lower it",
+    "UNBLOCKED": "became a replica while we waited: a failover is going on; look whether the change is "
+    "there, then repeat it",
+    "MISCONF": "takes no writes, since it cannot write to its disk: look at the server's log",
+    "MASTERDOWN": "is a replica without its primary: wait for the failover, or name the primary",
+    "CLUSTERDOWN": "is a cluster that is not whole: wait, or look at `CLUSTER INFO`",
+}
+
 
 @contextmanager
 def translated(display: str) -> Iterator[None]:
@@ -102,10 +112,14 @@ def translated(display: str) -> Iterator[None]:
     try:
         yield
     except (RedisError, RedisClusterException, OSError) as error:
+        if isinstance(error.__cause__, Unavailable):  # while connecting: it says already what is the matter
+            raise error.__cause__ from error
         root = root_of(error)
         said = _refusal(error) or _tls_failure(error)
         if said is not None:
             raise Refused("redis", f"{display} {said}") from error
+        if (code := _CODES.get(str(root).partition(" ")[0])) is not None:
+            raise Unavailable("redis", f"{display} {code}") from error
         for kinds, why in _WHY:
             if isinstance(root, kinds):
                 raise Unavailable("redis", f"{display} {why}") from error
@@ -148,7 +162,7 @@ def _refusal(error: BaseException) -> str | None:
             return lacking([rule])
         for pattern, said in _ANSWERS:
             if pattern.search(str(one)) is not None:
-                return SENTINEL_LOGIN if isinstance(one, MasterNotFoundError) else said
+                return said
         if isinstance(one, AuthenticationError):
             return _WRONG_LOGIN
         if isinstance(one, (AuthorizationError, NoPermissionError)):

@@ -1,87 +1,231 @@
-"""The register of workers: who has applied which generation, and when each renewed last.
+"""The register of workers, and what is known of the servers that hold it: the scripts of lease and barrier.
 
-One hash, a field a worker: `<applied generation>:<server time of the last renewal, in milliseconds>`.
-Workers write it by their renewals; the barrier reads it. Times are the server's own, so that clocks
-of different machines are never compared.
+One hash, a field a worker: `<acknowledged generation>:<number of the renewal>`. Workers write it by their
+renewals, the barrier reads it. No time of a server is in it: a server's clock can be set, and two servers
+need not agree. That an entry has stayed the same is seen by somebody who looks twice, on that one's own
+clock; what was seen is added to the entry: `...:<milliseconds>:<stamp>`, and the next renewal overwrites it.
+
+The **stamp** of a server is what changes whenever the server may have been another one: its replication id,
+its run, and how often a replica was attached to it. `settled` is the last stamp that somebody saw unchanged
+for longer than a lease. While a server has that stamp, all leases that count are in its register.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from gateway.adapters.redis_marks import (
+    CHECK,
+    block_of,
+    check_arguments,
+    check_keys,
+    offset_of,
+    parse_group,
+    parse_moment,
+)
+from gateway.model.stores import Moment
+
 if TYPE_CHECKING:
-    from redis.asyncio import Redis, RedisCluster
+    from collections.abc import Sequence
 
-WORKERS = b"{cachegate}:workers"
+    from gateway.model.stores import GroupSize
+
 _NUMBER = re.compile(rb"[0-9]{1,18}")
+FORGET_SECONDS = 7200.0  # of silence: longer than any degraded time; the entry is only in the way
+WORKERS = b"{cachegate}:workers"
+SETTLED = b"{cachegate}:settled"
+TOUCH = b"{cachegate}:touch"
+"""Written by whoever waits for the replicas: `WAIT` counts for a write of the same connection only."""
 
-RENEW = b"""
-local now = redis.call('TIME')
-local milliseconds = now[1] * 1000 + math.floor(now[2] / 1000)
-redis.call('HSET', KEYS[2], ARGV[1], ARGV[2] .. ':' .. string.format('%.0f', milliseconds))
-return redis.call('HMGET', KEYS[1], 'counter', 'history')
+STAMP = b"""
+local info = redis.call('INFO', 'replication') .. redis.call('INFO', 'stats') .. redis.call('INFO', 'server')
+local function field(name) return string.match(info, '\\n' .. name .. ':([^\\r\\n]*)') or '' end
+local stamp = field('master_replid') .. ':' .. field('sync_full') .. ':' .. field('sync_partial_ok')
+    .. ':' .. field('run_id')
+local attached = tonumber(field('connected_slaves')) or 0
 """
+
+RENEW = (
+    CHECK
+    + b"""
+if known == 1 then redis.call('HSET', KEYS[3], ARGV[5], ARGV[6]) end
+return {known, g[1], g[2], g[3], g[4]}
+"""
+)
 """Registers before it answers: whoever commits later and looks for workers finds this one."""
 
+LEAVE = CHECK + b"if known == 1 then redis.call('HDEL', KEYS[3], ARGV[5]) end return known"
 
-HOLD = b"""
-local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+LOOK = (
+    CHECK
+    + STAMP
+    + b"""
+local ours = 0
+if ARGV[5] == '' or redis.call('GETRANGE', KEYS[6], ARGV[6], ARGV[6] + 15) == ARGV[5] then ours = 1 end
+if known == 1 and ours == 1 and ARGV[7] == '1' then redis.call('INCR', KEYS[5]) end
+return {known, g[1], g[2], g[3], g[4], ours, stamp, attached,
+    redis.call('GET', KEYS[4]) or '', redis.call('HGETALL', KEYS[3])}
+"""
+)
+
+KEEP = (
+    CHECK
+    + STAMP
+    + b"""
+if known == 0 or stamp ~= ARGV[5] then return 0 end
+if ARGV[6] == '1' then redis.call('SET', KEYS[4], stamp) end
+for i = 7, #ARGV, 3 do
+    if redis.call('HGET', KEYS[3], ARGV[i]) == ARGV[i + 1] then
+        if ARGV[i + 2] == '' then redis.call('HDEL', KEYS[3], ARGV[i])
+        else redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 2]) end
+    end
+end
 return 1
 """
-"""Takes a lock that is free or ours, and says whether it is ours now."""
+)
+"""Writes down what somebody saw, if the server is still the one that it was seen on."""
 
-LET_GO = b"""
-if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
-return 0
+HOLD = (
+    CHECK
+    + b"""
+if known == 0 then return -1 end
+local holder = redis.call('GET', KEYS[3])
+if holder and holder ~= ARGV[5] then return 0 end
+redis.call('SET', KEYS[3], ARGV[5], 'PX', ARGV[6])
+return 1
 """
+)
+"""Takes a lock that is free or ours, and says whether it is ours now.
+
+It ends by the server's clock, which can be set: it spares work, and nothing is safe because of it.
+"""
+
+LET_GO = (
+    CHECK
+    + b"""
+if known == 1 and redis.call('GET', KEYS[3]) == ARGV[5] then redis.call('DEL', KEYS[3]) end
+return known
+"""
+)
 """Lets go of a lock, if it is still ours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registered:
-    """One worker, as it is registered."""
+    """One worker, as it is registered. `entry` is its whole value, to replace it only if it stayed so."""
 
     worker: str
-    applied: int
-    renewed_at: float  # seconds, by the server's clock
+    applied: int  # the generation that it acknowledged
+    silent_seconds: float = 0.0  # for at least so long it has not renewed
+    silent_under: str = ""  # the stamp under which that was seen
+    entry: bytes = b""
+
+    @property
+    def renewal(self) -> bytes:
+        """What the worker itself wrote of it: another one after each renewal."""
+        return b":".join(self.entry.split(b":", 2)[:2])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """All registered workers, and the server's time when they were read."""
+    """What one look at a server found: its moment, its stamp, and its register."""
 
-    now: float
-    workers: tuple[Registered, ...]
+    is_known: bool = True  # whether this node's note is in the server's past
+    is_ours: bool = True  # whether the change that was asked about is
+    moment: Moment = field(default_factory=Moment)
+    group: GroupSize | None = None
+    stamp: str = ""
+    settled: str = ""
+    attached: int = 0  # replicas
+    held: int = 1  # servers that have the write of this look, if it made one
+    workers: tuple[Registered, ...] = ()
+
+    @property
+    def servers(self) -> int:
+        """How many must hold a change: the group, or all that replicate, since `WAIT` counts any of them."""
+        return max(1 if self.group is None else self.group.servers, self.attached + 1)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every server of the group has the change that was asked about."""
+        return self.is_known and self.is_ours and self.held >= self.servers
 
 
-async def load_fleet(client: Redis | RedisCluster) -> Fleet:
-    """Read the register."""
-    async with client.pipeline(transaction=False) as pipe:
-        pipe.execute_command("HGETALL", WORKERS)
-        pipe.execute_command("TIME")
-        raw_workers, (seconds, microseconds) = await pipe.execute()
-    workers = [_parse(name, value) for name, value in raw_workers.items()]
+def look_command(note: Moment | None, about: Moment, *, touches: bool) -> tuple[Any, ...]:
+    """The command of a look at a change; with a write of its own to be waited for, if it touches."""
+    keys = (*check_keys(note), WORKERS, SETTLED, TOUCH, block_of(about.generation))
+    more = about.mark.encode(), b"%d" % offset_of(about.generation), b"1" if touches else b"0"
+    return "EVAL", LOOK, len(keys), *keys, *check_arguments(note), *more
+
+
+def parse_look(reply: Sequence[Any], *, held: int = 1) -> Fleet:
+    """What a look found."""
+    known, counter, mark, history, group, ours, stamp, attached, settled, raw_workers = reply
+    pairs = raw_workers.items() if isinstance(raw_workers, dict) else _pairs(raw_workers)
+    workers = (_parse(bytes(name), bytes(value)) for name, value in pairs)
     return Fleet(
-        now=int(seconds) + int(microseconds) / 1e6, workers=tuple(one for one in workers if one is not None)
+        is_known=known == 1,
+        is_ours=ours == 1,
+        moment=parse_moment((counter, mark, history)),
+        group=parse_group(group),
+        stamp=bytes(stamp).decode("ascii", "replace"),
+        settled=bytes(settled).decode("ascii", "replace"),
+        attached=int(attached),
+        held=held,
+        workers=tuple(one for one in workers if one is not None),
     )
 
 
-async def drop_workers(client: Any, workers: list[str]) -> None:
-    """Take workers off the register: those that said goodbye, and those that are long gone."""
-    if workers:
-        await client.execute_command("HDEL", WORKERS, *workers)
+def keep_command(
+    note: Moment | None, stamp: str, *, settles: bool, entries: Sequence[tuple[str, bytes, bytes]]
+) -> tuple[Any, ...]:
+    """The command that writes down what was seen. Entries: worker, value before, value after."""
+    keys = (*check_keys(note), WORKERS, SETTLED)
+    flat = [part for worker, before, after in entries for part in (worker.encode(), before, after)]
+    more = stamp.encode(), b"1" if settles else b"0"
+    return "EVAL", KEEP, len(keys), *keys, *check_arguments(note), *more, *flat
+
+
+def renew_command(note: Moment | None, worker: bytes, acknowledged: int, number: int) -> tuple[bytes, ...]:
+    """The command of a renewal, as bytes: the feed writes it itself."""
+    keys = (*check_keys(note), WORKERS)
+    entry = b"%d:%d" % (acknowledged, number)
+    return b"EVAL", RENEW, b"3", *keys, *check_arguments(note), worker, entry
+
+
+def seen_silent(first: Fleet, last: Fleet, seconds: float) -> list[tuple[str, bytes, bytes]]:
+    """The entries of workers that did not renew between two looks, with how long that is by now.
+
+    Under another stamp it begins anew: the worker may have renewed elsewhere meanwhile. One that has been
+    silent for longer than any degraded time is taken off.
+    """
+    before = {one.worker: one.renewal for one in first.workers}
+    entries: list[tuple[str, bytes, bytes]] = []
+    for one in last.workers:
+        if before.get(one.worker) != one.renewal:
+            continue
+        silent = seconds + (one.silent_seconds if one.silent_under == last.stamp else 0.0)
+        entry = b"%s:%d:%s" % (one.renewal, silent * 1000, last.stamp.encode())
+        entries.append((one.worker, one.entry, b"" if silent > FORGET_SECONDS else entry))
+    return entries
+
+
+def _pairs(flat: Sequence[Any]) -> list[tuple[Any, Any]]:
+    return list(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _parse(raw_name: bytes, raw_value: bytes) -> Registered | None:
-    applied, _, milliseconds = raw_value.partition(b":")
-    if not (_NUMBER.fullmatch(applied) and _NUMBER.fullmatch(milliseconds)):
+    acknowledged, _, rest = raw_value.partition(b":")
+    number, _, silence = rest.partition(b":")
+    if not (_NUMBER.fullmatch(acknowledged) and _NUMBER.fullmatch(number)):
         return None  # nobody's entry; it holds no lease that a renewal of ours gave
+    milliseconds, _, stamp = silence.partition(b":")
     return Registered(
         worker=raw_name.decode("ascii", "replace"),
-        applied=int(applied),
-        renewed_at=int(milliseconds) / 1000,
+        applied=int(acknowledged),
+        silent_seconds=int(milliseconds) / 1000 if _NUMBER.fullmatch(milliseconds) else 0.0,
+        silent_under=stamp.decode("ascii", "replace"),
+        entry=raw_value,
     )

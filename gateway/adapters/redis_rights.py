@@ -24,20 +24,24 @@ _QUEUED: dict[str, tuple[Any, ...]] = {
     "+del": ("DEL", _KEY),
     "+eval": ("EVAL", "return 0", 0),
     "+get": ("GET", _KEY),
+    "+getrange": ("GETRANGE", _KEY, 0, 0),
     "+hdel": ("HDEL", _KEY, "a"),
     "+hget": ("HGET", _KEY, "a"),
     "+hgetall": ("HGETALL", _KEY),
     "+hincrby": ("HINCRBY", _KEY, "a", 1),
     "+hmget": ("HMGET", _KEY, "a"),
     "+hset": ("HSET", _KEY, "a", "b"),
+    "+incr": ("INCR", _KEY),
+    "+info": ("INFO", "server"),
     "+mget": ("MGET", _KEY),
     "+mset": ("MSET", _KEY, "a"),
     "+pexpire": ("PEXPIRE", _KEY, 1),
     "+sadd": ("SADD", _KEY, "a"),
     "+set": ("SET", _KEY, "a"),
+    "+setrange": ("SETRANGE", _KEY, 0, "a"),
     "+smembers": ("SMEMBERS", _KEY),
     "+srem": ("SREM", _KEY, "a"),
-    "+time": ("TIME",),
+    "+wait": ("WAIT", 0, 1),
 }
 _AT_ONCE: dict[str, tuple[Any, ...]] = {
     "+watch": ("WATCH", _KEY),
@@ -47,7 +51,7 @@ _AT_ONCE: dict[str, tuple[Any, ...]] = {
 }
 """What cannot be queued; harmless in this order."""
 
-LOOKED_AT = ("+info", "+config|get", "+command|info")
+LOOKED_AT = ("+time", "+config|get", "+command|info")
 """What `doctor` asks besides; the gateway works without."""
 
 NEEDED = (KEYS_RULE, *sorted((*_QUEUED, *_AT_ONCE)))

@@ -62,10 +62,10 @@ class ServerReport:
             problems.append("the append-only file is off: a restart loses changes; set appendonly to yes")
         elif not self.is_aof_healthy:
             problems.append("the last write of the append-only file failed: look at the server's disk")
-        elif not self.is_durable_before_reply and not self.has_waitaof:
+        elif self.appendfsync not in {None, "always"}:
             problems.append(
-                "a power cut can lose the last second of changes: set appendfsync to always, "
-                "or use a server with WAITAOF"
+                "a power cut can lose the last second of changes, revocations that were sure among them: set "
+                "appendfsync to always"
             )
         return tuple(problems)
 

@@ -1,7 +1,9 @@
-"""The fact store over Redis or Valkey: reads with the generation they belong to, and transactions.
+"""The fact store over Redis or Valkey: reads with the moment they belong to, and transactions.
 
-Reading gives the global generation with the values, so that an answer can later be checked with one
-look. A transaction (`redis_transaction.py`) runs its plan again when somebody else committed
+Reading gives the moment (counter, mark and history) with the values, so that whoever remembers them can
+see whether they are of the history that it follows. Every write first checks that the server has in its
+past what this node noted; a store that was given no notes checks nothing, and is for looking only. A
+transaction (`redis_transaction.py`) runs its plan again when somebody else committed
 meanwhile; those of one process wait for each other, so only processes race.
 
 **Cancellation.** A request can be cancelled wherever it waits, and a connection that goes back to
@@ -23,42 +25,92 @@ import asyncio
 import random
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from redis.asyncio import RedisCluster
+from redis.asyncio.cluster import PipelineCommand
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ReadOnlyError
 
-from gateway.adapters.redis_errors import may_be_repeated, translated
-from gateway.adapters.redis_fleet import HOLD, LET_GO, Fleet, drop_workers, load_fleet
+from gateway.adapters.redis_errors import may_be_repeated, root_of, translated
+from gateway.adapters.redis_fleet import (
+    HOLD,
+    LEAVE,
+    LET_GO,
+    WORKERS,
+    Fleet,
+    keep_command,
+    look_command,
+    parse_look,
+    seen_silent,
+)
+from gateway.adapters.redis_marks import (
+    CHECK,
+    COUNTER,
+    GENERATION,
+    GROUP,
+    HISTORY,
+    MARK,
+    VERIFY,
+    check_arguments,
+    check_keys,
+    counted,
+    parse_group,
+    parse_moment,
+)
 from gateway.adapters.redis_rights import find_missing_rights
 from gateway.adapters.redis_server import ServerReport, load_server_report
-from gateway.adapters.redis_transaction import COUNTER, GENERATION, HISTORY, attempt, counted
-from gateway.adapters.redis_url import RedisLimits, make_client, parse_redis_url, sentinels_of
-from gateway.model.errors import Unavailable
+from gateway.adapters.redis_transaction import attempt
+from gateway.adapters.redis_url import RedisLimits, make_client, make_place, parse_redis_url
+from gateway.model.errors import NotHeld, Unavailable, UnknownHistory
+from gateway.model.stores import Moment
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
-    from redis.asyncio import Redis, RedisCluster
+    from redis.asyncio import Redis
 
-    from gateway.model.stores import Batch, FactSnapshot
+    from gateway.adapters.redis_marks import HistorySource
+    from gateway.adapters.redis_place import Place
+    from gateway.model.stores import Batch, FactSnapshot, GroupSize
 
 _T = TypeVar("_T")
 
 _SHORTEST_PAUSE_SECONDS = 0.002  # about one transaction; doubled at each lost race
 _LONGEST_PAUSE_SECONDS = 0.1
 
-PUT_FOR = """
-for number, name in ipairs(KEYS) do
-    redis.call('SET', name, ARGV[number + 1], 'PX', ARGV[1])
-end
+HOLD_SECONDS = 0.2  # how long a write of a worker waits for the replicas; a healthy one needs a millisecond
+
+PUT_FOR = (
+    CHECK
+    + b"""
+if known == 0 then return -1 end
+for i = 3, #KEYS do redis.call('SET', KEYS[i], ARGV[i + 3], 'PX', ARGV[5]) end
+return 1
 """
+)
+
+PUT_HASH = (
+    CHECK
+    + b"""
+if known == 0 then return -1 end
+for i = 5, #ARGV, 2 do redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1]) end
+return 1
+"""
+)
 
 
 class RedisStore:
     """`FactStore` of the ports. Belongs to one event loop; `close` it there."""
 
-    def __init__(self, url: str, *, limits: RedisLimits | None = None) -> None:
+    def __init__(
+        self, url: str, *, limits: RedisLimits | None = None, history: HistorySource | None = None
+    ) -> None:
         self._limits = limits or RedisLimits()
         self._address = parse_redis_url(url)
-        self._client: Redis | RedisCluster = make_client(self._address, self._limits)
+        self._place = make_place(self._address, self._limits)
+        self._client: Redis | RedisCluster = make_client(self._address, self._limits, self._place)
+        self._number = 0  # of the place, where the cluster client was last told to look anew
+        self._history = history
+        self._group: int | None = None  # servers, as the last look found them
         self._slots = asyncio.Semaphore(self._limits.pool_connections)
         self._writing = asyncio.Lock()  # our own transactions need not race each other
         self._running: set[asyncio.Task[Any]] = set()
@@ -68,20 +120,32 @@ class RedisStore:
         """Where the server is, without anything secret."""
         return self._address.display
 
-    async def read(self, names: Sequence[bytes]) -> tuple[int, list[bytes | None]]:
-        """The global generation, read first, and the values of these names, in one round trip."""
-        if not names:
-            return await self.generation(), []
+    @property
+    def place(self) -> Place:
+        """Where the server is, for the feed and the pool alike."""
+        return self._place
 
-        async def look() -> tuple[int, list[bytes | None]]:
-            async with self._client.pipeline(transaction=False) as pipe:
-                # In this order: a change between the two makes the generation too old, never too new.
-                pipe.execute_command("HGET", GENERATION, COUNTER)
+    def move(self) -> None:
+        """Use no connection any more that is open now: the server may have been replaced by another."""
+        self._place.move()
+
+    async def read(self, names: Sequence[bytes]) -> tuple[Moment, list[bytes | None]]:
+        """The moment, and the values that these names had at it, in one round trip."""
+        if not names:
+            return await self.moment(), []
+
+        async def look() -> tuple[Moment, list[bytes | None]]:
+            async with self._client.pipeline(transaction=True) as pipe:
+                pipe.execute_command("HMGET", GENERATION, COUNTER, MARK, HISTORY)
                 pipe.execute_command("MGET", *names)
-                counter, values = await pipe.execute()
-            return counted(counter), values
+                fields, values = await pipe.execute()
+            return parse_moment(fields), values
 
         return await self._ask(look)
+
+    async def moment(self) -> Moment:
+        """The moment that the server is at."""
+        return parse_moment(await self._ask_one("HMGET", GENERATION, COUNTER, MARK, HISTORY))
 
     async def generation(self) -> int:
         """The global generation; 0 before the first change."""
@@ -89,8 +153,24 @@ class RedisStore:
 
     async def history(self) -> str | None:
         """The random id of this server's history; None before the first change."""
-        raw = await self._ask_one("HGET", GENERATION, HISTORY)
-        return None if raw is None else bytes(raw).decode("ascii", "replace")
+        return (await self.moment()).history or None
+
+    async def group(self) -> GroupSize | None:
+        """How many servers replicate each other, as it was set or learned; None where it never was."""
+        return parse_group(await self._ask_one("HGET", GENERATION, GROUP))
+
+    async def count_servers(self) -> int:
+        """How many servers hold these facts, as far as anybody knows: attached, listed, or of our slot."""
+        attached = (await self.look(Moment())).attached
+        listed = len(await self._place.replicas())
+        if isinstance(self._client, RedisCluster):
+            slot = self._client.keyslot(GENERATION)
+            listed = len(self._client.nodes_manager.slots_cache.get(slot, [])) - 1
+        return 1 + max(attached, listed)
+
+    async def verify_history(self) -> None:
+        """Raises `UnknownHistory` unless the server has in its past what this node noted."""
+        await self._verified(lambda note: ("EVAL", VERIFY, 2, *check_keys(note), *check_arguments(note)))
 
     async def members(self, name: bytes) -> list[bytes]:
         """The members of a set, unordered."""
@@ -109,37 +189,91 @@ class RedisStore:
         """Write hash fields outside of any transaction: for hints such as "last used", never for facts."""
         if values:
             flat = [part for entry in values.items() for part in entry]
-            await self._undisturbed(self._in_slot(lambda: self._client.execute_command("HSET", name, *flat)))
+            await self._verified(
+                lambda note: ("EVAL", PUT_HASH, 3, *check_keys(note), name, *check_arguments(note), *flat)
+            )
 
     async def put_for(self, values: dict[bytes, bytes], seconds: float) -> None:
         """Write values that go away by themselves, in one round trip; never facts."""
         if values:
-            await self._ask_one("EVAL", PUT_FOR, len(values), *values, int(seconds * 1000), *values.values())
+            more = b"%d" % (seconds * 1000), *values.values()
+            await self._verified(
+                lambda note: (
+                    *("EVAL", PUT_FOR, 2 + len(values), *check_keys(note), *values),
+                    *(*check_arguments(note), *more),
+                )
+            )
 
-    async def transact(self, plan: Callable[[FactSnapshot, Batch], Awaitable[None]]) -> int:
-        """Run `plan` and commit what it put into the batch; returns the new global generation.
+    async def transact(self, plan: Callable[[FactSnapshot, Batch], Awaitable[None]]) -> Moment:
+        """Run `plan` and commit what it put into the batch; returns the moment after it.
 
-        An empty batch commits nothing and returns the generation as it is. The plan may run several
+        An empty batch commits nothing and returns the moment as it is. The plan may run several
         times; what it raises is raised here, and nothing is committed.
         """
         return await self._undisturbed(self._transact(plan))
 
-    async def fleet(self) -> Fleet:
-        """The register of workers."""
-        return await self._ask(lambda: load_fleet(self._client))
+    async def look(self, about: Moment, *, hold_seconds: float | None = None) -> Fleet:
+        """Register and stamp, and whether the commit of that moment is in this server's past.
 
-    async def drop_workers(self, workers: list[str]) -> None:
-        """Take workers off the register."""
-        await self._ask(lambda: drop_workers(self._client, workers))
+        With `hold_seconds`, after a write of its own that is waited for until all replicas of the group
+        have it, so that they have all that was committed before it.
+        """
+        return await self._ask(lambda: self._look(about, hold_seconds))
+
+    async def hold_by_all(self, about: Moment, *, seconds: float = HOLD_SECONDS) -> None:
+        """Raises `NotHeld` unless every server of the group has this commit within the time."""
+        if self._group == 1:
+            found = await self.look(about)
+            if found.is_whole:
+                return
+        found = await self.look(about, hold_seconds=seconds)
+        if not found.is_whole:
+            raise NotHeld(
+                "redis",
+                f"generation {about.generation} is held by {found.held if found.is_ours else 0} of "
+                f"{found.servers} servers: it would be lost if another one took over now",
+            )
+
+    async def keep(self, first: Fleet, last: Fleet, seconds: float, *, settles: bool) -> None:
+        """Write down what two looks, so far apart, have shown of a server that is still the same.
+
+        `settles`: its stamp stayed for longer than a lease, so all leases that count are in its register.
+        """
+        entries = seen_silent(first, last, seconds) if first.stamp == last.stamp else []
+        if settles or entries:
+            await self._verified(
+                lambda note: keep_command(note, last.stamp, settles=settles, entries=entries),
+                is_strict=False,
+            )
+
+    async def leave(self, worker: str) -> None:
+        """Take a worker that has ended off the register."""
+        await self._verified(
+            lambda note: (
+                *("EVAL", LEAVE, 3, *check_keys(note), WORKERS),
+                *(*check_arguments(note), worker.encode()),
+            ),
+            is_strict=False,
+        )
 
     async def hold(self, lock: bytes, holder: str, *, seconds: float) -> bool:
         """Take or keep a lock that ends by itself; whether it is ours now."""
-        milliseconds = b"%d" % (seconds * 1000)
-        return bool(await self._ask_one("EVAL", HOLD, 1, lock, holder.encode(), milliseconds))
+        more = holder.encode(), b"%d" % (seconds * 1000)
+        return bool(
+            await self._verified(
+                lambda note: ("EVAL", HOLD, 3, *check_keys(note), lock, *check_arguments(note), *more)
+            )
+        )
 
     async def let_go(self, lock: bytes, holder: str) -> None:
         """Let go of a lock before it ends, if it is ours."""
-        await self._ask_one("EVAL", LET_GO, 1, lock, holder.encode())
+        await self._verified(
+            lambda note: (
+                *("EVAL", LET_GO, 3, *check_keys(note), lock),
+                *(*check_arguments(note), holder.encode()),
+            ),
+            is_strict=False,
+        )
 
     async def check_server(self) -> ServerReport:
         """What kind of server this is and whether it keeps what it is told; for start-up and `doctor`."""
@@ -155,8 +289,57 @@ class RedisStore:
             await asyncio.wait(tuple(self._running))
         with translated(self.display):
             await self._client.aclose()
-            for sentinel in sentinels_of(self._client):
-                await sentinel.aclose()
+
+    async def _look(self, about: Moment, hold_seconds: float | None) -> Fleet:
+        note = self._note()
+        if hold_seconds is None or self._group in {None, 1}:
+            command = look_command(note, about, touches=False)
+            found = parse_look(await self._client.execute_command(*command))
+            self._group = found.servers
+            if hold_seconds is None or found.servers == 1:
+                return found
+        # Where the group grew a moment ago, too few are waited for here; what counts is compared after.
+        waiting = "WAIT", (self._group or 1) - 1, max(1, int(hold_seconds * 1000))
+        looked, acknowledged = await self._in_order(look_command(note, about, touches=True), waiting)
+        found = parse_look(looked, held=1 + int(acknowledged))
+        self._group = found.servers
+        return found
+
+    async def _in_order(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """These commands on one connection, in order: `WAIT` counts for what was written on its own."""
+        if not isinstance(self._client, RedisCluster):
+            async with self._client.pipeline(transaction=False) as pipe:
+                for command in commands:
+                    pipe.execute_command(*command)
+                return list(await pipe.execute())
+        await self._client.initialize()
+        node = self._client.get_node_from_key(GENERATION.decode())
+        if node is None:
+            raise Unavailable("redis", f"no node of {self.display} holds our slot")
+        asked = [PipelineCommand(number, *command) for number, command in enumerate(commands)]
+        await node.execute_pipeline(asked)
+        for one in asked:
+            if isinstance(one.result, Exception):
+                raise one.result
+        return [one.result for one in asked]
+
+    def _note(self) -> Moment | None:
+        return None if self._history is None else self._history.known()
+
+    async def _verified(
+        self, command: Callable[[Moment | None], tuple[Any, ...]], *, is_strict: bool = True
+    ) -> Any:
+        """Run a script that begins with `CHECK`; once more by what is on disk, where the history is unknown.
+
+        An operator, or another process of this node, may have accepted the server's history meanwhile.
+        """
+        reply = await self._ask_one(*command(self._note()))
+        if self._history is None or not _is_refused(reply, is_strict=is_strict):
+            return reply
+        reply = await self._ask_one(*command(self._history.reload()))
+        if is_strict and _is_refused(reply, is_strict=is_strict):
+            raise UnknownHistory(self.display)
+        return reply
 
     async def _ask_one(self, *command: Any) -> Any:
         return await self._ask(lambda: self._client.execute_command(*command))
@@ -189,11 +372,23 @@ class RedisStore:
             except TimeoutError as error:
                 raise Unavailable("redis", f"all connections to {self.display} are busy") from error
             try:
+                await self._follow_cluster()
                 return await operation()
+            except (RedisConnectionError, ReadOnlyError) as error:
+                if isinstance(root_of(error), ReadOnlyError):  # a failover: it was the primary once
+                    self._place.forget()
+                    self._place.move()
+                raise
             finally:
                 self._slots.release()
 
-    async def _transact(self, plan: Callable[[FactSnapshot, Batch], Awaitable[None]]) -> int:
+    async def _follow_cluster(self) -> None:
+        """Have the cluster client look anew which node has our slot, once the place has moved."""
+        if isinstance(self._client, RedisCluster) and self._number != self._place.number:
+            self._number = self._place.number
+            await self._client.aclose()  # it connects again, and asks the nodes, at its next command
+
+    async def _transact(self, plan: Callable[[FactSnapshot, Batch], Awaitable[None]]) -> Moment:
         pause = _SHORTEST_PAUSE_SECONDS
         try:
             async with asyncio.timeout(self._limits.transaction_seconds):
@@ -203,12 +398,27 @@ class RedisStore:
         try:
             deadline = asyncio.get_running_loop().time() + self._limits.transaction_seconds
             while asyncio.get_running_loop().time() < deadline:
-                generation = await self._in_slot(lambda: attempt(self._client, self.display, plan))
-                if generation is not None:
-                    return generation
+                moment = await self._in_slot(lambda: self._attempt(plan))
+                if moment is not None:
+                    return moment
                 # Jitter spreads those who lost the same race, so that they do not lose the next one too.
                 await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 -- nothing secret in it
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
         finally:
             self._writing.release()
         raise Unavailable("redis", "the facts kept changing while a change was made; nothing was changed")
+
+    async def _attempt(self, plan: Callable[[FactSnapshot, Batch], Awaitable[None]]) -> Moment | None:
+        try:
+            return await attempt(self._client, self.display, plan, self._note())
+        except UnknownHistory:
+            if self._history is None:
+                raise
+        return await attempt(self._client, self.display, plan, self._history.reload())
+
+
+def _is_refused(reply: Any, *, is_strict: bool) -> bool:
+    """Whether a script found another history: -1; or 0, where that means nothing else; or a list of it."""
+    if isinstance(reply, list):
+        return bool(reply[0] != 1)
+    return reply == -1 or (not is_strict and reply == 0)

@@ -1,9 +1,10 @@
 """Transactions over Redis: watch the generation, let a plan look and ask, commit all of it or nothing.
 
 The generation is a hash of a counter, which every committed transaction raises by one in the same
-transaction, and a random history id made on first use: a server that was restored or replaced can
-be told from one that went on. Whoever commits moves the counter, so watching it alone is watching
-everything.
+transaction, a random mark of that commit, and a random history id made on first use: a server that was
+restored or replaced can be told from one that went on (`redis_marks.py`). Whoever commits moves the
+counter, so watching it alone is watching everything. A plan is run only where this node's history is the
+server's.
 
 A commit whose reply is lost may have happened. It is never repeated: it is reported as unknown,
 since a plan that is run again would find its own work and call it somebody else's.
@@ -11,63 +12,104 @@ since a plan that is run again would find its own work and call it somebody else
 
 from __future__ import annotations
 
-import re
 import secrets
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import WatchError
 
 from gateway.adapters.redis_errors import BROKEN
-from gateway.model.errors import Unavailable, UnknownOutcome
-from gateway.model.stores import Batch
+from gateway.adapters.redis_marks import (
+    COUNTER,
+    GENERATION,
+    GROUP,
+    HISTORY,
+    MARK,
+    MARKS_PER_BLOCK,
+    MAX_BLOCKS,
+    VERIFY,
+    block_of,
+    check_arguments,
+    check_keys,
+    encode_group,
+    new_mark,
+    offset_of,
+    parse_moment,
+)
+from gateway.model.errors import UnknownHistory, UnknownOutcome
+from gateway.model.stores import Batch, Moment
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from redis.asyncio import Redis, RedisCluster
 
-    from gateway.model.stores import FactSnapshot
-
-GENERATION = b"{cachegate}:generation"
-"""Outside of the facts' prefix: it moves with every one of them."""
+    from gateway.model.stores import FactSnapshot, GroupSize
 
 STEPS = b"{cachegate}:f:step:"
-"""Each transaction writes one more record, named by its generation, below the prefix that workers
-follow: the push that tells them of its facts then also tells them how far they have heard."""
+"""Each transaction writes one more record, named by its generation and mark, below the prefix that workers
+follow: the push that tells them of its facts then also tells them how far they have heard, and of what."""
 
 STEP_SECONDS = 60  # it only has to be pushed; the server clears it away, which is pushed again, to no effect
 
-COUNTER = b"counter"
-HISTORY = b"history"
-_COUNTER = re.compile(rb"[0-9]{1,19}")  # what INCR can make; `int` would take signs, blanks and underscores
 _HISTORY_BYTES = 16  # 128 random bits: no two histories share one
 
 
 async def attempt(
-    client: Redis | RedisCluster, display: str, plan: Callable[[FactSnapshot, Batch], Awaitable[None]]
-) -> int | None:
-    """One attempt at a transaction; None when somebody else committed first."""
+    client: Redis | RedisCluster,
+    display: str,
+    plan: Callable[[FactSnapshot, Batch], Awaitable[None]],
+    note: Moment | None,
+) -> Moment | None:
+    """One attempt at a transaction; None when somebody else committed first.
+
+    `note` is what this node knows of the history. Raises `UnknownHistory` where that is not the server's.
+    """
     async with client.pipeline(transaction=True) as pipe:
         looking: Any = pipe  # while it watches, a pipeline answers at once; its types do not say so
         try:
             await pipe.watch(GENERATION)
-            counter, history = await looking.execute_command("HMGET", GENERATION, COUNTER, HISTORY)
-            generation = counted(counter)
+            keys = check_keys(note)
+            found = await looking.execute_command("EVAL", VERIFY, len(keys), *keys, *check_arguments(note))
+            is_known, counter, mark, history, _ = found
+            if is_known != 1:
+                raise UnknownHistory(display)
+            before = parse_moment((counter, mark, history))
             batch = Batch()
-            await plan(_Snapshot(pipe, generation + 1), batch)
+            await plan(_Snapshot(pipe, before.generation + 1), batch)
         except WatchError:
             return None  # the connection broke before anything was committed: look again
         commands = _commands(batch)
-        if not commands:
-            return generation
+        if not commands and batch.group is None:
+            return before
+        after = Moment(
+            history=before.history or secrets.token_hex(_HISTORY_BYTES),
+            generation=before.generation + 1,
+            mark=new_mark(),
+        )
         looking.multi()
-        pipe.execute_command("HINCRBY", GENERATION, COUNTER, 1)
-        if history is None:
-            pipe.execute_command("HSET", GENERATION, HISTORY, secrets.token_hex(_HISTORY_BYTES))
-        for command in commands:
+        for command in (*commands, *_step(before, after, batch.group)):
             pipe.execute_command(*command)
-        pipe.execute_command("SET", STEPS + b"%d" % (generation + 1), b"", "EX", STEP_SECONDS)
-        return generation + 1 if await _is_committed(pipe, display) else None
+        return after if await _is_committed(pipe, display) else None
+
+
+def _step(before: Moment, after: Moment, group: GroupSize | None) -> list[tuple[Any, ...]]:
+    """The commands that raise the generation; the record that is pushed comes last."""
+    mark, generation = after.mark.encode(), after.generation
+    fields: list[Any] = [MARK, mark]
+    if not before.history:
+        fields += [HISTORY, after.history]
+    if group is not None:
+        fields += [GROUP, encode_group(group)]
+    commands: list[tuple[Any, ...]] = [
+        ("HINCRBY", GENERATION, COUNTER, 1),
+        ("HSET", GENERATION, *fields),
+        ("SETRANGE", block_of(generation), offset_of(generation), mark),
+        ("SET", STEPS + b"%d:%s" % (generation, mark), b"", "EX", STEP_SECONDS),
+    ]
+    oldest = generation - MAX_BLOCKS * MARKS_PER_BLOCK
+    if oldest >= 0 and generation % MARKS_PER_BLOCK == 0:
+        commands.insert(0, ("DEL", block_of(oldest)))
+    return commands
 
 
 async def _is_committed(pipe: Any, display: str) -> bool:
@@ -88,15 +130,6 @@ async def _is_committed(pipe: Any, display: str) -> bool:
         f"the connection to {display} broke during a commit, so it is not known whether the "
         "change was made: look, then repeat the command",
     ) from cause
-
-
-def counted(raw: bytes | None) -> int:
-    """The generation that a counter's bytes say; 0 where there is none yet."""
-    if raw is None:
-        return 0
-    if not _COUNTER.fullmatch(raw):
-        raise Unavailable("redis", "the generation counter is not a number")
-    return int(raw)
 
 
 class _Snapshot:

@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import ConnectionPool, Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
+from gateway.adapters.redis_place import Place, PlacedConnection, PlacedSSLConnection, PlacedUnixConnection
 from gateway.model.errors import Misconfigured
 from gateway.model.trusted_files import refusal_of, verify_trusted
 
@@ -173,8 +173,15 @@ def verify_local_files(url: str) -> None:
             verify_trusted(folder, also=folder.stat().st_uid)
 
 
-def make_client(address: RedisAddress, limits: RedisLimits) -> Redis | RedisCluster:
-    """A client for this address. It connects when it is first used."""
+def make_place(address: RedisAddress, limits: RedisLimits) -> Place:
+    """Where the server of this address is, for all connections that one process makes to it."""
+    return Place(address.hosts, address.service, seconds=limits.connect_seconds)
+
+
+def make_client(
+    address: RedisAddress, limits: RedisLimits, place: Place | None = None
+) -> Redis | RedisCluster:
+    """A client for this address. It connects when it is first used, to where the place is then."""
     options: dict[str, Any] = {
         "username": address.username,
         "password": address.password,
@@ -194,25 +201,22 @@ def make_client(address: RedisAddress, limits: RedisLimits) -> Redis | RedisClus
     if address.topology is Topology.CLUSTER:
         nodes = [ClusterNode(host, port) for host, port in address.hosts]
         return RedisCluster(startup_nodes=nodes, max_connections=pool_size, **options)
-    options |= {"db": address.db, "max_connections": pool_size}
-    if address.topology is Topology.SENTINEL:
-        timeouts = {name: value for name, value in options.items() if name.startswith("socket_")}
-        sentinel: Any = Sentinel(list(address.hosts), sentinel_kwargs=timeouts, **options)  # type: ignore[no-untyped-call] # redis-py
-        client: Redis = sentinel.master_for(str(address.service))
-        return client
+    kind: Any = PlacedSSLConnection if address.is_tls else PlacedConnection
+    if address.is_tls:
+        del options["ssl"]  # the class says it
     if address.socket_path is not None:
-        local = Redis(unix_socket_path=address.socket_path, **options)
-        # The client drops this option for unix sockets, where a full backlog makes connecting wait too.
-        local.connection_pool.connection_kwargs["socket_connect_timeout"] = limits.connect_seconds
-        return local
-    ((host, port),) = address.hosts
-    return Redis(host=host, port=port, **options)
-
-
-def sentinels_of(client: Redis | RedisCluster) -> list[Redis]:
-    """The clients of its own that a client has for asking Sentinels; closing it leaves them open."""
-    pool = getattr(client, "connection_pool", None)
-    return list(pool.sentinel_manager.sentinels) if isinstance(pool, SentinelConnectionPool) else []
+        kind = PlacedUnixConnection
+        options["path"] = address.socket_path
+    elif address.topology is Topology.STANDALONE:
+        ((options["host"], options["port"]),) = address.hosts
+    pool = ConnectionPool(
+        connection_class=kind,
+        place=place or make_place(address, limits),
+        db=address.db,
+        max_connections=pool_size,
+        **options,
+    )
+    return Redis.from_pool(pool)
 
 
 def _host(text: str, topology: Topology) -> tuple[str, int]:

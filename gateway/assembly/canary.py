@@ -36,6 +36,7 @@ class Canary:
         clock: MonotonicClock,
         on_lag: Callable[[float], None],
         on_failure: Callable[[Unavailable], None],
+        is_settled: bool = False,
     ) -> None:
         self._store = store
         self._worker = worker
@@ -44,6 +45,7 @@ class Canary:
         self._clock = clock
         self._on_lag = on_lag
         self._on_failure = on_failure
+        self._is_settled = is_settled  # the embedded server: `barrier.py` says what that spares
 
     async def sing(self) -> None:
         """For ever: if the lock is ours, change the fact and wait for the fleet."""
@@ -61,12 +63,13 @@ class Canary:
         async def plan(_snapshot: FactSnapshot, batch: Batch) -> None:
             batch.facts[CANARY] = self._worker.encode()
 
-        generation = await self._store.transact(plan)
+        moment = await self._store.transact(plan)
         report = await await_workers(
             self._store,
-            generation,
+            moment,
             lease_seconds=self._lease_seconds,
             patience_seconds=self._lease_seconds * 2,
             clock=self._clock,
+            is_settled=self._is_settled,
         )
         return report.milliseconds / 1000

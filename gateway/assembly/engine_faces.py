@@ -62,7 +62,7 @@ def engine_routes(rooms: Rooms, means: Means) -> list[FaceRoute]:
         catalogue=rooms.catalogue,
         origins=Origins(
             source=rooms.facts,
-            perform=Registrar(store=rooms.store, recorder=rooms.recorder).perform,
+            perform=Registrar(store=rooms.store, recorder=rooms.recorder).perform_held,
             clock=rooms.clock,
             actor=f"worker:{rooms.name}",
         ),

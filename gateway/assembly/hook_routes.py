@@ -30,5 +30,6 @@ def hook_routes(rooms: Rooms) -> list[HookRoute]:
         clock=rooms.clock,
         monotonic=rooms.clock,
         lease_seconds=rooms.settings.lease_milliseconds / 1000,
+        is_settled=rooms.settings.redis_url is None,
     )
     return [authority_hook(load_secret(rooms.settings.hook_key_file), invalidation)]

@@ -30,6 +30,7 @@ from gateway.assembly.fittings import (
     build_provider,
     build_recorder,
 )
+from gateway.assembly.settling import Settling
 from gateway.assembly.upkeep import Upkeep
 from gateway.decision.rulebook import Rulebook
 from gateway.decisions import Decisions
@@ -74,7 +75,8 @@ class Rooms:
         self.settings = settings
         self.clock = SystemClock()
         self.telemetry = Telemetry()
-        self.store = RedisStore(redis_url)
+        self.history = HistoryFile(settings.history_file)
+        self.store = RedisStore(redis_url, history=self.history)
         self.name = f"{settings.node}:{os.getpid()}:{secrets.token_hex(4)}"
         self.facts, self.follower, self.feed = self._follow(redis_url)
         self.directory = DirectoryReader(
@@ -176,6 +178,7 @@ class Rooms:
             clock=self.clock,
             on_lag=self.telemetry.canary_measured,
             on_failure=self.telemetry.failed,
+            is_settled=settings.redis_url is None,
         )
         return Upkeep(
             worker=self.name,
@@ -192,6 +195,13 @@ class Rooms:
             pins=self.pins,
             pinning_ahead=ahead if settings.pin_in_background else None,
             canary=canary if settings.canary_seconds else None,
+            settling=Settling(
+                store=self.store,
+                worker=self.name,
+                lease_seconds=settings.lease_milliseconds / 1000,
+                clock=self.clock,
+                on_failure=self.telemetry.failed,
+            ),
             scan_seconds=settings.scan_seconds,
             telemetry=self.telemetry,
             at_the_end=tuple(part.close for part in (self.authority, self.provider) if part is not None),
@@ -212,8 +222,9 @@ class Rooms:
             prefix=FACTS,
             renew_seconds=lease.seconds * RENEWALS_PER_LEASE,
             clock=self.clock,
+            place=self.store.place,
         )
-        return facts, Follower(facts, lease, HistoryFile(settings.history_file)), feed
+        return facts, Follower(facts, lease, self.history), feed
 
     def running(self) -> AbstractAsyncContextManager[None]:
         """Look after everything while requests are served; close all after."""

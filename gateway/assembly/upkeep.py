@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gateway.adapters.redis_feed import RedisFeed
     from gateway.adapters.redis_store import RedisStore
     from gateway.assembly.canary import Canary
+    from gateway.assembly.settling import Settling
     from gateway.audit.log import AuditLog
     from gateway.directory.follower import Follower
     from gateway.directory.near_facts import NearFacts
@@ -44,6 +45,8 @@ START_PATIENCE_SECONDS = 5.0
 SCAN_PATIENCE_SECONDS = 2.0  # a large cache is scanned beside requests: only lists of models have to wait
 DISK_WATCHES_PER_SCAN = 4  # looks from outside, for models that come or go
 SWEEP_SECONDS = 5.0  # how long what is no longer current stays in memory, and is charged there
+NORMAL, NO_LEASE, UNKNOWN_HISTORY = "mode.normal", "mode.no-lease", "mode.unknown-history"
+SENTINELS_SECONDS = 30.0  # how often it is looked whether all of them answer
 LAST_USE_SECONDS = 5.0  # how late `keys list` may know of a use
 
 
@@ -65,6 +68,7 @@ class Upkeep:
     pins: Pins
     pinning_ahead: PinningAhead | None
     canary: Canary | None
+    settling: Settling
     scan_seconds: float
     telemetry: Telemetry
     at_the_end: tuple[Callable[[], Awaitable[None]], ...] = ()  # what else is let go of
@@ -73,7 +77,8 @@ class Upkeep:
     chores: Chores = field(init=False)
     _has_looked: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _cache_problem: str | None = field(default=None, init=False)
-    _was_leased: bool = field(default=True, init=False)
+    _mode: str = field(default=NORMAL, init=False)
+    _silent: tuple[str, ...] = field(default=(), init=False)
     _known: tuple[int, frozenset[ModelId]] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -97,6 +102,9 @@ class Upkeep:
         chores.every("audit", HOUSEKEEPING_SECONDS, self._keep_audit)
         if self.canary is not None:
             chores.keep("canary", self.canary.sing)
+        chores.keep("settling", self.settling.run)
+        if self.store.place.is_asked_for:
+            chores.keep("sentinels", self._watch_sentinels)
         chores.every("last-uses", LAST_USE_SECONDS, self._note_last_uses)
         chores.every("memories", SWEEP_SECONDS, self.sweep_memories)
         if self.pinning_ahead is not None:
@@ -180,11 +188,11 @@ class Upkeep:
 
     async def _watch_lease(self) -> None:
         """Record when this worker loses its lease and when it has one again: modes change with it."""
-        was_held = self._was_leased
-        self._was_leased = self.facts.lease.watch(self.clock.monotonic())
-        if was_held is self._was_leased:
+        is_leased = self.facts.lease.watch(self.clock.monotonic())
+        action = NORMAL if is_leased else NO_LEASE if self.follower.is_history_known else UNKNOWN_HISTORY
+        if action == self._mode:
             return
-        action = "mode.normal" if self._was_leased else "mode.no-lease"
+        self._mode = action
         self.telemetry.mode_changed(action)
         try:
             change = Change(actor=f"worker:{self.worker}", action=action, received_at=self.clock.now())
@@ -192,6 +200,17 @@ class Upkeep:
             receipt.close(generation=self.facts.lease.applied, result="done")
         except Unavailable as failure:
             self.telemetry.failed(failure)
+
+    async def _watch_sentinels(self) -> None:
+        """Name those that do not answer: one is no harm, and the next one may be."""
+        while True:
+            with suppress(Unavailable):  # the feed says so
+                await self.store.place.find(is_anew=True)
+            silent = self.store.place.silent
+            if silent != self._silent:
+                self._silent = silent
+                self.telemetry.sentinels_silent(silent)
+            await asyncio.sleep(SENTINELS_SECONDS)
 
     async def _keep_audit(self) -> None:
         self.telemetry.lines.tick(self.clock.now())
@@ -218,6 +237,6 @@ class Upkeep:
     async def _say_goodbye(self) -> None:
         """Nobody has to wait for a worker that is gone."""
         try:
-            await self.store.drop_workers([self.worker])
+            await self.store.leave(self.worker)
         except Unavailable as failure:
             self.telemetry.failed(failure)

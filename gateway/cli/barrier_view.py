@@ -28,7 +28,10 @@ def barrier_document(barrier: BarrierReport | None) -> dict[str, Any]:
         "acknowledged": barrier.acknowledged,
         "milliseconds": barrier.milliseconds,
         "sure": barrier.is_sure,
-        "sure_in_seconds": round(barrier.sure_in_seconds, 3),
+        "sure_in_seconds": None if barrier.sure_in_seconds is None else round(barrier.sure_in_seconds, 3),
+        "held_by": barrier.held,
+        "servers": barrier.servers,
+        "why": barrier.why,
     }
 
 
@@ -39,16 +42,7 @@ def say_barrier(barrier: BarrierReport | None) -> None:
             "Not waited for: workers hear of it within milliseconds, and at the latest when their lease ends."
         )
     elif not barrier.is_sure:
-        silent = f"{barrier.workers - barrier.acknowledged} of {barrier.workers} workers did not acknowledge"
-        why = (
-            f"{silent} generation {barrier.generation}"
-            if barrier.workers
-            else "the workers could not be asked"
-        )
-        say(
-            f"Not sure yet: {why}; it is true everywhere in {barrier.sure_in_seconds:.1f} s at the latest.",
-            style="bold yellow",
-        )
+        say(f"Not sure yet: {_reason(barrier)}.", style="bold yellow")
     elif barrier.workers:
         out = barrier.workers - barrier.acknowledged
         waited_out = f", {out} waited out" if out else ""
@@ -56,6 +50,17 @@ def say_barrier(barrier: BarrierReport | None) -> None:
             f"True in all workers ({barrier.acknowledged} acknowledged{waited_out}) after "
             f"{barrier.milliseconds:.1f} ms, generation {barrier.generation}."
         )
+
+
+def _reason(barrier: BarrierReport) -> str:
+    silent = barrier.workers - barrier.acknowledged
+    why = barrier.why
+    if barrier.sure_in_seconds is None:
+        return why
+    if silent:
+        late = f"{silent} of {barrier.workers} workers did not acknowledge generation {barrier.generation}"
+        why = f"{late}; {why}"
+    return f"{why}; it is true everywhere in {barrier.sure_in_seconds:.1f} s at the latest"
 
 
 def exit_unless_sure(barrier: BarrierReport | None) -> None:

@@ -1,4 +1,4 @@
-"""`cachegate directory show` and `accept`: whether these are the facts that this node knew.
+"""`cachegate directory show`, `accept` and `group`: which facts these are, and how many servers hold them.
 
 A server that was restored from a back-up, or failed over to a replica that lagged, may have lost
 revocations. Workers and commands refuse it until an operator has looked and accepts it here. These
@@ -15,16 +15,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.adapters.history_file import HistoryFile, Seen
+from gateway.adapters.history_file import HistoryFile
 from gateway.adapters.redis_diagnosis import diagnosed
 from gateway.adapters.redis_store import RedisStore
+from gateway.cli.barrier_view import barrier_document, exit_unless_sure, say_barrier
 from gateway.cli.console import AsJson, print_json, print_table, say
+from gateway.cli.in_office import in_office
 from gateway.configuration.sources import load_settings
-from gateway.model.errors import Misconfigured, Unavailable
+from gateway.model.errors import Misconfigured, Unavailable, UnknownHistory
+from gateway.model.groups import MAX_GROUP
+from gateway.model.stores import GroupSize
 from gateway.office.office import accept_history, fact_server
 
 if TYPE_CHECKING:
     from gateway.configuration.settings import Settings
+    from gateway.model.stores import Moment
+    from gateway.office.office import Office
+    from gateway.registrar import Done
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,28 +39,28 @@ class HistoryReport:
     """What the server holds now, beside what this node saw last."""
 
     where: str
-    present: Seen  # an empty history: no fact was ever written there
-    seen: Seen | None
+    present: Moment  # an empty history: no fact was ever written there
+    seen: Moment | None
     is_known: bool
 
 
 async def load_report(settings: Settings) -> HistoryReport:
     """Look at the server and at the file."""
     async with fact_server(settings) as url:
-        store = RedisStore(url)
+        memory = HistoryFile(settings.history_file)
+        store = RedisStore(url, history=memory)
         try:
             async with diagnosed(url):
-                present = Seen(history=await store.history() or "", generation=await store.generation())
+                present = await store.moment()
+            is_known = True
+            try:
+                await store.verify_history()
+            except UnknownHistory:
+                is_known = False
         finally:
             with suppress(Unavailable):
                 await store.close()
-        memory = HistoryFile(settings.history_file)
-        return HistoryReport(
-            where=store.display,
-            present=present,
-            seen=memory.load(),
-            is_known=memory.accepts(present.history, present.generation),
-        )
+        return HistoryReport(where=store.display, present=present, seen=memory.load(), is_known=is_known)
 
 
 def show(as_json: AsJson = False) -> None:
@@ -85,6 +92,44 @@ def accept(
     _print(report, as_json=as_json, accepted=True)
 
 
+def group(
+    size: Annotated[
+        int | None,
+        typer.Argument(min=1, max=MAX_GROUP, help="Servers: the primary and all that replicate it."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show or set how many servers hold the facts: a revocation is sure once all of them have it.
+
+    It is learned from the server and its Sentinels, and grows with them. Set it lower only when a server is
+    gone for good, and no Sentinel knows it any more.
+    """
+
+    async def work(office: Office) -> tuple[GroupSize | None, int, Done[None] | None]:
+        done = (
+            None if size is None else await office.set_group(GroupSize(servers=size, is_set=True), wait=True)
+        )
+        return await office.store.group(), await office.store.count_servers(), done
+
+    known, seen, done = in_office(work)
+    servers = 1 if known is None else known.servers
+    if as_json:
+        document = {"group": servers, "set": known is not None and known.is_set, "seen": seen}
+        print_json({**document, **barrier_document(None if done is None else done.barrier)})
+    else:
+        how = "set by an operator" if known is not None and known.is_set else "learned"
+        say(f"The group has {servers} servers ({how}); {seen} are seen now.")
+        if seen > servers:
+            say(
+                f"More are seen than the group has. One of them could be promoted without a revocation: run "
+                f"`cachegate directory group {seen}`, or have the Sentinels forget it.",
+                "bold yellow",
+            )
+        if done is not None:
+            say_barrier(done.barrier)
+    exit_unless_sure(None if done is None else done.barrier)
+
+
 def _print(report: HistoryReport, *, as_json: bool, accepted: bool | None = None) -> None:
     """`accepted` is None where nothing was to be accepted yet."""
     if as_json:
@@ -114,9 +159,9 @@ def _print(report: HistoryReport, *, as_json: bool, accepted: bool | None = None
         )
 
 
-def _plain(seen: Seen) -> dict[str, Any]:
+def _plain(seen: Moment) -> dict[str, Any]:
     return {"history": seen.history or None, "generation": seen.generation}
 
 
-def _name(seen: Seen) -> str:
+def _name(seen: Moment) -> str:
     return seen.history or "(none)"

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from gateway.adapters.history_file import HistoryFile
 from gateway.adapters.redis_diagnosis import diagnosed
 from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_time import load_server_time
 from gateway.cli.doctor_fleet import check_history, check_lease, check_workers
+from gateway.cli.doctor_group import check_group, check_members, check_sentinels
 from gateway.cli.doctor_policy import check_policy, check_policy_folder
 from gateway.cli.findings import fail, look_async, ok, warning
 from gateway.directory.listing import Listing
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
 NEEDS_SERVER = (
     "redis server",
     "redis clock",
+    "redis group",
+    "redis replicas",
+    "redis sentinels",
     "facts",
     "history",
     "workers",
@@ -87,6 +92,9 @@ async def _examine(server: Server) -> FactFindings:
     checks: dict[str, Callable[[], Awaitable[Finding]]] = {
         "redis server": partial(_check_server, server),
         "redis clock": partial(_check_server_clock, server),
+        "redis group": partial(check_group, server.store, server.clock),
+        "redis replicas": partial(check_members, server.url, server.store),
+        "redis sentinels": partial(check_sentinels, server.url),
         "facts": partial(_check_generation, server),
         "history": partial(check_history, server.store, server.settings),
         "workers": partial(check_workers, server.store, server.settings),
@@ -107,7 +115,7 @@ async def _examine(server: Server) -> FactFindings:
 @asynccontextmanager
 async def _reached(settings: Settings, clock: SystemClock) -> AsyncIterator[Server]:
     async with fact_server(settings) as url:
-        store = RedisStore(url)
+        store = RedisStore(url, history=HistoryFile(settings.history_file))
         unreadable: list[str] = []
         listing = Listing(StoreReading(store), on_unreadable=unreadable.append)
         try:
@@ -147,12 +155,12 @@ def judge_server(report: ServerReport) -> Finding:
 async def _check_server_clock(server: Server) -> Finding:
     before = server.clock.now()
     theirs = await load_server_time(server.url)
-    return judge_clocks(ours=(before + server.clock.now()) / 2, theirs=theirs)
+    return judge_clocks(before=before, after=server.clock.now(), theirs=theirs)
 
 
-def judge_clocks(*, ours: float, theirs: float) -> Finding:
-    """Whether two machines agree on the time."""
-    apart = abs(ours - theirs)
+def judge_clocks(*, before: float, after: float, theirs: float) -> Finding:
+    """Whether two machines agree on the time: theirs was read between these two of ours."""
+    apart = max(0.0, theirs - after, before - theirs)
     found = f"{apart:.1f} s apart from ours"
     advice = "keep both machines' clocks with NTP: keys expire by ours"
     if apart > FAIL_SECONDS:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from gateway.adapters.history_file import HistoryFile
 from gateway.assembly.rooms import RENEWALS_PER_LEASE
 from gateway.cli.findings import fail, ok, warning
 from gateway.identity.times import format_duration
+from gateway.model.errors import UnknownHistory
+from gateway.model.stores import Moment
 
 if TYPE_CHECKING:
     from gateway.adapters.redis_fleet import Fleet
@@ -19,46 +22,53 @@ if TYPE_CHECKING:
 
 SHORTEST_LEASE_SECONDS = 0.3  # below that a busy moment of Redis or of a worker is a lost lease
 LONGEST_LEASE_SECONDS = 5.0
-SILENT_LEASES = 3  # a worker that let so many pass without renewing is stopped, cut off or gone
+LONGEST_LOOK_SECONDS = 1.0
 MAX_NAMED = 5
 
 
 async def check_history(store: RedisStore, settings: Settings) -> Finding:
     """Nothing is served on facts that are not the known ones."""
-    history, generation = await store.history() or "", await store.generation()
-    memory = HistoryFile(settings.history_file)
-    seen = memory.load()
+    present = await store.moment()
+    seen = HistoryFile(settings.history_file).load()
     if seen is None:
         return ok("history", "this node has seen no facts yet, so it takes these")
-    if memory.accepts(history, generation):
-        return ok("history", f"generation {generation}; this node has seen {seen.generation} of the same")
-    return fail(
-        "history",
-        f"generation {generation} of history {history or '(none)'}; this node saw generation "
-        f"{seen.generation} of {seen.history}",
-        "the server was restored, replaced or failed over, and revocations may be missing: look what it "
-        "holds, then run `cachegate directory accept`",
+    try:
+        await store.verify_history()
+    except UnknownHistory:
+        return fail(
+            "history",
+            f"generation {present.generation} of history {present.history or '(none)'}; what this node saw, "
+            f"generation {seen.generation} of {seen.history}, is not in its past",
+            "the server was restored, replaced or failed over, and revocations may be missing: look what it "
+            "holds, then run `cachegate directory accept` on each node",
+        )
+    return ok(
+        "history", f"generation {present.generation}; this node has noted {seen.generation} of the same"
     )
 
 
 async def check_workers(store: RedisStore, settings: Settings) -> Finding:
-    """Who serves, and who is behind."""
-    generation = await store.generation()  # before the look: who is behind it then had time to hear
-    return judge_workers(await store.fleet(), generation, settings.lease_milliseconds / 1000)
+    """Who serves, and who is behind: two looks, a lease apart, show who does not renew."""
+    first = await store.look(Moment())
+    if not first.workers:
+        return judge_workers(first, first, settings.lease_milliseconds / 1000)
+    seconds = settings.lease_milliseconds / 1000
+    await asyncio.sleep(min(seconds, LONGEST_LOOK_SECONDS))
+    return judge_workers(first, await store.look(Moment()), seconds)
 
 
-def judge_workers(fleet: Fleet, generation: int, lease_seconds: float) -> Finding:
-    """Whether every worker that is registered renews and has applied all changes."""
-    if not fleet.workers:
+def judge_workers(first: Fleet, last: Fleet, lease_seconds: float) -> Finding:
+    """Whether every worker that is registered renews, and has what there was at the first look."""
+    if not last.workers:
         return ok("workers", "none is registered")
-    silent = {
-        one.worker for one in fleet.workers if fleet.now - one.renewed_at > SILENT_LEASES * lease_seconds
-    }
-    behind = {one.worker for one in fleet.workers if one.applied < generation} - silent
+    generation = first.moment.generation
+    before = {one.worker: one.renewal for one in first.workers}
+    silent = {one.worker for one in last.workers if before.get(one.worker) == one.renewal}
+    behind = {one.worker for one in last.workers if one.applied < generation} - silent
     rows = [
-        f"{one.worker} has applied {one.applied} of {generation}, "
-        f"renewed {fleet.now - one.renewed_at:.1f} s ago"
-        for one in sorted(fleet.workers, key=lambda one: (one.applied, one.worker))
+        f"{one.worker} has acknowledged {one.applied} of {generation}"
+        + (f", silent for {max(one.silent_seconds, lease_seconds):.1f} s" if one.worker in silent else "")
+        for one in sorted(last.workers, key=lambda one: (one.applied, one.worker))
     ]
     more = len(rows) - MAX_NAMED
     found = "; ".join(rows[:MAX_NAMED]) + (f"; and {more} more" if more > 0 else "")

@@ -26,6 +26,8 @@ def in_office(work: Callable[[Office], Awaitable[T]]) -> T:
     async def run() -> T:
         async with open_office(load_settings()) as office:
             result = await work(office)
+            for sentinel in office.store.place.silent:
+                say(f"the sentinel {sentinel} does not answer", style="yellow")
             for record in dict.fromkeys(office.unreadable):
                 say(f"the record {record} does not parse; what it says is denied", style="yellow")
             return result

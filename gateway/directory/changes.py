@@ -44,20 +44,20 @@ if TYPE_CHECKING:
     from gateway.model.facts import Alias, Grant, Grants, Key, ModelRule, PolicySet, Tenant
     from gateway.model.names import KeyId, Md5, ModelId, Pattern, TenantId
     from gateway.model.pins import Pin
-    from gateway.model.stores import Batch, FactSnapshot, FactStore
+    from gateway.model.stores import Batch, FactSnapshot, FactStore, GroupSize, Moment
 
 _T = TypeVar("_T")
 
 
-async def change(store: FactStore, work: Callable[[Changes], Awaitable[_T]]) -> tuple[_T, int]:
-    """Run `work` in one transaction; returns what it returned and the global generation after it."""
+async def change(store: FactStore, work: Callable[[Changes], Awaitable[_T]]) -> tuple[_T, Moment]:
+    """Run `work` in one transaction; returns what it returned and the moment after it."""
     results: list[_T] = []
 
     async def plan(snapshot: FactSnapshot, batch: Batch) -> None:
         results[:] = [await work(Changes(snapshot, batch))]
 
-    generation = await store.transact(plan)
-    return results[0], generation
+    moment = await store.transact(plan)
+    return results[0], moment
 
 
 MAX_GRANTS = 5_000  # of a tenant: a worker reads all of them before it decides for the first time
@@ -192,6 +192,10 @@ class Changes(Listing):
         self._put(name, record)
         if record is not None:
             self._batch.seconds[name] = seconds
+
+    async def put_group(self, group: GroupSize) -> None:
+        """Write how many servers hold the facts and may take each other's place."""
+        self._batch.group = group
 
     async def put_pepper_fingerprint(self, pepper_id: str, fingerprint: str) -> None:
         """Note the fingerprint of a pepper, by which a node with another one is found out."""

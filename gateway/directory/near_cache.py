@@ -102,6 +102,10 @@ class NearCache:
             self._put(landed[name])
         return landed
 
+    def is_overtaken(self, flight: Flight) -> bool:
+        """Whether everything has been forgotten since it departed, so that nothing of it is remembered."""
+        return flight.epoch != self._epoch
+
     def crash(self, flight: Flight) -> None:
         """The read failed: there is nothing to remember."""
         self._flights.discard(flight)

@@ -25,8 +25,8 @@ class PlainFacts:
 
     async def read(self, names: Sequence[bytes]) -> tuple[int, list[Leaf]]:
         """A leaf for each name, in order, from the store."""
-        generation, values = await self._store.read(names)
-        return generation, [Leaf(name, value) for name, value in zip(names, values, strict=True)]
+        moment, values = await self._store.read(names)
+        return moment.generation, [Leaf(name, value) for name, value in zip(names, values, strict=True)]
 
     async def read_afresh(self, names: Sequence[bytes]) -> tuple[int, list[Leaf]]:
         """The same."""

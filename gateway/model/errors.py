@@ -167,6 +167,25 @@ class UnknownOutcome(Unavailable):
     """A change was sent off and its answer was lost: it may have been made. It is never repeated by us."""
 
 
+class UnknownHistory(Unavailable):
+    """The server's facts are not the ones that this node knew, or an older state of them: no read, no write.
+
+    Whoever restored or replaced the server has to say that it is meant.
+    """
+
+    def __init__(self, display: str) -> None:
+        super().__init__(
+            "redis",
+            f"{display} holds another history of the facts than this node saw last, or an older state of it; "
+            "revocations may be missing. If that is meant, run `cachegate directory accept` on each node",
+            Reason.NO_LEASE,
+        )
+
+
+class NotHeld(Unavailable):
+    """A change was made, and not every server that may be promoted is known to hold it: it may be lost."""
+
+
 class WithdrawnError(CachegateError):
     """A recorded answer was overtaken by a change before its first byte: decide anew, or give up."""
 

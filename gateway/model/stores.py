@@ -12,6 +12,27 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """A point in the history of the facts: which history, how many changes, and the mark of the last one.
+
+    A mark is random and made by the commit of its generation. Two servers that took different changes
+    may have the same history and counter; they never have the same mark.
+    """
+
+    history: str = ""  # empty: no fact was ever written
+    generation: int = 0
+    mark: str = ""  # empty: written before there were marks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupSize:
+    """How many servers hold the facts and may take each other's place."""
+
+    servers: int
+    is_set: bool = False  # by an operator; else it was learned, and grows by itself
+
+
 @dataclass(slots=True)
 class Batch:
     """What one transaction writes: all of it or nothing, with one step of the global generation.
@@ -25,6 +46,7 @@ class Batch:
     set_remove: list[tuple[bytes, bytes]] = field(default_factory=list)
     hash_put: list[tuple[bytes, bytes, bytes]] = field(default_factory=list)
     hash_drop: list[tuple[bytes, bytes]] = field(default_factory=list)
+    group: GroupSize | None = None  # how many servers replicate each other, where this transaction says so
 
 
 class FactSnapshot(Protocol):
@@ -50,8 +72,11 @@ class FactStore(Protocol):
     Every method raises `Unavailable` when the store does not answer; no other exception leaves it.
     """
 
-    async def read(self, names: Sequence[bytes]) -> tuple[int, list[bytes | None]]:
-        """The global generation, read first, and the values of these names, in one round trip."""
+    async def read(self, names: Sequence[bytes]) -> tuple[Moment, list[bytes | None]]:
+        """The moment, and the values that these names had at it, in one round trip."""
+
+    def move(self) -> None:
+        """Use no connection any more that is open now: the server may have been replaced by another."""
 
     async def generation(self) -> int:
         """The global generation."""
@@ -68,11 +93,15 @@ class FactStore(Protocol):
     async def put_hash(self, name: bytes, values: dict[bytes, bytes]) -> None:
         """Write hash fields outside of any transaction: for hints such as "last used", never for facts."""
 
-    async def transact(self, plan: Callable[[FactSnapshot, Batch], Awaitable[None]]) -> int:
-        """Run `plan` and commit what it put into the batch; returns the new global generation.
+    async def transact(self, plan: Callable[[FactSnapshot, Batch], Awaitable[None]]) -> Moment:
+        """Run `plan` and commit what it put into the batch; returns the moment after it.
 
-        An empty batch commits nothing and returns the generation as it is.
+        An empty batch commits nothing and returns the moment as it is. Raises `UnknownHistory` where the
+        server's history is not the one that this node knew.
         """
+
+    async def hold_by_all(self, about: Moment) -> None:
+        """Raises `NotHeld` unless every server that may be promoted has this commit."""
 
     async def close(self) -> None:
         """Let go of the connections."""

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 MAX_LINKS = 40  # as the kernel has it
+OPENINGS = 10  # of a file that is replaced each time while it is opened
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -127,9 +128,18 @@ def read_trusted(
     is_secret: bool = False,
     on_distrust: Callable[[Distrusted], None] = refuse,
 ) -> bytes:
-    """The bytes of such a file. Raises as `open_trusted`, and `Misconfigured` for one that is too large."""
-    with open_trusted(path, is_secret=is_secret, on_distrust=on_distrust) as file:
-        content = file.read(max_bytes + 1)
+    """The bytes of such a file. Raises as `open_trusted`, and `Misconfigured` for one that is too large.
+
+    One that is replaced just then, as a process of ours replaces its own, is opened again.
+    """
+    for attempt in range(OPENINGS):
+        try:
+            with open_trusted(path, is_secret=is_secret, on_distrust=on_distrust) as file:
+                content = file.read(max_bytes + 1)
+            break
+        except OSError as error:
+            if error.errno != errno.ESTALE or attempt == OPENINGS - 1:
+                raise
     if len(content) > max_bytes:
         raise Misconfigured(str(path), f"is too large; expected at most {max_bytes} bytes")
     return content

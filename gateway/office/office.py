@@ -8,6 +8,7 @@ reading leaves no trace, changing always does.
 from __future__ import annotations
 
 import getpass
+import time
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -32,18 +33,19 @@ from gateway.identity.pepper import Peppers, load_peppers
 from gateway.model.errors import Conflict, Misconfigured, Unavailable
 from gateway.model.facts import MAX_DEGRADED_SECONDS
 from gateway.model.names import KeyId, TenantId
+from gateway.model.stores import GroupSize
 from gateway.model.verdicts import Change
 from gateway.office.state_folder import verify_state
 from gateway.registrar import Done, Registrar
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from gateway.adapters.history_file import Seen
     from gateway.audit.log import AuditLog
     from gateway.configuration.settings import Settings
     from gateway.directory.allowances import Allowance
     from gateway.directory.changes import Changes
+    from gateway.model.stores import Moment
 
 T = TypeVar("T")
 
@@ -85,8 +87,14 @@ class Office:
             subject=bounded_subject(subject),
             received_at=self.clock.now(),
         )
+        before = await self._allowances_if_known(change) if wait else []
         done = await self.record(change, operation)
-        return replace(done, barrier=await self.await_workers(change, done.generation)) if wait else done
+        if wait:
+            return replace(done, barrier=await self.await_workers(change, done.moment, before))
+        with suppress(Unavailable):  # noted if every server has it already: always so where there is one
+            await self.store.hold_by_all(done.moment, seconds=0.0)
+            self.history.note(done.moment)
+        return done
 
     async def record(self, change: Change, operation: Callable[[Changes], Awaitable[T]]) -> Done[T]:
         """Make one change, recorded before and after, without waiting for the workers."""
@@ -97,44 +105,76 @@ class Office:
 
     async def verify_history(self) -> None:
         """Refuse to change facts that are not the ones this node knew: a restored or lagging server."""
-        for _ in range(2):  # the first answer may be older than what others noted on disk since
-            generation, history = await self.store.generation(), await self.store.history() or ""
-            if self.history.accepts(history, generation):
-                return
-        raise Unavailable(
-            "redis",
-            f"{self.store.display} holds another history of the facts than this node saw last, or an "
-            "older state of it; revocations may be missing. If that is meant, run "
-            "`cachegate directory accept`",
-        )
+        await self.store.verify_history()
 
-    async def await_workers(self, change: Change, generation: int) -> BarrierReport:
+    async def await_workers(
+        self, change: Change, moment: Moment, before: Sequence[Allowance] | None = None
+    ) -> BarrierReport:
         """Wait until a change that was made is true in every worker.
 
         The change was made whatever becomes of the wait, and what it made (a key, say) has still to be
-        shown: so a server that is gone now makes the report unsure, and is no error.
+        shown: so a server that is gone now makes the report unsure, and is no error. `before`: the
+        allowances from before the change, for when they cannot be read any more; None: as long as any can be.
         """
         lease_seconds = self.settings.lease_milliseconds / 1000
         started = self.clock.monotonic()
         try:
-            self.history.note(await self.store.history() or "", generation)
-            return await await_workers(
+            report = await await_workers(
                 self.store,
-                generation,
+                moment,
                 lease_seconds=lease_seconds,
                 patience_seconds=lease_seconds + BARRIER_PATIENCE_SECONDS,
                 clock=self.clock,
-                allowances=await self._allowances(change),
+                allowances=[*(before or ()), *await self._allowances(change)],
+                is_settled=self.settings.redis_url is None,
             )
-        except (Unavailable, Conflict):
+        except (Unavailable, Conflict) as failure:
+            longest = MAX_DEGRADED_SECONDS
+            if before is not None and change.action != "tenants.degraded":
+                longest = max((one.seconds for one in before), default=0.0)
             return BarrierReport(
-                generation=generation,
+                generation=moment.generation,
                 workers=0,
                 acknowledged=0,
                 milliseconds=round((self.clock.monotonic() - started) * 1000, 3),
                 is_sure=False,
-                sure_in_seconds=lease_seconds + MARGIN_SECONDS + MAX_DEGRADED_SECONDS,
+                sure_in_seconds=lease_seconds + MARGIN_SECONDS + longest,
+                held=0,
+                why=f"the workers could not be asked ({failure}). If the server comes back with the change, "
+                "it is true everywhere by then; look, or repeat the command",
             )
+        if report.held >= report.servers:
+            self.history.note(moment)
+        return report
+
+    async def _allowances_if_known(self, change: Change) -> list[Allowance] | None:
+        try:
+            return await self._allowances(change)
+        except (Unavailable, Conflict):
+            return None
+
+    async def remember_group(self) -> None:
+        """Note how many servers replicate each other: once, and more when more are seen.
+
+        A number that an operator has set stays; `doctor` compares it with what is there.
+        """
+        known = await self.store.group()
+        if known is not None and known.is_set:
+            return
+        with suppress(Unavailable):  # on facts that are not the known ones nothing is written
+            servers = await self.store.count_servers()
+            if known is None or servers > known.servers:
+                await self.set_group(GroupSize(servers=servers))
+
+    async def set_group(self, group: GroupSize, *, wait: bool = False) -> Done[None]:
+        """Write how many servers hold the facts and may take each other's place."""
+
+        async def operation(changes: Changes) -> None:
+            await changes.put_group(group)
+
+        return await self.perform(
+            "directory.group", operation, subject=(f"{group.servers} servers",), wait=wait
+        )
 
     async def _allowances(self, change: Change) -> list[Allowance]:
         """What workers without a lease may go by for those whom a change is about.
@@ -195,7 +235,7 @@ def bounded_subject(subject: tuple[str, ...]) -> tuple[str, ...]:
     return (*subject[:kept], f"{len(subject) - kept} more; sha256 of all {digest}")
 
 
-def accept_history(settings: Settings, present: Seen) -> None:
+def accept_history(settings: Settings, present: Moment) -> None:
     """Take the facts that are there for the right ones, on an operator's word. Recorded like every change.
 
     No part of `Office`: nobody can open one while the facts are not the known ones.
@@ -211,7 +251,10 @@ def accept_history(settings: Settings, present: Seen) -> None:
             )
         )
         try:
-            HistoryFile(settings.history_file).accept(present.history, present.generation)
+            HistoryFile(settings.history_file).accept(present)
+            # A worker may hold a lease from before the server was restored. Whoever revokes next on it has
+            # nobody to ask about that one.
+            time.sleep(settings.lease_milliseconds / 1000 + MARGIN_SECONDS)
         except Unavailable:
             receipt.close(generation=None, result="unavailable")
             raise
@@ -235,7 +278,8 @@ async def open_office(settings: Settings) -> AsyncIterator[Office]:
     verify_state(settings)
     peppers = load_peppers(settings.pepper_folder)
     async with fact_server(settings) as url:
-        store = RedisStore(url)
+        history = HistoryFile(settings.history_file)
+        store = RedisStore(url, history=history)
         unreadable: list[str] = []
         office = Office(
             settings=settings,
@@ -245,7 +289,7 @@ async def open_office(settings: Settings) -> AsyncIterator[Office]:
             ),
             listing=Listing(StoreReading(store), on_unreadable=unreadable.append),
             peppers=peppers,
-            history=HistoryFile(settings.history_file),
+            history=history,
             clock=SystemClock(),
             actor=f"cli:{_user()}",
             unreadable=unreadable,
@@ -253,6 +297,7 @@ async def open_office(settings: Settings) -> AsyncIterator[Office]:
         try:
             async with diagnosed(url):
                 await office.verify_peppers()
+                await office.remember_group()
             yield office
         finally:
             try:

@@ -3,7 +3,8 @@
 Most findings agree with a pin that is there, and nothing is written. A new pin is one change of
 facts, many together where many were found; a quarantine is one of its own. Both pass the registrar
 and are in the audit log before they are made (I5): a pin because it is a decision to trust what was
-first seen, a quarantine because an operator has to act on it.
+first seen, a quarantine because an operator has to act on it. Whoever asked hears of either only once
+every server that may be promoted has it.
 """
 
 from __future__ import annotations
@@ -105,6 +106,7 @@ class PinLedger:
         operation = partial(pin_blobs, contents=contents, now=change.received_at, source=self._actor)
         done = await self._perform(change, operation)
         self._on_pinned(len(done.result))
+        await self._store.hold_by_all(done.moment)
         return done.generation
 
     async def _quarantine(self, md5: Md5, measured: Measured, pin: Pin | None) -> int:
@@ -116,6 +118,7 @@ class PinLedger:
         done = await self._perform(change, operation)
         if done.result is not None:
             self._on_quarantined(done.result)
+        await self._store.hold_by_all(done.moment)
         return done.generation
 
     def _change(self, action: str, subject: Sequence[str]) -> Change:

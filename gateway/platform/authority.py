@@ -141,8 +141,12 @@ class Authority:
             raise Unavailable("upstream", "what it allowed has ended meanwhile", Reason.FACTS_MOVED)
 
     async def moment(self) -> Moment:
-        """To be taken before a question is put: what ends later ends its answer as well."""
-        return await self.store.generation(), self.clock.now()
+        """To be taken before a question is put: what ends later ends its answer as well.
+
+        What was applied here, and not what a server says: an old primary may have counted further.
+        """
+        applied, _ = await self.source.read([])
+        return applied, self.clock.now()
 
     async def hear(self, subject: Subject, moment: Moment, reason: Reason) -> Reason:
         """It denied something along with another question: that counts as if we had asked. What to tell."""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from gateway.identity.pepper import Peppers
     from gateway.model.names import KeyId, ModelId
     from gateway.model.ports import Clock, MonotonicClock
+    from gateway.model.stores import Moment
     from gateway.pinning.ledger import Perform
 
 ACTOR = "platform"
@@ -62,6 +63,7 @@ class Invalidation:
     clock: Clock
     monotonic: MonotonicClock
     lease_seconds: float
+    is_settled: bool = False  # the embedded server: `barrier.py` says what that spares
 
     async def end(self, keys: Sequence[bytes], models: Sequence[ModelId]) -> Ended:
         """End what was said of these keys (by their SHA-256) and models; with neither, of all.
@@ -80,11 +82,12 @@ class Invalidation:
         )
         try:
             done = await self.perform(change, partial(end_rulings, keys=key_ids, models=models))
-            report = await self._await(done.generation)
+            report = await self._await(done.moment)
         except Conflict as error:  # a record that does not parse is in the way
             raise Unavailable("redis", str(error)) from error
         if not report.is_sure:
-            raise Unavailable("redis", "not every worker is known to know of it", Reason.NO_LEASE)
+            why = f"not every worker is known to know of it: {report.why}"
+            raise Unavailable("redis", why, Reason.NO_LEASE)
         return Ended(generation=done.generation, not_ours=len(not_ours))
 
     async def _find_not_ours(self, digests: Sequence[bytes]) -> list[KeyId]:
@@ -92,16 +95,17 @@ class Invalidation:
         found = [await self.listing.find_key_by_digest(digest) for digest in digests]
         return [key.key_id for key in found if key is not None and key.source != SOURCE_PLATFORM]
 
-    async def _await(self, generation: int) -> BarrierReport:
+    async def _await(self, moment: Moment) -> BarrierReport:
         # A tenant that a platform's key made up is listed once an operator has given it a degraded mode.
         tenants = [one for one in await self.listing.list_tenants() if one.tenant_id.startswith("platform-")]
         return await await_workers(
             self.store,
-            generation,
+            moment,
             lease_seconds=self.lease_seconds,
             patience_seconds=self.lease_seconds + PATIENCE_SECONDS,
             clock=self.monotonic,
             allowances=await load_allowances(StoreReading(self.store), tenants),
+            is_settled=self.is_settled,
         )
 
 

@@ -110,7 +110,7 @@ async def measure(
                     done = await office.perform(action, operation, **about, wait=False)
                     committed_at = time.perf_counter()
                     change = Change(actor="bench", action=action, received_at=0.0, **about)
-                    barrier = await office.await_workers(change, done.generation)
+                    barrier = await office.await_workers(change, done.moment)
                     returned_at = time.perf_counter()
                     timeline.returned(target, key, is_open=is_open)
                     outcome.waits.append((returned_at - committed_at) * 1000)

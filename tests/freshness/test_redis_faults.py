@@ -189,7 +189,8 @@ def test_while_redis_is_gone_nothing_is_allowed_beyond_the_lease_and_all_is_well
 @pytest.fixture
 def lonely(build_fleet):
     """A fleet whose server a test may ruin."""
-    return build_fleet(workers=2, is_remote=True, CACHEGATE_CANARY_SECONDS="0")
+    # With a canary: a worker that writes where its history is not the one would make the counter catch up.
+    return build_fleet(workers=2, is_remote=True, CACHEGATE_CANARY_SECONDS="1")
 
 
 def verify_refused(fleet, tools, eventually):

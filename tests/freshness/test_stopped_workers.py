@@ -219,7 +219,7 @@ def change_while(fleet, watching, tools, disturb, seconds):
     watched.report(verdict)
     barriers = watched.ledger.barriers
     waited_out = [one for one in barriers if one.acknowledged < one.workers]
-    assert all(one.is_sure for one in barriers)
+    assert all(one.is_sure for one in barriers), [one for one in barriers if not one.is_sure]
     assert waited_out, "no change ever met a worker that was not there"
     assert max(one.milliseconds for one in barriers) < 2 * LEASE_MILLISECONDS
     late = watched.ledger.started_late(watched.observations)

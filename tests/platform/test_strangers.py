@@ -8,7 +8,7 @@ from secrets import token_hex
 
 import pytest
 
-from gateway.adapters.redis_transaction import COUNTER, GENERATION
+from gateway.adapters.redis_marks import COUNTER, GENERATION
 from gateway.platform.budget import BURST_SECONDS, SHARE_OF_ONE_SOURCE
 
 pytestmark = pytest.mark.slow

@@ -19,6 +19,7 @@ from gateway.configuration.settings import CHECKOUT_POLICIES
 from gateway.decision.policyset import digest_of, load_policy_folder
 from gateway.decision.rulebook import Rulebook
 from gateway.decisions import Decisions
+from gateway.directory import near_facts
 from gateway.directory.changes import change
 from gateway.directory.follower import Follower
 from gateway.directory.lease import Lease
@@ -30,14 +31,19 @@ from gateway.model.access import Access, Action, Principal, Resource, ResourceKi
 from gateway.model.errors import Reason, Unavailable
 from gateway.model.facts import DEFAULT_SCOPES, Alias, Grant, Grants, KeyKind, ModelRule, Visibility
 from gateway.model.names import KeyId, ModelId, PackageId, Pattern, TenantId
-from gateway.model.stores import Batch
+from gateway.model.stores import Batch, Moment
 from gateway.model.verdicts import Allowed
 
 HISTORY = "0" * 32
+near_facts.ECHO_SECONDS = 60.0  # here a push comes when the history says so
 ENTRIES_OF_ONE_ANSWER = 100  # a memory that cannot hold one answer's records never has a current one
 TENANTS = [TenantId("acme"), TenantId("globex")]
 MODELS = [ModelId("acme/x"), ModelId("acme/deep/y"), ModelId("alias")]
 PATTERNS = [Pattern(text) for text in ("acme/*", "acme/x")]
+
+
+def moment(generation):
+    return Moment(history=HISTORY, generation=generation, mark=f"{generation:016x}")
 
 
 class MemoryStore:
@@ -57,7 +63,7 @@ class MemoryStore:
         return other
 
     async def read(self, names):
-        reply = self.counter, [self.facts.get(name) for name in names]
+        reply = moment(self.counter), [self.facts.get(name) for name in names]
         if self.is_held:
             arrives = asyncio.get_running_loop().create_future()
             self.replies.append(arrives)
@@ -71,7 +77,10 @@ class MemoryStore:
         for name, value in batch.facts.items():
             self.facts.pop(name, None) if value is None else self.facts.update({name: value})
         self.untold.append((set(batch.facts), self.counter))
-        return self.counter
+        return moment(self.counter)
+
+    def move(self):
+        pass
 
 
 class _Snapshot:
@@ -92,11 +101,11 @@ class _Snapshot:
 class Memory:
     """An operator's word is not needed here: it is always the same history."""
 
-    def accepts(self, history, generation):
-        return True
+    def known(self):
+        return None
 
-    def note(self, history, generation):
-        pass
+    def note(self, _moment):
+        return True
 
 
 class Clock:
@@ -230,7 +239,7 @@ class Play:
     async def begin(self):
         await change(self.store, lambda one: one.put_policy(POLICIES[0]))
         self.store.untold.clear()
-        self.worker.follower.connected(self.store.counter, HISTORY)
+        self.worker.follower.connected(moment(self.store.counter), 1)
         self.store.is_held = True
 
     async def step(self, kind, value):
@@ -253,11 +262,11 @@ class Play:
         elif kind == "push" and store.untold:
             names, generation = store.untold.pop(0)
             follower.changed(names)
-            follower.applied(generation)
+            follower.applied([(generation, moment(generation).mark)])
         elif kind == "reconnect":
             follower.disconnected()
             store.untold.clear()
-            follower.connected(store.counter, HISTORY)
+            follower.connected(moment(store.counter), 1)
         elif kind == "flush":
             follower.changed(None)
         await quiet()

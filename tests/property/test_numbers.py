@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.adapters.redis_fleet import _parse as parse_worker
-from gateway.adapters.redis_transaction import counted
+from gateway.adapters.redis_marks import counted
 from gateway.adapters.redis_url import parse_redis_url
 from gateway.configuration.sources import load_settings
 from gateway.configuration.values import read_number

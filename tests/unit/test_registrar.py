@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from gateway.model.errors import Conflict, Unavailable, UnknownOutcome
+from gateway.model.errors import Conflict, NotHeld, Unavailable, UnknownOutcome
+from gateway.model.stores import Moment
 from gateway.model.verdicts import Change, ChangeReceipt
 from gateway.registrar import Registrar
 
@@ -34,11 +35,18 @@ class Store:
     """Commits, or fails in its one way."""
 
     failure: Exception | None = None
+    is_missing: bool = False
+    held: list = field(default_factory=list)
 
     async def transact(self, _plan):
         if self.failure is not None:
             raise self.failure
-        return 7
+        return Moment(generation=7)
+
+    async def hold_by_all(self, about):
+        self.held.append(about)
+        if self.is_missing:
+            raise NotHeld("redis", "held by 1 of 2 servers")
 
 
 @pytest.mark.parametrize(
@@ -57,3 +65,22 @@ async def test_the_closing_record_says_made_only_of_what_was_and_not_made_only_o
     with pytest.raises(type(failure)):
         await Registrar(store=Store(failure), recorder=recorder).perform(CHANGE, None)
     assert recorder.closed == [(None, result)]
+
+
+@pytest.mark.parametrize("is_missing", [True, False])
+async def test_what_a_worker_writes_is_made_and_acknowledged_only_when_every_server_has_it(
+    monkeypatch, is_missing
+):
+    async def run(store, _operation):
+        return "result", await store.transact(None)
+
+    monkeypatch.setattr("gateway.registrar.run_change", run)
+    recorder, store = Recorder(), Store(is_missing=is_missing)
+    registrar = Registrar(store=store, recorder=recorder)
+    if is_missing:
+        with pytest.raises(NotHeld):
+            await registrar.perform_held(CHANGE, None)
+    else:
+        assert (await registrar.perform_held(CHANGE, None)).generation == 7
+    assert store.held == [Moment(generation=7)]
+    assert recorder.closed == [(7, "done")]

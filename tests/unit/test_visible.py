@@ -172,6 +172,43 @@ def test_who_asks_after_a_change_does_not_get_what_was_worked_out_before_it():
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("view", ["models", "packages"])
+def test_a_view_that_was_joined_and_overtaken_is_not_used(view, monkeypatch):
+    # What is decided first in it has changed since, and that change had returned before this was asked.
+    monkeypatch.setattr("gateway.visible.DECISIONS_PER_TURN", 1)
+
+    async def scenario():
+        world = World(rights=may("discover", "m/1", "m/2") | may("read", "m/1", "m/2"))
+        visible = world.visible()
+        ask = getattr(visible, view)
+        if view == "packages":
+            await visible.models(CALLER)
+        decide, decided = world.decide_many, asyncio.Event()
+
+        def decide_many(accesses, facts):
+            world.gate.clear()
+            decided.set()
+            return decide(accesses, facts)
+
+        world.decide_many = decide_many
+        early = asyncio.create_task(ask(CALLER))
+        await decided.wait()
+        world.reached.clear()
+        await world.reached.wait()  # the first model is decided, and the second one is being read
+        world.rights -= may("discover", "m/1") | may("read", "m/1")
+        world.change("m/1")
+        world.decide_many = decide
+        late = asyncio.create_task(ask(CALLER))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not late.done()
+        world.gate.set()
+        await early
+        assert [getattr(one, "model", one) for one in await late] == ["m/2"]
+
+    asyncio.run(scenario())
+
+
 def test_a_package_needs_the_right_to_read_it_and_to_discover_its_model():
     async def scenario():
         world = World(rights=may("discover", "m/1", "m/2") | may("read", "m/2", "m/3"))

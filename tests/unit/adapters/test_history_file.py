@@ -1,15 +1,22 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
-from gateway.adapters.history_file import UNREADABLE, HistoryFile, Seen
+from gateway.adapters.history_file import UNREADABLE, HistoryFile
 from gateway.model.errors import Unavailable
+from gateway.model.stores import Moment
 
 OURS, OTHER = "0a" * 16, "ff" * 16
+
+
+def moment(generation, history=OURS, mark=None):
+    return Moment(history=history, generation=generation, mark=mark or f"{generation:016x}")
 
 
 @pytest.fixture
@@ -22,55 +29,87 @@ def memory(path):
     return HistoryFile(path)
 
 
-def test_the_first_history_ever_seen_is_taken(memory):
-    assert memory.load() is None
-    assert memory.accepts(OURS, 5)
-    assert memory.accepts("", 0)
+def test_on_the_first_day_nothing_is_known(memory):
+    assert memory.known() is None
 
 
-def test_what_was_noted_is_remembered_by_the_next_process(memory, path):
-    memory.note(OURS, 5)
+def test_what_was_noted_is_known_to_the_next_process(memory, path):
+    assert memory.note(moment(5))
+    assert memory.known() == moment(5)
+    assert HistoryFile(path).known() == moment(5)
+
+
+def test_an_older_moment_is_noted_already_and_another_history_never_is(memory, path):
+    memory.note(moment(5))
+    assert memory.note(moment(4))
+    for other in (moment(9, OTHER), moment(9, ""), moment(9, "not a history"), moment(9, mark="no mark")):
+        assert not memory.note(other)
+    assert HistoryFile(path).load() == moment(5)
+
+
+def test_of_two_processes_the_newer_moment_stays(memory, path):
     other = HistoryFile(path)
-    assert other.load() == Seen(history=OURS, generation=5)
-    assert [other.accepts(OURS, one) for one in (5, 6, 4)] == [True, True, False]
-    assert not other.accepts(OTHER, 5)
-    assert not other.accepts("", 0)
+    assert other.known() is None
+    memory.note(moment(7))
+    assert other.note(moment(6))  # a later one is noted
+    assert HistoryFile(path).load() == moment(7)
+    assert other.known() == moment(7)
 
 
-def test_a_counter_that_went_back_is_noticed_by_the_process_that_saw_it(memory):
-    memory.note(OURS, 5)
-    assert not memory.accepts(OURS, 4)
-    assert memory.accepts(OURS, 5)
+def test_many_that_write_at_once_leave_the_newest(path):
+    def write(start):
+        memory = HistoryFile(path)
+        for number in range(start, 400, 4):
+            while not memory.note(moment(number)):
+                pass
+            assert HistoryFile(path).load().generation >= number
+
+    threads = [threading.Thread(target=write, args=[start]) for start in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert HistoryFile(path).load() == moment(400 - 4 + 3)
 
 
-def test_what_went_back_or_is_another_one_is_never_noted(memory, path):
-    memory.note(OURS, 5)
-    for history, generation in ((OURS, 4), (OTHER, 9), ("", 0), ("not a history", 9)):
-        memory.note(history, generation)
-        assert HistoryFile(path).load() == Seen(history=OURS, generation=5)
+def test_a_writer_that_was_stopped_in_the_middle_holds_nobody_up_and_nothing_is_called_noted(memory, path):
+    memory.note(moment(5))
+    descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        assert not memory.note(moment(6))
+    finally:
+        os.close(descriptor)
+    assert memory.note(moment(6))
 
 
 def test_an_operator_may_accept_another_history_or_an_older_state(memory, path):
-    memory.note(OURS, 5)
-    for history, generation in ((OURS, 3), (OTHER, 1)):
+    memory.note(moment(5))
+    for accepted in (moment(3, mark="ab" * 8), moment(1, OTHER)):
         running = HistoryFile(path)
-        assert not running.accepts(history, generation)
-        HistoryFile(path).accept(history, generation)
+        running.known()
+        HistoryFile(path).accept(accepted)
         # A process that refused it just now goes on by itself.
-        assert running.accepts(history, generation)
-        running.note(history, generation + 1)
-        assert HistoryFile(path).load() == Seen(history=history, generation=generation + 1)
+        assert running.reload() == accepted
+        assert running.note(moment(accepted.generation + 1, accepted.history))
+        assert HistoryFile(path).load() == moment(accepted.generation + 1, accepted.history)
 
 
 def test_a_server_without_facts_is_accepted_by_forgetting(memory, path):
-    memory.note(OURS, 5)
-    assert not memory.accepts("", 0)
-    HistoryFile(path).accept("", 0)
-    assert memory.accepts("", 0)
+    memory.note(moment(5))
+    HistoryFile(path).accept(Moment())
+    assert memory.reload() is None
     # Its first change makes a history, which is then the first one seen.
-    assert memory.accepts(OTHER, 1)
-    memory.note(OTHER, 1)
-    assert not HistoryFile(path).accepts(OURS, 5)
+    assert memory.note(moment(1, OTHER))
+    assert HistoryFile(path).known() == moment(1, OTHER)
+
+
+def test_a_note_from_before_there_were_marks_gets_one(memory, path):
+    path.parent.mkdir()
+    path.write_text(json.dumps({"history": OURS, "generation": 5}))
+    assert memory.known() == Moment(history=OURS, generation=5)
+    assert memory.note(moment(5))
+    assert HistoryFile(path).load() == moment(5)
 
 
 @pytest.mark.parametrize(
@@ -89,60 +128,63 @@ def test_a_server_without_facts_is_accepted_by_forgetting(memory, path):
         json.dumps({"history": OURS}).encode(),
         json.dumps({"history": OURS, "generation": "5"}).encode(),
         json.dumps({"history": OURS, "generation": 5.5}).encode(),
+        json.dumps({"history": OURS, "generation": -1}).encode(),
+        json.dumps({"history": OURS, "generation": 5, "mark": 7}).encode(),
+        json.dumps({"history": OURS, "generation": 5, "mark": "abc"}).encode(),
         b"[" * 100_000,
     ],
 )
-def test_a_file_that_does_not_parse_matches_nothing_until_an_operator_accepts(memory, path, content):
+def test_a_file_that_does_not_parse_is_a_history_that_nobody_has_until_an_operator_accepts(
+    memory, path, content
+):
     path.parent.mkdir()
     path.write_bytes(content)
-    assert memory.load() == UNREADABLE
-    for history, generation in ((OURS, 5), ("", 0), ("unreadable", 0)):
-        assert history == UNREADABLE.history or not memory.accepts(history, generation)
-    memory.note(OURS, 5)
+    assert memory.known() == UNREADABLE
+    assert not memory.note(moment(5))
     assert path.read_bytes() == content
-    memory.accept(OURS, 5)
-    assert memory.accepts(OURS, 5)
+    memory.accept(moment(5))
+    assert memory.known() == moment(5)
 
 
 def test_what_cannot_be_read_is_no_first_day(memory, path):
     path.mkdir(parents=True)
-    assert not memory.accepts(OURS, 5)
+    assert memory.known() == UNREADABLE
 
 
 def test_what_cannot_be_written_is_a_failure_of_the_state_folder():
     memory = HistoryFile(Path("/proc/no-such-folder/history.json"))
     for write in (memory.note, memory.accept):
         with pytest.raises(Unavailable) as unavailable:
-            write(OURS, 5)
+            write(moment(5))
         assert unavailable.value.dependency == "state"
 
 
 def test_nothing_is_written_when_nothing_moved(memory, path):
-    memory.note(OURS, 5)
+    memory.note(moment(5))
     before = path.stat().st_ino
-    memory.note(OURS, 5)
-    HistoryFile(path).note(OURS, 5)
+    memory.note(moment(5))
+    HistoryFile(path).note(moment(5))
     assert path.stat().st_ino == before
-    memory.note(OURS, 6)
+    memory.note(moment(6))
     assert path.stat().st_ino != before
 
 
 def test_no_half_written_file_is_left_beside_it(memory, path):
-    memory.note(OURS, 5)
-    memory.note(OURS, 6)
-    assert [one.name for one in path.parent.iterdir()] == ["history.json"]
+    memory.note(moment(5))
+    memory.note(moment(6))
+    assert sorted(one.name for one in path.parent.iterdir()) == ["history.json", "history.lock"]
 
 
 @pytest.mark.parametrize("mode", [0o666, 0o602])
 def test_what_others_could_have_written_is_a_history_that_nobody_knows(memory, path, mode):
-    memory.note(OURS, 5)
+    memory.note(moment(5))
     path.chmod(mode)
-    assert HistoryFile(path).load() == UNREADABLE
-    assert not HistoryFile(path).accepts(OURS, 5)
+    assert HistoryFile(path).known() == UNREADABLE
+    assert not HistoryFile(path).note(moment(6))
 
 
 def test_a_fifo_in_its_place_hangs_nobody(memory, path):
-    memory.note(OURS, 5)
+    memory.note(moment(5))
     path.unlink()
     os.mkfifo(path)
     assert HistoryFile(path).load() == UNREADABLE
@@ -151,16 +193,18 @@ def test_a_fifo_in_its_place_hangs_nobody(memory, path):
 def test_it_is_for_its_user_alone_whatever_the_umask_is(memory, path):
     before = os.umask(0)
     try:
-        memory.note(OURS, 5)
+        memory.note(moment(5))
     finally:
         os.umask(before)
-    assert path.stat().st_mode & 0o777 == 0o600
+    assert [one.stat().st_mode & 0o777 for one in path.parent.iterdir()] == [0o600, 0o600]
 
 
 def test_nothing_is_noted_in_a_folder_that_others_may_write(memory, path):
-    memory.note(OURS, 5)
+    memory.note(moment(5))
     path.parent.chmod(0o777)
     with pytest.raises(Unavailable):
-        HistoryFile(path).accept(OURS, 9)
+        HistoryFile(path).accept(moment(9))
+    with pytest.raises(Unavailable):
+        HistoryFile(path).note(moment(9))
     path.parent.chmod(0o700)
-    assert HistoryFile(path).load() == Seen(history=OURS, generation=5)
+    assert HistoryFile(path).load() == moment(5)

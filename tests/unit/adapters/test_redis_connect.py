@@ -9,7 +9,7 @@ import hiredis
 import pytest
 
 from gateway.adapters.redis_connect import connect_raw
-from gateway.adapters.redis_url import RedisLimits, parse_redis_url
+from gateway.adapters.redis_url import RedisLimits, make_place, parse_redis_url
 from gateway.model.errors import Unavailable
 
 pytestmark = pytest.mark.anyio
@@ -73,7 +73,8 @@ def pong(words):
 
 async def connect(url):
     hearing = Hearing()
-    await connect_raw(parse_redis_url(url), LIMITS, hearing)
+    address = parse_redis_url(url)
+    await connect_raw(address, LIMITS, hearing, make_place(address, LIMITS))
     return hearing
 
 
@@ -91,18 +92,9 @@ async def test_the_primary_is_asked_of_a_sentinel_at_each_connection():
     async with speaking(pong) as port:
 
         def answer(words):
-            if words[:2] == ["SENTINEL", "MASTERS"]:
+            if words == ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "MYMASTER"]:
                 asked.append(words)
-                fields = {
-                    "name": "mymaster",
-                    "ip": "127.0.0.1",
-                    "port": str(port),
-                    "flags": "master",
-                    "num-other-sentinels": "0",
-                }
-                flat = [part for pair in fields.items() for part in pair]
-                body = "".join(f"${len(part)}\r\n{part}\r\n" for part in flat)
-                return f"*1\r\n%{len(fields)}\r\n{body}".encode()  # RESP3: a map
+                return f"*2\r\n$9\r\n127.0.0.1\r\n${len(str(port))}\r\n{port}\r\n".encode()
             return b"+OK\r\n"
 
         async with speaking(answer) as sentinel:

@@ -4,7 +4,6 @@ import ssl
 
 import pytest
 from redis import exceptions
-from redis.asyncio.sentinel import MasterNotFoundError
 
 from gateway.adapters.redis_errors import Refused, may_be_repeated, translated
 from gateway.model.errors import Conflict, Unavailable
@@ -22,6 +21,9 @@ ERRORS = [
     (exceptions.OutOfMemoryError("secret words"), "maxmemory"),
     (exceptions.ReadOnlyError("secret words"), "replica"),
     (exceptions.ResponseError("secret words"), "no usable answer"),
+    (exceptions.ResponseError("NOREPLICAS secret words"), "min-replicas-to-write"),
+    (exceptions.ResponseError("UNBLOCKED secret words"), "failover"),
+    (exceptions.ResponseError("MISCONF secret words"), "disk"),
     (exceptions.RedisClusterException("secret words"), "no usable answer"),
 ]
 
@@ -88,12 +90,6 @@ def test_a_cluster_that_cannot_be_entered_says_why():
         raise error
 
 
-def test_a_sentinel_that_wants_a_password_is_told_from_the_server():
-    error = MasterNotFoundError("Errors: [Redis - AuthenticationError('Authentication required.')]")
-    with pytest.raises(Refused, match="requirepass"), translated("a:1"):
-        raise error
-
-
 def test_causes_that_go_in_a_circle_end():
     one, other = exceptions.ConnectionError("a"), exceptions.ConnectionError("b")
     one.__context__, other.__context__ = other, one
@@ -105,6 +101,13 @@ def test_our_own_errors_and_defects_pass_untouched():
     for error in (Conflict("no"), ValueError("no")):
         with pytest.raises(type(error)), translated("a:1"):
             raise error
+
+
+def test_what_was_wrong_while_connecting_is_said_in_its_own_words():
+    inner = Unavailable("redis", "no sentinel answers")
+    with pytest.raises(Unavailable) as unavailable, translated("a:1"):
+        raise wrapped(inner)
+    assert unavailable.value is inner
 
 
 def test_only_a_broken_connection_is_worth_a_second_try():

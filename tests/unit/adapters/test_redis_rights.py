@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from gateway.adapters.redis_marks import GENERATION, GROUP, encode_group
 from gateway.adapters.redis_rights import KEYS_RULE, LOOKED_AT, NEEDED
 from gateway.adapters.redis_store import RedisStore
 from gateway.model.errors import Unavailable
+from gateway.model.stores import GroupSize, Moment
 
 ROOT = Path(__file__).parents[3]
 ALL_KEYS = ("~*", "resetchannels", "-@all")
@@ -38,6 +40,12 @@ async def missing(server):
         await store.close()
 
 
+async def set_group(server, servers):
+    """As if so many servers replicated each other: then they are waited for."""
+    with server.client(username="admin", password="admin") as client:
+        client.hset(GENERATION, GROUP, encode_group(GroupSize(servers=servers)))
+
+
 def documented_rules():
     """The rules of the line in README.md, behind the name and the password."""
     [line] = re.findall(
@@ -54,6 +62,12 @@ async def test_the_documented_line_is_what_is_needed(server):
     report = await store.check_server()
     assert (report.missing_rights, report.appendfsync, report.has_waitaof) == ((), "always", True)
     await store.close()
+
+
+def test_the_user_of_the_example_for_three_servers_has_the_same_rules():
+    users = (ROOT / "deploy/redis/users.acl").read_text()
+    [line] = re.findall(r"^user cachegate on ><password> (.*)$", users, re.MULTILINE)
+    assert sorted(line.split()) == sorted(("resetchannels", "-@all", *documented_rules()))
 
 
 @pytest.mark.parametrize("rule", sorted({*NEEDED} - {KEYS_RULE}))
@@ -92,12 +106,17 @@ async def test_without_the_right_to_transactions_nothing_is_tried_outside_of_one
 
 
 @pytest.mark.parametrize(
-    ("rule", "command"), [("-hget", "HGET"), ("-mget", "MGET"), ("-time", "TIME"), ("-hgetall", "HGETALL")]
+    ("rule", "command"),
+    [("-hmget", "HMGET"), ("-mget", "MGET"), ("-info", "INFO"), ("-wait", "WAIT"), ("-hgetall", "HGETALL")],
 )
 async def test_a_command_that_is_refused_meanwhile_is_named(server, rule, command):
     give(server, *documented_rules(), rule)
     store = RedisStore(url_of(server))
-    work = store.fleet() if command in {"TIME", "HGETALL"} else store.read([b"{cachegate}:f:a"])
+    if command in {"HMGET", "MGET"}:
+        work = store.read([b"{cachegate}:f:a"])
+    else:
+        await set_group(server, 2)
+        work = store.look(Moment(), hold_seconds=0.01)
     with pytest.raises(Unavailable, match=f"run {command}: .*ACL SETUSER"):
         await work
     await store.close()

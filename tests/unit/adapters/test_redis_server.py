@@ -17,7 +17,7 @@ SOUND = ServerReport(
     maxmemory_policy="noeviction",
     is_aof_on=True,
     is_aof_healthy=True,
-    appendfsync="everysec",
+    appendfsync="always",
     has_waitaof=True,
 )
 
@@ -52,7 +52,7 @@ async def test_a_server_that_may_evict_is_told_from_one_that_may_not(valkey_url,
         ({"role": "slave"}, "primary"),
         ({"is_aof_on": False}, "appendonly"),
         ({"is_aof_healthy": False}, "disk"),
-        ({"has_waitaof": False}, "appendfsync"),
+        ({"appendfsync": "everysec"}, "appendfsync"),  # WAITAOF is not waited for
     ],
 )
 def test_what_would_cost_facts_is_a_problem(fields, word):

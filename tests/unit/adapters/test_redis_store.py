@@ -10,8 +10,8 @@ import pytest
 from redis.asyncio.connection import AbstractConnection
 
 from gateway.adapters.embedded_valkey import EmbeddedValkey
+from gateway.adapters.redis_marks import GENERATION
 from gateway.adapters.redis_store import RedisStore
-from gateway.adapters.redis_transaction import GENERATION
 from gateway.adapters.redis_url import RedisLimits
 from gateway.model.errors import Conflict, Unavailable
 
@@ -30,6 +30,11 @@ def writing(**facts: bytes | None):
         batch.facts.update({name.encode(): value for name, value in facts.items()})
 
     return plan
+
+
+async def read(store, names):
+    moment, values = await store.read(names)
+    return moment.generation, values
 
 
 class Relay:
@@ -89,8 +94,8 @@ class Relay:
 async def test_an_empty_server_is_at_generation_nought_without_a_history(store):
     assert await store.generation() == 0
     assert await store.history() is None
-    assert await store.read([b"a", b"b"]) == (0, [None, None])
-    assert await store.read([]) == (0, [])
+    assert await read(store, [b"a", b"b"]) == (0, [None, None])
+    assert await read(store, []) == (0, [])
     assert await store.members(b"s") == []
     assert await store.hash_field(b"h", b"f") is None
     assert await store.hash_fields(b"h", [b"f", b"g"]) == [None, None]
@@ -104,8 +109,8 @@ async def test_each_committed_transaction_raises_the_generation_by_one(store):
         seen.append(snapshot.next_generation)
         batch.facts[b"a"] = b"%d" % snapshot.next_generation
 
-    assert [await store.transact(plan) for _ in range(3)] == seen == [1, 2, 3]
-    assert await store.read([b"a"]) == (3, [b"3"])
+    assert [(await store.transact(plan)).generation for _ in range(3)] == seen == [1, 2, 3]
+    assert await read(store, [b"a"]) == (3, [b"3"])
 
 
 async def test_the_history_is_made_once_and_differs_between_servers(store, valkey_url, tell):
@@ -121,7 +126,7 @@ async def test_the_history_is_made_once_and_differs_between_servers(store, valke
 
 async def test_an_empty_batch_commits_nothing(store):
     await store.transact(writing(a=b"1"))
-    assert await store.transact(writing()) == 1
+    assert (await store.transact(writing())).generation == 1
     assert await store.generation() == 1
 
 
@@ -154,7 +159,7 @@ async def test_a_plan_that_raises_commits_nothing_and_its_own_error_comes_out(st
 
     with pytest.raises(Conflict):
         await store.transact(plan)
-    assert await store.read([b"a"]) == (0, [None])
+    assert await read(store, [b"a"]) == (0, [None])
 
 
 async def test_hints_move_no_generation(store):
@@ -171,8 +176,9 @@ async def test_counters_raised_from_many_stores_at_once_lose_nothing(valkey_url)
         (raw,) = await snapshot.read([b"n"])
         batch.facts[b"n"] = b"%d" % (int(raw or 0) + 1)
 
-    generations = await asyncio.gather(*(stores[index % 4].transact(plan) for index in range(60)))
-    assert await stores[0].read([b"n"]) == (60, [b"60"])
+    moments = await asyncio.gather(*(stores[index % 4].transact(plan) for index in range(60)))
+    generations = [one.generation for one in moments]
+    assert await read(stores[0], [b"n"]) == (60, [b"60"])
     assert sorted(generations) == list(range(1, 61))
     for store in stores:
         await store.close()
@@ -259,8 +265,8 @@ async def test_a_transaction_whose_caller_left_lets_go_of_everything(store):
     with pytest.raises(asyncio.CancelledError):
         await doomed
     go.set()
-    assert await store.transact(writing(b=b"2")) == 2  # the first one went on to its end
-    assert await store.read([b"a", b"b"]) == (2, [b"1", b"2"])
+    assert (await store.transact(writing(b=b"2"))).generation == 2  # the first one went on to its end
+    assert await read(store, [b"a", b"b"]) == (2, [b"1", b"2"])
 
 
 async def test_close_waits_for_what_is_under_way(valkey_url):
@@ -339,7 +345,7 @@ async def test_a_read_survives_one_broken_connection(tmp_path):
         await store.transact(writing(a=b"1"))
     with server.running() as again:  # the server was stopped and started meanwhile
         assert again == url
-        assert await store.read([b"a"]) == (1, [b"1"])
+        assert await read(store, [b"a"]) == (1, [b"1"])
         await store.close()
 
 
@@ -358,7 +364,7 @@ async def test_a_commit_whose_reply_is_lost_is_said_to_be_unknown_and_not_repeat
             await broken.transact(plan)
         await broken.close()
     assert len(runs) == 1
-    assert await store.read([b"n"]) == (1, [b"1"])
+    assert await read(store, [b"n"]) == (1, [b"1"])
 
 
 async def test_a_generation_that_is_no_number_is_unavailable(store, valkey_url, tell):
@@ -386,9 +392,9 @@ async def test_values_for_a_while_go_away_by_themselves_and_are_no_change_of_fac
     before = await store.generation()
     await store.put_for({b"a": b"1", b"b": b"\x00\xff"}, 600)
     await store.put_for({}, 10)
-    assert await store.read([b"a", b"b"]) == (before, [b"1", b"\x00\xff"])
+    assert await read(store, [b"a", b"b"]) == (before, [b"1", b"\x00\xff"])
     for name in ("a", "b"):
         assert 0 < int(tell(valkey_url, f"PTTL {name}")[1:]) <= 600_000
     await store.put_for({b"a": b"1", b"b": b"\x00\xff"}, 0.001)
-    while (await store.read([b"a", b"b"])) != (before, [None, None]):  # noqa: ASYNC110 -- the server's own clock
+    while (await read(store, [b"a", b"b"])) != (before, [None, None]):  # noqa: ASYNC110 -- the server's own clock
         await asyncio.sleep(0.001)

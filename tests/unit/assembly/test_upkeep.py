@@ -165,10 +165,10 @@ def test_at_the_end_each_part_is_let_go_of_whatever_becomes_of_the_others(raisin
 
     upkeep.last_uses = LastUses()
 
-    async def drop_workers(_workers):
+    async def leave(_worker):
         return
 
-    upkeep.store.drop_workers = drop_workers
+    upkeep.store.leave = leave
     asyncio.run(upkeep._end())
     assert world.let_go == list(PARTS)
     assert len(world.failures) + len(world.told) == 1

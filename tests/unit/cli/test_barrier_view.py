@@ -8,10 +8,33 @@ from gateway.cli.barrier_view import barrier_document, exit_unless_sure, say_bar
 
 SURE = BarrierReport(generation=7, workers=4, acknowledged=3, milliseconds=12.5, is_sure=True)
 UNSURE = BarrierReport(
-    generation=7, workers=4, acknowledged=3, milliseconds=3000.0, is_sure=False, sure_in_seconds=59.98765
+    generation=7,
+    workers=4,
+    acknowledged=3,
+    milliseconds=3000.0,
+    is_sure=False,
+    sure_in_seconds=59.98765,
+    why="leases have not ended",
 )
 NOT_ASKED = BarrierReport(
-    generation=7, workers=0, acknowledged=0, milliseconds=1.0, is_sure=False, sure_in_seconds=3601.0
+    generation=7,
+    workers=0,
+    acknowledged=0,
+    milliseconds=1.0,
+    is_sure=False,
+    sure_in_seconds=3601.0,
+    why="the workers could not be asked",
+)
+NOT_HELD = BarrierReport(
+    generation=7,
+    workers=4,
+    acknowledged=4,
+    milliseconds=3000.0,
+    is_sure=False,
+    sure_in_seconds=None,
+    held=2,
+    servers=3,
+    why="held by 2 of 3 servers",
 )
 ALONE = BarrierReport(generation=7, workers=0, acknowledged=0, milliseconds=0.5, is_sure=True)
 
@@ -30,6 +53,9 @@ def test_scripts_get_workers_milliseconds_and_whether_it_is_sure():
         "milliseconds": 3000.0,
         "sure": False,
         "sure_in_seconds": 59.988,
+        "held_by": 1,
+        "servers": 1,
+        "why": "leases have not ended",
     }
 
 
@@ -49,12 +75,21 @@ def test_what_is_not_sure_says_until_when(capsys):
     assert "could not be asked" in said(NOT_ASKED, capsys)
 
 
+def test_what_not_all_servers_hold_says_so_and_promises_no_time(capsys):
+    line = said(NOT_HELD, capsys)
+    assert "held by 2 of 3 servers" in line
+    assert "at the latest" not in line
+    document = barrier_document(NOT_HELD)
+    assert (document["held_by"], document["servers"], document["sure_in_seconds"]) == (2, 3, None)
+
+
 def test_where_nobody_serves_there_is_nothing_to_say(capsys):
     assert said(ALONE, capsys) == ""
 
 
 @pytest.mark.parametrize(
-    ("report", "status"), [(SURE, None), (ALONE, None), (None, None), (UNSURE, 1), (NOT_ASKED, 1)]
+    ("report", "status"),
+    [(SURE, None), (ALONE, None), (None, None), (UNSURE, 1), (NOT_ASKED, 1), (NOT_HELD, 1)],
 )
 def test_a_script_never_takes_an_unsure_change_for_done(report, status):
     if status is None:

@@ -113,8 +113,13 @@ def test_a_server_that_could_forget_revocations_is_a_failure(more, expected):
 
 
 def test_clocks_that_are_apart_warn_and_then_fail():
-    states = [judge_clocks(ours=1000.0, theirs=1000.0 + apart).health for apart in (0.5, -5.0, 500.0)]
-    assert states == [Health.OK, Health.WARNING, Health.FAIL]
+    found = [judge_clocks(before=1000.0, after=1000.1, theirs=1000.0 + apart) for apart in (0.5, -5.0, 500.0)]
+    assert [one.health for one in found] == [Health.OK, Health.WARNING, Health.FAIL]
+
+
+def test_a_question_that_took_long_is_no_difference_of_clocks():
+    assert judge_clocks(before=1000.0, after=1070.0, theirs=1065.0).health is Health.OK
+    assert judge_clocks(before=1000.0, after=1070.0, theirs=1075.0).health is Health.WARNING
 
 
 def test_records_that_do_not_parse_are_a_failure_and_each_is_counted_once():

@@ -13,24 +13,24 @@ from gateway.cli.doctor_fleet import check_history, judge_lease, judge_workers
 from gateway.cli.findings import Health
 from gateway.model.facts import Tenant
 from gateway.model.names import TenantId
+from gateway.model.stores import Moment
 
-NOW = 1000.0
 
-
-def worker(name, applied=10, age=0.1):
-    return Registered(worker=name, applied=applied, renewed_at=NOW - age)
+def worker(name, applied=10, number=2, silent=0.0):
+    return Registered(worker=name, applied=applied, entry=b"%d:%d" % (applied, number), silent_seconds=silent)
 
 
 def judged(*workers):
-    return judge_workers(Fleet(now=NOW, workers=workers), 10, 1.0)
+    """A second look, after one at which every worker was at its first renewal."""
+    first = tuple(replace(one, entry=b"%d:1" % one.applied) for one in workers)
+    moment = Moment(generation=10)
+    return judge_workers(Fleet(workers=first, moment=moment), Fleet(workers=workers), 1.0)
 
 
 def test_a_fleet_that_renews_and_has_applied_everything_is_in_order():
     found = judged(worker("a"), worker("b", applied=11))
     assert found.health is Health.OK
-    assert all(
-        part in found.found for part in ("a has applied 10 of 10", "b has applied 11 of 10", "0.1 s ago")
-    )
+    assert all(part in found.found for part in ("a has acknowledged 10 of 10", "b has acknowledged 11 of 10"))
 
 
 def test_nobody_serving_is_no_fault():
@@ -38,9 +38,10 @@ def test_nobody_serving_is_no_fault():
 
 
 def test_one_that_does_not_renew_is_named_and_told_from_one_that_is_behind():
-    silent = judged(worker("a"), worker("gone", applied=3, age=9.0))
+    silent = judged(worker("a"), worker("gone", applied=3, number=1, silent=9.0))
     assert silent.health is Health.WARNING
     assert "do not renew" in silent.advice
+    assert "silent for 9.0 s" in silent.found
     assert "behind" not in silent.advice
     late = judged(worker("late", applied=9))
     assert late.health is Health.WARNING
@@ -50,7 +51,7 @@ def test_one_that_does_not_renew_is_named_and_told_from_one_that_is_behind():
 
 def test_a_large_fleet_is_counted_and_those_who_are_behind_are_named_first():
     found = judged(*(worker(f"w{number:02}") for number in range(20)), worker("last", applied=1))
-    assert found.found.startswith("last has applied 1")
+    assert found.found.startswith("last has acknowledged 1")
     assert found.found.endswith("and 16 more")
 
 
@@ -80,18 +81,23 @@ def test_facts_that_are_not_the_known_ones_are_a_failure_that_says_what_to_do(in
 
     async def check():
         with EmbeddedValkey(installed.settings.state).running() as url:
-            store = RedisStore(url)
+            store = RedisStore(url, history=HistoryFile(settings.history_file))
             try:
-                return await check_history(store, settings), await store.history(), await store.generation()
+                return await check_history(store, settings), await store.moment()
             finally:
                 await store.close()
 
-    first, history, generation = asyncio.run(check())
+    first, present = asyncio.run(check())
     assert first.health is Health.OK
-    HistoryFile(settings.history_file).note(history, generation)
+    HistoryFile(settings.history_file).note(present)
     assert asyncio.run(check())[0].health is Health.OK
-    for seen in ((history, generation + 1), ("f" * 32, 1)):
-        HistoryFile(settings.history_file).accept(*seen)
-        found, _, _ = asyncio.run(check())
+    others = (
+        replace(present, generation=present.generation + 1),
+        replace(present, history="f" * 32),
+        replace(present, mark="f" * 16),
+    )
+    for seen in others:
+        HistoryFile(settings.history_file).accept(seen)
+        found, _ = asyncio.run(check())
         assert found.health is Health.FAIL
         assert "directory accept" in found.advice

@@ -89,10 +89,9 @@ def silent_worker(installed):
             store = RedisStore(url)
             try:
                 if fields is None:
-                    await store.drop_workers(["silent"])
+                    await store.leave("silent")
                 else:
-                    in_an_hour = (await store.fleet()).now + 3600
-                    await store.put_hash(WORKERS, {b"silent": b"0:%d" % (in_an_hour * 1000)})
+                    await store.put_hash(WORKERS, {b"silent": b"0:1"})
             finally:
                 await store.close()
 

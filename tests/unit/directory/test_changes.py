@@ -16,6 +16,7 @@ from gateway.directory.reading import StoreReading
 from gateway.model.errors import Conflict
 from gateway.model.facts import Alias, Grant, Grants, ModelRule, Visibility
 from gateway.model.names import GroupName, ModelId, Pattern, TenantId
+from gateway.model.stores import Moment
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +31,7 @@ def listing(store):
 async def test_a_fact_carries_the_generation_of_its_last_change(store, listing, acme):
     for generation in (1, 2, 3):
         _, reached = await change(store, lambda changes: changes.put_tenant(acme))
-        assert reached == generation == (await listing.find_tenant(acme.tenant_id)).generation
+        assert reached.generation == generation == (await listing.find_tenant(acme.tenant_id)).generation
 
 
 async def test_what_is_put_is_seen_within_the_same_transaction(store, acme, make_key):
@@ -69,7 +70,7 @@ async def test_work_that_changes_nothing_moves_no_generation(store, acme):
     async def work(changes):
         return await changes.find_tenant(acme.tenant_id)
 
-    assert await change(store, work) == (None, 0)
+    assert await change(store, work) == (None, Moment())
 
 
 async def test_a_deleted_fact_is_gone_from_its_index(store, listing, acme):
@@ -146,7 +147,7 @@ async def test_a_hundred_grants_added_at_once_are_a_hundred_grants(store, listin
         await extra.close()
     grants = await listing.list_grants(acme.tenant_id)
     assert len(grants) == len({grant.grant_id for grant in grants}) == 100
-    assert sorted(generation for _, generation in results) == list(range(2, 102))
+    assert sorted(moment.generation for _, moment in results) == list(range(2, 102))
     assert await store.generation() == 101
 
 

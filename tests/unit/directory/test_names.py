@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.adapters.redis_transaction import GENERATION
+from gateway.adapters.redis_marks import GENERATION
 from gateway.directory import names
 from gateway.model.names import KeyId, ModelId, Pattern, TenantId
 

@@ -6,11 +6,13 @@ import asyncio
 
 import pytest
 
+from gateway.directory import near_facts
 from gateway.directory.lease import Lease
 from gateway.directory.near_cache import NearCache
 from gateway.directory.near_facts import NearFacts
 from gateway.model.errors import Reason, Unavailable
 from gateway.model.facts import Stamp
+from gateway.model.stores import Moment
 
 pytestmark = pytest.mark.anyio
 
@@ -22,6 +24,11 @@ def anyio_backend(virtual_time):
     return virtual_time
 
 
+def at(generation, mark="ours"):
+    """A moment of the history that the feed tells of; with another mark, of another."""
+    return Moment(history="h", generation=generation, mark=f"{mark}{generation}")
+
+
 class HeldStore:
     """A store whose replies carry what was true when it was asked, and arrive when they are let go."""
 
@@ -31,14 +38,19 @@ class HeldStore:
         self.gate = asyncio.Event()
         self.gate.set()
         self.fault = None
+        self.moment = at(1)
+        self.moves = 0
+
+    def move(self):
+        self.moves += 1
 
     async def read(self, names):
         self.asked.append(list(names))
-        reply = [self.values.get(name) for name in names]
+        reply = self.moment, [self.values.get(name) for name in names]
         await self.gate.wait()
         if self.fault is not None:
             raise self.fault
-        return 1, reply
+        return reply
 
 
 class Hand:
@@ -64,7 +76,7 @@ def clock():
 @pytest.fixture
 def facts(store, clock):
     facts = NearFacts(store, NearCache(max_entries=100, max_bytes=1 << 20), Lease(1.0), clock)
-    facts.connected(1)
+    facts.connected(at(1))
     return facts
 
 
@@ -178,7 +190,7 @@ async def test_a_reply_from_before_a_new_feed_is_not_remembered(facts, store):
     hold(store)
     early = await begin(facts.read([A]))
     facts.disconnected()
-    facts.connected(7)
+    facts.connected(at(7))
     store.gate.set()
     _, [leaf] = await early
     assert not leaf.is_current
@@ -255,7 +267,8 @@ async def test_a_feed_that_comes_back_in_time_serves_who_waited(facts, store):
     facts.disconnected()
     waiting = await begin(values(facts, A))
     assert store.asked == []
-    facts.connected(3)
+    store.moment = at(3)
+    facts.connected(at(3))
     assert await waiting == [None]
 
 
@@ -270,7 +283,7 @@ async def test_the_generation_of_an_answer_is_the_one_from_before_it_was_read(fa
     hold(store)
     early = await begin(facts.read([A]))
     facts.changed([B])
-    facts.lease.apply(9)
+    facts.applied([(generation, f"ours{generation}") for generation in range(2, 10)])
     store.gate.set()
     assert (await early)[0] == 1
     assert (await facts.read([A]))[0] == 9
@@ -296,3 +309,101 @@ async def test_the_last_check_needs_lease_and_unmoved_facts(facts, clock):
     clock.time = 106.0
     with pytest.raises(Unavailable):
         facts.holds(stamp, 5.0)
+
+
+# Another server
+
+
+FOREIGN = {
+    "another mark at the same counter": at(3, "theirs"),
+    "an older state": at(2),
+    "a counter that is ahead and is never told of": at(5, "theirs"),
+    "another history": Moment(history="other", generation=3, mark="ours3"),
+}
+
+
+@pytest.fixture
+def followed(facts):
+    facts.applied([(2, "ours2"), (3, "ours3")])
+    return facts
+
+
+@pytest.mark.parametrize("foreign", FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize("way", ["read", "read_afresh"])
+async def test_what_another_server_answers_is_never_remembered_nor_handed_out(
+    followed, store, foreign, way, monkeypatch
+):
+    monkeypatch.setattr(near_facts, "ECHO_SECONDS", 0.02)
+    store.moment, store.values[A] = foreign, b"old"
+    with pytest.raises(Unavailable) as unavailable:
+        await getattr(followed, way)([A])
+    assert unavailable.value.reason is Reason.NO_LEASE
+    assert followed.find([A]) is None
+    assert followed.cache._flights == set()
+    assert store.moves == 1 + near_facts.READ_ATTEMPTS  # by the feed, and at each answer
+
+
+async def test_connections_that_are_made_anew_find_the_server_that_is_followed(followed, store):
+    store.moment, store.values[A] = at(3, "theirs"), b"old"
+
+    def move():
+        store.moment, store.values[A] = at(3), b"new"
+
+    store.move = move
+    assert await values(followed, A) == [b"new"]
+    assert followed.find([A])[0].value == b"new"
+
+
+async def test_a_feed_that_is_made_anew_moves_the_connections(facts, store):
+    before = store.moves
+    facts.disconnected()
+    facts.connected(at(7))
+    assert store.moves == before + 1
+
+
+async def test_a_read_that_is_ahead_of_the_feed_waits_until_it_is_told(followed, store):
+    store.moment, store.values[A] = at(4), b"new"
+    ahead = await begin(followed.read([A]))
+    assert not ahead.done()
+    followed.changed([B])
+    followed.applied([(4, "ours4")])
+    _, [leaf] = await ahead
+    assert (leaf.value, leaf.is_current) == (b"new", True)
+    assert followed._echoes == []
+
+
+async def test_what_changes_while_it_waits_to_be_told_is_overtaken(followed, store):
+    store.moment, store.values[A] = at(4), b"new"
+    ahead = await begin(followed.read([A]))
+    followed.changed([A])
+    followed.applied([(4, "ours4"), (5, "ours5")])
+    _, [leaf] = await ahead
+    assert not leaf.is_current
+
+
+async def test_of_an_unknown_history_it_is_said_what_to_do(facts, monkeypatch):
+    monkeypatch.setattr(near_facts, "RECONNECT_PATIENCE_SECONDS", 0.01)
+    facts.disconnected(is_history_known=False)
+    with pytest.raises(Unavailable) as unavailable:
+        await facts.read([A])
+    assert unavailable.value.why == near_facts.UNKNOWN_HISTORY
+    with pytest.raises(Unavailable) as unavailable:
+        facts.verify_fresh(0.0)
+    assert unavailable.value.why == near_facts.UNKNOWN_HISTORY
+
+
+async def test_a_history_that_begins_while_it_is_followed_is_the_one(facts, store):
+    facts.connected(Moment())
+    facts.changed([A])
+    facts.applied([(1, "ours1")])
+    store.moment, store.values[A] = at(1), b"new"
+    assert await values(facts, A) == [b"new"]
+    store.moment = Moment(history="other", generation=1, mark="ours1")
+    with pytest.raises(Unavailable):
+        await facts.read([B])
+
+
+async def test_few_marks_are_remembered(facts):
+    facts.applied([(number, f"ours{number}") for number in range(2, 3 * near_facts.REMEMBERED_MARKS)])
+    assert len(facts._marks) == near_facts.REMEMBERED_MARKS
+    assert facts.moment == at(3 * near_facts.REMEMBERED_MARKS - 1)

@@ -79,9 +79,9 @@ async def test_an_export_tells_first_how_many_facts_there_are(filled):
 async def test_bringing_the_same_in_again_changes_nothing(filled, listing):
     facts = await all_facts(filled)
     before = await filled.generation()
-    compared, generation = await change(filled, lambda changes: bring_in(changes, facts, merge=False))
+    compared, moment = await change(filled, lambda changes: bring_in(changes, facts, merge=False))
     assert (compared.new, compared.same, compared.other) == (0, len(facts), ())
-    assert generation == before
+    assert moment.generation == before
     assert await compare(listing, facts) == compared
 
 

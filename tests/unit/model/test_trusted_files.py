@@ -20,6 +20,7 @@ import pytest
 
 from gateway.model.errors import Misconfigured
 from gateway.model.trusted_files import (
+    OPENINGS,
     Distrusted,
     make_own_folder,
     open_trusted,
@@ -474,9 +475,30 @@ def test_a_large_file_is_not_read_to_its_end(folder):
         read(path)
 
 
-def test_what_takes_the_files_place_while_it_is_opened_is_not_read(folder, monkeypatch):
+@pytest.mark.parametrize("times", [1, OPENINGS - 1, OPENINGS])
+def test_what_takes_the_files_place_while_it_is_opened_is_looked_at_first(folder, monkeypatch, times):
+    path = write(folder / "file")
+    others = [write(folder / f"other{number}", b"other%d" % number) for number in range(times)]
+    real_open = os.open
+
+    def open_after_exchange(name, flags, *arguments, **named):
+        if name == "file" and not flags & os.O_PATH and others:
+            others.pop().replace(path)
+        return real_open(name, flags, *arguments, **named)
+
+    monkeypatch.setattr(os, "open", open_after_exchange)
+    if times < OPENINGS:
+        assert read(path) == b"other0"
+        return
+    with pytest.raises(OSError, match="replaced") as refused:
+        read(path)
+    assert refused.value.errno == errno.ESTALE
+
+
+def test_what_takes_the_files_place_and_is_not_trusted_is_not_read(folder, monkeypatch):
     path = write(folder / "file")
     other = write(folder / "other", b"other")
+    other.chmod(0o666)
     real_open = os.open
 
     def open_after_exchange(name, flags, *arguments, **named):
@@ -485,9 +507,8 @@ def test_what_takes_the_files_place_while_it_is_opened_is_not_read(folder, monke
         return real_open(name, flags, *arguments, **named)
 
     monkeypatch.setattr(os, "open", open_after_exchange)
-    with pytest.raises(OSError, match="replaced") as refused:
+    with pytest.raises(Misconfigured, match="may be written by everybody"):
         read(path)
-    assert refused.value.errno == errno.ESTALE
 
 
 def test_a_link_that_takes_the_files_place_while_it_is_opened_is_not_followed(folder, monkeypatch):

@@ -8,14 +8,17 @@ import shutil
 import tempfile
 from dataclasses import replace
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 
 import pytest
 
-from gateway.adapters.history_file import HistoryFile, Seen
+from gateway.adapters.history_file import HistoryFile
 from gateway.adapters.redis_fleet import WORKERS
+from gateway.adapters.redis_marks import GENERATION, block_of, offset_of
 from gateway.audit import read_events
 from gateway.audit.record import ChangeRecord
+from gateway.barrier import MARGIN_SECONDS
 from gateway.configuration.settings import CHECKOUT_POLICIES, Settings
 from gateway.directory.operations import keys as key_operations
 from gateway.directory.operations import models as model_operations
@@ -23,6 +26,7 @@ from gateway.directory.operations import tenants as tenant_operations
 from gateway.model.errors import Misconfigured, Unavailable
 from gateway.model.facts import MAX_DEGRADED_SECONDS, KeyKind
 from gateway.model.names import KeyId, Pattern, TenantId
+from gateway.model.stores import GroupSize, Moment
 from gateway.office.office import (
     MAX_SUBJECT_BYTES,
     accept_history,
@@ -34,6 +38,7 @@ from gateway.office.setup import set_up
 
 pytestmark = pytest.mark.anyio
 
+NUMBERS = count()
 ACME, GLOBEX = TenantId("acme"), TenantId("globex")
 
 
@@ -74,8 +79,7 @@ def degrading(tenant, seconds):
 
 async def register(office, worker, applied):
     """A worker that renewed just now and says no more: stopped, or cut off."""
-    now = (await office.store.fleet()).now
-    await office.store.put_hash(WORKERS, {worker.encode(): b"%d:%d" % (applied, now * 1000)})
+    await office.store.put_hash(WORKERS, {worker.encode(): b"%d:%d" % (applied, next(NUMBERS))})
 
 
 def changes_of(settings):
@@ -167,25 +171,47 @@ async def test_a_server_that_is_gone_after_the_commit_makes_the_change_unsure_an
     office, monkeypatch
 ):
     # What was made, a new key for one, has still to be shown.
-    async def gone():
+    async def gone(_about, *, hold_seconds=None):
         raise Unavailable("redis", "gone")
 
-    monkeypatch.setattr(office.store, "fleet", gone)
+    monkeypatch.setattr(office.store, "look", gone)
     done = await office.perform("tenants.create", creating(ACME), tenant=ACME)
     assert done.result.is_changed
     assert (done.barrier.is_sure, done.barrier.workers) == (False, 0)
-    assert done.barrier.sure_in_seconds >= MAX_DEGRADED_SECONDS
+    assert not done.barrier.held
+    assert done.barrier.sure_in_seconds == pytest.approx(
+        0.2 + MARGIN_SECONDS
+    )  # no tenant has a degraded mode
+
+
+async def test_how_long_a_tenant_that_is_degraded_may_go_on_is_known_though_the_server_is_gone(
+    office, monkeypatch
+):
+    async def gone(_about, *, hold_seconds=None):
+        raise Unavailable("redis", "gone")
+
+    await office.perform("tenants.create", creating(ACME), tenant=ACME)
+    await office.perform("tenants.degraded", degrading(ACME, 600.0), tenant=ACME)
+    monkeypatch.setattr(office.store, "look", gone)
+    suspending = lambda changes: tenant_operations.suspend_tenant(changes, tenant_id=ACME)  # noqa: E731
+    done = await office.perform("tenants.suspend", suspending, tenant=ACME)
+    assert done.barrier.sure_in_seconds == pytest.approx(600.2 + MARGIN_SECONDS)
+    shortening = await office.perform("tenants.degraded", degrading(ACME, 0.0), tenant=ACME)
+    assert shortening.barrier.sure_in_seconds > MAX_DEGRADED_SECONDS
 
 
 async def test_what_was_seen_is_kept_for_the_next_process(office, settings):
     done = await office.perform("tenants.create", creating(ACME), tenant=ACME)
-    history = await office.store.history()
-    assert HistoryFile(settings.history_file).load() == Seen(history=history, generation=done.generation)
+    assert HistoryFile(settings.history_file).load() == done.moment == await office.store.moment()
 
 
 async def lose(office):
     """The server as a restored back-up would have it: the same history, some changes ago."""
-    await office.store._client.execute_command("HINCRBY", b"{cachegate}:generation", b"counter", -1)
+    client = office.store._client
+    generation = await office.store.generation() - 1
+    offset = offset_of(generation)
+    mark = await client.execute_command("GETRANGE", block_of(generation), offset, offset + 15)
+    await client.hset(GENERATION, mapping={"counter": generation, "mark": mark})
 
 
 async def test_nothing_is_changed_on_facts_that_are_not_the_known_ones(office, settings):
@@ -201,7 +227,7 @@ async def test_nothing_is_changed_on_facts_that_are_not_the_known_ones(office, s
 async def test_an_operator_who_accepts_them_is_in_the_audit_log(office, settings):
     await office.perform("tenants.create", creating(ACME), tenant=ACME)
     await lose(office)
-    present = Seen(history=await office.store.history(), generation=await office.store.generation())
+    present = await office.store.moment()
     await asyncio.to_thread(accept_history, settings, present)
     assert (await office.perform("tenants.create", creating(GLOBEX), tenant=GLOBEX)).result.is_changed
     accepted = [one for one in changes_of(settings) if one["action"] == "directory.accept"]
@@ -214,7 +240,9 @@ async def test_an_acceptance_that_cannot_be_recorded_is_none(office, settings, t
     before = settings.history_file.read_bytes()
     (tmp_path / "audit").write_text("a file where the folder should be")
     with pytest.raises(Misconfigured):
-        accept_history(replace(settings, audit_dir=tmp_path / "audit"), Seen(history="f" * 32, generation=1))
+        accept_history(
+            replace(settings, audit_dir=tmp_path / "audit"), Moment(history="f" * 32, generation=1)
+        )
     assert settings.history_file.read_bytes() == before
 
 
@@ -251,3 +279,23 @@ async def test_no_server_is_started_in_a_folder_that_others_may_write(settings):
     settings.state.parent.chmod(0o777)
     with pytest.raises(Misconfigured, match="0777"):
         fact_server(settings)
+
+
+async def test_the_size_of_the_group_is_learned_once_and_what_an_operator_sets_stays(settings):
+    async with open_office(settings) as office:
+        assert await office.store.group() == GroupSize(servers=1)
+        await office.set_group(GroupSize(servers=3, is_set=True))
+    async with open_office(settings) as office:
+        assert await office.store.group() == GroupSize(servers=3, is_set=True)
+    subjects = [one["subject"] for one in changes_of(settings) if one["action"] == "directory.group"]
+    assert subjects == [["1 servers"], ["3 servers"]]
+
+
+async def test_what_not_all_servers_hold_is_neither_sure_nor_noted(office, settings):
+    await office.set_group(GroupSize(servers=2, is_set=True))
+    before = HistoryFile(settings.history_file).load()
+    done = await office.perform("tenants.create", creating(ACME), tenant=ACME)
+    assert (done.barrier.is_sure, done.barrier.held, done.barrier.servers) == (False, 1, 2)
+    assert done.barrier.sure_in_seconds is None
+    assert "held by 1 of 2" in done.barrier.why
+    assert HistoryFile(settings.history_file).load() == before

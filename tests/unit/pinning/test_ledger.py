@@ -11,9 +11,10 @@ from gateway.adapters.redis_store import RedisStore
 from gateway.directory import names
 from gateway.directory.listing import Listing
 from gateway.directory.reading import StoreReading
-from gateway.model.errors import Reason, Unavailable
+from gateway.model.errors import NotHeld, Reason, Unavailable
 from gateway.model.names import Md5
 from gateway.model.pins import Measured
+from gateway.model.stores import GroupSize
 from gateway.pinning.ledger import MAX_PINS_PER_CHANGE, PinLedger
 from gateway.registrar import Registrar
 
@@ -122,6 +123,22 @@ async def test_a_bad_blob_is_quarantined_recorded_and_told(node):
     assert [pin.md5 for pin in await node.listing.list_quarantined()] == [blob(2)]
     await node.ledger.agree([bad(2)])
     assert len(node.quarantined) == 1
+
+
+@pytest.mark.parametrize("content", ["good", "bad"])
+async def test_what_not_every_server_has_is_not_acknowledged_and_the_operator_is_told_all_the_same(
+    node, store, content
+):
+    async def grows(_snapshot, batch):
+        batch.group = GroupSize(servers=2)
+
+    await store.transact(grows)
+    with pytest.raises(NotHeld):
+        await node.ledger.agree([(good if content == "good" else bad)(1)])
+    assert node.actions == ["cache.pin" if content == "good" else "cache.quarantine"]
+    assert (node.pinned, len(node.quarantined)) == ((1, 0) if content == "good" else (0, 1))
+    # It is in the facts: whoever asks again goes by it.
+    await node.ledger.agree([(good if content == "good" else bad)(1)])
 
 
 async def test_a_node_that_found_another_content_quarantines(node, store):

@@ -176,6 +176,30 @@ def test_another_name_is_authorised_before_anything_is_used(world, upstream):
     assert len(world.asked) == 1
 
 
+def on_an_allow_of_the_platform(leaf):
+    """A platform's key asks, under an allow that stands on this leaf."""
+    asking = inquiry()
+    access = asking.allowed.access
+    principal = replace(access.principal, is_of_platform=True)
+    allow = replace(asking.allowed, access=replace(access, principal=principal), stamp=Stamp(1, (leaf,)))
+    return replace(asking, allowed=allow)
+
+
+@pytest.mark.parametrize("is_of_platform", [True, False])
+def test_a_remembered_word_ends_with_the_allow_that_it_was_asked_on(world, upstream, is_of_platform):
+    leaf = Leaf(b"ruling", b"")
+    asking = on_an_allow_of_the_platform(leaf)
+    if not is_of_platform:  # an operator's own key: what moves its facts says nothing of the provider
+        access = asking.allowed.access
+        principal = replace(access.principal, is_of_platform=False)
+        asking = replace(asking, allowed=replace(asking.allowed, access=replace(access, principal=principal)))
+    told(upstream, asking, asking)
+    assert len(world.asked) == 1
+    leaf.is_current = False  # the allow ended, or was ended; the next one is another
+    told(upstream, replace(asking, allowed=replace(asking.allowed, stamp=stamp())))
+    assert len(world.asked) == (2 if is_of_platform else 1)
+
+
 def test_all_who_ask_the_same_at_once_share_one_flight(world, upstream):
     async def crowd():
         world.gate = asyncio.Event()

@@ -41,13 +41,13 @@ def say(store):
 
 
 async def test_the_first_word_on_a_file_stands(store, settle):
-    [first], generation = await settle(origin("a.txt", is_ours=True))
+    [first], moment = await settle(origin("a.txt", is_ours=True))
     assert first.is_ours
     settled, _ = await settle(origin("a.txt", is_ours=False), origin("b.txt", is_ours=False))
     assert [one.is_ours for one in settled] == [True, False]
     _, [raw] = await store.read([names.origin_fact(MODEL, PACKAGE, FileHandle("a.txt"))])
     known = decode_origin(raw, MODEL, PACKAGE, FileHandle("a.txt"))
-    assert (known.is_ours, known.generation) == (True, generation)
+    assert (known.is_ours, known.generation) == (True, moment.generation)
 
 
 async def test_what_is_settled_changes_nothing(settle):

@@ -1,0 +1,123 @@
+"""What the servers of a group and their Sentinels say of themselves: for `doctor`.
+
+Each server is asked for what leases and revocations rest on, the replicas as well as the primary: after a
+failover it is theirs that counts. What a server does not say is None, and is no fault.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from gateway.adapters.redis_sentinels import ANSWER_SECONDS, ask_sentinel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.adapters.redis_sentinels import Host
+    from gateway.adapters.redis_url import RedisAddress, RedisLimits
+
+SETTINGS = ("appendonly", "appendfsync", "replica-read-only", "min-replicas-to-write", "min-replicas-max-lag")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberReport:
+    """One server of the group. `settings` holds what it would say; nothing when it was not reached."""
+
+    where: str
+    is_reached: bool
+    role: str = ""
+    replicas: int = 0  # that follow it
+    settings: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentinelReport:
+    """One Sentinel: which server it names, how many have to agree on a failover, and whom it knows."""
+
+    where: str
+    primary: str | None = None  # None: it did not answer, or knows of none
+    quorum: int = 0
+    sentinels: int = 0  # itself included
+    replicas: int = 0
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it did not answer."""
+        return self.sentinels == 0
+
+
+async def load_member(address: RedisAddress, limits: RedisLimits, host: Host) -> MemberReport:
+    """Ask one server, with the login of the URL."""
+    options: dict[str, Any] = {"ssl": True, **dict(address.tls)} if address.is_tls else {}
+    client = Redis(
+        host=host[0],
+        port=host[1],
+        username=address.username,
+        password=address.password,
+        socket_connect_timeout=limits.connect_seconds,
+        socket_timeout=limits.operation_seconds,
+        protocol=3,
+        **options,
+    )
+    where = f"{host[0]}:{host[1]}"
+    try:
+        info = await client.info("replication")
+        settings: dict[str, str] = {}
+        for name in SETTINGS:
+            settings |= await _find_setting(client, name)
+    except (RedisError, OSError):
+        return MemberReport(where=where, is_reached=False, settings={})
+    finally:
+        await client.aclose()
+    return MemberReport(
+        where=where,
+        is_reached=True,
+        role=str(info.get("role", "")),
+        replicas=int(info.get("connected_slaves", 0)),
+        settings=settings,
+    )
+
+
+async def _find_setting(client: Redis, name: str) -> dict[str, str]:
+    try:
+        found = await client.config_get(name)
+    except RedisError:
+        return {}  # hosted servers keep CONFIG to themselves
+    return {_text(key): _text(value) for key, value in found.items()}
+
+
+async def load_sentinels(hosts: Sequence[Host], service: str) -> list[SentinelReport]:
+    """Ask all Sentinels at once."""
+    return list(await asyncio.gather(*(_load_sentinel(host, service) for host in hosts)))
+
+
+async def _load_sentinel(host: Host, service: str) -> SentinelReport:
+    where = f"{host[0]}:{host[1]}"
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            [reply] = await ask_sentinel(host, ("SENTINEL", "MASTER", service))
+    except OSError:  # a time-out is one
+        return SentinelReport(where=where)
+    if not isinstance(reply, list):
+        return SentinelReport(where=where, sentinels=1)
+    fields = {_text(key): _text(value) for key, value in zip(reply[::2], reply[1::2], strict=False)}
+    return SentinelReport(
+        where=where,
+        primary=f"{fields.get('ip', '')}:{fields.get('port', '')}",
+        quorum=_number(fields.get("quorum")),
+        sentinels=1 + _number(fields.get("num-other-sentinels")),
+        replicas=_number(fields.get("num-slaves")),
+    )
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text is not None and text.isdigit() else 0

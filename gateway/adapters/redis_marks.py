@@ -1,0 +1,127 @@
+"""Marks: how a history of the facts is told from every other one, by more than its counter.
+
+The commit of a generation makes a random mark for it. `generation` holds the counter, the mark of the
+last commit, the id of the history and the size of the group; the marks of past generations lie in blocks
+of 256. A node keeps the newest moment that it is sure of (`history_file.py`). A server belongs to the
+same history exactly when it has that mark at that counter: one that was restored from an older copy, or
+took over without the last changes, has another mark there or none, however far it counted meanwhile.
+
+`CHECK` is the part that every script of a writer begins with, so that nothing is written where the node's
+history is not the one. Its keys and arguments come from `check_keys` and `check_arguments`.
+
+Non-goal: deciding what is noted (`directory/follower.py`).
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import TYPE_CHECKING, Any, Protocol
+
+from gateway.model.errors import Unavailable
+from gateway.model.stores import GroupSize, Moment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+GENERATION = b"{cachegate}:generation"
+"""A hash, outside of the facts' prefix: it moves with every one of them."""
+
+MARKS = b"{cachegate}:marks:"
+COUNTER, MARK, HISTORY, GROUP = b"counter", b"mark", b"history", b"group"
+_COUNTER = re.compile(rb"[0-9]{1,19}")  # what HINCRBY makes; `int` would take signs, blanks and underscores
+_SERVERS = re.compile(rb"[1-9][0-9]{0,5}")
+
+SET_BY_OPERATOR = b"s"  # behind the size of a group
+
+MARK_CHARACTERS = 16  # 64 random bits in hex: no two commits of one counter share them by accident
+MARKS_PER_BLOCK = 256
+MAX_BLOCKS = 4096  # 2**20 marks in 16 MiB: with the canary alone a node may be off for 12 days
+
+CHECK = b"""
+local g = redis.call('HMGET', KEYS[1], 'counter', 'mark', 'history', 'group')
+local known = 1
+if ARGV[1] ~= '' then
+    if (g[3] or '') ~= ARGV[1] or (tonumber(g[1] or '0') or 0) < tonumber(ARGV[2]) then
+        known = 0
+    elseif ARGV[3] ~= '' and redis.call('GETRANGE', KEYS[2], ARGV[4], ARGV[4] + 15) ~= ARGV[3] then
+        known = 0
+    end
+end
+"""
+"""Sets `g` to the generation's fields and `known` to whether the noted moment is in this server's past.
+
+A note without a mark was made before there were any; then history and counter have to do.
+"""
+
+VERIFY = CHECK + b"return {known, g[1], g[2], g[3], g[4]}"
+
+
+class HistorySource(Protocol):
+    """What this node noted, for whoever has to check a server against it."""
+
+    def known(self) -> Moment | None:
+        """The newest moment that this node is sure of; None where it never saw any."""
+
+    def reload(self) -> Moment | None:
+        """The same from disk: another process, or an operator, may have written it."""
+
+
+def new_mark() -> str:
+    """A mark for a commit."""
+    return secrets.token_hex(MARK_CHARACTERS // 2)
+
+
+def block_of(generation: int) -> bytes:
+    """The block that holds the mark of a generation."""
+    return MARKS + b"%d" % (generation // MARKS_PER_BLOCK)
+
+
+def offset_of(generation: int) -> int:
+    """Where in its block a mark begins."""
+    return generation % MARKS_PER_BLOCK * MARK_CHARACTERS
+
+
+def check_keys(note: Moment | None) -> tuple[bytes, bytes]:
+    """The first two keys of a script that begins with `CHECK`."""
+    return GENERATION, block_of(note.generation if note is not None else 0)
+
+
+def check_arguments(note: Moment | None) -> tuple[bytes, bytes, bytes, bytes]:
+    """Its first four arguments."""
+    if note is None:
+        return b"", b"0", b"", b"0"
+    generation = note.generation
+    return note.history.encode(), b"%d" % generation, note.mark.encode(), b"%d" % offset_of(generation)
+
+
+def parse_moment(fields: Sequence[Any]) -> Moment:
+    """The moment that counter, mark and history say."""
+    counter, mark, history = fields
+    return Moment(history=_text(history), generation=counted(counter), mark=_text(mark))
+
+
+def parse_group(raw: bytes | None) -> GroupSize | None:
+    """How many servers the group has; None where nobody has said so yet."""
+    number = (raw or b"").removesuffix(SET_BY_OPERATOR)
+    if not _SERVERS.fullmatch(number):
+        return None
+    return GroupSize(servers=int(number), is_set=number != raw)
+
+
+def encode_group(group: GroupSize) -> bytes:
+    """The field of a group's size."""
+    return b"%d%s" % (group.servers, SET_BY_OPERATOR if group.is_set else b"")
+
+
+def counted(raw: bytes | None) -> int:
+    """The generation that a counter's bytes say; 0 where there is none yet."""
+    if raw is None:
+        return 0
+    if not _COUNTER.fullmatch(raw):
+        raise Unavailable("redis", "the generation counter is not a number")
+    return int(raw)
+
+
+def _text(raw: Any) -> str:
+    return raw.decode("ascii", "replace") if isinstance(raw, bytes) else ""

@@ -1,0 +1,158 @@
+"""Asking the Sentinels who the primary is: all at once, and the majority of those that answer is believed.
+
+A Sentinel that is silent, or that speaks no Redis, costs the others nothing: the answer is there as soon as
+most of all that are configured agree, and at the latest when those that answer within `ANSWER_SECONDS`
+do. Where none has answered by then, the first answers are waited for. Whoever did not answer is named.
+
+What they say decides only where to try. A wrong answer costs time: whether a server's facts are the known
+ones is seen by its marks (`redis_marks.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import hiredis
+
+from gateway.adapters.redis_errors import SENTINEL_LOGIN, Refused
+from gateway.model.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ANSWER_SECONDS = 0.3
+GRACE_SECONDS = 0.05  # for those that answer later than most
+_NOTHING = object()
+
+Host = tuple[str, int]
+
+
+class LoginWantedError(ConnectionError):
+    """A Sentinel that asks for a password. It counts as silent, and is told from one that is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Which server the Sentinels name, and which of them did not answer."""
+
+    primary: Host
+    silent: tuple[Host, ...] = ()
+    otherwise: tuple[Host, ...] = ()  # answered, and named another server or none
+
+
+async def ask_sentinel(host: Host, *commands: Sequence[str]) -> list[Any]:
+    """What one Sentinel answers to these commands, errors as values. Raises `OSError` where it is none."""
+    reader, writer = await asyncio.open_connection(*host)
+    parser = hiredis.Reader(notEnoughData=_NOTHING)
+    replies: list[Any] = []
+    try:
+        packed = [hiredis.pack_command(tuple(one)) for one in commands]  # type: ignore[arg-type] # of any length
+        writer.write(b"".join(packed))
+        while len(replies) < len(commands):
+            data = await reader.read(1 << 16)
+            if not data:
+                raise ConnectionError("it closed the connection")
+            parser.feed(data)
+            while (reply := parser.gets()) is not _NOTHING:
+                replies.append(reply)
+    except hiredis.ProtocolError as error:
+        raise ConnectionError("it speaks no Redis") from error
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+    if any(isinstance(one, hiredis.ReplyError) and str(one).startswith("NOAUTH") for one in replies):
+        raise LoginWantedError("it asks for a password")
+    return replies
+
+
+async def find_primary(hosts: Sequence[Host], service: str, *, seconds: float) -> Found:
+    """The server that the Sentinels name. Raises `Unavailable` when none answers, or most disagree."""
+    asked = {asyncio.create_task(_name_primary(host, service)): host for host in hosts}
+    try:
+        return await _majority(asked, service, seconds)
+    finally:
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+
+
+async def list_replicas(hosts: Sequence[Host], service: str) -> tuple[Host, ...]:
+    """Every replica that any of the Sentinels lists. Raises `Unavailable` when none answers in time."""
+    asked = [asyncio.create_task(_list_replicas(host, service)) for host in hosts]
+    await asyncio.wait(asked, timeout=ANSWER_SECONDS)
+    for task in asked:
+        task.cancel()
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    listed = [one for one in answers if not isinstance(one, BaseException)]
+    if not listed:
+        raise Unavailable("redis", f"no sentinel answers: {_listed(hosts)}")
+    return tuple(sorted({replica for one in listed for replica in one}))
+
+
+async def _list_replicas(host: Host, service: str) -> list[Host]:
+    [reply] = await ask_sentinel(host, ("SENTINEL", "REPLICAS", service))
+    found: list[Host] = []
+    for raw in reply if isinstance(reply, list) else ():
+        fields = dict(zip(raw[::2], raw[1::2], strict=False)) if isinstance(raw, list) else {}
+        name, port = fields.get(b"ip", b""), fields.get(b"port", b"")
+        if name and port.isdigit():
+            found.append((name.decode("ascii", "replace"), int(port)))
+    return found
+
+
+async def _majority(asked: dict[asyncio.Task[Host | None], Host], service: str, seconds: float) -> Found:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    named: dict[Host, Host | None] = {}  # by Sentinel
+    pending = set(asked)
+    while pending:
+        patience = ANSWER_SECONDS if named else max(ANSWER_SECONDS, seconds)
+        left = began + patience - loop.time()
+        if left <= 0:
+            break
+        done, pending = await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            if task.exception() is None:
+                named[asked[task]] = task.result()
+        votes = Counter(one for one in named.values() if one is not None)
+        if votes and 2 * max(votes.values()) > len(asked):
+            if pending:  # whoever is there answers about now; who is not is named
+                done, _ = await asyncio.wait(pending, timeout=GRACE_SECONDS)
+                named |= {asked[task]: task.result() for task in done if task.exception() is None}
+            break
+    votes = Counter(one for one in named.values() if one is not None)
+    silent = tuple(host for host in asked.values() if host not in named)
+    if not named:
+        _verify_no_login_wanted(asked)
+        raise Unavailable("redis", f"no sentinel answers: {_listed(asked.values())}")
+    primary, count = votes.most_common(1)[0] if votes else (None, 0)
+    if primary is None or 2 * count <= len(named):
+        what = "know of no" if primary is None else "do not agree on the"
+        raise Unavailable("redis", f"the sentinels {_listed(named)} {what} primary of {service}")
+    otherwise = tuple(host for host, one in named.items() if one != primary)
+    return Found(primary=primary, silent=silent, otherwise=otherwise)
+
+
+def _verify_no_login_wanted(asked: dict[asyncio.Task[Host | None], Host]) -> None:
+    for task, host in asked.items():
+        if task.done() and not task.cancelled() and isinstance(task.exception(), LoginWantedError):
+            raise Refused("redis", f"{_listed([host])} {SENTINEL_LOGIN}")
+
+
+async def _name_primary(host: Host, service: str) -> Host | None:
+    [reply] = await ask_sentinel(host, ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service))
+    match reply:
+        case [bytes() as name, bytes() as port] if port.isdigit():
+            return name.decode("ascii", "replace"), int(port)
+        case None:
+            return None
+    raise ConnectionError("it is no sentinel")
+
+
+def _listed(hosts: Any) -> str:
+    return ", ".join(f"{host}:{port}" for host, port in hosts)

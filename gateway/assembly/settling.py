@@ -1,0 +1,81 @@
+"""Settling: one worker of the fleet watches the server and its register, so that changes need not wait.
+
+While a server has had the same stamp for longer than a lease, all leases that count are in its register, and
+a change is sure as soon as all of them have acknowledged it. Who has watched it for so long writes that down.
+And a worker that ended without a word does not hold up every later change: its entry stays the same, and how
+long it has done so is written down too. Both are seen on the watcher's own clock.
+
+Whoever holds the lock in Redis does it; when that worker ends, another takes over and begins to watch anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from gateway.barrier import MARGIN_SECONDS
+from gateway.model.errors import Unavailable
+from gateway.model.stores import Moment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.adapters.redis_fleet import Fleet
+    from gateway.adapters.redis_store import RedisStore
+    from gateway.model.ports import MonotonicClock
+
+LOCK = b"{cachegate}:settling"
+EVERY_SECONDS = 0.5
+LOCK_SECONDS = 3.0
+
+
+class Settling:
+    """One worker's part in it."""
+
+    def __init__(
+        self,
+        *,
+        store: RedisStore,
+        worker: str,
+        lease_seconds: float,
+        clock: MonotonicClock,
+        on_failure: Callable[[Unavailable], None],
+    ) -> None:
+        self._store = store
+        self._worker = worker
+        self._span = lease_seconds + MARGIN_SECONDS
+        self._clock = clock
+        self._on_failure = on_failure
+        self._last: tuple[Fleet, float] | None = None  # the last look, and when it had been answered
+        self._has_failed = False
+        self._since = 0.0  # when the first look with the present stamp had been answered
+
+    async def run(self) -> None:
+        """For ever: if the lock is ours, look and write down what that shows."""
+        while True:
+            try:
+                if await self._store.hold(LOCK, self._worker, seconds=LOCK_SECONDS):
+                    await self.look()
+                else:
+                    self._last = None
+                self._has_failed = False
+            except Unavailable as failure:
+                self._last = None
+                if not self._has_failed:  # once, and not twice a second for as long as it lasts
+                    self._on_failure(failure)
+                self._has_failed = True
+            await asyncio.sleep(EVERY_SECONDS)
+
+    async def look(self) -> None:
+        """Look once, and write down what it shows beside the look before it."""
+        asked_at = self._clock.monotonic()
+        found = await self._store.look(Moment())
+        answered_at = self._clock.monotonic()
+        if self._last is None or self._last[0].stamp != found.stamp:
+            self._last, self._since = (found, answered_at), answered_at
+            return
+        before, before_at = self._last
+        is_settled = found.settled == found.stamp
+        settles = not is_settled and asked_at - self._since > self._span
+        await self._store.keep(before, found, asked_at - before_at, settles=settles)
+        self._last = (found, answered_at)

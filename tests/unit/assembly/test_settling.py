@@ -1,0 +1,115 @@
+"""Settling on a real server: who watches, and what is said when there is nothing to watch."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+
+from gateway.adapters.clock import SystemClock
+from gateway.adapters.embedded_valkey import EmbeddedValkey
+from gateway.adapters.redis_store import RedisStore
+from gateway.assembly import settling as module
+from gateway.assembly.settling import Settling
+from gateway.model.errors import Unavailable
+from gateway.model.stores import Moment
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def valkey_url(tmp_path_factory):
+    with EmbeddedValkey(tmp_path_factory.mktemp("state")).running() as url:
+        yield url
+
+
+@pytest.fixture
+async def store(valkey_url):
+    store = RedisStore(valkey_url)
+    await store._client.execute_command("FLUSHALL")
+    yield store
+    await store.close()
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch):
+    monkeypatch.setattr(module, "EVERY_SECONDS", 0.02)
+
+
+class Watching:
+    """One worker's watch, for as long as the context lasts."""
+
+    def __init__(self, store, worker="w"):
+        self.failures = []
+        self.settling = Settling(
+            store=store,
+            worker=worker,
+            lease_seconds=0.1,
+            clock=SystemClock(),
+            on_failure=self.failures.append,
+        )
+
+    async def __aenter__(self):
+        self.task = asyncio.create_task(self.settling.run())
+        return self
+
+    async def __aexit__(self, *_):
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+async def until(holds):
+    async with asyncio.timeout(10):
+        while not await holds():  # noqa: ASYNC110 -- the server is no event
+            await asyncio.sleep(0.01)
+
+
+async def test_a_server_that_stays_the_same_becomes_settled_and_a_dead_worker_silent(store):
+    await store.put_hash(b"{cachegate}:workers", {b"dead": b"3:1"})
+
+    async def is_seen():
+        found = await store.look(Moment())
+        [worker] = found.workers
+        return found.settled == found.stamp and worker.silent_seconds > 0.2
+
+    async with Watching(store) as watching:
+        await until(is_seen)
+    assert watching.failures == []
+
+
+async def test_one_worker_watches_and_another_takes_over(store):
+    async with Watching(store, "a") as first:
+
+        async def is_watched():
+            return first.settling._last is not None
+
+        await until(is_watched)
+        async with Watching(store, "b") as second:
+            await asyncio.sleep(0.1)
+            assert second.settling._last is None
+            await store.let_go(module.LOCK, "a")
+
+            async def has_changed_hands():
+                return (first.settling._last is None) != (second.settling._last is None)
+
+            await until(has_changed_hands)
+
+
+async def test_a_server_that_is_gone_is_said_once():
+    lost = RedisStore("redis://127.0.0.1:1")
+    async with Watching(lost) as watching:
+
+        async def is_said():
+            return bool(watching.failures)
+
+        await until(is_said)
+        await asyncio.sleep(0.2)
+    assert len(watching.failures) == 1
+    with suppress(Unavailable):
+        await lost.close()
