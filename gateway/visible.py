@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-DECISIONS_PER_TURN = 200  # about 3 ms of rules, then other requests get their turn
+DECISIONS_PER_TURN = 200  # asked for together; they are made in smaller turns
 REMEMBERED_CALLERS = 64  # callers whose views are kept
 VIEW_BYTES = 1_000  # of a view with its caller, beside its two tuples: measured, rounded up
 

@@ -75,7 +75,7 @@ def print_report(where: str, report: Report) -> None:
         say(f"signing.pub also holds the key {foreign}, by which no head counts here.", style="yellow")
     for line in _unproven(report):
         say(line, style="yellow")
-    total = f"{report.records} records in {len(report.chains)} chains"
+    total = f"{report.records} records in {_chains(len(report.chains))}"
     if not report.is_intact:
         say("DAMAGED: this log is not what was written.", style="bold red")
     elif report.unproven:
@@ -86,6 +86,10 @@ def print_report(where: str, report: Report) -> None:
         )
     else:
         say(f"Intact: {total}, all proven.", style="bold green")
+
+
+def _chains(count: int) -> str:
+    return "1 chain" if count == 1 else f"{count} chains"
 
 
 def _unproven(report: Report) -> Iterable[str]:

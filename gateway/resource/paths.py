@@ -42,6 +42,9 @@ BLOBS_PATH = b"/v1/blobs"
 DOWNLOADS_PATH = b"/d"
 
 _MAX_RAW_NAME_BYTES = 3 * MAX_NAME_BYTES
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]*(?:/[A-Za-z0-9][A-Za-z0-9._~-]*)*")
+"""A model id in which nothing is to be escaped: nearly all of them, and a page has a thousand."""
+
 _END_OF_MODEL = b"/-/"
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _NEVER_IN_A_PATH = re.compile(rb"[\x00-\x20\x7f?#]")
@@ -105,8 +108,11 @@ def model_link(model: ModelId, package: PackageId | None = None, file: FileHandl
     """
     # A `-` segment would end the id too early. It is the only one that must be escaped although
     # RFC 3986 counts its character among those that need not be.
-    segments = ("%2D" if segment == "-" else quote(segment, safe="") for segment in model.split("/"))
-    link = f"{MODELS_PATH.decode()}/{'/'.join(segments)}"
+    text: str = model
+    if not _PLAIN.fullmatch(model):
+        segments = ("%2D" if segment == "-" else quote(segment, safe="") for segment in model.split("/"))
+        text = "/".join(segments)
+    link = f"{MODELS_PATH.decode()}/{text}"
     if package is not None:
         link += f"/-/{package}"
     if file is not None:

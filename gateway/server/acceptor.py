@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from gateway.server.protocol import GatewayHttpProtocol
 
-MAX_CONNECTIONS = 4096  # of a worker, where nothing else is set: some 20 kB each while they are idle
+MAX_CONNECTIONS = 4096  # of a worker, where nothing else is set: some 12 kB each while they are idle
 SHARE_OF_A_SOURCE = 2  # one half
 FILES_OF_A_CONNECTION = 3
 FILES_OF_ITS_OWN = 128  # of a worker: modules, audit, Redis, the scan, threads that hash

@@ -73,15 +73,19 @@ class StallClock:
             self._timer = None
 
     def _look(self) -> None:
-        now, unsent = self._loop.time(), self._outflow.unsent_bytes()
-        acknowledged = self._outflow.acknowledged_bytes()
-        if unsent == 0:
+        unsent = self._outflow.unsent_bytes()
+        if unsent == 0:  # as a rule
             self._goal = None
-        elif self._goal is None or acknowledged >= self._goal:
-            self._goal, self._since = acknowledged + min(unsent, self._least_bytes), now
-        elif now - self._since >= self._seconds:
+        elif self._is_late(unsent):
             self._timer = None
             self._on_stall()
             self._outflow.abort()
             return
         self.start()
+
+    def _is_late(self, unsent: int) -> bool:
+        """Whether the time is over for what had to be acknowledged. Sets the next goal when that was."""
+        now, acknowledged = self._loop.time(), self._outflow.acknowledged_bytes()
+        if self._goal is None or acknowledged >= self._goal:
+            self._goal, self._since = acknowledged + min(unsent, self._least_bytes), now
+        return now - self._since >= self._seconds

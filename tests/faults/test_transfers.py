@@ -246,6 +246,23 @@ def test_a_client_that_takes_in_nothing_is_cut(size, installation, serve, furnis
         eventually(lambda: gateway.metrics()["cachegate_transfers_under_way"] == 0)
 
 
+@pytest.mark.parametrize("path", ["/v1/whoami", "/nowhere", "/v1/models?limit=0"])
+def test_a_stranger_who_reads_nothing_is_cut(path, installation, serve, eventually):
+    """Without a key, and whatever is answered: nothing of it is a transfer."""
+    installation.init()
+    gateway = serve(installation, CACHEGATE_STALL_SECONDS=str(STALL_SECONDS))
+    request = f"GET {path} HTTP/1.1\r\nHost: gateway\r\nPadding: {'a' * 3000}\r\n\r\n".encode()
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(60)
+        connection.connect((gateway.wire.host, gateway.wire.port))
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            while True:
+                connection.sendall(request)
+    eventually(lambda: gateway.metrics()["cachegate_connections_stalled_total"] == 1)
+    assert gateway.wire.get("/v1/whoami").status == 401
+
+
 def test_a_client_that_is_slower_than_that_and_goes_on_is_not_cut(
     site_with_big_file, serve, paths, eventually
 ):

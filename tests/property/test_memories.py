@@ -26,12 +26,18 @@ from gateway.audit import tail
 from gateway.audit.flood import Flood, Stranger
 from gateway.audit.scrub import _clean_agent, clean_agent, source_of
 from gateway.audit.tail import Tails, _who
+from gateway.configuration.settings import CHECKOUT_POLICIES
 from gateway.credential.client import TrustedNetworks, _remembered_address, client_address
 from gateway.decision import rulebook
+from gateway.decision.policyset import load_policy_folder
 from gateway.decision.rulebook import Rulebook
 from gateway.decisions import Decisions, Judgement, question_of
 from gateway.directory import names
+from gateway.directory.lease import Lease
 from gateway.directory.near_cache import NearCache
+from gateway.directory.near_facts import NearFacts
+from gateway.directory.policy_records import encode_policy
+from gateway.directory.reader import DirectoryReader
 from gateway.directory.records import (
     decode_alias,
     decode_grants,
@@ -730,6 +736,54 @@ def test_a_memory_weighs_no_more_than_it_may(name, monkeypatch):
     assert 0 < size < put  # it is full, and has let go of most of what was put there
     assert held <= FACTOR * one.bound + SPARE
     assert held >= one.bound / 4  # and what it may hold is not given away by counting too much
+
+
+# What they come to together, when a tenant that owns nothing asks for one model after the other.
+
+
+class Absent:
+    """A store in which there are rules to decide by, and nothing else."""
+
+    def __init__(self):
+        policies = load_policy_folder(CHECKOUT_POLICIES)
+        head, digest, text = encode_policy(policies)
+        self.facts = {names.POLICY: head, names.policy_text(digest): text}
+
+    async def read(self, wanted):
+        return 1, [self.facts.get(name) for name in wanted]
+
+
+def test_a_flood_of_denials_holds_no_records_that_the_near_cache_put_out():
+    bound, asked = MEGABYTE, 200
+    near = NearCache(max_entries=1 << 30, max_bytes=bound)
+    facts = NearFacts(Absent(), near, Lease(1e9), SimpleNamespace(monotonic=lambda: 0.0))
+    facts.connected(1)
+    directory = DirectoryReader(Absent(), facts)
+    made = Decisions(directory=directory, rules=Rulebook(), max_entries=1 << 30, max_bytes=bound)
+    who = principal()
+
+    async def ask(numbers):
+        for number in numbers:
+            one = Resource(kind=ResourceKind.MODEL, model=model_id(number))
+            await made.reach(Access(principal=who, action=Action.DISCOVER, resource=one))
+
+    asyncio.run(ask(range(10)))  # the rules are prepared
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        asyncio.run(ask(range(10, asked)))
+        gc.collect()
+        held = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert near.counts.evictions > 10 * asked
+    assert held <= FACTOR * 2 * bound + SPARE  # of the near cache, and of the denials
+    for memory in made.memories:
+        for _ in memory.sweep():
+            pass
+    remembered = sum(map(len, made.memories))
+    assert remembered < asked / 2  # the records of the others are gone, and so are they
 
 
 # And none is missing.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -26,7 +27,7 @@ from gateway.delivery.ranges import find_ranges
 from gateway.directory.documents import load_tenant_documents
 from gateway.directory.hints import find_last_uses
 from gateway.engine.urls import parse_url
-from gateway.faces.content import MAX_PAGE, _parse_page
+from gateway.faces.content import CATALOGUE, MAX_PAGE
 from gateway.identity.hook_signatures import verify_hook
 from gateway.identity.times import parse_duration
 from gateway.middleware.shape import TOO_LONG, _length
@@ -38,7 +39,8 @@ LONG = ["9" * count for count in (20, 400, sys.get_int_max_str_digits() + 1)]
 
 
 def page(text):
-    return _parse_page(b"limit=" + "".join(f"%{byte:02X}" for byte in text.encode()).encode()).limit
+    query = b"limit=" + "".join(f"%{byte:02X}" for byte in text.encode()).encode()
+    return CATALOGUE.locate(SimpleNamespace(query=query)).page.limit
 
 
 def last_use(text):

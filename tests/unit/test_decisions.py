@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.decisions import DECISION_BYTES, UNDECIDED, Decisions, Judgement, question_of
+from gateway.decisions import DECIDED_AT_ONCE, DECISION_BYTES, UNDECIDED, Decisions, Judgement, question_of
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind
 from gateway.model.errors import Reason, Unavailable
 from gateway.model.facts import Facts, KeyKind, Leaf, PolicySet, Scope, Stamp
@@ -236,6 +236,38 @@ async def test_a_flood_of_denials_pushes_no_allow_out(decisions, rooms):
         await decisions.reach(access(model=f"m{number}"))
     assert isinstance(decisions.recall(access()).verdict, Allowed)
     assert len(decisions._denials) == 3
+
+
+async def test_many_decisions_are_made_in_turns_that_leave_the_loop_to_others(decisions, rooms):
+    sizes, decide_many = [], rooms.decide_many
+
+    def decide_noting(accesses, facts):
+        sizes.append(len(accesses))
+        return decide_many(accesses, facts)
+
+    rooms.decide_many = decide_noting
+    asked = [access(package=f"p{number}") for number in range(2 * DECIDED_AT_ONCE + 1)]
+    reaching, turns = asyncio.create_task(decisions.reach_many(asked)), 0
+    while not reaching.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert [one.verdict.access for one in await reaching] == asked
+    assert sizes == [DECIDED_AT_ONCE, DECIDED_AT_ONCE, 1]
+    assert turns > len(sizes)
+
+
+async def test_a_decision_holds_what_its_records_are_though_nobody_else_has_them(rooms):
+    """What the near cache has put out is charged to whoever keeps it alive, once for all of its decisions."""
+    decisions = Decisions(directory=rooms, rules=rooms, max_entries=1000, max_bytes=1 << 20)
+    leaf = Leaf(b"n" * 10_000, b"v" * 10_000)
+    facts = replace(rooms.facts(MODEL), stamp=Stamp(1, (leaf,)))
+    held = []
+    for number in range(3):
+        asked = access(package=f"p{number}")
+        decisions._remember(question_of(asked), Judgement(rooms.decide(asked, facts), facts))
+        held.append(decisions._allows.held_bytes)
+    assert held[0] > leaf.held_bytes
+    assert held[2] - held[1] == held[1] - held[0] < DECISION_BYTES * 2
 
 
 async def test_the_least_recently_used_goes_first(decisions):

@@ -377,6 +377,7 @@ class TestPages:
         world = self.world(5, hidden={"m/0003"})
         _, stamp = page_of(world, world.holdings(), limit=3)
         assert {b"m/0000", b"m/0001", b"m/0002"} <= {leaf.name for leaf in stamp.leaves}
+        assert len({id(leaf) for leaf in stamp.leaves}) == len(stamp.leaves)  # each once, whoever shares it
 
     def test_a_listing_is_worked_out_once_while_nothing_moves(self):
         world = self.world(50)

@@ -19,6 +19,7 @@ from gateway.telemetry import (
     SUMMARY_SECONDS,
     Telemetry,
     freshness_counters,
+    stranger_counters,
     upstream_counters,
 )
 
@@ -47,6 +48,8 @@ def busy(telemetry):
     telemetry.refused_by_server(Reason.SLOW_REQUEST)
     telemetry.served("/v1/models", 10)
     telemetry.pinned(1)
+    telemetry.chore_failed("canary", RuntimeError("x"), 0.1)
+    telemetry.items_failed("pin-ahead", [("a blob", "why")], 1)
     return telemetry
 
 
@@ -62,7 +65,11 @@ def freshness():
 
 
 def upstream():
-    return upstream_counters(SimpleNamespace(outcomes={"answered": 1, "failed": 2}))
+    strangers = SimpleNamespace(counts={"asked": 1})
+    return {
+        **upstream_counters(SimpleNamespace(outcomes={"answered": 1, "failed": 2})),
+        **stranger_counters(SimpleNamespace(strangers=strangers)),
+    }
 
 
 def test_a_worker_without_an_upstream_counts_no_questions():
@@ -81,9 +88,14 @@ def test_every_metric_is_explained():
     assert all(GAUGES.values())
 
 
-def test_every_metric_but_those_of_the_feed_and_the_measurer_is_counted_somewhere(busy):
+def test_every_metric_but_those_of_the_feed_the_measurer_and_the_server_is_counted_somewhere(busy):
     counted = {SAMPLE.fullmatch(sample).group(1) for sample in (*busy.values(), *freshness(), *upstream())}
-    assert METRICS.keys() - counted == {"cachegate_feed_reconnects_total", "cachegate_hashed_bytes_total"}
+    assert METRICS.keys() - counted == {
+        "cachegate_feed_reconnects_total",
+        "cachegate_hashed_bytes_total",
+        "cachegate_connections_refused_total",
+        "cachegate_connections_stalled_total",
+    }
 
 
 def test_what_memory_did_is_told_apart():

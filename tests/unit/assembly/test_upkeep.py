@@ -28,6 +28,7 @@ class World:
         self.is_gone = False
         self.problem = None
         self.told = []
+        self.lines = SimpleNamespace(tick=lambda _now: None, end=lambda: None)
 
     def chore_failed(self, chore, failure, pause):
         self.told.append((chore, type(failure).__name__))

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 
 import pytest
 
-from gateway.audit import Query, find_record, read_events
+from gateway.audit import AuditLog, Query, find_record, read_events
+from gateway.audit.events import Searched, survey
+from gateway.audit.head import fingerprint
 from gateway.model.errors import BadNameError, Reason, Unavailable
 from gateway.model.verdicts import Change
 
@@ -181,3 +184,102 @@ def test_hundreds_of_short_chains_need_few_open_files(room):
 def test_a_folder_that_is_not_there_is_unavailable(tmp_path):
     with pytest.raises(Unavailable):
         list(read_events(tmp_path / "absent"))
+
+
+def _keys(room):
+    public = room.key.public_key()
+    return lambda _folder: {fingerprint(public): public}
+
+
+def _marks(room, source=None):
+    return [event.is_proven for event in read_events(source or room.folder, keys=_keys(room))]
+
+
+def test_records_behind_the_last_head_are_marked(room):
+    log = room.open()
+    room.write(log, 3)
+    assert _marks(room) == [True, True, False, False, False]
+    room.clock.time += 11
+    log.tick(room.clock.now())
+    assert _marks(room) == [True] * 6
+    assert [event.is_proven for event in read_events(room.folder)] == [None] * 6
+
+
+def test_a_mark_stays_on_what_a_killed_process_left(room):
+    log = room.open()
+    room.write(log, 2)
+    room.kill(log)
+    room.clock.time += 20
+    room.open().close()
+    assert _marks(room) == [True, True, False, False, True, True, True, True]
+
+
+def test_what_a_writer_itself_vouched_for_when_it_gave_its_chain_up_is_proven(room):
+    log = room.open()
+    room.write(log, 3)
+    [path] = room.segments
+    room.forge(path)
+    with pytest.raises(Unavailable):
+        room.write(log, 1)
+    room.clock.time += 2
+    log.close()
+    events = [event for event in read_events(room.folder, keys=_keys(room)) if event.path == path]
+    assert [event.is_proven for event in events] == [True] * 5 + [False]
+
+
+def test_a_chain_without_a_head_or_with_the_head_of_another_is_marked_whole(room):
+    room.open().close()
+    [path] = room.segments
+    forged = path.with_name(f"{path.name[:-21]}11111111-000001.jsonl")
+    room.forge(forged, 2, chain=forged.name.rpartition("-")[0])
+    assert [e.is_proven for e in read_events(room.folder, keys=_keys(room)) if e.path == forged] == [
+        False
+    ] * 2
+    with forged.open("ab") as file:
+        file.write(path.read_bytes().splitlines(keepends=True)[-1])
+    assert [e.is_proven for e in read_events(room.folder, keys=_keys(room)) if e.path == forged] == [
+        False
+    ] * 3
+
+
+def test_a_record_put_behind_everything_is_marked_whatever_number_it_claims(room):
+    log = room.open()
+    room.write(log, 2)
+    log.close()
+    [path] = room.segments
+    with path.open("ab") as file:
+        file.write(path.read_bytes().splitlines(keepends=True)[2])
+    assert _marks(room)[-1] is False
+
+
+def test_a_follower_marks_what_is_not_proven_when_it_comes(room):
+    log = room.open()
+    turns = iter([1, 0])
+
+    def sleep(_seconds):
+        if not next(turns, 0):
+            raise EnoughError
+        room.write(log, 1)
+
+    seen = _follow(room.folder, sleep=sleep, keys=_keys(room))
+    assert [event.is_proven for event in seen] == [True, True, False]
+
+
+def test_several_folders_and_files_are_one_stream(room, tmp_path):
+    room.open().close()
+    room.clock.time += 5
+    copy = tmp_path / "copy"
+    shutil.copytree(room.folder, copy)
+    other = AuditLog(folder=tmp_path / "other", node="node-2", signing_key=room.key, clock=room.clock)
+    other.close()
+    [segment] = copy.glob("*-0*.jsonl")
+    events = list(read_events([room.folder, tmp_path / "other", segment]))
+    assert len(events) == 9
+    assert [event.record.time for event in events] == sorted(event.record.time for event in events)
+    assert survey([room.folder, tmp_path / "other"]) == Searched(2, ("node-1", "node-2"))
+    assert find_record([copy, tmp_path / "other"], events[-1].record.id).path.parent == tmp_path / "other"
+
+
+def test_a_folder_that_is_named_twice_is_read_once(room):
+    room.open().close()
+    assert len(list(read_events([room.folder, room.folder, *room.segments]))) == 3

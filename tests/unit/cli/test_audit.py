@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,9 +12,12 @@ import time
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from gateway.adapters.clock import SystemClock
 from gateway.assembly.signing import create_signing_key, load_signing_key
 from gateway.audit.head import fingerprint
+from gateway.audit.log import AuditLog
 from gateway.cli.demo_world import SETTINGS_FILE
+from gateway.model.verdicts import Change
 
 
 @pytest.fixture
@@ -180,3 +184,121 @@ def test_what_is_missing_is_named_with_its_time(command, copy):
     gone = segments(copy)[0]
     gone.unlink()
     assert "begun 2" in command("audit", "verify", str(copy))[2]
+
+
+@pytest.fixture
+def unproven(installed, tmp_path):
+    """A copy with a record behind the last head of a chain that its process left."""
+    copy = tmp_path / "left"
+    key = load_signing_key(installed.settings.signing_key_file)
+    log = AuditLog(folder=copy, node="node-b", signing_key=key, clock=SystemClock())
+    change = Change(actor="cli:root", action="keys.create", tenant="acme", received_at=1.0)
+    receipt = log.change(change)
+    log._writer._segment.close()
+    os.close(log._writer._live._descriptor)
+    return copy, receipt.record_id
+
+
+def test_verify_counts_what_is_not_proven_and_says_so(command, command_json, unproven):
+    copy, _ = unproven
+    status, found = command_json("audit", "verify", str(copy))
+    [checked] = found["checked"]
+    assert (status, found["intact"], checked["verdict"]) == (0, True, "not-all-proven")
+    assert (checked["records"], checked["proven"], checked["unproven"]) == (3, 2, 1)
+    assert [(one["ending"], one["unproven"]) for one in checked["chains"]] == [("open", 1)]
+    status, _, said = command("audit", "verify", str(copy))
+    assert status == 0
+    assert "3 records in 1 chain, 2 proven, 1 not" in said
+
+
+def test_search_and_tail_mark_what_is_not_proven(command, unproven, monkeypatch):
+    copy, record_id = unproven
+    _, out, _ = command("audit", "search", str(copy))
+    lines = out.splitlines()
+    assert [line.endswith("(not proven)") for line in lines] == [False, False, True]
+    assert record_id in lines[2]
+    _, out, _ = command("audit", "search", str(copy), "--json")
+    assert [json.loads(line).get("proven") for line in out.splitlines()] == [None, None, False]
+    monkeypatch.setenv("CACHEGATE_AUDIT_DIR", str(copy))
+    assert command("audit", "tail", "-n", "1")[1].rstrip().endswith("(not proven)")
+    assert json.loads(command("audit", "tail", "-n", "1", "--json")[1])["proven"] is False
+
+
+def test_the_hash_of_a_marked_record_can_still_be_computed(command, unproven):
+    copy, _ = unproven
+    line = command("audit", "search", str(copy), "--json")[1].splitlines()[-1]
+    assert line.endswith(',"proven":false}')
+    whole = line.removesuffix(',"proven":false}') + "}"
+    assert hashlib.sha256(whole[:-75].encode() + b"}").hexdigest() == json.loads(line)["hash"]
+
+
+def test_everything_is_marked_where_there_is_no_key_and_that_is_said(command, unproven):
+    copy, _ = unproven
+    (copy / "signing.pub").unlink()
+    _, out, said = command("audit", "search", str(copy))
+    assert all(line.endswith("(not proven)") for line in out.splitlines())
+    assert "no public key" in said
+
+
+def test_a_key_from_outside_decides_which_heads_count(command, unproven, installed, tmp_path):
+    copy, _ = unproven
+    create_signing_key(tmp_path / "other.pem")
+    foreign = load_signing_key(tmp_path / "other.pem").public_key()
+    pem = tmp_path / "other.pub"
+    pem.write_bytes(foreign.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    out = command("audit", "search", str(copy), "--public-key", str(pem))[1]
+    assert all(line.endswith("(not proven)") for line in out.splitlines())
+
+
+def test_search_looks_in_several_folders_and_says_which_nodes_it_searched(command, unproven, copy):
+    left, record_id = unproven
+    _, out, said = command("audit", "search", str(copy), str(left), "--json")
+    nodes = {json.loads(line)["node"] for line in out.splitlines()}
+    assert nodes == {"demo", "node-b"}
+    assert "of 2 nodes (demo, node-b)" in said
+    _, out, said = command("audit", "search", "--record", record_id, str(left))
+    assert record_id in out
+    assert "1 chain of the node node-b" in said
+    assert "Other nodes" in said
+    segment = segments(left)[0]
+    assert record_id in command("audit", "search", "--record", record_id, str(segment), str(copy))[1]
+
+
+def test_a_search_that_finds_nothing_says_so_and_is_no_failure(command, copy):
+    status, out, said = command("audit", "search", "--model", "nobody/*", str(copy))
+    assert (status, out) == (0, "")
+    assert "No record matches" in said
+    assert "No record matches" not in command("audit", "search", str(copy))[2]
+
+
+def test_a_search_where_nothing_is_says_that_it_holds_no_chain(command, tmp_path):
+    (tmp_path / "empty").mkdir()
+    status, _, said = command("audit", "search", str(tmp_path / "empty"))
+    assert status == 0
+    assert "no chain" in said
+    assert command("audit", "search", str(tmp_path / "nowhere"))[0] == 2
+
+
+def test_lines_have_the_records_id_and_the_clients_address(command, installed):
+    _, out, _ = command("audit", "search", "--json")
+    records = [json.loads(line) for line in out.splitlines()]
+    lines = command("audit", "search")[1].splitlines()
+    assert [line.split()[1] for line in lines] == [record["id"] for record in records]
+    for line, record in zip(lines, records, strict=True):
+        if record["kind"] == "decision":
+            assert f"from {record['request']['client']}" in line
+
+
+def test_explain_finds_a_record_in_several_folders_and_says_whether_it_is_proven(
+    command, command_json, unproven, copy
+):
+    left, record_id = unproven
+    status, found = command_json("explain", "--record", record_id, str(copy), str(left))
+    assert (status, found["record"]["proven"], found["record"]["node"]) == (0, False, "node-b")
+    _, out, said = command("explain", "--record", record_id, str(copy), str(left))
+    assert "no signed head stands behind it" in out
+    assert "of 2 nodes" in said
+    status, _, said = command("explain", "--record", record_id, str(copy))
+    assert status == 1
+    assert "of the node demo" in said
+    assert command("explain", "--key-id", "key_0123456789ab", "--model", "a/b", str(copy))[0] == 2

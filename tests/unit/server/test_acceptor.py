@@ -347,12 +347,13 @@ def test_a_client_that_leaves_within_its_handshake_gives_its_place_back(tls, cap
 
 def test_a_server_that_stops_gives_up_handshakes(tls):
     async def scenario(clients):
-        async with accepting(tls=tls) as served:
+        async with accepting(tls=tls, handshake_seconds=40) as served:
             client = clients.enter_context(await served.connect())
             await until(lambda: served.counts.open == 1)
             served.acceptor.close()
+            ended = asyncio.ensure_future(received(client))
+            assert await asyncio.wait_for(ended, 20) == b""
             await served.acceptor.wait_closed()
-            assert await received(client) == b""
             assert served.counts.open == 0
 
     run(scenario)
@@ -368,6 +369,7 @@ def test_a_client_that_does_not_end_tls_is_not_waited_for_long(tls, certificate)
             )
             assert await asyncio.to_thread(client.recv, 100) == HELLO
             served.made[0].transport.close()  # the client says nothing to that
-            await until(lambda: served.counts.open == 0)
+            async with asyncio.timeout(20):  # where nobody sets it, it is 30 s
+                await until(lambda: served.counts.open == 0)
 
     run(scenario)
