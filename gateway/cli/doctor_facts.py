@@ -120,7 +120,7 @@ async def _reached(settings: Settings, clock: SystemClock) -> AsyncIterator[Serv
         listing = Listing(StoreReading(store), on_unreadable=unreadable.append)
         try:
             async with diagnosed(url):
-                await store.generation()
+                await store.moment()
             yield Server(
                 settings=settings, clock=clock, url=url, store=store, listing=listing, unreadable=unreadable
             )

@@ -83,7 +83,7 @@ def test_what_only_a_worker_needs_stops_the_start_and_doctor_says_the_same(as_us
     [
         (["resetpass", ">another"], "ACL GETUSER"),
         (["off"], "ACL GETUSER"),
-        (["-hget"], "+hget`"),
+        (["-hmget"], "+hmget`"),
         (["resetkeys"], "~{cachegate}:*`"),
     ],
     ids=["another password", "user off", "a right", "the keys"],

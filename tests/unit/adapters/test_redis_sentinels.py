@@ -9,6 +9,7 @@ import hiredis
 import pytest
 
 from gateway.adapters import redis_sentinels
+from gateway.adapters.redis_errors import Refused
 from gateway.adapters.redis_place import Place
 from gateway.adapters.redis_sentinels import find_primary, list_replicas
 from gateway.model.errors import Unavailable
@@ -16,7 +17,7 @@ from gateway.model.errors import Unavailable
 pytestmark = pytest.mark.anyio
 
 NEW, OLD = ("10.0.0.1", 6379), ("10.0.0.2", 6380)
-SILENT, HTTP, GONE = "silent", "http", "gone"
+SILENT, HTTP, GONE, LOCKED = "silent", "http", "gone", "locked"
 
 
 def packed(*words):
@@ -40,6 +41,8 @@ async def sentinels(*kinds):
                     asked.append(kind)
                     if kind is HTTP:
                         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                    elif kind is LOCKED:
+                        writer.write(b"-NOAUTH Authentication required.\r\n")
                     elif kind is SILENT:
                         pass
                     elif b"REPLICAS" in data:
@@ -155,3 +158,14 @@ async def test_a_place_names_those_that_were_silent(monkeypatch):
         await place.find()
     host, port = hosts[0]
     assert place.silent == (f"{host}:{port}",)
+
+
+async def test_those_that_want_a_password_are_told_from_those_that_are_silent(monkeypatch):
+    monkeypatch.setattr(redis_sentinels, "ANSWER_SECONDS", 30.0)
+    async with sentinels(GONE, LOCKED, LOCKED) as (hosts, _):
+        with pytest.raises(Refused, match="requirepass") as refused:
+            await find_primary(hosts, "facts", seconds=1.0)
+    assert refused.value.why.startswith(f"127.0.0.1:{hosts[1][1]} ")
+    async with sentinels(NEW, LOCKED, NEW) as (hosts, _):
+        found = await find_primary(hosts, "facts", seconds=1.0)
+    assert (found.primary, found.silent) == (NEW, (hosts[1],))
