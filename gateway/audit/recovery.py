@@ -61,7 +61,7 @@ if TYPE_CHECKING:
             """Its line."""
 
 
-MOST_AT_ONCE = 64  # chains that one start looks at; the next start goes on
+MOST_AT_ONCE = 64  # files that one start looks at; the next start goes on
 MOST_SEARCHED_BYTES = 256 << 20  # of heads.jsonl, from its end: months of heads
 _PATIENCE_SECONDS = 1.0
 
@@ -87,7 +87,7 @@ def recover(
             if not is_left:
                 continue
             segments = group_segments(folder.glob(f"{chain}-*.jsonl")).get(chain, [])
-            if any(_is_written(last) for _, last in segments[-1:]):
+            if any(_is_written(segment) for _, segment in segments):  # any: somebody may have added one
                 continue
             tail = read_tail(chain, segments, signer.public_keys)
             links = None if tail is None or tail.head.state == "closed" else _find_end(tail)
