@@ -248,9 +248,11 @@ def killed_worker(folder):
     os.read(reading, 1)
     os.close(reading)
     os.close(writing)
-    yield child
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    try:
+        yield child
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_a_start_beside_a_process_that_lives_recovers_nothing(tmp_path):
