@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from gateway.model.trusted_files import Distrusted
 
-MAX_DOCUMENT_BYTES = 16 << 20  # some hundred thousand grants
+MAX_DOCUMENT_BYTES = 1 << 20  # five thousand grants are some 500 kB
 
 _TOML_PLACE = re.compile(r"\s*\(at (?:line ([0-9]+), column [0-9]+|end of document)\)")
 
