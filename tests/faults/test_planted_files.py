@@ -49,13 +49,21 @@ CHANGES = (
 """What works on the facts, and with them in the state folder: its embedded server, locks and records."""
 
 
-@pytest.fixture
-def place():
+@contextmanager
+def a_place():
     """A folder that every user can reach, unlike pytest's own."""
     path = Path(tempfile.mkdtemp(prefix="cg-", dir="/tmp"))
     path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+@pytest.fixture
+def place():
+    with a_place() as path:
+        yield path
 
 
 @pytest.fixture
@@ -65,12 +73,24 @@ def fresh(place):
     return Installation(place)
 
 
-@pytest.fixture
-def service(fresh):
+def of_a_service(place):
     """An installation that runs as a user of its own."""
-    fresh.init()
-    give_to(SERVICE, fresh.state)
-    return fresh
+    (place / "cache").mkdir(exist_ok=True)
+    made = Installation(place).init()
+    give_to(SERVICE, made.state)
+    return made
+
+
+@pytest.fixture
+def service(place):
+    return of_a_service(place)
+
+
+@pytest.fixture(scope="module")
+def untouched_service():
+    """One for all that must leave it as it is."""
+    with a_place() as path:
+        yield of_a_service(path)
 
 
 def give_to(user, folder):
@@ -133,12 +153,16 @@ def verify_refused(done, *words):
 
 @pytest.mark.root
 @pytest.mark.parametrize("arguments", CHANGES, ids=" ".join)
-def test_in_a_service_users_folder_root_writes_nothing_and_is_told_as_whom_to_run_it(service, arguments):
-    before = tree(service.state)
+def test_in_a_service_users_folder_root_writes_nothing_and_is_told_as_whom_to_run_it(
+    untouched_service, arguments
+):
+    before = tree(untouched_service.state)
     verify_refused(
-        service.run(*arguments, status=None), str(service.state), "sudo -u nobody env CACHEGATE_STATE="
+        untouched_service.run(*arguments, status=None),
+        str(untouched_service.state),
+        "sudo -u nobody env CACHEGATE_STATE=",
     )
-    assert tree(service.state) == before
+    assert tree(untouched_service.state) == before
 
 
 @pytest.mark.root
@@ -153,29 +177,29 @@ def test_that_is_said_before_the_facts_are_asked_for(service):
     [("audit", "verify"), ("audit", "tail"), ("audit", "search"), ("policy", "check"), ("policy", "test")],
     ids=" ".join,
 )
-def test_commands_that_only_look_work_for_root_and_leave_nothing(service, arguments):
-    before = tree(service.state)
-    done = service.run(*arguments)
+def test_commands_that_only_look_work_for_root_and_leave_nothing(untouched_service, arguments):
+    before = tree(untouched_service.state)
+    done = untouched_service.run(*arguments)
     assert ("warning:" in done.stderr) is (arguments[0] == "audit")
-    assert tree(service.state) == before
+    assert tree(untouched_service.state) == before
 
 
 @pytest.mark.root
-def test_a_record_is_explained_to_root_without_asking_again(service):
-    before = tree(service.state)
-    record = next(one["id"] for one in service.records() if one["kind"] == "change")
-    assert record in str(service.json("explain", "--record", record)["record"])
-    assert tree(service.state) == before
+def test_a_record_is_explained_to_root_without_asking_again(untouched_service):
+    before = tree(untouched_service.state)
+    record = next(one["id"] for one in untouched_service.records() if one["kind"] == "change")
+    assert record in str(untouched_service.json("explain", "--record", record)["record"])
+    assert tree(untouched_service.state) == before
 
 
 @pytest.mark.root
-def test_doctor_starts_nothing_there_and_says_as_whom_to_run_it(service):
-    before = tree(service.state)
-    found = {one["name"]: one for one in service.json("doctor", status=1)["checks"]}
+def test_doctor_starts_nothing_there_and_says_as_whom_to_run_it(untouched_service):
+    before = tree(untouched_service.state)
+    found = {one["name"]: one for one in untouched_service.json("doctor", status=1)["checks"]}
     for name in ("state folder", "redis"):
         assert found[name]["status"] == "fail"
         assert "sudo -u nobody" in found[name]["found"]
-    assert tree(service.state) == before
+    assert tree(untouched_service.state) == before
 
 
 @pytest.mark.root
@@ -300,7 +324,6 @@ def test_rules_that_another_user_could_have_written_are_not_put_in_force(fresh, 
     else:
         os.chown(planted_rules / ("." if whose == "folder" else whose), STRANGER, STRANGER)
     verify_refused(fresh.run("init", status=None), f"uid {STRANGER}", "CACHEGATE_POLICIES")
-    assert fresh.run("policy", "check").returncode == 0
     assert "warning:" in fresh.run("policy", "check").stderr
     give_to(0, planted_rules)
     fresh.init()
