@@ -118,14 +118,19 @@ def test_what_a_chore_leaves_aside_is_counted_whole_and_named_as_far_as_it_is_to
     assert all(word in told for word in ("one", "other", "more=5"))
 
 
+def raised(defect):
+    """With the stack that it has where it is caught."""
+    try:
+        raise defect
+    except RuntimeError as caught:
+        return caught
+
+
 def test_a_chore_that_fails_is_told_with_a_stack_only_where_nobody_expected_it(telemetry, capsys):
     telemetry.chore_failed("pin-ahead", Unavailable("state", "the folder is gone"), 0.1)
     told = capsys.readouterr()
     assert "the folder is gone" in told.out + told.err
-    try:
-        raise RuntimeError("nobody expected it")
-    except RuntimeError as defect:
-        telemetry.chore_failed("pin-ahead", defect, 0.1)
+    telemetry.chore_failed("pin-ahead", raised(RuntimeError("nobody expected it")), 0.1)
     told = capsys.readouterr()
     assert "Traceback" in told.out + told.err
     assert telemetry.values()['cachegate_chore_failures_total{chore="pin-ahead"}'] == 2
