@@ -51,7 +51,7 @@ def test_a_file_that_is_larger_than_any_document_is_a_complaint_and_not_read(tmp
     assert tables(tmp_path, text).problems == []
     found = tables(tmp_path, text + "\n")
     assert found.content == {}
-    assert f"larger than {MAX_DOCUMENT_BYTES} bytes" in found.problems[0].why
+    assert f"at most {MAX_DOCUMENT_BYTES} bytes" in found.problems[0].why
 
 
 @pytest.mark.parametrize(

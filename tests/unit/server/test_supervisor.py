@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 import signal
@@ -14,6 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+from gateway.server import supervisor as supervisor_module
+from gateway.server.supervisor import Supervisor
 
 
 def is_alive(pid):
@@ -247,3 +251,23 @@ def write_certificate(certificate, key):
         check=True,
         capture_output=True,
     )
+
+
+def test_workers_that_cannot_be_asked_once_are_asked_again(monkeypatch):
+    asked = []
+
+    class Asking(Supervisor):
+        def __init__(self):
+            """Nothing is bound and nothing is started."""
+
+        async def status(self):
+            asked.append(None)
+            if len(asked) == 1:
+                raise RuntimeError("nobody expected it")
+            if len(asked) == 3:
+                raise asyncio.CancelledError
+
+    monkeypatch.setattr(supervisor_module, "POLL_SECONDS", 0.0)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(Asking()._poll())
+    assert len(asked) == 3
