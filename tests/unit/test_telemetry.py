@@ -50,8 +50,6 @@ def busy(telemetry):
     telemetry.refused_by_server(Reason.SLOW_REQUEST)
     telemetry.served("/v1/models", 10)
     telemetry.pinned(1)
-    telemetry.chore_failed("canary", RuntimeError("x"), 0.1)
-    telemetry.items_failed("pin-ahead", [("a blob", "why")], 1)
     return telemetry
 
 
@@ -131,7 +129,6 @@ def test_a_worker_that_does_not_measure_adds_nothing(telemetry):
     assert telemetry.values()["cachegate_barriers_total"] == 1
 
 
-<<<<<<< HEAD
 class Lines:
     """What was logged."""
 
@@ -244,7 +241,8 @@ def test_the_key_of_the_request_is_in_no_stack(telemetry, lines, form):
     assert text not in said
     assert "cg_live" not in said
     assert "RuntimeError" in said
-=======
+
+
 def test_what_a_chore_leaves_aside_is_counted_whole_and_named_as_far_as_it_is_told(telemetry, capsys):
     telemetry.items_failed("pin-ahead", [("one", "odd"), ("other", "odd")], 7)
     assert telemetry.values() == {
@@ -272,4 +270,3 @@ def test_a_chore_that_fails_is_told_with_a_stack_only_where_nobody_expected_it(t
     told = capsys.readouterr()
     assert "Traceback" in told.out + told.err
     assert telemetry.values()['cachegate_chore_failures_total{chore="pin-ahead"}'] == 2
->>>>>>> manifests

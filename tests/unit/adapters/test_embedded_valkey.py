@@ -19,11 +19,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from gateway.adapters import embedded_valkey, valkey_program
-<<<<<<< HEAD
-from gateway.adapters.embedded_valkey import EmbeddedValkey
-=======
 from gateway.adapters.embedded_valkey import EmbeddedValkey, RunningValkey
->>>>>>> manifests
 from gateway.adapters.file_lock import FileLock
 from gateway.adapters.valkey_socket import find_listener, is_answering
 from gateway.model.errors import Misconfigured, Unavailable
