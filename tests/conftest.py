@@ -343,6 +343,22 @@ class Installation:
         return RunningGateway.start(self, workers, is_awaited=is_awaited)
 
 
+@contextmanager
+def as_user(uid, gid=None):
+    """Be another user for a moment, with no group but this; for tests that run as root."""
+    gid = uid if gid is None else gid
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setegid(gid)
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+
+
 PORT_ATTEMPTS = 3
 
 
