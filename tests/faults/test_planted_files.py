@@ -19,7 +19,7 @@ import pytest
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
 from gateway.cli.main import run
 from gateway.configuration.settings import CHECKOUT_POLICIES
-from tests.conftest import Installation
+from tests.conftest import Installation, as_user
 
 SERVICE, STRANGER = 65534, 61234
 PLANTED = '@id("planted") permit (principal, action, resource in ModelGroup::"pattern:evil/*");\n'
@@ -102,21 +102,6 @@ def tree(folder):
     """All that is in a folder: whose, of which mode, how large and since when."""
     paths = (folder, *sorted(folder.rglob("*")))
     return {path: (*(s := path.lstat())[:6], s.st_size, s.st_mtime_ns, s.st_ctime_ns) for path in paths}
-
-
-@contextmanager
-def as_service():
-    """Be the service's user for a moment."""
-    groups = os.getgroups()
-    os.setgroups([])
-    os.setegid(SERVICE)
-    os.seteuid(SERVICE)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
-        os.setgroups(groups)
 
 
 @pytest.fixture
@@ -206,7 +191,7 @@ def test_doctor_starts_nothing_there_and_says_as_whom_to_run_it(untouched_servic
 def test_after_all_that_the_service_still_works(service, in_process):
     for arguments in (("init",), ("keys", "create", "--admin"), ("directory", "show"), ("audit", "verify")):
         service.run(*arguments, status=None)
-    with as_service():
+    with as_user(SERVICE):
         assert in_process(("tenants", "create", "acme")) == 0
         assert in_process(("audit", "verify")) == 0
         assert in_process(("audit", "search")) == 0
@@ -218,7 +203,7 @@ def test_files_that_root_left_there_earlier_are_named_by_doctor_with_the_remedy(
     segment = next(service.audit.glob("*-000001.jsonl"))
     os.chown(segment, 0, 0)
     capsys.readouterr()
-    with as_service():
+    with as_user(SERVICE):
         assert in_process(("doctor", "--json")) == 1
     told = capsys.readouterr().out
     assert str(segment) in told
@@ -390,7 +375,7 @@ def test_in_a_directory_that_is_closed_to_us_there_is_nothing_of_ours(in_process
     (tmp_path / "cachegate.toml").write_text("not for us")
     (tmp_path / "policies").mkdir()
     monkeypatch.chdir(tmp_path)
-    with as_service():
+    with as_user(SERVICE):
         assert in_process(("tenants", "create", "acme")) == 0
         assert in_process(("policy", "check")) == 0
 
