@@ -15,12 +15,17 @@ if TYPE_CHECKING:
 
 Headers = list[tuple[bytes, bytes]]
 
+REVALIDATED = (
+    b"private, no-cache"  # the caller's own cache may keep it, and asks each time whether it may be used
+)
+
 _READ = frozenset({b"if-match", b"if-none-match", b"if-range", b"range", b"want-repr-digest"})
 
 
 def delivery_headers(receipt: Receipt, *, content_type: bytes, length: int, trace: bytes) -> Headers:
-    """One caller's answer: a shared cache in between must not keep it, and must not guess its type."""
-    return [*content_headers(content_type, length), *caller_headers(receipt, trace)]
+    """An answer without a validator: no cache could ask whether it still holds, so none may keep it."""
+    caller = caller_headers(receipt, trace, cache_control=b"no-store")
+    return [*content_headers(content_type, length), *caller]
 
 
 def content_headers(content_type: bytes, length: int) -> Headers:
@@ -28,10 +33,10 @@ def content_headers(content_type: bytes, length: int) -> Headers:
     return [(b"content-type", content_type), (b"content-length", str(length).encode())]
 
 
-def caller_headers(receipt: Receipt, trace: bytes) -> Headers:
+def caller_headers(receipt: Receipt, trace: bytes, *, cache_control: bytes = REVALIDATED) -> Headers:
     """Whose answer it is: of one caller, under one record."""
     return [
-        (b"cache-control", b"private, no-cache"),
+        (b"cache-control", cache_control),
         (b"vary", b"authorization, x-api-key"),
         (b"x-content-type-options", b"nosniff"),
         (b"cachegate-record", receipt.record_id.encode()),

@@ -132,14 +132,16 @@ def read_trusted(
 
     One that is replaced just then, as a process of ours replaces its own, is opened again.
     """
-    for attempt in range(OPENINGS):
+    attempt = 1
+    while True:
         try:
             with open_trusted(path, is_secret=is_secret, on_distrust=on_distrust) as file:
                 content = file.read(max_bytes + 1)
             break
         except OSError as error:
-            if error.errno != errno.ESTALE or attempt == OPENINGS - 1:
+            if error.errno != errno.ESTALE or attempt == OPENINGS:
                 raise
+            attempt += 1
     if len(content) > max_bytes:
         raise Misconfigured(str(path), f"is too large; expected at most {max_bytes} bytes")
     return content

@@ -106,6 +106,15 @@ def outcome_of(site, answer):
     return site.installation.outcome_of(answer.record_id)
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("path", ["/v1/whoami", "/v1/models", "/v1/models/acme/cars/1"])
+def test_what_has_no_validator_is_kept_by_no_cache(path, method, site):
+    answer = site.wire.request(method, path, site.tokens["acme"], [("If-None-Match", "*")])
+    assert answer.status == 200
+    assert answer.header("etag") is None
+    assert answer.header("cache-control") == "no-store"
+
+
 @pytest.mark.parametrize("handle", [*FILES, "large.txt"])
 def test_a_whole_file_comes_with_its_validator_and_digest(handle, site):
     content = (FILES | {"large.txt": UNHASHED_LARGE})[handle]
