@@ -132,12 +132,11 @@ def read_trusted(
 
     One that is replaced just then, as a process of ours replaces its own, is opened again.
     """
-    attempt = 1
-    while True:
+    attempt, content = 1, None
+    while content is None:
         try:
             with open_trusted(path, is_secret=is_secret, on_distrust=on_distrust) as file:
                 content = file.read(max_bytes + 1)
-            break
         except OSError as error:
             if error.errno != errno.ESTALE or attempt == OPENINGS:
                 raise
