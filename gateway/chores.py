@@ -17,6 +17,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gateway.model.errors import CachegateError
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -35,7 +37,7 @@ class Chore:
     is_down: bool = False
 
 
-class EndedError(Exception):
+class EndedError(CachegateError):
     """A chore that is never to end returned, or was cancelled by something of its own."""
 
 

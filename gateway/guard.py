@@ -133,7 +133,8 @@ class Guard:
 
     def decline(self, rejection: Rejection) -> Declined:
         """Record a refusal. The client gets its status and the record's id, and nothing else."""
-        return Declined(reason=rejection.reason, record_id=self.recorder.reject(rejection))
+        record_id = self.recorder.reject(rejection)
+        return Declined(reason=rejection.reason, record_id=record_id, meant=rejection.meant)
 
     async def _authenticate(
         self, credential: Credential | SignedLink, request: WireRequest, route: GuardedRoute
@@ -159,11 +160,12 @@ class Guard:
         return await reach_settled(self.decisions, self.authority, access, credential)
 
     async def _weigh(self, request: WireRequest, route: GuardedRoute) -> Admission | Rejection:
-        principal = resource = None
+        principal = resource = meant = None
         verdict: Verdict | None = None
         try:
             if route.unwrap is not None:
                 request, route = route.unwrap(request)
+                meant = route.template
             known = self._recall(request)
             if known is not None:
                 verdict = known.allowed
@@ -200,6 +202,7 @@ class Guard:
                 model=verdict.model if verdict else None,
                 policies=verdict.policies if verdict else (),
                 stamp=verdict.stamp if verdict else None,
+                meant=meant,
             )
 
     def _recall(self, request: WireRequest) -> Pass | None:

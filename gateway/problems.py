@@ -3,6 +3,10 @@
 Many reasons share one problem on purpose: whoever has no right on a thing gets one body, whatever
 the cause (I3), and so does whoever has no valid key. The cause is for operators: it stands in the
 audit record whose id the body carries (`cachegate explain --record ID`).
+
+`problem_of` has words that fit the route, for whatever is clear from the request alone. A 401 is one answer
+for all callers of a route, whatever was wrong with what they sent, and one for those who sent a scheme that
+is not read here.
 """
 
 from __future__ import annotations
@@ -49,12 +53,22 @@ class Problem:
         return headers, body
 
 
-UNAUTHORIZED = Problem(
-    status=401,
-    kind="unauthorized",
-    title="No valid API key",
-    detail="Send a valid key as Authorization: Bearer or X-API-Key.",
-    headers=((b"www-authenticate", b'Bearer realm="cachegate"'),),
+_HOW_TO_SEND = "as Authorization: Bearer KEY or as X-API-Key: KEY."
+
+
+def _unauthorized(detail: str) -> Problem:
+    return Problem(
+        status=401,
+        kind="unauthorized",
+        title="No valid API key",
+        detail=detail,
+        headers=((b"www-authenticate", b'Bearer realm="cachegate"'),),
+    )
+
+
+UNAUTHORIZED = _unauthorized(
+    f"Send a valid API key {_HOW_TO_SEND} One that is unknown, mistyped, expired, not valid yet, revoked, "
+    "of a suspended tenant or bound to other addresses is none."
 )
 NOT_FOUND = Problem(
     status=404,
@@ -94,7 +108,7 @@ PROBLEMS: dict[Reason, Problem] = {
     Reason.MALFORMED_BODY: _bad("malformed-body", "The body is not the JSON that this route reads."),
     Reason.MALFORMED_CREDENTIAL: _bad(
         "malformed-credential",
-        "The credential header holds what no key can hold: only visible ASCII, at most 4096 bytes.",
+        "The credential header holds what no key can hold: visible ASCII without commas, at most 4096 bytes.",
     ),
     Reason.CONFLICTING_CREDENTIALS: _bad(
         "conflicting-credentials", "Two differing credentials came with this request. Send one."
@@ -120,8 +134,15 @@ PROBLEMS: dict[Reason, Problem] = {
         detail="Too many requests with unknown keys. Nothing was decided. Try again.",
         headers=((b"retry-after", b"1"),),
     ),
-    Reason.MISSING_SCOPE: _forbidden("missing-scope", "This key lacks the scope for it."),
-    Reason.MISSING_ACTION: _forbidden("missing-action", "This key may discover it, but not do this with it."),
+    Reason.MISSING_SCOPE: _forbidden(
+        "missing-scope",
+        "This key lacks the scope for it: read for files, discover for listings. Its scopes were set when it "
+        "was created; ask for another key.",
+    ),
+    Reason.MISSING_ACTION: _forbidden(
+        "missing-action",
+        "This key may discover it, but no rule lets it do this with it. Ask the model's owner for a grant.",
+    ),
     Reason.NOT_PERMITTED: NOT_FOUND,
     Reason.POLICY_ERROR: NOT_FOUND,
     Reason.UNREADABLE_FACT: NOT_FOUND,
@@ -140,34 +161,36 @@ PROBLEMS: dict[Reason, Problem] = {
         status=402,
         kind="payment-required",
         title="Payment required",
-        detail="The provider demands payment for this key.",
+        detail="The provider demands payment for this key. Its account there has to be settled first.",
     ),
     Reason.USAGE_PAUSED: Problem(
         status=423,
         kind="usage-paused",
         title="Usage paused",
-        detail="The provider has paused this key.",
+        detail="The provider has paused this key. Its account there says why.",
     ),
     Reason.MALFORMED_REQUEST: _bad(
-        "malformed-request", "The request is not HTTP/1.1 as this server reads it."
+        "malformed-request",
+        "The request is not HTTP/1.1 as this server reads it: a line, a header or a length does not parse, "
+        "there is not exactly one Host, a body broke off, an upgrade was asked for, or too much at once.",
     ),
     Reason.SLOW_REQUEST: Problem(
         status=408,
         kind="slow-request",
         title="Request timeout",
-        detail="The request's headers did not arrive in time.",
+        detail="The request's headers did not arrive within 10 seconds.",
     ),
     Reason.METHOD_NOT_ALLOWED: Problem(
         status=405,
         kind="method-not-allowed",
         title="Method not allowed",
-        detail="The Allow header lists what is.",
+        detail="This path does not take this method. The Allow header lists those that it takes.",
     ),
     Reason.BODY_TOO_LARGE: Problem(
         status=413,
         kind="body-too-large",
         title="Body too large",
-        detail="This route reads no such long body, or none at all.",
+        detail="This route reads no body. Send the request without one.",
     ),
     Reason.PATH_TOO_LONG: Problem(
         status=414,
@@ -194,7 +217,7 @@ PROBLEMS: dict[Reason, Problem] = {
         status=412,
         kind="precondition-failed",
         title="Precondition failed",
-        detail="The file is not one that If-Match names.",
+        detail="What is there now is not what If-Match names.",
     ),
     Reason.RANGE_NOT_SATISFIABLE: Problem(
         status=416,
@@ -206,7 +229,121 @@ PROBLEMS: dict[Reason, Problem] = {
         status=500,
         kind="internal",
         title="Internal error",
-        detail="A defect of the gateway. Nothing was decided.",
+        detail="A defect of the gateway. Nothing was decided. Its operator can look it up by the record id.",
     ),
 }
 """Every reason but `permitted`, which is none; a test walks the enum."""
+
+
+_OTHER_SCHEME = _unauthorized(
+    "The Authorization header has another scheme than Bearer, and no other is read here. "
+    f"Send a valid API key {_HOW_TO_SEND}"
+)
+
+
+def _no_link(detail: str) -> Problem:
+    return Problem(
+        status=401,
+        kind="invalid-link",
+        title="No valid link",
+        detail=detail,
+        headers=((b"www-authenticate", b'Cachegate-Link realm="cachegate"'),),
+    )
+
+
+_INVALID_LINK = _no_link(
+    "A download takes a link with se and sig, as the model's metadata has it. This is none of this gateway "
+    "for this file, or it has expired, or its key is no longer valid. The metadata has new links each time."
+)
+_BAD_SIGNATURE = Problem(
+    status=401,
+    kind="invalid-signature",
+    title="No valid signature",
+    detail="This webhook has no valid signature of the last 5 minutes. Expected: Cachegate-Signature: "
+    "t=SECONDS,v1=HEX, where HEX is the HMAC-SHA-256 of SECONDS.BODY under the hook key.",
+    headers=((b"www-authenticate", b'Cachegate-Signature realm="cachegate"'),),
+)
+_MODEL_ID_IN_QUERY = _bad(
+    "malformed-query",
+    "A query parameter does not parse. modelId is a model id, percent-encoded once; startAfter is the mark "
+    "that the page before gave.",
+)
+
+_OF_ROUTE: dict[str, dict[Reason, Problem]] = {
+    "/v1/models": {
+        Reason.MALFORMED_QUERY: _bad(
+            "malformed-query",
+            "A query parameter does not parse. limit is a whole number from 1 to 1000, after is a model id.",
+        ),
+    },
+    "/v1/blobs/{md5}": {
+        Reason.MALFORMED_PATH: _bad(
+            "malformed-path",
+            "The path does not parse. A blob is named by its MD5: 32 hex digits in lower case.",
+        ),
+    },
+    "/models/v1/external/weights": {Reason.MALFORMED_QUERY: _MODEL_ID_IN_QUERY},
+    "/models/v1/external/stat": {Reason.MALFORMED_QUERY: _MODEL_ID_IN_QUERY},
+    "/d/{model}/-/{package}/{file}": {
+        Reason.UNSUPPORTED_SCHEME: _no_link(
+            "The Authorization header has another scheme than Bearer. A link needs no such header: send none."
+        ),
+        **{
+            reason: _INVALID_LINK
+            for reason, problem in PROBLEMS.items()
+            if problem is UNAUTHORIZED and reason is not Reason.UNSUPPORTED_SCHEME
+        },
+        Reason.CONFLICTING_CREDENTIALS: _bad(
+            "conflicting-credentials",
+            "Two differing credentials came with this request. A link needs no key beside it: send it alone.",
+        ),
+        Reason.MALFORMED_PATH: _bad(
+            "malformed-path",
+            "The path does not parse. A link is followed as it was handed out, byte for byte.",
+        ),
+    },
+    "/proxy": {
+        Reason.MALFORMED_QUERY: _bad(
+            "malformed-query",
+            "The query does not parse. url is one absolute URL, percent-encoded once; a link of this gateway "
+            "has its se and sig beside it.",
+        ),
+        Reason.NOT_PROXIED: Problem(
+            status=404,
+            kind="not-found",
+            title="Not found",
+            detail="This URL is not one that is served here. What is: the provider's two metadata routes, "
+            "and links of this gateway.",
+        ),
+    },
+    "/hooks/v1/authority": {
+        Reason.BAD_HOOK_SIGNATURE: _BAD_SIGNATURE,
+        Reason.BODY_TOO_LARGE: Problem(
+            status=413,
+            kind="body-too-large",
+            title="Body too large",
+            detail="The body of a webhook has at most 65536 bytes. Send what there is to say in several.",
+        ),
+        Reason.SLOW_REQUEST: Problem(
+            status=408,
+            kind="slow-request",
+            title="Request timeout",
+            detail="The request's body did not arrive within 5 seconds.",
+        ),
+    },
+}
+_OF_ANY_ROUTE: dict[Reason, Problem] = {
+    Reason.UNSUPPORTED_SCHEME: _OTHER_SCHEME,
+    Reason.NO_ROUTE: Problem(
+        status=404,
+        kind="not-found",
+        title="Not found",
+        detail="There is no such path. Models are listed at /v1/models, and the key in use at /v1/whoami.",
+    ),
+}
+"""Words for what is clear from the request alone, so that they tell nobody more than it does."""
+
+
+def problem_of(reason: Reason, route: str) -> Problem:
+    """The problem of this reason as it is told on a route, which is named by its template."""
+    return _OF_ROUTE.get(route, _OF_ANY_ROUTE).get(reason) or _OF_ANY_ROUTE.get(reason) or PROBLEMS[reason]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import structlog
 
-from gateway.model.errors import Reason
+from gateway.model.errors import CachegateError, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -236,9 +236,19 @@ class Telemetry:
         self.lines.say("defect", key, route=route, exception=stack)
 
     def chore_failed(self, chore: str, failure: Exception, pause_seconds: float) -> None:
-        """A chore beside requests failed: it is begun again after the pause. The log has the stack."""
+        """A chore beside requests failed: it is begun again after the pause.
+
+        The log has the stack of what nobody expected; a failure of ours says all that there is to say.
+        """
         self.counters[f'cachegate_chore_failures_total{{chore="{chore}"}}'] += 1
-        self._log.error("a chore failed", chore=chore, again_in_seconds=pause_seconds, exc_info=failure)
+        is_ours = isinstance(failure, CachegateError)
+        self._log.error(
+            "a chore failed and is begun again",
+            chore=chore,
+            again_in_seconds=pause_seconds,
+            why=str(failure),
+            **({} if is_ours else {"exc_info": failure}),
+        )
 
     def items_failed(self, chore: str, items: Sequence[tuple[str, str]], count: int) -> None:
         """A chore could not deal with some of the things it goes through: the first by name, and why."""

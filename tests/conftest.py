@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
@@ -359,6 +359,22 @@ class Installation:
 
     def serve(self, *, workers: int = 1, is_awaited: bool = True) -> RunningGateway:
         return RunningGateway.start(self, workers, is_awaited=is_awaited)
+
+
+@contextmanager
+def as_user(uid, gid=None):
+    """Be another user for a moment, with no group but this; for tests that run as root."""
+    gid = uid if gid is None else gid
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setegid(gid)
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
 
 
 PORT_ATTEMPTS = 3

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.audit.promise import PROMISED_RECORDS
-from gateway.audit.record import MAX_LINE_BYTES
+from gateway.audit.record import MAX_LINE_BYTES, hash_of, parse_link, split_hash
 from gateway.audit.witness import verify_head
 from gateway.model.errors import Reason, Unavailable
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-    from gateway.audit.record import HeadRecord
+    from gateway.audit.record import HeadRecord, Link
 
 MOST_LINES = 2 * PROMISED_RECORDS + 1  # the head, and what earlier releases could leave behind it
 MOST_BYTES = 64 << 20  # a record takes about a kilobyte
@@ -76,6 +76,23 @@ def read_tail(
                 return None
             lines.append(Place(number, end, line))
     return None
+
+
+def linked_records(tail: Tail) -> Iterator[tuple[Place, Link, str]]:
+    """The records that follow the head and each other, with their hashes, up to one that does not."""
+    seq, prev = tail.head.seq, tail.head.hash
+    for place in tail.lines:
+        try:
+            covered, claimed_hash = split_hash(place.line[:-1])
+            link = parse_link(place.line)
+        except ValueError:
+            return
+        if hash_of(covered) != claimed_hash:
+            return
+        if (link.chain, link.seq, link.prev) != (tail.head.chain, seq + 1, prev):
+            return
+        seq, prev = link.seq, claimed_hash
+        yield place, link, claimed_hash
 
 
 def _find_head(line: bytes, keys: Mapping[str, Ed25519PublicKey]) -> HeadRecord | None:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.audit.folder import HEADS_NAME
 from gateway.audit.heads_file import parse_listed
-from gateway.audit.last_head import lines_backward, read_tail
-from gateway.audit.record import hash_of, parse_link, split_hash
+from gateway.audit.last_head import lines_backward, linked_records, read_tail
 from gateway.audit.witness import verify_head
 
 if TYPE_CHECKING:
@@ -80,16 +79,7 @@ class ProvenEnds:
 
 def _end_of_abandoned(tail: Tail, abandoned: HeadRecord) -> ProvenEnd | None:
     """The end of the lines behind a chain's last head that its abandoned head vouches for."""
-    seq, prev = tail.head.seq, tail.head.hash
-    for segment, end, line in tail.lines:
-        try:
-            covered, claimed_hash = split_hash(line[:-1])
-            link = parse_link(line)
-        except ValueError:
-            return None
-        if hash_of(covered) != claimed_hash or (link.seq, link.prev) != (seq + 1, prev):
-            return None
-        seq, prev = link.seq, claimed_hash
-        if (seq, prev) == (abandoned.seq - 1, abandoned.prev):
-            return ProvenEnd(segment, end)
+    for place, link, digest in linked_records(tail):
+        if (link.seq, digest) == (abandoned.seq - 1, abandoned.prev):
+            return ProvenEnd(place.segment, place.end)
     return None

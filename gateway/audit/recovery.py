@@ -31,17 +31,9 @@ from gateway.audit.folder import (
     parse_segment_name,
 )
 from gateway.audit.heads_file import parse_listed
-from gateway.audit.last_head import lines_backward, read_tail
+from gateway.audit.last_head import lines_backward, linked_records, read_tail
 from gateway.audit.promise import promise_after
-from gateway.audit.record import (
-    ENDED_BY_OTHERS,
-    HeadRecord,
-    Links,
-    hash_of,
-    parse_line,
-    parse_link,
-    split_hash,
-)
+from gateway.audit.record import ENDED_BY_OTHERS, HeadRecord, Links, parse_line
 from gateway.audit.segment import SegmentError
 from gateway.model.errors import Unavailable
 
@@ -61,7 +53,7 @@ if TYPE_CHECKING:
             """Its line."""
 
 
-MOST_AT_ONCE = 64  # chains that one start looks at; the next start goes on
+MOST_AT_ONCE = 64  # files that one start looks at; the next start goes on
 MOST_SEARCHED_BYTES = 256 << 20  # of heads.jsonl, from its end: months of heads
 _PATIENCE_SECONDS = 1.0
 
@@ -87,7 +79,7 @@ def recover(
             if not is_left:
                 continue
             segments = group_segments(folder.glob(f"{chain}-*.jsonl")).get(chain, [])
-            if any(_is_written(last) for _, last in segments[-1:]):
+            if any(_is_written(segment) for _, segment in segments):  # any: somebody may have added one
                 continue
             tail = read_tail(chain, segments, signer.public_keys)
             links = None if tail is None or tail.head.state == "closed" else _find_end(tail)
@@ -145,24 +137,14 @@ def _has_locked(descriptor: int, kind: int) -> bool:
 
 def _find_end(tail: Tail) -> Links | None:
     """Where the chain ends; None unless what stands behind its head is what an honest process leaves."""
-    head, promise = tail.head, promise_after(tail.head)
-    links = Links(head.chain)
-    links.seq, links.hash = head.seq, head.hash
-    for _, _, line in tail.lines:
-        try:
-            covered, claimed_hash = split_hash(line[:-1])
-            link = parse_link(line)
-        except ValueError:
+    promise = promise_after(tail.head)
+    links = Links(tail.head.chain)
+    links.seq, links.hash = tail.head.seq, tail.head.hash
+    for _, link, digest in linked_records(tail):
+        if link.kind == "head" or not promise.covers(link.seq, link.time):
             return None
-        if (
-            hash_of(covered) != claimed_hash
-            or link.kind == "head"
-            or (link.chain, link.seq, link.prev) != (links.chain, links.seq + 1, links.hash)
-            or not promise.covers(link.seq, link.time)
-        ):
-            return None
-        links.seq, links.hash = link.seq, claimed_hash
-    return links
+        links.seq, links.hash = link.seq, digest
+    return links if links.seq == tail.head.seq + len(tail.lines) else None
 
 
 def _has_ended(path: Path, chain: str) -> bool:

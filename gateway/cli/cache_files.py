@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from gateway.resource.blobs import blobs_below, open_blob
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    from gateway.model.errors import Refusal
     from gateway.model.listings import PackageListing
     from gateway.model.names import FileHandle, Md5, ModelId, PackageId
     from gateway.resource.catalogue import DiskCatalogue
@@ -37,10 +38,15 @@ async def each_listing(catalogue: DiskCatalogue) -> AsyncIterator[PackageListing
                 yield listing
 
 
-async def each_file(root: Path, catalogue: DiskCatalogue) -> AsyncIterator[CacheFile]:
-    """All blobs, linked or not, and all package files. Raises `Unavailable` as `each_listing` does."""
+async def each_file(
+    root: Path, catalogue: DiskCatalogue, on_refused: Callable[[Md5, Refusal], None]
+) -> AsyncIterator[CacheFile]:
+    """All blobs, linked or not, and all package files. Raises `Unavailable` as `each_listing` does.
+
+    `on_refused` is told of what has a blob's name and is no file.
+    """
     catalogue.verify_readable()
-    for md5, identity in blobs_below(root):
+    for md5, identity in blobs_below(root, on_refused):
         yield CacheFile(size=identity[2], blob=md5)
     async for listing in each_listing(catalogue):
         for file in listing.files:

@@ -70,7 +70,7 @@ async def verify_cache(
     run = _Run(office, progress, again=again)
     begun_at = office.clock.monotonic()
     await run.catalogue.refresh(await office.listing.known_models())
-    files = [file async for file in each_file(office.settings.cache_root, run.catalogue)]
+    files = [file async for file in each_file(office.settings.cache_root, run.catalogue, run.leave_aside)]
     progress.expect(sum(file.size for file in files))
     threads = ThreadPoolExecutor(jobs, "verify")
     loop = asyncio.get_running_loop()
@@ -85,7 +85,7 @@ async def verify_cache(
         threads.shutdown(wait=True, cancel_futures=True)
         run.measurer.close()
     run.result.hashed = run.measurer.counts.files
-    run.result.unchanged = len(files) - len(run.result.unreadable) - run.result.hashed
+    run.result.unchanged = run.measured - run.result.hashed
     run.result.hashed_bytes = run.measurer.counts.bytes
     run.result.seconds = office.clock.monotonic() - begun_at
     return run.result
@@ -107,6 +107,7 @@ class _Run:
         self.catalogue: DiskCatalogue = build_catalogue(office.settings, office.clock, is_command=True)
         measurements = _Forgotten if again else MeasurementFile
         self.measurer = Measurer(measurements(office.settings.pins_folder))
+        self.measured = 0
         self._office = office
         self._progress = progress
         self._ledger = PinLedger(
@@ -118,6 +119,11 @@ class _Run:
             on_pinned=self._count_pinned,
             on_quarantined=lambda _pin: None,
         )
+
+    def leave_aside(self, md5: Md5, trouble: Exception) -> None:
+        """Note a blob that nothing can be done about."""
+        self.result.unreadable.append(md5)
+        self.result.whys[md5] = why(trouble)
 
     def measure(self, file: CacheFile) -> Measured | None:
         """What a file holds; None when that cannot be found out, whatever the reason. In a thread."""
@@ -161,6 +167,7 @@ class _Run:
             self.result.bytes += file.size
             self.result.blobs += file.blob is not None
             self.result.package_files += file.blob is None
+            self.measured += measured is not None
             if measured is None:
                 self.result.unreadable.append(str(file))
             elif file.blob is not None:

@@ -14,8 +14,9 @@ import typer
 
 from gateway.cli.console import AsJson, print_json, say, standard_output
 from gateway.cli.in_office import in_office
+from gateway.cli.known_names import unknown_tenant
 from gateway.engine.urls import parse_url
-from gateway.model.errors import BadNameError, Conflict
+from gateway.model.errors import BadNameError
 from gateway.model.names import parse_tenant_id
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def connect(
 async def _public_url(office: Office, owner: TenantId) -> str | None:
     """How clients reach us, for a tenant that is there."""
     if await office.listing.find_tenant(owner) is None:
-        raise Conflict(f"there is no tenant {owner}; `cachegate tenants list` shows them")
+        raise unknown_tenant(owner)
     return office.settings.public_url
 
 

@@ -22,7 +22,7 @@ from gateway.decision.rulebook import Rulebook
 from gateway.directory.plain_facts import PlainFacts
 from gateway.identity.authenticate import Authenticator, principal_of
 from gateway.model.access import Access, Resource, ResourceKind
-from gateway.model.errors import Conflict, Reason, Refusal
+from gateway.model.errors import Conflict, Reason, Refusal, UnknownName
 from gateway.model.names import ancestors
 from gateway.model.rulings import SOURCE_PLATFORM
 from gateway.offering.attestations import Attestations
@@ -122,7 +122,7 @@ async def work_out(office: Office, question: Question) -> Answer:
     """Answer a question on the facts and the disk of this moment. Raises `Conflict` for an unknown key."""
     key = await office.listing.find_key(question.key_id)
     if key is None:
-        raise Conflict(f"there is no key {question.key_id}; `cachegate keys list` shows them")
+        raise UnknownName("key", question.key_id, "`cachegate keys list` shows them")
     tenant = await office.listing.find_tenant(key.tenant) if key.tenant is not None else None
     access = Access(principal=principal_of(key, tenant), action=question.action, resource=question.resource)
     [facts] = await office.directory.bring(access.principal, [question.model])

@@ -9,6 +9,7 @@ import typer
 from gateway.cli.barrier_view import NoWait
 from gateway.cli.console import AsJson, print_json, print_table
 from gateway.cli.in_office import in_office, perform
+from gateway.cli.known_names import verify_tenant
 from gateway.cli.tenants import Force
 from gateway.directory.operations.grants import add_grants, remove_grants
 from gateway.model.errors import BadNameError
@@ -111,6 +112,8 @@ def list_(
     only = parse_tenant_id(tenant) if tenant else None
 
     async def work(office: Office) -> list[dict[str, Any]]:
+        if only is not None:
+            await verify_tenant(office, only)
         listed = await office.listing.list_all_grants()
         return [
             {

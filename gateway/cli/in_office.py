@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import typer
+
 from gateway.cli.barrier_view import barrier_document, exit_unless_sure, say_barrier
 from gateway.cli.console import print_json, say
+from gateway.cli.known_names import find_nearest, with_nearest
 from gateway.configuration.sources import load_settings
+from gateway.model.errors import UnknownName
 from gateway.office.office import Office, open_office
 
 if TYPE_CHECKING:
@@ -25,7 +29,10 @@ def in_office(work: Callable[[Office], Awaitable[T]]) -> T:
 
     async def run() -> T:
         async with open_office(load_settings()) as office:
-            result = await work(office)
+            try:
+                result = await work(office)
+            except UnknownName as unknown:
+                raise await with_nearest(office, unknown) from unknown
             for sentinel in office.store.place.silent:
                 say(f"the sentinel {sentinel} does not answer", style="yellow")
             for record in dict.fromkeys(office.unreadable):
@@ -65,14 +72,27 @@ def perform(
 
 
 def report(done: Done[Effect], *, as_json: bool, details: dict[str, Any]) -> None:
-    """Say what a change did: its sentences for people, its generation for scripts."""
+    """Say what a change did: its sentences for people, its generation for scripts.
+
+    Exit status 1 when something that was to be taken away was not there.
+    """
+    effect = done.result
+    hints = [_hint(name, effect.known) for name in effect.missing]
     if as_json:
         changed = {"changed": done.result.is_changed, "generation": done.generation}
-        print_json(
-            {**details, **changed, **barrier_document(done.barrier), "messages": list(done.result.sentences)}
-        )
+        missing = {"messages": list(effect.sentences), "missing": list(effect.missing)}
+        print_json({**details, **changed, **barrier_document(done.barrier), **missing})
     else:
-        for sentence in done.result.sentences:
+        for sentence in effect.sentences:
             say(sentence)
         say_barrier(done.barrier)
+    for hint in hints:
+        say(hint, style="red")
     exit_unless_sure(done.barrier)
+    if effect.missing:
+        raise typer.Exit(1)
+
+
+def _hint(name: str, known: tuple[str, ...]) -> str:
+    nearest = find_nearest(name, known)
+    return f"not there: {name}" + ("" if nearest is None else f"; the nearest is {nearest}")

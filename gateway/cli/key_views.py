@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from gateway.cli.barrier_view import barrier_document, exit_unless_sure, say_barrier
 from gateway.cli.console import print_json, print_secret, print_table, say, when
 from gateway.cli.in_office import in_office
+from gateway.cli.known_names import verify_tenant
 from gateway.directory.hints import find_last_uses
 from gateway.identity.keys import key_state
-from gateway.model.errors import Conflict
+from gateway.model.errors import UnknownName
 
 if TYPE_CHECKING:
     from gateway.directory.operations.effect import Effect
@@ -46,6 +47,8 @@ def list_keys(tenant: TenantId | None, *, as_json: bool) -> None:
     """List the keys of a tenant, or all."""
 
     async def work(office: Office) -> list[dict[str, Any]]:
+        if tenant is not None:
+            await verify_tenant(office, tenant)
         owners: list[TenantId | None] = [tenant]
         if tenant is None:
             owners += [one.tenant_id for one in await office.listing.list_tenants()]
@@ -80,7 +83,7 @@ def show_key(key_id: KeyId, *, as_json: bool) -> None:
     async def work(office: Office) -> dict[str, Any]:
         key = await office.listing.find_key(key_id)
         if key is None:
-            raise Conflict(f"there is no key {key_id}; `cachegate keys list` shows them")
+            raise UnknownName("key", key_id, "`cachegate keys list` shows them")
         seen = await find_last_uses(office.store, [key_id])
         return _plain(key, office.clock.now(), seen.get(key_id))
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from gateway.assembly.fittings import build_catalogue
 from gateway.cli.console import print_json, print_table, say
 from gateway.cli.in_office import in_office
+from gateway.cli.known_names import find_nearest
 from gateway.model.names import ancestors
 from gateway.model.standing import standing_of
 from gateway.resource.naming import model_directory
@@ -54,7 +57,20 @@ def show_model(model: ModelId, *, as_json: bool) -> None:
     document = in_office(work)
     if as_json:
         print_json(document)
-        return
+    else:
+        _print_one(document)
+    if not document["known"]:
+        say(_unknown_model(document), style="red")
+        raise typer.Exit(1)
+
+
+def _unknown_model(document: dict[str, Any]) -> str:
+    nearest = document["nearest"]
+    hint = "" if nearest is None else f"; the nearest name is {nearest}"
+    return f"there is no model {document['asked']}: nothing names it, and it is not on disk{hint}"
+
+
+def _print_one(document: dict[str, Any]) -> None:
     readers = [f"{one['tenant']} ({one['how']})" for one in document["readers"]]
     rows: list[tuple[str, object]] = [
         ("model", document["model"]),
@@ -133,9 +149,14 @@ async def _one(office: Office, asked: ModelId) -> dict[str, Any]:
             for grant in each.grants
             if set(grant.models) & set(ancestors(model)) or set(grant.groups) & standing.groups
         ]
+    named = await office.listing.known_models()
+    is_known = alias is not None or model in named or bool(listings)
+    others = named.union(catalogue.models(), (one.alias for one in await office.listing.list_aliases()))
     return {
         "asked": asked,
         "model": model,
+        "known": is_known,
+        "nearest": None if is_known else find_nearest(asked, others),
         "owner": standing.owner,
         "visibility": standing.visibility.value,
         "groups": sorted(standing.groups),

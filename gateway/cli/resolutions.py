@@ -23,12 +23,13 @@ from gateway.assembly.credential_marks import find_keys
 from gateway.cli.console import AsJson, print_json, print_table, say, when
 from gateway.cli.harmless import harmless
 from gateway.cli.in_office import in_office
+from gateway.cli.known_names import unknown_tenant
 from gateway.cli.resolutions_on_disk import local_zone, read_entries
 from gateway.cli.resolutions_purge import purge_entries
 from gateway.engine.credential_hash import credential_hash
 from gateway.engine.resolutions import DEFAULT_CLIENT_MINUTES, honoured_until
 from gateway.identity.keys import KeyState, key_state
-from gateway.model.errors import BadNameError, Conflict
+from gateway.model.errors import BadNameError
 from gateway.model.names import parse_tenant_id
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ async def _survey(
     office: Office, owner: TenantId | None, volume: Path | None, client_minutes: int
 ) -> dict[str, Any]:
     if owner is not None and await office.listing.find_tenant(owner) is None:
-        raise Conflict(f"there is no tenant {owner}; `cachegate tenants list` shows them")
+        raise unknown_tenant(owner)
     now, root = office.clock.now(), volume or office.settings.cache_root
     read = read_entries(root, local_zone(now))
     hashes = [

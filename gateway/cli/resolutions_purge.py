@@ -15,6 +15,7 @@ from gateway.assembly.fittings import build_recorder
 from gateway.cli.console import print_json, say
 from gateway.cli.harmless import harmless
 from gateway.cli.in_office import in_office
+from gateway.cli.known_names import unknown_tenant
 from gateway.cli.resolutions_on_disk import (
     Removal,
     local_zone,
@@ -22,7 +23,6 @@ from gateway.cli.resolutions_on_disk import (
     remove_entries,
     verify_removable,
 )
-from gateway.model.errors import Conflict
 from gateway.model.verdicts import Change
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def purge_entries(owner: TenantId, volume: Path, *, as_json: bool) -> None:
 
 async def _purge(office: Office, owner: TenantId, volume: Path) -> Removal:
     if await office.listing.find_tenant(owner) is None:
-        raise Conflict(f"there is no tenant {owner}; `cachegate tenants list` shows them")
+        raise unknown_tenant(owner)
     verify_removable(volume)
     zone = local_zone(office.clock.now())
     entries = read_entries(volume, zone).entries

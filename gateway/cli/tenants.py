@@ -9,6 +9,7 @@ import typer
 from gateway.cli.barrier_view import NoWait
 from gateway.cli.console import AsJson, print_json, print_table, when
 from gateway.cli.in_office import in_office, perform
+from gateway.cli.known_names import unknown_tenant
 from gateway.directory.operations.tenants import (
     create_tenant,
     resume_tenant,
@@ -16,7 +17,6 @@ from gateway.directory.operations.tenants import (
     suspend_tenant,
 )
 from gateway.identity.times import parse_duration
-from gateway.model.errors import Conflict
 from gateway.model.names import parse_tenant_id
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def show(tenant: TenantArgument, as_json: AsJson = False) -> None:
     async def work(office: Office) -> dict[str, Any]:
         found = await office.listing.find_tenant(tenant_id)
         if found is None:
-            raise Conflict(f"there is no tenant {tenant_id}; `cachegate tenants list` shows them")
+            raise unknown_tenant(tenant_id)
         rules = await office.listing.list_rules()
         grants = await office.listing.list_grants(tenant_id)
         keys = await office.listing.list_keys(tenant_id)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway.decision.cedar import Rule
-    from gateway.decision.rulebook import Rulebook
+    from gateway.decision.rulebook import Answers, Rulebook
     from gateway.model.facts import PolicySet
     from gateway.model.trusted_files import Distrusted
     from gateway.model.verdicts import Verdict
@@ -150,6 +150,8 @@ def run_cases(
             weighed = rulebook.weigh(access, facts)
             verdict = rulebook.decide(access, facts) if weighed is None else weighed.verdict
             result = _result(file, _line_of_case(text, number), case, verdict)
+            if weighed is not None and not result.has_passed:
+                result = replace(result, found=" ".join((result.found, *_failures(weighed.answers))))
             results.append(result)
             if weighed is None or not result.has_passed:
                 continue
@@ -160,6 +162,13 @@ def run_cases(
     rules = rulebook.rules(policy_set)
     uncovered = [rule for rule in rules if rule not in covered]
     return Report(results=tuple(results), uncovered=tuple(_uncovered(policy_set, uncovered, beside)))
+
+
+def _failures(answers: Answers) -> Iterator[str]:
+    """Which rules failed on a case, and why: its answer then is a denial that no rule meant."""
+    errors = {rule: error for row in answers for answer in row for rule, error in answer.errors}
+    for rule, error in errors.items():
+        yield f'(the rule "{rule.name}" of {rule.file} failed: {error})'
 
 
 def _uncovered(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.middleware.trace import traceparent
-from gateway.problems import PROBLEMS
+from gateway.problems import problem_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,7 +25,8 @@ async def send_problem(
     receipt: Receipt, reason: Reason, headers: Iterable[tuple[bytes, bytes]], send: Send
 ) -> None:
     """Send the problem of this reason, with headers that only this answer has."""
-    request, problem = receipt.admission.request, PROBLEMS[reason]
+    request = receipt.admission.request
+    problem = problem_of(reason, request.route)
     common, body = problem.answer(receipt.record_id, traceparent(request.trace_id))
     start = {"type": "http.response.start", "status": problem.status, "headers": [*common, *headers]}
     await send(start)

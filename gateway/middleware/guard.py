@@ -29,7 +29,7 @@ from gateway.model.access import HookRoute, WireRequest
 from gateway.model.errors import Reason, Refusal, Unavailable, WithdrawnError
 from gateway.model.extensions import SENT, WATCH, ZERO_COPY
 from gateway.model.verdicts import Declined, Ending, Outcome, Rejection
-from gateway.problems import PROBLEMS, UNRECORDED
+from gateway.problems import UNRECORDED, problem_of
 from gateway.transfers import TransferCutError
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ class GuardMiddleware:
         self, request: WireRequest, route: Declared | None, declined: Declined, send: Send
     ) -> None:
         self._telemetry.decided(request.route, declined.reason)
-        problem = PROBLEMS[declined.reason]
+        problem = problem_of(declined.reason, declined.meant or request.route)
         headers, body = problem.answer(declined.record_id, traceparent(request.trace_id))
         if declined.reason is Reason.METHOD_NOT_ALLOWED and route is not None:
             headers.append((b"allow", ", ".join(route.methods).encode()))

@@ -208,3 +208,16 @@ class Conflict(CachegateError):  # noqa: N818 -- reads as the state it names
 
     Commands exit 1 on it, the admin API answers 409 or 404.
     """
+
+
+class UnknownName(Conflict):
+    """An operator named something that is not there. `kind` says what it would be: a tenant, a key.
+
+    Commands add the nearest name that there is. Clients never get to see it: what exists is hidden (I3).
+    """
+
+    def __init__(self, kind: str, name: str, advice: str) -> None:
+        super().__init__(f"there is no {kind} {name}; {advice}")
+        self.kind = kind
+        self.name = name
+        self.advice = advice

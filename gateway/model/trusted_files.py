@@ -132,6 +132,7 @@ def read_trusted(
 
     One that is replaced just then, as a process of ours replaces its own, is opened again.
     """
+    content = b""
     for attempt in range(OPENINGS):
         try:
             with open_trusted(path, is_secret=is_secret, on_distrust=on_distrust) as file:

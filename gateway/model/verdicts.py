@@ -150,14 +150,16 @@ class Rejection:
     claimed_key_id: str | None = None  # of a key that was found but is not valid: revoked, expired, ...
     claimed_tenant: str | None = None  # whose key that is
     stamp: Stamp | None = None
+    meant: str | None = None  # the template of the route that was meant, where another one stood for it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declined:
-    """The answer to a request that is not served, after it was recorded."""
+    """The answer to a request that is not served, after it was recorded. `meant` is as in a `Rejection`."""
 
     reason: Reason
     record_id: str
+    meant: str | None = None
 
 
 class Ending(StrEnum):

@@ -70,10 +70,10 @@ def find_absence(root: Path, folders: Folders, *, has_models: bool, cache: SeenC
         return _not_mounted(root, f"there is no {MODELS_CACHE}", cache)
     if not has_models and folders.root != seen.root:
         return _not_mounted(root, "it is another folder than the one with models, and has none", cache)
-    if seen.blobs is not None and folders.blobs is None:
-        return _not_mounted(root, f"there is no {SHARED_BLOBS}", cache)
     if seen.blobs is not None and folders.blobs != seen.blobs and not _has_blobs(root):
-        return _not_mounted(root, f"{SHARED_BLOBS} is another folder than before, and empty", cache)
+        return _not_mounted(
+            root, f"{SHARED_BLOBS} is gone, or is another folder than before and empty", cache
+        )
     return None
 
 

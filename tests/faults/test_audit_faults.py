@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -352,10 +353,7 @@ def test_a_sync_that_fails_ends_the_chain_because_the_disk_cannot_be_believed(tm
     bench = Bench(tmp_path / "audit", durability=Durability.POWER)
     bench.write(2)
 
-    def fail(_descriptor):
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(os, "fdatasync", fail)
+    monkeypatch.setattr(os, "fdatasync", _fail_to_sync)
     bench.must_refuse()
     monkeypatch.undo()
     bench.clock.time += 2
@@ -364,6 +362,65 @@ def test_a_sync_that_fails_ends_the_chain_because_the_disk_cannot_be_believed(tm
     report = verify(bench.folder)
     assert report.is_intact
     assert len(report.chains) == 2
+
+
+def test_a_record_whose_sync_failed_is_taken_back_and_is_in_no_file(tmp_path, monkeypatch):
+    bench = Bench(tmp_path / "audit", durability=Durability.POWER)
+    bench.write(2)
+    before = bench.segments[0].read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", _fail_to_sync)
+        bench.must_refuse()
+    assert bench.segments[0].read_bytes() == before
+
+
+def _fail_to_sync(_descriptor):
+    raise OSError(5, "Input/output error")
+
+
+def test_a_short_write_is_called_one_and_leaves_no_half_line(tmp_path, monkeypatch):
+    bench = Bench(tmp_path / "audit")
+    bench.write(2)
+    before = bench.segments[0].read_bytes()
+    write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda descriptor, line: write(descriptor, line[: len(line) // 2]))
+        why = bench.must_refuse()
+    assert "a short write" in why
+    assert "no space" not in why
+    assert bench.segments[0].read_bytes() == before
+    bench.write(1)
+
+
+def test_a_write_that_the_kernel_takes_in_parts_is_whole(tmp_path, monkeypatch):
+    bench = Bench(tmp_path / "audit")
+    write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda descriptor, line: write(descriptor, line[: 1 + len(line) // 2]))
+        bench.write(3)
+        bench.log.close()
+    report = verify(bench.folder)
+    assert (report.is_intact, report.unproven) == (True, 0)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "no space left"),
+        (errno.EDQUOT, "quota"),
+        (errno.EFBIG, "ulimit -f"),
+        (errno.EIO, "failed"),
+    ],
+)
+def test_what_the_kernel_said_is_what_is_told(tmp_path, monkeypatch, number, words):
+    bench = Bench(tmp_path / "audit")
+
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", fail)
+        assert words in bench.must_refuse()
 
 
 WRITER = """

@@ -248,9 +248,11 @@ def killed_worker(folder):
     os.read(reading, 1)
     os.close(reading)
     os.close(writing)
-    yield child
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    try:
+        yield child
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_a_start_beside_a_process_that_lives_recovers_nothing(tmp_path):
@@ -271,10 +273,14 @@ def test_a_segment_that_is_written_is_locked_whatever_live_says(tmp_path):
         content = live.read_bytes()
         live.unlink()
         live.write_bytes(content)  # as a killed process leaves it: there, and not locked
+        [segment] = folder.glob("*-0*.jsonl")
+        added = segment.with_name(segment.name.replace("-000001", "-000002"))
+        added.touch()
         open_log(folder, time=START + 5).close()
         assert live.exists()
         endings = {chain.ending for chain in verify(folder, trusted_keys=[KEY.public_key()]).chains}
         assert Ending.RECOVERED not in endings
+        added.unlink()
     open_log(Path(folder), time=START + 8).close()
     endings = [chain.ending for chain in verify(folder, trusted_keys=[KEY.public_key()]).chains]
     assert sorted(endings) == [Ending.CLOSED, Ending.CLOSED, Ending.RECOVERED]

@@ -19,7 +19,7 @@ import pytest
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
 from gateway.cli.main import run
 from gateway.configuration.settings import CHECKOUT_POLICIES
-from tests.conftest import Installation
+from tests.conftest import Installation, as_user
 
 SERVICE, STRANGER = 65534, 61234
 PLANTED = '@id("planted") permit (principal, action, resource in ModelGroup::"pattern:evil/*");\n'
@@ -49,13 +49,21 @@ CHANGES = (
 """What works on the facts, and with them in the state folder: its embedded server, locks and records."""
 
 
-@pytest.fixture
-def place():
+@contextmanager
+def a_place():
     """A folder that every user can reach, unlike pytest's own."""
     path = Path(tempfile.mkdtemp(prefix="cg-", dir="/tmp"))
     path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+@pytest.fixture
+def place():
+    with a_place() as path:
+        yield path
 
 
 @pytest.fixture
@@ -65,12 +73,24 @@ def fresh(place):
     return Installation(place)
 
 
-@pytest.fixture
-def service(fresh):
+def of_a_service(place):
     """An installation that runs as a user of its own."""
-    fresh.init()
-    give_to(SERVICE, fresh.state)
-    return fresh
+    (place / "cache").mkdir(exist_ok=True)
+    made = Installation(place).init()
+    give_to(SERVICE, made.state)
+    return made
+
+
+@pytest.fixture
+def service(place):
+    return of_a_service(place)
+
+
+@pytest.fixture(scope="module")
+def untouched_service():
+    """One for all that must leave it as it is."""
+    with a_place() as path:
+        yield of_a_service(path)
 
 
 def give_to(user, folder):
@@ -82,21 +102,6 @@ def tree(folder):
     """All that is in a folder: whose, of which mode, how large and since when."""
     paths = (folder, *sorted(folder.rglob("*")))
     return {path: (*(s := path.lstat())[:6], s.st_size, s.st_mtime_ns, s.st_ctime_ns) for path in paths}
-
-
-@contextmanager
-def as_service():
-    """Be the service's user for a moment."""
-    groups = os.getgroups()
-    os.setgroups([])
-    os.setegid(SERVICE)
-    os.seteuid(SERVICE)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
-        os.setgroups(groups)
 
 
 @pytest.fixture
@@ -133,12 +138,16 @@ def verify_refused(done, *words):
 
 @pytest.mark.root
 @pytest.mark.parametrize("arguments", CHANGES, ids=" ".join)
-def test_in_a_service_users_folder_root_writes_nothing_and_is_told_as_whom_to_run_it(service, arguments):
-    before = tree(service.state)
+def test_in_a_service_users_folder_root_writes_nothing_and_is_told_as_whom_to_run_it(
+    untouched_service, arguments
+):
+    before = tree(untouched_service.state)
     verify_refused(
-        service.run(*arguments, status=None), str(service.state), "sudo -u nobody env CACHEGATE_STATE="
+        untouched_service.run(*arguments, status=None),
+        str(untouched_service.state),
+        "sudo -u nobody env CACHEGATE_STATE=",
     )
-    assert tree(service.state) == before
+    assert tree(untouched_service.state) == before
 
 
 @pytest.mark.root
@@ -153,36 +162,36 @@ def test_that_is_said_before_the_facts_are_asked_for(service):
     [("audit", "verify"), ("audit", "tail"), ("audit", "search"), ("policy", "check"), ("policy", "test")],
     ids=" ".join,
 )
-def test_commands_that_only_look_work_for_root_and_leave_nothing(service, arguments):
-    before = tree(service.state)
-    done = service.run(*arguments)
+def test_commands_that_only_look_work_for_root_and_leave_nothing(untouched_service, arguments):
+    before = tree(untouched_service.state)
+    done = untouched_service.run(*arguments)
     assert ("warning:" in done.stderr) is (arguments[0] == "audit")
-    assert tree(service.state) == before
+    assert tree(untouched_service.state) == before
 
 
 @pytest.mark.root
-def test_a_record_is_explained_to_root_without_asking_again(service):
-    before = tree(service.state)
-    record = next(one["id"] for one in service.records() if one["kind"] == "change")
-    assert record in str(service.json("explain", "--record", record)["record"])
-    assert tree(service.state) == before
+def test_a_record_is_explained_to_root_without_asking_again(untouched_service):
+    before = tree(untouched_service.state)
+    record = next(one["id"] for one in untouched_service.records() if one["kind"] == "change")
+    assert record in str(untouched_service.json("explain", "--record", record)["record"])
+    assert tree(untouched_service.state) == before
 
 
 @pytest.mark.root
-def test_doctor_starts_nothing_there_and_says_as_whom_to_run_it(service):
-    before = tree(service.state)
-    found = {one["name"]: one for one in service.json("doctor", status=1)["checks"]}
+def test_doctor_starts_nothing_there_and_says_as_whom_to_run_it(untouched_service):
+    before = tree(untouched_service.state)
+    found = {one["name"]: one for one in untouched_service.json("doctor", status=1)["checks"]}
     for name in ("state folder", "redis"):
         assert found[name]["status"] == "fail"
         assert "sudo -u nobody" in found[name]["found"]
-    assert tree(service.state) == before
+    assert tree(untouched_service.state) == before
 
 
 @pytest.mark.root
 def test_after_all_that_the_service_still_works(service, in_process):
     for arguments in (("init",), ("keys", "create", "--admin"), ("directory", "show"), ("audit", "verify")):
         service.run(*arguments, status=None)
-    with as_service():
+    with as_user(SERVICE):
         assert in_process(("tenants", "create", "acme")) == 0
         assert in_process(("audit", "verify")) == 0
         assert in_process(("audit", "search")) == 0
@@ -194,7 +203,7 @@ def test_files_that_root_left_there_earlier_are_named_by_doctor_with_the_remedy(
     segment = next(service.audit.glob("*-000001.jsonl"))
     os.chown(segment, 0, 0)
     capsys.readouterr()
-    with as_service():
+    with as_user(SERVICE):
         assert in_process(("doctor", "--json")) == 1
     told = capsys.readouterr().out
     assert str(segment) in told
@@ -300,7 +309,6 @@ def test_rules_that_another_user_could_have_written_are_not_put_in_force(fresh, 
     else:
         os.chown(planted_rules / ("." if whose == "folder" else whose), STRANGER, STRANGER)
     verify_refused(fresh.run("init", status=None), f"uid {STRANGER}", "CACHEGATE_POLICIES")
-    assert fresh.run("policy", "check").returncode == 0
     assert "warning:" in fresh.run("policy", "check").stderr
     give_to(0, planted_rules)
     fresh.init()
@@ -367,7 +375,7 @@ def test_in_a_directory_that_is_closed_to_us_there_is_nothing_of_ours(in_process
     (tmp_path / "cachegate.toml").write_text("not for us")
     (tmp_path / "policies").mkdir()
     monkeypatch.chdir(tmp_path)
-    with as_service():
+    with as_user(SERVICE):
         assert in_process(("tenants", "create", "acme")) == 0
         assert in_process(("policy", "check")) == 0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 
 import pytest
 
@@ -39,10 +38,8 @@ def test_nothing_is_decided_while_redis_says_nothing(path, site, serve, paths, e
         eventually(lambda: not gateway.is_ready())  # until then, what is remembered may be trusted
         undecided = []
         for key in (site.token, "sk-of-somebody-unknown"):
-            started = time.monotonic()
             undecided.append(gateway.wire.get(path, key))
             verify_undecided(undecided[-1])
-            assert time.monotonic() - started < 8
         # Whose key it is was not asked, and what has no key needs no asking.
         assert gateway.wire.get(path).status == 401
         assert gateway.ops.get("/healthz").status == 200

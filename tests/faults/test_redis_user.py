@@ -42,6 +42,7 @@ def as_user(fresh, server):
     return fresh
 
 
+@pytest.mark.timeout(400)
 def test_with_the_documented_rights_everything_works(as_user, serve):
     files = {"small.bin": b"small\n"}
     write_sample_cache(as_user.cache_root, [SampleModel(model_id="acme/cars/1", packages={"pkgA1": files})])

@@ -246,6 +246,11 @@ def test_a_client_that_takes_in_nothing_is_cut(size, installation, serve, furnis
         eventually(lambda: gateway.metrics()["cachegate_transfers_under_way"] == 0)
 
 
+def send_for_ever(connection, request):
+    while True:
+        connection.sendall(request)
+
+
 @pytest.mark.parametrize("path", ["/v1/whoami", "/nowhere", "/v1/models?limit=0"])
 def test_a_stranger_who_reads_nothing_is_cut(path, installation, serve, eventually):
     """Without a key, and whatever is answered: nothing of it is a transfer."""
@@ -257,8 +262,7 @@ def test_a_stranger_who_reads_nothing_is_cut(path, installation, serve, eventual
         connection.settimeout(60)
         connection.connect((gateway.wire.host, gateway.wire.port))
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
-            while True:
-                connection.sendall(request)
+            send_for_ever(connection, request)
     eventually(lambda: gateway.metrics()["cachegate_connections_stalled_total"] == 1)
     assert gateway.wire.get("/v1/whoami").status == 401
 

@@ -113,16 +113,14 @@ def test_a_change_that_cannot_be_sure_in_time_says_so_and_exits_1(fleet, eventua
         # It is on its word: so long, and no longer, an old allow may be given.
         assert 300 < done["sure_in_seconds"] <= 601
         assert ask(fleet, "unsure") == (200, "last-known-good")
-        # Nobody is kept waiting who does not want to be.
-        started_at = time.monotonic()
-        fleet.installation.run("keys", "revoke", new.key.key_id, "--no-wait")
-        assert time.monotonic() - started_at < 3
+        # Nobody is kept waiting who does not want to be: then nothing is said of how sure it is.
+        assert "sure" not in fleet.installation.json("keys", "revoke", new.key.key_id, "--no-wait")
         # The grace is taken back: who is cut off does not know, and the answer counts that in.
         closed = fleet.installation.json("tenants", "degraded", "umbrella", "closed", status=1)
         assert closed["sure"] is False
-        assert closed["sure_in_seconds"] > 40
+        assert closed["sure_in_seconds"] > 300
         unsure = fleet.installation.json("tenants", "suspend", "umbrella", status=1)
-        assert unsure["sure_in_seconds"] > 30
+        assert unsure["sure_in_seconds"] > 300
     eventually(fleet.gateway.is_ready)
     fleet.installation.run("tenants", "resume", "umbrella")
     assert ask(fleet, "unsure") == (401, None)

@@ -154,8 +154,8 @@ def standing():
     return Standing(owner="tenant", visibility=Visibility.PRIVATE, groups=frozenset())
 
 
-def judgement(number, *, is_allowed):
-    asked, stamp = access(number), Stamp(number, leaves_about(number))
+def judgement(number, *, is_allowed, leaves=None):
+    asked, stamp = access(number), Stamp(number, leaves or leaves_about(number))
     facts = SimpleNamespace(
         grants=(),
         requested=asked.resource.model,
@@ -180,9 +180,9 @@ def judgement(number, *, is_allowed):
 POLICY = PolicySet(schema="", policies=(), digest="d")
 
 
-def allowed(number):
+def allowed(number, leaves=None):
     asked = access(number, ResourceKind.FILE)
-    stamp = Stamp(number, leaves_about(number))
+    stamp = Stamp(number, leaves or leaves_about(number))
     return Allowed(access=asked, model=model_id(2 * number + 1), policies=("p",), grant="owner", stamp=stamp)
 
 
@@ -200,8 +200,8 @@ def held_file(number, size):
     )
 
 
-def admission(number, *, size=64, agent=b""):
-    what = allowed(number)
+def admission(number, *, size=64, agent=b"", leaves=None, file=None):
+    what = allowed(number, leaves)
     request = WireRequest(
         method="GET",
         raw_path=b"/v1/models/%08d" % number + b"%61" * 800,
@@ -212,10 +212,9 @@ def admission(number, *, size=64, agent=b""):
         trace_id=None,
         received_at=NOW,
     )
-    stamp = Stamp(number, (*what.stamp.leaves, Leaf(b"%d" % number, b"v" * 100)))
-    return Admission(
-        request=request, allowed=what, found=held_file(number, size), stamp=stamp, key_stamp=Stamp(1, ())
-    )
+    stamp = Stamp(number, leaves or (*what.stamp.leaves, Leaf(b"%d" % number, b"v" * 100)))
+    found = file or held_file(number, size)
+    return Admission(request=request, allowed=what, found=found, stamp=stamp, key_stamp=Stamp(1, ()))
 
 
 # What is filled. A `Case` makes a memory of a stated bound, and puts its n-th worst value there.
@@ -334,9 +333,9 @@ def key_leaf(number):
     return leaf, key
 
 
-def decisions(bound, *, is_allowed):
+def decisions(bound, *, is_allowed, leaves=None):
     def put(made, number):
-        asked, reached = judgement(number, is_allowed=is_allowed)
+        asked, reached = judgement(number, is_allowed=is_allowed, leaves=leaves)
         made._remember(question_of(asked), reached)
 
     def make():
@@ -355,15 +354,29 @@ def allows(bound):
     return decisions(bound, is_allowed=True)
 
 
-@case(4 * MEGABYTE)
-def passes(bound):
+@case(4 * MEGABYTE, size=lambda one: sum(map(len, one.memories)))
+def allows_that_stand_on_the_same(bound):
+    return decisions(bound, is_allowed=True, leaves=(Leaf(b"shared", b"v"),))
+
+
+def passing(bound, leaves):
     def put(made, number):
-        what = allowed(number)
+        what = allowed(number, leaves)
         path = b"/v1/models/%08d" % number + b"%61" * 800
         kept = Pass(allowed=what, key_stamp=Stamp(1, ()), stamp=Stamp(1, what.stamp.leaves), since=NOW)
         made.put((number.to_bytes(32, "big"), f"2001:db8::{number:x}", path), kept)
 
     return lambda: Passes(max_bytes=bound), put
+
+
+@case(4 * MEGABYTE)
+def passes(bound):
+    return passing(bound, None)
+
+
+@case(4 * MEGABYTE)
+def passes_that_stand_on_the_same(bound):
+    return passing(bound, (Leaf(b"shared", b"v"),))
 
 
 @case(MEGABYTE)
@@ -394,6 +407,17 @@ def networks_of_keys(_bound):
 def known_requests(bound):
     def put(made, number):
         made.learn(request_key(b"%d" % number, None), admission(number, agent=b"a" * 3000))
+
+    return lambda: KnownRequests(max_bytes=bound), put
+
+
+@case(4 * MEGABYTE)
+def known_requests_for_the_same(bound):
+    leaves, file = (Leaf(b"shared", b"v"),), held_file(0, 64)
+
+    def put(made, number):
+        one = admission(number, agent=b"a" * 3000, leaves=leaves, file=file)
+        made.learn(request_key(b"%d" % number, None), one)
 
     return lambda: KnownRequests(max_bytes=bound), put
 

@@ -41,6 +41,8 @@ def busy(telemetry):
     telemetry.unreadable("{cachegate}:f:t:a")
     telemetry.damaged_record("acme/cars/1")
     telemetry.packages_left_out("acme/cars/1", 1)
+    telemetry.chore_failed("pin-ahead", RuntimeError("x"), 0.1)
+    telemetry.items_failed("pin-ahead", [("a blob", "it cannot be read")], 1)
     telemetry.withdrawn()
     telemetry.degraded()
     telemetry.mode_changed("mode.no-lease")
@@ -48,8 +50,6 @@ def busy(telemetry):
     telemetry.refused_by_server(Reason.SLOW_REQUEST)
     telemetry.served("/v1/models", 10)
     telemetry.pinned(1)
-    telemetry.chore_failed("canary", RuntimeError("x"), 0.1)
-    telemetry.items_failed("pin-ahead", [("a blob", "why")], 1)
     return telemetry
 
 
@@ -241,3 +241,32 @@ def test_the_key_of_the_request_is_in_no_stack(telemetry, lines, form):
     assert text not in said
     assert "cg_live" not in said
     assert "RuntimeError" in said
+
+
+def test_what_a_chore_leaves_aside_is_counted_whole_and_named_as_far_as_it_is_told(telemetry, capsys):
+    telemetry.items_failed("pin-ahead", [("one", "odd"), ("other", "odd")], 7)
+    assert telemetry.values() == {
+        'cachegate_chore_items_total{chore="pin-ahead"}': 7,
+        "cachegate_barrier_seconds_total": 0.0,
+    }
+    said = capsys.readouterr()
+    told = said.out + said.err
+    assert all(word in told for word in ("one", "other", "more=5"))
+
+
+def raised(defect):
+    """With the stack that it has where it is caught."""
+    try:
+        raise defect
+    except RuntimeError as caught:
+        return caught
+
+
+def test_a_chore_that_fails_is_told_with_a_stack_only_where_nobody_expected_it(telemetry, capsys):
+    telemetry.chore_failed("pin-ahead", Unavailable("state", "the folder is gone"), 0.1)
+    told = capsys.readouterr()
+    assert "the folder is gone" in told.out + told.err
+    telemetry.chore_failed("pin-ahead", raised(RuntimeError("nobody expected it")), 0.1)
+    told = capsys.readouterr()
+    assert "Traceback" in told.out + told.err
+    assert telemetry.values()['cachegate_chore_failures_total{chore="pin-ahead"}'] == 2

@@ -14,7 +14,7 @@ from gateway.model.facts import Facts, KeyKind, Leaf, PolicySet, Scope, Stamp
 from gateway.model.listings import ListedPackage
 from gateway.model.names import KeyId, ModelId, PackageId, TenantId
 from gateway.model.verdicts import Allowed, Denied
-from gateway.visible import REMEMBERED_CALLERS, Visible
+from gateway.visible import DECISIONS_PER_TURN, REMEMBERED_CALLERS, Visible
 
 CALLER = Principal(
     kind=KeyKind.TENANT,
@@ -263,5 +263,31 @@ def test_only_so_many_callers_are_remembered():
             await visible.models(replace(CALLER, key_name=str(number)))
         assert len(visible._models.memory) == REMEMBERED_CALLERS
         assert not visible._models._flights
+
+    asyncio.run(scenario())
+
+
+def test_no_more_is_made_at_once_than_is_decided_at_once():
+    """Of a large cache, to make all questions before the first is decided would be one long turn."""
+    made = []
+
+    class Many(tuple):
+        __slots__ = ()
+
+        def __iter__(self):
+            for one in super().__iter__():
+                made.append(one)
+                yield one
+
+    async def scenario():
+        world = World(names=tuple(f"m/{number:05}" for number in range(5 * DECISIONS_PER_TURN)))
+        world.scanned_models = Many(world.scanned_models)
+        world.gate.clear()
+        working = asyncio.create_task(world.visible().models(CALLER))
+        await world.reached.wait()
+        assert len(made) == DECISIONS_PER_TURN
+        world.gate.set()
+        await working
+        assert world.decided == 5 * DECISIONS_PER_TURN
 
     asyncio.run(scenario())

@@ -12,10 +12,17 @@ SOURCE_FOLDER_PREFIX = "policies:"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """What became of an operation. `sentences` say it to the operator, one line a thing."""
+    """What became of an operation. `sentences` say it to the operator, one line a thing.
+
+    `missing` names what was to be taken away and was not there: the rest was taken, and a command
+    says no in the end, since a mistyped name must not read as a right that is gone. `known` are then
+    the names that could have been meant.
+    """
 
     is_changed: bool
     sentences: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
 
 
 def verify_not_from_folder(what: str, source: str, *, force: bool) -> None:

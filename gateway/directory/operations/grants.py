@@ -78,6 +78,9 @@ async def add_grants(
         sentences.append(f"{tenant_id} has {_listed(wanted)} on {target} now")
     if is_changed:
         await changes.put_grants(Grants(tenant_id=tenant_id, grants=tuple(grants)))
+    if groups:
+        filled = {group for rule in await changes.list_rules() for group in rule.groups}
+        sentences += [f"no model is in the group {group} yet" for group in groups if group not in filled]
     return Effect(is_changed=is_changed, sentences=tuple(sentences))
 
 
@@ -100,6 +103,7 @@ async def remove_grants(
     before = await changes.list_grants(tenant_id)
     grants = before
     sentences: list[str] = []
+    missing: list[str] = []
     for target in _targets(models, groups):
         kept: list[Grant] = []
         for grant in grants:
@@ -109,12 +113,30 @@ async def remove_grants(
                 continue
             verify_not_from_folder(f"the grant {grant.grant_id} on {target}", grant.source, force=force)
             kept += _remainders(tenant_id, grant, target, unwanted, grants)
-        state = "had no such grant on" if tuple(kept) == grants else f"no longer has {_listed(unwanted)} on"
-        sentences.append(f"{tenant_id} {state} {target}")
+        if tuple(kept) == grants:
+            sentences.append(f"{tenant_id} had no such grant on {target}")
+            missing.append(str(target))
+        else:
+            sentences.append(f"{tenant_id} no longer has {_listed(unwanted)} on {target}")
         grants = tuple(kept)
     if grants != before:
         await changes.put_grants(Grants(tenant_id=tenant_id, grants=grants))
-    return Effect(is_changed=grants != before, sentences=tuple(sentences))
+    return Effect(
+        is_changed=grants != before,
+        sentences=tuple(sentences),
+        missing=tuple(missing),
+        known=_named_by(before) if missing else (),
+    )
+
+
+def _named_by(grants: Iterable[Grant]) -> tuple[str, ...]:
+    """Everything that grants are on, as a target is written."""
+    targets = [str(target) for grant in grants for target in _targets_of(grant)]
+    return tuple(dict.fromkeys(targets))
+
+
+def _targets_of(grant: Grant) -> list[_Target]:
+    return [*(_Target(model=model) for model in grant.models), *(_Target(group=one) for one in grant.groups)]
 
 
 def _remainders(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from gateway.directory.operations.effect import Effect
 from gateway.directory.operations.tenants import load_tenant
-from gateway.model.errors import Conflict
+from gateway.model.errors import Conflict, UnknownName
 
 if TYPE_CHECKING:
     from gateway.directory.changes import Changes
@@ -102,7 +102,7 @@ async def _load_key(changes: Changes, key_id: KeyId) -> tuple[Key, bytes]:
     digest = await changes.find_key_digest(key_id)
     key = None if digest is None else await changes.find_key_by_digest(digest)
     if digest is None or key is None:
-        raise Conflict(f"there is no key {key_id}; `cachegate keys list` shows them")
+        raise UnknownName("key", key_id, "`cachegate keys list` shows them")
     return key, digest
 
 

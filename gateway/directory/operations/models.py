@@ -10,6 +10,7 @@ made for it, and nothing points to it. Each of the three would make it unclear w
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.directory.operations.effect import Effect, verify_not_from_folder
@@ -49,11 +50,15 @@ async def disown(
     changes: Changes, *, tenant_id: TenantId, patterns: Sequence[Pattern], force: bool = False
 ) -> Effect:
     """Take these patterns from their owner. Whatever else is said about them stays."""
+    owned = [rule.pattern for rule in await changes.list_rules() if rule.owner == tenant_id]
+    if not owned:  # what a tenant that is gone has left is taken from it all the same
+        await load_tenant(changes, tenant_id)
     for pattern in patterns:
         rule = await changes.find_rule(pattern)
         if rule is not None and rule.owner not in {None, tenant_id}:
             raise Conflict(f"{pattern} belongs to tenant {rule.owner}, not to {tenant_id}")
-    return await _edit(changes, patterns, lambda rule: replace(rule, owner=None), "has no owner", force=force)
+    edit = partial(replace, owner=None)
+    return await _edit(changes, patterns, edit, "has no owner", force=force, taken_from=owned)
 
 
 async def publish(changes: Changes, *, patterns: Sequence[Pattern], force: bool = False) -> Effect:
@@ -83,12 +88,18 @@ async def remove_from_group(
     changes: Changes, *, group: GroupName, patterns: Sequence[Pattern], force: bool = False
 ) -> Effect:
     """Take these patterns out of a group."""
+    grouped = [rule.pattern for rule in await changes.list_rules() if group in rule.groups]
+    if not grouped:
+        groups = {name for rule in await changes.list_rules() for name in rule.groups}
+        missing = f"no model is in the group {group}"
+        return Effect(is_changed=False, sentences=(missing,), missing=(group,), known=tuple(sorted(groups)))
     return await _edit(
         changes,
         patterns,
         lambda rule: replace(rule, groups=tuple(name for name in rule.groups if name != group)),
         f"is not in group {group}",
         force=force,
+        taken_from=grouped,
     )
 
 
@@ -117,7 +128,8 @@ async def remove_alias(changes: Changes, *, alias: ModelId, force: bool = False)
     """Take a model's other name away."""
     known = await changes.find_alias(alias)
     if known is None:
-        return Effect(is_changed=False, sentences=(f"{alias} was no alias",))
+        aliases = tuple(other.alias for other in await changes.list_aliases())
+        return Effect(is_changed=False, sentences=(f"{alias} was no alias",), missing=(alias,), known=aliases)
     verify_not_from_folder(f"the alias {alias}", known.source, force=force)
     await changes.delete_alias(alias)
     return Effect(is_changed=True, sentences=(f"{alias} no longer stands for {known.canonical}",))
@@ -142,8 +154,11 @@ async def _edit(
     outcome: str,
     *,
     force: bool,
+    taken_from: Sequence[Pattern] | None = None,
 ) -> Effect:
+    """Edit what is said about each pattern. `taken_from`: something goes, and these have it now."""
     sentences: list[str] = []
+    missing: list[str] = []
     is_changed = False
     for pattern in patterns:
         known = await changes.find_rule(pattern)
@@ -151,6 +166,7 @@ async def _edit(
         after = edit(before)
         if after == before:
             sentences.append(f"{pattern} {outcome} already")
+            missing += [] if taken_from is None else [pattern]
             continue
         verify_not_from_folder(f"the rule for {pattern}", before.source, force=force)
         if known is None and await changes.find_alias(ModelId(pattern)) is not None:
@@ -158,7 +174,8 @@ async def _edit(
         await changes.put_rule(replace(after, source=SOURCE_CLI))
         is_changed = True
         sentences.append(f"{pattern} {outcome} now")
-    return Effect(is_changed=is_changed, sentences=tuple(sentences))
+    meant = tuple(taken_from or ()) if missing else ()
+    return Effect(is_changed=is_changed, sentences=tuple(sentences), missing=tuple(missing), known=meant)
 
 
 def _find_overlap(pattern: Pattern, owners: dict[Pattern, TenantId]) -> str | None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gateway.directory.operations.effect import Effect, verify_not_from_folder
-from gateway.model.errors import Conflict
+from gateway.model.errors import Conflict, UnknownName
 from gateway.model.facts import MAX_DEGRADED_SECONDS, SOURCE_CLI, Tenant
 
 if TYPE_CHECKING:
@@ -60,9 +60,7 @@ async def load_tenant(changes: Changes, tenant_id: TenantId) -> Tenant:
     """The tenant that an operation is about."""
     tenant = await changes.find_tenant(tenant_id)
     if tenant is None:
-        raise Conflict(
-            f"there is no tenant {tenant_id}; create it with `cachegate tenants create {tenant_id}`"
-        )
+        raise UnknownName("tenant", tenant_id, f"create it with `cachegate tenants create {tenant_id}`")
     return tenant
 
 

@@ -15,4 +15,4 @@ def test_the_monotonic_clock_only_goes_forwards_and_keeps_step():
     clock = SystemClock()
     started = clock.monotonic()
     time.sleep(0.01)
-    assert 0.01 <= clock.monotonic() - started < 5
+    assert clock.monotonic() - started >= 0.01

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import select
 import signal
@@ -18,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from gateway.adapters import embedded_valkey, valkey_program
-from gateway.adapters.embedded_valkey import EmbeddedValkey
+from gateway.adapters.embedded_valkey import EmbeddedValkey, RunningValkey
 from gateway.adapters.file_lock import FileLock
 from gateway.adapters.valkey_socket import find_listener, is_answering
 from gateway.model.errors import Misconfigured, Unavailable
@@ -331,6 +332,29 @@ def test_a_server_that_dies_while_it_is_watched_is_started_again_with_what_it_he
         kill_server(url)
         assert not is_alive(state)
     assert [record.levelname for record in caplog.records].count("ERROR") == 2
+
+
+def test_what_nobody_expected_does_not_end_the_watch(state, monkeypatch, caplog):
+    caplog.set_level(logging.ERROR)
+    looks = []
+    original = RunningValkey._is_alive
+
+    def look(self):
+        looks.append(None)
+        if len(looks) == 1:
+            raise RuntimeError("nobody expected it")
+        return original(self)
+
+    monkeypatch.setattr(embedded_valkey, "_WATCH_SECONDS", 0.01)
+    running = EmbeddedValkey(state).running()
+    with running:
+        monkeypatch.setattr(RunningValkey, "_is_alive", look)
+        with running.watched():
+            deadline = time.monotonic() + 30
+            while len(looks) < 3 and time.monotonic() < deadline:
+                time.sleep(0.01)
+    assert len(looks) >= 3
+    assert "could not be looked after" in caplog.text
 
 
 def kill_server(url):

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.adapters.file_lock import FileLock
 from gateway.model.errors import Misconfigured, Unavailable
+from tests.conftest import as_user
 
 
 @pytest.fixture
@@ -77,10 +78,7 @@ def test_a_lock_file_of_another_users_is_named_with_its_owner(tmp_path):
     tmp_path = Path(tempfile.mkdtemp(dir="/tmp"))
     os.chown(tmp_path, 61234, 61234)
     FileLock(tmp_path / "lock").close()
-    os.seteuid(61234)
-    try:
-        with pytest.raises(Misconfigured, match=r"belongs to root \(uid 0\), and this runs as uid 61234"):
-            FileLock(tmp_path / "lock")
-    finally:
-        os.seteuid(0)
-        shutil.rmtree(tmp_path)
+    said = r"belongs to root \(uid 0\), and this runs as uid 61234"
+    with as_user(61234), pytest.raises(Misconfigured, match=said):
+        FileLock(tmp_path / "lock")
+    shutil.rmtree(tmp_path)

@@ -155,6 +155,9 @@ def test_what_others_could_have_measured_is_not_believed(measurements, folder):
     with pytest.raises(Unavailable, match="chmod go-w"):
         MeasurementFile(folder).find(IDENTITY)
     (folder / "measured.sqlite").chmod(0o600)
+    folder.chmod(0o755)
+    with pytest.raises(Unavailable, match="chmod 700"):
+        MeasurementFile(folder).find(IDENTITY)
     folder.chmod(0o777)
     for work in (
         lambda: MeasurementFile(folder).find(IDENTITY),

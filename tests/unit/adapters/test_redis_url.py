@@ -126,7 +126,16 @@ CUT = [
 
 @pytest.mark.parametrize("form", CUT)
 @pytest.mark.parametrize(
-    "password", ["hunter/two", "12/hunter", "hunter?two", "12?hunter", "hunter#two", "12#hunter"]
+    "password",
+    [
+        "hunter/two",
+        "12/hunter",
+        "hunter?two",
+        "12?hunter",
+        "hunter#two",
+        "12#hunter",
+        "12?ssl_keyfile=hunter",
+    ],
 )
 def test_a_password_that_has_to_be_encoded_is_refused_with_an_example_and_never_taken_for_a_path(
     form, password

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 from uuid import UUID
 
@@ -237,3 +238,53 @@ def test_a_folder_that_becomes_so_stops_what_follows_until_it_is_put_right(room)
     room.folder.chmod(0o700)
     log.reject(room.denial())
     assert len(_of_kind(room, "decision")) == 1
+
+
+def test_a_segments_name_that_somebody_took_is_got_round_by_another_chain(room):
+    log = room.open(segment_bytes=3000)
+    [first] = room.segments
+    taken = first.with_name(first.name.replace("-000001", "-000002"))
+    taken.write_bytes(b"mine")
+    with pytest.raises(Unavailable):
+        room.write(log, 30)
+    room.clock.time += 2
+    room.write(log, 3)
+    assert taken.read_bytes() == b"mine"
+    taken.unlink()
+    log.close()
+    assert room.verify().is_intact
+    assert len({path.name.rpartition("-")[0] for path in room.segments}) == 2
+
+
+def test_a_chain_whose_file_in_live_was_taken_away_is_named_as_live_again_with_the_next_head(room):
+    first, second = room.open(), room.open()
+    chain = first._writer._links.chain
+    (room.folder / "live" / chain).unlink()
+    room.clock.time += 11
+    room.write(first, 1)
+    room.write(second, 1)
+    assert chain in room.listed()[-1]["live"]
+
+
+def test_a_live_folder_that_was_taken_away_stops_nothing_for_long(room):
+    log = room.open(segment_bytes=3000)
+    shutil.rmtree(room.folder / "live")
+    refused = 0
+    for _ in range(30):
+        try:
+            room.write(log, 1)
+        except Unavailable:
+            refused += 1
+            room.clock.time += 2
+    assert refused <= 2
+    log.close()
+    assert room.verify().is_intact
+
+
+def test_half_a_key_that_a_killed_process_left_spoils_no_file_of_keys(room):
+    room.open().close()
+    published = room.folder / "signing.pub"
+    whole = published.read_bytes()
+    published.write_bytes(whole[:40])
+    room.open().close()
+    assert room.verify().is_intact

@@ -36,6 +36,11 @@ def test_ordinary_user_agents_stay_as_they_are(agent):
         (b"curl/8 CG_LIVE_abc", "LIVE_abc"),
         (b"x=cg_live_0123456789abcdefghijklmn123456;", "0123"),
         (b"tool/1 0123456789abcdefghijklmn", "0123456789"),
+        (b"loader/1.0 (R0bKeyOf16Signs0)", "R0bKey"),
+        (b"loader/1.0 (R0bKeyOf20Characters)", "R0bKey"),
+        (b"loader/1.0 (lettersofakeyalone)", "letters"),
+        (b"tool/1 550e8400-e29b-41d4-a716-446655440000", "550e"),
+        (b"tool/1 sig=short", "short"),
         (b"tool/1 (eyJhbGciOiJFZERTQSJ9aaaaaa.eyJzdWIi.c2lnbmF0dXJl)", "c2ln"),
         (b"tool/1 api_key=short", "short"),
         (b"tool/1 Bearer hunter2", "hunter2"),
@@ -75,6 +80,12 @@ def test_a_method_is_one_of_http_or_other():
 def test_a_name_loses_our_keys_and_nothing_else():
     assert clean_name("acme/yolo_v8-0123456789abcdefghijklmnop") == "acme/yolo_v8-0123456789abcdefghijklmnop"
     assert clean_name("acme/cg_live_abcDEF/7") == f"acme/{REMOVED}/7"
+
+
+@pytest.mark.parametrize("name", ["acme/api_key=hunter2/7", "acme/token=hunter2", "acme/SIG=hunter2&x"])
+def test_a_name_loses_what_is_announced_as_a_key(name):
+    assert "hunter2" not in clean_name(name)
+    assert clean_name("acme/a=b/7") == "acme/a=b/7"
 
 
 def test_a_trace_id_is_a_trace_id_or_nothing():

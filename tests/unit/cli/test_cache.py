@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import struct
 from hashlib import md5, sha256
 from mmap import mmap
 
 import pytest
 
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
+from gateway.cli.cache_verify import verify_cache
+from gateway.cli.hashing_progress import HashingProgress
+from gateway.model.errors import Conflict
 from gateway.model.pins import identity_of
+from gateway.pinning.ledger import PinLedger
+from gateway.pinning.measuring import Measurer
 
 SHARED = b"weights that two tenants loaded\n" * 1000
 
@@ -127,3 +133,48 @@ def test_content_that_changed_and_left_its_times_is_found_when_all_is_hashed_aga
     assert found["quarantined"] == [name_of(SHARED)]
     [held] = site.json("cache", "status")["quarantined"]
     assert held["found_sha256"] == sha256(b"evil" + SHARED[4:]).hexdigest()
+
+
+@pytest.mark.parametrize("trouble", [struct.error("argument out of range"), OSError(5, "EIO"), MemoryError()])
+def test_a_file_that_cannot_be_measured_is_named_and_the_others_are_pinned(site, monkeypatch, trouble):
+    bad = (site.cache_root / "shared-blobs" / name_of(b"own")).stat().st_ino
+    original = Measurer.measure_here
+
+    def measure(self, descriptor, keep_going):
+        if os.fstat(descriptor).st_ino == bad:
+            raise trouble
+        return original(self, descriptor, keep_going)
+
+    monkeypatch.setattr(Measurer, "measure_here", measure)
+    found = site.in_office(lambda office: verify_cache(office, jobs=2, progress=HashingProgress()))
+    assert (found.is_good, found.unreadable, found.pinned) == (False, [name_of(b"own")], 1)
+    assert type(trouble).__name__ in found.whys[name_of(b"own")]
+
+
+def test_a_file_about_which_nothing_can_be_agreed_is_named_and_the_others_are_pinned(site, monkeypatch):
+    original = PinLedger.agree
+
+    async def agree(self, contents):
+        if name_of(SHARED) in {md5 for md5, _ in contents}:
+            raise Conflict("its record does not parse")
+        return await original(self, contents)
+
+    monkeypatch.setattr(PinLedger, "agree", agree)
+    found = site.in_office(lambda office: verify_cache(office, jobs=2, progress=HashingProgress()))
+    assert (found.unreadable, found.pinned) == ([name_of(SHARED)], 1)
+    assert found.whys == {name_of(SHARED): "its record does not parse"}
+
+
+def test_why_a_file_is_left_aside_is_said_to_people_and_to_scripts(site):
+    odd = "f" * 32
+    os.mkfifo(site.cache_root / "shared-blobs" / odd)
+    found = site.json("cache", "verify", status=1)
+    assert (found["good"], found["unreadable"], found["pinned"], found["unchanged"]) == (False, [odd], 2, 0)
+    assert found["why"] == {odd: f"{odd}: not a regular file"}
+    assert f"{odd} is left aside" in site.run("cache", "verify", status=1).stderr
+
+
+def test_without_a_cache_root_nothing_is_called_good(installation):
+    installation.cache_root.rmdir()
+    for command in (("cache", "verify"), ("cache", "status"), ("cache", "resolutions")):
+        assert "does not exist" in installation.run(*command, status=3).stderr

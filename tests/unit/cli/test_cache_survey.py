@@ -6,7 +6,10 @@ import os
 import pytest
 
 from gateway.adapters.sample_cache import SampleModel, sample_directory, write_sample_cache
+from gateway.cli import cache_survey
 from gateway.cli.cache_survey import find_fresh_resolutions, survey_cache
+from gateway.cli.doctor_cache import judge_blobs
+from gateway.cli.findings import Health
 
 MODELS = [
     SampleModel(model_id="acme/cars/1", packages={"p1": {"w.onnx": b"x", "deep/er/c.txt": b"y"}}),
@@ -71,3 +74,44 @@ def test_only_resolutions_since_then_are_counted(root):
     assert find_fresh_resolutions(root, 2000) == len(entries) - 1
     assert find_fresh_resolutions(root, 0) == len(entries)
     assert find_fresh_resolutions(root / "models-cache", 0) == 0
+
+
+def test_folders_within_folders_are_entered_as_deep_as_a_file_may_lie_and_no_deeper(root):
+    package = root / "models-cache" / sample_directory("acme/cars/1") / "p1"
+    above = os.open(package, os.O_PATH)
+    for _ in range(1_200):
+        os.mkdir("d", dir_fd=above)
+        below = os.open("d", os.O_PATH, dir_fd=above)
+        os.close(above)
+        above = below
+    os.symlink("/deep/shared-blobs/x", "link", dir_fd=above)
+    os.close(above)
+    seen = survey_cache(root)
+    assert seen.manifests == 2
+    assert "/deep" not in seen.link_roots
+
+
+def test_so_many_names_are_looked_at_and_no_more(root, monkeypatch):
+    monkeypatch.setattr(cache_survey, "MAX_NAMES", 10)
+    for number in range(50):
+        (root / "models-cache" / sample_directory("acme/cars/1") / f"p{number:03}").mkdir()
+    assert survey_cache(root).names < 100
+
+
+def test_a_blob_that_cannot_be_hashed_is_named_with_its_reason(root):
+    blobs = root / "shared-blobs"
+    assert (survey_cache(root).bad_blobs, survey_cache(root).blobs) == ({}, 2)
+    os.mkfifo(blobs / ("a" * 32))
+    (blobs / ("b" * 32)).symlink_to("/etc/hostname")
+    (blobs / ("c" * 32)).mkdir()
+    (blobs / ".lock").mkdir()
+    (blobs / os.fsdecode(b"\xff" * 32)).mkdir()
+    assert survey_cache(root).bad_blobs.keys() == {"a" * 32, "b" * 32, "c" * 32}
+    found = judge_blobs(survey_cache(root))
+    assert (found.health, "a" * 32 in found.found) == (Health.WARNING, True)
+
+
+def test_a_blob_that_is_too_large_to_be_hashed_ahead_is_named(root, monkeypatch):
+    monkeypatch.setattr(cache_survey, "MAX_AHEAD_BYTES", 10)
+    (root / "shared-blobs" / ("a" * 32)).write_bytes(b"x" * 11)
+    assert survey_cache(root).bad_blobs.keys() == {"a" * 32}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway import __version__
+from gateway.cli.console import when
 
 
 def _to_a_full_disk(installation, *arguments):
@@ -48,3 +49,20 @@ def test_output_that_cannot_be_written_is_one_line(installation, arguments):
 
 def test_the_version_is_shown(installation):
     assert installation.run("--version").stdout == f"cachegate {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, None),
+        (0.0, "1970-01-01T00:00:00Z"),
+        (13_569_465_600.0, "2400-01-01T00:00:00Z"),
+        (-5_000_000_000.0, "1811-07-23T15:06:40Z"),
+        (253_402_343_999.0, "@253402343999"),
+        (-1e12, "@-1000000000000"),
+        (1e300, f"@{1e300:.0f}"),
+    ],
+)
+def test_a_time_that_no_calendar_has_is_shown_all_the_same(seconds, text):
+    """A file on a volume may claim any."""
+    assert when(seconds) == text

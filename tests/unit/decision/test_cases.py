@@ -224,6 +224,17 @@ ModelGroup::"pattern:umbrella/*");"""
         assert len(asked) <= 2 * len(report.results)
 
 
+def test_a_case_that_a_rule_fails_on_names_the_rule_and_the_error(tmp_path):
+    cases = OURS.replace('"read"', '"infer"') + 'expect = "allow"\n'
+    report = run_cases(
+        load_cases(write(tmp_path, cases)), with_rules(FAILS.replace("EFFECT", "forbid")), Rulebook()
+    )
+    (result,) = report.results
+    assert not result.has_passed
+    for said in ("policy-error", '"fails"', "more0.cedar", "overflow"):
+        assert said in result.found
+
+
 def test_no_case_at_all_is_no_pass():
     assert not run_cases((), SHIPPED, Rulebook()).has_passed
 

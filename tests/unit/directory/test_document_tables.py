@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.directory.document_tables import DocumentTables
+from gateway.directory.document_tables import MAX_DOCUMENT_BYTES, DocumentTables
 from gateway.model.errors import BadNameError
 
 
@@ -44,6 +44,14 @@ def test_a_file_that_is_not_there_is_a_complaint_and_not_an_exception(tmp_path):
     found = DocumentTables(tmp_path / "gone.toml")
     assert found.content == {}
     assert "cannot be read" in found.problems[0].why
+
+
+def test_a_file_that_is_larger_than_any_document_is_a_complaint_and_not_read(tmp_path):
+    text = 'a = "' + "x" * (MAX_DOCUMENT_BYTES - 6) + '"'
+    assert tables(tmp_path, text).problems == []
+    found = tables(tmp_path, text + "\n")
+    assert found.content == {}
+    assert f"at most {MAX_DOCUMENT_BYTES} bytes" in found.problems[0].why
 
 
 @pytest.mark.parametrize(

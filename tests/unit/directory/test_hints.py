@@ -4,11 +4,13 @@ import pytest
 
 from gateway.directory import names
 from gateway.directory.hints import (
+    MAX_FAILED_HASHES,
     find_last_uses,
     find_marked_keys,
     note_credential_marks,
     note_last_uses,
 )
+from gateway.model.errors import Unavailable
 from gateway.model.names import KeyId
 
 pytestmark = pytest.mark.anyio
@@ -58,3 +60,58 @@ def test_marks_lie_outside_of_the_facts_and_apart_from_each_other():
     placed = [names.credential_mark(mark) for mark in MARKS.values()]
     assert len(set(placed)) == len(MARKS)
     assert not any(name.startswith(names.FACTS) for name, _ in placed)
+
+
+BUCKETS = [KeyId(f"key_{bucket}0000000000") for bucket in ("ab", "cd", "ef", "gh", "ij", "kl", "mn")]
+
+
+@pytest.mark.parametrize("spoilt", range(len(BUCKETS)))
+async def test_a_hash_that_cannot_be_written_keeps_no_other_from_being(store, spoilt):
+    """Somebody made a string of it: it fails each time, wherever it stands among the others."""
+    bucket, _ = names.last_use(BUCKETS[spoilt])
+    await store._client.set(bucket, b"no hash")
+    failure = await note_last_uses(store, dict.fromkeys(BUCKETS, 5.0))
+    assert failure is not None
+    others = [one for one in BUCKETS if one != BUCKETS[spoilt]]
+    assert await find_last_uses(store, others) == dict.fromkeys(others, 5.0)
+
+
+async def test_a_mark_that_cannot_be_written_comes_back_and_the_others_are_written(store):
+    marks = {key_id: bytes([16 * number]) * 32 for number, key_id in enumerate(IDS)}
+    bucket, _ = names.credential_mark(marks[IDS[2]])
+    await store._client.set(bucket, b"no hash")
+    unwritten, failure = await note_credential_marks(store, marks)
+    assert failure is not None
+    assert unwritten == {IDS[2]: marks[IDS[2]]}
+    del marks[IDS[2]]
+    assert await find_marked_keys(store, marks.values()) == {mark: one for one, mark in marks.items()}
+
+
+async def test_a_server_that_does_not_answer_is_not_asked_for_each_hash():
+    asked = []
+
+    class Gone:
+        async def put_hash(self, name, values):
+            asked.append(name)
+            raise Unavailable("redis", "gone")
+
+    failure = await note_last_uses(Gone(), dict.fromkeys(BUCKETS, 5.0))
+    unwritten, _ = await note_credential_marks(Gone(), MARKS)
+    assert failure is not None
+    assert unwritten == MARKS
+    assert len(asked) <= 2 * MAX_FAILED_HASHES
+
+
+async def test_each_hash_has_its_turn_although_others_fail_each_time():
+    """More of them than are tried before it is taken for the server: the order differs each time."""
+    written = set()
+
+    class Spoilt:
+        async def put_hash(self, name, values):
+            if name != names.last_use(BUCKETS[-1])[0]:
+                raise Unavailable("redis", "gave no usable answer (ResponseError)")
+            written.add(name)
+
+    for _ in range(200):
+        await note_last_uses(Spoilt(), dict.fromkeys(BUCKETS, 5.0))
+    assert written

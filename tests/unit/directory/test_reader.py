@@ -10,12 +10,14 @@ from gateway.directory import names
 from gateway.directory import reader as reader_module
 from gateway.directory.changes import change
 from gateway.directory.look import DECODED_HERE_BYTES, MAX_NAMES_PER_READ
+from gateway.directory.near_cache import ENTRY_BYTES
 from gateway.directory.plain_facts import PlainFacts
 from gateway.directory.policy_records import encode_policy
 from gateway.directory.reader import DirectoryReader
 from gateway.directory.records import decode_grants, encode_alias
+from gateway.directory.weights import FACT_BYTES
 from gateway.model.errors import Reason, Refusal, Unavailable
-from gateway.model.facts import Alias, Grant, Grants, ModelRule, Visibility
+from gateway.model.facts import LEAF_BYTES, Alias, Grant, Grants, ModelRule, Visibility
 from gateway.model.names import GroupName, KeyId, ModelId, Pattern, TenantId
 
 pytestmark = pytest.mark.anyio
@@ -145,6 +147,16 @@ async def test_facts_hold_the_grants_the_policy_and_the_standing(reader, princip
     assert facts.model_standing.groups == {"cars"}
     assert facts.requested_standing == facts.model_standing
     assert facts.unreadable == ()
+
+
+async def test_what_is_decoded_is_charged_to_the_near_cache(near_reader, worker, principal):
+    await near_reader.bring(principal, [CARS])
+    leaves = list(worker.facts.cache._leaves.values())
+    decoded = [leaf for leaf in leaves if leaf.decoded is not None]
+    assert len(decoded) >= 5  # the policy, the grants, and a rule on each level
+    for leaf in decoded:
+        assert leaf.held_bytes >= LEAF_BYTES + len(leaf.name) + len(leaf.value) + FACT_BYTES
+    assert worker.facts.cache.held_bytes == sum(ENTRY_BYTES + leaf.held_bytes for leaf in leaves)
 
 
 async def test_many_grants_are_decoded_off_the_loop_and_once(reader, facts, principal, monkeypatch):

@@ -13,7 +13,6 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -29,25 +28,10 @@ from gateway.model.trusted_files import (
     verify_trusted,
     verify_trusted_folder,
 )
+from tests.conftest import as_user
 
 NOBODY, STRANGER = 65534, 61234
 MOST = 1000
-
-
-@contextmanager
-def as_user(uid, gid=None):
-    """Be another user for a moment, with no group but this."""
-    gid = uid if gid is None else gid
-    groups = os.getgroups()
-    os.setgroups([])
-    os.setegid(gid)
-    os.seteuid(uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
-        os.setgroups(groups)
 
 
 @pytest.fixture
@@ -203,6 +187,19 @@ def test_no_other_group_may_write_not_even_one_without_members(shared):
         os.chown(path, user.pw_uid, gid)
         with as_user(user.pw_uid, user.pw_gid):
             assert culprit_of(path) == str(path)
+
+
+@pytest.mark.root
+def test_a_user_without_a_name_in_group_0_as_openshift_makes_them_has_no_private_group(shared):
+    (shared / "volume").mkdir()
+    (shared / "volume").chmod(0o2775)
+    path = write(shared / "volume/file")
+    os.chown(path, STRANGER, 0)
+    with as_user(STRANGER, 0):
+        assert culprit_of(path) == str(shared / "volume")
+    (shared / "volume").chmod(0o755)
+    with as_user(STRANGER, 0):
+        assert culprit_of(path) is None
 
 
 @pytest.mark.root

@@ -49,3 +49,9 @@ def test_the_shipped_rules_are_as_trusted_as_the_program_beside_them(folder, mon
     folder.chmod(0o777)
     program.chmod(0o777 if is_program_open else 0o755)
     assert check_folder(folder).has_passed is is_program_open
+
+
+def test_rules_of_ones_own_are_judged_whoever_may_write_the_program(folder, monkeypatch):
+    monkeypatch.setattr(policies, "_PROGRAM", folder.parent)
+    folder.parent.chmod(0o777)
+    assert not check_folder(folder).has_passed

@@ -83,6 +83,18 @@ async def test_whoever_waits_for_a_turn_says_so(measurements, measurer, opened):
     assert not measurer.is_awaited(identity)
 
 
+async def test_whoever_leaves_while_waiting_for_a_turn_waits_no_longer(measurements, measurer, opened):
+    identity = identity_of(os.fstat(opened))
+    with measurements.turn(identity):
+        waiting = asyncio.create_task(measurer.measure(opened))
+        async with asyncio.timeout(10):
+            while not measurer.is_awaited(identity):  # noqa: ASYNC110 -- it is said in a thread
+                await asyncio.sleep(0.005)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert not measurer.is_awaited(identity)
+
+
 async def test_a_stopped_measurer_finds_out_nothing_more(measurer, measurements, opened):
     measurer.stop()
     assert await measurer.measure(opened) is None

@@ -63,6 +63,8 @@ def test_a_rest_fills_no_more_than_the_burst():
     world.take_all("a")
     world.time += 86_400.0
     assert world.take_all("a") == 20
+    world.time += 86_400.0
+    assert sum(world.take_all(f"source {number}") for number in range(50)) == 50 * BURST_SECONDS
 
 
 def test_sources_are_forgotten_and_never_more_than_the_total_has_let_in():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sys
 
+from gateway.model.listings import SEARCHED_BYTES
 from gateway.model.names import ModelId, PackageId
 from gateway.resource.listed import list_package
 from gateway.resource.manifest import Artifact, Storage, make_manifest
@@ -46,3 +48,31 @@ def test_a_catalogue_notes_what_is_on_disk(cache):
     shutil.rmtree(cache.folder)
     asyncio.run(cache.catalogue.refresh([]))
     assert cache.catalogue.listed() == ()
+
+
+def test_of_many_blobs_each_is_found_and_nothing_that_lies_across_two_of_them():
+    digests = [f"{number * 3_000_001 + 7:08x}" + "0" * 24 for number in range(1_000)]
+    listed = list_package(A, P, manifest(*digests))
+    assert len(listed.marks) > SEARCHED_BYTES
+    assert all(listed.may_list(md5) for md5 in digests)
+    marks = {md5[:8] for md5 in digests}
+    across = {listed.marks[at : at + 4].hex() for at in range(len(listed.marks) - 4)} - marks
+    assert not any(listed.may_list(mark + "0" * 24) for mark in (*across, "00000000", "ffffffff"))
+
+
+def test_a_digest_is_looked_for_in_few_steps_however_many_there_are():
+    """What is gone through for a digest takes turns by packages, so none of them may take long."""
+    steps = {}
+    for count in (2_000, 20_000):
+        listed = list_package(A, P, manifest(*(f"{number:08x}" + "0" * 24 for number in range(count))))
+        calls = 0
+
+        def note(_frame, event, _argument):
+            nonlocal calls
+            calls += event == "call"
+
+        sys.setprofile(note)
+        listed.may_list("f" * 32)
+        sys.setprofile(None)
+        steps[count] = calls
+    assert steps[20_000] <= steps[2_000] + 5

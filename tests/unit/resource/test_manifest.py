@@ -8,7 +8,17 @@ import pytest
 
 from gateway.model.errors import Reason, Refusal
 from gateway.model.names import FileHandle, ModelId
-from gateway.resource.manifest import MAX_MANIFEST_BYTES, Storage, parse_manifest
+from gateway.resource import manifest as manifest_module
+from gateway.resource.manifest import (
+    MAX_FILES,
+    MAX_LISTS,
+    MAX_MANIFEST_BYTES,
+    MAX_MEMBERS,
+    MAX_OBJECTS,
+    SLICE_FILES,
+    Storage,
+    parse_manifest,
+)
 from gateway.resource.unservable import MAX_FINDING_CHARACTERS, finding_of
 
 MD5 = "b1946ac92492d2347c6235b4d2611184"
@@ -208,6 +218,52 @@ def test_a_deeply_nested_manifest_is_refused_and_harmless(opening):
 
 def test_a_manifest_over_the_limit_is_refused_unread():
     assert "larger" in _finding(b" " * MAX_MANIFEST_BYTES + b"{}")
+
+
+TOO_MANY = {
+    "objects": b'{"a": [' + b",".join([b"{}"] * MAX_OBJECTS) + b"]}",
+    "lists": b'{"a": [' + b",".join([b"[]"] * MAX_LISTS) + b"]}",
+    "members": b'{"a": [' + b",".join([b"1"] * (MAX_MEMBERS + 2)) + b"]}",
+}
+
+
+@pytest.mark.parametrize("counted", TOO_MANY)
+def test_one_that_the_decoder_would_be_at_for_long_is_refused_before_it_is_decoded(counted, monkeypatch):
+    class Decoder:
+        def decode(self, raw):
+            raise AssertionError("it was decoded")
+
+    monkeypatch.setattr(manifest_module, "_DECODER", Decoder())
+    assert counted in _finding(TOO_MANY[counted])
+
+
+@pytest.mark.parametrize("counted", TOO_MANY)
+def test_one_that_is_just_within_these_bounds_is_decoded(counted):
+    item = {"objects": b",{}", "lists": b",[]", "members": b",1"}[counted]
+    raw = TOO_MANY[counted].replace(item, b"", 1)
+    assert parse_manifest(raw).artifacts == ()
+
+
+def test_a_manifest_lists_so_many_files_and_no_more():
+    files = [{"file_handle": f"f{number}"} for number in range(MAX_FILES + 1)]
+    raw = json.dumps({"package_artifacts": files[:-1]}).encode()
+    assert len(parse_manifest(raw).artifacts) == MAX_FILES
+    assert "files" in _finding(json.dumps({"package_artifacts": files}).encode())
+
+
+def test_one_with_as_many_files_as_the_engine_could_write_into_it_is_within_the_bounds():
+    """Twenty thousand fit, in the engine's own form."""
+    files = [_hashed(f"folder{number % 10}/file-{number:06}.bin") for number in range(20_000)]
+    raw = json.dumps({"package_artifacts": files, "canonical_model_id": "a/1"}).encode()
+    assert len(raw) < MAX_MANIFEST_BYTES
+    assert len(parse_manifest(raw).artifacts) == 20_000
+
+
+def test_there_is_a_pause_after_each_slice_of_the_work():
+    pauses = []
+    files = [_hashed(f"f{number:06}", md5_hash=f"{number:032x}") for number in range(10 * SLICE_FILES)]
+    parse_manifest(json.dumps({"package_artifacts": files}).encode(), lambda: pauses.append(None))
+    assert len(pauses) >= 3 * 10  # its files, their order, and the tables
 
 
 def test_a_finding_never_quotes_a_hostile_file_at_length():

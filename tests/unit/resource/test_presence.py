@@ -133,6 +133,12 @@ class TestGone:
             cache.models.mkdir(),
             cache.blobs.mkdir(),
         ),
+        "one in which there are blobs of somebody": lambda cache: (
+            become_another(cache.root),
+            cache.models.mkdir(),
+            cache.blobs.mkdir(),
+            (cache.blobs / ("a" * 32)).touch(),
+        ),
         "unmounted blobs": lambda cache: become_another(cache.blobs),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import socket
@@ -72,6 +73,30 @@ def test_a_root_that_is_no_directory_is_no_cache_and_says_nothing_about_any_file
     with pytest.raises(Unavailable) as failure:
         opened_root(root).__enter__()
     assert (failure.value.dependency, failure.value.reason) == ("cache", Reason.CACHE_UNAVAILABLE)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        *(errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ELOOP, errno.ENOTDIR, errno.EMFILE),
+        *(errno.ENOTCONN, errno.ENAMETOOLONG),
+    ],
+    ids=errno.errorcode.get,
+)
+def test_whatever_keeps_us_from_the_root_says_nothing_about_any_file(tmp_path, monkeypatch, number):
+    def refuse(*_about, **_more):
+        raise OSError(number, os.strerror(number))
+
+    with opened_root(tmp_path) as root:
+        monkeypatch.setattr(os, "open", refuse)
+        for ask in (
+            lambda: opened_root(tmp_path).__enter__(),
+            lambda: opened_cache_folder("models-cache", below=root).__enter__(),
+        ):
+            with pytest.raises(Unavailable) as failure:
+                ask()
+            assert failure.value.reason is Reason.CACHE_UNAVAILABLE
+        monkeypatch.undo()
 
 
 @pytest.mark.parametrize("lies_there", ["file", "link"])

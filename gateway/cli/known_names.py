@@ -1,0 +1,56 @@
+"""Names that operators type: a name that nothing has is an error, with the nearest that something has.
+
+A mistyped tenant that answers "no key yet" reads as if there were none to revoke. So commands that
+read verify the names they are given, and commands that change say what was not there. The nearest
+name is for operators alone: what exists is hidden from clients (I3).
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from gateway.model.errors import UnknownName
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from gateway.model.names import TenantId
+    from gateway.office.office import Office
+
+MAX_COMPARED = 20_000  # names; comparing takes some ten microseconds each
+
+
+def unknown_tenant(tenant_id: TenantId) -> UnknownName:
+    """The error for a tenant that is not there, from a command that makes none."""
+    return UnknownName("tenant", tenant_id, "`cachegate tenants list` shows them")
+
+
+async def verify_tenant(office: Office, tenant_id: TenantId) -> None:
+    """Raises `UnknownName` when there is no such tenant. One that has keys still is known by those."""
+    if await office.listing.find_tenant(tenant_id) is None and not await office.listing.has_keys(tenant_id):
+        raise unknown_tenant(tenant_id)
+
+
+async def with_nearest(office: Office, unknown: UnknownName) -> UnknownName:
+    """The same error, with the nearest name of its kind in front of the advice."""
+    match unknown.kind:
+        case "tenant":
+            known: Collection[str] = [tenant.tenant_id for tenant in await office.listing.list_tenants()]
+        case "key":
+            owners = [None, *(tenant.tenant_id for tenant in await office.listing.list_tenants())]
+            known = await office.listing.list_key_ids(owners)
+        case _:
+            known = ()
+    nearest = find_nearest(unknown.name, known)
+    if nearest is None:
+        return unknown
+    return UnknownName(unknown.kind, unknown.name, f"the nearest is {nearest}; {unknown.advice}")
+
+
+def find_nearest(name: str, known: Collection[str]) -> str | None:
+    """The name that looks most like this one, if any does."""
+    if len(known) > MAX_COMPARED:
+        return None
+    found = get_close_matches(name, known, n=1)
+    return found[0] if found else None
