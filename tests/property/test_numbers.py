@@ -22,7 +22,7 @@ from gateway.configuration.sources import load_settings
 from gateway.configuration.values import read_number
 from gateway.credential.client import client_address, parse_trusted_networks
 from gateway.credential.extract_link import parse_link
-from gateway.decision.cases import _load as load_cases
+from gateway.decision.cases import load_cases
 from gateway.delivery.ranges import find_ranges
 from gateway.directory.documents import load_tenant_documents
 from gateway.directory.hints import find_last_uses
@@ -161,8 +161,9 @@ def test_a_file_with_a_number_that_nobody_can_read_is_complained_of(tmp_path, nu
         with pytest.raises(Misconfigured) as caught:
             load_tenant_documents(folder)
         assert len(str(caught.value)) < 2_000
-    cases = tmp_path / "cases.toml"
-    cases.write_text(f"[[cases]]\nname = {number}\n")
+    cases = tmp_path / "cases"
+    cases.mkdir()
+    (cases / "cases.toml").write_text(f"[[cases]]\nname = {number}\n")
     with pytest.raises(Misconfigured):
         load_cases(cases)
 
