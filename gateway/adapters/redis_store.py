@@ -361,8 +361,13 @@ class RedisStore:
         """Wait for an operation that no cancellation of ours reaches."""
         task = asyncio.create_task(operation)
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task.add_done_callback(self._end)
         return await asyncio.shield(task)
+
+    def _end(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # its caller may have left: asyncio would complain that nobody took it
 
     async def _in_slot(self, operation: Callable[[], Awaitable[_T]]) -> _T:
         with translated(self.display):

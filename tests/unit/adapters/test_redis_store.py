@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import random
 import socket
 from urllib.parse import unquote, urlsplit
@@ -398,3 +399,18 @@ async def test_values_for_a_while_go_away_by_themselves_and_are_no_change_of_fac
     await store.put_for({b"a": b"1", b"b": b"\x00\xff"}, 0.001)
     while (await read(store, [b"a", b"b"])) != (before, [None, None]):  # noqa: ASYNC110 -- the server's own clock
         await asyncio.sleep(0.001)
+
+
+async def test_what_fails_after_its_caller_left_is_complained_of_by_nobody():
+    store, complaints = RedisStore("redis://127.0.0.1:1"), []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+    doomed = asyncio.create_task(store.generation())
+    await asyncio.sleep(0)
+    doomed.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await doomed
+    del doomed
+    with contextlib.suppress(Unavailable):
+        await store.close()
+    gc.collect()
+    assert complaints == []
