@@ -195,34 +195,49 @@ def _over_tls(wire, certificate):
 
 
 @contextmanager
+def _accel_nginx(folder, wire, *, gateway_port, cache_root):
+    """nginx with `accel.conf`."""
+    replacements = {
+        "127.0.0.1:8080": (f"127.0.0.1:{gateway_port}", 1),
+        "listen 80;": (f"listen 127.0.0.1:{wire.port};", 1),
+        "/var/cache/inference": (str(cache_root), 2),
+        "/var/log/nginx": (str(folder), 2),
+    }
+    with _nginx("accel.conf", folder, wire, replacements):
+        yield wire
+
+
+@contextmanager
+def _tls_nginx(folder, wire, *, gateway_port):
+    """nginx with `cachegate.conf`, and a client that trusts its certificate."""
+    _write_certificate(folder)
+    wire = _over_tls(wire, folder / "cachegate.pem")
+    replacements = {
+        "server 127.0.0.1:8080;": (f"server 127.0.0.1:{gateway_port};", 1),
+        "listen 443 ssl;": (f"listen 127.0.0.1:{wire.port} ssl;", 1),
+        "listen [::]:443 ssl;": (f"listen unix:{folder}/ipv6 ssl;", 1),  # not every machine has IPv6
+        "/etc/nginx/tls": (str(folder), 2),
+        "/var/log/nginx": (str(folder), 2),
+    }
+    with _nginx("cachegate.conf", folder, wire, replacements):
+        yield wire
+
+
+@contextmanager
 def _with_accel(installation, folder):
     """Behind `accel.conf`."""
     with _served(installation) as (gateway, token):
-        wire = type(gateway.wire)("127.0.0.1", _free_port())
-        replacements = {
-            "127.0.0.1:8080": (f"127.0.0.1:{gateway.wire.port}", 1),
-            "listen 80;": (f"listen 127.0.0.1:{wire.port};", 1),
-            "/var/cache/inference": (str(installation.cache_root), 2),
-            "/var/log/nginx": (str(folder), 2),
-        }
-        with _nginx("accel.conf", folder, wire, replacements):
+        wire, root = type(gateway.wire)("127.0.0.1", _free_port()), installation.cache_root
+        with _accel_nginx(folder, wire, gateway_port=gateway.wire.port, cache_root=root):
             yield Site(installation, gateway, token, wire, folder)
 
 
 @contextmanager
 def _with_tls(installation, folder):
     """Behind `cachegate.conf`."""
-    _write_certificate(folder)
     with _served(installation) as (gateway, token):
-        wire = _over_tls(type(gateway.wire)("127.0.0.1", _free_port()), folder / "cachegate.pem")
-        replacements = {
-            "server 127.0.0.1:8080;": (f"server 127.0.0.1:{gateway.wire.port};", 1),
-            "listen 443 ssl;": (f"listen 127.0.0.1:{wire.port} ssl;", 1),
-            "listen [::]:443 ssl;": (f"listen unix:{folder}/ipv6 ssl;", 1),  # not every machine has IPv6
-            "/etc/nginx/tls": (str(folder), 2),
-            "/var/log/nginx": (str(folder), 2),
-        }
-        with _nginx("cachegate.conf", folder, wire, replacements):
+        plain = type(gateway.wire)("127.0.0.1", _free_port())
+        with _tls_nginx(folder, plain, gateway_port=gateway.wire.port) as wire:
             yield Site(installation, gateway, token, wire, folder)
 
 
@@ -247,3 +262,37 @@ def mismatched_site(new_installation, tmp_path_factory):
     installation = new_installation("mismatched", **SETTINGS, CACHEGATE_ACCEL_REDIRECT_PREFIX="/_blobs")
     with _with_tls(installation, tmp_path_factory.mktemp("nginx")) as site:
         yield site
+
+
+@pytest.fixture(scope="session")
+def closed_port():
+    """A port that refuses every connection, for as long as a session lasts."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # and never listens
+        yield bound.getsockname()[1]
+
+
+@pytest.fixture
+def accel_without_gateway(accel_site, closed_port, tmp_path):
+    """A client of an nginx with `accel.conf` whose gateway does not run."""
+    wire = type(accel_site.wire)("127.0.0.1", _free_port())
+    with _accel_nginx(tmp_path, wire, gateway_port=closed_port, cache_root=tmp_path):
+        yield wire
+
+
+@pytest.fixture
+def tls_without_gateway(accel_site, closed_port, tmp_path):
+    """A client of an nginx with `cachegate.conf` whose gateway does not run."""
+    plain = type(accel_site.wire)("127.0.0.1", _free_port())
+    with _tls_nginx(tmp_path, plain, gateway_port=closed_port) as wire:
+        yield wire
+
+
+@pytest.fixture
+def accel_without_blobs(accel_site, tmp_path):
+    """Asks, as the owner, an nginx with `accel.conf` that is handed off to but finds no blob."""
+    wire = type(accel_site.wire)("127.0.0.1", _free_port())
+    (tmp_path / "shared-blobs").mkdir()
+    ports = {"gateway_port": accel_site.gateway.wire.port}
+    with _accel_nginx(tmp_path, wire, cache_root=tmp_path, **ports):
+        yield lambda path, headers: wire.get(path, accel_site.token, headers=headers)

@@ -1,6 +1,6 @@
 """What the gateway takes in gets through both of the shipped nginx files, and what it says of the rest too.
 
-A bound of nginx's own that is lower answers first, in a page of nginx's and without a record.
+A bound of nginx's own that is lower answers first, without a record (test_nginx_problems.py).
 """
 
 from __future__ import annotations
