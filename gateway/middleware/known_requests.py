@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     RequestKey = tuple[bytes, str | None]
 
 MOST_REQUESTS = 4096  # a client and what it asks for
-REQUEST_BYTES = 2_600  # an admission with its request, access, caller, stamps and key: measured, rounded up
+REQUEST_BYTES = 3_000  # an admission with its request, access, caller, stamps and key: measured, rounded up
 FIELD_BYTES = 150  # of a header's field, beside its texts
 
 

@@ -66,7 +66,7 @@ def test_a_full_disk_is_a_line_in_the_log_and_not_one_for_each_request(site, ser
     lines = [json.loads(line) for line in gateway.log().splitlines() if '"not decided' in line]
     told = [line for line in lines if line["dependency"] == "audit"]
     assert 1 <= len(told) <= 3
-    assert sum(line["times"] for line in told if "times" in line) >= 200
+    assert sum(line["times"] for line in told if "times" in line) >= 199  # the first was said by itself
     assert {line["reason"] for line in told} == {"no-audit"}
 
 

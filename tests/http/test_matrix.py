@@ -119,7 +119,13 @@ class Expectation:
             blob = None if md5 is None else f"/v1/blobs/{md5}"
             size = len(files[file])
             entries.append({"file": file, "size": size, "md5": md5, "link": f"{link}/{file}", "blob": blob})
-        return 200, {"model": canonical, "package": target.package, "link": link, "files": entries}
+        return 200, {
+            "model": canonical,
+            "package": target.package,
+            "link": link,
+            "files": entries,
+            "after": None,
+        }
 
     def _file(self, caller, target):
         content = self._packages(target.model).get(target.package, {}).get(target.file)

@@ -80,6 +80,7 @@ from gateway.model.facts import (
 )
 from gateway.model.names import MAX_NAME_BYTES, ancestors, parse_file_handle, parse_model_id
 from gateway.model.pins import Measured
+from gateway.model.stores import Moment
 from gateway.model.verdicts import Admission, Allowed, Denied, HeldFile
 from gateway.offering import attestations, minting
 from gateway.offering.attestations import Attestations
@@ -418,6 +419,7 @@ def known_requests_for_the_same(bound):
     def put(made, number):
         one = admission(number, agent=b"a" * 3000, leaves=leaves, file=file)
         made.learn(request_key(b"%d" % number, None), one)
+        _clean_agent.cache_clear()  # what is remembered of agents is weighed by itself
 
     return lambda: KnownRequests(max_bytes=bound), put
 
@@ -482,7 +484,13 @@ class Part:
 def files_that_were_begun(_bound):
     def make():
         return Minting(
-            catalogue=None, pins=None, clock=None, link_seconds=1, note_links=None, on_failure=None
+            catalogue=None,
+            pins=None,
+            clock=None,
+            link_seconds=1,
+            note_links=None,
+            on_failure=None,
+            on_items_failed=None,
         )
 
     def put(made, number):
@@ -718,8 +726,8 @@ def silences(_bound):
 def damaged_records_that_were_told_of(_bound):
     catalogue = SimpleNamespace(registry_record=lambda _model: b"{")
     return (
-        lambda: LocalMetadata(catalogue, on_damaged=lambda _model: None),
-        lambda made, number: made._find_record(model_id(number)),
+        lambda: LocalMetadata(catalogue, on_damaged=lambda _model: None, on_left_out=lambda *_: None),
+        lambda made, number: made._note_damaged(model_id(number)),
     )
 
 
@@ -773,15 +781,18 @@ class Absent:
         head, digest, text = encode_policy(policies)
         self.facts = {names.POLICY: head, names.policy_text(digest): text}
 
+    def move(self):
+        """There is one connection to it, and it stays."""
+
     async def read(self, wanted):
-        return 1, [self.facts.get(name) for name in wanted]
+        return Moment(generation=1), [self.facts.get(name) for name in wanted]
 
 
 def test_a_flood_of_denials_holds_no_records_that_the_near_cache_put_out():
     bound, asked = MEGABYTE, 200
     near = NearCache(max_entries=1 << 30, max_bytes=bound)
     facts = NearFacts(Absent(), near, Lease(1e9), SimpleNamespace(monotonic=lambda: 0.0))
-    facts.connected(1)
+    facts.connected(Moment(generation=1))
     directory = DirectoryReader(Absent(), facts)
     made = Decisions(directory=directory, rules=Rulebook(), max_entries=1 << 30, max_bytes=bound)
     who = principal()
@@ -840,6 +851,19 @@ FILLED = {
 """The modules with a memory that is filled above."""
 
 BOUNDED_OTHERWISE = {
+    "adapters/redis_feed.py": "replies of one connection that are awaited, and pushes before it is followed",
+    "adapters/redis_sentinels.py": "what the Sentinels answered, once",
+    "audit/proven.py": "chains of a folder, for a command",
+    "audit/writer.py": "heads that wait to be listed, at most a thousand; then nothing is answered",
+    "barrier.py": "workers that are waited for, in one change",
+    "chores.py": "background tasks, whose names are ours",
+    "model/trusted_files.py": "components of one path",
+    "platform/budget.py": "sources that are counted, at most so many: tests/unit/platform/test_budget.py",
+    "resource/manifests.py": "charged and weighed: tests/unit/resource/test_manifests.py",
+    "audit/request_secrets.py": "what one request holds, while it is recorded",
+    "decision/explain.py": "one answer, for a command",
+    "platform/strangers.py": "weighed in tests/property/test_strangers.py",
+    "server/acceptor.py": "connections that are open, of which there is a most",
     "adapters/provider.py": "a counter of outcomes, whose names are ours",
     "adapters/redis_store.py": "tasks that are under way",
     "audit/chain.py": "records that wait to be written; nothing is answered while they cannot be",
