@@ -36,6 +36,7 @@ FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 
 _CREATE_ATTEMPTS = 100
+_LAST_TIME = 253_402_300_799.0  # the last second of the year 9999: no later time has a text
 
 _NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _CHAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\.(?P<started>[0-9a-f]{12})-[0-9a-f]{8}")
@@ -57,9 +58,12 @@ def new_chain_id(node: str, now: float) -> str:
 
 
 def chain_started(chain: str) -> float | None:
-    """When a chain was started, by its id; None for text that is no chain's id."""
+    """When a chain was started, by its id; None for text that is no chain's id.
+
+    Anybody who writes into the folder names files: a time that cannot be written counts as the last that can.
+    """
     match = _CHAIN.fullmatch(chain)
-    return int(match["started"], 16) / 1000 if match else None
+    return min(int(match["started"], 16) / 1000, _LAST_TIME) if match else None
 
 
 def node_of(chain: str) -> str:

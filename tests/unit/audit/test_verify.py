@@ -10,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.audit import Damage, verify
+from gateway.audit.events import read_events
 from gateway.model.errors import Misconfigured
 
 
@@ -205,6 +206,18 @@ def test_a_chain_is_missed_even_when_its_heads_are_gone_because_another_names_it
     named = {name for line in _lines(heads) for name in _head(line)["live"]}
     assert chain in named
     assert room.verify().missing_chains == (chain,)
+
+
+def test_a_file_named_after_a_time_that_no_calendar_has_is_damage_and_stops_nobody(closed):
+    planted = closed.folder / "node-9.ffffffffffff-00000000-000001.jsonl"
+    planted.write_bytes(closed.lines()[0] + b"\n")
+    report = closed.verify()
+    assert [chain.fault is not None for chain in report.chains] == [False, True]
+    assert len(list(read_events(closed.folder))) == len(closed.lines())
+    log = closed.open()
+    closed.write(log, 1)
+    log.close()
+    assert not closed.verify().is_intact
 
 
 def test_a_forged_head_is_a_bad_signature(closed):
