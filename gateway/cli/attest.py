@@ -17,13 +17,13 @@ from gateway.assembly.fittings import build_catalogue
 from gateway.cli.barrier_view import NoWait
 from gateway.cli.console import AsJson
 from gateway.cli.in_office import in_office, report
-from gateway.directory.operations.provenance import attest as attest_digests
+from gateway.directory.edits.provenance import attest as attest_digests
 from gateway.model.errors import Conflict
 from gateway.model.facts import SOURCE_CLI
 from gateway.model.names import parse_md5, parse_model_id
 
 if TYPE_CHECKING:
-    from gateway.directory.operations.effect import Effect
+    from gateway.directory.edits.effect import Effect
     from gateway.model.names import Md5, ModelId
     from gateway.office.office import Office
     from gateway.registrar import Done

@@ -14,7 +14,7 @@ from gateway.cli.console import AsJson, print_json, print_table, say, when
 from gateway.cli.harmless import harmless
 from gateway.cli.hashing_progress import hashing_progress, readable_size
 from gateway.cli.in_office import in_office, perform
-from gateway.directory.operations.pins import release_blob
+from gateway.directory.edits.pins import release_blob
 from gateway.model.names import parse_md5
 
 commands = typer.Typer(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
 from gateway.configuration.settings import CHECKOUT_POLICIES, PACKAGED_POLICIES
 from gateway.configuration.sources import load_settings
-from gateway.directory.operations import (
+from gateway.directory.edits import (
     add_alias,
     add_grants,
     create_key,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from gateway.configuration.settings import Settings
     from gateway.directory.changes import Changes
-    from gateway.directory.operations import Effect
+    from gateway.directory.edits import Effect
     from gateway.model.names import KeyId, TenantId
     from gateway.office.office import Office
 

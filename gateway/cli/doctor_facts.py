@@ -19,8 +19,8 @@ from gateway.cli.doctor_fleet import check_history, check_lease, check_workers
 from gateway.cli.doctor_group import check_group, check_members, check_sentinels
 from gateway.cli.doctor_policy import check_policy, check_policy_folder
 from gateway.cli.findings import fail, look_async, ok, warning
+from gateway.directory.edits.peppers import find_pepper_not_held
 from gateway.directory.listing import Listing
-from gateway.directory.operations.peppers import find_pepper_not_held
 from gateway.directory.reading import StoreReading
 from gateway.identity.pepper import load_peppers
 from gateway.model.errors import CachegateError, Conflict, Misconfigured, Unavailable

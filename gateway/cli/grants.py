@@ -11,13 +11,13 @@ from gateway.cli.console import AsJson, print_json, print_table
 from gateway.cli.in_office import in_office, perform
 from gateway.cli.known_names import verify_tenant
 from gateway.cli.tenants import Force
-from gateway.directory.operations.grants import add_grants, remove_grants
+from gateway.directory.edits.grants import add_grants, remove_grants
 from gateway.model.errors import BadNameError
 from gateway.model.names import parse_group_name, parse_package_id, parse_pattern, parse_tenant_id
 
 if TYPE_CHECKING:
     from gateway.directory.changes import Changes
-    from gateway.directory.operations.effect import Effect
+    from gateway.directory.edits.effect import Effect
     from gateway.model.names import GroupName, PackageId, Pattern, TenantId
     from gateway.office.office import Office
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from gateway.directory.changes import Changes
-    from gateway.directory.operations.effect import Effect
+    from gateway.directory.edits.effect import Effect
     from gateway.registrar import Done
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from gateway.identity.keys import key_state
 from gateway.model.errors import UnknownName
 
 if TYPE_CHECKING:
-    from gateway.directory.operations.effect import Effect
+    from gateway.directory.edits.effect import Effect
     from gateway.identity.keys import NewKey
     from gateway.model.facts import Key
     from gateway.model.names import KeyId, TenantId

@@ -13,7 +13,7 @@ from gateway.cli.barrier_view import NoWait
 from gateway.cli.console import AsJson
 from gateway.cli.in_office import in_office, perform
 from gateway.cli.key_views import list_keys, print_new_key, show_key
-from gateway.directory.operations import keys as operations
+from gateway.directory.edits import keys as operations
 from gateway.identity.keys import KeyOrder, adopt_key, import_key, issue_key, parse_networks, parse_scopes
 from gateway.identity.times import parse_duration, parse_moment
 from gateway.model.errors import BadNameError
@@ -22,7 +22,7 @@ from gateway.model.names import parse_key_id, parse_tenant_id
 
 if TYPE_CHECKING:
     from gateway.directory.changes import Changes
-    from gateway.directory.operations.effect import Effect
+    from gateway.directory.edits.effect import Effect
     from gateway.identity.keys import NewKey
     from gateway.office.office import Office
     from gateway.registrar import Done

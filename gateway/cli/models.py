@@ -11,14 +11,14 @@ from gateway.cli.console import AsJson
 from gateway.cli.in_office import perform
 from gateway.cli.model_views import list_models, show_model
 from gateway.cli.tenants import Force
-from gateway.directory.operations import models as operations
+from gateway.directory.edits import models as operations
 from gateway.model.names import parse_group_name, parse_model_id, parse_pattern, parse_tenant_id
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from gateway.directory.changes import Changes
-    from gateway.directory.operations.effect import Effect
+    from gateway.directory.edits.effect import Effect
     from gateway.model.names import Pattern
 
 commands = typer.Typer(

@@ -10,7 +10,7 @@ from gateway.cli.barrier_view import NoWait
 from gateway.cli.console import AsJson, print_json, print_table, when
 from gateway.cli.in_office import in_office, perform
 from gateway.cli.known_names import unknown_tenant
-from gateway.directory.operations.tenants import (
+from gateway.directory.edits.tenants import (
     create_tenant,
     resume_tenant,
     set_degraded,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from gateway.directory.changes import Changes
-    from gateway.directory.operations.effect import Effect
+    from gateway.directory.edits.effect import Effect
     from gateway.model.facts import Tenant
     from gateway.model.names import TenantId
     from gateway.office.office import Office

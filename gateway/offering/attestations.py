@@ -22,7 +22,7 @@ from sys import getsizeof
 from typing import TYPE_CHECKING
 
 from gateway.directory import names
-from gateway.directory.operations.provenance import attest
+from gateway.directory.edits.provenance import attest
 from gateway.directory.provenance_records import decode_attestation
 from gateway.directory.rows import UnreadableRecordError
 from gateway.directory.weights import held_bytes

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.directory import names
-from gateway.directory.operations.provenance import settle_origins
+from gateway.directory.edits.provenance import settle_origins
 from gateway.directory.provenance_records import decode_origin
 from gateway.directory.rows import UnreadableRecordError
 from gateway.model.errors import Conflict, Reason, Refusal

@@ -24,8 +24,8 @@ from gateway.adapters.redis_url import verify_local_files
 from gateway.assembly.fittings import build_recorder
 from gateway.barrier import MARGIN_SECONDS, BarrierReport, await_workers
 from gateway.directory.allowances import load_allowances
+from gateway.directory.edits.peppers import find_pepper_not_held, remember_peppers
 from gateway.directory.listing import Listing
-from gateway.directory.operations.peppers import find_pepper_not_held, remember_peppers
 from gateway.directory.plain_facts import PlainFacts
 from gateway.directory.reader import DirectoryReader
 from gateway.directory.reading import StoreReading

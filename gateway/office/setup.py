@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from gateway.adapters.file_lock import FileLock
 from gateway.assembly.signing import create_signing_key
 from gateway.decision.set_changes import compare_sets
-from gateway.directory.operations.effect import Effect
-from gateway.directory.operations.keys import create_key
+from gateway.directory.edits.effect import Effect
+from gateway.directory.edits.keys import create_key
 from gateway.identity.keys import KeyOrder, issue_key
 from gateway.identity.pepper import create_pepper
 from gateway.identity.secret_file import create_secret

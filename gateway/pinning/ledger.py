@@ -12,8 +12,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from gateway.directory.edits.pins import pin_blobs, quarantine_blob
 from gateway.directory.names import pin_fact
-from gateway.directory.operations.pins import pin_blobs, quarantine_blob
 from gateway.directory.pin_records import decode_pin
 from gateway.directory.rows import UnreadableRecordError
 from gateway.model.pins import find_cause

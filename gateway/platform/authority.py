@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from gateway.directory import names
 from gateway.directory.changes import change as run_change
-from gateway.directory.operations.rulings import (
+from gateway.directory.edits.rulings import (
     disown_key,
     find_ruling,
     introduce_key,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from gateway.barrier import await_workers
 from gateway.directory.allowances import load_allowances
-from gateway.directory.operations.rulings import end_rulings
+from gateway.directory.edits.rulings import end_rulings
 from gateway.directory.reading import StoreReading
 from gateway.identity.platform_keys import platform_key_id
 from gateway.model.errors import Conflict, Reason, Unavailable

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway.directory.operations.rulings import is_overtaken
+from gateway.directory.edits.rulings import is_overtaken
 from gateway.directory.reading import SourceReading
 from gateway.model.errors import Reason, Unavailable
 from gateway.model.facts import Stamp

@@ -21,8 +21,8 @@ from installation import Installation, new_key
 from load import Load, Target, reading
 
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
-from gateway.directory.operations import keys, models, tenants
-from gateway.directory.operations.grants import add_grants, remove_grants
+from gateway.directory.edits import keys, models, tenants
+from gateway.directory.edits.grants import add_grants, remove_grants
 from gateway.model.names import parse_pattern, parse_tenant_id
 from gateway.model.verdicts import Change
 from gateway.office.office import open_office

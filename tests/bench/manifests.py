@@ -26,9 +26,9 @@ from program import arguments_of, run
 from report import Report, quantile
 
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
-from gateway.directory.operations.keys import create_key
-from gateway.directory.operations.models import own
-from gateway.directory.operations.tenants import create_tenant
+from gateway.directory.edits.keys import create_key
+from gateway.directory.edits.models import own
+from gateway.directory.edits.tenants import create_tenant
 from gateway.model.names import parse_pattern, parse_tenant_id
 from gateway.office.office import open_office
 from gateway.resource.naming import model_directory

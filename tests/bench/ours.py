@@ -20,7 +20,7 @@ from installation import Installation, new_key
 from processes import SERVER_CORE, on_cores, tree
 
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
-from gateway.directory.operations import keys, models, tenants
+from gateway.directory.edits import keys, models, tenants
 from gateway.model.names import parse_pattern, parse_tenant_id
 from gateway.office.office import open_office
 

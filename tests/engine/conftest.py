@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
-from gateway.directory.operations import keys
+from gateway.directory.edits import keys
 from gateway.identity.keys import KeyOrder, import_key
 from gateway.model.facts import KeyKind
 from gateway.model.names import TenantId

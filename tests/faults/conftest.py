@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gateway.adapters.sample_cache import SampleModel, sample_directory, write_sample_cache
-from gateway.directory.operations import keys as key_operations
-from gateway.directory.operations.models import add_alias, own
-from gateway.directory.operations.tenants import create_tenant
+from gateway.directory.edits import keys as key_operations
+from gateway.directory.edits.models import add_alias, own
+from gateway.directory.edits.tenants import create_tenant
 from gateway.identity.keys import KeyOrder, issue_key
 from gateway.model.facts import KeyKind
 from gateway.model.names import parse_model_id, parse_pattern, parse_tenant_id

@@ -12,7 +12,7 @@ from hashlib import sha256
 
 import pytest
 
-from gateway.directory.operations import keys as key_operations
+from gateway.directory.edits import keys as key_operations
 from gateway.model.names import parse_key_id
 
 AT_ONCE = "cachegate_answers_at_once_total"

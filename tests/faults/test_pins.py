@@ -131,7 +131,7 @@ def test_a_quarantine_of_another_node_reaches_this_one_at_once(quiet_site, serve
     place = site.place_of("small.bin")
 
     async def contradict(office):
-        from gateway.directory.operations.pins import quarantine_blob  # noqa: PLC0415
+        from gateway.directory.edits.pins import quarantine_blob  # noqa: PLC0415
         from gateway.model.pins import Measured  # noqa: PLC0415
 
         theirs = Measured(identity=(1, 2, len(SMALL), 4, 5), md5=place.name, sha256="ab" * 32)

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 import pytest
 
-from gateway.directory.operations import keys
+from gateway.directory.edits import keys
 
 CALLERS = 150
 LEAVERS, CHECKERS = 3, 4

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from gateway.directory.operations import tenants
+from gateway.directory.edits import tenants
 from gateway.model.names import parse_tenant_id
 
 OPERATORS, COMMANDS = 4, 25

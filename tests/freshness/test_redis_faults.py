@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from gateway.directory.operations import tenants
+from gateway.directory.edits import tenants
 from gateway.model.names import parse_tenant_id
 
 UMBRELLA = parse_tenant_id("umbrella")

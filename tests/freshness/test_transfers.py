@@ -18,7 +18,7 @@ from contextlib import contextmanager
 import pytest
 
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
-from gateway.directory.operations import grants, keys, tenants
+from gateway.directory.edits import grants, keys, tenants
 from gateway.model.names import parse_pattern, parse_tenant_id
 
 MEBIBYTE = 1 << 20

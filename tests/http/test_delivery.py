@@ -22,9 +22,9 @@ import pytest
 
 from gateway.adapters.measurement_file import MeasurementFile
 from gateway.adapters.sample_cache import SampleModel, sample_directory, write_sample_cache
-from gateway.directory.operations import keys as key_operations
-from gateway.directory.operations.models import own
-from gateway.directory.operations.tenants import create_tenant
+from gateway.directory.edits import keys as key_operations
+from gateway.directory.edits.models import own
+from gateway.directory.edits.tenants import create_tenant
 from gateway.identity.keys import KeyOrder, issue_key
 from gateway.model.facts import KeyKind
 from gateway.model.names import parse_pattern, parse_tenant_id

@@ -17,7 +17,7 @@ import pytest
 
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
 from gateway.configuration.settings import CHECKOUT_POLICIES
-from gateway.directory.operations import models as model_operations
+from gateway.directory.edits import models as model_operations
 from gateway.model.names import parse_pattern
 
 pytestmark = pytest.mark.slow

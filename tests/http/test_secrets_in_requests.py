@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from gateway.directory.operations import keys as key_operations
+from gateway.directory.edits import keys as key_operations
 from gateway.identity.keys import KeyOrder, adopt_key
 from gateway.model.facts import KeyKind
 from gateway.model.names import TenantId

@@ -25,9 +25,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
-from gateway.directory.operations import keys as key_operations
-from gateway.directory.operations.models import own
-from gateway.directory.operations.tenants import create_tenant
+from gateway.directory.edits import keys as key_operations
+from gateway.directory.edits.models import own
+from gateway.directory.edits.tenants import create_tenant
 from gateway.faces.hooks import AUTHORITY_PATH
 from gateway.identity.keys import KeyOrder, issue_key
 from gateway.model.facts import KeyKind

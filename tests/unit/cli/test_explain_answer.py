@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from gateway.cli.explain_answer import Question, work_out
-from gateway.directory.operations import resume_tenant, suspend_tenant
+from gateway.directory.edits import resume_tenant, suspend_tenant
 from gateway.model.access import Action, ResourceKind
 from gateway.model.errors import Conflict, Reason
 from gateway.office.office import open_office

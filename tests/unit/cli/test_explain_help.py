@@ -24,7 +24,7 @@ from gateway.cli.demo_world import SETTINGS_FILE, demo_settings
 from gateway.cli.main import run
 from gateway.configuration.sources import load_settings
 from gateway.directory import names
-from gateway.directory.operations.rulings import introduce_key, rule
+from gateway.directory.edits.rulings import introduce_key, rule
 from gateway.identity.platform_keys import platform_key
 from gateway.model.access import Credential
 from gateway.model.errors import Reason

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.configuration.settings import CHECKOUT_POLICIES
 from gateway.directory import names
-from gateway.directory.operations import create_tenant
+from gateway.directory.edits import create_tenant
 from gateway.model.errors import Conflict
 from gateway.office.policies import (
     MAX_RECORDED_CHARACTERS,

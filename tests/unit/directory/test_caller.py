@@ -6,7 +6,7 @@ import pytest
 
 from gateway.directory import names
 from gateway.directory.changes import change
-from gateway.directory.operations.rulings import end_rulings, introduce_key, note_links, rule
+from gateway.directory.edits.rulings import end_rulings, introduce_key, note_links, rule
 from gateway.directory.reader import DirectoryReader
 from gateway.model.access import Principal
 from gateway.model.errors import Reason

@@ -10,8 +10,8 @@ from gateway.adapters.redis_transaction import STEPS
 from gateway.directory import changes as changes_module
 from gateway.directory import names
 from gateway.directory.changes import MAX_GRANTED_NAMES, MAX_GRANTS, MAX_GROUPS_OF_PATTERN, change
+from gateway.directory.edits import add_grants
 from gateway.directory.listing import Listing
-from gateway.directory.operations import add_grants
 from gateway.directory.reading import StoreReading
 from gateway.model.errors import Conflict
 from gateway.model.facts import Alias, Grant, Grants, ModelRule, Visibility

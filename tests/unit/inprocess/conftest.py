@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gateway.cli.demo_world import World, build_world, demo_settings
-from gateway.directory.operations import add_grants, create_key, revoke_key
+from gateway.directory.edits import add_grants, create_key, revoke_key
 from gateway.identity.keys import KeyOrder, issue_key
 from gateway.inprocess.engine import EngineErrors
 from gateway.inprocess.process import GuardedProcess

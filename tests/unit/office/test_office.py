@@ -20,9 +20,9 @@ from gateway.audit import read_events
 from gateway.audit.record import ChangeRecord
 from gateway.barrier import MARGIN_SECONDS
 from gateway.configuration.settings import CHECKOUT_POLICIES, Settings
-from gateway.directory.operations import keys as key_operations
-from gateway.directory.operations import models as model_operations
-from gateway.directory.operations import tenants as tenant_operations
+from gateway.directory.edits import keys as key_operations
+from gateway.directory.edits import models as model_operations
+from gateway.directory.edits import tenants as tenant_operations
 from gateway.model.errors import Misconfigured, Unavailable
 from gateway.model.facts import MAX_DEGRADED_SECONDS, KeyKind
 from gateway.model.names import KeyId, Pattern, TenantId

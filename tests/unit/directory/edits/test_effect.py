@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.directory.operations.effect import verify_not_from_folder
+from gateway.directory.edits.effect import verify_not_from_folder
 from gateway.model.errors import Conflict
 
 

@@ -11,8 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from gateway.directory import names
+from gateway.directory.edits.effect import Effect
 from gateway.directory.listing import refuse_unreadable
-from gateway.directory.operations.effect import Effect
 from gateway.directory.provenance_records import (
     decode_attestation,
     decode_origin,

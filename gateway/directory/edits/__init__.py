@@ -14,9 +14,9 @@ Non-goals: parsing what an operator typed, reading the clock, making keys, and t
 
 from __future__ import annotations
 
-from gateway.directory.operations.effect import Effect
-from gateway.directory.operations.grants import add_grants, remove_grants
-from gateway.directory.operations.keys import (
+from gateway.directory.edits.effect import Effect
+from gateway.directory.edits.grants import add_grants, remove_grants
+from gateway.directory.edits.keys import (
     MAX_OVERLAP_SECONDS,
     create_key,
     heir_of,
@@ -24,7 +24,7 @@ from gateway.directory.operations.keys import (
     revoke_key,
     rotate_key,
 )
-from gateway.directory.operations.models import (
+from gateway.directory.edits.models import (
     add_alias,
     add_to_group,
     disown,
@@ -34,9 +34,9 @@ from gateway.directory.operations.models import (
     remove_from_group,
     unpublish,
 )
-from gateway.directory.operations.peppers import find_pepper_not_held, remember_peppers
-from gateway.directory.operations.pins import pin_blobs, quarantine_blob, release_blob
-from gateway.directory.operations.tenants import create_tenant, resume_tenant, set_degraded, suspend_tenant
+from gateway.directory.edits.peppers import find_pepper_not_held, remember_peppers
+from gateway.directory.edits.pins import pin_blobs, quarantine_blob, release_blob
+from gateway.directory.edits.tenants import create_tenant, resume_tenant, set_degraded, suspend_tenant
 
 __all__ = [
     "MAX_OVERLAP_SECONDS",

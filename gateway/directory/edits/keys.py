@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gateway.directory.operations.effect import Effect
-from gateway.directory.operations.tenants import load_tenant
+from gateway.directory.edits.effect import Effect
+from gateway.directory.edits.tenants import load_tenant
 from gateway.model.errors import Conflict, UnknownName
 
 if TYPE_CHECKING:

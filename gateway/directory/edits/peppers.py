@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.directory.operations.effect import Effect
+from gateway.directory.edits.effect import Effect
 from gateway.model.errors import Conflict
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import pytest
 
 from gateway.directory import names
 from gateway.directory.changes import change
+from gateway.directory.edits.pins import pin_blobs, quarantine_blob, release_blob
 from gateway.directory.listing import Listing
-from gateway.directory.operations.pins import pin_blobs, quarantine_blob, release_blob
 from gateway.directory.reading import StoreReading
 from gateway.model.errors import Conflict
 from gateway.model.names import Md5

@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.directory.changes import change
-from gateway.directory.listing import Listing
-from gateway.directory.operations import (
+from gateway.directory.edits import (
     add_alias,
     add_to_group,
     disown,
@@ -16,6 +15,7 @@ from gateway.directory.operations import (
     remove_from_group,
     unpublish,
 )
+from gateway.directory.listing import Listing
 from gateway.directory.reading import StoreReading
 from gateway.model.errors import Conflict
 from gateway.model.facts import ModelRule, Visibility

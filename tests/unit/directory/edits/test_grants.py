@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from gateway.directory.changes import change
+from gateway.directory.edits import add_grants, remove_grants
 from gateway.directory.listing import Listing
-from gateway.directory.operations import add_grants, remove_grants
 from gateway.directory.reading import StoreReading
 from gateway.model.errors import Conflict
 from gateway.model.facts import Grant, Grants

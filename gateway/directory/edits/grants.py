@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from gateway.directory.operations.effect import Effect, verify_not_from_folder
-from gateway.directory.operations.tenants import load_tenant
+from gateway.directory.edits.effect import Effect, verify_not_from_folder
+from gateway.directory.edits.tenants import load_tenant
 from gateway.directory.records import GRANTABLE
 from gateway.model.errors import Conflict
 from gateway.model.facts import SOURCE_CLI, Grant, Grants

@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.directory import names
-from gateway.directory.listing import Listing
-from gateway.directory.operations.rulings import (
+from gateway.directory.edits.rulings import (
     disown_key,
     end_rulings,
     find_ruling,
@@ -14,6 +13,7 @@ from gateway.directory.operations.rulings import (
     note_links,
     rule,
 )
+from gateway.directory.listing import Listing
 from gateway.directory.reading import StoreReading
 from gateway.model.errors import Reason
 from gateway.model.names import KeyId, ModelId, TenantId

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from gateway.directory.changes import change
+from gateway.directory.edits import create_tenant, resume_tenant, set_degraded, suspend_tenant
 from gateway.directory.listing import Listing
-from gateway.directory.operations import create_tenant, resume_tenant, set_degraded, suspend_tenant
 from gateway.directory.reading import StoreReading
 from gateway.model.errors import Conflict
 from gateway.model.facts import MAX_DEGRADED_SECONDS

@@ -13,8 +13,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gateway.directory.operations.effect import Effect, verify_not_from_folder
-from gateway.directory.operations.tenants import load_tenant
+from gateway.directory.edits.effect import Effect, verify_not_from_folder
+from gateway.directory.edits.tenants import load_tenant
 from gateway.model.errors import Conflict
 from gateway.model.facts import SOURCE_CLI, Alias, ModelRule, Visibility
 from gateway.model.names import ModelId, Pattern, ancestors

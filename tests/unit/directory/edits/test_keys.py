@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.directory.changes import change
-from gateway.directory.listing import Listing
-from gateway.directory.operations import (
+from gateway.directory.edits import (
     MAX_OVERLAP_SECONDS,
     create_key,
     import_key,
@@ -14,6 +13,7 @@ from gateway.directory.operations import (
     rotate_key,
     suspend_tenant,
 )
+from gateway.directory.listing import Listing
 from gateway.directory.reading import StoreReading
 from gateway.model.errors import Conflict
 from gateway.model.facts import Scope

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.directory import names
 from gateway.directory.changes import change
-from gateway.directory.operations.provenance import attest, settle_origins
+from gateway.directory.edits.provenance import attest, settle_origins
 from gateway.directory.provenance_records import decode_attestation, decode_origin
 from gateway.model.errors import Conflict
 from gateway.model.names import FileHandle, Md5, ModelId, PackageId

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gateway.directory.operations.effect import Effect, verify_not_from_folder
+from gateway.directory.edits.effect import Effect, verify_not_from_folder
 from gateway.model.errors import Conflict, UnknownName
 from gateway.model.facts import MAX_DEGRADED_SECONDS, SOURCE_CLI, Tenant
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gateway.directory.operations.effect import Effect
+from gateway.directory.edits.effect import Effect
 from gateway.model.errors import Conflict
 from gateway.model.pins import Pin, Quarantine, find_cause
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.directory.edits import find_pepper_not_held, remember_peppers
 from gateway.directory.listing import Listing
-from gateway.directory.operations import find_pepper_not_held, remember_peppers
 from gateway.directory.reading import StoreReading
 from gateway.model.errors import Conflict
 
