@@ -19,7 +19,7 @@ from gateway.adapters.redis_url import verify_local_files
 from gateway.assembly.app import Worker
 from gateway.configuration.sources import load_settings
 from gateway.model.errors import Misconfigured
-from gateway.office.state_folder import verify_state
+from gateway.operations.state_folder import verify_state
 
 
 def _app() -> object:

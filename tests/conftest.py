@@ -316,14 +316,14 @@ class Installation:
             | self.environment
         )
 
-    def in_office(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
-        """Run work in the office that a command would open: what takes forty commands takes a moment."""
+    def in_session(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
+        """Run work in the session that a command would open: what takes forty commands takes a moment."""
         from gateway.configuration.sources import load_settings  # noqa: PLC0415
-        from gateway.office.office import open_office  # noqa: PLC0415 -- see above
+        from gateway.operations.session import open_session  # noqa: PLC0415 -- see above
 
         async def run() -> Any:
-            async with open_office(load_settings(self.variables())) as office:
-                return await work(office)
+            async with open_session(load_settings(self.variables())) as session:
+                return await work(session)
 
         return asyncio.run(run())
 

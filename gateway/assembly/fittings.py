@@ -1,7 +1,7 @@
 """Fittings: what workers and commands are built of alike, made of settings.
 
 Each function makes one thing as this installation wants it. Who introduces them to each other is
-`rooms.py` for a worker and `office/` for a command.
+`rooms.py` for a worker and `operations/` for a command.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import typer
 from gateway.assembly.fittings import build_catalogue
 from gateway.cli.barrier_view import NoWait
 from gateway.cli.console import AsJson
-from gateway.cli.in_office import in_office, report
+from gateway.cli.perform import in_session, report
 from gateway.directory.edits.provenance import attest as attest_digests
 from gateway.model.errors import Conflict
 from gateway.model.facts import SOURCE_CLI
@@ -25,7 +25,7 @@ from gateway.model.names import parse_md5, parse_model_id
 if TYPE_CHECKING:
     from gateway.directory.edits.effect import Effect
     from gateway.model.names import Md5, ModelId
-    from gateway.office.office import Office
+    from gateway.operations.session import OperatorSession
     from gateway.registrar import Done
 
 MAX_NAMED = 100  # digests that the audit record names; their number stands beside
@@ -43,18 +43,18 @@ def attest(
     model_id = parse_model_id(model)
     named = frozenset(map(parse_md5, digests or ()))
 
-    async def work(office: Office) -> Done[Effect]:
-        attested = named or await _listed(office, model_id)
+    async def work(session: OperatorSession) -> Done[Effect]:
+        attested = named or await _listed(session, model_id)
         subject = (model_id, f"{len(attested)} digests", *sorted(attested)[:MAX_NAMED])
         operation = partial(attest_digests, model=model_id, digests=attested, source=SOURCE_CLI)
-        return await office.perform("cache.attest", operation, subject=subject, wait=not no_wait)
+        return await session.perform("cache.attest", operation, subject=subject, wait=not no_wait)
 
-    report(in_office(work), as_json=as_json, details={"model": model_id})
+    report(in_session(work), as_json=as_json, details={"model": model_id})
 
 
-async def _listed(office: Office, model: ModelId) -> frozenset[Md5]:
+async def _listed(session: OperatorSession, model: ModelId) -> frozenset[Md5]:
     """The digests of the model's servable links, as the disk has them now."""
-    catalogue = build_catalogue(office.settings, office.clock, is_command=True)
+    catalogue = build_catalogue(session.settings, session.clock, is_command=True)
     listings = [await catalogue.listing(model, package) for package in await catalogue.packages(model)]
     found = frozenset(
         file.md5

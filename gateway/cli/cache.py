@@ -13,7 +13,7 @@ from gateway.cli.cache_verify import Verification, verify_cache
 from gateway.cli.console import AsJson, print_json, print_table, say, when
 from gateway.cli.harmless import harmless
 from gateway.cli.hashing_progress import hashing_progress, readable_size
-from gateway.cli.in_office import in_office, perform
+from gateway.cli.perform import in_session, perform
 from gateway.directory.edits.pins import release_blob
 from gateway.model.names import parse_md5
 
@@ -46,7 +46,7 @@ def verify(
     Exit status 1 when a blob is in quarantine or a file could not be read.
     """
     with hashing_progress() as progress:
-        found = in_office(lambda office: verify_cache(office, jobs=jobs, progress=progress, again=again))
+        found = in_session(lambda session: verify_cache(session, jobs=jobs, progress=progress, again=again))
     if as_json:
         print_json(_plain_verification(found))
     else:
@@ -57,7 +57,7 @@ def verify(
 @commands.command("status")
 def status(as_json: AsJson = False) -> None:
     """Show how much of the cache is pinned, what is in quarantine, and which links cross owners."""
-    found = in_office(load_status)
+    found = in_session(load_status)
     if as_json:
         print_json(_plain_status(found))
     else:

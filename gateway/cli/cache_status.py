@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gateway.model.facts import ModelRule
     from gateway.model.names import Md5, ModelId, Pattern
     from gateway.model.pins import Pin
-    from gateway.office.office import Office
+    from gateway.operations.session import OperatorSession
     from gateway.resource.catalogue import DiskCatalogue
 
 NOBODY = "(no owner)"
@@ -76,22 +76,22 @@ class CacheStatus:
         }
 
 
-async def load_status(office: Office) -> CacheStatus:
+async def load_status(session: OperatorSession) -> CacheStatus:
     """Look at the disk and at the facts. Nothing is hashed and nothing is changed."""
     status = CacheStatus()
-    catalogue = build_catalogue(office.settings, office.clock, is_command=True)
-    await catalogue.refresh(await office.listing.known_models())
+    catalogue = build_catalogue(session.settings, session.clock, is_command=True)
+    await catalogue.refresh(await session.listing.known_models())
     blobs = await asyncio.to_thread(
-        lambda: {md5: found[2] for md5, found in blobs_below(office.settings.cache_root)}
+        lambda: {md5: found[2] for md5, found in blobs_below(session.settings.cache_root)}
     )
     linked = await _walk(catalogue, status)
-    status.quarantined_pins = await office.listing.list_quarantined()
-    pins = {pin.md5: pin for pin in await office.listing.find_pins(list(blobs))}
+    status.quarantined_pins = await session.listing.list_quarantined()
+    pins = {pin.md5: pin for pin in await session.listing.find_pins(list(blobs))}
     for md5, size in blobs.items():
         _share_of(status, pins.get(md5)).add(size)
         if md5 not in linked:
             status.unlinked.add(size)
-    rules = {rule.pattern: rule for rule in await office.listing.list_rules()}
+    rules = {rule.pattern: rule for rule in await session.listing.list_rules()}
     status.crossing = _crossing(linked, blobs, rules)
     return status
 

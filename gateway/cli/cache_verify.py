@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from gateway.cli.hashing_progress import HashingProgress
     from gateway.model.names import Md5
     from gateway.model.pins import Measured, StatIdentity
-    from gateway.office.office import Office
+    from gateway.operations.session import OperatorSession
     from gateway.resource.catalogue import DiskCatalogue
 
 
@@ -64,13 +64,13 @@ class Verification:
 
 
 async def verify_cache(
-    office: Office, *, jobs: int, progress: HashingProgress, again: bool = False
+    session: OperatorSession, *, jobs: int, progress: HashingProgress, again: bool = False
 ) -> Verification:
     """Hash what was not hashed yet, or all of it `again`, `jobs` files at once, and agree on all of it."""
-    run = _Run(office, progress, again=again)
-    begun_at = office.clock.monotonic()
-    await run.catalogue.refresh(await office.listing.known_models())
-    files = [file async for file in each_file(office.settings.cache_root, run.catalogue, run.leave_aside)]
+    run = _Run(session, progress, again=again)
+    begun_at = session.clock.monotonic()
+    await run.catalogue.refresh(await session.listing.known_models())
+    files = [file async for file in each_file(session.settings.cache_root, run.catalogue, run.leave_aside)]
     progress.expect(sum(file.size for file in files))
     threads = ThreadPoolExecutor(jobs, "verify")
     loop = asyncio.get_running_loop()
@@ -87,7 +87,7 @@ async def verify_cache(
     run.result.hashed = run.measurer.counts.files
     run.result.unchanged = run.measured - run.result.hashed
     run.result.hashed_bytes = run.measurer.counts.bytes
-    run.result.seconds = office.clock.monotonic() - begun_at
+    run.result.seconds = session.clock.monotonic() - begun_at
     return run.result
 
 
@@ -102,20 +102,20 @@ class _Forgotten(MeasurementFile):
 class _Run:
     """One verification under way."""
 
-    def __init__(self, office: Office, progress: HashingProgress, *, again: bool) -> None:
+    def __init__(self, session: OperatorSession, progress: HashingProgress, *, again: bool) -> None:
         self.result = Verification()
-        self.catalogue: DiskCatalogue = build_catalogue(office.settings, office.clock, is_command=True)
+        self.catalogue: DiskCatalogue = build_catalogue(session.settings, session.clock, is_command=True)
         measurements = _Forgotten if again else MeasurementFile
-        self.measurer = Measurer(measurements(office.settings.pins_folder))
+        self.measurer = Measurer(measurements(session.settings.pins_folder))
         self.measured = 0
-        self._office = office
+        self._session = session
         self._progress = progress
         self._ledger = PinLedger(
-            store=office.store,
-            listing=office.listing,
-            perform=office.record,
-            clock=office.clock,
-            actor=office.actor,
+            store=session.store,
+            listing=session.listing,
+            perform=session.record,
+            clock=session.clock,
+            actor=session.actor,
             on_pinned=self._count_pinned,
             on_quarantined=lambda _pin: None,
         )
@@ -138,7 +138,7 @@ class _Run:
         return measured
 
     def _measure(self, file: CacheFile) -> Measured | None:
-        descriptor = find_descriptor(self._office.settings.cache_root, self.catalogue, file)
+        descriptor = find_descriptor(self._session.settings.cache_root, self.catalogue, file)
         if descriptor is None:
             self._progress.advance(file.size)
             return None
@@ -175,7 +175,7 @@ class _Run:
         for md5, reason in await agree_on_all(self._ledger, blobs):
             self.result.unreadable.append(md5)
             self.result.whys[md5] = reason
-        pins = await self._office.listing.find_pins([md5 for md5, _ in blobs])
+        pins = await self._session.listing.find_pins([md5 for md5, _ in blobs])
         self.result.quarantined += [pin.md5 for pin in pins if pin.quarantine is not None]
 
     def _count_pinned(self, count: int) -> None:

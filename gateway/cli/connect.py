@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gateway.cli.console import AsJson, print_json, say, standard_output
-from gateway.cli.in_office import in_office
 from gateway.cli.known_names import unknown_tenant
+from gateway.cli.perform import in_session
 from gateway.engine.urls import parse_url
 from gateway.model.errors import BadNameError
 from gateway.model.names import parse_tenant_id
@@ -22,7 +22,7 @@ from gateway.model.names import parse_tenant_id
 if TYPE_CHECKING:
     from gateway.engine.urls import Url
     from gateway.model.names import TenantId
-    from gateway.office.office import Office
+    from gateway.operations.session import OperatorSession
 
 PLACEHOLDER = "<your key>"
 LOCAL_URL = "http://127.0.0.1:8080"
@@ -57,7 +57,7 @@ def connect(
     """Print what a tenant sets to use this gateway: with the engine, curl and Python."""
     owner = parse_tenant_id(tenant)
     given = None if url is None else parse_base(url)
-    public_url = in_office(lambda office: _public_url(office, owner))
+    public_url = in_session(lambda session: _public_url(session, owner))
     address = given or parse_base(public_url or LOCAL_URL)
     ways = ways_for(owner, address, has_engine_face=bool(public_url))
     if as_json:
@@ -71,11 +71,11 @@ def connect(
             say(f"{way.title}: {way.note}", style="yellow")
 
 
-async def _public_url(office: Office, owner: TenantId) -> str | None:
+async def _public_url(session: OperatorSession, owner: TenantId) -> str | None:
     """How clients reach us, for a tenant that is there."""
-    if await office.listing.find_tenant(owner) is None:
+    if await session.listing.find_tenant(owner) is None:
         raise unknown_tenant(owner)
-    return office.settings.public_url
+    return session.settings.public_url
 
 
 def parse_base(text: str) -> Url:

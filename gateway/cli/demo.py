@@ -29,7 +29,7 @@ from gateway.cli.demo_report import print_curl, print_ledger, print_verdict, pri
 from gateway.cli.demo_tour import plan_tour, take_tour
 from gateway.cli.demo_world import build_world, demo_settings, revoke
 from gateway.model.errors import Misconfigured
-from gateway.office.state_folder import make_state
+from gateway.operations.state_folder import make_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -29,8 +29,8 @@ from gateway.directory.edits import (
 from gateway.identity.keys import KeyOrder, issue_key
 from gateway.model.facts import KeyKind, Scope
 from gateway.model.names import parse_model_id, parse_package_id, parse_pattern, parse_tenant_id
-from gateway.office.office import open_office
-from gateway.office.setup import set_up
+from gateway.operations.session import open_session
+from gateway.operations.setup import set_up
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from gateway.directory.changes import Changes
     from gateway.directory.edits import Effect
     from gateway.model.names import KeyId, TenantId
-    from gateway.office.office import Office
+    from gateway.operations.session import OperatorSession
 
 SETTINGS_FILE = "cachegate.toml"
 TENANTS = {"acme": "Acme Corp", "globex": "Globex", "initech": "Initech"}
@@ -108,52 +108,52 @@ async def build_world(settings: Settings) -> World:
     files = write_sample_cache(settings.cache_root, MODELS)
     shared = next(one.md5 for one in files if one.handle == "weights.onnx" and one.md5 is not None)
     await set_up(settings)
-    async with open_office(settings) as office:
-        now = office.clock.now()
+    async with open_session(settings) as session:
+        now = session.clock.now()
         for tenant, name in TENANTS.items():
-            await _create_tenant(office, parse_tenant_id(tenant), name, now)
-        await _own_and_share(office)
+            await _create_tenant(session, parse_tenant_id(tenant), name, now)
+        await _own_and_share(session)
         keys = {
-            "acme": await _issue(office, "acme", "acme, production", now),
-            "acme-laptop": await _issue(office, "acme", "acme, laptop", now),
-            "acme-catalogue": await _issue(office, "acme", "acme, web shop", now, {Scope.DISCOVER}),
-            "acme-expired": await _issue(office, "acme", "acme, last year", now - 2 * HOUR, ends=now - HOUR),
-            "acme-revoked": await _issue(office, "acme", "acme, left on a train", now),
-            "globex": await _issue(office, "globex", "globex, production", now),
-            "initech": await _issue(office, "initech", "initech, trial", now),
+            "acme": await _issue(session, "acme", "acme, production", now),
+            "acme-laptop": await _issue(session, "acme", "acme, laptop", now),
+            "acme-catalogue": await _issue(session, "acme", "acme, web shop", now, {Scope.DISCOVER}),
+            "acme-expired": await _issue(session, "acme", "acme, last year", now - 2 * HOUR, ends=now - HOUR),
+            "acme-revoked": await _issue(session, "acme", "acme, left on a train", now),
+            "globex": await _issue(session, "globex", "globex, production", now),
+            "initech": await _issue(session, "initech", "initech, trial", now),
         }
-        await _revoke(office, keys["acme-revoked"].key_id)
+        await _revoke(session, keys["acme-revoked"].key_id)
     return World(keys=keys, shared_md5=shared)
 
 
 async def revoke(settings: Settings, key: DemoKey) -> None:
     """Revoke a key while the gateway serves, as `cachegate keys revoke` does."""
-    async with open_office(settings) as office:
-        await _revoke(office, key.key_id)
+    async with open_session(settings) as session:
+        await _revoke(session, key.key_id)
 
 
-async def _create_tenant(office: Office, tenant: TenantId, name: str, now: float) -> None:
-    await office.perform(
+async def _create_tenant(session: OperatorSession, tenant: TenantId, name: str, now: float) -> None:
+    await session.perform(
         "tenants.create",
         lambda changes: create_tenant(changes, tenant_id=tenant, name=name, now=now),
         tenant=tenant,
     )
 
 
-async def _own_and_share(office: Office) -> None:
+async def _own_and_share(session: OperatorSession) -> None:
     acme, globex = parse_tenant_id("acme"), parse_tenant_id("globex")
     everything = {acme: parse_pattern("acme/*"), globex: parse_pattern("globex/*")}
     for tenant, pattern in everything.items():
-        await _order(office, "models.own", pattern, _owning(tenant, pattern), tenant)
+        await _order(session, "models.own", pattern, _owning(tenant, pattern), tenant)
     public = parse_pattern("public/demo/1")
-    await _order(office, "models.publish", public, lambda changes: publish(changes, patterns=[public]))
+    await _order(session, "models.publish", public, lambda changes: publish(changes, patterns=[public]))
     alias, canonical = parse_model_id("acme/latest"), parse_model_id("acme/cars/1")
     await _order(
-        office, "models.alias", alias, lambda changes: add_alias(changes, alias=alias, canonical=canonical)
+        session, "models.alias", alias, lambda changes: add_alias(changes, alias=alias, canonical=canonical)
     )
     signs, package = parse_pattern("globex/signs/1"), parse_package_id("pkgB2")
     await _order(
-        office,
+        session,
         "grants.add",
         signs,
         lambda changes: add_grants(
@@ -168,17 +168,17 @@ def _owning(tenant: TenantId, pattern: str) -> Callable[[Changes], Awaitable[Eff
 
 
 async def _order(
-    office: Office,
+    session: OperatorSession,
     action: str,
     subject: str,
     operation: Callable[[Changes], Awaitable[Effect]],
     tenant: TenantId | None = None,
 ) -> None:
-    await office.perform(action, operation, tenant=tenant, subject=(subject,))
+    await session.perform(action, operation, tenant=tenant, subject=(subject,))
 
 
 async def _issue(
-    office: Office,
+    session: OperatorSession,
     tenant: str,
     name: str,
     now: float,
@@ -194,10 +194,10 @@ async def _issue(
         scopes=frozenset(scopes) if scopes else None,
         expires_at=ends,
     )
-    new = issue_key(order, environment=office.settings.token_env, peppers=office.peppers)
+    new = issue_key(order, environment=session.settings.token_env, peppers=session.peppers)
     if new.token is None:
         raise TypeError("an issued key has a token")
-    await office.perform(
+    await session.perform(
         "keys.create",
         lambda changes: create_key(changes, key=new.key, digest=new.digest),
         tenant=new.key.tenant,
@@ -206,9 +206,9 @@ async def _issue(
     return DemoKey(key_id=new.key.key_id, token=new.token)
 
 
-async def _revoke(office: Office, key_id: KeyId) -> None:
-    now = office.clock.now()
-    await office.perform(
+async def _revoke(session: OperatorSession, key_id: KeyId) -> None:
+    now = session.clock.now()
+    await session.perform(
         "keys.revoke", lambda changes: revoke_key(changes, key_id=key_id, now=now), key_id=key_id
     )
 

@@ -2,7 +2,7 @@
 
 A server that was restored from a back-up, or failed over to a replica that lagged, may have lost
 revocations. Workers and commands refuse it until an operator has looked and accepts it here. These
-two work without an office, which would refuse as well.
+two work without a session, which would refuse as well.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from gateway.adapters.redis_diagnosis import diagnosed
 from gateway.adapters.redis_store import RedisStore
 from gateway.cli.barrier_view import barrier_document, exit_unless_sure, say_barrier
 from gateway.cli.console import AsJson, print_json, print_table, say
-from gateway.cli.in_office import in_office
+from gateway.cli.perform import in_session
 from gateway.configuration.sources import load_settings
 from gateway.model.errors import Misconfigured, Unavailable, UnknownHistory
 from gateway.model.groups import MAX_GROUP
 from gateway.model.stores import GroupSize
-from gateway.office.office import accept_history, fact_server
+from gateway.operations.session import accept_history, fact_server
 
 if TYPE_CHECKING:
     from gateway.configuration.settings import Settings
     from gateway.model.stores import Moment
-    from gateway.office.office import Office
+    from gateway.operations.session import OperatorSession
     from gateway.registrar import Done
 
 
@@ -105,13 +105,13 @@ def group(
     gone for good, and no Sentinel knows it any more.
     """
 
-    async def work(office: Office) -> tuple[GroupSize | None, int, Done[None] | None]:
+    async def work(session: OperatorSession) -> tuple[GroupSize | None, int, Done[None] | None]:
         done = (
-            None if size is None else await office.set_group(GroupSize(servers=size, is_set=True), wait=True)
+            None if size is None else await session.set_group(GroupSize(servers=size, is_set=True), wait=True)
         )
-        return await office.store.group(), await office.store.count_servers(), done
+        return await session.store.group(), await session.store.count_servers(), done
 
-    known, seen, done = in_office(work)
+    known, seen, done = in_session(work)
     servers = 1 if known is None else known.servers
     if as_json:
         document = {"group": servers, "set": known is not None and known.is_set, "seen": seen}

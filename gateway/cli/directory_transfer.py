@@ -20,7 +20,7 @@ import typer
 
 from gateway.cli.barrier_view import barrier_document, say_barrier
 from gateway.cli.console import AsJson, print_json, say
-from gateway.cli.in_office import in_office
+from gateway.cli.perform import in_session
 from gateway.cli.transfer_progress import transfer_progress
 from gateway.decision.policyset import digest_of, validate
 from gateway.directory.transfer import BATCH, Comparison, bring_in, compare, each_fact
@@ -29,13 +29,13 @@ from gateway.directory.transfer_lines import Fact, fact_line
 from gateway.model.errors import Conflict, Misconfigured
 from gateway.model.facts import PolicySet
 from gateway.model.trusted_files import open_trusted, refusal_of
-from gateway.office.policies import find_rule_changes, recorded_rules
+from gateway.operations.policy_folder import find_rule_changes, recorded_rules
 
 if TYPE_CHECKING:
     from gateway.barrier import BarrierReport
     from gateway.directory.changes import Changes
     from gateway.directory.transfer_file import Header
-    from gateway.office.office import Office
+    from gateway.operations.session import OperatorSession
 
 SHOWN = 10  # names of facts that stand in the way; the rest is counted
 
@@ -61,34 +61,34 @@ class _Imported:
 def export(file: ExportFile, as_json: AsJson = False) -> None:
     """Write every fact into a file: the policy, tenants, rules, aliases, grants, keys by digest."""
 
-    async def work(office: Office) -> tuple[int, int]:
+    async def work(session: OperatorSession) -> tuple[int, int]:
         async def nothing(_changes: Changes) -> None:
             """Reading is no change; but who took all facts away is worth a record."""
 
-        begun = await office.perform("directory.export", nothing, subject=(file.name,), wait=False)
+        begun = await session.perform("directory.export", nothing, subject=(file.name,), wait=False)
         with _written(file) as out, transfer_progress("exporting") as advance:
             out.write(
                 header_line(
                     generation=begun.generation,
-                    history=await office.store.history() or "",
-                    peppers=office.peppers.fingerprints(),
+                    history=await session.store.history() or "",
+                    peppers=session.peppers.fingerprints(),
                 )
             )
             count = 0
-            async for fact in each_fact(office.listing, advance.expect):
+            async for fact in each_fact(session.listing, advance.expect):
                 out.write(fact_line(fact))
                 advance.by()
                 count += 1
-            generation = await office.store.generation()
+            generation = await session.store.generation()
             out.write(end_line(facts=count, generation=generation))
-            if office.unreadable:
+            if session.unreadable:
                 raise Conflict(
                     "records that do not parse cannot be exported: "
-                    + ", ".join(list(dict.fromkeys(office.unreadable))[:SHOWN])
+                    + ", ".join(list(dict.fromkeys(session.unreadable))[:SHOWN])
                 )
         return count, generation
 
-    count, generation = in_office(work)
+    count, generation = in_session(work)
     if as_json:
         print_json({"file": str(file), "facts": count, "generation": generation})
     else:
@@ -98,16 +98,16 @@ def export(file: ExportFile, as_json: AsJson = False) -> None:
 def import_(file: ImportFile, merge: Merge = False, as_json: AsJson = False) -> None:
     """Bring the facts of a file into this server. What is there and differs is not overwritten."""
 
-    async def work(office: Office) -> _Imported:
-        compared, digest = await _compare(office, file)
+    async def work(session: OperatorSession) -> _Imported:
+        compared, digest = await _compare(session, file)
         if compared.other and not merge:
             raise Conflict(
                 f"{len(compared.other)} facts are there already and say something else, among them "
                 f"{', '.join(compared.other[:SHOWN])}; nothing was changed. --merge replaces them"
             )
-        return await _import(office, file, digest, compared, merge=merge)
+        return await _import(session, file, digest, compared, merge=merge)
 
-    done = in_office(work)
+    done = in_session(work)
     counts = {"new": done.compared.new, "same": done.compared.same, "replaced": len(done.compared.other)}
     if as_json:
         print_json(
@@ -120,7 +120,7 @@ def import_(file: ImportFile, merge: Merge = False, as_json: AsJson = False) -> 
         raise typer.Exit(1)
 
 
-async def _compare(office: Office, file: Path) -> tuple[Comparison, str]:
+async def _compare(session: OperatorSession, file: Path) -> tuple[Comparison, str]:
     """Read the whole file, and see what of it is new; and the file's SHA-256, for the record."""
     digest = sha256()
     compared = Comparison()
@@ -132,52 +132,54 @@ async def _compare(office: Office, file: Path) -> tuple[Comparison, str]:
                 yield line
 
         header, facts = read_lines(hashed(), str(file))
-        _verify_peppers(office, header)
+        _verify_peppers(session, header)
         for batch in _batches(facts):
             for fact in batch:
                 _verify_policy(fact, file)
-            compared += await compare(office.listing, batch)
+            compared += await compare(session.listing, batch)
             advance.by(len(batch))
     return compared, digest.hexdigest()
 
 
-async def _import(office: Office, file: Path, digest: str, compared: Comparison, *, merge: bool) -> _Imported:
+async def _import(
+    session: OperatorSession, file: Path, digest: str, compared: Comparison, *, merge: bool
+) -> _Imported:
     """Write it, batch by batch, and wait for the workers after the last one."""
     total = compared.new + compared.same + len(compared.other)
     wrote = Comparison()
     subject = (file.name, f"sha256 {digest}")
     with _read(file) as lines, transfer_progress("importing", total) as advance:
         header, facts = read_lines(lines, str(file))
-        _verify_peppers(office, header)
+        _verify_peppers(session, header)
         done = 0
         for batch in _batches(facts):
             part = (*subject, f"facts {done + 1} to {done + len(batch)}", *(("merge",) if merge else ()))
-            part += await _recorded_policy(office, batch)
-            made = await office.perform(
+            part += await _recorded_policy(session, batch)
+            made = await session.perform(
                 "directory.import", _bringing(batch, merge=merge), subject=part, wait=False
             )
             wrote += made.result
             done += len(batch)
             advance.by(len(batch))
-    return _Imported(compared=wrote, **await _settled(office, subject))
+    return _Imported(compared=wrote, **await _settled(session, subject))
 
 
-async def _recorded_policy(office: Office, batch: list[Fact]) -> tuple[str, ...]:
+async def _recorded_policy(session: OperatorSession, batch: list[Fact]) -> tuple[str, ...]:
     """What a batch changes of the rules, for its record: `policy apply` says as much of its own."""
     for fact in batch:
         if isinstance(fact, PolicySet):
-            rules = recorded_rules(await find_rule_changes(fact, office.listing))
+            rules = recorded_rules(await find_rule_changes(fact, session.listing))
             return (f"digest {fact.digest}", *rules)
     return ()
 
 
-async def _settled(office: Office, subject: tuple[str, ...]) -> dict[str, Any]:
+async def _settled(session: OperatorSession, subject: tuple[str, ...]) -> dict[str, Any]:
     """Wait until all of it is true in every worker: a last change that changes nothing more."""
 
     async def nothing(_changes: Changes) -> None:
         """Everything is written; this is what the barrier waits behind."""
 
-    last = await office.perform("directory.import", nothing, subject=(*subject, "done"))
+    last = await session.perform("directory.import", nothing, subject=(*subject, "done"))
     return {"generation": last.generation, "barrier": last.barrier}
 
 
@@ -185,16 +187,16 @@ def _bringing(batch: list[Fact], *, merge: bool) -> Callable[[Changes], Awaitabl
     return lambda changes: bring_in(changes, batch, merge=merge)
 
 
-def _verify_peppers(office: Office, header: Header) -> None:
+def _verify_peppers(session: OperatorSession, header: Header) -> None:
     """Keys that were hashed under other peppers would be locked out, silently and all of them.
 
-    What this node holds is noted in the store already, since an office was opened.
+    What this node holds is noted in the store already, since a session was opened.
     """
-    own = office.peppers.fingerprints()
+    own = session.peppers.fingerprints()
     for pepper_id, fingerprint in header.peppers.items():
         if own.get(pepper_id) != fingerprint:
             raise Misconfigured(
-                str(office.settings.pepper_folder),
+                str(session.settings.pepper_folder),
                 f"does not hold the pepper {pepper_id} under which the file's keys are stored: copy the "
                 "pepper folder from the node that wrote the file",
             )

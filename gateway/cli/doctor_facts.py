@@ -1,6 +1,6 @@
 """Doctor, the facts: the server that holds them, the rules in force, and records that do not parse.
 
-Works with a store of its own and not with an office: an office notes peppers and refuses foreign
+Works with a store of its own and not with a session: a session notes peppers and refuses foreign
 ones, while here a foreign pepper is a row and nothing is written.
 """
 
@@ -24,7 +24,7 @@ from gateway.directory.listing import Listing
 from gateway.directory.reading import StoreReading
 from gateway.identity.pepper import load_peppers
 from gateway.model.errors import CachegateError, Conflict, Misconfigured, Unavailable
-from gateway.office.office import fact_server
+from gateway.operations.session import fact_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

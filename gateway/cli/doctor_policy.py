@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from gateway.cli.findings import fail, ok, warning
 from gateway.decision.policyset import validate
-from gateway.office.policies import check_folder, plan_folder
+from gateway.operations.policy_folder import check_folder, plan_folder
 
 if TYPE_CHECKING:
     from gateway.adapters.clock import SystemClock

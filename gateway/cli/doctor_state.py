@@ -16,7 +16,7 @@ from gateway.cli.findings import fail, look, ok, warning
 from gateway.identity.links import load_link_keys
 from gateway.identity.pepper import load_peppers
 from gateway.identity.secret_file import load_secret
-from gateway.office.state_folder import unusable_files, verify_state
+from gateway.operations.state_folder import unusable_files, verify_state
 from gateway.server.plan import TlsFiles
 
 if TYPE_CHECKING:

@@ -20,14 +20,14 @@ from gateway.cli.distrust import Warnings
 from gateway.cli.explain_answer import Answer, Question, work_out
 from gateway.cli.explain_record import find_outcome, plain_record, question_again, record_rows
 from gateway.cli.harmless import harmless
-from gateway.cli.in_office import in_office
+from gateway.cli.perform import in_session
 from gateway.model.access import Action
 from gateway.model.errors import BadNameError, CachegateError, Conflict
 from gateway.model.names import parse_file_handle, parse_key_id, parse_model_id, parse_package_id
 
 if TYPE_CHECKING:
     from gateway.audit.record import OutcomeRecord
-    from gateway.office.office import Office
+    from gateway.operations.session import OperatorSession
 
 EXPLAINABLE = (Action.DISCOVER, Action.READ, Action.INFER)
 
@@ -70,10 +70,10 @@ def explain(
         key_id=key_id, model=model, package=package, file=file, action=action, address=address
     )
 
-    async def work(office: Office) -> Answer:
-        return await work_out(office, question)
+    async def work(session: OperatorSession) -> Answer:
+        return await work_out(session, question)
 
-    answer = in_office(work)
+    answer = in_session(work)
     if as_json:
         print_json(answer.as_json())
     else:
@@ -149,10 +149,10 @@ def _ask_again(record: DecisionRecord) -> tuple[Answer | None, str]:
     try:
         question = question_again(record)
 
-        async def work(office: Office) -> Answer:
-            return await work_out(office, question)
+        async def work(session: OperatorSession) -> Answer:
+            return await work_out(session, question)
 
-        return in_office(work), ""
+        return in_session(work), ""
     except CachegateError as failure:  # what was recorded is shown all the same
         return None, f"that cannot be asked again: {failure}"
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from gateway.model.access import Action, Principal
     from gateway.model.facts import Facts, Key, ModelRule, Tenant
     from gateway.model.names import FileHandle, KeyId, ModelId, PackageId
-    from gateway.office.office import Office
+    from gateway.operations.session import OperatorSession
     from gateway.resource.catalogue import DiskCatalogue
 
 
@@ -118,19 +118,19 @@ class Answer:
         return [*rows, *column("commands", commands)]
 
 
-async def work_out(office: Office, question: Question) -> Answer:
+async def work_out(session: OperatorSession, question: Question) -> Answer:
     """Answer a question on the facts and the disk of this moment. Raises `Conflict` for an unknown key."""
-    key = await office.listing.find_key(question.key_id)
+    key = await session.listing.find_key(question.key_id)
     if key is None:
         raise UnknownName("key", question.key_id, "`cachegate keys list` shows them")
-    tenant = await office.listing.find_tenant(key.tenant) if key.tenant is not None else None
+    tenant = await session.listing.find_tenant(key.tenant) if key.tenant is not None else None
     access = Access(principal=principal_of(key, tenant), action=question.action, resource=question.resource)
-    [facts] = await office.directory.bring(access.principal, [question.model])
-    catalogue = build_catalogue(office.settings, office.clock, is_command=True)
-    rules = explain(access, facts, Rulebook(), await _covering_rules(office, facts))
+    [facts] = await session.directory.bring(access.principal, [question.model])
+    catalogue = build_catalogue(session.settings, session.clock, is_command=True)
+    rules = explain(access, facts, Rulebook(), await _covering_rules(session, facts))
     disk = await look_at_disk(catalogue, facts.model, question.package, question.file)
-    disk = await _judged(office, access.principal, catalogue, disk)
-    problem = _key_problem(office, key, tenant, question.address)
+    disk = await _judged(session, access.principal, catalogue, disk)
+    problem = _key_problem(session, key, tenant, question.address)
     return Answer(
         key_problem=problem,
         networks=key.networks,
@@ -140,19 +140,21 @@ async def work_out(office: Office, question: Question) -> Answer:
         steps=(
             *_key_steps(problem, key, tenant, question, rules),
             *rules.steps,
-            *disk_steps(disk, question.model, await _names_on_disk(office, catalogue, disk)),
+            *disk_steps(disk, question.model, await _names_on_disk(session, catalogue, disk)),
         ),
     )
 
 
-def _key_problem(office: Office, key: Key, tenant: Tenant | None, address: str | None) -> Reason | None:
+def _key_problem(
+    session: OperatorSession, key: Key, tenant: Tenant | None, address: str | None
+) -> Reason | None:
     """Why the key would be refused now. Without an address nobody is calling: networks are not judged."""
-    if key.source == SOURCE_PLATFORM and office.settings.authority != "platform":
+    if key.source == SOURCE_PLATFORM and session.settings.authority != "platform":
         return Reason.UNKNOWN_KEY  # a platform's, and nobody asks it
     judged = key if address is not None else replace(key, networks=())
     try:
-        now = office.clock.now()
-        Authenticator(office.directory, office.peppers).judge(judged, tenant, address or "", now)
+        now = session.clock.now()
+        Authenticator(session.directory, session.peppers).judge(judged, tenant, address or "", now)
     except Refusal as refusal:
         return refusal.reason
     return None
@@ -171,24 +173,24 @@ def _key_steps(
 
 
 async def _judged(
-    office: Office, principal: Principal, catalogue: DiskCatalogue, disk: DiskState
+    session: OperatorSession, principal: Principal, catalogue: DiskCatalogue, disk: DiskState
 ) -> DiskState:
     """A file that is there, as its blob's pin and attestations let it be served."""
     if not disk.is_there or disk.md5 is None or disk.model is None:
         return disk
-    pin = await office.listing.find_pin(disk.md5)
+    pin = await session.listing.find_pin(disk.md5)
     if pin is not None and pin.quarantine is not None:
         return disk.refused(Reason.QUARANTINED, f"in quarantine ({pin.quarantine.cause})")
-    if office.settings.shared_links != "attested":
+    if session.settings.shared_links != "attested":
         return disk
-    await catalogue.refresh(await office.directory.known_models())
+    await catalogue.refresh(await session.directory.known_models())
     attestations = Attestations(
-        directory=office.directory,
-        source=PlainFacts(office.store),
+        directory=session.directory,
+        source=PlainFacts(session.store),
         catalogue=catalogue,
-        perform=office.record,
-        clock=office.clock,
-        actor=office.actor,
+        perform=session.record,
+        clock=session.clock,
+        actor=session.actor,
     )
     try:
         await attestations.verify(principal, disk.model, disk.md5)
@@ -197,23 +199,25 @@ async def _judged(
     return disk
 
 
-async def _names_on_disk(office: Office, catalogue: DiskCatalogue, disk: DiskState) -> frozenset[str]:
+async def _names_on_disk(
+    session: OperatorSession, catalogue: DiskCatalogue, disk: DiskState
+) -> frozenset[str]:
     """The models that are on disk and their aliases, for a name that may be mistyped."""
     if disk.reason is not Reason.ABSENT:
         return frozenset()
-    await catalogue.refresh(await office.directory.known_models())
+    await catalogue.refresh(await session.directory.known_models())
     there = set(catalogue.models())
-    aliases = {alias.alias for alias in await office.listing.list_aliases() if alias.canonical in there}
+    aliases = {alias.alias for alias in await session.listing.list_aliases() if alias.canonical in there}
     return frozenset(there | aliases)
 
 
-async def _covering_rules(office: Office, facts: Facts) -> list[ModelRule]:
+async def _covering_rules(session: OperatorSession, facts: Facts) -> list[ModelRule]:
     """What is said about the patterns that cover the model and the name it was asked for by."""
     names = dict.fromkeys(name for name in (facts.model, facts.requested) if name is not None)
     rules: list[ModelRule] = []
     for pattern in dict.fromkeys(pattern for name in names for pattern in ancestors(name)):
         with suppress(Conflict):  # it does not parse: the facts say so already, and that denies
-            rule = await office.listing.find_rule(pattern)
+            rule = await session.listing.find_rule(pattern)
             if rule is not None:
                 rules.append(rule)
     return rules

@@ -8,8 +8,8 @@ import typer
 
 from gateway.cli.barrier_view import NoWait
 from gateway.cli.console import AsJson, print_json, print_table
-from gateway.cli.in_office import in_office, perform
 from gateway.cli.known_names import verify_tenant
+from gateway.cli.perform import in_session, perform
 from gateway.cli.tenants import Force
 from gateway.directory.edits.grants import add_grants, remove_grants
 from gateway.model.errors import BadNameError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gateway.directory.changes import Changes
     from gateway.directory.edits.effect import Effect
     from gateway.model.names import GroupName, PackageId, Pattern, TenantId
-    from gateway.office.office import Office
+    from gateway.operations.session import OperatorSession
 
 commands = typer.Typer(help="Grants: add, remove, list.", no_args_is_help=True)
 
@@ -111,10 +111,10 @@ def list_(
     """List grants."""
     only = parse_tenant_id(tenant) if tenant else None
 
-    async def work(office: Office) -> list[dict[str, Any]]:
+    async def work(session: OperatorSession) -> list[dict[str, Any]]:
         if only is not None:
-            await verify_tenant(office, only)
-        listed = await office.listing.list_all_grants()
+            await verify_tenant(session, only)
+        listed = await session.listing.list_all_grants()
         return [
             {
                 "tenant": each.tenant_id,
@@ -130,7 +130,7 @@ def list_(
             for grant in each.grants
         ]
 
-    grants = in_office(work)
+    grants = in_session(work)
     if as_json:
         print_json(grants)
         return

@@ -6,7 +6,7 @@ import asyncio
 
 from gateway.cli.console import AsJson, print_json, print_secret, say
 from gateway.configuration.sources import load_settings
-from gateway.office.setup import set_up
+from gateway.operations.setup import set_up
 
 
 def init(as_json: AsJson = False) -> None:

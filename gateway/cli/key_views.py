@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.cli.barrier_view import barrier_document, exit_unless_sure, say_barrier
 from gateway.cli.console import print_json, print_secret, print_table, say, when
-from gateway.cli.in_office import in_office
 from gateway.cli.known_names import verify_tenant
+from gateway.cli.perform import in_session
 from gateway.directory.hints import find_last_uses
 from gateway.identity.keys import key_state
 from gateway.model.errors import UnknownName
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gateway.identity.keys import NewKey
     from gateway.model.facts import Key
     from gateway.model.names import KeyId, TenantId
-    from gateway.office.office import Office
+    from gateway.operations.session import OperatorSession
     from gateway.registrar import Done
 
 
@@ -46,18 +46,18 @@ def print_new_key(new: NewKey, done: Done[Effect], *, as_json: bool, replaces: K
 def list_keys(tenant: TenantId | None, *, as_json: bool) -> None:
     """List the keys of a tenant, or all."""
 
-    async def work(office: Office) -> list[dict[str, Any]]:
+    async def work(session: OperatorSession) -> list[dict[str, Any]]:
         if tenant is not None:
-            await verify_tenant(office, tenant)
+            await verify_tenant(session, tenant)
         owners: list[TenantId | None] = [tenant]
         if tenant is None:
-            owners += [one.tenant_id for one in await office.listing.list_tenants()]
-        now = office.clock.now()
-        keys = [key for owner in owners for key in await office.listing.list_keys(owner)]
-        seen = await find_last_uses(office.store, [key.key_id for key in keys])
+            owners += [one.tenant_id for one in await session.listing.list_tenants()]
+        now = session.clock.now()
+        keys = [key for owner in owners for key in await session.listing.list_keys(owner)]
+        seen = await find_last_uses(session.store, [key.key_id for key in keys])
         return [_plain(key, now, seen.get(key.key_id)) for key in keys]
 
-    keys = in_office(work)
+    keys = in_session(work)
     if as_json:
         print_json(keys)
         return
@@ -80,14 +80,14 @@ def list_keys(tenant: TenantId | None, *, as_json: bool) -> None:
 def show_key(key_id: KeyId, *, as_json: bool) -> None:
     """Show one key's record."""
 
-    async def work(office: Office) -> dict[str, Any]:
-        key = await office.listing.find_key(key_id)
+    async def work(session: OperatorSession) -> dict[str, Any]:
+        key = await session.listing.find_key(key_id)
         if key is None:
             raise UnknownName("key", key_id, "`cachegate keys list` shows them")
-        seen = await find_last_uses(office.store, [key_id])
-        return _plain(key, office.clock.now(), seen.get(key_id))
+        seen = await find_last_uses(session.store, [key_id])
+        return _plain(key, session.clock.now(), seen.get(key_id))
 
-    shown = in_office(work)
+    shown = in_session(work)
     if as_json:
         print_json(shown)
         return

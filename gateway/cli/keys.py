@@ -11,8 +11,8 @@ import typer
 from gateway.assembly.credential_marks import note_mark
 from gateway.cli.barrier_view import NoWait
 from gateway.cli.console import AsJson
-from gateway.cli.in_office import in_office, perform
 from gateway.cli.key_views import list_keys, print_new_key, show_key
+from gateway.cli.perform import in_session, perform
 from gateway.directory.edits import keys as operations
 from gateway.identity.keys import KeyOrder, adopt_key, import_key, issue_key, parse_networks, parse_scopes
 from gateway.identity.times import parse_duration, parse_moment
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gateway.directory.changes import Changes
     from gateway.directory.edits.effect import Effect
     from gateway.identity.keys import NewKey
-    from gateway.office.office import Office
+    from gateway.operations.session import OperatorSession
     from gateway.registrar import Done
 
 commands = typer.Typer(help="Keys: create, list, show, revoke, rotate, import.", no_args_is_help=True)
@@ -83,20 +83,20 @@ def create(
     """Create a key and show it, this once."""
     wishes = _Wishes(tenant, admin, name, expires, not_before, scopes, networks)
 
-    async def work(office: Office) -> tuple[NewKey, Done[Effect]]:
-        order = wishes.order(office.clock.now())
-        new = issue_key(order, environment=office.settings.token_env, peppers=office.peppers)
-        done = await office.perform(
+    async def work(session: OperatorSession) -> tuple[NewKey, Done[Effect]]:
+        order = wishes.order(session.clock.now())
+        new = issue_key(order, environment=session.settings.token_env, peppers=session.peppers)
+        done = await session.perform(
             "keys.create",
             lambda changes: operations.create_key(changes, key=new.key, digest=new.digest),
             tenant=new.key.tenant,
             key_id=new.key.key_id,
             wait=not no_wait,
         )
-        await note_mark(office.store, office.peppers, new.key.key_id, new.token)
+        await note_mark(session.store, session.peppers, new.key.key_id, new.token)
         return new, done
 
-    print_new_key(*in_office(work), as_json=as_json)
+    print_new_key(*in_session(work), as_json=as_json)
 
 
 @commands.command("import")
@@ -118,13 +118,13 @@ def import_(
     wishes = _Wishes(tenant, False, name, expires, not_before, scopes, networks)
     raw_key = sys.stdin.readline().rstrip("\r\n") if stdin else None
 
-    async def work(office: Office) -> tuple[NewKey, Done[Effect]]:
-        order = wishes.order(office.clock.now())
+    async def work(session: OperatorSession) -> tuple[NewKey, Done[Effect]]:
+        order = wishes.order(session.clock.now())
         if raw_key is not None:
-            new = adopt_key(order, raw_key=raw_key, peppers=office.peppers)
+            new = adopt_key(order, raw_key=raw_key, peppers=session.peppers)
         else:
-            new = import_key(order, sha256_hex=sha256 or "", peppers=office.peppers)
-        done = await office.perform(
+            new = import_key(order, sha256_hex=sha256 or "", peppers=session.peppers)
+        done = await session.perform(
             "keys.import",
             lambda changes: operations.import_key(changes, key=new.key, digest=new.digest),
             tenant=new.key.tenant,
@@ -132,10 +132,10 @@ def import_(
             wait=not no_wait,
         )
         if done.result.is_changed:  # else it has another id already, and its mark is that one's
-            await note_mark(office.store, office.peppers, new.key.key_id, raw_key)
+            await note_mark(session.store, session.peppers, new.key.key_id, raw_key)
         return new, done
 
-    print_new_key(*in_office(work), as_json=as_json)
+    print_new_key(*in_session(work), as_json=as_json)
 
 
 @commands.command("revoke")
@@ -172,19 +172,19 @@ def rotate(
     if overlap_seconds > operations.MAX_OVERLAP_SECONDS:
         raise BadNameError(f"--overlap {overlap}: expected 0s to 30d")
 
-    async def work(office: Office) -> tuple[NewKey, Done[Effect]]:
-        now = office.clock.now()
-        old = await office.listing.find_key(parsed)
+    async def work(session: OperatorSession) -> tuple[NewKey, Done[Effect]]:
+        now = session.clock.now()
+        old = await session.listing.find_key(parsed)
         order = KeyOrder(
             now=now,
             kind=old.kind if old else KeyKind.ADMIN,
             tenant=old.tenant if old else None,
             expires_at=parse_moment(expires, now) if expires else None,
         )
-        new = issue_key(order, environment=office.settings.token_env, peppers=office.peppers)
+        new = issue_key(order, environment=session.settings.token_env, peppers=session.peppers)
         if old is not None:
             new = replace(new, key=operations.heir_of(old, new.key))
-        done = await office.perform(
+        done = await session.perform(
             "keys.rotate",
             lambda changes: operations.rotate_key(
                 changes,
@@ -199,10 +199,10 @@ def rotate(
             subject=(new.key.key_id,),
             wait=not no_wait,
         )
-        await note_mark(office.store, office.peppers, new.key.key_id, new.token)
+        await note_mark(session.store, session.peppers, new.key.key_id, new.token)
         return new, done
 
-    print_new_key(*in_office(work), as_json=as_json, replaces=parsed)
+    print_new_key(*in_session(work), as_json=as_json, replaces=parsed)
 
 
 @commands.command("list")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from gateway.model.names import TenantId
-    from gateway.office.office import Office
+    from gateway.operations.session import OperatorSession
 
 MAX_COMPARED = 20_000  # names; comparing takes some ten microseconds each
 
@@ -26,20 +26,20 @@ def unknown_tenant(tenant_id: TenantId) -> UnknownName:
     return UnknownName("tenant", tenant_id, "`cachegate tenants list` shows them")
 
 
-async def verify_tenant(office: Office, tenant_id: TenantId) -> None:
+async def verify_tenant(session: OperatorSession, tenant_id: TenantId) -> None:
     """Raises `UnknownName` when there is no such tenant. One that has keys still is known by those."""
-    if await office.listing.find_tenant(tenant_id) is None and not await office.listing.has_keys(tenant_id):
+    if await session.listing.find_tenant(tenant_id) is None and not await session.listing.has_keys(tenant_id):
         raise unknown_tenant(tenant_id)
 
 
-async def with_nearest(office: Office, unknown: UnknownName) -> UnknownName:
+async def with_nearest(session: OperatorSession, unknown: UnknownName) -> UnknownName:
     """The same error, with the nearest name of its kind in front of the advice."""
     match unknown.kind:
         case "tenant":
-            known: Collection[str] = [tenant.tenant_id for tenant in await office.listing.list_tenants()]
+            known: Collection[str] = [tenant.tenant_id for tenant in await session.listing.list_tenants()]
         case "key":
-            owners = [None, *(tenant.tenant_id for tenant in await office.listing.list_tenants())]
-            known = await office.listing.list_key_ids(owners)
+            owners = [None, *(tenant.tenant_id for tenant in await session.listing.list_tenants())]
+            known = await session.listing.list_key_ids(owners)
         case _:
             known = ()
     nearest = find_nearest(unknown.name, known)

@@ -8,8 +8,8 @@ import typer
 
 from gateway.assembly.fittings import build_catalogue
 from gateway.cli.console import print_json, print_table, say
-from gateway.cli.in_office import in_office
 from gateway.cli.known_names import find_nearest
+from gateway.cli.perform import in_session
 from gateway.model.names import ancestors
 from gateway.model.standing import standing_of
 from gateway.resource.naming import model_directory
@@ -17,13 +17,13 @@ from gateway.resource.naming import model_directory
 if TYPE_CHECKING:
     from gateway.model.facts import Grant
     from gateway.model.names import ModelId
-    from gateway.office.office import Office
+    from gateway.operations.session import OperatorSession
     from gateway.resource.catalogue import DiskCatalogue
 
 
 def list_models(*, as_json: bool) -> None:
     """All rules and aliases, and all models on disk with their standing."""
-    document = in_office(_survey)
+    document = in_session(_survey)
     if as_json:
         print_json(document)
         return
@@ -51,10 +51,10 @@ def list_models(*, as_json: bool) -> None:
 def show_model(model: ModelId, *, as_json: bool) -> None:
     """One model, by any of its names."""
 
-    async def work(office: Office) -> dict[str, Any]:
-        return await _one(office, model)
+    async def work(session: OperatorSession) -> dict[str, Any]:
+        return await _one(session, model)
 
-    document = in_office(work)
+    document = in_session(work)
     if as_json:
         print_json(document)
     else:
@@ -90,15 +90,15 @@ def _print_one(document: dict[str, Any]) -> None:
     print_table("Files", ("package", "file", "bytes", "md5"), files, "Nothing of it is on disk.")
 
 
-async def _catalogue(office: Office) -> DiskCatalogue:
-    catalogue = build_catalogue(office.settings, office.clock, is_command=True)
-    await catalogue.refresh(await office.directory.known_models())
+async def _catalogue(session: OperatorSession) -> DiskCatalogue:
+    catalogue = build_catalogue(session.settings, session.clock, is_command=True)
+    await catalogue.refresh(await session.directory.known_models())
     return catalogue
 
 
-async def _survey(office: Office) -> dict[str, Any]:
-    catalogue = await _catalogue(office)
-    rules = {rule.pattern: rule for rule in await office.listing.list_rules()}
+async def _survey(session: OperatorSession) -> dict[str, Any]:
+    catalogue = await _catalogue(session)
+    rules = {rule.pattern: rule for rule in await session.listing.list_rules()}
     survey = catalogue.state().survey
     on_disk = []
     for model in survey.models:
@@ -124,34 +124,34 @@ async def _survey(office: Office) -> dict[str, Any]:
         ],
         "aliases": [
             {"alias": one.alias, "model": one.canonical, "source": one.source}
-            for one in await office.listing.list_aliases()
+            for one in await session.listing.list_aliases()
         ],
-        "cache_root": str(office.settings.cache_root),
+        "cache_root": str(session.settings.cache_root),
         "on_disk": on_disk,
         "problem": survey.problem,
         "skipped": [{"where": one.where, "why": one.why} for one in survey.skipped],
     }
 
 
-async def _one(office: Office, asked: ModelId) -> dict[str, Any]:
-    alias = await office.listing.find_alias(asked)
+async def _one(session: OperatorSession, asked: ModelId) -> dict[str, Any]:
+    alias = await session.listing.find_alias(asked)
     model = alias.canonical if alias else asked
-    rules = {rule.pattern: rule for rule in await office.listing.list_rules()}
+    rules = {rule.pattern: rule for rule in await session.listing.list_rules()}
     standing = standing_of([rules[one] for one in ancestors(model) if one in rules])
-    catalogue = await _catalogue(office)
+    catalogue = await _catalogue(session)
     listings = [await catalogue.listing(model, package) for package in await catalogue.packages(model)]
     readers = [{"tenant": str(standing.owner), "how": "owner"}] if standing.owner else []
     if standing.visibility.value == "public":
         readers.append({"tenant": "every tenant", "how": "public"})
-    for each in await office.listing.list_all_grants():
+    for each in await session.listing.list_all_grants():
         readers += [
             {"tenant": each.tenant_id, "how": _how(grant)}
             for grant in each.grants
             if set(grant.models) & set(ancestors(model)) or set(grant.groups) & standing.groups
         ]
-    named = await office.listing.known_models()
+    named = await session.listing.known_models()
     is_known = alias is not None or model in named or bool(listings)
-    others = named.union(catalogue.models(), (one.alias for one in await office.listing.list_aliases()))
+    others = named.union(catalogue.models(), (one.alias for one in await session.listing.list_aliases()))
     return {
         "asked": asked,
         "model": model,

@@ -11,11 +11,17 @@ import typer
 from gateway.cli.barrier_view import NoWait, barrier_document, exit_unless_sure, say_barrier
 from gateway.cli.console import AsJson, print_json, print_table, say
 from gateway.cli.distrust import Warnings
-from gateway.cli.in_office import in_office
+from gateway.cli.perform import in_session
 from gateway.configuration.sources import load_settings
 from gateway.model.errors import Misconfigured
 from gateway.model.trusted_files import refuse
-from gateway.office.policies import apply_folder, check_folder, load_folder, plan_folder, recorded_plan
+from gateway.operations.policy_folder import (
+    apply_folder,
+    check_folder,
+    load_folder,
+    plan_folder,
+    recorded_plan,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,8 +29,8 @@ if TYPE_CHECKING:
     from gateway.directory.plan import Plan
     from gateway.model.rule_changes import RulePlace, RuleSetChanges
     from gateway.model.trusted_files import Distrusted
-    from gateway.office.office import Office
-    from gateway.office.policies import FolderCheck, PolicyFolder
+    from gateway.operations.policy_folder import FolderCheck, PolicyFolder
+    from gateway.operations.session import OperatorSession
     from gateway.registrar import Done
 
 commands = typer.Typer(help="Rules and policy documents: check, test, diff, apply.", no_args_is_help=True)
@@ -108,15 +114,15 @@ def apply(
         if not typer.confirm("Apply this?", err=True):
             raise typer.Exit(1)
 
-    async def work(office: Office) -> Done[Plan]:
-        return await office.perform(
+    async def work(session: OperatorSession) -> Done[Plan]:
+        return await session.perform(
             "policy.apply",
             lambda changes: apply_folder(changes, read, now, confirmed=plan),
             subject=recorded_plan(read, plan),
             wait=not no_wait,
         )
 
-    done = in_office(work)
+    done = in_session(work)
     _print_plan(done.result, as_json=as_json, done=done)
     exit_unless_sure(done.barrier)
 
@@ -124,11 +130,11 @@ def apply(
 def _plan(folder: PolicyFolder) -> tuple[Plan, float]:
     """What applying the folder would change, and as of when."""
 
-    async def work(office: Office) -> tuple[Plan, float]:
-        now = office.clock.now()
-        return await plan_folder(folder, office.listing, now), now
+    async def work(session: OperatorSession) -> tuple[Plan, float]:
+        now = session.clock.now()
+        return await plan_folder(folder, session.listing, now), now
 
-    return in_office(work)
+    return in_session(work)
 
 
 def _say_untested(folder: PolicyFolder) -> None:

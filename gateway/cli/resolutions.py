@@ -22,8 +22,8 @@ import typer
 from gateway.assembly.credential_marks import find_keys
 from gateway.cli.console import AsJson, print_json, print_table, say, when
 from gateway.cli.harmless import harmless
-from gateway.cli.in_office import in_office
 from gateway.cli.known_names import unknown_tenant
+from gateway.cli.perform import in_session
 from gateway.cli.resolutions_on_disk import local_zone, read_entries
 from gateway.cli.resolutions_purge import purge_entries
 from gateway.engine.credential_hash import credential_hash
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from gateway.engine.credential_hash import CredentialHash
     from gateway.model.facts import Key
     from gateway.model.names import KeyId, TenantId
-    from gateway.office.office import Office
+    from gateway.operations.session import OperatorSession
 
 SHOWN_NAME_CHARACTERS = 12  # finds the file; the whole name is a hash of a request, key included (I8)
 
@@ -106,10 +106,10 @@ def resolutions(
         purge_entries(owner, volume, as_json=as_json)
         return
 
-    async def work(office: Office) -> dict[str, Any]:
-        return await _survey(office, owner, volume, client_minutes)
+    async def work(session: OperatorSession) -> dict[str, Any]:
+        return await _survey(session, owner, volume, client_minutes)
 
-    document = in_office(work)
+    document = in_session(work)
     if as_json:
         print_json(document)
     else:
@@ -117,20 +117,20 @@ def resolutions(
 
 
 async def _survey(
-    office: Office, owner: TenantId | None, volume: Path | None, client_minutes: int
+    session: OperatorSession, owner: TenantId | None, volume: Path | None, client_minutes: int
 ) -> dict[str, Any]:
-    if owner is not None and await office.listing.find_tenant(owner) is None:
+    if owner is not None and await session.listing.find_tenant(owner) is None:
         raise unknown_tenant(owner)
-    now, root = office.clock.now(), volume or office.settings.cache_root
+    now, root = session.clock.now(), volume or session.settings.cache_root
     read = read_entries(root, local_zone(now))
     hashes = [
         one.resolution.credential_hash
         for one in read.entries
         if one.resolution and one.resolution.credential_hash
     ]
-    known = await find_keys(office.store, office.peppers, hashes)
-    keys = {key_id: await office.listing.find_key(key_id) for key_id in set(known.values())}
-    suspended = await _suspended(office, {key.tenant for key in keys.values() if key is not None})
+    known = await find_keys(session.store, session.peppers, hashes)
+    keys = {key_id: await session.listing.find_key(key_id) for key_id in set(known.values())}
+    suspended = await _suspended(session, {key.tenant for key in keys.values() if key is not None})
     shown = [_judge(one, known, keys, suspended, now, client_minutes) for one in read.entries]
     if owner is not None:
         shown = [one for one in shown if one.key is not None and one.key.tenant == owner]
@@ -143,11 +143,11 @@ async def _survey(
     }
 
 
-async def _suspended(office: Office, owners: Iterable[TenantId | None]) -> set[TenantId]:
+async def _suspended(session: OperatorSession, owners: Iterable[TenantId | None]) -> set[TenantId]:
     """Those whose keys are refused: suspended tenants, and such as are not there any more."""
     found = set()
     for owner in owners:
-        tenant = await office.listing.find_tenant(owner) if owner is not None else None
+        tenant = await session.listing.find_tenant(owner) if owner is not None else None
         if owner is not None and (tenant is None or tenant.is_suspended):
             found.add(owner)
     return found

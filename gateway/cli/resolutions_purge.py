@@ -14,8 +14,8 @@ from gateway.assembly.credential_marks import find_keys
 from gateway.assembly.fittings import build_recorder
 from gateway.cli.console import print_json, say
 from gateway.cli.harmless import harmless
-from gateway.cli.in_office import in_office
 from gateway.cli.known_names import unknown_tenant
+from gateway.cli.perform import in_session
 from gateway.cli.resolutions_on_disk import (
     Removal,
     local_zone,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from gateway.engine.resolutions import Resolution
     from gateway.model.names import TenantId
-    from gateway.office.office import Office
+    from gateway.operations.session import OperatorSession
 
 ACTION = "cache.purge-resolutions"
 
@@ -38,10 +38,10 @@ ACTION = "cache.purge-resolutions"
 def purge_entries(owner: TenantId, volume: Path, *, as_json: bool) -> None:
     """Remove the tenant's entries below this volume, and say what was done. Exits 1 if some could not be."""
 
-    async def work(office: Office) -> Removal:
-        return await _purge(office, owner, volume)
+    async def work(session: OperatorSession) -> Removal:
+        return await _purge(session, owner, volume)
 
-    done = in_office(work)
+    done = in_session(work)
     if as_json:
         document: dict[str, Any] = {"tenant": owner, "volume": str(volume)}
         print_json(document | {"removed": len(done.removed), "failed": len(done.failed)})
@@ -53,16 +53,16 @@ def purge_entries(owner: TenantId, volume: Path, *, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-async def _purge(office: Office, owner: TenantId, volume: Path) -> Removal:
-    if await office.listing.find_tenant(owner) is None:
+async def _purge(session: OperatorSession, owner: TenantId, volume: Path) -> Removal:
+    if await session.listing.find_tenant(owner) is None:
         raise unknown_tenant(owner)
     verify_removable(volume)
-    zone = local_zone(office.clock.now())
+    zone = local_zone(session.clock.now())
     entries = read_entries(volume, zone).entries
     found = [one.resolution.credential_hash for one in entries if one.resolution is not None]
     theirs = set()
-    for credential, key_id in (await find_keys(office.store, office.peppers, filter(None, found))).items():
-        key = await office.listing.find_key(key_id)
+    for credential, key_id in (await find_keys(session.store, session.peppers, filter(None, found))).items():
+        key = await session.listing.find_key(key_id)
         if key is not None and key.tenant == owner:
             theirs.add(credential)
 
@@ -70,14 +70,14 @@ async def _purge(office: Office, owner: TenantId, volume: Path) -> Removal:
         return resolution.credential_hash in theirs
 
     names = [one.name for one in entries if one.resolution is not None and is_theirs(one.resolution)]
-    recorder = build_recorder(office.settings, office.clock)
+    recorder = build_recorder(session.settings, session.clock)
     try:
         change = Change(
-            actor=office.actor,
+            actor=session.actor,
             action=ACTION,
             tenant=owner,
             subject=(f"volume {volume}", f"{len(names)} entries"),
-            received_at=office.clock.now(),
+            received_at=session.clock.now(),
         )
         receipt = recorder.change(change)
         done = None

@@ -15,9 +15,9 @@ from gateway.cli.console import say
 from gateway.configuration.sources import load_settings
 from gateway.faces.ops import ops_app
 from gateway.identity.links import load_link_keys
-from gateway.office.office import fact_server, open_office, verify_rights
-from gateway.office.setup import ensure_policy
-from gateway.office.state_folder import verify_state
+from gateway.operations.session import fact_server, open_session, verify_rights
+from gateway.operations.setup import ensure_policy
+from gateway.operations.state_folder import verify_state
 from gateway.server.plan import ServePlan, TlsFiles
 from gateway.server.supervisor import serve as supervise
 
@@ -84,9 +84,9 @@ async def _prepare(settings: Settings) -> None:
     """What has to be in place before the first worker starts; says what is missing in one line."""
     if settings.public_url is not None:
         load_link_keys(settings.link_key_file)
-    async with open_office(settings) as office:
-        await verify_rights(office)
-        await ensure_policy(office)
+    async with open_session(settings) as session:
+        await verify_rights(session)
+        await ensure_policy(session)
 
 
 def _ops_app(supervisor: Supervisor) -> ASGIApp:

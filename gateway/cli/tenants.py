@@ -8,8 +8,8 @@ import typer
 
 from gateway.cli.barrier_view import NoWait
 from gateway.cli.console import AsJson, print_json, print_table, when
-from gateway.cli.in_office import in_office, perform
 from gateway.cli.known_names import unknown_tenant
+from gateway.cli.perform import in_session, perform
 from gateway.directory.edits.tenants import (
     create_tenant,
     resume_tenant,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gateway.directory.edits.effect import Effect
     from gateway.model.facts import Tenant
     from gateway.model.names import TenantId
-    from gateway.office.office import Office
+    from gateway.operations.session import OperatorSession
 
 commands = typer.Typer(help="Tenants: create, list, show, suspend, resume, degraded.", no_args_is_help=True)
 
@@ -120,10 +120,10 @@ def _perform(
 def list_tenants(as_json: AsJson = False) -> None:
     """List all tenants."""
 
-    async def work(office: Office) -> list[Tenant]:
-        return await office.listing.list_tenants()
+    async def work(session: OperatorSession) -> list[Tenant]:
+        return await session.listing.list_tenants()
 
-    tenants = in_office(work)
+    tenants = in_session(work)
     if as_json:
         print_json([_plain(tenant) for tenant in tenants])
         return
@@ -141,13 +141,13 @@ def show(tenant: TenantArgument, as_json: AsJson = False) -> None:
     """Show a tenant: its state, what it owns, what it was granted, its keys."""
     tenant_id = parse_tenant_id(tenant)
 
-    async def work(office: Office) -> dict[str, Any]:
-        found = await office.listing.find_tenant(tenant_id)
+    async def work(session: OperatorSession) -> dict[str, Any]:
+        found = await session.listing.find_tenant(tenant_id)
         if found is None:
             raise unknown_tenant(tenant_id)
-        rules = await office.listing.list_rules()
-        grants = await office.listing.list_grants(tenant_id)
-        keys = await office.listing.list_keys(tenant_id)
+        rules = await session.listing.list_rules()
+        grants = await session.listing.list_grants(tenant_id)
+        keys = await session.listing.list_keys(tenant_id)
         return {
             **_plain(found),
             "without_redis": _degraded(found),
@@ -166,7 +166,7 @@ def show(tenant: TenantArgument, as_json: AsJson = False) -> None:
             "keys": [key.key_id for key in keys],
         }
 
-    shown = in_office(work)
+    shown = in_session(work)
     if as_json:
         print_json(shown)
         return

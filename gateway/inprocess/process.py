@@ -31,9 +31,9 @@ from gateway.model.access import ResourceKind
 from gateway.model.errors import Misconfigured, Reason, Refusal, Unavailable, WithdrawnError
 from gateway.model.listings import ModelListing, PackageListing
 from gateway.model.verdicts import Declined, Ending, Outcome
-from gateway.office.office import fact_server, open_office, verify_rights
-from gateway.office.setup import ensure_policy
-from gateway.office.state_folder import verify_state
+from gateway.operations.session import fact_server, open_session, verify_rights
+from gateway.operations.setup import ensure_policy
+from gateway.operations.state_folder import verify_state
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -124,9 +124,9 @@ class GuardedProcess:
         server = fact_server(self._settings)
         watched = server.watched() if isinstance(server, RunningValkey) else nullcontext()
         with server as url, watched:
-            async with open_office(self._settings) as office:  # the pepper is the right one, rules in force
-                await verify_rights(office)
-                await ensure_policy(office)
+            async with open_session(self._settings) as session:  # the pepper is the right one, rules in force
+                await verify_rights(session)
+                await ensure_policy(session)
             # The cache is hashed ahead by those who serve it, not beside somebody's predictions.
             rooms = Rooms(replace(self._settings, pin_in_background=False), url)
             live = _Live(rooms, asyncio.get_running_loop())

@@ -25,12 +25,12 @@ from gateway.directory.edits import keys, models, tenants
 from gateway.directory.edits.grants import add_grants, remove_grants
 from gateway.model.names import parse_pattern, parse_tenant_id
 from gateway.model.verdicts import Change
-from gateway.office.office import open_office
+from gateway.operations.session import open_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from gateway.office.office import Office
+    from gateway.operations.session import OperatorSession
 
 WORKERS = 4
 PROCESSES, CONNECTIONS = 2, 16  # of readers, and connections of each
@@ -96,21 +96,21 @@ async def measure(
 ) -> Barriers:
     """Change and watch, so many times."""
     outcome, timeline = Barriers(), Timeline()
-    async with open_office(installation.settings) as office:
-        scene = await _set_up(office, rounds)
+    async with open_session(installation.settings) as session:
+        scene = await _set_up(session, rounds)
         with _watching(port, scene, is_loaded=is_loaded) as watch:
             if is_loaded:
                 await asyncio.sleep(1.0)  # until the readers are under way
             started = time.monotonic()
             for number in range(rounds):
-                for target, operation, action, about, is_open in _changes(scene, number, office):
+                for target, operation, action, about, is_open in _changes(scene, number, session):
                     key = number if target == KEY else 0
                     timeline.began(target, key)
                     begun_at = time.perf_counter()
-                    done = await office.perform(action, operation, **about, wait=False)
+                    done = await session.perform(action, operation, **about, wait=False)
                     committed_at = time.perf_counter()
                     change = Change(actor="bench", action=action, received_at=0.0, **about)
-                    barrier = await office.await_workers(change, done.moment)
+                    barrier = await session.await_workers(change, done.moment)
                     returned_at = time.perf_counter()
                     timeline.returned(target, key, is_open=is_open)
                     outcome.waits.append((returned_at - committed_at) * 1000)
@@ -140,12 +140,12 @@ def write_cache(installation: Installation) -> None:
     )
 
 
-async def _set_up(office: Office, rounds: int) -> _Scene:
+async def _set_up(session: OperatorSession, rounds: int) -> _Scene:
     """A tenant and a model for each thing, and a key for each revocation."""
-    now = office.clock.now()
+    now = session.clock.now()
     names = NAMES
-    made = [[new_key(office.peppers, one, now)] for one in names[:3]]
-    made.append([new_key(office.peppers, names[3], now) for _ in range(rounds + 1)])
+    made = [[new_key(session.peppers, one, now)] for one in names[:3]]
+    made.append([new_key(session.peppers, names[3], now) for _ in range(rounds + 1)])
 
     async def fill(changes: Any) -> None:
         for one in (*names, "owner"):
@@ -163,7 +163,7 @@ async def _set_up(office: Office, rounds: int) -> _Scene:
         for new in (new for keys_of in made for new in keys_of):
             await keys.create_key(changes, key=new.key, digest=new.digest)
 
-    await office.perform("bench.fill", fill)
+    await session.perform("bench.fill", fill)
     targets = [
         Target(one, f"/v1/models/{one}/m/-/{PACKAGE}/{FILE_NAME}", tuple(str(new.token) for new in keys_of))
         for one, keys_of in zip(names, made, strict=True)
@@ -172,7 +172,7 @@ async def _set_up(office: Office, rounds: int) -> _Scene:
 
 
 def _changes(
-    scene: _Scene, number: int, office: Office
+    scene: _Scene, number: int, session: OperatorSession
 ) -> Iterator[tuple[int, Callable[..., Any], str, dict[str, Any], bool]]:
     """One round: every thing closed and, but for the key, opened again."""
     tenant, grantee = parse_tenant_id("b0"), parse_tenant_id("b1")
@@ -186,7 +186,7 @@ def _changes(
     yield TENANT, suspend, "tenants.suspend", {"tenant": tenant}, False
     yield GRANT, remove, "grants.remove", {"tenant": grantee}, False
     yield MODEL, partial(models.unpublish, patterns=published), "models.unpublish", {}, False
-    revoke = partial(keys.revoke_key, key_id=key_id, now=office.clock.now())
+    revoke = partial(keys.revoke_key, key_id=key_id, now=session.clock.now())
     yield KEY, revoke, "keys.revoke", {"key_id": key_id}, False
     yield TENANT, resume, "tenants.resume", {"tenant": tenant}, True
     yield GRANT, add, "grants.add", {"tenant": grantee}, True

@@ -25,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
 from gateway.directory import names
-from gateway.office.office import fact_server
+from gateway.operations.session import fact_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

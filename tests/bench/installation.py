@@ -22,7 +22,7 @@ from gateway.configuration.sources import load_settings
 from gateway.identity.keys import KeyOrder, issue_key
 from gateway.model.facts import KeyKind
 from gateway.model.names import TenantId
-from gateway.office.setup import set_up
+from gateway.operations.setup import set_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

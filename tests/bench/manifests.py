@@ -30,7 +30,7 @@ from gateway.directory.edits.keys import create_key
 from gateway.directory.edits.models import own
 from gateway.directory.edits.tenants import create_tenant
 from gateway.model.names import parse_pattern, parse_tenant_id
-from gateway.office.office import open_office
+from gateway.operations.session import open_session
 from gateway.resource.naming import model_directory
 
 if TYPE_CHECKING:
@@ -170,17 +170,17 @@ def set_up(installation: Installation, counts: list[int]) -> dict[str, str]:
 
 async def _make_tenants(installation: Installation) -> dict[str, str]:
     tokens = {}
-    async with open_office(installation.settings) as office:
-        now = office.clock.now()
+    async with open_session(installation.settings) as session:
+        now = session.clock.now()
         for tenant in ("acme", "globex"):
-            new = new_key(office.peppers, tenant, now)
+            new = new_key(session.peppers, tenant, now)
 
             async def work(changes, tenant=tenant, new=new):
                 await create_tenant(changes, tenant_id=parse_tenant_id(tenant), name=tenant, now=now)
                 await own(changes, tenant_id=parse_tenant_id(tenant), patterns=[parse_pattern(f"{tenant}/*")])
                 await create_key(changes, key=new.key, digest=new.digest)
 
-            await office.perform("bench.set-up", work)
+            await session.perform("bench.set-up", work)
             tokens[tenant] = str(new.token)
     return tokens
 

@@ -22,7 +22,7 @@ from processes import SERVER_CORE, on_cores, tree
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
 from gateway.directory.edits import keys, models, tenants
 from gateway.model.names import parse_pattern, parse_tenant_id
-from gateway.office.office import open_office
+from gateway.operations.session import open_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,16 +75,16 @@ def worker_pids(contender: Contender) -> list[int]:
 
 async def _make_key(installation: Installation) -> str:
     tenant = parse_tenant_id(TENANT)
-    async with open_office(installation.settings) as office:
-        now = office.clock.now()
-        new = new_key(office.peppers, TENANT, now)
+    async with open_session(installation.settings) as session:
+        now = session.clock.now()
+        new = new_key(session.peppers, TENANT, now)
 
         async def fill(changes: Any) -> None:
             await tenants.create_tenant(changes, tenant_id=tenant, name=TENANT, now=now)
             await models.own(changes, tenant_id=tenant, patterns=[parse_pattern(f"{TENANT}/*")])
             await keys.create_key(changes, key=new.key, digest=new.digest)
 
-        await office.perform("bench.fill", fill)
+        await session.perform("bench.fill", fill)
     return str(new.token)
 
 

@@ -169,12 +169,12 @@ class Guarded:
         if self.provider is not None:
             self.provider.grant(tenant.key, *(patterns or (f"{name}/*",)))
         if self.authority == "local":
-            tenant.key_id = self.installation.in_office(lambda office: _import_key(office, tenant))
+            tenant.key_id = self.installation.in_session(lambda session: _import_key(session, tenant))
         return tenant
 
     def revoke(self, tenant: Tenant) -> None:
         """When this returns, no worker starts anything for the key any more (I6)."""
-        self.installation.in_office(lambda office: _revoke_key(office, tenant))
+        self.installation.in_session(lambda session: _revoke_key(session, tenant))
 
     def variables(self, way: str) -> dict[str, str]:
         """What a tenant sets."""
@@ -197,12 +197,12 @@ class Guarded:
         return self
 
 
-async def _import_key(office, tenant: Tenant) -> str:
+async def _import_key(session, tenant: Tenant) -> str:
     """`cachegate keys import`, without the start of a command."""
-    order = KeyOrder(now=office.clock.now(), kind=KeyKind.TENANT, tenant=TenantId(tenant.name))
+    order = KeyOrder(now=session.clock.now(), kind=KeyKind.TENANT, tenant=TenantId(tenant.name))
     digest = sha256(tenant.key.encode()).hexdigest()
-    new = import_key(order, sha256_hex=digest, peppers=office.peppers)
-    await office.perform(
+    new = import_key(order, sha256_hex=digest, peppers=session.peppers)
+    await session.perform(
         "keys.import",
         lambda changes: keys.import_key(changes, key=new.key, digest=new.digest),
         tenant=order.tenant,
@@ -211,10 +211,10 @@ async def _import_key(office, tenant: Tenant) -> str:
     return new.key.key_id
 
 
-async def _revoke_key(office, tenant: Tenant) -> None:
+async def _revoke_key(session, tenant: Tenant) -> None:
     """`cachegate keys revoke`, with its barrier."""
-    now = office.clock.now()
-    await office.perform(
+    now = session.clock.now()
+    await session.perform(
         "keys.revoke",
         lambda changes: keys.revoke_key(changes, key_id=tenant.key_id, now=now),
         key_id=tenant.key_id,

@@ -59,7 +59,7 @@ class Guarded:
 
 
 @pytest.fixture(scope="module")
-def office(new_installation):
+def session(new_installation):
     """An installation with two tenants, each with what is called after it."""
     installation = new_installation("in-process")
     for tenant in ("acme", "globex"):
@@ -78,7 +78,7 @@ def our_packages():
 
 
 @pytest.fixture(scope="module")
-def guarding(engine, office, our_packages, _provider, tmp_path_factory):
+def guarding(engine, session, our_packages, _provider, tmp_path_factory):
     """Start a guarded process whose caches are `home`: `with guarding(home, **variables) as guarded`."""
 
     @contextmanager
@@ -90,7 +90,7 @@ def guarding(engine, office, our_packages, _provider, tmp_path_factory):
             "OMP_NUM_THREADS": "1",
             "INFERENCE_HOME": str(home),
             "ROBOFLOW_API_HOST": _provider.api_url,
-            "CACHEGATE_STATE": str(office.state),
+            "CACHEGATE_STATE": str(session.state),
             "CACHEGATE_CACHE_ROOT": str(home),
             "CACHEGATE_NODE": "operator",
             **variables,
@@ -108,7 +108,7 @@ def guarding(engine, office, our_packages, _provider, tmp_path_factory):
         watchdog = threading.Timer(LOAD_SECONDS, process.kill)
         watchdog.start()
         try:
-            yield Guarded(process, office)
+            yield Guarded(process, session)
         finally:
             watchdog.cancel()
             assert process.stdin is not None

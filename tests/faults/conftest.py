@@ -97,14 +97,14 @@ def furnish_with(installation):
 
 def furnish(installation, files, **more):
     write_sample_cache(installation.cache_root, [SampleModel(model_id=MODEL, packages={PACKAGE: files})])
-    token, key_id = installation.in_office(_furnish)
+    token, key_id = installation.in_session(_furnish)
     return Site(installation=installation, token=token, key_id=key_id, **more)
 
 
-async def _furnish(office):
-    now, acme = office.clock.now(), parse_tenant_id("acme")
+async def _furnish(session):
+    now, acme = session.clock.now(), parse_tenant_id("acme")
     order = KeyOrder(now=now, kind=KeyKind.TENANT, tenant=acme)
-    new = issue_key(order, environment="test", peppers=office.peppers)
+    new = issue_key(order, environment="test", peppers=session.peppers)
 
     async def work(changes):
         await create_tenant(changes, tenant_id=acme, name="Acme", now=now)
@@ -112,7 +112,7 @@ async def _furnish(office):
         await add_alias(changes, alias=parse_model_id("cars"), canonical=parse_model_id(MODEL))
         await key_operations.create_key(changes, key=new.key, digest=new.digest)
 
-    await office.perform("site.furnish", work)
+    await session.perform("site.furnish", work)
     return new.token, new.key.key_id
 
 

@@ -128,18 +128,18 @@ def statuses(received):
 def test_a_key_that_is_revoked_gets_nothing_from_memory_any_more(running, site, paths):
     with running.wire.talk() as talk:
         assert talk.get(paths.small, site.token).status == 200
-        site.installation.in_office(lambda office: revoke(office, site.key_id))
+        site.installation.in_session(lambda session: revoke(session, site.key_id))
         before = running.metrics()[AT_ONCE]
         for _ in range(3):
             assert talk.get(paths.small, site.token).status == 401
     assert running.metrics()[AT_ONCE] == before
 
 
-async def revoke(office, key_id):
+async def revoke(session, key_id):
     async def work(changes):
-        await key_operations.revoke_key(changes, key_id=parse_key_id(key_id), now=office.clock.now())
+        await key_operations.revoke_key(changes, key_id=parse_key_id(key_id), now=session.clock.now())
 
-    await office.perform("keys.revoke", work)
+    await session.perform("keys.revoke", work)
 
 
 def rewrite(blob):

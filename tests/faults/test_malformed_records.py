@@ -136,10 +136,10 @@ def test_a_broken_record_does_not_touch_what_does_not_stand_on_it(broken_site, p
 def test_a_record_that_was_moved_to_another_name_says_nothing_there(broken_site, paths):
     site, gateway, client, holding = broken_site
 
-    async def open_other(office):
-        await office.perform("models.publish", partial(publish, patterns=[parse_pattern("open/*")]))
+    async def open_other(session):
+        await session.perform("models.publish", partial(publish, patterns=[parse_pattern("open/*")]))
 
-    site.installation.in_office(open_other)
+    site.installation.in_session(open_other)
     public = client.get(names.rule_fact(parse_pattern("open/*")))
     with holding(names.rule_fact(Pattern("acme/cars/1")), public):
         assert gateway.wire.get(paths.small, site.token).status == 404

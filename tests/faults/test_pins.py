@@ -130,18 +130,18 @@ def test_a_quarantine_of_another_node_reaches_this_one_at_once(quiet_site, serve
     assert gateway.wire.get(f"{BASE}/small.bin", site.token).status == 200
     place = site.place_of("small.bin")
 
-    async def contradict(office):
+    async def contradict(session):
         from gateway.directory.edits.pins import quarantine_blob  # noqa: PLC0415
         from gateway.model.pins import Measured  # noqa: PLC0415
 
         theirs = Measured(identity=(1, 2, len(SMALL), 4, 5), md5=place.name, sha256="ab" * 32)
-        await office.perform(
+        await session.perform(
             "cache.quarantine",
             lambda changes: quarantine_blob(
-                changes, md5=place.name, measured=theirs, now=office.clock.now(), source="other"
+                changes, md5=place.name, measured=theirs, now=session.clock.now(), source="other"
             ),
         )
 
-    site.installation.in_office(contradict)
+    site.installation.in_session(contradict)
     assert gateway.wire.get(f"{BASE}/small.bin", site.token).status == 404
     assert site.records("decision", reason="quarantined")

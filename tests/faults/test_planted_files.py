@@ -291,11 +291,11 @@ def planted_rules(fresh):
 
 
 def rules_in_force(installation):
-    async def work(office):
-        found = await office.listing.find_policy()
+    async def work(session):
+        found = await session.listing.find_policy()
         return None if found is None else found.policies
 
-    return installation.in_office(work)
+    return installation.in_session(work)
 
 
 @pytest.mark.root

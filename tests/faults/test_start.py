@@ -27,13 +27,13 @@ def serve_once(installation, *arguments):
     return installation.run("serve", "--port", "0", "--ops-port", "0", *arguments, status=None)
 
 
-async def forget_policy(office):
+async def forget_policy(session):
     """Take the policy head away, as a server that was restored without it would be."""
 
     async def plan(snapshot, batch):
         batch.facts[names.POLICY] = None
 
-    await office.store.transact(plan)
+    await session.store.transact(plan)
 
 
 def test_a_pepper_that_is_not_the_one_of_the_keys_stops_the_start(installation):
@@ -55,7 +55,7 @@ def test_a_pepper_that_is_missing_stops_the_start(installation):
 
 
 def test_without_a_policy_in_force_a_folder_that_cannot_be_applied_stops_the_start(installation, tmp_path):
-    installation.in_office(forget_policy)
+    installation.in_session(forget_policy)
     broken = tmp_path / "broken"
     shutil.copytree(CHECKOUT_POLICIES, broken)
     (broken / "grants.cedar").write_text('@id("half") permit (principal, action,')
@@ -64,7 +64,7 @@ def test_without_a_policy_in_force_a_folder_that_cannot_be_applied_stops_the_sta
 
 
 def test_without_a_policy_in_force_a_folder_that_is_not_there_stops_the_start(installation, tmp_path):
-    installation.in_office(forget_policy)
+    installation.in_session(forget_policy)
     installation.environment["CACHEGATE_POLICIES"] = str(tmp_path / "nowhere")
     verify_one_line(serve_once(installation), "nowhere")
 

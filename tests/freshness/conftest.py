@@ -45,7 +45,7 @@ from gateway.identity.keys import KeyOrder, issue_key
 from gateway.model.errors import Conflict, Unavailable
 from gateway.model.facts import KeyKind
 from gateway.model.names import parse_pattern, parse_tenant_id
-from gateway.office.policies import apply_folder, load_folder
+from gateway.operations.policy_folder import apply_folder, load_folder
 
 ALLOWED, NOBODY, HIDDEN, UNDECIDED = 200, 401, 404, 503
 BEGINNING, NEVER = float("-inf"), float("inf")
@@ -485,10 +485,10 @@ class Fleet:
     def change(self, operation, *, action="test.change", **more):
         """Make one change as a command does; what it came to."""
 
-        async def work(office):
-            return await office.perform(action, operation, **more)
+        async def work(session):
+            return await session.perform(action, operation, **more)
 
-        return self.installation.in_office(work)
+        return self.installation.in_session(work)
 
     def revoke(self, who):
         now = time.time()  # noqa: TID251 -- when an operator does it
@@ -496,29 +496,29 @@ class Fleet:
         return self.change(lambda changes: keys.revoke_key(changes, key_id=key_id, now=now), key_id=key_id)
 
     def new_key(self, who, tenant, *, lives_seconds=None):
-        async def work(office):
-            new = mint(office, tenant, lives_seconds)
+        async def work(session):
+            new = mint(session, tenant, lives_seconds)
             create = lambda changes: keys.create_key(changes, key=new.key, digest=new.digest)  # noqa: E731
-            await office.perform("keys.create", create, tenant=tenant)
+            await session.perform("keys.create", create, tenant=tenant)
             return new
 
-        new = self.installation.in_office(work)
+        new = self.installation.in_session(work)
         self.tokens[who], self.key_ids[who] = new.token, new.key.key_id
         return new
 
 
-def mint(office, tenant, lives_seconds=None):
-    now = office.clock.now()
+def mint(session, tenant, lives_seconds=None):
+    now = session.clock.now()
     expires_at = None if lives_seconds is None else now + lives_seconds
     order = KeyOrder(now=now, kind=KeyKind.TENANT, tenant=parse_tenant_id(tenant), expires_at=expires_at)
-    return issue_key(order, environment="test", peppers=office.peppers)
+    return issue_key(order, environment="test", peppers=session.peppers)
 
 
 class Changer:
-    """Changes one thing after the other, back and forth, each with its barrier. Lives within an office."""
+    """Changes one thing after the other, back and forth, each with its barrier. Lives within a session."""
 
-    def __init__(self, office, fleet, readers, ledger):
-        self.office, self.fleet, self.readers, self.ledger = office, fleet, readers, ledger
+    def __init__(self, session, fleet, readers, ledger):
+        self.session, self.fleet, self.readers, self.ledger = session, fleet, readers, ledger
         self.key = None  # of the key things: the one that lives now
         self.failures = 0
         self._shown_keys = []
@@ -529,7 +529,7 @@ class Changer:
     async def begin(self):
         """Bring all things into a known state, whatever an earlier test left, before anybody reads."""
         acme, umbrella = parse_tenant_id("acme"), parse_tenant_id("umbrella")
-        folder, now = self._loaded[1], self.office.clock.now()
+        folder, now = self._loaded[1], self.session.clock.now()
 
         async def operation(changes):
             await tenants.resume_tenant(changes, tenant_id=umbrella)
@@ -537,7 +537,7 @@ class Changer:
             await models.unpublish(changes, patterns=[parse_pattern("globex/shown/*")])
             await apply_folder(changes, folder, now)
 
-        await self.office.perform("test.begin", operation)
+        await self.session.perform("test.begin", operation)
         token = self.fleet.tokens
         things = {
             "grant:lent": (HIDDEN, request_for(path_of(LENT), token["acme"])),
@@ -595,7 +595,7 @@ class Changer:
     async def toggle_key(self):
         """Revoke the key that lives; the next time a new one is created, which readers tried before."""
         if self._is_key_live():
-            key_id, now = self.key.key.key_id, self.office.clock.now()
+            key_id, now = self.key.key.key_id, self.session.clock.now()
             await self.make(
                 {self._thing(self.key): NOBODY},
                 "keys.revoke",
@@ -619,7 +619,7 @@ class Changer:
             await self.toggle_key()
             return
         await self._announce_key()
-        new, now = self.key, self.office.clock.now()
+        new, now = self.key, self.session.clock.now()
         await self.make(
             {self._thing(old): NOBODY, self._thing(new): ALLOWED},
             "keys.rotate",
@@ -636,7 +636,7 @@ class Changer:
 
     async def apply_policy(self):
         forbids = self.ledger.status("policy:held") == ALLOWED
-        folder, now = self._loaded[0 if forbids else 1], self.office.clock.now()
+        folder, now = self._loaded[0 if forbids else 1], self.session.clock.now()
         flips = {"policy:held": HIDDEN if forbids else ALLOWED}
         await self.make(flips, "policy.apply", lambda changes: apply_folder(changes, folder, now))
 
@@ -644,7 +644,7 @@ class Changer:
         """One change and its barrier, in the ledger. What is not sure does not bind anybody."""
         began_at, returned_at = time.monotonic(), NEVER
         try:
-            done = await self.office.perform(action, operation, **more)
+            done = await self.session.perform(action, operation, **more)
             if done.barrier.is_sure:
                 returned_at = time.monotonic()
             self.ledger.changes += 1
@@ -685,7 +685,7 @@ class Changer:
 
     async def _announce_key(self):
         """A key that nobody knows yet: readers try it, so that its absence is remembered, too."""
-        self.key = mint(self.office, "acme")
+        self.key = mint(self.session, "acme")
         thing = self._thing(self.key)
         self.ledger.begin(thing, NOBODY)
         self._shown_keys.append(thing)
@@ -720,9 +720,9 @@ def furnish(installation):
     (installation.folder / "with" / "held.cedar").write_text(FORBID_HELD)
     without = load_folder(installation.folder / "without")
 
-    async def work(office):
-        now = office.clock.now()
-        minted = {who: mint(office, who) for who in ("acme", "globex", "umbrella")}
+    async def work(session):
+        now = session.clock.now()
+        minted = {who: mint(session, who) for who in ("acme", "globex", "umbrella")}
 
         async def operation(changes):
             for who, new in minted.items():
@@ -732,10 +732,10 @@ def furnish(installation):
                 await keys.create_key(changes, key=new.key, digest=new.digest)
             await apply_folder(changes, without, now)
 
-        await office.perform("fleet.furnish", operation)
+        await session.perform("fleet.furnish", operation)
         return minted
 
-    minted = installation.in_office(work)
+    minted = installation.in_session(work)
     return (
         {who: new.token for who, new in minted.items()},
         {who: new.key.key_id for who, new in minted.items()},

@@ -30,17 +30,17 @@ def fleet(build_fleet, tools):
         CACHEGATE_GRACE_SECONDS="10",
     )
 
-    async def work(office):
-        minted = [tools.mint(office, "acme") for _ in range(CALLERS)]
+    async def work(session):
+        minted = [tools.mint(session, "acme") for _ in range(CALLERS)]
 
         async def operation(changes):
             for new in minted:
                 await keys.create_key(changes, key=new.key, digest=new.digest)
 
-        await office.perform("test.keys", operation)
+        await session.perform("test.keys", operation)
         return {new.key.key_id: new.token for new in minted}
 
-    fleet.callers = fleet.installation.in_office(work)
+    fleet.callers = fleet.installation.in_session(work)
     return fleet
 
 

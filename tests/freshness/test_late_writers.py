@@ -73,10 +73,10 @@ def test_a_key_that_was_read_before_its_revocation_opens_nothing_after(fleet, to
 
 
 def test_an_absence_that_was_read_before_a_key_was_made_refuses_nobody_after(fleet, tools):
-    async def work(office):
-        return tools.mint(office, "acme")
+    async def work(session):
+        return tools.mint(session, "acme")
 
-    new = fleet.installation.in_office(work)
+    new = fleet.installation.in_session(work)
     raw = tools.request_for("/v1/whoami", new.token)
     with held_back(fleet, raw, names.key_fact(new.digest)) as early:
         fleet.change(lambda changes: keys.create_key(changes, key=new.key, digest=new.digest))

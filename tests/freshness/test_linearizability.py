@@ -15,15 +15,15 @@ KINDS = {"grant", "tenant", "publish", "policy", "key"}
 def change_under_load(fleet, watching, tools, *, changes, commands, **load):
     with watching(fleet, **load) as watched:
 
-        async def work(office):
-            changer = tools.Changer(office, fleet, watched.readers, watched.ledger)
+        async def work(session):
+            changer = tools.Changer(session, fleet, watched.readers, watched.ledger)
             await changer.begin()
             for number in range(changes):
                 await changer.step()
                 if commands and number == changes // 2:
                     await changer.commands()
 
-        fleet.installation.in_office(work)
+        fleet.installation.in_session(work)
     verdict = watched.judged()
     watched.report(verdict)
     assert all(one.is_sure for one in watched.ledger.barriers)

@@ -97,8 +97,8 @@ def change_through(fleet, watching, tools, fault):
     """Changes and readers before, during and after a fault; the verdict of what was seen."""
     with watching(fleet) as watched:
 
-        async def work(office):
-            changer = tools.Changer(office, fleet, watched.readers, watched.ledger)
+        async def work(session):
+            changer = tools.Changer(session, fleet, watched.readers, watched.ledger)
             await changer.begin()
             for _ in range(20):
                 await changer.step()
@@ -114,7 +114,7 @@ def change_through(fleet, watching, tools, fault):
                 await changer.step_if_possible()
             print(f"{fault.__name__}: {changer.failures} changes were not made, or nobody knows")
 
-        fleet.installation.in_office(work)
+        fleet.installation.in_session(work)
     verdict = watched.judged()
     watched.report(verdict)
     return verdict
@@ -156,10 +156,10 @@ def test_while_redis_is_gone_nothing_is_allowed_beyond_the_lease_and_all_is_well
 ):
     with watching(fleet) as watched:
 
-        async def work(office):
-            await tools.Changer(office, fleet, watched.readers, watched.ledger).begin()
+        async def work(session):
+            await tools.Changer(session, fleet, watched.readers, watched.ledger).begin()
 
-        fleet.installation.in_office(work)
+        fleet.installation.in_session(work)
         time.sleep(1)
         fleet.server.kill()
         gone_at = time.monotonic()

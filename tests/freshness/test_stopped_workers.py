@@ -206,15 +206,15 @@ def fleet(build_fleet):
 def change_while(fleet, watching, tools, disturb, seconds):
     with watching(fleet, connections=8) as watched:
 
-        async def work(office):
-            changer = tools.Changer(office, fleet, watched.readers, watched.ledger)
+        async def work(session):
+            changer = tools.Changer(session, fleet, watched.readers, watched.ledger)
             await changer.begin()
             deadline = time.monotonic() + seconds
             with disturbing(disturb):
                 while time.monotonic() < deadline:
                     await changer.step()
 
-        fleet.installation.in_office(work)
+        fleet.installation.in_session(work)
     verdict = watched.judged()
     watched.report(verdict)
     barriers = watched.ledger.barriers

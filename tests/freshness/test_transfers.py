@@ -198,9 +198,9 @@ def test_it_ends_with_the_time_of_its_key(pace, ranges, fleet, tools):
 
 def test_a_key_that_is_rotated_with_an_overlap_goes_on_and_one_without_ends(fleet, tools):
     def rotate(overlap_seconds):
-        async def work(office):
-            new, now = tools.mint(office, "acme"), office.clock.now()
-            return await office.perform(
+        async def work(session):
+            new, now = tools.mint(session, "acme"), session.clock.now()
+            return await session.perform(
                 "keys.rotate",
                 lambda changes: keys.rotate_key(
                     changes,
@@ -212,7 +212,7 @@ def test_a_key_that_is_rotated_with_an_overlap_goes_on_and_one_without_ends(flee
                 ),
             )
 
-        return fleet.installation.in_office(work)
+        return fleet.installation.in_session(work)
 
     issue(fleet, "rotated", "acme")
     with downloads(fleet, tools, ("rotated", FAST)) as (one,):

@@ -242,7 +242,7 @@ def build_world(new_installation):
         _write_cache(installation.cache_root)
         policies = write_policies(installation.folder / "policies")
         installation.run("policy", "apply", str(policies), "--yes")
-        callers = installation.in_office(_make_callers)
+        callers = installation.in_session(_make_callers)
         callers["admin"] = Caller(name="admin", token=installation.admin_key, scopes=frozenset())
         suspended = policies / "tenants" / "initech.toml"  # only now: a suspended tenant gets no new keys
         suspended.write_text(DOCUMENTS["initech"].replace("[models]", "suspended = true\n[models]"))
@@ -281,13 +281,13 @@ def _write_cache(root):
         path.symlink_to("/etc/hostname")
 
 
-async def _make_callers(office):
-    now = office.clock.now()
+async def _make_callers(session):
+    now = session.clock.now()
     callers: dict[str, Caller] = {}
 
     async def store(name, new, token, tenant, **more):
         create = key_operations.create_key if new.token else key_operations.import_key
-        await office.perform(
+        await session.perform(
             "keys.create",
             lambda changes: create(changes, key=new.key, digest=new.digest),
             tenant=tenant,
@@ -309,13 +309,13 @@ async def _make_callers(office):
             not_before=since if since > now else None,
             expires_at=expires_at,
         )
-        new = issue_key(order, environment="test", peppers=office.peppers)
+        new = issue_key(order, environment="test", peppers=session.peppers)
         return await store(name, new, new.token, tenant, **more)
 
     async def rotate(name, old, overlap_seconds):
         order = KeyOrder(now=now, kind=KeyKind.TENANT, tenant=old.tenant)
-        new = issue_key(order, environment="test", peppers=office.peppers)
-        await office.perform(
+        new = issue_key(order, environment="test", peppers=session.peppers)
+        await session.perform(
             "keys.rotate",
             lambda changes: key_operations.rotate_key(
                 changes,
@@ -339,7 +339,7 @@ async def _make_callers(office):
     await issue("acme expired", "acme", since=now - 7200, expires_at=now - 3600, is_valid=False)
     await issue("acme not yet", "acme", since=now + 3600, is_valid=False)
     revoked = await issue("acme revoked", "acme", is_valid=False)
-    await office.perform(
+    await session.perform(
         "keys.revoke", lambda changes: key_operations.revoke_key(changes, key_id=revoked.key_id, now=now)
     )
     await rotate("acme rotated in", await issue("acme rotated out", "acme", is_valid=False), 0.0)
@@ -347,8 +347,8 @@ async def _make_callers(office):
 
     order = KeyOrder(now=now, kind=KeyKind.TENANT, tenant=TenantId("acme"))
     opaque, imported = "sk-a-key-of-an-older-platform-1", "sk-a-key-of-an-older-platform-2"
-    await store("acme opaque", adopt_key(order, raw_key=opaque, peppers=office.peppers), opaque, "acme")
-    by_hash = import_key(order, sha256_hex=sha256(imported.encode()).hexdigest(), peppers=office.peppers)
+    await store("acme opaque", adopt_key(order, raw_key=opaque, peppers=session.peppers), opaque, "acme")
+    by_hash = import_key(order, sha256_hex=sha256(imported.encode()).hexdigest(), peppers=session.peppers)
     await store("acme imported", by_hash, imported, "acme")
 
     await issue("initech", "initech", is_valid=False)

@@ -61,13 +61,13 @@ def digest_of(content):
     return f"sha-256=:{b64encode(sha256(content).digest()).decode()}:"
 
 
-async def _make_tenants(office):
+async def _make_tenants(session):
     """Two tenants, each with a key; only the first owns the model."""
-    now, tokens = office.clock.now(), {}
+    now, tokens = session.clock.now(), {}
     for name in ("acme", "globex"):
         tenant = parse_tenant_id(name)
         order = KeyOrder(now=now, kind=KeyKind.TENANT, tenant=tenant)
-        new = issue_key(order, environment="test", peppers=office.peppers)
+        new = issue_key(order, environment="test", peppers=session.peppers)
         tokens[name] = new.token
 
         async def work(changes, tenant=tenant, new=new, name=name):
@@ -75,14 +75,14 @@ async def _make_tenants(office):
             await own(changes, tenant_id=tenant, patterns=[parse_pattern(f"{name}/*")])
             await key_operations.create_key(changes, key=new.key, digest=new.digest)
 
-        await office.perform("site.furnish", work)
+        await session.perform("site.furnish", work)
     return tokens
 
 
 def furnish(installation, files):
     model = SampleModel(model_id=MODEL, packages={PACKAGE: files}, unhashed=UNHASHED & files.keys())
     write_sample_cache(installation.cache_root, [model])
-    return installation.in_office(_make_tenants)
+    return installation.in_session(_make_tenants)
 
 
 @pytest.fixture(scope="module")

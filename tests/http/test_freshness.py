@@ -133,19 +133,19 @@ def test_an_allow_whose_facts_moved_before_its_first_byte_is_withdrawn(fleet):
     flickering = SampleModel(model_id="flicker/1", packages={"pkgF1": {"weights.onnx": b"now and then\n"}})
     write_sample_cache(fleet.installation.cache_root, [flickering])
 
-    async def flicker(office):
+    async def flicker(session):
         while not (
             {200, 404} <= {status for _, status, _ in list(seen)}
             and any(one.get("ending") == "withdrawn" for one in fleet.installation.records())
         ):
             for operation in (model_operations.publish, model_operations.unpublish):
-                await office.perform(
+                await session.perform(
                     "models.flicker",
                     lambda changes, operation=operation: operation(changes, patterns=pattern),
                 )
 
     with hammering(fleet, path, caller) as seen:
-        fleet.installation.in_office(flicker)
+        fleet.installation.in_session(flicker)
         stilled_at = time.monotonic()
         while not any(asked_at >= stilled_at for asked_at, *_ in list(seen)):
             time.sleep(0.01)

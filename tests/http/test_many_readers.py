@@ -121,10 +121,10 @@ class Reader:
         return fields[b"cachegate-record"].decode()
 
 
-async def _make_key(office):
-    now, acme = office.clock.now(), parse_tenant_id("acme")
+async def _make_key(session):
+    now, acme = session.clock.now(), parse_tenant_id("acme")
     new = issue_key(
-        KeyOrder(now=now, kind=KeyKind.TENANT, tenant=acme), environment="test", peppers=office.peppers
+        KeyOrder(now=now, kind=KeyKind.TENANT, tenant=acme), environment="test", peppers=session.peppers
     )
 
     async def work(changes):
@@ -132,7 +132,7 @@ async def _make_key(office):
         await own(changes, tenant_id=acme, patterns=[parse_pattern("acme/*")])
         await create_key(changes, key=new.key, digest=new.digest)
 
-    await office.perform("site.furnish", work)
+    await session.perform("site.furnish", work)
     return new.token
 
 
@@ -140,7 +140,7 @@ async def _make_key(office):
 def served(installation, eventually):
     model = SampleModel(model_id=MODEL, packages={PACKAGE: {"small.bin": SMALL, "big.bin": BIG}})
     write_sample_cache(installation.cache_root, [model])
-    site = Site(installation, installation.in_office(_make_key))
+    site = Site(installation, installation.in_session(_make_key))
     try:
         wire = site.gateway.wire
         eventually(lambda: wire.head(f"{PATH}/big.bin", site.token).header("accept-ranges") == "bytes")

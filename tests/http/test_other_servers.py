@@ -36,7 +36,7 @@ SERVERS = {
 def furnished(new_installation):
     """An installation with a tenant, whose embedded server runs as long as this module does."""
     from gateway.configuration.sources import load_settings  # noqa: PLC0415
-    from gateway.office.office import fact_server  # noqa: PLC0415 -- settings are read when it is known which
+    from gateway.operations.session import fact_server  # noqa: PLC0415 -- settings are read when it is known which
 
     installation = new_installation("elsewhere")
     files = {"weights.onnx": LARGE, "small.txt": SMALL}

@@ -29,14 +29,14 @@ CANARIES = (KEY, OTHER, MISTYPED, LONG[:20], SIGNATURE)
 def place(build_world):
     """The world once more, with a key of a platform that is valid."""
     for built in build_world("canaries", workers=1, CACHEGATE_AUDIT_REFUSALS_PER_SECOND="10000"):
-        built.installation.in_office(_adopt)
+        built.installation.in_session(_adopt)
         yield built
 
 
-async def _adopt(office):
-    order = KeyOrder(now=office.clock.now(), kind=KeyKind.TENANT, tenant=TenantId("acme"))
-    new = adopt_key(order, raw_key=KEY, peppers=office.peppers)
-    await office.perform(
+async def _adopt(session):
+    order = KeyOrder(now=session.clock.now(), kind=KeyKind.TENANT, tenant=TenantId("acme"))
+    new = adopt_key(order, raw_key=KEY, peppers=session.peppers)
+    await session.perform(
         "keys.import",
         lambda changes: key_operations.import_key(changes, key=new.key, digest=new.digest),
         tenant="acme",

@@ -230,21 +230,21 @@ class Site:
     def key(self, tenant, *, lives_seconds=None):
         """A new key of a tenant: what is remembered of other tests' keys is not of this one."""
 
-        async def make(office):
-            now = office.clock.now()
+        async def make(session):
+            now = session.clock.now()
             order = KeyOrder(
                 now=now,
                 kind=KeyKind.TENANT,
                 tenant=TenantId(tenant),
                 expires_at=None if lives_seconds is None else now + lives_seconds,
             )
-            new = issue_key(order, environment="test", peppers=office.peppers)
-            await office.perform(
+            new = issue_key(order, environment="test", peppers=session.peppers)
+            await session.perform(
                 "keys.create", lambda changes: create_key(changes, key=new.key, digest=new.digest)
             )
             return {"token": new.token, "key_id": new.key.key_id}
 
-        return self.installation.in_office(make)
+        return self.installation.in_session(make)
 
     def fill(self, model, packages):
         unhashed = frozenset(

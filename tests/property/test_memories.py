@@ -881,7 +881,7 @@ BOUNDED_OTHERWISE = {
     "inprocess/instances.py": "as many models as the operator says; 64 questions of each thread",
     "model/bounded_memory.py": "itself",
     "model/stores.py": "one change",
-    "office/office.py": "records that do not parse, for a command",
+    "session/session.py": "records that do not parse, for a command",
     "pinning/ahead.py": "blobs that changed while they were read, until the next look",
     "pinning/pins.py": "files that are measured, at most so many",
     "platform/asking.py": "512 flights",

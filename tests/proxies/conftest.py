@@ -92,10 +92,10 @@ class Site:
         return self.wire.send(b"\r\n".join(lines) + b"\r\n\r\n" + sent)
 
 
-async def _furnish(office):
-    now, acme = office.clock.now(), parse_tenant_id("acme")
+async def _furnish(session):
+    now, acme = session.clock.now(), parse_tenant_id("acme")
     new = issue_key(
-        KeyOrder(now=now, kind=KeyKind.TENANT, tenant=acme), environment="test", peppers=office.peppers
+        KeyOrder(now=now, kind=KeyKind.TENANT, tenant=acme), environment="test", peppers=session.peppers
     )
 
     async def work(changes):
@@ -103,7 +103,7 @@ async def _furnish(office):
         await own(changes, tenant_id=acme, patterns=[parse_pattern("acme/*")])
         await key_operations.create_key(changes, key=new.key, digest=new.digest)
 
-    await office.perform("site.furnish", work)
+    await session.perform("site.furnish", work)
     return new.token
 
 
@@ -113,7 +113,7 @@ def _served(installation):
     files = {"weights.bin": CONTENT, "notes.txt": b"unhashed\n"}
     model = SampleModel(model_id="acme/cars/1", packages={"pkgA1": files}, unhashed=frozenset({"notes.txt"}))
     write_sample_cache(installation.cache_root, [model])
-    token = installation.in_office(_furnish)
+    token = installation.in_session(_furnish)
     gateway = installation.serve(workers=1)
     try:
         yield gateway, token

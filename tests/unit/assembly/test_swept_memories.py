@@ -16,7 +16,7 @@ from gateway.assembly.app import Worker
 from gateway.cli.demo_world import build_world, demo_settings
 from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.facts import Leaf
-from gateway.office.office import fact_server
+from gateway.operations.session import fact_server
 
 UNSWEPT = 2
 """Networks as they are parsed, and files that were begun: nothing of them ever stops being current."""

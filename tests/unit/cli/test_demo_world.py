@@ -4,15 +4,15 @@ import asyncio
 
 from gateway.cli.demo_world import demo_settings
 from gateway.identity.keys import KeyState, key_state
-from gateway.office.office import open_office
+from gateway.operations.session import open_session
 
 
 def test_the_keys_are_what_the_tour_says_they_are(installed):
     async def states():
-        async with open_office(installed.settings) as office:
-            now = office.clock.now()
+        async with open_session(installed.settings) as session:
+            now = session.clock.now()
             return {
-                name: key_state(await office.listing.find_key(key.key_id), now)
+                name: key_state(await session.listing.find_key(key.key_id), now)
                 for name, key in installed.world.keys.items()
             }
 

@@ -12,8 +12,8 @@ from gateway.audit import read_events
 from gateway.cli.demo_world import SETTINGS_FILE, demo_settings
 from gateway.cli.main import run
 from gateway.directory.transfer import each_fact
-from gateway.office.office import open_office
-from gateway.office.setup import set_up
+from gateway.operations.session import open_session
+from gateway.operations.setup import set_up
 
 
 @pytest.fixture
@@ -47,8 +47,8 @@ def elsewhere(installed, monkeypatch, capsys):
 
 def facts_of(settings):
     async def gather():
-        async with open_office(settings) as office:
-            return [fact async for fact in each_fact(office.listing)]
+        async with open_session(settings) as session:
+            return [fact async for fact in each_fact(session.listing)]
 
     return asyncio.run(gather())
 

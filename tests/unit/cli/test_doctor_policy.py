@@ -8,7 +8,7 @@ from gateway.cli.doctor_policy import check_policy, check_policy_folder
 from gateway.cli.findings import Health
 from gateway.decision.policyset import load_policy_folder
 from gateway.model.facts import PolicySet
-from gateway.office.office import open_office
+from gateway.operations.session import open_session
 
 
 class InForce:
@@ -48,8 +48,8 @@ def test_a_folder_without_cases_is_a_warning_and_one_whose_cases_fail_a_failure(
     settings = replace(installed.settings, policies=tmp_path / "policies")
 
     async def work():
-        async with open_office(installed.settings) as office:
-            return await check_policy_folder(settings, office.listing, office.clock)
+        async with open_session(installed.settings) as session:
+            return await check_policy_folder(settings, session.listing, session.clock)
 
     assert asyncio.run(work()).health is Health.OK
     (tmp_path / "policies" / "tests" / "keys.toml").unlink()

@@ -8,7 +8,7 @@ from gateway.cli.explain_answer import Question, work_out
 from gateway.directory.edits import resume_tenant, suspend_tenant
 from gateway.model.access import Action, ResourceKind
 from gateway.model.errors import Conflict, Reason
-from gateway.office.office import open_office
+from gateway.operations.session import open_session
 
 
 def question(key_id, **more):
@@ -18,14 +18,14 @@ def question(key_id, **more):
 
 def answer(installed, asked, before=None, after=None):
     async def work():
-        async with open_office(installed.settings) as office:
+        async with open_session(installed.settings) as session:
             if before is not None:
-                await office.perform("test", before)
+                await session.perform("test", before)
             try:
-                return await work_out(office, asked)
+                return await work_out(session, asked)
             finally:
                 if after is not None:
-                    await office.perform("test", after)
+                    await session.perform("test", after)
 
     return asyncio.run(work())
 

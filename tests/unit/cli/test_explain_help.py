@@ -29,8 +29,8 @@ from gateway.identity.platform_keys import platform_key
 from gateway.model.access import Credential
 from gateway.model.errors import Reason
 from gateway.model.rulings import Ruling
-from gateway.office.office import open_office
-from gateway.office.setup import set_up
+from gateway.operations.session import open_session
+from gateway.operations.setup import set_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,15 +70,15 @@ class Site:
     def new_key(self, tenant: str, *options: str) -> str:
         return str(self.json("keys", "create", "--tenant", tenant, *options)["key_id"])
 
-    def in_office(self, work: Callable[[Any], Any]) -> Any:
+    def in_session(self, work: Callable[[Any], Any]) -> Any:
         async def inside():
-            async with open_office(self.settings) as office:
-                return await work(office)
+            async with open_session(self.settings) as session:
+                return await work(session)
 
         return asyncio.run(inside())
 
     def change(self, operation: Callable[[Any], Any]) -> None:
-        self.in_office(lambda office: office.perform("test", operation))
+        self.in_session(lambda session: session.perform("test", operation))
 
     def add_rule(self, name: str, text: str) -> None:
         """A rule, without cases: the folder has no tests."""
@@ -337,13 +337,13 @@ def test_with_a_record_that_does_not_parse(site, case):
     site.run("models", "own", "--force", case.tenant, case.model)
 
     def put(value):
-        async def work(office):
+        async def work(session):
             async def plan(_snapshot, batch):
                 batch.facts[names.grants_fact(case.tenant)] = value
 
-            await office.store.transact(plan)
+            await session.store.transact(plan)
 
-        site.in_office(work)
+        site.in_session(work)
 
     put(b"\xff no record")
     case.by_hand = lambda: put(None)
@@ -366,15 +366,15 @@ class TestKeys:
         verify(site, case, cause="key", reason="revoked-key", steps=[["key"]])
 
     def test_that_have_ended(self, site, case):
-        async def work(office):
+        async def work(session):
             async def operation(changes):
                 digest = await changes.find_key_digest(case.key_id)
                 key = await changes.find_key_by_digest(digest)
-                await changes.put_key(replace(key, expires_at=office.clock.now() - 1), digest)
+                await changes.put_key(replace(key, expires_at=session.clock.now() - 1), digest)
 
-            await office.perform("test", operation)
+            await session.perform("test", operation)
 
-        site.in_office(work)
+        site.in_session(work)
         verify(site, case, cause="key", reason="expired-key", steps=[["key"]])
 
     def test_that_have_not_begun(self, site, case):
@@ -491,27 +491,27 @@ class TestThePlatform:
         assert case.explained(site)["served"] is True
 
     def say(self, site, case, reason, *, seconds=600.0):
-        async def work(office):
-            now = office.clock.now()
+        async def work(session):
+            now = session.clock.now()
             secret = f"platform-key-of-{case.name}"
-            key, digest = platform_key(Credential(secret=secret), office.peppers, now)
+            key, digest = platform_key(Credential(secret=secret), session.peppers, now)
             case.key_id = key.key_id
             ruling = Ruling(
                 key_id=key.key_id,
                 model=case.model,
                 reason=reason,
                 until=now + seconds,
-                asked=await office.store.generation(),
+                asked=await session.store.generation(),
             )
             if reason is Reason.PERMITTED:
-                await office.perform(
+                await session.perform(
                     "test",
                     lambda changes: introduce_key(changes, key=key, digest=digest, ruling=ruling, now=now),
                 )
             else:
-                await office.perform("test", lambda changes: rule(changes, ruling=ruling, now=now))
+                await session.perform("test", lambda changes: rule(changes, ruling=ruling, now=now))
 
-        site.in_office(work)
+        site.in_session(work)
 
     @pytest.mark.parametrize(
         "reason", [Reason.UPSTREAM_REFUSED, Reason.PAYMENT_REQUIRED, Reason.USAGE_PAUSED]

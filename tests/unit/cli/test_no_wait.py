@@ -104,7 +104,7 @@ def test_a_new_key_is_shown_even_when_it_is_not_sure_that_it_works_everywhere_ye
     command, command_json, tenant, monkeypatch, silent_worker
 ):
     # It is shown once: what becomes of the wait must not take it away. The exit status says the rest.
-    monkeypatch.setattr("gateway.office.office.BARRIER_PATIENCE_SECONDS", -10.0)
+    monkeypatch.setattr("gateway.operations.session.BARRIER_PATIENCE_SECONDS", -10.0)
     status, done = command_json("keys", "create", "--tenant", tenant)
     assert (status, done["sure"]) == (1, False)
     assert done["token"].startswith("cg_")

@@ -12,7 +12,7 @@ from gateway.configuration.settings import CHECKOUT_POLICIES
 from gateway.directory import names
 from gateway.directory.edits import create_tenant
 from gateway.model.errors import Conflict
-from gateway.office.policies import (
+from gateway.operations.policy_folder import (
     MAX_RECORDED_CHARACTERS,
     MAX_RECORDED_RULES,
     apply_folder,
@@ -55,39 +55,39 @@ def test_what_was_applied_is_in_the_record_whole_by_its_digest(installation, fol
 def test_a_plan_that_is_another_one_by_now_is_not_applied(installation, folder):
     read = load_folder(folder)
 
-    async def work(office):
-        now = office.clock.now()
-        plan = await plan_folder(read, office.listing, now)
+    async def work(session):
+        now = session.clock.now()
+        plan = await plan_folder(read, session.listing, now)
 
         async def somebody(changes):
             return await create_tenant(changes, tenant_id="umbrella", name="of somebody else", now=now)
 
-        await office.perform("tenants.create", somebody)
+        await session.perform("tenants.create", somebody)
         with pytest.raises(Conflict, match="nothing was applied"):
-            await office.perform(
+            await session.perform(
                 "policy.apply", lambda changes: apply_folder(changes, read, now, confirmed=plan)
             )
-        assert [one.name for one in await office.listing.list_tenants()] == ["of somebody else"]
+        assert [one.name for one in await session.listing.list_tenants()] == ["of somebody else"]
 
-    installation.in_office(work)
+    installation.in_session(work)
     assert [one["result"] for one in installation.records() if "result" in one][-1] == "conflict"
 
 
 def test_a_policy_record_that_does_not_parse_is_mended_by_applying(installation, folder):
 
-    async def spoil(office):
+    async def spoil(session):
         async def plan(_snapshot, batch):
             batch.facts[names.POLICY] = b"\xff no record"
 
-        await office.store.transact(plan)
+        await session.store.transact(plan)
 
-    installation.in_office(spoil)
+    installation.in_session(spoil)
     assert installation.json("policy", "apply", str(folder), "--yes")["applied"] is True
 
-    async def find(office):
-        return await office.listing.find_policy()
+    async def find(session):
+        return await session.listing.find_policy()
 
-    assert installation.in_office(find) is not None
+    assert installation.in_session(find) is not None
 
 
 @pytest.mark.parametrize(

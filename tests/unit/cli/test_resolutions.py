@@ -14,7 +14,7 @@ import pytest
 from gateway.assembly.credential_marks import note_mark
 from gateway.cli.resolutions import SHOWN_NAME_CHARACTERS
 from gateway.engine.credential_hash import credential_hash
-from gateway.office.office import open_office
+from gateway.operations.session import open_session
 
 HOUR = 3600
 
@@ -59,9 +59,9 @@ def marked(installed):
     """The demo's keys, marked as a worker does when it first sees them."""
 
     async def work():
-        async with open_office(installed.settings) as office:
+        async with open_session(installed.settings) as session:
             for key in installed.world.keys.values():
-                await note_mark(office.store, office.peppers, key.key_id, key.token)
+                await note_mark(session.store, session.peppers, key.key_id, key.token)
 
     asyncio.run(work())
     return {name: key.token for name, key in installed.world.keys.items()}

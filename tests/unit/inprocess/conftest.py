@@ -19,7 +19,7 @@ from gateway.inprocess.engine import EngineErrors
 from gateway.inprocess.process import GuardedProcess
 from gateway.model.facts import KeyKind
 from gateway.model.names import PackageId, Pattern, TenantId
-from gateway.office.office import open_office
+from gateway.operations.session import open_session
 
 if TYPE_CHECKING:
     from gateway.configuration.settings import Settings
@@ -39,15 +39,15 @@ class Installed:
         """A key for one test: its token and its id."""
 
         async def work() -> tuple[str, str]:
-            async with open_office(self.settings) as office:
+            async with open_session(self.settings) as session:
                 order = KeyOrder(
-                    now=office.clock.now(),
+                    now=session.clock.now(),
                     kind=KeyKind.TENANT,
                     tenant=TenantId(tenant),
                     networks=networks,
                 )
-                new = issue_key(order, environment="demo", peppers=office.peppers)
-                await office.perform(
+                new = issue_key(order, environment="demo", peppers=session.peppers)
+                await session.perform(
                     "keys.create", lambda changes: create_key(changes, key=new.key, digest=new.digest)
                 )
                 return new.token, new.key.key_id
@@ -56,10 +56,10 @@ class Installed:
 
     def revoke(self, key_id: str) -> None:
         async def work() -> None:
-            async with open_office(self.settings) as office:
-                await office.perform(
+            async with open_session(self.settings) as session:
+                await session.perform(
                     "keys.revoke",
-                    lambda changes: revoke_key(changes, key_id=key_id, now=office.clock.now()),
+                    lambda changes: revoke_key(changes, key_id=key_id, now=session.clock.now()),
                     key_id=key_id,
                 )
 
@@ -67,8 +67,8 @@ class Installed:
 
     def grant(self, tenant: str, model: str, *packages: str, actions: tuple[str, ...] = ("infer",)) -> None:
         async def work() -> None:
-            async with open_office(self.settings) as office:
-                await office.perform(
+            async with open_session(self.settings) as session:
+                await session.perform(
                     "grants.add",
                     lambda changes: add_grants(
                         changes,

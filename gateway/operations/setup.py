@@ -22,9 +22,9 @@ from gateway.identity.keys import KeyOrder, issue_key
 from gateway.identity.pepper import create_pepper
 from gateway.identity.secret_file import create_secret
 from gateway.model.facts import KeyKind
-from gateway.office.office import Office, open_office
-from gateway.office.policies import apply_folder, load_folder, recorded_rules
-from gateway.office.state_folder import make_state
+from gateway.operations.policy_folder import apply_folder, load_folder, recorded_rules
+from gateway.operations.session import OperatorSession, open_session
+from gateway.operations.state_folder import make_state
 
 if TYPE_CHECKING:
     from gateway.configuration.settings import Settings
@@ -51,11 +51,11 @@ async def set_up(settings: Settings) -> SetUp:
     with FileLock(settings.state / LOCK_NAME) as lock:
         lock.wait_alone(time.monotonic() + PATIENCE_SECONDS)
         is_new = _make_secrets(settings)
-        async with open_office(settings) as office:
-            await ensure_policy(office)
+        async with open_session(settings) as session:
+            await ensure_policy(session)
             made = None
-            if not await office.listing.list_keys(None):
-                made = await _create_admin_key(office)
+            if not await session.listing.list_keys(None):
+                made = await _create_admin_key(session)
     return SetUp(
         admin_key=made.token if made else None,
         admin_key_id=made.key.key_id if made else None,
@@ -63,19 +63,19 @@ async def set_up(settings: Settings) -> SetUp:
     )
 
 
-async def ensure_policy(office: Office) -> None:
+async def ensure_policy(session: OperatorSession) -> None:
     """Apply the policy folder if, and only if, no policy is in force."""
-    if await office.listing.find_policy() is not None:
+    if await session.listing.find_policy() is not None:
         return
-    folder = load_folder(office.settings.policies)
-    now = office.clock.now()
+    folder = load_folder(session.settings.policies)
+    now = session.clock.now()
 
     async def operation(changes: Changes) -> None:
         if await changes.find_policy() is None:  # somebody else's may have come first
             await apply_folder(changes, folder, now)
 
     subject = (f"digest {folder.policy_set.digest}", *recorded_rules(compare_sets(None, folder.policy_set)))
-    await office.perform("policy.apply", operation, subject=subject)
+    await session.perform("policy.apply", operation, subject=subject)
 
 
 def _make_secrets(settings: Settings) -> bool:
@@ -93,15 +93,15 @@ def _make_secrets(settings: Settings) -> bool:
     return is_new
 
 
-async def _create_admin_key(office: Office) -> NewKey | None:
+async def _create_admin_key(session: OperatorSession) -> NewKey | None:
     """The first admin key; None when there is one by the time that it would be written."""
-    order = KeyOrder(now=office.clock.now(), kind=KeyKind.ADMIN, tenant=None, name="first admin key")
-    new = issue_key(order, environment=office.settings.token_env, peppers=office.peppers)
+    order = KeyOrder(now=session.clock.now(), kind=KeyKind.ADMIN, tenant=None, name="first admin key")
+    new = issue_key(order, environment=session.settings.token_env, peppers=session.peppers)
 
     async def operation(changes: Changes) -> Effect:
         if await changes.list_key_ids([None]):
             return Effect(is_changed=False, sentences=())
         return await create_key(changes, key=new.key, digest=new.digest)
 
-    done = await office.perform("keys.create", operation, key_id=new.key.key_id)
+    done = await session.perform("keys.create", operation, key_id=new.key.key_id)
     return new if done.result.is_changed else None

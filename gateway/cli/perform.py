@@ -1,4 +1,4 @@
-"""Run one piece of work in an open office, and say what a change did."""
+"""Run one piece of work in an open session, and say what a change did."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gateway.cli.console import print_json, say
 from gateway.cli.known_names import find_nearest, with_nearest
 from gateway.configuration.sources import load_settings
 from gateway.model.errors import UnknownName
-from gateway.office.office import Office, open_office
+from gateway.operations.session import OperatorSession, open_session
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def in_office(work: Callable[[Office], Awaitable[T]]) -> T:
-    """Open the office that the settings describe, run `work` in it, close it."""
+def in_session(work: Callable[[OperatorSession], Awaitable[T]]) -> T:
+    """Open the session that the settings describe, run `work` in it, close it."""
 
     async def run() -> T:
-        async with open_office(load_settings()) as office:
+        async with open_session(load_settings()) as session:
             try:
-                result = await work(office)
+                result = await work(session)
             except UnknownName as unknown:
-                raise await with_nearest(office, unknown) from unknown
-            for sentinel in office.store.place.silent:
+                raise await with_nearest(session, unknown) from unknown
+            for sentinel in session.store.place.silent:
                 say(f"the sentinel {sentinel} does not answer", style="yellow")
-            for record in dict.fromkeys(office.unreadable):
+            for record in dict.fromkeys(session.unreadable):
                 say(f"the record {record} does not parse; what it says is denied", style="yellow")
             return result
 
@@ -55,9 +55,9 @@ def perform(
 ) -> Done[Effect]:
     """Make one change, dated now, and report it."""
 
-    async def work(office: Office) -> Done[Effect]:
-        now = office.clock.now()
-        return await office.perform(
+    async def work(session: OperatorSession) -> Done[Effect]:
+        now = session.clock.now()
+        return await session.perform(
             action,
             lambda changes: operation(changes, now),
             tenant=tenant,
@@ -66,7 +66,7 @@ def perform(
             wait=wait,
         )
 
-    done = in_office(work)
+    done = in_session(work)
     report(done, as_json=as_json, details=details or {})
     return done
 

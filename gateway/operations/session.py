@@ -1,4 +1,4 @@
-"""The office: what a command works with. Opened for a command and closed after it.
+"""The session: what a command works with. Opened for a command and closed after it.
 
 It joins the embedded Valkey or connects to the one that is configured, checks that this node holds
 the pepper under which the keys were stored, and opens an audit chain only once something is changed:
@@ -35,7 +35,7 @@ from gateway.model.facts import MAX_DEGRADED_SECONDS
 from gateway.model.names import KeyId, TenantId
 from gateway.model.stores import GroupSize
 from gateway.model.verdicts import Change
-from gateway.office.state_folder import verify_state
+from gateway.operations.state_folder import verify_state
 from gateway.registrar import Done, Registrar
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ BARRIER_PATIENCE_SECONDS = 2.0  # beyond a lease: for looks that are late, and s
 
 
 @dataclass(slots=True, kw_only=True)
-class Office:
+class OperatorSession:
     """The facts, the way to change them, and whose orders it takes."""
 
     settings: Settings
@@ -238,7 +238,7 @@ def bounded_subject(subject: tuple[str, ...]) -> tuple[str, ...]:
 def accept_history(settings: Settings, present: Moment) -> None:
     """Take the facts that are there for the right ones, on an operator's word. Recorded like every change.
 
-    No part of `Office`: nobody can open one while the facts are not the known ones.
+    No part of `OperatorSession`: nobody can open one while the facts are not the known ones.
     """
     verify_state(settings)
     clock = SystemClock()
@@ -273,7 +273,7 @@ def fact_server(settings: Settings) -> RunningValkey | nullcontext[str]:
 
 
 @asynccontextmanager
-async def open_office(settings: Settings) -> AsyncIterator[Office]:
+async def open_session(settings: Settings) -> AsyncIterator[OperatorSession]:
     """Everything a command needs, for as long as it runs."""
     verify_state(settings)
     peppers = load_peppers(settings.pepper_folder)
@@ -281,7 +281,7 @@ async def open_office(settings: Settings) -> AsyncIterator[Office]:
         history = HistoryFile(settings.history_file)
         store = RedisStore(url, history=history)
         unreadable: list[str] = []
-        office = Office(
+        session = OperatorSession(
             settings=settings,
             store=store,
             directory=DirectoryReader(
@@ -296,22 +296,22 @@ async def open_office(settings: Settings) -> AsyncIterator[Office]:
         )
         try:
             async with diagnosed(url):
-                await office.verify_peppers()
-                await office.remember_group()
-            yield office
+                await session.verify_peppers()
+                await session.remember_group()
+            yield session
         finally:
             try:
-                office.close()
+                session.close()
             finally:
                 with suppress(Unavailable):
                     await store.close()
 
 
-async def verify_rights(office: Office) -> None:
+async def verify_rights(session: OperatorSession) -> None:
     """Raises `Unavailable` when the server does not let our user do all that a worker does."""
-    missing = await office.store.missing_rights()
+    missing = await session.store.missing_rights()
     if missing:
-        raise Unavailable("redis", f"{office.store.display} {lacking(missing)}")
+        raise Unavailable("redis", f"{session.store.display} {lacking(missing)}")
 
 
 def _user() -> str:

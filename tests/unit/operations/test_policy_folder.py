@@ -8,8 +8,8 @@ import pytest
 
 from gateway.configuration.settings import CHECKOUT_POLICIES
 from gateway.model.errors import Misconfigured
-from gateway.office import policies
-from gateway.office.policies import check_folder, load_folder
+from gateway.operations import policy_folder
+from gateway.operations.policy_folder import check_folder, load_folder
 
 
 @pytest.fixture
@@ -44,14 +44,14 @@ def test_the_shipped_rules_are_as_trusted_as_the_program_beside_them(folder, mon
     """In a checkout with a umask of 002, or one of another user's, both are what they are."""
     program = folder.parent / "gateway"
     program.mkdir()
-    monkeypatch.setattr(policies, "CHECKOUT_POLICIES", folder)
-    monkeypatch.setattr(policies, "_PROGRAM", program)
+    monkeypatch.setattr(policy_folder, "CHECKOUT_POLICIES", folder)
+    monkeypatch.setattr(policy_folder, "_PROGRAM", program)
     folder.chmod(0o777)
     program.chmod(0o777 if is_program_open else 0o755)
     assert check_folder(folder).has_passed is is_program_open
 
 
 def test_rules_of_ones_own_are_judged_whoever_may_write_the_program(folder, monkeypatch):
-    monkeypatch.setattr(policies, "_PROGRAM", folder.parent)
+    monkeypatch.setattr(policy_folder, "_PROGRAM", folder.parent)
     folder.parent.chmod(0o777)
     assert not check_folder(folder).has_passed

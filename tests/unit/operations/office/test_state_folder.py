@@ -8,7 +8,7 @@ import pytest
 
 from gateway.configuration.settings import Settings
 from gateway.model.errors import Misconfigured
-from gateway.office.state_folder import make_state, unusable_files, verify_state
+from gateway.operations.state_folder import make_state, unusable_files, verify_state
 
 STRANGER = 61234
 
