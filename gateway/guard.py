@@ -31,8 +31,8 @@ from gateway.platform.settling import reach_settled
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gateway.authorized_files import AuthorizedFiles
     from gateway.decisions import Decisions, Judgement
-    from gateway.holdings import Holdings
     from gateway.model.access import GuardedRoute, Principal, Resource, SignedLink, WireRequest
     from gateway.model.facts import Stamp
     from gateway.model.names import ModelId
@@ -51,7 +51,7 @@ class Guard:
     identity: Authenticate
     directory: Directory
     decisions: Decisions
-    holdings: Holdings
+    authorized_files: AuthorizedFiles
     recorder: Recorder
     passes: Passes
     authority: PlatformAuthority | None = None  # who is asked about keys that are a platform's
@@ -68,7 +68,7 @@ class Guard:
         known = self._recall(request)
         if known is None or not self.directory.is_leased():
             return None
-        found = self.holdings.find_now(known.allowed, known.stamp)
+        found = self.authorized_files.find_now(known.allowed, known.stamp)
         if found is None:
             return None
         file, stamp = found
@@ -85,7 +85,7 @@ class Guard:
         for admission in admissions:
             found = id(admission.found)
             if found not in is_there:
-                is_there[found] = is_leased and self.holdings.has_still(admission.found)
+                is_there[found] = is_leased and self.authorized_files.has_still(admission.found)
             if is_there[found] and self._stands(admission, now):
                 sure.append(admission)
         if len(sure) == len(admissions):
@@ -180,13 +180,13 @@ class Guard:
                 access = Access(principal=principal, action=route.action, resource=resource)
                 judgement = self.decisions.recall(access)  # the common case, which waits for nothing
                 if judgement is None or not judgement.facts.is_settled:
-                    judgement = await self._reach(await self.holdings.resolve(access), credential)
+                    judgement = await self._reach(await self.authorized_files.resolve(access), credential)
                 verdict = judgement.verdict
                 if isinstance(verdict, Denied):
-                    raise Refusal(await self.holdings.answer_to(verdict))  # noqa: TRY301 -- one way out for every refusal
+                    raise Refusal(await self.authorized_files.answer_to(verdict))  # noqa: TRY301 -- one way out for every refusal
                 known = self._remember(request, resource, verdict, key_stamp)
             if route.find is None:
-                found, stamp = await self.holdings.find(known.allowed)
+                found, stamp = await self.authorized_files.find(known.allowed)
             else:
                 found, stamp = await route.find(request, known.allowed)
             return _admission(request, known, found, known.key_stamp.joined(stamp))

@@ -83,7 +83,7 @@ def engine_routes(rooms: Rooms, means: Means) -> list[FaceRoute]:
     )
     relay = None
     if rooms.provider is not None:
-        relay = Relay(provider=rooms.provider, holdings=rooms.guard.holdings, sealed=sealed)
+        relay = Relay(provider=rooms.provider, authorized_files=rooms.guard.authorized_files, sealed=sealed)
     unwrapping = proxy.Unwrapping(
         public_url=settings.public_url,
         upstream=settings.upstream,

@@ -32,6 +32,7 @@ from gateway.assembly.fittings import (
 )
 from gateway.assembly.settling import Settling
 from gateway.assembly.upkeep import Upkeep
+from gateway.authorized_files import AuthorizedFiles
 from gateway.decision.rulebook import Rulebook
 from gateway.decisions import Decisions
 from gateway.directory.follower import Follower
@@ -42,7 +43,6 @@ from gateway.directory.near_facts import NearFacts
 from gateway.directory.pin_reader import NearPins
 from gateway.directory.reader import DirectoryReader
 from gateway.guard import Guard
-from gateway.holdings import Holdings
 from gateway.identity.authenticate import Authenticator
 from gateway.identity.authenticate_link import LinkAuthenticator
 from gateway.identity.last_uses import LastUses
@@ -125,7 +125,7 @@ class Rooms:
             identity=last_uses.noting(identity),
             directory=self.directory,
             decisions=self.decisions,
-            holdings=Holdings(
+            authorized_files=AuthorizedFiles(
                 directory=self.directory,
                 decisions=self.decisions,
                 catalogue=self.catalogue,
@@ -149,7 +149,7 @@ class Rooms:
             rules.memory,
             *identity.memories,
             self.guard.passes,
-            *self.guard.holdings.memories,
+            *self.guard.authorized_files.memories,
             *self.recorder.memories,
             *([] if self.attestations is None else [self.attestations.memory]),
         )

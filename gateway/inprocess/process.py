@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Self
 
 from gateway.adapters.embedded_valkey import RunningValkey
 from gateway.assembly.rooms import Rooms
-from gateway.holdings import Holdings
+from gateway.authorized_files import AuthorizedFiles
 from gateway.model.access import ResourceKind
 from gateway.model.errors import Misconfigured, Reason, Refusal, Unavailable, WithdrawnError
 from gateway.model.listings import ModelListing, PackageListing
@@ -142,14 +142,14 @@ class _Live:
         self.stopped = asyncio.Event()
         self._rooms = rooms
         self._loop = loop
-        holdings = _NamesAlone(
+        authorized_files = _NamesAlone(
             directory=rooms.directory,
             decisions=rooms.decisions,
             catalogue=rooms.catalogue,
             pins=rooms.pins,
             views_bytes=0,  # no listing is asked for
         )
-        self._guard = replace(rooms.guard, holdings=holdings)
+        self._guard = replace(rooms.guard, authorized_files=authorized_files)
 
     def stop(self) -> None:
         with suppress(RuntimeError):  # it was stopped before, and its loop is closed
@@ -197,7 +197,7 @@ class _Live:
             await asyncio.sleep(0.02)
 
 
-class _NamesAlone(Holdings):
+class _NamesAlone(AuthorizedFiles):
     """Holdings where the answer is a right and no bytes: what lies on disk is the engine's to find.
 
     A model that is permitted and not in the cache yet is about to be fetched, so the disk is not asked.

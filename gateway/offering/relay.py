@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from starlette.types import Message, Receive, Send
 
     from gateway.adapters.provider import Provider, ProviderStream
+    from gateway.authorized_files import AuthorizedFiles
     from gateway.delivery.headers import Headers
-    from gateway.holdings import Holdings
     from gateway.model.access import Resource, WireRequest
     from gateway.model.facts import Stamp
     from gateway.model.verdicts import Allowed, Found, Receipt
@@ -52,9 +52,9 @@ STREAMS_OF_A_KEY = 64  # as many as one engine opens; the worker has four times 
 class Relay:
     """Finds files at the provider and streams them."""
 
-    def __init__(self, *, provider: Provider, holdings: Holdings, sealed: SealedUrls) -> None:
+    def __init__(self, *, provider: Provider, authorized_files: AuthorizedFiles, sealed: SealedUrls) -> None:
         self._provider = provider
-        self._holdings = holdings
+        self._authorized_files = authorized_files
         self._sealed = sealed
         self._shares = Shares(STREAMS_OF_A_KEY, patience_seconds=0.0)
 
@@ -67,7 +67,7 @@ class Relay:
         told = await self._find_told(allowed)
         relayed = None if told is None else _relayed(allowed.access.resource, told)
         try:
-            found, stamp = await self._holdings.find(allowed)
+            found, stamp = await self._authorized_files.find(allowed)
         except Refusal as refusal:
             if relayed is None or refusal.reason not in NOT_FROM_HERE:
                 raise

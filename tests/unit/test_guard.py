@@ -145,7 +145,7 @@ class World:
             identity=self,
             directory=self,
             decisions=self,
-            holdings=self,
+            authorized_files=self,
             recorder=self,
             passes=Passes(max_bytes=1 << 20),
         )

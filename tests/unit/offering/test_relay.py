@@ -36,7 +36,7 @@ class Storage:
 
 def sent(storage, **asked):
     """The result, the head and the body of one relay."""
-    return asyncio.run(send_by(Relay(provider=storage, holdings=None, sealed=None), **asked))
+    return asyncio.run(send_by(Relay(provider=storage, authorized_files=None, sealed=None), **asked))
 
 
 async def send_by(relay, *, method="GET", headers=(), md5="0" * 32, is_gone=False, key_id="key_0123456789ab"):
@@ -193,7 +193,7 @@ def test_a_key_with_too_much_under_way_is_told_so_at_once_and_others_are_served(
     storage = Slow(GET=(200, {b"content-length": b"1"}, [b"x"]))
 
     async def crowd():
-        relay = Relay(provider=storage, holdings=None, sealed=None)
+        relay = Relay(provider=storage, authorized_files=None, sealed=None)
         first = [asyncio.create_task(send_by(relay)) for _ in range(STREAMS_OF_A_KEY)]
         await asyncio.sleep(0.01)
         with pytest.raises(Unavailable):

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from gateway.authorized_files import PACKAGES_PER_TURN, AuthorizedFiles
 from gateway.decisions import Decisions
-from gateway.holdings import PACKAGES_PER_TURN, Holdings
 from gateway.model.access import Access, Action, Page, Principal, Resource, ResourceKind
 from gateway.model.errors import Reason, Refusal
 from gateway.model.facts import Facts, KeyKind, Leaf, PolicySet, Scope, Stamp
@@ -76,9 +76,11 @@ class World:
             if model in self.leaves:
                 self.leaves.pop(model).is_current = False
 
-    def holdings(self):
+    def authorized_files(self):
         decisions = Decisions(directory=self, rules=self, max_entries=100_000, max_bytes=1 << 30)
-        return Holdings(directory=self, decisions=decisions, catalogue=self, pins=self, views_bytes=1 << 30)
+        return AuthorizedFiles(
+            directory=self, decisions=decisions, catalogue=self, pins=self, views_bytes=1 << 30
+        )
 
     # the directory
 
@@ -170,13 +172,13 @@ def blob(md5=MD5):
 
 
 def resolve(world, asked):
-    return asyncio.run(world.holdings().resolve(asked))
+    return asyncio.run(world.authorized_files().resolve(asked))
 
 
-def find(world, asked, *, model=None, holdings=None):
+def find(world, asked, *, model=None, authorized_files=None):
     facts = world._facts(model)
     allowed = Allowed(access=asked, model=model, policies=(), grant=None, stamp=facts.stamp)
-    return asyncio.run((holdings or world.holdings()).find(allowed))
+    return asyncio.run((authorized_files or world.authorized_files()).find(allowed))
 
 
 DISK = {
@@ -255,12 +257,12 @@ class TestBlobs:
                 await asyncio.sleep(0)
 
         async def scenario():
-            holdings = world.holdings()
+            authorized_files = world.authorized_files()
             with pytest.raises(Refusal):
-                await holdings.resolve(blob())  # the packages are decided on, once
+                await authorized_files.resolve(blob())  # the packages are decided on, once
             watching = asyncio.create_task(watch())
             with pytest.raises(Refusal):
-                await holdings.resolve(blob())
+                await authorized_files.resolve(blob())
             watching.cancel()
 
         asyncio.run(scenario())
@@ -286,7 +288,7 @@ class TestWhatToAnswer:
             model=ModelId("acme/a"),
             may_discover=may_discover,
         )
-        return asyncio.run(world.holdings().answer_to(denied))
+        return asyncio.run(world.authorized_files().answer_to(denied))
 
     def test_what_is_there_is_refused_for_its_reason(self):
         assert self.answer(World(DISK)) is Reason.MISSING_SCOPE
@@ -342,9 +344,11 @@ class TestListings:
             find(World(DISK), blob())
 
 
-def page_of(world, holdings, after=None, limit=100):
+def page_of(world, authorized_files, after=None, limit=100):
     page = Page(after=after, limit=limit)
-    found, stamp = find(world, access(ResourceKind.CATALOGUE, Action.DISCOVER, page=page), holdings=holdings)
+    found, stamp = find(
+        world, access(ResourceKind.CATALOGUE, Action.DISCOVER, page=page), authorized_files=authorized_files
+    )
     assert isinstance(found, CataloguePage)
     return found, stamp
 
@@ -358,9 +362,9 @@ class TestPages:
     @pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
     def test_pages_together_are_all_that_may_be_discovered(self, limit):
         world = self.world(10, hidden={"m/0000", "m/0004", "m/0009"})
-        holdings, seen, after = world.holdings(), [], None
+        authorized_files, seen, after = world.authorized_files(), [], None
         for _ in range(12):
-            page, _ = page_of(world, holdings, after, limit)
+            page, _ = page_of(world, authorized_files, after, limit)
             assert len(page.models) <= limit
             seen += page.models
             after = page.after
@@ -370,45 +374,45 @@ class TestPages:
 
     def test_more_models_than_are_decided_in_one_turn_are_all_decided(self):
         world = self.world(2 * DECISIONS_PER_TURN + 1)
-        page, _ = page_of(world, world.holdings(), limit=1000)
+        page, _ = page_of(world, world.authorized_files(), limit=1000)
         assert len(page.models) == 2 * DECISIONS_PER_TURN + 1
 
     def test_a_page_stands_on_every_model_that_it_shows(self):
         world = self.world(5, hidden={"m/0003"})
-        _, stamp = page_of(world, world.holdings(), limit=3)
+        _, stamp = page_of(world, world.authorized_files(), limit=3)
         assert {b"m/0000", b"m/0001", b"m/0002"} <= {leaf.name for leaf in stamp.leaves}
         assert len({id(leaf) for leaf in stamp.leaves}) == len(stamp.leaves)  # each once, whoever shares it
 
     def test_a_listing_is_worked_out_once_while_nothing_moves(self):
         world = self.world(50)
-        holdings = world.holdings()
+        authorized_files = world.authorized_files()
         for _ in range(3):
-            page_of(world, holdings, limit=1)
+            page_of(world, authorized_files, limit=1)
             assert len(world.decided) == 50
 
     def test_a_right_that_went_is_gone_from_the_next_page(self):
         world = self.world(3)
-        holdings = world.holdings()
-        page_of(world, holdings)
+        authorized_files = world.authorized_files()
+        page_of(world, authorized_files)
         world.rights.discard(("discover", "m/0001"))
         world.change("m/0001")
-        assert page_of(world, holdings)[0].models == ("m/0000", "m/0002")
+        assert page_of(world, authorized_files)[0].models == ("m/0000", "m/0002")
 
     def test_a_model_that_came_is_in_the_next_page(self):
         world = self.world(2)
-        holdings = world.holdings()
-        page_of(world, holdings)
+        authorized_files = world.authorized_files()
+        page_of(world, authorized_files)
         world.disk["m/new"] = {}
         world.scan()
         world.rights.add(("discover", "m/new"))
-        assert page_of(world, holdings)[0].models[-1] == "m/new"
+        assert page_of(world, authorized_files)[0].models[-1] == "m/new"
 
     def test_one_caller_never_gets_the_listing_of_another(self):
         world = self.world(3)
-        holdings = world.holdings()
-        page_of(world, holdings)
+        authorized_files = world.authorized_files()
+        page_of(world, authorized_files)
         world.rights.clear()
         other = replace(PRINCIPAL, key_id=KeyId("key_mnopqrstuvwx"), tenant=TenantId("globex"))
         asked = replace(access(ResourceKind.CATALOGUE, Action.DISCOVER), principal=other)
-        found, _ = find(world, asked, holdings=holdings)
+        found, _ = find(world, asked, authorized_files=authorized_files)
         assert found.models == ()

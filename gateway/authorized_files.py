@@ -52,7 +52,7 @@ class CountsLinks(Protocol):
         """What it stands on. Raises `Refusal(UNATTESTED)` if it does not count."""
 
 
-class Holdings:
+class AuthorizedFiles:
     """The caller's view of the caches."""
 
     def __init__(
