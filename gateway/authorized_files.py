@@ -15,13 +15,13 @@ from bisect import bisect_right
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from gateway.caller_views import CallerViews, discovery
 from gateway.model.access import Access, Page, Resource, ResourceKind
 from gateway.model.errors import Reason, Refusal
 from gateway.model.facts import Stamp
 from gateway.model.listings import CataloguePage, ModelListing
 from gateway.model.names import FileHandle
 from gateway.model.verdicts import Allowed, HeldFile, Identity
-from gateway.visible import Visible, discovery
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,10 +71,10 @@ class AuthorizedFiles:
         self._catalogue = catalogue
         self._pins = pins
         self._held_files = held_files
-        self._visible = Visible(
+        self._caller_views = CallerViews(
             directory=directory, decisions=decisions, catalogue=catalogue, max_bytes=views_bytes
         )
-        self.memories = self._visible.memories  # what is remembered, to be swept
+        self.memories = self._caller_views.memories  # what is remembered, to be swept
 
     async def resolve(self, access: Access) -> Access:
         """Turn a blob into the file of the caller's own through which it may be read."""
@@ -94,7 +94,7 @@ class AuthorizedFiles:
 
     async def _listing(self, principal: Principal, md5: Md5) -> list[ListedPackage]:
         """The caller's own packages that may hold a blob. All are gone through, whatever the digest."""
-        packages = await self._visible.packages(principal)
+        packages = await self._caller_views.packages(principal)
         found: list[ListedPackage] = []
         for start in range(0, len(packages), PACKAGES_PER_TURN):
             turn = packages[start : start + PACKAGES_PER_TURN]
@@ -228,7 +228,7 @@ class AuthorizedFiles:
         return _allowed(things, judgements), together
 
     async def _page(self, access: Access, page: Page, stamp: Stamp) -> tuple[CataloguePage, Stamp]:
-        visible = await self._visible.models(access.principal)
+        visible = await self._caller_views.models(access.principal)
         start = bisect_right(visible, page.after) if page.after else 0
         shown = visible[start : start + page.limit]
         # Each model that is shown is decided on facts that go into the stamp, so that the last

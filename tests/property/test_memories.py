@@ -26,6 +26,7 @@ from gateway.audit import tail
 from gateway.audit.flood import Flood, Stranger
 from gateway.audit.scrub import _clean_agent, clean_agent, source_of
 from gateway.audit.tail import Tails, _who
+from gateway.caller_views import CallerViews, View
 from gateway.configuration.settings import CHECKOUT_POLICIES
 from gateway.credential.client import TrustedNetworks, _remembered_address, client_address
 from gateway.decision import rulebook
@@ -92,7 +93,6 @@ from gateway.pinning.measuring import Measurer
 from gateway.platform import upstream
 from gateway.platform.upstream import Inquiry, Upstream
 from gateway.resource.held_files import Held, HeldFiles
-from gateway.visible import View, Visible
 
 FACTOR = 1.3
 """By how much a memory may weigh more than its bound: what it charges is an estimate."""
@@ -609,7 +609,7 @@ def views_of_callers(bound):
 
     def make():
         catalogue = SimpleNamespace(models=lambda: models, listed=lambda: models)
-        return Visible(directory=None, decisions=None, catalogue=catalogue, max_bytes=bound)
+        return CallerViews(directory=None, decisions=None, catalogue=catalogue, max_bytes=bound)
 
     def put(made, number):
         for views in (made._models, made._packages):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from gateway.authorized_files import PACKAGES_PER_TURN, AuthorizedFiles
+from gateway.caller_views import DECISIONS_PER_TURN
 from gateway.decisions import Decisions
 from gateway.model.access import Access, Action, Page, Principal, Resource, ResourceKind
 from gateway.model.errors import Reason, Refusal
@@ -22,7 +23,6 @@ from gateway.model.listings import (
 )
 from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId, TenantId
 from gateway.model.verdicts import Allowed, Denied, Identity
-from gateway.visible import DECISIONS_PER_TURN
 
 MD5, OTHER = Md5("0" * 32), Md5("1" * 32)
 PRINCIPAL = Principal(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from gateway.caller_views import DECISIONS_PER_TURN, REMEMBERED_CALLERS, CallerViews
 from gateway.decisions import Decisions
 from gateway.model.access import Principal
 from gateway.model.errors import Reason, Unavailable
@@ -14,7 +15,6 @@ from gateway.model.facts import Facts, KeyKind, Leaf, PolicySet, Scope, Stamp
 from gateway.model.listings import ListedPackage
 from gateway.model.names import KeyId, ModelId, PackageId, TenantId
 from gateway.model.verdicts import Allowed, Denied
-from gateway.visible import DECISIONS_PER_TURN, REMEMBERED_CALLERS, Visible
 
 CALLER = Principal(
     kind=KeyKind.TENANT,
@@ -57,7 +57,7 @@ class World:
 
     def visible(self):
         decisions = Decisions(directory=self, rules=self, max_entries=1000, max_bytes=1 << 20)
-        return Visible(directory=self, decisions=decisions, catalogue=self, max_bytes=1 << 22)
+        return CallerViews(directory=self, decisions=decisions, catalogue=self, max_bytes=1 << 22)
 
     def models(self):
         return self.scanned_models
@@ -175,7 +175,7 @@ def test_who_asks_after_a_change_does_not_get_what_was_worked_out_before_it():
 @pytest.mark.parametrize("view", ["models", "packages"])
 def test_a_view_that_was_joined_and_overtaken_is_not_used(view, monkeypatch):
     # What is decided first in it has changed since, and that change had returned before this was asked.
-    monkeypatch.setattr("gateway.visible.DECISIONS_PER_TURN", 1)
+    monkeypatch.setattr("gateway.caller_views.DECISIONS_PER_TURN", 1)
 
     async def scenario():
         world = World(rights=may("discover", "m/1", "m/2") | may("read", "m/1", "m/2"))

@@ -59,7 +59,7 @@ class View(Generic[T]):
         return True
 
 
-class Visible:
+class CallerViews:
     """The views of all callers."""
 
     def __init__(
