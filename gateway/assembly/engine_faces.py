@@ -10,14 +10,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.faces import download, engine, proxy
-from gateway.offering.links import EXPIRY_STEP_SECONDS
-from gateway.offering.local_metadata import LocalMetadata
-from gateway.offering.metadata import Metadata
-from gateway.offering.minting import Minting
-from gateway.offering.offers import Offers
-from gateway.offering.origins import Origins
-from gateway.offering.relay import Relay
-from gateway.offering.sealed_urls import SealedUrls
+from gateway.model_metadata.caller_metadata import Offers
+from gateway.model_metadata.link_effects import Minting
+from gateway.model_metadata.links import EXPIRY_STEP_SECONDS
+from gateway.model_metadata.local_metadata import LocalMetadata
+from gateway.model_metadata.origins import Origins
+from gateway.model_metadata.relay import Relay
+from gateway.model_metadata.sealed_urls import SealedUrls
+from gateway.model_metadata.sources import Metadata
 from gateway.platform.upstream import Upstream
 from gateway.registrar import Registrar
 

@@ -16,8 +16,8 @@ from gateway.audit.terms import Limits
 from gateway.directory.listing import Listing
 from gateway.directory.reading import StoreReading
 from gateway.model.errors import Misconfigured
-from gateway.offering.attestations import Attestations
-from gateway.offering.links import Links
+from gateway.model_metadata.attestations import Attestations
+from gateway.model_metadata.links import Links
 from gateway.pinning.ledger import PinLedger
 from gateway.platform.asking import Flights
 from gateway.platform.authority import Authority

@@ -25,7 +25,7 @@ from gateway.model.access import Access, Resource, ResourceKind
 from gateway.model.errors import Conflict, Reason, Refusal, UnknownName
 from gateway.model.names import ancestors
 from gateway.model.rulings import SOURCE_PLATFORM
-from gateway.offering.attestations import Attestations
+from gateway.model_metadata.attestations import Attestations
 
 if TYPE_CHECKING:
     from gateway.decision.explain import Explanation

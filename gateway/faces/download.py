@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from gateway.middleware.meter import Meter
     from gateway.model.access import WireRequest
     from gateway.model.verdicts import Receipt
-    from gateway.offering.relay import Relay
+    from gateway.model_metadata.relay import Relay
 
 
 def _locate(request: WireRequest) -> Resource:

@@ -23,7 +23,7 @@ from gateway.middleware.guard import RECEIPT
 from gateway.middleware.trace import traceparent
 from gateway.model.access import Action, GuardedRoute, Resource, ResourceKind
 from gateway.model.verdicts import EngineAnswer
-from gateway.offering.metadata import STAT_PATH, WEIGHTS_PATH
+from gateway.model_metadata.sources import STAT_PATH, WEIGHTS_PATH
 from gateway.platform.upstream import Inquiry
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from gateway.model.access import WireRequest
     from gateway.model.facts import Stamp
     from gateway.model.verdicts import Allowed, Found, Receipt
-    from gateway.offering.offers import Offers
+    from gateway.model_metadata.caller_metadata import Offers
 
 READS = ("GET", "HEAD")
 

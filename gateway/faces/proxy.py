@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from gateway.engine.urls import Url
     from gateway.model.access import Resource, WireRequest
-    from gateway.offering.offers import Offers
+    from gateway.model_metadata.caller_metadata import Offers
 
 READS = ("GET", "HEAD")
 API_HOSTS = frozenset({"api.roboflow.com", "api.roboflow.one", "api.roboflow.eu", "api.roboflow-eu.one"})

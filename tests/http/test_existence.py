@@ -17,7 +17,7 @@ import pytest
 
 from gateway.adapters.clock import SystemClock
 from gateway.identity.links import load_link_keys
-from gateway.offering.links import Links
+from gateway.model_metadata.links import Links
 
 PUBLIC_URL = "https://models.example/gw"
 WEIGHTS, STAT = "/models/v1/external/weights", "/models/v1/external/stat"

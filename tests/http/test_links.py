@@ -21,7 +21,7 @@ import pytest
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
 from gateway.identity.links import load_link_keys
-from gateway.offering.links import Links
+from gateway.model_metadata.links import Links
 
 PIECE = 16 << 10
 BIG = random.Random(21).randbytes(PIECE) * 64

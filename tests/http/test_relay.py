@@ -12,7 +12,7 @@ import pytest
 
 from gateway.adapters.clock import SystemClock
 from gateway.identity.links import load_link_keys
-from gateway.offering.links import Links
+from gateway.model_metadata.links import Links
 
 sys.path.append(str(Path(__file__).parent))  # the provider beside us
 

@@ -83,11 +83,11 @@ from gateway.model.names import MAX_NAME_BYTES, ancestors, parse_file_handle, pa
 from gateway.model.pins import Measured
 from gateway.model.stores import Moment
 from gateway.model.verdicts import Admission, Allowed, Denied, HeldFile
-from gateway.offering import attestations, minting
-from gateway.offering.attestations import Attestations
-from gateway.offering.local_metadata import LocalMetadata
-from gateway.offering.metadata import Metadata
-from gateway.offering.minting import Minting
+from gateway.model_metadata import attestations, link_effects
+from gateway.model_metadata.attestations import Attestations
+from gateway.model_metadata.link_effects import Minting
+from gateway.model_metadata.local_metadata import LocalMetadata
+from gateway.model_metadata.sources import Metadata
 from gateway.passes import Pass, Passes
 from gateway.pinning.measuring import Measurer
 from gateway.platform import upstream
@@ -479,7 +479,7 @@ class Part:
 @case(
     2 * MEGABYTE,
     size=lambda made: len(made.memory),
-    sets=[(minting, "REMEMBERED_BYTES", 2 * MEGABYTE)],
+    sets=[(link_effects, "REMEMBERED_BYTES", 2 * MEGABYTE)],
 )
 def files_that_were_begun(_bound):
     def make():
@@ -841,7 +841,7 @@ FILLED = {
     "offering/attestations.py",
     "offering/local_metadata.py",
     "offering/metadata.py",
-    "offering/minting.py",
+    "offering/link_effects.py",
     "passes.py",
     "pinning/measuring.py",
     "platform/upstream.py",

@@ -9,8 +9,8 @@ import pytest
 
 from gateway.model.errors import Reason, Refusal, Silence, Unavailable
 from gateway.model.facts import Stamp
-from gateway.offering import metadata
-from gateway.offering.metadata import Metadata
+from gateway.model_metadata import sources
+from gateway.model_metadata.sources import Metadata
 from gateway.platform.upstream import Told
 
 STAMP = Stamp(1, ())
@@ -102,7 +102,7 @@ def test_a_silence_began_when_anybody_met_it_first(world):
 
 
 def test_what_is_known_of_silences_is_bounded(world, monkeypatch):
-    monkeypatch.setattr(metadata, "MAX_SILENCES", 1)
+    monkeypatch.setattr(sources, "MAX_SILENCES", 1)
     assert world.stat(SILENCE)
     with pytest.raises(Silence):
         world.stat(SILENCE, "key_2")

@@ -8,7 +8,7 @@ import pytest
 from gateway.credential.extract_link import parse_link
 from gateway.identity.links import LinkKeys, verify
 from gateway.model.names import FileHandle, KeyId, ModelId, PackageId
-from gateway.offering.links import EXPIRY_STEP_SECONDS, Links
+from gateway.model_metadata.links import EXPIRY_STEP_SECONDS, Links
 
 KEYS = LinkKeys(current=b"k" * 32)
 KEY, OTHER = KeyId("key_0123456789ab"), KeyId("key_0123456789ac")

@@ -8,8 +8,8 @@ from itertools import product
 import pytest
 
 from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId
-from gateway.offering import sealed_urls
-from gateway.offering.sealed_urls import ProviderFile, SealedUrls
+from gateway.model_metadata import sealed_urls
+from gateway.model_metadata.sealed_urls import ProviderFile, SealedUrls
 
 KEY, OTHER_KEY = KeyId("key_0123456789ab"), KeyId("key_0123456789ac")
 MODEL, FILE = ModelId("acme/cars/1"), (PackageId("pkgA1"), FileHandle("weights.onnx"))

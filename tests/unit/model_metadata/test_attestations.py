@@ -14,7 +14,7 @@ from gateway.model.facts import Facts, Leaf, PolicySet, Stamp, Standing, Visibil
 from gateway.model.listings import MARK_DIGITS, ListedPackage
 from gateway.model.names import Md5, ModelId, PackageId, TenantId
 from gateway.model.provenance import Attestation
-from gateway.offering.attestations import MAX_OTHERS, Attestations
+from gateway.model_metadata.attestations import MAX_OTHERS, Attestations
 
 MINE, BLOB, OTHER = ModelId("acme/cars/1"), Md5("0123456789abcdef" * 2), Md5("f" * 32)
 POLICY = PolicySet(schema="", policies=(), digest="d")

@@ -13,7 +13,7 @@ from gateway.model.access import WireRequest
 from gateway.model.errors import Reason, Unavailable
 from gateway.model.names import FileHandle, Md5, ModelId, PackageId
 from gateway.model.verdicts import Ending, RelayedFile
-from gateway.offering.relay import STREAMS_OF_A_KEY, Relay
+from gateway.model_metadata.relay import STREAMS_OF_A_KEY, Relay
 
 
 class Storage:

@@ -26,7 +26,14 @@ from gateway.delivery.plan import OCTETS
 from gateway.engine.faults import undecided
 from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.verdicts import Ending, HeldFile, OpenFile, RelayedFile
-from gateway.offering.storage_heads import FIRST_BYTE, OK, UNSATISFIABLE, asked_range, range_header, read_head
+from gateway.model_metadata.storage_heads import (
+    FIRST_BYTE,
+    OK,
+    UNSATISFIABLE,
+    asked_range,
+    range_header,
+    read_head,
+)
 from gateway.platform.shares import Shares
 
 if TYPE_CHECKING:
@@ -40,8 +47,8 @@ if TYPE_CHECKING:
     from gateway.model.access import Resource, WireRequest
     from gateway.model.facts import Stamp
     from gateway.model.verdicts import Allowed, Found, Receipt
-    from gateway.offering.sealed_urls import ProviderFile, SealedUrls
-    from gateway.offering.storage_heads import StorageHead
+    from gateway.model_metadata.sealed_urls import ProviderFile, SealedUrls
+    from gateway.model_metadata.storage_heads import StorageHead
 
 NOT_FROM_HERE = frozenset({Reason.ABSENT, Reason.UNSERVABLE, Reason.UNATTESTED, Reason.QUARANTINED})
 """What the cache says of a file that it does not have, or does not serve as it lies there."""

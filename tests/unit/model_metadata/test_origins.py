@@ -12,7 +12,7 @@ from gateway.model.errors import Conflict, Reason, Refusal
 from gateway.model.facts import Leaf
 from gateway.model.names import FileHandle, ModelId, PackageId
 from gateway.model.provenance import Origin
-from gateway.offering.origins import MAX_NAMED, Origins
+from gateway.model_metadata.origins import MAX_NAMED, Origins
 from gateway.registrar import Done
 
 MODEL, PACKAGE = ModelId("acme/cars/1"), PackageId("pkgA1")

@@ -11,8 +11,8 @@ import pytest
 
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.sample_cache import SampleModel, sample_directory, write_sample_cache
-from gateway.offering import local_metadata
-from gateway.offering.local_metadata import LocalMetadata
+from gateway.model_metadata import local_metadata
+from gateway.model_metadata.local_metadata import LocalMetadata
 from gateway.resource.catalogue import CatalogueSettings, DiskCatalogue
 
 MODEL = "acme/cars/1"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from gateway.model.names import KeyId, ModelId
     from gateway.model.ports import MonotonicClock
-    from gateway.offering.local_metadata import LocalMetadata, Withheld
+    from gateway.model_metadata.local_metadata import LocalMetadata, Withheld
     from gateway.platform.upstream import Inquiry, Upstream
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from gateway.model.errors import Reason, Refusal, Unavailable
-from gateway.offering.minting import Minting
+from gateway.model_metadata.link_effects import Minting
 
 FILES = [("p1", f"f{number}") for number in range(5)]
 

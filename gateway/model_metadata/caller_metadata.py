@@ -28,7 +28,7 @@ from gateway.engine.signed_proxy_urls import wrap_signed
 from gateway.model.access import Action, Resource, ResourceKind
 from gateway.model.errors import Refusal, Unavailable
 from gateway.model.verdicts import Allowed, Denied, EngineAnswer
-from gateway.offering.sealed_urls import ProviderFile
+from gateway.model_metadata.sealed_urls import ProviderFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
     from gateway.model.facts import Stamp
     from gateway.model.names import FileHandle, Md5, ModelId, PackageId
     from gateway.model.ports import Catalogue
-    from gateway.offering.attestations import Attestations
-    from gateway.offering.links import Links
-    from gateway.offering.metadata import Metadata
-    from gateway.offering.minting import Minting
-    from gateway.offering.origins import Origins
-    from gateway.offering.sealed_urls import SealedUrls
+    from gateway.model_metadata.attestations import Attestations
+    from gateway.model_metadata.link_effects import Minting
+    from gateway.model_metadata.links import Links
+    from gateway.model_metadata.origins import Origins
+    from gateway.model_metadata.sealed_urls import SealedUrls
+    from gateway.model_metadata.sources import Metadata
     from gateway.platform.upstream import Inquiry, Told
     from gateway.resource.raw_model import RawPackage
 
