@@ -32,7 +32,7 @@ from gateway.model.errors import Refusal, Unavailable
 from gateway.resource.listed import Listed
 from gateway.resource.naming import MODELS_CACHE, is_v2_directory
 from gateway.resource.presence import find_absence, look_at_folders, note_presence
-from gateway.resource.rota import Rota
+from gateway.resource.round_robin import RoundRobin
 from gateway.resource.safe_open import each_name_in, opened_cache_folder, opened_root
 from gateway.resource.scan import (
     MAX_DIRECTORIES,
@@ -124,8 +124,8 @@ class Scanner:
         self._models_now: tuple[ModelId, ...] = ()
         self._listed = Listed()
         self._order: list[str] = []  # in the order of their turns
-        self._looked_at = Rota()
-        self._refreshed = Rota()
+        self._looked_at = RoundRobin()
+        self._refreshed = RoundRobin()
         self._folder = _UNSETTLED
         self._unfinished: dict[str, None] = {}  # a set that remembers the order
         self._by_fact: set[str] = set()

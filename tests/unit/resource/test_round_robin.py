@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.resource.rota import Rota
+from gateway.resource.round_robin import RoundRobin
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 10, 11])
 def test_everybody_comes_up_before_anybody_comes_up_again(count):
     names = [f"n{number}" for number in range(10)]
-    rota, taken = Rota(), []
+    round_robin, taken = RoundRobin(), []
     while len(taken) < 30:
-        turn = rota.take(names, count)
+        turn = round_robin.take(names, count)
         assert len(turn) == len(set(turn)) == min(count, len(names))
         taken += turn
     assert taken[:10] == names
@@ -20,7 +20,7 @@ def test_everybody_comes_up_before_anybody_comes_up_again(count):
 
 
 def test_a_list_that_became_shorter_is_gone_through_all_the_same():
-    rota = Rota()
-    rota.take(["a", "b", "c", "d", "e"], 2)
-    rota.take(["a", "b", "c", "d", "e"], 2)
-    assert {name for _ in range(2) for name in rota.take(["a", "b", "c"], 2)} == {"a", "b", "c"}
+    round_robin = RoundRobin()
+    round_robin.take(["a", "b", "c", "d", "e"], 2)
+    round_robin.take(["a", "b", "c", "d", "e"], 2)
+    assert {name for _ in range(2) for name in round_robin.take(["a", "b", "c"], 2)} == {"a", "b", "c"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Rota:
+class RoundRobin:
     """Goes through a list, so many at a time, and begins again at its end."""
 
     def __init__(self) -> None:
