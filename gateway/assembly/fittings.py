@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from gateway.adapters.provider import Provider
 from gateway.adapters.seen_cache_file import SeenCacheFile
 from gateway.assembly.signing import load_signing_key
+from gateway.audit.limits import Limits
 from gateway.audit.log import AuditLog
-from gateway.audit.terms import Limits
 from gateway.directory.listing import Listing
 from gateway.directory.reading import StoreReading
 from gateway.model.errors import Misconfigured

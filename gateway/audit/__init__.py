@@ -8,9 +8,9 @@ follows and searches it.
 """
 
 from gateway.audit.events import Event, Query, find_record, read_events
+from gateway.audit.limits import Durability, Limits
 from gateway.audit.log import AuditLog
 from gateway.audit.report import ChainReport, Damage, Ending, Fault, Report, Verdict
-from gateway.audit.terms import Durability, Limits
 from gateway.audit.verify import verify
 
 __all__ = [

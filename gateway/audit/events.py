@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.audit.folder import chain_started, group_segments, node_of, verify_is_folder
+from gateway.audit.heads_evidence import read_lines
 from gateway.audit.proven import ProvenEnd, ProvenEnds
 from gateway.audit.record import DecisionRecord, SummaryRecord, parse_line
 from gateway.audit.timeline import parse_record_id, time_text
-from gateway.audit.witness import read_lines
 from gateway.model.errors import BadNameError, Reason, Unavailable
 
 if TYPE_CHECKING:

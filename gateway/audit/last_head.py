@@ -10,9 +10,9 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from gateway.audit.heads_evidence import verify_head
 from gateway.audit.promise import PROMISED_RECORDS
 from gateway.audit.record import MAX_LINE_BYTES, hash_of, parse_link, split_hash
-from gateway.audit.witness import verify_head
 from gateway.model.errors import Reason, Unavailable
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tail:
+class ChainEnd:
     """The last head of a chain, where its line ends, and the whole lines behind it.
 
     `segment` is the number of the chain's last segment.
@@ -53,7 +53,7 @@ class Tail:
 
 def read_tail(
     chain: str, segments: Sequence[tuple[int, Path]], keys: Mapping[str, Ed25519PublicKey]
-) -> Tail | None:
+) -> ChainEnd | None:
     """The end of a chain, from its last head that is signed by one of these keys.
 
     None when there is none within the bounds. Raises `Unavailable` when a file cannot be read.
@@ -65,7 +65,7 @@ def read_tail(
             left -= len(line)
             if line.startswith(_HEAD_OPENS) and (head := _find_head(line, keys)) and head.chain == chain:
                 lines.reverse()
-                return Tail(
+                return ChainEnd(
                     head=head,
                     head_segment=number,
                     head_end=end,
@@ -78,7 +78,7 @@ def read_tail(
     return None
 
 
-def linked_records(tail: Tail) -> Iterator[tuple[Place, Link, str]]:
+def linked_records(tail: ChainEnd) -> Iterator[tuple[Place, Link, str]]:
     """The records that follow the head and each other, with their hashes, up to one that does not."""
     seq, prev = tail.head.seq, tail.head.hash
     for place in tail.lines:

@@ -15,9 +15,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gateway.audit.envelope import enveloped
-from gateway.audit.flood import Flood, Stranger
 from gateway.audit.folder import parse_node, verify_own, verify_writable
 from gateway.audit.head import Signer
+from gateway.audit.limits import Durability, Limits
 from gateway.audit.record import (
     MAX_LINE_BYTES,
     ChangeOutcomeRecord,
@@ -25,9 +25,9 @@ from gateway.audit.record import (
     SummaryRecord,
     encode,
 )
+from gateway.audit.record_body import RecordBodies
+from gateway.audit.refusal_limiter import RefusalLimiter, Stranger
 from gateway.audit.scrub import clean_name, source_of
-from gateway.audit.tail import Tails
-from gateway.audit.terms import Durability, Limits
 from gateway.audit.writer import Writer
 from gateway.model.errors import Reason, Unavailable
 from gateway.model.verdicts import ChangeReceipt, HeldFile, Receipt
@@ -73,10 +73,10 @@ class AuditLog:
         self._folder = folder.absolute()
         verify_own(self._folder)
         self._clock = clock
-        self._tails = Tails(node)
+        self._tails = RecordBodies(node)
         self._on_left = on_left
         self._has_left = False
-        self._flood = Flood(per_source=limits.nobody_per_source, total=limits.nobody_total)
+        self._limiter = RefusalLimiter(per_source=limits.nobody_per_source, total=limits.nobody_total)
         self._writer = Writer(self._folder, node, Signer(signing_key), durability, limits, clock.now())
 
     @property
@@ -114,7 +114,7 @@ class AuditLog:
             new_id = partial(writer.envelopes.ids.next, now)
             whose = rejection.claimed_key_id, rejection.claimed_tenant
             stranger = Stranger(source_of(rejection.request.client), *whose)
-            summary_id = self._flood.count(stranger, rejection.reason.value, int(now), new_id)
+            summary_id = self._limiter.count(stranger, rejection.reason.value, int(now), new_id)
             if summary_id is not None:
                 return summary_id
         record_id, time = writer.envelopes.ids.next(now), writer.envelopes.times.text(now)
@@ -181,7 +181,7 @@ class AuditLog:
         return now, self._writer.ready(now)  # after them: a head may be due by now
 
     def _write_summaries(self, now: float, second: int | None) -> None:
-        while (summary := self._flood.first_due(second)) is not None:
+        while (summary := self._limiter.first_due(second)) is not None:
             links = self._writer.ready(now)
             record = SummaryRecord(
                 **self._writer.envelopes.members(now, links, summary.record_id),
@@ -193,7 +193,7 @@ class AuditLog:
                 reasons=summary.reasons,
             )
             self._writer.append(encode(record), now)
-            self._flood.drop_first()  # only now: one that could not be written is still owed
+            self._limiter.drop_first()  # only now: one that could not be written is still owed
 
     def _close_admission(
         self, decision_id: str, tenant: str | None, key_id: str | None, outcome: Outcome, *, is_left: bool

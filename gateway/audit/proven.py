@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.audit.folder import HEADS_NAME
+from gateway.audit.heads_evidence import verify_head
 from gateway.audit.heads_file import parse_listed
 from gateway.audit.last_head import lines_backward, linked_records, read_tail
-from gateway.audit.witness import verify_head
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-    from gateway.audit.last_head import Tail
+    from gateway.audit.last_head import ChainEnd
     from gateway.audit.record import HeadRecord
 
 _ABANDONED = b'"state":"abandoned"'
@@ -77,7 +77,7 @@ class ProvenEnds:
                 self._abandoned[head.chain] = head
 
 
-def _end_of_abandoned(tail: Tail, abandoned: HeadRecord) -> ProvenEnd | None:
+def _end_of_abandoned(tail: ChainEnd, abandoned: HeadRecord) -> ProvenEnd | None:
     """The end of the lines behind a chain's last head that its abandoned head vouches for."""
     for place, link, digest in linked_records(tail):
         if (link.seq, digest) == (abandoned.seq - 1, abandoned.prev):

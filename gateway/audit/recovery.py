@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from gateway.audit.head import Signer
     from gateway.audit.heads_file import HeadsFile
-    from gateway.audit.last_head import Tail
+    from gateway.audit.last_head import ChainEnd
 
     class MakeHead(Protocol):
         """Makes a recovered head in this place of a chain."""
@@ -135,7 +135,7 @@ def _has_locked(descriptor: int, kind: int) -> bool:
     return True
 
 
-def _find_end(tail: Tail) -> Links | None:
+def _find_end(tail: ChainEnd) -> Links | None:
     """Where the chain ends; None unless what stands behind its head is what an honest process leaves."""
     promise = promise_after(tail.head)
     links = Links(tail.head.chain)

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING
 
 from gateway.audit.folder import HEADS_NAME, PUBLIC_KEY_NAME, group_segments
 from gateway.audit.head import fingerprint, parse_public_keys
+from gateway.audit.heads_evidence import HeadsEvidence
 from gateway.audit.report import Report
 from gateway.audit.walk import Walk
-from gateway.audit.witness import Witness
 from gateway.model.errors import Misconfigured
 
 if TYPE_CHECKING:
@@ -67,21 +67,21 @@ def verify(
             PUBLIC_KEY_NAME
         )
         keys, key_source = _load(published), str(published)
-    with Witness(heads_path, keys) as witness:
-        witness.read()
+    with HeadsEvidence(heads_path, keys) as evidence:
+        evidence.read()
         segments = group_segments(_paths(source))  # after the heads: whatever they name is there by now
-        walks = {chain: _walked(chain, numbered, keys, witness) for chain, numbered in segments.items()}
-        witness.read(is_again=True)
+        walks = {chain: _walked(chain, numbered, keys, evidence) for chain, numbered in segments.items()}
+        evidence.read(is_again=True)
         for chain, walk in walks.items():
             if walk.is_overtaken():
-                walks[chain] = _walked(chain, segments[chain], keys, witness)
+                walks[chain] = _walked(chain, segments[chain], keys, evidence)
             walks[chain].compare()
-    problems = list(witness.problems)
+    problems = list(evidence.problems)
     if heads_path is None and isinstance(source, Path) and source.is_dir():
         problems.append(f"{HEADS_NAME} is missing, so records cut off at the end of a chain would not show")
     return Report(
         chains=tuple(walk.report() for walk in walks.values()),
-        missing_chains=_missing(witness.named - segments.keys(), source),
+        missing_chains=_missing(evidence.named - segments.keys(), source),
         problems=tuple(problems),
         key_source=key_source,
         signers=tuple(sorted(keys)),
@@ -90,9 +90,12 @@ def verify(
 
 
 def _walked(
-    chain: str, numbered: Sequence[tuple[int, Path]], keys: Mapping[str, Ed25519PublicKey], witness: Witness
+    chain: str,
+    numbered: Sequence[tuple[int, Path]],
+    keys: Mapping[str, Ed25519PublicKey],
+    evidence: HeadsEvidence,
 ) -> Walk:
-    walk = Walk(chain, keys, witness)
+    walk = Walk(chain, keys, evidence)
     walk.run(numbered)
     return walk
 

@@ -15,11 +15,11 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from gateway.audit.folder import chain_started, node_of, segment_name
+from gateway.audit.heads_evidence import NO_TRACE, UnknownSignerError, next_trace, read_lines, verify_head
 from gateway.audit.promise import NOTHING_PROMISED, PROMISED_RECORDS, PROMISED_SECONDS, Promise, promise_after
 from gateway.audit.record import GENESIS, MAX_LINE_BYTES, Link, hash_of, parse_link, split_hash
 from gateway.audit.report import ChainReport, Damage, Ending, Fault
 from gateway.audit.timeline import time_text
-from gateway.audit.witness import NO_TRACE, UnknownSignerError, next_trace, read_lines, verify_head
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+    from gateway.audit.heads_evidence import HeadsEvidence, Listed
     from gateway.audit.record import HeadRecord
-    from gateway.audit.witness import Listed, Witness
 
 Finding = tuple[Damage, str]
 
@@ -44,11 +44,11 @@ _AFTER_END = {
 class Walk:
     """The state of a walk: the last good record, and what was learnt on the way."""
 
-    def __init__(self, chain: str, keys: Mapping[str, Ed25519PublicKey], witness: Witness) -> None:
+    def __init__(self, chain: str, keys: Mapping[str, Ed25519PublicKey], evidence: HeadsEvidence) -> None:
         self._chain = chain
         self._keys = keys
-        self._witness = witness
-        listed = witness.listed(chain)
+        self._evidence = evidence
+        listed = evidence.listed(chain)
         self._listed_head, self._listed_trace, self._ended = listed.newest, listed.trace, listed.ended
         self._end_seq = self._ended.seq if self._ended else 0  # no record may stand there, or beyond
         self._expected = _expected_hashes(listed)
@@ -106,23 +106,23 @@ class Walk:
 
     def is_overtaken(self) -> bool:
         """Whether the chain has ended since: what follows its end is then to be looked at anew."""
-        return self._witness.listed(self._chain).ended is not self._ended
+        return self._evidence.listed(self._chain).ended is not self._ended
 
     def compare(self) -> None:
         """Complain unless the heads of the chain are those that are listed, as far as both go.
 
         The last ones may be listed later: the file is held by another process, or this one was killed.
         """
-        if self._fault is not None or self._has_gap or self._witness.problems:
+        if self._fault is not None or self._has_gap or self._evidence.problems:
             return  # said already, or not all heads were seen
-        listed, last = self._witness.listed(self._chain), self._last_head
+        listed, last = self._evidence.listed(self._chain), self._last_head
         newest = listed.newest
         if newest is not None and last is not None and not self._is_listed(listed, newest, last):
-            self._witness.complain(f"heads.jsonl has not the signed heads that the chain {self._chain} has")
+            self._evidence.complain(f"heads.jsonl has not the signed heads that the chain {self._chain} has")
         listed_seq = newest.seq if newest else 0
         if last is not None and last.listed_bytes is None and self._head_before_last_seq > listed_seq:
             # Heads of earlier releases do not say what they know; these listed each one before the next.
-            self._witness.complain(f"heads.jsonl lacks signed heads that the chain {self._chain} has")
+            self._evidence.complain(f"heads.jsonl lacks signed heads that the chain {self._chain} has")
 
     def _is_listed(self, listed: Listed, newest: HeadRecord, last: HeadRecord) -> bool:
         """Whether the same heads are in the chain and in the file, up to where the shorter of them ends."""
@@ -138,7 +138,7 @@ class Walk:
             return Ending.CLOSED
         if self._ended is not None:
             return Ending(self._ended.state)
-        lives = self._witness.lives(self._chain, node_of(self._chain))
+        lives = self._evidence.lives(self._chain, node_of(self._chain))
         return Ending.OPEN if lives else Ending.ENDED
 
     def _note_missing(self, expected: int, found: int) -> None:
@@ -226,12 +226,12 @@ class Walk:
             return Damage.UNKNOWN_SIGNER, str(error)
         except ValueError as error:
             return Damage.BAD_SIGNATURE, f"{error}; it, or records since the head before it, were rewritten"
-        self._witness.note_named(head)
-        self._witness.check_known_end(head, f"record {head.seq} of its chain")
+        self._evidence.note_named(head)
+        self._evidence.check_known_end(head, f"record {head.seq} of its chain")
         self._head_before_last_seq = self._last_head.seq if self._last_head else 0
         self._last_head, self._trace = head, next_trace(self._trace, head)
         if self._listed_head is None or head.seq >= self._listed_head.seq:
-            self._witness.note_newest(head)
+            self._evidence.note_newest(head)
             self._traces[head.seq] = self._trace
             if len(self._traces) > MOST_TRACES:
                 self._traces.popitem(last=False)

@@ -32,10 +32,10 @@ from gateway.audit.folder import HEADS_NAME, new_chain_id, prepare_folder, segme
 from gateway.audit.head import LiveChain, Signer, find_live_chains
 from gateway.audit.heads_file import NO_LINE, HeadsFile
 from gateway.audit.known_end import find_known_end
+from gateway.audit.limits import Durability, Limits
 from gateway.audit.record import ENDED_BY_OTHERS, HeadRecord, OpenRecord, encode, seal, with_signature
 from gateway.audit.recovery import recover
 from gateway.audit.segment import Remedy, Segment, SegmentError, raise_fault
-from gateway.audit.terms import Durability, Limits
 from gateway.model.errors import Misconfigured
 
 if TYPE_CHECKING:

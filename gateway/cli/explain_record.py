@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gateway.audit.folder import group_segments, parse_segment_name
-from gateway.audit.parts import LINK
+from gateway.audit.heads_evidence import read_lines
 from gateway.audit.record import DecisionRecord, OutcomeRecord, parse_line
-from gateway.audit.witness import read_lines
+from gateway.audit.record_fields import LINK
 from gateway.cli.explain_answer import Question
 from gateway.cli.harmless import harmless
 from gateway.cli.record_lines import thing

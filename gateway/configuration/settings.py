@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway.audit.terms import Durability
+from gateway.audit.limits import Durability
 from gateway.configuration.values import (
     read_choice,
     read_durability,

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.audit.terms import Durability
+from gateway.audit.limits import Durability
 from gateway.engine.urls import parse_url
 from gateway.model.errors import BadNameError
 

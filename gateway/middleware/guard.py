@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from gateway.audit.parts import secrets_of
+from gateway.audit.record_fields import secrets_of
 from gateway.credential.client import TrustedNetworks, client_address
 from gateway.middleware.client_end import client_end
 from gateway.middleware.hook import read_body, send_taken

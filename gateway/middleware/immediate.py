@@ -22,7 +22,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol, cast
 
-from gateway.audit.parts import secrets_of
+from gateway.audit.record_fields import secrets_of
 from gateway.audit.request_secrets import RequestSecrets
 from gateway.credential.client import TrustedNetworks, client_address
 from gateway.delivery.headers import Headers, asked_fields, caller_headers

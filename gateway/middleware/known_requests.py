@@ -15,7 +15,7 @@ from operator import attrgetter
 from sys import getsizeof
 from typing import TYPE_CHECKING
 
-from gateway.audit.parts import recorded_headers
+from gateway.audit.record_fields import recorded_headers
 from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.verdicts import HeldFile
 

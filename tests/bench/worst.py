@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from gateway.audit.parts import request_part, secrets_of
+from gateway.audit.record_fields import request_part, secrets_of
 from gateway.audit.scrub import _clean_agent
 from gateway.credential.client import client_address, parse_trusted_networks
 from gateway.credential.extract import extract

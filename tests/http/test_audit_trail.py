@@ -209,7 +209,7 @@ def test_a_strangers_flood_leaves_little_on_the_disk(busy_world):
     count, threads = 500, 4
     started = time.monotonic()
 
-    def flood(number):
+    def limiter(number):
         with busy_world.wire.talk() as talk:
             return [
                 talk.get(f"/v1/models/m{number}/{attempt}", key=f"sk-a-stranger-of-many-{number}-{attempt}")
@@ -217,7 +217,7 @@ def test_a_strangers_flood_leaves_little_on_the_disk(busy_world):
             ]
 
     with ThreadPoolExecutor(threads) as pool:
-        answers = [answer for answers in pool.map(flood, range(threads)) for answer in answers]
+        answers = [answer for answers in pool.map(limiter, range(threads)) for answer in answers]
     seconds = time.monotonic() - started
     assert {answer.status for answer in answers} == {401}
     busy_world.gateway.stop()

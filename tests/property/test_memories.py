@@ -22,10 +22,10 @@ from weakref import ref
 import pytest
 
 import gateway
-from gateway.audit import tail
-from gateway.audit.flood import Flood, Stranger
+from gateway.audit import record_body
+from gateway.audit.record_body import RecordBodies, _who
+from gateway.audit.refusal_limiter import RefusalLimiter, Stranger
 from gateway.audit.scrub import _clean_agent, clean_agent, source_of
-from gateway.audit.tail import Tails, _who
 from gateway.caller_views import CallerViews, View
 from gateway.configuration.settings import CHECKOUT_POLICIES
 from gateway.credential.client import TrustedNetworks, _remembered_address, client_address
@@ -458,7 +458,7 @@ def held_files_with_content(bound):
     return holding(bound, 64 * 1024)
 
 
-@case(2 * MEGABYTE, size=lambda made: len(made.memory), sets=[(tail, "MAX_BYTES", 2 * MEGABYTE)])
+@case(2 * MEGABYTE, size=lambda made: len(made.memory), sets=[(record_body, "MAX_BYTES", 2 * MEGABYTE)])
 def tails(_bound):
     admissions = []  # somebody holds them; what they weigh is for `known_requests`
 
@@ -469,7 +469,7 @@ def tails(_bound):
         admissions.append(Part())
         made.memory.put(id(admissions[-1]), (ref(admissions[-1]), line))
 
-    return lambda: Tails("node"), put
+    return lambda: RecordBodies("node"), put
 
 
 class Part:
@@ -738,7 +738,7 @@ def refusals_of_strangers(_bound):
         made.count(stranger, Reason.UNKNOWN_KEY.value, 1, lambda: f"{number:036d}")
         made.count(stranger, Reason.UNKNOWN_KEY.value, 1, lambda: f"{number:036d}")
 
-    return lambda: Flood(per_source=1, total=500), put
+    return lambda: RefusalLimiter(per_source=1, total=500), put
 
 
 def weighed(one):
@@ -826,7 +826,7 @@ def test_a_flood_of_denials_holds_no_records_that_the_near_cache_put_out():
 FILLED = {
     "audit/flood.py",
     "audit/scrub.py",
-    "audit/tail.py",
+    "audit/record_body.py",
     "credential/client.py",
     "decision/rulebook.py",
     "decisions.py",

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.assembly import app
 from gateway.assembly.app import worker_app, worker_argument
-from gateway.audit.terms import Durability
+from gateway.audit.limits import Durability
 from gateway.configuration.settings import Settings
 
 URL = "redis://:s3cret@127.0.0.1:6379"

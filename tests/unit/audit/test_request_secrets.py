@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.audit.parts import recorded_headers
+from gateway.audit.record_fields import recorded_headers
 from gateway.audit.request_secrets import MAX_PIECES, REMOVED, RequestSecrets
 from gateway.audit.scrub import clean_agent, clean_digits, clean_name
 

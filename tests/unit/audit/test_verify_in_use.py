@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from gateway.audit import Damage, Ending, verify
+from gateway.audit.heads_evidence import HeadsEvidence
 from gateway.audit.heads_file import HeadsFile
 from gateway.audit.segment import Remedy, Segment, SegmentError
 from gateway.audit.walk import Walk
-from gateway.audit.witness import Witness
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def between(monkeypatch):
                 done.append(True)
                 action()
 
-        read, run = Witness.read, Walk.run
+        read, run = HeadsEvidence.read, Walk.run
 
         def reading(self, *, is_again=False):
             if moment == ("before the second reading" if is_again else "before the first reading"):
@@ -37,7 +37,7 @@ def between(monkeypatch):
                 once()
             run(self, segments)
 
-        monkeypatch.setattr(Witness, "read", reading)
+        monkeypatch.setattr(HeadsEvidence, "read", reading)
         monkeypatch.setattr(Walk, "run", running)
 
     return arrange

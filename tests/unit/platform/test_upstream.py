@@ -275,7 +275,7 @@ def test_one_key_asks_only_so_much_at_once_and_nobody_else_waits_for_it(world, u
 
     async def crowd():
         world.gate = asyncio.Event()
-        flood = [asyncio.create_task(upstream.told(PATH, inquiry(query=one), parse)) for one in queries]
+        limiter = [asyncio.create_task(upstream.told(PATH, inquiry(query=one), parse)) for one in queries]
         await asyncio.sleep(PATIENCE_SECONDS / 2)  # all ask that may, the others wait
         assert len(world.asked) == QUESTIONS_OF_A_KEY
         other = asyncio.create_task(upstream.told(PATH, inquiry(key_id="key_0123456789ac"), parse))
@@ -283,7 +283,7 @@ def test_one_key_asks_only_so_much_at_once_and_nobody_else_waits_for_it(world, u
         assert len(world.asked) == QUESTIONS_OF_A_KEY + 1
         world.gate.set()
         assert (await other).what == b"said"
-        return await asyncio.gather(*flood, return_exceptions=True)
+        return await asyncio.gather(*limiter, return_exceptions=True)
 
     results = run_in_virtual_time(crowd())
     assert [type(one) for one in results[QUESTIONS_OF_A_KEY:]] == [Unavailable] * 3

@@ -47,7 +47,7 @@ class Summary:
     reasons: dict[str, int] = field(default_factory=dict)
 
 
-class Flood:
+class RefusalLimiter:
     """Counts the refusals of one second after the other."""
 
     __slots__ = ("_finished", "_open", "_per_source", "_recorded", "_second", "_total", "_total_recorded")

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from gateway.audit.envelope import enveloped
-from gateway.audit.parts import found_part, named_part, principal_kind, request_part, secrets_of
 from gateway.audit.record import GENESIS, SCHEMA_VERSION, DecisionRecord, Links, encode
+from gateway.audit.record_fields import found_part, named_part, principal_kind, request_part, secrets_of
 from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Reason
 from gateway.model.verdicts import HeldFile, OpenFile
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 REMEMBERED = 4096  # tails, and whose delivery it was
 MAX_BYTES = 8 << 20  # of tails: about 700 bytes each as a rule
-TAIL_BYTES = 300  # of one, beside its line
+BODY_BYTES = 300  # of one, beside its line
 
 _BLANK: dict[str, Any] = {
     "schema": SCHEMA_VERSION,
@@ -40,7 +40,7 @@ _SKIPPED = len(enveloped("decision", "", Links(""), "", b""))
 _OUTCOME = b',"node":"%b","decision_id":"%b"%b,"ending":"%b","status":%d,"bytes":%d,"milliseconds":%a%b}'
 
 
-class Tails:
+class RecordBodies:
     """The tails of a node's records of decisions, and of what became of them."""
 
     def __init__(self, node: str) -> None:
@@ -49,7 +49,7 @@ class Tails:
         self.memory: BoundedMemory[int, tuple[ref[Admission], bytes]] = BoundedMemory(
             max_bytes=MAX_BYTES,
             max_entries=REMEMBERED,
-            weigh=lambda _, known: TAIL_BYTES + len(known[1]),
+            weigh=lambda _, known: BODY_BYTES + len(known[1]),
             is_over=lambda known: known[0]() is None,
         )
 

@@ -63,7 +63,7 @@ class Listed:
     ended: HeadRecord | None = None  # the abandoned or recovered head: nothing of the chain follows it
 
 
-class Witness:
+class HeadsEvidence:
     """A heads file as far as it was read, and what is wrong with it. Without a file it knows nothing."""
 
     def __init__(self, path: Path | None, keys: Mapping[str, Ed25519PublicKey]) -> None:

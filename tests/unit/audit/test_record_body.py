@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.audit.envelope import enveloped
 from gateway.audit.record import Links, OutcomeRecord, encode, parse_line, seal
-from gateway.audit.tail import Tails
+from gateway.audit.record_body import RecordBodies
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
 from gateway.model.errors import Reason
 from gateway.model.facts import KeyKind, Scope, Stamp
@@ -55,7 +55,7 @@ def record_of(kind, tail):
 @pytest.mark.parametrize("trace_id", [None, "0af7651916cd43dd8448eb211c80319c"])
 def test_the_record_of_an_allow_is_the_one_that_the_schema_encodes(is_held, trace_id):
     record, covered = record_of(
-        "decision", Tails(NODE).of_allow(admission(is_held=is_held, trace_id=trace_id))
+        "decision", RecordBodies(NODE).of_allow(admission(is_held=is_held, trace_id=trace_id))
     )
     fields = {name: getattr(record, name) for name in record.__struct_fields__ if name != "hash"}
     assert encode(type(record)(**fields)) == covered
@@ -74,8 +74,8 @@ def test_a_record_says_whether_its_caller_had_the_key_or_a_link(is_link, princip
     one = admission()
     caller = replace(one.allowed.access.principal, is_link=is_link)
     access = replace(one.allowed.access, principal=caller)
-    allow = Tails(NODE).of_allow(replace(one, allowed=replace(one.allowed, access=access)))
-    refusal = Tails(NODE).of_refusal(
+    allow = RecordBodies(NODE).of_allow(replace(one, allowed=replace(one.allowed, access=access)))
+    refusal = RecordBodies(NODE).of_refusal(
         Rejection(request=one.request, reason=Reason.NOT_PERMITTED, principal=caller)
     )
     for tail in (allow, refusal):
@@ -83,8 +83,8 @@ def test_a_record_says_whether_its_caller_had_the_key_or_a_link(is_link, princip
 
 
 def test_what_is_admitted_again_is_recorded_alike_and_what_differs_differs():
-    tails, one, other = Tails(NODE), admission(), admission(agent=b"wget")
-    assert tails.of_allow(one) == tails.of_allow(one) == Tails(NODE).of_allow(admission())
+    tails, one, other = RecordBodies(NODE), admission(), admission(agent=b"wget")
+    assert tails.of_allow(one) == tails.of_allow(one) == RecordBodies(NODE).of_allow(admission())
     assert tails.of_allow(one) != tails.of_allow(other)
     assert tails.of_allow(admission(model="acme/b")) != tails.of_allow(admission(model="acme/c"))
 
@@ -107,5 +107,5 @@ def test_the_record_of_an_outcome_is_the_one_that_the_schema_encodes(
         decision_id="id-0", tenant=tenant, key_id=key_id, ending=ending.value, status=status, bytes=sent,
         milliseconds=round(milliseconds, 3), sha256=sha256,
     )  # fmt: skip
-    tail = Tails(NODE).of_outcome("id-0", tenant, key_id, outcome)
+    tail = RecordBodies(NODE).of_outcome("id-0", tenant, key_id, outcome)
     assert enveloped("outcome", "id-1", LINKS, TIME, tail) == encode(expected)

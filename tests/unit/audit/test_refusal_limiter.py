@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from gateway.audit.flood import MANY_SOURCES, Flood, Stranger
+from gateway.audit.refusal_limiter import MANY_SOURCES, RefusalLimiter, Stranger
 from gateway.model.errors import Reason
 from gateway.model.verdicts import Rejection
 
@@ -113,20 +113,20 @@ def test_a_flood_with_many_invalid_keys_stays_within_the_total(room):
 
 
 def test_the_table_never_holds_more_sources_than_the_total():
-    flood = Flood(per_source=10, total=50)
+    limiter = RefusalLimiter(per_source=10, total=50)
     for number in range(10_000):
-        flood.count(Stranger(str(number)), "unknown-key", 1, lambda: "id")
-    assert len(flood._recorded) == 50
-    assert len(flood._open) == 1
+        limiter.count(Stranger(str(number)), "unknown-key", 1, lambda: "id")
+    assert len(limiter._recorded) == 50
+    assert len(limiter._open) == 1
 
 
 def test_a_summary_that_was_not_written_stays_owed():
-    flood = Flood(per_source=1, total=50)
+    limiter = RefusalLimiter(per_source=1, total=50)
     for _ in range(3):
-        flood.count(Stranger("a"), "unknown-key", 1, lambda: "id-1")
-    assert flood.first_due(1) is None
-    owed = flood.first_due(2)
+        limiter.count(Stranger("a"), "unknown-key", 1, lambda: "id-1")
+    assert limiter.first_due(1) is None
+    owed = limiter.first_due(2)
     assert owed is not None
-    assert flood.first_due(2) is owed
-    flood.drop_first()
-    assert flood.first_due(2) is None
+    assert limiter.first_due(2) is owed
+    limiter.drop_first()
+    assert limiter.first_due(2) is None
