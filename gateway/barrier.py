@@ -28,7 +28,7 @@ from gateway.model.errors import Unavailable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gateway.directory.allowances import Allowance
+    from gateway.directory.degraded_modes import DegradedPeriod
     from gateway.model.ports import MonotonicClock
     from gateway.model.stores import Moment
 
@@ -130,7 +130,7 @@ async def await_workers(
     lease_seconds: float,
     patience_seconds: float,
     clock: MonotonicClock,
-    allowances: Sequence[Allowance] = (),
+    degraded_periods: Sequence[DegradedPeriod] = (),
     is_settled: bool = False,
 ) -> BarrierReport:
     """Wait until every worker has acknowledged this moment, or cannot act on anything older any more.
@@ -138,7 +138,9 @@ async def await_workers(
     `is_settled`: the server has one place and loses nothing that it acknowledged, so that its register is
     whole whenever it was started (the embedded one).
     """
-    wait = _Wait(about, lease_seconds + MARGIN_SECONDS, clock.monotonic(), allowances, is_settled=is_settled)
+    wait = _Wait(
+        about, lease_seconds + MARGIN_SECONDS, clock.monotonic(), degraded_periods, is_settled=is_settled
+    )
     deadline = wait.started + patience_seconds
     first = found = await register.look(about, hold_seconds=HOLD_SECONDS)
     while not found.is_whole:
@@ -172,12 +174,18 @@ class _Wait:
     """One wait: whom it is for, and when they are over."""
 
     def __init__(
-        self, about: Moment, span: float, started: float, allowances: Sequence[Allowance], *, is_settled: bool
+        self,
+        about: Moment,
+        span: float,
+        started: float,
+        degraded_periods: Sequence[DegradedPeriod],
+        *,
+        is_settled: bool,
     ) -> None:
         self.started = started
         self.span = span
         self._about = about
-        self._allowances = allowances
+        self._degraded_periods = degraded_periods
         self._is_settled = is_settled
         self._ends: dict[str, float] = {}  # by worker: the earliest that any look came to
 
@@ -203,7 +211,9 @@ class _Wait:
                 self._ends[one.worker] = min(latest, self._ends.get(one.worker, latest))
                 ends.append(self._ends[one.worker])
         if not is_complete:  # there may be workers that are not in this register
-            ends.append(held_at + self.span + max((one.seconds for one in self._allowances), default=0.0))
+            ends.append(
+                held_at + self.span + max((one.seconds for one in self._degraded_periods), default=0.0)
+            )
         return max(ends, default=None)
 
     def report(
@@ -232,7 +242,7 @@ class _Wait:
 
     def _longest(self, one: RegisteredWorker) -> float:
         """For how long after its last renewal this worker may act on something older."""
-        granted = [each.seconds for each in self._allowances if each.counts_for(one.applied)]
+        granted = [each.seconds for each in self._degraded_periods if each.counts_for(one.applied)]
         return self.span + max(granted, default=0.0)
 
 

@@ -21,7 +21,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from gateway.directory import names
-from gateway.directory.allowances import encode_former, find_former
+from gateway.directory.degraded_modes import encode_former, find_former
 from gateway.directory.listing import Listing, refuse_unreadable
 from gateway.directory.pin_records import encode_pin
 from gateway.directory.policy_records import decode_policy_head, encode_policy
@@ -89,7 +89,7 @@ class Changes(Listing):
 
     async def put_tenant(self, tenant: Tenant, *, is_listed: bool = True) -> None:
         """Write a tenant; one that is not listed is found by its id only."""
-        await self._remember_allowance(tenant)
+        await self._remember_degraded_period(tenant)
         self._put(
             names.tenant_fact(tenant.tenant_id), encode_tenant(replace(tenant, generation=self.generation))
         )
@@ -201,7 +201,7 @@ class Changes(Listing):
         """Note the fingerprint of a pepper, by which a node with another one is found out."""
         self._list(names.PEPPERS, f"{pepper_id}:{fingerprint}".encode())
 
-    async def _remember_allowance(self, tenant: Tenant) -> None:
+    async def _remember_degraded_period(self, tenant: Tenant) -> None:
         """Note a degraded time that is shortened here: who does not hear of it goes on by it."""
         try:
             known = await self.find_tenant(tenant.tenant_id)

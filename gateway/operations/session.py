@@ -23,7 +23,7 @@ from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_url import verify_local_files
 from gateway.assembly.fittings import build_recorder
 from gateway.barrier import MARGIN_SECONDS, BarrierReport, await_workers
-from gateway.directory.allowances import load_allowances
+from gateway.directory.degraded_modes import load_degraded_periods
 from gateway.directory.edits.peppers import find_pepper_not_held, remember_peppers
 from gateway.directory.listing import Listing
 from gateway.directory.plain_facts import PlainFacts
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
     from gateway.audit.log import AuditLog
     from gateway.configuration.settings import Settings
-    from gateway.directory.allowances import Allowance
     from gateway.directory.changes import Changes
+    from gateway.directory.degraded_modes import DegradedPeriod
     from gateway.model.stores import Moment
 
 T = TypeVar("T")
@@ -87,7 +87,7 @@ class OperatorSession:
             subject=bounded_subject(subject),
             received_at=self.clock.now(),
         )
-        before = await self._allowances_if_known(change) if wait else []
+        before = await self._degraded_periods_if_known(change) if wait else []
         done = await self.record(change, operation)
         if wait:
             return replace(done, barrier=await self.await_workers(change, done.moment, before))
@@ -108,7 +108,7 @@ class OperatorSession:
         await self.store.verify_history()
 
     async def await_workers(
-        self, change: Change, moment: Moment, before: Sequence[Allowance] | None = None
+        self, change: Change, moment: Moment, before: Sequence[DegradedPeriod] | None = None
     ) -> BarrierReport:
         """Wait until a change that was made is true in every worker.
 
@@ -125,7 +125,7 @@ class OperatorSession:
                 lease_seconds=lease_seconds,
                 patience_seconds=lease_seconds + BARRIER_PATIENCE_SECONDS,
                 clock=self.clock,
-                allowances=[*(before or ()), *await self._allowances(change)],
+                degraded_periods=[*(before or ()), *await self._degraded_periods(change)],
                 is_settled=self.settings.redis_url is None,
             )
         except (Unavailable, Conflict) as failure:
@@ -147,9 +147,9 @@ class OperatorSession:
             self.history.note(moment)
         return report
 
-    async def _allowances_if_known(self, change: Change) -> list[Allowance] | None:
+    async def _degraded_periods_if_known(self, change: Change) -> list[DegradedPeriod] | None:
         try:
-            return await self._allowances(change)
+            return await self._degraded_periods(change)
         except (Unavailable, Conflict):
             return None
 
@@ -176,7 +176,7 @@ class OperatorSession:
             "directory.group", operation, subject=(f"{group.servers} servers",), wait=wait
         )
 
-    async def _allowances(self, change: Change) -> list[Allowance]:
+    async def _degraded_periods(self, change: Change) -> list[DegradedPeriod]:
         """What workers without a lease may go by for those whom a change is about.
 
         A key, a grant and a tenant concern one tenant. What is said about models concerns whoever may
@@ -192,7 +192,7 @@ class OperatorSession:
             tenants = [] if found is None else [found]
         else:
             tenants = await self.listing.list_tenants()
-        return await load_allowances(StoreReading(self.store), tenants)
+        return await load_degraded_periods(StoreReading(self.store), tenants)
 
     async def verify_peppers(self) -> None:
         """Note the fingerprints of new peppers; refuse to go on without all that keys are stored under."""

@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.barrier import await_workers
-from gateway.directory.allowances import load_allowances
+from gateway.directory.degraded_modes import load_degraded_periods
 from gateway.directory.edits.rulings import end_rulings
 from gateway.directory.reading import StoreReading
 from gateway.identity.platform_keys import platform_key_id
@@ -104,7 +104,7 @@ class Invalidation:
             lease_seconds=self.lease_seconds,
             patience_seconds=self.lease_seconds + PATIENCE_SECONDS,
             clock=self.monotonic,
-            allowances=await load_allowances(StoreReading(self.store), tenants),
+            degraded_periods=await load_degraded_periods(StoreReading(self.store), tenants),
             is_settled=self.is_settled,
         )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from gateway.barrier import MARGIN_SECONDS, await_workers
-from gateway.directory.allowances import Allowance
+from gateway.directory.degraded_modes import DegradedPeriod
 from gateway.model.errors import Unavailable
 from gateway.model.stores import Moment
 
@@ -90,14 +90,14 @@ def _nobody_waits(monkeypatch):
     monkeypatch.setattr("gateway.barrier.asyncio.sleep", lambda _seconds: really(0))
 
 
-async def wait(register, *, patience=100.0, allowances=(), is_settled=False):
+async def wait(register, *, patience=100.0, degraded_periods=(), is_settled=False):
     return await await_workers(
         register,
         ABOUT,
         lease_seconds=LEASE,
         patience_seconds=patience,
         clock=register,
-        allowances=allowances,
+        degraded_periods=degraded_periods,
         is_settled=is_settled,
     )
 
@@ -222,7 +222,7 @@ async def test_silence_that_grows_while_we_wait_is_not_counted_twice():
     for look in range(2, 1000):
         seen = look * STEP / 2  # others see half of it
         register.happens[look] = lambda seen=seen: setattr(stopped, "silent_seconds", seen)
-    report = await wait(register, allowances=[Allowance(seconds=2.0)])
+    report = await wait(register, degraded_periods=[DegradedPeriod(seconds=2.0)])
     assert report.is_sure
     assert register.now >= 1000.0 + STEP + SPAN + 2.0
 
@@ -243,7 +243,9 @@ async def test_patience_ends_and_says_until_when_it_is_not_sure():
 
 async def test_a_degraded_time_comes_on_top():
     register = Register([Worker("stopped", GENERATION - 1)])
-    report = await wait(register, allowances=[Allowance(seconds=5.0), Allowance(seconds=30.0)])
+    report = await wait(
+        register, degraded_periods=[DegradedPeriod(seconds=5.0), DegradedPeriod(seconds=30.0)]
+    )
     assert report.is_sure
     assert register.now > 1000.0 + SPAN + 30.0
 
@@ -251,23 +253,25 @@ async def test_a_degraded_time_comes_on_top():
 async def test_a_degraded_time_comes_on_top_for_workers_that_are_not_in_the_register():
     register = Register([])
     register.becomes(settled="before")
-    allowances = [Allowance(seconds=30.0), Allowance(seconds=60.0, until_generation=5)]
-    assert (await wait(register, allowances=allowances)).is_sure
+    degraded_periods = [DegradedPeriod(seconds=30.0), DegradedPeriod(seconds=60.0, until_generation=5)]
+    assert (await wait(register, degraded_periods=degraded_periods)).is_sure
     assert register.now > 1000.0 + SPAN + 60.0
 
 
 async def test_one_that_is_past_its_lease_may_still_serve_what_was_last_known():
     register = Register([Worker("stopped", GENERATION - 1, 10.0)])
-    report = await wait(register, patience=0.1, allowances=[Allowance(seconds=30.0)])
+    report = await wait(register, patience=0.1, degraded_periods=[DegradedPeriod(seconds=30.0)])
     assert (report.is_sure, report.workers) == (False, 1)
     assert report.sure_in_seconds == pytest.approx(30.0 + SPAN - 10.0, abs=0.2)
 
 
 async def test_a_time_that_was_shortened_counts_for_those_who_did_not_hear_of_it():
     # Its tenant was `last-known-good for 600 s` until generation 8. Who applied 7 still goes by it.
-    allowances = [Allowance(seconds=600.0, until_generation=8)]
+    degraded_periods = [DegradedPeriod(seconds=600.0, until_generation=8)]
     for applied, is_sure in ((7, False), (8, True)):
-        report = await wait(Register([Worker("stopped", applied)]), patience=2.0, allowances=allowances)
+        report = await wait(
+            Register([Worker("stopped", applied)]), patience=2.0, degraded_periods=degraded_periods
+        )
         assert report.is_sure is is_sure
         assert is_sure or report.sure_in_seconds > 590
 

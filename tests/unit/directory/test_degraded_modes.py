@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from gateway.directory import names
-from gateway.directory.allowances import Allowance, find_former, load_allowances
 from gateway.directory.changes import change
+from gateway.directory.degraded_modes import DegradedPeriod, find_former, load_degraded_periods
 from gateway.directory.reading import StoreReading
 from gateway.model.facts import MAX_DEGRADED_SECONDS
 from gateway.model.names import TenantId
@@ -29,8 +29,8 @@ def put(store, acme):
 
 async def test_a_shortened_time_is_remembered_for_those_who_did_not_hear_of_it(store, put):
     tenant = await put(600.0, 60.0)
-    now, former = await load_allowances(StoreReading(store), [tenant])
-    assert (now, former) == (Allowance(seconds=60.0), Allowance(seconds=600.0, until_generation=2))
+    now, former = await load_degraded_periods(StoreReading(store), [tenant])
+    assert (now, former) == (DegradedPeriod(seconds=60.0), DegradedPeriod(seconds=600.0, until_generation=2))
     assert now.counts_for(1)
     assert now.counts_for(10**9)
     assert former.counts_for(1)
@@ -40,20 +40,20 @@ async def test_a_shortened_time_is_remembered_for_those_who_did_not_hear_of_it(s
 @pytest.mark.parametrize("times", [(0.0,), (60.0,), (0.0, 60.0), (60.0, 60.0), (1.0, 60.0, 600.0)])
 async def test_a_time_that_was_never_shortened_leaves_nothing_behind(store, put, times):
     tenant = await put(*times)
-    allowances = await load_allowances(StoreReading(store), [tenant])
-    assert allowances == ([Allowance(seconds=times[-1])] if times[-1] else [])
+    degraded_periods = await load_degraded_periods(StoreReading(store), [tenant])
+    assert degraded_periods == ([DegradedPeriod(seconds=times[-1])] if times[-1] else [])
 
 
 async def test_the_longest_former_time_stays_until_the_last_shortening(store, put, acme):
     await put(600.0, 0.0, 5.0, 0.0)
     former = await find_former(StoreReading(store), [acme.tenant_id])
-    assert former == [Allowance(seconds=600.0, until_generation=4)]
+    assert former == [DegradedPeriod(seconds=600.0, until_generation=4)]
 
 
 async def test_half_milliseconds_are_rounded_up(store, put, acme):
     await put(0.0005, 0.0)
     assert await find_former(StoreReading(store), [acme.tenant_id]) == [
-        Allowance(seconds=0.001, until_generation=2)
+        DegradedPeriod(seconds=0.001, until_generation=2)
     ]
 
 
@@ -61,12 +61,12 @@ async def test_a_record_that_did_not_parse_may_have_said_anything(store, put, co
     await corrupt(names.tenant_fact(acme.tenant_id))
     await put(0.0)
     assert await find_former(StoreReading(store), [acme.tenant_id]) == [
-        Allowance(seconds=MAX_DEGRADED_SECONDS, until_generation=2)
+        DegradedPeriod(seconds=MAX_DEGRADED_SECONDS, until_generation=2)
     ]
 
 
 async def test_a_former_time_that_does_not_parse_counts_as_the_longest_for_everybody(store, acme):
     await store.put_hash(names.DEGRADED, {acme.tenant_id.encode(): b"soon"})
     assert await find_former(StoreReading(store), [acme.tenant_id, TenantId("other")]) == [
-        Allowance(seconds=MAX_DEGRADED_SECONDS)
+        DegradedPeriod(seconds=MAX_DEGRADED_SECONDS)
     ]

@@ -30,7 +30,7 @@ _FORMER = re.compile(rb"([0-9]{1,7}):([0-9]{1,18})")  # milliseconds, generation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Allowance:
+class DegradedPeriod:
     """One time, and who may go by it."""
 
     seconds: float
@@ -41,16 +41,16 @@ class Allowance:
         return self.until_generation is None or applied < self.until_generation
 
 
-async def find_former(reading: Reading, tenant_ids: Sequence[TenantId]) -> list[Allowance]:
+async def find_former(reading: Reading, tenant_ids: Sequence[TenantId]) -> list[DegradedPeriod]:
     """The former allowances of these tenants."""
     raw = await reading.hash_fields(names.DEGRADED, [one.encode() for one in tenant_ids])
     return [_parse(value) for value in raw if value is not None]
 
 
-async def load_allowances(reading: Reading, tenants: Iterable[Tenant]) -> list[Allowance]:
+async def load_degraded_periods(reading: Reading, tenants: Iterable[Tenant]) -> list[DegradedPeriod]:
     """What workers may go by for these tenants: now, and formerly."""
     listed = list(tenants)
-    now = [Allowance(seconds=one.degraded_seconds) for one in listed if one.degraded_seconds > 0]
+    now = [DegradedPeriod(seconds=one.degraded_seconds) for one in listed if one.degraded_seconds > 0]
     return [*now, *await find_former(reading, [one.tenant_id for one in listed])]
 
 
@@ -59,8 +59,8 @@ def encode_former(seconds: float, until_generation: int) -> bytes:
     return b"%d:%d" % (ceil(seconds * 1000), until_generation)
 
 
-def _parse(raw: bytes) -> Allowance:
+def _parse(raw: bytes) -> DegradedPeriod:
     found = _FORMER.fullmatch(raw)
     if found is None:
-        return Allowance(seconds=MAX_DEGRADED_SECONDS)  # as long as any can be, for everybody
-    return Allowance(seconds=int(found[1]) / 1000, until_generation=int(found[2]))
+        return DegradedPeriod(seconds=MAX_DEGRADED_SECONDS)  # as long as any can be, for everybody
+    return DegradedPeriod(seconds=int(found[1]) / 1000, until_generation=int(found[2]))
