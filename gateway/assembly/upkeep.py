@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gateway.chores import Chores
-from gateway.directory.hints import note_credential_marks, note_last_uses
+from gateway.directory.key_usage import note_credential_marks, note_last_uses
 from gateway.model.errors import Refusal, Unavailable
 from gateway.model.verdicts import Change
 

@@ -8,7 +8,7 @@ from gateway.cli.barrier_view import barrier_document, exit_unless_sure, say_bar
 from gateway.cli.console import print_json, print_secret, print_table, say, when
 from gateway.cli.known_names import verify_tenant
 from gateway.cli.perform import in_session
-from gateway.directory.hints import find_last_uses
+from gateway.directory.key_usage import find_last_uses
 from gateway.identity.keys import key_state
 from gateway.model.errors import UnknownName
 

@@ -26,7 +26,7 @@ from gateway.operations.policy_folder import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.directory.plan import Plan
+    from gateway.directory.document_plan import DocumentPlan
     from gateway.model.rule_changes import RulePlace, RuleSetChanges
     from gateway.model.trusted_files import Distrusted
     from gateway.operations.policy_folder import FolderCheck, PolicyFolder
@@ -114,7 +114,7 @@ def apply(
         if not typer.confirm("Apply this?", err=True):
             raise typer.Exit(1)
 
-    async def work(session: OperatorSession) -> Done[Plan]:
+    async def work(session: OperatorSession) -> Done[DocumentPlan]:
         return await session.perform(
             "policy.apply",
             lambda changes: apply_folder(changes, read, now, confirmed=plan),
@@ -127,10 +127,10 @@ def apply(
     exit_unless_sure(done.barrier)
 
 
-def _plan(folder: PolicyFolder) -> tuple[Plan, float]:
+def _plan(folder: PolicyFolder) -> tuple[DocumentPlan, float]:
     """What applying the folder would change, and as of when."""
 
-    async def work(session: OperatorSession) -> tuple[Plan, float]:
+    async def work(session: OperatorSession) -> tuple[DocumentPlan, float]:
         now = session.clock.now()
         return await plan_folder(folder, session.listing, now), now
 
@@ -146,7 +146,7 @@ def _folder(given: Path | None, on_distrust: Callable[[Distrusted], None] = refu
     return given.absolute() if given is not None else load_settings(on_distrust=on_distrust).policies
 
 
-def _print_plan(plan: Plan, *, as_json: bool, done: Done[Plan] | None = None) -> None:
+def _print_plan(plan: DocumentPlan, *, as_json: bool, done: Done[DocumentPlan] | None = None) -> None:
     """Show a plan; with `done`, what became of it."""
     if as_json:
         document: dict[str, Any] = {"changes": list(plan.lines), "conflicts": list(plan.conflicts)}

@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.directory import names
-from gateway.directory.look import names_about
+from gateway.directory.read_set import names_about
 from gateway.directory.records import decode_grants
 from gateway.directory.ruling_records import decode_ending, decode_ruling
 from gateway.model.access import Action
@@ -28,7 +28,7 @@ from gateway.model.rulings import PLATFORM_GRANT, SOURCE_PLATFORM, EndingLeaf
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from gateway.directory.look import Look
+    from gateway.directory.read_set import ReadSet
     from gateway.model.access import Principal
     from gateway.model.facts import PolicySet
     from gateway.model.names import ModelId
@@ -69,8 +69,10 @@ class CallerFacts:
     Without a clock nobody can say what is in force, so nothing is.
     """
 
-    def __init__(self, look: Look, principal: Principal, policy: PolicySet, clock: Clock | None) -> None:
-        self._look = look
+    def __init__(
+        self, read_set: ReadSet, principal: Principal, policy: PolicySet, clock: Clock | None
+    ) -> None:
+        self._look = read_set
         self._principal = principal
         self._policy = policy
         self._clock = clock
@@ -78,7 +80,7 @@ class CallerFacts:
         self._grants: tuple[Grant, ...] = ()
         tenant = principal.tenant
         if tenant is not None:
-            record = look.decoded(names.grants_fact(tenant), partial(decode_grants, tenant_id=tenant))
+            record = read_set.decoded(names.grants_fact(tenant), partial(decode_grants, tenant_id=tenant))
             self._grants = () if record is None else record.grants
 
     def about_each(self, models: Sequence[ModelId | None]) -> list[Facts]:
@@ -93,22 +95,22 @@ class CallerFacts:
         return [replace(one, grants=grants) for one in ruled]
 
     def _facts_about(self, requested: ModelId | None) -> Facts:
-        look = self._look
+        read_set = self._look
         used = list(self._names)
         model, standing, requested_standing = requested, None, None
         broken: list[str] = []
         if requested is not None:
             used += names_about([requested])
-            alias = look.alias_of(requested)
-            standing = requested_standing = look.standing_of(requested)
+            alias = read_set.alias_of(requested)
+            standing = requested_standing = read_set.standing_of(requested)
             if alias is not None:
                 model = alias.canonical
                 used += names_about([model])
-                standing = look.standing_of(model)
-                if look.alias_of(model) is not None:
+                standing = read_set.standing_of(model)
+                if read_set.alias_of(model) is not None:
                     broken.append(names.alias_fact(requested).decode())
                     model, standing = None, None
-        broken += [look.unreadable[name] for name in dict.fromkeys(used) if name in look.unreadable]
+        broken += [read_set.unreadable[name] for name in dict.fromkeys(used) if name in read_set.unreadable]
         return Facts(
             grants=self._grants,
             requested=requested,
@@ -116,7 +118,7 @@ class CallerFacts:
             requested_standing=requested_standing,
             model_standing=standing,
             policy=self._policy,
-            stamp=look.stamp(dict.fromkeys(used)),
+            stamp=read_set.stamp(dict.fromkeys(used)),
             unreadable=tuple(broken),
         )
 
@@ -133,14 +135,14 @@ class CallerFacts:
         return replace(facts, stamp=stamp, ruling=ruling, is_settled=ruling is not None)
 
     def _find_in_force(self, used: Sequence[bytes], model: ModelId | None) -> Ruling | None:
-        look = self._look
+        read_set = self._look
         ruling_name, *ending_names = used
         decode = partial(decode_ruling, key_id=self._principal.key_id, model=model)
-        ruling = look.decoded(ruling_name, decode)
-        endings = [look.decoded(name, decode_ending) for name in ending_names]
+        ruling = read_set.decoded(ruling_name, decode)
+        endings = [read_set.decoded(name, decode_ending) for name in ending_names]
         if ruling is None or self._clock is None or not self._clock.now() < ruling.until:
             return None
-        if any(name in look.unreadable for name in ending_names):
+        if any(name in read_set.unreadable for name in ending_names):
             return None
         return ruling if all(ending is None or ending <= ruling.asked for ending in endings) else None
 

@@ -26,6 +26,7 @@ from gateway.directory.listing import Listing, refuse_unreadable
 from gateway.directory.pin_records import encode_pin
 from gateway.directory.policy_records import decode_policy_head, encode_policy
 from gateway.directory.reading import PendingReading
+from gateway.directory.record_layout import UnreadableRecordError
 from gateway.directory.records import (
     encode_alias,
     encode_grants,
@@ -33,7 +34,6 @@ from gateway.directory.records import (
     encode_rule,
     encode_tenant,
 )
-from gateway.directory.rows import UnreadableRecordError
 from gateway.model.errors import Conflict
 from gateway.model.facts import MAX_DEGRADED_SECONDS
 

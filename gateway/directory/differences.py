@@ -8,15 +8,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
+from gateway.directory.document_changes import Order, PlannedChange, Removed
 from gateway.directory.documents import FOLDER_SOURCE
-from gateway.directory.plan_words import Order, PlannedChange, Removed
 from gateway.model.facts import Alias, Grants, ModelRule, Tenant, Visibility
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from gateway.directory.document_changes import CurrentFacts
     from gateway.directory.documents import TenantDocument
-    from gateway.directory.plan_words import CurrentFacts
     from gateway.model.facts import Grant
     from gateway.model.names import GroupName, Pattern
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 from gateway.directory import names
 from gateway.directory.pin_records import decode_pin
 from gateway.directory.policy_records import decode_policy, decode_policy_head
+from gateway.directory.record_layout import UnreadableRecordError
 from gateway.directory.records import (
     decode_alias,
     decode_grants,
@@ -26,7 +27,6 @@ from gateway.directory.records import (
     decode_rule,
     decode_tenant,
 )
-from gateway.directory.rows import UnreadableRecordError
 from gateway.model.errors import BadNameError, Conflict
 from gateway.model.names import (
     ModelId,

@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.directory import names
+from gateway.directory.fact_sizes import held_bytes
 from gateway.directory.pin_records import decode_pin
-from gateway.directory.rows import UnreadableRecordError
-from gateway.directory.weights import held_bytes
+from gateway.directory.record_layout import UnreadableRecordError
 from gateway.model.errors import Reason, Refusal
 from gateway.model.pins import Pin, PinFound
 

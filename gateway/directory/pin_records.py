@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
-from gateway.directory.rows import Row, UnreadableRecordError, decode_row, encode_row
+from gateway.directory.record_layout import Row, UnreadableRecordError, decode_row, encode_row
 from gateway.model.pins import Cause, Pin, Quarantine
 
 if TYPE_CHECKING:

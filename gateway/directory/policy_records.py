@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.directory.rows import (
+from gateway.directory.record_layout import (
     PolicyHead,
     PolicyTextRow,
     UnreadableRecordError,

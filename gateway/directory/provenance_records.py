@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
-from gateway.directory.rows import Row, UnreadableRecordError, decode_row, encode_row, verify_written_for
+from gateway.directory.record_layout import (
+    Row,
+    UnreadableRecordError,
+    decode_row,
+    encode_row,
+    verify_written_for,
+)
 from gateway.model.names import Md5
 from gateway.model.provenance import MAX_ATTESTED, Attestation, Origin
 

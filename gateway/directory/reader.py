@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING
 from gateway.directory import names
 from gateway.directory.caller import CallerFacts, names_about_caller, names_about_rulings
 from gateway.directory.listing import Listing
-from gateway.directory.look import Look, names_about
 from gateway.directory.policy_records import PolicySets, decode_policy_head
+from gateway.directory.read_set import ReadSet, names_about
 from gateway.directory.reading import StoreReading
+from gateway.directory.record_layout import UnreadableRecordError
 from gateway.directory.records import decode_grants, decode_key, decode_tenant
-from gateway.directory.rows import UnreadableRecordError
 from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.names import ModelId
 
@@ -64,15 +64,15 @@ class DirectoryReader:
         return await self._find_key(list(map(names.key_fact, digests)))
 
     async def _find_key(self, key_names: list[bytes]) -> tuple[Key | None, Tenant | None, Stamp]:
-        look = Look(self._source, self._report)
-        await look.fetch(key_names)
-        key = _find_key(look, key_names)
+        read_set = ReadSet(self._source, self._report)
+        await read_set.fetch(key_names)
+        key = _find_key(read_set, key_names)
         if key is None or key.tenant is None:
-            return key, None, look.stamp(key_names)
+            return key, None, read_set.stamp(key_names)
         tenant_name = names.tenant_fact(key.tenant)
         # Whoever asks who this is asks next what it may do: its grants come along, for one trip less.
-        await look.fetch([tenant_name, names.grants_fact(key.tenant), names.POLICY])
-        return key, _find_tenant(look, key), look.stamp([*key_names, tenant_name])
+        await read_set.fetch([tenant_name, names.grants_fact(key.tenant), names.POLICY])
+        return key, _find_tenant(read_set, key), read_set.stamp([*key_names, tenant_name])
 
     async def find_key_digest(self, key_id: KeyId) -> bytes | None:
         """Under which digest the key with this id is said to lie: an index, which decides nothing."""
@@ -86,19 +86,19 @@ class DirectoryReader:
     async def bring(self, principal: Principal, models: Sequence[ModelId | None]) -> list[Facts]:
         """The facts about this caller and each of these models (None: no model), in order."""
         for attempt in range(_POLICY_ATTEMPTS):
-            look = Look(self._source, self._report)
+            read_set = ReadSet(self._source, self._report)
             asked = [model for model in models if model is not None]
             if attempt:  # the texts that the remembered head names are gone: there is a newer one by now
-                await look.fetch_afresh([names.POLICY])
-            await look.fetch(names_about_caller(principal))
+                await read_set.fetch_afresh([names.POLICY])
+            await read_set.fetch(names_about_caller(principal))
             if principal.tenant is not None:
                 decode = partial(decode_grants, tenant_id=principal.tenant)
-                await look.decode_aside(names.grants_fact(principal.tenant), decode)
+                await read_set.decode_aside(names.grants_fact(principal.tenant), decode)
             if asked:
-                await self._look_at_models(look, principal, asked)
-            policy = await self._find_policy(look)
+                await self._look_at_models(read_set, principal, asked)
+            policy = await self._find_policy(read_set)
             if policy is not None:
-                return CallerFacts(look, principal, policy, self._clock).about_each(models)
+                return CallerFacts(read_set, principal, policy, self._clock).about_each(models)
         raise Unavailable("policy", TEXTS_MISSING, Reason.NO_POLICY)
 
     async def find_key_again(self, stamp: Stamp) -> tuple[Key | None, Tenant | None, Stamp]:
@@ -124,9 +124,9 @@ class DirectoryReader:
     async def verify_policy(self) -> None:
         """Raises `Unavailable` unless the store answers and a usable policy set is in force."""
         for attempt in range(_POLICY_ATTEMPTS):
-            look = Look(self._source, self._report)
-            await (look.fetch_afresh if attempt else look.fetch)([names.POLICY])
-            if await self._find_policy(look) is not None:
+            read_set = ReadSet(self._source, self._report)
+            await (read_set.fetch_afresh if attempt else read_set.fetch)([names.POLICY])
+            if await self._find_policy(read_set) is not None:
                 return
         raise Unavailable("policy", TEXTS_MISSING, Reason.NO_POLICY)
 
@@ -135,25 +135,27 @@ class DirectoryReader:
         listing = Listing(StoreReading(self._store), on_unreadable=self._report)
         return await listing.known_models()
 
-    async def _look_at_models(self, look: Look, principal: Principal, asked: Sequence[ModelId]) -> None:
+    async def _look_at_models(
+        self, read_set: ReadSet, principal: Principal, asked: Sequence[ModelId]
+    ) -> None:
         """The records about these models, and about what aliases among them stand for.
 
         Always from the store, and always two round trips: how long an answer takes tells a stranger
         neither that others use a model nor that a name is an alias (I3). Where none is an alias, the
         second trip asks for names that no model can have.
         """
-        await look.fetch_afresh([*names_about(asked), *names_about_rulings(principal, asked)])
-        aliases = [look.alias_of(model) for model in asked]
+        await read_set.fetch_afresh([*names_about(asked), *names_about_rulings(principal, asked)])
+        aliases = [read_set.alias_of(model) for model in asked]
         targets = [alias.canonical for alias in aliases if alias is not None]
         targets = targets or [ModelId(f"{asked[0]}/")]
-        await look.fetch_afresh([*names_about(targets), *names_about_rulings(principal, targets)])
+        await read_set.fetch_afresh([*names_about(targets), *names_about_rulings(principal, targets)])
 
-    async def _find_policy(self, look: Look) -> PolicySet | None:
-        if look.leaves[names.POLICY].value is None:
+    async def _find_policy(self, read_set: ReadSet) -> PolicySet | None:
+        if read_set.leaves[names.POLICY].value is None:
             raise Unavailable(
                 "policy", "none is in force: apply one with `cachegate policy apply`", Reason.NO_POLICY
             )
-        head = look.decoded(names.POLICY, decode_policy_head)
+        head = read_set.decoded(names.POLICY, decode_policy_head)
         if head is not None:
             try:
                 return await self._policies.find(head)
@@ -174,20 +176,20 @@ class DirectoryReader:
             self._on_unreadable(name)
 
 
-def _find_key(look: Look, key_names: Sequence[bytes]) -> Key | None:
-    name = next((name for name in key_names if look.leaves[name].value is not None), None)
+def _find_key(read_set: ReadSet, key_names: Sequence[bytes]) -> Key | None:
+    name = next((name for name in key_names if read_set.leaves[name].value is not None), None)
     if name is None:
         return None
-    key = look.decoded(name, partial(decode_key, digest=names.digest_of(name)))
+    key = read_set.decoded(name, partial(decode_key, digest=names.digest_of(name)))
     if key is None:
         raise Refusal(Reason.UNREADABLE_KEY)
     return key
 
 
-def _find_tenant(look: Look, key: Key) -> Tenant | None:
+def _find_tenant(read_set: ReadSet, key: Key) -> Tenant | None:
     if key.tenant is None:
         return None
-    tenant = look.decoded(names.tenant_fact(key.tenant), partial(decode_tenant, tenant_id=key.tenant))
-    if look.unreadable:
+    tenant = read_set.decoded(names.tenant_fact(key.tenant), partial(decode_tenant, tenant_id=key.tenant))
+    if read_set.unreadable:
         raise Refusal(Reason.UNREADABLE_KEY, key_id=key.key_id, tenant=key.tenant)
     return tenant

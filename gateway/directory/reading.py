@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.directory import names
+from gateway.directory.record_layout import UnreadableRecordError
 from gateway.directory.records import decode_alias
-from gateway.directory.rows import UnreadableRecordError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

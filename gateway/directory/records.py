@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.directory import names
-from gateway.directory.rows import (
+from gateway.directory.record_layout import (
     CHECK_BYTES,
     SCOPE_BITS,
     AliasRow,

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
-from gateway.directory.rows import Row, UnreadableRecordError, decode_row, encode_row, verify_written_for
+from gateway.directory.record_layout import (
+    Row,
+    UnreadableRecordError,
+    decode_row,
+    encode_row,
+    verify_written_for,
+)
 from gateway.model.errors import Reason
 from gateway.model.rulings import DENIALS, Ruling
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.directory.rows import UnreadableRecordError
+from gateway.directory.record_layout import UnreadableRecordError
 from gateway.directory.transfer_lines import BROKEN, Fact, parse_fact
 from gateway.model.errors import Misconfigured
 from gateway.model.facts import Alias, Grants, ModelRule, PolicySet, Tenant

@@ -17,6 +17,18 @@ from typing import Any
 import msgspec
 
 from gateway.directory.names import DIGEST_BYTES, short_key_id
+from gateway.directory.record_layout import (
+    CHECK_BYTES,
+    AliasRow,
+    GrantRow,
+    GrantsRow,
+    KeyRow,
+    PolicyTextRow,
+    Row,
+    RuleRow,
+    TenantRow,
+    UnreadableRecordError,
+)
 from gateway.directory.records import (
     decode_alias,
     decode_grants,
@@ -28,18 +40,6 @@ from gateway.directory.records import (
     encode_key,
     encode_rule,
     encode_tenant,
-)
-from gateway.directory.rows import (
-    CHECK_BYTES,
-    AliasRow,
-    GrantRow,
-    GrantsRow,
-    KeyRow,
-    PolicyTextRow,
-    Row,
-    RuleRow,
-    TenantRow,
-    UnreadableRecordError,
 )
 from gateway.model.facts import Alias, Grants, Key, ModelRule, PolicySet, Tenant
 from gateway.model.names import parse_key_id, parse_model_id, parse_pattern, parse_tenant_id

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING
 from gateway.authorized_files import PACKAGES_PER_TURN
 from gateway.directory import names
 from gateway.directory.edits.provenance import attest
+from gateway.directory.fact_sizes import held_bytes
 from gateway.directory.provenance_records import decode_attestation
-from gateway.directory.rows import UnreadableRecordError
-from gateway.directory.weights import held_bytes
+from gateway.directory.record_layout import UnreadableRecordError
 from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Conflict, Reason, Refusal
 from gateway.model.verdicts import Change

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from gateway.directory import names
 from gateway.directory.edits.provenance import settle_origins
 from gateway.directory.provenance_records import decode_origin
-from gateway.directory.rows import UnreadableRecordError
+from gateway.directory.record_layout import UnreadableRecordError
 from gateway.model.errors import Conflict, Reason, Refusal
 from gateway.model.provenance import Origin
 from gateway.model.verdicts import Change

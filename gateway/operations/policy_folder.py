@@ -19,8 +19,8 @@ from gateway.decision.cases import Report, load_cases, run_cases
 from gateway.decision.policyset import load_policy_folder, validate
 from gateway.decision.rulebook import Rulebook
 from gateway.decision.set_changes import compare_sets
+from gateway.directory.document_plan import CurrentFacts, DocumentPlan, apply_plan, plan_changes
 from gateway.directory.documents import DocumentProblems, load_tenant_documents
-from gateway.directory.plan import CurrentFacts, Plan, apply_plan, plan_changes
 from gateway.model.errors import Conflict, Misconfigured
 from gateway.model.trusted_files import Distrusted, refuse, verify_trusted
 
@@ -154,7 +154,7 @@ def _judge_of(path: Path, on_distrust: Callable[[Distrusted], None]) -> Callable
     return tell
 
 
-async def plan_folder(folder: PolicyFolder, facts: Listing, now: float) -> Plan:
+async def plan_folder(folder: PolicyFolder, facts: Listing, now: float) -> DocumentPlan:
     """What applying the folder would change now."""
     current, policy = await _current(facts), folder.policy_set
     rules = _rule_changes(current.policy, policy)
@@ -171,8 +171,8 @@ def _rule_changes(old: PolicySet | None, new: PolicySet) -> RuleSetChanges | Non
 
 
 async def apply_folder(
-    changes: Changes, folder: PolicyFolder, now: float, *, confirmed: Plan | None = None
-) -> Plan:
+    changes: Changes, folder: PolicyFolder, now: float, *, confirmed: DocumentPlan | None = None
+) -> DocumentPlan:
     """Plan within the transaction and carry it out: nobody changes the facts between the two.
 
     With `confirmed`, a plan of the same folder and `now`: raises `Conflict` when it is another one by
@@ -188,7 +188,7 @@ async def apply_folder(
     return plan
 
 
-def recorded_plan(folder: PolicyFolder, plan: Plan) -> tuple[str, ...]:
+def recorded_plan(folder: PolicyFolder, plan: DocumentPlan) -> tuple[str, ...]:
     """What the audit log says of a plan, in bounded space whatever the folder holds.
 
     The rules and the whole plan by digest; how the rule set differs, with the first of each kind; and

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from gateway.directory.edits.pins import pin_blobs, quarantine_blob
 from gateway.directory.names import pin_fact
 from gateway.directory.pin_records import decode_pin
-from gateway.directory.rows import UnreadableRecordError
+from gateway.directory.record_layout import UnreadableRecordError
 from gateway.model.pins import find_cause
 from gateway.model.verdicts import Change
 

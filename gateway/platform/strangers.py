@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from gateway.audit.scrub import source_of
 from gateway.directory import names
-from gateway.directory.rows import UnreadableRecordError
+from gateway.directory.record_layout import UnreadableRecordError
 from gateway.directory.ruling_records import decode_ending
 from gateway.model.errors import Reason, Refusal
 

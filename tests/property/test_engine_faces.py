@@ -15,7 +15,7 @@ from gateway.directory.provenance_records import (
     encode_attestation,
     encode_origin,
 )
-from gateway.directory.rows import UnreadableRecordError
+from gateway.directory.record_layout import UnreadableRecordError
 from gateway.engine.answers import narrowed, parse_answer, rewritten
 from gateway.engine.proxy_urls import find_path_below
 from gateway.engine.signed_proxy_urls import parse_asked, wrap_signed

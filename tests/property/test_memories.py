@@ -34,6 +34,7 @@ from gateway.decision.policyset import load_policy_folder
 from gateway.decision.rulebook import Rulebook
 from gateway.decisions import Decisions, Judgement, question_of
 from gateway.directory import names
+from gateway.directory.fact_sizes import held_bytes
 from gateway.directory.lease import Lease
 from gateway.directory.near_cache import NearCache
 from gateway.directory.near_facts import NearFacts
@@ -49,7 +50,6 @@ from gateway.directory.records import (
     encode_key,
     encode_rule,
 )
-from gateway.directory.weights import held_bytes
 from gateway.engine.answers import MAX_FILES, METADATA_TYPE, PACKAGE_TYPE, parse_answer
 from gateway.engine.questions import Question
 from gateway.identity import authenticate

@@ -25,7 +25,7 @@ from gateway.credential.extract_link import parse_link
 from gateway.decision.cases import load_cases
 from gateway.delivery.ranges import find_ranges
 from gateway.directory.documents import load_tenant_documents
-from gateway.directory.hints import find_last_uses
+from gateway.directory.key_usage import find_last_uses
 from gateway.engine.urls import parse_url
 from gateway.faces.content import CATALOGUE, MAX_PAGE
 from gateway.identity.hook_signatures import verify_hook

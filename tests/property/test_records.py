@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.directory.policy_records import decode_policy, decode_policy_head, encode_policy
+from gateway.directory.record_layout import UnreadableRecordError
 from gateway.directory.records import (
     GRANTABLE,
     decode_alias,
@@ -21,7 +22,6 @@ from gateway.directory.records import (
     encode_rule,
     encode_tenant,
 )
-from gateway.directory.rows import UnreadableRecordError
 from gateway.model.errors import BadNameError
 from gateway.model.facts import (
     Alias,

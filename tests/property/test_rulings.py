@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.directory import names
-from gateway.directory.rows import UnreadableRecordError
+from gateway.directory.record_layout import UnreadableRecordError
 from gateway.directory.ruling_records import decode_ending, decode_ruling, encode_ruling
 from gateway.model.errors import Reason
 from gateway.model.names import KeyId, ModelId

@@ -19,7 +19,7 @@ from gateway.directory.provenance_records import (
     encode_attestation,
     encode_origin,
 )
-from gateway.directory.rows import UnreadableRecordError
+from gateway.directory.record_layout import UnreadableRecordError
 from gateway.model.errors import Conflict
 from gateway.model.provenance import MAX_ATTESTED, Attestation
 

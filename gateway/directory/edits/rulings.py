@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.directory import names
-from gateway.directory.rows import UnreadableRecordError
+from gateway.directory.record_layout import UnreadableRecordError
 from gateway.directory.ruling_records import decode_ending, decode_ruling, encode_ending, encode_ruling
 from gateway.model.errors import Reason
 from gateway.model.facts import DEFAULT_SCOPES, Key, KeyKind, Tenant

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 from gateway.directory.differences import grant_changes
+from gateway.directory.document_changes import CurrentFacts, Order
 from gateway.directory.documents import TenantDocument
-from gateway.directory.plan_words import CurrentFacts, Order
 from gateway.model.facts import Grant, Grants
 
 

@@ -10,7 +10,7 @@ import pytest
 from gateway.directory import names
 from gateway.directory.pin_reader import NearPins
 from gateway.directory.pin_records import decode_pin, encode_pin
-from gateway.directory.rows import UnreadableRecordError
+from gateway.directory.record_layout import UnreadableRecordError
 from gateway.model.errors import Reason, Refusal
 from gateway.model.facts import Leaf
 from gateway.model.names import Md5

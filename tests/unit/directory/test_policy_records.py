@@ -11,7 +11,7 @@ from gateway.directory.policy_records import (
     decode_policy_head,
     encode_policy,
 )
-from gateway.directory.rows import UnreadableRecordError
+from gateway.directory.record_layout import UnreadableRecordError
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,7 @@ from gateway.directory.provenance_records import (
     encode_attestation,
     encode_origin,
 )
-from gateway.directory.rows import UnreadableRecordError
+from gateway.directory.record_layout import UnreadableRecordError
 from gateway.model.names import FileHandle, Md5, ModelId, PackageId
 from gateway.model.provenance import Attestation, Origin
 

@@ -9,13 +9,13 @@ from gateway.directory import caller as caller_module
 from gateway.directory import names
 from gateway.directory import reader as reader_module
 from gateway.directory.changes import change
-from gateway.directory.look import DECODED_HERE_BYTES, MAX_NAMES_PER_READ
+from gateway.directory.fact_sizes import FACT_BYTES
 from gateway.directory.near_cache import ENTRY_BYTES
 from gateway.directory.plain_facts import PlainFacts
 from gateway.directory.policy_records import encode_policy
+from gateway.directory.read_set import DECODED_HERE_BYTES, MAX_NAMES_PER_READ
 from gateway.directory.reader import DirectoryReader
 from gateway.directory.records import decode_grants, encode_alias
-from gateway.directory.weights import FACT_BYTES
 from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.facts import LEAF_BYTES, Alias, Grant, Grants, ModelRule, Visibility
 from gateway.model.names import GroupName, KeyId, ModelId, Pattern, TenantId

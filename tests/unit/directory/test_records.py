@@ -5,6 +5,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from gateway.directory.record_layout import CHECK_BYTES, UnreadableRecordError
 from gateway.directory.records import (
     decode_alias,
     decode_grants,
@@ -17,7 +18,6 @@ from gateway.directory.records import (
     encode_rule,
     encode_tenant,
 )
-from gateway.directory.rows import CHECK_BYTES, UnreadableRecordError
 from gateway.model.facts import Alias, Grant, Grants, ModelRule
 from gateway.model.names import ModelId, Pattern, TenantId
 

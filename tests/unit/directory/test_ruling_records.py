@@ -6,7 +6,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from gateway.directory.rows import UnreadableRecordError
+from gateway.directory.record_layout import UnreadableRecordError
 from gateway.directory.ruling_records import decode_ending, decode_ruling, encode_ending, encode_ruling
 from gateway.model.errors import Reason
 from gateway.model.names import KeyId, ModelId

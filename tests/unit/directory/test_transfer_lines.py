@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.directory.rows import UnreadableRecordError
+from gateway.directory.record_layout import UnreadableRecordError
 from gateway.directory.transfer_lines import StoredKey, fact_line, parse_fact, unnumbered
 from gateway.model.facts import Alias, Grant, Grants, ModelRule, Visibility
 from gateway.model.names import GroupName, ModelId, PackageId, Pattern, TenantId

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.directory import names
-from gateway.directory.hints import (
+from gateway.directory.key_usage import (
     MAX_FAILED_HASHES,
     find_last_uses,
     find_marked_keys,

@@ -12,9 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from gateway.directory import names
+from gateway.directory.fact_sizes import held_bytes
+from gateway.directory.record_layout import UnreadableRecordError
 from gateway.directory.records import decode_alias, decode_rule
-from gateway.directory.rows import UnreadableRecordError
-from gateway.directory.weights import held_bytes
 from gateway.model.facts import Stamp
 from gateway.model.names import ancestors
 from gateway.model.standing import standing_of
@@ -35,7 +35,7 @@ DECODED_HERE_BYTES = 32 * 1024  # of a record: some 2 ms of decoding
 MAX_NAMES_PER_READ = 1_000  # a catalogue page asks for thousands; one huge MGET would hold up everybody else
 
 
-class Look:
+class ReadSet:
     """What has been read for one answer: leaves by name, the oldest generation, what did not parse."""
 
     def __init__(self, source: FactSource, report: Callable[[str], None]) -> None:

@@ -61,7 +61,7 @@ class PlannedChange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class DocumentPlan:
     """Changes in the order in which they are made, and what stands against making them."""
 
     changes: tuple[PlannedChange, ...]

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.directory.differences import alias_changes, grant_changes, rule_changes, tenant_changes
-from gateway.directory.plan_words import CurrentFacts, Order, Plan, PlannedChange, Removed
+from gateway.directory.document_changes import CurrentFacts, DocumentPlan, Order, PlannedChange, Removed
 from gateway.model.errors import Conflict
 from gateway.model.facts import Alias, Grants, ModelRule, PolicySet, Tenant
 from gateway.model.names import ModelId, Pattern, TenantId
@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from gateway.directory.documents import TenantDocument
     from gateway.model.rule_changes import RuleSetChanges
 
-__all__ = ["Changes", "CurrentFacts", "Plan", "PlannedChange", "Removed", "apply_plan", "plan_changes"]
+__all__ = [
+    "Changes",
+    "CurrentFacts",
+    "DocumentPlan",
+    "PlannedChange",
+    "Removed",
+    "apply_plan",
+    "plan_changes",
+]
 
 
 class Changes(Protocol):
@@ -62,7 +70,7 @@ def plan_changes(
     now: float,
     policy: PolicySet | None = None,
     rules: RuleSetChanges | None = None,
-) -> Plan:
+) -> DocumentPlan:
     """What to change so that the facts say what the documents say. `now` dates new tenants.
 
     `policy` is the folder's rule set, already validated; None leaves the one in force alone. `rules`
@@ -83,12 +91,12 @@ def plan_changes(
     changes += rule_changes(read, current, conflicts)
     changes += alias_changes(read, current, conflicts)
     changes += grant_changes(read, current)
-    return Plan(
+    return DocumentPlan(
         changes=tuple(sorted(changes, key=lambda each: each.order)), conflicts=tuple(conflicts), rules=rules
     )
 
 
-async def apply_plan(changes: Changes, plan: Plan) -> None:
+async def apply_plan(changes: Changes, plan: DocumentPlan) -> None:
     """Make a plan's changes, in its order. Raises `Conflict` before the first one if it has conflicts."""
     if plan.conflicts:
         raise Conflict("\n".join(plan.conflicts))

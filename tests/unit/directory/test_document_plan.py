@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from gateway.directory.document_plan import CurrentFacts, DocumentPlan, apply_plan, plan_changes
 from gateway.directory.documents import TenantDocument
-from gateway.directory.plan import CurrentFacts, Plan, apply_plan, plan_changes
 from gateway.model.errors import Conflict
 from gateway.model.facts import Alias, Grant, Grants, ModelRule, PolicySet, Tenant, Visibility
 
@@ -98,7 +98,7 @@ class Store:
         )
 
 
-def applied(plan: Plan, facts: CurrentFacts) -> CurrentFacts:
+def applied(plan: DocumentPlan, facts: CurrentFacts) -> CurrentFacts:
     store = Store(facts)
     asyncio.run(apply_plan(store, plan))
     return store.facts()

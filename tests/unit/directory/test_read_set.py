@@ -4,8 +4,8 @@ import pytest
 
 from gateway.directory import names
 from gateway.directory.changes import change
-from gateway.directory.look import Look, names_about
 from gateway.directory.plain_facts import PlainFacts
+from gateway.directory.read_set import ReadSet, names_about
 from gateway.model.facts import Alias
 from gateway.model.names import ModelId, Pattern
 
@@ -25,11 +25,11 @@ ONE, TWO = b"{cachegate}:f:one", b"{cachegate}:f:two"
 
 
 async def test_a_look_stands_on_the_oldest_generation_it_saw(store, corrupt):
-    look = Look(PlainFacts(store), print)
-    await look.fetch([ONE])
+    read_set = ReadSet(PlainFacts(store), print)
+    await read_set.fetch([ONE])
     await corrupt(TWO, b"2")
-    await look.fetch([ONE, TWO])
-    stamp = look.stamp([TWO])
+    await read_set.fetch([ONE, TWO])
+    stamp = read_set.stamp([TWO])
     assert (stamp.generation, [(leaf.name, leaf.value) for leaf in stamp.leaves]) == (0, [(TWO, b"2")])
 
 
@@ -37,9 +37,9 @@ async def test_a_malformed_record_is_reported_once_a_look(store, corrupt):
     reported = []
     name = names.alias_fact(ModelId("a"))
     await corrupt(name)
-    look = Look(PlainFacts(store), reported.append)
-    await look.fetch([name])
-    assert [look.alias_of(ModelId("a")) for _ in range(3)] == [None] * 3
+    read_set = ReadSet(PlainFacts(store), reported.append)
+    await read_set.fetch([name])
+    assert [read_set.alias_of(ModelId("a")) for _ in range(3)] == [None] * 3
     assert reported == [name.decode()]
 
 
@@ -50,10 +50,10 @@ async def test_a_remembered_record_that_is_malformed_is_reported_by_every_look(w
     await corrupt(name)
     await worker.catches_up()
     for _ in range(2):
-        look = Look(worker.facts, reported.append)
-        await look.fetch([name])
-        assert look.alias_of(ModelId("a")) is None
-        assert look.unreadable == {name: name.decode()}
+        read_set = ReadSet(worker.facts, reported.append)
+        await read_set.fetch([name])
+        assert read_set.alias_of(ModelId("a")) is None
+        assert read_set.unreadable == {name: name.decode()}
     assert reported == [name.decode()] * 2
 
 
@@ -61,20 +61,20 @@ async def test_a_remembered_record_is_decoded_once_for_all_who_read_it(store, wo
     alias = Alias(alias=ModelId("a"), canonical=ModelId("b"))
     await change(store, lambda changes: changes.put_alias(alias))
     await worker.catches_up()
-    looks = [Look(worker.facts, print) for _ in range(2)]
-    for look in looks:
-        await look.fetch([names.alias_fact(alias.alias)])
-    first, second = (look.alias_of(alias.alias) for look in looks)
+    looks = [ReadSet(worker.facts, print) for _ in range(2)]
+    for read_set in looks:
+        await read_set.fetch([names.alias_fact(alias.alias)])
+    first, second = (read_set.alias_of(alias.alias) for read_set in looks)
     assert first is second
     assert first.canonical == "b"
 
 
 async def test_what_was_read_is_not_read_again_within_one_look(worker, corrupt):
-    look = Look(worker.facts, print)
-    await look.fetch([ONE])
+    read_set = ReadSet(worker.facts, print)
+    await read_set.fetch([ONE])
     await corrupt(ONE, b"newer")
     await worker.catches_up()
-    await look.fetch_afresh([ONE])
+    await read_set.fetch_afresh([ONE])
     # One answer never stands on two states of one record; that it moved is found by the last check.
-    assert look.leaves[ONE].value is None
-    assert not look.stamp([ONE]).is_current
+    assert read_set.leaves[ONE].value is None
+    assert not read_set.stamp([ONE]).is_current

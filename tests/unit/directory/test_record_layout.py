@@ -7,15 +7,15 @@ import msgspec
 import pytest
 
 from gateway import directory
-from gateway.directory import rows
+from gateway.directory import record_layout
 from gateway.model.facts import Scope
 
 
-def kinds() -> list[type[rows.Row]]:
+def kinds() -> list[type[record_layout.Row]]:
     """Every kind of record, whichever modules other tests have loaded."""
     for module in iter_modules(directory.__path__, f"{directory.__name__}."):
         import_module(module.name)
-    return rows.Row.__subclasses__()
+    return record_layout.Row.__subclasses__()
 
 
 def test_every_kind_has_a_number_of_its_own():
@@ -24,12 +24,12 @@ def test_every_kind_has_a_number_of_its_own():
 
 
 def test_every_scope_has_a_bit_of_its_own():
-    assert rows.SCOPE_BITS.keys() == set(Scope)
-    assert len({bit for bit in rows.SCOPE_BITS.values() if bit.bit_count() == 1}) == len(Scope)
+    assert record_layout.SCOPE_BITS.keys() == set(Scope)
+    assert len({bit for bit in record_layout.SCOPE_BITS.values() if bit.bit_count() == 1}) == len(Scope)
 
 
 @pytest.mark.parametrize("raw", [b"", b"\xff", b"\x90", b"\x91\x05", b"\x96\x05\x01\x00\xa1\xff\xa1a\xa1a"])
 def test_what_is_no_row_is_unreadable(raw):
-    decoder = msgspec.msgpack.Decoder(rows.AliasRow)
-    with pytest.raises(rows.UnreadableRecordError):
-        rows.decode_row(decoder, raw)
+    decoder = msgspec.msgpack.Decoder(record_layout.AliasRow)
+    with pytest.raises(record_layout.UnreadableRecordError):
+        record_layout.decode_row(decoder, raw)
