@@ -17,7 +17,7 @@ from gateway.identity.links import load_link_keys
 from gateway.identity.pepper import load_peppers
 from gateway.identity.secret_file import load_secret
 from gateway.operations.state_folder import unusable_files, verify_state
-from gateway.server.plan import TlsFiles
+from gateway.server.serve_options import TlsFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable

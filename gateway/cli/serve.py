@@ -18,7 +18,7 @@ from gateway.identity.links import load_link_keys
 from gateway.operations.session import fact_server, open_session, verify_rights
 from gateway.operations.setup import ensure_policy
 from gateway.operations.state_folder import verify_state
-from gateway.server.plan import ServePlan, TlsFiles
+from gateway.server.serve_options import ServePlan, TlsFiles
 from gateway.server.supervisor import serve as supervise
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from io import UnsupportedOperation
 from typing import TYPE_CHECKING
 
+from gateway.delivery.file_answer import plan_delivery
 from gateway.delivery.handoff import handoff_headers
 from gateway.delivery.headers import Headers, caller_headers
-from gateway.delivery.plan import plan_delivery
 from gateway.delivery.steps import INLINE_BYTES, Copied, Hashed, ZeroCopied, steps_of
 from gateway.delivery.unchanged import CutError, unsent, verify_unchanged
 from gateway.model.errors import Reason
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Message, Receive, Scope, Send
 
-    from gateway.delivery.plan import Plan
+    from gateway.delivery.file_answer import FileAnswer
     from gateway.delivery.ranges import Span
     from gateway.delivery.steps import OnHashed, Source
     from gateway.model.verdicts import Receipt
@@ -105,7 +105,7 @@ async def send_file(
         raise unsent(file, cut) from cut
 
 
-def _source(file: OpenFile, plan: Plan, scope: Scope, means: Means) -> Source:
+def _source(file: OpenFile, plan: FileAnswer, scope: Scope, means: Means) -> Source:
     if file.sha256 is None:
         return Hashed(file, means.on_hashed)
     offer = (scope.get("extensions") or {}).get(ZERO_COPY) or {}
@@ -127,7 +127,7 @@ class _Body:
         self._has_begun = False
         self._gone: asyncio.Future[None] | None = None
 
-    async def run(self, plan: Plan) -> Sent:
+    async def run(self, plan: FileAnswer) -> Sent:
         """Send every step. Raises `CutError` as long as nothing was sent."""
         try:
             if not await self._went_out(plan.pieces):

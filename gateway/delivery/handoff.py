@@ -15,13 +15,13 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from gateway.delivery.file_answer import OCTETS
 from gateway.delivery.headers import Headers, content_headers
-from gateway.delivery.plan import OCTETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gateway.delivery.plan import Plan
+    from gateway.delivery.file_answer import FileAnswer
     from gateway.model.verdicts import OpenFile
 
 _PASSED_ON = frozenset({b"etag", b"repr-digest"})
@@ -29,7 +29,7 @@ _EVALUATED_AGAIN = frozenset({b"if-match", b"if-unmodified-since"})
 
 
 def handoff_headers(
-    plan: Plan, file: OpenFile, prefix: str | None, asked: Iterable[tuple[bytes, bytes]]
+    plan: FileAnswer, file: OpenFile, prefix: str | None, asked: Iterable[tuple[bytes, bytes]]
 ) -> Headers | None:
     """The headers that hand this answer to nginx; None when it is ours to give."""
     if prefix is None or file.md5 is None or file.sha256 is None or plan.status == HTTPStatus.NOT_MODIFIED:

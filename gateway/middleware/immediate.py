@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Protocol, cast
 from gateway.audit.record_fields import secrets_of
 from gateway.audit.request_secrets import RequestSecrets
 from gateway.credential.client import TrustedNetworks, client_address
+from gateway.delivery.file_answer import plan_delivery
 from gateway.delivery.headers import Headers, asked_fields, caller_headers
-from gateway.delivery.plan import plan_delivery
 from gateway.middleware.known_requests import KnownRequests, request_key
 from gateway.middleware.routes import UNROUTED, Routes
 from gateway.middleware.trace import find_trace_id, traceparent

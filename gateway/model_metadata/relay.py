@@ -21,8 +21,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gateway.delivery.file import Refused
+from gateway.delivery.file_answer import OCTETS
 from gateway.delivery.headers import caller_headers, content_headers
-from gateway.delivery.plan import OCTETS
 from gateway.engine.faults import undecided
 from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.verdicts import Ending, HeldFile, OpenFile, RelayedFile

@@ -18,8 +18,8 @@ from gateway.model.extensions import LOOKS, SENT, ZERO_COPY
 from gateway.server.file_sender import FileSender
 from gateway.server.protocol import GatewayHttpProtocol
 from gateway.server.response import Response
+from gateway.server.send_queue import SendQueue
 from gateway.server.stall_clock import STALL_SECONDS
-from gateway.server.turns import Turns
 
 if TYPE_CHECKING:
     import asyncio
@@ -65,7 +65,7 @@ class ContentProtocol(GatewayHttpProtocol):
     """One connection. `content_protocol` makes the class of a worker."""
 
     at_once: AtOnce | None = None
-    turns = Turns()
+    turns = SendQueue()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -203,7 +203,7 @@ def content_protocol(
     stall_seconds: float = STALL_SECONDS,
 ) -> type[ContentProtocol]:
     """The protocol of one worker. Neither `on_refused` nor `on_stall` raises."""
-    members: dict[str, Any] = {"at_once": at_once, "turns": Turns(), "stall_seconds": stall_seconds}
+    members: dict[str, Any] = {"at_once": at_once, "turns": SendQueue(), "stall_seconds": stall_seconds}
     if on_refused is not None:
         members["report_refusal"] = staticmethod(on_refused)
     if on_stall is not None:

@@ -8,7 +8,7 @@ worker nothing.
 
 Others get their turn after each step, and what all senders together send in one turn of the event
 loop is bounded (`turns.py`), so that a small answer never waits long for large ones. How a stretch goes
-out, and what each of its steps is preceded by, is in `stretch.py`.
+out, and what each of its steps is preceded by, is in `file_span.py`.
 
 Non-goals: how long a client may take nothing (`transfers.py`), what belongs to which answer
 (`response.py`), and encrypted connections, whose bytes the kernel cannot make.
@@ -19,35 +19,37 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from gateway.server.file_span import FileSpan
 from gateway.server.kernel_queue import lift_the_bound
-from gateway.server.stretch import Stretch
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from gateway.server.stretch import Looks
-    from gateway.server.turns import Turns
+    from gateway.server.file_span import Looks
+    from gateway.server.send_queue import SendQueue
 
 
 class FileSender:
     """The sending end of one connection. `close` when it is lost."""
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, turns: Turns) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, turns: SendQueue
+    ) -> None:
         self._transport = transport
         self._loop = loop
         self._turns = turns
         self._socket: int | None = None
-        self._stretch: Stretch | None = None
+        self._file_span: FileSpan | None = None
         self._is_closed = False
 
     async def send(self, file: int, offset: int, count: int, looks: Looks) -> None:
-        """Send so many bytes of an open file. Raises as `Stretch.send` does."""
-        self._stretch = Stretch(file, offset, count, looks, self, self._loop)
+        """Send so many bytes of an open file. Raises as `FileSpan.send` does."""
+        self._file_span = FileSpan(file, offset, count, looks, self, self._loop)
         try:
-            await self._stretch.send()
+            await self._file_span.send()
         finally:
-            self._stretch = None
+            self._file_span = None
             self._forget_writer()
 
     async def give_way(self) -> None:
@@ -57,8 +59,8 @@ class FileSender:
     def close(self) -> None:
         """The connection is lost: let go of the socket, and of whoever waits for it."""
         self._is_closed = True
-        if self._stretch is not None:
-            self._stretch.break_off(ConnectionResetError())
+        if self._file_span is not None:
+            self._file_span.break_off(ConnectionResetError())
         if self._socket is not None:
             self._forget_writer()  # before its number can be somebody else's
             os.close(self._socket)

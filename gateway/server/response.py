@@ -6,7 +6,7 @@ given, because a descriptor's own position would be shared by all who send from 
     {"type": "http.response.zerocopysend", "file": 7, "offset": 0, "count": 1048576, "more_body": True}
 
 What is put under two more keys is asked for each step of the message: `cachegate.watch` whether the
-transfer may go on (`stretch.Watch`), and `cachegate.verify_unchanged` is called right before the kernel
+transfer may go on (`file_span.Watch`), and `cachegate.verify_unchanged` is called right before the kernel
 gets the step, and once more after the last. What they raise ends the message, and nothing closes the body.
 
 It counts towards `content-length` as a body does, and the two kinds may follow each other. While a
@@ -21,7 +21,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gateway.model.extensions import VERIFY, WATCH, ZERO_COPY
-from gateway.server.stretch import Looks, at_ease
+from gateway.server.file_span import Looks, at_ease
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from socket import socket
 
     from gateway.model.errors import Unavailable
-    from gateway.server.plan import ServePlan
+    from gateway.server.serve_options import ServePlan
 
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0

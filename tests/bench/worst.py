@@ -24,7 +24,7 @@ from gateway.credential.fingerprint import fingerprint
 from gateway.decision.grant_index import GrantIndex
 from gateway.delivery.conditions import MAX_FIELD_BYTES as MAX_TAGS_BYTES
 from gateway.delivery.digests import MAX_FIELD_BYTES as MAX_PREFERENCES_BYTES
-from gateway.delivery.plan import plan_delivery
+from gateway.delivery.file_answer import plan_delivery
 from gateway.delivery.ranges import MAX_FIELD_BYTES as MAX_RANGE_BYTES
 from gateway.directory.changes import MAX_GRANTED_NAMES, MAX_GRANTS
 from gateway.directory.document_tables import MAX_DOCUMENT_BYTES

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.delivery.conditions import entity_tags
 from gateway.delivery.digests import is_digest_wanted
-from gateway.delivery.plan import plan_delivery
+from gateway.delivery.file_answer import plan_delivery
 from gateway.delivery.ranges import MAX_RANGES, Span, coalesce, find_ranges
 from gateway.model.errors import Reason
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+from gateway.delivery.file_answer import plan_delivery
 from gateway.delivery.handoff import handoff_headers
-from gateway.delivery.plan import plan_delivery
 
 PREFIX = "/_blobs"
 

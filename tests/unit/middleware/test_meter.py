@@ -16,7 +16,7 @@ def body(content, *, more=False):
     return {"type": "http.response.body", "body": content, "more_body": more}
 
 
-def stretch(count, *, more=False):
+def file_span(count, *, more=False):
     place = {"file": 3, "offset": 0, "count": count}
     return {"type": "http.response.zerocopysend", **place, "more_body": more}
 
@@ -35,7 +35,7 @@ def sent_through(meter, *messages, fails_at=None):
 
 def test_stretches_of_files_count_as_bodies_do():
     meter = Meter(10.0)
-    sent_through(meter, START, body(b"abc", more=True), stretch(1000, more=True), body(b"de"))
+    sent_through(meter, START, body(b"abc", more=True), file_span(1000, more=True), body(b"de"))
     outcome = meter.outcome(10.5)
     assert (outcome.ending, outcome.status, outcome.bytes_sent) == (Ending.COMPLETE, 206, 1005)
     assert outcome.milliseconds == 500.0
@@ -43,22 +43,22 @@ def test_stretches_of_files_count_as_bodies_do():
 
 def test_an_answer_may_end_with_a_stretch():
     meter = Meter(0.0)
-    sent_through(meter, START, stretch(1000))
+    sent_through(meter, START, file_span(1000))
     assert meter.is_complete
 
 
 def test_what_the_server_could_not_send_does_not_count():
-    meter, last = Meter(0.0), stretch(500)
+    meter, last = Meter(0.0), file_span(500)
     with pytest.raises(ConnectionResetError):
-        sent_through(meter, START, stretch(1000, more=True), last, fails_at=last)
+        sent_through(meter, START, file_span(1000, more=True), last, fails_at=last)
     assert meter.bytes_sent == 1000
     assert meter.outcome(1.0).ending is Ending.FAILED
 
 
 def test_a_server_that_knows_how_much_went_out_is_believed():
-    meter, last = Meter(0.0, lambda: 1234), stretch(500)
+    meter, last = Meter(0.0, lambda: 1234), file_span(500)
     with pytest.raises(ConnectionResetError):
-        sent_through(meter, START, stretch(1000, more=True), last, fails_at=last)
+        sent_through(meter, START, file_span(1000, more=True), last, fails_at=last)
     assert meter.outcome(1.0).bytes_sent == 1234
 
 

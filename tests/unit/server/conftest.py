@@ -105,7 +105,7 @@ import sys
 from pathlib import Path
 
 from gateway.model.errors import Misconfigured, Unavailable
-from gateway.server.plan import ServePlan, TlsFiles
+from gateway.server.serve_options import ServePlan, TlsFiles
 from gateway.server.supervisor import serve
 
 

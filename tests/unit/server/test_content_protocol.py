@@ -62,34 +62,34 @@ class App:
         headers = [(b"content-length", str(length).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
 
-    def stretch(self, offset, count, *, more_body):
+    def file_span(self, offset, count, *, more_body):
         place = {"file": self.file, "offset": offset, "count": count, "more_body": more_body}
         return {"type": "http.response.zerocopysend", **place}
 
     async def whole(self, scope, receive, send):
         await self.start(send, len(CONTENT))
-        await send(self.stretch(0, len(CONTENT), more_body=False))
+        await send(self.file_span(0, len(CONTENT), more_body=False))
 
     async def mixed(self, scope, receive, send):
         await self.start(send, 6 + 300_000)
         await send({"type": "http.response.body", "body": b"one", "more_body": True})
-        await send(self.stretch(1000, 300_000, more_body=True))
+        await send(self.file_span(1000, 300_000, more_body=True))
         await send({"type": "http.response.body", "body": b"two"})
 
     async def too_long(self, scope, receive, send):
         await self.start(send, 1000)
-        await send(self.stretch(0, 1001, more_body=False))
+        await send(self.file_span(0, 1001, more_body=False))
 
     async def too_early(self, scope, receive, send):
-        await send(self.stretch(0, 1000, more_body=False))
+        await send(self.file_span(0, 1000, more_body=False))
 
     async def in_chunks(self, scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send(self.stretch(0, 1000, more_body=False))
+        await send(self.file_span(0, 1000, more_body=False))
 
     async def broken_off(self, scope, receive, send):
         await self.start(send, len(CONTENT))
-        sending = asyncio.create_task(send(self.stretch(0, len(CONTENT), more_body=False)))
+        sending = asyncio.create_task(send(self.file_span(0, len(CONTENT), more_body=False)))
         await asyncio.sleep(0.2)
         scope["cachegate.abort"]()
         await sending

@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from gateway.server import stretch
+from gateway.server import file_span
 from gateway.server.file_sender import FileSender
+from gateway.server.file_span import Looks, is_in_memory
 from gateway.server.kernel_queue import MAX_UNSENT_BYTES, bound_the_kernel
-from gateway.server.stretch import Looks, is_in_memory
-from gateway.server.turns import Turns
+from gateway.server.send_queue import SendQueue
 
 unheard = Looks(on_sent=lambda _: None)
 CONTENT = random.Random(11).randbytes(9 << 20)  # more than the buffers between two sockets
@@ -57,7 +57,7 @@ class Server(asyncio.Protocol):
 @asynccontextmanager
 async def connected():
     """A server's end of a connection and a client's socket."""
-    loop, end = asyncio.get_running_loop(), Server(Turns())
+    loop, end = asyncio.get_running_loop(), Server(SendQueue())
     server = await loop.create_server(lambda: end, "127.0.0.1", 0)
     client = socket.socket()
     client.setblocking(False)
@@ -210,7 +210,7 @@ def test_after_a_wait_it_is_looked_anew_whether_the_file_is_in_memory(file, monk
         looked_at.append(offset)
         return is_in_memory(descriptor, offset, end)
 
-    monkeypatch.setattr(stretch, "is_in_memory", look)
+    monkeypatch.setattr(file_span, "is_in_memory", look)
 
     async def test():
         async with connected() as (server, client):
@@ -416,7 +416,7 @@ def test_what_ends_a_transfer_is_raised_once_and_kept_by_nobody(after, file):
             watch, looks = watched([], after)
             sending = asyncio.create_task(server.sender.send(file, 0, len(CONTENT), looks))
             await watch.asked.wait()
-            kept.append(weakref.ref(server.sender._stretch))
+            kept.append(weakref.ref(server.sender._file_span))
             client.close()
             server.transport.abort()
             await server.lost.wait()
@@ -428,8 +428,8 @@ def test_what_ends_a_transfer_is_raised_once_and_kept_by_nobody(after, file):
 
     gc.disable()
     try:
-        heard, stretch = run(test)
+        heard, file_span = run(test)
         assert heard == []
-        assert stretch() is None
+        assert file_span() is None
     finally:
         gc.enable()

@@ -7,10 +7,10 @@ from itertools import pairwise
 
 import pytest
 
-from gateway.server.turns import TURN_STEPS, Turns
+from gateway.server.send_queue import TURN_STEPS, SendQueue
 
 
-async def steps_in_each_turn(turns: Turns, count: int, steps: int) -> list[list[int]]:
+async def steps_in_each_turn(turns: SendQueue, count: int, steps: int) -> list[list[int]]:
     """Which senders took a step in which turn of the event loop."""
     loop = asyncio.get_running_loop()
     seen: list[list[int]] = [[]]
@@ -38,26 +38,26 @@ async def steps_in_each_turn(turns: Turns, count: int, steps: int) -> list[list[
 
 @pytest.mark.parametrize("count", [1, TURN_STEPS, 5 * TURN_STEPS])
 def test_no_more_steps_are_taken_in_one_turn_than_it_holds(count):
-    seen = asyncio.run(steps_in_each_turn(Turns(), count, 4))
+    seen = asyncio.run(steps_in_each_turn(SendQueue(), count, 4))
     assert max(len(numbers) for numbers in seen) == min(count, TURN_STEPS)
     assert sum(len(numbers) for numbers in seen) == 4 * count
 
 
 def test_every_turn_takes_some_until_nobody_is_left():
-    seen = asyncio.run(steps_in_each_turn(Turns(), TURN_STEPS, 4))
+    seen = asyncio.run(steps_in_each_turn(SendQueue(), TURN_STEPS, 4))
     assert [len(numbers) for numbers in seen if numbers] == [TURN_STEPS] * 4
     assert len(seen) <= 6
 
 
 def test_everybody_has_a_step_before_anybody_has_a_second_one():
-    seen = asyncio.run(steps_in_each_turn(Turns(), 40, 3))
+    seen = asyncio.run(steps_in_each_turn(SendQueue(), 40, 3))
     order = [number for numbers in seen for number in numbers]
     assert order == [*range(40)] * 3
 
 
 def test_a_line_that_ran_out_is_taken_up_again():
     async def run():
-        turns = Turns()
+        turns = SendQueue()
         await steps_in_each_turn(turns, 3, 2)
         return await steps_in_each_turn(turns, 3, 2)
 
@@ -66,7 +66,7 @@ def test_a_line_that_ran_out_is_taken_up_again():
 
 def test_whoever_gives_way_comes_after_those_who_stood_in_line():
     async def run():
-        turns, loop = Turns(), asyncio.get_running_loop()
+        turns, loop = SendQueue(), asyncio.get_running_loop()
         taken = []
         for number in range(3 * TURN_STEPS):
             turns.line_up(lambda number=number: taken.append(number), loop)
@@ -78,7 +78,7 @@ def test_whoever_gives_way_comes_after_those_who_stood_in_line():
 
 def test_many_who_begin_at_once_share_the_turns_as_well():
     async def run():
-        turns, loop, taken = Turns(), asyncio.get_running_loop(), []
+        turns, loop, taken = SendQueue(), asyncio.get_running_loop(), []
         for number in range(50):
             turns.begin(lambda number=number: taken.append(number), loop)
         seen = [len(taken)]
@@ -95,7 +95,7 @@ def test_many_who_begin_at_once_share_the_turns_as_well():
 
 def test_whoever_is_first_in_a_turn_begins_at_once_again_and_again():
     async def run():
-        turns, loop, taken = Turns(), asyncio.get_running_loop(), []
+        turns, loop, taken = SendQueue(), asyncio.get_running_loop(), []
         for number in range(5):
             turns.begin(lambda number=number: taken.append(number), loop)
             assert taken[-1] == number
@@ -109,7 +109,7 @@ def test_a_step_that_fails_after_all_holds_nobody_up():
         raise ZeroDivisionError
 
     async def run():
-        turns, loop = Turns(), asyncio.get_running_loop()
+        turns, loop = SendQueue(), asyncio.get_running_loop()
         heard = []
         loop.set_exception_handler(lambda _, context: heard.append(context["exception"]))
         turns.line_up(fail, loop)
@@ -122,7 +122,7 @@ def test_a_step_that_fails_after_all_holds_nobody_up():
 
 def test_a_task_that_is_cancelled_while_it_waits_holds_nobody_up():
     async def run():
-        turns, loop = Turns(), asyncio.get_running_loop()
+        turns, loop = SendQueue(), asyncio.get_running_loop()
         cancelled = asyncio.create_task(turns.next(loop))
         waiting = asyncio.create_task(turns.next(loop))
         await asyncio.sleep(0)

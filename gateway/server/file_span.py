@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from io import UnsupportedOperation
 from typing import TYPE_CHECKING, Protocol
 
-from gateway.server.turns import STEP_BYTES
+from gateway.server.send_queue import STEP_BYTES
 
 if TYPE_CHECKING:
     import asyncio
@@ -74,7 +74,7 @@ class Looks:
     watch: Watch | None = None
 
 
-class Stretch:
+class FileSpan:
     """So many bytes of an open file."""
 
     def __init__(

@@ -31,7 +31,7 @@ wherever ranges are offered, then compares their MD5 with the one it does not ha
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class FileAnswer:
     """An answer. With a `reason` it is a refusal, whose body is not ours to write.
 
     `length` is the Content-Length and `pieces` are the body, which HEAD has none of.
@@ -52,17 +52,17 @@ def plan_delivery(
     sha256: str | None,
     is_blob: bool,
     boundary: Callable[[], bytes] = draw_boundary,
-) -> Plan:
+) -> FileAnswer:
     """What RFC 9110 and RFC 9530 make of this request for this file."""
     asked = asked_fields(headers)
     etag = None if sha256 is None else entity_tag(sha256)
     match evaluate(asked, etag):
         case Condition.FAILED:
-            return Plan(reason=Reason.PRECONDITION_FAILED)
+            return FileAnswer(reason=Reason.PRECONDITION_FAILED)
         case Condition.UNDECIDABLE:
-            return Plan(reason=Reason.NOT_PINNED)
+            return FileAnswer(reason=Reason.NOT_PINNED)
         case Condition.NOT_MODIFIED:
-            return Plan(status=304, headers=[] if etag is None else [(b"etag", etag)])
+            return FileAnswer(status=304, headers=[] if etag is None else [(b"etag", etag)])
         case Condition.MET:
             pass
     describing: Headers = []
@@ -78,20 +78,22 @@ def plan_delivery(
                     return _partial(spans, size, describing, boundary)
     described = [*content_headers(OCTETS, size), *describing]
     body = Span(offset=0, count=size) if size else b""
-    return Plan(status=200, headers=described, length=size, pieces=(body,) if method == "GET" else ())
+    return FileAnswer(status=200, headers=described, length=size, pieces=(body,) if method == "GET" else ())
 
 
-def _partial(spans: tuple[Span, ...], size: int, describing: Headers, boundary: Callable[[], bytes]) -> Plan:
+def _partial(
+    spans: tuple[Span, ...], size: int, describing: Headers, boundary: Callable[[], bytes]
+) -> FileAnswer:
     if not spans:
         unsatisfied = [(b"content-range", unsatisfied_range(size))]
-        return Plan(headers=unsatisfied, reason=Reason.RANGE_NOT_SATISFIABLE)
+        return FileAnswer(headers=unsatisfied, reason=Reason.RANGE_NOT_SATISFIABLE)
     if len(spans) == 1:
         [span] = spans
         described = [*content_headers(OCTETS, span.count), *describing]
         described.append((b"content-range", span.content_range(size)))
-        return Plan(status=206, headers=described, length=span.count, pieces=spans)
+        return FileAnswer(status=206, headers=described, length=span.count, pieces=spans)
     drawn = boundary()
     pieces = multipart_pieces(spans, size, OCTETS, drawn)
     length = sum(piece.count if isinstance(piece, Span) else len(piece) for piece in pieces)
     described = [*content_headers(multipart_type(drawn), length), *describing]
-    return Plan(status=206, headers=described, length=length, pieces=pieces)
+    return FileAnswer(status=206, headers=described, length=length, pieces=pieces)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.delivery.plan import MAX_UNHASHED_RANGED_BYTES, plan_delivery
+from gateway.delivery.file_answer import MAX_UNHASHED_RANGED_BYTES, plan_delivery
 from gateway.delivery.ranges import Span
 from gateway.model.errors import Reason
 from gateway.problems import PROBLEMS

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from gateway.server.stretch import PROBE_BYTES, WARM_BYTES, is_in_memory
+from gateway.server.file_span import PROBE_BYTES, WARM_BYTES, is_in_memory
 
 CONTENT = bytes(9 << 20)
 

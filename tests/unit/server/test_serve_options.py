@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.model.errors import Misconfigured
-from gateway.server.plan import ServePlan, TlsFiles
+from gateway.server.serve_options import ServePlan, TlsFiles
 
 FILES = TlsFiles(certificate=Path("c"), key=Path("k"), key_password="s3cret")
 

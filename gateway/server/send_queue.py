@@ -26,7 +26,7 @@ STEP_BYTES = 512 << 10
 TURN_STEPS = 2  # a megabyte in a turn, some 200 microseconds from memory
 
 
-class Turns:
+class SendQueue:
     """The turns of one event loop."""
 
     def __init__(self) -> None:
