@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from gateway.model.names import Md5, ModelId
     from gateway.model.ports import Catalogue, Directory
     from gateway.model.verdicts import Denied, Found, OpenFile
-    from gateway.pinning.pins import Pins
+    from gateway.pinning.checks import PinChecks
     from gateway.resource.held_files import HeldFiles
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ class AuthorizedFiles:
         directory: Directory,
         decisions: Decisions,
         catalogue: Catalogue,
-        pins: Pins,
+        pins: PinChecks,
         views_bytes: int,
         held_files: HeldFiles | None = None,
         attestations: CountsLinks | None = None,

@@ -51,8 +51,8 @@ from gateway.identity.pepper import load_peppers
 from gateway.model.errors import Unavailable
 from gateway.passes import Passes
 from gateway.pinning.ahead import PinningAhead
+from gateway.pinning.checks import PinChecks
 from gateway.pinning.measuring import Measurer
-from gateway.pinning.pins import Pins
 from gateway.resource.held_files import HeldFiles
 from gateway.telemetry import Telemetry, freshness_counters, stranger_counters, upstream_counters
 from gateway.transfers import Transfers
@@ -108,7 +108,7 @@ class Rooms:
             self.store, self.recorder, self.clock, self.telemetry, actor=f"worker:{self.name}"
         )
         self.measurer = Measurer(MeasurementFile(settings.pins_folder))
-        self.pins = Pins(
+        self.pins = PinChecks(
             reader=NearPins(self.facts, on_unreadable=self.telemetry.unreadable),
             ledger=self.ledger,
             measurer=self.measurer,

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from gateway.model.bounded_memory import BoundedMemory
     from gateway.model.names import ModelId
     from gateway.pinning.ahead import PinningAhead
-    from gateway.pinning.pins import Pins
+    from gateway.pinning.checks import PinChecks
     from gateway.resource.catalogue import DiskCatalogue
     from gateway.telemetry import Telemetry
     from gateway.transfers import Transfers
@@ -65,7 +65,7 @@ class Upkeep:
     recorder: AuditLog
     transfers: Transfers
     last_uses: LastUses
-    pins: Pins
+    pins: PinChecks
     pinning_ahead: PinningAhead | None
     canary: Canary | None
     settling: Settling

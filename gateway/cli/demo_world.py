@@ -26,7 +26,7 @@ from gateway.directory.edits import (
     publish,
     revoke_key,
 )
-from gateway.identity.keys import KeyOrder, issue_key
+from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.model.facts import KeyKind, Scope
 from gateway.model.names import parse_model_id, parse_package_id, parse_pattern, parse_tenant_id
 from gateway.operations.session import open_session

@@ -9,12 +9,12 @@ from gateway.cli.console import print_json, print_secret, print_table, say, when
 from gateway.cli.known_names import verify_tenant
 from gateway.cli.perform import in_session
 from gateway.directory.key_usage import find_last_uses
-from gateway.identity.keys import key_state
+from gateway.identity.new_keys import key_state
 from gateway.model.errors import UnknownName
 
 if TYPE_CHECKING:
     from gateway.directory.edits.effect import Effect
-    from gateway.identity.keys import NewKey
+    from gateway.identity.new_keys import NewKey
     from gateway.model.facts import Key
     from gateway.model.names import KeyId, TenantId
     from gateway.operations.session import OperatorSession

@@ -14,7 +14,7 @@ from gateway.cli.console import AsJson
 from gateway.cli.key_views import list_keys, print_new_key, show_key
 from gateway.cli.perform import in_session, perform
 from gateway.directory.edits import keys as operations
-from gateway.identity.keys import KeyOrder, adopt_key, import_key, issue_key, parse_networks, parse_scopes
+from gateway.identity.new_keys import KeyOrder, adopt_key, import_key, issue_key, parse_networks, parse_scopes
 from gateway.identity.times import parse_duration, parse_moment
 from gateway.model.errors import BadNameError
 from gateway.model.facts import KeyKind
@@ -23,7 +23,7 @@ from gateway.model.names import parse_key_id, parse_tenant_id
 if TYPE_CHECKING:
     from gateway.directory.changes import Changes
     from gateway.directory.edits.effect import Effect
-    from gateway.identity.keys import NewKey
+    from gateway.identity.new_keys import NewKey
     from gateway.operations.session import OperatorSession
     from gateway.registrar import Done
 

@@ -28,7 +28,7 @@ from gateway.cli.resolutions_on_disk import local_zone, read_entries
 from gateway.cli.resolutions_purge import purge_entries
 from gateway.engine.credential_hash import credential_hash
 from gateway.engine.resolutions import DEFAULT_CLIENT_MINUTES, honoured_until
-from gateway.identity.keys import KeyState, key_state
+from gateway.identity.new_keys import KeyState, key_state
 from gateway.model.errors import BadNameError
 from gateway.model.names import parse_tenant_id
 

@@ -17,7 +17,7 @@ from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING
 
-from gateway.identity.keys import KeyState, key_state
+from gateway.identity.new_keys import KeyState, key_state
 from gateway.identity.recent_callers import Caller, RecentCallers
 from gateway.identity.tokens import parse_token
 from gateway.model.access import Principal

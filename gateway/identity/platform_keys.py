@@ -12,7 +12,7 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from gateway.identity.keys import KEY_ID_CHARACTERS
+from gateway.identity.new_keys import KEY_ID_CHARACTERS
 from gateway.identity.tokens import BASE62
 from gateway.model.facts import DEFAULT_SCOPES, Key, KeyKind
 from gateway.model.names import KeyId, TenantId

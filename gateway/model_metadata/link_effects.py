@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gateway.model.access import Principal
     from gateway.model.names import FileHandle, KeyId, ModelId, PackageId
     from gateway.model.ports import Catalogue, Clock
-    from gateway.pinning.pins import Pins
+    from gateway.pinning.checks import PinChecks
 
     File = tuple[PackageId, FileHandle]
 
@@ -49,7 +49,7 @@ class Minting:
         self,
         *,
         catalogue: Catalogue,
-        pins: Pins,
+        pins: PinChecks,
         clock: Clock,
         link_seconds: float,
         note_links: NotesLinks | None,

@@ -18,7 +18,7 @@ from gateway.assembly.signing import create_signing_key
 from gateway.decision.set_changes import compare_sets
 from gateway.directory.edits.effect import Effect
 from gateway.directory.edits.keys import create_key
-from gateway.identity.keys import KeyOrder, issue_key
+from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.identity.pepper import create_pepper
 from gateway.identity.secret_file import create_secret
 from gateway.model.facts import KeyKind
@@ -29,7 +29,7 @@ from gateway.operations.state_folder import make_state
 if TYPE_CHECKING:
     from gateway.configuration.settings import Settings
     from gateway.directory.changes import Changes
-    from gateway.identity.keys import NewKey
+    from gateway.identity.new_keys import NewKey
     from gateway.model.names import KeyId
 
 LOCK_NAME = "init.lock"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import gateway
 from gateway.configuration.sources import load_settings
-from gateway.identity.keys import KeyOrder, issue_key
+from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.model.facts import KeyKind
 from gateway.model.names import TenantId
 from gateway.operations.setup import set_up
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gateway.configuration.settings import Settings
-    from gateway.identity.keys import NewKey
+    from gateway.identity.new_keys import NewKey
     from gateway.identity.pepper import Peppers
 
 START_SECONDS = 60.0

@@ -23,7 +23,7 @@ import pytest
 
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
 from gateway.directory.edits import keys
-from gateway.identity.keys import KeyOrder, import_key
+from gateway.identity.new_keys import KeyOrder, import_key
 from gateway.model.facts import KeyKind
 from gateway.model.names import TenantId
 

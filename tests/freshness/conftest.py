@@ -41,7 +41,7 @@ from gateway.adapters.sample_cache import SampleModel, write_sample_cache
 from gateway.adapters.valkey_program import find_program
 from gateway.configuration.settings import CHECKOUT_POLICIES
 from gateway.directory.edits import grants, keys, models, tenants
-from gateway.identity.keys import KeyOrder, issue_key
+from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.model.errors import Conflict, Unavailable
 from gateway.model.facts import KeyKind
 from gateway.model.names import parse_pattern, parse_tenant_id

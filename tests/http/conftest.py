@@ -17,7 +17,7 @@ import pytest
 from gateway.adapters.sample_cache import SampleModel, sample_directory, write_sample_cache
 from gateway.configuration.settings import CHECKOUT_POLICIES
 from gateway.directory.edits import keys as key_operations
-from gateway.identity.keys import KeyOrder, adopt_key, import_key, issue_key
+from gateway.identity.new_keys import KeyOrder, adopt_key, import_key, issue_key
 from gateway.identity.tokens import mint_token
 from gateway.model.facts import KeyKind, Scope
 from gateway.model.names import TenantId

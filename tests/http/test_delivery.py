@@ -25,7 +25,7 @@ from gateway.adapters.sample_cache import SampleModel, sample_directory, write_s
 from gateway.directory.edits import keys as key_operations
 from gateway.directory.edits.models import own
 from gateway.directory.edits.tenants import create_tenant
-from gateway.identity.keys import KeyOrder, issue_key
+from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.model.facts import KeyKind
 from gateway.model.names import parse_pattern, parse_tenant_id
 from gateway.model.pins import identity_of

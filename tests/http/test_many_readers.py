@@ -20,7 +20,7 @@ from gateway.adapters.sample_cache import SampleModel, write_sample_cache
 from gateway.directory.edits.keys import create_key
 from gateway.directory.edits.models import own
 from gateway.directory.edits.tenants import create_tenant
-from gateway.identity.keys import KeyOrder, issue_key
+from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.model.facts import KeyKind
 from gateway.model.names import parse_pattern, parse_tenant_id
 

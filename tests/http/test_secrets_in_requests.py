@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from gateway.directory.edits import keys as key_operations
-from gateway.identity.keys import KeyOrder, adopt_key
+from gateway.identity.new_keys import KeyOrder, adopt_key
 from gateway.model.facts import KeyKind
 from gateway.model.names import TenantId
 

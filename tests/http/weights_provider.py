@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
 from gateway.directory.edits.keys import create_key
-from gateway.identity.keys import KeyOrder, issue_key
+from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.model.facts import KeyKind
 from gateway.model.names import TenantId
 

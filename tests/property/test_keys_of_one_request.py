@@ -21,8 +21,8 @@ from gateway.credential.extract_link import extract_link, link_query
 from gateway.faces.proxy import Unwrapping
 from gateway.identity.authenticate import Authenticator
 from gateway.identity.authenticate_link import LinkAuthenticator
-from gateway.identity.keys import KeyOrder, issue_key
 from gateway.identity.links import LinkKeys, sign
+from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.identity.pepper import Pepper, Peppers
 from gateway.model.access import WireRequest
 from gateway.model.errors import Reason, Refusal

@@ -29,7 +29,7 @@ from gateway.directory.edits import keys as key_operations
 from gateway.directory.edits.models import own
 from gateway.directory.edits.tenants import create_tenant
 from gateway.faces.hooks import AUTHORITY_PATH
-from gateway.identity.keys import KeyOrder, issue_key
+from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.model.facts import KeyKind
 from gateway.model.names import parse_pattern, parse_tenant_id
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.identity.authenticate import Authenticator, principal_of
-from gateway.identity.keys import KeyOrder, adopt_key, issue_key
+from gateway.identity.new_keys import KeyOrder, adopt_key, issue_key
 from gateway.identity.pepper import Pepper, Peppers
 from gateway.model.access import Credential
 from gateway.model.errors import Reason, Refusal, Unavailable

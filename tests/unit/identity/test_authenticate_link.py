@@ -11,8 +11,8 @@ import pytest
 from gateway.identity import authenticate_link
 from gateway.identity.authenticate import Authenticator
 from gateway.identity.authenticate_link import LinkAuthenticator
-from gateway.identity.keys import KeyOrder, issue_key
 from gateway.identity.links import LinkKeys, sign
+from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.identity.pepper import Pepper, Peppers
 from gateway.model.access import Credential, SignedLink
 from gateway.model.errors import Reason, Refusal

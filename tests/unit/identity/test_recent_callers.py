@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.identity.authenticate import Authenticator, principal_of
-from gateway.identity.keys import KeyOrder, issue_key
+from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.identity.pepper import Pepper, Peppers
 from gateway.identity.recent_callers import Caller, RecentCallers
 from gateway.model.access import Credential

@@ -14,7 +14,7 @@ import pytest
 
 from gateway.cli.demo_world import World, build_world, demo_settings
 from gateway.directory.edits import add_grants, create_key, revoke_key
-from gateway.identity.keys import KeyOrder, issue_key
+from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.inprocess.engine import EngineErrors
 from gateway.inprocess.process import GuardedProcess
 from gateway.model.facts import KeyKind

@@ -16,9 +16,9 @@ from gateway.model.facts import Leaf, Stamp
 from gateway.model.names import FileHandle, Md5, ModelId, PackageId
 from gateway.model.pins import Pin, PinFound, Quarantine, find_cause, identity_of
 from gateway.model.verdicts import OpenFile
-from gateway.pinning import pins as pins_module
+from gateway.pinning import checks as pins_module
+from gateway.pinning.checks import PinChecks
 from gateway.pinning.measuring import Measurer
-from gateway.pinning.pins import Pins
 
 CONTENT = b"weights of cars"
 
@@ -65,7 +65,9 @@ class Node:
         self.fleet = fleet
         self.failures = []
         self.measurer = Measurer(MeasurementFile(folder / "pins"))
-        self.pins = Pins(reader=fleet, ledger=fleet, measurer=self.measurer, on_failure=self.failures.append)
+        self.pins = PinChecks(
+            reader=fleet, ledger=fleet, measurer=self.measurer, on_failure=self.failures.append
+        )
 
     def open(self, path, blob=None):
         descriptor = os.open(path, os.O_RDONLY)

@@ -41,7 +41,7 @@ _LOOK_SECONDS = 0.002
 _Run = asyncio.Task[tuple["Measured | None", int]]
 
 
-class Pins:
+class PinChecks:
     """The pins as one worker goes by them."""
 
     def __init__(

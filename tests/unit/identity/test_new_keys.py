@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.identity.keys import (
+from gateway.identity.new_keys import (
     ADMIN_SCOPES,
     KeyOrder,
     KeyState,
