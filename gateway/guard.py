@@ -26,7 +26,7 @@ from gateway.model.access import Access, Credential, ResourceKind
 from gateway.model.errors import Reason, Refusal, Unavailable, WithdrawnError
 from gateway.model.verdicts import WITHDRAWN, Admission, Declined, Denied, Rejection
 from gateway.passes import Pass
-from gateway.platform.settling import reach_settled
+from gateway.platform.confirmation import reach_settled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

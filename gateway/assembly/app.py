@@ -1,6 +1,6 @@
 """The pipeline behind HTTP: the ASGI app, the answers from memory, and what a worker process runs.
 
-`worker_app` is called in the worker process. What decides is built in `rooms.py`.
+`worker_app` is called in the worker process. What decides is built in `pipeline.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from starlette.middleware import Middleware
 
 from gateway.assembly.engine_faces import engine_routes
 from gateway.assembly.hook_routes import hook_routes
-from gateway.assembly.rooms import Rooms, soon
+from gateway.assembly.pipeline import Pipeline, soon
 from gateway.configuration.settings import Settings
 from gateway.credential.client import parse_trusted_networks
 from gateway.delivery.file import Means
@@ -42,53 +42,53 @@ class Worker:
     """One worker's rooms, and HTTP in front of them."""
 
     def __init__(self, settings: Settings, redis_url: str) -> None:
-        self.rooms = Rooms(settings, redis_url)
+        self.pipeline = Pipeline(settings, redis_url)
 
     def app(self) -> Starlette:
         """The ASGI app: the guard in front of every route."""
         means = Means(
-            accel_prefix=self.rooms.settings.accel_redirect_prefix, on_hashed=self.rooms.pins.attest
+            accel_prefix=self.pipeline.settings.accel_redirect_prefix, on_hashed=self.pipeline.pins.attest
         )
         routes = [*content.routes(means), *identity.routes()]
-        routes += engine_routes(self.rooms, means)
+        routes += engine_routes(self.pipeline, means)
 
         @asynccontextmanager
         async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-            async with self.rooms.running():
+            async with self.pipeline.running():
                 yield
 
         guard = Middleware(
             GuardMiddleware,
-            guard=self.rooms.guard,
-            routes=[*declarations(routes), *hook_routes(self.rooms)],
-            clock=self.rooms.clock,
-            telemetry=self.rooms.telemetry,
-            transfers=self.rooms.transfers,
-            trusted_proxies=parse_trusted_networks(self.rooms.settings.trusted_proxies),
+            guard=self.pipeline.guard,
+            routes=[*declarations(routes), *hook_routes(self.pipeline)],
+            clock=self.pipeline.clock,
+            telemetry=self.pipeline.telemetry,
+            transfers=self.pipeline.transfers,
+            trusted_proxies=parse_trusted_networks(self.pipeline.settings.trusted_proxies),
         )
-        in_front = [Middleware(Health)] if self.rooms.links is not None else []
+        in_front = [Middleware(Health)] if self.pipeline.links is not None else []
         return Starlette(routes=routes, middleware=[*in_front, guard], lifespan=lifespan)
 
     def immediate(self) -> ImmediateAnswers | None:
         """What is answered without the app; nothing where small files, too, are for a proxy to send."""
-        if self.rooms.settings.accel_redirect_prefix is not None:
+        if self.pipeline.settings.accel_redirect_prefix is not None:
             return None
         immediate = ImmediateAnswers(
-            guard=self.rooms.guard,
+            guard=self.pipeline.guard,
             routes=declarations(content.routes()),
-            clock=self.rooms.clock,
-            seconds=self.rooms.clock.monotonic,
+            clock=self.pipeline.clock,
+            seconds=self.pipeline.clock.monotonic,
             soon=soon,
-            max_bytes=self.rooms.settings.held_files_megabytes << 20,
-            telemetry=self.rooms.telemetry,
-            trusted_proxies=parse_trusted_networks(self.rooms.settings.trusted_proxies),
+            max_bytes=self.pipeline.settings.held_files_megabytes << 20,
+            telemetry=self.pipeline.telemetry,
+            trusted_proxies=parse_trusted_networks(self.pipeline.settings.trusted_proxies),
         )
-        self.rooms.sweep(*immediate.memories)
+        self.pipeline.sweep(*immediate.memories)
         return immediate
 
     def refused_early(self, refusal: EarlyRefusal, client: str) -> str | None:
         """Record what the HTTP server refused before it was a request: a refusal of nobody."""
-        self.rooms.telemetry.refused_by_server(refusal.reason)
+        self.pipeline.telemetry.refused_by_server(refusal.reason)
         request = WireRequest(
             method="-",
             raw_path=b"",
@@ -97,12 +97,12 @@ class Worker:
             client=client,
             route=UNROUTED,
             trace_id=None,
-            received_at=self.rooms.clock.now(),
+            received_at=self.pipeline.clock.now(),
         )
         try:
-            return self.rooms.guard.decline(Rejection(request=request, reason=refusal.reason)).record_id
+            return self.pipeline.guard.decline(Rejection(request=request, reason=refusal.reason)).record_id
         except Unavailable as failure:
-            self.rooms.telemetry.failed(failure)
+            self.pipeline.telemetry.failed(failure)
             return None
 
 
@@ -118,7 +118,7 @@ def worker_app(argument: Any) -> WorkerApp:
     worker = Worker(settings, redis_url)
     return WorkerApp(
         app=worker.app(),
-        report=worker.rooms.report,
+        report=worker.pipeline.report,
         on_refused=worker.refused_early,
         at_once=worker.immediate(),
     )

@@ -22,68 +22,72 @@ from gateway.platform.upstream import Upstream
 from gateway.registrar import Registrar
 
 if TYPE_CHECKING:
-    from gateway.assembly.rooms import Rooms
+    from gateway.assembly.pipeline import Pipeline
     from gateway.delivery.file import Means
     from gateway.faces.route import FaceRoute
 
 MARGIN_SECONDS = 60.0  # clocks of two nodes, and the time that an answer takes to its client
 
 
-def engine_routes(rooms: Rooms, means: Means) -> list[FaceRoute]:
+def engine_routes(pipeline: Pipeline, means: Means) -> list[FaceRoute]:
     """The routes of these faces; none without a public URL."""
-    settings = rooms.settings
-    if rooms.links is None or rooms.link_keys is None or settings.public_url is None:
+    settings = pipeline.settings
+    if pipeline.links is None or pipeline.link_keys is None or settings.public_url is None:
         return []
     longest_link = settings.link_seconds + EXPIRY_STEP_SECONDS + MARGIN_SECONDS
-    sealed = SealedUrls(rooms.store, rooms.link_keys.verifying, seconds=longest_link, clock=rooms.clock)
+    sealed = SealedUrls(
+        pipeline.store, pipeline.link_keys.verifying, seconds=longest_link, clock=pipeline.clock
+    )
     upstream = None
-    if rooms.provider is not None:
+    if pipeline.provider is not None:
         upstream = Upstream(
-            provider=rooms.provider,
-            decisions=rooms.decisions,
-            authority=rooms.authority,
-            clock=rooms.clock,
+            provider=pipeline.provider,
+            decisions=pipeline.decisions,
+            authority=pipeline.authority,
+            clock=pipeline.clock,
             remembered_seconds=settings.allow_seconds,
         )
-        rooms.sweep(upstream.memory)
+        pipeline.sweep(upstream.memory)
         # Before the provider's connections are let go of: what is under way would open new ones.
-        rooms.upkeep.at_the_end = (upstream.close, *rooms.upkeep.at_the_end)
+        pipeline.upkeep.at_the_end = (upstream.close, *pipeline.upkeep.at_the_end)
     offers = Offers(
         metadata=Metadata(
             upstream=upstream,
             local=LocalMetadata(
-                rooms.catalogue,
-                on_damaged=rooms.telemetry.damaged_record,
-                on_left_out=rooms.telemetry.packages_left_out,
+                pipeline.catalogue,
+                on_damaged=pipeline.telemetry.damaged_record,
+                on_left_out=pipeline.telemetry.packages_left_out,
             ),
-            clock=rooms.clock,
+            clock=pipeline.clock,
         ),
-        decisions=rooms.decisions,
-        catalogue=rooms.catalogue,
+        decisions=pipeline.decisions,
+        catalogue=pipeline.catalogue,
         origins=Origins(
-            source=rooms.facts,
-            perform=Registrar(store=rooms.store, recorder=rooms.recorder).perform_held,
-            clock=rooms.clock,
-            actor=f"worker:{rooms.name}",
+            source=pipeline.facts,
+            perform=Registrar(store=pipeline.store, recorder=pipeline.recorder).perform_held,
+            clock=pipeline.clock,
+            actor=f"worker:{pipeline.name}",
         ),
         sealed=sealed,
-        links=rooms.links,
+        links=pipeline.links,
         public_url=settings.public_url,
         is_relaying=settings.relay,
         minting=Minting(
-            catalogue=rooms.catalogue,
-            pins=rooms.pins,
-            clock=rooms.clock,
+            catalogue=pipeline.catalogue,
+            pins=pipeline.pins,
+            clock=pipeline.clock,
             link_seconds=settings.link_seconds + EXPIRY_STEP_SECONDS,
-            note_links=None if rooms.authority is None else rooms.authority.note_links,
-            on_failure=rooms.telemetry.failed,
-            on_items_failed=partial(rooms.telemetry.items_failed, "links"),
+            note_links=None if pipeline.authority is None else pipeline.authority.note_links,
+            on_failure=pipeline.telemetry.failed,
+            on_items_failed=partial(pipeline.telemetry.items_failed, "links"),
         ),
-        attestations=rooms.attestations,
+        attestations=pipeline.attestations,
     )
     relay = None
-    if rooms.provider is not None:
-        relay = Relay(provider=rooms.provider, authorized_files=rooms.guard.authorized_files, sealed=sealed)
+    if pipeline.provider is not None:
+        relay = Relay(
+            provider=pipeline.provider, authorized_files=pipeline.guard.authorized_files, sealed=sealed
+        )
     unwrapping = proxy.Unwrapping(
         public_url=settings.public_url,
         upstream=settings.upstream,

@@ -14,22 +14,22 @@ from gateway.identity.secret_file import load_secret
 from gateway.platform.invalidation import Invalidation
 
 if TYPE_CHECKING:
-    from gateway.assembly.rooms import Rooms
+    from gateway.assembly.pipeline import Pipeline
     from gateway.model.access import HookRoute
 
 
-def hook_routes(rooms: Rooms) -> list[HookRoute]:
+def hook_routes(pipeline: Pipeline) -> list[HookRoute]:
     """The declarations of these routes."""
-    if rooms.authority is None:
+    if pipeline.authority is None:
         return []
     invalidation = Invalidation(
-        store=rooms.store,
-        listing=Listing(StoreReading(rooms.store), on_unreadable=rooms.telemetry.unreadable),
-        perform=rooms.authority.perform,
-        peppers=rooms.authority.peppers,
-        clock=rooms.clock,
-        monotonic=rooms.clock,
-        lease_seconds=rooms.settings.lease_milliseconds / 1000,
-        is_settled=rooms.settings.redis_url is None,
+        store=pipeline.store,
+        listing=Listing(StoreReading(pipeline.store), on_unreadable=pipeline.telemetry.unreadable),
+        perform=pipeline.authority.perform,
+        peppers=pipeline.authority.peppers,
+        clock=pipeline.clock,
+        monotonic=pipeline.clock,
+        lease_seconds=pipeline.settings.lease_milliseconds / 1000,
+        is_settled=pipeline.settings.redis_url is None,
     )
-    return [authority_hook(load_secret(rooms.settings.hook_key_file), invalidation)]
+    return [authority_hook(load_secret(pipeline.settings.hook_key_file), invalidation)]

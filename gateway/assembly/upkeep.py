@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gateway.adapters.redis_feed import RedisFeed
     from gateway.adapters.redis_store import RedisStore
     from gateway.assembly.canary import Canary
-    from gateway.assembly.settling import Settling
+    from gateway.assembly.stamp_watch import StampWatch
     from gateway.audit.log import AuditLog
     from gateway.directory.follower import Follower
     from gateway.directory.near_facts import NearFacts
@@ -68,7 +68,7 @@ class Upkeep:
     pins: PinChecks
     pinning_ahead: PinningAhead | None
     canary: Canary | None
-    settling: Settling
+    settling: StampWatch
     scan_seconds: float
     telemetry: Telemetry
     at_the_end: tuple[Callable[[], Awaitable[None]], ...] = ()  # what else is let go of

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.assembly.fittings import build_catalogue
+from gateway.assembly.components import build_catalogue
 from gateway.cli.barrier_view import NoWait
 from gateway.cli.console import AsJson
 from gateway.cli.perform import in_session, report

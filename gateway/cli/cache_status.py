@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gateway.assembly.fittings import build_catalogue
+from gateway.assembly.components import build_catalogue
 from gateway.cli.cache_files import each_listing
 from gateway.model.names import ancestors
 from gateway.model.standing import standing_of

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gateway.adapters.measurement_file import MeasurementFile
-from gateway.assembly.fittings import build_catalogue
+from gateway.assembly.components import build_catalogue
 from gateway.cli.cache_files import each_file, find_descriptor
 from gateway.model.errors import Unavailable
 from gateway.pinning.agreeing import agree_on_all, why

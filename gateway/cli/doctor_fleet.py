@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from gateway.adapters.history_file import HistoryFile
-from gateway.assembly.rooms import RENEWALS_PER_LEASE
+from gateway.assembly.pipeline import RENEWALS_PER_LEASE
 from gateway.cli.findings import fail, ok, warning
 from gateway.identity.times import format_duration
 from gateway.model.errors import UnknownHistory

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway.assembly.fittings import build_catalogue
+from gateway.assembly.components import build_catalogue
 from gateway.cli.explain_disk import DiskState, look_at_disk
 from gateway.cli.explain_help import disk_steps, key_steps
 from gateway.decision.explain import column, explain

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from gateway.assembly.fittings import build_catalogue
+from gateway.assembly.components import build_catalogue
 from gateway.cli.console import print_json, print_table, say
 from gateway.cli.known_names import find_nearest
 from gateway.cli.perform import in_session

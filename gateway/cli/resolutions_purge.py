@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from gateway.assembly.components import build_recorder
 from gateway.assembly.credential_marks import find_keys
-from gateway.assembly.fittings import build_recorder
 from gateway.cli.console import print_json, say
 from gateway.cli.harmless import harmless
 from gateway.cli.known_names import unknown_tenant

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 from gateway.adapters.embedded_valkey import RunningValkey
-from gateway.assembly.rooms import Rooms
+from gateway.assembly.pipeline import Pipeline
 from gateway.authorized_files import AuthorizedFiles
 from gateway.model.access import ResourceKind
 from gateway.model.errors import Misconfigured, Reason, Refusal, Unavailable, WithdrawnError
@@ -128,9 +128,9 @@ class GuardedProcess:
                 await verify_rights(session)
                 await ensure_policy(session)
             # The cache is hashed ahead by those who serve it, not beside somebody's predictions.
-            rooms = Rooms(replace(self._settings, pin_in_background=False), url)
-            live = _Live(rooms, asyncio.get_running_loop())
-            async with rooms.running():
+            pipeline = Pipeline(replace(self._settings, pin_in_background=False), url)
+            live = _Live(pipeline, asyncio.get_running_loop())
+            async with pipeline.running():
                 self._started.set_result(live)
                 await live.stopped.wait()
 
@@ -138,18 +138,18 @@ class GuardedProcess:
 class _Live:
     """What runs on the thread: a worker's rooms, their guard, and the way in."""
 
-    def __init__(self, rooms: Rooms, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, pipeline: Pipeline, loop: asyncio.AbstractEventLoop) -> None:
         self.stopped = asyncio.Event()
-        self._rooms = rooms
+        self._pipeline = pipeline
         self._loop = loop
         authorized_files = _NamesAlone(
-            directory=rooms.directory,
-            decisions=rooms.decisions,
-            catalogue=rooms.catalogue,
-            pins=rooms.pins,
+            directory=pipeline.directory,
+            decisions=pipeline.decisions,
+            catalogue=pipeline.catalogue,
+            pins=pipeline.pins,
             views_bytes=0,  # no listing is asked for
         )
-        self._guard = replace(rooms.guard, authorized_files=authorized_files)
+        self._guard = replace(pipeline.guard, authorized_files=authorized_files)
 
     def stop(self) -> None:
         with suppress(RuntimeError):  # it was stopped before, and its loop is closed
@@ -171,7 +171,7 @@ class _Live:
             raise Unavailable("in-process guard", "it was closed meanwhile") from error
 
     async def _answer(self, question: Question) -> Granted | Declined:
-        clock, telemetry = self._rooms.clock, self._rooms.telemetry
+        clock, telemetry = self._pipeline.clock, self._pipeline.telemetry
         await self._await_lease()
         route = question.route()
         request = question.request(clock.now())
@@ -192,8 +192,8 @@ class _Live:
         return self._guard.give_up(request)
 
     async def _await_lease(self) -> None:
-        deadline = self._rooms.clock.monotonic() + LEASE_PATIENCE_SECONDS
-        while not self._rooms.directory.is_leased() and self._rooms.clock.monotonic() < deadline:  # noqa: ASYNC110 -- a lease is no event: it runs out
+        deadline = self._pipeline.clock.monotonic() + LEASE_PATIENCE_SECONDS
+        while not self._pipeline.directory.is_leased() and self._pipeline.clock.monotonic() < deadline:  # noqa: ASYNC110 -- a lease is no event: it runs out
             await asyncio.sleep(0.02)
 
 

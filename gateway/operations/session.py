@@ -21,7 +21,7 @@ from gateway.adapters.redis_diagnosis import diagnosed
 from gateway.adapters.redis_errors import lacking
 from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_url import verify_local_files
-from gateway.assembly.fittings import build_recorder
+from gateway.assembly.components import build_recorder
 from gateway.barrier import MARGIN_SECONDS, BarrierReport, await_workers
 from gateway.directory.degraded_modes import load_degraded_periods
 from gateway.directory.edits.peppers import find_pepper_not_held, remember_peppers

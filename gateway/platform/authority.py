@@ -38,7 +38,7 @@ from gateway.model.errors import Conflict, Reason, Refusal, Unavailable
 from gateway.model.rulings import Ruling
 from gateway.model.verdicts import Change
 from gateway.platform.stat import MAYBE_OF_THE_KEY
-from gateway.platform.strangers import LEAST_SECONDS
+from gateway.platform.unknown_keys import LEAST_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from gateway.pinning.ledger import Perform
     from gateway.platform.asking import Flights
     from gateway.platform.stat import Platform
-    from gateway.platform.strangers import Strangers
+    from gateway.platform.unknown_keys import UnknownKeys
 
     Moment = tuple[int, float]  # the generation of the facts, and the time, before a question was put
 
@@ -87,7 +87,7 @@ class Authority:
     forget: Callable[[Iterable[bytes]], None]  # of it, what this worker itself has changed
     perform: Perform
     flights: Flights
-    strangers: Strangers
+    strangers: UnknownKeys
     peppers: Peppers
     clock: Clock
     actor: str

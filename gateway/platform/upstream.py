@@ -27,8 +27,8 @@ from gateway.model.access import Resource, ResourceKind
 from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Reason, Refusal
 from gateway.model.verdicts import Denied
+from gateway.platform.confirmation import reach_settled
 from gateway.platform.retractions import Retractions
-from gateway.platform.settling import reach_settled
 from gateway.platform.shares import Shares
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from unittest.mock import MagicMock
 import pytest
 import typer
 
-from gateway.assembly.rooms import Rooms
+from gateway.assembly.pipeline import Pipeline
 from gateway.cli import commands
 from gateway.cli.main import app
 from gateway.configuration.settings import Settings, variable
@@ -155,7 +155,7 @@ def _scrape() -> str:
 def _checks() -> list[str]:
     """Each check of readiness by name: those of a worker, and then the parent's own."""
     anything = MagicMock()  # the names are looked at, not the values
-    return [*Rooms.report(anything)["ready"], *asyncio.run(Supervisor.status(anything)).ready]
+    return [*Pipeline.report(anything)["ready"], *asyncio.run(Supervisor.status(anything)).ready]
 
 
 def test_every_check_of_readiness_is_documented_and_no_other_is():

@@ -81,8 +81,8 @@ def _contracts():
 def test_the_layers_name_every_room():
     [layers] = [one["layers"] for one in _contracts() if one["type"] == "layers"]
     named = {room.strip() for layer in layers for room in layer.split("|")}
-    rooms = {path.stem for path in (ROOT / "gateway").iterdir() if path.suffix == ".py" or path.is_dir()}
-    assert named == {f"gateway.{room}" for room in rooms - {"__init__", "__main__", "__pycache__"}}
+    pipeline = {path.stem for path in (ROOT / "gateway").iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert named == {f"gateway.{room}" for room in pipeline - {"__init__", "__main__", "__pycache__"}}
 
 
 @pytest.mark.parametrize(("library", "owner"), [("redis", "adapters"), ("cedarpy", "decision")])

@@ -1,6 +1,6 @@
 """How long one decision takes in a worker: from memory, and on facts that it has to ask Redis for.
 
-Measured in this process, on the objects that a worker serves with (`gateway.assembly.rooms.Rooms`), over a
+Measured in this process, on the objects that a worker serves with (`gateway.assembly.pipeline.Rooms`), over a
 real Valkey on a unix socket. `from_memory` is what the guard does for a file whose caller and path are
 remembered, between the parsed request and the first byte, without what costs the same with any guard:
 opening the file and writing the audit record. These are in the row `admit_us`. `stages` is the same for a
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from report import quantile
 
-from gateway.assembly.rooms import Rooms
+from gateway.assembly.pipeline import Pipeline
 from gateway.credential.extract import extract
 from gateway.faces.content import FILE
 from gateway.model.access import Access, WireRequest
@@ -44,18 +44,18 @@ _HEADERS = (
 class Bench:
     """A worker's rooms, and the requests that they are asked."""
 
-    rooms: Rooms
+    pipeline: Pipeline
 
     @classmethod
     @asynccontextmanager
     async def over(cls, settings: Settings, url: str) -> AsyncIterator[Bench]:
-        rooms = Rooms(settings, url)
-        async with rooms.running():
-            yield cls(rooms)
+        pipeline = Pipeline(settings, url)
+        async with pipeline.running():
+            yield cls(pipeline)
 
     async def from_memory(self, request: WireRequest) -> None:
         """`Guard._weigh` up to the disk, and `Guard.confirm`, on the guard's own parts."""
-        guard = self.rooms.guard
+        guard = self.pipeline.guard
         known = guard._recall(request) or await self._weighed(request)
         principal = known.allowed.access.principal
         guard.directory.verify_fresh(principal.degraded_seconds)
@@ -64,7 +64,7 @@ class Bench:
 
     async def _weighed(self, request: WireRequest) -> Pass:
         """The way that a pass stands for."""
-        guard = self.rooms.guard
+        guard = self.pipeline.guard
         credential = extract(request.headers, request.query)
         caller = guard.identity.recall(credential, request.client, request.received_at)
         principal, key_stamp = caller or await guard._authenticate(credential, request, FILE)
@@ -89,7 +89,7 @@ class Bench:
 
     async def stages(self, requests: Sequence[WireRequest]) -> dict[str, list[float]]:
         """The parts of the way without a pass, each timed alone."""
-        guard, clock = self.rooms.guard, time.perf_counter_ns
+        guard, clock = self.pipeline.guard, time.perf_counter_ns
         taken: dict[str, list[float]] = {
             stage: [] for stage in ("extract", "authenticate", "locate", "recall", "last_check")
         }
@@ -120,7 +120,7 @@ class Bench:
         from gateway.model.verdicts import WITHDRAWN, Receipt  # noqa: PLC0415 -- for this row only
 
         taken = []
-        guard, clock = self.rooms.guard, time.perf_counter_ns
+        guard, clock = self.pipeline.guard, time.perf_counter_ns
         for number, request in enumerate(requests):
             if number % TURN == 0:
                 await asyncio.sleep(0.001)

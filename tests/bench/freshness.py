@@ -195,17 +195,17 @@ async def _decide(
             median(ratios),
             target=1.1,
             meaning=f"decision from memory with {size.keys:,} keys in Redis and "
-            f"{len(many.rooms.facts.cache):,} facts in memory, over that with {size.few_keys:,} keys; "
+            f"{len(many.pipeline.facts.cache):,} facts in memory, over that with {size.few_keys:,} keys; "
             f"{len(ratios)} interleaved rounds of {size.hot:,} callers",
         )
 
 
 async def _fill_near_cache(bench: Bench, crowd_: crowd.Crowd) -> None:
     """As many records as the near cache holds, but for what the measured callers will need."""
-    room = bench.rooms.settings.near_cache_entries - 10_000
+    room = bench.pipeline.settings.near_cache_entries - 10_000
     wanted = [names.key_fact(digest) for digest in crowd_.digests[:room]]
     for start in range(0, len(wanted), 1_000):
-        await bench.rooms.facts.read(wanted[start : start + 1_000])
+        await bench.pipeline.facts.read(wanted[start : start + 1_000])
         await asyncio.sleep(0)
 
 

@@ -13,7 +13,7 @@ from gateway.model.errors import Reason
 from gateway.model.facts import Leaf
 from gateway.model.names import KeyId, ModelId
 from gateway.platform.budget import Budget
-from gateway.platform.strangers import Standpoint, Strangers
+from gateway.platform.unknown_keys import Standpoint, UnknownKeys
 
 GROUND = Leaf(b"ending of everything", None)
 
@@ -31,7 +31,7 @@ class Source:
 
 
 def strangers(clock, max_bytes):
-    return Strangers(
+    return UnknownKeys(
         source=Source(),
         budget=Budget(per_second=10_000, now=clock.monotonic),
         clock=clock,

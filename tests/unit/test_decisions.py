@@ -44,7 +44,7 @@ def access(model=MODEL, package="p1", file=None, principal=PRINCIPAL, action=Act
     return Access(principal=principal, action=action, resource=resource)
 
 
-class Rooms:
+class Pipeline:
     """A directory whose facts stand on one leaf that can be moved, and rules that say what they are told."""
 
     def __init__(self):
@@ -90,13 +90,13 @@ class Rooms:
 
 
 @pytest.fixture
-def rooms():
-    return Rooms()
+def pipeline():
+    return Pipeline()
 
 
 @pytest.fixture
-def decisions(rooms):
-    return Decisions(directory=rooms, rules=rooms, max_entries=3, max_bytes=1 << 20)
+def decisions(pipeline):
+    return Decisions(directory=pipeline, rules=pipeline, max_entries=3, max_bytes=1 << 20)
 
 
 async def begin(coroutine):
@@ -107,58 +107,58 @@ async def begin(coroutine):
 
 
 @pytest.mark.parametrize("reason", [None, Reason.NOT_PERMITTED, Reason.MISSING_SCOPE])
-async def test_a_decision_is_remembered_until_a_fact_on_its_way_moves(decisions, rooms, reason):
-    rooms.reason = reason
+async def test_a_decision_is_remembered_until_a_fact_on_its_way_moves(decisions, pipeline, reason):
+    pipeline.reason = reason
     asked = access()
     assert decisions.recall(asked) is None
     first = await decisions.reach(asked)
     assert decisions.recall(asked).verdict == first.verdict
     assert (await decisions.reach(asked)).verdict == first.verdict
-    assert len(rooms.decided) == 1
-    rooms.move()
+    assert len(pipeline.decided) == 1
+    pipeline.move()
     assert decisions.recall(asked) is None
     await decisions.reach(asked)
-    assert len(rooms.decided) == 2
+    assert len(pipeline.decided) == 2
 
 
-async def test_a_grant_drops_a_denial_as_a_revocation_drops_an_allow(decisions, rooms):
+async def test_a_grant_drops_a_denial_as_a_revocation_drops_an_allow(decisions, pipeline):
     for reason, kind in ((Reason.NOT_PERMITTED, Denied), (None, Allowed), (Reason.NOT_PERMITTED, Denied)):
-        rooms.reason = reason
+        pipeline.reason = reason
         assert isinstance((await decisions.reach(access())).verdict, kind)
         assert isinstance(decisions.recall(access()).verdict, kind)
-        rooms.move()
+        pipeline.move()
 
 
 @pytest.mark.parametrize("reason", sorted(UNDECIDED))
-async def test_what_was_not_decided_is_never_remembered(decisions, rooms, reason):
-    rooms.reason = Reason(reason)
+async def test_what_was_not_decided_is_never_remembered(decisions, pipeline, reason):
+    pipeline.reason = Reason(reason)
     await decisions.reach(access())
     assert decisions.recall(access()) is None
 
 
-async def test_a_store_that_was_silent_is_asked_again(decisions, rooms):
-    rooms.fault = Unavailable("redis", "gone")
+async def test_a_store_that_was_silent_is_asked_again(decisions, pipeline):
+    pipeline.fault = Unavailable("redis", "gone")
     with pytest.raises(Unavailable):
         await decisions.reach(access())
-    rooms.fault = None
+    pipeline.fault = None
     assert isinstance((await decisions.reach(access())).verdict, Allowed)
 
 
-async def test_what_moved_while_it_was_decided_is_not_remembered(decisions, rooms):
-    rooms.gate.clear()
+async def test_what_moved_while_it_was_decided_is_not_remembered(decisions, pipeline):
+    pipeline.gate.clear()
     asking = await begin(decisions.reach(access()))
-    rooms.move()
-    rooms.gate.set()
+    pipeline.move()
+    pipeline.gate.set()
     assert not (await asking).is_current
     assert decisions.recall(access()) is None
 
 
-async def test_one_caller_with_one_question_makes_one_flight(decisions, rooms):
-    rooms.gate.clear()
+async def test_one_caller_with_one_question_makes_one_flight(decisions, pipeline):
+    pipeline.gate.clear()
     asking = [await begin(decisions.reach(access(file=f"f{number}"))) for number in range(20)]
-    rooms.gate.set()
+    pipeline.gate.set()
     judgements = await asyncio.gather(*asking)
-    assert len(rooms.brought) == 1
+    assert len(pipeline.brought) == 1
     # Files of one package share the decision, and each gets it about itself.
     assert [one.verdict.access.resource.file for one in judgements] == [f"f{number}" for number in range(20)]
 
@@ -175,77 +175,77 @@ async def test_one_caller_with_one_question_makes_one_flight(decisions, rooms):
         access(action=Action.INFER),
     ],
 )
-async def test_another_caller_or_question_flies_alone(decisions, rooms, other):
-    rooms.gate.clear()
+async def test_another_caller_or_question_flies_alone(decisions, pipeline, other):
+    pipeline.gate.clear()
     asking = [await begin(decisions.reach(access())), await begin(decisions.reach(other))]
-    rooms.gate.set()
+    pipeline.gate.set()
     await asyncio.gather(*asking)
-    assert len(rooms.brought) == 2
+    assert len(pipeline.brought) == 2
 
 
-async def test_who_asks_after_a_change_is_not_answered_by_a_flight_from_before_it(decisions, rooms):
+async def test_who_asks_after_a_change_is_not_answered_by_a_flight_from_before_it(decisions, pipeline):
     # Nobody confirms a denial before it is sent, so an old one must not reach who asked later.
-    rooms.reason = Reason.NOT_PERMITTED
-    rooms.gate.clear()
+    pipeline.reason = Reason.NOT_PERMITTED
+    pipeline.gate.clear()
     early = await begin(decisions.reach(access()))
-    rooms.move()
+    pipeline.move()
     late = await begin(decisions.reach(access()))
-    rooms.gate.set()
+    pipeline.gate.set()
     early, late = await asyncio.gather(early, late)
     assert (early.is_current, late.is_current) == (False, True)
-    assert len(rooms.decided) == 2
+    assert len(pipeline.decided) == 2
 
 
-async def test_a_passenger_who_leaves_does_not_take_the_others_along(decisions, rooms):
-    rooms.gate.clear()
+async def test_a_passenger_who_leaves_does_not_take_the_others_along(decisions, pipeline):
+    pipeline.gate.clear()
     leaving, staying = await begin(decisions.reach(access())), await begin(decisions.reach(access()))
     leaving.cancel()
-    rooms.gate.set()
+    pipeline.gate.set()
     assert isinstance((await staying).verdict, Allowed)
-    assert len(rooms.brought) == 1
+    assert len(pipeline.brought) == 1
 
 
-async def test_a_flight_whose_passengers_all_left_is_remembered_and_over(decisions, rooms):
-    rooms.gate.clear()
+async def test_a_flight_whose_passengers_all_left_is_remembered_and_over(decisions, pipeline):
+    pipeline.gate.clear()
     leaving = await begin(decisions.reach(access()))
     leaving.cancel()
     await asyncio.gather(leaving, return_exceptions=True)
-    rooms.gate.set()
+    pipeline.gate.set()
     await asyncio.sleep(0.01)
     assert decisions.recall(access()) is not None
     assert decisions._flights == {}
 
 
-async def test_many_questions_are_answered_in_order_and_only_new_ones_are_worked_out(decisions, rooms):
+async def test_many_questions_are_answered_in_order_and_only_new_ones_are_worked_out(decisions, pipeline):
     asked = [access(package=f"p{number}") for number in range(3)]
     await decisions.reach(asked[1])
-    rooms.decided.clear()
+    pipeline.decided.clear()
     judgements = await decisions.reach_many(asked)
     assert [one.verdict.access for one in judgements] == asked
-    assert rooms.decided == [asked[0], asked[2]]
-    rooms.decided.clear()
+    assert pipeline.decided == [asked[0], asked[2]]
+    pipeline.decided.clear()
     await decisions.reach_many(asked)
-    assert rooms.decided == []
+    assert pipeline.decided == []
     assert await decisions.reach_many([]) == []
 
 
-async def test_a_flood_of_denials_pushes_no_allow_out(decisions, rooms):
+async def test_a_flood_of_denials_pushes_no_allow_out(decisions, pipeline):
     await decisions.reach(access())
-    rooms.reason = Reason.NOT_PERMITTED
+    pipeline.reason = Reason.NOT_PERMITTED
     for number in range(10):
         await decisions.reach(access(model=f"m{number}"))
     assert isinstance(decisions.recall(access()).verdict, Allowed)
     assert len(decisions._denials) == 3
 
 
-async def test_many_decisions_are_made_in_turns_that_leave_the_loop_to_others(decisions, rooms):
-    sizes, decide_many = [], rooms.decide_many
+async def test_many_decisions_are_made_in_turns_that_leave_the_loop_to_others(decisions, pipeline):
+    sizes, decide_many = [], pipeline.decide_many
 
     def decide_noting(accesses, facts):
         sizes.append(len(accesses))
         return decide_many(accesses, facts)
 
-    rooms.decide_many = decide_noting
+    pipeline.decide_many = decide_noting
     asked = [access(package=f"p{number}") for number in range(2 * DECIDED_AT_ONCE + 1)]
     reaching, turns = asyncio.create_task(decisions.reach_many(asked)), 0
     while not reaching.done():
@@ -256,15 +256,15 @@ async def test_many_decisions_are_made_in_turns_that_leave_the_loop_to_others(de
     assert turns > len(sizes)
 
 
-async def test_a_decision_holds_what_its_records_are_though_nobody_else_has_them(rooms):
+async def test_a_decision_holds_what_its_records_are_though_nobody_else_has_them(pipeline):
     """What the near cache has put out is charged to whoever keeps it alive, once for all of its decisions."""
-    decisions = Decisions(directory=rooms, rules=rooms, max_entries=1000, max_bytes=1 << 20)
+    decisions = Decisions(directory=pipeline, rules=pipeline, max_entries=1000, max_bytes=1 << 20)
     leaf = Leaf(b"n" * 10_000, b"v" * 10_000)
-    facts = replace(rooms.facts(MODEL), stamp=Stamp(1, (leaf,)))
+    facts = replace(pipeline.facts(MODEL), stamp=Stamp(1, (leaf,)))
     held = []
     for number in range(3):
         asked = access(package=f"p{number}")
-        decisions._remember(question_of(asked), Judgement(rooms.decide(asked, facts), facts))
+        decisions._remember(question_of(asked), Judgement(pipeline.decide(asked, facts), facts))
         held.append(decisions._allows.held_bytes)
     assert held[0] > leaf.held_bytes
     assert held[2] - held[1] == held[1] - held[0] < DECISION_BYTES * 2
@@ -280,12 +280,12 @@ async def test_the_least_recently_used_goes_first(decisions):
 
 
 @pytest.mark.parametrize(("max_bytes", "limit"), [(3 * DECISION_BYTES, 1), (0, 0), (1 << 30, 3)])
-def test_bytes_are_a_bound_of_their_own(rooms, max_bytes, limit):
-    decisions = Decisions(directory=rooms, rules=rooms, max_entries=3, max_bytes=max_bytes)
+def test_bytes_are_a_bound_of_their_own(pipeline, max_bytes, limit):
+    decisions = Decisions(directory=pipeline, rules=pipeline, max_entries=3, max_bytes=max_bytes)
     for number in range(5):
         asked = access(package=f"p{number}")
-        facts = rooms.facts(MODEL)
-        decisions._remember(question_of(asked), Judgement(rooms.decide(asked, facts), facts))
+        facts = pipeline.facts(MODEL)
+        decisions._remember(question_of(asked), Judgement(pipeline.decide(asked, facts), facts))
     assert len(decisions._allows) == limit
 
 
@@ -297,10 +297,12 @@ async def test_hits_and_misses_are_counted(decisions):
 
 
 @pytest.mark.parametrize("said", [Reason.UPSTREAM_REFUSED, Reason.USAGE_PAUSED, Reason.PERMITTED])
-async def test_what_the_platform_denies_is_denied_whatever_the_rules_say(decisions, rooms, monkeypatch, said):
+async def test_what_the_platform_denies_is_denied_whatever_the_rules_say(
+    decisions, pipeline, monkeypatch, said
+):
     ruling = Ruling(key_id=PRINCIPAL.key_id, model=MODEL, reason=said, until=1.0, asked=1)
-    facts = rooms.facts(MODEL)
-    monkeypatch.setattr(rooms, "facts", lambda _model: replace(facts, ruling=ruling))
+    facts = pipeline.facts(MODEL)
+    monkeypatch.setattr(pipeline, "facts", lambda _model: replace(facts, ruling=ruling))
     for judgement in (await decisions.reach(access()), *await decisions.reach_many([access()])):
         if said is Reason.PERMITTED:
             assert isinstance(judgement.verdict, Allowed)

@@ -17,7 +17,7 @@ from gateway.adapters.redis_feed import RedisFeed
 from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_url import RedisLimits, parse_redis_url
 from gateway.adapters.valkey_program import find_program
-from gateway.assembly.settling import Settling
+from gateway.assembly.stamp_watch import StampWatch
 from gateway.model.errors import NotHeld, Unavailable
 from gateway.model.stores import GroupSize, Moment
 
@@ -210,7 +210,7 @@ class Clock:
 
 async def test_a_stamp_settles_only_once_it_was_seen_for_longer_than_a_lease(store, pair):
     clock = Clock()
-    settling = Settling(store=store, worker="w", lease_seconds=1.0, clock=clock, on_failure=print)
+    settling = StampWatch(store=store, worker="w", lease_seconds=1.0, clock=clock, on_failure=print)
 
     async def is_settled():
         await settling.look()

@@ -34,7 +34,7 @@ def test_a_worker_gets_the_very_settings_that_were_read(settings, monkeypatch):
             got.extend(arguments)
 
         app = immediate = refused_early = lambda self: None
-        rooms = SimpleNamespace(report=None)
+        pipeline = SimpleNamespace(report=None)
 
     monkeypatch.setattr(app, "Worker", Worker)
     monkeypatch.setattr(app, "configure_logs", lambda **_: None)

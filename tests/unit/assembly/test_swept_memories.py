@@ -40,10 +40,10 @@ def worker():
 def test_every_memory_that_a_worker_has_is_swept(worker):
     gc.collect()
     former = {id(one) for one in gc.get_objects() if isinstance(one, BoundedMemory)}
-    worker = Worker(worker.rooms.settings, "redis://127.0.0.1:1")
+    worker = Worker(worker.pipeline.settings, "redis://127.0.0.1:1")
     app, immediate = worker.app(), worker.immediate()
     made = [one for one in gc.get_objects() if isinstance(one, BoundedMemory) and id(one) not in former]
-    swept = worker.rooms.upkeep.memories
+    swept = worker.pipeline.upkeep.memories
     assert len({id(one) for one in swept}) == len(swept)
     left_out = [one for one in made if not any(one is other for other in swept)]
     assert len(left_out) == UNSWEPT
@@ -58,8 +58,8 @@ def test_what_is_no_longer_current_goes_though_nobody_asks_for_it(worker, monkey
         moved = Leaf(b"rule", b"v")
         memory = BoundedMemory(max_bytes=1 << 20, weigh=lambda *_: 0, stands_on=lambda value: value)
         memory.put("a", (moved,))
-        worker.rooms.sweep(memory)
-        async with worker.rooms.running():
+        worker.pipeline.sweep(memory)
+        async with worker.pipeline.running():
             assert len(memory) == 1
             moved.is_current = False
             async with asyncio.timeout(30):

@@ -55,8 +55,8 @@ class World:
         self.failures.append(failure)
 
     def upkeep(self):
-        rooms = {one.name: self for one in fields(Upkeep) if one.init}
-        return Upkeep(**rooms)
+        pipeline = {one.name: self for one in fields(Upkeep) if one.init}
+        return Upkeep(**pipeline)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import uuid
 import pytest
 
 from gateway.adapters.clock import SystemClock
-from gateway.assembly.fittings import build_recorder
+from gateway.assembly.components import build_recorder
 from gateway.model.access import Principal, Resource, ResourceKind, WireRequest
 from gateway.model.errors import Reason
 from gateway.model.facts import KeyKind

@@ -29,7 +29,7 @@ EVERY_SECONDS = 0.5
 LOCK_SECONDS = 3.0
 
 
-class Settling:
+class StampWatch:
     """One worker's part in it."""
 
     def __init__(

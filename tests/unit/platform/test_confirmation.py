@@ -12,7 +12,7 @@ from gateway.model.facts import DEFAULT_SCOPES, KeyKind
 from gateway.model.names import KeyId, ModelId, TenantId
 from gateway.model.rulings import Ruling
 from gateway.model.verdicts import Allowed, Denied
-from gateway.platform.settling import reach_settled
+from gateway.platform.confirmation import reach_settled
 
 pytestmark = pytest.mark.anyio
 

@@ -1,6 +1,6 @@
 """Rooms: everything that decides and records, built of settings. The only place that builds the pipeline.
 
-`Rooms` is the pipeline of one process, with all that keeps it true beside requests; whoever serves
+`Pipeline` is the pipeline of one process, with all that keeps it true beside requests; whoever serves
 puts a face in front of it: `app.py` HTTP, `inprocess/` an engine in the same process. What workers
 and commands are built of alike is made in `fittings.py`.
 """
@@ -20,8 +20,7 @@ from gateway.adapters.redis_feed import RedisFeed
 from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_url import RedisLimits, parse_redis_url
 from gateway.assembly.canary import Canary
-from gateway.assembly.credential_marks import marker
-from gateway.assembly.fittings import (
+from gateway.assembly.components import (
     build_attestations,
     build_authority,
     build_catalogue,
@@ -30,7 +29,8 @@ from gateway.assembly.fittings import (
     build_provider,
     build_recorder,
 )
-from gateway.assembly.settling import Settling
+from gateway.assembly.credential_marks import marker
+from gateway.assembly.stamp_watch import StampWatch
 from gateway.assembly.upkeep import Upkeep
 from gateway.authorized_files import AuthorizedFiles
 from gateway.decision.rulebook import Rulebook
@@ -68,7 +68,7 @@ RENEWALS_PER_LEASE = 0.3  # a lease of 1 s is renewed every 300 ms: two renewals
 PASSES_BYTES = 16 << 20  # some 6,000 of them: a caller with one file
 
 
-class Rooms:
+class Pipeline:
     """One process's pipeline, and what it does beside requests."""
 
     def __init__(self, settings: Settings, redis_url: str) -> None:
@@ -195,7 +195,7 @@ class Rooms:
             pins=self.pins,
             pinning_ahead=ahead if settings.pin_in_background else None,
             canary=canary if settings.canary_seconds else None,
-            settling=Settling(
+            settling=StampWatch(
                 store=self.store,
                 worker=self.name,
                 lease_seconds=settings.lease_milliseconds / 1000,

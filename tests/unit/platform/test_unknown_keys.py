@@ -10,7 +10,7 @@ from gateway.model.errors import Reason, Refusal
 from gateway.model.facts import Leaf
 from gateway.model.names import KeyId, ModelId
 from gateway.platform.budget import Budget
-from gateway.platform.strangers import LEAST_SECONDS, Strangers
+from gateway.platform.unknown_keys import LEAST_SECONDS, UnknownKeys
 
 pytestmark = pytest.mark.anyio
 
@@ -31,7 +31,7 @@ class World:
         self.time = 50.0
         self.generation = 7
         self.leaves = {}
-        self.strangers = Strangers(
+        self.strangers = UnknownKeys(
             source=self, budget=Budget(per_second=50, now=self.monotonic), clock=self, max_bytes=max_bytes
         )
 

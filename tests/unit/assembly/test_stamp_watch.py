@@ -10,8 +10,8 @@ import pytest
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.embedded_valkey import EmbeddedValkey
 from gateway.adapters.redis_store import RedisStore
-from gateway.assembly import settling as module
-from gateway.assembly.settling import Settling
+from gateway.assembly import stamp_watch as module
+from gateway.assembly.stamp_watch import StampWatch
 from gateway.model.errors import Unavailable
 from gateway.model.stores import Moment
 
@@ -47,7 +47,7 @@ class Watching:
 
     def __init__(self, store, worker="w"):
         self.failures = []
-        self.settling = Settling(
+        self.settling = StampWatch(
             store=store,
             worker=worker,
             lease_seconds=0.1,

@@ -54,7 +54,7 @@ class _Denial:
     size: int
 
 
-class Strangers:
+class UnknownKeys:
     """The unknown keys, as one worker knows them. For one event loop."""
 
     def __init__(

@@ -1,7 +1,7 @@
 """Fittings: what workers and commands are built of alike, made of settings.
 
 Each function makes one thing as this installation wants it. Who introduces them to each other is
-`rooms.py` for a worker and `operations/` for a command.
+`pipeline.py` for a worker and `operations/` for a command.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gateway.platform.asking import Flights
 from gateway.platform.authority import Authority
 from gateway.platform.budget import Budget
 from gateway.platform.stat import Platform
-from gateway.platform.strangers import Strangers
+from gateway.platform.unknown_keys import UnknownKeys
 from gateway.registrar import Registrar
 from gateway.resource.catalogue import CatalogueSettings, DiskCatalogue
 
@@ -115,7 +115,7 @@ def build_authority(
         forget=facts.changed,
         perform=Registrar(store=store, recorder=recorder).perform,
         flights=Flights(store, worker=worker),
-        strangers=Strangers(
+        strangers=UnknownKeys(
             source=facts,
             budget=Budget(per_second=settings.unknown_key_questions, now=clock.monotonic),
             clock=clock,
