@@ -23,7 +23,7 @@ from gateway.delivery.file import Means
 from gateway.faces import content, identity
 from gateway.faces.route import declarations
 from gateway.middleware.guard import GuardMiddleware
-from gateway.middleware.health import Health
+from gateway.middleware.health import HealthMiddleware
 from gateway.middleware.immediate import ImmediateAnswers
 from gateway.middleware.routes import UNROUTED
 from gateway.model.access import WireRequest
@@ -66,7 +66,7 @@ class Worker:
             transfers=self.pipeline.transfers,
             trusted_proxies=parse_trusted_networks(self.pipeline.settings.trusted_proxies),
         )
-        in_front = [Middleware(Health)] if self.pipeline.links is not None else []
+        in_front = [Middleware(HealthMiddleware)] if self.pipeline.links is not None else []
         return Starlette(routes=routes, middleware=[*in_front, guard], lifespan=lifespan)
 
     def immediate(self) -> ImmediateAnswers | None:

@@ -37,7 +37,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class TourAnswer:
     """What came back."""
 
     status: int
@@ -63,7 +63,7 @@ class Visit:
     """A step that was taken, and what of it was not as expected."""
 
     step: Step
-    answer: Answer
+    answer: TourAnswer
     complaints: tuple[str, ...]
 
     @property
@@ -126,7 +126,7 @@ def take_tour(
     return visits
 
 
-def judge(step: Step, answer: Answer, twin: Answer | None) -> list[str]:
+def judge(step: Step, answer: TourAnswer, twin: TourAnswer | None) -> list[str]:
     """What is not as expected; nothing when all is."""
     request = f"{step.who}: {step.method} {shown_path(step)}"
     complaints: list[str] = []
@@ -137,7 +137,7 @@ def judge(step: Step, answer: Answer, twin: Answer | None) -> list[str]:
     return complaints
 
 
-def send(step: Step, host: str, port: int) -> Answer:
+def send(step: Step, host: str, port: int) -> TourAnswer:
     """Send a step's request, as it is written."""
     connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT_SECONDS)
     try:
@@ -148,7 +148,7 @@ def send(step: Step, host: str, port: int) -> Answer:
         response = connection.getresponse()
         body = response.read()
         received = tuple((name.lower(), value) for name, value in response.getheaders())
-        return Answer(status=response.status, headers=received, body=body)
+        return TourAnswer(status=response.status, headers=received, body=body)
     finally:
         connection.close()
 

@@ -20,7 +20,7 @@ from gateway.cli.doctor_cache import look_at_cache
 from gateway.cli.doctor_facts import look_at_facts
 from gateway.cli.doctor_machine import look_at_machine
 from gateway.cli.doctor_state import look_at_state
-from gateway.cli.findings import Health, fail
+from gateway.cli.findings import Level, fail
 from gateway.cli.harmless import harmless
 from gateway.configuration.sources import load_settings
 
@@ -37,7 +37,7 @@ def doctor(as_json: AsJson = False) -> None:
     warn = Warnings()
     settings = load_settings(on_distrust=warn)
     findings = [*settings_file(warn.found), *asyncio.run(examine(settings, SystemClock()))]
-    has_failed = any(one.health is Health.FAIL for one in findings)
+    has_failed = any(one.health is Level.FAIL for one in findings)
     if as_json:
         print_json({"ok": not has_failed, "checks": [_plain(one) for one in findings]})
     else:
@@ -67,15 +67,15 @@ def _print(findings: list[Finding]) -> None:
     rows = [
         (
             one.name,
-            one.health.upper() if one.health is Health.FAIL else one.health,
+            one.health.upper() if one.health is Level.FAIL else one.health,
             harmless(one.found),
             one.advice,
         )
         for one in findings
     ]
     print_table("Doctor", ("check", "", "found", "what to do"), rows, "")
-    counts = {health: sum(one.health is health for one in findings) for health in Health}
-    style = "red" if counts[Health.FAIL] else "yellow" if counts[Health.WARNING] else "green"
+    counts = {health: sum(one.health is health for one in findings) for health in Level}
+    style = "red" if counts[Level.FAIL] else "yellow" if counts[Level.WARNING] else "green"
     say(", ".join(f"{count} {health}" for health, count in counts.items()), style=f"bold {style}")
 
 

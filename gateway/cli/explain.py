@@ -17,7 +17,7 @@ from gateway.audit.record import DecisionRecord
 from gateway.cli.audit_sources import Sources, say_searched
 from gateway.cli.console import AsJson, print_json, print_table, say
 from gateway.cli.distrust import Warnings
-from gateway.cli.explain_answer import Answer, Question, work_out
+from gateway.cli.explain_answer import AccessAnswer, AccessQuestion, work_out
 from gateway.cli.explain_record import find_outcome, plain_record, question_again, record_rows
 from gateway.cli.harmless import harmless
 from gateway.cli.perform import in_session
@@ -70,7 +70,7 @@ def explain(
         key_id=key_id, model=model, package=package, file=file, action=action, address=address
     )
 
-    async def work(session: OperatorSession) -> Answer:
+    async def work(session: OperatorSession) -> AccessAnswer:
         return await work_out(session, question)
 
     answer = in_session(work)
@@ -89,13 +89,13 @@ def parse_question(
     file: str | None,
     action: str,
     address: str | None = None,
-) -> Question:
+) -> AccessQuestion:
     """The question in the vocabulary's names. Raises `BadNameError`."""
     if action not in EXPLAINABLE:
         raise BadNameError(f"{action!r} is not an action: expected one of {', '.join(EXPLAINABLE)}")
     if file is not None and package is None:
         raise BadNameError("a file is a file of a package: name the --package as well")
-    return Question(
+    return AccessQuestion(
         key_id=parse_key_id(key_id),
         model=parse_model_id(model),
         package=None if package is None else parse_package_id(package),
@@ -120,7 +120,7 @@ def _explain_record(record_id: str, paths: list[Path] | None, *, as_json: bool) 
         why = "retention may have taken it away, or another node wrote it: name its folder as well"
         raise Conflict(f"there is no record {record_id} in {sources.words}; {why}")
     outcome: OutcomeRecord | None = None
-    now: Answer | None = None
+    now: AccessAnswer | None = None
     why_not = "it is no decision about a model, so there is nothing to ask again"
     if isinstance(event.record, DecisionRecord):
         outcome = find_outcome(event)
@@ -144,12 +144,12 @@ def _explain_record(record_id: str, paths: list[Path] | None, *, as_json: bool) 
     say_searched(sources)
 
 
-def _ask_again(record: DecisionRecord) -> tuple[Answer | None, str]:
+def _ask_again(record: DecisionRecord) -> tuple[AccessAnswer | None, str]:
     """What the answer would be now; or None, and why that cannot be said."""
     try:
         question = question_again(record)
 
-        async def work(session: OperatorSession) -> Answer:
+        async def work(session: OperatorSession) -> AccessAnswer:
             return await work_out(session, question)
 
         return in_session(work), ""
@@ -157,10 +157,10 @@ def _ask_again(record: DecisionRecord) -> tuple[Answer | None, str]:
         return None, f"that cannot be asked again: {failure}"
 
 
-def _named(question: Question) -> str:
+def _named(question: AccessQuestion) -> str:
     return " ".join(one for one in (question.model, question.package, question.file) if one)
 
 
-def _print_answer(title: str, answer: Answer) -> None:
+def _print_answer(title: str, answer: AccessAnswer) -> None:
     rows: list[tuple[Any, ...]] = [(harmless(name), harmless(text)) for name, text in answer.as_rows()]
     print_table(harmless(title), ("", ""), rows, "")

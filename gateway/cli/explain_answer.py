@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class AccessQuestion:
     """Who, what, and what with it."""
 
     key_id: KeyId
@@ -58,7 +58,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class AccessAnswer:
     """What each of the three says. `key_problem` is why the key itself is refused now, if it is.
 
     `steps` is all that has to be done for the thing to be served, whichever of them it is about.
@@ -118,7 +118,7 @@ class Answer:
         return [*rows, *column("commands", commands)]
 
 
-async def work_out(session: OperatorSession, question: Question) -> Answer:
+async def work_out(session: OperatorSession, question: AccessQuestion) -> AccessAnswer:
     """Answer a question on the facts and the disk of this moment. Raises `Conflict` for an unknown key."""
     key = await session.listing.find_key(question.key_id)
     if key is None:
@@ -131,7 +131,7 @@ async def work_out(session: OperatorSession, question: Question) -> Answer:
     disk = await look_at_disk(catalogue, facts.model, question.package, question.file)
     disk = await _judged(session, access.principal, catalogue, disk)
     problem = _key_problem(session, key, tenant, question.address)
-    return Answer(
+    return AccessAnswer(
         key_problem=problem,
         networks=key.networks,
         are_networks_judged=question.address is not None,
@@ -161,7 +161,7 @@ def _key_problem(
 
 
 def _key_steps(
-    problem: Reason | None, key: Key, tenant: Tenant | None, question: Question, rules: Explanation
+    problem: Reason | None, key: Key, tenant: Tenant | None, question: AccessQuestion, rules: Explanation
 ) -> tuple[Step, ...]:
     """What the key needs, unless the rules need another key anyway, which then is valid."""
     if problem is None:

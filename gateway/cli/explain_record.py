@@ -14,7 +14,7 @@ from gateway.audit.folder import group_segments, parse_segment_name
 from gateway.audit.heads_evidence import read_lines
 from gateway.audit.record import DecisionRecord, OutcomeRecord, parse_line
 from gateway.audit.record_fields import LINK
-from gateway.cli.explain_answer import Question
+from gateway.cli.explain_answer import AccessQuestion
 from gateway.cli.harmless import harmless
 from gateway.cli.record_lines import thing
 from gateway.model.access import Action
@@ -51,7 +51,7 @@ def find_outcome(event: Event) -> OutcomeRecord | None:
     return None
 
 
-def question_again(record: DecisionRecord) -> Question:
+def question_again(record: DecisionRecord) -> AccessQuestion:
     """The question that was decided. Raises `BadNameError` when the record does not hold it."""
     key_id = record.key_id or record.claimed_key_id
     resource = record.resource
@@ -60,7 +60,7 @@ def question_again(record: DecisionRecord) -> Question:
     model = None if resource is None else resource.requested or resource.model
     if resource is None or model is None or record.action not in tuple(Action):
         raise BadNameError("it names no model, or no action")
-    return Question(
+    return AccessQuestion(
         key_id=parse_key_id(key_id),
         model=parse_model_id(model),
         package=None if resource.package is None else parse_package_id(resource.package),

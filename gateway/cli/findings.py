@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 
-class Health(StrEnum):
+class Level(StrEnum):
     """How it is. A warning is something to know; with a failure the gateway does not work as it should."""
 
     OK = "ok"
@@ -26,24 +26,24 @@ class Finding:
     """One row."""
 
     name: str
-    health: Health
+    health: Level
     found: str
     advice: str = ""
 
 
 def ok(name: str, found: str) -> Finding:
     """Nothing to do."""
-    return Finding(name=name, health=Health.OK, found=found)
+    return Finding(name=name, health=Level.OK, found=found)
 
 
 def warning(name: str, found: str, advice: str) -> Finding:
     """Something to know."""
-    return Finding(name=name, health=Health.WARNING, found=found, advice=advice)
+    return Finding(name=name, health=Level.WARNING, found=found, advice=advice)
 
 
 def fail(name: str, found: str, advice: str) -> Finding:
     """Something to repair."""
-    return Finding(name=name, health=Health.FAIL, found=found, advice=advice)
+    return Finding(name=name, health=Level.FAIL, found=found, advice=advice)
 
 
 def look(name: str, check: Callable[[], Finding]) -> Finding:

@@ -52,7 +52,7 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class CedarAnswer:
     """Cedar's answer to one request. `rules` are the determining ones, or those that failed.
 
     `errors` says why each of the latter failed. It may quote what a request brought: for operators.
@@ -64,7 +64,7 @@ class Answer:
     errors: tuple[tuple[Rule, str], ...] = ()
 
 
-FAILED = Answer(is_allowed=False, has_failed=True)
+FAILED = CedarAnswer(is_allowed=False, has_failed=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +151,7 @@ def permits_alone(prepared: PreparedSet, policies: Sequence[tuple[str, str]]) ->
     )
 
 
-def ask(prepared: PreparedSet, requests: Sequence[dict[str, Any]], entities: str) -> list[Answer]:
+def ask(prepared: PreparedSet, requests: Sequence[dict[str, Any]], entities: str) -> list[CedarAnswer]:
     """Decide every request over the same entities, which are checked against the schema on the way."""
     try:
         results = cedarpy.is_authorized_batch(list(requests), prepared.policies, entities, prepared.schema)
@@ -203,7 +203,7 @@ def _refuse_excess(text: str) -> None:
         raise CedarError(excess)
 
 
-def _answer(prepared: PreparedSet, result: cedarpy.AuthzResult) -> Answer:
+def _answer(prepared: PreparedSet, result: cedarpy.AuthzResult) -> CedarAnswer:
     """Take one result over; `NoDecision` has errors, and would not be an allow without them either."""
     diagnostics = result.diagnostics
     if diagnostics.errors or result.decision is cedarpy.Decision.NoDecision:
@@ -213,10 +213,10 @@ def _answer(prepared: PreparedSet, result: cedarpy.AuthzResult) -> Answer:
             for position, text in failed.items()
             if position in prepared.rules
         ]
-        return Answer(
+        return CedarAnswer(
             is_allowed=False, has_failed=True, rules=_rules(prepared, list(failed)), errors=tuple(errors)
         )
-    return Answer(
+    return CedarAnswer(
         is_allowed=result.decision is cedarpy.Decision.Allow,
         has_failed=False,
         rules=_rules(prepared, diagnostics.reasons),

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gateway.decision.cedar import Answer
+from gateway.decision.cedar import CedarAnswer
 from gateway.model.verdicts import Allowed
 
 if TYPE_CHECKING:
@@ -53,13 +53,13 @@ def _without(rule: Rule, answers: Answers, permitted: Answers) -> Answers:
     ]
 
 
-def _answer_without(rule: Rule, answer: Answer, permitted: Answer) -> Answer:
+def _answer_without(rule: Rule, answer: CedarAnswer, permitted: CedarAnswer) -> CedarAnswer:
     if rule not in answer.rules:
         return answer
     others = tuple(one for one in answer.rules if one != rule)
     if others:
         return replace(answer, rules=others)
-    return Answer(is_allowed=False, has_failed=False) if answer.is_allowed else permitted
+    return CedarAnswer(is_allowed=False, has_failed=False) if answer.is_allowed else permitted
 
 
 def _outcome(verdict: Verdict) -> tuple[bool, Reason | None]:

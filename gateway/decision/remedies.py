@@ -17,7 +17,7 @@ from enum import StrEnum
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from gateway.decision.question import CONTENT_KINDS
+from gateway.decision.cedar_query import CONTENT_KINDS
 from gateway.model.access import Action
 from gateway.model.facts import Grant, Scope, Visibility
 from gateway.model.names import Pattern

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.decision import cedar
+from gateway.decision.cedar_query import CONTENT_KINDS, CedarQuery, denied, question_of, request_of
 from gateway.decision.entities import model_covers, principal_entity
 from gateway.decision.grant_index import GrantIndex
-from gateway.decision.question import CONTENT_KINDS, Question, denied, question_of, request_of
 from gateway.model.access import Action, ResourceKind
 from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Reason
@@ -27,7 +27,7 @@ from gateway.model.verdicts import Allowed
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from gateway.decision.cedar import Answer, PreparedSet, Rule
+    from gateway.decision.cedar import CedarAnswer, PreparedSet, Rule
     from gateway.decision.entities import Entity, Uid
     from gateway.model.access import Access, Principal
     from gateway.model.facts import Facts, Grant, PolicySet
@@ -60,10 +60,10 @@ class _Put:
     position: int
     access: Access
     facts: Facts
-    question: Question
+    question: CedarQuery
 
 
-Answers = list[list["Answer"]]
+Answers = list[list["CedarAnswer"]]
 """Cedar's answers to one question: for each of its actions, one for each of its resources."""
 
 
@@ -102,7 +102,7 @@ class Rulebook:
         shared: dict[Uid, Entity] = {}
         for position, (access, known) in enumerate(zip(accesses, facts, strict=True)):
             question = question_of(access, known)
-            if not isinstance(question, Question):
+            if not isinstance(question, CedarQuery):
                 verdicts[position] = question
                 continue
             if batch and not _fits(batch, shared, access, known, question):
@@ -130,7 +130,7 @@ class Rulebook:
     def weigh(self, access: Access, facts: Facts) -> Weighed | None:
         """As `decide`, with Cedar's answers; None where Cedar is not asked. For coverage and `explain`."""
         question = question_of(access, facts)
-        if not isinstance(question, Question):
+        if not isinstance(question, CedarQuery):
             return None
         put = _Put(position=0, access=access, facts=facts, question=question)
         policy = facts.policy
@@ -207,7 +207,7 @@ class Rulebook:
         reason = _why_not(access) if may_discover else Reason.NOT_PERMITTED
         return denied(access, facts, reason, policies=refusing, may_discover=may_discover)
 
-    def _ground(self, put: _Put, answer: Answer) -> str | None:
+    def _ground(self, put: _Put, answer: CedarAnswer) -> str | None:
         """What an allow is put down to, by the `@via` of the rules that gave it; None for other rules."""
         grounds = {rule.via for rule in answer.rules} & _NAMING
         for ground in (VIA_OWNER, VIA_PUBLIC):
@@ -246,7 +246,7 @@ def _prepare_permits(digest: str, schema: str, policies: tuple[tuple[str, str], 
 
 
 def _fits(
-    batch: list[_Put], shared: Mapping[Uid, Entity], access: Access, facts: Facts, question: Question
+    batch: list[_Put], shared: Mapping[Uid, Entity], access: Access, facts: Facts, question: CedarQuery
 ) -> bool:
     """Whether a question can share the batch's entities: same caller, and no entity described twice.
 
@@ -271,7 +271,7 @@ def _why_not(access: Access) -> Reason:
     return Reason.MISSING_ACTION
 
 
-def _names(answers: Sequence[Answer]) -> tuple[str, ...]:
+def _names(answers: Sequence[CedarAnswer]) -> tuple[str, ...]:
     """The names of the determining rules, each once, in the order of the set; of very many, the first."""
     names = tuple(dict.fromkeys(rule.name for answer in answers for rule in answer.rules))
     if len(names) <= MAX_NAMED:

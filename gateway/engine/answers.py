@@ -101,7 +101,7 @@ class _Tree:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ProviderAnswer:
     """One page of an answer."""
 
     model: ModelId  # the canonical id, by the provider's word
@@ -126,7 +126,7 @@ _TEXTS = msgspec.json.Decoder(str)
 _OPTIONAL_TEXTS = msgspec.json.Decoder(str | None)
 
 
-def parse_answer(raw: bytes) -> Answer:
+def parse_answer(raw: bytes) -> ProviderAnswer:
     """The answer in the body of a 200. Raises `Unavailable` for everything that is none."""
     if len(raw) > MAX_ANSWER_BYTES:
         raise undecided(f"the answer is larger than {MAX_ANSWER_BYTES} bytes")
@@ -154,7 +154,7 @@ def parse_answer(raw: bytes) -> Answer:
         raise undecided(f"the answer lacks the field {error.args[0]}") from error
     except BadNameError as error:
         raise undecided("the answer is about what is no model id") from error
-    return Answer(
+    return ProviderAnswer(
         model=model,
         next_page=next_page,
         packages=tuple(entry.offered for entry in entries if entry.offered is not None),
@@ -163,14 +163,14 @@ def parse_answer(raw: bytes) -> Answer:
     )
 
 
-def rewritten(answer: Answer, link: Link) -> bytes:
+def rewritten(answer: ProviderAnswer, link: Link) -> bytes:
     """The answer's body with `link`'s URLs. `link` is asked once for each file that is offered, in order."""
     packages = [_rewritten_entry(entry, link) for entry in answer.tree.entries]
     metadata = {**answer.tree.metadata, "modelPackages": packages}
     return msgspec.json.encode({**answer.tree.top, "modelMetadata": metadata})
 
 
-def narrowed(answer: Answer, shown: Container[PackageId]) -> Answer:
+def narrowed(answer: ProviderAnswer, shown: Container[PackageId]) -> ProviderAnswer:
     """The answer with these packages only, as if it had no others; what is withheld goes as well."""
     if all(entry.offered is not None and entry.offered.package in shown for entry in answer.tree.entries):
         return answer

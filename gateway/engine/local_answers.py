@@ -2,7 +2,7 @@
 
 Each package is described by its manifest, which the engine wrote when it had loaded it. A registry
 record of the model adds the details that a manifest lacks, for a package whose files it names alike;
-`packages` says what stands in for them otherwise. The result is an `Answer` like a provider's, read by
+`packages` says what stands in for them otherwise. The result is an `ProviderAnswer` like a provider's, read by
 the same parser, with no URLs in it: `rewritten` puts ours in.
 
 What the manifest says wins wherever both speak, because an engine that has the package already compares
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway.engine.answers import METADATA_TYPE, Answer, parse_answer
+from gateway.engine.answers import METADATA_TYPE, ProviderAnswer, parse_answer
 from gateway.engine.packages import KnownPackage, find_description
 from gateway.model.errors import BadNameError
 from gateway.model.names import parse_file_handle, parse_md5, parse_model_id, parse_package_id
@@ -83,7 +83,7 @@ _Head = dict[str, Any]
 
 def find_local_answer(
     model: ModelId, on_disk: Iterable[PackageOnDisk], record: Record | None = None
-) -> Answer | None:
+) -> ProviderAnswer | None:
     """What the cache has to offer of this model; None when it has nothing that can be described."""
     head: _Head | None = None
     packages: list[dict[str, Any]] = []

@@ -53,7 +53,7 @@ _INTERNAL = frozenset({"servicesecret", "internalservicesecret", "countinference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class WeightsQuery:
     """Which model is asked for, from which page on, and what else the provider is told."""
 
     model: ModelId
@@ -68,7 +68,7 @@ class Question:
         return urlencode([*pairs, *self.extra])
 
 
-def parse_question(raw_query: bytes) -> Question:
+def parse_question(raw_query: bytes) -> WeightsQuery:
     """The question in a raw query. Raises `Refusal`: PATH_TOO_LONG or MALFORMED_QUERY."""
     if len(raw_query) > MAX_TARGET_BYTES:
         raise Refusal(Reason.PATH_TOO_LONG)
@@ -98,7 +98,7 @@ def _pair(raw_pair: bytes) -> tuple[str, str]:
     return name, value
 
 
-def _question(pairs: list[tuple[str, str]]) -> Question:
+def _question(pairs: list[tuple[str, str]]) -> WeightsQuery:
     models: list[str] = []
     marks: list[str] = []
     extra: list[tuple[str, str]] = []
@@ -114,6 +114,6 @@ def _question(pairs: list[tuple[str, str]]) -> Question:
             extra.append((name, value))
     if len(models) != 1 or len(marks) > 1 or "" in marks:
         raise BadNameError("expected one modelId and at most one startAfter")
-    return Question(
+    return WeightsQuery(
         model=parse_model_id(models[0]), start_after=marks[0] if marks else None, extra=tuple(extra)
     )

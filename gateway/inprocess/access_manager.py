@@ -26,9 +26,9 @@ import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.inprocess.engine import load_engine_errors, register_hooks, status_of
+from gateway.inprocess.hook_request import NO_ADDRESS, HookRequest
 from gateway.inprocess.instances import Instances, Kept
 from gateway.inprocess.process import Granted
-from gateway.inprocess.question import NO_ADDRESS, Question
 from gateway.model.access import Action
 from gateway.model.errors import Misconfigured, Reason, Unavailable
 
@@ -43,7 +43,7 @@ _PER_PACKAGE = frozenset({403, 404})  # another package may still be granted; a 
 class Asks(Protocol):
     """Where questions go: a `GuardedProcess`."""
 
-    def ask(self, question: Question) -> Granted | Declined:
+    def ask(self, question: HookRequest) -> Granted | Declined:
         """Decide and record. Raises `Unavailable` when that cannot be done."""
 
 
@@ -216,7 +216,7 @@ class CachegateAccessManager:
     def _ask(
         self, hook: str, raw_model: str, raw_package: str | None, raw_key: str | None, action: Action
     ) -> Granted | Declined:
-        question = Question(
+        question = HookRequest(
             hook=hook,
             action=action,
             raw_model=raw_model,

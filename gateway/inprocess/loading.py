@@ -35,9 +35,9 @@ from gateway.inprocess.engine import (
     register_hooks,
     verify_arguments,
 )
+from gateway.inprocess.hook_request import NO_ADDRESS
 from gateway.inprocess.instances import Instances
 from gateway.inprocess.process import GuardedProcess
-from gateway.inprocess.question import NO_ADDRESS
 from gateway.model.access import Action
 from gateway.model.errors import Misconfigured
 from gateway.telemetry import configure_logs

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from gateway.configuration.settings import Settings
-    from gateway.inprocess.question import Question
+    from gateway.inprocess.hook_request import HookRequest
     from gateway.model.facts import Stamp
     from gateway.model.names import KeyId, ModelId
     from gateway.model.verdicts import Allowed, Denied, Found, Receipt
@@ -102,7 +102,7 @@ class GuardedProcess:
     ) -> None:
         self.close()
 
-    def ask(self, question: Question) -> Granted | Declined:
+    def ask(self, question: HookRequest) -> Granted | Declined:
         """Decide and record, from any thread. Raises `Unavailable` when that cannot be done in time."""
         if self._process_id != os.getpid():
             raise Unavailable(
@@ -155,7 +155,7 @@ class _Live:
         with suppress(RuntimeError):  # it was stopped before, and its loop is closed
             self._loop.call_soon_threadsafe(self.stopped.set)
 
-    def ask(self, question: Question, seconds: float) -> Granted | Declined:
+    def ask(self, question: HookRequest, seconds: float) -> Granted | Declined:
         coroutine = self._answer(question)
         try:
             answer = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
@@ -170,7 +170,7 @@ class _Live:
         except asyncio.CancelledError as error:
             raise Unavailable("in-process guard", "it was closed meanwhile") from error
 
-    async def _answer(self, question: Question) -> Granted | Declined:
+    async def _answer(self, question: HookRequest) -> Granted | Declined:
         clock, telemetry = self._pipeline.clock, self._pipeline.telemetry
         await self._await_lease()
         route = question.route()

@@ -29,7 +29,7 @@ _START = {
 }
 
 
-class Health:
+class HealthMiddleware:
     """Answers the probe, and hands everything else on."""
 
     def __init__(self, app: ASGIApp) -> None:

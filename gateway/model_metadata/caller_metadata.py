@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from gateway.decisions import Decisions
-    from gateway.engine.answers import Answer, PackageFile
+    from gateway.engine.answers import PackageFile, ProviderAnswer
     from gateway.model.facts import Stamp
     from gateway.model.names import FileHandle, Md5, ModelId, PackageId
     from gateway.model.ports import Catalogue
@@ -119,7 +119,7 @@ class Offers:
         body = await asyncio.to_thread(rewritten, answer, link)
         return EngineAnswer(body=body), stamp
 
-    async def _permitted(self, inquiry: Inquiry, told: Told[Answer]) -> tuple[Answer, Stamp]:
+    async def _permitted(self, inquiry: Inquiry, told: Told[ProviderAnswer]) -> tuple[ProviderAnswer, Stamp]:
         """The answer with those of its packages that the caller may read, and what that stands on."""
         answer, stamp = told.what, inquiry.allowed.stamp.joined(told.stamp)
         packages = [one.package for one in answer.packages]
@@ -142,7 +142,7 @@ class Offers:
             raise Refusal(next(verdict.reason for verdict in verdicts if isinstance(verdict, Denied)))
         return narrowed(answer, shown), stamp
 
-    async def _look(self, answer: Answer, *, is_local: bool) -> _Places:
+    async def _look(self, answer: ProviderAnswer, *, is_local: bool) -> _Places:
         """Which files the cache has, and where the others are."""
         places = _Places()
         for package, files in _files_of(answer):
@@ -205,10 +205,10 @@ class Offers:
         return link
 
 
-def _digests_of(answer: Answer) -> frozenset[Md5]:
+def _digests_of(answer: ProviderAnswer) -> frozenset[Md5]:
     return frozenset(file.md5 for _, files in _files_of(answer) for file in files if file.md5 is not None)
 
 
-def _files_of(answer: Answer) -> Iterator[tuple[PackageId, tuple[PackageFile, ...]]]:
+def _files_of(answer: ProviderAnswer) -> Iterator[tuple[PackageId, tuple[PackageFile, ...]]]:
     for package in answer.packages:
         yield package.package, package.files

@@ -20,7 +20,7 @@ from gateway.resource.raw_model import DescriptionBounds
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from gateway.engine.answers import Answer
+    from gateway.engine.answers import ProviderAnswer
     from gateway.engine.registry import Record
     from gateway.model.names import ModelId, PackageId
     from gateway.resource.catalogue import DiskCatalogue
@@ -53,7 +53,7 @@ class LocalMetadata:
         self._on_left_out = on_left_out
         self._told: set[ModelId] = set()
 
-    async def find(self, model: ModelId, withheld: Withheld | None = None) -> Answer | None:
+    async def find(self, model: ModelId, withheld: Withheld | None = None) -> ProviderAnswer | None:
         """An answer about the model; None when there is nothing to be said.
 
         `withheld` is asked which of the packages are to be left out.
@@ -108,7 +108,7 @@ class LocalMetadata:
 
 def _make(
     model: ModelId, on_disk: Sequence[PackageOnDisk], raw_record: bytes | None
-) -> tuple[Answer | None, bool]:
+) -> tuple[ProviderAnswer | None, bool]:
     """The answer, and whether the record was damaged. Maybe in a thread."""
     record: Record | None = None
     is_damaged = False

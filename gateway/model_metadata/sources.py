@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from gateway.engine import stat_answers
-from gateway.engine.answers import Answer, parse_answer
+from gateway.engine.answers import ProviderAnswer, parse_answer
 from gateway.model.errors import Reason, Refusal, Silence
 from gateway.platform.upstream import Told
 
@@ -49,7 +49,7 @@ class Metadata:
         """Whether there is somebody to ask."""
         return self._upstream is not None
 
-    async def weights(self, inquiry: Inquiry, withheld: Withheld) -> Told[Answer]:
+    async def weights(self, inquiry: Inquiry, withheld: Withheld) -> Told[ProviderAnswer]:
         """The answer with its packages and files. Of a local one, `withheld` names packages to leave out."""
         try:
             if self._upstream is not None:
@@ -78,7 +78,7 @@ class Metadata:
         inquiry: Inquiry,
         withheld: Withheld,
         silence: Silence | None,
-    ) -> Told[Answer]:
+    ) -> Told[ProviderAnswer]:
         if inquiry.question.start_after is not None:  # the mark of a page that we never gave out
             raise silence or Refusal(Reason.MALFORMED_QUERY)
         model = _canonical(inquiry)
@@ -110,7 +110,7 @@ def _canonical(inquiry: Inquiry) -> ModelId:
     return inquiry.allowed.model or inquiry.question.model
 
 
-def _parse_weights(body: bytes) -> tuple[Answer, ModelId | None]:
+def _parse_weights(body: bytes) -> tuple[ProviderAnswer, ModelId | None]:
     answer = parse_answer(body)
     return answer, answer.model
 

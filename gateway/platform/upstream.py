@@ -20,7 +20,7 @@ from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from gateway.engine.answers import Answer
+from gateway.engine.answers import ProviderAnswer
 from gateway.engine.faults import undecided
 from gateway.engine.request_headers import headers_for_upstream
 from gateway.model.access import Resource, ResourceKind
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from gateway.adapters.provider import Provider
     from gateway.decisions import Decisions
-    from gateway.engine.questions import Question
+    from gateway.engine.questions import WeightsQuery
     from gateway.model.access import Credential, WireRequest
     from gateway.model.facts import Stamp
     from gateway.model.names import KeyId, ModelId
@@ -76,7 +76,7 @@ class Inquiry:
 
     request: WireRequest
     allowed: Allowed
-    question: Question
+    question: WeightsQuery
     credential: Credential
 
     @property
@@ -106,7 +106,7 @@ class _Word(Generic[T]):
     standpoint: Standpoint
 
 
-_Key = tuple[str, "KeyId", "Question", tuple[tuple[bytes, bytes], ...]]
+_Key = tuple[str, "KeyId", "WeightsQuery", tuple[tuple[bytes, bytes], ...]]
 
 
 class Upstream:
@@ -188,7 +188,9 @@ class Upstream:
             what, canonical = await asyncio.to_thread(parse, body)
         else:
             what, canonical = parse(body)
-        size = len(body) + _size(key) + WORD_BYTES + (what.held_bytes if isinstance(what, Answer) else 0)
+        size = (
+            len(body) + _size(key) + WORD_BYTES + (what.held_bytes if isinstance(what, ProviderAnswer) else 0)
+        )
         word = _Word(what, canonical, size, until, standpoint)
         if standpoint.moment is not None:
             self.memory.put(key, word)

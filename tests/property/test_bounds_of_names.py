@@ -28,7 +28,7 @@ from gateway.engine.resolutions import parse_resolution
 from gateway.engine.stat_answers import parse_stat
 from gateway.faces.content import CATALOGUE
 from gateway.faces.hooks import SIGNATURE, authority_hook
-from gateway.inprocess.question import Question
+from gateway.inprocess.hook_request import HookRequest
 from gateway.model.access import Action, WireRequest
 from gateway.model.errors import BadNameError, Misconfigured, NameTooLongError, Reason, Refusal, Unavailable
 from gateway.model.limits import MAX_TARGET_BYTES
@@ -135,7 +135,9 @@ def by_manifest(name):
 
 
 def by_inprocess(text):
-    question = Question(hook="load", action=Action.READ, raw_model=text, raw_package="pkgA1", raw_key="key")
+    question = HookRequest(
+        hook="load", action=Action.READ, raw_model=text, raw_package="pkgA1", raw_key="key"
+    )
     question.route().locate(question.request(NOW))
 
 

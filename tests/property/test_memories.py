@@ -51,7 +51,7 @@ from gateway.directory.records import (
     encode_rule,
 )
 from gateway.engine.answers import MAX_FILES, METADATA_TYPE, PACKAGE_TYPE, parse_answer
-from gateway.engine.questions import Question
+from gateway.engine.questions import WeightsQuery
 from gateway.identity import authenticate
 from gateway.identity import last_uses as last_uses_module
 from gateway.identity.authenticate import Authenticator
@@ -558,7 +558,9 @@ def words(make_body):
         inquiry = Inquiry(
             request=replace(admission(number).request, headers=((b"user-agent", b"a" * 1000),)),
             allowed=replace(what, access=replace(what.access, principal=who)),
-            question=Question(model=model_id(number), extra=tuple(("x" * 60, "y" * 200) for _ in range(31))),
+            question=WeightsQuery(
+                model=model_id(number), extra=tuple(("x" * 60, "y" * 200) for _ in range(31))
+            ),
             credential=Credential("key"),
         )
         asyncio.run(made.told("/models/v1/external/weights", inquiry, parse))

@@ -9,7 +9,7 @@ from gateway.adapters.sample_cache import SampleModel, sample_directory, write_s
 from gateway.cli import cache_survey
 from gateway.cli.cache_survey import find_fresh_resolutions, survey_cache
 from gateway.cli.doctor_cache import judge_blobs
-from gateway.cli.findings import Health
+from gateway.cli.findings import Level
 
 MODELS = [
     SampleModel(model_id="acme/cars/1", packages={"p1": {"w.onnx": b"x", "deep/er/c.txt": b"y"}}),
@@ -108,7 +108,7 @@ def test_a_blob_that_cannot_be_hashed_is_named_with_its_reason(root):
     (blobs / os.fsdecode(b"\xff" * 32)).mkdir()
     assert survey_cache(root).bad_blobs.keys() == {"a" * 32, "b" * 32, "c" * 32}
     found = judge_blobs(survey_cache(root))
-    assert (found.health, "a" * 32 in found.found) == (Health.WARNING, True)
+    assert (found.health, "a" * 32 in found.found) == (Level.WARNING, True)
 
 
 def test_a_blob_that_is_too_large_to_be_hashed_ahead_is_named(root, monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.audit.record import DecisionRecord, OutcomeRecord, RequestPart
 from gateway.cli.demo_ledger import Entry, check_ledger, load_ledger
-from gateway.cli.demo_tour import Answer, Step, Visit
+from gateway.cli.demo_tour import Step, TourAnswer, Visit
 
 ENVELOPE = {"schema": 1, "chain": "c", "seq": 1, "prev": "0", "time": "t", "node": "n"}
 REQUEST = RequestPart(method="GET", route="/v1", client="127.0.0.1")
@@ -12,7 +12,7 @@ REQUEST = RequestPart(method="GET", route="/v1", client="127.0.0.1")
 
 def visit(status, body=b"", record="r"):
     step = Step(who="acme", path="/v1/x", expected=status, shows="it")
-    answer = Answer(status=status, headers=(("cachegate-record", record),), body=body)
+    answer = TourAnswer(status=status, headers=(("cachegate-record", record),), body=body)
     return Visit(step=step, answer=answer, complaints=())
 
 

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 from gateway.cli.demo_report import print_curl, print_ledger, print_verdict, print_visits
-from gateway.cli.demo_tour import Answer, Step, Visit
+from gateway.cli.demo_tour import Step, TourAnswer, Visit
 
 
 def visit(**more):
     step = Step(
         who="acme", path="/v1/models?api_key=cg_demo_secret", expected=400, shows="it", token="cg_demo_x"
     )
-    return Visit(step=step, answer=Answer(status=200, headers=(), body=b""), **more)
+    return Visit(step=step, answer=TourAnswer(status=200, headers=(), body=b""), **more)
 
 
 def test_the_table_shows_what_was_expected_and_what_came_and_no_key(capsys):

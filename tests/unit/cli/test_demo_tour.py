@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.cli.demo_tour import Answer, Step, judge, mistyped, plan_tour, shown_path
+from gateway.cli.demo_tour import Step, TourAnswer, judge, mistyped, plan_tour, shown_path
 from gateway.identity.tokens import parse_token
 from gateway.model.errors import Refusal
 
@@ -18,7 +18,7 @@ def answer(**more):
         "headers": (("date", "now"), ("cachegate-record", record), ("content-length", "9")),
         "body": b'{"record":"%s"}' % record.encode(),
     }
-    return Answer(**{**values, **more})
+    return TourAnswer(**{**values, **more})
 
 
 def test_two_refusals_that_differ_in_record_and_date_only_are_twins():

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.audit.folder import chain_started, group_segments
 from gateway.cli.doctor_audit import FULL_BYTES, LOW_BYTES, judge_space, look_at_audit
-from gateway.cli.findings import Health
+from gateway.cli.findings import Level
 
 
 @pytest.fixture
@@ -21,23 +21,23 @@ def health(settings):
 
 
 def test_a_log_as_it_was_written_is_in_order(settings):
-    assert health(settings) == {"audit folder": Health.OK, "audit space": Health.OK, "audit chain": Health.OK}
+    assert health(settings) == {"audit folder": Level.OK, "audit space": Level.OK, "audit chain": Level.OK}
 
 
 def test_damage_of_the_last_chain_is_a_failure(settings):
     chains = group_segments(settings.audit_folder.iterdir())
     [(_, path)] = chains[max(chains, key=chain_started)]
     path.write_bytes(path.read_bytes().replace(b'"node":"demo"', b'"node":"dome"', 1))
-    assert health(settings)["audit chain"] is Health.FAIL
+    assert health(settings)["audit chain"] is Level.FAIL
 
 
 def test_an_empty_folder_is_something_to_know_and_no_failure(settings):
     shutil.rmtree(settings.audit_folder)
-    assert set(health(settings).values()) == {Health.WARNING}
+    assert set(health(settings).values()) == {Level.WARNING}
     settings.audit_folder.mkdir()
-    assert health(settings)["audit chain"] is Health.WARNING
+    assert health(settings)["audit chain"] is Level.WARNING
 
 
 def test_a_disk_that_is_nearly_full_warns_and_a_full_one_fails():
     states = [judge_space(free).health for free in (FULL_BYTES - 1, LOW_BYTES - 1, LOW_BYTES)]
-    assert states == [Health.FAIL, Health.WARNING, Health.OK]
+    assert states == [Level.FAIL, Level.WARNING, Level.OK]

@@ -16,7 +16,7 @@ from gateway.cli.doctor_facts import (
     judge_server,
     look_at_facts,
 )
-from gateway.cli.findings import Health
+from gateway.cli.findings import Level
 from gateway.identity.pepper import create_pepper
 
 REPORT = ServerReport(
@@ -43,7 +43,7 @@ def health(settings):
 def test_an_installation_as_init_leaves_it_is_in_order(installed):
     found = look(installed.settings)
     assert {one.name: one.health for one in found.findings} == dict.fromkeys(
-        ("redis", *NEEDS_SERVER), Health.OK
+        ("redis", *NEEDS_SERVER), Level.OK
     )
     assert "acme/cars/1" in found.known_models
 
@@ -52,13 +52,13 @@ def test_a_server_that_is_down_is_one_failure_and_every_check_that_needs_it_says
     settings = replace(installed.settings, redis_url="redis://:hunter2@127.0.0.1:1/0")
     found = look(settings).findings
     assert [one.name for one in found] == ["redis", *NEEDS_SERVER]
-    assert [one.health for one in found] == [Health.FAIL, *[Health.WARNING] * len(NEEDS_SERVER)]
+    assert [one.health for one in found] == [Level.FAIL, *[Level.WARNING] * len(NEEDS_SERVER)]
     assert not any("hunter2" in one.found + one.advice for one in found)
 
 
 def test_a_folder_that_was_never_set_up_is_not_made_by_looking(installed, tmp_path):
     settings = replace(installed.settings, state=tmp_path / "missing")
-    assert health(settings)["redis"] is Health.FAIL
+    assert health(settings)["redis"] is Level.FAIL
     assert not settings.state.exists()
 
 
@@ -67,8 +67,8 @@ def test_a_foreign_pepper_is_a_failure_and_stops_nothing_else(installed, tmp_pat
         (tmp_path / "state").mkdir(mode=0o700)
         create_pepper(tmp_path / "state" / "peppers")
         found = health(replace(installed.settings, redis_url=url, state=tmp_path / "state"))
-    assert found.pop("pepper in redis") is Health.FAIL
-    assert set(found.values()) == {Health.OK}
+    assert found.pop("pepper in redis") is Level.FAIL
+    assert set(found.values()) == {Level.OK}
 
 
 @pytest.fixture
@@ -80,32 +80,32 @@ def folder(installed, tmp_path):
 def test_a_policy_folder_that_differs_is_a_warning(installed, folder):
     with (folder / "keys.cedar").open("a") as file:
         file.write("// another digest\n")
-    assert health(replace(installed.settings, policies=folder))["policy folder"] is Health.WARNING
+    assert health(replace(installed.settings, policies=folder))["policy folder"] is Level.WARNING
 
 
 def test_a_policy_folder_that_may_not_be_applied_is_a_failure(installed, folder):
     (folder / "keys.cedar").write_text("permit (")
     found = health(replace(installed.settings, policies=folder))
-    assert found["policy folder"] is Health.FAIL
-    assert found["policy"] is Health.OK
+    assert found["policy folder"] is Level.FAIL
+    assert found["policy"] is Level.OK
 
 
 def test_a_server_without_our_facts_is_told_from_one_with_them(installed, tmp_path):
     (tmp_path / "state").mkdir(mode=0o700)
     create_pepper(tmp_path / "state" / "peppers")
     found = health(replace(installed.settings, state=tmp_path / "state"))
-    assert (found["redis"], found["facts"], found["policy"]) == (Health.OK, Health.FAIL, Health.FAIL)
-    assert found["pepper in redis"] is Health.WARNING
+    assert (found["redis"], found["facts"], found["policy"]) == (Level.OK, Level.FAIL, Level.FAIL)
+    assert found["pepper in redis"] is Level.WARNING
 
 
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        ({}, Health.OK),
-        ({"maxmemory_policy": "allkeys-lru"}, Health.FAIL),
-        ({"role": "slave"}, Health.FAIL),
-        ({"is_aof_healthy": False}, Health.FAIL),
-        ({"is_aof_on": False}, Health.WARNING),
+        ({}, Level.OK),
+        ({"maxmemory_policy": "allkeys-lru"}, Level.FAIL),
+        ({"role": "slave"}, Level.FAIL),
+        ({"is_aof_healthy": False}, Level.FAIL),
+        ({"is_aof_on": False}, Level.WARNING),
     ],
 )
 def test_a_server_that_could_forget_revocations_is_a_failure(more, expected):
@@ -114,15 +114,15 @@ def test_a_server_that_could_forget_revocations_is_a_failure(more, expected):
 
 def test_clocks_that_are_apart_warn_and_then_fail():
     found = [judge_clocks(before=1000.0, after=1000.1, theirs=1000.0 + apart) for apart in (0.5, -5.0, 500.0)]
-    assert [one.health for one in found] == [Health.OK, Health.WARNING, Health.FAIL]
+    assert [one.health for one in found] == [Level.OK, Level.WARNING, Level.FAIL]
 
 
 def test_a_question_that_took_long_is_no_difference_of_clocks():
-    assert judge_clocks(before=1000.0, after=1070.0, theirs=1065.0).health is Health.OK
-    assert judge_clocks(before=1000.0, after=1070.0, theirs=1075.0).health is Health.WARNING
+    assert judge_clocks(before=1000.0, after=1070.0, theirs=1065.0).health is Level.OK
+    assert judge_clocks(before=1000.0, after=1070.0, theirs=1075.0).health is Level.WARNING
 
 
 def test_records_that_do_not_parse_are_a_failure_and_each_is_counted_once():
     found = judge_records(9, ["a", "b", "a"])
-    assert found.health is Health.FAIL
+    assert found.health is Level.FAIL
     assert found.found.startswith("2 ")

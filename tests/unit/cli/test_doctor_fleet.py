@@ -10,7 +10,7 @@ from gateway.adapters.history_file import HistoryFile
 from gateway.adapters.redis_fleet import Fleet, Registered
 from gateway.adapters.redis_store import RedisStore
 from gateway.cli.doctor_fleet import check_history, judge_lease, judge_workers
-from gateway.cli.findings import Health
+from gateway.cli.findings import Level
 from gateway.model.facts import Tenant
 from gateway.model.names import TenantId
 from gateway.model.stores import Moment
@@ -29,22 +29,22 @@ def judged(*workers):
 
 def test_a_fleet_that_renews_and_has_applied_everything_is_in_order():
     found = judged(worker("a"), worker("b", applied=11))
-    assert found.health is Health.OK
+    assert found.health is Level.OK
     assert all(part in found.found for part in ("a has acknowledged 10 of 10", "b has acknowledged 11 of 10"))
 
 
 def test_nobody_serving_is_no_fault():
-    assert judged().health is Health.OK
+    assert judged().health is Level.OK
 
 
 def test_one_that_does_not_renew_is_named_and_told_from_one_that_is_behind():
     silent = judged(worker("a"), worker("gone", applied=3, number=1, silent=9.0))
-    assert silent.health is Health.WARNING
+    assert silent.health is Level.WARNING
     assert "do not renew" in silent.advice
     assert "silent for 9.0 s" in silent.found
     assert "behind" not in silent.advice
     late = judged(worker("late", applied=9))
-    assert late.health is Health.WARNING
+    assert late.health is Level.WARNING
     assert "behind" in late.advice
     assert "do not renew" not in late.advice
 
@@ -63,7 +63,7 @@ def tenant(name, seconds):
 
 def test_lease_and_degraded_times_are_shown(installed):
     found = judge_lease(installed.settings, [tenant("a", 60.0), tenant("b", 0.0), tenant("c", 3600.0)])
-    assert found.health is Health.OK
+    assert found.health is Level.OK
     assert "1 s, renewed every 0.3 s" in found.found
     assert "c 1h, a 1m" in found.found
     assert "b" not in found.found.split("known:")[1]
@@ -72,7 +72,7 @@ def test_lease_and_degraded_times_are_shown(installed):
 @pytest.mark.parametrize("milliseconds", [100, 299, 5001, 60_000])
 def test_a_lease_that_is_too_short_or_too_long_is_a_warning(installed, milliseconds):
     found = judge_lease(replace(installed.settings, lease_milliseconds=milliseconds), [])
-    assert found.health is Health.WARNING
+    assert found.health is Level.WARNING
     assert "CACHEGATE_LEASE_MILLISECONDS" in found.advice
 
 
@@ -88,9 +88,9 @@ def test_facts_that_are_not_the_known_ones_are_a_failure_that_says_what_to_do(in
                 await store.close()
 
     first, present = asyncio.run(check())
-    assert first.health is Health.OK
+    assert first.health is Level.OK
     HistoryFile(settings.history_file).note(present)
-    assert asyncio.run(check())[0].health is Health.OK
+    assert asyncio.run(check())[0].health is Level.OK
     others = (
         replace(present, generation=present.generation + 1),
         replace(present, history="f" * 32),
@@ -99,5 +99,5 @@ def test_facts_that_are_not_the_known_ones_are_a_failure_that_says_what_to_do(in
     for seen in others:
         HistoryFile(settings.history_file).accept(seen)
         found, _ = asyncio.run(check())
-        assert found.health is Health.FAIL
+        assert found.health is Level.FAIL
         assert "directory accept" in found.advice

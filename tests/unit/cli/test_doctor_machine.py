@@ -11,28 +11,28 @@ from gateway.cli.doctor_machine import (
     check_settings,
     look_at_machine,
 )
-from gateway.cli.findings import Health
+from gateway.cli.findings import Level
 from gateway.model.errors import Misconfigured
 
 NOW = 1_795_000_000.0  # 2026
 
 
 def test_this_machine_is_fit_to_run_the_gateway(installed):
-    assert {one.health for one in look_at_machine(installed.settings, NOW)} == {Health.OK}
+    assert {one.health for one in look_at_machine(installed.settings, NOW)} == {Level.OK}
 
 
 @pytest.mark.parametrize("now", [0.0, 4_200_000_000.0, float("nan"), float("inf"), 1e300])
 def test_a_clock_that_cannot_be_right_is_a_failure(now):
-    assert check_clock(now).health is Health.FAIL
+    assert check_clock(now).health is Level.FAIL
 
 
 def test_an_old_python_is_a_failure():
-    assert check_python((3, 10)).health is Health.FAIL
+    assert check_python((3, 10)).health is Level.FAIL
 
 
 def test_a_missing_library_is_a_failure_and_is_named():
     found = check_libraries(needs_embedded=False, names=("msgspec", "no-such-distribution"))
-    assert found.health is Health.FAIL
+    assert found.health is Level.FAIL
     assert "no-such-distribution MISSING" in found.found
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.cli.doctor_state import look_at_state
-from gateway.cli.findings import Health
+from gateway.cli.findings import Level
 
 
 @pytest.fixture
@@ -23,12 +23,12 @@ def health(settings):
 
 
 def test_a_state_folder_as_init_leaves_it_is_in_order(settings):
-    assert set(health(settings).values()) == {Health.OK}
+    assert set(health(settings).values()) == {Level.OK}
 
 
 def test_a_state_folder_that_others_may_enter_is_a_failure(settings):
     settings.state.chmod(0o750)
-    assert health(settings)["state folder"] is Health.FAIL
+    assert health(settings)["state folder"] is Level.FAIL
 
 
 @pytest.mark.parametrize(
@@ -37,8 +37,8 @@ def test_a_state_folder_that_others_may_enter_is_a_failure(settings):
 def test_a_secret_that_others_may_read_is_a_failure_of_its_own(settings, name, path):
     (settings.state / path).chmod(0o644)
     found = health(settings)
-    assert found.pop(name) is Health.FAIL
-    assert set(found.values()) == {Health.OK}
+    assert found.pop(name) is Level.FAIL
+    assert set(found.values()) == {Level.OK}
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_secret_that_others_may_read_is_a_failure_of_its_own(settings, name, p
 )
 def test_a_missing_secret_is_a_failure(settings, name, path):
     (settings.state / path).unlink()
-    assert health(settings)[name] is Health.FAIL
+    assert health(settings)[name] is Level.FAIL
 
 
 def test_no_secret_is_in_a_finding(settings):
@@ -58,7 +58,7 @@ def test_no_secret_is_in_a_finding(settings):
 
 def test_a_folder_that_was_never_set_up_fails_in_every_row_and_is_not_made(settings):
     missing = replace(settings, state=settings.state / "missing")
-    assert set(health(missing).values()) == {Health.FAIL}
+    assert set(health(missing).values()) == {Level.FAIL}
     assert not missing.state.exists()
 
 
@@ -72,26 +72,26 @@ def test_a_folder_that_was_never_set_up_fails_in_every_row_and_is_not_made(setti
 def test_a_key_that_is_used_is_looked_at(settings, name, path, more):
     assert name not in health(settings)
     used = replace(settings, **more)
-    assert health(used)[name] is Health.OK
+    assert health(used)[name] is Level.OK
     (settings.state / path).chmod(0o644)
-    assert health(used)[name] is Health.FAIL
+    assert health(used)[name] is Level.FAIL
 
 
 def test_the_tls_files_are_looked_at(settings, tmp_path):
     files = {"tls_certificate": tmp_path / "tls.pem", "tls_key": tmp_path / "tls.key"}
     used = replace(settings, **files)
-    assert health(used)["tls"] is Health.FAIL
+    assert health(used)["tls"] is Level.FAIL
     for file in files.values():
         file.write_text("pem")
         file.chmod(0o600)
-    assert health(used)["tls"] is Health.OK
+    assert health(used)["tls"] is Level.OK
     files["tls_key"].chmod(0o644)
-    assert health(used)["tls"] is Health.WARNING
+    assert health(used)["tls"] is Level.WARNING
     files["tls_key"].chmod(0o602)
-    assert health(used)["tls"] is Health.FAIL
-    assert health(replace(used, tls_key=None))["tls"] is Health.FAIL
+    assert health(used)["tls"] is Level.FAIL
+    assert health(replace(used, tls_key=None))["tls"] is Level.FAIL
 
 
 def test_a_folder_on_the_way_that_others_may_write_is_a_failure(settings, tmp_path):
     tmp_path.chmod(0o777)
-    assert health(settings)["state folder"] is Health.FAIL
+    assert health(settings)["state folder"] is Level.FAIL

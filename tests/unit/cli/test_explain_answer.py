@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.cli.explain_answer import Question, work_out
+from gateway.cli.explain_answer import AccessQuestion, work_out
 from gateway.directory.edits import resume_tenant, suspend_tenant
 from gateway.model.access import Action, ResourceKind
 from gateway.model.errors import Conflict, Reason
@@ -13,7 +13,7 @@ from gateway.operations.session import open_session
 
 def question(key_id, **more):
     values = {"model": "acme/cars/1", "package": None, "file": None, "action": Action.READ}
-    return Question(key_id=key_id, **{**values, **more})
+    return AccessQuestion(key_id=key_id, **{**values, **more})
 
 
 def answer(installed, asked, before=None, after=None):

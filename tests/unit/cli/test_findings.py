@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.cli.findings import Health, look, look_async, ok
+from gateway.cli.findings import Level, look, look_async, ok
 from gateway.model.errors import Misconfigured, Unavailable
 from gateway.resource.unservable import unservable
 
@@ -18,7 +18,7 @@ def test_what_stops_a_check_is_its_finding(failure):
         raise failure
 
     for found in (look("name", check), asyncio.run(look_async("name", check_later))):
-        assert (found.name, found.health) == ("name", Health.FAIL)
+        assert (found.name, found.health) == ("name", Level.FAIL)
         assert "why" in found.found
 
 

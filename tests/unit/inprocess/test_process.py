@@ -23,8 +23,8 @@ import redis
 from gateway.adapters.embedded_valkey import EmbeddedValkey
 from gateway.audit import verify
 from gateway.cli.demo_world import build_world, demo_settings
+from gateway.inprocess.hook_request import HookRequest
 from gateway.inprocess.process import Granted, GuardedProcess
-from gateway.inprocess.question import Question
 from gateway.model.access import Action
 from gateway.model.errors import Misconfigured, Reason, Unavailable
 from gateway.model.verdicts import Declined
@@ -33,7 +33,7 @@ CARS = "acme/cars/1"
 
 
 def question(key, model=CARS, package=None, action=Action.INFER, **more):
-    return Question(hook="load", action=action, raw_model=model, raw_package=package, raw_key=key, **more)
+    return HookRequest(hook="load", action=action, raw_model=model, raw_package=package, raw_key=key, **more)
 
 
 def test_the_owner_is_granted_and_that_is_on_record_before_the_answer(installed, process):

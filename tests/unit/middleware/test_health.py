@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway.middleware.health import Health
+from gateway.middleware.health import HealthMiddleware
 
 
 def answered(scope):
@@ -18,7 +18,7 @@ def answered(scope):
     async def send(message):
         sent.append(message)
 
-    asyncio.run(Health(app)(scope, None, send))
+    asyncio.run(HealthMiddleware(app)(scope, None, send))
     return sent, handed_on
 
 

@@ -21,7 +21,7 @@ def anyio_backend():
 
 
 @dataclass(frozen=True)
-class Answer:
+class ProviderAnswer:
     status: int
     body: bytes = b'{"modelMetadata":{"modelArchitecture":"resnet","taskType":"classification"}}'
 
@@ -56,13 +56,13 @@ async def say(answer, model=CARS):
     ],
 )
 async def test_each_status_means_one_thing(status, reason):
-    assert await say(Answer(status)) is reason
+    assert await say(ProviderAnswer(status)) is reason
 
 
 @pytest.mark.parametrize("status", [201, 204, 206, 400, 405, 410, 418, 422])
 async def test_a_status_that_means_nothing_here_is_undecided(status):
     with pytest.raises(Unavailable):
-        await say(Answer(status))
+        await say(ProviderAnswer(status))
 
 
 @pytest.mark.parametrize(
@@ -80,17 +80,17 @@ async def test_a_status_that_means_nothing_here_is_undecided(status):
 )
 async def test_what_is_no_answer_of_stat_is_no_allow(body):
     with pytest.raises(Unavailable) as caught:
-        await say(Answer(200, body))
+        await say(ProviderAnswer(200, body))
     assert caught.value.reason is Reason.UPSTREAM_UNDECIDED
 
 
 @pytest.mark.parametrize("status", [200, 403, 404])
 async def test_a_key_is_known_to_whoever_looks_for_a_model_with_it(status):
-    assert await say(Answer(status), None) is Reason.PERMITTED
+    assert await say(ProviderAnswer(status), None) is Reason.PERMITTED
 
 
 async def test_the_question_names_the_model_and_carries_the_key_in_its_header_alone():
-    asked = Asked(Answer(200))
+    asked = Asked(ProviderAnswer(200))
     await Platform(provider=asked).say(KEY, CARS)
     [(path, query, headers, seconds)] = asked.questions
     assert path == "/models/v1/external/stat"
@@ -100,7 +100,7 @@ async def test_the_question_names_the_model_and_carries_the_key_in_its_header_al
 
 
 async def test_a_question_about_no_model_names_one_that_cannot_exist_and_never_the_same():
-    asked = Asked(Answer(404), Answer(404))
+    asked = Asked(ProviderAnswer(404), ProviderAnswer(404))
     platform = Platform(provider=asked)
     for _ in range(2):
         await platform.say(KEY, None)
@@ -109,6 +109,6 @@ async def test_a_question_about_no_model_names_one_that_cannot_exist_and_never_t
 
 @pytest.mark.parametrize("is_stranger", [False, True])
 async def test_the_provider_is_told_whether_the_key_is_known_here(is_stranger):
-    asked = Asked(Answer(401))
+    asked = Asked(ProviderAnswer(401))
     await Platform(provider=asked).say(KEY, CARS, is_stranger=is_stranger)
     assert asked.were_strangers == [is_stranger]

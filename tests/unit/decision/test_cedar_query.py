@@ -2,16 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.decision.question import Question, question_of
+from gateway.decision.cedar_query import CedarQuery, question_of
 from gateway.model.access import Action
 from gateway.model.facts import Standing, Visibility
 
 STANDING = Standing(owner="acme", visibility=Visibility.PUBLIC, groups=frozenset({"vision"}))
 
 
-def asked(access, facts) -> Question:
+def asked(access, facts) -> CedarQuery:
     question = question_of(access, facts)
-    assert isinstance(question, Question)
+    assert isinstance(question, CedarQuery)
     return question
 
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from gateway.credential.extract import extract
-from gateway.inprocess.question import NO_ADDRESS, Question
+from gateway.inprocess.hook_request import NO_ADDRESS, HookRequest
 from gateway.model.access import Action, Resource, ResourceKind
 from gateway.model.errors import Reason, Refusal
 
 
 def question(model="acme/cars/1", package=None, key="a-key"):
-    return Question(hook="load", action=Action.INFER, raw_model=model, raw_package=package, raw_key=key)
+    return HookRequest(hook="load", action=Action.INFER, raw_model=model, raw_package=package, raw_key=key)
 
 
 def located(asked):

@@ -24,7 +24,7 @@ METHOD = "LOAD"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class HookRequest:
     """Whether the holder of this key may do this with this model, or with this package of it.
 
     `hook` names the engine's hook in the audit record; it is ours, never a caller's text.

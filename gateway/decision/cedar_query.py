@@ -33,7 +33,7 @@ CONTENT_KINDS = frozenset({ResourceKind.MODEL, ResourceKind.PACKAGE, ResourceKin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class CedarQuery:
     """What Cedar is asked about one access: every action on every resource, all must be permitted.
 
     The first action is the one asked for. `discover` is always asked along with it, whatever comes
@@ -49,7 +49,7 @@ class Question:
     package: PackageId | None = None
 
 
-def question_of(access: Access, facts: Facts) -> Question | Denied:
+def question_of(access: Access, facts: Facts) -> CedarQuery | Denied:
     """What to ask Cedar; a denial where there is nothing to ask."""
     kind, action = access.resource.kind, access.action
     if kind is ResourceKind.BLOB:
@@ -69,7 +69,7 @@ def question_of(access: Access, facts: Facts) -> Question | Denied:
             return _content_question(access, facts)
 
 
-def _content_question(access: Access, facts: Facts) -> Question | Denied:
+def _content_question(access: Access, facts: Facts) -> CedarQuery | Denied:
     """As `question_of`, for models and what lies in them. Facts about something else are a defect."""
     resource = access.resource
     if resource.model is None or resource.model not in {facts.model, facts.requested}:
@@ -82,15 +82,15 @@ def _content_question(access: Access, facts: Facts) -> Question | Denied:
     return _about_content(access, facts, facts.model, facts.model_standing)
 
 
-def _about_itself(access: Access) -> Question:
+def _about_itself(access: Access) -> CedarQuery:
     """Whether the caller may do this with itself."""
     caller = principal_uid(access.principal)
-    return Question(principal=caller, actions=(access.action,), resources=(caller,), entities={})
+    return CedarQuery(principal=caller, actions=(access.action,), resources=(caller,), entities={})
 
 
-def _about_catalogue(access: Access) -> Question:
+def _about_catalogue(access: Access) -> CedarQuery:
     """Whether the caller may see the list of models at all; what stands in it is asked model by model."""
-    return Question(
+    return CedarQuery(
         principal=principal_uid(access.principal),
         actions=("list",),
         resources=(CATALOGUE,),
@@ -98,7 +98,7 @@ def _about_catalogue(access: Access) -> Question:
     )
 
 
-def _about_content(access: Access, facts: Facts, canonical: ModelId, standing: Standing) -> Question:
+def _about_content(access: Access, facts: Facts, canonical: ModelId, standing: Standing) -> CedarQuery:
     """Whether the caller may do this with a model or package, by this name and by the model's own.
 
     An alias has the canonical model among its ancestors, so that whatever permits the model permits
@@ -119,7 +119,7 @@ def _about_content(access: Access, facts: Facts, canonical: ModelId, standing: S
         entities |= more
         covers = (*covers, *covers_alias)
     actions = (access.action,) if access.action is Action.DISCOVER else (access.action, Action.DISCOVER)
-    return Question(
+    return CedarQuery(
         principal=principal_uid(access.principal),
         actions=tuple(actions),
         resources=tuple(resources),
@@ -129,7 +129,7 @@ def _about_content(access: Access, facts: Facts, canonical: ModelId, standing: S
     )
 
 
-def request_of(question: Question, action: str, resource: Uid) -> dict[str, Any]:
+def request_of(question: CedarQuery, action: str, resource: Uid) -> dict[str, Any]:
     """One request in Cedar's form."""
     return {
         "principal": cedar_uid(*question.principal),
