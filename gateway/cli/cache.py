@@ -8,14 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli import attest, resolutions
-from gateway.cli.cache_status import CacheStatus, load_status
-from gateway.cli.cache_verify import Verification, verify_cache
 from gateway.cli.console import AsJson, print_json, print_table, say, when
 from gateway.cli.harmless import harmless
 from gateway.cli.hashing_progress import hashing_progress, readable_size
 from gateway.cli.perform import in_session, perform
 from gateway.directory.edits.pins import release_blob
 from gateway.model.names import parse_md5
+from gateway.operations.cache.status import CacheStatus, load_status
+from gateway.operations.cache.verify import Verification, verify_cache
 
 commands = typer.Typer(
     help="The cache's content: verify, status, release, resolutions, attest.",

@@ -15,21 +15,21 @@ import typer
 from gateway.adapters.clock import SystemClock
 from gateway.cli.console import AsJson, print_json, print_table, say
 from gateway.cli.distrust import Warnings
-from gateway.cli.doctor_audit import look_at_audit
-from gateway.cli.doctor_cache import look_at_cache
-from gateway.cli.doctor_facts import look_at_facts
-from gateway.cli.doctor_machine import look_at_machine
-from gateway.cli.doctor_state import look_at_state
-from gateway.cli.findings import Level, fail
 from gateway.cli.harmless import harmless
 from gateway.configuration.sources import load_settings
+from gateway.operations.doctor.audit import look_at_audit
+from gateway.operations.doctor.cache import look_at_cache
+from gateway.operations.doctor.facts import look_at_facts
+from gateway.operations.doctor.findings import Level, fail
+from gateway.operations.doctor.machine import look_at_machine
+from gateway.operations.doctor.state import look_at_state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gateway.cli.findings import Finding
     from gateway.configuration.settings import Settings
     from gateway.model.trusted_files import Distrusted
+    from gateway.operations.doctor.findings import Finding
 
 
 def doctor(as_json: AsJson = False) -> None:

@@ -17,13 +17,13 @@ from gateway.audit.record import DecisionRecord
 from gateway.cli.audit_sources import Sources, say_searched
 from gateway.cli.console import AsJson, print_json, print_table, say
 from gateway.cli.distrust import Warnings
-from gateway.cli.explain_answer import AccessAnswer, AccessQuestion, work_out
 from gateway.cli.explain_record import find_outcome, plain_record, question_again, record_rows
 from gateway.cli.harmless import harmless
 from gateway.cli.perform import in_session
 from gateway.model.access import Action
 from gateway.model.errors import BadNameError, CachegateError, Conflict
 from gateway.model.names import parse_file_handle, parse_key_id, parse_model_id, parse_package_id
+from gateway.operations.explain.answer import AccessAnswer, AccessQuestion, work_out
 
 if TYPE_CHECKING:
     from gateway.audit.record import OutcomeRecord

@@ -14,12 +14,12 @@ from gateway.audit.folder import group_segments, parse_segment_name
 from gateway.audit.heads_evidence import read_lines
 from gateway.audit.record import DecisionRecord, OutcomeRecord, parse_line
 from gateway.audit.record_fields import LINK
-from gateway.cli.explain_answer import AccessQuestion
 from gateway.cli.harmless import harmless
 from gateway.cli.record_lines import thing
 from gateway.model.access import Action
 from gateway.model.errors import BadNameError, Reason
 from gateway.model.names import parse_file_handle, parse_key_id, parse_model_id, parse_package_id
+from gateway.operations.explain.answer import AccessQuestion
 
 if TYPE_CHECKING:
     from gateway.audit.events import Event

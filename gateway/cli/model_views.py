@@ -8,10 +8,10 @@ import typer
 
 from gateway.assembly.components import build_catalogue
 from gateway.cli.console import print_json, print_table, say
-from gateway.cli.known_names import find_nearest
 from gateway.cli.perform import in_session
 from gateway.model.names import ancestors
 from gateway.model.standing import standing_of
+from gateway.operations.known_names import find_nearest
 from gateway.resource.naming import model_directory
 
 if TYPE_CHECKING:

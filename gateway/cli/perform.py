@@ -9,9 +9,9 @@ import typer
 
 from gateway.cli.barrier_view import barrier_document, exit_unless_sure, say_barrier
 from gateway.cli.console import print_json, say
-from gateway.cli.known_names import find_nearest, with_nearest
 from gateway.configuration.sources import load_settings
 from gateway.model.errors import UnknownName
+from gateway.operations.known_names import find_nearest, with_nearest
 from gateway.operations.session import OperatorSession, open_session
 
 if TYPE_CHECKING:

@@ -22,23 +22,23 @@ import typer
 from gateway.assembly.credential_marks import find_keys
 from gateway.cli.console import AsJson, print_json, print_table, say, when
 from gateway.cli.harmless import harmless
-from gateway.cli.known_names import unknown_tenant
 from gateway.cli.perform import in_session
-from gateway.cli.resolutions_on_disk import local_zone, read_entries
 from gateway.cli.resolutions_purge import purge_entries
 from gateway.engine.credential_hash import credential_hash
 from gateway.engine.resolutions import DEFAULT_CLIENT_MINUTES, honoured_until
 from gateway.identity.new_keys import KeyState, key_state
 from gateway.model.errors import BadNameError
 from gateway.model.names import parse_tenant_id
+from gateway.operations.cache.resolutions import local_zone, read_entries
+from gateway.operations.known_names import unknown_tenant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gateway.cli.resolutions_on_disk import Entry
     from gateway.engine.credential_hash import CredentialHash
     from gateway.model.facts import Key
     from gateway.model.names import KeyId, TenantId
+    from gateway.operations.cache.resolutions import Entry
     from gateway.operations.session import OperatorSession
 
 SHOWN_NAME_CHARACTERS = 12  # finds the file; the whole name is a hash of a request, key included (I8)

@@ -14,16 +14,16 @@ from gateway.assembly.components import build_recorder
 from gateway.assembly.credential_marks import find_keys
 from gateway.cli.console import print_json, say
 from gateway.cli.harmless import harmless
-from gateway.cli.known_names import unknown_tenant
 from gateway.cli.perform import in_session
-from gateway.cli.resolutions_on_disk import (
+from gateway.model.verdicts import Change
+from gateway.operations.cache.resolutions import (
     Removal,
     local_zone,
     read_entries,
     remove_entries,
     verify_removable,
 )
-from gateway.model.verdicts import Change
+from gateway.operations.known_names import unknown_tenant
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.cli.doctor_machine import (
+from gateway.model.errors import Misconfigured
+from gateway.operations.doctor.findings import Level
+from gateway.operations.doctor.machine import (
     check_clock,
     check_libraries,
     check_python,
     check_settings,
     look_at_machine,
 )
-from gateway.cli.findings import Level
-from gateway.model.errors import Misconfigured
 
 NOW = 1_795_000_000.0  # 2026
 

@@ -6,9 +6,9 @@ import pytest
 
 from gateway.adapters.redis_fleet import Fleet, Registered
 from gateway.adapters.redis_group import MemberReport, SentinelReport
-from gateway.cli.doctor_group import judge_group, judge_members, judge_sentinels
-from gateway.cli.findings import Level
 from gateway.model.stores import GroupSize
+from gateway.operations.doctor.findings import Level
+from gateway.operations.doctor.group import judge_group, judge_members, judge_sentinels
 
 WHOLE = Fleet(group=GroupSize(servers=3), attached=2, held=3, stamp="s", settled="s")
 PRIMARY = MemberReport(

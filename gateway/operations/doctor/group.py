@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from gateway.adapters.redis_group import load_member, load_sentinels
 from gateway.adapters.redis_url import RedisLimits, Topology, parse_redis_url
-from gateway.cli.findings import fail, ok, warning
 from gateway.model.groups import lease_quorum
 from gateway.model.stores import Moment
+from gateway.operations.doctor.findings import fail, ok, warning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from gateway.adapters.redis_fleet import Fleet
     from gateway.adapters.redis_group import MemberReport, SentinelReport
     from gateway.adapters.redis_store import RedisStore
-    from gateway.cli.findings import Finding
     from gateway.model.ports import MonotonicClock
+    from gateway.operations.doctor.findings import Finding
 
 LEAST_SENTINELS = 3  # of two, a majority is both
 LONGEST_HOLD_SECONDS = 0.02  # beyond it a renewal does not wait for all servers

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from gateway.cli.known_names import MAX_COMPARED, find_nearest
+from gateway.operations.known_names import MAX_COMPARED, find_nearest
 
 UNKNOWN = "glboex"
 

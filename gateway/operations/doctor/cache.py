@@ -10,9 +10,9 @@ import os
 from typing import TYPE_CHECKING
 
 from gateway.adapters.seen_cache_file import SeenCacheFile
-from gateway.cli.cache_survey import CacheSurvey, find_fresh_resolutions, survey_cache
-from gateway.cli.findings import fail, look, ok, stopped, warning
 from gateway.model.errors import CachegateError
+from gateway.operations.cache.survey import CacheSurvey, find_fresh_resolutions, survey_cache
+from gateway.operations.doctor.findings import fail, look, ok, stopped, warning
 from gateway.resource.catalogue import CatalogueSettings
 from gateway.resource.manifests import Manifests
 from gateway.resource.naming import MODELS_CACHE, model_directory
@@ -21,10 +21,10 @@ from gateway.resource.scan import Looking, scan
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gateway.cli.findings import Finding
     from gateway.configuration.settings import Settings
     from gateway.model.names import ModelId
     from gateway.model.ports import Clock
+    from gateway.operations.doctor.findings import Finding
     from gateway.resource.scan import Survey
 
 MAX_NAMED = 3  # names in one row

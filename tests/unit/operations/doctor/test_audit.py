@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from gateway.audit.folder import chain_started, group_segments
-from gateway.cli.doctor_audit import FULL_BYTES, LOW_BYTES, judge_space, look_at_audit
-from gateway.cli.findings import Level
+from gateway.operations.doctor.audit import FULL_BYTES, LOW_BYTES, judge_space, look_at_audit
+from gateway.operations.doctor.findings import Level
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import os
 import pytest
 
 from gateway.adapters.sample_cache import SampleModel, sample_directory, write_sample_cache
-from gateway.cli import cache_survey
-from gateway.cli.cache_survey import find_fresh_resolutions, survey_cache
-from gateway.cli.doctor_cache import judge_blobs
-from gateway.cli.findings import Level
+from gateway.operations.cache import survey
+from gateway.operations.cache.survey import find_fresh_resolutions, survey_cache
+from gateway.operations.doctor.cache import judge_blobs
+from gateway.operations.doctor.findings import Level
 
 MODELS = [
     SampleModel(model_id="acme/cars/1", packages={"p1": {"w.onnx": b"x", "deep/er/c.txt": b"y"}}),
@@ -92,7 +92,7 @@ def test_folders_within_folders_are_entered_as_deep_as_a_file_may_lie_and_no_dee
 
 
 def test_so_many_names_are_looked_at_and_no_more(root, monkeypatch):
-    monkeypatch.setattr(cache_survey, "MAX_NAMES", 10)
+    monkeypatch.setattr(survey, "MAX_NAMES", 10)
     for number in range(50):
         (root / "models-cache" / sample_directory("acme/cars/1") / f"p{number:03}").mkdir()
     assert survey_cache(root).names < 100
@@ -112,6 +112,6 @@ def test_a_blob_that_cannot_be_hashed_is_named_with_its_reason(root):
 
 
 def test_a_blob_that_is_too_large_to_be_hashed_ahead_is_named(root, monkeypatch):
-    monkeypatch.setattr(cache_survey, "MAX_AHEAD_BYTES", 10)
+    monkeypatch.setattr(survey, "MAX_AHEAD_BYTES", 10)
     (root / "shared-blobs" / ("a" * 32)).write_bytes(b"x" * 11)
     assert survey_cache(root).bad_blobs.keys() == {"a" * 32}

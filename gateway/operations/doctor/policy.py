@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.cli.findings import fail, ok, warning
 from gateway.decision.policyset import validate
+from gateway.operations.doctor.findings import fail, ok, warning
 from gateway.operations.policy_folder import check_folder, plan_folder
 
 if TYPE_CHECKING:
     from gateway.adapters.clock import SystemClock
-    from gateway.cli.findings import Finding
     from gateway.configuration.settings import Settings
     from gateway.directory.listing import Listing
+    from gateway.operations.doctor.findings import Finding
 
 MAX_SHOWN = 3  # complaints in one row; `cachegate policy check` shows all
 

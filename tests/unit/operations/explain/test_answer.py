@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from gateway.cli.explain_answer import AccessQuestion, work_out
 from gateway.directory.edits import resume_tenant, suspend_tenant
 from gateway.model.access import Action, ResourceKind
 from gateway.model.errors import Conflict, Reason
+from gateway.operations.explain.answer import AccessQuestion, work_out
 from gateway.operations.session import open_session
 
 

@@ -18,10 +18,10 @@ from gateway.model.errors import Reason
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gateway.cli.explain_disk import DiskState
     from gateway.decision.remedies import Step
     from gateway.model.facts import Key, Tenant
     from gateway.model.names import ModelId
+    from gateway.operations.explain.disk import DiskState
 
 NEAREST = 1  # names that are shown for one that is not known
 

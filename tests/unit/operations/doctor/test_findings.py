@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from gateway.cli.findings import Level, look, look_async, ok
 from gateway.model.errors import Misconfigured, Unavailable
+from gateway.operations.doctor.findings import Level, look, look_async, ok
 from gateway.resource.unservable import unservable
 
 

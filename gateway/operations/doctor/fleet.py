@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 from gateway.adapters.history_file import HistoryFile
 from gateway.assembly.pipeline import RENEWALS_PER_LEASE
-from gateway.cli.findings import fail, ok, warning
 from gateway.identity.times import format_duration
 from gateway.model.errors import UnknownHistory
 from gateway.model.stores import Moment
+from gateway.operations.doctor.findings import fail, ok, warning
 
 if TYPE_CHECKING:
     from gateway.adapters.redis_fleet import Fleet
     from gateway.adapters.redis_store import RedisStore
-    from gateway.cli.findings import Finding
     from gateway.configuration.settings import Settings
     from gateway.directory.listing import Listing
     from gateway.model.facts import Tenant
+    from gateway.operations.doctor.findings import Finding
 
 SHORTEST_LEASE_SECONDS = 0.3  # below that a busy moment of Redis or of a worker is a lost lease
 LONGEST_LEASE_SECONDS = 5.0

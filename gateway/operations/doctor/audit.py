@@ -18,11 +18,11 @@ from gateway.audit.folder import (
     verify_writable,
 )
 from gateway.audit.verify import verify
-from gateway.cli.findings import fail, look, ok, warning
+from gateway.operations.doctor.findings import fail, look, ok, warning
 
 if TYPE_CHECKING:
-    from gateway.cli.findings import Finding
     from gateway.configuration.settings import Settings
+    from gateway.operations.doctor.findings import Finding
 
 MIB = 1024 * 1024
 FULL_BYTES, LOW_BYTES = 64 * MIB, 1024 * MIB  # a full segment; about a million records

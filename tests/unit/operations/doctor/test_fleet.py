@@ -9,11 +9,11 @@ from gateway.adapters.embedded_valkey import EmbeddedValkey
 from gateway.adapters.history_file import HistoryFile
 from gateway.adapters.redis_fleet import Fleet, Registered
 from gateway.adapters.redis_store import RedisStore
-from gateway.cli.doctor_fleet import check_history, judge_lease, judge_workers
-from gateway.cli.findings import Level
 from gateway.model.facts import Tenant
 from gateway.model.names import TenantId
 from gateway.model.stores import Moment
+from gateway.operations.doctor.findings import Level
+from gateway.operations.doctor.fleet import check_history, judge_lease, judge_workers
 
 
 def worker(name, applied=10, number=2, silent=0.0):

@@ -4,8 +4,8 @@ from collections import Counter
 from dataclasses import replace
 
 from gateway.adapters.clock import SystemClock
-from gateway.cli.cache_survey import CacheSurvey
-from gateway.cli.doctor_cache import (
+from gateway.operations.cache.survey import CacheSurvey
+from gateway.operations.doctor.cache import (
     judge_ambiguous,
     judge_links,
     judge_manifests,
@@ -14,7 +14,7 @@ from gateway.cli.doctor_cache import (
     judge_scan,
     look_at_cache,
 )
-from gateway.cli.findings import Level
+from gateway.operations.doctor.findings import Level
 from gateway.resource.scan import Skipped, Survey
 
 

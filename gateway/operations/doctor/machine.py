@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from gateway.adapters.redis_url import parse_redis_url
 from gateway.audit.folder import parse_node
-from gateway.cli.findings import fail, look, ok
 from gateway.credential.client import parse_trusted_networks
+from gateway.operations.doctor.findings import fail, look, ok
 from gateway.resource.catalogue import CatalogueSettings
 
 if TYPE_CHECKING:
-    from gateway.cli.findings import Finding
     from gateway.configuration.settings import Settings
+    from gateway.operations.doctor.findings import Finding
 
 LIBRARIES = (
     "cedarpy",

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from gateway.adapters.measurement_file import MeasurementFile
 from gateway.assembly.components import build_catalogue
-from gateway.cli.cache_files import each_file, find_descriptor
 from gateway.model.errors import Unavailable
+from gateway.operations.cache.files import each_file, find_descriptor
 from gateway.pinning.agreeing import agree_on_all, why
 from gateway.pinning.ledger import MAX_PINS_PER_CHANGE, PinLedger
 from gateway.pinning.measuring import TURN_SECONDS, Measurer
@@ -28,10 +28,10 @@ from gateway.pinning.measuring import TURN_SECONDS, Measurer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gateway.cli.cache_files import CacheFile
     from gateway.cli.hashing_progress import HashingProgress
     from gateway.model.names import Md5
     from gateway.model.pins import Measured, StatIdentity
+    from gateway.operations.cache.files import CacheFile
     from gateway.operations.session import OperatorSession
     from gateway.resource.catalogue import DiskCatalogue
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gateway.assembly.components import build_catalogue
-from gateway.cli.cache_files import each_listing
 from gateway.model.names import ancestors
 from gateway.model.standing import standing_of
+from gateway.operations.cache.files import each_listing
 from gateway.resource.blobs import blobs_below
 
 if TYPE_CHECKING:

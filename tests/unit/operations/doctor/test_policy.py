@@ -4,10 +4,10 @@ import asyncio
 import shutil
 from dataclasses import replace
 
-from gateway.cli.doctor_policy import check_policy, check_policy_folder
-from gateway.cli.findings import Level
 from gateway.decision.policyset import load_policy_folder
 from gateway.model.facts import PolicySet
+from gateway.operations.doctor.findings import Level
+from gateway.operations.doctor.policy import check_policy, check_policy_folder
 from gateway.operations.session import open_session
 
 

@@ -7,12 +7,12 @@ import pytest
 
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
-from gateway.cli import explain_disk
+from gateway.operations.explain import disk
 from gateway.resource.catalogue import CatalogueSettings, DiskCatalogue
 
 
 def look_at_disk(*asked):
-    return asyncio.run(explain_disk.look_at_disk(*asked))
+    return asyncio.run(disk.look_at_disk(*asked))
 
 
 MODEL = "acme/cars/1"

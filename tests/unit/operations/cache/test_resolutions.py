@@ -8,10 +8,10 @@ from datetime import UTC
 
 import pytest
 
-from gateway.cli import resolutions_on_disk
-from gateway.cli.resolutions_on_disk import local_zone, read_entries, remove_entries, verify_removable
 from gateway.engine.credential_hash import credential_hash
 from gateway.model.errors import Conflict, Unavailable
+from gateway.operations.cache import resolutions
+from gateway.operations.cache.resolutions import local_zone, read_entries, remove_entries, verify_removable
 
 NAMES = [character * 64 + ".json" for character in "abcdef"]
 
@@ -52,7 +52,7 @@ def test_what_is_no_entry_is_told_and_hides_no_other(folder):
     (folder / NAMES[1]).symlink_to("/etc/hostname")
     (folder / NAMES[2]).mkdir()
     os.mkfifo(folder / NAMES[3])
-    (folder / NAMES[4]).write_bytes(b"x" * (resolutions_on_disk.MAX_RESOLUTION_BYTES + 1))
+    (folder / NAMES[4]).write_bytes(b"x" * (resolutions.MAX_RESOLUTION_BYTES + 1))
     (folder / NAMES[5]).write_text(text())
     found = entries(folder)
     assert [name for name in NAMES if found[name].fault] == NAMES[:5]
@@ -75,7 +75,7 @@ def test_a_folder_without_entries_has_none(tmp_path):
 
 
 def test_how_many_are_read_is_bounded_and_said(folder, monkeypatch):
-    monkeypatch.setattr(resolutions_on_disk, "MAX_ENTRIES", 2)
+    monkeypatch.setattr(resolutions, "MAX_ENTRIES", 2)
     for name in NAMES:
         (folder / name).write_text(text())
     read = read_entries(folder.parent, UTC)

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gateway.assembly.components import build_catalogue
-from gateway.cli.explain_disk import DiskState, look_at_disk
-from gateway.cli.explain_help import disk_steps, key_steps
 from gateway.decision.explain import column, explain
 from gateway.decision.remedies import Help, needed_lines
 from gateway.decision.rulebook import Rulebook
@@ -26,6 +24,8 @@ from gateway.model.errors import Conflict, Reason, Refusal, UnknownName
 from gateway.model.names import ancestors
 from gateway.model.rulings import SOURCE_PLATFORM
 from gateway.model_metadata.attestations import Attestations
+from gateway.operations.explain.disk import DiskState, look_at_disk
+from gateway.operations.explain.remedies import disk_steps, key_steps
 
 if TYPE_CHECKING:
     from gateway.decision.explain import Explanation

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 
 from gateway.assembly.signing import load_signing_key
 from gateway.audit.head import fingerprint
-from gateway.cli.findings import fail, look, ok, warning
 from gateway.identity.links import load_link_keys
 from gateway.identity.pepper import load_peppers
 from gateway.identity.secret_file import load_secret
+from gateway.operations.doctor.findings import fail, look, ok, warning
 from gateway.operations.state_folder import unusable_files, verify_state
 from gateway.server.serve_options import TlsFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.cli.findings import Finding
     from gateway.configuration.settings import Settings
+    from gateway.operations.doctor.findings import Finding
 
 MAX_NAMED = 3  # files in one row
 

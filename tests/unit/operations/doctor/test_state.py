@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.cli.doctor_state import look_at_state
-from gateway.cli.findings import Level
+from gateway.operations.doctor.findings import Level
+from gateway.operations.doctor.state import look_at_state
 
 
 @pytest.fixture

@@ -15,15 +15,15 @@ from gateway.adapters.history_file import HistoryFile
 from gateway.adapters.redis_diagnosis import diagnosed
 from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_time import load_server_time
-from gateway.cli.doctor_fleet import check_history, check_lease, check_workers
-from gateway.cli.doctor_group import check_group, check_members, check_sentinels
-from gateway.cli.doctor_policy import check_policy, check_policy_folder
-from gateway.cli.findings import fail, look_async, ok, warning
 from gateway.directory.edits.peppers import find_pepper_not_held
 from gateway.directory.listing import Listing
 from gateway.directory.reading import StoreReading
 from gateway.identity.pepper import load_peppers
 from gateway.model.errors import CachegateError, Conflict, Misconfigured, Unavailable
+from gateway.operations.doctor.findings import fail, look_async, ok, warning
+from gateway.operations.doctor.fleet import check_history, check_lease, check_workers
+from gateway.operations.doctor.group import check_group, check_members, check_sentinels
+from gateway.operations.doctor.policy import check_policy, check_policy_folder
 from gateway.operations.session import fact_server
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
     from gateway.adapters.clock import SystemClock
     from gateway.adapters.redis_server import ServerReport
-    from gateway.cli.findings import Finding
     from gateway.configuration.settings import Settings
     from gateway.model.names import ModelId
+    from gateway.operations.doctor.findings import Finding
 
 NEEDS_SERVER = (
     "redis server",

@@ -9,15 +9,15 @@ import pytest
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.embedded_valkey import EmbeddedValkey
 from gateway.adapters.redis_server import ServerReport
-from gateway.cli.doctor_facts import (
+from gateway.identity.pepper import create_pepper
+from gateway.operations.doctor.facts import (
     NEEDS_SERVER,
     judge_clocks,
     judge_records,
     judge_server,
     look_at_facts,
 )
-from gateway.cli.findings import Level
-from gateway.identity.pepper import create_pepper
+from gateway.operations.doctor.findings import Level
 
 REPORT = ServerReport(
     where="here",
