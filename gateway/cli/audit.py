@@ -22,13 +22,13 @@ from gateway.audit.head import parse_public_keys
 from gateway.audit.verify import verify as verify_log
 from gateway.cli.audit_report import plain_report, print_report
 from gateway.cli.audit_sources import Sources, find_settings, say_searched, verify_there
-from gateway.cli.console import AsJson, forget_output, print_json, say, standard_output
 from gateway.cli.distrust import Warnings
-from gateway.cli.harmless import harmless_json
-from gateway.cli.reading_progress import reading_progress
-from gateway.cli.record_lines import record_line
 from gateway.identity.times import parse_duration, parse_moment
 from gateway.model.errors import BadNameError, Misconfigured, Reason
+from gateway.terminal.console import AsJson, forget_output, print_json, say, standard_output
+from gateway.terminal.escaping import escape_controls_in_json
+from gateway.terminal.reading_progress import reading_progress
+from gateway.terminal.record_lines import record_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -174,7 +174,7 @@ def _show(event: Event, *, as_json: bool) -> None:
             return
         # Byte for byte, so that its hash can be computed from it. The mark goes behind that.
         line = event.line[:-1] + UNPROVEN if event.is_proven is False else event.line
-        typer.echo(harmless_json(line.decode()) if sys.stdout.isatty() else line)
+        typer.echo(escape_controls_in_json(line.decode()) if sys.stdout.isatty() else line)
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from gateway.audit.folder import chain_started
 from gateway.audit.promise import PROMISED_RECORDS, PROMISED_SECONDS
 from gateway.audit.report import Ending
 from gateway.audit.verify import GIVEN
-from gateway.cli.console import print_table, say, when
-from gateway.cli.harmless import harmless
+from gateway.terminal.console import print_table, say, when
+from gateway.terminal.escaping import escape_controls
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,17 +59,17 @@ def print_report(where: str, report: Report) -> None:
     """The table of chains on standard output, then all that is wrong, then the answer."""
     shown, left_out = _worth_showing(report.chains)
     rows = [
-        (harmless(one.chain), one.records, one.records - one.unproven, one.unproven, chain_state(one))
+        (escape_controls(one.chain), one.records, one.records - one.unproven, one.unproven, chain_state(one))
         for one in shown
     ]
     if left_out:
         records = sum(one.records for one in left_out)
         rows.append((f"and {len(left_out)} more chains", records, records, 0, "closed"))
     columns = ("chain", "records", "proven", "not proven", "state")
-    print_table(f"Audit log {harmless(where)}", columns, rows, "No chain.")
+    print_table(f"Audit log {escape_controls(where)}", columns, rows, "No chain.")
     for line in complaints(report):
         say(line, style="red")
-    origin = GIVEN if report.key_source == GIVEN else f"from {harmless(report.key_source)}"
+    origin = GIVEN if report.key_source == GIVEN else f"from {escape_controls(report.key_source)}"
     say(f"Checked with the public key {', '.join(report.signers)} ({origin}).")
     for foreign in report.foreign_signers:
         say(f"signing.pub also holds the key {foreign}, by which no head counts here.", style="yellow")
@@ -114,16 +114,16 @@ def complaints(report: Report) -> Iterable[str]:
     for chain in report.chains:
         fault = chain.fault
         if fault is not None:
-            place = f"{harmless(fault.file)}, line {fault.line} (record {fault.seq})"
-            yield f"{place}: {fault.damage}: {harmless(fault.why)}"
+            place = f"{escape_controls(fault.file)}, line {fault.line} (record {fault.seq})"
+            yield f"{place}: {fault.damage}: {escape_controls(fault.why)}"
         for segment in chain.missing_segments:
-            since = harmless(chain.missing_since or "its start")
-            yield f"{harmless(segment)}: this segment is missing; what is missing was written after {since}"
+            since = escape_controls(chain.missing_since or "its start")
+            yield f"{escape_controls(segment)}: this segment is missing; what is missing was written after {since}"
     for missing in report.missing_chains:
         since = when(chain_started(missing)) or "a time unknown"
-        yield f"{harmless(missing)}: this whole chain is missing, begun {since}; signed heads name it"
+        yield f"{escape_controls(missing)}: this whole chain is missing, begun {since}; signed heads name it"
     for problem in report.problems:
-        yield harmless(problem)
+        yield escape_controls(problem)
 
 
 def chain_state(chain: ChainReport) -> str:

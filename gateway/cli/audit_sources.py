@@ -14,10 +14,10 @@ from gateway.assembly.signing import load_signing_key
 from gateway.audit.events import survey
 from gateway.audit.folder import PUBLIC_KEY_NAME, verify_is_folder
 from gateway.audit.head import fingerprint, parse_public_keys
-from gateway.cli.console import say
-from gateway.cli.harmless import harmless
 from gateway.configuration.sources import load_settings
 from gateway.model.errors import Misconfigured
+from gateway.terminal.console import say
+from gateway.terminal.escaping import escape_controls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,16 +68,16 @@ class Sources:
             return parse_public_keys(path.read_bytes(), str(path))
         except (Misconfigured, OSError):
             why = "no public key can be read there, so every record of it is shown as not proven"
-            say(f"{harmless(folder)}: {why}", style="yellow")
+            say(f"{escape_controls(folder)}: {why}", style="yellow")
             return {}
 
 
 def say_searched(sources: Sources) -> None:
     """Which chains of which nodes were searched: the records of other nodes are elsewhere."""
     found = survey(sources.paths)
-    where = harmless(sources.words)
+    where = escape_controls(sources.words)
     chains = "1 chain" if found.chains == 1 else f"{found.chains} chains"
-    nodes = ", ".join(map(harmless, found.nodes))
+    nodes = ", ".join(map(escape_controls, found.nodes))
     match len(found.nodes):
         case 0:
             say(f"Nothing to search in {where}: it holds no chain.", style="yellow")

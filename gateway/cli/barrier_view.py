@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.cli.console import say
+from gateway.terminal.console import say
 
 if TYPE_CHECKING:
     from gateway.barrier import BarrierReport

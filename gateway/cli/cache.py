@@ -8,14 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli import attest, resolutions
-from gateway.cli.console import AsJson, print_json, print_table, say, when
-from gateway.cli.harmless import harmless
-from gateway.cli.hashing_progress import hashing_progress, readable_size
 from gateway.cli.perform import in_session, perform
 from gateway.directory.edits.pins import release_blob
 from gateway.model.names import parse_md5
 from gateway.operations.cache.status import CacheStatus, load_status
 from gateway.operations.cache.verify import Verification, verify_cache
+from gateway.terminal.console import AsJson, print_json, print_table, say, when
+from gateway.terminal.escaping import escape_controls
+from gateway.terminal.hashing_progress import hashing_progress, readable_size
 
 commands = typer.Typer(
     help="The cache's content: verify, status, release, resolutions, attest.",
@@ -116,7 +116,7 @@ def _print_verification(found: Verification) -> None:
     for md5 in found.quarantined:
         say(f"blob {md5} is in quarantine: cachegate cache status", style="red")
     for where in found.unreadable:
-        say(f"{where} is left aside: {harmless(found.whys.get(where, 'unknown'))}", style="yellow")
+        say(f"{where} is left aside: {escape_controls(found.whys.get(where, 'unknown'))}", style="yellow")
 
 
 def _plain_status(found: CacheStatus) -> dict[str, Any]:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.cli.console import AsJson, print_json, say, standard_output
 from gateway.cli.perform import in_session
 from gateway.engine.urls import parse_url
 from gateway.model.errors import BadNameError
 from gateway.model.names import parse_tenant_id
 from gateway.operations.known_names import unknown_tenant
+from gateway.terminal.console import AsJson, print_json, say, standard_output
 
 if TYPE_CHECKING:
     from gateway.engine.urls import Url

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from gateway.cli.console import print_table, say
 from gateway.cli.demo_tour import shown_path
-from gateway.cli.harmless import harmless
-from gateway.cli.record_lines import thing
+from gateway.terminal.console import print_table, say
+from gateway.terminal.escaping import escape_controls
+from gateway.terminal.record_lines import thing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,10 +72,10 @@ def _ledger_row(entry: Entry) -> tuple[object, ...]:
     record, outcome = entry.decision, entry.outcome
     return (
         record.time,
-        harmless(record.decision),
+        escape_controls(record.decision),
         record.tenant,
-        harmless(record.key_id or record.claimed_key_id or "-"),
-        harmless(thing(record.resource) or record.request.route),
-        harmless(record.reason),
+        escape_controls(record.key_id or record.claimed_key_id or "-"),
+        escape_controls(thing(record.resource) or record.request.route),
+        escape_controls(record.reason),
         outcome.bytes if outcome is not None else None,
     )

@@ -19,13 +19,13 @@ from gateway.adapters.history_file import HistoryFile
 from gateway.adapters.redis_diagnosis import diagnosed
 from gateway.adapters.redis_store import RedisStore
 from gateway.cli.barrier_view import barrier_document, exit_unless_sure, say_barrier
-from gateway.cli.console import AsJson, print_json, print_table, say
 from gateway.cli.perform import in_session
 from gateway.configuration.sources import load_settings
 from gateway.model.errors import Misconfigured, Unavailable, UnknownHistory
 from gateway.model.groups import MAX_GROUP
 from gateway.model.stores import GroupSize
 from gateway.operations.session import accept_history, fact_server
+from gateway.terminal.console import AsJson, print_json, print_table, say
 
 if TYPE_CHECKING:
     from gateway.configuration.settings import Settings

@@ -19,9 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 
 from gateway.cli.barrier_view import barrier_document, say_barrier
-from gateway.cli.console import AsJson, print_json, say
 from gateway.cli.perform import in_session
-from gateway.cli.transfer_progress import transfer_progress
 from gateway.decision.policyset import digest_of, validate
 from gateway.directory.transfer import BATCH, Comparison, bring_in, compare, each_fact
 from gateway.directory.transfer_file import end_line, header_line, read_lines
@@ -30,6 +28,8 @@ from gateway.model.errors import Conflict, Misconfigured
 from gateway.model.facts import PolicySet
 from gateway.model.trusted_files import open_trusted, refusal_of
 from gateway.operations.policy_folder import find_rule_changes, recorded_rules
+from gateway.terminal.console import AsJson, print_json, say
+from gateway.terminal.transfer_progress import transfer_progress
 
 if TYPE_CHECKING:
     from gateway.barrier import BarrierReport

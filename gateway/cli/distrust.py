@@ -8,9 +8,9 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from gateway.cli.console import say
-from gateway.cli.harmless import harmless
 from gateway.model.trusted_files import verify_trusted
+from gateway.terminal.console import say
+from gateway.terminal.escaping import escape_controls
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +28,7 @@ class Warnings:
         """Take in a path that is not trusted; those below it have the same cause and are not said."""
         if all(found.culprit != one.culprit for one in self.found):
             self.found.append(found)
-            say(f"warning: {harmless(str(found))}", style="yellow")
+            say(f"warning: {escape_controls(str(found))}", style="yellow")
 
     def look_at(self, path: Path) -> None:
         """Say it of this path, if it is there."""

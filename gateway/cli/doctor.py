@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from gateway.adapters.clock import SystemClock
-from gateway.cli.console import AsJson, print_json, print_table, say
 from gateway.cli.distrust import Warnings
-from gateway.cli.harmless import harmless
 from gateway.configuration.sources import load_settings
 from gateway.operations.doctor.audit import look_at_audit
 from gateway.operations.doctor.cache import look_at_cache
@@ -23,6 +21,8 @@ from gateway.operations.doctor.facts import look_at_facts
 from gateway.operations.doctor.findings import Level, fail
 from gateway.operations.doctor.machine import look_at_machine
 from gateway.operations.doctor.state import look_at_state
+from gateway.terminal.console import AsJson, print_json, print_table, say
+from gateway.terminal.escaping import escape_controls
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +68,7 @@ def _print(findings: list[Finding]) -> None:
         (
             one.name,
             one.health.upper() if one.health is Level.FAIL else one.health,
-            harmless(one.found),
+            escape_controls(one.found),
             one.advice,
         )
         for one in findings

@@ -15,15 +15,15 @@ import typer
 from gateway.audit.events import find_record
 from gateway.audit.record import DecisionRecord
 from gateway.cli.audit_sources import Sources, say_searched
-from gateway.cli.console import AsJson, print_json, print_table, say
 from gateway.cli.distrust import Warnings
 from gateway.cli.explain_record import find_outcome, plain_record, question_again, record_rows
-from gateway.cli.harmless import harmless
 from gateway.cli.perform import in_session
 from gateway.model.access import Action
 from gateway.model.errors import BadNameError, CachegateError, Conflict
 from gateway.model.names import parse_file_handle, parse_key_id, parse_model_id, parse_package_id
 from gateway.operations.explain.answer import AccessAnswer, AccessQuestion, work_out
+from gateway.terminal.console import AsJson, print_json, print_table, say
+from gateway.terminal.escaping import escape_controls
 
 if TYPE_CHECKING:
     from gateway.audit.record import OutcomeRecord
@@ -162,5 +162,7 @@ def _named(question: AccessQuestion) -> str:
 
 
 def _print_answer(title: str, answer: AccessAnswer) -> None:
-    rows: list[tuple[Any, ...]] = [(harmless(name), harmless(text)) for name, text in answer.as_rows()]
-    print_table(harmless(title), ("", ""), rows, "")
+    rows: list[tuple[Any, ...]] = [
+        (escape_controls(name), escape_controls(text)) for name, text in answer.as_rows()
+    ]
+    print_table(escape_controls(title), ("", ""), rows, "")

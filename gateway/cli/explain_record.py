@@ -14,12 +14,12 @@ from gateway.audit.folder import group_segments, parse_segment_name
 from gateway.audit.heads_evidence import read_lines
 from gateway.audit.record import DecisionRecord, OutcomeRecord, parse_line
 from gateway.audit.record_fields import LINK
-from gateway.cli.harmless import harmless
-from gateway.cli.record_lines import thing
 from gateway.model.access import Action
 from gateway.model.errors import BadNameError, Reason
 from gateway.model.names import parse_file_handle, parse_key_id, parse_model_id, parse_package_id
 from gateway.operations.explain.answer import AccessQuestion
+from gateway.terminal.escaping import escape_controls
+from gateway.terminal.record_lines import thing
 
 if TYPE_CHECKING:
     from gateway.audit.events import Event
@@ -85,7 +85,7 @@ def record_rows(event: Event, outcome: OutcomeRecord | None) -> list[tuple[str, 
         ("proven", _PROVEN[event.is_proven]),
     ]
     if not isinstance(record, DecisionRecord):
-        line = harmless(msgspec.json.encode(record).decode())
+        line = escape_controls(msgspec.json.encode(record).decode())
         return [*rows, ("kind", type(record).__name__.removesuffix("Record").lower()), ("record", line)]
     request = record.request
     policies = " ".join(record.policies) or "none"
@@ -104,7 +104,7 @@ def record_rows(event: Event, outcome: OutcomeRecord | None) -> list[tuple[str, 
         rows.append(("outcome", f"{outcome.ending}, status {outcome.status}, {sent}"))
     elif record.decision == "allow":
         rows.append(("outcome", "not recorded: still under way, or its process ended first"))
-    return [(name, harmless(text)) for name, text in rows]
+    return [(name, escape_controls(text)) for name, text in rows]
 
 
 def _find_outcome_in(line: bytes, decision_id: str) -> OutcomeRecord | None:

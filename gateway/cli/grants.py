@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gateway.cli.barrier_view import NoWait
-from gateway.cli.console import AsJson, print_json, print_table
 from gateway.cli.perform import in_session, perform
 from gateway.cli.tenants import Force
 from gateway.directory.edits.grants import add_grants, remove_grants
 from gateway.model.errors import BadNameError
 from gateway.model.names import parse_group_name, parse_package_id, parse_pattern, parse_tenant_id
 from gateway.operations.known_names import verify_tenant
+from gateway.terminal.console import AsJson, print_json, print_table
 
 if TYPE_CHECKING:
     from gateway.directory.changes import Changes

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.cli.console import AsJson, print_json, print_secret, say
 from gateway.configuration.sources import load_settings
 from gateway.operations.setup import set_up
+from gateway.terminal.console import AsJson, print_json, print_secret, say
 
 
 def init(as_json: AsJson = False) -> None:

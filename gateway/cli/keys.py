@@ -10,7 +10,6 @@ import typer
 
 from gateway.assembly.credential_marks import note_mark
 from gateway.cli.barrier_view import NoWait
-from gateway.cli.console import AsJson
 from gateway.cli.key_views import list_keys, print_new_key, show_key
 from gateway.cli.perform import in_session, perform
 from gateway.directory.edits import keys as operations
@@ -19,6 +18,7 @@ from gateway.identity.times import parse_duration, parse_moment
 from gateway.model.errors import BadNameError
 from gateway.model.facts import KeyKind
 from gateway.model.names import parse_key_id, parse_tenant_id
+from gateway.terminal.console import AsJson
 
 if TYPE_CHECKING:
     from gateway.directory.changes import Changes

@@ -20,8 +20,8 @@ from typer import Abort, Exit
 from typer.exceptions import TyperException
 
 from gateway import __version__
-from gateway.cli.console import OutputError, people, standard_output
 from gateway.model.errors import BadNameError, Conflict, Misconfigured, Refusal, Unavailable
+from gateway.terminal.console import OutputError, people, standard_output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from gateway.assembly.components import build_catalogue
-from gateway.cli.console import print_json, print_table, say
 from gateway.cli.perform import in_session
 from gateway.model.names import ancestors
 from gateway.model.standing import standing_of
 from gateway.operations.known_names import find_nearest
 from gateway.resource.naming import model_directory
+from gateway.terminal.console import print_json, print_table, say
 
 if TYPE_CHECKING:
     from gateway.model.facts import Grant

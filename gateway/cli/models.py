@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.cli.barrier_view import NoWait
-from gateway.cli.console import AsJson
 from gateway.cli.model_views import list_models, show_model
 from gateway.cli.perform import perform
 from gateway.cli.tenants import Force
 from gateway.directory.edits import models as operations
 from gateway.model.names import parse_group_name, parse_model_id, parse_pattern, parse_tenant_id
+from gateway.terminal.console import AsJson
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

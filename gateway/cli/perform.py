@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 from gateway.cli.barrier_view import barrier_document, exit_unless_sure, say_barrier
-from gateway.cli.console import print_json, say
 from gateway.configuration.sources import load_settings
 from gateway.model.errors import UnknownName
 from gateway.operations.known_names import find_nearest, with_nearest
 from gateway.operations.session import OperatorSession, open_session
+from gateway.terminal.console import print_json, say
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gateway.cli.barrier_view import NoWait, barrier_document, exit_unless_sure, say_barrier
-from gateway.cli.console import AsJson, print_json, print_table, say
 from gateway.cli.distrust import Warnings
 from gateway.cli.perform import in_session
 from gateway.configuration.sources import load_settings
@@ -22,6 +21,7 @@ from gateway.operations.policy_folder import (
     plan_folder,
     recorded_plan,
 )
+from gateway.terminal.console import AsJson, print_json, print_table, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable

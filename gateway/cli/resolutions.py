@@ -20,8 +20,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gateway.assembly.credential_marks import find_keys
-from gateway.cli.console import AsJson, print_json, print_table, say, when
-from gateway.cli.harmless import harmless
 from gateway.cli.perform import in_session
 from gateway.cli.resolutions_purge import purge_entries
 from gateway.engine.credential_hash import credential_hash
@@ -31,6 +29,8 @@ from gateway.model.errors import BadNameError
 from gateway.model.names import parse_tenant_id
 from gateway.operations.cache.resolutions import local_zone, read_entries
 from gateway.operations.known_names import unknown_tenant
+from gateway.terminal.console import AsJson, print_json, print_table, say, when
+from gateway.terminal.escaping import escape_controls
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -188,7 +188,7 @@ def _print(document: dict[str, Any]) -> None:
             one["tenant"] or "-",
             one["key_id"] or "-",
             one["key_state"],
-            harmless(one["model"] or "-"),
+            escape_controls(one["model"] or "-"),
             one["package"] or "-",
             _age(one["age_seconds"]),
             _verdict(one),
@@ -196,7 +196,7 @@ def _print(document: dict[str, Any]) -> None:
         for one in document["entries"]
     ]
     columns = ("entry", "tenant", "key id", "key", "model", "package", "age", "engines")
-    root = harmless(document["root"])
+    root = escape_controls(document["root"])
     print_table(f"Auto-resolution entries below {root}", columns, rows, f"No entry below {root}.")
     outliving = sum(one["outlives_its_key"] for one in document["entries"])
     if document["left_out"]:
@@ -211,7 +211,7 @@ def _print(document: dict[str, Any]) -> None:
 
 def _verdict(one: dict[str, Any]) -> str:
     if one["fault"]:
-        return f"unreadable: {harmless(one['fault'])}"
+        return f"unreadable: {escape_controls(one['fault'])}"
     if one["outlives_its_key"]:
         return "STILL LOAD BY IT"
     return "load by it" if one["honoured"] else "ask again"

@@ -12,8 +12,6 @@ import typer
 
 from gateway.assembly.components import build_recorder
 from gateway.assembly.credential_marks import find_keys
-from gateway.cli.console import print_json, say
-from gateway.cli.harmless import harmless
 from gateway.cli.perform import in_session
 from gateway.model.verdicts import Change
 from gateway.operations.cache.resolutions import (
@@ -24,6 +22,8 @@ from gateway.operations.cache.resolutions import (
     verify_removable,
 )
 from gateway.operations.known_names import unknown_tenant
+from gateway.terminal.console import print_json, say
+from gateway.terminal.escaping import escape_controls
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +46,7 @@ def purge_entries(owner: TenantId, volume: Path, *, as_json: bool) -> None:
         document: dict[str, Any] = {"tenant": owner, "volume": str(volume)}
         print_json(document | {"removed": len(done.removed), "failed": len(done.failed)})
     else:
-        say(f"{len(done.removed)} entries of {owner} were removed below {harmless(volume)}.")
+        say(f"{len(done.removed)} entries of {owner} were removed below {escape_controls(volume)}.")
         if done.failed:
             say(f"{len(done.failed)} could not be: run this as the engine's user.", style="red")
     if done.failed:

@@ -11,7 +11,6 @@ import typer
 
 from gateway.adapters.embedded_valkey import RunningValkey
 from gateway.assembly.app import worker_argument
-from gateway.cli.console import say
 from gateway.configuration.sources import load_settings
 from gateway.faces.ops import ops_app
 from gateway.identity.links import load_link_keys
@@ -20,6 +19,7 @@ from gateway.operations.setup import ensure_policy
 from gateway.operations.state_folder import verify_state
 from gateway.server.serve_options import ServePlan, TlsFiles
 from gateway.server.supervisor import serve as supervise
+from gateway.terminal.console import say
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gateway.cli.barrier_view import NoWait
-from gateway.cli.console import AsJson, print_json, print_table, when
 from gateway.cli.perform import in_session, perform
 from gateway.directory.edits.tenants import (
     create_tenant,
@@ -18,6 +17,7 @@ from gateway.directory.edits.tenants import (
 from gateway.identity.times import parse_duration
 from gateway.model.names import parse_tenant_id
 from gateway.operations.known_names import unknown_tenant
+from gateway.terminal.console import AsJson, print_json, print_table, when
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

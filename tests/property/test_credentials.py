@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.cli.console import when
 from gateway.credential.client import client_address, parse_trusted_networks
 from gateway.credential.extract import extract
 from gateway.identity.times import format_duration, parse_duration, parse_moment
 from gateway.identity.tokens import PREFIX, TokenShape, mint_token, parse_token
 from gateway.model.errors import Reason, Refusal
+from gateway.terminal.console import when
 
 SYNTAX = {
     Reason.KEY_IN_QUERY,

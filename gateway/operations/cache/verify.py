@@ -28,12 +28,12 @@ from gateway.pinning.measuring import TURN_SECONDS, Measurer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gateway.cli.hashing_progress import HashingProgress
     from gateway.model.names import Md5
     from gateway.model.pins import Measured, StatIdentity
     from gateway.operations.cache.files import CacheFile
     from gateway.operations.session import OperatorSession
     from gateway.resource.catalogue import DiskCatalogue
+    from gateway.terminal.hashing_progress import HashingProgress
 
 
 @dataclass(slots=True)

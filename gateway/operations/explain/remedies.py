@@ -10,10 +10,10 @@ from difflib import get_close_matches
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from gateway.cli.console import when
 from gateway.decision.remedies import Help, Remedy
 from gateway.directory.documents import FOLDER_SOURCE
 from gateway.model.errors import Reason
+from gateway.terminal.console import when
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,12 +10,12 @@ from mmap import mmap
 import pytest
 
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
-from gateway.cli.hashing_progress import HashingProgress
 from gateway.model.errors import Conflict
 from gateway.model.pins import identity_of
 from gateway.operations.cache.verify import verify_cache
 from gateway.pinning.ledger import PinLedger
 from gateway.pinning.measuring import Measurer
+from gateway.terminal.hashing_progress import HashingProgress
 
 SHARED = b"weights that two tenants loaded\n" * 1000
 

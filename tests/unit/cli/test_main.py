@@ -17,7 +17,7 @@ import warnings
 
 import structlog
 
-from gateway.cli.console import AsJson, print_json
+from gateway.terminal.console import AsJson, print_json
 from gateway.cli.main import app, main
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from gateway.cli.reading_progress import find_bytes_read, reading_progress
+from gateway.terminal.reading_progress import find_bytes_read, reading_progress
 
 
 def test_the_kernel_counts_what_is_read(tmp_path):

@@ -4,23 +4,23 @@ import json
 
 import pytest
 
-from gateway.cli.harmless import harmless, harmless_json
+from gateway.terminal.escaping import escape_controls, escape_controls_in_json
 
 HOSTILE = ["\x1b[31mred", "\x9b31m", "line\nbreak", "\rover", "\u202eevil", "\x07", "\u2028", "\U000e0001tag"]
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_no_character_that_a_terminal_obeys_is_left(text):
-    assert harmless(text).isprintable()
-    assert harmless(text) != text
+    assert escape_controls(text).isprintable()
+    assert escape_controls(text) != text
 
 
 def test_readable_text_of_any_script_stays_as_it_is():
-    assert harmless("acme/модель/1 ü 猫") == "acme/модель/1 ü 猫"
+    assert escape_controls("acme/модель/1 ü 猫") == "acme/модель/1 ü 猫"
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_line_of_json_keeps_its_value_and_loses_its_power(text):
     line = json.dumps({"model": text}, ensure_ascii=False)
-    assert json.loads(harmless_json(line)) == {"model": text}
-    assert harmless_json(line).isprintable()
+    assert json.loads(escape_controls_in_json(line)) == {"model": text}
+    assert escape_controls_in_json(line).isprintable()

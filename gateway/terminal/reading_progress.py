@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gateway.cli.console import people
+from gateway.terminal.console import people
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

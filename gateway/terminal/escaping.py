@@ -11,7 +11,7 @@ from __future__ import annotations
 ASTRAL = 0x10000  # beyond it, JSON writes a character as two escapes
 
 
-def harmless(text: object) -> str:
+def escape_controls(text: object) -> str:
     """Text with every character that a terminal or a reader could be misled by written out."""
     plain = str(text)
     if plain.isprintable():
@@ -19,7 +19,7 @@ def harmless(text: object) -> str:
     return "".join(one if one.isprintable() else _python_escape(one) for one in plain)
 
 
-def harmless_json(line: str) -> str:
+def escape_controls_in_json(line: str) -> str:
     """The same for a line of JSON. It stays JSON of the same value: they stand in strings only."""
     if line.isprintable():
         return line

@@ -4,7 +4,7 @@
         globex/cars/1  not-permitted  from 192.0.2.7  (not proven)
 
 It is one line; its end says so when no signed head stands behind the record. Reading a line proves
-nothing; `cachegate audit verify` does. Every word that was recorded passes `harmless`, since a client,
+nothing; `cachegate audit verify` does. Every word that was recorded passes `escape_controls`, since a client,
 or whoever gave us a copy of a log, may have chosen it.
 """
 
@@ -23,7 +23,7 @@ from gateway.audit.record import (
     OutcomeRecord,
     SummaryRecord,
 )
-from gateway.cli.harmless import harmless
+from gateway.terminal.escaping import escape_controls
 
 if TYPE_CHECKING:
     from gateway.audit.record import Record, ResourcePart
@@ -38,8 +38,8 @@ def record_line(record: Record, *, is_proven: bool = True) -> str:
     kind, words = _words(record)
     styled = typer.style(kind.ljust(_KIND_WIDTH), fg=COLOURS.get(kind))
     marks = [] if is_proven else [typer.style(NOT_PROVEN, fg="yellow")]
-    shown = [harmless(word) for word in words if word]
-    return "  ".join([harmless(record.time), harmless(record.id), styled, *shown, *marks])
+    shown = [escape_controls(word) for word in words if word]
+    return "  ".join([escape_controls(record.time), escape_controls(record.id), styled, *shown, *marks])
 
 
 def thing(resource: ResourcePart | None) -> str:
@@ -58,7 +58,7 @@ def thing(resource: ResourcePart | None) -> str:
 def _words(record: Record) -> tuple[str, list[str]]:  # noqa: PLR0911 -- one return a kind of record
     match record:
         case DecisionRecord():
-            return harmless(record.decision), [
+            return escape_controls(record.decision), [
                 record.tenant or "-",
                 record.key_id or record.claimed_key_id or "-",
                 record.action or record.request.method,

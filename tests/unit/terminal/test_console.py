@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway import __version__
-from gateway.cli.console import when
+from gateway.terminal.console import when
 
 
 def _to_a_full_disk(installation, *arguments):

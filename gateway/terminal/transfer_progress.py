@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from gateway.cli.console import people
+from gateway.terminal.console import people
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -3,7 +3,7 @@ from __future__ import annotations
 import click
 
 from gateway.audit.record import DecisionRecord, OutcomeRecord, RequestPart, ResourcePart, SummaryRecord
-from gateway.cli.record_lines import record_line, thing
+from gateway.terminal.record_lines import record_line, thing
 
 ENVELOPE = {"schema": 1, "chain": "n.0123456789ab-01234567", "seq": 1, "prev": "0" * 64, "node": "n"}
 REQUEST = RequestPart(method="GET", route="/v1/models/{model}", client="127.0.0.1")

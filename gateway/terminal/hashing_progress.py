@@ -15,7 +15,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from gateway.cli.console import people
+from gateway.terminal.console import people
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from gateway.cli import transfer_progress
-from gateway.cli.transfer_progress import transfer_progress as progress
+from gateway.terminal import transfer_progress
+from gateway.terminal.transfer_progress import transfer_progress as progress
 
 
 def shown(monkeypatch, *, is_terminal):
