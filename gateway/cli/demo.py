@@ -23,11 +23,11 @@ from gateway.adapters.embedded_valkey import EmbeddedValkey
 from gateway.audit.verify import verify
 from gateway.cli.audit_report import complaints as audit_complaints
 from gateway.cli.audit_report import print_report
-from gateway.cli.demo_gateway import DemoGateway
-from gateway.cli.demo_ledger import check_ledger, load_ledger
-from gateway.cli.demo_report import print_curl, print_ledger, print_verdict, print_visits
-from gateway.cli.demo_tour import plan_tour, take_tour
-from gateway.cli.demo_world import build_world, demo_settings, revoke
+from gateway.demo.ledger import check_ledger, load_ledger
+from gateway.demo.report import print_curl, print_ledger, print_verdict, print_visits
+from gateway.demo.served_gateway import DemoGateway
+from gateway.demo.tour import plan_tour, take_tour
+from gateway.demo.world import build_world, demo_settings, revoke
 from gateway.model.errors import Misconfigured
 from gateway.operations.state_folder import make_state
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gateway.cli.demo_world import SETTINGS_FILE, World, build_world, demo_settings
 from gateway.cli.main import run
+from gateway.demo.world import SETTINGS_FILE, World, build_world, demo_settings
 
 if TYPE_CHECKING:
     from gateway.configuration.settings import Settings

@@ -16,7 +16,7 @@ from gateway.adapters.clock import SystemClock
 from gateway.assembly.signing import create_signing_key, load_signing_key
 from gateway.audit.head import fingerprint
 from gateway.audit.log import AuditLog
-from gateway.cli.demo_world import SETTINGS_FILE
+from gateway.demo.world import SETTINGS_FILE
 from gateway.model.verdicts import Change
 
 

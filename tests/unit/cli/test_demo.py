@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from gateway.cli import demo as demo_module
-from gateway.cli.demo_tour import plan_tour
 from gateway.cli.main import run
+from gateway.demo.tour import plan_tour
 
 
 @pytest.fixture

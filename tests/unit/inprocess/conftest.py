@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gateway.cli.demo_world import World, build_world, demo_settings
+from gateway.demo.world import World, build_world, demo_settings
 from gateway.directory.edits import add_grants, create_key, revoke_key
 from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.inprocess.engine import EngineErrors

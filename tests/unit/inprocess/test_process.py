@@ -22,7 +22,7 @@ import redis
 
 from gateway.adapters.embedded_valkey import EmbeddedValkey
 from gateway.audit import verify
-from gateway.cli.demo_world import build_world, demo_settings
+from gateway.demo.world import build_world, demo_settings
 from gateway.inprocess.hook_request import HookRequest
 from gateway.inprocess.process import Granted, GuardedProcess
 from gateway.model.access import Action

@@ -20,9 +20,9 @@ import pytest
 
 from gateway.adapters.embedded_valkey import EmbeddedValkey
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
-from gateway.cli.demo_world import SETTINGS_FILE, demo_settings
 from gateway.cli.main import run
 from gateway.configuration.sources import load_settings
+from gateway.demo.world import SETTINGS_FILE, demo_settings
 from gateway.directory import names
 from gateway.directory.edits.rulings import introduce_key, rule
 from gateway.identity.platform_keys import platform_key

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from gateway.cli.demo_report import print_curl, print_ledger, print_verdict, print_visits
-from gateway.cli.demo_tour import Step, TourAnswer, Visit
+from gateway.demo.report import print_curl, print_ledger, print_verdict, print_visits
+from gateway.demo.tour import Step, TourAnswer, Visit
 
 
 def visit(**more):

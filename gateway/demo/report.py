@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from gateway.cli.demo_tour import shown_path
+from gateway.demo.tour import shown_path
 from gateway.terminal.console import print_table, say
 from gateway.terminal.escaping import escape_controls
 from gateway.terminal.record_lines import thing
@@ -13,9 +13,9 @@ from gateway.terminal.record_lines import thing
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from gateway.cli.demo_ledger import Entry
-    from gateway.cli.demo_tour import Visit
-    from gateway.cli.demo_world import World
+    from gateway.demo.ledger import Entry
+    from gateway.demo.tour import Visit
+    from gateway.demo.world import World
 
 
 def print_visits(visits: Sequence[Visit]) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from gateway.cli.demo_world import DemoKey, World
+    from gateway.demo.world import DemoKey, World
 
 _VARYING = frozenset(
     {"date", "traceparent"}

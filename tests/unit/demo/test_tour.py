@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.cli.demo_tour import Step, TourAnswer, judge, mistyped, plan_tour, shown_path
+from gateway.demo.tour import Step, TourAnswer, judge, mistyped, plan_tour, shown_path
 from gateway.identity.tokens import parse_token
 from gateway.model.errors import Refusal
 

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from gateway.audit.events import read_events
 from gateway.audit.record import DecisionRecord, OutcomeRecord
-from gateway.cli.demo_tour import shown_path
+from gateway.demo.tour import shown_path
 from gateway.problems import PROBLEMS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from gateway.cli.demo_tour import Visit
+    from gateway.demo.tour import Visit
 
 PATIENCE_SECONDS = 3.0  # an outcome is recorded after the last byte, which the client may see first
 _POLL_SECONDS = 0.05

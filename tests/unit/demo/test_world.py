@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.cli.demo_world import demo_settings
+from gateway.demo.world import demo_settings
 from gateway.identity.new_keys import KeyState, key_state
 from gateway.operations.session import open_session
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from gateway.audit.record import DecisionRecord, OutcomeRecord, RequestPart
-from gateway.cli.demo_ledger import Entry, check_ledger, load_ledger
-from gateway.cli.demo_tour import Step, TourAnswer, Visit
+from gateway.demo.ledger import Entry, check_ledger, load_ledger
+from gateway.demo.tour import Step, TourAnswer, Visit
 
 ENVELOPE = {"schema": 1, "chain": "c", "seq": 1, "prev": "0", "time": "t", "node": "n"}
 REQUEST = RequestPart(method="GET", route="/v1", client="127.0.0.1")
@@ -59,5 +59,5 @@ def test_two_answers_that_name_one_record_are_a_complaint():
 
 
 def test_the_ledger_has_nothing_about_records_that_are_not_there(installed, monkeypatch):
-    monkeypatch.setattr("gateway.cli.demo_ledger.PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("gateway.demo.ledger.PATIENCE_SECONDS", 0.0)
     assert load_ledger(installed.settings.audit_folder, ["01a1f937-f944-7001-8389-121433a237cf"]) == {}

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gateway
-from gateway.cli.demo_world import SETTINGS_FILE
+from gateway.demo.world import SETTINGS_FILE
 from gateway.model.errors import Unavailable
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from gateway.cli import demo_gateway
-from gateway.cli.demo_gateway import DemoGateway
+from gateway.demo import served_gateway
+from gateway.demo.served_gateway import DemoGateway
 from gateway.model.errors import Unavailable
 
 
@@ -29,7 +29,7 @@ def test_a_gateway_that_ends_at_its_start_is_unavailable_with_the_end_of_its_log
 
 
 def test_a_gateway_that_never_gets_ready_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo_gateway, "START_SECONDS", 0.2)
+    monkeypatch.setattr(served_gateway, "START_SECONDS", 0.2)
     running = child(tmp_path, "import time; time.sleep(60)")
     with pytest.raises(Unavailable, match="not ready"):
         running.await_ready()
@@ -38,7 +38,7 @@ def test_a_gateway_that_never_gets_ready_is_given_up(tmp_path, monkeypatch):
 
 
 def test_a_gateway_that_does_not_end_is_ended_by_force(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo_gateway, "STOP_SECONDS", 0.2)
+    monkeypatch.setattr(served_gateway, "STOP_SECONDS", 0.2)
     program = (
         "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
     )
@@ -51,14 +51,14 @@ def test_a_gateway_that_does_not_end_is_ended_by_force(tmp_path, monkeypatch):
 
 def test_nothing_of_the_callers_environment_reaches_the_child(tmp_path, monkeypatch):
     monkeypatch.setenv("CACHEGATE_REDIS_URL", "redis://elsewhere")
-    assert "elsewhere" not in str(demo_gateway._environment(tmp_path))
+    assert "elsewhere" not in str(served_gateway._environment(tmp_path))
 
 
 def test_a_signal_waits_until_the_process_that_was_just_started_is_known():
     known = []
 
     def start_something():
-        with demo_gateway._undisturbed():
+        with served_gateway._undisturbed():
             signal.raise_signal(signal.SIGINT)
             known.append("a process")
 
