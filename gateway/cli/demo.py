@@ -21,8 +21,8 @@ import typer
 
 from gateway.adapters.embedded_valkey import EmbeddedValkey
 from gateway.audit.verify import verify
-from gateway.cli.audit_report import complaints as audit_complaints
-from gateway.cli.audit_report import print_report
+from gateway.cli.audit.report import complaints as audit_complaints
+from gateway.cli.audit.report import print_report
 from gateway.demo.ledger import check_ledger, load_ledger
 from gateway.demo.report import print_curl, print_ledger, print_verdict, print_visits
 from gateway.demo.served_gateway import DemoGateway

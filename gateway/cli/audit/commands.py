@@ -20,8 +20,8 @@ from gateway.assembly.signing import load_signing_key
 from gateway.audit.events import Query, read_events
 from gateway.audit.head import parse_public_keys
 from gateway.audit.verify import verify as verify_log
-from gateway.cli.audit_report import plain_report, print_report
-from gateway.cli.audit_sources import Sources, find_settings, say_searched, verify_there
+from gateway.cli.audit.report import plain_report, print_report
+from gateway.cli.audit.sources import Sources, find_settings, say_searched, verify_there
 from gateway.cli.distrust import Warnings
 from gateway.identity.times import parse_duration, parse_moment
 from gateway.model.errors import BadNameError, Misconfigured, Reason

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.cli import attest, resolutions
+from gateway.cli.cache import attest, resolutions
 from gateway.cli.perform import in_session, perform
 from gateway.directory.edits.pins import release_blob
 from gateway.model.names import parse_md5

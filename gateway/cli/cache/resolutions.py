@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gateway.assembly.credential_marks import find_keys
+from gateway.cli.cache.resolutions_purge import purge_entries
 from gateway.cli.perform import in_session
-from gateway.cli.resolutions_purge import purge_entries
 from gateway.engine.credential_hash import credential_hash
 from gateway.engine.resolutions import DEFAULT_CLIENT_MINUTES, honoured_until
 from gateway.identity.new_keys import KeyState, key_state

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from gateway.audit.report import ChainReport, Damage, Ending, Fault, Report
-from gateway.cli.audit_report import MANY_CHAINS, chain_state, complaints, plain_report, print_report
+from gateway.cli.audit.report import MANY_CHAINS, chain_state, complaints, plain_report, print_report
 
 
 def chain(name="n.1", **more):

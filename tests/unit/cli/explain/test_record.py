@@ -8,7 +8,7 @@ from gateway.assembly.signing import create_signing_key, load_signing_key
 from gateway.audit.events import Event, find_record
 from gateway.audit.log import AuditLog
 from gateway.audit.record import DecisionRecord, RequestPart, ResourcePart
-from gateway.cli.explain_record import find_outcome, question_again, record_rows
+from gateway.cli.explain.record import find_outcome, question_again, record_rows
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
 from gateway.model.errors import BadNameError
 from gateway.model.facts import KeyKind, Stamp

@@ -14,9 +14,9 @@ import typer
 
 from gateway.audit.events import find_record
 from gateway.audit.record import DecisionRecord
-from gateway.cli.audit_sources import Sources, say_searched
+from gateway.cli.audit.sources import Sources, say_searched
 from gateway.cli.distrust import Warnings
-from gateway.cli.explain_record import find_outcome, plain_record, question_again, record_rows
+from gateway.cli.explain.record import find_outcome, plain_record, question_again, record_rows
 from gateway.cli.perform import in_session
 from gateway.model.access import Action
 from gateway.model.errors import BadNameError, CachegateError, Conflict

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.cli.barrier_view import NoWait
-from gateway.cli.model_views import list_models, show_model
+from gateway.cli.models.views import list_models, show_model
 from gateway.cli.perform import perform
 from gateway.cli.tenants import Force
 from gateway.directory.edits import models as operations

@@ -10,7 +10,7 @@ import typer
 
 from gateway.assembly.credential_marks import note_mark
 from gateway.cli.barrier_view import NoWait
-from gateway.cli.key_views import list_keys, print_new_key, show_key
+from gateway.cli.keys.views import list_keys, print_new_key, show_key
 from gateway.cli.perform import in_session, perform
 from gateway.directory.edits import keys as operations
 from gateway.identity.new_keys import KeyOrder, adopt_key, import_key, issue_key, parse_networks, parse_scopes

@@ -1,0 +1,1 @@
+"""`cachegate audit`: verify, follow and search the audit log."""

@@ -1,0 +1,1 @@
+"""`cachegate explain`: why a key may have a thing or not, and why a recorded request ended as it did."""

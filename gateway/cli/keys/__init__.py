@@ -1,0 +1,1 @@
+"""`cachegate keys`: API keys, and how they are shown."""

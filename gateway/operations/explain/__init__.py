@@ -1,0 +1,1 @@
+"""Explain: may this key have this thing, and what would have to change, as values."""
