@@ -1,4 +1,4 @@
-"""The command line: gathers the commands, and maps what they raise to exit statuses.
+"""The command line: runs one command, and maps what they raise to exit statuses.
 
     0 done   1 the answer is no   2 usage or configuration   3 a dependency is not there
 
@@ -12,48 +12,20 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
 from rich.markup import escape
 from typer import Abort, Exit
 from typer.exceptions import TyperException
 
-from gateway import __version__
+from gateway.cli.application import app
 from gateway.model.errors import BadNameError, Conflict, Misconfigured, Refusal, Unavailable
-from gateway.terminal.console import OutputError, people, standard_output
+from gateway.terminal.console import OutputError, people
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DONE, ANSWER_IS_NO, USAGE, NOT_THERE = 0, 1, 2, 3
-
-app = typer.Typer(
-    name="cachegate",
-    help="The guard in front of a shared model and blob cache.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,  # tracebacks with local variables would print keys (I8)
-    add_completion=False,
-)
-
-
-def _show_version(is_asked: bool) -> None:
-    if is_asked:
-        with standard_output() as out:
-            out.write(f"cachegate {__version__}\n")
-        raise Exit
-
-
-@app.callback()
-def options(
-    _version: Annotated[
-        bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
-    ] = False,
-) -> None:
-    """The guard in front of a shared model and blob cache."""
-
 
 TAKES_SEVERAL = frozenset(
     {"--models", "--packages", "--actions", "--scopes", "--networks", "--groups", "--digests"}

@@ -2,7 +2,7 @@
 
 Each package is described by its manifest, which the engine wrote when it had loaded it. A registry
 record of the model adds the details that a manifest lacks, for a package whose files it names alike;
-`packages` says what stands in for them otherwise. The result is an `ProviderAnswer` like a provider's, read by
+`packages` says what stands in for them otherwise. The result is a `ProviderAnswer`, read by
 the same parser, with no URLs in it: `rewritten` puts ours in.
 
 What the manifest says wins wherever both speak, because an engine that has the package already compares

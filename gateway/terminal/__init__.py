@@ -1,1 +1,1 @@
-"""How commands speak: tables, colours and progress for people, JSON for scripts, escaped text from outside."""
+"""How commands speak: tables, colours and progress for people, JSON for scripts, nothing that misleads."""

@@ -83,17 +83,3 @@ def test_the_layers_name_every_room():
     named = {room.strip() for layer in layers for room in layer.split("|")}
     pipeline = {path.stem for path in (ROOT / "gateway").iterdir() if path.suffix == ".py" or path.is_dir()}
     assert named == {f"gateway.{room}" for room in pipeline - {"__init__", "__main__", "__pycache__"}}
-
-
-@pytest.mark.parametrize(("library", "owner"), [("redis", "adapters"), ("cedarpy", "decision")])
-def test_the_contract_about_a_library_binds_every_room_but_its_owner(library, owner):
-    [bound] = [
-        set(one["source_modules"])
-        for one in _contracts()
-        if one["type"] == "forbidden"
-        and library in one["forbidden_modules"]
-        and one["source_modules"] != ["gateway.model"]
-    ]
-    [layers] = [one["layers"] for one in _contracts() if one["type"] == "layers"]
-    named = {room.strip() for layer in layers for room in layer.split("|")}
-    assert named - bound == {f"gateway.{owner}"}

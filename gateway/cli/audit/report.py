@@ -118,7 +118,8 @@ def complaints(report: Report) -> Iterable[str]:
             yield f"{place}: {fault.damage}: {escape_controls(fault.why)}"
         for segment in chain.missing_segments:
             since = escape_controls(chain.missing_since or "its start")
-            yield f"{escape_controls(segment)}: this segment is missing; what is missing was written after {since}"
+            name = escape_controls(segment)
+            yield f"{name}: this segment is missing; what is missing was written after {since}"
     for missing in report.missing_chains:
         since = when(chain_started(missing)) or "a time unknown"
         yield f"{escape_controls(missing)}: this whole chain is missing, begun {since}; signed heads name it"

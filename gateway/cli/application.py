@@ -1,0 +1,40 @@
+"""The application that commands are registered with, and what it takes before any of them: `--version`.
+
+It stands by itself so that commands and `main.py` can both import it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from typer import Exit
+
+from gateway import __version__
+from gateway.terminal.console import standard_output
+
+app = typer.Typer(
+    name="cachegate",
+    help="The guard in front of a shared model and blob cache.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,  # tracebacks with local variables would print keys (I8)
+    add_completion=False,
+)
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        with standard_output() as out:
+            out.write(f"cachegate {__version__}\n")
+        raise Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """The guard in front of a shared model and blob cache."""
