@@ -2,7 +2,7 @@
 
 `Pipeline` is the pipeline of one process, with all that keeps it true beside requests; whoever serves
 puts a face in front of it: `app.py` HTTP, `inprocess/` an engine in the same process. What workers
-and commands are built of alike is made in `fittings.py`.
+and commands are built of alike is made in `components.py`.
 """
 
 from __future__ import annotations

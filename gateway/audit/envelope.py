@@ -1,7 +1,7 @@
 """The envelope: what every record has, by which it has its place in a chain.
 
 There are two ways to the same bytes. A record of the schema takes the envelope as members and is encoded
-as a whole; a tail that was encoded before (`tail.py`) gets it put in front. The values are digits,
+as a whole; a tail that was encoded before (`record_body.py`) gets it put in front. The values are digits,
 digests, a chain's id and a time: nothing that JSON escapes.
 """
 

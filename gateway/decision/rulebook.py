@@ -1,6 +1,6 @@
 """`decide`: the door of the room. An access and its facts in, Allowed or Denied out; no I/O.
 
-Cedar decides, always. What is done here is to put the question (`question.py`), to put many of them
+Cedar decides, always. What is done here is to put the question (`cedar_query.py`), to put many of them
 at once, and to name the reason of a denial. Everything unclear denies (I1): a record that did not
 parse, a set that does not, a rule that fails, no rule at all. A denial is a value, never an
 exception; what is raised is a defect of the caller.

@@ -1,6 +1,6 @@
 """The words of a plan: the facts it starts from, the changes it consists of, and their order.
 
-Values only; `differences.py` finds the changes and `plan.py` puts them together.
+Values only; `differences.py` finds the changes and `document_plan.py` puts them together.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ One file, one tenant, named after it; `policies/tenants/example.toml` shows the 
 taken whole or not at all: unknown keys, bad names and contradictions are complaints with file and
 line, and a folder's complaints come all at once, so that they can be mended in one go.
 
-Not here: comparing documents with the facts in force (`plan.py`), and keys, which no file may hold.
+Not here: comparing documents with the facts in force (`document_plan.py`), and keys, which no file may hold.
 """
 
 from __future__ import annotations

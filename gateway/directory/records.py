@@ -1,6 +1,6 @@
 """Records: facts to bytes and back.
 
-A record is one row of `rows.py`, and a fact in `gateway.model.facts`; nothing else turns the one
+A record is one row of `record_layout.py`, and a fact in `gateway.model.facts`; nothing else turns the one
 into the other. It repeats the name it was stored under and is refused under any other: one that was
 moved, or a reply to the wrong reader, never speaks for somebody else. A key repeats a part of its digest.
 

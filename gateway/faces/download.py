@@ -7,7 +7,7 @@ names, and everything else is as on the content face: the same guard, the same r
 What the engine depends on beside that is delivery's, for all faces alike: HEAD answers and never
 redirects; a file that is not pinned yet keeps nobody waiting for longer than four seconds; and large files
 without an MD5 offer no ranges, because the engine would fetch them in ranges, compare their MD5 with the
-one it does not have, and refuse them (`delivery/plan.py`).
+one it does not have, and refuse them (`delivery/file_answer.py`).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ The URL is the one that the provider gave us for this very key and file; no clie
 request, a single plain range is passed on, and nothing else; of the answer, its status, length and range
 (`storage_heads.py`).
 
-A file without a digest comes whole: see `delivery/plan.py` for what the engine makes of ranges there.
+A file without a digest comes whole: see `delivery/file_answer.py` for what the engine makes of ranges there.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ From memory, else from what this node measured before, else by reading the file.
 reads it; the others come back until it has. There are two threads: what can be hashed within the
 patience of a request never waits behind what cannot.
 
-Non-goals: what follows from the finding (`pins.py`), and looking for files (`ahead.py`).
+Non-goals: what follows from the finding (`checks.py`), and looking for files (`ahead.py`).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ where the facts about a platform's key are not *settled*, since what was said ha
 After either, the pipeline goes on as it would with any other facts; nothing is decided here.
 
 What is denied to a key that is unknown here is remembered by this worker alone, and how much is asked
-about such keys is limited (`strangers.py`): anybody can make keys up.
+about such keys is limited (`unknown_keys.py`): anybody can make keys up.
 
 An allow is believed for `allow_seconds` and a denial for `deny_seconds`, counted from before the question
 was sent; but for a second after the answer came, so that a slow platform can be believed at all. That a

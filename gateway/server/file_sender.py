@@ -7,7 +7,7 @@ it ends. The pages that went out are the file's, so what a slow client has not t
 worker nothing.
 
 Others get their turn after each step, and what all senders together send in one turn of the event
-loop is bounded (`turns.py`), so that a small answer never waits long for large ones. How a stretch goes
+loop is bounded (`send_queue.py`), so that a small answer never waits long for large ones. How a stretch goes
 out, and what each of its steps is preceded by, is in `file_span.py`.
 
 Non-goals: how long a client may take nothing (`transfers.py`), what belongs to which answer

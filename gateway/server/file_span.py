@@ -1,6 +1,6 @@
 """One stretch of a file on its way into a socket, a step at a time.
 
-The line (`turns.py`) and the socket call its steps; the task that sends it sleeps meanwhile, and is
+The line (`send_queue.py`) and the socket call its steps; the task that sends it sleeps meanwhile, and is
 woken at the end, and where something has to be waited for that only a task can wait for: a disk, and
 whether the transfer may go on at all.
 

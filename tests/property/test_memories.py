@@ -826,7 +826,7 @@ def test_a_flood_of_denials_holds_no_records_that_the_near_cache_put_out():
 # And none is missing.
 
 FILLED = {
-    "audit/flood.py",
+    "audit/refusal_limiter.py",
     "audit/scrub.py",
     "audit/record_body.py",
     "credential/client.py",
@@ -840,15 +840,15 @@ FILLED = {
     "middleware/immediate.py",
     "middleware/known_requests.py",
     "middleware/routes.py",
-    "offering/attestations.py",
-    "offering/local_metadata.py",
-    "offering/metadata.py",
-    "offering/link_effects.py",
+    "model_metadata/attestations.py",
+    "model_metadata/local_metadata.py",
+    "model_metadata/sources.py",
+    "model_metadata/link_effects.py",
     "passes.py",
     "pinning/measuring.py",
     "platform/upstream.py",
     "resource/held_files.py",
-    "visible.py",
+    "caller_views.py",
 }
 """The modules with a memory that is filled above."""
 
@@ -864,28 +864,28 @@ BOUNDED_OTHERWISE = {
     "resource/manifests.py": "charged and weighed: tests/unit/resource/test_manifests.py",
     "audit/request_secrets.py": "what one request holds, while it is recorded",
     "decision/explain.py": "one answer, for a command",
-    "platform/strangers.py": "weighed in tests/property/test_strangers.py",
+    "platform/unknown_keys.py": "weighed in tests/property/test_strangers.py",
     "server/acceptor.py": "connections that are open, of which there is a most",
     "adapters/provider.py": "a counter of outcomes, whose names are ours",
     "adapters/redis_store.py": "tasks that are under way",
     "audit/chain.py": "records that wait to be written; nothing is answered while they cannot be",
     "audit/events.py": "segments of a folder, for a command",
     "audit/walk.py": "chains of a folder, for a command",
-    "audit/witness.py": "chains of a folder, for a command",
+    "audit/heads_evidence.py": "chains of a folder, for a command",
     "decisions.py": "questions under way",
     "directory/document_lines.py": "a document, for a command",
     "directory/document_tables.py": "a document, for a command",
     "directory/lease.py": "sixteen renewals",
-    "directory/look.py": "one answer",
+    "directory/read_set.py": "one answer",
     "directory/near_facts.py": "reads under way",
     "directory/policy_records.py": "four policy sets: the operator's",
     "directory/records.py": "the seven sets of actions",
     "inprocess/instances.py": "as many models as the operator says; 64 questions of each thread",
     "model/bounded_memory.py": "itself",
     "model/stores.py": "one change",
-    "session/session.py": "records that do not parse, for a command",
+    "operations/session.py": "records that do not parse, for a command",
     "pinning/ahead.py": "blobs that changed while they were read, until the next look",
-    "pinning/pins.py": "files that are measured, at most so many",
+    "pinning/checks.py": "files that are measured, at most so many",
     "platform/asking.py": "512 flights",
     "platform/shares.py": "keys that have something under way",
     "resource/listed.py": "the catalogue: what is on disk",
@@ -895,12 +895,12 @@ BOUNDED_OTHERWISE = {
     "server/protocol.py": "requests of a connection, at most so many",
     "server/status.py": "counters, whose names are ours",
     "server/supervisor.py": "worker slots",
-    "server/turns.py": "transfers under way",
+    "server/send_queue.py": "transfers under way",
     "telemetry.py": "counters, whose names are ours",
     "transfers.py": "transfers under way",
     "engine/answers.py": "one answer",
-    "delivery/plan.py": "one answer",
-    "offering/offers.py": "one answer",
+    "delivery/file_answer.py": "one answer",
+    "model_metadata/caller_metadata.py": "one answer",
 }
 """Other modules with something that grows, and what bounds it."""
 
@@ -919,5 +919,5 @@ def test_every_memory_is_filled_or_says_what_bounds_it():
         for path in root.rglob("*.py")
         if path.relative_to(root).parts[0] != "cli" and GROWS.search(path.read_text())
     }
-    wired = {"assembly/rooms.py", "assembly/upkeep.py", "audit/log.py"}  # they pass memories on
+    wired = {"assembly/pipeline.py", "assembly/upkeep.py", "audit/log.py"}  # they pass memories on
     assert found - wired == FILLED | set(BOUNDED_OTHERWISE)

@@ -1,6 +1,6 @@
 """Doctor, the cache: whether we can read what the engine wrote, and only read it.
 
-The judgements are functions of what was seen (`cache_survey.py`, and the scan that the gateway
+The judgements are functions of what was seen (`operations/cache/survey.py`, and the scan that the gateway
 itself goes by), so that each can be tried without a volume that is broken in just that way.
 """
 
