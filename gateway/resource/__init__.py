@@ -1,7 +1,6 @@
-"""Locate: from a raw path to a name, and, once access was allowed, from a name to an open file.
+"""Locate a resource: parse a raw request path into names, and open the named file once access was allowed.
 
-`paths` reads names off the wire and looks at no disk. `catalogue` looks at the disk and reads no
-path. Between them stand the engine's own rules: `naming` (which directory a model id has),
-`manifest` (which files a package has) and `safe_open` (how to open one without following a link
-that we did not compute).
+`paths` parses names and never reads the disk. `catalogue` reads the disk and never parses a path. Both use
+the engine's own rules: `naming` (the directory of a model id), `manifest` (the files of a package) and
+`safe_open` (open a file without following a link that we did not compute).
 """

@@ -1,7 +1,7 @@
-"""The blobs below `shared-blobs`, by their names: for hashing ahead of time, and for reports.
+"""List and open the blobs below `shared-blobs` by name, for hashing ahead of time and for reports.
 
-No request comes through here: a blob is served only along a package that links it (I2). What is found
-here is hashed and counted, whoever it belongs to.
+No request is served from here: a blob is served only through a package that links it (I2). The blobs listed
+here are hashed and counted whatever tenant they belong to.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 
 
 def _pass_over(_md5: Md5, _refusal: Refusal) -> None:
-    """For whoever does not ask."""
+    """The default for callers that do not ask for refused blobs."""
 
 
 def blobs_below(
     root: Path, on_refused: Callable[[Md5, Refusal], None] = _pass_over
 ) -> Iterator[tuple[Md5, StatIdentity]]:
-    """The blobs that are there, in no order, each with its identity now.
+    """The blobs that exist, in no order, each with its current stat identity.
 
-    Locks and unfinished downloads have no blob's name. What has one and is no regular file is left out, and
-    `on_refused` is told.
+    Locks and unfinished downloads do not have a blob's name and are skipped. A name of that form that is no
+    regular file is left out and reported to `on_refused`.
     """
     with (
         opened_root(root) as top,
@@ -61,7 +61,7 @@ def blobs_below(
 
 
 def open_blob(root: Path, md5: Md5) -> int | None:
-    """A blob, opened; None when it is not there. Whoever receives the descriptor closes it.
+    """Open a blob; None when it does not exist. The caller must close the descriptor.
 
     Raises `Refusal(UNSERVABLE)` when it is no regular file, or may not be read.
     """

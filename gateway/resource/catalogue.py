@@ -1,22 +1,23 @@
-"""The catalogue: what is on disk, confirmed against it for the one thing about to be served.
+"""The catalogue: what is on disk, checked against the disk for each request.
 
-Only the list of models comes from the last scan, and in which packages it is worth looking for a
-digest. Packages, listings, digests and files are looked at on disk when they are asked for, going
-down from the model's id: there is no index from a digest to its users, so a blob can be found only
-along the packages that the caller was allowed (I2).
+Two things come from the last scan: the list of models, and which packages may list a given digest. Packages,
+listings, digests and files are read from disk when they are asked for, starting from the model's id. There is
+no index from a digest to the packages that use it, so a blob can be found only through the packages that the
+caller is allowed to read (I2).
 
-The guard asks nothing here before an allow, so how long an answer takes tells a stranger nothing
-(I3). Whether a caller may know of a model is none of the catalogue's business.
+The guard calls nothing here before an allow, so the time of an answer tells an anonymous caller nothing (I3).
+Whether a caller may know of a model is not decided here.
 
-One `open_file` of a shared blob is some 26 system calls: the root, `models-cache`, the model, the package
-and `shared-blobs` opened and closed (10), the model's names listed (8), the manifest looked at (1), the link
-read (1), the blob looked at, opened and checked (4). They take less than a tenth of a millisecond together
-and run on the event loop: a thread would cost more than it saves. What is remembered between two questions
-is what manifests say, as long as they stay as they are (`manifests.py`).
+One `open_file` of a shared blob takes some 26 system calls: open and close the root, `models-cache`, the
+model, the package and `shared-blobs` (10), list the model's names (8), stat the manifest (1), read the link
+(1), stat, open and verify the blob (4). Together they take less than a tenth of a millisecond and run on the
+event loop: a thread would cost more than it saves. The only thing cached between calls is parsed manifests,
+for as long as their files do not change (`manifests.py`).
 
-What takes longer takes turns: a manifest that has to be read in a thread is waited for, and a page of a
-listing is looked at so many files at a time. What cannot be said is not called absent: without a cache
-root, before the first scan, and while a volume comes or goes, the answer is `Unavailable` (`presence.py`).
+Longer work does not hold the event loop: a manifest that has to be read in a thread is awaited, and a listing
+checks a bounded number of files per iteration of the event loop. What cannot be determined is not reported as
+absent: without a cache root, before the first scan, and while a volume is mounted or unmounted, the answer is
+`Unavailable` (`presence.py`).
 """
 
 from __future__ import annotations
@@ -62,24 +63,24 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-FILES_PER_TURN = 100  # looked at without letting others have their turn: about 2 ms
+FILES_PER_TURN = 100  # checked before yielding to the event loop: about 2 ms
 PACKAGES_PER_TURN = 20
-ATTEMPTS = 3  # a manifest that changes each time before it was read is no coincidence
+ATTEMPTS = 3  # a manifest that changes before each of so many reads is no coincidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogueSettings:
-    """Where the cache is, and under which other names its writers knew it.
+    """Where the cache is, and under which other paths its writers knew it.
 
-    The engine writes absolute links. On a volume that is mounted elsewhere than its writer had it,
-    they name the writer's root; `alias_roots` says which such names are the same place as `root`.
+    The engine writes absolute links. On a volume that is mounted at another path than its writer had, they
+    name the writer's root; `alias_roots` lists such paths, which count as `root`.
     """
 
     root: Path
     alias_roots: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """A link's text is compared with these, and the engine writes no relative one."""
+        """Verify that each alias is a plain absolute path: link texts are compared with them."""
         for alias in self.alias_roots:
             if not alias.startswith("/") or os.path.normpath(alias) != alias.rstrip("/"):
                 why = f"{alias!r} is not a plain absolute path below /, such as /data/cache"
@@ -87,14 +88,17 @@ class CatalogueSettings:
 
     @property
     def link_roots(self) -> tuple[str, ...]:
-        """Every name of the root that may stand in a link: ours first. Links in it are not resolved."""
+        """Every path of the root that may stand in a link, ours first.
+
+        Links in the path itself are not resolved.
+        """
         own = os.path.abspath(self.root)  # noqa: PTH100 -- as the engine makes its links; it resolves none
         return tuple(dict.fromkeys((own, *(alias.rstrip("/") for alias in self.alias_roots))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogueState:
-    """The last scan, for `/readyz` and `models show`."""
+    """The result of the last scan, for `/readyz` and `models show`."""
 
     root: str
     survey: Survey = field(default_factory=Survey)
@@ -102,9 +106,10 @@ class CatalogueState:
 
 
 class DiskCatalogue:
-    """The `Catalogue` of a cache folder. It holds no descriptor and never writes (I9).
+    """The `Catalogue` of a cache folder. It keeps no descriptor open and never writes (I9).
 
-    A command, which has nobody to hold up, has it read all manifests where they are asked for.
+    With `reads_all_here` every manifest is read in the calling thread: for commands, which have no event loop
+    to keep free.
     """
 
     def __init__(
@@ -129,18 +134,18 @@ class DiskCatalogue:
         self._folders: Folders | None = None  # as of the last scan
 
     def state(self) -> CatalogueState:
-        """What the last scan saw."""
+        """The result of the last scan."""
         return self._state
 
     def verify_readable(self) -> None:
-        """Raises `Unavailable` unless the last scan could say what is in the cache."""
+        """Raises `Unavailable` unless the last scan could determine what is in the cache."""
         survey = self._state.survey
         if not survey.is_readable:
             why = survey.problem or "the cache has not been looked at yet"
             raise Unavailable("cache", why, Reason.CACHE_UNAVAILABLE)
 
     def models(self) -> tuple[ModelId, ...]:
-        """The models on disk, sorted, as of the last scan. Raises `Unavailable` where none could be made."""
+        """The models on disk, sorted, as of the last scan. Raises `Unavailable` when the scan failed."""
         self.verify_readable()
         return self._state.survey.models
 
@@ -153,7 +158,7 @@ class DiskCatalogue:
         return self._state.survey.listed
 
     async def packages(self, model: ModelId) -> tuple[PackageId, ...]:
-        """The servable packages of a model, sorted, as the disk has them now. Empty when there are none."""
+        """The servable packages of a model, sorted, as they are on disk now. Empty when there are none."""
         names = self._package_names(model)
         servable: list[PackageId] = []
         for number, package in enumerate(names, 1):
@@ -168,10 +173,10 @@ class DiskCatalogue:
     async def listing(
         self, model: ModelId, package: PackageId, *, after: FileHandle | None = None, limit: int | None = None
     ) -> PackageListing | None:
-        """A package's servable files in the order of their handles, as the disk has them now.
+        """A package's servable files, sorted by handle, as they are on disk now.
 
-        So many at most, from those that the manifest lists after this handle; None when the package is not
-        there as it should be.
+        At most `limit` files, from those that the manifest lists after the handle `after`. None when the
+        package is missing or not servable.
         """
         manifest = await self._manifest(model, package)
         if manifest is None:
@@ -188,7 +193,7 @@ class DiskCatalogue:
     async def entries(
         self, model: ModelId, package: PackageId, handles: Sequence[FileHandle]
     ) -> dict[FileHandle, FileEntry]:
-        """Those of these files that lie in the package as they should, as the disk has them now."""
+        """Those of the named files that exist in the package and are servable, as they are on disk now."""
         found: dict[FileHandle, FileEntry] = {}
         for start in range(0, len(handles), FILES_PER_TURN):
             if start:
@@ -200,7 +205,7 @@ class DiskCatalogue:
         return found
 
     async def has(self, model: ModelId, package: PackageId, handle: FileHandle | None) -> bool:
-        """Whether the package is there as it should be, and in it this file."""
+        """Whether the package is servable and, if a handle is given, lists that file and has it."""
         if handle is None:
             return await self._manifest(model, package) is not None
         return bool(await self.entries(model, package, [handle]))
@@ -213,9 +218,9 @@ class DiskCatalogue:
         return next((one.handle for one in entries.values() if one.md5 == md5), None)
 
     async def open_file(self, model: ModelId, package: PackageId, handle: FileHandle) -> OpenFile | None:
-        """Open a file safely; None when it is not there, or is there and the manifest does not list it.
+        """Open a file safely; None when it does not exist, or exists and the manifest does not list it.
 
-        Raises `Refusal(UNSERVABLE)` when what lies there is not what the engine would have left.
+        Raises `Refusal(UNSERVABLE)` when the file is not what the engine would have written.
         """
         opened = await self._brought(model, package, lambda: self._open_file(model, package, handle))
         if opened is None:
@@ -223,16 +228,17 @@ class DiskCatalogue:
         return opened
 
     def open_file_now(self, model: ModelId, package: PackageId, handle: FileHandle) -> OpenFile | None:
-        """The same without waiting; None also where it would have to be waited for."""
+        """Like `open_file` without waiting; None also where it would have to wait."""
         try:
             return self._open_file(model, package, handle)
         except UnreadError:
             return None
 
     async def raw_packages(self, model: ModelId, bounds: DescriptionBounds) -> RawPackages:
-        """The packages of which all files are servable, with their manifests as they lie there.
+        """The packages of which all files are servable, with their manifests as raw bytes.
 
-        By their ids, until what whoever describes them can use is full; what is not in order is no package.
+        In the order of their ids, until `bounds` are reached. A package that is not servable is left out;
+        those for which there is no room are counted in `left_out`.
         """
         found: list[RawPackage] = []
         left_out = 0
@@ -268,18 +274,20 @@ class DiskCatalogue:
             return None
 
     def registry_record(self, model: ModelId) -> bytes | None:
-        """The engine's own record of a model, as it lies there. Raises `Refusal(UNSERVABLE)`."""
+        """The engine's own record of a model, as raw bytes. Raises `Refusal(UNSERVABLE)`."""
         return load_registry_record(self._root, model)
 
     def has_moved(self) -> bool:
-        """Whether a model's directory has come or gone since this was asked last: one look from outside."""
+        """Whether a model's directory was added or removed since the last call: one stat."""
         before, self._moved_at = self._moved_at, find_change_time(self._root, MODELS_CACHE)
         return self._moved_at != before
 
     async def refresh(self, known: Iterable[ModelId]) -> None:
-        """Look at the disk again, off the event loop; `known` ids name directories whose manifests do not.
+        """Scan the disk again, off the event loop.
 
-        One look at a time. Readers see the former one until the new one is complete.
+        `known` are ids for directories whose manifests name no model.
+
+        One scan at a time. Readers see the previous result until the new one is complete.
         """
         known = frozenset(known)
         async with self._scanning:
@@ -287,37 +295,41 @@ class DiskCatalogue:
             survey, folders = await asyncio.to_thread(self._look, known, started)
             seconds = max(0.0, self._clock.now() - started)
             if survey.models == self._state.survey.models:
-                # The same object, so that whoever derived something from the list sees that it stands.
+                # Keep the same object, so that code that derived something from the list sees that it is
+                # unchanged.
                 survey = replace(survey, models=self._state.survey.models)
             self._folders = folders
             self._state = replace(self._state, survey=survey, seconds=seconds)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        """Have something done beside the event loop that is made of what lies here."""
+        """Run work on manifests in the thread for small ones, beside the event loop."""
         return await self.manifests.in_thread(work)
 
     def close(self) -> None:
-        """Let go of the threads."""
+        """Shut the threads down."""
         self.manifests.close()
 
     def _look(self, known: frozenset[ModelId], now: float) -> tuple[Survey, Folders | None]:
-        """In the thread, the names of a hundred thousand known ids included; they are worked out once."""
+        """Scan, in a thread.
+
+        The directory names of up to a hundred thousand known ids are computed here, once.
+        """
         if known != self._known[0]:
             self._known = known, {model_directory(model): model for model in known}
         try:
-            folders = look_at_folders(self._root)  # before the scan: what changes meanwhile is another folder
+            folders = look_at_folders(self._root)  # before the scan: a later change shows as another folder
         except Unavailable:
             folders = None
         return self._scanner.look(self._known[1], now), folders
 
     def _verify_same(self) -> None:
-        """Before something is said to be absent."""
+        """Verify that the cache folders are those of the last scan, before something is reported absent."""
         if self._folders is not None:
             self.verify_readable()
         verify_same(self._root, self._folders)
 
     async def _brought(self, model: ModelId, package: PackageId, look: Callable[[], T]) -> T:
-        """What a look gives, once the manifest that it needs was read."""
+        """The result of `look`, after the manifest that it needs was read."""
         for _ in range(ATTEMPTS):
             try:
                 return look()
@@ -329,12 +341,12 @@ class DiskCatalogue:
         raise Unavailable("cache", why, Reason.CACHE_UNAVAILABLE)
 
     def _read_manifest(self, model: ModelId, package: PackageId, pause: Callable[[], None]) -> None:
-        """In a thread. It goes down from the root by itself: whoever waits for it may have left."""
+        """Runs in a thread. It opens the path from the root again, because the waiting caller may be gone."""
         with self._opened(model, package, lambda directory: self.manifests.read(directory, pause)):
             return
 
     async def _manifest(self, model: ModelId, package: PackageId) -> Manifest | None:
-        """The manifest of a package that is there as it should be, else None."""
+        """The manifest of a servable package, else None."""
 
         def look() -> Manifest | None:
             with self._opened(model, package) as found:
@@ -356,7 +368,7 @@ class DiskCatalogue:
             return []
 
     async def _is_servable(self, model: ModelId, package: PackageId) -> bool:
-        """By its manifest alone: the model's names were looked at."""
+        """Decided by the manifest alone: the model's names were checked before."""
 
         def look() -> bool:
             with opened_model(self._root, model) as place:
@@ -407,9 +419,9 @@ class DiskCatalogue:
         package: PackageId,
         find_manifest: Callable[[int], Manifest | None] | None = None,
     ) -> Iterator[Package | None]:
-        """The package, open; None when it is not there. Raises `Refusal` for everything in between.
+        """The package, open; None when it does not exist. Raises `Refusal` for what is not servable.
 
-        And `UnreadError`, unless it is told another way to the manifest.
+        Also raises `UnreadError`, unless another `find_manifest` is given.
         """
         with opened_model(self._root, model) as place:
             if place is None:
@@ -436,7 +448,7 @@ class DiskCatalogue:
 
 
 def _find_entry(package: Package, artifact: Artifact) -> FileEntry | None:
-    """A listed file as it lies on disk; None when it is not there as it should be."""
+    """A listed file as it is on disk; None when it is missing or not servable."""
     try:
         stat = package.inspect(artifact)
     except Refusal:

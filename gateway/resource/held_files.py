@@ -1,25 +1,25 @@
-"""Files that are known, each looked at on disk every time before it is served.
+"""Cache of recently served files, each checked against the disk with `stat` before it is served again.
 
-Of small ones the content is in memory. Large blobs are known without it: they are fetched in many
-parts, and not each of these has to go all the way down from the root again.
+For small files the content is in memory. For large blobs only their identity is: they are fetched in many
+range requests, and not each of these has to open the whole path from the root again.
 
-One `stat` decides about the file. It goes by the name that the engine gave it in its package and
-follows the link, so it answers four questions at once: the package is there, the file is in it, the
-link leads to this blob, and the blob is the inode that was read, with its size and times (I10). A
-package that is gone, a link that is gone or leads elsewhere, a blob that was replaced, truncated or
-rewritten: each of them gives another answer, and then the file is found the whole way again. Nothing
-is opened by that name, so a link that leads astray can only fail to match; a large blob is opened by
-its digest, as `safe_open` opens everything, and has to be that inode when it is open.
+One `stat` decides about the file. It uses the name that the engine gave the file in its package and follows
+the link, so it verifies four things at once: the package exists, the file is in it, the link leads to this
+blob, and the blob is the inode that was read, with its size and times (I10). If the package or the link is
+gone, the link leads elsewhere, or the blob was replaced, truncated or rewritten, the result differs and the
+file is located from the root again. Nothing is opened by that name, so a malicious link can only fail to
+match; a large blob is opened by its digest, as `safe_open` opens everything, and must be that inode once it
+is open.
 
-Where links were written under another name of the root, following them leads nowhere for us. Then
-the link itself and the blob are looked at, each by its own name: two looks.
+Where links were written under another path of the root, following them leads nowhere for us. Then the link
+and the blob are each checked by their own name: two calls of `stat`.
 
-The package's directory and its manifest are looked at as well: the one may become a link, and the
-other may list the file no longer. What these looks do not see is a directory further up or further
-down that became a link, and another package whose name differs in case only. So every two seconds a
-file is found the whole way. One that changed a moment ago is not held at all: within one tick of the
-file system's clock, a second change could leave the same times. And what is held in memory is what
-was measured: whoever stores through a mapping may change content and no time.
+The package's directory and its manifest are checked as well: the directory may become a link, and the
+manifest may stop listing the file. These checks do not notice a directory further up or further down that
+became a link, nor another package whose name differs in case only. Therefore every two seconds a file is
+located from the root again. A file that changed a moment ago is not cached at all: within one tick of the
+file system's clock, a second change could leave the same times. What is cached in memory is what was
+measured: a store through a memory mapping may change content and no time.
 """
 
 from __future__ import annotations
@@ -51,30 +51,30 @@ if TYPE_CHECKING:
     Name = tuple[ModelId, PackageId, FileHandle]
     Look = tuple[str, bool, StatIdentity]  # a path, whether to follow a link there, and what to find
 
-MAX_FILE_BYTES = 64 * 1024  # of content in memory; beyond that, sending it costs more than finding it
-HELD_SECONDS = 2.0  # as late as a change that no look sees may be seen anywhere
+MAX_FILE_BYTES = 64 * 1024  # of content in memory; for larger files sending costs more than locating
+HELD_SECONDS = 2.0  # how long a change that no check notices may stay unnoticed
 SETTLED_SECONDS = 2.0  # hundreds of ticks of any file system's clock; FAT, the coarsest, has ticks of 2 s
-OVERHEAD_BYTES = 1_000  # of an entry beside the file and its texts: measured, rounded up
-LOOK_BYTES = 350  # of one look beside its path
+OVERHEAD_BYTES = 1_000  # of an entry beside the file and its strings: measured, rounded up
+LOOK_BYTES = 350  # of one check beside its path
 
 
 class Clocks(Clock, MonotonicClock, Protocol):
-    """One that tells the time and one that nobody can set."""
+    """A clock for the time of day, and one that nobody can set."""
 
 
 @dataclass(slots=True)
 class Held:
-    """A file, the records that its integrity stands on, and what to look at."""
+    """A cached file, the records that its integrity was checked against, and the paths to check."""
 
     file: OpenFile  # its descriptor is closed; a `HeldFile` if the content is in memory
     leaves: tuple[Leaf, ...]
     looks: tuple[Look, ...]
-    until: float  # when it has to be found the whole way again
+    until: float  # when it has to be located from the root again
     held_bytes: int = 0  # what it was charged
 
 
 class HeldFiles:
-    """The files that a worker knows."""
+    """The cached files of one worker."""
 
     def __init__(self, *, root: Path, catalogue: Catalogue, clock: Clocks, max_bytes: int) -> None:
         self._root = root
@@ -85,7 +85,7 @@ class HeldFiles:
         self._held: OrderedDict[Name, Held] = OrderedDict()
 
     def find(self, model: ModelId, package: PackageId, handle: FileHandle) -> Held | None:
-        """The file, if it is held and the disk still has it as it was."""
+        """The file, if it is cached and unchanged on disk."""
         name = (model, package, handle)
         held = self._held.get(name)
         if held is None:
@@ -97,7 +97,7 @@ class HeldFiles:
         return None
 
     def hold(self, file: OpenFile, leaves: tuple[Leaf, ...]) -> None:
-        """Hold a file that was found the whole way, whose content is known (its SHA-256 is set)."""
+        """Cache a file that was located from the root and whose content is known (its SHA-256 is set)."""
         if file.sha256 is None or (file.md5 is None and file.size > MAX_FILE_BYTES):
             return
         if self.find(file.model, file.package, file.handle) is not None:
@@ -105,7 +105,7 @@ class HeldFiles:
         looks = self._looks_at(file)
         if not looks or not self._is_settled(looks):
             return
-        # Found once more, now that it was looked at: whatever changes from here on, a look will see.
+        # Located once more, after its stat identities were taken: any later change is noticed by a check.
         content = self._found_again(file)
         if content is None or not _is_what_was_measured(file, content):
             return
@@ -116,9 +116,9 @@ class HeldFiles:
         self._put(Held(known, leaves, looks, self._clock.monotonic() + HELD_SECONDS))
 
     def reopen(self, model: ModelId, package: PackageId, handle: FileHandle) -> Held | None:
-        """A blob that is known, opened anew; None where it has to be found the whole way.
+        """Open a cached blob again; None where it has to be located from the root.
 
-        Whoever receives its descriptor closes it.
+        The caller must close the descriptor.
         """
         held = self.find(model, package, handle)
         if held is None or held.file.md5 is None or isinstance(held.file, HeldFile):
@@ -156,7 +156,10 @@ class HeldFiles:
         return True
 
     def _found_again(self, file: OpenFile) -> bytes | None:
-        """The content (of a large file, none) of what is found the whole way; None if it is another file."""
+        """The content (of a large file, empty) of the file located from the root.
+
+        None if it is another file.
+        """
         try:
             found = self._catalogue.open_file_now(file.model, file.package, file.handle)
         except (Refusal, Unavailable):
@@ -176,7 +179,7 @@ class HeldFiles:
             os.close(found.descriptor)
 
     def _looks_at(self, file: OpenFile) -> tuple[Look, ...]:
-        """What to look at for this file; nothing when the disk has it no longer."""
+        """The paths to check for this file, with their identities; empty when it is no longer on disk."""
         root = str(self._root)
         package = f"{root}/{MODELS_CACHE}/{model_directory(file.model)}/{file.package}"
         place, manifest = f"{package}/{file.handle}", f"{package}/{MANIFEST}"
@@ -196,7 +199,8 @@ class HeldFiles:
 
     def _is_settled(self, looks: tuple[Look, ...]) -> bool:
         latest = (self._clock.now() - SETTLED_SECONDS) * 1e9
-        # By the change time alone, which every change moves and nobody can set: an mtime may be any date.
+        # Only the change time counts: every change updates it and nobody can set it. An mtime may be any
+        # date.
         return all(identity[4] < latest for _, _, identity in looks)
 
     def _put(self, held: Held) -> None:
@@ -215,14 +219,14 @@ class HeldFiles:
 
 
 def _held_bytes(held: Held) -> int:
-    """What an entry holds. Its records are few and of one size: one of a blob, if any."""
+    """What an entry is charged. All its records have one size: there is one for a blob, or none."""
     looks = sum([LOOK_BYTES + getsizeof(path) for path, _, _ in held.looks])
     records = sum([leaf.held_bytes for leaf in held.leaves])
     return OVERHEAD_BYTES + looks + records + held.file.held_bytes
 
 
 def _is_what_was_measured(file: OpenFile, content: bytes) -> bool:
-    """Of a large file there is no content here to compare."""
+    """A large file has no content here to compare."""
     return file.size > MAX_FILE_BYTES or sha256(content).hexdigest() == file.sha256
 
 

@@ -1,35 +1,35 @@
 """The manifest (`model_config.json`): which files a package has, and by what digest.
 
-The engine writes it last, once a package has loaded: a package without one is not finished. It is
-not signed and carries no tenant, so it can only narrow what is served: a file that it does not list
-is not a file of the package, and a package whose manifest says that it belongs to another model, or
-that the engine itself would call corrupted, is not served at all.
+The engine writes it last, once a package has loaded: a package without one is not finished. It is not signed
+and names no tenant, so it can only narrow what is served: a file that it does not list is not a file of the
+package, and a package is not served at all when its manifest names another model, or when the engine itself
+would call the manifest corrupted.
 
-Any version is accepted, and none at all. Version 4 is what the engine writes today; only that one
-has every field. Older ones lack some, and which files they name, they name in the same way: what is
-not said is derived (a file with a digest is a shared blob, one without is the package's own), and
-one that names no files has none. Two of the engine's demands are not made here, because nothing
-that is served depends on them: that all fields be there, and that the files be sorted.
+Any version is accepted, and none at all. Version 4 is what the engine writes today, and the only one with
+every field. Older ones lack some fields, but name their files in the same way. A missing field is derived: a
+file with a digest is a shared blob, one without is the package's own file, and a manifest that names no files
+has none. Two of the engine's checks are not made here, because nothing that is served depends on them: that
+all fields are present, and that the files are sorted.
 
-No content is checked against a digest here; that is the business of pins.
+No content is checked against a digest here; the pins do that (`gateway/pinning`).
 
-**Limits.** Whoever can write to the volume can write any manifest, and while one is parsed everybody else
-waits: in the event loop for all of it, in a thread for as long as one call into C keeps the interpreter.
-They are all stated here:
+**Limits.** Anyone who can write to the volume can write any manifest, and parsing one delays everybody else:
+on the event loop for the whole parse, in a thread for as long as one call into C holds the interpreter lock.
+All limits are stated here:
 
 * `MAX_MANIFEST_BYTES`, 4 MiB: twenty thousand files as the engine writes them, 175 bytes each. The decoder
   reads that in one call of 4 ms.
 * `MAX_OBJECTS` and `MAX_LISTS`, 32,768 each, and `MAX_MEMBERS`, 262,144: more than 4 MiB of what the engine
-  writes can hold (its shortest file is 150 bytes, and one object with six members). They are counted, by
-  their brackets and commas, before anything is decoded. Without this the decoder would be held for 10 ms by
-  200,000 empty files or a million empty lists, on a fast machine.
-* `MAX_FILES`, 25,000: what is kept of one is 320 bytes and its name: 12 MiB for a manifest at most.
-* Nesting: what is nested deeper than the interpreter's own limit is refused by the decoder.
-* A handle has at most 512 bytes and 16 segments (`names.py`); a longer one costs its own file only.
-* `SLICE_FILES`, 500: how many files are taken between two pauses, one to five milliseconds. In a thread the
-  pause is a sleep, so that whoever waits for the interpreter gets it.
+  writes can hold (its shortest file is 150 bytes, and one object with six members). They are counted by their
+  brackets and commas before anything is decoded. Without these limits 200,000 empty files or a million empty
+  lists would hold the decoder for 10 ms, on a fast machine.
+* `MAX_FILES`, 25,000: each costs 320 bytes and its name in memory, 12 MiB for a manifest at most.
+* Nesting: JSON nested deeper than the interpreter's own limit is refused by the decoder.
+* A handle has at most 512 bytes and 16 segments (`names.py`); a longer one excludes only its own file.
+* `SLICE_FILES`, 500: how many files are processed between two pauses, one to five milliseconds. In a thread
+  the pause is a sleep, so that other threads get the interpreter lock.
 
-Where a manifest is read, and when again, is in `manifests.py`.
+`manifests.py` decides where a manifest is read, and when it is read again.
 """
 
 from __future__ import annotations
@@ -56,18 +56,16 @@ MAX_OBJECTS = MAX_LISTS = 32_768
 MAX_MEMBERS = 262_144
 MAX_FILES = 25_000
 MAX_LINKS_OF_A_BLOB = (
-    16  # files of one package that are tried for a digest: two are rare, and a look costs 10 us
+    16  # files of one package that are tried for a digest: two are rare, and a check costs 10 us
 )
 SLICE_FILES = 500
 
 MANIFEST_HELD_BYTES = 1_000  # what a manifest without files costs in memory
-FILE_HELD_BYTES = (
-    320  # of each file: the artifact, its digest, its places in two tables; its name comes on top
-)
+FILE_HELD_BYTES = 320  # of each file: the artifact, its digest, its entries in two tables; its name is added
 
 
 class Storage(StrEnum):
-    """Where a file's content lies; the values are the manifest's own."""
+    """Where a file's content is; the values are the manifest's own."""
 
     SHARED_BLOB = "shared_blob"
     PACKAGE_FILE = "package_file"
@@ -76,8 +74,8 @@ class Storage(StrEnum):
 class Artifact(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One file that a manifest lists. `md5` is set for every shared blob and for no unhashed file.
 
-    The garbage collector is not told of them: they hold no cycles, and a pass over tens of thousands would
-    hold up everybody.
+    Excluded from garbage collection (`gc=False`): they hold no cycles, and a collection over tens of
+    thousands of them would stop every thread.
     """
 
     handle: FileHandle
@@ -91,45 +89,45 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def blob(self) -> Md5 | None:
-        """The blob that holds it, if one does.
+        """The digest of the blob that holds it; None for a package file.
 
-        A package file that comes with a digest is still nobody's blob: were it taken for one, a wrong
-        one would bring the right blob of all other tenants into doubt.
+        A package file that comes with a digest still counts as no blob: otherwise a wrong digest would put
+        the correct blob of all other tenants in doubt.
         """
         return self.md5 if self.storage is Storage.SHARED_BLOB else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What is needed of a manifest: whose package it is, and its files in the order of their handles.
+    """The parsed manifest: the model that the package belongs to, and its files sorted by handle.
 
-    A file is found by its handle and by its blob without looking at the others.
+    A file is found by its handle or its blob without a search.
     """
 
     version: int | None
     canonical_model_id: ModelId | None
     cache_model_id: ModelId | None  # the owner of the directory; the manifest calls it `model_id`
     artifacts: tuple[Artifact, ...] = field(repr=False)
-    too_long: int = 0  # files whose handle is beyond the bounds of `names.py`: they are left out, alone
+    too_long: int = 0  # files whose handle exceeds the bounds of `names.py`: only they are left out
     by_handle: Mapping[FileHandle, Artifact] = field(repr=False)
     by_blob: Mapping[Md5, tuple[Artifact, ...]] = field(repr=False)
 
     @property
     def held_bytes(self) -> int:
-        """What it costs to remember."""
+        """How many bytes it is charged in a cache."""
         names = sum(len(handle) for handle in self.by_handle)
         return MANIFEST_HELD_BYTES + FILE_HELD_BYTES * len(self.artifacts) + names
 
     def is_of(self, model: ModelId) -> bool:
-        """Whether nothing in it contradicts that the package is this model's."""
+        """Whether nothing in it contradicts that the package belongs to this model."""
         return self.canonical_model_id in {None, model} and self.cache_model_id in {None, model}
 
     def find(self, handle: FileHandle) -> Artifact | None:
-        """The listed file of this name."""
+        """The listed file with this handle."""
         return self.by_handle.get(handle)
 
     def linking(self, md5: Md5) -> tuple[Artifact, ...]:
-        """The first of the listed files that are this blob, in the order of their handles."""
+        """The first listed files that are this blob, sorted by handle, at most `MAX_LINKS_OF_A_BLOB`."""
         return self.by_blob.get(md5, ())
 
 
@@ -152,7 +150,7 @@ _DECODER = msgspec.json.Decoder(_RawManifest)
 
 
 def parse_manifest(raw: bytes, pause: Callable[[], None] = no_pause) -> Manifest:
-    """The manifest in these bytes. Raises `Refusal(UNSERVABLE)` for everything that is none.
+    """Parse a manifest. Raises `Refusal(UNSERVABLE)` for bytes that are none.
 
     `pause` is called after each slice of the work.
     """
@@ -218,7 +216,7 @@ def _parse_optional_id(claimed: str | None) -> ModelId | None:
 
 
 def _find_artifact(claimed: _RawArtifact) -> Artifact | None:
-    """The listed file; None for one whose handle is too long to be served, which costs no other file."""
+    """The listed file; None if its handle is too long to be served, which excludes no other file."""
     try:
         return _parse_artifact(claimed)
     except NameTooLongError:
@@ -244,15 +242,15 @@ def _is_lock_name(segment: str) -> bool:
 
 
 def handle_of(artifact: Artifact) -> FileHandle:
-    """By which files are in order."""
+    """The sort key of files."""
     return artifact.handle
 
 
 def _spread(artifact: Artifact) -> str:
-    """By which handles are ordered so that those which could collide are neighbours.
+    """The sort key that makes handles that could collide neighbours.
 
-    The slash becomes what sorts before every character of a name: whatever is below a folder then follows
-    it at once.
+    The slash is replaced by a character that sorts before every character of a name: whatever is below a
+    folder then directly follows it.
     """
     return artifact.handle.lower().replace("/", "\0")
 
@@ -260,8 +258,9 @@ def _spread(artifact: Artifact) -> str:
 def _verify_distinct(artifacts: list[Artifact], pause: Callable[[], None]) -> None:
     """Refuse two handles that some file system would make one, or that need one name as file and directory.
 
-    In this order any two that collide have two neighbours between them, or are neighbours, that collide.
-    So each is compared with the next one only: hostile manifests cost no more than honest ones.
+    In this order, between any two handles that collide there are two neighbours that collide, or the two are
+    neighbours themselves. So each is compared with the next one only, and a hostile manifest costs no more
+    than a regular one.
     """
     ordered = sorted_in_slices(artifacts, key=_spread, pause=pause)
     for one, other in pairwise(in_slices(ordered, SLICE_FILES, pause)):
@@ -280,7 +279,7 @@ def _collide(one: str, other: str) -> bool:
     depth, other_depth = len(folders), len(other_folders)
     if depth == other_depth:
         return name.lower() == other_name.lower()
-    # The name of the one is a folder of the other, in some spelling.
+    # The name of one is a folder of the other, ignoring case.
     if depth < other_depth:
         return name.lower() == other_folders[depth].lower()
     return other_name.lower() == folders[other_depth].lower()

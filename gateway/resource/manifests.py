@@ -1,19 +1,19 @@
-"""Manifests, each read once as long as it stays as it is, and large ones never on the event loop.
+"""Cache of parsed manifests, which reads large manifests in threads and never on the event loop.
 
-A manifest is remembered by the identity of its file (device, inode, size, mtime, ctime), and so is that it
-is broken and why: neither is read again before it changes. Within one tick of the file system's clock a
-second change could leave the same times; so one that changed a moment ago is not remembered, and a large one
-is believed for two seconds only and then read once more. A store through a mapping of the file changes
-content and no time: what a manifest listed may then be believed until its file moves. It narrows only, and
-its files are looked at themselves.
+An entry is keyed by the identity of the manifest's file (device, inode, size, mtime, ctime). That a manifest
+is broken, and why, is cached too: neither is read again before the file changes. Within one tick of the file
+system's clock a second change could leave the same times; so a small manifest that changed a moment ago is
+not cached, and a large one is cached for two seconds only. A store through a memory mapping of the file
+changes content and no time: the old list of files may then be used until the file's identity changes. A
+manifest only narrows what is served, and its files are checked on disk themselves.
 
-A small manifest is read where it is asked for: that takes less time than handing it to a thread. For a
-large one `find` raises `UnreadError`; whoever may wait has it brought (`bring`), in a thread, by one run
-however many ask, and asks again. There are two threads, so that what takes a moment never waits behind what
-takes half a second. A command has nobody to hold up: with `reads_all_here` it reads every manifest itself.
+A small manifest is read where it is asked for: that takes less time than handing it to a thread. For a large
+one `find` raises `UnreadError`; a caller that may wait has it read in a thread (`bring`), by one run for all
+callers, and asks again. There are two threads, so that a short read never waits behind one of half a second.
+A command has no event loop to keep free: with `reads_all_here` it reads every manifest itself.
 
-What is remembered is charged what it holds and bounded; the least recently used goes first. Safe to call
-from several threads: the scan reads through here as well.
+Entries are charged by their size, and the total is bounded; the least recently used is dropped first. Safe to
+call from several threads: the scan reads through this cache as well.
 """
 
 from __future__ import annotations
@@ -47,21 +47,22 @@ T = TypeVar("T")
 
 INLINE_BYTES = 16 * 1024
 """Up to here it is parsed where it is asked for: eighty files as the engine writes them, in one millisecond,
-eight hundred of the shortest that there can be, in five."""
+or eight hundred of the shortest possible, in five.
+"""
 
-LARGE_BYTES = 256 * 1024  # beyond this it has the other thread: a thousand files and more
+LARGE_BYTES = 256 * 1024  # beyond this it is read in the other thread: a thousand files and more
 HELD_BYTES = (
     32 << 20
 )  # of a worker's memory: four manifests of twenty thousand files, or thousands of usual ones
-BROKEN_HELD_BYTES = 900  # that a manifest is broken, and why
+BROKEN_HELD_BYTES = 900  # for the entry of a broken manifest, with the reason
 SETTLED_SECONDS = 2.0  # hundreds of ticks of any file system's clock; FAT, the coarsest, has ticks of 2 s
 WAIT_SECONDS = 4.0  # as for a file that is being hashed: the engine gives up after 5 s of silence
-MAX_WAITING = 256  # manifests that are to be read; whoever asks for another is told to come again
-PAUSE_SECONDS = 0.001  # between two slices of a large one: whoever waits for the interpreter gets it
+MAX_WAITING = 256  # manifests waiting to be read; beyond it a caller gets `Unavailable`
+PAUSE_SECONDS = 0.001  # between two slices of a large one, so that other threads get the interpreter lock
 
 
 class UnreadError(CachegateError):
-    """A manifest is not remembered and too large to be read on the event loop."""
+    """A manifest is not cached and too large to be read on the event loop."""
 
     def __init__(self, identity: StatIdentity) -> None:
         super().__init__("a manifest has to be read in a thread first")
@@ -70,7 +71,7 @@ class UnreadError(CachegateError):
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A manifest, or why its file holds none; `until` when it is to be read again, None: once it changed."""
+    """A manifest, or why its file holds none. `until` is when it expires; None: when the file changes."""
 
     manifest: Manifest | None
     finding: str
@@ -80,7 +81,7 @@ class _Known:
 
 
 class Manifests:
-    """The manifests that a process knows."""
+    """The cached manifests of a process."""
 
     def __init__(self, clock: Clock, *, max_bytes: int = HELD_BYTES, reads_all_here: bool = False) -> None:
         self.reads = 0  # how many files were read so far
@@ -90,20 +91,21 @@ class Manifests:
         self._known: OrderedDict[StatIdentity, _Known] = OrderedDict()
         self._held_bytes = 0
         self._remembering = threading.Lock()
-        self._reading_large = threading.Lock()  # one at a time, so that a second reader finds it remembered
+        self._reading_large = threading.Lock()  # one at a time, so that a second reader finds it cached
         self._runs: dict[StatIdentity, asyncio.Task[None]] = {}
         self._small = ThreadPoolExecutor(1, "manifests-small")
         self._large = ThreadPoolExecutor(1, "manifests-large")
 
     @property
     def held_bytes(self) -> int:
-        """What is remembered, by what it is charged."""
+        """The charged size of all entries."""
         return self._held_bytes
 
     def find(self, directory: int) -> Manifest | None:
         """The manifest of the package whose directory is open; None when there is none yet.
 
-        Raises `Refusal(UNSERVABLE)` when what lies there is none, `UnreadError` when it has to be brought.
+        Raises `Refusal(UNSERVABLE)` when the file is no valid manifest, `UnreadError` when `bring` has to
+        read it.
         """
         found = inspect_regular(MANIFEST, below=directory, may_have_other_names=True)
         if found is None:
@@ -117,23 +119,26 @@ class Manifests:
         return self.read(directory)
 
     def read(self, directory: int, pause: Callable[[], None] = no_pause) -> Manifest | None:
-        """The same, read here and now if it is not remembered. `pause` is called between slices of it."""
+        """Like `find`, but read in this thread if it is not cached.
+
+        `pause` is called between slices of the work.
+        """
         return self._read_there(directory, pause, is_passing=False)
 
     def read_in_passing(self, directory: int, pause: Callable[[], None] = no_pause) -> Manifest | None:
-        """The same for a scan, which comes by every manifest and does not need it again.
+        """Like `read`, for a scan, which reads every manifest and does not need it again.
 
-        What is small and in order is not remembered, and what is large only where there is room: a scan of a
-        large cache must not take the place of what is asked for.
+        A small valid manifest is not cached, and a large one only where there is room: a scan of a large
+        cache must not evict what requests use.
         """
         return self._read_there(directory, pause, is_passing=True)
 
     async def bring(self, identity: StatIdentity, read: Callable[[Callable[[], None]], object]) -> None:
-        """Have `read` called in a thread, unless somebody else already has for this file; wait for it.
+        """Have `read` called in a thread, unless a run for this file is under way already, and wait for it.
 
-        `read` opens the package once more and calls `self.read` with the pause that it is given: whoever
-        waits may leave, and no descriptor of theirs is used then. Raises what `read` does, and `Unavailable`
-        when it takes too long.
+        `read` opens the package again and calls `self.read` with the pause that it is given: a waiting caller
+        may be cancelled, so its descriptor is not used. Raises what `read` raises, and `Unavailable` when it
+        takes too long.
         """
         run = self._runs.get(identity)
         if run is None:
@@ -147,11 +152,11 @@ class Manifests:
         run.result()
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        """Have something else done in the thread of what takes a moment: what is made of manifests."""
+        """Run other work on manifests in the thread for small ones."""
         return await asyncio.get_running_loop().run_in_executor(self._small, work)
 
     def close(self) -> None:
-        """Let go of the threads; what they are at is finished behind."""
+        """Shut the threads down without waiting; work under way still finishes."""
         for threads in (self._small, self._large):
             threads.shutdown(wait=False, cancel_futures=True)
 
@@ -229,12 +234,12 @@ class Manifests:
 
 
 def sleep_a_little() -> None:
-    """The pause of whoever reads in a thread beside an event loop."""
+    """The pause of work in a thread beside an event loop."""
     time.sleep(PAUSE_SECONDS)
 
 
 def _content(descriptor: int, size: int) -> bytes:
-    """All of it. One that changes meanwhile gives half a document, which does not parse."""
+    """The whole content. A file that changes meanwhile gives half a document, which does not parse."""
     pieces = []
     try:
         while size > 0 and (piece := os.read(descriptor, size)):
@@ -257,6 +262,6 @@ def _late() -> Unavailable:
 
 
 def _retrieve(run: asyncio.Task[None]) -> None:
-    """Retrieve the exception, so that asyncio does not warn when every waiter has left."""
+    """Retrieve the exception, so that asyncio does not warn when every waiter was cancelled."""
     if not run.cancelled():
         run.exception()

@@ -1,11 +1,11 @@
-"""Which directory a model id has: the engine's V2 rule, forward only.
+"""Compute the directory of a model id: the engine's V2 naming rule, forward only.
 
     acme/cars/1  ->  v2-acme-cars-1-4751736a3e502d9ee0b162a4a2252d63
 
-A directory is found by computing its name from an id that somebody is allowed to read. The way back
-does not exist: the readable part is lossy, and the digest is only compared. The older V1 names have
-a digest of 32 bits, for which two ids with one directory were found in seconds; they are nobody's,
-are never computed here and never match `is_v2_directory`.
+A directory is found by computing its name from an id that the caller is allowed to read. There is no reverse:
+the readable part is lossy, and the digest is only compared. The older V1 names have a digest of 32 bits, for
+which two ids with one directory were found in seconds; they belong to no model, are never computed here and
+never match `is_v2_directory`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MODELS_CACHE = "models-cache"
 SHARED_BLOBS = "shared-blobs"
 MANIFEST = "model_config.json"
 
-_MAX_READABLE_CHARACTERS = 48  # the engine's cut; the digest tells apart what the cut makes equal
+_MAX_READABLE_CHARACTERS = 48  # the engine's limit; the digest distinguishes ids that are equal after the cut
 _NOT_READABLE = re.compile(r"[^A-Za-z0-9_-]+")
 _RUN_OF_DASHES = re.compile(r"[_-]{2,}")
 _V2_DIRECTORY = re.compile(rf"v2-[A-Za-z0-9_-]{{1,{_MAX_READABLE_CHARACTERS}}}-[0-9a-f]{{32}}")
@@ -35,5 +35,8 @@ def model_directory(model: ModelId) -> str:
 
 
 def is_v2_directory(name: str) -> bool:
-    """Whether a name found on disk has the V2 form at all; whose it is, only the forward rule tells."""
+    """Whether a name found on disk has the V2 form.
+
+    Which model it belongs to, only the forward rule tells.
+    """
     return _V2_DIRECTORY.fullmatch(name) is not None

@@ -1,18 +1,18 @@
-"""One package on disk: its manifest, and the files that the manifest lists.
+"""Open one package on disk: its manifest, and the files that the manifest lists.
 
-A package is looked at from inside: its directories are open while it is, so that the manifest and
-the files are those of one directory, whatever its name comes to mean meanwhile.
+The package's directories stay open while it is used, so that the manifest and the files come from the same
+directory, even if its name is replaced meanwhile.
 
 A listed file is servable in two forms only. A shared blob is a link whose text is exactly
-`<root>/shared-blobs/<md5>`, with the digest that the manifest names and one of the roots that the
-operator named; the blob is then opened below our own `shared-blobs`. A package file is a regular
-file in the package's directory. Everything else is refused, the digest under another root and the
-regular file in the place of a link included.
+`<root>/shared-blobs/<md5>`, with the digest that the manifest names and one of the roots that the operator
+configured; the blob is then opened below our own `shared-blobs`. A package file is a regular file in the
+package's directory. Everything else is refused, including the digest under another root and a regular file in
+place of a link.
 
-Hard links. A blob may have other names: snapshots made by hard links are common, and what a blob
-holds is checked against its own name, whoever else can reach it. A package file may not: nothing
-names its content, and a second name would be a link by other means, into another tenant's package
-for example. The engine makes no hard links at all.
+Hard links. A blob may have other names: snapshots made with hard links are common, and a blob's content is
+checked against its own name, whatever else links to it. A package file may not: no name states its content,
+and a second name would be a link by other means, into another tenant's package for example. The engine makes
+no hard links at all.
 """
 
 from __future__ import annotations
@@ -44,22 +44,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Package:
-    """A package that is being looked at. It holds open descriptors; only `opened_package` makes one."""
+    """An open package. It holds open descriptors; only `opened_package` makes one."""
 
     manifest: Manifest
-    roots: tuple[str, ...]  # the cache root under every name that a writer may have known it by
+    roots: tuple[str, ...]  # every path that a writer may have used for the cache root
     directory: int
     blobs: int | None
 
     def inspect(self, artifact: Artifact) -> os.stat_result | None:
-        """The stat of a listed file; None when it is not there, `Refusal` when it is something else."""
+        """The stat of a listed file; None when it does not exist, `Refusal` when it is not servable."""
         with self._whereabouts(artifact) as (name, below):
             if below is None:
                 return None
             return inspect_regular(name, below=below, may_have_other_names=_is_blob(artifact))
 
     def open(self, artifact: Artifact) -> tuple[int, os.stat_result] | None:
-        """The same, opened. Whoever receives the descriptor closes it."""
+        """Open a listed file, as `inspect` checks it. The caller must close the descriptor."""
         with self._whereabouts(artifact) as (name, below):
             if below is None:
                 return None
@@ -99,10 +99,12 @@ def opened_package(
     roots: tuple[str, ...],
     find_manifest: Callable[[int], Manifest | None],
 ) -> Iterator[Package | None]:
-    """A package of the model whose directory is open as `below`; None when there is none, or no manifest yet.
+    """A package of the model whose directory is open as `below`.
+
+    None when it does not exist or has no manifest.
 
     `find_manifest` is given the package's open directory. Raises `Refusal(UNSERVABLE)` when the package's
-    directory is not what the engine leaves, and what `find_manifest` raises.
+    directory is not what the engine writes, and what `find_manifest` raises.
     """
     with (
         opened_directory(package, below=below) as directory,

@@ -1,18 +1,18 @@
-"""The path grammar: raw bytes of a request path to a `Resource`, and names back to a canonical path.
+"""The path grammar: parse the raw bytes of a request path to a `Resource`, and format names as paths.
 
     /v1/models                               the catalogue
     /v1/models/{id}                          a model
     /v1/models/{id}/-/{package}              a package
     /v1/models/{id}/-/{package}/{handle}     a file
     /v1/blobs/{md5}                          a blob
-    /d/{id}/-/{package}/{handle}             a file once more, as signed links name it
+    /d/{id}/-/{package}/{handle}             a file, as signed links name it
 
-A path is split on its raw bytes first and decoded after, each part once: whatever a `%2F` or a
-`%2D` turns into can no longer move a boundary. The first raw `/-/` ends the model id. An id that
-holds a `-` segment is written with `%2D` there. File handles and digests need no escapes, so an
-escape in one is refused: each file has one spelling.
+A path is split on its raw bytes first, then each component is decoded once: whatever a `%2F` or a `%2D`
+decodes to can no longer change a boundary. The first raw `/-/` ends the model id. An id that holds a `-`
+segment is written with `%2D` there. File handles and digests need no escapes, so an escape in one is refused:
+each file has one spelling.
 
-Everything here works on names alone. No disk, no facts: a path means the same whoever sends it and
+Everything here works on names alone, without disk or facts: a path means the same for every caller and
 whatever is in the cache (I3). Nothing is normalised, and no dot segment is ever resolved.
 """
 
@@ -43,17 +43,18 @@ DOWNLOADS_PATH = b"/d"
 
 _MAX_RAW_NAME_BYTES = 3 * MAX_NAME_BYTES
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]*(?:/[A-Za-z0-9][A-Za-z0-9._~-]*)*")
-"""A model id in which nothing is to be escaped: nearly all of them, and a page has a thousand."""
+"""A model id in which nothing is to be escaped: nearly all ids, and a page has a thousand."""
 
 _END_OF_MODEL = b"/-/"
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _NEVER_IN_A_PATH = re.compile(rb"[\x00-\x20\x7f?#]")
-"""Raw, these end a path or break a request line. Met here they mean that somebody before us split
-the request in another place than we do. Escaped, they are for the grammar of names to judge."""
+"""Raw, these bytes end a path or break a request line. Here they mean that a proxy before us split the
+request in another place than we do. Escaped, they are checked by the grammar of names.
+"""
 
 
 def locate(raw_path: bytes) -> Resource:
-    """What a raw request path (no query) names. Raises `Refusal` when it names nothing."""
+    """Parse a raw request path without its query. Raises `Refusal` when it names no resource."""
     if raw_path == MODELS_PATH:
         return Resource(kind=ResourceKind.CATALOGUE)
     if raw_path.startswith(MODELS_PATH + b"/"):
@@ -64,7 +65,7 @@ def locate(raw_path: bytes) -> Resource:
 
 
 def parse_model_tail(raw_tail: bytes) -> Resource:
-    """The model, package or file named by what follows `/v1/models/`."""
+    """Parse what follows `/v1/models/`: a model, package or file."""
     _verify_raw(raw_tail)
     raw_model, raw_package, raw_file = _split(raw_tail)
     try:
@@ -81,7 +82,7 @@ def parse_model_tail(raw_tail: bytes) -> Resource:
 
 
 def parse_blob_tail(raw_tail: bytes) -> Resource:
-    """The blob named by what follows `/v1/blobs/`."""
+    """Parse what follows `/v1/blobs/`."""
     _verify_raw(raw_tail)
     try:
         md5 = parse_md5(raw_tail.decode("ascii"))
@@ -93,7 +94,7 @@ def parse_blob_tail(raw_tail: bytes) -> Resource:
 def shape_of(raw_path: bytes) -> ResourceKind:
     """Whether a raw path under `/v1/models/` has the shape of a model, a package or a file.
 
-    By its raw boundaries alone: it never raises and says nothing about whether the parts are names.
+    By its raw boundaries alone: it never raises and does not check whether the components are valid names.
     """
     _, raw_package, raw_file = _split(raw_path.removeprefix(MODELS_PATH).removeprefix(b"/"))
     if raw_package is None:
@@ -104,10 +105,10 @@ def shape_of(raw_path: bytes) -> ResourceKind:
 def model_link(model: ModelId, package: PackageId | None = None, file: FileHandle | None = None) -> str:
     """The canonical path of a model, package or file: the one spelling that we write ourselves.
 
-    `locate` reads it back to the same names, for every name there is.
+    For every valid name `locate` parses it back to the same names.
     """
-    # A `-` segment would end the id too early. It is the only one that must be escaped although
-    # RFC 3986 counts its character among those that need not be.
+    # A `-` segment would end the id too early. It is the only one that must be escaped although RFC 3986
+    # counts its character as unreserved.
     text: str = model
     if not _PLAIN.fullmatch(model):
         segments = ("%2D" if segment == "-" else quote(segment, safe="") for segment in model.split("/"))
@@ -123,12 +124,12 @@ def model_link(model: ModelId, package: PackageId | None = None, file: FileHandl
 
 
 def file_link(package_link: str, file: FileHandle) -> str:
-    """The path of a file of the package whose path this is: for many files of one package."""
+    """The path of a file of the package with this path: for many files of one package."""
     return f"{package_link}/{file}"
 
 
 def parse_download(raw_path: bytes) -> Resource:
-    """The file that the path of a download names."""
+    """Parse the path of a download to a file."""
     if not is_download(raw_path):
         raise Refusal(Reason.NO_ROUTE)
     return parse_model_tail(raw_path[len(DOWNLOADS_PATH) + 1 :])
@@ -142,12 +143,12 @@ def is_download(raw_path: bytes) -> bool:
 
 
 def download_link(model: ModelId, package: PackageId, file: FileHandle) -> str:
-    """The path of a file as signed links name it: one spelling, and one that survives on its way.
+    """The path of a file as signed links name it: one spelling, which clients leave unchanged.
 
-    What is signed is this text, so no client may rewrite it. The engine's does: it takes every escape off
-    that is of a letter, a digit or one of `-._~`. So a `-` segment, which must not stand between two raw
-    slashes, is not itself escaped here, but the slashes beside it are; those stay as they are written.
-    (The model whose whole id is `-` has no slash to escape. Its links hold with other clients only.)
+    This text is signed, so no client may rewrite it. The engine's client does: it decodes every escape of a
+    letter, a digit or one of `-._~`. So a `-` segment, which must not stand between two raw slashes, is not
+    itself escaped here; the slashes beside it are, and those are left as written. (The model whose whole id
+    is `-` has no slash to escape. Its links work with other clients only.)
     """
     segments = model.split("/")
     text = quote(segments[0], safe="") if len(segments) > 1 or model != "-" else "%2D"
@@ -162,10 +163,10 @@ def blob_link(md5: Md5) -> str:
 
 
 def _split(raw_tail: bytes) -> tuple[bytes, bytes | None, bytes | None]:
-    """Model, package and file as raw bytes; None for a part that is not there (empty is there).
+    """Model, package and file as raw bytes; None for a component that is missing (empty is not missing).
 
-    The slash before the tail counts: `/v1/models/-/x` is a package of the model with the empty id,
-    which is refused, and not the model `-/x`.
+    The slash before the tail counts: `/v1/models/-/x` is a package of the model with the empty id, which is
+    refused, and not the model `-/x`.
     """
     raw_model, mark, rest = (b"/" + raw_tail).partition(_END_OF_MODEL)
     raw_model = raw_model[1:]

@@ -1,23 +1,23 @@
-"""Whether the cache is there: an empty cache and a volume that is not mounted look alike.
+"""Detect whether the cache is mounted: an empty cache and a volume that is not mounted look alike.
 
 An empty list is an answer: a client that mirrors the cache deletes what is not in it. So it is given only
-where the cache is known to be there and to be empty. A root that does not exist, that is no directory or
-that may not be entered is no cache; whoever asks gets 503 (`safe_open.opened_root`). What is left is a root
-that exists and holds nothing: a fresh cache, whose folders the engine makes at its first load, or the mount
-point of a volume that is not mounted.
+where the cache is known to be present and empty. A root that does not exist, is no directory or may not be
+entered is no cache; the request gets 503 (`safe_open.opened_root`). What remains is a root that exists and
+holds nothing: a fresh cache, whose folders the engine makes at its first load, or the mount point of a volume
+that is not mounted.
 
-The two are told apart by what this node saw before, which a small file of the state folder keeps
-(`SeenCache`). A node that never saw a model below this root takes an empty one for a fresh cache. One that
-did does not believe
+The two are distinguished by what this node saw before, which a small file of the state folder records
+(`SeenCache`). A node that never saw a model below this root treats an empty one as a fresh cache. A node that
+did refuses to answer
 
-* that `models-cache` is gone: the engine never removes it;
-* that there is no model any more, in a root with another device or inode than the one that had models;
-* that `shared-blobs` is gone, or is another folder than before and empty.
+* when `models-cache` is gone: the engine never removes it;
+* when there are no models, in a root with another device or inode than the one that had models;
+* when `shared-blobs` is gone, or is another folder than before and empty.
 
 An operator who emptied the cache on purpose leaves an empty `models-cache`, or removes that file.
 
-Between two scans the folders may change as well. Before something is said to be absent, they are looked at
-once more: if one is not the folder of the last scan, nothing is said before the next one (`verify_same`).
+Between two scans the folders may change as well. Before something is reported absent, they are checked again:
+if one is not the folder of the last scan, the answer is `Unavailable` until the next scan (`verify_same`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folders:
-    """The root and the engine's folders in it, as they are now; None for one that is not there."""
+    """The identities of the root and of the engine's folders in it; None for a folder that does not exist."""
 
     root: Place
     models: Place | None
@@ -62,7 +62,7 @@ def look_at_folders(root: Path) -> Folders:
 
 
 def find_absence(root: Path, folders: Folders, *, has_models: bool, cache: SeenCache) -> str | None:
-    """Why this is not the cache that was here before; None when nothing speaks against it."""
+    """Why this is not the cache that was seen here before; None when it may be."""
     seen = cache.load()
     if seen is None or seen.path != str(root):
         return None
@@ -78,14 +78,14 @@ def find_absence(root: Path, folders: Folders, *, has_models: bool, cache: SeenC
 
 
 def note_presence(root: Path, folders: Folders, cache: SeenCache) -> None:
-    """Models were seen here: keep where."""
+    """Record where models were seen."""
     cache.note(Seen(path=str(root), root=folders.root, blobs=folders.blobs))
 
 
 def verify_same(root: Path, before: Folders | None) -> None:
-    """Raises `Unavailable` unless the folders are those of the last scan: what is absent may be back soon.
+    """Raises `Unavailable` unless the folders are those of the last scan: missing files may come back soon.
 
-    One that came since is no reason to doubt.
+    A folder that was added since is accepted.
     """
     now = look_at_folders(root)
     if before is None:

@@ -1,12 +1,12 @@
-"""A model's own files as bytes, for whoever describes it: its manifests and its registry record.
+"""Load a model's own files as raw bytes, to describe the model: its manifests and its registry record.
 
-A manifest that is described is read for what it says of the package, not for its files alone, and all of an
-answer is made at once. So there is room for so much in it and no more (`DescriptionBounds`).
+Here a manifest is read for what it says of the package, not for its files alone, and a whole answer is made
+at once. Therefore its size is bounded (`DescriptionBounds`).
 
-The engine leaves a manifest in each package, and, where it was told to prepare for offline use, a record
-of the whole model in a folder beside the caches, under the name of the model's directory. Both are opened
-as everything below the root is: by their own names, never through a link. What they mean is not looked
-at here, and neither is ever served.
+The engine leaves a manifest in each package, and, where it was told to prepare for offline use, a record of
+the whole model in a folder beside the caches, under the name of the model's directory. Both are opened as
+everything below the root is: by their own names, never through a link. This module does not interpret them,
+and neither is ever served.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 
 OFFLINE_REGISTRY = "offline-weights-registry"
 MAX_RECORD_BYTES = 1024 * 1024
-"""About 100 bytes a file, all packages together: ten thousand. It is read in a thread; beyond this nothing of
-it would be used, since an answer has two thousand files at most."""
+"""About 100 bytes a file, all packages together: ten thousand files. It is read in a thread. A larger record
+would not be used, since an answer has two thousand files at most.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawPackage:
-    """A package whose manifest is in order: the manifest as it lies there, and which files are servable."""
+    """A package whose manifest is valid: the raw manifest, and which files are servable."""
 
     package: PackageId
     raw_manifest: bytes = field(repr=False)
@@ -48,7 +49,7 @@ class RawPackages:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DescriptionBounds:
-    """How much there may be in one description of a model, all its packages together."""
+    """The limits of one description of a model, all its packages together."""
 
     packages: int
     files: int
@@ -58,7 +59,7 @@ class DescriptionBounds:
 def load_raw_manifest(package: PackageId, *, below: int | None, max_bytes: int) -> bytes | None:
     """The bytes of a package's manifest; None when there is none.
 
-    Raises `Refusal(UNSERVABLE)` for something else in its place, and for one that is too large.
+    Raises `Refusal(UNSERVABLE)` when it is no regular file, or too large.
     """
     with opened_directory(package, below=below) as directory:
         if directory is None:
@@ -69,7 +70,7 @@ def load_raw_manifest(package: PackageId, *, below: int | None, max_bytes: int) 
 def load_registry_record(root: Path, model: ModelId) -> bytes | None:
     """The bytes of the model's record; None when there is none.
 
-    Raises `Refusal(UNSERVABLE)` for something else in its place, and for one that is too large.
+    Raises `Refusal(UNSERVABLE)` when it is no regular file, or too large.
     """
     with opened_root(root) as top, opened_directory(OFFLINE_REGISTRY, below=top) as folder:
         if folder is None:

@@ -1,16 +1,19 @@
-"""Whose turn it is: a few of many names at a time, so that each comes up and no turn is long."""
+"""Round-robin over many names in bounded batches."""
 
 from __future__ import annotations
 
 
 class RoundRobin:
-    """Goes through a list, so many at a time, and begins again at its end."""
+    """Returns a list batch by batch, and starts again at its end."""
 
     def __init__(self) -> None:
         self._next = 0
 
     def take(self, names: list[str], count: int) -> list[str]:
-        """Those whose turn it is; all of them, where they are few. The list may be another each time."""
+        """The next batch; the whole list if it has no more than `count`.
+
+        The list may change between calls.
+        """
         if len(names) <= count:
             self._next = 0
             return names

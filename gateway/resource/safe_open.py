@@ -1,17 +1,17 @@
-"""Opening what lies below the cache root without following a link that we did not compute (I9).
+"""Open files below the cache root without following a link that we did not compute (I9).
 
-Who can write into the cache can put a link, a FIFO or a device where a directory or a file should
-be, and can do so between any two of our steps. Therefore no path is ever given to the kernel below
-the root: each component is opened by its own name, relative to the directory opened before, and
-never through a link. What was checked is the open descriptor, so nothing can be swapped after the
-check. The root itself is the operator's word and may be reached through links.
+Anyone who can write into the cache can put a link, a FIFO or a device in place of a directory or a file, and
+can do so between any two of our system calls. Therefore no path below the root is ever given to the kernel:
+each component is opened by its own name, relative to the directory opened before, and never through a link.
+The checks are made on the open descriptor, so nothing can be swapped after the check. The root itself is
+configured by the operator and may be reached through links.
 
-The one link that is read is a package's link to a blob. It is read as text, compared with the texts
-that the engine could have written, and then forgotten: the blob is opened by its digest below our
-own `shared-blobs` (`package.py`).
+The only link that is read is a package's link to a blob. Its text is compared with the texts that the engine
+could have written and not used further: the blob is opened by its digest below our own `shared-blobs`
+(`package.py`).
 
-Nothing here decides who may read. Descriptors are closed by the `with` that opened them; the one
-that leaves is returned by `open_regular`, and whoever receives it closes it.
+Nothing here decides who may read. Descriptors are closed by the `with` that opened them; `open_regular`
+returns one, which its caller must close.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # O_PATH: a handle to start from, which needs no right to list the directory and reads nothing.
 _PASS_THROUGH = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LISTABLE = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# O_NONBLOCK: a FIFO that takes the file's place after the look at it must not hang the event loop.
+# O_NONBLOCK: a FIFO that replaces the file after it was checked must not block the event loop.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 _NOT_AS_LEFT = {
@@ -58,10 +58,10 @@ _NO_FOLDER = {
 
 @contextmanager
 def opened_root(root: Path) -> Iterator[int]:
-    """The cache root. The only place where links are followed.
+    """Open the cache root. The only place where links are followed.
 
-    Raises `Unavailable` when it is not there or is no directory that we may enter: then nobody can say what
-    is in the cache, and that is no answer about any one thing in it.
+    Raises `Unavailable` when it does not exist or is no directory that we may enter: then the content of the
+    cache is unknown, which says nothing about any single file.
     """
     try:
         descriptor = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -75,7 +75,7 @@ def opened_root(root: Path) -> Iterator[int]:
 
 @contextmanager
 def opened_cache_folder(name: str, *, below: int, is_listable: bool = False) -> Iterator[int | None]:
-    """One of the engine's own folders in the root; None when it is not there.
+    """Open one of the engine's own folders in the root; None when it does not exist.
 
     Raises `Unavailable` for a link or a file in its place, and where we may not enter it: as for the root.
     """
@@ -96,7 +96,7 @@ def opened_cache_folder(name: str, *, below: int, is_listable: bool = False) -> 
 
 @contextmanager
 def opened_directory(name: str, *, below: int | None, is_listable: bool = False) -> Iterator[int | None]:
-    """A directory by its own name; None when it, or what it would be below, is not there."""
+    """Open a directory by its own name; None when it, or its parent, does not exist."""
     flags = _LISTABLE if is_listable else _PASS_THROUGH
     descriptor = None if below is None else _find_directory(name, flags, below=below)
     try:
@@ -108,10 +108,10 @@ def opened_directory(name: str, *, below: int | None, is_listable: bool = False)
 
 @contextmanager
 def opened_folder(folders: Sequence[str], *, below: int) -> Iterator[int | None]:
-    """The innermost of nested directories; `below` itself when there are none, None when one is not there.
+    """Open the innermost of nested directories; `below` itself if none are given, None when one is missing.
 
-    At most one of them is open besides `below`: how deep a manifest nests its files must not decide
-    how many descriptors we need.
+    At most one of them is open besides `below`: how deep a manifest nests its files must not decide how many
+    descriptors are used.
     """
     current: int | None = below
     try:
@@ -146,7 +146,7 @@ def names_in(directory: int) -> list[str]:
 
 
 def each_name_in(directory: int) -> Iterator[str]:
-    """The same one by one, for a directory that may hold more names than one wants in memory."""
+    """Like `names_in`, one by one, for a directory that may hold more names than fit in memory."""
     try:
         with os.scandir(directory) as entries:
             for entry in entries:
@@ -158,7 +158,7 @@ def each_name_in(directory: int) -> Iterator[str]:
 
 
 def find_link_text(name: str, *, below: int) -> str | None:
-    """The text of a link, which nobody follows; None when there is nothing of that name."""
+    """The text of a link, which is not followed; None when the name does not exist."""
     try:
         return os.readlink(name, dir_fd=below)
     except FileNotFoundError:
@@ -168,7 +168,7 @@ def find_link_text(name: str, *, below: int) -> str | None:
 
 
 def inspect_regular(name: str, *, below: int, may_have_other_names: bool) -> os.stat_result | None:
-    """The stat of a regular file, without opening it; None when there is nothing of that name."""
+    """The stat of a regular file, without opening it; None when the name does not exist."""
     try:
         found = os.stat(name, dir_fd=below, follow_symlinks=False)
         device = os.fstat(below).st_dev
@@ -181,10 +181,10 @@ def inspect_regular(name: str, *, below: int, may_have_other_names: bool) -> os.
 
 
 def open_regular(name: str, *, below: int, may_have_other_names: bool) -> tuple[int, os.stat_result] | None:
-    """Open a regular file, and its stat after opening; None when there is nothing of that name.
+    """Open a regular file and return it with its stat after opening; None when the name does not exist.
 
-    It is looked at before it is opened, because opening a device or a FIFO can do something, and
-    again when it is open, because only that look is proof.
+    It is checked before it is opened, because opening a device or a FIFO can have effects, and again once it
+    is open, because only that check cannot be raced.
     """
     looked_at = inspect_regular(name, below=below, may_have_other_names=may_have_other_names)
     if looked_at is None:
@@ -205,10 +205,10 @@ def open_regular(name: str, *, below: int, may_have_other_names: bool) -> tuple[
 
 
 def load_regular(name: str, *, below: int, max_bytes: int, what: str) -> bytes | None:
-    """A document that is never served, whole; None when it is not there.
+    """The whole content of a document that is never served; None when it does not exist.
 
-    The engine publishes by renaming, so an open one never changes. One that does gives half a document,
-    which does not parse. Raises `Refusal(UNSERVABLE)` for one that is too large.
+    The engine publishes files by renaming, so an open one never changes. One that does change gives half a
+    document, which does not parse. Raises `Refusal(UNSERVABLE)` for one that is too large.
     """
     opened = open_regular(name, below=below, may_have_other_names=True)
     if opened is None:
@@ -227,14 +227,14 @@ def _verify_regular(found: os.stat_result, name: str, device: int, *, may_have_o
     if not stat.S_ISREG(found.st_mode):
         raise unservable(f"{printable(name)}: not a regular file")
     if found.st_dev != device:
-        # A file mounted over the engine's own: the mount was not made by the engine either.
+        # A file mounted over the engine's own: the engine did not make that mount.
         raise unservable(f"{printable(name)}: on another device than its directory")
     if found.st_nlink > 1 and not may_have_other_names:
         raise unservable(f"{printable(name)}: a hard link")
 
 
 def _raise_for(error: OSError, name: str) -> NoReturn:
-    """Tell what somebody put there (the client gets "not found") from what the machine cannot do now."""
+    """Distinguish a file of the wrong kind (the client gets "not found") from a failure of the machine."""
     finding = _NOT_AS_LEFT.get(error.errno or 0)
     if finding is not None:
         raise unservable(f"{printable(name)}: {finding}") from error
@@ -247,6 +247,9 @@ def _raise_no_cache(error: OSError, what: str) -> NoReturn:
 
 
 def raise_unavailable(error: OSError, name: str) -> NoReturn:
-    """The disk or the machine could not say: too many open files, an I/O error, a stale handle."""
+    """Raise `Unavailable` for a failure of the disk or the machine.
+
+    Too many open files, an I/O error or a stale handle.
+    """
     why = errno.errorcode.get(error.errno or 0, "unknown error")
     raise Unavailable("cache", f"{printable(name)}: {why}", Reason.CACHE_UNAVAILABLE) from error

@@ -1,19 +1,18 @@
-"""The scan: which models are on disk, as far as their ids can be known, and what is wrong with the rest.
+"""Scan the cache: which models are on disk, if their ids can be determined, and what is wrong with the rest.
 
-A directory's name does not tell its model's id. The id is known when one of the ids that facts speak
-of computes to that name, or when a manifest inside claims one that does. Either way the forward rule
-has the last word; a directory for which neither holds is nobody's and is reported, not guessed.
+A directory's name does not tell its model's id. The id is known when one of the ids in the facts computes to
+that name, or when a manifest inside claims an id that does. Either way the forward rule decides; a directory
+for which neither holds is reported and not guessed.
 
-The scan only feeds the list of models and reports. What is served is looked at on disk at that
-moment, so a scan that is old, or that saw half of a change, can show a model that is gone and can
-open nothing.
+The scan only provides the list of models and reports. What is served is checked on disk at that moment, so a
+scan that is old, or that saw half of a change, can show a model that is gone but cannot open anything.
 
-Each directory is judged on its own (`survey_directory`) and depends on nothing but its content and
-the known ids. So a gateway that runs looks again only where something moved (`scanner.py`); a command
-looks at everything once. What goes wrong with one directory, whatever it is, is reported as that directory's.
+Each directory is checked on its own (`survey_directory`); the result depends only on its content and the
+known ids. So a running gateway checks again only what changed (`scanner.py`), and a command checks everything
+once. Any failure in one directory is reported as that directory's.
 
-Who can write to the volume can make any number of names, so what is taken in is bounded: directories, the
-packages of each, and what is told of those that are left aside.
+Anyone who can write to the volume can make any number of names, so the result is bounded: directories, the
+packages of each, and the reports about skipped ones.
 """
 
 from __future__ import annotations
@@ -51,10 +50,10 @@ if TYPE_CHECKING:
     from gateway.model.presence import SeenCache
     from gateway.resource.manifests import Manifests
 
-MAX_DIRECTORIES = 200_000  # below `models-cache`, each 0.4 kB of memory: twice of what was ever measured
+MAX_DIRECTORIES = 200_000  # below `models-cache`, each 0.4 kB of memory: twice the most ever measured
 OLD_NAMING = "not a directory of the engine's present naming"
-MAX_REPORTED_OF_ONE = 10  # of one directory: its trouble must not fill the report
-MAX_REPORTED = 100  # a broken volume has one cause and a million symptoms; a report is read by people
+MAX_REPORTED_OF_ONE = 10  # of one directory: its problems must not fill the report
+MAX_REPORTED = 100  # a broken volume has one cause and a million symptoms; people read the report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,16 +66,16 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """What one scan found: the models, sorted, and the report about everything else."""
+    """The result of one scan: the models, sorted, and the report about everything else."""
 
     models: tuple[ModelId, ...] = ()
     listed: Sequence[ListedPackage] = ()
     is_root_present: bool = False
     is_readable: bool = False
-    problem: str | None = None  # why nothing could be looked at; None when the scan went through
+    problem: str | None = None  # why the scan failed; None when it completed
     packages: int = 0
     unservable_packages: int = 0  # with a manifest or a directory that the engine would not have left
-    unreadable_manifests: int = 0  # those of them that the gateway's user may not read: a wrong set-up
+    unreadable_manifests: int = 0  # those of them that the gateway's user may not read: wrong permissions
     unservable_files: int = 0  # of servable packages: their handles are longer than any name may be
     skipped_total: int = 0
     skipped: tuple[Skipped, ...] = ()  # the first of them
@@ -84,7 +83,7 @@ class Survey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gist:
-    """What a scan needs of a manifest, and of which file: as long as that stays, it is not read again."""
+    """What a scan keeps of a manifest, which is not read again while its file's identity is the same."""
 
     identity: StatIdentity
     canonical_model_id: ModelId | None
@@ -93,18 +92,18 @@ class Gist:
     too_long: int
 
     def is_of(self, model: ModelId) -> bool:
-        """Whether nothing in it contradicts that the package is this model's."""
+        """Whether nothing in it contradicts that the package belongs to this model."""
         return self.canonical_model_id in {None, model} and self.cache_model_id in {None, model}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectorySurvey:
-    """What one directory below `models-cache` came to. `model` is set when it has a servable package."""
+    """The result for one directory below `models-cache`. `model` is set when it has a servable package."""
 
     model: ModelId | None = None
-    is_by_fact: bool = False  # no manifest names the model: it is known as long as a fact names it
-    is_nameless: bool = False  # there is a servable manifest, and nothing says whose
-    is_undecided: bool = False  # the disk or the machine could not say: what was known before stands
+    is_by_fact: bool = False  # no manifest names the model: it is known only while a fact names it
+    is_nameless: bool = False  # there is a servable manifest, and nothing names its model
+    is_undecided: bool = False  # the disk or the machine failed: the previous result stays in force
     listed: tuple[ListedPackage, ...] = ()  # its servable packages, by name
     gists: Mapping[PackageId, Gist] = field(default_factory=dict)  # of large manifests, to be reused
     unservable_packages: int = 0
@@ -116,7 +115,7 @@ class DirectorySurvey:
 
 @dataclass(slots=True)
 class _Tally:
-    """The counts of a directory that is being looked at."""
+    """The counts of the directory that is being checked."""
 
     unservable_packages: int = 0
     unreadable_manifests: int = 0
@@ -133,7 +132,7 @@ class _Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Looking:
-    """What a look at a directory needs beside it: the manifests, the time, and how to let others go on."""
+    """The context of a scan: the manifest cache, the time, and the pause between slices of work."""
 
     manifests: Manifests
     now: float
@@ -141,9 +140,9 @@ class Looking:
 
 
 def scan(root: Path, known: Mapping[str, ModelId], looking: Looking, seen: SeenCache | None = None) -> Survey:
-    """Look at the whole cache. `known` maps directory names to the ids that compute to them.
+    """Scan the whole cache. `known` maps directory names to the ids that compute to them.
 
-    Never raises for what is on disk: whatever cannot be looked at is in the report.
+    Never raises for what is on disk: whatever cannot be read is in the report.
     """
     try:
         folders = look_at_folders(root)
@@ -179,16 +178,15 @@ def scan(root: Path, known: Mapping[str, ModelId], looking: Looking, seen: SeenC
 
 
 def unreadable(error: Refusal | Unavailable) -> Survey:
-    """The survey of a cache of which nothing can be said."""
+    """The survey of a cache that cannot be read."""
     why = error.why if isinstance(error, Unavailable) else finding_of(error)
     return Survey(is_root_present=not isinstance(error.__cause__, FileNotFoundError), problem=why)
 
 
 def judged(survey: Survey) -> Survey:
-    """The survey; one of which nothing can be said where we may read none of the manifests that there are.
+    """The survey; marked unreadable if there are manifests and none of them may be read.
 
-    That all of a cache is gone from one scan to the next because somebody changed a mode or a user must not
-    look like a cache that was emptied.
+    A change of mode or user that hides all manifests must not look like a cache that was emptied.
     """
     if survey.packages or not survey.unreadable_manifests:
         return survey
@@ -203,7 +201,7 @@ def survey_directory(
     looking: Looking,
     before: Mapping[PackageId, Gist] | None = None,
 ) -> DirectorySurvey:
-    """Judge one directory. `known` is the id that facts speak of and that computes to its name.
+    """Check one directory. `known` is the id in the facts that computes to its name.
 
     `before` is what was kept of its large manifests.
     """
@@ -251,7 +249,7 @@ def _too_long(files: int) -> str:
 
 
 def _is_worth_keeping(gist: Gist, now: float) -> bool:
-    """Of a large manifest, whose times are old enough to be believed."""
+    """Whether it is of a large manifest whose times are old enough to be reliable."""
     return gist.identity[2] > INLINE_BYTES and gist.identity[4] < (now - SETTLED_SECONDS) * 1e9
 
 
@@ -300,14 +298,14 @@ def _load_gists(
 
 
 def _find_gist(package: PackageId, below: int | None, before: Gist | None, looking: Looking) -> Gist | None:
-    """What the package's manifest comes to; None when it has none yet."""
+    """What is kept of the package's manifest; None when it has none yet."""
     with opened_directory(package, below=below) as directory:
         if directory is None:
             return None
         found = inspect_regular(MANIFEST, below=directory, may_have_other_names=True)
         if found is None:
             return None
-        identity = identity_of(found)  # if it is another file when it is read, this one is not seen again
+        identity = identity_of(found)  # if another file is read below, this identity does not occur again
         if before is not None and before.identity == identity:
             return before
         manifest = looking.manifests.read_in_passing(directory, looking.pause)

@@ -1,19 +1,18 @@
-"""The scanner: the scan kept current, by looking again only where something moved.
+"""Keep the scan current by scanning again only the directories that changed.
 
-A directory's change time moves when a name in it comes or goes, and no writer can set it back. So one
-look at `models-cache` finds new and removed models, and one at a model's directory new and removed
-packages. What is new, unfinished or broken is opened at each look; of the rest each is looked at from
-outside in its turn, a limited number at a time, and, much more rarely, opened again whatever its time
-says. A change time that is younger than the clock is coarse proves nothing yet: such a directory
-counts as unfinished.
+A directory's change time is updated when a name in it is added or removed, and no writer can set it back. So
+one `stat` of `models-cache` detects new and removed models, and one of a model's directory new and removed
+packages. At each scan, new, unfinished and broken directories are opened. Of the others a limited number is
+checked with `stat`, round-robin, and a much smaller number is opened again whatever its change time is. A
+change time younger than the resolution of the clock proves nothing: such a directory counts as unfinished.
 
-It runs in a thread beside the event loop. Every step is a system call, which lets go of the
-interpreter; what would hold on to it for long is done in small pieces. A model costs about 0.4 kB,
-and each of its packages what `listed.py` says. So many directories are taken in and no more
-(`MAX_DIRECTORIES`); names that are none of the engine's are counted, and the first of them told.
+The scan runs in a thread beside the event loop. Every step is a system call, which releases the interpreter
+lock; long computations are done in slices. A model costs about 0.4 kB, and each of its packages what
+`listed.py` says. The number of directories is bounded (`MAX_DIRECTORIES`). Names that the engine would not
+make are counted, and the first of them reported.
 
-A directory of which the disk or the machine cannot say what is in it (an I/O error, no descriptors left)
-stays in the list as it was: that it cannot be read does not say that it is gone.
+When the disk or the machine fails (an I/O error, no descriptors left), a directory stays in the list as it
+was: that it cannot be read does not mean that it is gone.
 """
 
 from __future__ import annotations
@@ -58,21 +57,21 @@ if TYPE_CHECKING:
     from gateway.model.presence import SeenCache
     from gateway.resource.manifests import Manifests
 
-STATS_PER_LOOK = 10_000  # looks from outside, about 30 ms of one core
+STATS_PER_LOOK = 10_000  # checked with `stat`, about 30 ms of one core
 OPENED_PER_LOOK = 2_000  # unfinished and broken ones; a volume of nothing else must not occupy us for ever
-REFRESHED_PER_LOOK = 50  # opened again though their time has not moved
+REFRESHED_PER_LOOK = 50  # opened again although their change time is the same
 SETTLING_SECONDS = 2.0  # the coarsest time stamps of a file system, and clocks that differ
-NAMES_PER_SLICE = 1_000  # taken in between two pauses, about a millisecond
-MANY = 4_096  # models that come or go at once: beyond it the list is sorted anew
+NAMES_PER_SLICE = 1_000  # read between two pauses, about a millisecond
+MANY = 4_096  # models added or removed at once: beyond it the list is sorted anew
 MAX_DETAILED = 10_000  # findings that are kept, of a kilobyte at most; the rest is counted
 
 _UNSETTLED = 0
 
 
 class _Entry(msgspec.Struct, frozen=True, gc=False):
-    """What is remembered of one directory. `stamp` is what its change time and inode came to.
+    """What is remembered of one directory. `stamp` is a hash of its inode and times.
 
-    The garbage collector is not told of them: it would stop everybody while it looks through all.
+    Excluded from garbage collection (`gc=False`): a collection over all of them would stop every thread.
     """
 
     stamp: int
@@ -80,7 +79,7 @@ class _Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 class Scanner:
-    """The scan of one cache root. Not for two threads at once. `pause` lets whoever waits go on."""
+    """The scan of one cache root. Not for two threads at once. `pause` is called between slices of work."""
 
     def __init__(
         self, root: Path, *, manifests: Manifests, seen: SeenCache, pause: Callable[[], None] = no_pause
@@ -92,9 +91,9 @@ class Scanner:
         self._forget()
 
     def look(self, known: Mapping[str, ModelId], now: float) -> Survey:
-        """What is on disk now. `known` maps directory names to the ids that compute to them.
+        """Scan what is on disk now. `known` maps directory names to the ids that compute to them.
 
-        Never raises for what is on disk: whatever cannot be looked at is in the report.
+        Never raises for what is on disk: whatever cannot be read is in the report.
         """
         try:
             folders = look_at_folders(self._root)
@@ -111,7 +110,8 @@ class Scanner:
             if problem is not None:
                 return Survey(is_root_present=True, problem=problem)
             if self._models_now:
-                with suppress(Unavailable):  # the state folder's trouble; it costs a doubt, not an answer
+                # a failure of the state folder: only the record of presence is lost
+                with suppress(Unavailable):
                     note_presence(self._root, folders, self._seen)
         except (Refusal, Unavailable) as error:
             self._forget()
@@ -123,18 +123,18 @@ class Scanner:
         self._models: list[ModelId] = []
         self._models_now: tuple[ModelId, ...] = ()
         self._listed = Listed()
-        self._order: list[str] = []  # in the order of their turns
+        self._order: list[str] = []  # in round-robin order
         self._looked_at = RoundRobin()
         self._refreshed = RoundRobin()
         self._folder = _UNSETTLED
-        self._unfinished: dict[str, None] = {}  # a set that remembers the order
+        self._unfinished: dict[str, None] = {}  # an ordered set
         self._by_fact: set[str] = set()
         self._faulty: dict[str, DirectorySurvey] = {}
-        self._detailed = 0  # findings that are kept of these
+        self._detailed = 0  # how many of their findings are kept
         self._gists: dict[str, Mapping[PackageId, Gist]] = {}
-        self._others: list[str] = []  # the first names that are none of the engine's
+        self._others: list[str] = []  # the first names that the engine would not make
         self._others_total = 0
-        self._too_many = 0  # directories that are not taken in
+        self._too_many = 0  # directories beyond the limit
 
     def _look_below(self, directory: int, known: Mapping[str, ModelId], looking: Looking) -> None:
         new, vanished = self._compare(directory, looking.now)
@@ -153,7 +153,7 @@ class Scanner:
         self._list(appeared, vanished)
 
     def _compare(self, directory: int, now: float) -> tuple[list[str], list[ModelId]]:
-        """The names that are new below `models-cache`, and the models that went with those that are gone."""
+        """The names that are new below `models-cache`, and the models of the directories that are gone."""
         stamp = _stamp(os.fstat(directory), now)
         if stamp == self._folder and stamp != _UNSETTLED:
             return [], []
@@ -167,7 +167,7 @@ class Scanner:
         return new[:room], vanished
 
     def _take_in(self, directory: int) -> tuple[list[str], set[str]]:
-        """The names of directories that are new, and of those known that are there; the rest is counted."""
+        """The names of new directories, and of known ones that still exist; other names are counted."""
         new: list[str] = []
         present: set[str] = set()
         others: list[str] = []
@@ -205,11 +205,14 @@ class Scanner:
         yield from once(self._refresh())
 
     def _take_unfinished(self) -> list[str]:
-        """Those that are open in any case, the longest waiting first; `_judge` puts them back at the end."""
+        """The directories that are opened at every scan, the longest waiting first.
+
+        `_judge` appends them again.
+        """
         return list(islice(self._unfinished, OPENED_PER_LOOK))
 
     def _moved(self, directory: int, now: float) -> Iterator[str]:
-        """Of those whose turn it is, the ones whose change time is another."""
+        """Of the next batch, the directories whose change time differs."""
         for name in self._looked_at.take(self._order, STATS_PER_LOOK):
             entry = self._entries.get(name)
             if entry is None:
@@ -217,7 +220,7 @@ class Scanner:
             try:
                 found = os.stat(name, dir_fd=directory, follow_symlinks=False)
             except OSError:
-                continue  # it has gone since: the next look does not list it
+                continue  # it was removed since: the next scan does not list it
             if _stamp(found, now) != entry.stamp:
                 yield name
 
@@ -227,7 +230,7 @@ class Scanner:
 
     def _judge(self, name: str, directory: int, known: ModelId | None, looking: Looking) -> _Entry:
         try:
-            # Before it is opened: what changes while we look has another stamp afterwards.
+            # Taken before it is opened, so that a change during the scan gives another stamp.
             stamp = _stamp(os.stat(name, dir_fd=directory, follow_symlinks=False), looking.now)
         except OSError:
             stamp = _UNSETTLED
@@ -235,7 +238,8 @@ class Scanner:
         survey = survey_directory(name, below=directory, known=known, looking=looking, before=kept)
         before = self._entries.get(name)
         if survey.is_undecided and before is not None:
-            # What it held before stands; it stays among the unfinished, and is opened again at the next look.
+            # The previous result stays in force. It stays among the unfinished, and is opened again at the
+            # next scan.
             entry = self._entries[name] = _Entry(_UNSETTLED, before.model)
         else:
             entry = self._entries[name] = _Entry(stamp, survey.model)
@@ -326,7 +330,10 @@ _NOTHING = DirectorySurvey()
 
 
 def _stamp(found: os.stat_result, now: float) -> int:
-    """Inode and times as one number; `_UNSETTLED` for a change that another could still follow unseen."""
+    """Device, inode and times as one number.
+
+    `_UNSETTLED` for a change that another could follow unnoticed.
+    """
     if found.st_ctime > now - SETTLING_SECONDS:
         return _UNSETTLED
     return hash((found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)) or 1

@@ -1,4 +1,4 @@
-"""Work in slices: what would be one long call into C, during which nobody else gets the interpreter."""
+"""Process long lists in slices with pauses between them, so that other threads get the interpreter lock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SORTED_AT_ONCE = 4_096  # about a millisecond
 
 
 def no_pause() -> None:
-    """For whoever may take the time that it takes."""
+    """The pause of callers that need not yield."""
 
 
 def in_slices(items: Iterable[T], size: int, pause: Callable[[], None]) -> Iterator[T]:
@@ -28,7 +28,7 @@ def in_slices(items: Iterable[T], size: int, pause: Callable[[], None]) -> Itera
 def sorted_in_slices(
     items: Sequence[T], *, key: Callable[[T], Any] | None = None, pause: Callable[[], None] = no_pause
 ) -> Iterator[T]:
-    """The items sorted, by slices that are sorted and then merged."""
+    """The items sorted: slices are sorted and then merged."""
     slices = []
     for start in range(0, len(items), SORTED_AT_ONCE):
         slices.append(sorted(items[start : start + SORTED_AT_ONCE], key=key))  # type: ignore[type-var,arg-type]

@@ -1,14 +1,13 @@
-"""The way from the cache root down to a model's directory, and the packages that it holds.
+"""Open a model's directory below the cache root, and list the packages in it.
 
     <root>/models-cache/<v2 name>/<package id>/
 
-Nothing is kept open between two questions: each one goes down from the root's path again and closes
-behind itself. That costs some microseconds, and in return a root that is unmounted, replaced by
-another, or comes back needs no case of its own, and we never hold a volume that an operator wants to
-take away.
+No descriptor is kept between two calls: each one opens the path from the root again and closes it. That costs
+some microseconds. In return a root that is unmounted, replaced or mounted again needs no special case, and we
+never keep a volume busy that an operator wants to unmount.
 
-A model's directory is listed at each question, because two packages that differ by case only are nobody's.
-So it may hold `MAX_NAMES` names and no more: a directory with a million of them would hold up everybody.
+A model's directory is listed at each call, because two packages that differ by case only are not served. So
+it may hold `MAX_NAMES` names at most: a directory with a million of them would hold the event loop.
 """
 
 from __future__ import annotations
@@ -33,7 +32,8 @@ if TYPE_CHECKING:
 
 MAX_NAMES = 2_048
 """In a model's directory: two for each package, a thousand packages. A model has some twenty in all. Listing
-so many takes 3 ms."""
+so many takes 3 ms.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ class ModelPlace:
 
 @contextmanager
 def opened_model(root: Path, model: ModelId) -> Iterator[ModelPlace | None]:
-    """The directory that the model's id computes to; None when it is not there."""
+    """The directory that the model's id computes to; None when it does not exist."""
     with (
         opened_root(root) as root_descriptor,
         opened_cache_folder(MODELS_CACHE, below=root_descriptor) as models,
@@ -59,7 +59,7 @@ def opened_model(root: Path, model: ModelId) -> Iterator[ModelPlace | None]:
 
 
 def find_change_time(root: Path, folder: str) -> tuple[int, int] | None:
-    """What moves whenever a name below this folder comes or goes: its inode and change time."""
+    """The folder's inode and change time, which change when a name in it is added or removed."""
     with opened_root(root) as top, opened_cache_folder(folder, below=top) as directory:
         if directory is None:
             return None
@@ -68,12 +68,11 @@ def find_change_time(root: Path, folder: str) -> tuple[int, int] | None:
 
 
 def package_names(directory: int) -> tuple[list[PackageId], list[PackageId]]:
-    """The package ids in a model's directory, sorted, and apart from them those that differ only by case.
+    """The package ids in a model's directory, sorted, and those that differ from another only by case.
 
-    The latter are nobody's: on a volume that ignores case they would be one directory, and which of
-    them a rule speaks of could not be told. The engine leaves both aside as well. Locks and
-    temporary files have no package's name and never appear. Raises `Refusal(UNSERVABLE)` for a directory
-    that holds too many names.
+    The latter are not served: on a volume that ignores case they would be one directory, and it would be
+    unclear which of them a rule names. The engine ignores both as well. Locks and temporary files do not have
+    a package's name and never appear. Raises `Refusal(UNSERVABLE)` for a directory that holds too many names.
     """
     names = list(islice(each_name_in(directory), MAX_NAMES + 1))
     if len(names) > MAX_NAMES:
