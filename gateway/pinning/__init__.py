@@ -1,5 +1,5 @@
-"""Pins (I10): what each file holds, found out once, agreed on by all nodes, and kept true.
+"""Pins (I10): the SHA-256 of each blob, measured once, agreed on by all nodes, and verified ever since.
 
-`measuring` hashes, one run for each blob however many ask; `pins` is what the guard asks of every file;
-`ledger` is where nodes agree; `ahead` hashes what nobody has asked for yet.
+`measuring` hashes files, with one run for each blob however many callers wait; `checks` is called by the
+guard for every file; `ledger` is where nodes agree; `ahead` hashes blobs before they are requested.
 """

@@ -1,4 +1,4 @@
-"""Agree on what many blobs hold, where one of them may spoil that: it is told apart, and costs no other."""
+"""Agree on the content of many blobs at once, so that one bad blob does not affect the others."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from gateway.model.pins import Ledger, Measured
 
     Trouble = tuple[Md5, str]
-    """A blob, and why nothing could be done about it, in one line."""
+    """A blob, and in one line why it could not be processed."""
 
 
 async def agree_on_all(ledger: Ledger, contents: Sequence[tuple[Md5, Measured]]) -> list[Trouble]:
-    """Agree on all at once; where that fails for one of them, on each by itself. The ones that failed.
+    """Agree on all blobs in one call; if that fails for one of them, on each by itself. Returns the failures.
 
-    Raises `Unavailable` for what fails for all: the facts, or the audit log.
+    Raises `Unavailable` for failures that affect all: the facts, or the audit log.
     """
     try:
         await ledger.agree(contents)
@@ -42,7 +42,7 @@ async def _trouble_with(ledger: Ledger, one: tuple[Md5, Measured]) -> Trouble | 
 
 
 def why(trouble: Exception) -> str:
-    """What is wrong with a file, in one line that can be printed."""
+    """What is wrong with a file, in one printable line."""
     match trouble:
         case Refusal():
             return finding_of(trouble)

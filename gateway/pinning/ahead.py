@@ -1,20 +1,20 @@
-"""Pinning ahead: blobs are hashed before somebody asks for them, one at a time and at leisure.
+"""Hash blobs before they are requested, one at a time, in the background.
 
-One worker of a node does it, whichever gets the lock first. It goes by the folder of blobs and keeps no
-list of them: after a pass it remembers the newest change time that it saw, and the next one looks at
-what has changed since. So a blob that was replaced or rewritten is found out without anybody reading
-it, and a hundred thousand blobs cost next to no memory. Whatever the catalogue can name lies in that folder.
+One worker of a node does it: the one that gets the lock first. It lists the folder of blobs at each pass and
+keeps no list: after a pass it remembers the newest change time that it saw, and the next pass hashes what
+changed since. So a blob that was replaced or rewritten is found before a request reads it, and a hundred
+thousand blobs cost next to no memory. Every file that the catalogue can name by digest is in that folder.
 
-At leisure is a quarter of one core: after each step we sleep three times as long as it took, so that
-a busy machine slows us down by more than it slows down. A low priority of the thread would be the
-wrong means: whoever is not given the processor while it holds the interpreter holds up every request.
-When a request waits for the very file, we hurry.
+It uses at most a quarter of one core: after each step it sleeps three times as long as the step took, so that
+on a busy machine it slows down by more than it slows down others. A low thread priority would be wrong: a
+thread that is not scheduled while it holds the interpreter lock delays every request. It does not sleep while
+a request waits for the same file.
 
-Package files are left to their first reader: nothing is agreed about them that could be found broken.
+Package files are hashed by their first reader: no pin is agreed on for them that could be found broken.
 
-A blob that cannot be read, or about which nothing can be agreed, is that blob's trouble, whatever is
-raised: it is reported by its name, the others have their turn, and it has another one at each later pass.
-What fails for all of them, the facts or the state folder, ends the pass, which is then made again.
+A failure of one blob, whatever is raised, is reported with the blob's name; the others are processed, and the
+blob is tried again at each later pass. A failure that affects all of them, of the facts or the state folder,
+ends the pass, which is then repeated.
 """
 
 from __future__ import annotations
@@ -51,24 +51,26 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LOOK_SECONDS = 1.0  # how soon a new blob is noticed
-PASS_SECONDS = 30.0  # how soon a rewritten one is: the folder does not say so, each blob has to be looked at
-BATCH_SECONDS = 1.0  # findings are agreed on together, but not kept back for longer
+# how soon a rewritten one is: the folder's change time does not show it, each blob has to be checked
+PASS_SECONDS = 30.0
+BATCH_SECONDS = 1.0  # results are agreed on together, but not delayed longer than this
 BATCH_BLOBS = 200
 SETTLING_NS = (
-    2_000_000_000  # the coarsest time stamps of a file system: within them, newer is not told from older
+    2_000_000_000  # the coarsest file system time stamps: within it, the order of changes is unknown
 )
 MD5_BYTES = 16
 MAX_AHEAD_BYTES = 1 << 40
-"""Beyond it a blob is left to whoever asks for it: a sparse file takes a moment to make and a day to hash,
-and the others wait for their turn."""
+"""A larger blob is hashed only when it is requested: a sparse file takes a moment to make and a day to hash,
+and the others would wait.
+"""
 MAX_NAMED = 20  # blobs of one pass that are reported by name
-MAX_FAILED = 10_000  # blobs that have another turn at each pass
+MAX_FAILED = 10_000  # blobs that are tried again at each pass
 SLEEP_PER_WORK = 3  # seconds of sleep for each second of hashing
 
 
 @dataclass(slots=True)
 class _Troubles:
-    """The blobs that could not be dealt with in one pass: the first of them, and how many there were."""
+    """The blobs that failed in one pass: the first of them, and how many there were."""
 
     first: list[Trouble] = field(default_factory=list)
     count: int = 0
@@ -80,7 +82,7 @@ class _Troubles:
 
 
 class PinningAhead:
-    """Looks for blobs that are not pinned, and pins them."""
+    """Finds blobs that are not pinned, and pins them."""
 
     def __init__(
         self,
@@ -103,12 +105,12 @@ class PinningAhead:
         self._thread = ThreadPoolExecutor(1, "pin-ahead")
         self._stamp: tuple[int, int] | None = None
         self._newest_ns = 0
-        self._again: set[Md5] = set()  # those that changed under the reading
-        self._told = ""  # what failed last, if it still does
-        self._failed: set[Md5] = set()  # those that could not be dealt with at the last pass
+        self._again: set[Md5] = set()  # blobs that changed while they were read
+        self._told = ""  # the last failure reported, while it persists
+        self._failed: set[Md5] = set()  # blobs that failed in the last pass
 
     async def run(self) -> None:
-        """For ever, once this node's other workers let us."""
+        """Run until cancelled, once no other worker of this node holds the lock."""
         make_own_folder(self._lock_file.parent)
         with FileLock(self._lock_file) as lock:
             while not lock.is_taken_alone():  # noqa: ASYNC110 -- another process lets go of it
@@ -127,18 +129,18 @@ class PinningAhead:
                 await asyncio.sleep(LOOK_SECONDS)
 
     def _tell(self, failure: Unavailable) -> None:
-        """Report it, once as long as it stays the same: we ask every second."""
+        """Report a failure once while it stays the same: this is called every second."""
         if self._told != failure.why:
             self._told = failure.why
             self._on_failure(failure)
 
     async def look(self) -> None:
-        """One pass: pin what has come or changed since the last."""
+        """One pass: pin blobs that are new or changed since the last pass."""
         again, self._again, self._failed = self._again | self._failed, set(), set()
         try:
             await self._pass(again)
         except BaseException:
-            self._again |= again  # they have had no turn, or may have had none
+            self._again |= again  # not all of them have been tried
             raise
 
     async def _pass(self, again: set[Md5]) -> None:
@@ -153,10 +155,10 @@ class PinningAhead:
             if troubles.count:
                 self._failed |= {md5 for md5, _ in troubles.first}
                 self._on_items_failed(troubles.first[:MAX_NAMED], troubles.count)
-        self._newest_ns = newest_ns  # only now: a pass that failed is made again
+        self._newest_ns = newest_ns  # only now: a pass that failed is repeated
 
     def close(self) -> None:
-        """After `run` was cancelled and the measurer stopped."""
+        """To be called after `run` was cancelled and the measurer stopped."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
@@ -167,12 +169,12 @@ class PinningAhead:
         return self._stamp != before or bool(self._again)
 
     def _list(self, again: set[Md5], troubles: _Troubles) -> tuple[bytearray, int]:
-        """The digests of the blobs to look at, one after the other: 16 bytes each, and nothing else.
+        """The digests of the blobs to hash in this pass, concatenated: 16 bytes each.
 
-        They are taken from the end: first what is hashed in a moment, then large ones, the smallest first.
+        They are taken from the end: first the small blobs, then large ones, the smallest first.
         """
         since, newest = self._newest_ns - SETTLING_NS, self._newest_ns
-        # A change time that lies ahead, by another machine's clock, says nothing of what will change next.
+        # A change time in the future, by another machine's clock, says nothing about later changes.
         latest = int(self._clock.now() * 1e9)
         waiting = bytearray()
         large: list[tuple[int, Md5]] = []

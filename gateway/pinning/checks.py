@@ -1,14 +1,14 @@
-"""Pins: a file is served as what it was when it was first seen, or not at all (I10).
+"""Check pins: a file is served only while it is what it was when it was first seen (I10).
 
     open file ─measure─▶ what it holds ─agree─▶ pin ─▶ the file with its SHA-256, or quarantine
 
-`recall` is the way of almost every read: memory alone, nothing awaited. `settle` finds out what is
-not known yet and waits for it, within a limit; what takes longer goes on behind, for the next who
-asks. `attest` takes the word of a delivery that hashed a file while it streamed it.
+`recall` answers almost every read: from memory, without awaiting. `settle` measures what is not known yet and
+waits for it, within a limit; a longer measurement continues in the background and serves later requests.
+`attest` accepts the digests of a delivery that hashed a file while it streamed it.
 
-A finding belongs to a stat identity and a pin to a blob's name, so that a blob that is replaced,
-truncated or rewritten is another file here, to be measured anew. A package file has no name that says
-what it holds: it gets the SHA-256 of what was measured, and is never quarantined.
+A measurement belongs to a stat identity and a pin to a blob's name, so a blob that is replaced, truncated or
+rewritten counts as another file and is measured anew. A package file has no name that states its content: it
+gets the SHA-256 that was measured, and is never quarantined.
 """
 
 from __future__ import annotations
@@ -30,19 +30,18 @@ if TYPE_CHECKING:
     from gateway.model.verdicts import OpenFile
     from gateway.pinning.measuring import Measurer
 
-WAIT_SECONDS = (
-    4.0  # how long a read waits for its file to be pinned; the engine gives up after 5 s of silence
-)
-ATTEMPTS = 3  # a pin that is written, forgotten and written again between two looks is no coincidence
-MAX_RUNS = 128  # files that are measured or wait for it: each keeps a descriptor open
-ECHO_SECONDS = 0.1  # how long we wait to hear of our own change, so that no answer is withdrawn for it
+WAIT_SECONDS = 4.0  # how long a read waits for its file's pin; the engine gives up after 5 s of silence
+ATTEMPTS = 3  # a pin that is written, deleted and written again between two reads is no coincidence
+MAX_RUNS = 128  # files being measured or queued: each keeps a descriptor open
+# how long to wait for the notice of our own change, so that no answer is withdrawn because of it
+ECHO_SECONDS = 0.1
 _LOOK_SECONDS = 0.002
 
 _Run = asyncio.Task[tuple["Measured | None", int]]
 
 
 class PinChecks:
-    """The pins as one worker goes by them."""
+    """The pins as one worker knows them."""
 
     def __init__(
         self,
@@ -59,7 +58,7 @@ class PinChecks:
         self._runs: dict[StatIdentity, _Run] = {}
 
     def recall(self, file: OpenFile) -> OpenFile | None:
-        """The file with its SHA-256, if memory knows that it may be served as what it is. Synchronous."""
+        """The file with its SHA-256, if memory shows that it matches its pin. Synchronous."""
         measured = self._measurer.recall(file.identity)
         if measured is None:
             return None
@@ -70,9 +69,9 @@ class PinChecks:
         return replace(file, sha256=measured.sha256)
 
     async def settle(self, file: OpenFile, *, wait_seconds: float = WAIT_SECONDS) -> OpenFile:
-        """The file with its SHA-256; as it is when that is not known within the wait.
+        """The file with its SHA-256; unchanged when that is not known within the wait.
 
-        Raises `Refusal(QUARANTINED)` for a blob in quarantine, and for one that belongs there.
+        Raises `Refusal(QUARANTINED)` for a blob in quarantine, and for one that is put there now.
         """
         known = self.recall(file)
         if known is not None:
@@ -92,14 +91,14 @@ class PinChecks:
         except Unavailable as failure:
             if failure.reason is not Reason.NOT_PINNED:
                 raise
-            self._on_failure(failure)  # the file is served as one that could not be hashed in time
+            self._on_failure(failure)  # the file is served like one that could not be hashed in time
             return file
         return file if measured is None else await self._agreed(file, measured, generation)
 
     async def attest(self, file: OpenFile, *, md5: str, sha256: str) -> OpenFile:
-        """Pin what a delivery read whole from this very descriptor. Raises as `settle` does.
+        """Pin what a delivery read completely from this very descriptor. Raises as `settle` does.
 
-        Called before the last byte is sent, so that nobody holds a whole file that was not agreed on.
+        Called before the last byte is sent, so that no client has a complete file that was not agreed on.
         """
         if identity_of(os.fstat(file.descriptor)) != file.identity:
             raise Unavailable("cache", f"{file.handle} changed while it was read", Reason.CHANGED_ON_DISK)
@@ -111,24 +110,25 @@ class PinChecks:
         return await self._agreed(file, measured, 0)
 
     def stamped(self, file: OpenFile, stamp: Stamp) -> Stamp:
-        """The stamp of an answer with this file: it stands on the pin's record as well.
+        """The stamp of an answer with this file, which includes the pin's record.
 
-        So what is quarantined between here and the first byte is withdrawn (I6).
+        So a blob that is quarantined between this call and the first byte is withdrawn (I6).
         """
         if file.md5 is None:
             return stamp
         found = self._reader.recall(file.md5)
-        gone = Leaf(b"", None, is_current=False)  # no longer remembered: nobody would tell us of a change
+        # no longer in memory, so a change of it would not be noticed
+        gone = Leaf(b"", None, is_current=False)
         return replace(stamp, leaves=(*stamp.leaves, gone if found is None else found.leaf))
 
     async def close(self) -> None:
-        """End what is under way, each at its next step."""
+        """End all measurements, each at its next step."""
         self._measurer.stop()
         await asyncio.gather(*self._runs.values(), return_exceptions=True)
         await asyncio.to_thread(self._measurer.close)
 
     def _begin(self, file: OpenFile) -> _Run:
-        # The caller closes its descriptor whenever it likes; the run keeps one of its own.
+        # The caller may close its descriptor at any time; the run keeps a duplicate.
         run = asyncio.create_task(self._measure(os.dup(file.descriptor), file.md5))
         self._runs[file.identity] = run
         run.add_done_callback(lambda _: self._runs.pop(file.identity, None))
@@ -142,7 +142,7 @@ class PinChecks:
             os.close(descriptor)
         if measured is None or md5 is None:
             return measured, 0
-        # Agreed on here, also for those whose patience ended: a bad blob is known to all at once.
+        # Agreed on here, also when every waiter timed out: a bad blob is then known to the whole fleet.
         return measured, await self._ledger.agree([(md5, measured)])
 
     async def _agreed(self, file: OpenFile, measured: Measured, generation: int) -> OpenFile:
@@ -157,7 +157,7 @@ class PinChecks:
         raise Unavailable("redis", "the pin of a blob keeps changing", Reason.NOT_PINNED)
 
     async def _heard(self, md5: Md5, generation: int) -> Pin | None:
-        """The pin, once we have heard of all changes up to this generation, or should have."""
+        """The pin, after waiting until this worker has applied this generation, or `ECHO_SECONDS`."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + ECHO_SECONDS
         while True:
@@ -174,6 +174,6 @@ def _verified(pin: Pin | None) -> Pin | None:
 
 
 def _retrieve(run: _Run) -> None:
-    """A run that everybody stopped waiting for may fail without anybody hearing of it."""
+    """Retrieve the exception, so that asyncio does not warn when every waiter was cancelled."""
     if not run.cancelled():
         run.exception()

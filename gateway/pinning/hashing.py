@@ -1,11 +1,11 @@
-"""Measure: read an open file whole, once, and say what it holds.
+"""Hash an open file in one pass: MD5 and SHA-256.
 
-MD5, the engine's name for it, and SHA-256, our proof, come from one pass. The identity is taken
-before and after: content that changed under the reading is no content at all, and gives None.
+MD5 is the engine's name for it, SHA-256 our proof. The stat identity is taken before and after: a file that
+changed while it was read gives None.
 
-It runs in a thread. Reading and hashing both let go of the interpreter for a megabyte at a time, which
-is about two milliseconds; `keep_going` is asked between two of them, so that nobody has to wait for
-the end of a large file.
+It runs in a thread. Reading and hashing release the interpreter lock for a megabyte at a time, which is about
+two milliseconds; `keep_going` is called between two steps, so that stopping does not wait for the end of a
+large file.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ STEP_BYTES = 1 << 20
 
 
 def measure(descriptor: int, *, keep_going: Callable[[int], bool] = lambda _step: True) -> Measured | None:
-    """What the open file holds; None when it changed meanwhile, or `keep_going` said no.
+    """Hash the open file; None when it changed meanwhile, or `keep_going` returned False.
 
-    `keep_going` is told how many bytes were read since it was asked last.
+    `keep_going` is given how many bytes were read since its last call.
     """
     md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
     buffer = memoryview(bytearray(STEP_BYTES))

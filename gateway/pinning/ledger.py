@@ -1,10 +1,10 @@
-"""The ledger: where the nodes agree on what each blob holds, and who is told when they do not.
+"""The ledger: the nodes agree on the content of each blob, and a mismatch puts the blob in quarantine.
 
-Most findings agree with a pin that is there, and nothing is written. A new pin is one change of
-facts, many together where many were found; a quarantine is one of its own. Both pass the registrar
-and are in the audit log before they are made (I5): a pin because it is a decision to trust what was
-first seen, a quarantine because an operator has to act on it. Whoever asked hears of either only once
-every server that may be promoted has it.
+Most measurements agree with an existing pin, and nothing is written. New pins are one change of facts, many
+together where many were found; each quarantine is a change of its own. Both pass the registrar and are in the
+audit log before they are made (I5): a pin because it is a decision to trust what was first seen, a quarantine
+because an operator has to act on it. The caller gets the result of either only once every server that may be
+promoted has it.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_PINS_PER_CHANGE = 200  # about 25 kB of audit record
-ATTEMPTS = 3  # another node may pin between our look and our change, and then ours is judged by its pin
+ATTEMPTS = 3  # another node may pin between our read and our change; then ours is compared with its pin
 
 
 class Perform(Protocol):
     """Make one recorded change: `Registrar.perform`."""
 
     def __call__(self, change: Change, operation: Callable[[Changes], Awaitable[T]]) -> Awaitable[Done[T]]:
-        """What the operation gave back, and the generation of the change."""
+        """The operation's result, and the generation of the change."""
 
 
 class PinLedger:
@@ -66,7 +66,10 @@ class PinLedger:
         self._on_quarantined = on_quarantined
 
     async def agree(self, contents: Sequence[tuple[Md5, Measured]]) -> int:
-        """Pin what has no pin, quarantine what is not what it should be; the generation it is true at."""
+        """Pin blobs without a pin, quarantine mismatches.
+
+        Returns the generation at which the result holds.
+        """
         generation = 0
         for start in range(0, len(contents), MAX_PINS_PER_CHANGE):
             generation = await self._agree(contents[start : start + MAX_PINS_PER_CHANGE])
@@ -87,7 +90,10 @@ class PinLedger:
         return generation
 
     async def _known(self, md5s: Sequence[Md5]) -> tuple[dict[Md5, Pin], set[Md5]]:
-        """The pins that there are, and whose does not parse: that denies, and nothing can be added to it."""
+        """The existing pins, and the blobs whose pin does not parse.
+
+        Such a blob stays denied and is not pinned anew.
+        """
         unreadable: set[Md5] = set()
 
         def decode(raw: bytes, md5: Md5) -> Pin:
@@ -129,7 +135,10 @@ _Contents = list[tuple["Md5", "Measured"]]
 
 
 def _judged(contents: Sequence[tuple[Md5, Measured]], pins: dict[Md5, Pin]) -> tuple[_Contents, _Contents]:
-    """What is to be pinned and what to be quarantined; the rest is as it should be, or known not to be."""
+    """The blobs to pin and the blobs to quarantine.
+
+    Those that match, or are in quarantine, are in neither.
+    """
     new: _Contents = []
     wrong: _Contents = []
     for md5, measured in contents:

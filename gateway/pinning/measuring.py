@@ -1,10 +1,10 @@
-"""Measuring: what a file holds, found out once on this node however many ask, off the event loop.
+"""Measure files on this node, off the event loop, once for each file however many callers ask.
 
-From memory, else from what this node measured before, else by reading the file. One process at a time
-reads it; the others come back until it has. There are two threads: what can be hashed within the
-patience of a request never waits behind what cannot.
+From memory, else from what this node measured before, else by reading the file. One process at a time reads
+it; the others poll until it has finished. There are two threads: a file that can be hashed within the timeout
+of a request never waits behind a larger one.
 
-Non-goals: what follows from the finding (`checks.py`), and looking for files (`ahead.py`).
+Non-goals: what follows from the result (`checks.py`), and finding blobs to measure (`ahead.py`).
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     from gateway.model.pins import Measured, Measurements, StatIdentity
 
 LARGE_BYTES = 256 << 20  # about half a second of one core
-REMEMBERED = 16_384  # findings of a worker; about 400 bytes each. The rest is one look into a file away.
-TURN_SECONDS = 0.05  # how often whoever waits for another process looks whether it has finished
+# results in a worker's memory; about 400 bytes each. Others are read from this node's file.
+REMEMBERED = 16_384
+TURN_SECONDS = 0.05  # how often a caller that waits for another process checks whether it has finished
 
 
 @dataclass(slots=True)
 class MeasuringCounts:
-    """For the metrics."""
+    """Counters for the metrics."""
 
     files: int = 0
     bytes: int = 0
@@ -52,11 +53,11 @@ class Measurer:
         self._is_stopped = False
 
     def recall(self, identity: StatIdentity) -> Measured | None:
-        """What is remembered of this very file."""
+        """The result in memory for this very file."""
         return self._remembered.get(identity)
 
     async def measure(self, descriptor: int) -> Measured | None:
-        """What an open file holds; None when it changed meanwhile. The descriptor stays the caller's.
+        """Measure an open file; None when it changed meanwhile. The caller keeps and closes the descriptor.
 
         Raises `Unavailable` when the file cannot be read, or the state folder cannot be used.
         """
@@ -72,18 +73,18 @@ class Measurer:
                     return measured
                 self._awaited.add(identity)
                 await asyncio.sleep(TURN_SECONDS)
-        finally:  # whatever ended it: nobody waits for it here any more
+        finally:  # in every case: no request waits for it here any more
             self._awaited.discard(identity)
         return None
 
     def is_awaited(self, identity: StatIdentity) -> bool:
-        """Whether a request waits for a file that somebody here measures at leisure."""
+        """Whether a request waits for a file that this process measures in the background."""
         return identity in self._awaited
 
     def measure_here(
         self, descriptor: int, keep_going: Callable[[int], bool] = lambda _step: True
     ) -> tuple[bool, Measured | None]:
-        """Measure it in this thread. False: another process is at it, ask again."""
+        """Measure it in this thread. False: another process is measuring it, call again."""
         identity = identity_of(os.fstat(descriptor))
         known = self._measurements.find(identity)
         if known is not None:
@@ -91,7 +92,7 @@ class Measurer:
         with self._measurements.turn(identity) as is_my_turn:
             if not is_my_turn:
                 return False, None
-            measured = self._measurements.find(identity)  # by whoever had the turn before
+            measured = self._measurements.find(identity)  # measured by the process that held the lock before
             if measured is None:
                 measured = measure(
                     descriptor, keep_going=lambda step: self._goes_on(step) and keep_going(step)
@@ -103,7 +104,7 @@ class Measurer:
             return True, measured
 
     async def note(self, measured: Measured) -> None:
-        """Remember what somebody measured who had to read the file anyway."""
+        """Store a result of a caller that had to read the file anyway."""
         self.remember(measured)
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._small, self._measurements.put, measured)
@@ -116,15 +117,15 @@ class Measurer:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether nothing more will be found out."""
+        """Whether measuring has been stopped."""
         return self._is_stopped
 
     def stop(self) -> None:
-        """End what is under way at its next step, and begin nothing new."""
+        """Stop measurements under way at their next step, and begin no new ones."""
         self._is_stopped = True
 
     def close(self) -> None:
-        """The same, and wait for it."""
+        """Like `stop`, and wait for it."""
         self.stop()
         for threads in (self._small, self._large):
             threads.shutdown(wait=True, cancel_futures=True)
