@@ -217,22 +217,22 @@ class PinningAhead:
                     f"it is larger than {MAX_AHEAD_BYTES} bytes and is hashed when somebody asks for it"
                 )
                 raise Unavailable("cache", too_large, Reason.NOT_PINNED)
-            leisure = self._at_leisure(identity)
-            _, measured = self._measurer.measure_here(descriptor, leisure)
+            throttle = self._throttle(identity)
+            _, measured = self._measurer.measure_here(descriptor, throttle)
         finally:
             os.close(descriptor)
         if measured is None:
             self._again.add(md5)
         return measured
 
-    def _at_leisure(self, identity: StatIdentity) -> Callable[[int], bool]:
+    def _throttle(self, identity: StatIdentity) -> Callable[[int], bool]:
         begun_at = self._clock.monotonic()
 
-        def breathe(_step: int) -> bool:
+        def pause(_step: int) -> bool:
             nonlocal begun_at
             if not self._measurer.is_awaited(identity):
                 time.sleep(SLEEP_PER_WORK * (self._clock.monotonic() - begun_at))
             begun_at = self._clock.monotonic()
             return True
 
-        return breathe
+        return pause

@@ -1,7 +1,7 @@
-"""The platform beside us: what it says of keys and models, and for how long that counts.
+"""The platform that owns keys and models: asking it who may read what, and how long its answers count.
 
-`stat` is its word on one key and one model. `authority` makes a fact of it, for the whole fleet once
-(`asking`), and `settling` holds a decision back until there is one. `invalidation` and `retractions` end
-what it takes back. `upstream` is its word on what a model consists of, for one caller, and `shares` keeps
-one key from asking for all.
+`stat` asks about one key and one model. `authority` makes a fact of the answer, once for the whole fleet
+(`asking`), and `confirmation` delays a decision until there is one. `invalidation` and `retractions` end
+answers that the platform takes back. `upstream` asks what a model consists of, for one caller, and `shares`
+limits how much one key may ask at once.
 """

@@ -1,14 +1,14 @@
-"""One question at a time: however many requests wait for an answer, one worker of the fleet gets it.
+"""Singleflight across the fleet: however many requests wait for an answer, one worker asks for it.
 
-Within a worker, all who ask the same share one flight. Across the fleet, a lock in Redis lets one of the
-flights ask; the others wait until the answer is a fact. A lock ends by itself, so that a worker that
-dies with one costs its length and no more. A flight belongs to no request: whoever leaves leaves the
-others waiting for it, and its answer is written in any case.
+Within a worker, all requests for the same answer share one task. Across the fleet, a lock in Redis lets one
+of these tasks ask; the others wait until the answer is a fact. The lock expires by itself, so a worker that
+dies with it delays the others by its length and no more. A task belongs to no request: a request that is
+cancelled leaves the others waiting for it, and the answer is written in any case.
 
-Places are few, so that nobody drowns the provider, and shared out, so that nobody shuts others out: half of
-them may be about keys that are not known yet, so that strangers with made-up keys leave room for known
-customers, and a quarter about one key. What may wait for a place is shared out in the same way. Beyond it,
-the answer is at once that nobody can say.
+The number of tasks under way is bounded, so that the provider is not overloaded, and shared out, so that no
+caller takes all: at most half may be about keys that are not known yet, so that callers with made-up keys
+leave room for known customers, and at most a quarter about one key. The queue is bounded and shared out in
+the same way. Beyond it the answer is immediately undecided.
 
 Non-goals: what is asked, and what becomes of the answer (`authority.py`).
 """
@@ -30,47 +30,47 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
 PATIENCE_SECONDS = 4.0  # the client waits for 5
-LOCK_SECONDS = 5.0  # outlasts what it guards
-PLACES = 32  # questions under way at once, from one worker
+LOCK_SECONDS = 5.0  # longer than one request to the platform takes
+PLACES = 32  # requests under way at once, from one worker
 PLACES_FOR_STRANGERS = 16  # of these, about keys that are not known yet
-PLACES_FOR_ONE_KEY = 8  # and about one that is
-MAX_FLIGHTS = 512  # under way or waiting for a place
+PLACES_FOR_ONE_KEY = 8  # of these, about one known key
+MAX_FLIGHTS = 512  # under way or queued
 MAX_FLIGHTS_FOR_STRANGERS = 256  # of these, about keys that are not known yet
 MAX_FLIGHTS_FOR_ONE_KEY = 128  # a process that starts with a hundred models waits a second or two
-LOOK_SECONDS = 0.02  # how often a flight looks whether somebody else's answer has come; less often each time
+LOOK_SECONDS = 0.02  # how often a task checks whether another worker's answer has come; less often each time
 LONGEST_LOOK_SECONDS = 0.2
 
 
 class Locks(Protocol):
-    """Locks that the fleet shares and that end by themselves."""
+    """Locks that the fleet shares and that expire by themselves."""
 
     async def hold(self, lock: bytes, holder: str, *, seconds: float) -> bool:
-        """Take or keep a lock; whether it is ours now."""
+        """Take or renew a lock; whether it is ours now."""
 
     async def let_go(self, lock: bytes, holder: str) -> None:
-        """Let go of it before it ends."""
+        """Release it before it expires."""
 
 
 class Flights:
-    """The questions of one worker."""
+    """The tasks of one worker, one for each answer that is waited for."""
 
     def __init__(self, locks: Locks, *, worker: str) -> None:
         self._locks = locks
         self._worker = worker
         self._serials = count()
-        self._flights: dict[bytes, asyncio.Task[None]] = {}
+        self._tasks: dict[bytes, asyncio.Task[None]] = {}
         self._places = asyncio.Semaphore(PLACES)
-        self._places_for_strangers = asyncio.Semaphore(PLACES_FOR_STRANGERS)
+        self._places_for_unknown_keys = asyncio.Semaphore(PLACES_FOR_STRANGERS)
         self._places_of_keys: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
-        self._flights_of_keys: Counter[str] = Counter()
-        self._flights_of_strangers = 0
+        self._tasks_of_keys: Counter[str] = Counter()
+        self._tasks_of_unknown_keys = 0
 
     def __len__(self) -> int:
-        return len(self._flights)
+        return len(self._tasks)
 
     def __contains__(self, lock: bytes) -> bool:
-        """Whether this worker asks this, or waits for another one's answer, already."""
-        return lock in self._flights
+        """Whether a task for this answer is under way in this worker."""
+        return lock in self._tasks
 
     async def await_answer(
         self,
@@ -81,26 +81,26 @@ class Flights:
         ask: Callable[[], Awaitable[None]],
         is_answered: Callable[[], Awaitable[bool]],
     ) -> None:
-        """Return once the answer is a fact. Raises what `ask` raises, or `Unavailable` after a while."""
-        flight = self._flights.get(lock)
-        if flight is None:
+        """Return once the answer is a fact. Raises what `ask` raises, or `Unavailable` after a timeout."""
+        task = self._tasks.get(lock)
+        if task is None:
             if not self._has_room_for(key_id, is_stranger=is_stranger):
                 raise _undecided("too many questions wait to be asked")
-            place = self._place_for_stranger() if is_stranger else self._place_for(key_id)
-            flight = self._flights[lock] = asyncio.create_task(self._fly(lock, place, ask, is_answered))
-            self._flights_of_keys[key_id] += 1
-            self._flights_of_strangers += is_stranger
-            flight.add_done_callback(partial(self._landed, lock, key_id, is_stranger))
-        await asyncio.shield(flight)
+            place = self._place_for_unknown_key() if is_stranger else self._place_for(key_id)
+            task = self._tasks[lock] = asyncio.create_task(self._run(lock, place, ask, is_answered))
+            self._tasks_of_keys[key_id] += 1
+            self._tasks_of_unknown_keys += is_stranger
+            task.add_done_callback(partial(self._finished, lock, key_id, is_stranger))
+        await asyncio.shield(task)
 
     async def close(self) -> None:
-        """End what is under way."""
-        for flight in tuple(self._flights.values()):
-            flight.cancel()
+        """Cancel all tasks."""
+        for task in tuple(self._tasks.values()):
+            task.cancel()
             with suppress(asyncio.CancelledError, Unavailable):
-                await flight
+                await task
 
-    async def _fly(
+    async def _run(
         self,
         lock: bytes,
         place: AbstractAsyncContextManager[None],
@@ -117,32 +117,32 @@ class Flights:
                         return
                     pause = min(1.5 * pause, LONGEST_LOOK_SECONDS)
                 try:
-                    if not await is_answered():  # by whoever had the lock before us
+                    if not await is_answered():  # answered by the worker that held the lock before
                         await ask()
                 finally:
-                    with suppress(Unavailable):  # it ends by itself
+                    with suppress(Unavailable):  # the lock expires by itself
                         await self._locks.let_go(lock, holder)
         except TimeoutError as error:
             raise _undecided("no answer came in time") from error
 
     def _has_room_for(self, key_id: str, *, is_stranger: bool) -> bool:
-        if is_stranger and self._flights_of_strangers >= MAX_FLIGHTS_FOR_STRANGERS:
+        if is_stranger and self._tasks_of_unknown_keys >= MAX_FLIGHTS_FOR_STRANGERS:
             return False
-        of_key = self._flights_of_keys.get(key_id, 0)
-        return len(self._flights) < MAX_FLIGHTS and of_key < MAX_FLIGHTS_FOR_ONE_KEY
+        of_key = self._tasks_of_keys.get(key_id, 0)
+        return len(self._tasks) < MAX_FLIGHTS and of_key < MAX_FLIGHTS_FOR_ONE_KEY
 
-    def _landed(self, lock: bytes, key_id: str, is_stranger: bool, flight: asyncio.Task[None]) -> None:  # noqa: FBT001 -- a callback
-        del self._flights[lock]
-        self._flights_of_strangers -= is_stranger
-        self._flights_of_keys[key_id] -= 1
-        if not self._flights_of_keys[key_id]:
-            del self._flights_of_keys[key_id]
-        if not flight.cancelled():
-            flight.exception()  # one whose passengers all left may fail without anybody hearing of it
+    def _finished(self, lock: bytes, key_id: str, is_stranger: bool, task: asyncio.Task[None]) -> None:  # noqa: FBT001 -- a callback
+        del self._tasks[lock]
+        self._tasks_of_unknown_keys -= is_stranger
+        self._tasks_of_keys[key_id] -= 1
+        if not self._tasks_of_keys[key_id]:
+            del self._tasks_of_keys[key_id]
+        if not task.cancelled():
+            task.exception()  # retrieved, so that asyncio does not warn when every waiter was cancelled
 
     @asynccontextmanager
-    async def _place_for_stranger(self) -> AsyncIterator[None]:
-        async with self._places_for_strangers, self._places:
+    async def _place_for_unknown_key(self) -> AsyncIterator[None]:
+        async with self._places_for_unknown_keys, self._places:
             yield
 
     @asynccontextmanager

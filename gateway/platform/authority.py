@@ -1,18 +1,18 @@
-"""The platform's authority: who may read what is asked of those who know, and their answer is a fact.
+"""The platform's authority: ask the platform who may read what, and store its answers as facts.
 
-Two moments need it. A key that is unknown here is *introduced*: the platform is asked about it and the
-model in question, and if it allows, the key gets a record of its own, with no set-up by anybody. And
-where the facts about a platform's key are not *settled*, since what was said has ended, it is asked again.
-After either, the pipeline goes on as it would with any other facts; nothing is decided here.
+There are two occasions. A key that is unknown here is *introduced*: the platform is asked about it and the
+model in question, and if it allows, the key gets a record of its own, without any set-up. And where the facts
+about a platform's key are not *settled*, because the last answer has expired or was ended, it is asked again.
+After either, the pipeline goes on as with any other facts; nothing is decided here.
 
-What is denied to a key that is unknown here is remembered by this worker alone, and how much is asked
-about such keys is limited (`unknown_keys.py`): anybody can make keys up.
+A denial of a key that is unknown here is remembered by this worker alone, and the number of requests about
+such keys is limited (`unknown_keys.py`): anyone can make keys up.
 
-An allow is believed for `allow_seconds` and a denial for `deny_seconds`, counted from before the question
-was sent; but for a second after the answer came, so that a slow platform can be believed at all. That a
-key is nobody's ends its record and all that was said of it. What is not decided is no fact (I7). Requests
-that name no model are served on what is said of the key alone, and an unknown key is not asked about for
-them.
+An allow counts for `allow_seconds` and a denial for `deny_seconds`, from before the request was sent, but at
+least for a second after the answer came, so that a slow platform's answers can be used at all. An answer that
+the platform does not know a key ends the key's record and all earlier answers about it. An undecided answer
+is no fact (I7). Requests that name no model are served on what is known of the key alone, and the platform is
+not asked about an unknown key for them.
 """
 
 from __future__ import annotations
@@ -55,15 +55,15 @@ if TYPE_CHECKING:
     from gateway.platform.stat import Platform
     from gateway.platform.unknown_keys import UnknownKeys
 
-    Moment = tuple[int, float]  # the generation of the facts, and the time, before a question was put
+    Moment = tuple[int, float]  # the generation of the facts, and the time, before a request was sent
 
-ATTEMPTS = 2  # an answer that was overtaken by an ending is asked for once more
-LINKS_MARGIN_SECONDS = 60.0  # so that not every answer with URLs in it writes a fact; they end by themselves
+ATTEMPTS = 2  # an answer that was ended while it came is asked for once more
+LINKS_MARGIN_SECONDS = 60.0  # so that not every answer with URLs writes a fact; the URLs expire by themselves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """Whose right on what is asked about. `digest` is there for a key that is not known here."""
+    """The key and model that are asked about. `digest` is set for a key that is not known here."""
 
     credential: Credential
     key_id: KeyId
@@ -73,18 +73,19 @@ class Subject:
 
     @property
     def is_stranger(self) -> bool:
-        """Whether nobody here knows the key."""
+        """Whether the key is unknown here."""
         return self.key is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Authority:
-    """One worker's way to the platform."""
+    """One worker's client of the platform."""
 
     platform: Platform
     store: FactStore
-    source: FactSource  # what this worker remembers
-    forget: Callable[[Iterable[bytes]], None]  # of it, what this worker itself has changed
+    source: FactSource  # what this worker has in memory
+    # drops facts that this worker itself has changed from its memory
+    forget: Callable[[Iterable[bytes]], None]
     perform: Perform
     flights: Flights
     strangers: UnknownKeys
@@ -95,9 +96,9 @@ class Authority:
     deny_seconds: float
 
     async def introduce(self, credential: Credential, model: ModelId | None, client: str) -> None:
-        """Make an unknown key known, if the platform lets it have this model. Raises `Refusal` if not.
+        """Make an unknown key known, if the platform allows it this model. Raises `Refusal` if not.
 
-        `client` is the address that it came from, whose share of the questions it uses.
+        `client` is the address that it came from, whose share of the requests it uses.
         """
         if model is None or parse_token(credential.secret) is TokenShape.OURS:
             raise Refusal(Reason.UNKNOWN_KEY)
@@ -106,7 +107,8 @@ class Authority:
         subject = Subject(credential=credential, key=key, digest=digest, key_id=key.key_id, model=model)
         reason = await self._settle(subject, client)
         if reason is Reason.UPSTREAM_UNAUTHORIZED:
-            raise Refusal(reason)  # nobody's: an id of its own would give each made-up key records of its own
+            # unknown to the platform: with an id of its own, each made-up key would get records of its own
+            raise Refusal(reason)
         if reason is not Reason.PERMITTED:
             raise Refusal(reason, key_id=key.key_id, tenant=key.tenant)
         self.forget(map(names.key_fact, self.peppers.digests(sha256_of(credential))))
@@ -114,7 +116,7 @@ class Authority:
             self.forget([names.tenant_fact(key.tenant)])
 
     async def settle(self, credential: Credential, principal: Principal, model: ModelId | None) -> None:
-        """Have the platform say whether a key of its own may have a model (None: whether it is one)."""
+        """Have the platform say whether its key may have a model (None: whether the key is valid)."""
         key_id = principal.key_id
         subject = Subject(credential=credential, key_id=key_id, model=model)
         reason = await self._settle(subject)
@@ -122,10 +124,10 @@ class Authority:
             raise Refusal(reason, key_id=key_id)
 
     async def note_links(self, key_id: KeyId, model: ModelId, until: float) -> None:
-        """URLs are about to be handed out that live until then: under the allow that is in force.
+        """Record that URLs which live until then are about to be handed out under the allow in force.
 
-        Raises `Unavailable` when it ended meanwhile. To be called before the answer with the URLs is sent;
-        for a key that is not the platform's it does nothing.
+        Raises `Unavailable` when the allow ended meanwhile. To be called before the answer with the URLs is
+        sent; for a key that is not the platform's it does nothing.
         """
         now, name = self.clock.now(), names.links_fact(key_id, model)
         known = await find_ruling(SourceReading(self.source), key_id, model, now, name=name)
@@ -141,31 +143,35 @@ class Authority:
             raise Unavailable("upstream", "what it allowed has ended meanwhile", Reason.FACTS_MOVED)
 
     async def moment(self) -> Moment:
-        """To be taken before a question is put: what ends later ends its answer as well.
+        """To be taken before a request is sent: an ending after it also ends the request's answer.
 
-        What was applied here, and not what a server says: an old primary may have counted further.
+        The generation that was applied here, not what a server says: an old primary may have counted further.
         """
         applied, _ = await self.source.read([])
         return applied, self.clock.now()
 
     async def hear(self, subject: Subject, moment: Moment, reason: Reason) -> Reason:
-        """It denied something along with another question: that counts as if we had asked. What to tell."""
+        """Count a denial that came with another request as an answer.
+
+        Returns the reason to tell the caller.
+        """
         try:
             ruling = await self._ruling(subject, moment, reason)
-        except Unavailable:  # of the key or of the model, nobody says; of the model it is in any case
+        # undecided whether it is of the key or of the model; of the model it is in any case
+        except Unavailable:
             ruling = await self._ruling(subject, moment, Reason.UPSTREAM_REFUSED)
-        await self._write(subject, ruling)  # what has been overtaken meanwhile is left as it is
+        await self._write(subject, ruling)  # if it has been overtaken meanwhile, nothing is written
         self.forget(names.ruling_facts(subject.key_id, subject.model))
         return ruling.reason
 
     async def close(self) -> None:
-        """End the questions that are under way."""
+        """Cancel the requests that are under way."""
         await self.flights.close()
 
     async def _settle(self, subject: Subject, client: str = "") -> Reason:
-        """What is in force about it: remembered, or asked for by one worker of the fleet.
+        """The answer in force: from memory, or asked for by one worker of the fleet.
 
-        What is denied to a stranger is remembered by each worker for itself, so each asks for itself.
+        A denial of an unknown key is remembered by each worker for itself, so each worker asks for itself.
         """
         reason = await self._find(SourceReading(self.source), subject)
         if reason is not None:
@@ -186,7 +192,7 @@ class Authority:
             ask=partial(self._ask, subject),
             is_answered=is_answered,
         )
-        # What this worker remembers may be older than what it, or another one, has just written.
+        # What this worker has in memory may be older than what it, or another worker, has just written.
         self.forget(names.ruling_facts(subject.key_id, subject.model))
         reason = await self._find(reading, subject)
         if reason is None:
@@ -194,7 +200,7 @@ class Authority:
         return reason
 
     async def _find(self, reading: SourceReading | StoreReading, subject: Subject) -> Reason | None:
-        """What is in force; for a key that the platform does not know, that standing."""
+        """The answer in force; for a key that the platform does not know, that denial."""
         if subject.is_stranger and subject.model is not None:
             reason = await self.strangers.find(subject.key_id, subject.model)
             if reason is not None:
@@ -208,17 +214,17 @@ class Authority:
         return None if standing is None else standing.reason
 
     async def _ask(self, subject: Subject) -> None:
-        """Ask, and keep what was said. What was overtaken is asked once more."""
+        """Ask, and store the answer. An answer that was overtaken is asked for once more."""
         for _ in range(ATTEMPTS):
-            asking = self._hear_of_stranger if subject.is_stranger else self._hear_and_write
+            asking = self._ask_about_unknown_key if subject.is_stranger else self._ask_and_write
             if await asking(subject):
                 return
         raise _undecided("what it said was ended while it was said")
 
-    async def _hear_and_write(self, subject: Subject) -> bool:
+    async def _ask_and_write(self, subject: Subject) -> bool:
         return await self._write(subject, await self._hear(subject))
 
-    async def _hear_of_stranger(self, subject: Subject) -> bool:
+    async def _ask_about_unknown_key(self, subject: Subject) -> bool:
         """An allow makes the key known, a denial is remembered here; False when it was overtaken."""
         asked = await self.store.generation()
         standpoint, moment = await self.strangers.take_standpoint(asked), (asked, self.clock.now())
@@ -243,14 +249,14 @@ class Authority:
         return await self.platform.say(subject.credential, model, is_stranger=subject.is_stranger)
 
     async def _hear(self, subject: Subject) -> Ruling:
-        """The ruling that an answer comes to."""
+        """Ask, and make the answer a ruling."""
         moment = await self.moment()
         return await self._ruling(subject, moment, await self._say(subject, subject.model))
 
     async def _ruling(self, subject: Subject, moment: Moment, reason: Reason) -> Ruling:
-        """What was said, as of that moment."""
+        """The ruling for an answer, as of that moment."""
         if subject.model is not None and reason in MAYBE_OF_THE_KEY:
-            reason = await self._of_the_key(subject, reason)
+            reason = await self._distinguish_key_denial(subject, reason)
         seconds = self.allow_seconds if reason is Reason.PERMITTED else self.deny_seconds
         return Ruling(
             key_id=subject.key_id,
@@ -260,8 +266,11 @@ class Authority:
             asked=moment[0],
         )
 
-    async def _of_the_key(self, subject: Subject, reason: Reason) -> Reason:
-        """The same, if the platform says it of the key whatever the model is; else a denial like others."""
+    async def _distinguish_key_denial(self, subject: Subject, reason: Reason) -> Reason:
+        """The same reason, if the platform gives it for the key whatever the model.
+
+        Else an ordinary denial.
+        """
         known = await find_ruling(StoreReading(self.store), subject.key_id, None, self.clock.now())
         if known is None or known.is_allow:
             known = await self._hear(replace(subject, model=None))
@@ -271,7 +280,7 @@ class Authority:
         return reason if known.reason is reason else Reason.UPSTREAM_REFUSED
 
     async def _write(self, subject: Subject, ruling: Ruling) -> bool:
-        """Make it a fact; False when it was overtaken. Keys come and go on record, like every change."""
+        """Write the ruling; False when it was overtaken. Keys are added and removed in recorded changes."""
         now = self.clock.now()
         operation: Callable[[Changes], Awaitable[bool]] = partial(rule, ruling=ruling, now=now)
         try:

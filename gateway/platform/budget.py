@@ -1,13 +1,13 @@
-"""How many questions about unknown keys may be asked: so many from one source, and so many in all.
+"""Rate limit of requests about unknown keys: for each source, and for all together.
 
-Two token buckets stand before each question, one of its source and one for all. A bucket fills by its
-rate up to its burst, so whoever shares an address with an attacker gets through once it has filled
-again. Each worker counts for itself. What is over the budget is no answer about the key.
+Each request takes a token from two token buckets, one of its source and one for all. A bucket fills at its
+rate up to its burst, so a caller that shares an address with an attacker gets through once it has filled
+again. Each worker counts for itself. A request over the limit says nothing about the key.
 
-A source is remembered while its bucket is not full again, so the bucket for all bounds the table too:
-nothing is kept of a source that got no token.
+A source is remembered while its bucket is not full again, so the bucket for all bounds the table too: nothing
+is kept of a source that got no token.
 
-A pure state machine: the time is given to it.
+A pure state machine: the time is passed in.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-BURST_SECONDS = 4.0  # of the rate: a process that starts with many keys at once is nobody's attack
-SHARE_OF_ONE_SOURCE = 10  # a source gets a tenth of what all get
+BURST_SECONDS = 4.0  # of the rate: a process that starts with many keys at once is no attack
+SHARE_OF_ONE_SOURCE = 10  # a source gets a tenth of the total
 
 
 class _Bucket:
@@ -44,20 +44,21 @@ class _Bucket:
 
 
 class Budget:
-    """The questions that one worker may still ask. `per_second` is for all sources together."""
+    """The requests that one worker may still send. `per_second` is for all sources together."""
 
     def __init__(self, *, per_second: float, now: Callable[[], float]) -> None:
         self._now = now
         self._rate_of_source = per_second / SHARE_OF_ONE_SOURCE
         self._of_all = _Bucket(per_second, now())
-        self._of_sources: OrderedDict[str, _Bucket] = OrderedDict()  # by when each was taken from last
+        # ordered by when each took its last token
+        self._of_sources: OrderedDict[str, _Bucket] = OrderedDict()
 
     def __len__(self) -> int:
         """How many sources are remembered."""
         return len(self._of_sources)
 
     def take(self, source: str) -> bool:
-        """Take one question for this source, if there is one left for it and in all."""
+        """Take one token for this source, if its bucket and the common one have one."""
         now = self._now()
         self._forget_full(now)
         bucket = self._of_sources.get(source) or _Bucket(self._rate_of_source, now)
@@ -70,6 +71,6 @@ class Budget:
         return True
 
     def _forget_full(self, now: float) -> None:
-        """Sources whose buckets are full again are as good as new ones."""
+        """Drop sources whose buckets are full again: they are the same as new ones."""
         while self._of_sources and next(iter(self._of_sources.values())).is_full(now):
             self._of_sources.popitem(last=False)

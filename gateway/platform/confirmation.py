@@ -1,10 +1,10 @@
-"""Settling: a decision about a platform's key counts once the platform has been asked, and not before.
+"""Ask the platform before a decision about one of its keys counts.
 
-Facts that are not settled come to a denial, whatever the rules say, until they are: who has ended at the
-platform must not go on with what anybody may have. Whoever came with a link has no key to ask with, and
-is decided on what was noted when the link was made.
+While facts are not settled, the decision is a denial whatever the rules say: a key that the platform has
+ended must not go on with what anybody may read. A caller with a signed link has no key to ask with, and is
+decided on what was noted when the link was made.
 
-This is where decisions and the authority are introduced to each other.
+This module connects decisions and the authority, which do not import each other.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gateway.model.access import Access, SignedLink
     from gateway.model.ports import PlatformAuthority
 
-ATTEMPTS = 2  # what was said may end at once, by a webhook; then it is asked for once more
+ATTEMPTS = 2  # an answer may be ended at once, by a webhook; then it is asked for once more
 
 
 async def reach_settled(
@@ -31,14 +31,15 @@ async def reach_settled(
     access: Access,
     credential: Credential | SignedLink,
 ) -> Judgement:
-    """The decision, after the platform was asked if it had to be.
+    """The decision, after the platform was asked if necessary.
 
-    Raises `Refusal` for a key that the platform does not know, `Unavailable` when it does not say.
+    Raises `Refusal` for a key that the platform does not know, `Unavailable` when the platform does not
+    decide.
     """
     judgement = decisions.recall(access) or await decisions.reach(access)
     for _ in range(ATTEMPTS):
         if judgement.facts.is_settled or access.principal.is_link:
-            return _in_its_words(judgement)
+            return _with_platform_reason(judgement)
         if authority is None or not isinstance(credential, Credential):
             raise Refusal(
                 Reason.UNKNOWN_KEY, key_id=access.principal.key_id
@@ -47,13 +48,13 @@ async def reach_settled(
         judgement = await decisions.reach(access)
     if not judgement.facts.is_settled:
         raise Unavailable("upstream", "what it said did not last", Reason.UPSTREAM_UNDECIDED)
-    return _in_its_words(judgement)
+    return _with_platform_reason(judgement)
 
 
-def _in_its_words(judgement: Judgement) -> Judgement:
-    """A denial for want of a right has the platform's reason, where the platform gave one.
+def _with_platform_reason(judgement: Judgement) -> Judgement:
+    """Give a denial for a missing right the platform's reason, where the platform gave one.
 
-    That nothing else beats the platform's denial, `Decisions` sees to.
+    `Decisions` makes sure that nothing overrides the platform's denial.
     """
     verdict, ruling = judgement.verdict, judgement.facts.ruling
     if not isinstance(verdict, Denied) or ruling is None or ruling.is_allow:

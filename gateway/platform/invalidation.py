@@ -1,14 +1,14 @@
-"""Invalidation: what the platform said does not count any more, in any worker, once this returns.
+"""Invalidation: end answers of the platform in every worker before the call returns.
 
-It is a change of facts like every other: recorded, committed, and waited for (I6). It writes one ending
-for each key and model that is named, or one for everything, however many rulings there are, and takes
-the records of the named keys away, so that what is under way with them ends too. A key is named by the
-SHA-256 of it; whether we have ever seen it makes no difference, since somebody may be asking about it.
+It is a change of facts like any other: recorded, committed, and waited for (I6). It writes one ending for
+each key and model that is named, or one for everything, however many rulings there are, and removes the
+records of the named keys, so that their requests and transfers under way end too. A key is named by its
+SHA-256; whether we have ever seen it makes no difference, since a request about it may be under way.
 
-A key that an operator has imported stands on the operator's word, and the platform cannot end it: the record
-of the change names it, and whoever asked is told how many there were.
+A key that an operator has imported is not the platform's, and the platform cannot end it: the record of the
+change names it, and the caller is told how many there were.
 
-Done twice it is done once.
+It is idempotent.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ if TYPE_CHECKING:
 
 ACTOR = "platform"
 ACTION = "platform.invalidate"
-PATIENCE_SECONDS = 2.0  # beyond a lease, for looks that are late
-NAMED_IN_RECORD = 50  # keys, and models; the record counts the rest
+PATIENCE_SECONDS = 2.0  # beyond a lease, for late polls
+NAMED_IN_RECORD = 50  # keys, and models; beyond it the record gives the number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """What was done: at which generation, and how many of the named keys are an operator's to end."""
+    """The result: the generation, and how many of the named keys only an operator can end."""
 
     generation: int
     not_ours: int
@@ -54,7 +54,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invalidation:
-    """Ends rulings, and sees to it that everybody knows."""
+    """Ends rulings, and waits until every worker has applied it."""
 
     store: RedisStore
     listing: Listing
@@ -63,12 +63,12 @@ class Invalidation:
     clock: Clock
     monotonic: MonotonicClock
     lease_seconds: float
-    is_settled: bool = False  # the embedded server: `barrier.py` says what that spares
+    is_settled: bool = False  # the embedded server: `barrier.py` says which waits that saves
 
     async def end(self, keys: Sequence[bytes], models: Sequence[ModelId]) -> Ended:
-        """End what was said of these keys (by their SHA-256) and models; with neither, of all.
+        """End the answers about these keys (by their SHA-256) and models; with neither, all answers.
 
-        Raises `Unavailable` while it is not sure that every worker knows.
+        Raises `Unavailable` while it is not sure that every worker has applied it.
         """
         digests = [digest for key in keys for digest in self.peppers.digests(key)]
         key_ids = [platform_key_id(digest) for digest in digests]
@@ -96,7 +96,7 @@ class Invalidation:
         return [key.key_id for key in found if key is not None and key.source != SOURCE_PLATFORM]
 
     async def _await(self, moment: Moment) -> BarrierReport:
-        # A tenant that a platform's key made up is listed once an operator has given it a degraded mode.
+        # A tenant made for a platform's key is listed only once an operator has given it a degraded mode.
         tenants = [one for one in await self.listing.list_tenants() if one.tenant_id.startswith("platform-")]
         return await await_workers(
             self.store,

@@ -1,10 +1,10 @@
-"""Retractions: the provider has taken back what it said to one caller, or denies what it allowed.
+"""Retractions: end answers to one caller that the provider has taken back, or contradicted by a denial.
 
-They matter where the provider is the platform that decides. Then an answer counts for nothing once an
-ending about all, the key or the model is younger than its question (I6), and a denial of a key of its own
-is not for that one answer: the authority hears of it, so that it ends what was allowed, and the links.
+They matter where the provider is the platform that decides. Then an answer no longer counts once an ending of
+everything, of the key or of the model is younger than its request (I6). A denial of a platform's key affects
+more than that one answer: the authority is told, so that it ends the allow and the links.
 
-Without such an authority nothing is ever taken back: what was said ends by its time.
+Without such an authority nothing is taken back: answers end by their time.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _NOTHING = Stamp(0, ())
 
 @dataclass(frozen=True, slots=True)
 class Standpoint:
-    """What an answer was asked for on: from when on an ending is younger, and what has to stand meanwhile.
+    """The state before a request was sent: which endings are younger, and what must stay valid meanwhile.
 
-    Without a moment nobody can say what has ended it, and it is not remembered.
+    Without a moment it cannot be determined what ended the answer, and it is not cached.
     """
 
     moment: Moment | None
@@ -38,18 +38,18 @@ class Standpoint:
 
 
 class Retractions:
-    """What one worker knows of them."""
+    """Retractions as one worker knows them."""
 
     def __init__(self, authority: Authority | None) -> None:
         self._authority = authority
 
     async def take_standpoint(self, inquiry: Inquiry) -> Standpoint:
-        """To be taken before the question is put."""
+        """To be taken before the request is sent."""
         moment: Moment | None = (0, 0.0)
         if self._authority is not None:
             try:
                 moment = await self._authority.moment()
-            except Unavailable:  # a degraded tenant is served for a while without the facts of now
+            except Unavailable:  # a degraded tenant is served for a while without current facts
                 moment = None
         is_of_platform = inquiry.allowed.access.principal.is_of_platform
         return Standpoint(moment, inquiry.allowed.stamp if is_of_platform else _NOTHING)
@@ -57,7 +57,7 @@ class Retractions:
     async def is_taken_back(
         self, inquiry: Inquiry, canonical: ModelId | None, standpoint: Standpoint
     ) -> bool:
-        """Whether an answer, in which the model is called so, has been ended since it was asked for."""
+        """Whether an answer, which calls the model `canonical`, has been ended since it was asked for."""
         if self._authority is None or standpoint.moment is None:
             return False
         reading, asked = SourceReading(self._authority.source), standpoint.moment[0]
@@ -67,13 +67,14 @@ class Retractions:
         return False
 
     async def hear_denial(self, inquiry: Inquiry, standpoint: Standpoint, reason: Reason) -> Reason:
-        """Have it count as a ruling, where it is one. Returns what the caller may be told."""
+        """Count the denial as a ruling, where it is one. Returns the reason that the caller may be told."""
         allowed = inquiry.allowed
         if self._authority is None or not allowed.access.principal.is_of_platform:
             return reason
         if standpoint.moment is None:
             raise Unavailable("redis", "a denial could not be noted")
         if inquiry.question.model != allowed.model and reason is not Reason.UPSTREAM_UNAUTHORIZED:
-            return Reason.UPSTREAM_REFUSED  # it was asked by a name of ours, which it need not know
+            # it was asked for under a name of ours, which the provider need not know
+            return Reason.UPSTREAM_REFUSED
         subject = Subject(credential=inquiry.credential, key_id=inquiry.key_id, model=allowed.model)
         return await self._authority.hear(subject, standpoint.moment, reason)

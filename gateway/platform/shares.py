@@ -1,8 +1,8 @@
-"""Shares: so many things at once for each key, so that no key takes what is there for all.
+"""Limit how many requests each key has under way at once, so that no key takes the capacity of all.
 
-A worker has so many connections to the provider and to its storage. Whoever uses up its share waits for a
-moment, if it is given one, and is told then that nobody can say. That is undecided (I7), and nobody
-else's trouble. A key that has nothing under way is not remembered.
+A worker has a bounded number of connections to the provider and to its storage. A key that uses up its share
+waits for a moment, if `patience_seconds` allows it, and then gets an undecided answer (I7); other keys are
+not affected. A key that has nothing under way is not remembered.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
 
 
 class Shares:
-    """The shares of all keys in one thing. Belongs to one event loop."""
+    """The shares of all keys of one resource. Belongs to one event loop."""
 
     def __init__(self, size: int, *, patience_seconds: float) -> None:
         self._size = size
         self._patience_seconds = patience_seconds
-        self._turns: WeakValueDictionary[KeyId, asyncio.Semaphore] = WeakValueDictionary()
+        self._slots: WeakValueDictionary[KeyId, asyncio.Semaphore] = WeakValueDictionary()
 
     @asynccontextmanager
     async def taken(self, key_id: KeyId) -> AsyncIterator[None]:
-        """One part of the key's share. Raises `Unavailable` when there is none within the patience."""
-        turns = self._turns.get(key_id)
-        if turns is None:  # it lives as long as somebody in here has it
-            turns = self._turns[key_id] = asyncio.Semaphore(self._size)
+        """Take one slot of the key's share. Raises `Unavailable` when none is free within the patience."""
+        slots = self._slots.get(key_id)
+        if slots is None:  # it lives as long as a caller in here references it
+            slots = self._slots[key_id] = asyncio.Semaphore(self._size)
         try:
             async with asyncio.timeout(self._patience_seconds):
-                await turns.acquire()
+                await slots.acquire()
         except TimeoutError as error:
             raise undecided("this key has too much under way at once") from error
         try:
             yield
         finally:
-            turns.release()
+            slots.release()

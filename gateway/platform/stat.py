@@ -1,15 +1,15 @@
-"""What the platform says of a key and a model: one question to its `stat`, and what the answer means.
+"""Ask the platform's `stat` endpoint about a key and a model, and interpret the answer.
 
     200 and an answer          it may have the model; `stat_answers.py` says what is one
-    403, 404                   it may not; the one is as good as the other
-    402, 423                   it has to pay, or is paused: of the key, or of this model, nobody knows yet
+    403, 404                   it may not; both mean the same
+    402, 423                   it has to pay, or is paused: whether the key or this model is not known yet
     401                        the platform does not know the key
     anything else              nothing was decided (I7)
 
-Asked about no model, the question names one that cannot exist. Whoever is told that it does not is known;
-and a 402 or 423 that comes even then does not depend on any model.
+To ask about a key alone, the request names a model that cannot exist. If the answer is that it does not
+exist, the key is known; a 402 or 423 then does not depend on any model.
 
-Keys go upstream in the Authorization header and nowhere else.
+Keys are sent upstream in the Authorization header and nowhere else.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from gateway.model.names import ModelId
 
 STAT_PATH = "/models/v1/external/stat"
-QUESTION_SECONDS = 3.0  # whoever waits for an answer does so for four at most
+QUESTION_SECONDS = 3.0  # a request waits for the answer for four seconds at most
 MAYBE_OF_THE_KEY = frozenset({Reason.PAYMENT_REQUIRED, Reason.USAGE_PAUSED})
 
 
 class Answered(Protocol):
-    """`ProviderAnswer`, as far as it is read here."""
+    """The part of `ProviderAnswer` that is read here."""
 
     @property
     def status(self) -> int:
@@ -43,11 +43,11 @@ class Answered(Protocol):
 
     @property
     def body(self) -> bytes:
-        """What came with it."""
+        """The response body."""
 
 
 class Asker(Protocol):
-    """`Provider`, as far as it is needed here."""
+    """The part of `Provider` that is used here."""
 
     async def ask(
         self,
@@ -58,7 +58,7 @@ class Asker(Protocol):
         seconds: float,
         is_stranger: bool,
     ) -> Answered:
-        """One question; raises `Unavailable` when nothing was decided."""
+        """Send one request; raises `Unavailable` when nothing was decided."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +70,9 @@ class Platform:
     async def say(
         self, credential: Credential, model: ModelId | None, *, is_stranger: bool = False
     ) -> Reason:
-        """What it says: PERMITTED, or why not. Raises `Unavailable` when it says nothing.
+        """The answer: PERMITTED, or why not. Raises `Unavailable` when the platform does not decide.
 
-        A stranger is somebody whose key is not known here: the provider may treat those otherwise.
+        `is_stranger`: the key is not known here. The provider client may treat such requests differently.
         """
         query = urlencode({"modelId": model or f"no-such-model-{secrets.token_hex(16)}/1"})
         headers = [

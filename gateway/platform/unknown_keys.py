@@ -1,16 +1,16 @@
-"""Strangers: keys that nobody here knows. What the platform said of them, and how much may be asked.
+"""Keys that are unknown here: cache of the platform's denials, and the rate limit of asking about them.
 
-A key that is unknown here costs a question, and anybody can make keys up. So what is denied to such a
-key is no fact: it stays in the memory of the worker that asked, for as long as a denial is believed,
-and Redis holds nothing of it. An allow is a fact like others: it makes the key known.
+A key that is unknown here costs a request to the platform, and anyone can make keys up. So a denial of such a
+key is no fact: it stays in the memory of the worker that asked, for as long as a denial counts, and Redis
+holds nothing of it. An allow is a fact like others: it makes the key known.
 
-A denial in memory ends as a fact would (I6). It was asked at a generation of the facts, and each use
-looks whether an ending of the key, of the model, or of everything is younger: the platform's webhook
-ends it in every worker before it is answered. The record of the last ending of everything has to be
-the very one that was remembered at the question, so that nothing outlives a lost connection to Redis,
-nor facts that were restored.
+A denial in memory ends as a fact would (I6). It was asked for at a generation of the facts, and each use
+checks whether an ending of the key, of the model, or of everything is younger: the platform's webhook ends it
+in every worker before the webhook is answered. The record of the last ending of everything has to be the same
+object as when the request was sent, so that no denial outlives a lost connection to Redis or a restore of the
+facts.
 
-Memory is bounded by what it holds; the oldest denials go first, which are also those that end first.
+Memory is bounded by size; the oldest denials are dropped first, which are also those that end first.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from gateway.platform.budget import Budget
 
 MAX_BYTES = 8 << 20
-LEAST_SECONDS = 1.0  # that an answer is of use, however long the question took
-DENIAL_BYTES = 800  # a denial, its key and its place in the table: measured, rounded up
+LEAST_SECONDS = 1.0  # for which an answer is usable at least, however long the request took
+DENIAL_BYTES = 800  # a denial, its key and its table entry: measured, rounded up
 
 
 @dataclass(frozen=True, slots=True)
 class Standpoint:
-    """What a question was put on: the generation of the facts, the last ending of everything, the time."""
+    """The state when a request was sent: generation of the facts, last ending of everything, time."""
 
     asked: int
     ground: Leaf
@@ -69,41 +69,41 @@ class UnknownKeys:
         self._denials: OrderedDict[tuple[KeyId, ModelId | None], _Denial] = OrderedDict()
 
     def __len__(self) -> int:
-        """How many denials are remembered."""
+        """How many denials are cached."""
         return len(self._denials)
 
     @property
     def bytes(self) -> int:
-        """What they are charged."""
+        """Their charged size."""
         return self._bytes
 
     def admit(self, client: str) -> None:
-        """Take one question for a client's source. Raises `Refusal` when none is left for it, or at all."""
+        """Take one token for a client's source. Raises `Refusal` when none is left for it, or in all."""
         if not self._budget.take(source_of(client)):
             self.counts["limited"] += 1
             raise Refusal(Reason.UNKNOWN_KEY_LIMIT)
         self.counts["asked"] += 1
 
     async def find(self, key_id: KeyId, model: ModelId) -> Reason | None:
-        """Why this key may not have this model, if that was said and counts still."""
+        """Why this key may not have this model, if an answer said so and still counts."""
         reason = await self.find_standing(key_id)
         if reason is not Reason.UPSTREAM_UNAUTHORIZED:
             reason = await self._find(key_id, model)
         return reason
 
     async def find_standing(self, key_id: KeyId) -> Reason | None:
-        """What was said of the key whatever the model is: nobody's, paused, or owing."""
+        """The denial that applies to the key for every model: unknown, paused, or owing."""
         return await self._find(key_id, None)
 
     async def take_standpoint(self, asked: int) -> Standpoint:
-        """To be taken before a question is put, with the generation at which it is."""
+        """To be taken before a request is sent, with the current generation."""
         _, [ground] = await self._source.read([names.ending_fact(None)])
         return Standpoint(asked, ground, self._clock.monotonic())
 
     def put(
         self, key_id: KeyId, model: ModelId | None, reason: Reason, standpoint: Standpoint, seconds: float
     ) -> None:
-        """Remember a denial for so long, counted from the question; at least for a moment from now."""
+        """Cache a denial for `seconds` from the request, and at least for a moment from now."""
         now = self._clock.monotonic()
         until = max(standpoint.at + seconds, now + min(seconds, LEAST_SECONDS))
         size = DENIAL_BYTES + (0 if model is None else sys.getsizeof(model))
@@ -127,7 +127,7 @@ class UnknownKeys:
         return None
 
     async def _stands(self, denial: _Denial, key_id: KeyId, model: ModelId | None) -> bool:
-        """Whether nothing has ended it that this worker has heard of: it has heard of all that returned."""
+        """Whether no ending is younger, as far as this worker has applied changes: all that have returned."""
         about = [names.ending_fact(None), names.ending_fact(key_id, is_key=True)]
         about += [] if model is None else [names.ending_fact(model)]
         _, leaves = await self._source.read(about)

@@ -1,15 +1,15 @@
-"""The provider's word about a model, asked for with the caller's own key.
+"""Ask the provider about a model, with the caller's own key, and cache the answer for that key.
 
-An answer is about this caller and for nobody else: the provider may name other packages to another key,
-and its URLs carry signatures. So it is remembered for one key and one question, for as long as an allow of
-the provider is believed, and one flight serves all who ask the same with the same key meanwhile. Whoever
-gets it was allowed just now, by the facts of now. What is no answer is never remembered (I7). No key
-asks more than its share at once, and what is remembered is bounded, the questions included.
+An answer is for one caller only: the provider may name other packages to another key, and its URLs carry
+signatures. So it is cached for one key and one request, for as long as an allow of the provider counts, and
+one task serves all requests that ask the same with the same key meanwhile (singleflight). Every caller was
+allowed by the current facts just before. An undecided answer is never cached (I7). No key has more than its
+share of requests under way, and the cache is bounded, its keys included.
 
-What it takes back counts for nothing from then on (`retractions.py`).
+An answer that the provider takes back no longer counts (`retractions.py`).
 
-The provider may say that the model has another name. That name is authorised by our rules as well, each
-time before anything of the answer is used (I2): an alias opens nothing by itself.
+The provider may say that the model has another name. That name is authorised by our rules as well, each time
+before anything of the answer is used (I2): an alias grants nothing by itself.
 """
 
 from __future__ import annotations
@@ -48,16 +48,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 REMEMBERED_BYTES = 64 << 20
-"""Of bodies, some 20 kB each as a rule, what is parsed of them, their questions, and what they stand on."""
+"""Of bodies, some 20 kB each as a rule, what is parsed of them, their requests, and the stamps that they
+depend on.
+"""
 
 REMEMBERED_WORDS = 4096
-WORD_BYTES = 4096  # what a word takes beside its body and its question
-PART_BYTES = 256  # and each parameter of the question, beside its text
-PARSED_HERE_BYTES = 32 * 1024  # of a body: what is larger is parsed off the event loop
+WORD_BYTES = 4096  # what a cached answer takes beside its body and its request
+PART_BYTES = 256  # and each parameter of the request, beside its text
+PARSED_HERE_BYTES = 32 * 1024  # of a body: a larger one is parsed off the event loop
 
-QUESTIONS_OF_A_KEY = 16  # at once: a quarter of what one worker asks
-ATTEMPTS = 2  # what was ended while it was said is asked for once more
-PATIENCE_SECONDS = 1.0  # for what is over that; the engine waits five
+QUESTIONS_OF_A_KEY = 16  # at once: a quarter of the requests of one worker
+ATTEMPTS = 2  # an answer that was ended while it came is asked for once more
+PATIENCE_SECONDS = 1.0  # for a request over that limit; the engine waits five
 
 _OK = 200
 _REFUSALS = {
@@ -67,12 +69,12 @@ _REFUSALS = {
     404: Reason.UPSTREAM_REFUSED,
     423: Reason.USAGE_PAUSED,
 }
-"""402 and 423 reveal nothing here: that the caller may know of the model was decided before."""
+"""402 and 423 reveal nothing here: it was decided before that the caller may know of the model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inquiry:
-    """Who asks what. The allow is ours; the credential is the caller's own."""
+    """One caller's request to the provider. The allow is ours; the credential is the caller's own."""
 
     request: WireRequest
     allowed: Allowed
@@ -81,23 +83,23 @@ class Inquiry:
 
     @property
     def key_id(self) -> KeyId:
-        """Whose answer it will be."""
+        """The key that the answer is for."""
         return self.allowed.access.principal.key_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told(Generic[T]):
-    """What is known, who said it, and what it stands on beside the caller's allow."""
+    """An answer, where it is from, and the stamp of the facts it depends on beside the caller's allow."""
 
     what: T
     is_local: bool
     stamp: Stamp
-    is_remembered: bool = False  # else it was said just now
+    is_remembered: bool = False  # else it was asked for just now
 
 
 @dataclass(frozen=True, slots=True)
-class _Word(Generic[T]):
-    """What was said of which model (None: it was not named), and until when it is remembered."""
+class _CachedAnswer(Generic[T]):
+    """A cached answer: the model's name in it (None: it was not named), and until when it is kept."""
 
     what: T
     canonical: ModelId | None
@@ -127,59 +129,59 @@ class Upstream:
         self._decisions = decisions
         self._clock = clock
         self._remembered_seconds = remembered_seconds
-        self.memory: BoundedMemory[_Key, _Word[Any]] = BoundedMemory(
+        self.memory: BoundedMemory[_Key, _CachedAnswer[Any]] = BoundedMemory(
             max_bytes=REMEMBERED_BYTES,
             max_entries=REMEMBERED_WORDS,
-            weigh=lambda _, word: word.size,
+            weigh=lambda _, cached: cached.size,
             stands_on=attrgetter("standpoint.ground.leaves"),
-            is_over=lambda word: clock.monotonic() >= word.until,
+            is_over=lambda cached: clock.monotonic() >= cached.until,
         )
-        self._flights: dict[_Key, asyncio.Task[_Word[Any]]] = {}
+        self._tasks: dict[_Key, asyncio.Task[_CachedAnswer[Any]]] = {}
         self._shares = Shares(QUESTIONS_OF_A_KEY, patience_seconds=PATIENCE_SECONDS)
 
     async def told(
         self, path: str, inquiry: Inquiry, parse: Callable[[bytes], tuple[T, ModelId | None]]
     ) -> Told[T]:
-        """Its answer, remembered or asked for. Raises `Refusal` for its refusals, else `Unavailable`.
+        """Its answer, cached or asked for. Raises `Refusal` for its refusals, else `Unavailable`.
 
-        `parse` gives what to keep of a body, and the name by which the provider calls the model.
+        `parse` returns what to keep of a body, and the name by which the provider calls the model.
         """
         headers = headers_for_upstream(inquiry.request.headers, (b"", b""))[:-1]
         key: _Key = (path, inquiry.key_id, inquiry.question, headers)
         for _ in range(ATTEMPTS):
             known = self.memory.find(key)
-            word = known or await self._hear(key, inquiry, parse)
-            if not await self._retractions.is_taken_back(inquiry, word.canonical, word.standpoint):
+            cached = known or await self._hear(key, inquiry, parse)
+            if not await self._retractions.is_taken_back(inquiry, cached.canonical, cached.standpoint):
                 break
-            if self.memory.peek(key) is word:
+            if self.memory.peek(key) is cached:
                 self.memory.drop(key)
         else:
             raise undecided("what it said was ended while it was said")
         stamp = inquiry.allowed.stamp
-        if word.canonical is not None:
-            stamp = stamp.joined(await self._authorised(inquiry, word.canonical))
-        return Told(what=cast("T", word.what), is_local=False, stamp=stamp, is_remembered=known is not None)
+        if cached.canonical is not None:
+            stamp = stamp.joined(await self._authorised(inquiry, cached.canonical))
+        return Told(what=cast("T", cached.what), is_local=False, stamp=stamp, is_remembered=known is not None)
 
     async def close(self) -> None:
-        """Give up what is being asked: nobody waits for it any more."""
-        flights = list(self._flights.values())
-        for flight in flights:
-            flight.cancel()
-        await asyncio.gather(*flights, return_exceptions=True)
+        """Cancel the requests under way."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _hear(
         self, key: _Key, inquiry: Inquiry, parse: Callable[[bytes], tuple[T, ModelId | None]]
-    ) -> _Word[Any]:
-        """What the provider says now, to all who wait for it."""
-        flight = self._flights.get(key)
-        if flight is None:
-            flight = self._flights[key] = asyncio.create_task(self._fly(key, inquiry, parse))
-            flight.add_done_callback(partial(self._land, key))
-        return await asyncio.shield(flight)
+    ) -> _CachedAnswer[Any]:
+        """Ask the provider, with one task for all who wait."""
+        task = self._tasks.get(key)
+        if task is None:
+            task = self._tasks[key] = asyncio.create_task(self._fetch(key, inquiry, parse))
+            task.add_done_callback(partial(self._finished, key))
+        return await asyncio.shield(task)
 
-    async def _fly(
+    async def _fetch(
         self, key: _Key, inquiry: Inquiry, parse: Callable[[bytes], tuple[T, ModelId | None]]
-    ) -> _Word[T]:
+    ) -> _CachedAnswer[T]:
         async with self._shares.taken(inquiry.key_id):
             standpoint = await self._retractions.take_standpoint(inquiry)
             until = self._clock.monotonic() + self._remembered_seconds
@@ -191,10 +193,10 @@ class Upstream:
         size = (
             len(body) + _size(key) + WORD_BYTES + (what.held_bytes if isinstance(what, ProviderAnswer) else 0)
         )
-        word = _Word(what, canonical, size, until, standpoint)
+        cached = _CachedAnswer(what, canonical, size, until, standpoint)
         if standpoint.moment is not None:
-            self.memory.put(key, word)
-        return word
+            self.memory.put(key, cached)
+        return cached
 
     async def _ask(self, path: str, inquiry: Inquiry, standpoint: Standpoint) -> bytes:
         credential = (b"authorization", b"Bearer " + inquiry.credential.secret.encode())
@@ -208,9 +210,12 @@ class Upstream:
         return answer.body
 
     async def _authorised(self, inquiry: Inquiry, canonical: ModelId) -> Stamp:
-        """What the right on the provider's name of the model stands on. Raises `Refusal` without one."""
+        """The stamp of the caller's right on the provider's name of the model.
+
+        Raises `Refusal` without one.
+        """
         allowed = inquiry.allowed
-        if canonical == allowed.model:  # it was authorised along with the name that was asked for
+        if canonical == allowed.model:  # it was authorised along with the requested name
             return allowed.stamp
         access = replace(allowed.access, resource=Resource(kind=ResourceKind.MODEL, model=canonical))
         judgement = await reach_settled(self._decisions, self._authority, access, inquiry.credential)
@@ -218,16 +223,16 @@ class Upstream:
             raise Refusal(judgement.verdict.reason)
         return judgement.facts.stamp
 
-    def _land(self, key: _Key, flight: asyncio.Task[_Word[Any]]) -> None:
-        """A flight is over. It may fail without anybody hearing of it, if everybody stopped waiting."""
-        if self._flights.get(key) is flight:
-            del self._flights[key]
-        if not flight.cancelled():
-            flight.exception()
+    def _finished(self, key: _Key, task: asyncio.Task[_CachedAnswer[Any]]) -> None:
+        """Remove a finished task; retrieve its exception, so that asyncio does not warn without a waiter."""
+        if self._tasks.get(key) is task:
+            del self._tasks[key]
+        if not task.cancelled():
+            task.exception()
 
 
 def _size(key: _Key) -> int:
-    """What a question takes that is remembered, beside its many small parts."""
+    """The size of a cache key, including the overhead of its small objects."""
     path, _, question, headers = key
     pairs = [*question.extra, *((name, value) for name, value in headers), (path, question.start_after or "")]
     return sum(PART_BYTES + len(name) + len(value) for name, value in pairs)

@@ -198,8 +198,8 @@ class DiskCatalogue:
         for start in range(0, len(handles), FILES_PER_TURN):
             if start:
                 await asyncio.sleep(0)
-            turn = handles[start : start + FILES_PER_TURN]
-            found |= await self._brought(model, package, partial(self._entries, model, package, turn))
+            batch = handles[start : start + FILES_PER_TURN]
+            found |= await self._brought(model, package, partial(self._entries, model, package, batch))
         if len(found) < len(handles):
             self._verify_same()
         return found

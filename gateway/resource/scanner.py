@@ -201,7 +201,7 @@ class Scanner:
         yield from once(self._take_unfinished())
         yield from once([name for name in self._by_fact if name not in known])
         yield from once([name for name, one in self._faulty.items() if one.is_nameless and name in known])
-        yield from once(self._moved(directory, now))
+        yield from once(self._changed(directory, now))
         yield from once(self._refresh())
 
     def _take_unfinished(self) -> list[str]:
@@ -211,7 +211,7 @@ class Scanner:
         """
         return list(islice(self._unfinished, OPENED_PER_LOOK))
 
-    def _moved(self, directory: int, now: float) -> Iterator[str]:
+    def _changed(self, directory: int, now: float) -> Iterator[str]:
         """Of the next batch, the directories whose change time differs."""
         for name in self._looked_at.take(self._order, STATS_PER_LOOK):
             entry = self._entries.get(name)
@@ -225,8 +225,8 @@ class Scanner:
                 yield name
 
     def _refresh(self) -> Iterator[str]:
-        turn = self._refreshed.take(self._order, REFRESHED_PER_LOOK)
-        yield from (name for name in turn if name in self._entries)
+        batch = self._refreshed.take(self._order, REFRESHED_PER_LOOK)
+        yield from (name for name in batch if name in self._entries)
 
     def _judge(self, name: str, directory: int, known: ModelId | None, looking: Looking) -> _Entry:
         try:

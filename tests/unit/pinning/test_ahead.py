@@ -147,14 +147,14 @@ async def test_a_pass_that_failed_is_made_again(make, agreed, write):
 async def test_a_blob_that_changes_under_the_reading_is_read_again(make, agreed, write, root, monkeypatch):
     good = write(b"good")
     ahead, _, _ = make()
-    leisure = ahead._at_leisure
+    throttle = ahead._throttle
 
     def spoil_once(identity):
         os.utime(root / "shared-blobs" / good)
-        monkeypatch.setattr(ahead, "_at_leisure", leisure)
+        monkeypatch.setattr(ahead, "_throttle", throttle)
         return lambda _step: not os.utime(root / "shared-blobs" / good, ns=(1, 1))
 
-    monkeypatch.setattr(ahead, "_at_leisure", spoil_once)
+    monkeypatch.setattr(ahead, "_throttle", spoil_once)
     await ahead.look()
     assert agreed.take() == []
     ahead._newest_ns += 10_000_000_000
@@ -356,11 +356,11 @@ async def test_a_file_that_a_request_waits_for_is_read_in_haste(make, write, roo
     good = write(b"x" * (3 << 20))
     ahead, measurer, _ = make()
     identity = identity_of((root / "shared-blobs" / good).stat())
-    breathe = ahead._at_leisure(identity)
+    pause = ahead._throttle(identity)
     slept = []
     monkeypatch.setattr(time, "sleep", slept.append)
-    breathe(1)
+    pause(1)
     assert len(slept) == 1
     monkeypatch.setattr(measurer, "is_awaited", lambda asked: asked == identity)
-    breathe(1)
+    pause(1)
     assert len(slept) == 1

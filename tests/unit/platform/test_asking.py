@@ -145,7 +145,7 @@ async def test_one_key_takes_some_places_and_others_the_rest(fleet):
     assert fleet.under_way == PLACES_FOR_ONE_KEY
     await fleet.wait(flights, b"another's")
     await asyncio.gather(*greedy)
-    assert not flights._flights_of_keys
+    assert not flights._tasks_of_keys
 
 
 async def test_one_key_may_have_so_many_questions_waiting_and_others_theirs(fleet):

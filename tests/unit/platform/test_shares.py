@@ -51,6 +51,6 @@ def test_a_key_with_nothing_under_way_is_not_remembered():
         for number in range(100):
             async with shares.taken(KeyId(f"key_{number:012d}")):
                 pass
-        assert not shares._turns
+        assert not shares._slots
 
     asyncio.run(check())

@@ -300,7 +300,7 @@ def test_nothing_is_under_way_any_more_once_it_is_closed(world, upstream, run_in
         return asyncio.all_tasks() - {asyncio.current_task(), waiting}
 
     assert run_in_virtual_time(leave()) == set()
-    assert upstream._flights == {}
+    assert upstream._tasks == {}
 
 
 def test_no_key_is_printed():
