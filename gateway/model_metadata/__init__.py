@@ -1,7 +1,8 @@
-"""What the unmodified engine is offered: a model's metadata, with a URL for each file.
+"""The metadata that the unmodified engine gets about a model, with a URL for each file.
 
-`metadata` is the provider's word or, through `local_metadata`, the cache's. `offers` makes one caller's
-answer of it: `links` signs our own URLs, `origins` remembers whose URL stands for a file without a
-digest, `attestations` which shared blobs count, and `minting` is what follows from handing links out.
-What is not in the cache comes through `relay`, from where `sealed_urls` and `storage_heads` say.
+`sources` gets it from the provider or, through `local_metadata`, from the cache. `caller_metadata` makes one
+caller's answer of it: `links` signs our own URLs, `origins` records whose URL is used for a file without a
+digest, `attestations` decides which links to shared blobs count, and `link_effects` acts when links are
+handed out. Files that are not in the cache are streamed by `relay`, from the URLs in `sealed_urls`;
+`storage_heads` interprets the storage's answers.
 """

@@ -1,16 +1,16 @@
-"""Attestations: which links to shared blobs count, where links across owners need somebody's word.
+"""Attestations: which links to blobs shared across owners count, where that needs a statement (I2).
 
-The engine links whatever blob a model's metadata names, and whoever can write the volume can link any. So
-with `shared_links = "attested"` a link to a blob that other owners' packages may link as well counts only
+The engine links whatever blob a model's metadata names, and anyone who can write to the volume can link any.
+So with `shared_links = "attested"` a link to a blob that other owners' packages may link as well counts only
 where the provider's metadata of that very model named the digest, or an operator attested it (I2).
 
-"Other owners" is asked of the last scan and of the facts: the models whose packages may list the digest,
-and who owns each by our rules. A model without an owner belongs to nobody we know, a digest that only
-looks alike cannot be told from one that is the same without reading, and beyond some models nobody
-counts: in all of these, an attestation is needed.
+Other owners are determined from the last scan and from the facts: the models whose packages may list the
+digest, and who owns each by our rules. An attestation is needed if a model has no known owner, if a digest in
+the scan only begins alike (which cannot be distinguished without reading the manifest), and if there are too
+many models (`MAX_OTHERS`).
 
-What was found to stand is remembered with what it stands on: the list of that scan and the records that
-were read. A refusal is found out anew each time. Off by default, and then none of this is asked.
+A positive result is cached with what it depends on: that scan's list and the records that were read. A
+refusal is determined anew each time. Off by default; then none of this is called.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ if TYPE_CHECKING:
     from gateway.pinning.ledger import Perform
 
     Standing = tuple[object, tuple[Leaf, ...]]
-    """The scan that it was found by, and the records that it stands on."""
+    """The scan, and the records, that the result depends on."""
 
 SOURCE_PROVIDER = "provider"
-MAX_OTHERS = 200  # models whose owners are looked up; a blob that more of them share needs a word
+MAX_OTHERS = 200  # models whose owners are looked up; a blob that more of them share needs an attestation
 REMEMBERED_LINKS = 16_384
-REMEMBERED_BYTES = 32 << 20  # with the records: those of two hundred models, at worst, for one link
+REMEMBERED_BYTES = 32 << 20  # with the records: at worst, those of two hundred models for one link
 LINK_BYTES = 300  # of one, beside its model's name and the records
 
 
@@ -71,7 +71,8 @@ class Attestations:
         self._clock = clock
         self._actor = actor
         self._listed: Sequence[ListedPackage] | None = None
-        self._scan = object()  # stands for the list in memory, so that no former one is kept alive
+        # represents the list in the cache's entries, so that no former list is kept in memory
+        self._scan = object()
         self.memory: BoundedMemory[tuple[ModelId, Md5], Standing] = BoundedMemory(
             max_bytes=REMEMBERED_BYTES,
             max_entries=REMEMBERED_LINKS,
@@ -81,12 +82,12 @@ class Attestations:
         )
 
     def recall(self, model: ModelId, md5: Md5) -> tuple[Leaf, ...] | None:
-        """What a link stands on that was found to count, if nothing moved since. Waits for nothing."""
+        """The records that a link known to count depends on, if nothing has changed. Does not wait."""
         known = self.memory.find((model, md5))
         return None if known is None else known[1]
 
     async def verify(self, principal: Principal, model: ModelId, md5: Md5) -> tuple[Leaf, ...]:
-        """What the model's link to this blob stands on. Raises `Refusal(UNATTESTED)` if it does not count."""
+        """The records that the link depends on. Raises `Refusal(UNATTESTED)` if it does not count."""
         known = self.recall(model, md5)
         if known is not None:
             return known
@@ -102,7 +103,10 @@ class Attestations:
         return leaves
 
     async def note(self, model: ModelId, digests: Iterable[Md5]) -> None:
-        """The provider's metadata of this model named these digests. Written only when some are new."""
+        """Record that the provider's metadata of this model named these digests.
+
+        Written only if some are new.
+        """
         named = frozenset(digests)
         _, known = await self._attested(model)
         if named <= known:
@@ -115,11 +119,11 @@ class Attestations:
         )
         try:
             await self._perform(change, partial(attest, model=model, digests=named, source=SOURCE_PROVIDER))
-        except Conflict as error:  # its record does not parse, or no model has so many digests
+        except Conflict as error:  # its record does not parse, or there are too many digests
             raise Refusal(Reason.UNREADABLE_FACT) from error
 
     def _scan_of(self, listed: Sequence[ListedPackage]) -> object:
-        """What stands for the catalogue's list as it is now."""
+        """The object that represents the catalogue's current list."""
         if listed is not self._listed:
             self._listed, self._scan = listed, object()
         return self._scan
@@ -127,7 +131,7 @@ class Attestations:
     async def _find_owned(
         self, principal: Principal, model: ModelId, others: Sequence[ModelId]
     ) -> tuple[Leaf, ...] | None:
-        """The records that say that one owner has all of these; None when nobody says so."""
+        """The records that show one owner for all of these models; None when they do not."""
         if not others:
             return ()
         if len(others) > MAX_OTHERS:

@@ -1,19 +1,19 @@
-"""Offers: a model's metadata as one caller gets it, with a link for each file that it may read.
+"""Make one caller's view of a model's metadata, with a link for each file that it may read.
 
-What a package's files are, the provider says, or the cache. Whether the caller may read the package is
-decided here, package by package, as for a download: of those that it may not read, nothing is shown. Then
-each file gets the URL that it will be fetched by:
+The provider or the cache says which files a package has. Whether the caller may read a package is decided
+here, package by package, as for a download: packages that it may not read are not shown. Then each file gets
+the URL that it will be fetched by:
 
 * ours, when the file is in the cache now, under the digest that the answer names;
 * ours as well, when it is not and is to be streamed through us: always where the client sends everything
-  through us (`SECURE_GATEWAY`), else when `relay` is on. The provider's URL is then kept, sealed, and
-  in either case the digest: a link serves what was last told to the key that has it;
+  through us (`SECURE_GATEWAY`), else when `relay` is on. The provider's URL is then kept, sealed. In either
+  case the digest is kept: a link serves what its key was last told;
 * else the provider's own.
 
-A file without a digest has one origin for ever (`origins.py`), whatever of this would be true today. In
-the form for `SECURE_GATEWAY` it is always ours, and no fact is needed.
+A file without a digest has one origin for ever (`origins.py`), whatever else would apply today. In the form
+for `SECURE_GATEWAY` it is always ours, and no fact is needed.
 
-So no client ever names to us a URL that we then fetch: what is streamed is what the provider named to us.
+So no client ever gives us a URL that we then fetch: we stream only from URLs that the provider gave us.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ FILES_AT_ONCE = 200  # whose links are made on the event loop: 3 ms; for more of
 
 @dataclass(slots=True)
 class _Places:
-    """What is found out about the files of one answer."""
+    """Where the files of one answer are."""
 
     ours: set[File] = field(default_factory=set)
     held: dict[File, PackageFile] = field(default_factory=dict)
@@ -62,12 +62,12 @@ class _Places:
     unhashed: list[File] = field(default_factory=list)
 
     def in_cache(self, file: File) -> ProviderFile:
-        """What is told of a file that is to come from the cache."""
+        """What is told of a file that is served from the cache."""
         return ProviderFile(url=None, md5=self.held[file].md5 if file in self.held else None)
 
 
 class Offers:
-    """Answers to the engine's questions."""
+    """Answers the engine's requests for metadata."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Offers:
         return EngineAnswer(body=told.what), inquiry.allowed.stamp.joined(told.stamp)
 
     async def weights(self, inquiry: Inquiry, *, is_wrapped: bool) -> tuple[EngineAnswer, Stamp]:
-        """The answer to `/weights`; `is_wrapped` has all links in `/proxy?url=` form."""
+        """The answer to `/weights`; with `is_wrapped` all links are in `/proxy?url=` form."""
         told = await self._metadata.weights(inquiry, self._not_ours)
         if self._attestations is not None and not told.is_local:
             await self._attestations.note(told.what.model, _digests_of(told.what))
@@ -120,11 +120,11 @@ class Offers:
         return EngineAnswer(body=body), stamp
 
     async def _permitted(self, inquiry: Inquiry, told: Told[ProviderAnswer]) -> tuple[ProviderAnswer, Stamp]:
-        """The answer with those of its packages that the caller may read, and what that stands on."""
+        """The answer with the packages that the caller may read, and the stamp of those decisions."""
         answer, stamp = told.what, inquiry.allowed.stamp.joined(told.stamp)
         packages = [one.package for one in answer.packages]
         resources = [Resource(kind=ResourceKind.PACKAGE, model=answer.model, package=one) for one in packages]
-        if answer.withheld:  # their ids are for whoever may read all that the model has
+        if answer.withheld:  # their ids are shown to callers that may read the whole model
             resources.append(Resource(kind=ResourceKind.MODEL, model=answer.model))
         access = replace(inquiry.allowed.access, action=Action.READ)
         judgements = await self._decisions.reach_many([replace(access, resource=one) for one in resources])
@@ -143,7 +143,7 @@ class Offers:
         return narrowed(answer, shown), stamp
 
     async def _look(self, answer: ProviderAnswer, *, is_local: bool) -> _Places:
-        """Which files the cache has, and where the others are."""
+        """Determine which files the cache has, and where the others are."""
         places = _Places()
         for package, files in _files_of(answer):
             handles = [file.handle for file in files]
@@ -163,7 +163,7 @@ class Offers:
         return places
 
     async def _settle(self, model: ModelId, places: _Places) -> None:
-        """Whose URLs stand for files without a digest."""
+        """Apply the recorded origins of files without a digest."""
         if not places.unhashed:
             return
         wanted = {name: name in places.held or self._is_relaying for name in places.unhashed}
@@ -174,7 +174,7 @@ class Offers:
                 places.ours.discard(name)
 
     async def _not_ours(self, model: ModelId, packages: Sequence[RawPackage]) -> frozenset[PackageId]:
-        """Packages that the cache must not speak of: a file of theirs goes by the provider's URL for ever."""
+        """Packages that the cache must not describe: one of their files always has the provider's URL."""
         if not self._metadata.has_upstream:
             return frozenset()
         names = [(one.package, handle) for one in packages for handle in sorted(one.unhashed)]
@@ -189,7 +189,7 @@ class Offers:
         try:
             await self._sealed.keep(inquiry.key_id, model, told)
         except Unavailable:
-            # As `relay.py` does then, a tenant with a degraded mode goes by what the cache has.
+            # As in `relay.py`, a tenant with a degraded mode is served what the cache has.
             if not inquiry.allowed.access.principal.degraded_seconds or places.elsewhere.keys() & places.ours:
                 raise
 

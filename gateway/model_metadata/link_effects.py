@@ -1,10 +1,10 @@
-"""What follows from handing out links: the authority is told, and hashing begins.
+"""Side effects of handing out links: tell the authority, and start hashing the files.
 
-A link is followed by a download within moments. So the files that links were made for are opened and
-hashed ahead of it, where they are not known yet: a large blob takes longer than a client waits. Each file
-is begun once; it goes on behind, one run a file however many ask (`pinning/`).
+A link is followed by a download within moments. So the files that links were made for are opened and hashed
+ahead of it, where they are not known yet: a large blob takes longer than a client waits. Each file is started
+once and continues in the background, with one run a file however many callers wait (`pinning/`).
 
-Where a platform decides, its allow is what the links stand on, and it has to be noted how long they live:
+Where a platform decides, the links depend on its allow, and the authority must note how long they live:
 otherwise they would end with the allow.
 """
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
     File = tuple[PackageId, FileHandle]
 
-REMEMBERED_FILES = 16_384  # that were begun; some 500 bytes each as a rule
+REMEMBERED_FILES = 16_384  # that were started; some 500 bytes each as a rule
 REMEMBERED_BYTES = 8 << 20  # of their names
 FILE_BYTES = 200  # of one, beside its names
-MAX_BEGUN = 64  # files of one answer; what is more waits for whoever asks for it
+MAX_BEGUN = 64  # files of one answer; the others are hashed when they are requested
 
 
 class NotesLinks(Protocol):
@@ -71,7 +71,7 @@ class Minting:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def note(self, principal: Principal, model: ModelId, held: Iterable[File]) -> None:
-        """Links are about to be handed out; `held` are the files of them that the cache has."""
+        """Links are about to be handed out; `held` are those of their files that the cache has."""
         if self._note_links is not None and principal.is_of_platform:
             await self._note_links(principal.key_id, model, self._clock.now() + self._link_seconds)
         new = [file for file in held if (model, file) not in self.memory][:MAX_BEGUN]
@@ -84,7 +84,7 @@ class Minting:
         task.add_done_callback(self._tasks.discard)
 
     async def _begin(self, model: ModelId, files: Iterable[File]) -> None:
-        """Have each file hashed; nobody waits for it here."""
+        """Have each file hashed, in the background."""
         for package, handle in files:
             await asyncio.sleep(0)
             try:
@@ -96,9 +96,9 @@ class Minting:
                 finally:
                     os.close(opened.descriptor)
             except Refusal:
-                continue  # whoever asks for it is told why
+                continue  # the request for that file reports why
             except Unavailable as failure:
                 self._on_failure(failure)
-            except Exception as defect:  # noqa: BLE001 -- that file's trouble: the others have their turn
+            except Exception as defect:  # noqa: BLE001 -- it affects that file only; go on with the others
                 item = f"{model} {package} {handle}"
                 self._on_items_failed([(item, f"{type(defect).__name__}: {printable(str(defect))}")], 1)

@@ -1,17 +1,17 @@
-"""Links: the signed URLs that we hand out for files of the cache.
+"""Make the signed URLs that we hand out for files of the cache.
 
     https://gateway.example/d/acme/cars/1/-/pkgA1/weights.onnx?se=1795173480&sig=key_0123456789ab.aGVs...
 
-This is where the grammar of paths, the signature and the spelling of both in a URL are introduced to each
-other. A link is made after a decision and decides nothing itself: whether its key may read the file is
-found out anew at every request that comes with it.
+This module connects the grammar of paths, the signature, and the spelling of both in a URL. A link is made
+after a decision and decides nothing itself: whether its key may read the file is decided anew at every
+request that comes with it.
 
-Host and path of a file's link never change. Links of one key that are handed out within one minute are
-the same to the byte: their expiry is rounded up, so that a metadata answer is the same when it is asked
-for again, and the worker need not tell their callers apart.
+Host and path of a file's link never change. Links of one key that are handed out within one minute are equal
+to the byte: their expiry is rounded up, so that repeated metadata answers are equal, and the worker need not
+distinguish their callers.
 
-A proxy in front may have us below a path of its own (`public_url`); it takes that prefix off, and the
-signature is over what is left.
+A proxy in front may have us below a path of its own (`public_url`); it removes that prefix, and the signature
+covers the rest.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EXPIRY_STEP_SECONDS = 60  # a link lives for up to a minute longer than the sett
 
 
 class Links:
-    """Makes links for whoever was just allowed to read a file."""
+    """Makes links for callers that were just allowed to read a file."""
 
     def __init__(self, *, public_url: str, keys: LinkKeys, link_seconds: int, clock: Clock) -> None:
         self._public_url = public_url.rstrip("/")

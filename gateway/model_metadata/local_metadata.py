@@ -1,11 +1,11 @@
-"""Metadata of a model from what lies in the cache, for when no provider is asked.
+"""Make a model's metadata from the cache, for when no provider is asked.
 
-The catalogue gives the manifests and the registry record as bytes, and the room of the engine's protocol
-makes an answer of them, in a thread where they are large. A record that is damaged is as good as none: it
-only adds detail. What was found in it is told to the operator, once for each model as long as it stays so.
+The catalogue gives the manifests and the registry record as bytes, and `gateway/engine` makes an answer of
+them, in a thread where they are large. A damaged record is ignored: it only adds detail. It is reported to
+the operator once for each model.
 
-An answer has room for so many packages and files (`BOUNDS`): what a provider's page holds, too. Packages
-beyond it are left out, which is told as well.
+The number of packages and files in an answer is bounded (`BOUNDS`), to that of a provider's page. Packages
+beyond it are left out, which is reported as well.
 """
 
 from __future__ import annotations
@@ -29,17 +29,18 @@ if TYPE_CHECKING:
     Withheld = Callable[[ModelId, Sequence[RawPackage]], Awaitable[frozenset[PackageId]]]
 
 SHOWN_IN_STAT = ("type", "modelId", "modelArchitecture", "modelVariant", "taskType")
-MOST_TOLD = 1_000  # models of which something was told; beyond that, no more is
+MOST_TOLD = 1_000  # models that something was reported about; beyond that, no more is reported
 
 BOUNDS = DescriptionBounds(packages=256, files=2_000, manifest_bytes=512 * 1024)
-"""A provider's page has two thousand files at most, and so has an engine's question. Making an answer of so
-many takes a tenth of a second, in a thread."""
+"""A provider's page has two thousand files at most, and so has a request of the engine. Making an answer of
+so many takes a tenth of a second, in a thread.
+"""
 
-AT_ONCE_BYTES = 16 * 1024  # of manifests and record: an answer of less is made where it is asked for
+AT_ONCE_BYTES = 16 * 1024  # of manifests and record: a smaller answer is made on the event loop
 
 
 class LocalMetadata:
-    """What the cache has to say of a model."""
+    """The cache's metadata of models."""
 
     def __init__(
         self,
@@ -54,9 +55,9 @@ class LocalMetadata:
         self._told: set[ModelId] = set()
 
     async def find(self, model: ModelId, withheld: Withheld | None = None) -> ProviderAnswer | None:
-        """An answer about the model; None when there is nothing to be said.
+        """An answer about the model; None when the cache has nothing to describe.
 
-        `withheld` is asked which of the packages are to be left out.
+        `withheld` returns which of the packages are to be left out.
         """
         found = await self._catalogue.raw_packages(model, BOUNDS)
         if found.left_out and self._is_told_first(model):
@@ -109,7 +110,7 @@ class LocalMetadata:
 def _make(
     model: ModelId, on_disk: Sequence[PackageOnDisk], raw_record: bytes | None
 ) -> tuple[ProviderAnswer | None, bool]:
-    """The answer, and whether the record was damaged. Maybe in a thread."""
+    """The answer, and whether the record was damaged. May run in a thread."""
     record: Record | None = None
     is_damaged = False
     try:

@@ -1,13 +1,13 @@
-"""Origins: whose URL stands for a file without a digest, decided once and obeyed for ever.
+"""Origins: whose URL is used for a file without a digest, decided once and kept for ever.
 
-The engine refuses a package for good when the URL of such a file becomes another one. So the first answer
-that hands one out settles it for all that follow, for every worker and after every restart: ours stays
-ours, even when the file has left the cache, and is then streamed from the provider; the provider's stays
-the provider's. Query parameters that the engine takes for a signature may change.
+The engine refuses a package for good when the URL of such a file changes. So the first answer that hands one
+out decides for all later ones, for every worker and after every restart: ours stays ours, even when the file
+has left the cache, and is then streamed from the provider; the provider's stays the provider's. Query
+parameters that the engine takes for a signature may change.
 
 It is a fact like any other: one small record a file, written in one audited change with all files of the
-answer that are new. Only the host and the path of *our* links are known to us. What the provider does with
-the URLs of its own is its business.
+answer that are new. We know only the host and the path of *our* links; whether the provider keeps its own
+URLs stable is outside our control.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
     File = tuple[PackageId, FileHandle]
 
-MAX_NAMED = 100  # files that the audit record of one change names; their number stands beside
+MAX_NAMED = 100  # files that the audit record of one change names, beside their number
 
 
 class Origins:
-    """Whose URLs stand, as one worker knows it."""
+    """Origins of files, as one worker knows them."""
 
     def __init__(self, *, source: FactSource, perform: Perform, clock: Clock, actor: str) -> None:
         self._source = source
@@ -46,17 +46,18 @@ class Origins:
         self._actor = actor
 
     async def find(self, model: ModelId, files: Sequence[File]) -> dict[File, bool]:
-        """Of the files that are settled: whether ours stands. Raises `Refusal` for a broken record."""
+        """For each file with a recorded origin: whether it is ours. Raises `Refusal` for a broken record."""
         _, leaves = await self._source.read([names.origin_fact(model, *file) for file in files])
         return _known(model, files, leaves)
 
     async def settle(self, model: ModelId, wanted: Mapping[File, bool]) -> dict[File, bool]:
-        """Whether ours stands, for each file; where nothing was settled yet, it is what is wanted."""
+        """Whether the origin is ours, for each file; where none is recorded yet, `wanted` is recorded."""
         known = await self.find(model, list(wanted))
         new = [file for file in wanted if file not in known]
         if not new:
             return known
-        # What this worker remembers may be a moment old; without need, nothing is recorded as a change.
+        # What this worker has in memory may be a moment old; read again, so that no needless change is
+        # recorded.
         _, leaves = await self._source.read_afresh([names.origin_fact(model, *file) for file in new])
         known |= _known(model, new, leaves)
         origins = [
@@ -69,7 +70,7 @@ class Origins:
                 done = await self._perform(
                     self._change(model, origins), partial(settle_origins, origins=origins)
                 )
-            except Conflict as error:  # a record that does not parse has come in between
+            except Conflict as error:  # a record that does not parse was written meanwhile
                 raise Refusal(Reason.UNREADABLE_FACT) from error
             known |= {(one.package, one.handle): one.is_ours for one in done.result}
         return known

@@ -1,15 +1,15 @@
-"""Relay: a file that is not in the cache, streamed from where the provider has it.
+"""Relay: stream a file that is not in the cache from where the provider has it.
 
-Whatever holds for a file of the cache holds for it: the guard has decided and recorded, the last check is
-made before the first byte, and the transfer is cut when its key ends. What cannot hold is that the content
-was pinned: nothing here vouches for it, the outcome record says `relayed`, and the client has the digest
-that the provider named. No key takes more than its share of the streams.
+The rules for files of the cache hold for it: the guard has decided and recorded, the last check is made
+before the first byte, and the transfer is cut when its key ends. The exception is that the content was not
+pinned: nothing here verifies it, the outcome record says `relayed`, and the client has the digest that the
+provider named. No key takes more than its share of the streams.
 
 The URL is the one that the provider gave us for this very key and file; no client ever names one. Of the
 request, a single plain range is passed on, and nothing else; of the answer, its status, length and range
 (`storage_heads.py`).
 
-A file without a digest comes whole: see `delivery/file_answer.py` for what the engine makes of ranges there.
+A file without a digest is sent whole: see `delivery/file_answer.py` for how the engine handles ranges there.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from gateway.model_metadata.storage_heads import StorageHead
 
 NOT_FROM_HERE = frozenset({Reason.ABSENT, Reason.UNSERVABLE, Reason.UNATTESTED, Reason.QUARANTINED})
-"""What the cache says of a file that it does not have, or does not serve as it lies there."""
+"""The cache's reasons for a file that it does not have, or does not serve as it is on disk."""
 
 STREAMS_OF_A_KEY = 64  # as many as one engine opens; the worker has four times as many for all
 
@@ -68,8 +68,8 @@ class Relay:
     async def find(self, _request: WireRequest, allowed: Allowed) -> tuple[Found, Stamp]:
         """The file as the cache has it; else where the provider has it, if this key was told.
 
-        What was told last goes before what lies in the cache, where the two have another digest; and where
-        the cache was told of, but has another content by now, there is nothing to be sent.
+        Where the cache and what the key was last told have different digests, the latter is used. If the key
+        was told of the cache's file, and the cache has another content by now, nothing is sent.
         """
         told = await self._find_told(allowed)
         relayed = None if told is None else _relayed(allowed.access.resource, told)
@@ -97,7 +97,7 @@ class Relay:
             return await self._sealed.find(allowed.access.principal.key_id, resource.model, file)
         except Unavailable:
             if not allowed.access.principal.degraded_seconds:
-                raise  # what the cache has could be another content than was told of
+                raise  # the content in the cache could differ from what the key was told
             return None
 
     async def send(self, receipt: Receipt, receive: Receive, send: Send, *, trace: bytes) -> Ending | Refused:
@@ -123,15 +123,15 @@ class Relay:
     async def _open(
         self, receipt: Receipt, url: str, headers: Headers, method: str = "GET"
     ) -> AsyncIterator[ProviderStream]:
-        """The file, within the share of whoever asks for it."""
+        """Open the file, within the share of its key."""
         key_id = receipt.admission.allowed.access.principal.key_id
         async with self._shares.taken(key_id), self._provider.open(url, headers, method=method) as answer:
             yield answer
 
     async def _look(self, receipt: Receipt, file: RelayedFile) -> StorageHead:
-        """What GET would answer, by HEAD; where that is refused, by a GET of the first byte.
+        """The answer to HEAD; where the storage refuses HEAD, by a GET of the first byte.
 
-        A signed URL is often good for the one method only that it was signed for.
+        A signed URL is often valid only for the one method that it was signed for.
         """
         async with self._open(receipt, file.url, [], "HEAD") as answer:
             if answer.status == OK:
@@ -142,7 +142,7 @@ class Relay:
 
 
 class _Stream:
-    """One body under way."""
+    """One body being sent."""
 
     def __init__(self, answer: ProviderStream, length: int | None, receive: Receive, send: Send) -> None:
         self._answer = answer
@@ -151,9 +151,9 @@ class _Stream:
         self._send = send
 
     async def run(self) -> Ending:
-        """Send every piece as it comes. What ends early, or goes on beyond its length, is cut.
+        """Send every chunk as it comes. A body that ends early, or exceeds its length, is cut.
 
-        Whoever has the announced length has the whole file and may leave, so that piece is the last.
+        A client that has the announced length has the whole file and may close, so that chunk is the last.
         """
         gone = asyncio.ensure_future(_disconnected(self._receive))
         try:
@@ -179,7 +179,7 @@ class _Stream:
         return self._left == 0
 
     async def _hand_over(self, piece: bytes, *, is_last: bool) -> bool:
-        """Whether there was somebody to take it."""
+        """Send a chunk; whether the client was still connected."""
         try:
             await self._send({"type": "http.response.body", "body": piece, "more_body": not is_last})
         except OSError:  # what servers raise when the connection is gone (ASGI 2.4)
@@ -188,7 +188,7 @@ class _Stream:
 
 
 def _relayed(file: Resource, told: ProviderFile) -> RelayedFile | None:
-    """The file at the provider; None when it was told to be in the cache."""
+    """The file at the provider; None when the key was told that it is in the cache."""
     if told.url is None or file.model is None or file.package is None or file.file is None:
         return None
     return RelayedFile(model=file.model, package=file.package, handle=file.file, md5=told.md5, url=told.url)
@@ -207,6 +207,6 @@ def _start(head: StorageHead, file: RelayedFile, receipt: Receipt, trace: bytes)
 
 
 async def _disconnected(receive: Receive) -> None:
-    """Return when the client has gone."""
+    """Return when the client has disconnected."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -1,15 +1,15 @@
-"""Sealed URLs: where the provider has a file that we handed out a link for, kept for whoever is asked.
+"""Sealed URLs: encrypted storage in Redis for the provider's URLs behind links that we handed out.
 
 A link of ours to a file that is not in the cache is served by streaming the file from the provider, by any
-worker of the fleet, whichever the client reaches. So the provider's URL waits in Redis for as long as the
-link lives. It is signed, which makes it a secret (I8): it is sealed with AES-256-GCM, under a key that is
-derived from the link key and lies nowhere in Redis, and its name there is a keyed hash of what it is for.
+worker of the fleet that the client reaches. So the provider's URL is kept in Redis for as long as the link
+lives. It is signed, which makes it a secret (I8): it is sealed with AES-256-GCM, under a key that is derived
+from the link key and is not stored in Redis, and its Redis key is a keyed hash of its purpose.
 
-Of a file that is served from the cache, the digest is kept without a URL: it is what was last told to this
-key that counts, and a URL that was told before must not outlive it.
+For a file that is served from the cache, the digest is kept without a URL: only what this key was last told
+counts, and a URL that it was told before must not outlive it.
 
-It opens nothing by itself. It is asked for after an allow, by the key id and the file of a link that was
-verified, and what is sealed for one key is never found for another: both are in the name, and the name is
+A sealed URL gives no access by itself. It is read after an allow, by the key id and the file of a link that
+was verified, and what is sealed for one key is never found for another: both are in the Redis key, which is
 authenticated along with the content.
 """
 
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     File = tuple[PackageId, FileHandle]
 
 NONCE_BYTES = 12
-FILES_PER_TURN = 250  # some 5 ms of sealing, then other requests get their turn
+FILES_PER_TURN = 250  # some 5 ms of sealing, then other requests get the event loop
 MARGIN = 0.5
-"""Of a link's life: what is kept stays that much longer, and is not written anew for as long."""
+"""As a share of a link's life: how much longer an entry is kept, and for how long it is not written anew."""
 
 _FOR_CONTENT = b"cachegate: sealing of provider URLs, version 1"
 _FOR_NAMES = b"cachegate: names of sealed provider URLs, version 1"
@@ -48,33 +48,33 @@ _FOR_NAMES = b"cachegate: names of sealed provider URLs, version 1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderFile:
-    """What was told of a file: its URL, None if it lies in the cache, and its digest, if it has one."""
+    """What was told of a file: its URL, None if it is in the cache, and its digest, if it has one."""
 
     url: str | None = field(repr=False)
     md5: Md5 | None
 
 
 class _Seal:
-    """What one link key comes to here."""
+    """The keys derived from one link key."""
 
     def __init__(self, link_key: bytes) -> None:
         self._content = AESGCM(hmac.digest(link_key, _FOR_CONTENT, "sha256"))
         self._names = hmac.digest(link_key, _FOR_NAMES, "sha256")
 
     def name(self, key_id: KeyId, model: ModelId, file: File) -> bytes:
-        """Under what a file's URL lies for a key."""
+        """The Redis key of a file's URL for an API key."""
         parts = [part.encode() for part in (key_id, model, *file)]
         spelt = b"".join(b"%d:%b," % (len(part), part) for part in parts)
         return names.sealed_url(hmac.digest(self._names, spelt, "sha256"))
 
     def seal(self, name: bytes, file: ProviderFile, now: float) -> bytes:
-        """The file's place as it may lie in Redis, under this name only, and when it was put there."""
+        """The entry encrypted for Redis, valid under this name only, with the time of writing."""
         nonce = secrets.token_bytes(NONCE_BYTES)
         text = f"{int(now)} {file.md5 or ''} {file.url or ''}"
         return nonce + self._content.encrypt(nonce, text.encode(), name)
 
     def find(self, name: bytes, sealed: bytes | None) -> tuple[ProviderFile, float] | None:
-        """The same back; None for what was not sealed by us under this name."""
+        """The decrypted entry; None for what was not sealed by us under this name."""
         if sealed is None:
             return None
         try:
@@ -86,7 +86,7 @@ class _Seal:
 
 
 class SealedUrls:
-    """Keeps URLs and finds them again. `link_keys` are the newest first: it seals, all of them find.
+    """Keeps URLs and finds them again. `link_keys`: the first, the newest, seals; all of them find.
 
     `seconds` is how long a link lives.
     """
@@ -100,9 +100,9 @@ class SealedUrls:
         self._seconds = seconds
 
     async def keep(self, key_id: KeyId, model: ModelId, files: Mapping[File, ProviderFile]) -> None:
-        """Keep the places of these files for this key. Raises `Unavailable` when that cannot be done.
+        """Keep these files' entries for this key. Raises `Unavailable` when that cannot be done.
 
-        What lies there already, and for long enough, is left: most answers are given many times.
+        An entry that exists, and for long enough, is left: most answers are given many times.
         """
         waiting = iter(files.items())
         while page := dict(islice(waiting, FILES_PER_TURN)):

@@ -1,11 +1,13 @@
-"""Metadata of a model for a caller whose question was just allowed: the provider's word, or the cache's.
+"""Get a model's metadata for a caller that was just allowed: from the provider, or from the cache.
 
-Where no provider is set, and while nobody answers for it and the tenant has a degraded mode that is not used
-up, the cache speaks (`local_metadata.py`). Otherwise silence is undecided, never a yes and never a no (I7).
-A provider that says no is not silent, nor is one whose answer makes no sense: then the cache is not asked.
+The cache is used (`local_metadata.py`) where no provider is set, and while the provider does not answer and
+the tenant has a degraded mode that is not used up. Otherwise no answer is undecided, never an allow and never
+a denial (I7). A provider that refuses did answer, and so did one whose answer is invalid: then the cache is
+not used.
 
-How long it has been silent is counted for each key: that somebody else got an answer does not say that this
-key has its right still. It begins with the first silence that anybody met since the provider last spoke.
+How long the provider has not answered is counted for each key: that another key got an answer does not show
+that this key still has its right. It begins with the first request of any key that got no answer since the
+provider last answered.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ T = TypeVar("T")
 
 WEIGHTS_PATH = "/models/v1/external/weights"
 STAT_PATH = "/models/v1/external/stat"
-MAX_SILENCES = 16_384  # keys of degraded tenants; nobody beyond that is served without the provider
+MAX_SILENCES = 16_384  # keys of degraded tenants; beyond that none is served without the provider
 
 
 class Metadata:
@@ -41,12 +43,12 @@ class Metadata:
         self._upstream = upstream
         self._local = local
         self._clock = clock
-        self._silent_since: float | None = None  # for whoever asked last
+        self._silent_since: float | None = None  # for any key
         self._silences: dict[KeyId, float] = {}
 
     @property
     def has_upstream(self) -> bool:
-        """Whether there is somebody to ask."""
+        """Whether a provider is set."""
         return self._upstream is not None
 
     async def weights(self, inquiry: Inquiry, withheld: Withheld) -> Told[ProviderAnswer]:
@@ -88,7 +90,7 @@ class Metadata:
         return Told(what=answer, is_local=True, stamp=inquiry.allowed.stamp)
 
     async def _heard(self, inquiry: Inquiry, telling: Awaitable[Told[T]]) -> Told[T]:
-        """What is told. Only what is said now, to this key, is a sign that its right is still there."""
+        """Await an answer. Only one asked for now, with this key, shows that its right still exists."""
         told = await telling
         if not told.is_remembered:
             self._silent_since = None
@@ -96,7 +98,7 @@ class Metadata:
         return told
 
     def _verify_degraded(self, silence: Silence, inquiry: Inquiry) -> None:
-        """Raises it again unless the tenant is served on what was last known, and still may be."""
+        """Raises it again unless the tenant's degraded mode applies, and has not run out."""
         now, key_id = self._clock.monotonic(), inquiry.key_id
         self._silent_since = now if self._silent_since is None else self._silent_since
         may_be_served = inquiry.allowed.access.principal.degraded_seconds
@@ -116,5 +118,5 @@ def _parse_weights(body: bytes) -> tuple[ProviderAnswer, ModelId | None]:
 
 
 def _parse_stat(body: bytes) -> tuple[bytes, ModelId | None]:
-    """The bytes as they are, once they are an answer; another name of the model, if they have one."""
+    """The unchanged bytes of a valid answer; and the model's name in it, if it has one."""
     return body, stat_answers.parse_stat(body)

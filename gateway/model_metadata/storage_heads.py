@@ -1,7 +1,7 @@
-"""What a storage is asked of a file, and what its answer comes to.
+"""What a storage is asked for a file, and how its answer is interpreted.
 
-Of what the client asked for, a single plain range is passed on. An answer is a whole, or exactly the part
-that was asked for, or says that there is no such part; of anything else nothing is passed on (I7).
+Of what the client asked for, a single plain range is passed on. A valid answer is the whole file, or exactly
+the range that was asked for, or says that there is no such range; anything else is not passed on (I7).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LENGTH = re.compile(rb"[0-9]{1,18}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StorageHead:
-    """What the provider's answer comes to."""
+    """The interpreted head of the provider's answer."""
 
     status: int
     length: int | None
@@ -38,7 +38,7 @@ class StorageHead:
 
 
 def asked_range(request: WireRequest, file: RelayedFile) -> bytes | None:
-    """The range to pass on; a form that servers read differently is none, and the whole is sent."""
+    """The range to pass on; None for a form that servers read differently: then the whole file is sent."""
     values = [value.strip(b" \t") for name, value in request.headers if name == b"range"]
     conditional = request.header(b"if-range") is not None
     if file.md5 is None or conditional or len(values) != 1 or not _RANGE.fullmatch(values[0]):
@@ -47,7 +47,7 @@ def asked_range(request: WireRequest, file: RelayedFile) -> bytes | None:
 
 
 def read_head(answer: ProviderStream, asked: bytes | None) -> StorageHead:
-    """What the answer is. Raises `Unavailable` for one that is no part and no whole of a file."""
+    """Interpret an answer. Raises `Unavailable` if it is neither a part nor the whole of a file."""
     headers = {name.lower(): value for name, value in answer.headers}
     if answer.status not in ({OK} if asked is None else {OK, PARTIAL, UNSATISFIABLE}):
         raise undecided(f"the provider's storage answered {answer.status}")
@@ -72,7 +72,7 @@ def read_head(answer: ProviderStream, asked: bytes | None) -> StorageHead:
 
 
 def _part(asked: bytes, size: int) -> tuple[int, int]:
-    """The first and the last byte of what was asked for, of a file of this size."""
+    """The first and the last byte of the requested range, of a file of this size."""
     first, _, last = asked.removeprefix(b"bytes=").partition(b"-")
     if not first:
         return max(size - int(last), 0), size - 1
@@ -80,5 +80,5 @@ def _part(asked: bytes, size: int) -> tuple[int, int]:
 
 
 def range_header(asked: bytes | None) -> Headers:
-    """The header that asks for it."""
+    """The header that asks for the range."""
     return [] if asked is None else [(b"range", asked)]
