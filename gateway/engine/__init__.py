@@ -1,10 +1,10 @@
-"""What the unmodified engine and its weights provider say to each other, as values.
+"""The protocol between the unmodified engine and its weights provider, as values.
 
-`questions` and `request_headers` read what the engine asks and say what of it goes upstream;
-`answers` reads what the provider says and puts our own links in; `local_answers` says the same from
-what lies on disk, through `packages` and `registry`. `urls` and `proxy_urls` are the other way in,
-`/proxy?url=`. `credential_hash` and `resolutions` read the engine's own memory of past answers.
+`questions` and `request_headers` parse the engine's requests and say what of them is sent upstream; `answers`
+parses the provider's answers and inserts our own links; `local_answers` makes the same answers from the
+cache, through `packages` and `registry`. `urls` and `proxy_urls` handle the `/proxy?url=` form of requests.
+`credential_hash` and `resolutions` read the engine's own cache of past answers.
 
-Everything here is a pure function of its arguments: no socket, no file, no clock, no decision. Who
-may see an answer, and which link opens what, is for the guard and the faces.
+Everything here is a pure function of its arguments: no socket, no file, no clock, no decision. The guard and
+the faces decide who may see an answer, and which link gives access to what.
 """

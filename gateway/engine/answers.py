@@ -1,19 +1,19 @@
-"""A provider's answer to `/models/v1/external/weights`: read for its links, passed on as it is.
+"""Parse a provider's answer to `/models/v1/external/weights` and replace its download URLs.
 
-Only `downloadUrl`s become others. The engine refuses a package for good when a field of it changes
-between two answers, so nothing else may: every other value is kept as the bytes it came in, numbers
-and unknown fields included, and keys keep their order. A key that comes twice in one of the objects
-that we look into is left once, with the last value, which is the one every reader we know of takes.
+Only the `downloadUrl` values change. The engine refuses a package for good when another field of it changes
+between two answers, so every other value is kept as the bytes it came in, numbers and unknown fields
+included, and keys keep their order. A key that occurs twice in one of the objects that are parsed is kept
+once, with the last value, which every reader we know of takes.
 
-What is looked at is what links are made of: model, packages, files. An answer without these, in the
-shape that the engine demands, is none: the provider has decided nothing.
+Only what links are made of is parsed: model, packages, files. An answer without these, in the shape that the
+engine requires, is undecided.
 
-**Withheld packages.** A package that the engine would skip or refuse (another type, a field missing, a
-bad name or digest, a file named twice, an id that another package differs from in case only) gets no
-links, and those it came with are not shown: they are the provider's, open to anybody who reads them,
-and maybe made for another tenant. Of such a package its type and id remain. The engine cannot parse
-that either, so it skips the package with the warning that it would have given anyway. A package whose
-*manifest* is of an unknown type is whole otherwise, and gets its links: a newer engine may know it.
+**Withheld packages.** A package that the engine would skip or refuse (another type, a field missing, a bad
+name or digest, a file named twice, an id that another package differs from in case only) gets no links, and
+its original URLs are not shown: they are the provider's, usable by anyone who reads them, and maybe made for
+another tenant. Of such a package its type and id remain. The engine cannot parse that either, so it skips the
+package with the warning that it would have given anyway. A package that is complete except that its
+*manifest* is of an unknown type gets its links: a newer engine may know that type.
 """
 
 from __future__ import annotations
@@ -41,16 +41,18 @@ if TYPE_CHECKING:
     from gateway.model.names import FileHandle, Md5, ModelId, PackageId
 
 MAX_ANSWER_BYTES = 2 * 1024 * 1024
-"""One page. A file takes about 1 kB in it, most of that a signed URL: two thousand files. It is read on
-the event loop: a provider gone wrong must not hold up everybody else for longer than a moment."""
+"""One page. A file takes about 1 kB in it, most of that a signed URL: two thousand files. It is parsed on the
+event loop: a faulty provider must not hold it for longer than a moment.
+"""
 
 MAX_PACKAGES = 256  # of one page; a model has some twenty in all
 MAX_FILES = 2_000  # of one page
 MAX_MEMBERS = 65_536
-"""Of all objects and lists of one page, counted by its colons and commas: a file has six, and one or two
-in its URL. Each is opened in one call, which nothing else of the process can interrupt: some 5 ms."""
+"""Of all objects and lists of one page, counted by its colons and commas: a file has six, and one or two in
+its URL. Each is decoded in one call, which nothing else in the process can interrupt: some 5 ms.
+"""
 
-FIELD_BYTES = 160  # what a field holds that was opened, beside the body: measured, rounded up
+FIELD_BYTES = 160  # what a decoded field takes, beside the body: measured, rounded up
 FILE_BYTES = 700  # the same of a file, beside its URL
 
 METADATA_TYPE = "external-model-metadata-v1"
@@ -65,26 +67,26 @@ class PackageFile:
 
     handle: FileHandle
     md5: Md5 | None
-    download_url: str | None = field(repr=False)  # may be signed; None when we answer by ourselves
+    download_url: str | None = field(repr=False)  # may be signed; None when the answer is made locally
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnsweredPackage:
-    """One package that the answer offers."""
+    """One package that the answer lists with links."""
 
     package: PackageId
     files: tuple[PackageFile, ...]
 
 
 Link: TypeAlias = "Callable[[PackageId, PackageFile], str]"
-"""What is to stand as `downloadUrl` for a file of a package."""
+"""Returns the new `downloadUrl` for a file of a package."""
 
 _Object = dict[str, msgspec.Raw]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry:
-    """A package as it came, and what it offers; None when it is withheld."""
+    """A package as it came, and the parsed package; `offered` is None when it is withheld."""
 
     offered: AnsweredPackage | None
     fields: _Object
@@ -93,7 +95,7 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Tree:
-    """The answer as it came, opened as far as links reach."""
+    """The answer as it came, decoded as far as links need it."""
 
     top: _Object
     metadata: _Object
@@ -104,7 +106,7 @@ class _Tree:
 class ProviderAnswer:
     """One page of an answer."""
 
-    model: ModelId  # the canonical id, by the provider's word
+    model: ModelId  # the canonical id, as the provider states it
     next_page: str | None
     packages: tuple[AnsweredPackage, ...]
     withheld: int
@@ -112,7 +114,7 @@ class ProviderAnswer:
 
     @property
     def held_bytes(self) -> int:
-        """What it holds beside the body that it was read from."""
+        """How many bytes it takes beside the body that it was parsed from."""
         tree = self.tree
         fields = len(tree.top) + len(tree.metadata)
         fields += sum([len(one.fields) + sum(map(len, one.files)) for one in tree.entries])
@@ -127,11 +129,11 @@ _OPTIONAL_TEXTS = msgspec.json.Decoder(str | None)
 
 
 def parse_answer(raw: bytes) -> ProviderAnswer:
-    """The answer in the body of a 200. Raises `Unavailable` for everything that is none."""
+    """Parse the body of a 200. Raises `Unavailable` for everything that is no valid answer."""
     if len(raw) > MAX_ANSWER_BYTES:
         raise undecided(f"the answer is larger than {MAX_ANSWER_BYTES} bytes")
     try:
-        raw.decode("utf-8")  # what is passed on unread must be text all the same
+        raw.decode("utf-8")  # what is passed on undecoded must still be text
         if raw.count(b":") + raw.count(b",") > MAX_MEMBERS:
             raise undecided(f"the answer has more than {MAX_MEMBERS} fields and items")
         top = _OBJECTS.decode(raw)
@@ -164,14 +166,14 @@ def parse_answer(raw: bytes) -> ProviderAnswer:
 
 
 def rewritten(answer: ProviderAnswer, link: Link) -> bytes:
-    """The answer's body with `link`'s URLs. `link` is asked once for each file that is offered, in order."""
+    """The answer's body with `link`'s URLs. `link` is called once for each listed file, in order."""
     packages = [_rewritten_entry(entry, link) for entry in answer.tree.entries]
     metadata = {**answer.tree.metadata, "modelPackages": packages}
     return msgspec.json.encode({**answer.tree.top, "modelMetadata": metadata})
 
 
 def narrowed(answer: ProviderAnswer, shown: Container[PackageId]) -> ProviderAnswer:
-    """The answer with these packages only, as if it had no others; what is withheld goes as well."""
+    """The answer with these packages only, as if it had no others; withheld packages are removed as well."""
     if all(entry.offered is not None and entry.offered.package in shown for entry in answer.tree.entries):
         return answer
     entries = tuple(
@@ -196,9 +198,9 @@ def _rewritten_entry(entry: _Entry, link: Link) -> dict[str, Any]:
 
 
 def _parse_entries(items: Sequence[_Object]) -> tuple[_Entry, ...]:
-    """Each package by itself: one that is not as it must be withholds no other."""
+    """Parse each package by itself: an invalid one withholds no other."""
     entries = [_parse_entry(fields) for fields in items]
-    # An id counts as taken by a withheld package, too: which of the two is meant is not ours to say.
+    # An id counts as taken by a withheld package, too: which of the two is meant cannot be determined.
     taken = Counter(_claimed_text(fields, "packageId").lower() for fields in items)
     return tuple(
         _withheld(entry.fields)
@@ -209,7 +211,7 @@ def _parse_entries(items: Sequence[_Object]) -> tuple[_Entry, ...]:
 
 
 def _count_files(fields: _Object) -> int:
-    """How many files a package names, by their number alone; none where it names them in no list."""
+    """How many files a package names; 0 where `packageFiles` is no list."""
     try:
         return len(_LISTS.decode(fields["packageFiles"]))
     except (KeyError, msgspec.DecodeError):
@@ -248,7 +250,7 @@ def _withheld(fields: _Object) -> _Entry:
 
 
 def _is_plain(fields: _Object, name: str) -> bool:
-    """Whether it is a name as one would print it, and not a place to hide a URL in."""
+    """Whether it is a plain name, in which no URL can be hidden."""
     return _PLAIN.fullmatch(_claimed_text(fields, name)) is not None
 
 

@@ -1,10 +1,10 @@
-"""The engine's own hash of a key, and our keyed form of it.
+"""Compute the engine's own hash of a key, and our keyed form of it.
 
 The engine writes SHA-256 over `{"api_key": "<key>"}` into each entry of its auto-resolution cache, to
-tell the entries of one key from those of another. It is not salted: whoever holds one can test guesses
-of a weak key against it. So we neither store nor print it; what we store, to find our key by it later,
-is an HMAC of it under a pepper. The label keeps that apart from everything else that is hashed under
-the same pepper: a key that was imported by its SHA-256 can never be taken for an entry's.
+distinguish the entries of different keys. It is not salted: anyone who has one can test guesses of a weak key
+against it. So we neither store nor print it. What we store, to find our key by it later, is an HMAC of it
+under a pepper. The label separates that from everything else that is hashed under the same pepper: a key that
+was imported by its SHA-256 can never be taken for an entry's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LABEL = b"cachegate: the engine's hash of a credential, version 1: "
 
 
 def credential_hash(secret: str | None) -> CredentialHash:
-    """What the engine calls this key in its cache; None is the caller without one."""
+    """The engine's hash of this key in its cache; None is a caller without a key."""
     return CredentialHash(hashlib.sha256(json.dumps({"api_key": secret}).encode()).hexdigest())
 
 
@@ -36,5 +36,5 @@ def parse_credential_hash(text: str) -> CredentialHash:
 
 
 def keyed_credential_hash(engine_hash: CredentialHash, key: bytes) -> bytes:
-    """What is stored of it: tells nothing without the key, which is a pepper's secret."""
+    """The stored form: it reveals nothing without `key`, which is a pepper's secret."""
     return hmac.digest(key, _LABEL + engine_hash.encode("ascii"), "sha256")

@@ -1,7 +1,7 @@
-"""Percent-decoding: once, strictly, and nowhere else in this room.
+"""Strict percent-decoding, once; the only decoder of this package.
 
-`urllib` leaves a broken escape as it stands and replaces bytes that are not UTF-8. Both let one text
-mean two things, to us and to whoever reads it next, so both are refused here.
+`urllib` leaves a broken escape unchanged and replaces bytes that are not UTF-8. Either lets one text mean two
+things, to us and to the next parser, so both are refused here.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""The two faults of this room: somebody else wrote something that cannot be used.
+"""The two errors of this package: an answer or a file of somebody else's cannot be used.
 
-A provider whose answer makes no sense has decided nothing: that is neither an allow nor a denial
-(I7). A file of the engine that does not read as the engine writes it is not servable. In both cases
-the finding is for the operator; it names fields and never repeats what they held, which may be a
-signed URL.
+An invalid answer of the provider decides nothing: it is neither an allow nor a denial (I7). A file of the
+engine that does not have the engine's format is not servable. In both cases the finding is for the operator;
+it names fields and never repeats their values, which may be a signed URL.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ UPSTREAM = "upstream"
 
 
 def undecided(finding: str) -> Unavailable:
-    """To be raised when the provider's answer is not one."""
+    """To be raised when the provider's answer is invalid."""
     return Unavailable(UPSTREAM, finding, Reason.UPSTREAM_UNDECIDED)
 
 

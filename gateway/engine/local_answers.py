@@ -1,20 +1,20 @@
-"""The answer to the engine's question when no provider gives one: rebuilt from what lies in the cache.
+"""Make the answer to the engine's request from the cache, when no provider answers.
 
-Each package is described by its manifest, which the engine wrote when it had loaded it. A registry
-record of the model adds the details that a manifest lacks, for a package whose files it names alike;
-`packages` says what stands in for them otherwise. The result is a `ProviderAnswer`, read by
-the same parser, with no URLs in it: `rewritten` puts ours in.
+Each package is described by its manifest, which the engine wrote when it had loaded it. A registry record of
+the model adds the details that a manifest lacks, for a package with the same files; `packages` says what
+replaces them otherwise. The result is a `ProviderAnswer`, parsed by the same parser, without URLs:
+`rewritten` inserts ours.
 
-What the manifest says wins wherever both speak, because an engine that has the package already compares
-with just that and refuses the package for good when a field of it differs. The same cache gives the same
-bytes every time.
+Where both state a value, the manifest's is used, because an engine that has the package already compares with
+exactly that and refuses the package for good when a field differs. The same cache gives the same bytes every
+time.
 
-Left out: a package that is not servable whole, whose manifest is older than version 4 (it lacks fields
+Left out: a package that is not servable as a whole, whose manifest is older than version 4 (it lacks fields
 that would have to be guessed), that is about another model, or that cannot be described. The head of an
-answer (architecture, task, dependencies) is one for all packages; those that differ from the first, by
-id, are left out as well, since an engine would load them as something they are not.
+answer (architecture, task, dependencies) is common to all packages; those whose head differs from that of the
+first, by id, are left out as well, since an engine would load them as something they are not.
 
-A manifest is trusted as far as the engine trusts it, `trusted_source` included: whoever can write the
+A manifest is trusted as far as the engine trusts it, `trusted_source` included: anyone who can write to the
 volume can make one up.
 """
 
@@ -41,7 +41,7 @@ KNOWN_MANIFEST = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackageOnDisk:
-    """A package as the catalogue found it: its manifest as it lies there, and which files are servable."""
+    """A package as the catalogue found it: its raw manifest, and which files are servable."""
 
     package: PackageId
     raw_manifest: bytes = field(repr=False)
@@ -84,7 +84,7 @@ _Head = dict[str, Any]
 def find_local_answer(
     model: ModelId, on_disk: Iterable[PackageOnDisk], record: Record | None = None
 ) -> ProviderAnswer | None:
-    """What the cache has to offer of this model; None when it has nothing that can be described."""
+    """The answer from the cache for this model; None when it has nothing that can be described."""
     head: _Head | None = None
     packages: list[dict[str, Any]] = []
     for found in sorted(on_disk, key=lambda one: one.package):
@@ -142,7 +142,7 @@ def _find_known(found: PackageOnDisk, manifest: _RawManifest) -> KnownPackage | 
 
 
 def _with_details(known: KnownPackage, record: Record | None) -> KnownPackage:
-    """With the record's details, if the record is about this very package."""
+    """The package with the record's details, if the record is about this very package."""
     recorded = None if record is None else record.packages.get(known.package)
     if recorded is None or recorded.backend != known.backend or recorded.files != known.files:
         return known
@@ -150,7 +150,7 @@ def _with_details(known: KnownPackage, record: Record | None) -> KnownPackage:
 
 
 def _find_head(manifest: _RawManifest) -> _Head | None:
-    """What an answer says once for all packages; None when a dependency is not named as one can be."""
+    """The fields of an answer that are common to all packages; None when a dependency's name is invalid."""
     try:
         dependencies = [_dependency(claimed) for claimed in manifest.model_dependencies or ()]
     except BadNameError:

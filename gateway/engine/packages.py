@@ -1,21 +1,22 @@
-"""A package as the provider would describe it, from what this cache knows of it.
+"""Describe a package as the provider would, from what this cache knows of it.
 
-Two of the engine's files describe a package. The manifest (`model_config.json`) has what the engine
-compares between loads: architecture, task, backend, quantization, batch size, trust, features,
-parameters, dependencies, files. It lacks what the engine only chooses by. A registry record has that as
-well, in `details`.
+Two of the engine's files describe a package. The manifest (`model_config.json`) has what the engine compares
+between loads: architecture, task, backend, quantization, batch size, trust, features, parameters,
+dependencies, files. It lacks what the engine uses only to choose among packages. A registry record has that
+as well, in `details`.
 
-What a manifest lacks, by backend, and what stands in for it. Each stand-in is the value that keeps the
+What a manifest lacks, by backend, and which default replaces it. Each default is the value that keeps the
 engine from discarding the package on any machine, and that ranks it last among its equals:
 
 * `onnx`: the opset is given as 1 (the engine discards what is above the runtime's, and prefers higher);
-  incompatible providers as none. An engine whose first provider cannot run it finds out on loading, and
-  takes the next package.
-* `torch-script`: all device types; torch 1.0.0, the first that had TorchScript; no torchvision. The same.
+  incompatible providers as none. An engine whose first provider cannot run it finds out on loading, and takes
+  the next package.
+* `torch-script`: all device types; torch 1.0.0, the first that had TorchScript; no torchvision. The engine
+  behaves in the same way.
 * `torch` and `hugging-face`: nothing is lacking.
-* `trt`: device, compute capability, driver and versions decide whether an engine file runs at all.
-  Nothing can stand in for them, so without a record a TensorRT package is not offered.
-* the rest (`coreml`, which the provider lists on demand only, `ultralytics`, `custom`, `vllm`): not offered.
+* `trt`: device, compute capability, driver and versions decide whether an engine file runs at all. No default
+  can replace them, so without a record a TensorRT package is not listed.
+* the rest (`coreml`, which the provider lists on demand only, `ultralytics`, `custom`, `vllm`): not listed.
 
 Measured memory, latency and the model's variant are lost; no engine decides by them.
 """
@@ -43,7 +44,7 @@ Details: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownPackage:
-    """What is known of one package: what its manifest says, and `details` if there is a record of it."""
+    """What is known of one package: its manifest's contents, and `details` if there is a record."""
 
     package: PackageId
     backend: str
@@ -59,7 +60,10 @@ class KnownPackage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Form:
-    """How the protocol describes packages of a backend. `stand_in` is None where nothing can stand in."""
+    """How the protocol describes packages of a backend.
+
+    `stand_in` are the defaults; None if there are none.
+    """
 
     manifest_type: str
     backend_type: str
@@ -93,7 +97,7 @@ _FORMS = {
 
 
 def find_description(known: KnownPackage) -> dict[str, Any] | None:
-    """The package as an item of `modelPackages`, its links empty; None when it cannot be described."""
+    """The package as an item of `modelPackages`, without links; None when it cannot be described."""
     manifest = _find_manifest(known)
     if manifest is None:
         return None

@@ -1,16 +1,16 @@
-"""`/proxy?url=`: the form in which an engine with `SECURE_GATEWAY` wraps every URL it asks for.
+"""Parse and write `/proxy?url=`, the form in which an engine with `SECURE_GATEWAY` wraps every URL.
 
     https://gw.example/proxy?url=https%3A%2F%2Fapi.example%2Fmodels%2Fv1%2Fexternal%2Fweights%3FmodelId%3Da
 
-The engine quotes the whole URL once, with its query, so it is decoded once, and whatever was escaped
-in the URL itself still is: the `%2F` of a model id arrives as `%252F`. A plus sign stays one; it means
-a space in the inner query only, and not to us. There is no second parameter: an inner `&` that nobody
-quoted would make the URL mean one thing here and another where it is sent.
+The engine quotes the whole URL once, with its query, so it is decoded once, and whatever was escaped in the
+URL itself still is: the `%2F` of a model id arrives as `%252F`. A plus sign is left unchanged; it means a
+space in the inner query only. There is no second parameter: an inner `&` that was not quoted would make the
+URL mean one thing here and another where it is sent.
 
-The engine wraps a link of ours once more unless it starts exactly as its own setting does. So one own
-`/proxy?url=` around another is taken off, and a third is refused.
+The engine wraps a link of ours once more unless it starts exactly as its own setting does. So one
+`/proxy?url=` of our own around another is removed, and a third is refused.
 
-Which URLs may be asked for is not decided here: this is only what was asked.
+Which URLs may be requested is not decided here; this module only parses them.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _SPLITS = re.compile(rb"[^\x21-\x7e]|[&;#]")  # `;` separates parameters for som
 
 
 def parse_proxied(raw_query: bytes, public_url: Url | None = None) -> Url:
-    """The URL asked for in a raw query, own wrappings taken off. Raises `Refusal`.
+    """The URL requested in a raw query, without our own wrapping. Raises `Refusal`.
 
-    `public_url` is how clients reach us; without it, no wrapping is known as our own.
+    `public_url` is how clients reach us; without it, no wrapping is recognised as our own.
     """
     if len(raw_query) > MAX_TARGET_BYTES:
         raise Refusal(Reason.PATH_TOO_LONG)
@@ -54,7 +54,7 @@ def parse_proxied(raw_query: bytes, public_url: Url | None = None) -> Url:
 
 
 def wrap(gateway_url: str, url: str) -> str:
-    """The URL in the form in which the engine would ask this gateway for it, to the byte."""
+    """The URL in exactly the bytes in which the engine would request it from this gateway."""
     prefix = f"{gateway_url.rstrip('/')}{PROXY_PATH}?{_PARAMETER.decode()}"
     return url if url.startswith(prefix) else prefix + quote(url, safe=_UNQUOTED)
 

@@ -1,22 +1,22 @@
-"""A question of the engine: the query of `/models/v1/external/weights` and of `/stat`.
+"""Parse a request of the engine: the query of `/models/v1/external/weights` and of `/stat`.
 
     modelId=acme%2Fcars%2F1&startAfter=next&includeCoreMLPackages=true
 
-What we decide by is exactly what the provider will read. So the query is taken apart once, and what
-goes upstream is written anew from the parts (`upstream_query`); a byte of the original never gets
-there. Where two readers could still differ, the question is refused:
+The decision must be about exactly what the provider will read. So the query is parsed once, and what goes
+upstream is written anew from the parsed parameters (`upstream_query`); no byte of the original is sent. Where
+two parsers could still differ, the request is refused:
 
-* `modelId` and `startAfter` come once, spelled so. `modelid`, `model_id` and `modelId[]` are refused:
+* `modelId` and `startAfter` come once, spelled exactly so. `modelid`, `model_id` and `modelId[]` are refused:
   to some framework each of them is the same parameter, and would ask for another model than ours.
 * Names are plain ASCII; a parameter without `=`, an empty one and a broken escape are refused.
 
-Left out, silently, because the question is as good without:
+Removed, silently, because the request is complete without it:
 
-* what is called like a key. Keys are read from headers, by the guard; a URL is where logs keep them.
-* `service_secret` and `countinference`, the query form of the provider's internal headers: the
-  gateway may stand where the provider trusts it, and must not lend that trust to a caller.
+* any parameter named like a key. The guard reads keys from headers; URLs are kept in logs.
+* `service_secret` and `countinference`, the query form of the provider's internal headers: the provider may
+  trust the network that the gateway is in, and the gateway must not lend that trust to a caller.
 
-The rest passes in its order, repeated names too: the engine lets its callers add parameters.
+The other parameters pass in their order, repeated names too: the engine lets its callers add parameters.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ MAX_VALUE_CHARACTERS = 1024  # a provider's page mark is the longest value seen,
 
 _NAME = re.compile(r"[A-Za-z0-9_.\-\[\]]{1,64}")
 _NOT_A_LETTER = re.compile(r"[^A-Za-z]+")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # nothing to split a header or a log line with
-_NEVER_RAW = re.compile(rb"[^\x21-\x7e]|#")  # such a byte, unescaped, says that somebody split differently
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # could split a header or a log line
+# such a byte, unescaped, shows that another parser split the request differently
+_NEVER_RAW = re.compile(rb"[^\x21-\x7e]|#")
 
 _LOOK_ALIKES = frozenset({"modelid", "modelids", "startafter"})
 _KEYS = frozenset(
@@ -54,14 +55,14 @@ _INTERNAL = frozenset({"servicesecret", "internalservicesecret", "countinference
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsQuery:
-    """Which model is asked for, from which page on, and what else the provider is told."""
+    """The model and page that are requested, and the other parameters for the provider."""
 
     model: ModelId
     start_after: str | None = None
     extra: tuple[tuple[str, str], ...] = ()
 
     def upstream_query(self) -> str:
-        """The query to ask the provider with, encoded as the engine encodes its own."""
+        """The query to send to the provider, encoded as the engine encodes its own."""
         pairs = [(MODEL, str(self.model))]
         if self.start_after is not None:
             pairs.append((START_AFTER, self.start_after))
@@ -69,7 +70,7 @@ class WeightsQuery:
 
 
 def parse_question(raw_query: bytes) -> WeightsQuery:
-    """The question in a raw query. Raises `Refusal`: PATH_TOO_LONG or MALFORMED_QUERY."""
+    """Parse a raw query. Raises `Refusal`: PATH_TOO_LONG or MALFORMED_QUERY."""
     if len(raw_query) > MAX_TARGET_BYTES:
         raise Refusal(Reason.PATH_TOO_LONG)
     try:

@@ -1,12 +1,12 @@
-"""A record of the engine's `offline-weights-registry`: a provider's answer in the engine's own form.
+"""Parse a record of the engine's `offline-weights-registry`: a provider's answer in the engine's own form.
 
-An engine that warms up for offline use writes down what the provider said of a model, each package
-with the details that a manifest lacks. It keeps what it understood, not the bytes: names are snake
-case, versions are strings, links are gone. Packages with an unhashed file are never in it.
+An engine that prepares for offline use stores the provider's answer about a model, each package with the
+details that a manifest lacks. It keeps what it parsed, not the bytes: names are snake case, versions are
+strings, links are removed. Packages with an unhashed file are never in it.
 
-A record is nobody's signature. Only those details are taken from it, for packages that lie in the cache
-with the very same files; it is refused when it is about another model, or newer than what is known
-here. A package of it that does not parse is left out alone, as the engine does.
+A record is not signed. Only those details are taken from it, for packages in the cache with exactly the same
+files; it is refused when it is about another model, or newer than the known format. A package of it that does
+not parse is left out alone, as the engine does.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ if TYPE_CHECKING:
 MAX_RECORD_BYTES = 1024 * 1024  # about 100 bytes a file, all packages together
 MAX_MEMBERS = 65_536
 """By its commas. The decoder reads the record in one call, and a million small items would take it 25 ms,
-during which nobody else gets the interpreter."""
+during which no other thread gets the interpreter lock.
+"""
 KNOWN_FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedPackage:
-    """A package by the files it had, and what a manifest does not say of it; None when nothing does."""
+    """A package by its files, and the details that a manifest lacks; None when the record has none."""
 
     backend: str
     files: Mapping[FileHandle, Md5]
@@ -114,7 +115,7 @@ _PACKAGES = msgspec.json.Decoder(_RawPackage)
 
 
 def parse_record(raw: bytes, model: ModelId) -> Record:
-    """The record of this model in these bytes. Raises `Refusal(UNSERVABLE)` for everything that is none."""
+    """Parse the record of this model. Raises `Refusal(UNSERVABLE)` for everything that is none."""
     if len(raw) > MAX_RECORD_BYTES:
         raise unservable("the registry record is larger than any that the engine writes")
     if raw.count(b",") > MAX_MEMBERS:
@@ -136,7 +137,7 @@ def parse_record(raw: bytes, model: ModelId) -> Record:
 def _find_package(item: msgspec.Raw, model: ModelId) -> tuple[PackageId, RecordedPackage] | None:
     try:
         claimed = _PACKAGES.decode(item)
-        if claimed.cache_model_id not in {None, model}:  # it lies in another model's directory
+        if claimed.cache_model_id not in {None, model}:  # it is in another model's directory
             return None
         files = {parse_file_handle(one.file_handle): parse_md5(one.md5_hash) for one in claimed.artifacts}
         details = _find_details(claimed)
@@ -147,7 +148,7 @@ def _find_package(item: msgspec.Raw, model: ModelId) -> tuple[PackageId, Recorde
 
 
 def _find_details(claimed: _RawPackage) -> Details | None:
-    """What the record knows beyond a manifest, in the protocol's names; None when it is not there."""
+    """The details that a manifest lacks, under the protocol's names; None when the record lacks them too."""
     match claimed.backend:
         case "onnx" if claimed.onnx_package_details is not None:
             onnx = claimed.onnx_package_details

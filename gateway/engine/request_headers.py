@@ -1,9 +1,9 @@
-"""Which headers of a client go upstream with its question: a short list, and the one credential.
+"""Choose which headers of a client are sent upstream: a short list, and the one credential.
 
-The default is to drop. The list is what the engine and the server that embeds it send of their own
-and the provider makes use of. Everything else is either ours to write (Host, lengths, encodings,
-traces), somebody else's (cookies, forwarding headers), or dangerous: the provider's internal headers
-switch off checks for whoever it trusts, and it may trust the network that the gateway stands in.
+By default a header is dropped. The list holds what the engine and the server that embeds it send and the
+provider uses. Every other header is either ours to write (Host, lengths, encodings, traces), somebody else's
+(cookies, forwarding headers), or dangerous: the provider's internal headers switch off checks for callers
+that it trusts, and it may trust the network that the gateway is in.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ _VALUE = re.compile(rb"[\x20-\x7e]{0,%d}" % MAX_VALUE_BYTES)
 def headers_for_upstream(
     headers: Iterable[tuple[bytes, bytes]], credential_header: tuple[bytes, bytes]
 ) -> tuple[tuple[bytes, bytes], ...]:
-    """What to send upstream: what may pass of `headers` (ASGI pairs), then the credential.
+    """The headers to send upstream: the listed ones of `headers` (ASGI pairs), then the credential.
 
-    A header that came twice goes once, as it came first; one whose value is no plain text is dropped.
+    A header that occurs twice is sent once, with its first value; one whose value is no plain text is
+    dropped.
     """
     passed: dict[bytes, bytes] = {}
     for name, value in headers:

@@ -1,11 +1,11 @@
-"""One entry of the engine's auto-resolution cache: a past answer that a client goes on using.
+"""Parse one entry of the engine's auto-resolution cache: a past answer that a client still uses.
 
-For up to a day, by default, an engine that finds such an entry loads its model without asking anybody,
-whatever has become of the key meanwhile. The entry names the key by the engine's own hash only.
+For up to a day, by default, an engine that finds such an entry loads its model without asking the gateway,
+even after the key was revoked. The entry names the key by the engine's own hash only.
 
-An entry is read as strictly as the engine reads it where it matters: the fields by which it would be
-used must be there and be names; the rest is not looked at. One that does not parse is refused, and
-should be shown as such: that we cannot read it does not prove that no engine would.
+An entry is parsed as strictly as the engine does where it matters: the fields by which it would be used must
+be present and be names; the rest is ignored. One that does not parse is refused, and should be shown as such:
+that we cannot parse it does not prove that no engine would.
 
 `created_at` is local time without a zone, that of the machine which wrote it; the zone is passed in.
 """
@@ -43,7 +43,7 @@ _ENTRY_NAME = re.compile(r"[0-9a-f]{64}\.json")
 class Resolution:
     """What an engine remembers: for this key, that model id means this package."""
 
-    model: ModelId  # as it was asked for: an alias stays one
+    model: ModelId  # as it was asked for: an alias is kept as such
     canonical_model: ModelId | None
     credential_hash: CredentialHash | None = field(
         repr=False
@@ -66,12 +66,12 @@ _DECODER = msgspec.json.Decoder(_RawResolution)
 
 
 def is_resolution_name(name: str) -> bool:
-    """Whether a file of this name would be read by the engine as an entry."""
+    """Whether the engine would read a file of this name as an entry."""
     return _ENTRY_NAME.fullmatch(name) is not None
 
 
 def parse_resolution(raw: bytes, zone: tzinfo) -> Resolution:
-    """The entry in these bytes, by the clock of this zone. Raises `Refusal(UNSERVABLE)`."""
+    """Parse an entry, with times in this zone. Raises `Refusal(UNSERVABLE)`."""
     if len(raw) > MAX_RESOLUTION_BYTES:
         raise unservable("the entry is larger than any that the engine writes")
     try:
@@ -92,9 +92,9 @@ def parse_resolution(raw: bytes, zone: tzinfo) -> Resolution:
 
 
 def honoured_until(resolution: Resolution, client_minutes: float = DEFAULT_CLIENT_MINUTES) -> float:
-    """Until when engines with this expiry setting load by the entry without asking anybody.
+    """Until when engines with this expiry setting load by the entry without asking.
 
-    Such an engine compares with its own clock; one in offline mode asks nobody in any case.
+    Such an engine compares with its own clock; one in offline mode never asks.
     """
     return resolution.created_at + client_minutes * 60
 

@@ -2,15 +2,15 @@
 
     https://gw.example/proxy?url=https%3A%2F%2Fgw.example%2Fd%2Facme%2Fcars%2F1%2F-%2Fpkg%2Ff&se=1790000000&sig=...
 
-The engine keeps, for a file without a digest, the URL that it came from, and refuses the package for good
-when another URL comes with a later answer. It leaves out what it knows as a signature, `se` and `sig`
-among it, but only where these are parameters of their own: inside a wrapped URL they count as part of the
+The engine stores, for a file without a digest, the URL that it came from, and refuses the package for good
+when a later answer has another URL. It ignores the parameters that it knows as a signature, `se` and `sig`
+among them, but only where these are parameters of their own: inside a wrapped URL they count as part of the
 name, and every new expiry would make another one. So a link is handed out wrapped already, with `se` and
-`sig` outside, and what the engine keeps never changes. It sends such a URL as it is when it begins as its
-own setting does; else it wraps it once more, which is understood, and then an unhashed file loads once
-only: the public URL has to be the one that clients set.
+`sig` outside, and what the engine stores never changes. It sends such a URL unchanged when it begins as its
+own setting does. Otherwise it wraps it once more, which is understood here, but then an unhashed file loads
+once only: the public URL has to be the one that clients set.
 
-Non-goal: whether the signature is good.
+Non-goal: verifying the signature.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def wrap_signed(gateway_url: str, link: str) -> str:
 
 
 def parse_asked(raw_query: bytes, public_url: Url) -> Url:
-    """The URL asked for in a raw query, a signature beside it put back into it. Raises `Refusal`."""
+    """The URL requested in a raw query, with a signature beside it moved into it. Raises `Refusal`."""
     if len(raw_query) > MAX_TARGET_BYTES:
         raise Refusal(Reason.PATH_TOO_LONG)
     signed = _SIGNED.fullmatch(raw_query) or _find_signed_inside(raw_query, public_url)
@@ -52,7 +52,7 @@ def parse_asked(raw_query: bytes, public_url: Url) -> Url:
 
 
 def _find_signed_inside(raw_query: bytes, public_url: Url) -> re.Match[bytes] | None:
-    """The same where the engine wrapped it once more; None for everything else."""
+    """The match where the engine wrapped the link once more; None for everything else."""
     wrapped = _ONCE_MORE.fullmatch(raw_query)
     if wrapped is None:
         return None

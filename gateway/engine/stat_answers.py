@@ -1,9 +1,9 @@
-"""A provider's answer to `/models/v1/external/stat`: whether a body is one, and which model it names.
+"""Parse a provider's answer to `/models/v1/external/stat`: is it valid, and which model does it name.
 
-It is asked whether a key may have a model, so a page of whatever stands between must not pass for a yes.
-An answer is what the engine (inference 1.8.3) reads of one: an object whose `modelMetadata` has the
-strings `modelArchitecture` and `taskType`. What reports an `error` beside it is none. Everything else has
-decided nothing (I7).
+It answers whether a key may have a model, so an error page of some proxy in between must not count as an
+allow. Valid is what the engine (inference 1.8.3) reads: an object whose `modelMetadata` has the strings
+`modelArchitecture` and `taskType`. An object that also reports an `error` is invalid. An invalid answer
+decides nothing (I7).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _STATS = msgspec.json.Decoder(_RawStat)
 
 
 def parse_stat(body: bytes) -> ModelId | None:
-    """The name by which the answer calls the model, if it has one. Raises `Unavailable` for no answer."""
+    """The model's name in the answer, if it has one. Raises `Unavailable` for an invalid answer."""
     if len(body) > MAX_ANSWER_BYTES:
         raise undecided("the answer is too large")
     try:

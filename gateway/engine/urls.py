@@ -1,19 +1,19 @@
-"""One reading of a URL: what does not have exactly one is refused.
+"""Parse URLs strictly: a URL that two parsers could read differently is refused.
 
-Guards are walked around where two parsers split a URL differently: at a backslash, a second `@`, a
-host written as a number, an escape in the host. So this is RFC 3986 without its optional freedoms,
-and every URL that an answer of ours depends on goes through it, those of the settings too.
+Guards are bypassed where two parsers split a URL differently: at a backslash, a second `@`, a host written as
+a number, an escape in the host. So this is RFC 3986 without its optional freedoms, and every URL that an
+answer of ours depends on is parsed here, those of the settings too.
 
 * `http` or `https`, then `//`, then a host; no userinfo, no fragment.
-* A host is dotted ASCII labels, four plain decimal numbers, or an IPv6 address in brackets. No trailing
-  dot, no escape, no zone. A name that ends in a number is an address to some readers (`2130706433`,
-  `0x7f.1`, `127.1`), so it must be one in the plain form. Names are lower-cased, IPv6 is normalised.
+* A host is dotted ASCII labels, four plain decimal numbers, or an IPv6 address in brackets. No trailing dot,
+  no escape, no zone. A name that ends in a number is an address to some parsers (`2130706433`, `0x7f.1`,
+  `127.1`), so it must be one in the plain form. Names are lower-cased, IPv6 is normalised.
 * A port, if there is a colon, is 1 to 65535 without leading zeros.
-* Path and query stay as they are written: nothing is decoded. Escapes are whole and none is of a
-  control character; a path has no dot segment, in no spelling, since HTTP clients resolve them, and
-  no backslash, and does not begin with `//`.
+* Path and query stay as they are written: nothing is decoded. Escapes are complete and none is of a control
+  character. A path has no dot segment, in no spelling, since HTTP clients resolve them, has no backslash, and
+  does not begin with `//`.
 
-Not done here: whether a URL may be asked for, and what a host name resolves to.
+Not done here: whether a URL may be requested, and what a host name resolves to.
 """
 
 from __future__ import annotations
@@ -48,27 +48,27 @@ _MAX_HOST_CHARACTERS = 253
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Url:
-    """A URL in its parts. Path and query may hold a signature: they are not printed (I8)."""
+    """A parsed URL. Path and query may hold a signature: they are not printed (I8)."""
 
     scheme: str
-    host: str  # IPv6 in its brackets
+    host: str  # IPv6 with its brackets
     port: int
     path: str = field(repr=False)  # as written; empty when there is none
     query: str | None = field(repr=False)  # as written; None when there is no `?`
 
     @property
     def origin(self) -> tuple[str, str, int]:
-        """What may be asked, as a whole, when it may be asked at all."""
+        """Scheme, host and port: what an allow list compares."""
         return self.scheme, self.host, self.port
 
     @property
     def target(self) -> str:
-        """What stands in a request line."""
+        """The target of a request line."""
         return (self.path or "/") + ("" if self.query is None else f"?{self.query}")
 
     @property
     def address(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-        """The address that the host is; None for a name. An IPv4 address in IPv6 clothes is the former."""
+        """The host's address; None for a name. An IPv4-mapped IPv6 address is returned as IPv4."""
         try:
             address = ipaddress.ip_address(self.host.strip("[]"))
         except ValueError:
@@ -78,14 +78,14 @@ class Url:
         return address
 
     def text(self) -> str:
-        """The one spelling that we write. `parse_url` reads it back to the same value."""
+        """The one spelling that we write. `parse_url` parses it back to the same value."""
         port = "" if self.port == _DEFAULT_PORTS[self.scheme] else f":{self.port}"
         query = "" if self.query is None else f"?{self.query}"
         return f"{self.scheme}://{self.host}{port}{self.path}{query}"
 
 
 def parse_url(text: str) -> Url:
-    """The URL in a text. Raises `BadNameError`, which never repeats the text."""
+    """Parse a URL. Raises `BadNameError`, which never repeats the text."""
     if len(text) > MAX_URL_CHARACTERS:
         raise BadNameError(f"a URL is at most {MAX_URL_CHARACTERS} characters long")
     parts = _PARTS.fullmatch(text)
