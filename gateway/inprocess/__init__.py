@@ -1,15 +1,15 @@
 """The in-process face: the guard inside a process that runs the engine itself, without an HTTP hop.
 
-For the operator's own processes only. They hold the pepper and reach Redis, so whoever runs code in
-one is the operator. A tenant never is: its requests come in, are decided like any other, and what
-leaves is what the process makes of the model.
+For the operator's own processes only. They hold the pepper and reach Redis, so anyone who can run code in one
+has the operator's rights. Tenants' code never runs there: their requests come in, are decided like any other,
+and get only the results that the process computes with the model.
 
-    question.py         what a hook asks of the guard, put as a request the guard can judge
-    process.py          the worker's rooms on a thread of their own, and how a hook waits for them
+    hook_request.py     a hook's question as a request that the guard can decide
+    process.py          a worker's pipeline on a thread of its own, and how a hook waits for it
     access_manager.py   `CachegateAccessManager`, the engine's hooks
-    instances.py        loaded models that are kept, if the operator wants that
-    engine.py           what is taken from the engine, imported late: it brings torch along
-    loading.py          `guarded_loading`: all of it with the arguments that close the other ways in
+    instances.py        optional cache of loaded models
+    engine.py           what is imported from the engine, late: it imports torch
+    loading.py          `guarded_loading`: all of it, with the arguments that close other ways to load
 
 Nothing here imports the engine or torch before something is loaded.
 """

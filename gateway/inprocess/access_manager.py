@@ -8,16 +8,15 @@
     from its cache         is_model_package_access_granted                  canonical id and package
     a kept instance        retrieve_model_instance                          canonical id and package
 
-Every decision is in the audit log before the hook answers. Whatever is not an allow raises what the
-engine itself raises for it (`engine.py`); whatever could not be decided raises as well (I7).
+Every decision is in the audit log before the hook answers. A denial raises what the engine itself raises for
+it (`engine.py`); an undecided answer raises as well (I7).
 
-**The action** is `infer`. The tenant gets what the process makes of the model and never its files, so
-the right to read them is neither needed nor enough. A process that hands the files on asks for `read`.
+**The action** is `infer`. The tenant gets the results of the model and never its files, so the right to read
+them is neither needed nor enough. A process that hands the files on asks for `read`.
 
-**Narrowed grants.** A tenant may hold some packages of a model only. The engine lists all of them and
-lets nobody take one off the list: so a load goes on while at least one is granted, and one that is not
-is refused after it was loaded, whereupon the engine tries the next. Name the package
-(`model_package_id`) to spare it that.
+**Narrowed grants.** A tenant may hold some packages of a model only. The engine lists all of them and no hook
+can remove one from the list: so a load goes on while at least one is granted, and one that is not is refused
+after it was loaded, whereupon the engine tries the next. Naming the package (`model_package_id`) avoids that.
 """
 
 from __future__ import annotations
@@ -37,11 +36,11 @@ if TYPE_CHECKING:
     from gateway.model.verdicts import Declined
 
 ACTIONS = frozenset({Action.INFER, Action.READ})
-_PER_PACKAGE = frozenset({403, 404})  # another package may still be granted; a key that is not valid never is
+_PER_PACKAGE = frozenset({403, 404})  # another package may still be granted; an invalid key never is
 
 
 class Asks(Protocol):
-    """Where questions go: a `GuardedProcess`."""
+    """What answers the hooks' questions: a `GuardedProcess`."""
 
     def ask(self, question: HookRequest) -> Granted | Declined:
         """Decide and record. Raises `Unavailable` when that cannot be done."""
@@ -58,23 +57,23 @@ class AccessIdentifiers(Protocol):
 class CachegateAccessManager:
     """The engine's `ModelAccessManager`, for `from_pretrained(model_access_manager=...)`.
 
-    Use it through `guarded_loading`, which sets the arguments that close other ways in. What no
-    access manager can close, because the engine does not ask it:
+    Use it through `guarded_loading`, which sets the arguments that close other ways to load. What no access
+    manager can prevent, because the engine does not call it:
 
-    1. `find_cached_model_package_dir` gives any caller any model's folder, and a folder loads without a
-       key. Never call it for a tenant; `guarded_loading` refuses folders.
-    2. A model id that exists as a path in the working directory is read from there. Refused here, since
-       a name that exists as a path is no model id.
-    3. A file that is on disk under the MD5 which a provider's answer names is used, whoever's it is.
-    4. `describe_model`, `describe_model_package`, `list_offline_models`, `verify_offline_model`,
-       `download_files_to_directory` and `get_model_from_provider` take no manager.
-    5. `preloaded_model_dependencies`, other weights providers, and every model that is in memory already:
-       who asks it for predictions is the application's to decide.
-    6. TensorRT packages found in the cache join the provider's answer; they are decided as any other,
-       but nobody vouches for what they hold.
-    7. In OFFLINE_MODE no provider is asked about the key. The hooks are, so what they decide is all
-       there is.
-    8. Whoever can read the disk or run code in this process needs no hook.
+        1. `find_cached_model_package_dir` gives any caller any model's folder, and a folder loads without a
+           key. Never call it for a tenant; `guarded_loading` refuses folders.
+        2. A model id that exists as a path in the working directory is read from there. Refused here, since
+           a name that exists as a path is no model id.
+        3. A file that is on disk under the MD5 which a provider's answer names is used, whoever it belongs to.
+        4. `describe_model`, `describe_model_package`, `list_offline_models`, `verify_offline_model`,
+           `download_files_to_directory` and `get_model_from_provider` take no manager.
+        5. `preloaded_model_dependencies`, other weights providers, and every model that is in memory already:
+           the application decides who may ask it for predictions.
+        6. TensorRT packages found in the cache are added to the provider's answer; they are decided as any
+           other, but nothing verifies their content.
+        7. In OFFLINE_MODE no provider is asked about the key. The hooks are called, so their decision is the
+           only one.
+        8. Anyone who can read the disk or run code in this process needs no hook.
     """
 
     def __init__(
@@ -105,7 +104,7 @@ class CachegateAccessManager:
             raise self._errors.refusal(answer.reason)
 
     def is_model_access_forbidden(self, model_id: str, api_key: str | None) -> bool:
-        """The one hook on every path of a load. True is the engine's 401; all else raises for itself."""
+        """The one hook on every path of a load. True is the engine's 401; every other refusal is raised."""
         self._load.begin()
         answer = self._ask_about_model("load", model_id, api_key)
         if isinstance(answer, Granted):
@@ -116,7 +115,7 @@ class CachegateAccessManager:
         raise refusal
 
     def on_model_package_access_granted(self, access_identifiers: AccessIdentifiers) -> None:
-        """The provider lists a package for this key. It is granted when we say so."""
+        """The provider lists a package for this key; it counts as granted if the guard allows it."""
         answer = self._ask_about_package("package", access_identifiers)
         if isinstance(answer, Granted):
             self._load.is_granted = True
@@ -126,7 +125,10 @@ class CachegateAccessManager:
         self._load.denied = self._load.denied or answer.reason
 
     def is_model_package_access_granted(self, model_id: str, package_id: str, api_key: str | None) -> bool:
-        """A package of the engine's own cache. False sends the engine to the provider, and so back here."""
+        """A package of the engine's own cache.
+
+        False makes the engine ask the provider, and call the hooks again.
+        """
         answer = self._ask("cached", model_id, package_id, api_key, self._action)
         if isinstance(answer, Granted):
             return True
@@ -143,8 +145,8 @@ class CachegateAccessManager:
     ) -> Any:
         """A kept model, if there is one and its package is granted now; else None.
 
-        The engine asks a second time once it has listed all packages and before it downloads any:
-        there a load ends of which nothing was granted.
+        The engine calls it a second time once it has listed all packages and before it downloads any: a load
+        of which nothing was granted is refused then.
         """
         if self._load.denied is not None and not self._load.is_granted:
             raise self._errors.refusal(self._load.denied)
@@ -163,7 +165,7 @@ class CachegateAccessManager:
         access_identifiers: AccessIdentifiers,
         model_storage_path: str,  # noqa: ARG002 -- the engine's signature
     ) -> None:
-        """A model is in memory. What was revoked while it was loading is not handed out."""
+        """A model is in memory. If its right was revoked while it was loading, it is not handed out."""
         answer = self._ask_about_package("loaded", access_identifiers)
         if not isinstance(answer, Granted):
             raise self._errors.refusal(answer.reason)
@@ -171,39 +173,42 @@ class CachegateAccessManager:
         self._instances.keep(Kept(model=model, canonical=canonical, package=package, key_id=answer.key_id))
 
     def on_model_alias_discovered(self, alias: str, model_id: str) -> None:
-        """The provider calls it otherwise. Nothing follows from that: its packages are decided about."""
+        """The provider has another name for the model.
+
+        No right follows: its packages are decided separately.
+        """
         self._instances.stands_for(alias, model_id)
 
     def on_model_dependency_discovered(
         self, base_model_id: str, base_model_package_id: str | None, dependent_model_id: str
     ) -> None:
-        """The model needs another one. That one is loaded with the same key, and decided about then."""
+        """The model needs another one. That one is loaded with the same key, and decided then."""
 
     def on_model_access_forbidden(self, model_id: str, api_key: str | None) -> None:
-        """The provider, or one of these hooks, refused it: ours are recorded, the provider's is its own."""
+        """The provider, or one of these hooks, refused the model. Our refusals are already recorded."""
 
     def on_file_created(self, file_path: str, access_identifiers: AccessIdentifiers) -> None:
-        """Of no interest: files are the engine's, and whoever may have them is asked elsewhere."""
+        """Ignored: files are the engine's, and access to them is decided elsewhere."""
 
     def on_file_renamed(self, old_path: str, new_path: str, access_identifiers: AccessIdentifiers) -> None:
-        """Of no interest."""
+        """Ignored."""
 
     def on_symlink_created(
         self, target_path: str, link_name: str, access_identifiers: AccessIdentifiers
     ) -> None:
-        """Of no interest."""
+        """Ignored."""
 
     def on_symlink_deleted(self, link_name: str) -> None:
-        """Of no interest."""
+        """Ignored."""
 
     def on_file_deleted(self, file_path: str) -> None:
-        """Of no interest."""
+        """Ignored."""
 
     def on_directory_deleted(self, dir_path: str) -> None:
-        """Of no interest."""
+        """Ignored."""
 
     def _ask_about_model(self, hook: str, raw_model: str, raw_key: str | None) -> Granted | Declined:
-        """The action on the whole model; or, where grants may name single packages, that it may be known."""
+        """Decide the action on the whole model; where grants may name single packages, decide `discover`."""
         answer = self._ask(hook, raw_model, None, raw_key, self._action)
         if isinstance(answer, Granted) or answer.reason is not Reason.MISSING_ACTION:
             return answer
@@ -231,7 +236,7 @@ class CachegateAccessManager:
 
 
 class _Load(threading.local):
-    """What one thread's load has come to: the first denial of a package, and whether one was granted."""
+    """The state of one thread's load: the first denial of a package, and whether one was granted."""
 
     is_granted = False
     denied: Reason | None = None

@@ -1,17 +1,17 @@
-"""What is taken from the engine: its exceptions, its base class, and what its arguments are called.
+"""What is imported from the engine: its exceptions, its base class, and the names of its arguments.
 
-Imported when something is about to be loaded and not before, because importing the engine brings
-torch along. The exceptions are the answers here: an application that catches what the engine raises
-over the network catches the same in process.
+Imported when something is about to be loaded and not before, because importing the engine imports torch.
+Refusals are the engine's own exceptions: an application that catches what the engine raises over the network
+catches the same in process.
 
     no valid key                    UnauthorizedModelAccessError
     not yours, or not there         ModelNotFoundError: one type and one text for both (I3)
     yours to know of, not to use    ForbiddenModelAccessError
     undecided                       RetryError
 
-The engine's newer versions may ask what this one does not know of. A hook that nobody answers, or an
-argument that is swallowed by `**kwargs`, would be a way round the guard; so both are looked for
-before anything is loaded, and stop the start.
+The engine's newer versions may call hooks that are unknown here. A hook without an implementation, or an
+argument that is swallowed by `**kwargs`, would bypass the guard; so both are checked before anything is
+loaded, and stop the start.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class EngineErrors:
     undecided: type[Exception]
     payment_required: type[Exception]
     usage_paused: type[Exception]
-    exhausted: type[Exception]  # every package failed: what a veto after loading ends in
+    exhausted: type[Exception]  # every package failed: raised after a refusal in `on_model_loaded`
 
     def refusal(self, reason: Reason) -> Exception:
         """The exception for a reason. Its text is the same whatever model or key it is about."""
@@ -65,9 +65,9 @@ class EngineErrors:
 
 
 def status_of(reason: Reason) -> int:
-    """The status that stands for a refusal here: that of the network, with fewer kinds.
+    """The HTTP status that a reason has here: that of the network face, with fewer kinds.
 
-    A name or a key that does not parse is answered as one that is not there, or not valid.
+    A name or a key that does not parse is answered as one that does not exist, or is not valid.
     """
     if reason in _CREDENTIAL_REASONS:
         return 401
@@ -97,20 +97,20 @@ def load_auto_model() -> Any:
 
 
 def load_operator_key() -> str | None:
-    """The key that the engine takes for callers who have none: whether it is set is all we ask."""
+    """The key that the engine uses for callers without one. Only whether it is set matters."""
     key: str | None = _load(f"{ENGINE}.configuration").ROBOFLOW_API_KEY
     return key
 
 
 def register_hooks(hooks: type) -> None:
-    """Make a class one of the engine's access managers. Raises `Misconfigured` when it lacks a hook."""
+    """Register a class as one of the engine's access managers. Raises `Misconfigured` if it lacks a hook."""
     manager = _load(f"{ENGINE}.models.auto_loaders.access_manager").ModelAccessManager
     verify_hooks(hooks, manager.__abstractmethods__)
     manager.register(hooks)
 
 
 def verify_hooks(hooks: type, asked: Iterable[str]) -> None:
-    """Every hook that the engine asks has to be one that we answer."""
+    """Verify that we implement every hook that the engine calls."""
     unknown = sorted(name for name in asked if not callable(getattr(hooks, name, None)))
     if unknown:
         raise Misconfigured(
@@ -120,7 +120,7 @@ def verify_hooks(hooks: type, asked: Iterable[str]) -> None:
 
 
 def verify_arguments(load: Callable[..., Any], names: Iterable[str]) -> None:
-    """Every argument that closes a way in has to be one that the engine knows by this name."""
+    """Verify that the engine knows every argument that we set, under this name."""
     known = inspect.signature(load).parameters
     unknown = sorted(name for name in names if name not in known)
     if unknown:
@@ -134,7 +134,7 @@ def _load(name: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != ENGINE:
-            raise  # the engine is there and lacks something of its own: its message says what
+            raise  # the engine is installed and lacks a dependency: its message says which
         raise Misconfigured(
             ENGINE, "is not installed here; `pip install 'cachegate[engine]'` brings it, and torch with it"
         ) from error

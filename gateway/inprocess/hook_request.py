@@ -1,11 +1,11 @@
-"""What a hook of the engine asks, put as a request that the guard can judge.
+"""Turn the question of an engine's hook into a request that the guard can decide.
 
-The guard takes a request and a declared route, so that is what is made here: the key goes where a
-client would send it, and `locate` parses the names, after authentication as everywhere. What the
-engine hands over is the tenant's text: unverified, whole, and never normalised.
+The guard takes a request and a declared route, so this module makes them: the key is put where a client would
+send it, and `locate` parses the names, after authentication as everywhere. The engine passes on the tenant's
+text: unverified, complete, and never normalised.
 
-A path is no model id. The engine reads whatever exists on disk under the given name before it asks
-anybody, from the current directory too, so a name that exists as a path is refused as one.
+A path is no model id. The engine reads whatever exists on disk under the given name before it calls a hook,
+from the current directory too, so a name that exists as a path is refused.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from gateway.model.errors import BadNameError, Reason, Refusal
 from gateway.model.names import parse_model_id, parse_package_id
 
 NO_ADDRESS = "in-process"
-"""Where the caller is, when the operator does not say. It lies in no network, so a bound key is refused."""
+"""The caller's address, when the operator does not give one. It is in no network, so a key that is bound to
+networks is refused.
+"""
 
 METHOD = "LOAD"
 
@@ -38,7 +40,7 @@ class HookRequest:
     client: str = NO_ADDRESS
 
     def request(self, now: float) -> WireRequest:
-        """The request as the guard reads it. No key is no header: `extract` knows what that means."""
+        """The request as the guard reads it. Without a key there is no header; `extract` handles that."""
         headers: tuple[tuple[bytes, bytes], ...] = ()
         if self.raw_key is not None:
             headers = ((b"authorization", b"Bearer " + self.raw_key.encode("utf-8", "surrogatepass")),)
@@ -54,7 +56,7 @@ class HookRequest:
         )
 
     def route(self) -> GuardedRoute:
-        """The declaration: this one action, on this one thing."""
+        """The route's declaration: this one action, on this one resource."""
         return GuardedRoute(
             template=self._template,
             methods=(METHOD,),
@@ -64,7 +66,7 @@ class HookRequest:
         )
 
     def _text(self) -> bytes:
-        """The whole question in one line that no other question has: what is remembered goes by the path."""
+        """The whole question as one unique path: the guard's caches are keyed by the path."""
         asked = (self.hook, self.action.value, self.raw_model, self.raw_package)
         return repr(asked).encode("utf-8", "backslashreplace")
 

@@ -1,13 +1,13 @@
-"""Loaded models that are kept, so that the next permitted load of the same thing costs nothing.
+"""Cache of loaded models, so that the next permitted load of the same thing costs nothing.
 
-Optional and bounded. A kept model is found by the engine's digest of a whole request, which covers
-the key, the device, the options and the runtime, and belongs to the key that it was loaded for. The
-access manager decides anew before it hands one out; nothing here decides.
+Optional and bounded. A model is found by the engine's digest of a whole request, which covers the key, the
+device, the options and the runtime, and belongs to the key that it was loaded for. The access manager decides
+anew before it returns one; nothing here decides.
 
-The engine tells the digest when it asks for an instance and not when it has loaded one. In between,
-the same thread may load what the model depends on. So each thread notes what it asked for, and a
-loaded model is filed under the latest question about it: under its own name, or under an alias that
-the engine said stands for it. What is not found that way is not kept.
+The engine gives the digest when it asks for an instance and not when it has loaded one. In between, the same
+thread may load the model's dependencies. So each thread notes what it asked for, and a loaded model is stored
+under the latest question about it: under its own name, or under an alias that the engine reported for it. A
+model that matches no question is not kept.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gateway.model.names import KeyId
 
-MAX_ASKED = 64  # questions that a thread remembers: a load with all its dependencies is far below
+MAX_ASKED = 64  # questions that a thread remembers: a load with all its dependencies has far fewer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """One loaded model, and whose it is."""
+    """One loaded model, and the key that it belongs to."""
 
     model: Any = field(repr=False)
     canonical: str
@@ -52,7 +52,7 @@ class Instances:
         return len(self._kept)
 
     def find(self, requested: str, digest: str | None) -> Kept | None:
-        """A kept model for exactly this request; what is asked for is noted."""
+        """A kept model for exactly this request; the question is noted."""
         if not self._limit or digest is None:
             return None
         asked = self._asked()
@@ -65,13 +65,13 @@ class Instances:
             return kept
 
     def stands_for(self, alias: str, canonical: str) -> None:
-        """What this thread asked for under a name is said to be called otherwise."""
+        """Replace the name of this thread's latest question by the canonical one that the engine reported."""
         asked = self._asked()
         if asked and asked[-1].canonical == alias:
             asked[-1] = replace(asked[-1], canonical=canonical)
 
     def keep(self, kept: Kept) -> None:
-        """Keep what was loaded, under the latest question of this thread that was about it."""
+        """Keep a loaded model, under this thread's latest question about it."""
         if not self._limit:
             return
         asked = self._asked()
@@ -86,12 +86,12 @@ class Instances:
                 self._kept.popitem(last=False)
 
     def drop(self, digest: str | None) -> None:
-        """Let go of one that may no longer be handed out."""
+        """Remove one that may no longer be returned."""
         with self._lock:
             self._kept.pop(digest or "", None)
 
     def clear(self) -> None:
-        """Let go of all."""
+        """Remove all."""
         with self._lock:
             self._kept.clear()
 

@@ -3,19 +3,19 @@
     with guarded_loading() as guarded:
         model = guarded.from_pretrained("acme/cars/1", api_key=key, client=address)
 
-The access manager answers what the engine asks. Some ways in are opened by arguments instead, and the
-engine's defaults open them; so those are set here and cannot be set otherwise:
+The access manager answers the engine's hooks. Some ways to load bypass the hooks and are controlled by
+arguments, whose defaults allow them; so those arguments are set here and cannot be set otherwise:
 
     allow_direct_local_storage_loading=False   a name that exists as a path is not read from there
     use_auto_resolution_cache=False            the provider is asked at each load, and what comes from disk is
                                                hashed; the cached way does neither for up to 24 hours
-    allow_untrusted_packages=False             no package whose code nobody looked at
+    allow_untrusted_packages=False             no package with unreviewed code
     allow_local_code_packages=False            no Python code from a model's folder
-    download_files_without_hash=False          no file that could be exchanged on the way
+    download_files_without_hash=False          no file that could be replaced in transit
     verify_hash_while_download=True
 
-An environment that would undo all this stops the start: `ROBOFLOW_API_KEY` gives every caller without
-a key the operator's. What remains open is listed at `CachegateAccessManager`.
+An environment that would undo this stops the start: with `ROBOFLOW_API_KEY` set, every caller without a key
+gets the operator's. What remains open is listed at `CachegateAccessManager`.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ SAFE_ARGUMENTS: dict[str, Any] = {
     "download_files_without_hash": False,
     "verify_hash_while_download": True,
 }
-"""What `AutoModel` and `AutoModelPipeline` are called with, always."""
+"""The arguments that `AutoModel` and `AutoModelPipeline` are always called with."""
 
 OURS = frozenset(
     {
         *SAFE_ARGUMENTS,
         "model_access_manager",
-        "weights_provider",  # another one is asked without any of our answers
+        "weights_provider",  # another provider would be asked without our hooks
         "allow_vllm_proxy",  # sends the key and the input elsewhere after one question
-        "preloaded_model_dependencies",  # loaded for whom?
+        "preloaded_model_dependencies",  # it is not known for whom they were loaded
         "auto_resolution_cache",
         "content_addressed_artifact_cache",  # one credential for everybody's files
     }
@@ -103,7 +103,7 @@ class GuardedLoading:
         )
 
     def arguments(self, client: str = NO_ADDRESS) -> dict[str, Any]:
-        """For whoever calls the engine's `from_pretrained` himself: `**guarded.arguments()`, and a key."""
+        """The arguments for calling the engine's `from_pretrained` directly, beside the key."""
         return {**SAFE_ARGUMENTS, "model_access_manager": self.manager(client)}
 
     def from_pretrained(
@@ -111,7 +111,7 @@ class GuardedLoading:
     ) -> Any:
         """The model, if the holder of this key may have it, at the start of the load and at its end.
 
-        Raises what the engine raises, and `Misconfigured` for an option that is not the caller's.
+        Raises what the engine raises, and `Misconfigured` for an option that callers may not set.
         """
         taken = sorted(OURS & options.keys())
         if taken:
@@ -121,13 +121,13 @@ class GuardedLoading:
         try:
             model = self._load(model_id, api_key=api_key, **arguments, **options)
         except self._errors.exhausted:
-            manager.verify_access(model_id, api_key)  # a key that was revoked meanwhile is said to be one
+            manager.verify_access(model_id, api_key)  # so that a key revoked meanwhile is reported as such
             raise
         manager.verify_access(model_id, api_key)
         return model
 
     def forget(self) -> None:
-        """Let go of all kept models."""
+        """Remove all kept models."""
         self._instances.clear()
 
 
@@ -135,9 +135,9 @@ class GuardedLoading:
 def guarded_loading(
     settings: Settings | None = None, *, action: Action = Action.INFER, max_instances: int = 0
 ) -> Iterator[GuardedLoading]:
-    """Guarded loading for as long as this context lasts, under the settings of file and environment.
+    """Guarded loading for as long as this context lasts, with the settings of file and environment.
 
-    `max_instances` models are kept in memory and handed out again to the key that they were loaded for.
+    `max_instances` models are kept in memory and returned again to the key that they were loaded for.
     """
     if load_operator_key() is not None:
         raise Misconfigured(

@@ -1,15 +1,15 @@
-"""The worker's rooms on a thread of their own, for a process whose other threads only ask.
+"""Run a worker's pipeline on a thread of its own, so that the process's other threads can ask the guard.
 
-The engine calls its hooks synchronously, from any thread. The guard is asynchronous and lives with a
-feed of changes, a lease and an audit chain. So one thread runs an event loop with everything a worker
-has, and a hook hands its question over and waits. To the fleet this is one worker more: revocations
-wait for it, and its decisions are in a chain of its own.
+The engine calls its hooks synchronously, from any thread. The guard is asynchronous and needs a feed of
+changes, a lease and an audit chain. So one thread runs an event loop with the whole pipeline of a worker, and
+a hook hands its question over and waits. For the fleet this is one more worker: revocations wait for it, and
+its decisions are in a chain of its own.
 
-Loading a model can hold the interpreter for longer than a lease lasts. Then the lease is gone when
-the hook asks, and nothing was lost but time; so a question waits a moment for the next renewal. What
-is still unsure then is `Unavailable`: a hook that raises lets nothing through (I7).
+Loading a model can hold the interpreter lock for longer than a lease lasts. Then the lease has run out when
+the hook asks, although nothing was missed; so a question waits a moment for the next renewal. If there is no
+lease even then, the answer is `Unavailable`: a hook that raises allows nothing (I7).
 
-A forked child has the objects and not the thread. It is told so at its first question.
+A forked child has the objects and not the thread. Its first question raises an error that says so.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ if TYPE_CHECKING:
     from gateway.model.names import KeyId, ModelId
     from gateway.model.verdicts import Allowed, Denied, Found, Receipt
 
-ANSWER_SECONDS = 10.0  # a decision takes milliseconds; this is for a store that is slow to say no
+ANSWER_SECONDS = 10.0  # a decision takes milliseconds; this is for a store that is slow to fail
 LEASE_PATIENCE_SECONDS = 1.0  # a renewal takes milliseconds once the interpreter is free again
 START_SECONDS = 30.0  # an embedded server has to read its file first
-MAX_ATTEMPTS = 3  # as over HTTP: an answer whose facts moved before it was given is worked out anew
+MAX_ATTEMPTS = 3  # as over HTTP: an answer whose facts changed before it was given is computed anew
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Granted:
-    """An allow that is in the audit log and still held when it was handed over."""
+    """An allow that is in the audit log and was still valid when it was returned."""
 
     record_id: str
     key_id: KeyId
@@ -69,11 +69,11 @@ class GuardedProcess:
         self._process_id = os.getpid()
 
     def start(self) -> Self:
-        """Begin to follow the facts. Raises what stands in the way, as `cachegate serve` would say it."""
+        """Start following the facts. Raises the same errors as `cachegate serve`."""
         if self._thread is not None:
             raise Misconfigured("GuardedProcess", "it was started before; make another one")
         verify_state(self._settings)
-        # A daemon, so that a process whose owner forgot `close` can end; then it is closed at exit.
+        # A daemon thread, so that a process that never calls `close` can end; then it is closed at exit.
         self._thread = threading.Thread(target=self._run, name="cachegate", daemon=True)
         self._process_id = os.getpid()
         self._thread.start()
@@ -86,7 +86,7 @@ class GuardedProcess:
         return self
 
     def close(self) -> None:
-        """Sign the last head of the audit chain and leave the fleet. Questions after it are refused."""
+        """Sign the last head of the audit chain and leave the fleet. Later questions are refused."""
         atexit.unregister(self.close)
         if self._thread is None or self._process_id != os.getpid():
             return
@@ -115,7 +115,7 @@ class GuardedProcess:
     def _run(self) -> None:
         try:
             asyncio.run(self._live())
-        except BaseException as failure:  # raised where it was started, whatever it is
+        except BaseException as failure:  # raised in `start`, whatever it is
             if self._started.done():
                 raise
             self._started.set_exception(failure)
@@ -124,10 +124,11 @@ class GuardedProcess:
         server = fact_server(self._settings)
         watched = server.watched() if isinstance(server, RunningValkey) else nullcontext()
         with server as url, watched:
-            async with open_session(self._settings) as session:  # the pepper is the right one, rules in force
+            async with open_session(self._settings) as session:  # verifies the pepper
                 await verify_rights(session)
                 await ensure_policy(session)
-            # The cache is hashed ahead by those who serve it, not beside somebody's predictions.
+            # Blobs are hashed ahead by gateways that serve the cache, not by a process that computes
+            # predictions.
             pipeline = Pipeline(replace(self._settings, pin_in_background=False), url)
             live = _Live(pipeline, asyncio.get_running_loop())
             async with pipeline.running():
@@ -136,7 +137,7 @@ class GuardedProcess:
 
 
 class _Live:
-    """What runs on the thread: a worker's rooms, their guard, and the way in."""
+    """What runs on the thread: a worker's pipeline, its guard, and the entry for other threads."""
 
     def __init__(self, pipeline: Pipeline, loop: asyncio.AbstractEventLoop) -> None:
         self.stopped = asyncio.Event()
@@ -198,9 +199,9 @@ class _Live:
 
 
 class _NamesAlone(AuthorizedFiles):
-    """Holdings where the answer is a right and no bytes: what lies on disk is the engine's to find.
+    """Authorized files without the disk: the answer is a right and no bytes.
 
-    A model that is permitted and not in the cache yet is about to be fetched, so the disk is not asked.
+    A model that is permitted and not in the cache yet is about to be fetched, so the disk is not read.
     """
 
     async def answer_to(self, denied: Denied) -> Reason:
@@ -216,7 +217,7 @@ class _NamesAlone(AuthorizedFiles):
 
 
 def _stop_late(started: Future[_Live]) -> None:
-    """Nobody waits for it any more."""
+    """Stop a thread that started after `start` timed out."""
     if started.exception() is None:
         started.result().stop()
 
