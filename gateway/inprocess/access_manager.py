@@ -60,20 +60,20 @@ class CachegateAccessManager:
     Use it through `guarded_loading`, which sets the arguments that close other ways to load. What no access
     manager can prevent, because the engine does not call it:
 
-        1. `find_cached_model_package_dir` gives any caller any model's folder, and a folder loads without a
-           key. Never call it for a tenant; `guarded_loading` refuses folders.
-        2. A model id that exists as a path in the working directory is read from there. Refused here, since
-           a name that exists as a path is no model id.
-        3. A file that is on disk under the MD5 which a provider's answer names is used, whoever it belongs to.
-        4. `describe_model`, `describe_model_package`, `list_offline_models`, `verify_offline_model`,
-           `download_files_to_directory` and `get_model_from_provider` take no manager.
-        5. `preloaded_model_dependencies`, other weights providers, and every model that is in memory already:
-           the application decides who may ask it for predictions.
-        6. TensorRT packages found in the cache are added to the provider's answer; they are decided as any
-           other, but nothing verifies their content.
-        7. In OFFLINE_MODE no provider is asked about the key. The hooks are called, so their decision is the
-           only one.
-        8. Anyone who can read the disk or run code in this process needs no hook.
+    1. `find_cached_model_package_dir` gives any caller any model's folder, and a folder loads without a
+       key. Never call it for a tenant; `guarded_loading` refuses folders.
+    2. A model id that exists as a path in the working directory is read from there. Refused here, since
+       a name that exists as a path is no model id.
+    3. A file that is on disk under the MD5 which a provider's answer names is used, whoever it belongs to.
+    4. `describe_model`, `describe_model_package`, `list_offline_models`, `verify_offline_model`,
+       `download_files_to_directory` and `get_model_from_provider` take no manager.
+    5. `preloaded_model_dependencies`, other weights providers, and every model that is in memory already:
+       the application decides who may ask it for predictions.
+    6. TensorRT packages found in the cache are added to the provider's answer; they are decided as any
+       other, but nothing verifies their content.
+    7. In OFFLINE_MODE no provider is asked about the key. The hooks are called, so their decision is the
+       only one.
+    8. Anyone who can read the disk or run code in this process needs no hook.
     """
 
     def __init__(
