@@ -1,4 +1,4 @@
-"""Attestations: which links to blobs shared across owners count, where that needs a statement (I2).
+"""Attestations: which links to blobs count where several owners may link the same blob (I2).
 
 The engine links whatever blob a model's metadata names, and anyone who can write to the volume can link any.
 So with `shared_links = "attested"` a link to a blob that other owners' packages may link as well counts only

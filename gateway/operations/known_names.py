@@ -1,8 +1,8 @@
-"""Names that operators type: a name that nothing has is an error, with the nearest that something has.
+"""Verify names that operators type: an unknown name is an error, which suggests the nearest known one.
 
-A mistyped tenant that answers "no key yet" reads as if there were none to revoke. So commands that
-read verify the names they are given, and commands that change say what was not there. The nearest
-name is for operators alone: what exists is hidden from clients (I3).
+A mistyped tenant that answers "no key yet" reads as if there were none to revoke. So commands that read
+verify the names they are given, and commands that change report what did not exist. The nearest name is for
+operators alone: existence is hidden from clients (I3).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ MAX_COMPARED = 20_000  # names; comparing takes some ten microseconds each
 
 
 def unknown_tenant(tenant_id: TenantId) -> UnknownName:
-    """The error for a tenant that is not there, from a command that makes none."""
+    """The error for a tenant that does not exist, from a command that creates none."""
     return UnknownName("tenant", tenant_id, "`cachegate tenants list` shows them")
 
 
 async def verify_tenant(session: OperatorSession, tenant_id: TenantId) -> None:
-    """Raises `UnknownName` when there is no such tenant. One that has keys still is known by those."""
+    """Raises `UnknownName` when there is no such tenant. One that still has keys counts as known."""
     if await session.listing.find_tenant(tenant_id) is None and not await session.listing.has_keys(tenant_id):
         raise unknown_tenant(tenant_id)
 
@@ -49,7 +49,7 @@ async def with_nearest(session: OperatorSession, unknown: UnknownName) -> Unknow
 
 
 def find_nearest(name: str, known: Collection[str]) -> str | None:
-    """The name that looks most like this one, if any does."""
+    """The name most similar to this one, if any is."""
     if len(known) > MAX_COMPARED:
         return None
     found = get_close_matches(name, known, n=1)

@@ -1,10 +1,10 @@
-"""The policy folder: read it, check it, see what it would change, apply it.
+"""The policy folder: read it, check it, plan its changes, apply it.
 
-    schema.cedarschema, *.cedar   rules, for the decision room
-    tenants/*.toml                facts, for the directory room
+    schema.cedarschema, *.cedar   rules, parsed by gateway/decision
+    tenants/*.toml                facts, parsed by gateway/directory
     tests/*.toml                  cases that say what the rules must decide
 
-The two rooms that understand it do not know each other; this is where they are introduced.
+The two packages that parse it do not import each other; this module combines them.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from gateway.model.rule_changes import RuleSetChanges
 
 
-MAX_RECORDED_LINES = 50  # a record names what it is about; the digest stands for the rest
-MAX_RECORDED_RULES = 20  # of those that are new, gone and changed, each
+MAX_RECORDED_LINES = 50  # the rest of a plan is covered by its digest
+MAX_RECORDED_RULES = 20  # of new, removed and changed rules, each
 MAX_RECORDED_CHARACTERS = 300  # of one line, which may name a tenant, its patterns or a rule's @id
 
 _PROGRAM = Path(__file__).parent.parent
@@ -47,7 +47,7 @@ _OTHER_FOLDER = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyFolder:
-    """A folder that was read and has nothing wrong with it. `is_tested`: it holds cases, and they pass."""
+    """A folder that was read and has no problems. `is_tested`: it holds cases, and they pass."""
 
     policy_set: PolicySet
     documents: tuple[TenantDocument, ...]
@@ -56,7 +56,7 @@ class PolicyFolder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderCheck:
-    """What checking a folder came to. The cases run only when there is nothing else to complain of."""
+    """The result of checking a folder. The cases run only when there is no other problem."""
 
     name: str
     problems: tuple[str, ...]
@@ -65,7 +65,7 @@ class FolderCheck:
 
     @property
     def has_passed(self) -> bool:
-        """Whether nothing is wrong and every rule is tested. A folder without cases does not pass."""
+        """Whether there is no problem and every rule is tested. A folder without cases does not pass."""
         return not self.problems and self.cases is not None and self.cases.has_passed
 
     @property
@@ -81,9 +81,9 @@ class FolderCheck:
 
 
 def check_folder(path: Path, *, on_distrust: Callable[[Distrusted], None] = refuse) -> FolderCheck:
-    """Everything that is wrong with a folder, each complaint with file and line.
+    """All problems of a folder, each with file and line.
 
-    That others could have written it is one of them, unless `on_distrust` goes on.
+    That others could have written it is one of them, unless `on_distrust` returns.
     """
     problems: list[str] = []
     policy_set, documents = None, None
@@ -94,7 +94,7 @@ def check_folder(path: Path, *, on_distrust: Callable[[Distrusted], None] = refu
     except Distrusted as error:
         return FolderCheck(
             name=path.name, problems=(str(error),), folder=None, cases=None
-        )  # of the rest it is as true
+        )  # this problem covers the rest of the folder as well
     except Misconfigured as error:
         problems.append(str(error))
     try:
@@ -118,11 +118,10 @@ def check_folder(path: Path, *, on_distrust: Callable[[Distrusted], None] = refu
 
 
 def load_folder(path: Path) -> PolicyFolder:
-    """A folder that may be applied. Raises `Misconfigured` with all that is wrong with it.
+    """A folder that may be applied. Raises `Misconfigured` with all its problems.
 
-    Cases that are there must pass. A folder without any may be applied all the same: a node may be
-    given the rules alone, after `policy check` passed where they are written. Whoever applies it is
-    told (`is_tested`).
+    Existing cases must pass. A folder without any may be applied: a node may get the rules alone, after
+    `policy check` passed where they are written. The command that applies it is told (`is_tested`).
     """
     checked = check_folder(path)
     if checked.folder is None:
@@ -134,17 +133,17 @@ def load_folder(path: Path) -> PolicyFolder:
 
 
 def _judge_of(path: Path, on_distrust: Callable[[Distrusted], None]) -> Callable[[Distrusted], None]:
-    """What to do about a file of this folder that others could have written.
+    """The reaction to a file of this folder that others could have written.
 
-    Of the rules that came with the program nothing is said where the program itself could have been
-    written by the same others: who can change it needs no rules of ours.
+    For the rules that came with the program nothing is reported if the same others could have written the
+    program itself: they can change its behaviour without the rules.
     """
 
     def tell(found: Distrusted) -> None:
         on_distrust(found.with_hint(_OTHER_FOLDER))
 
     def pass_over(_found: Distrusted) -> None:
-        """The program is in the same hands."""
+        """Ignore it: the same users can change the program."""
 
     if path in {PACKAGED_POLICIES, CHECKOUT_POLICIES}:
         try:
@@ -173,10 +172,10 @@ def _rule_changes(old: PolicySet | None, new: PolicySet) -> RuleSetChanges | Non
 async def apply_folder(
     changes: Changes, folder: PolicyFolder, now: float, *, confirmed: DocumentPlan | None = None
 ) -> DocumentPlan:
-    """Plan within the transaction and carry it out: nobody changes the facts between the two.
+    """Plan within the transaction and apply: the facts cannot change between the two.
 
-    With `confirmed`, a plan of the same folder and `now`: raises `Conflict` when it is another one by
-    now, since nobody has agreed to that.
+    With `confirmed`, a plan of the same folder and `now`: raises `Conflict` when the plan has changed since,
+    because the operator did not confirm the new one.
     """
     plan = await plan_folder(folder, changes, now)
     if confirmed is not None and plan != confirmed:
@@ -189,10 +188,10 @@ async def apply_folder(
 
 
 def recorded_plan(folder: PolicyFolder, plan: DocumentPlan) -> tuple[str, ...]:
-    """What the audit log says of a plan, in bounded space whatever the folder holds.
+    """The audit record's description of a plan, bounded whatever the folder holds.
 
-    The rules and the whole plan by digest; how the rule set differs, with the first of each kind; and
-    how the rest begins.
+    The rules and the whole plan by digest; how the rule set differs, with the first of each kind; and the
+    first lines of the rest.
     """
     lines = list(plan.lines)
     digest = sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
@@ -203,7 +202,7 @@ def recorded_plan(folder: PolicyFolder, plan: DocumentPlan) -> tuple[str, ...]:
 
 
 def recorded_rules(rules: RuleSetChanges | None) -> tuple[str, ...]:
-    """What the audit log says of how a rule set differs: how many rules, and the first of each kind."""
+    """The audit record's description of a rule set's changes: how many, and the first of each kind."""
     if rules is None:
         return ()
     shown = rules.cut(MAX_RECORDED_RULES).lines
@@ -213,7 +212,7 @@ def recorded_rules(rules: RuleSetChanges | None) -> tuple[str, ...]:
 
 
 async def _find_policy(facts: Listing) -> PolicySet | None:
-    """The rules in force; none when their record does not parse: applying a folder is what mends it."""
+    """The rules in force; None when their record does not parse: applying a folder repairs it."""
     try:
         return await facts.find_policy()
     except Conflict:

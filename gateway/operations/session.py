@@ -1,8 +1,8 @@
-"""The session: what a command works with. Opened for a command and closed after it.
+"""The session of one command: opens the facts, the peppers and, for changes, an audit chain.
 
-It joins the embedded Valkey or connects to the one that is configured, checks that this node holds
-the pepper under which the keys were stored, and opens an audit chain only once something is changed:
-reading leaves no trace, changing always does.
+It joins the embedded Valkey or connects to the one that is configured, checks that this node holds the pepper
+under which the keys were stored, and opens an audit chain only once something is changed: reads are not
+recorded, changes always are.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MAX_SUBJECT_BYTES = 64 * 1024  # of a record whose line may have a megabyte
-BARRIER_PATIENCE_SECONDS = 2.0  # beyond a lease: for looks that are late, and short degraded times
+MAX_SUBJECT_BYTES = 64 * 1024  # of a record, whose line may have a megabyte
+BARRIER_PATIENCE_SECONDS = 2.0  # beyond a lease: for late polls, and short degraded periods
 
 
 @dataclass(slots=True, kw_only=True)
 class OperatorSession:
-    """The facts, the way to change them, and whose orders it takes."""
+    """The facts, the way to change them, and the actor that audit records name."""
 
     settings: Settings
     store: RedisStore
@@ -78,7 +78,7 @@ class OperatorSession:
         subject: tuple[str, ...] = (),
         wait: bool = True,
     ) -> Done[T]:
-        """Make one change, recorded before and after, and wait until it is true in every worker (I6)."""
+        """Make one change, recorded before and after, and wait until every worker has applied it (I6)."""
         change = Change(
             actor=self.actor,
             action=action,
@@ -91,7 +91,7 @@ class OperatorSession:
         done = await self.record(change, operation)
         if wait:
             return replace(done, barrier=await self.await_workers(change, done.moment, before))
-        with suppress(Unavailable):  # noted if every server has it already: always so where there is one
+        with suppress(Unavailable):  # noted if every server has it already: always so with a single server
             await self.store.hold_by_all(done.moment, seconds=0.0)
             self.history.note(done.moment)
         return done
@@ -110,11 +110,11 @@ class OperatorSession:
     async def await_workers(
         self, change: Change, moment: Moment, before: Sequence[DegradedPeriod] | None = None
     ) -> BarrierReport:
-        """Wait until a change that was made is true in every worker.
+        """Wait until every worker has applied a change that was made.
 
-        The change was made whatever becomes of the wait, and what it made (a key, say) has still to be
-        shown: so a server that is gone now makes the report unsure, and is no error. `before`: the
-        allowances from before the change, for when they cannot be read any more; None: as long as any can be.
+        The change is made whatever the wait comes to, and its result (a key, say) must still be shown: so a
+        lost server makes the report unsure and raises no error. `before` holds the degraded periods from
+        before the change, for when they cannot be read any more; None counts as the longest possible.
         """
         lease_seconds = self.settings.lease_milliseconds / 1000
         started = self.clock.monotonic()
@@ -156,18 +156,18 @@ class OperatorSession:
     async def remember_group(self) -> None:
         """Note how many servers replicate each other: once, and more when more are seen.
 
-        A number that an operator has set stays; `doctor` compares it with what is there.
+        A number that an operator has set stays; `doctor` compares it with the servers that are seen.
         """
         known = await self.store.group()
         if known is not None and known.is_set:
             return
-        with suppress(Unavailable):  # on facts that are not the known ones nothing is written
+        with suppress(Unavailable):  # if the history is not the known one, nothing is written
             servers = await self.store.count_servers()
             if known is None or servers > known.servers:
                 await self.set_group(GroupSize(servers=servers))
 
     async def set_group(self, group: GroupSize, *, wait: bool = False) -> Done[None]:
-        """Write how many servers hold the facts and may take each other's place."""
+        """Write how many servers hold the facts and may be promoted."""
 
         async def operation(changes: Changes) -> None:
             await changes.put_group(group)
@@ -177,17 +177,17 @@ class OperatorSession:
         )
 
     async def _degraded_periods(self, change: Change) -> list[DegradedPeriod]:
-        """What workers without a lease may go by for those whom a change is about.
+        """The degraded periods of the tenants that a change concerns.
 
-        A key, a grant and a tenant concern one tenant. What is said about models concerns whoever may
-        read them, and so does the policy.
+        A key, a grant and a tenant concern one tenant. Changes of models and of the policy concern all
+        tenants that may read the models.
         """
         if change.action.startswith(("keys.", "grants.", "tenants.")):
             concerned = change.tenant
             if concerned is None and change.key_id is not None:
                 key = await self.listing.find_key(KeyId(change.key_id))
                 concerned = None if key is None else key.tenant
-            # By name: with a hundred thousand tenants, listing them would be most of a revocation's time.
+            # By name: with a hundred thousand tenants, listing them would take most of a revocation's time.
             found = None if concerned is None else await self.listing.find_tenant(TenantId(concerned))
             tenants = [] if found is None else [found]
         else:
@@ -195,7 +195,7 @@ class OperatorSession:
         return await load_degraded_periods(StoreReading(self.store), tenants)
 
     async def verify_peppers(self) -> None:
-        """Note the fingerprints of new peppers; refuse to go on without all that keys are stored under."""
+        """Note the fingerprints of new peppers; raise unless all that keys are stored under are held here."""
         held, known = self.peppers.fingerprints(), await self.listing.pepper_fingerprints()
         missing = find_pepper_not_held(held, known)
         if missing is not None:
@@ -218,10 +218,10 @@ class OperatorSession:
 
 
 def bounded_subject(subject: tuple[str, ...]) -> tuple[str, ...]:
-    """What a record says a change is about, in bounded space: a command line may name 100,000 patterns.
+    """A record's subject in bounded space: a command line may name 100,000 patterns.
 
-    A record has to fit a line that every reader of the log takes. What is left out is counted, and
-    the whole stands there by its SHA-256.
+    A record has to fit a line that every reader of the log accepts. What is left out is counted, and the
+    whole is covered by its SHA-256.
     """
     size, kept = 0, 0
     for name in subject:
@@ -236,9 +236,9 @@ def bounded_subject(subject: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def accept_history(settings: Settings, present: Moment) -> None:
-    """Take the facts that are there for the right ones, on an operator's word. Recorded like every change.
+    """Accept the facts on the server as the known ones, on an operator's order. Recorded like every change.
 
-    No part of `OperatorSession`: nobody can open one while the facts are not the known ones.
+    No method of `OperatorSession`: none can be opened while the facts are not the known ones.
     """
     verify_state(settings)
     clock = SystemClock()
@@ -252,8 +252,8 @@ def accept_history(settings: Settings, present: Moment) -> None:
         )
         try:
             HistoryFile(settings.history_file).accept(present)
-            # A worker may hold a lease from before the server was restored. Whoever revokes next on it has
-            # nobody to ask about that one.
+            # A worker may hold a lease from before the server was restored. A later revocation cannot ask
+            # about that lease, so wait until it has run out.
             time.sleep(settings.lease_milliseconds / 1000 + MARGIN_SECONDS)
         except Unavailable:
             receipt.close(generation=None, result="unavailable")
@@ -268,7 +268,7 @@ def fact_server(settings: Settings) -> RunningValkey | nullcontext[str]:
     if settings.redis_url is not None:
         verify_local_files(settings.redis_url)
         return nullcontext(settings.redis_url)
-    verify_state(settings)  # what runs there writes there
+    verify_state(settings)  # the server writes to the state folder
     return EmbeddedValkey(settings.state).running()
 
 

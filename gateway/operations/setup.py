@@ -1,10 +1,11 @@
-"""First things: the state folder with its secrets, the shipped rules, the first admin key.
+"""Set up an installation: the state folder with its secrets, the shipped rules, the first admin key.
 
-`cachegate init` and the demo do the same. A second run changes nothing and says so: whatever is
-there stays, because a new pepper would lock every key out, a new signing key would orphan heads, and a
-new link key would end every link that is out.
-Two runs at the same time are one after the other on this node; between nodes that share their facts,
-the transactions see to it that there is one first admin key and one first set of rules.
+`cachegate init` and the demo use it. A second run changes nothing and says so: existing secrets stay, because
+a new pepper would make every key unknown, a new signing key would orphan heads, and a new link key would end
+every link handed out.
+
+Two runs on one node are serialised by a lock; between nodes that share their facts, the transactions make
+sure that there is one first admin key and one first set of rules.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ PATIENCE_SECONDS = 30.0  # for another run; one takes a second
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetUp:
-    """What was made. `admin_key` is there this once, when it was made now."""
+    """What was made. `admin_key` is set only if it was made now, and is shown this once."""
 
     admin_key: str | None = field(repr=False)
     admin_key_id: KeyId | None
@@ -71,7 +72,7 @@ async def ensure_policy(session: OperatorSession) -> None:
     now = session.clock.now()
 
     async def operation(changes: Changes) -> None:
-        if await changes.find_policy() is None:  # somebody else's may have come first
+        if await changes.find_policy() is None:  # another node may have been first
             await apply_folder(changes, folder, now)
 
     subject = (f"digest {folder.policy_set.digest}", *recorded_rules(compare_sets(None, folder.policy_set)))
@@ -94,7 +95,7 @@ def _make_secrets(settings: Settings) -> bool:
 
 
 async def _create_admin_key(session: OperatorSession) -> NewKey | None:
-    """The first admin key; None when there is one by the time that it would be written."""
+    """The first admin key; None when one exists by the time it would be written."""
     order = KeyOrder(now=session.clock.now(), kind=KeyKind.ADMIN, tenant=None, name="first admin key")
     new = issue_key(order, environment=session.settings.token_env, peppers=session.peppers)
 

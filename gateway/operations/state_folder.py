@@ -1,13 +1,13 @@
-"""The state folder: it holds the pepper and the signing key, so it is for the gateway's user alone.
+"""The state folder holds the pepper and the signing key, so only the gateway's user may access it.
 
-Looked at before anything in it is trusted: whoever can write to the folder can exchange a pepper or
-the audit log's key whatever the files' own modes are, and whoever can read it can copy what will be
-put there. The same goes for every folder on the way to it (`model/trusted_files.py`).
+It is checked before anything in it is trusted: anyone who can write to the folder can replace a pepper or the
+audit log's key whatever the files' own modes are, and anyone who can read it can copy what is put there
+later. The same holds for every folder on its path (`model/trusted_files.py`).
 
-And it is used by its owner only. A command of root's in the folder of a service user would leave files
-of root's there (audit segments, locks, the embedded server's data), which the service could not open
-any more. So whatever may write there is refused to everybody else, root included, before anything is
-written. `doctor` asks the same function.
+Only its owner may use it. A command run by root in the folder of a service user would leave files of root's
+(audit segments, locks, the embedded server's data), which the service could not open any more. So everything
+that may write there is refused to other users, root included, before anything is written. `doctor` uses the
+same function.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def verify_state(settings: Settings) -> None:
     """Raises `Misconfigured` unless we may write to the state folder and to the audit folder.
 
-    One that is missing is nobody's yet: what it lacks is said by whoever needs that.
+    A folder that does not exist passes; the code that needs its contents reports what is missing.
     """
     _verify_owner(settings)
     for folder, setting in (
@@ -57,9 +57,9 @@ def make_state(settings: Settings) -> None:
 
 
 def unusable_files(settings: Settings) -> list[Path]:
-    """Files in our folders that belong to somebody else and are closed to us.
+    """Files in our folders that belong to another user and that we cannot open.
 
-    A command of root's may have left them there, before such commands were refused.
+    A command run by root may have left them there, before such commands were refused.
     """
     state, audit = settings.state, settings.audit_folder
     written = (state, state / "valkey", settings.pins_folder, audit, audit / "live")
@@ -74,7 +74,7 @@ def unusable_files(settings: Settings) -> list[Path]:
 
 
 def _verify_owner(settings: Settings) -> None:
-    """Raises `Misconfigured` that says as whom to run this, when one of the folders is another user's."""
+    """Raises `Misconfigured`, naming the user to run as, when one of the folders is another user's."""
     me, state, audit = os.geteuid(), settings.state, settings.audit_folder
     owner = _find_owner(state)
     if owner is not None and owner != me:
@@ -102,7 +102,7 @@ def _find_owner(path: Path) -> int | None:
 
 
 def _login(uid: int) -> str:
-    """How `sudo -u` takes a user."""
+    """The user in the form that `sudo -u` takes."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -110,7 +110,7 @@ def _login(uid: int) -> str:
 
 
 def _foreign(folder: Path) -> list[Path]:
-    """What lies there and belongs to another user."""
+    """The files in a folder that belong to another user."""
     try:
         with os.scandir(folder) as entries:
             me = os.geteuid()

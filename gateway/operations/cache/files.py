@@ -1,4 +1,4 @@
-"""Every file of the cache, as a command looks at it: blobs by their folder, package files by manifests."""
+"""List every file of the cache for a command: blobs from their folder, package files from the manifests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheFile:
-    """One file. A blob has its name; a package file has the three that lead to it."""
+    """One file. A blob is named by its digest; a package file by model, package and handle."""
 
     size: int
     blob: Md5 | None = None
@@ -43,7 +43,7 @@ async def each_file(
 ) -> AsyncIterator[CacheFile]:
     """All blobs, linked or not, and all package files. Raises `Unavailable` as `each_listing` does.
 
-    `on_refused` is told of what has a blob's name and is no file.
+    `on_refused` is called for a name of a blob that is no regular file.
     """
     catalogue.verify_readable()
     for md5, identity in blobs_below(root, on_refused):
@@ -56,7 +56,7 @@ async def each_file(
 
 
 def find_descriptor(root: Path, catalogue: DiskCatalogue, file: CacheFile) -> int | None:
-    """The file, opened; None when it is gone. Whoever receives it closes it.
+    """Open a file; None when it is gone. The caller must close the descriptor.
 
     Raises `Refusal` for what is no longer what it was.
     """

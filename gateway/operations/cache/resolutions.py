@@ -1,10 +1,11 @@
-"""The entries of an engine's auto-resolution cache, read from disk and, on an order, removed from it.
+"""Read the entries of an engine's auto-resolution cache, and remove those of one tenant when ordered to.
 
-Reading goes by descriptors, follows no link and is bounded: whoever writes there may write anything.
-What does not parse is told as such, because that we cannot read it does not prove that no engine would.
+Files are read by descriptor, without following links, and in bounded number: anyone who can write there may
+write anything. An entry that does not parse is reported as such, because that we cannot parse it does not
+prove that no engine would.
 
-Removing is not the gateway's: it never writes below the cache root (I9). It is for an operator who names
-the engine's own volume, and it takes nothing but entries that were just read as that tenant's.
+The gateway itself never removes an entry: it never writes below the cache root (I9). Removal is for an
+operator who names the engine's own volume, and it removes only entries that were just read as that tenant's.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ if TYPE_CHECKING:
 
     from gateway.engine.resolutions import Resolution
 
-MAX_ENTRIES = 20_000  # some 20 MB to read; an engine writes one a key, model and machine
+MAX_ENTRIES = 20_000  # some 20 MB to read; an engine writes one for each key, model and machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One file of that cache: what it holds, or why that is not known."""
+    """One file of that cache: its content, or why it could not be read."""
 
     name: str
     resolution: Resolution | None
@@ -45,7 +46,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entries:
-    """All that were looked at; `left_out` were not."""
+    """The entries that were read; `left_out` more were not."""
 
     entries: tuple[Entry, ...]
     left_out: int
@@ -53,19 +54,19 @@ class Entries:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
-    """What became of an order to remove entries."""
+    """The result of a removal."""
 
     removed: tuple[str, ...]
     failed: tuple[str, ...]
 
 
 def local_zone(now: float) -> tzinfo | None:
-    """This machine's zone: the engine dates its entries by the local time of where it ran, without a zone."""
+    """This machine's zone. The engine dates entries by its machine's local time, without a zone."""
     return datetime.fromtimestamp(now, UTC).astimezone().tzinfo
 
 
 def read_entries(root: Path, zone: tzinfo | None) -> Entries:
-    """The entries below an engine's folder, as its clock in this zone dated them."""
+    """The entries below an engine's folder, with times in this zone."""
     try:
         with (
             opened_root(root) as root_descriptor,
@@ -83,7 +84,7 @@ def read_entries(root: Path, zone: tzinfo | None) -> Entries:
 def remove_entries(
     root: Path, names: Iterable[str], zone: tzinfo | None, is_theirs: Callable[[Resolution], bool]
 ) -> Removal:
-    """Remove those of these entries that, read once more, are still theirs."""
+    """Read these entries again, and remove those that are still theirs."""
     removed: list[str] = []
     failed: list[str] = []
     with (
@@ -131,7 +132,7 @@ def _read(name: str, directory: int, zone: tzinfo | None) -> Entry:
             raw = file.read(MAX_RESOLUTION_BYTES + 1)
         return Entry(name=name, resolution=parse_resolution(raw, zone or UTC))
     except Refusal as error:
-        # The whole name is a hash of a request, its key included: it is not repeated (I8).
+        # The full name is a hash of a request, its key included: it is not repeated (I8).
         return Entry(name=name, resolution=None, fault=finding_of(error).removeprefix(f"{name}: "))
     except Unavailable as error:
         return Entry(name=name, resolution=None, fault=error.why.removeprefix(f"{name}: "))

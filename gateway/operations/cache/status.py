@@ -1,7 +1,7 @@
 """The state of the cache's content: pinned, not yet pinned, in quarantine, and shared across owners.
 
-A blob that packages of two owners link is the normal case of deduplication. It is listed because it is
-the place where one tenant's file is another tenant's file: who can write one writes both.
+A blob that packages of two owners link is the normal case of deduplication. It is listed because there one
+tenant's file is another tenant's file: a writer of one writes both.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ NOBODY = "(no owner)"
 
 @dataclass(slots=True)
 class Share:
-    """So many files, and their size together."""
+    """A number of files and their total size."""
 
     count: int = 0
     bytes: int = 0
 
     def add(self, size: int) -> None:
-        """One more."""
+        """Add one file."""
         self.count += 1
         self.bytes += size
 
@@ -53,7 +53,7 @@ class Crossing:
 
 @dataclass(slots=True)
 class CacheStatus:
-    """What is there. Blobs on this disk; the quarantine is the whole fleet's."""
+    """The counts. Blobs are those on this disk; the quarantine is the whole fleet's."""
 
     models: int = 0
     packages: int = 0
@@ -77,7 +77,7 @@ class CacheStatus:
 
 
 async def load_status(session: OperatorSession) -> CacheStatus:
-    """Look at the disk and at the facts. Nothing is hashed and nothing is changed."""
+    """Read the disk and the facts. Nothing is hashed and nothing is changed."""
     status = CacheStatus()
     catalogue = build_catalogue(session.settings, session.clock, is_command=True)
     await catalogue.refresh(await session.listing.known_models())

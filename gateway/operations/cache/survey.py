@@ -1,11 +1,11 @@
-"""A walk through the cache that asks what serving does not: who wrote it, and under which names.
+"""Walk through the cache for facts that serving does not need: who wrote it, and under which roots.
 
-It goes down by descriptors and follows no link; names and the texts of links are all it takes, made
-printable, since anybody who can write there chose them. It is bounded, because a volume may hold
-millions of files and the first ten thousand links say what all of them do: in the links that it counts, in
-the names that it looks at, and in how deep it goes, which is as deep as a file can be that is served.
+The walk opens directories by descriptor and follows no link. It takes names and link texts only, made
+printable, since anyone who can write there chose them. It is bounded, because a volume may hold millions of
+files and the first ten thousand links are representative: in the links that it counts, in the names that it
+reads, and in depth, which is the depth of the deepest servable file.
 
-`survey_blobs` looks at each blob as whoever hashes it would, and says what is wrong with it.
+`survey_blobs` opens each blob as hashing it would, and reports what is wrong with it.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ MAX_LINKS = 10_000
 MAX_NAMES = 1_000_000  # some seconds
 MAX_DEPTH = 2 + MAX_NAME_SEGMENTS  # model, package, and the folders of a file
 MAX_BLOBS = 100_000  # each opened, a second for all
-MAX_TOLD = 100  # blobs of which it is said what is wrong with them
+MAX_TOLD = 100  # blobs whose problem is reported
 RESOLUTIONS = "auto-resolution-cache"
 
 
 @dataclass(slots=True)
 class CacheSurvey:
-    """What was seen. `link_roots` counts links to blobs by the root that their text names."""
+    """What was found. `link_roots` counts links to blobs by the root that their text names."""
 
     manifests: int = 0
     manifest_owners: set[str] = field(default_factory=set)
@@ -115,7 +115,7 @@ def _find_problem(name: str, blobs: int) -> str | None:
     try:
         opened = open_regular(name, below=blobs, may_have_other_names=True)
         if opened is None:
-            return None  # it went away while we looked
+            return None  # it was removed meanwhile
         descriptor, found = opened
         try:
             os.pread(descriptor, 1, 0)
@@ -157,7 +157,7 @@ def _take_in(seen: CacheSurvey, names: Iterable[str], directory: int) -> None:
                 seen.manifests += 1
                 seen.manifest_owners.add(_user_name(found.st_uid))
         except OSError:
-            continue  # it went away while we looked
+            continue  # it was removed meanwhile
 
 
 def _written_at(name: str, directory: int) -> float:

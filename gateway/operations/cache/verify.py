@@ -1,11 +1,11 @@
-"""Verify the cache: every file is hashed once, and what the fleet agrees on is brought up to date.
+"""Verify the cache: hash every file once, and agree with the fleet on the content of every blob.
 
-Resumable because each finding is on disk as soon as it is made: a second run reads only what came or
-changed since, and one that was interrupted goes on where it stopped. A gateway beside it uses the
-same findings, and neither reads a file that the other is just reading.
+It is resumable because each result is on disk as soon as it is measured: a second run reads only files that
+are new or changed since, and one that was interrupted continues where it stopped. A gateway beside it uses
+the same results, and neither reads a file that the other is reading.
 
-`again` hashes everything whatever was found before: for content that changed and left its identity as
-it was, which a store through a mapping of the file can do, and a disk that rots.
+With `again` everything is hashed whatever was measured before: for content that changed without a change of
+identity, which a store through a memory mapping can do, and for disk errors.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Verification:
-    """What came of it. `unchanged` were hashed before under the identity that they have now."""
+    """The result. `unchanged` files were hashed before under the identity that they have now."""
 
     blobs: int = 0
     package_files: int = 0
@@ -49,24 +49,24 @@ class Verification:
     pinned: int = 0
     quarantined: list[Md5] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
-    whys: dict[str, str] = field(default_factory=dict)  # of these: what is wrong with each
+    whys: dict[str, str] = field(default_factory=dict)  # for each of these: what is wrong
     seconds: float = 0.0
 
     @property
     def is_good(self) -> bool:
-        """Whether everything could be read, and is what it should be."""
+        """Whether every file could be read, and is what it should be."""
         return not self.quarantined and not self.unreadable
 
     @property
     def bytes_per_second(self) -> float:
-        """Of what was hashed now."""
+        """Throughput of what was hashed now."""
         return self.hashed_bytes / self.seconds if self.seconds else 0.0
 
 
 async def verify_cache(
     session: OperatorSession, *, jobs: int, progress: HashingProgress, again: bool = False
 ) -> Verification:
-    """Hash what was not hashed yet, or all of it `again`, `jobs` files at once, and agree on all of it."""
+    """Hash new files, or all of them with `again`, `jobs` files at once, and agree on all blobs."""
     run = _Run(session, progress, again=again)
     begun_at = session.clock.monotonic()
     await run.catalogue.refresh(await session.listing.known_models())
@@ -92,10 +92,10 @@ async def verify_cache(
 
 
 class _Forgotten(MeasurementFile):
-    """What was measured before is not known. What is measured now takes its place."""
+    """A measurement file that ignores earlier results and replaces them."""
 
-    def find(self, identity: StatIdentity) -> Measured | None:  # noqa: ARG002 -- whatever it is
-        """Nothing."""
+    def find(self, identity: StatIdentity) -> Measured | None:  # noqa: ARG002 -- no earlier result counts
+        """Never finds an earlier result."""
         return None
 
 
@@ -121,12 +121,12 @@ class _Run:
         )
 
     def leave_aside(self, md5: Md5, trouble: Exception) -> None:
-        """Note a blob that nothing can be done about."""
+        """Record a blob that cannot be processed."""
         self.result.unreadable.append(md5)
         self.result.whys[md5] = why(trouble)
 
     def measure(self, file: CacheFile) -> Measured | None:
-        """What a file holds; None when that cannot be found out, whatever the reason. In a thread."""
+        """Hash a file; None when that fails, whatever the reason. Runs in a thread."""
         try:
             measured, reason = self._measure(file), "it is gone, or changed while it was read"
         except Exception as trouble:
@@ -153,7 +153,7 @@ class _Run:
         try:
             is_my_turn, measured = self.measurer.measure_here(descriptor, advance)
             while not is_my_turn and not self.measurer.is_stopped:
-                time.sleep(TURN_SECONDS)  # a worker reads it just now; its finding will do
+                time.sleep(TURN_SECONDS)  # a worker reads it now; its result will be used
                 is_my_turn, measured = self.measurer.measure_here(descriptor, advance)
         finally:
             os.close(descriptor)
@@ -161,7 +161,7 @@ class _Run:
         return measured
 
     async def agree(self, files: Sequence[CacheFile], found: Sequence[Measured | None]) -> None:
-        """Count a batch of findings and agree on the blobs among them."""
+        """Count a batch of results and agree on the blobs among them."""
         blobs: list[tuple[Md5, Measured]] = []
         for file, measured in zip(files, found, strict=True):
             self.result.bytes += file.size

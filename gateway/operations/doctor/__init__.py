@@ -1,1 +1,1 @@
-"""Checks of an installation, each a list of findings: what was looked at, how it is, what to do."""
+"""Checks of an installation, each a list of findings: what was checked, its state, and what to do."""

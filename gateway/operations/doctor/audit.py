@@ -1,6 +1,6 @@
-"""Doctor, the audit log: whether the next record can be written, and whether the last chain holds.
+"""Doctor, the audit log: whether the next record can be written, and whether the newest chain verifies.
 
-A quick look: the newest segment of the newest chain. All of it is `cachegate audit verify`'s work.
+A quick check: the newest segment of the newest chain only. `cachegate audit verify` verifies the whole log.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FULL_BYTES, LOW_BYTES = 64 * MIB, 1024 * MIB  # a full segment; about a million 
 
 
 def look_at_audit(settings: Settings) -> list[Finding]:
-    """All findings."""
+    """All findings about the audit log."""
     if settings.audit_folder.exists() and not settings.audit_folder.is_dir():
         return [fail("audit folder", f"{settings.audit_folder} is not a folder", "set CACHEGATE_AUDIT_DIR")]
     if not settings.audit_folder.is_dir():
@@ -43,7 +43,7 @@ def look_at_audit(settings: Settings) -> list[Finding]:
 
 
 def check_folder(settings: Settings) -> Finding:
-    """What cannot be recorded is not served (I5)."""
+    """The folder is ours and writable: what cannot be recorded is not served (I5)."""
     verify_own(settings.audit_folder)
     verify_writable(settings.audit_folder)
     found = f"{settings.audit_folder} is writable, durability {settings.audit_durability.value}"
@@ -51,7 +51,7 @@ def check_folder(settings: Settings) -> Finding:
 
 
 def judge_space(free_bytes: int) -> Finding:
-    """A full disk stops everything."""
+    """Free space: with a full disk nothing is recorded, so nothing is served."""
     found = f"{free_bytes // MIB} MiB free"
     advice = "make room, or move the audit folder: without it nothing is served"
     if free_bytes < FULL_BYTES:
@@ -60,15 +60,15 @@ def judge_space(free_bytes: int) -> Finding:
 
 
 def check_last_chain(settings: Settings) -> Finding:
-    """The newest segment of the newest chain, with the heads that vouch for it."""
+    """Verify the newest segment of the newest chain, with the signed heads."""
     name, folder = "audit chain", settings.audit_folder
     chains = group_segments(folder.iterdir())
     if not chains:
         return warning(name, "there is no chain yet", "nothing was recorded here so far")
     newest = max(chains, key=lambda chain: chain_started(chain) or 0.0)
-    witnesses = [path for path in (folder / HEADS_NAME, folder / PUBLIC_KEY_NAME) if path.exists()]
+    head_files = [path for path in (folder / HEADS_NAME, folder / PUBLIC_KEY_NAME) if path.exists()]
     key = load_signing_key(settings.signing_key_file).public_key()
-    report = verify([chains[newest][-1][1], *witnesses], trusted_keys=[key])
+    report = verify([chains[newest][-1][1], *head_files], trusted_keys=[key])
     fault = report.chains[0].fault
     if fault is not None:
         found = f"{fault.file}, line {fault.line}: {fault.damage}: {fault.why}"

@@ -1,7 +1,7 @@
 """Doctor, the cache: whether we can read what the engine wrote, and only read it.
 
-The judgements are functions of what was seen (`operations/cache/survey.py`, and the scan that the gateway
-itself goes by), so that each can be tried without a volume that is broken in just that way.
+Each check is a function of what was found (`operations/cache/survey.py`, and the scan that the gateway itself
+uses), so that each can be tested without a volume that is broken in just that way.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from gateway.resource.scan import Survey
 
 MAX_NAMED = 3  # names in one row
-DAY_SECONDS = 86_400.0  # how long the engine goes by an auto-resolution entry
+DAY_SECONDS = 86_400.0  # how long the engine uses an auto-resolution entry
 
 
 def look_at_cache(settings: Settings, known: Iterable[ModelId], clock: Clock) -> list[Finding]:
-    """All findings."""
+    """All findings about the cache."""
     now = clock.now()
     scanned = scan(
         settings.cache_root,
@@ -66,7 +66,7 @@ def look_at_cache(settings: Settings, known: Iterable[ModelId], clock: Clock) ->
 
 
 def judge_scan(scanned: Survey) -> Finding:
-    """What the gateway itself sees."""
+    """What the gateway's own scan finds."""
     if not scanned.is_readable:
         return fail("cache", scanned.problem or "it cannot be read", "run as the engine's user or group")
     found = f"{len(scanned.models)} models, {scanned.packages} packages, {scanned.skipped_total} left aside"
@@ -97,7 +97,7 @@ def judge_manifests(scanned: Survey, seen: CacheSurvey) -> Finding:
 
 
 def judge_blobs(seen: CacheSurvey) -> Finding:
-    """A blob that cannot be read as one is served to nobody and is not hashed; the others are."""
+    """A blob that is no readable file is not served and not hashed; the others are."""
     if not seen.bad_blobs:
         return ok("blobs", f"{seen.blobs} blobs, each a file that can be read")
     first = "; ".join(f"{name}: {problem}" for name, problem in list(seen.bad_blobs.items())[:MAX_NAMED])
@@ -109,7 +109,7 @@ def judge_blobs(seen: CacheSurvey) -> Finding:
 
 
 def check_read_only(settings: Settings) -> Finding:
-    """We never write below the cache root (I9); a mount that forbids it holds for everybody in our place."""
+    """We never write below the cache root (I9); a read-only mount enforces that for any process."""
     name = "cache is read only"
     places = [settings.cache_root, settings.cache_root / MODELS_CACHE]
     writable = [str(place) for place in places if os.access(place, os.W_OK, effective_ids=True)]
@@ -121,7 +121,7 @@ def check_read_only(settings: Settings) -> Finding:
 
 
 def judge_links(seen: CacheSurvey, roots: tuple[str, ...]) -> Finding:
-    """A link names the root as its writer saw it; under any other name the file is not served."""
+    """A link names the root as its writer saw it; under any other root the file is not served."""
     foreign = {root: count for root, count in seen.link_roots.items() if root not in roots}
     if not foreign:
         return ok("links", f"all {sum(seen.link_roots.values())} point below {' or '.join(roots)}")
@@ -145,7 +145,7 @@ def judge_old(seen: CacheSurvey) -> Finding:
 
 
 def judge_ambiguous(seen: CacheSurvey) -> Finding:
-    """Two packages whose names differ by case only are nobody's."""
+    """Two packages whose names differ by case only: neither is served."""
     if not seen.ambiguous_packages:
         return ok("package names", "no two differ by case only")
     return warning(
@@ -156,7 +156,7 @@ def judge_ambiguous(seen: CacheSurvey) -> Finding:
 
 
 def judge_resolutions(fresh: int) -> Finding:
-    """Entries by which an engine on this folder skips the question whether it may."""
+    """Entries by which an engine on this folder loads models without asking the gateway."""
     name = "client caches"
     if not fresh:
         return ok(name, "no auto-resolution entry of the last 24 hours")

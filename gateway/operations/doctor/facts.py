@@ -1,7 +1,7 @@
 """Doctor, the facts: the server that holds them, the rules in force, and records that do not parse.
 
-Works with a store of its own and not with a session: a session notes peppers and refuses foreign
-ones, while here a foreign pepper is a row and nothing is written.
+Uses a store of its own and not a session: a session records peppers and refuses unknown ones, while here an
+unknown pepper is a finding and nothing is written.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ MAX_NAMED = 5  # records in one row
 
 @dataclass(frozen=True, slots=True)
 class FactFindings:
-    """The findings, and the models that facts speak of: the cache is looked at with them."""
+    """The findings, and the models that the facts name: the cache is checked with them."""
 
     findings: tuple[Finding, ...]
     known_models: frozenset[ModelId] = field(default=frozenset())
@@ -64,7 +64,7 @@ class FactFindings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """The server in reach, and what is needed to look at it."""
+    """The server, once it was reached, and what the checks need."""
 
     settings: Settings
     clock: SystemClock
@@ -75,7 +75,7 @@ class Server:
 
 
 async def look_at_facts(settings: Settings, clock: SystemClock) -> FactFindings:
-    """All findings. When the server is not there, each check that needs it says so."""
+    """All findings about the facts. If the server cannot be reached, each check that needs it says so."""
     if settings.redis_url is None and not settings.state.is_dir():
         return _out_of_reach(
             "there is no state folder for the embedded Valkey to live in",
@@ -107,7 +107,7 @@ async def _examine(server: Server) -> FactFindings:
     where = ok("redis", f"{server.store.display} answers")
     findings = [where, *[await look_async(name, check) for name, check in checks.items()]]
     known: frozenset[ModelId] = frozenset()
-    with suppress(CachegateError):  # a row above says what it is
+    with suppress(CachegateError):  # a finding above says what is wrong
         known = await server.listing.known_models()
     return FactFindings(tuple(findings), known)
 
@@ -140,7 +140,7 @@ async def _check_server(server: Server) -> Finding:
 
 
 def judge_server(report: ServerReport) -> Finding:
-    """Whether the server keeps what it is told."""
+    """Whether the server's settings keep what is written to it."""
     aof = f"AOF {report.appendfsync or 'on'}" if report.is_aof_on else "AOF off"
     policy = report.maxmemory_policy or "maxmemory-policy unknown"
     found = f"{report.product} {report.version}, {report.role}, {aof}, {policy}"
@@ -178,7 +178,7 @@ async def _check_generation(server: Server) -> Finding:
 
 
 async def _check_fingerprints(server: Server) -> Finding:
-    """Keys that were stored under another pepper would all be unknown keys."""
+    """Whether the peppers are those of Redis: keys stored under another pepper would all be unknown."""
     name = "pepper in redis"
     held = load_peppers(server.settings.pepper_folder).fingerprints()
     known = await server.listing.pepper_fingerprints()
@@ -196,7 +196,7 @@ async def _check_fingerprints(server: Server) -> Finding:
 
 
 async def _check_records(server: Server) -> Finding:
-    """Read every record once: one that does not parse denies silently until somebody looks."""
+    """Read every record once: one that does not parse denies, and nothing else reports it."""
     listing, count = server.listing, 0
     tenants = await listing.list_tenants()
     count += len(tenants)

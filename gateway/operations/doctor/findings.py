@@ -1,4 +1,4 @@
-"""A finding: one row of `cachegate doctor`. What was looked at, how it is, what was found, what to do."""
+"""A finding: one result of `cachegate doctor`, with what was checked, its state, and what to do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Level(StrEnum):
-    """How it is. A warning is something to know; with a failure the gateway does not work as it should."""
+    """The state. With a warning the gateway works; with a failure it does not work as it should."""
 
     OK = "ok"
     WARNING = "warning"
@@ -23,7 +23,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One row."""
+    """One result."""
 
     name: str
     health: Level
@@ -32,22 +32,22 @@ class Finding:
 
 
 def ok(name: str, found: str) -> Finding:
-    """Nothing to do."""
+    """A finding without a problem."""
     return Finding(name=name, health=Level.OK, found=found)
 
 
 def warning(name: str, found: str, advice: str) -> Finding:
-    """Something to know."""
+    """A finding that the operator should know of."""
     return Finding(name=name, health=Level.WARNING, found=found, advice=advice)
 
 
 def fail(name: str, found: str, advice: str) -> Finding:
-    """Something to repair."""
+    """A finding that needs a repair."""
     return Finding(name=name, health=Level.FAIL, found=found, advice=advice)
 
 
 def look(name: str, check: Callable[[], Finding]) -> Finding:
-    """Run one check; what stops it is its finding, so that no check stops the others."""
+    """Run one check; an error that stops it becomes its finding, so that no check stops the others."""
     try:
         return check()
     except (CachegateError, OSError) as failure:
@@ -55,7 +55,7 @@ def look(name: str, check: Callable[[], Finding]) -> Finding:
 
 
 async def look_async(name: str, check: Callable[[], Awaitable[Finding]]) -> Finding:
-    """The same for a check that has to wait."""
+    """The same for an asynchronous check."""
     try:
         return await check()
     except (CachegateError, OSError) as failure:
@@ -63,6 +63,6 @@ async def look_async(name: str, check: Callable[[], Awaitable[Finding]]) -> Find
 
 
 def stopped(name: str, failure: CachegateError | OSError) -> Finding:
-    """What a check that could not be finished comes to."""
+    """The finding for a check that an error stopped."""
     found = finding_of(failure) if isinstance(failure, CachegateError) else str(failure)
     return fail(name, found, "repair that, then run `cachegate doctor` again")

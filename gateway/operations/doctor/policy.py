@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gateway.directory.listing import Listing
     from gateway.operations.doctor.findings import Finding
 
-MAX_SHOWN = 3  # complaints in one row; `cachegate policy check` shows all
+MAX_SHOWN = 3  # problems in one finding; `cachegate policy check` shows all
 
 
 async def check_policy(listing: Listing) -> Finding:

@@ -1,6 +1,6 @@
-"""Doctor, the state folder: ours alone, with peppers, keys and certificates that nobody else could have put.
+"""Doctor, the state folder: private to our user, with peppers, keys and certificates that only we can write.
 
-The same functions judge as at the start; what would stop that is a failure here.
+Uses the same functions as the start; what would stop the start is a failure here.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from gateway.configuration.settings import Settings
     from gateway.operations.doctor.findings import Finding
 
-MAX_NAMED = 3  # files in one row
+MAX_NAMED = 3  # files in one finding
 
 
 def look_at_state(settings: Settings) -> list[Finding]:
-    """All findings."""
+    """All findings about the state folder."""
     checks: dict[str, Callable[[Settings], Finding]] = {
         "state folder": check_state_folder,
         "pepper": check_pepper,
@@ -46,7 +46,7 @@ def look_at_state(settings: Settings) -> list[Finding]:
 
 
 def check_state_folder(settings: Settings) -> Finding:
-    """It holds all secrets, so nobody else may enter it."""
+    """It holds all secrets, so no other user may enter it."""
     name, folder = "state folder", settings.state
     verify_state(settings)
     if not folder.is_dir():
@@ -59,7 +59,7 @@ def check_state_folder(settings: Settings) -> Finding:
 
 
 def check_files(settings: Settings) -> list[Finding]:
-    """A command that another user ran there may have left files that are closed to us."""
+    """Files that we cannot open, which a command of another user may have left."""
     files = unusable_files(settings)
     if not files:
         return []
@@ -70,26 +70,26 @@ def check_files(settings: Settings) -> list[Finding]:
 
 
 def check_pepper(settings: Settings) -> Finding:
-    """Without the pepper no key is recognised; open to others it protects none."""
+    """Without the pepper no key is recognised; readable by others it protects none."""
     ids = sorted(load_peppers(settings.pepper_folder).fingerprints())
     return ok("pepper", f"{', '.join(ids)} in {settings.pepper_folder}")
 
 
 def check_signing_key(settings: Settings) -> Finding:
-    """Signs the heads of audit chains."""
+    """The key that signs the heads of audit chains."""
     key = load_signing_key(settings.signing_key_file)
     return ok("signing key", f"{settings.signing_key_file}, public key {fingerprint(key.public_key())}")
 
 
 def check_link_key(settings: Settings) -> Finding:
-    """Signs URLs."""
+    """The key that signs URLs."""
     keys = load_link_keys(settings.link_key_file)
     old = "" if keys.previous is None else ", and an older one"
     return ok("link key", f"{settings.link_key_file}{old}")
 
 
 def check_hook_key(settings: Settings) -> Finding:
-    """The platform signs its webhooks with it."""
+    """The key with which the platform signs its webhooks."""
     load_secret(settings.hook_key_file)
     return ok("webhook key", str(settings.hook_key_file))
 

@@ -1,1 +1,1 @@
-"""Explain: may this key have this thing, and what would have to change, as values."""
+"""Explain whether a key may have a resource, and what would have to change, as values."""

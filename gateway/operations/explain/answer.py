@@ -1,8 +1,8 @@
-"""One question about access, answered in full: the key, the rules, the disk.
+"""Explain access completely: what the key, the rules and the disk each say.
 
-A request needs all three to say yes, and asks them in this order. An operator wants all three
-answers at once, so a key that is revoked is still weighed by the rules, as if it were not: what is
-wrong beside the revocation is worth knowing too.
+A request needs all three to allow it, and checks them in this order. An operator needs all three at once, so
+a revoked key is still checked against the rules, as if it were not: other problems beside the revocation are
+worth knowing too.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessQuestion:
-    """Who, what, and what with it."""
+    """Key, resource and action."""
 
     key_id: KeyId
     model: ModelId
     package: PackageId | None
     file: FileHandle | None
     action: Action
-    address: str | None = None  # the client's, to judge the key's networks by
+    address: str | None = None  # the client's, to check the key's networks with
 
     @property
     def resource(self) -> Resource:
-        """What a path would name."""
+        """The resource that a path would name."""
         kind = ResourceKind.MODEL
         if self.package is not None:
             kind = ResourceKind.PACKAGE if self.file is None else ResourceKind.FILE
@@ -59,9 +59,9 @@ class AccessQuestion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessAnswer:
-    """What each of the three says. `key_problem` is why the key itself is refused now, if it is.
+    """What key, rules and disk each say. `key_problem` is why the key itself is refused now, if it is.
 
-    `steps` is all that has to be done for the thing to be served, whichever of them it is about.
+    `steps` is everything that has to change for the resource to be served, in whichever of the three.
     """
 
     key_problem: Reason | None
@@ -73,7 +73,7 @@ class AccessAnswer:
 
     @property
     def is_yes(self) -> bool:
-        """Whether a request would get the thing."""
+        """Whether a request would get the resource."""
         return self.key_problem is None and self.rules.verdict == "allow" and self.disk.is_there
 
     def as_json(self) -> dict[str, Any]:
@@ -119,7 +119,7 @@ class AccessAnswer:
 
 
 async def work_out(session: OperatorSession, question: AccessQuestion) -> AccessAnswer:
-    """Answer a question on the facts and the disk of this moment. Raises `Conflict` for an unknown key."""
+    """Explain, on the facts and the disk of this moment. Raises `Conflict` for an unknown key."""
     key = await session.listing.find_key(question.key_id)
     if key is None:
         raise UnknownName("key", question.key_id, "`cachegate keys list` shows them")
@@ -148,9 +148,9 @@ async def work_out(session: OperatorSession, question: AccessQuestion) -> Access
 def _key_problem(
     session: OperatorSession, key: Key, tenant: Tenant | None, address: str | None
 ) -> Reason | None:
-    """Why the key would be refused now. Without an address nobody is calling: networks are not judged."""
+    """Why the key would be refused now. Without an address, networks are not checked."""
     if key.source == SOURCE_PLATFORM and session.settings.authority != "platform":
-        return Reason.UNKNOWN_KEY  # a platform's, and nobody asks it
+        return Reason.UNKNOWN_KEY  # a platform's key, and the platform is not asked
     judged = key if address is not None else replace(key, networks=())
     try:
         now = session.clock.now()
@@ -175,7 +175,7 @@ def _key_steps(
 async def _judged(
     session: OperatorSession, principal: Principal, catalogue: DiskCatalogue, disk: DiskState
 ) -> DiskState:
-    """A file that is there, as its blob's pin and attestations let it be served."""
+    """The state of an existing file, after its blob's pin and attestations were checked."""
     if not disk.is_there or disk.md5 is None or disk.model is None:
         return disk
     pin = await session.listing.find_pin(disk.md5)
@@ -202,7 +202,7 @@ async def _judged(
 async def _names_on_disk(
     session: OperatorSession, catalogue: DiskCatalogue, disk: DiskState
 ) -> frozenset[str]:
-    """The models that are on disk and their aliases, for a name that may be mistyped."""
+    """The models on disk and their aliases, to suggest one for a mistyped name."""
     if disk.reason is not Reason.ABSENT:
         return frozenset()
     await catalogue.refresh(await session.directory.known_models())
@@ -212,7 +212,7 @@ async def _names_on_disk(
 
 
 async def _covering_rules(session: OperatorSession, facts: Facts) -> list[ModelRule]:
-    """What is said about the patterns that cover the model and the name it was asked for by."""
+    """The rules about the patterns that cover the model and the name it was asked for by."""
     names = dict.fromkeys(name for name in (facts.model, facts.requested) if name is not None)
     rules: list[ModelRule] = []
     for pattern in dict.fromkeys(pattern for name in names for pattern in ancestors(name)):

@@ -1,4 +1,4 @@
-"""Whether a thing lies in the cache as the engine leaves it, and what lies there instead.
+"""Whether a resource is in the cache as the engine leaves it, and what is there instead.
 
 Asked through the catalogue, as a request would, so that the answer is the one a request would get.
 """
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 MAX_NAMED = 100  # files of a package
 
 _NO_FILE = FileHandle("no-file-of-any-package")
-"""Asked for to learn what is wrong with a package: its manifest is judged before the file is looked up."""
+"""Opened to find what is wrong with a package: its manifest is checked before the file is looked up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskState:
-    """What the disk says. `directory` is where the model's files would be, below the cache root.
+    """What was found on disk. `directory` is where the model's files would be, below the cache root.
 
-    `reason` is how a request would end there; `model` and `md5` are what a file was found to be.
+    `reason` is the reason with which a request would be refused; `model` and `md5` are those of a file that
+    exists.
     """
 
     is_there: bool
@@ -39,14 +40,14 @@ class DiskState:
     md5: Md5 | None = None
 
     def refused(self, reason: Reason, found: str) -> DiskState:
-        """The same thing, which is there and not served for another reason."""
+        """The same resource, which exists and is not served for another reason."""
         return replace(self, is_there=False, reason=reason, found=f"{self.found}; {found}")
 
 
 async def look_at_disk(
     catalogue: DiskCatalogue, model: ModelId | None, package: PackageId | None, file: FileHandle | None
 ) -> DiskState:
-    """Look at the one thing: a file, a package, or any package of the model."""
+    """Check a file, a package, or any package of the model."""
     if model is None:
         return DiskState(is_there=False, found="not looked at: it is not known which model is meant")
     md5: Md5 | None = None

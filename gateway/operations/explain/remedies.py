@@ -1,7 +1,7 @@
-"""What would help where the rules are not what stands in the way: the key, its tenant, the disk.
+"""Remedies where something other than the rules prevents access: the key, its tenant, the disk.
 
-The rules' own remedies are found by trying (`decision/remedies.py`). These follow from the reason: each
-names the one thing that is wrong, and the command that mends it where there is one.
+The remedies for rules are found by trying (`decision/remedies.py`). These follow from the reason: each names
+the one thing that is wrong, and the command that corrects it where there is one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gateway.model.names import ModelId
     from gateway.operations.explain.disk import DiskState
 
-NEAREST = 1  # names that are shown for one that is not known
+NEAREST = 1  # names that are suggested for an unknown one
 
 
 def key_steps(problem: Reason, key: Key, tenant: Tenant | None, address: str | None) -> tuple[Step, ...]:
@@ -53,7 +53,7 @@ def key_steps(problem: Reason, key: Key, tenant: Tenant | None, address: str | N
 
 
 def disk_steps(disk: DiskState, asked: ModelId, known: Iterable[str]) -> tuple[Step, ...]:
-    """What has to be there for an allowed read to be served."""
+    """What has to be on disk for an allowed read to be served."""
     if disk.is_there or disk.reason is None:
         return ()
     md5, model = disk.md5, disk.model or asked
