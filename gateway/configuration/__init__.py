@@ -1,1 +1,1 @@
-"""What an operator sets: `settings` is every setting, `values` reads their text, `sources` finds it."""
+"""The operator's settings: `settings` declares each, `values` parses their text, `sources` loads them."""

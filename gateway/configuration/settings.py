@@ -1,7 +1,7 @@
-"""Settings: one frozen object. Every setting is one field, which knows how it is read and documented.
+"""The settings, as one frozen object. Each is a field that declares how its text is read and documented.
 
-Its name in the file is the field's, its variable `CACHEGATE_` and the name in capitals; README.md holds
-the same table and a test compares the two. Where the values come from is `sources.py`.
+Its name in the file is the field's, its variable `CACHEGATE_` and the name in capitals; README.md holds the
+same table and a test compares the two. `sources.py` loads the values.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ CHECKOUT_POLICIES = Path(__file__).parent.parent.parent / "policies"
 
 
 def _setting(meaning: str, read: Callable[[str], Any], default: Any = None, shown: str | None = None) -> Any:
-    """A field that knows how it is read and documented."""
+    """A field with its documentation and the function that parses its text."""
     metadata = {"meaning": meaning, "read": read, "shown": shown or str(default)}
     return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything that can be set. Built by `load_settings`; tests build it directly."""
+    """All settings. Built by `load_settings`; tests build it directly."""
 
     state: Path = _setting(
         "State folder: pepper, signing key, audit, embedded Valkey.",
@@ -215,27 +215,27 @@ class Settings:
 
     @property
     def audit_folder(self) -> Path:
-        """Where audit segments are."""
+        """The folder of audit segments."""
         return self.audit_dir if self.audit_dir is not None else self.state / "audit"
 
     @property
     def pins_folder(self) -> Path:
-        """What this node measured of the files on its disk."""
+        """The folder of this node's measurements of files."""
         return self.state / "pins"
 
     @property
     def pepper_folder(self) -> Path:
-        """Where the peppers are: never in Redis, the same on every node."""
+        """The folder of the peppers: never in Redis, the same on every node."""
         return self.state / "peppers"
 
     @property
     def history_file(self) -> Path:
-        """The last seen history of the facts."""
+        """The file with the last seen history of the facts."""
         return self.state / "history.json"
 
     @property
     def seen_cache_file(self) -> Path:
-        """Where this node last saw models."""
+        """The file that records where this node last saw models."""
         return self.state / "seen-cache.json"
 
     @property

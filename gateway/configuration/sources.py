@@ -1,10 +1,10 @@
-"""Where settings come from: `cachegate.toml` and the environment; contradictions stop the start.
+"""Load the settings from `cachegate.toml` and the environment; contradictions stop the start.
 
-The environment wins over the file. This is the one module that reads the environment.
+The environment overrides the file. This is the one module that reads the environment.
 
-A file that somebody else could have written is not read, be it named or found in the working directory:
-whoever writes the settings says where the rules and the secrets are. A command that only looks may go on
-with a warning.
+A file that another user could have written is not read, whether it was named or found in the working
+directory: settings decide where the rules and the secrets are. A command that only reads may go on with a
+warning.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 from gateway.configuration.settings import CHECKOUT_POLICIES, PACKAGED_POLICIES, PREFIX, Settings, variable
 
-_TOO_LARGE = 10**18  # no setting is a number of so many digits, and some cannot even be printed
+_TOO_LARGE = 10**18  # no setting is a number of so many digits, and Python refuses to print some
 
 OTHER_VARIABLES = {
     "CACHEGATE_CONFIG": "The settings file.",
@@ -50,7 +50,7 @@ def load_settings(
 ) -> Settings:
     """Read file and environment. Raises `Misconfigured` that names the variable or the file and key.
 
-    `on_distrust` is told of a file that others could have written.
+    `on_distrust` is called for a file that others could have written.
     """
     env = os.environ if environment is None else environment  # noqa: TID251 -- the one reader
     known = {one.name: one for one in fields(Settings)}
@@ -82,7 +82,7 @@ def _from_environment(env: Mapping[str, str], known: Mapping[str, Any]) -> list[
         name = key.removeprefix(PREFIX).lower()
         if name not in known or key != variable(name):
             raise Misconfigured(key, "no such setting; README.md lists them. Remove it or correct its name.")
-        if raw != "":  # an empty variable is an unset one: compose files and CI systems write them so
+        if raw != "":  # an empty variable counts as unset: compose files and CI systems write them so
             found.append((name, raw, key))
     return found
 
@@ -104,7 +104,8 @@ def _from_file(
         document = tomllib.loads(text.decode("utf-8"))
     except OSError as error:
         raise Misconfigured(str(path), f"cannot be read ({refusal_of(path, error)}). {hint}") from error
-    except (ValueError, RecursionError) as error:  # no text, no TOML, or more digits or depth than is read
+    # not UTF-8, not TOML, or more digits or depth than Python reads
+    except (ValueError, RecursionError) as error:
         raise Misconfigured(str(path), f"is not TOML: {error}") from error
     found = []
     for name, value in document.items():
@@ -129,10 +130,10 @@ def _default_policies() -> Path:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether the working directory has an entry of this name, of whatever kind.
+    """Whether the working directory has an entry of this name, of any kind.
 
-    Not whether it can be used: a link that leads nowhere must not be passed over in silence. In a
-    directory that is closed to us, such as that of whoever ran `sudo -u`, there is nothing of ours.
+    Not whether it can be used: a dangling link must not be ignored silently. In a directory that we may not
+    enter, such as that of a user who ran `sudo -u`, there is nothing of ours.
     """
     return os.path.lexists(path)
 

@@ -1,6 +1,6 @@
-"""Settings are text, in the environment and in the file alike; here each kind of text gets its value.
+"""Parse settings, which are text in the environment and in the file alike; one function for each kind.
 
-Every reader raises `ValueError` that says what was expected. Which setting it was is for the caller.
+Every function raises `ValueError` that says what was expected. The caller adds which setting it was.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def read_path(text: str) -> Path:
-    """A path, `~` expanded, absolute, links left alone."""
+    """A path, `~` expanded, absolute, links not resolved."""
     return Path(text).expanduser().absolute()
 
 
@@ -31,7 +31,7 @@ def read_text(text: str) -> str:
 
 
 def read_number(low: int, high: int) -> Callable[[str], int]:
-    """A reader of whole numbers within bounds."""
+    """A parser of whole numbers within bounds."""
 
     def read(text: str) -> int:
         if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
@@ -49,7 +49,7 @@ def read_switch(text: str) -> bool:
 
 
 def read_choice(*values: str) -> Callable[[str], str]:
-    """A reader of one of these words."""
+    """A parser of one of these words."""
 
     def read(text: str) -> str:
         if text not in values:
@@ -60,7 +60,7 @@ def read_choice(*values: str) -> Callable[[str], str]:
 
 
 def read_url(text: str) -> str:
-    """An http or https URL without user, query or fragment; a slash at its end is dropped."""
+    """An http or https URL without user, query or fragment; a slash at its end is removed."""
     try:
         url = parse_url(text)
     except BadNameError as error:

@@ -1,7 +1,7 @@
-"""Whether the audit log tells the same story as the client saw: every answer, and nothing else.
+"""Check that the audit log agrees with what the client received: every answer, and nothing else.
 
-An allow has to have been recorded with what was sent, a refusal with a reason that has this status.
-Statuses come from the one table of problems, not from here. Proving the log is `verify`'s.
+An allow must be recorded with what was sent, a refusal with a reason that has the received status. Statuses
+come from the one table of problems, not from here. `verify` proves the log.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ _STATUSES = {reason.value: problem.status for reason, problem in PROBLEMS.items(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """What the log has about one answer."""
+    """What the log holds about one answer."""
 
     decision: DecisionRecord
     outcome: OutcomeRecord | None
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing more is to come."""
+        """Whether no further record is expected."""
         return self.decision.decision != "allow" or self.outcome is not None
 
 
 def load_ledger(folder: Path, record_ids: Sequence[str]) -> dict[str, Entry]:
-    """The entries of these records, waiting a little for outcomes that are being written."""
+    """The entries of these records, after waiting a little for outcomes that are being written."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         entries = _entries(folder, frozenset(record_ids))
@@ -53,7 +53,7 @@ def load_ledger(folder: Path, record_ids: Sequence[str]) -> dict[str, Entry]:
 
 
 def check_ledger(visits: Sequence[Visit], ledger: Mapping[str, Entry]) -> list[str]:
-    """Every point in which the log disagrees with what the client saw."""
+    """Every point in which the log disagrees with what the client received."""
     complaints = [
         complaint for visit in visits for complaint in _disagreements(visit, ledger.get(visit.record_id))
     ]
@@ -76,7 +76,7 @@ def _disagreements(visit: Visit, entry: Entry | None) -> list[str]:
 
 
 def _recorded_status(entry: Entry) -> int | None:
-    """The status that a client must have got, going by the record alone."""
+    """The status that the client must have received, according to the record alone."""
     if entry.decision.decision == "allow":
         return None if entry.outcome is None else entry.outcome.status
     return _STATUSES.get(entry.decision.reason)

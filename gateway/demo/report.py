@@ -1,4 +1,4 @@
-"""What the demo shows: the tour, the records it left, and how to go on by hand."""
+"""Print what the demo shows: the tour, its audit records, and commands to try by hand."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def print_ledger(visits: Sequence[Visit], ledger: Mapping[str, Entry]) -> None:
 
 
 def print_verdict(complaints: Sequence[str]) -> None:
-    """Whether all of it was as expected, and what was not."""
+    """Whether everything was as expected, and what was not."""
     for complaint in complaints:
         say(f"not as expected: {complaint}", style="bold red")
     if not complaints:
@@ -52,7 +52,7 @@ def print_verdict(complaints: Sequence[str]) -> None:
 
 
 def print_curl(world: World, host: str, port: int) -> None:
-    """Lines to try, with keys that work for as long as the demo runs."""
+    """Commands to try, with keys that work for as long as the demo runs."""
     address = f"http://{host}:{port}"
     acme, globex = world.keys["acme"].token, world.keys["globex"].token
     lines = (

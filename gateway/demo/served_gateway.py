@@ -1,8 +1,8 @@
 """The demo's gateway: `cachegate serve` as a child process, as an operator would start it.
 
-It gets an environment of its own, with nothing of ours in it, and a session of its own, so that a
-Ctrl-C on the terminal reaches the demo alone, which then ends the child in order. Whatever happens,
-no process of it is left when the `with` is over.
+It gets an environment of its own, without our variables, and a session of its own, so that a Ctrl-C on the
+terminal reaches only the demo, which then stops the child. In every case, no process of it is left when the
+`with` ends.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SERVES = re.compile(r"serves on http://[^:\s]+:(?P<port>\d+) \(ops on http://(?
 
 @dataclass(slots=True, kw_only=True)
 class DemoGateway:
-    """A gateway that serves."""
+    """A running gateway."""
 
     host: str
     port: int
@@ -56,7 +56,7 @@ class DemoGateway:
             yield running
 
     def await_ready(self) -> None:
-        """Wait until it says where it serves, and its readiness check says that it does."""
+        """Wait until its log has its address, and its readiness check succeeds."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
@@ -69,12 +69,12 @@ class DemoGateway:
         raise self._failure(f"it was not ready within {START_SECONDS:.0f} s")
 
     def stay(self) -> None:
-        """Serve on. Raises `Unavailable` when the gateway ends by itself."""
+        """Wait while it serves. Raises `Unavailable` when the gateway ends by itself."""
         self.process.wait()
         raise self._failure("it ended by itself")
 
     def stop(self) -> None:
-        """End it in order, and by force if it does not."""
+        """Terminate it, and kill it if it does not end."""
         with suppress(ProcessLookupError):
             self.process.terminate()
         try:
@@ -82,7 +82,7 @@ class DemoGateway:
         except subprocess.TimeoutExpired:
             pass
         finally:
-            # The session's group holds the workers as well; after an orderly end it is empty.
+            # The session's process group holds the workers as well; after an orderly end it is empty.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
@@ -95,7 +95,7 @@ class DemoGateway:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Keep signals waiting: they must not come between a process and the note that it is to be ended."""
+    """Delay signals: none may arrive after the process started and before its stop is registered."""
     came: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, lambda one, _: came.append(one)) for number in numbers}
@@ -123,7 +123,7 @@ def _spawn(folder: Path, log: Path, host: str, port: int) -> subprocess.Popen[by
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """All that the child is given: where its settings are, and where the code and temporary files are."""
+    """The child's whole environment: where its settings, the code and temporary files are."""
     return {
         "CACHEGATE_CONFIG": str(folder / SETTINGS_FILE),
         "PATH": os.defpath,

@@ -1,8 +1,8 @@
-"""The tour: requests over real HTTP, each with what it shows and the status that shows it.
+"""The tour: requests over real HTTP, each with what it shows and the status that is expected.
 
-The tour is data, and judging an answer is a function of a step and what came back, so that a wrong
-expectation is a complaint and nothing else. Requests go out byte for byte as they are written here:
-a client library would tidy up just what an attacker would not.
+The tour is data, and checking an answer is a function of a step and the answer, so that a wrong expectation
+is a complaint and nothing else. Requests are sent byte for byte as they are written here: a client library
+would normalise exactly what an attacker would not.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TIMEOUT_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One request. `token` is what is sent; `revokes` names a key that is revoked just before."""
+    """One request. `token` is the key that is sent; `revokes` names a key that is revoked just before."""
 
     who: str
     path: str
@@ -38,7 +38,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TourAnswer:
-    """What came back."""
+    """The answer to a request."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -50,7 +50,7 @@ class TourAnswer:
         return next((value for name, value in self.headers if name == "cachegate-record"), "")
 
     def comparable(self) -> tuple[object, ...]:
-        """All of it but the time, the trace and the record's id."""
+        """The answer without the time, the trace and the record's id."""
         record = self.record_id
         kept = tuple(
             (name, value.replace(record, "")) for name, value in self.headers if name not in _VARYING
@@ -60,7 +60,7 @@ class TourAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visit:
-    """A step that was taken, and what of it was not as expected."""
+    """A step that was taken, its answer, and what of it was not as expected."""
 
     step: Step
     answer: TourAnswer
@@ -115,7 +115,7 @@ def plan_tour(world: World) -> tuple[Step, ...]:
 def take_tour(
     steps: Sequence[Step], host: str, port: int, *, revoke: Callable[[DemoKey], None]
 ) -> list[Visit]:
-    """Take all steps and judge each answer."""
+    """Take all steps and check each answer."""
     visits: list[Visit] = []
     for step in steps:
         if step.revokes is not None:
@@ -127,7 +127,7 @@ def take_tour(
 
 
 def judge(step: Step, answer: TourAnswer, twin: TourAnswer | None) -> list[str]:
-    """What is not as expected; nothing when all is."""
+    """What is not as expected; empty when all is."""
     request = f"{step.who}: {step.method} {shown_path(step)}"
     complaints: list[str] = []
     if answer.status != step.expected:

@@ -1,11 +1,11 @@
-"""The demo's world: a cache in the engine's layout, and what an operator would have ordered about it.
+"""The demo's data: a cache in the engine's layout, and the tenants, rights and keys about it.
 
     acme      owns acme/*, may read one package of globex/signs/1, calls acme/cars/1 also acme/latest
-    globex    owns globex/*; its globex/cars/1 has the very weights of acme/cars/1, one blob for both
+    globex    owns globex/*; its globex/cars/1 has exactly the weights of acme/cars/1, one blob for both
     initech   owns nothing and was granted nothing
     public/demo/1 is for every tenant
 
-Everything is made by the operations that the commands use, so the demo's audit log has it all.
+Everything is made by the operations that the commands use, so the demo's audit log records all of it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ TENANTS = {"acme": "Acme Corp", "globex": "Globex", "initech": "Initech"}
 HOUR = 3600.0
 
 SHARED_WEIGHTS = b"the weights that two tenants trained from, byte for byte\n" * 64
-"""Both cars models hold these, so the engine keeps them once, under one MD5."""
+"""Both cars models have these weights, so the engine stores them once, under one MD5."""
 
 MODELS = (
     SampleModel(
@@ -72,7 +72,7 @@ MODELS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoKey:
-    """A key of the demo, with its token: the demo has to send it."""
+    """A key of the demo, with its token, which the demo has to send."""
 
     key_id: KeyId
     token: str = field(repr=False)
@@ -87,7 +87,7 @@ class World:
 
 
 def demo_settings(folder: Path) -> Settings:
-    """Write the demo's settings file and read it. Nothing of the caller's environment gets in."""
+    """Write the demo's settings file and read it. The caller's environment is ignored."""
     policies = PACKAGED_POLICIES if PACKAGED_POLICIES.is_dir() else CHECKOUT_POLICIES
     values = {
         "state": str(folder / "state"),
@@ -104,7 +104,7 @@ def demo_settings(folder: Path) -> Settings:
 
 
 async def build_world(settings: Settings) -> World:
-    """Write the cache, set the state folder up, order everything."""
+    """Write the cache, set the state folder up, make all changes of facts."""
     files = write_sample_cache(settings.cache_root, MODELS)
     shared = next(one.md5 for one in files if one.handle == "weights.onnx" and one.md5 is not None)
     await set_up(settings)

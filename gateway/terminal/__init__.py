@@ -1,1 +1,1 @@
-"""How commands speak: tables, colours and progress for people, JSON for scripts, nothing that misleads."""
+"""Output of commands: tables and progress for people, JSON for scripts; control characters are escaped."""

@@ -1,4 +1,4 @@
-"""How commands speak: tables and colours for people, JSON for scripts, one line for a mistake.
+"""Print what commands show: tables and colours for people, JSON for scripts, one line for an error.
 
 Data goes to standard output, everything else to standard error, so that a pipe gets data only.
 """
@@ -28,18 +28,18 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts ins
 PIPE_WIDTH = 10_000
 
 people = Console(stderr=True, highlight=False, soft_wrap=True)
-"""Standard error: notes, progress, mistakes."""
+"""Standard error: notes, progress, errors."""
 
 
 class OutputError(CachegateError):
-    """Standard output takes nothing: a full disk, a closed descriptor. What was done stays done."""
+    """Standard output cannot be written: a full disk, a closed descriptor. What was done stays done."""
 
 
 @contextmanager
 def standard_output() -> Iterator[TextIO]:
-    """Standard output; when this ends, the kernel has what was written. Raises `OutputError`.
+    """Standard output, flushed to the kernel at the end. Raises `OutputError`.
 
-    A reader of a pipe that had enough is no error of anybody: its `BrokenPipeError` passes.
+    `BrokenPipeError` passes through: the reader of a pipe closed it, which is no error.
     """
     try:
         yield sys.stdout
@@ -52,15 +52,15 @@ def standard_output() -> Iterator[TextIO]:
 
 
 def forget_output() -> None:
-    """Let what is still buffered go nowhere: the interpreter flushes it once more as it ends."""
-    with suppress(OSError, ValueError):  # a stand-in for standard output has no descriptor
+    """Redirect standard output to /dev/null, because the interpreter flushes its buffer once more at exit."""
+    with suppress(OSError, ValueError):  # a replacement of standard output has no descriptor
         os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
 
 
 def print_secret(secret: str, document: dict[str, Any] | None, *, key_id: str) -> None:
     """Show a key, this once: alone on standard output, or within a JSON document.
 
-    A key that nobody saw is worse than none, since it is valid: so its id is said.
+    A key that was created but not shown is a risk, since it is valid: so the error names its id.
     """
     try:
         if document is not None:
@@ -87,8 +87,8 @@ def print_json(document: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
-    """A table on standard output; `empty` is said instead when there are no rows."""
-    # A pipe has no width: a line a row, for grep, instead of cells that wrap at some column.
+    """A table on standard output; `empty` is printed instead when there are no rows."""
+    # In a pipe each row is one line, for grep; cells must not wrap at some column.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
     listed = [[escape(str(cell)) if cell is not None else "-" for cell in row] for row in rows]
     if not listed:
@@ -104,7 +104,10 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 
 
 def say(text: str, style: str = "") -> None:
-    """A line for people; `text` is printed as it is. That nobody can read it stops nothing."""
+    """Print a line for people on standard error; `text` is printed as it is.
+
+    A failure to print is ignored.
+    """
     with suppress(OSError):
         people.print(escape(text), style=style)
 
@@ -112,7 +115,7 @@ def say(text: str, style: str = "") -> None:
 def when(seconds: float | None) -> str | None:
     """A time as people and scripts read it.
 
-    One that no calendar of ours has, as a file on a volume may claim, is shown as its seconds since 1970.
+    A time outside the calendar's range, as a file on a volume may claim, is shown as its seconds since 1970.
     """
     if seconds is None:
         return None

@@ -1,9 +1,9 @@
-r"""Recorded text on a terminal: visible, one line, and without power over the terminal.
+r"""Escape control characters in recorded text before it is printed on a terminal.
 
-Names come from clients, from disks and from copies of logs that somebody may have prepared. A
-control sequence in them could recolour a denial, move the cursor over it or set the window's title;
-a bidirectional override could make one name read as another. Whatever is not printable is shown as
-its escape (`\x1b`, `\u202e`).
+Names come from clients, from disks and from copies of logs that somebody may have prepared. A control
+sequence in them could recolour a denial, move the cursor over it or set the window's title; a bidirectional
+override could make one name read as another. Every character that is not printable is shown as its escape
+(`\x1b`, `\u202e`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ ASTRAL = 0x10000  # beyond it, JSON writes a character as two escapes
 
 
 def escape_controls(text: object) -> str:
-    """Text with every character that a terminal or a reader could be misled by written out."""
+    """The text with every unprintable character escaped."""
     plain = str(text)
     if plain.isprintable():
         return plain
@@ -20,7 +20,7 @@ def escape_controls(text: object) -> str:
 
 
 def escape_controls_in_json(line: str) -> str:
-    """The same for a line of JSON. It stays JSON of the same value: they stand in strings only."""
+    """The same for a line of JSON, which keeps its value: such characters occur in strings only."""
     if line.isprintable():
         return line
     return "".join(one if one.isprintable() else _json_escape(one) for one in line)

@@ -1,4 +1,4 @@
-"""How far hashing has come: a bar with throughput and remaining time, for people who watch."""
+"""Progress bar for hashing, with throughput and remaining time."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 
 
 class HashingProgress:
-    """Told of bytes from several threads; nothing is shown where nobody watches."""
+    """Counts hashed bytes, from several threads; shows nothing when there is no terminal."""
 
     def __init__(self, progress: Progress | None = None) -> None:
         self._progress = progress
         self._task: TaskID | None = None
 
     def expect(self, total_bytes: int) -> None:
-        """How much there is to hash."""
+        """Set how many bytes there are to hash."""
         if self._progress is not None:
             self._task = self._progress.add_task("hashing", total=total_bytes)
 
     def advance(self, count: int) -> None:
-        """So many bytes more were hashed."""
+        """Add hashed bytes."""
         if self._progress is not None and self._task is not None:
             self._progress.advance(self._task, count)
 

@@ -1,8 +1,7 @@
-"""A progress bar for a long read, for people who watch; nothing for pipes and short reads.
+"""Progress bar for a long verification; nothing for pipes and short ones.
 
-How far a verification has come is taken from what the kernel says that this process has read. The
-audit room then needs to know nothing of terminals, and where the kernel does not say it there is
-no bar.
+Progress is measured by how much this process has read, as the kernel reports it. So `gateway/audit` needs no
+code for terminals, and where the kernel does not report it there is no bar.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _READ_SO_FAR = re.compile(r"^rchar: ([0-9]+)$", re.MULTILINE)
 
 @contextmanager
 def reading_progress(paths: Sequence[Path]) -> Iterator[None]:
-    """Show how much of these files and folders was read, while they are."""
+    """Show how much of these files and folders was read, for as long as this context lasts."""
     total = sum(map(_size, paths))
     begun_at = find_bytes_read()
     if total < MUCH_BYTES or begun_at is None or not people.is_terminal:
@@ -52,7 +51,7 @@ def reading_progress(paths: Sequence[Path]) -> Iterator[None]:
 
 
 def find_bytes_read() -> int | None:
-    """How many bytes this process has read so far; None where the kernel does not tell."""
+    """How many bytes this process has read so far; None where the kernel does not report it."""
     try:
         match = _READ_SO_FAR.search(Path("/proc/self/io").read_text(encoding="ascii"))
     except OSError:
@@ -65,4 +64,4 @@ def _size(path: Path) -> int:
         files = list(path.iterdir()) if path.is_dir() else [path]
         return sum(file.stat().st_size for file in files if file.is_file())
     except OSError:
-        return 0  # the verification says what is wrong
+        return 0  # the verification reports what is wrong

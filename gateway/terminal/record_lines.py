@@ -1,11 +1,11 @@
-"""An audit record as one line for people: when, which, what was decided, who, what, why, how much, whence.
+"""Format an audit record as one line for people.
 
     2026-11-20T11:10:12.176704Z  <record id>  deny      acme  key_0123456789ab  read
         globex/cars/1  not-permitted  from 192.0.2.7  (not proven)
 
-It is one line; its end says so when no signed head stands behind the record. Reading a line proves
-nothing; `cachegate audit verify` does. Every word that was recorded passes `escape_controls`, since a client,
-or whoever gave us a copy of a log, may have chosen it.
+It is one line; its end says so when no signed head covers the record. The line itself proves nothing;
+`cachegate audit verify` does. All recorded text passes `escape_controls`, since a client, or whoever prepared
+a copy of a log, may have chosen it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _KIND_WIDTH = 8
 
 
 def record_line(record: Record, *, is_proven: bool = True) -> str:
-    """The line, with terminal colours; whoever prints it takes them out for a pipe."""
+    """The line, with terminal colours; `typer.echo` removes them for a pipe."""
     kind, words = _words(record)
     styled = typer.style(kind.ljust(_KIND_WIDTH), fg=COLOURS.get(kind))
     marks = [] if is_proven else [typer.style(NOT_PROVEN, fg="yellow")]
@@ -43,7 +43,7 @@ def record_line(record: Record, *, is_proven: bool = True) -> str:
 
 
 def thing(resource: ResourcePart | None) -> str:
-    """What a record is about, in names; an alias is shown with what it stands for."""
+    """The names of what a record is about; an alias is shown with its model."""
     if resource is None:
         return ""
     model = resource.model or resource.requested

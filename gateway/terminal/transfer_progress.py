@@ -1,7 +1,4 @@
-"""Progress of a transfer of many facts: a bar, how many a second, and how long it will take still.
-
-For people who watch; a pipe gets nothing of it.
-"""
+"""Progress bar for a transfer of many facts, with rate and remaining time. Nothing for pipes."""
 
 from __future__ import annotations
 
@@ -34,17 +31,17 @@ class Advance:
         self._task = progress.add_task(what, total=total)
 
     def expect(self, total: int) -> None:
-        """So many there are."""
+        """Set the total."""
         self._progress.update(self._task, total=total)
 
     def by(self, count: int = 1) -> None:
-        """So many more are done."""
+        """Add finished facts."""
         self._progress.advance(self._task, count)
 
 
 @contextmanager
 def transfer_progress(what: str, total: int | None = None) -> Iterator[Advance]:
-    """Show a bar for as long as this lasts."""
+    """Show a bar for as long as this context lasts."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
