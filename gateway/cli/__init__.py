@@ -1,1 +1,1 @@
-"""The command `cachegate`, one file a command. `main.py` gathers them and maps errors to exit statuses."""
+"""The command `cachegate`, one module or folder for each command. `main.py` maps errors to exit statuses."""

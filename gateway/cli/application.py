@@ -1,6 +1,6 @@
-"""The application that commands are registered with, and what it takes before any of them: `--version`.
+"""The Typer application that commands are registered with, and its option `--version`.
 
-It stands by itself so that commands and `main.py` can both import it.
+A module of its own, so that the commands and `main.py` can both import it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""How a command says that its change is true everywhere, or until when it may not be.
+"""Print whether a change is true in every worker, or until when it may not be.
 
-A change that is not sure is made all the same; the exit status 1 keeps a script from taking it for done.
+A change that is not sure is made all the same; exit status 1 keeps a script from treating it as done.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NoWait = Annotated[
 
 
 def barrier_document(barrier: BarrierReport | None) -> dict[str, Any]:
-    """For scripts; nothing when it was not waited for."""
+    """For scripts; empty when it was not waited for."""
     if barrier is None:
         return {}
     return {
@@ -64,6 +64,6 @@ def _reason(barrier: BarrierReport) -> str:
 
 
 def exit_unless_sure(barrier: BarrierReport | None) -> None:
-    """End with status 1 when it was waited for and is not sure. The last thing that a command does."""
+    """Exit with status 1 when it was waited for and is not sure. To be called last in a command."""
     if barrier is not None and not barrier.is_sure:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""All commands, gathered: importing this module registers each with the application."""
+"""Imports all commands and registers each with the application."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""`cachegate connect`: the lines that a tenant sets, for each of the ways to reach this gateway.
+"""`cachegate connect`: print the settings with which a tenant reaches this gateway, for each way of access.
 
-For copying into a terminal, a compose file or a chat. A key is never printed: whoever reads this has
-one, and the operator who runs it has not (I8). Every line that is not the tenant's choice says why.
+For copying into a terminal, a compose file or a chat. No key is printed: the tenant has one, and the operator
+who runs the command does not know it (I8). Every line that is not the tenant's choice has its reason beside
+it.
 """
 
 from __future__ import annotations
@@ -72,14 +73,14 @@ def connect(
 
 
 async def _public_url(session: OperatorSession, owner: TenantId) -> str | None:
-    """How clients reach us, for a tenant that is there."""
+    """How clients reach us. Raises for an unknown tenant."""
     if await session.listing.find_tenant(owner) is None:
         raise unknown_tenant(owner)
     return session.settings.public_url
 
 
 def parse_base(text: str) -> Url:
-    """How clients reach us: a scheme, a host and perhaps a path, and nothing behind it."""
+    """How clients reach us: a scheme, a host and perhaps a path, and nothing after it."""
     address = parse_url(text)
     if address.query is not None:
         raise BadNameError("the gateway's URL has no query: its routes follow it")
@@ -87,12 +88,12 @@ def parse_base(text: str) -> Url:
 
 
 def base_of(address: Url) -> str:
-    """The URL as the engine joins its paths to it: without a slash at its end."""
+    """The URL in the form to which the engine appends its paths: without a slash at its end."""
     return address.text().rstrip("/")
 
 
 def ways_for(owner: TenantId, address: Url, *, has_engine_face: bool) -> tuple[Way, ...]:
-    """Every way, the plainest first."""
+    """Every way, the simplest first."""
     base = shlex.quote(base_of(address))
     engine = ("export ROBOFLOW_API_KEY=" + shlex.quote(PLACEHOLDER), *_own_cache(owner))
     missing = None if has_engine_face else NO_ENGINE_FACE
@@ -146,7 +147,7 @@ def _python(library: str, base: str) -> tuple[str, ...]:
 
 
 def _secure_gateway_note(address: Url) -> str | None:
-    """The engine takes plain http there for the machine itself only, and stops at its import else."""
+    """A note for plain http: the engine accepts it only for a loopback address, and else fails at import."""
     literal = address.address
     is_local = address.host == "localhost" or (literal is not None and literal.is_loopback)
     if address.scheme == "https" or is_local:
@@ -155,7 +156,7 @@ def _secure_gateway_note(address: Url) -> str | None:
 
 
 def _joined(*notes: str | None) -> str | None:
-    """What there is to say of one way; None when there is nothing."""
+    """The notes on one way; None when there are none."""
     return "; ".join(note for note in notes if note) or None
 
 

@@ -1,9 +1,9 @@
 """`cachegate demo`: a whole installation in a temporary folder, and a tour through it over HTTP.
 
-Nothing has to be set up and nothing stays behind. What runs is what runs in production: the same
-`init`, the same operations as the commands, a real Valkey, a real `cachegate serve`; only the cache's
-content is made up. With `--check` the tour is a test: it exits 0 only when every answer was the
-expected one and the audit log says the same as the client saw, and proves it.
+It needs no set-up and leaves nothing behind. It runs what runs in production: the same `init`, the same
+operations as the commands, a real Valkey, a real `cachegate serve`; only the cache's content is made up. With
+`--check` the tour is a test: it exits 0 only when every answer was the expected one, and the audit log agrees
+with the client and verifies.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ def demo(
 
 
 def _show(folder: Path, port: int, *, stays: bool) -> list[str]:
-    """Build, serve, walk through, look at the records; then stay until Ctrl-C if asked to."""
+    """Build, serve, take the tour, check the records; then serve until Ctrl-C if `stays`."""
     settings = demo_settings(folder)
     make_state(settings)
-    with EmbeddedValkey(settings.state).running():  # one server for all that follows
+    with EmbeddedValkey(settings.state).running():  # one server for everything below
         world = asyncio.run(build_world(settings))
         with DemoGateway.running(folder, HOST, port) as gateway:
             steps = plan_tour(world)
@@ -76,14 +76,14 @@ def _show(folder: Path, port: int, *, stays: bool) -> list[str]:
             complaints += audit_complaints(report)
             print_verdict(complaints)
             if stays:
-                with suppress(KeyboardInterrupt):  # this is how it is meant to end
+                with suppress(KeyboardInterrupt):  # Ctrl-C is the normal end
                     print_curl(world, gateway.host, gateway.port)
                     gateway.stay()
     return complaints
 
 
 def _verify_free(port: int) -> None:
-    """Say at once, and clearly, that a port is taken; it would take seconds to find out by serving."""
+    """Raise at once if a port is taken; otherwise it would take seconds until serving fails."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -105,7 +105,7 @@ def _temporary_folder() -> Iterator[Path]:
 
 @contextmanager
 def _ending_in_order() -> Iterator[None]:
-    """Make SIGTERM and a closed terminal end the demo as Ctrl-C does, so that everything is cleaned up."""
+    """Make SIGTERM and SIGHUP end the demo as Ctrl-C does, so that everything is cleaned up."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -1,6 +1,6 @@
-"""What commands that only look do about files that others could have written: warn, and go on.
+"""Warnings of commands that only read, about files that others could have written.
 
-Whatever takes effect or writes refuses instead, with the same words (`model/trusted_files.py`).
+Commands that change something refuse such files instead, with the same messages (`model/trusted_files.py`).
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 
 class Warnings:
-    """Says each cause once, on standard error. One for each command."""
+    """Prints each cause once, on standard error. One instance for each command."""
 
     def __init__(self) -> None:
         self.found: list[Distrusted] = []
 
     def __call__(self, found: Distrusted) -> None:
-        """Take in a path that is not trusted; those below it have the same cause and are not said."""
+        """Report a path that is not trusted; paths below it have the same cause and are not printed."""
         if all(found.culprit != one.culprit for one in self.found):
             self.found.append(found)
             say(f"warning: {escape_controls(str(found))}", style="yellow")
 
     def look_at(self, path: Path) -> None:
-        """Say it of this path, if it is there."""
+        """Check this path, if it exists."""
         with suppress(OSError):
             verify_trusted(path, on_distrust=self)

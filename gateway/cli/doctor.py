@@ -1,8 +1,8 @@
-"""`cachegate doctor`: look at every setting and dependency, and say what is wrong and what to do.
+"""`cachegate doctor`: check every setting and dependency, and say what is wrong and what to do.
 
-It changes nothing; an embedded Valkey that is not running is started for the moment and stopped
-again. It never stops at the first failure: what is down becomes a row, and so does what could not
-be looked at because of it.
+It changes nothing; an embedded Valkey that is not running is started for the check and stopped again. It does
+not stop at the first failure: each failure is a row, and so is each check that could not be made because of
+it.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def settings_file(distrusted: Sequence[Distrusted]) -> list[Finding]:
-    """What others could have written of the settings. Doctor went on with it; nothing else does."""
+    """Findings about settings files that others could have written. Only doctor goes on with such files."""
     return [fail("settings file", str(one), "see there") for one in distrusted]
 
 
 async def examine(settings: Settings, clock: SystemClock) -> list[Finding]:
-    """All findings, in the order in which an operator would look."""
+    """All findings, in the order in which an operator would check."""
     now = clock.now()
     facts = await look_at_facts(settings, clock)
     return [

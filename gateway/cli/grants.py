@@ -142,7 +142,10 @@ def list_(
 def _parse(
     tenant: str, models: list[str] | None, groups: list[str] | None, packages: list[str] | None
 ) -> tuple[TenantId, list[Pattern], list[GroupName], list[PackageId]]:
-    """Whom and what a command names. Raises `BadNameError`, also when it names no model and no group."""
+    """The parsed tenant, patterns, groups and packages.
+
+    Raises `BadNameError`, also without model and group.
+    """
     tenant_id = parse_tenant_id(tenant)
     patterns = [parse_pattern(one) for one in models or ()]
     named = [parse_group_name(one) for one in groups or ()]

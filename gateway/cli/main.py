@@ -1,9 +1,9 @@
-"""The command line: runs one command, and maps what they raise to exit statuses.
+"""The command line: runs one command, and maps errors to exit statuses.
 
     0 done   1 the answer is no   2 usage or configuration   3 a dependency is not there
 
-A user's mistake is one clear line and never a traceback. A defect of ours still is one: hiding it
-would help nobody.
+A user's mistake is printed as one clear line, without a traceback. A defect of ours still prints one: hiding
+it would not help.
 
 Logs go to standard error in every command: standard output holds data only, and a script parses it.
 """
@@ -63,14 +63,14 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 -- the table of exit 
         return _mistake(str(error), ANSWER_IS_NO)
     except (Abort, KeyboardInterrupt):
         return _mistake("interrupted", 130)
-    except BrokenPipeError:  # the reader of our pipe had enough
+    except BrokenPipeError:  # the reader of our pipe closed it
         sys.stderr.close()
         return DONE
     return result if isinstance(result, int) else DONE
 
 
 def spread(arguments: Sequence[str]) -> list[str]:
-    """Repeat an option that takes several words before each of them, which is what the parser reads."""
+    """Repeat an option that takes several words before each of them, as the parser expects."""
     spread_out: list[str] = []
     option: str | None = None
     words = 0
@@ -90,13 +90,13 @@ def spread(arguments: Sequence[str]) -> list[str]:
 
 
 def _usage(error: TyperException) -> int:
-    """What the parser complains of, in its own words: with the usage line, or with the help."""
-    # Every error of the parser shows itself; the public class that they share does not say so.
+    """Print the parser's own error, with the usage line or the help."""
+    # Every error of the parser has this method, but the public class that they share does not declare it.
     error.show()  # type: ignore[attr-defined]
     return USAGE
 
 
 def _mistake(text: str, status: int) -> int:
-    with suppress(OSError):  # nobody can be told that nobody can be told
+    with suppress(OSError):  # standard error cannot be written either
         people.print(f"[bold red]cachegate:[/] {escape(text)}")
     return status

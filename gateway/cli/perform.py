@@ -1,4 +1,4 @@
-"""Run one piece of work in an open session, and say what a change did."""
+"""Run one operation in an open session, and print what a change did."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def in_session(work: Callable[[OperatorSession], Awaitable[T]]) -> T:
-    """Open the session that the settings describe, run `work` in it, close it."""
+    """Open a session with the settings, run `work` in it, close it."""
 
     async def run() -> T:
         async with open_session(load_settings()) as session:
@@ -72,9 +72,9 @@ def perform(
 
 
 def report(done: Done[Effect], *, as_json: bool, details: dict[str, Any]) -> None:
-    """Say what a change did: its sentences for people, its generation for scripts.
+    """Print what a change did: its sentences for people, its generation for scripts.
 
-    Exit status 1 when something that was to be taken away was not there.
+    Exit status 1 when something that was to be removed did not exist.
     """
     effect = done.result
     hints = [_hint(name, effect.known) for name in effect.missing]

@@ -147,7 +147,7 @@ def _folder(given: Path | None, on_distrust: Callable[[Distrusted], None] = refu
 
 
 def _print_plan(plan: DocumentPlan, *, as_json: bool, done: Done[DocumentPlan] | None = None) -> None:
-    """Show a plan; with `done`, what became of it."""
+    """Print a plan; with `done`, its result."""
     if as_json:
         document: dict[str, Any] = {"changes": list(plan.lines), "conflicts": list(plan.conflicts)}
         document["rules"] = None if plan.rules is None else _rules_document(plan.rules)

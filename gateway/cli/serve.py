@@ -76,12 +76,12 @@ def _tls(settings: Settings) -> TlsFiles | None:
 
 
 def _watched(server: AbstractContextManager[str]) -> AbstractContextManager[None]:
-    """Our own server is started again when it dies; another one is its operator's."""
+    """Restart the embedded server when it dies; an external one is its operator's to restart."""
     return server.watched() if isinstance(server, RunningValkey) else nullcontext()
 
 
 async def _prepare(settings: Settings) -> None:
-    """What has to be in place before the first worker starts; says what is missing in one line."""
+    """Verify and set up what the first worker needs; errors say in one line what is missing."""
     if settings.public_url is not None:
         load_link_keys(settings.link_key_file)
     async with open_session(settings) as session:

@@ -1,4 +1,4 @@
-"""`cachegate tenants`: who may be given rights. A tenant owns models, is granted others, and has keys."""
+"""`cachegate tenants`: create and edit tenants, which own models, are granted others, and have keys."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def suspend(tenant: TenantArgument, no_wait: NoWait = False, as_json: AsJson = F
 def resume(
     tenant: TenantArgument, force: Force = False, no_wait: NoWait = False, as_json: AsJson = False
 ) -> None:
-    """Let a suspended tenant's keys in again."""
+    """Accept a suspended tenant's keys again."""
     tenant_id = parse_tenant_id(tenant)
 
     async def operation(changes: Changes, _now: float) -> Effect:

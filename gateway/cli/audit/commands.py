@@ -1,7 +1,7 @@
-"""`cachegate audit`: prove the log, follow it, search it.
+"""`cachegate audit`: verify the log, follow it, search it.
 
-`verify` needs nothing but files, so that an auditor can run it on a copy, on another machine. Only of
-the folder of this very installation it knows better than the folder which key has to have signed it.
+`verify` needs only files, so that an auditor can run it on a copy, on another machine. For the audit folder
+of this installation it uses the installation's own signing key and not the key in the folder.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from gateway.configuration.settings import Settings
 
 UNPROVEN = b',"proven":false}'
-"""How the line of a record ends that no signed head stands behind; without it, it is the line as written."""
+"""The end of the line of a record that no signed head covers; a covered record's line is printed as written.
+"""
 
 commands = typer.Typer(help="The audit log: verify, tail, search.", no_args_is_help=True)
 
@@ -106,8 +107,8 @@ def tail(
     has_caught_up = False
 
     def pause(seconds: float) -> None:
-        # Called when all that is there was read. Showing the latest here, and not before following
-        # starts, leaves no gap between the two into which a record could fall.
+        # Called when everything in the log has been read. Showing the latest records here, and not before
+        # following starts, leaves no gap between the two into which a record could fall.
         nonlocal has_caught_up
         if not has_caught_up:
             has_caught_up = True
@@ -172,14 +173,14 @@ def _show(event: Event, *, as_json: bool) -> None:
         if not as_json:
             typer.echo(record_line(event.record, is_proven=event.is_proven is not False))
             return
-        # Byte for byte, so that its hash can be computed from it. The mark goes behind that.
+        # Byte for byte, so that its hash can be computed from it; the mark is appended.
         line = event.line[:-1] + UNPROVEN if event.is_proven is False else event.line
         typer.echo(escape_controls_in_json(line.decode()) if sys.stdout.isatty() else line)
 
 
 @contextmanager
 def _ending_quietly() -> Iterator[None]:
-    """Ctrl-C and a reader that had enough are how such a command is meant to end."""
+    """Exit with status 0 on Ctrl-C and on a closed pipe: such commands end in this way."""
     try:
         yield
     except KeyboardInterrupt:
@@ -210,7 +211,10 @@ def _is_own(source: Path | list[Path], settings: Settings) -> bool:
 
 
 def _own_key(settings: Settings, warn: Warnings) -> Ed25519PublicKey:
-    """The public half of the key that signs here. Whoever can change the folder can change `signing.pub`."""
+    """The public half of the signing key.
+
+    `signing.pub` is not used: it may have been changed in the folder.
+    """
     return load_signing_key(settings.signing_key_file, on_distrust=warn).public_key()
 
 

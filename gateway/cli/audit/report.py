@@ -1,7 +1,7 @@
-"""What a verification found, for people and for scripts.
+"""Print the result of a verification, for people and for scripts.
 
-Says of each chain what is proven and what is not yet, and of each fault where it is. It always says
-by which key: a log that carries its own key proves less than one checked with a key from outside.
+It states for each chain what is proven and what is not yet, and for each fault where it is. It always names
+the key: a log that carries its own key proves less than one checked with a key from outside.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def plain_report(where: str, report: Report) -> dict[str, Any]:
 
 
 def print_report(where: str, report: Report) -> None:
-    """The table of chains on standard output, then all that is wrong, then the answer."""
+    """The table of chains on standard output, then all problems, then the result."""
     shown, left_out = _worth_showing(report.chains)
     rows = [
         (escape_controls(one.chain), one.records, one.records - one.unproven, one.unproven, chain_state(one))
@@ -110,7 +110,7 @@ def _unproven(report: Report) -> Iterable[str]:
 
 
 def complaints(report: Report) -> Iterable[str]:
-    """Everything that is wrong, one line each."""
+    """All problems, one line each."""
     for chain in report.chains:
         fault = chain.fault
         if fault is not None:
@@ -128,7 +128,7 @@ def complaints(report: Report) -> Iterable[str]:
 
 
 def chain_state(chain: ChainReport) -> str:
-    """One word, or three."""
+    """The state of a chain, in a few words."""
     if not chain.is_intact:
         return "DAMAGED"
     if chain.torn_tail is not None:
@@ -137,7 +137,7 @@ def chain_state(chain: ChainReport) -> str:
 
 
 def _worth_showing(chains: tuple[ChainReport, ...]) -> tuple[list[ChainReport], list[ChainReport]]:
-    """Of many chains, those that are not closed, whole and proven; and the others."""
+    """Of many chains, those that are not closed, intact and proven; and the others."""
     noteworthy: list[ChainReport] = []
     others: list[ChainReport] = []
     is_many = len(chains) > MANY_CHAINS

@@ -1,8 +1,8 @@
-"""Where commands look for audit records, and which public keys they trust there.
+"""Where commands read audit records, and which public keys they trust there.
 
-Without paths it is the settings' folder, and the key is that of this installation, as for `audit verify`.
-A copy carries its own `signing.pub`; a key that the auditor has is better (`--public-key`). Each node
-keeps its own records, so it is always said which chains of which nodes were searched.
+Without paths it is the settings' folder, and the key is that of this installation, as for `audit verify`. A
+copy carries its own `signing.pub`; a key that the auditor has is better (`--public-key`). Each node keeps its
+own records, so the commands always state which chains of which nodes were searched.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Audit folders, and files of such."""
+    """Audit folders, and files from such folders."""
 
     paths: tuple[Path, ...]
     settings: Settings | None
-    warn: Warnings  # told of what others could have written
+    warn: Warnings  # called for files that others could have written
     trusted: tuple[Ed25519PublicKey, ...] = field(default=())
 
     @classmethod
     def of(
         cls, paths: Sequence[Path] | None, warn: Warnings, trusted: Sequence[Ed25519PublicKey] = ()
     ) -> Sources:
-        """Those that a command was given; the settings' folder if none."""
+        """The paths that a command was given; the settings' folder if none."""
         settings = find_settings(warn, is_needed=not paths)
         verify_there(paths or ())
         if not paths and settings is not None:
@@ -57,7 +57,7 @@ class Sources:
         return ", ".join(map(str, self.paths))
 
     def keys(self, folder: Path) -> Mapping[str, Ed25519PublicKey]:
-        """The public keys by which heads of a folder count. None when there are none to be had."""
+        """The public keys whose heads of a folder count; empty when there are none."""
         if self.trusted:
             return {fingerprint(key): key for key in self.trusted}
         try:
@@ -73,7 +73,7 @@ class Sources:
 
 
 def say_searched(sources: Sources) -> None:
-    """Which chains of which nodes were searched: the records of other nodes are elsewhere."""
+    """Print which chains of which nodes were searched: other nodes keep their own records."""
     found = survey(sources.paths)
     where = escape_controls(sources.words)
     chains = "1 chain" if found.chains == 1 else f"{found.chains} chains"
@@ -88,14 +88,14 @@ def say_searched(sources: Sources) -> None:
 
 
 def verify_there(paths: Sequence[Path]) -> None:
-    """Raises `Misconfigured` for a path that leads nowhere."""
+    """Raises `Misconfigured` for a path that does not exist."""
     for path in paths:
         if not path.exists():
             raise Misconfigured(str(path), "is not there; name an audit folder or files of one")
 
 
 def find_settings(warn: Warnings, *, is_needed: bool) -> Settings | None:
-    """The settings; None when they are not right and only copies are looked at, which need none."""
+    """The settings; None when they are invalid and only copies are read, which need none."""
     try:
         return load_settings(on_distrust=warn)
     except Misconfigured:

@@ -1,9 +1,9 @@
-"""`cachegate cache attest`: an operator's word that a model has files with these digests.
+"""`cachegate cache attest`: an operator states that a model has files with these digests.
 
 With `shared_links = "attested"`, a link to a blob that other owners link as well counts only where the
-provider's metadata of that model named the digest, or an operator did: here. Without digests, it is said
-of all that the model's manifests list now, so look at them first: whoever can write the volume can list
-what is not theirs. What was said is not taken back by leaving a digest out later.
+provider's metadata of that model named the digest, or an operator did, with this command. Without digests, it
+covers all that the model's manifests list now, so check them first: anyone who can write to the volume can
+list what is not theirs. Leaving a digest out later does not withdraw it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from gateway.operations.session import OperatorSession
     from gateway.registrar import Done
 
-MAX_NAMED = 100  # digests that the audit record names; their number stands beside
+MAX_NAMED = 100  # digests that the audit record names, beside their number
 
 
 def attest(
@@ -53,7 +53,7 @@ def attest(
 
 
 async def _listed(session: OperatorSession, model: ModelId) -> frozenset[Md5]:
-    """The digests of the model's servable links, as the disk has them now."""
+    """The digests of the model's servable links, as they are on disk now."""
     catalogue = build_catalogue(session.settings, session.clock, is_command=True)
     listings = [await catalogue.listing(model, package) for package in await catalogue.packages(model)]
     found = frozenset(

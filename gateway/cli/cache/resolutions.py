@@ -1,14 +1,14 @@
-"""`cachegate cache resolutions`: what engines would still load without asking, and for whose keys.
+"""`cachegate cache resolutions`: which entries engines would still load models by, and for whose keys.
 
-An engine remembers each answer for up to a day and loads by it without asking anybody, whatever has
-become of the key meanwhile. No gateway can reach into that, so an operator has to be able to see it.
-Entries of a key that is not valid now and that engines still honour stand out.
+An engine caches each answer for up to a day and loads by it without asking the gateway, even after the key
+was revoked. The gateway cannot change that, so an operator has to be able to see it. Entries of a key that is
+not valid now and that engines still honour are listed first.
 
-An entry is found to be a key's by its mark (`credential_marks`). A key that this gateway has never
-seen in use, and that was not made by it, has none: its entries are shown as nobody's.
+An entry is assigned to a key by its mark (`credential_marks`). A key that this gateway has never seen in use,
+and that was not made by it, has none: its entries are shown without a key.
 
-`--purge` removes one tenant's entries from the engine's own volume. It is the one command that writes
-there, so it wants to be told: whose, where, and yes.
+`--purge` removes one tenant's entries from the engine's own volume. It is the one command that writes there,
+so it requires the tenant, the volume and `--yes`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from gateway.operations.cache.resolutions import Entry
     from gateway.operations.session import OperatorSession
 
-SHOWN_NAME_CHARACTERS = 12  # finds the file; the whole name is a hash of a request, key included (I8)
+# enough to find the file; the whole name is a hash of a request, key included (I8)
+SHOWN_NAME_CHARACTERS = 12
 
 ANONYMOUS = frozenset({credential_hash(None), credential_hash(""), credential_hash("local")})
 
@@ -59,7 +60,7 @@ class Shown:
 
     @property
     def outlives(self) -> bool:
-        """Whether engines go on loading by it although its key is not valid now."""
+        """Whether engines still load by it although its key is not valid now."""
         return self.is_honoured and self.key is not None and self.state != KeyState.LIVE
 
     def plain(self, now: float) -> dict[str, Any]:
@@ -144,7 +145,7 @@ async def _survey(
 
 
 async def _suspended(session: OperatorSession, owners: Iterable[TenantId | None]) -> set[TenantId]:
-    """Those whose keys are refused: suspended tenants, and such as are not there any more."""
+    """The owners whose keys are refused: suspended tenants, and tenants that no longer exist."""
     found = set()
     for owner in owners:
         tenant = await session.listing.find_tenant(owner) if owner is not None else None

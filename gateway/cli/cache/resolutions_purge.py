@@ -1,7 +1,7 @@
-"""The purge: one tenant's entries, off the engine's own volume, with a record before and after.
+"""Remove one tenant's entries from the engine's own volume, with an audit record before and after.
 
-Removing an entry makes an engine ask again, and nothing else. The models and files themselves stay,
-and so does what an engine already holds in memory.
+Removing an entry only makes an engine ask again. The models and files themselves stay, and so does what an
+engine already has in memory.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ACTION = "cache.purge-resolutions"
 
 
 def purge_entries(owner: TenantId, volume: Path, *, as_json: bool) -> None:
-    """Remove the tenant's entries below this volume, and say what was done. Exits 1 if some could not be."""
+    """Remove the tenant's entries below this volume and print the result. Exits 1 if some failed."""
 
     async def work(session: OperatorSession) -> Removal:
         return await _purge(session, owner, volume)

@@ -1,1 +1,1 @@
-"""`cachegate directory`: the facts as a whole: which they are, and how they get out and in."""
+"""`cachegate directory`: show which facts the server holds, and export and import all of them."""

@@ -1,4 +1,4 @@
-"""`cachegate directory`: the facts as a whole, which facts they are, and how they get out and in."""
+"""`cachegate directory`: registers its commands, which concern the facts as a whole."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """`cachegate directory show`, `accept` and `group`: which facts these are, and how many servers hold them.
 
-A server that was restored from a back-up, or failed over to a replica that lagged, may have lost
-revocations. Workers and commands refuse it until an operator has looked and accepts it here. These
-two work without a session, which would refuse as well.
+A server that was restored from a back-up, or failed over to a replica that lagged, may have lost revocations.
+Workers and commands refuse it until an operator has checked it and accepts it with this command. `show` and
+`accept` work without a session, which would refuse as well.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryReport:
-    """What the server holds now, beside what this node saw last."""
+    """What the server holds now, and what this node saw last."""
 
     where: str
     present: Moment  # an empty history: no fact was ever written there
@@ -45,7 +45,7 @@ class HistoryReport:
 
 
 async def load_report(settings: Settings) -> HistoryReport:
-    """Look at the server and at the file."""
+    """Read the server's history and this node's file."""
     async with fact_server(settings) as url:
         memory = HistoryFile(settings.history_file)
         store = RedisStore(url, history=memory)
@@ -131,7 +131,7 @@ def group(
 
 
 def _print(report: HistoryReport, *, as_json: bool, accepted: bool | None = None) -> None:
-    """`accepted` is None where nothing was to be accepted yet."""
+    """Print the report. `accepted` is None where nothing was to be accepted yet."""
     if as_json:
         document: dict[str, Any] = {
             "server": report.where,

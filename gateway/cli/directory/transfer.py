@@ -1,8 +1,8 @@
-"""`cachegate directory export` and `import`: all facts into a file, and out of one into this server.
+"""`cachegate directory export` and `import`: write all facts to a file, and a file's facts to this server.
 
-Both are in the audit log. A file is read and compared from its first line to its last before the
-first fact is written. Then it is written in transactions of some thousand facts, each with a record
-of its own, and the workers are waited for once, at the end.
+Both are in the audit log. A file is read and compared from its first line to its last before the first fact
+is written. Then it is written in transactions of some thousand facts, each with a record of its own, and the
+workers are waited for once, at the end.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from gateway.directory.transfer_file import Header
     from gateway.operations.session import OperatorSession
 
-SHOWN = 10  # names of facts that stand in the way; the rest is counted
+SHOWN = 10  # names of conflicting facts that are shown; the rest is counted
 
 ExportFile = Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it; it must not be there.")]
 ImportFile = Annotated[Path, typer.Argument(metavar="FILE", help="What `directory export` wrote.")]
@@ -51,7 +51,7 @@ Merge = Annotated[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Imported:
-    """What an import came to."""
+    """The result of an import."""
 
     compared: Comparison
     generation: int
@@ -63,7 +63,7 @@ def export(file: ExportFile, as_json: AsJson = False) -> None:
 
     async def work(session: OperatorSession) -> tuple[int, int]:
         async def nothing(_changes: Changes) -> None:
-            """Reading is no change; but who took all facts away is worth a record."""
+            """Makes no change; the audit log must show who exported all facts."""
 
         begun = await session.perform("directory.export", nothing, subject=(file.name,), wait=False)
         with _written(file) as out, transfer_progress("exporting") as advance:
@@ -96,7 +96,7 @@ def export(file: ExportFile, as_json: AsJson = False) -> None:
 
 
 def import_(file: ImportFile, merge: Merge = False, as_json: AsJson = False) -> None:
-    """Bring the facts of a file into this server. What is there and differs is not overwritten."""
+    """Write the facts of a file into this server. Facts that exist and differ are not overwritten."""
 
     async def work(session: OperatorSession) -> _Imported:
         compared, digest = await _compare(session, file)
@@ -121,7 +121,7 @@ def import_(file: ImportFile, merge: Merge = False, as_json: AsJson = False) -> 
 
 
 async def _compare(session: OperatorSession, file: Path) -> tuple[Comparison, str]:
-    """Read the whole file, and see what of it is new; and the file's SHA-256, for the record."""
+    """Compare the whole file with the server; also returns the file's SHA-256, for the record."""
     digest = sha256()
     compared = Comparison()
     with _read(file) as lines, transfer_progress("checking") as advance:
@@ -144,7 +144,7 @@ async def _compare(session: OperatorSession, file: Path) -> tuple[Comparison, st
 async def _import(
     session: OperatorSession, file: Path, digest: str, compared: Comparison, *, merge: bool
 ) -> _Imported:
-    """Write it, batch by batch, and wait for the workers after the last one."""
+    """Write the file's facts, batch by batch, and wait for the workers after the last one."""
     total = compared.new + compared.same + len(compared.other)
     wrote = Comparison()
     subject = (file.name, f"sha256 {digest}")
@@ -165,7 +165,7 @@ async def _import(
 
 
 async def _recorded_policy(session: OperatorSession, batch: list[Fact]) -> tuple[str, ...]:
-    """What a batch changes of the rules, for its record: `policy apply` says as much of its own."""
+    """A batch's changes of the rules, for its record, as `policy apply` records them."""
     for fact in batch:
         if isinstance(fact, PolicySet):
             rules = recorded_rules(await find_rule_changes(fact, session.listing))
@@ -174,10 +174,10 @@ async def _recorded_policy(session: OperatorSession, batch: list[Fact]) -> tuple
 
 
 async def _settled(session: OperatorSession, subject: tuple[str, ...]) -> dict[str, Any]:
-    """Wait until all of it is true in every worker: a last change that changes nothing more."""
+    """Wait until every worker has applied all of it: a last change, which changes nothing."""
 
     async def nothing(_changes: Changes) -> None:
-        """Everything is written; this is what the barrier waits behind."""
+        """Makes no change; the barrier waits for it."""
 
     last = await session.perform("directory.import", nothing, subject=(*subject, "done"))
     return {"generation": last.generation, "barrier": last.barrier}
@@ -188,9 +188,9 @@ def _bringing(batch: list[Fact], *, merge: bool) -> Callable[[Changes], Awaitabl
 
 
 def _verify_peppers(session: OperatorSession, header: Header) -> None:
-    """Keys that were hashed under other peppers would be locked out, silently and all of them.
+    """Raise if the file's keys were hashed under peppers that this node lacks: all would be unknown.
 
-    What this node holds is noted in the store already, since a session was opened.
+    The fingerprints of this node's own peppers are in the store already, since a session was opened.
     """
     own = session.peppers.fingerprints()
     for pepper_id, fingerprint in header.peppers.items():
@@ -203,7 +203,7 @@ def _verify_peppers(session: OperatorSession, header: Header) -> None:
 
 
 def _verify_policy(fact: Fact, file: Path) -> None:
-    """What `policy apply` would refuse is not brought in by the back door."""
+    """Raise for a policy that `policy apply` would refuse."""
     if not isinstance(fact, PolicySet):
         return
     problems = validate(fact)
@@ -222,7 +222,7 @@ def _batches(facts: Iterable[Fact]) -> Iterator[list[Fact]]:
 
 @contextmanager
 def _read(file: Path) -> Iterator[BinaryIO]:
-    """What is compared first and written then has to be one and the same: nobody else may change it."""
+    """Open a file that only its owner can change: it is read twice, and must be the same both times."""
     with ExitStack() as opened:
         try:
             lines = opened.enter_context(open_trusted(file))
@@ -233,7 +233,7 @@ def _read(file: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _written(file: Path) -> Iterator[BinaryIO]:
-    """A new file, which gets its name only once it is whole and on disk. For its owner alone."""
+    """A new file, which gets its name only once it is complete and on disk. Readable by its owner alone."""
     unfinished = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

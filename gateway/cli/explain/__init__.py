@@ -1,1 +1,1 @@
-"""`cachegate explain`: why a key may have a thing or not, and why a recorded request ended as it did."""
+"""`cachegate explain`: why a key may have a resource or not, and why a recorded request ended as it did."""

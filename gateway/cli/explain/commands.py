@@ -1,7 +1,7 @@
-"""`cachegate explain`: may this key have this thing, and why; or why a recorded request ended as it did.
+"""`cachegate explain`: may this key have this resource, and why; or why a recorded request ended as it did.
 
-The answer is worked out anew by the same rules that requests are decided by, on the facts and the
-disk of this moment. It names other tenants' rules, so it is for operators.
+The answer is computed anew by the same rules that requests are decided by, on the facts and the disk of this
+moment. It names other tenants' rules, so it is for operators.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def parse_question(
     action: str,
     address: str | None = None,
 ) -> AccessQuestion:
-    """The question in the vocabulary's names. Raises `BadNameError`."""
+    """The parsed question. Raises `BadNameError`."""
     if action not in EXPLAINABLE:
         raise BadNameError(f"{action!r} is not an action: expected one of {', '.join(EXPLAINABLE)}")
     if file is not None and package is None:
@@ -145,7 +145,7 @@ def _explain_record(record_id: str, paths: list[Path] | None, *, as_json: bool) 
 
 
 def _ask_again(record: DecisionRecord) -> tuple[AccessAnswer | None, str]:
-    """What the answer would be now; or None, and why that cannot be said."""
+    """What the answer would be now; or None, and why it cannot be determined."""
     try:
         question = question_again(record)
 
@@ -153,7 +153,7 @@ def _ask_again(record: DecisionRecord) -> tuple[AccessAnswer | None, str]:
             return await work_out(session, question)
 
         return in_session(work), ""
-    except CachegateError as failure:  # what was recorded is shown all the same
+    except CachegateError as failure:  # the record is shown all the same
         return None, f"that cannot be asked again: {failure}"
 
 

@@ -1,7 +1,7 @@
-"""A record of the audit log, in words: what was asked, what was decided, what became of it.
+"""Describe a record of the audit log: what was asked, what was decided, and how it ended.
 
-Of a decision the question can be asked again, as far as the record holds it. A refused digest names
-no model, and nobody knows under which name it was meant; that is said, not guessed.
+For a decision the question can be asked again, as far as the record holds it. A refused digest names no
+model, and which model was meant cannot be known; the output says so.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PROVEN = {
 
 
 def find_outcome(event: Event) -> OutcomeRecord | None:
-    """The outcome of a recorded decision: it stands behind it in the same chain."""
+    """The outcome of a recorded decision: it is later in the same chain."""
     parsed = parse_segment_name(event.file)
     if parsed is None:
         return None
@@ -71,13 +71,13 @@ def question_again(record: DecisionRecord) -> AccessQuestion:
 
 
 def plain_record(event: Event) -> dict[str, Any]:
-    """The record as it was written, where it stands, and whether a signed head stands behind it."""
+    """The record as it was written, its place, and whether a signed head covers it."""
     document: dict[str, Any] = msgspec.json.decode(event.line)
     return {**document, "file": event.file, "line": event.line_number, "proven": event.is_proven}
 
 
 def record_rows(event: Event, outcome: OutcomeRecord | None) -> list[tuple[str, str]]:
-    """For people."""
+    """The rows of the table for people."""
     record = event.record
     rows = [
         ("time", record.time),

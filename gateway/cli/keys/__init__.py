@@ -1,1 +1,1 @@
-"""`cachegate keys`: API keys, and how they are shown."""
+"""`cachegate keys`: create, show, revoke and rotate API keys."""

@@ -1,4 +1,4 @@
-"""`cachegate keys`: API keys. A key is shown once, where it is made, and nowhere after (I8)."""
+"""`cachegate keys`: API keys. A key is shown once, when it is created, and never again (I8)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class _Wishes:
     networks: list[str] | None
 
     def order(self, now: float) -> KeyOrder:
-        """What they come to at this moment."""
+        """Parse the options, with times relative to `now`."""
         if self.is_admin == (self.tenant is not None):
             raise BadNameError("say whose key it is: --tenant T, or --admin for an admin key")
         kind = KeyKind.ADMIN if self.is_admin else KeyKind.TENANT
@@ -131,7 +131,7 @@ def import_(
             key_id=new.key.key_id,
             wait=not no_wait,
         )
-        if done.result.is_changed:  # else it has another id already, and its mark is that one's
+        if done.result.is_changed:  # else it has another id already, and its mark belongs to that one
             await note_mark(session.store, session.peppers, new.key.key_id, raw_key)
         return new, done
 
@@ -213,5 +213,5 @@ def list_(tenant: OfTenant = None, as_json: AsJson = False) -> None:
 
 @commands.command("show")
 def show(key_id: KeyArgument, as_json: AsJson = False) -> None:
-    """Show a key's record. The key itself is nowhere to be shown from."""
+    """Show a key's record. The key itself is stored nowhere and cannot be shown."""
     show_key(parse_key_id(key_id), as_json=as_json)

@@ -1,4 +1,4 @@
-"""How keys are shown: a new one with its token, known ones with their state and last use."""
+"""Print keys: a new one with its token, known ones with their state and last use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def print_new_key(new: NewKey, done: Done[Effect], *, as_json: bool, replaces: KeyId | None = None) -> None:
-    """Show a key that was just made. The token goes to standard output alone, so that a pipe gets it."""
+    """Show a new key. The token goes to standard output alone, so that a pipe gets it."""
     if as_json:
         document = {**_plain(new.key, new.key.created_at, None), "generation": done.generation}
         document |= {"changed": done.result.is_changed, "messages": list(done.result.sentences)}

@@ -1,1 +1,1 @@
-"""`cachegate models`: who owns models, who may see them, and how they are shown."""
+"""`cachegate models`: edit and show who owns models and who may see them."""

@@ -1,4 +1,4 @@
-"""`cachegate models`: who owns what, what is public, what else it is called, and what is on disk."""
+"""`cachegate models`: ownership, visibility, groups and aliases of models, and the models on disk."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _edit(
 def own(
     tenant: Tenant, patterns: Patterns, force: Force = False, no_wait: NoWait = False, as_json: AsJson = False
 ) -> None:
-    """Make a tenant the owner of models. They are private to it until something else is said."""
+    """Make a tenant the owner of models. They are private to it until they are published or granted."""
     owner = parse_tenant_id(tenant)
     _edit(
         "models.own",
@@ -163,7 +163,7 @@ def alias(
     no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
-    """Give a model another name. It opens nothing that the model itself does not."""
+    """Give a model another name. It gives no access that the model itself does not give."""
     name, canonical = parse_model_id(alias), parse_model_id(model)
 
     async def operation(changes: Changes, _now: float) -> Effect:

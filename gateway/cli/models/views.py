@@ -1,4 +1,4 @@
-"""How models are shown: the rules about them beside what lies on disk."""
+"""Print models: the rules about them beside what is on disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def list_models(*, as_json: bool) -> None:
-    """All rules and aliases, and all models on disk with their standing."""
+    """All rules and aliases, and all models on disk with owner and visibility."""
     document = in_session(_survey)
     if as_json:
         print_json(document)
