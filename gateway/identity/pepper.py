@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _FILE = re.compile(r"p([1-9][0-9]{0,5})\.pepper")
-_FINGERPRINT_LABEL = (
-    b"cachegate: fingerprint of a pepper, version 1"  # not 32 bytes, unlike what digests hash
-)
+_FINGERPRINT_LABEL = b"cachegate: fingerprint of a pepper, version 1"  # not 32 bytes, unlike a SHA-256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
