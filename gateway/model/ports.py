@@ -39,7 +39,7 @@ class FactSource(Protocol):
         """A leaf for each name, from memory where it is cached, and the generation applied there."""
 
     async def read_afresh(self, names: Sequence[bytes]) -> tuple[int, list[Leaf]]:
-        """The same, always from the store, so that timing tells nothing about other callers' reads."""
+        """The same, always from the store, so that no caller learns what others made us cache."""
 
     def find(self, names: Sequence[bytes]) -> list[Leaf] | None:
         """The leaves, if every one is cached; waits for nothing."""

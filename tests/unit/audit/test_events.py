@@ -1,4 +1,4 @@
-"""Following and searching: all chains as one stream, oldest first."""
+"""Searching and following the log: all chains as one stream, oldest first."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from gateway.model.verdicts import Change
 
 
 class EnoughError(Exception):
-    """Ends a follower that would look again for ever."""
+    """Ends a follower that would otherwise scan again without end."""
 
 
 def _follow(folder, query=None, **options):
-    """What a follower saw until its `sleep` raised."""
+    """The events that a follower saw until its `sleep` raised."""
     seen = []
     try:
         for event in read_events(folder, query, **options):
-            seen.append(event)  # noqa: PERF402 -- list() would lose what was seen before the end
+            seen.append(event)  # noqa: PERF402 -- list() would lose the events seen before the exception
     except EnoughError:
         return seen
     raise AssertionError("the follower ended by itself")

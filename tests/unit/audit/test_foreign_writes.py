@@ -1,6 +1,6 @@
-"""A segment that somebody else wrote to is noticed before the next record, whatever kind that is.
+"""A segment that another process wrote to is detected before the next record, whatever kind that is.
 
-"Before" is the point: not a byte of ours goes behind the bytes of somebody else.
+"Before" matters: none of our bytes may be written after foreign bytes.
 """
 
 from __future__ import annotations
@@ -123,10 +123,10 @@ def test_nothing_is_written_behind_what_somebody_else_wrote(room, write, foreign
     lost = chains[path.name.rpartition("-")[0]]
     assert lost.ending is Ending.ABANDONED
     [given_up] = [head for head in room.listed() if head["state"] == "abandoned"]
-    assert given_up["seq"] == 6  # opening, head, change, two allows: what the writer itself had written
+    assert given_up["seq"] == 6  # opening, head, change, two allows: the records of the writer itself
     if foreign is _a_record:
         assert (lost.fault.damage, lost.fault.seq) == (Damage.AFTER_ABANDONED, 6)
-    elif foreign is not _a_byte:  # a byte is half a line, and no record
+    elif foreign is not _a_byte:  # a byte is an incomplete line, not a record
         assert lost.fault is not None
     assert lost.proven_seq == 5
 

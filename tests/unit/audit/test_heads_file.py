@@ -1,4 +1,4 @@
-"""The list of heads: linked line to line, whoever appends, so that nothing leaves it without a gap."""
+"""`heads.jsonl` is linked line to line, whichever process appends, so that every removal leaves a gap."""
 
 from __future__ import annotations
 

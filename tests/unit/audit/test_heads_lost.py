@@ -1,4 +1,4 @@
-"""`heads.jsonl` that is cut, replaced or taken away: noticed by whoever writes, and damage for good."""
+"""A `heads.jsonl` that is cut, replaced or removed: writers detect it, and `verify` reports it for good."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GENESIS = "0" * 64
 
 @pytest.fixture
 def busy(room):
-    """A closed chain of a command, and a gateway that runs and has signed some heads."""
+    """A closed chain of a command, and a running gateway that has signed some heads."""
     command = room.open()
     room.write(command, 2)
     command.close()
@@ -28,7 +28,7 @@ def busy(room):
 
 
 def _go_on(room, log=None):
-    """Some time passes, with records and the ticks of the server."""
+    """Let some time pass, with records and the ticks of the server."""
     log = log or room.gateway
     room.write(log, 2)
     room.clock.time += 11
@@ -36,7 +36,7 @@ def _go_on(room, log=None):
 
 
 def _outlive(room):
-    """The gateway notices, and goes on."""
+    """Let the gateway detect the loss and continue."""
     with pytest.raises(Unavailable):
         room.gateway.tick(room.clock.now())
     assert not room.gateway.is_healthy()
@@ -69,7 +69,7 @@ def _cut_half_a_line(path):
 
 
 def _replace_by_another(path):
-    """With the heads of another folder, whose lines are all right."""
+    """Replace it by the heads of another folder, all of whose lines are valid."""
     path.write_bytes((path.parent.parent / "other" / "heads.jsonl").read_bytes())
 
 
@@ -96,7 +96,7 @@ def test_a_running_writer_notices_within_a_tick_and_verify_names_it_for_good(bus
     opened = [json.loads(line) for line in busy.lines() if b'"kind":"open"' in line]
     assert any(one["reason"].startswith("new chain: ") and "heads.jsonl" in one["reason"] for one in opened)
     busy.gateway.close()
-    for _ in range(2):  # the next starts find a file that looks well
+    for _ in range(2):  # the next starts find a file that appears valid
         log = busy.open()
         _go_on(busy, log)
         log.close()
@@ -124,7 +124,7 @@ def test_it_is_noticed_by_the_last_head(busy, tamper):
 
 
 def test_heads_and_all_closed_chains_taken_away_beside_a_running_gateway_stay_damage(busy):
-    """Issue: it was damage for 23 seconds, and then intact for good."""
+    """From an issue: it was damage for 23 seconds, and then reported as intact."""
     running = busy.gateway._writer._links.chain
     gone = [path for path in busy.segments if not path.name.startswith(running)]
     assert gone
@@ -137,7 +137,7 @@ def test_heads_and_all_closed_chains_taken_away_beside_a_running_gateway_stay_da
         report = busy.verify()
         assert report.verdict is Verdict.DAMAGED
     lines = busy.heads.read_bytes().splitlines()
-    assert json.loads(lines[0])["prev"] != GENESIS  # it does not begin anew
+    assert json.loads(lines[0])["prev"] != GENESIS  # it is not started again as a new file
     busy.gateway.close()
     assert busy.verify().verdict is Verdict.DAMAGED
 
@@ -170,7 +170,7 @@ def test_every_head_says_what_the_file_held(busy):
 
 
 def test_a_head_that_knows_more_than_the_file_has_is_damage_in_a_copy(busy, tmp_path):
-    """The chain's last heads are there; the file was cut to what its first ones knew."""
+    """The chain's last heads exist; the file was cut to what its first ones knew."""
     copy = tmp_path / "copy"
     shutil.copytree(busy.folder, copy)
     lines = busy.heads.read_bytes().splitlines(keepends=True)
@@ -178,7 +178,7 @@ def test_a_head_that_knows_more_than_the_file_has_is_damage_in_a_copy(busy, tmp_
         (copy / "heads.jsonl").write_bytes(b"".join(lines[:kept]))
         assert verify(copy).verdict is Verdict.DAMAGED, kept
     (copy / "heads.jsonl").write_bytes(b"".join(lines[:-1]))
-    assert verify(copy).problems == ()  # the last head itself is in its segment, and says it all
+    assert verify(copy).problems == ()  # the last head itself is in its segment and proves everything
 
 
 def test_segments_without_the_file_of_heads_prove_as_far_as_their_own_heads_go(busy):

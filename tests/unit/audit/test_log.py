@@ -1,4 +1,4 @@
-"""The door: what is recorded of a decision, its outcome and a change, and what never is."""
+"""`AuditLog`: which fields of a decision, its outcome and a change are recorded, and which never are."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_a_full_segment_is_followed_by_the_next(room):
 def test_a_head_is_signed_every_so_many_records(room):
     log = room.open(head_records=10)
     room.write(log, 25)
-    assert len(_of_kind(room, "head")) == 3  # at the start and twice on the way
+    assert len(_of_kind(room, "head")) == 3  # at the start and twice later
     assert room.verify().unproven < 10
 
 

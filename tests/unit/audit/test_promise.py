@@ -1,4 +1,4 @@
-"""The signer's promise: at no moment do more than 1,000 records, or older ones than 10 s, stand unsigned."""
+"""The signer's promise: at no time are more than 1,000 records, or records older than 10 s, unsigned."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _records(room):
 
 
 def assert_kept(records, *, most=PROMISED_RECORDS, seconds=PROMISED_SECONDS):
-    """Behind each head stand at most so many records, none of them earlier than it, or so much later."""
+    """At most `most` records follow each head, none earlier than it, or more than `seconds` later."""
     head = None
     for record in records:
         if record["kind"] == "head":
@@ -52,7 +52,7 @@ def test_records_that_are_written_at_once_have_heads_among_them(room, count):
     receipts = log.admit_all(_admissions(room, count))
     assert_kept(_records(room), most=10)
     for receipt in receipts:
-        receipt.close(room.outcome())  # left for the next write
+        receipt.close(room.outcome())  # deferred to the next write
     log.admit_all(_admissions(room, count))
     assert_kept(_records(room), most=10)
     log.close()

@@ -1,4 +1,4 @@
-"""What a killed process left: ended by the next start of its node, never proven, and nothing else is."""
+"""The chain of a killed process is closed by the next start on its node, stays unproven, and no other is."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_next_start_says_how_far_it_found_the_chain_to_go(killed):
     assert (head["seq"], head["unproven_from"], head["chain"]) == (6, 3, path.name.rpartition("-")[0])
     assert head["prev"] == json.loads(before.splitlines()[-1])["hash"]
     assert head["chain"] not in head["live"]
-    assert path.read_bytes() == before  # nobody writes to another's segment
+    assert path.read_bytes() == before  # no process writes to another's segment
     one = _of(killed, path)
     assert (one.ending, one.proven_seq, one.unproven, one.fault) == (Ending.RECOVERED, 2, 3, None)
     assert list((killed.folder / "live").iterdir()) == []
@@ -128,7 +128,7 @@ def test_a_chain_that_was_closed_or_given_up_is_not_recovered(room):
 
 
 def _long(room, path):
-    room.forge(path, PROMISED_RECORDS - 2)  # three honest ones are there
+    room.forge(path, PROMISED_RECORDS - 2)  # three honest ones exist
 
 
 def _late(room, path):
@@ -154,7 +154,7 @@ def _junk(_room, path):
 
 
 def _forged_head(room, path):
-    """A head with a right hash, that nobody signed."""
+    """A head with a right hash and no valid signature."""
     room.forge(path, kind="head")
 
 
@@ -206,7 +206,7 @@ def test_half_a_line_that_the_kill_left_stands_in_nobodys_way(killed):
     one = _of(killed, path)
     assert (one.ending, one.unproven, one.torn_tail) == (Ending.RECOVERED, 3, path.name)
     with path.open("ab") as file:
-        file.write(b"\n")  # somebody makes a line of it
+        file.write(b"\n")  # an attacker completes the line
     assert _of(killed, path).fault is not None
 
 
@@ -328,7 +328,7 @@ def test_a_chain_of_another_node_lives_by_the_heads_of_its_own_node(room):
 
 @pytest.fixture
 def earlier(room):
-    """A folder of the release before heads said what they know: closed, killed, given up, closed."""
+    """A folder of the release before heads said what they know: closed, killed, abandoned, closed."""
     shutil.copytree(WRITTEN_BEFORE, room.folder)
     room.key = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
     return room

@@ -1,4 +1,4 @@
-"""Refusals of nobody: bounded on disk, complete in the counts."""
+"""Refusals of anonymous callers: limited on disk, complete in the counts of their summaries."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def _records(room, kind):
     return [record for record in map(json.loads, room.lines()) if record["kind"] == kind]
 
 
-def test_a_flood_of_one_source_is_ten_records_and_a_summary_that_adds_up(room):
+def test_many_refusals_of_one_source_are_ten_records_and_a_summary_that_adds_up(room):
     log = room.open()
     ids = [log.reject(room.nobody()) for _ in range(1000)]
     ids += [log.reject(room.nobody(reason=Reason.MISTYPED_KEY)) for _ in range(500)]
@@ -29,7 +29,7 @@ def test_a_flood_of_one_source_is_ten_records_and_a_summary_that_adds_up(room):
     assert ids[:10] == [record["id"] for record in _records(room, "decision")]
 
 
-def test_a_flood_of_many_sources_writes_a_bounded_number_of_bytes(room):
+def test_refusals_of_many_sources_write_a_bounded_number_of_bytes(room):
     log = room.open()
     for number in range(5000):
         log.reject(room.nobody(client=f"198.{number >> 16}.{(number >> 8) & 255}.{number & 255}"))
@@ -82,7 +82,7 @@ def _of_key(room, key_id, **request):
     return Rejection(request=room.request(**request), reason=Reason.REVOKED_KEY, claimed_key_id=key_id)
 
 
-def test_a_flood_with_a_key_that_is_not_valid_is_limited_and_its_summary_names_the_key(room):
+def test_many_refusals_of_an_invalid_key_are_limited_and_their_summary_names_the_key(room):
     log = room.open()
     for _ in range(30):
         log.reject(_of_key(room, "key_abcdefghijkl"))
@@ -92,7 +92,7 @@ def test_a_flood_with_a_key_that_is_not_valid_is_limited_and_its_summary_names_t
     assert (summary["claimed_key_id"], summary["count"]) == ("key_abcdefghijkl", 20)
 
 
-def test_a_flood_of_one_invalid_key_hides_no_other_of_the_same_source(room):
+def test_many_refusals_of_one_invalid_key_hide_no_other_of_the_same_source(room):
     log = room.open()
     for _ in range(30):
         log.reject(_of_key(room, "key_abcdefghijkl"))
@@ -102,7 +102,7 @@ def test_a_flood_of_one_invalid_key_hides_no_other_of_the_same_source(room):
     assert claimed[10:] == ["key_ABCDEFGHIJKL", None]
 
 
-def test_a_flood_with_many_invalid_keys_stays_within_the_total(room):
+def test_refusals_with_many_invalid_keys_stay_within_the_total(room):
     log = room.open()
     for number in range(1000):
         log.reject(_of_key(room, f"key_{number:012d}", client=f"192.0.2.{number % 200}"))

@@ -1,4 +1,4 @@
-"""Verification names the first bad record, whatever was done to the copy."""
+"""Verification names the first bad record, whatever was changed in the copy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder is verified while processes write to it: nothing that they do meanwhile looks like damage."""
+"""A folder is verified while processes write to it: their writes are never reported as damage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gateway.audit.walk import Walk
 
 @pytest.fixture
 def between(monkeypatch):
-    """Have something done at a moment of a verification: before or after the first or second reading."""
+    """Run an action at a moment of a verification: before or after the first or second reading."""
 
     def arrange(moment, action):
         done = []
@@ -118,13 +118,13 @@ def test_what_is_put_behind_a_chain_that_ended_meanwhile_is_named(room, between,
     report = room.verify()
     chain = next(one for one in report.chains if one.chain == path.name[:-13])
     assert chain.ending is Ending.RECOVERED
-    if moment != "before the second reading":  # the walk saw it; later it is the next verification's
+    if moment != "before the second reading":  # the walk saw it; if later, the next verification does
         assert chain.fault.damage is Damage.AFTER_RECOVERED
     assert not room.verify().is_intact
 
 
 def test_no_head_names_a_chain_before_it_has_one_of_its_own(room, monkeypatch):
-    """A process that is killed between making its chain's file and its first head must not be missed."""
+    """A process that is killed between creating its chain's file and its first head must not be missed."""
     other = room.open()
 
     def killed(self):
