@@ -4,8 +4,8 @@ Sealing a record gives it its sequence number and the hash of the record before 
 once the line is in the file. Several records may be sealed before one write. Records that nobody waits for
 are deferred: they are written in front of the next record. A record carries the time at which it is
 written, so that times ascend as the clock does. A fault rolls back everything that was not written, so that
-the last record in the file is again the last of the chain: deferred records stay queued, refused ones are
-dropped.
+the last record in the file is again the last of the chain: deferred records stay queued, the others
+are dropped.
 """
 
 from __future__ import annotations

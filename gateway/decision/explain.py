@@ -86,7 +86,7 @@ class Cause(StrEnum):
     UNREADABLE_FACT = "unreadable-fact"
     POLICY_ERROR = "policy-error"
     ADMIN_KEY = "admin-key"
-    PLATFORM = "platform"  # it denies, or was not asked yet
+    PLATFORM = "platform"  # it denies, or has to be asked first
     FORBIDDEN = "forbidden"  # by a rule that no scope of the key would satisfy
     MISSING_SCOPE = "missing-scope"
     NOT_GRANTED = "not-granted"

@@ -37,7 +37,7 @@ class HandClock:
 
 
 @dataclass
-class Room:
+class AuditFolder:
     """An audit folder, with methods to write to it, forge it and verify it."""
 
     folder: Path
@@ -197,5 +197,5 @@ class Room:
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Room:
-    return Room(tmp_path / "audit")
+def audit(tmp_path: Path) -> AuditFolder:
+    return AuditFolder(tmp_path / "audit")
