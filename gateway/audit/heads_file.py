@@ -152,7 +152,7 @@ class HeadsFile:
         """List heads, and remove the listed ones from `pending`. Raises `SegmentError`.
 
         They stay in `pending` when another process holds the lock all the while. `is_anew` permits appending
-        although the known line is gone: it is for a new or last head after a fault.
+        although the known line is gone: for the first and the last head of a chain, and for an abandoned one.
         """
         for _ in range(int(patience_seconds / _PAUSE_SECONDS)):
             self._try_append(pending, is_synced=is_synced, is_anew=is_anew)

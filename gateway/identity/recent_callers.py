@@ -1,4 +1,4 @@
-"""A cache of authenticated callers, found by one hash of the credential instead of several record reads.
+"""A cache of authenticated callers: one hash of the credential instead of three hashes and two records.
 
 An entry has the leaves (records) that it was computed from and is used only while all of them are current, so
 that a revocation reaches it with the record (I6). What depends on the time or on the client's address is
