@@ -1,10 +1,10 @@
-"""Record: decisions in, durable and chained records down, receipts out.
+"""Write, verify and read the audit log: a tamper-evident, hash-chained record of each decision.
 
-The door is `AuditLog` (`log.py`). `record.py` has the schema and the canonical form of a record,
-`writer.py` keeps the chain going through faults, `head.py` signs how far it came, `heads_file.py` lists
-that for all chains together. `promise.py` says how much may be unsigned, and `recovery.py` what becomes
-of it when a process was killed. For readers: `verify.py` proves a copy of the folder, `events.py`
-follows and searches it.
+`AuditLog` (`log.py`) is the entry point for writing: it takes decisions and returns receipts.
+`record.py` defines the schema and the canonical form of a record, `writer.py` appends to the chain and
+recovers from faults, `head.py` signs how far the chain goes, and `heads_file.py` lists the signed heads of
+all chains. `promise.py` bounds how much may be unsigned, and `recovery.py` closes the chains of killed
+processes. For readers: `verify.py` verifies a copy of the folder, `events.py` follows and searches it.
 """
 
 from gateway.audit.events import Event, Query, find_record, read_events

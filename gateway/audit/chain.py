@@ -1,10 +1,11 @@
-"""Where one process's chain stands: in the file, and ahead of it by what is not written yet.
+"""The position of one process's chain: what is written to the file, and what is sealed but not yet written.
 
-A record gets its place in the chain when its line is sealed, and keeps it only once the line is in the
-file. Several may be sealed before one write; and records that nobody waits for may be left here, to go
-out in front of the next one. A record's time is that of its writing, so that times ascend as the clock
-does. A fault takes everything back that was not written, so that the file's last record is the chain's
-last again: what was left waits on, what was refused is forgotten.
+Sealing a record gives it its sequence number and the hash of the record before it; the position is final
+once the line is in the file. Several records may be sealed before one write. Records that nobody waits for
+are deferred: they are written in front of the next record. A record carries the time at which it is
+written, so that times ascend as the clock does. A fault rolls back everything that was not written, so that
+the last record in the file is again the last of the chain: deferred records stay queued, the others
+are dropped.
 """
 
 from __future__ import annotations
@@ -18,62 +19,62 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     Ready = tuple[str, str, bytes]
-    """A record but for its time and place: kind, id, tail."""
+    """A record without its time and position: kind, id, tail."""
 
 
 class Chain:
-    """One chain at a time; `links` is where the next record stands."""
+    """The state of the chain being written; `links` is the position of the next record."""
 
     def __init__(self) -> None:
         self.links = Links("")
-        self.unwritten = b""  # lines of what was left
+        self.unwritten = b""  # sealed lines of deferred records
         self._written = self.links.seq, self.links.hash
         self._waiting: list[Ready] = []
         self._sealed: list[Ready] = []
 
     @property
     def is_behind(self) -> bool:
-        """Whether something was left."""
+        """Whether a deferred record is not yet written."""
         return bool(self._waiting or self._sealed)
 
     def start(self, name: str) -> Links:
-        """Begin another chain. What was left is left to this one."""
+        """Begin another chain. Deferred records are written to it."""
         self.roll_back()
         self.links = Links(name)
         self._written = self.links.seq, self.links.hash
         return self.links
 
     def leave(self, record: Ready) -> None:
-        """Have a record written in front of the next one."""
+        """Defer a record: it is written in front of the next one."""
         self._waiting.append(record)
 
     def take_waiting(self) -> list[Ready]:
-        """What was left and has no place yet. It is sealed next, or goes back with `roll_back`."""
+        """The deferred records that are not sealed. The caller seals them; `roll_back` requeues them."""
         waiting, self._waiting = self._waiting, []
         self._sealed += waiting
         return waiting
 
     def seal(self, covered: bytes) -> bytes:
-        """The line of the next record."""
+        """Seal the next record and return its line."""
         line, digest = seal(covered)
         self.links.seq += 1
         self.links.hash = digest
         return line
 
     def seal_all(self, records: Iterable[Ready], time: str) -> bytes:
-        """The lines of the next records, which are written at this time."""
+        """Seal the next records, all with this time, and return their lines."""
         links = self.links
         return b"".join(
             [self.seal(enveloped(kind, record_id, links, time, tail)) for kind, record_id, tail in records]
         )
 
     def note_written(self) -> None:
-        """All that was sealed is in the file."""
+        """Take note that all sealed lines are in the file."""
         self._written = self.links.seq, self.links.hash
         self._sealed, self.unwritten = [], b""
 
     def roll_back(self) -> None:
-        """What was sealed and not written is not in the chain."""
+        """Return to the last written position and requeue the deferred records that were sealed."""
         self.links.seq, self.links.hash = self._written
         self._waiting = self._sealed + self._waiting
         self._sealed, self.unwritten = [], b""

@@ -1,8 +1,8 @@
-"""The envelope: what every record has, by which it has its place in a chain.
+"""The envelope of a record: the fields that every record has, which fix its position in a chain.
 
-There are two ways to the same bytes. A record of the schema takes the envelope as members and is encoded
-as a whole; a tail that was encoded before (`record_body.py`) gets it put in front. The values are digits,
-digests, a chain's id and a time: nothing that JSON escapes.
+Two ways lead to the same bytes. A record of the schema takes the envelope as fields and is encoded as a
+whole; a tail that was encoded before (`record_body.py`) is appended to an envelope built here. The values
+are digits, digests, a chain's id and a time, none of which JSON has to escape.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Envelopes:
         self._node = node
 
     def members(self, now: float, links: Links, record_id: str | None = None) -> dict[str, Any]:
-        """For a record of the schema that comes next in the chain."""
+        """The envelope fields of the next record of the chain, for a record of the schema."""
         return {
             "schema": SCHEMA_VERSION,
             "id": record_id or self.ids.next(now),
@@ -38,6 +38,6 @@ class Envelopes:
 
 
 def enveloped(kind: str, record_id: str, links: Links, time: str, tail: bytes) -> bytes:
-    """The covered bytes of the record with this tail that comes next in the chain."""
+    """The covered bytes of the next record of the chain, which has this tail."""
     place = f'"chain":"{links.chain}","seq":{links.seq + 1},"prev":"{links.hash}","time":"{time}"'
     return f'{{"kind":"{kind}","schema":{SCHEMA_VERSION},"id":"{record_id}",{place}'.encode() + tail

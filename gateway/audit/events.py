@@ -1,10 +1,10 @@
-"""Follow and search: the records of all chains as one stream, oldest first.
+"""Search and follow the audit log: the records of all chains as one stream, oldest first.
 
 Chains are merged by time; within a chain the order is the chain's own. A chain is opened only when
-the merge reaches its start, which its id tells, so a folder with thousands of short chains (each
-command writes one) does not need thousands of open files. Reading proves nothing: a line that is no
-record is skipped here, and `verify` is what names it. Given public keys, each record says whether a
-signed head stands behind it (`proven.py`).
+the merge reaches its start time, which its id contains, so a folder with thousands of short chains (each
+command writes one) does not need thousands of open files. Reading proves nothing: a line that does not
+parse is skipped here and reported by `verify`. Given public keys, each record says whether a signed head
+follows it (`proven.py`).
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
     from gateway.audit.record import Record
 
     Source = Path | Sequence[Path]
-    """An audit folder, or several of them and files of such."""
+    """An audit folder, or a list of audit folders and segment files."""
     FindKeys = Callable[[Path], Mapping[str, Ed25519PublicKey]]
-    """The public keys that are trusted for a folder, by fingerprint."""
+    """Finds the public keys that are trusted for a folder, by fingerprint."""
 
-POLL_SECONDS = 0.2  # how late a follower may be
+POLL_SECONDS = 0.2  # the longest delay before a follower sees a new record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One record as it lies in a segment; nothing about it was verified.
+    """One record as read from a segment; nothing about it is verified.
 
-    `is_proven`: whether a signed head of its chain stands behind it; None when nobody gave a key.
+    `is_proven`: whether a signed head of its chain follows it; None when no keys were given.
     """
 
     record: Record
@@ -51,13 +51,13 @@ class Event:
 
     @property
     def file(self) -> str:
-        """The name of its segment."""
+        """The name of its segment file."""
         return self.path.name
 
 
 @dataclass(frozen=True, slots=True)
 class Searched:
-    """What was searched: how many chains of which nodes."""
+    """What was searched: the number of chains, and their nodes."""
 
     chains: int
     nodes: tuple[str, ...]
@@ -65,19 +65,19 @@ class Searched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """Which records to show: those that match all that is given. Times are seconds; `until` is exclusive."""
+    """A filter for records: all given criteria must match. Times are seconds; `until` is exclusive."""
 
     tenant: str | None = None
     key_id: str | None = None
-    model: str | None = None  # as it was asked for, or the canonical id
+    model: str | None = None  # the requested id or the canonical one
     decision: str | None = None
     reason: str | None = None
-    record_id: str | None = None  # of the record itself, or of the one it is the outcome of
+    record_id: str | None = None  # of the record itself, or of the decision or change it is the outcome of
     since: float | None = None
     until: float | None = None
 
     def matches(self, record: Record) -> bool:
-        """Whether a record is one of those asked for."""
+        """Whether a record matches all criteria."""
         resource = record.resource if isinstance(record, DecisionRecord) else None
         return (
             (self.tenant is None or self.tenant == getattr(record, "tenant", None))
@@ -104,8 +104,8 @@ def read_events(
 ) -> Iterator[Event]:
     """The records that match, oldest first. Raises `Unavailable` when a file cannot be read.
 
-    With `sleep` it follows: it calls it between looks at the folder, picks up new segments and
-    chains, and ends when `sleep` raises. `is_from_end` leaves out what is there already.
+    With `sleep` it follows the log: it calls `sleep` between scans of the folder, picks up new segments
+    and chains, and ends when `sleep` raises. `is_from_end` skips the records that exist already.
     """
     cursors: dict[tuple[Path, str], _Cursor] = {}
     ends: dict[Path, ProvenEnds] = {}
@@ -131,7 +131,7 @@ def read_events(
 
 
 def find_record(source: Source, record_id: str, *, keys: FindKeys | None = None) -> Event | None:
-    """The record with this id. Raises `BadNameError` when it is no record id."""
+    """The record with this id, or None. Raises `BadNameError` when the text is not a record id."""
     try:
         parse_record_id(record_id)
     except ValueError as error:
@@ -142,7 +142,7 @@ def find_record(source: Source, record_id: str, *, keys: FindKeys | None = None)
             end = 0
             for line_number, line in read_lines(path):
                 end += len(line)
-                # A search for bytes passes over a million lines a second; decoding does not.
+                # Searching bytes handles over a million lines a second; decoding JSON does not.
                 if needle not in line or (event := _event(path, line_number, line, number, end)) is None:
                     continue
                 if event.record.id == record_id:
@@ -153,7 +153,7 @@ def find_record(source: Source, record_id: str, *, keys: FindKeys | None = None)
 
 
 def survey(source: Source) -> Searched:
-    """Which chains of which nodes are there."""
+    """Count the chains and list the nodes of a source."""
     chains = [chain for _, chain in _chains(source)]
     return Searched(len(chains), tuple(sorted({node_of(chain) for chain in chains})))
 
@@ -169,7 +169,7 @@ def _reasons(record: Record) -> set[str] | dict[str, int]:
 
 
 def _chains(source: Source) -> dict[tuple[Path, str], list[tuple[int, Path]]]:
-    """The segments of each chain of each folder, in order."""
+    """The segments of each chain of each folder, in order of their numbers."""
     by_folder: dict[Path, list[Path]] = {}
     for path in [source] if isinstance(source, Path) else source:
         if path.is_file():
@@ -197,7 +197,7 @@ def _listing(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _PlacedEvent(Event):
-    """An event with its place in its chain: the number of its segment, and where its line ends there."""
+    """An event with its position in its chain: segment number, and the offset at which its line ends."""
 
     place: ProvenEnd
 
@@ -216,7 +216,7 @@ def _event(path: Path, line_number: int, line: bytes, segment: int, end: int) ->
 
 
 class _Cursor:
-    """How far one chain was read: all segments before `_number`, and `_offset` bytes of that one."""
+    """The read position in one chain: all segments before `_number`, and `_offset` bytes of that one."""
 
     def __init__(self, chain: str, ends: ProvenEnds | None) -> None:
         self._chain = chain
@@ -228,17 +228,17 @@ class _Cursor:
         self._line_number = 0
 
     def begin(self, segments: list[tuple[int, Path]]) -> None:
-        """Look at the chain anew: it may have grown."""
+        """Start another pass over the chain with the segments that exist now."""
         self._segments = segments
         self._proven = None
 
     def skip(self) -> None:
-        """Leave out what is there."""
+        """Skip the records that exist already."""
         for _ in self.read_new():
             pass
 
     def marked(self, event: _PlacedEvent) -> Event:
-        """The event, saying whether a head stands behind it."""
+        """The event with `is_proven` set, if keys were given."""
         is_proven = None
         if self._ends is not None:
             if self._proven is None:
@@ -253,7 +253,7 @@ class _Cursor:
         )
 
     def read_new(self) -> Iterator[_PlacedEvent]:
-        """The records that were added since the last time; half a line waits for the next."""
+        """The records added since the last pass; an incomplete last line is left for the next pass."""
         for number, path in self._segments:
             if number < self._number:
                 continue
@@ -273,7 +273,7 @@ class _Cursor:
                         if event is not None:
                             yield event
             except FileNotFoundError:
-                continue  # taken away meanwhile; `verify` says so
+                continue  # removed meanwhile; `verify` reports it
             except OSError as error:
                 raise Unavailable(
                     "audit", f"{path} cannot be read ({error.strerror}); read as its owner", Reason.NO_AUDIT
@@ -281,7 +281,7 @@ class _Cursor:
 
 
 def _merged(due: list[tuple[str, _Cursor]]) -> Iterator[tuple[_PlacedEvent, _Cursor]]:
-    """Events by time; `due` has cursors by the time their chain started."""
+    """The events of all cursors in order of time; `due` is sorted by the start time of the chain."""
     heap: list[tuple[str, int, _PlacedEvent, Iterator[_PlacedEvent]]] = []
     waiting = iter(enumerate(due))
     upcoming = next(waiting, None)

@@ -1,15 +1,15 @@
-"""What lies where in the audit folder.
+"""The layout of the audit folder: file names, chain ids, permissions and locked file creation.
 
-    <chain>-000001.jsonl   segments: one process writes one chain, nobody else touches its files
-    heads.jsonl            the signed heads of all chains, linked line to line, which bear witness
-                           when a segment is cut or a chain is taken away
+    <chain>-000001.jsonl   segments: one process writes one chain, no other process touches its files
+    heads.jsonl            the signed heads of all chains, linked line to line; they are the evidence
+                           when a segment is cut or a chain is removed
     signing.pub            the public keys that signed here, so that a copy can be verified anywhere
-    live/<chain>           locked for as long as the chain's process lives
-    live/.<name>           what is being made: a segment before its first head, a chain before its first
+    live/<chain>           locked while the chain's process lives
+    live/.<name>           under construction: a segment before its first head, a chain before its first
 
-A chain's id is the node, the millisecond of its start and eight random digits; files are created
-exclusively, so two processes never share one. The folder is for the gateway's user alone; nobody else may
-write to it or to the way to it (`model/trusted_files.py`).
+A chain's id is the node, the millisecond of its start and eight random hex digits. Files are created
+exclusively, so two processes never share one. The folder is for the gateway's user alone: no other user may
+write to it or to a directory on its path (`model/trusted_files.py`).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _SEGMENT = re.compile(rf"(?P<chain>{_CHAIN.pattern})-(?P<number>[0-9]{{6,9}})\.j
 
 
 def parse_node(text: str) -> str:
-    """A node's name, which becomes part of file names."""
+    """Check a node's name, which becomes part of file names. Raises `Misconfigured`."""
     if not _NODE.fullmatch(text):
         raise Misconfigured(
             "the node's name", f"{text!r} is not [A-Za-z0-9][A-Za-z0-9._-]{{0,62}}; set one that is"
@@ -58,9 +58,10 @@ def new_chain_id(node: str, now: float) -> str:
 
 
 def chain_started(chain: str) -> float | None:
-    """When a chain was started, by its id; None for text that is no chain's id.
+    """The start time of a chain, from its id; None for text that is not a chain id.
 
-    Anybody who writes into the folder names files: a time that cannot be written counts as the last that can.
+    Anyone who can write to the folder can choose file names: a time too late to format counts as the last
+    one that can be formatted.
     """
     match = _CHAIN.fullmatch(chain)
     return min(int(match["started"], 16) / 1000, _LAST_TIME) if match else None
@@ -72,7 +73,7 @@ def node_of(chain: str) -> str:
 
 
 def segment_name(chain: str, number: int) -> str:
-    """The name of a chain's segment; the first is number 1."""
+    """The file name of a chain's segment; the first is number 1."""
     return f"{chain}-{number:06d}.jsonl"
 
 
@@ -83,7 +84,7 @@ def parse_segment_name(name: str) -> tuple[str, int] | None:
 
 
 def group_segments(paths: Iterable[Path]) -> dict[str, list[tuple[int, Path]]]:
-    """The segments among these files: chain to its numbered files in order; chains in order of their ids."""
+    """The segments among these files: each chain's numbered files in order; chains in order of their ids."""
     chains: dict[str, list[tuple[int, Path]]] = {}
     for path in paths:
         parsed = parse_segment_name(path.name)
@@ -93,13 +94,13 @@ def group_segments(paths: Iterable[Path]) -> dict[str, list[tuple[int, Path]]]:
 
 
 def verify_is_folder(folder: Path) -> None:
-    """Raises `Misconfigured` when something else stands in the folder's place. One to be made is fine."""
+    """Raises `Misconfigured` when the path exists and is not a folder. A missing folder is accepted."""
     if folder.exists() and not folder.is_dir():
         raise Misconfigured(str(folder), "is not a folder; set CACHEGATE_AUDIT_DIR to one")
 
 
 def verify_own(folder: Path) -> None:
-    """Raises `Misconfigured` when we may not write there, or somebody else may. One to be made is fine."""
+    """Raises `Misconfigured` unless we, and nobody else, can write there. A missing folder is accepted."""
     try:
         verify_own_folder(folder, is_private=False)
     except FileNotFoundError:
@@ -109,17 +110,17 @@ def verify_own(folder: Path) -> None:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make the folder and its `live` folder, for the owner only. Raises `OSError` and `Misconfigured`."""
+    """Create the folder and its `live` folder, owner only. Raises `OSError` and `Misconfigured`."""
     make_own_folder(folder, is_private=False)
     folder.chmod(FOLDER_MODE)
     (folder / LIVE_NAME).mkdir(mode=FOLDER_MODE, exist_ok=True)
 
 
 def create_locked(path: Path, flags: int = 0) -> int:
-    """A descriptor of a new file that is locked before anybody acts on it. Raises `OSError`.
+    """A descriptor of a new file, which is locked before another process acts on it. Raises `OSError`.
 
-    Whoever tidies up may lock or unlink the file in the moment before we have locked it: then another is
-    made in its place.
+    A process that cleans up may lock or unlink the file between its creation and our lock. Then the file is
+    created again.
     """
     flags |= os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     for _ in range(_CREATE_ATTEMPTS):
@@ -140,7 +141,7 @@ def create_locked(path: Path, flags: int = 0) -> int:
 
 
 def is_at(path: Path, descriptor: int) -> bool:
-    """Whether the path names the very file that the descriptor is of."""
+    """Whether the path names the file that the descriptor is open on."""
     try:
         return os.path.samestat(os.lstat(path), os.fstat(descriptor))
     except FileNotFoundError:
@@ -148,7 +149,7 @@ def is_at(path: Path, descriptor: int) -> bool:
 
 
 def verify_writable(folder: Path) -> None:
-    """Raises `Unavailable` when the next segment could not be made there; the open one may still be fine."""
+    """Raises `Unavailable` when the next segment could not be created; the open one may still be writable."""
     if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
         raise Unavailable(
             "audit", f"no file can be made in {folder}; make it writable for this user", Reason.NO_AUDIT
@@ -156,7 +157,7 @@ def verify_writable(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut. Raises `OSError`."""
+    """Sync a folder, so that its file names survive a power failure. Raises `OSError`."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -1,12 +1,12 @@
-"""Signed heads: the key that signs them, and which chains are alive.
+"""Sign chain heads, publish the public key, and mark and find the chains that are being written.
 
-A chain proves that nothing in it was changed; only a head proves where it ends. A head is a record
-of its chain, and it is listed in `heads.jsonl` (`heads_file.py`), so cutting a segment leaves a
-witness. Each head also names the chains that are being written on the node, and says what that file
-held when it was made, so that cutting the file leaves a witness in every later head.
+A chain proves that nothing in it was changed; only a signed head proves how far it goes. A head is a
+record of its chain and is also listed in `heads.jsonl` (`heads_file.py`), so cutting a segment leaves
+evidence there. Each head also names the chains being written on the node, and says what `heads.jsonl`
+contained when the head was made, so cutting that file leaves evidence in every later head.
 
-Whoever holds the signing key can tell another story. Against that, heads are kept elsewhere; nothing
-here does that.
+Non-goal: a holder of the signing key can forge a consistent log. Only copies of heads kept elsewhere show
+that; nothing here makes them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _BEGIN, _END = b"-----BEGIN PUBLIC KEY-----", b"-----END PUBLIC KEY-----"
 
 
 def fingerprint(key: Ed25519PublicKey) -> str:
-    """The name of a public key: the first 32 hex digits of the SHA-256 of its 32 bytes."""
+    """The id of a public key: the first 32 hex digits of the SHA-256 of its 32 bytes."""
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:32]
 
 
@@ -48,7 +48,7 @@ def parse_public_keys(pem: bytes, where: str) -> dict[str, Ed25519PublicKey]:
     """All Ed25519 keys of a PEM file, by fingerprint. Raises `Misconfigured`."""
     keys: dict[str, Ed25519PublicKey] = {}
     for block in pem.split(_END)[:-1]:
-        whole = block[max(0, block.rfind(_BEGIN)) :]  # a process that was killed may have left half a key
+        whole = block[max(0, block.rfind(_BEGIN)) :]  # a killed process may have left a partial key
         try:
             key = serialization.load_pem_public_key(whole + _END + b"\n")
         except (ValueError, UnsupportedAlgorithm) as error:
@@ -62,7 +62,7 @@ def parse_public_keys(pem: bytes, where: str) -> dict[str, Ed25519PublicKey]:
 
 
 class Signer:
-    """The signing key, used for heads and nothing else."""
+    """The signing key. It signs heads and nothing else."""
 
     __slots__ = ("_key", "fingerprint", "public_keys")
 
@@ -72,11 +72,11 @@ class Signer:
         self.public_keys = {self.fingerprint: key.public_key()}
 
     def sign(self, statement: bytes) -> bytes:
-        """Ed25519, 64 bytes."""
+        """Sign with Ed25519; 64 bytes."""
         return self._key.sign(statement)
 
     def publish(self, folder: Path) -> None:
-        """Add our public key to `signing.pub`; those of earlier days stay. Raises `OSError`."""
+        """Add our public key to `signing.pub`; earlier keys stay. Raises `OSError`."""
         pem = self._key.public_key().public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
@@ -84,7 +84,7 @@ class Signer:
         with suppress(FileNotFoundError):
             if pem in path.read_bytes():
                 return
-        # Not under a lock: two processes of one start may both add it, and twice the same key is one.
+        # Without a lock: two processes that start together may both add the key; a duplicate does no harm.
         descriptor = os.open(
             path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE
         )
@@ -93,16 +93,16 @@ class Signer:
             try:
                 write_whole(descriptor, pem)
             except OSError:
-                os.ftruncate(descriptor, size)  # half a key would spoil the file for good
+                os.ftruncate(descriptor, size)  # a partial key would make the file unreadable
                 raise
         finally:
             os.close(descriptor)
 
 
 class LiveChain:
-    """Says that a chain's process is alive: a file that it holds locked, whatever way the process ends.
+    """Marks a chain as alive: a file that its process holds locked, released however the process ends.
 
-    Until `announce` it is hidden: the heads of others name a chain only once it has a head of its own.
+    Until `announce` the file has a hidden name: other heads name a chain only once it has its own head.
     """
 
     __slots__ = ("_descriptor", "_hidden", "_path")
@@ -116,7 +116,7 @@ class LiveChain:
             raise_fault(error, self._path, Remedy.NEW_CHAIN)
 
     def announce(self) -> None:
-        """Let others see it. When that fails, or somebody took it away, it is tried with the next head."""
+        """Make the file visible under the chain's name; each later head tries again if it is not there."""
         with suppress(OSError):
             if is_at(self._path, self._descriptor):
                 return
@@ -127,7 +127,7 @@ class LiveChain:
             self._hidden.rename(self._path)
 
     def close(self) -> None:
-        """The chain is over."""
+        """Remove the mark: the chain has ended."""
         for path in (self._path, self._hidden):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
@@ -137,7 +137,7 @@ class LiveChain:
 
 
 def find_live_chains(folder: Path) -> tuple[str, ...]:
-    """The chains whose processes are alive, sorted. What dead ones left is for `recovery` to look at."""
+    """The chains whose processes are alive, sorted. Marks of dead processes are left to `recovery`."""
     try:
         names = sorted(path.name for path in (folder / LIVE_NAME).iterdir())
     except OSError:

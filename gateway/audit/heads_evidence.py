@@ -1,15 +1,14 @@
-"""What `heads.jsonl` testifies: how far each chain certainly went, and which chains there were.
+"""Read and check `heads.jsonl`: how far each chain is known to go, and which chains existed.
 
-Of each chain only its newest heads are kept, so the memory it takes grows with the number of chains
-and not with the age of the log. A line counts when it and the head in it are signed by a trusted key;
-any other line is a problem of its own, except half a line at the very end, which is being written or
-was torn. Each line has to follow the one before it: what was taken out between two lines shows at the
-second.
+Only the newest heads of each chain are kept, so memory grows with the number of chains and not with the
+age of the log. A line counts when it and the head in it are signed by a trusted key. Any other line is a
+problem to report, except an incomplete line at the very end, which is being written or was torn. Each line
+must link to the line before it: a line removed from the middle shows at the next line.
 
-Every head says which line of this file its process knew last, wherever the head stands. A head that
-knows a line that is not there is a problem for good: so lines that are taken off the end, and a file
-that was begun anew, show by whatever was signed after them. Lines that nothing signed came after show
-only in a copy that was kept elsewhere.
+Every head says which line of this file its process knew last, wherever the head is. A head that knows a
+line that is not there is a lasting problem: so lines cut off the end, and a file that was started again
+from nothing, show by any head signed after them. Lines after which nothing was signed are missed only in
+comparison with a copy kept elsewhere.
 """
 
 from __future__ import annotations
@@ -40,31 +39,31 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-MAX_PROBLEMS = 20  # of one heads file; more would say nothing new
+MAX_PROBLEMS = 20  # of one heads file; more would add nothing
 NO_TRACE = b""
 
 
 class UnknownSignerError(ValueError):
-    """A head by a key that is not trusted."""
+    """A head signed by a key that is not trusted."""
 
 
 def next_trace(trace: bytes, head: HeadRecord) -> bytes:
-    """A digest of all heads of a chain up to this one, in order: two that are equal stand for the same."""
+    """A digest of all heads of a chain up to this one, in order: equal traces mean the same heads."""
     return hashlib.sha256(trace + head.hash.encode()).digest()
 
 
 @dataclass(slots=True)
 class Listed:
-    """What is listed of one chain: its newest own head, the trace up to it, and what ended it."""
+    """What is listed of one chain: its newest own head, the trace up to it, and the head that ended it."""
 
     newest: HeadRecord | None = None
     trace: bytes = NO_TRACE
-    later_traces: dict[int, bytes] = field(default_factory=dict)  # by place; those of the second reading
-    ended: HeadRecord | None = None  # the abandoned or recovered head: nothing of the chain follows it
+    later_traces: dict[int, bytes] = field(default_factory=dict)  # by sequence number; of the second read
+    ended: HeadRecord | None = None  # the abandoned or recovered head: no record of the chain follows it
 
 
 class HeadsEvidence:
-    """A heads file as far as it was read, and what is wrong with it. Without a file it knows nothing."""
+    """The contents of a heads file as far as read, and its problems. Without a file it is empty."""
 
     def __init__(self, path: Path | None, keys: Mapping[str, Ed25519PublicKey]) -> None:
         self.chains: dict[str, Listed] = {}
@@ -76,7 +75,7 @@ class HeadsEvidence:
         self._descriptor: int | None = None
         self._offset = self._number = 0
         self._followed: str | None = (
-            GENESIS  # None after a bad line: what it had in its place, nobody can say
+            GENESIS  # None after a bad line: its own hash is unknown, so the next link cannot be checked
         )
         self._since = "the beginning"
 
@@ -97,20 +96,20 @@ class HeadsEvidence:
         return self.chains.get(chain) or Listed()
 
     def read(self, *, is_again: bool = False) -> None:
-        """Hear every head that was not heard yet, each in its place."""
+        """Read and check the lines that were not read yet."""
         if self._path is None:
             return
         for _, line in read_lines(self._path, self._offset):
             if not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES:
                 return
             self._number += 1
-            self._hear_line(line, is_again=is_again)
+            self._check_line(line, is_again=is_again)
             self._offset += len(line)
 
     def check_known_end(self, head: HeadRecord, where: str) -> None:
-        """Complain when a head knows a line of the file that is not there.
+        """Report a problem when a head knows a line of the file that is not there.
 
-        Not where lines of it are known to be gone: those behind them stand in other places then.
+        Skipped once a problem is known: where lines are missing, those after them are at other offsets.
         """
         if self._descriptor is None or head.listed_bytes is None or head.listed_hash is None or self.problems:
             return
@@ -123,27 +122,27 @@ class HeadsEvidence:
         )
 
     def note_named(self, head: HeadRecord) -> None:
-        """Take note of the chains that a verified head names, wherever it stands."""
+        """Take note of the chains that a verified head names, wherever the head is."""
         self.named.add(head.chain)
         self.named.update(head.live)
 
     def note_newest(self, head: HeadRecord) -> None:
-        """Take note of a head that may not be listed yet: it may be the newest of its node."""
+        """Take note of a verified head that may not be listed yet: it may be the newest of its node."""
         newest = self.newest_of_node.get(head.node)
         if newest is None or head.time > newest.time:
             self.newest_of_node[head.node] = head
 
     def lives(self, chain: str, node: str) -> bool:
-        """Whether the newest head of its node names a chain as one that is being written."""
+        """Whether the newest head of the node names the chain as being written."""
         newest = self.newest_of_node.get(node)
         return newest is not None and chain in newest.live
 
     def complain(self, problem: str) -> None:
-        """Take note of what is wrong with the file."""
+        """Add a problem of the file, up to `MAX_PROBLEMS`."""
         if len(self.problems) < MAX_PROBLEMS:
             self.problems.append(problem)
 
-    def _hear_line(self, line: bytes, *, is_again: bool) -> None:
+    def _check_line(self, line: bytes, *, is_again: bool) -> None:
         where = f"{HEADS_NAME}, line {self._number}"
         try:
             head, prev, own = verify_listed(line, self._keys)
@@ -161,11 +160,11 @@ class HeadsEvidence:
             self.complain(f"{where}: lines are missing in front of it: it knows of more than stands there")
         self.check_known_end(head, where)
         self.note_named(head)
-        self.newest_of_node[head.node] = head  # the file's order is better than any clock's
+        self.newest_of_node[head.node] = head  # the order in the file is more reliable than any clock
         self._place(head, where, is_again=is_again)
 
     def _place(self, head: HeadRecord, where: str, *, is_again: bool) -> None:
-        """Put a head behind those of its chain. One that could not be synced may be listed twice."""
+        """Add a head to its chain. A head whose sync failed may be listed twice."""
         listed = self.chains.setdefault(head.chain, Listed())
         newest, ended = listed.newest, listed.ended
         if ended is not None:
@@ -182,7 +181,7 @@ class HeadsEvidence:
 
 
 def read_lines(path: Path, offset: int = 0) -> Iterator[tuple[int, bytes]]:
-    """Line numbers from 1 and raw lines; one over the limit comes in pieces. Raises `Unavailable`."""
+    """Line numbers from 1 and raw lines; an overlong line comes in pieces. Raises `Unavailable`."""
     try:
         with path.open("rb") as file:
             file.seek(offset)
@@ -195,7 +194,7 @@ def read_lines(path: Path, offset: int = 0) -> Iterator[tuple[int, bytes]]:
 
 
 def verify_head(line: bytes, keys: Mapping[str, Ed25519PublicKey]) -> HeadRecord:
-    """The head of a whole line, its hash and its signature good. Raises `ValueError`."""
+    """Parse a whole line to a head and verify its hash and signature. Raises `ValueError`."""
     covered, claimed_hash = split_hash(line[:-1])
     if claimed_hash != hash_of(covered):
         raise ValueError("its bytes do not have the hash it carries")
@@ -211,7 +210,7 @@ def verify_head(line: bytes, keys: Mapping[str, Ed25519PublicKey]) -> HeadRecord
 
 
 def verify_listed(line: bytes, keys: Mapping[str, Ed25519PublicKey]) -> tuple[HeadRecord, str, str]:
-    """The head of a line of `heads.jsonl`, the hash that it follows, and its own. Raises `ValueError`."""
+    """Verify a line of `heads.jsonl`: its head, the hash it links to, its own hash. Raises `ValueError`."""
     covered, claimed_hash = split_hash(line[:-1])
     if claimed_hash != hash_of(covered):
         raise ValueError("its bytes do not have the hash it carries")

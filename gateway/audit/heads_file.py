@@ -1,21 +1,21 @@
-r"""`heads.jsonl`: the signed heads of all chains of the node, as one chain of lines of its own.
+r"""Append to `heads.jsonl`: the signed heads of all chains of the node, linked line to line.
 
-Every process of the node appends to it, under a lock. A line holds one head as it stands in its
-segment, byte for byte, the hash of the line before, and a signature over both:
+Every process of the node appends to it, under a lock. A line contains one head as it is in its segment,
+byte for byte, the hash of the line before, and a signature over both:
 
     line      {"kind":"listed-head",...,"prev":"<64 hex>","head":{...},"signature":...,"hash":...}\n
 
-The form is that of a record: `hash` covers all before it, `signature` all before that. The head
-proves where its chain came to; the link proves which heads came before. Without it, a whole chain
-could be taken away together with its own lines here, and nothing would be left to miss it.
+The form is that of a record: `hash` covers all before it, `signature` all before that. The head proves how
+far its chain goes; the link proves which heads came before. Without the link, a whole chain could be
+removed together with its lines here and leave no evidence.
 
-A process remembers how long the file was and how it ended when it last looked (`End`), looks again
-before each head, and says so in the head. A file that no longer has that line in that place was cut,
-replaced or taken away: this is a fault, like that of a segment. Writing goes on in whatever is there
-now, but it does not begin anew: the next line follows the one that was known last, or says in its
-head what was known, and `verify` names that for good.
+A process remembers the size of the file and the hash of its last line (`End`), checks them again before
+each head, and writes them into the head. A file that no longer has that line at that offset was cut,
+replaced or removed: this is a fault, like that of a segment. Writing continues in whatever file is there
+now, but never as if it were a new one: the next line links to the last known one, or its head says what
+was known, and `verify` reports that permanently.
 
-Lines cut off the very end, before any process looked again, leave no gap.
+Limit: lines cut off the very end, before any process checked again, leave no gap.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 
 _PAUSE_SECONDS = 0.002  # an append takes microseconds; a sync a few milliseconds
 _APPEND = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-_TAIL_BYTES = 128  # holds the end of a line, which is where its hash stands
-_MOST_SPOILT_LINES = 1000  # that are passed over at the end; each costs a microsecond
+_TAIL_BYTES = 128  # contains the end of a line, where its hash is
+_MOST_SPOILT_LINES = 1000  # damaged lines that are skipped at the end; each costs a microsecond
 
 
 class ListedHead(
@@ -75,12 +75,12 @@ _decoder = msgspec.json.Decoder(ListedHead)
 
 
 def parse_listed(line: bytes) -> ListedHead:
-    """A line of the file, unverified. Raises `ValueError` when it is none."""
+    """Parse a line of the file, unverified. Raises `ValueError`."""
     return _decoder.decode(line)
 
 
 class End(NamedTuple):
-    """How long the file was, whole lines alone, and the hash of the last of them."""
+    """The size of the file, counting whole lines only, and the hash of its last line."""
 
     size: int
     hash: str
@@ -90,7 +90,7 @@ NO_LINE = End(0, GENESIS)
 
 
 def has_line_ending_at(descriptor: int, end: End) -> bool:
-    """Whether a line with this hash ends in this place of the file. Raises `OSError`."""
+    """Whether a line with this hash ends at this offset of the file. Raises `OSError`."""
     if end.size == 0:
         return end.hash == GENESIS
     tail = hash_tail(end.hash)
@@ -99,7 +99,7 @@ def has_line_ending_at(descriptor: int, end: End) -> bool:
 
 
 class HeadsFile:
-    """The file, for one process of those that append to it."""
+    """The file, as used by one of the processes that append to it."""
 
     __slots__ = ("_path", "_signer", "known")
 
@@ -109,21 +109,21 @@ class HeadsFile:
         self.known = NO_LINE
 
     def learn(self) -> End:
-        """What is there when a process begins: it knows of nothing earlier. Raises `SegmentError`."""
+        """Read the end of the file at start, with nothing known before. Raises `SegmentError`."""
         self.known = NO_LINE
         return self.look()
 
     def ensure_there(self) -> None:
-        """Make an empty file where there is none: no copy is to have a chain, and no file of heads."""
+        """Create an empty file if there is none: no copy may have a chain but no heads file."""
         try:
             os.close(os.open(self._path, _APPEND, FILE_MODE))
         except OSError as error:
             raise_fault(error, self._path, Remedy.NEW_CHAIN)
 
     def look(self) -> End:
-        """How the file ends now. Raises `SegmentError` when what was known is no longer in it.
+        """Check and return the end of the file. Raises `SegmentError` when the known line is gone.
 
-        While another process appends, it is what was known: a line may be taken back until it is whole.
+        While another process appends, returns the known end: a line may be rolled back until it is whole.
         """
         try:
             descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -149,10 +149,10 @@ class HeadsFile:
     def append(
         self, pending: list[bytes], *, is_synced: bool, patience_seconds: float = 0.0, is_anew: bool = False
     ) -> None:
-        """List heads, and take those that are listed out of `pending`. Raises `SegmentError`.
+        """List heads, and remove the listed ones from `pending`. Raises `SegmentError`.
 
-        They stay when another process holds the file all the while. `is_anew` is for what follows a
-        fault: then what was known may be gone.
+        They stay in `pending` when another process holds the lock all the while. `is_anew` permits appending
+        although the known line is gone: for the first and the last head of a chain, and for an abandoned one.
         """
         for _ in range(int(patience_seconds / _PAUSE_SECONDS)):
             self._try_append(pending, is_synced=is_synced, is_anew=is_anew)
@@ -176,7 +176,7 @@ class HeadsFile:
 
     def _append_one(self, descriptor: int, head_line: bytes, *, is_synced: bool) -> End:
         size = _whole_lines(descriptor)
-        # A file that somebody emptied or spoilt does not begin anew: its next line follows the known one.
+        # A file that was emptied or damaged is not started again: its next line links to the known one.
         last = _find_end(descriptor, size) or self.known
         line, digest = self._linked(head_line, last.hash)
         try:
@@ -203,20 +203,20 @@ class HeadsFile:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[int]:
-    """A descriptor of a file that several processes append to, while nobody else does.
+    """Open a file that several processes append to, and lock it.
 
-    Raises `BlockingIOError` when somebody does: a process that was stopped inside must not stop us.
+    Raises `BlockingIOError` when it is locked: a process stopped while holding the lock must not block us.
     """
     descriptor = os.open(path, _APPEND, FILE_MODE)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield descriptor
     finally:
-        os.close(descriptor)  # lets the lock go as well
+        os.close(descriptor)  # also releases the lock
 
 
 def _whole_lines(descriptor: int) -> int:
-    """The size of the file, after cutting off the half line that a crash may have left; its chain has it."""
+    """The size of the file, after cutting off an incomplete line left by a crash; its chain has that head."""
     size = os.fstat(descriptor).st_size
     if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n":
         return size
@@ -227,10 +227,9 @@ def _whole_lines(descriptor: int) -> int:
 
 
 def _find_end(descriptor: int, size: int) -> End | None:
-    """The end of the last whole line, looked for in the last of the file; None when there is none.
+    """The end of the last whole line within the last bytes of the file; None when there is none.
 
-    Mostly it is the end of the file. Half a line that is being written, or lines that somebody spoilt the
-    end with, are passed over.
+    Usually that is the end of the file. An incomplete line and damaged lines at the end are skipped.
     """
     for looked_at in (_TAIL_BYTES, 2 * MAX_LINE_BYTES):
         start = max(0, size - looked_at)

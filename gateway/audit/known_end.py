@@ -1,7 +1,7 @@
-"""How far `heads.jsonl` once went, by the heads that stand in segments: for a start that finds it gone.
+"""Find how far `heads.jsonl` went, from the heads in segments, for a process that starts and finds it gone.
 
-A process that begins knows of the file what is there. Where there is nothing, and chains are there
-whose signed heads know of it, it was taken away: the new file must not begin as the first one did.
+A process that starts knows of the file only what is there. If the file is missing or empty while chains
+exist whose signed heads know lines of it, it was removed: the new file must not begin like a first one.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
     from gateway.audit.head import Signer
 
-MOST_CHAINS = 1000  # the newest ones; a few reads each
+MOST_CHAINS = 1000  # the newest ones; each costs a few reads
 
 
 def find_known_end(folder: Path, signer: Signer) -> End:
-    """The furthest end of the file that a head of our own signing key names; `NO_LINE` when none does."""
+    """The furthest end of the file named by a head that our own key signed; `NO_LINE` when none names one."""
     try:
         chains = group_segments(folder.iterdir())
     except OSError:
@@ -32,7 +32,7 @@ def find_known_end(folder: Path, signer: Signer) -> End:
         try:
             tail = read_tail(chain, chains[chain], signer.public_keys)
         except Unavailable:
-            continue  # the next start, or `verify`, says what is wrong with it
+            continue  # reported by the next start, or by `verify`
         if tail is None or tail.head.listed_bytes is None or tail.head.listed_hash is None:
             continue
         known = max(known, End(tail.head.listed_bytes, tail.head.listed_hash))
@@ -40,5 +40,5 @@ def find_known_end(folder: Path, signer: Signer) -> End:
 
 
 def _started(chain: str) -> str:
-    """When a chain began, as its id says, in a form that sorts."""
+    """The start time in a chain's id, in a form that sorts."""
     return chain.rpartition(".")[2]

@@ -1,7 +1,7 @@
-"""A chain from its end: the last signed head that stands in its segments, and what stands behind it.
+"""Read a chain backward from its end: its last signed head, and the lines after that head.
 
-What an honest writer leaves behind its last head is bounded (`promise.py`), so the end of the last
-segment is enough, however long the chain is. Nothing before the head is looked at: that is for `verify`.
+The number of records after the last head of an honest writer is bounded (`promise.py`), so the end of the
+last segments is enough, however long the chain is. Nothing before the head is read; `verify` does that.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
     from gateway.audit.record import HeadRecord, Link
 
-MOST_LINES = 2 * PROMISED_RECORDS + 1  # the head, and what earlier releases could leave behind it
+MOST_LINES = 2 * PROMISED_RECORDS + 1  # the head, and the records earlier releases could leave after it
 MOST_BYTES = 64 << 20  # a record takes about a kilobyte
 _BLOCK_BYTES = 64 << 10
 _HEAD_OPENS = b'{"kind":"head",'
 
 
 class Place(NamedTuple):
-    """A line, the number of its segment, and where in that it ends."""
+    """A line, the number of its segment, and the offset at which it ends."""
 
     segment: int
     end: int
@@ -39,7 +39,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainEnd:
-    """The last head of a chain, where its line ends, and the whole lines behind it.
+    """The last head of a chain, the position at which its line ends, and the whole lines after it.
 
     `segment` is the number of the chain's last segment.
     """
@@ -56,7 +56,7 @@ def read_tail(
 ) -> ChainEnd | None:
     """The end of a chain, from its last head that is signed by one of these keys.
 
-    None when there is none within the bounds. Raises `Unavailable` when a file cannot be read.
+    None when there is no such head within the bounds. Raises `Unavailable` when a file cannot be read.
     """
     lines: list[Place] = []
     left = MOST_BYTES
@@ -79,7 +79,7 @@ def read_tail(
 
 
 def linked_records(tail: ChainEnd) -> Iterator[tuple[Place, Link, str]]:
-    """The records that follow the head and each other, with their hashes, up to one that does not."""
+    """The records after the head that are linked to it one by one, with their hashes; stops at a bad one."""
     seq, prev = tail.head.seq, tail.head.hash
     for place in tail.lines:
         try:
@@ -105,13 +105,13 @@ def _find_head(line: bytes, keys: Mapping[str, Ed25519PublicKey]) -> HeadRecord 
 def lines_backward(path: Path) -> Iterator[tuple[int, bytes]]:
     """The whole lines of a file, the last one first, each with the offset at which it ends.
 
-    Half a line at the end of the file is passed over.
+    An incomplete line at the end of the file is skipped.
     """
     try:
         with path.open("rb") as file:
             position = file.seek(0, os.SEEK_END)
             is_at_line_end = False
-            rest = b""  # what is not given out: it ends where a line does, and its first may not be whole
+            rest = b""  # not yet returned: ends at a line end, and its first line may be incomplete
             while position > 0 and len(rest) <= MAX_LINE_BYTES:
                 size = min(_BLOCK_BYTES, position)
                 position -= size

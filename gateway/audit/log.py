@@ -1,12 +1,14 @@
-"""The door of the room: decisions in, records down, receipts out.
+"""The audit log of one process: record each decision and change before it takes effect, return receipts.
 
-`admit` and `reject` build a record field by field from values whose origin is known; nothing copies
-"the request". When a method returns, the record is as durable as configured; when it raises, nothing
-may be served (I5). Refusals of nobody pass through the flood gate first; their summaries are written
-by the next event after their second, by `tick`, or at the end. Summaries are counted in memory: a
-process killed within a second takes the counts of that second with it, never a record of its own.
+`admit` and `reject` build a record field by field from values whose origin is known; nothing copies the
+request as a whole. When a method returns, the record is as durable as configured; when it raises, nothing
+may be served (I5).
 
-Not here: who is allowed (the decision's), and what an operator reads (`events`, `verify`).
+Refusals of anonymous callers are rate-limited before they are recorded. The summary of the excess is
+written by the next event after its second, by `tick`, or at `close`. Summaries are counted in memory: a
+process killed within a second loses the counts of that second, but never a record.
+
+Not here: deciding who is allowed (`decision`), and reading the log (`events`, `verify`).
 """
 
 from __future__ import annotations
@@ -49,12 +51,12 @@ _MAX_RESULT_CHARACTERS = 200  # a reason, not a stack trace
 class AuditLog:
     """A process's audit log (a `Recorder`): one thread, one chain.
 
-    `on_left` is told when outcomes of what was answered from memory were left with the writer, so that it
-    has `flush` called once nothing else is to be done; without it, each is written at once.
+    Outcomes of answers from memory are deferred, and `on_left` is called so that the caller schedules
+    `flush` for when the event loop has nothing else to do; without `on_left`, each is written at once.
 
     Open it after forking and close it at the end. Raises `Unavailable` when the folder cannot be
-    written, `Misconfigured` for one that is none or not ours alone to write, and for a node's name that
-    cannot be part of a file's.
+    written, `Misconfigured` when the path is not a folder or others can write to it, and for a node's name
+    that cannot be part of a file name.
     """
 
     def __init__(
@@ -81,15 +83,15 @@ class AuditLog:
 
     @property
     def memories(self) -> tuple[BoundedMemory[Any, Any], ...]:
-        """What is remembered, to be swept."""
+        """The bounded memories, for the periodic sweep."""
         return (self._tails.memory,)
 
     def admit(self, admission: Admission) -> Receipt:
-        """Record an allow and hand out the proof."""
+        """Record an allow and return its receipt."""
         return self.admit_all([admission])[0]
 
     def admit_all(self, admissions: Sequence[Admission]) -> list[Receipt]:
-        """Record several allows at once, and hand out the proofs: all of them are recorded, or none."""
+        """Record several allows in one write and return their receipts: all of them are recorded, or none."""
         now, _ = self._ready()
         of_allow, new_id = self._tails.of_allow, self._writer.envelopes.ids.next
         ready = [("decision", new_id(now), of_allow(admission)) for admission in admissions]
@@ -106,7 +108,7 @@ class AuditLog:
         return Receipt(record_id=record_id, admission=admission, on_close=on_close)
 
     def reject(self, rejection: Rejection) -> str:
-        """Record a refusal and return the record's id; that of a summary for one nobody too many."""
+        """Record a refusal and return the record's id, or that of a summary beyond the rate limit."""
         now, links = self._ready()
         writer = self._writer
         principal = rejection.principal
@@ -142,19 +144,19 @@ class AuditLog:
         return ChangeReceipt(record_id=record.id, on_close=on_close)
 
     def tick(self, now: float) -> None:
-        """What is due by time alone: summaries and the signed head. The server calls it every second."""
+        """Write what is due by time: summaries and the signed head. The server calls it every second."""
         self._writer.tick(now)
         self._write_summaries(now, int(now))
 
     def flush(self) -> None:
-        """Write the outcomes that were left; `on_left` asks for it, to be done within this turn."""
+        """Write the deferred outcomes; `on_left` asks for it, within the same event loop iteration."""
         self._has_left = False
         self._writer.flush(self._clock.now())
 
     def check(self) -> None:
         """Raises `Unavailable`, saying what to do, unless the next record can be accepted.
 
-        It also tries to recover: behind a balancer no request would come to do that.
+        It also tries to recover: a balancer sends no request to an unready worker, so none would.
         """
         self._writer.check(self._clock.now())
         verify_writable(self._folder)
@@ -168,7 +170,7 @@ class AuditLog:
         return True
 
     def close(self) -> None:
-        """Write what is still counted, sign the last head and let go. Raises `Unavailable` if it cannot."""
+        """Write pending summaries, sign the last head, close the files. Raises `Unavailable` if it cannot."""
         now = self._clock.now()
         try:
             self._write_summaries(now, None)
@@ -178,7 +180,7 @@ class AuditLog:
     def _ready(self) -> tuple[float, Links]:
         now = self._clock.now()
         self._write_summaries(now, int(now))
-        return now, self._writer.ready(now)  # after them: a head may be due by now
+        return now, self._writer.ready(now)  # after the summaries: they may make a head due
 
     def _write_summaries(self, now: float, second: int | None) -> None:
         while (summary := self._limiter.first_due(second)) is not None:
@@ -193,14 +195,14 @@ class AuditLog:
                 reasons=summary.reasons,
             )
             self._writer.append(encode(record), now)
-            self._limiter.drop_first()  # only now: one that could not be written is still owed
+            self._limiter.drop_first()  # only now: one that could not be written stays due
 
     def _close_admission(
         self, decision_id: str, tenant: str | None, key_id: str | None, outcome: Outcome, *, is_left: bool
     ) -> None:
-        """Write the outcome; or leave it, where the answer was whole before anybody could ask for this.
+        """Write the outcome, or defer it (`is_left`) when the answer came whole from memory.
 
-        One that cannot be written now is left as well.
+        An outcome that cannot be written now stays deferred.
         """
         now, writer = self._clock.now(), self._writer
         record_id = writer.envelopes.ids.next(now)

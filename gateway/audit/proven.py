@@ -1,8 +1,8 @@
-"""Which records of a chain a signed head vouches for: a mark for whoever searches or follows.
+"""Find the position up to which signed heads prove a chain, to mark each record as proven or not.
 
-A record is marked as not proven when it stands behind the last signed head of its chain, or when its
-chain has none. The mark is about the place alone: whether what stands in front of a head is what was
-written is for `verify`, which reads all of it.
+A record is not proven when it follows the last signed head of its chain, or when its chain has none. The
+mark depends on the position alone: whether the records before a head are those that were written is checked
+by `verify`, which reads all of them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ABANDONED = b'"state":"abandoned"'
 
 
 class ProvenEnd(NamedTuple):
-    """The place up to which a chain is vouched for: in this segment, so many bytes of it."""
+    """The position up to which a chain is proven: a segment number, and an offset in that segment."""
 
     segment: int
     offset: int
@@ -46,19 +46,19 @@ class ProvenEnds:
         self._abandoned: dict[str, HeadRecord] = {}
 
     def find(self, chain: str, segments: Sequence[tuple[int, Path]]) -> ProvenEnd:
-        """The end of what is proven of a chain now. Raises `Unavailable` when a file cannot be read."""
+        """The end of the proven part of a chain now. Raises `Unavailable` when a file cannot be read."""
         tail = read_tail(chain, segments, self._keys)
         if tail is None:
             return NOTHING_PROVEN
         end = ProvenEnd(tail.head_segment, tail.head_end)
         if not tail.lines:
             return end
-        self._look_for_abandoned()
+        self._read_abandoned()
         abandoned = self._abandoned.get(chain)
         return end if abandoned is None else _end_of_abandoned(tail, abandoned) or end
 
-    def _look_for_abandoned(self) -> None:
-        """Heads that stand nowhere but in the list: looked for anew once it has grown."""
+    def _read_abandoned(self) -> None:
+        """Read abandoned heads, which are only in `heads.jsonl`; again when that file has grown."""
         try:
             size = self._heads_path.stat().st_size
         except OSError:
@@ -78,7 +78,7 @@ class ProvenEnds:
 
 
 def _end_of_abandoned(tail: ChainEnd, abandoned: HeadRecord) -> ProvenEnd | None:
-    """The end of the lines behind a chain's last head that its abandoned head vouches for."""
+    """The end of the lines after a chain's last head that its abandoned head proves."""
     for place, link, digest in linked_records(tail):
         if (link.seq, digest) == (abandoned.seq - 1, abandoned.prev):
             return ProvenEnd(place.segment, place.end)

@@ -1,23 +1,23 @@
 r"""Audit records: a closed schema, and the one canonical form that the chain's hashes cover.
 
-A record is one line of JSON. Its last member is always `hash`; everything before it is what the
-hash covers, byte for byte as written:
+A record is one line of JSON. Its last field is always `hash`, which covers all bytes before it, exactly as
+written:
 
     line      {"kind":"decision",...,"prev":"<64 hex>",...,"hash":"<64 hex>"}\n
     covered   {"kind":"decision",...,"prev":"<64 hex>",...}
     hash      SHA-256 of the covered bytes, lower-case hex
 
-Nobody has to re-encode JSON to check a record: cut the last 76 bytes of the line, put a `}` there,
-hash, compare. `prev` is the hash of the record before it in the same chain and 64 zeros in the
-first, so every hash covers all the records before it. `seq` counts from 1 without gaps.
+To check a record nobody has to re-encode JSON: cut the last 76 bytes of the line, append `}`, hash, compare.
+`prev` is the hash of the record before it in the same chain and 64 zeros in the first, so every hash covers
+all the records before it. `seq` counts from 1 without gaps.
 
-A `head` is a record that is signed as well: its last member before `hash` is `signature`, Ed25519
-over the same kind of bytes, the line without `signature` and `hash`. As it contains `prev`, the
-signature covers the whole chain up to here.
+A `head` is a record that is also signed: its last field before `hash` is `signature`, Ed25519 over the line
+without `signature` and `hash`, closed with `}`. As it contains `prev`, the signature covers the whole chain
+up to here.
 
-A member that is absent is null: nobody was authenticated, no model was named. Fields are a closed
-list: the path, the query and the headers of a request have no place here (I8). Reading a record
-proves nothing; `verify` does.
+An absent field means null: no caller was authenticated, no model was named. The schema is closed: there is
+no field for the path, the query or the headers of a request (I8). Parsing a record proves nothing about it;
+`verify` does.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SCHEMA_VERSION: Final = 1
 GENESIS: Final = "0" * 64
 """`prev` of a chain's first record."""
 
-MAX_LINE_BYTES: Final = 1 << 20  # bounds what a reader holds in memory; a decision needs about a kilobyte
+MAX_LINE_BYTES: Final = 1 << 20  # bounds the memory of a reader; a decision needs about a kilobyte
 
 _HASH_OPENS: Final = b',"hash":"'
 _SIGNATURE_OPENS: Final = b',"signature":"'
@@ -44,13 +44,13 @@ _SIGNATURE_TAIL_BYTES: Final = len(_SIGNATURE_OPENS) + 128 + len(_CLOSES)
 
 
 ENDED_BY_OTHERS: Final = frozenset({"abandoned", "recovered"})
-"""The states of a head that stands in `heads.jsonl` only, in the place of a record that never came."""
+"""The states of a head that is in `heads.jsonl` only, at a position where the chain has no record."""
 
 
 class Envelope(
     msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True, forbid_unknown_fields=True
 ):
-    """What every record has: where it stands in which chain, when, and on which node it was written."""
+    """The fields of every record: its position in a chain, its time, and the node that wrote it."""
 
     schema: int
     id: str
@@ -59,11 +59,11 @@ class Envelope(
     prev: str
     time: str
     node: str
-    hash: str = ""  # empty while it is written; `seal` puts it at the end of the line
+    hash: str = ""  # empty until `seal` appends it to the line
 
 
 class ResourcePart(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
-    """What was asked for. `requested` is the client's name of the model, `model` the canonical one."""
+    """The requested resource. `requested` is the client's name of the model, `model` the canonical one."""
 
     kind: str
     requested: str | None = None
@@ -75,7 +75,7 @@ class ResourcePart(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, fo
 
 
 class RequestPart(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
-    """What is kept of a request. `route` is the declared template, never the client's text."""
+    """The recorded fields of a request. `route` is the declared template, never the client's text."""
 
     method: str
     route: str
@@ -85,14 +85,14 @@ class RequestPart(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, for
 
 
 class DecisionRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="decision"):
-    """One decision. The way of an allow is in it: key, tenant, grant, model, package, file, blob."""
+    """One decision. An allow names its whole grant path: key, tenant, grant, model, package, file, blob."""
 
     decision: str  # allow or deny
     reason: str
-    tenant: str | None = None  # whose key it is, whether it was valid or not
+    tenant: str | None = None  # the owner of the key, whether the key was valid or not
     key_id: str | None = None
-    claimed_key_id: str | None = None  # of a key that was found but is not valid; nobody was authenticated
-    principal: str | None = None  # tenant or admin: a key of that kind; link: a signed link of a key
+    claimed_key_id: str | None = None  # a key that was found but is not valid; no caller is authenticated
+    principal: str | None = None  # the kind of key: tenant or admin; link: a link signed for a key
     action: str | None = None
     grant: str | None = None
     policies: tuple[str, ...] = ()
@@ -103,7 +103,7 @@ class DecisionRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="k
 
 
 class OutcomeRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="outcome"):
-    """What became of a recorded allow."""
+    """The outcome of an allowed request."""
 
     decision_id: str
     tenant: str | None = None
@@ -112,7 +112,7 @@ class OutcomeRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="ki
     status: int
     bytes: int
     milliseconds: float
-    sha256: str | None = None  # of a file that was hashed only while it was sent
+    sha256: str | None = None  # of a file that was hashed while it was sent
 
 
 class ChangeRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="change"):
@@ -128,7 +128,7 @@ class ChangeRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kin
 class ChangeOutcomeRecord(
     Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="change-outcome"
 ):
-    """What became of it: the generation it got, or none and why it was not made."""
+    """The outcome of a change: its generation, or none and the reason why it was not made."""
 
     change_id: str
     tenant: str | None = None
@@ -138,10 +138,10 @@ class ChangeOutcomeRecord(
 
 
 class SummaryRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="summary"):
-    """Refusals of callers who are nobody, beyond the limit: one record for a source, its key and second."""
+    """Refusals of anonymous callers beyond the rate limit: one record per source, key and second."""
 
     source: str
-    tenant: str | None = None  # whose key it is
+    tenant: str | None = None  # the owner of the claimed key
     claimed_key_id: str | None = None
     second: str
     count: int
@@ -149,7 +149,7 @@ class SummaryRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="ki
 
 
 class OpenRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="open"):
-    """Writing starts here, or goes on after a fault. `after_` names the lost chain before."""
+    """The start of a chain, or of writing after a fault. `after_` names the lost chain it continues."""
 
     reason: str
     after_chain: str | None = None
@@ -158,18 +158,18 @@ class OpenRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind"
 
 
 class HeadRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="head"):
-    """A signed statement: this chain has come so far, and these chains of the node are being written.
+    """A signed statement: how far this chain goes, and which chains of the node are being written.
 
-    `state` is `live`, `closed` (nothing follows), or one of two that stand in `heads.jsonl` only, in
-    the place of a record that the chain does not have:
+    `state` is `live`, `closed` (no record follows), or one of two states that occur in `heads.jsonl` only,
+    at a position where the chain has no record:
 
-    - `abandoned`: something was wrong with the files under the writer, which says how far it had come;
+    - `abandoned`: the writer found its files damaged, started another chain, and says how far this one went;
     - `recovered`: the chain's process ended without a last head. The next process of the node says how
-      far it found the chain to go; what stands from `unproven_from` on is thereby not proven.
+      far the chain goes; records from `unproven_from` on are thereby not proven.
 
-    In `heads.jsonl` each head stands within a line that is linked and signed itself (`heads_file.py`).
-    `listed_bytes` and `listed_hash` say how long that file was when the head was made, and by which
-    hash its last line ended: a file that has another line there is not the one that was written.
+    In `heads.jsonl` each head is part of a line that is itself linked and signed (`heads_file.py`).
+    `listed_bytes` and `listed_hash` are the size of that file when the head was made and the hash of its
+    last line: a file that has another line there is not the one that was written.
     """
 
     state: str
@@ -177,7 +177,7 @@ class HeadRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind"
     signer: str
     live: tuple[str, ...]
     unproven_from: int | None = None
-    listed_bytes: int | None = None  # absent in heads of releases before this member
+    listed_bytes: int | None = None  # absent in heads of releases before this field
     listed_hash: str | None = None
     signature: str = ""
 
@@ -194,7 +194,7 @@ Record = (
 
 
 class Link(msgspec.Struct, frozen=True, gc=False):
-    """The part of a record that the chain is made of; what a verifier decodes of most lines."""
+    """The fields that link a record to its chain; all that a verifier decodes of most lines."""
 
     kind: str
     chain: str
@@ -206,11 +206,11 @@ class Link(msgspec.Struct, frozen=True, gc=False):
 _decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
 _link_decoder = msgspec.json.Decoder(Link)
 encode = msgspec.json.Encoder().encode
-"""A record without its hash, as the bytes that the hash covers."""
+"""Encodes a record without its hash: the bytes that the hash covers."""
 
 
 class Links:
-    """Where the next record stands: what it must say to be part of the chain."""
+    """The position of the next record: its chain, and the number and hash of the record before it."""
 
     __slots__ = ("chain", "hash", "seq")
 
@@ -221,33 +221,33 @@ class Links:
 
 
 def hash_of(covered: bytes) -> str:
-    """What the hash of these bytes is."""
+    """The hash of covered bytes, in lower-case hex."""
     return hashlib.sha256(covered).hexdigest()
 
 
 def seal(covered: bytes) -> tuple[bytes, str]:
-    """The line, newline included, and the hash of the covered bytes."""
+    """The whole line, newline included, and its hash."""
     digest = hash_of(covered)
     return b'%b,"hash":"%b"}\n' % (covered[:-1], digest.encode()), digest
 
 
 def with_signature(statement: bytes, signature: bytes) -> bytes:
-    """The covered bytes of a head: the statement that was signed, with the signature as its last member."""
+    """The covered bytes of a head: the signed statement, with the signature as its last field."""
     return b'%b,"signature":"%b"}' % (statement[:-1], signature.hex().encode())
 
 
 def parse_line(line: bytes) -> Record:
-    """A record of a line, unverified. Raises `ValueError` when it is none of the schema."""
+    """Parse a line to a record, unverified. Raises `ValueError` when it does not fit the schema."""
     return _decoder.decode(line)
 
 
 def parse_link(line: bytes) -> Link:
-    """The chain's part of a line, unverified. Raises `ValueError` when it has none."""
+    """Parse the chain fields of a line, unverified. Raises `ValueError` when it lacks them."""
     return _link_decoder.decode(line)
 
 
 def hash_tail(digest: str) -> bytes:
-    """How a line with this hash ends, newline included."""
+    """The last bytes of a line with this hash, newline included."""
     return b"%b%b%b\n" % (_HASH_OPENS, digest.encode(), _CLOSES)
 
 

@@ -1,11 +1,11 @@
-"""Tails: the part of a record's line that does not depend on where and when it stands in the chain.
+"""Encode the part of a record that does not depend on its position in the chain (the tail), and cache it.
 
     {"kind":"decision","schema":1,"id":"...","chain":"...","seq":7,"prev":"...","time":"..."   the envelope
     ,"node":"...","decision":"allow",...,"request":{...}}                                      the tail
 
-Both together are the canonical bytes of the record, the same as if it had been encoded in one go. What
-is served from memory is admitted again and again by the same value, and the tail of its record is
-remembered with it.
+Envelope and tail together are the canonical bytes of the record, the same as if it had been encoded as a
+whole. A file served from memory is admitted many times by the same `Admission`, so the tail of its record
+is cached with that value.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from gateway.model.verdicts import HeldFile, OpenFile
 if TYPE_CHECKING:
     from gateway.model.verdicts import Admission, Outcome, Rejection
 
-REMEMBERED = 4096  # tails, and whose delivery it was
-MAX_BYTES = 8 << 20  # of tails: about 700 bytes each as a rule
-BODY_BYTES = 300  # of one, beside its line
+REMEMBERED = 4096  # cached tails; also cached pairs of tenant and key
+MAX_BYTES = 8 << 20  # of cached tails: about 700 bytes each as a rule
+BODY_BYTES = 300  # overhead of one cache entry, beside its tail
 
 _BLANK: dict[str, Any] = {
     "schema": SCHEMA_VERSION,
@@ -41,7 +41,7 @@ _OUTCOME = b',"node":"%b","decision_id":"%b"%b,"ending":"%b","status":%d,"bytes"
 
 
 class RecordBodies:
-    """The tails of a node's records of decisions, and of what became of them."""
+    """Encodes the tails of a node's decision records and of their outcomes."""
 
     def __init__(self, node: str) -> None:
         self._node = node
@@ -54,18 +54,18 @@ class RecordBodies:
         )
 
     def of_allow(self, admission: Admission) -> bytes:
-        """The tail of the record of an allow."""
+        """The tail of the record of an allow; cached for files held in memory."""
         if not isinstance(admission.found, HeldFile):
             return self._of_allow(admission)
         known = self.memory.peek(id(admission))
-        if known is not None and known[0]() is admission:  # else the id was that of one that is gone
+        if known is not None and known[0]() is admission:  # otherwise `id` was reused after a deletion
             return known[1]
         tail = self._of_allow(admission)
         self.memory.put(id(admission), (ref(admission), tail))
         return tail
 
     def of_outcome(self, decision_id: str, tenant: str | None, key_id: str | None, outcome: Outcome) -> bytes:
-        """The tail of the record of what became of it. Of its values, only names could need escapes."""
+        """The tail of an outcome record. Only the tenant and key names may need JSON escapes."""
         sha256 = b"" if outcome.sha256 is None else b',"sha256":"%b"' % outcome.sha256.encode()
         return _OUTCOME % (
             self._raw_node,
@@ -122,7 +122,7 @@ class RecordBodies:
 
 @lru_cache(maxsize=REMEMBERED)
 def _who(tenant: str | None, key_id: str | None) -> bytes:
-    """The members that say whose delivery it was; an absent one is left out."""
+    """The fields that name tenant and key of an outcome; an absent one is left out."""
     members = (("tenant", tenant), ("key_id", key_id))
     return b"".join(
         [b',"%b":%b' % (name.encode(), encode(value)) for name, value in members if value is not None]

@@ -1,8 +1,8 @@
-"""The parts of a decision record, field by field from values whose origin is known.
+"""Build the fields of a decision record from a request and its decision.
 
-This is where a client's text enters the log: each field goes through `scrub`, with the secrets of the
-same request at hand, and there is no field for the path, the query or a header other than the user
-agent (I8).
+This is where text chosen by a client enters the log: each field goes through `scrub`, with the secrets of
+the same request at hand. There is no field for the path, the query or a header other than the user agent
+(I8).
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _READ = b"user-agent"
 
 
 def secrets_of(request: WireRequest) -> RequestSecrets:
-    """What is not to be recorded of a request, wherever else in it it stands."""
+    """The secrets of a request, which no field of its record may contain."""
     return RequestSecrets(request.headers, request.query)
 
 
 def recorded_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[bytes, bytes], ...]:
-    """Those of a request's fields that a record is made of, fit for one: the others are not kept."""
+    """The request headers that a record uses, cleaned for it; all others are dropped."""
     headers = tuple(headers)
     secrets = RequestSecrets(headers, b"")
     return tuple(
@@ -48,7 +48,7 @@ def recorded_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[byte
 
 
 def request_part(request: WireRequest, secrets: RequestSecrets) -> RequestPart:
-    """What is kept of a request."""
+    """The recorded fields of a request."""
     raw_agent = request.header(_READ)
     return RequestPart(
         method=clean_method(request.method),
@@ -60,12 +60,12 @@ def request_part(request: WireRequest, secrets: RequestSecrets) -> RequestPart:
 
 
 def principal_kind(principal: Principal) -> str:
-    """In what capacity a caller came: with a key of some kind, or with a link that a key was given."""
+    """The kind of principal: the kind of its key, or `link` for a signed link."""
     return LINK if principal.is_link else principal.kind.value
 
 
 def found_part(admission: Admission, secrets: RequestSecrets) -> ResourcePart:
-    """What an admission opens: as it was asked for, and the file and blob that were found for it."""
+    """The resource of an allow: as requested, with the file and blob that were found."""
     found = admission.found
     resource = admission.allowed.access.resource
     if isinstance(found, OpenFile):
@@ -82,7 +82,7 @@ def found_part(admission: Admission, secrets: RequestSecrets) -> ResourcePart:
 
 
 def named_part(resource: Resource | None, model: str | None, secrets: RequestSecrets) -> ResourcePart | None:
-    """What a refused request named, as far as its path could be read."""
+    """The resource that a refused request named, as far as its path could be parsed."""
     return None if resource is None else _part(resource, model, secrets)
 
 

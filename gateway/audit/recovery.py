@@ -1,17 +1,17 @@
-"""What processes left that ended without a last head: a start says how far it found their chains to go.
+"""Close the chains of processes that ended without a last head, at the next start on the same node.
 
-`live/` holds a file for each chain that is being written, locked by its process; one that nobody holds
-is what a killed process left (`kill -9` is honest). The next process of the node to start lists a
-recovered head for such a chain: "found to go so far; not proven from this record on". It vouches for no
-record; it says that nothing is to follow. So records that somebody adds later are damage, and those
-that stand behind the chain's own last head stay not proven for good.
+`live/` holds a file for each chain that is being written, locked by its process; an unlocked one was left
+by a killed process (`kill -9` is not an attack). The next process of the node to start lists a recovered
+head for such a chain: "found to go so far; not proven from this record on". That head proves no record; it
+says that no record may follow. So records added later are damage, and records after the chain's own last
+head stay unproven permanently.
 
-A chain is recovered only as an honest process could have left it: it has a head of its own, signed by
-our key, and behind it nothing but whole records that follow each other within the signer's promise.
-Anything else is left as it is, for `verify` to name.
+A chain is recovered only if an honest process could have left it: it has a head of its own, signed by our
+key, followed by nothing but whole, linked records within the signer's promise. Any other chain is left as
+it is, for `verify` to report.
 
-Whoever may write to the folder can put records behind the last head of a chain before it is recovered,
-as many and as old as the promise allows. That is why they are not proven.
+Anyone who may write to the folder can add records after the last head of a chain before it is recovered, as
+many and as old as the promise allows. That is why they are not proven.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ if TYPE_CHECKING:
     from gateway.audit.last_head import ChainEnd
 
     class MakeHead(Protocol):
-        """Makes a recovered head in this place of a chain."""
+        """Makes a recovered head at this position of a chain."""
 
         def __call__(self, now: float, links: Links, segment: int, unproven_from: int) -> bytes:
-            """Its line."""
+            """Return its line."""
 
 
-MOST_AT_ONCE = 64  # files that one start looks at; the next start goes on
+MOST_AT_ONCE = 64  # files that one start handles; the next start continues
 MOST_SEARCHED_BYTES = 256 << 20  # of heads.jsonl, from its end: months of heads
 _PATIENCE_SECONDS = 1.0
 
@@ -70,7 +70,7 @@ def recover(
 ) -> int:
     """List recovered heads for the chains of this node whose processes ended without a last head.
 
-    How many they are. What cannot be read or written now is left to the next start.
+    Returns their number. A chain whose files cannot be read or written now is left to the next start.
     """
     recovered = 0
     for path in _left_behind(folder, node)[:MOST_AT_ONCE]:
@@ -79,7 +79,7 @@ def recover(
             if not is_left:
                 continue
             segments = group_segments(folder.glob(f"{chain}-*.jsonl")).get(chain, [])
-            if any(_is_written(segment) for _, segment in segments):  # any: somebody may have added one
+            if any(_is_written(segment) for _, segment in segments):  # any: a segment may have been added
                 continue
             tail = read_tail(chain, segments, signer.public_keys)
             links = None if tail is None or tail.head.state == "closed" else _find_end(tail)
@@ -94,7 +94,7 @@ def recover(
 
 
 def _left_behind(folder: Path, node: str) -> list[Path]:
-    """The files in `live/` that are of chains of this node, whether their processes live or not."""
+    """The files in `live/` of chains of this node, whether their processes live or not."""
     try:
         return sorted(path for path in (folder / LIVE_NAME).iterdir() if _is_of(node, path.name))
     except OSError:
@@ -102,7 +102,7 @@ def _left_behind(folder: Path, node: str) -> list[Path]:
 
 
 def _is_of(node: str, name: str) -> bool:
-    """Whether this is what a process of the node leaves in `live/`: of a chain, or of a segment."""
+    """Whether a process of the node creates a file of this name in `live/`, for a chain or a segment."""
     segment = parse_segment_name(name.removeprefix("."))
     chain = segment[0] if segment and name.startswith(".") else name.removeprefix(".")
     return chain_started(chain) is not None and node_of(chain) == node
@@ -110,7 +110,7 @@ def _is_of(node: str, name: str) -> bool:
 
 @contextmanager
 def _held(path: Path) -> Iterator[bool]:
-    """Hold a file locked; False when its process lives, or another start looks at it. Raises `OSError`."""
+    """Try to lock a file; False when its process lives or another start handles it. Raises `OSError`."""
     descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         yield _has_locked(descriptor, fcntl.LOCK_EX) and is_at(path, descriptor)
@@ -119,7 +119,7 @@ def _held(path: Path) -> Iterator[bool]:
 
 
 def _is_written(path: Path) -> bool:
-    """Whether a process has this segment open as its own."""
+    """Whether a process has this segment locked for writing."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         return not _has_locked(descriptor, fcntl.LOCK_SH)
@@ -136,7 +136,7 @@ def _has_locked(descriptor: int, kind: int) -> bool:
 
 
 def _find_end(tail: ChainEnd) -> Links | None:
-    """Where the chain ends; None unless what stands behind its head is what an honest process leaves."""
+    """The end of the chain; None unless an honest process could have left the lines after its head."""
     promise = promise_after(tail.head)
     links = Links(tail.head.chain)
     links.seq, links.hash = tail.head.seq, tail.head.hash
@@ -148,13 +148,13 @@ def _find_end(tail: ChainEnd) -> Links | None:
 
 
 def _has_ended(path: Path, chain: str) -> bool:
-    """Whether `heads.jsonl` has the last word about a chain already. No head of its own comes after that."""
+    """Whether the newest line of the chain in `heads.jsonl` ends it. No head of its own comes after that."""
     left = MOST_SEARCHED_BYTES
     name = chain.encode()
     for _, line in lines_backward(path):
         left -= len(line)
         if left < 0:
-            return True  # it ended long ago, whatever it was
+            return True  # beyond the search bound: treated as ended long ago
         if name not in line:
             continue
         try:

@@ -1,13 +1,13 @@
-"""How many refusals of nobody get a record of their own.
+"""Rate-limit the audit records of refused anonymous callers, so that they cannot fill the disk.
 
-A caller without a valid key costs us a record for each request, so a stranger could fill the disk.
-So could whoever kept a key that was revoked: a key that is known and not valid makes nobody of its
-holder, and is counted by itself, so that its summary still names it.
+A caller without a valid key costs a record for each request. So does the holder of a revoked key: with a
+key that is known but not valid a caller is anonymous, and is counted by that key, so that its summary still
+names it.
 
-Within one second of the clock, a source gets a few records in full, for each such key that it shows,
-and all sources together a few hundred; what comes beyond is counted, and one summary stands for it,
-whose id every such refusal is given. The table holds only sources that got a record in this second,
-so the total bounds it too.
+Within one second of the clock, a source gets a few records in full, for each such key that it presents, and
+all sources together a few hundred. Refusals beyond that are counted, and one summary record stands for
+them; every such refusal is given its id. The table holds only sources that got a record in this second, so
+the total bounds it too.
 
 This module counts, for one process; it writes nothing. Refusals of authenticated callers never come here.
 """
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MANY_SOURCES = "many sources"
-"""The source of the summary for what was beyond the total of one second."""
+"""The source of the summary for refusals beyond the total of one second."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stranger:
-    """Whose refusals are counted together: an address or network, and the invalid key that it showed."""
+    """The unit of counting: an address or network, and the invalid key that was presented."""
 
     source: str
     claimed_key_id: str | None = None
-    claimed_tenant: str | None = None  # whose key that is
+    claimed_tenant: str | None = None  # the owner of that key
 
 
-_ANYBODY = Stranger(MANY_SOURCES)
+_MANY_SOURCES = Stranger(MANY_SOURCES)
 
 
 @dataclass(slots=True, kw_only=True)
 class Summary:
-    """Refusals that have no record of their own, of one stranger in one second."""
+    """Refusals that have no record of their own, of one source and key in one second."""
 
     record_id: str
     stranger: Stranger
@@ -48,7 +48,7 @@ class Summary:
 
 
 class RefusalLimiter:
-    """Counts the refusals of one second after the other."""
+    """Counts the refusals of the current second, and keeps the finished summaries until they are written."""
 
     __slots__ = ("_finished", "_open", "_per_source", "_recorded", "_second", "_total", "_total_recorded")
 
@@ -62,16 +62,16 @@ class RefusalLimiter:
         self._finished: deque[Summary] = deque()
 
     def count(self, stranger: Stranger, reason: str, second: int, new_id: Callable[[], str]) -> str | None:
-        """None: record this one in full. Otherwise the id of the summary that stands for it."""
+        """Count a refusal. None: record it in full. Otherwise the id of the summary that stands for it."""
         if second != self._second:
-            self._turn(second)
+            self._start_second(second)
         recorded = self._recorded.get(stranger, 0)
         if recorded < self._per_source and self._total_recorded < self._total:
             self._recorded[stranger] = recorded + 1
             self._total_recorded += 1
             return None
         if recorded < self._per_source:
-            stranger = _ANYBODY
+            stranger = _MANY_SOURCES
         summary = self._open.get(stranger)
         if summary is None:
             summary = self._open[stranger] = Summary(record_id=new_id(), stranger=stranger, second=second)
@@ -79,16 +79,16 @@ class RefusalLimiter:
         return summary.record_id
 
     def first_due(self, second: int | None) -> Summary | None:
-        """The oldest summary whose second is over; with None, of any second. It stays until it is dropped."""
+        """The oldest summary of a finished second (None: of any), which stays queued until dropped."""
         if self._open and second != self._second:
-            self._turn(self._second if second is None else second)
+            self._start_second(self._second if second is None else second)
         return self._finished[0] if self._finished else None
 
     def drop_first(self) -> None:
-        """The first due summary is written."""
+        """Drop the first due summary, once it is written."""
         self._finished.popleft()
 
-    def _turn(self, second: int) -> None:
+    def _start_second(self, second: int) -> None:
         self._finished.extend(self._open.values())
         self._open.clear()
         self._recorded.clear()

@@ -1,10 +1,9 @@
-"""What a verification found: values only, for a command to print and a test to look at.
+"""The result of a verification, as values: for commands to print and for tests to check.
 
-`is_intact` is the one answer: nothing that was ever vouched for is missing or changed, and nothing is
-there that our own processes could not have left. Two things that are not damage are reported beside
-it: records behind the last signed head of their chain, which nobody has vouched for, and a torn tail,
-half a line that a crash left at the very end of a chain (the restarted process writes a chain of its
-own).
+`is_intact` is the one answer: nothing that a signed head proves is missing or changed, and nothing is
+there that our own processes could not have written. Two things that are not damage are reported beside it:
+records after the last signed head of their chain, which are not proven, and a torn tail, an incomplete
+line that a crash left at the very end of a chain (the restarted process writes a chain of its own).
 """
 
 from __future__ import annotations
@@ -19,32 +18,32 @@ class Damage(StrEnum):
     EDITED = "edited"  # its bytes do not have the hash it carries
     MALFORMED = "malformed"  # not a record at all
     FOREIGN = "foreign"  # a record of another chain
-    DELETED = "deleted"  # records are missing in front of it
-    REORDERED = "reordered"  # it stands too late, or twice
-    RELINKED = "relinked"  # the record before it is not the one it was written after
+    DELETED = "deleted"  # records before it are missing
+    REORDERED = "reordered"  # it comes too late, or twice
+    RELINKED = "relinked"  # the record before it is not the one whose hash it contains
     BAD_SIGNATURE = "bad-signature"  # a head that its signer did not sign
     UNKNOWN_SIGNER = "unknown-signer"  # a head by a key that is not trusted
     REWRITTEN = "rewritten"  # a signed head of `heads.jsonl` states another hash for it
-    TRUNCATED = "truncated"  # a signed head vouches for records beyond the chain's end
+    TRUNCATED = "truncated"  # a signed head proves records beyond the chain's end
     AFTER_CLOSE = "after-close"  # records follow the head that closed the chain
-    AFTER_ABANDONED = "after-abandoned"  # records follow where its process gave the chain up
-    AFTER_RECOVERED = "after-recovered"  # records follow where a later start found the end of the chain
+    AFTER_ABANDONED = "after-abandoned"  # records follow the point where its process abandoned the chain
+    AFTER_RECOVERED = "after-recovered"  # records follow the end of the chain that a later start found
     NO_HEAD = "no-head"  # the chain has no signed head at all
-    UNSIGNED_TAIL = "unsigned-tail"  # more or other records behind the last head than its signer leaves
+    UNSIGNED_TAIL = "unsigned-tail"  # more or older records follow the last head than its signer allows
 
 
 class Ending(StrEnum):
     """How a chain ends, as far as signed heads say."""
 
     CLOSED = "closed"  # its last head says so
-    ABANDONED = "abandoned"  # its process gave it up, and said how far it went
-    RECOVERED = "recovered"  # its process ended without a last head, and a later one said what it found
-    OPEN = "open"  # the newest head of its node names it as one that is being written
-    ENDED = "ended"  # it is not, and nobody has said where it ends
+    ABANDONED = "abandoned"  # its process abandoned it, and said how far it went
+    RECOVERED = "recovered"  # its process ended without a last head, and a later one said how far it goes
+    OPEN = "open"  # the newest head of its node names it as being written
+    ENDED = "ended"  # it is not being written, and no head says where it ends
 
 
 class Verdict(StrEnum):
-    """The answer in a word, for scripts."""
+    """The result in one word, for scripts."""
 
     INTACT = "intact"  # and every record is proven
     NOT_ALL_PROVEN = "not-all-proven"  # intact; some records are not proven
@@ -53,7 +52,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """The first bad record of a chain. `line` counts from 1 in `file`; `seq` is what should stand there."""
+    """The first bad record of a chain. `line` counts from 1 in `file`; `seq` is the number expected there."""
 
     damage: Damage
     file: str
@@ -64,7 +63,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainReport:
-    """One chain. Records up to `proven_seq` are vouched for by a signed head; `last_seq` verifies so far."""
+    """One chain. Records up to `proven_seq` are proven by a signed head; those up to `last_seq` verify."""
 
     chain: str
     records: int
@@ -73,26 +72,26 @@ class ChainReport:
     unproven: int
     ending: Ending
     missing_segments: tuple[str, ...]
-    missing_since: str | None = None  # when the last record in front of the first missing segment was written
-    torn_tail: str | None  # the file that ends in half a line
+    missing_since: str | None = None  # the time of the last record before the first missing segment
+    torn_tail: str | None  # the file that ends in an incomplete line
     fault: Fault | None
 
     @property
     def is_closed(self) -> bool:
-        """Its last head says that nothing follows."""
+        """Whether its last head says that nothing follows."""
         return self.ending is Ending.CLOSED
 
     @property
     def is_intact(self) -> bool:
-        """Nothing is missing or changed as far as heads can tell."""
+        """Whether nothing is missing or changed as far as heads can tell."""
         return self.fault is None and not self.missing_segments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """A folder or a list of files. `key_source` is `given`, or the file that the public keys came from.
+    """The report on a folder or a list of files. `key_source` is `given`, or the file the keys came from.
 
-    `foreign_signers` are keys that `signing.pub` holds beside the given ones: no head of theirs counts.
+    `foreign_signers` are keys in `signing.pub` that are not among the given ones: their heads do not count.
     """
 
     chains: tuple[ChainReport, ...]
@@ -104,22 +103,22 @@ class Report:
 
     @property
     def is_intact(self) -> bool:
-        """Nothing that was ever vouched for is missing or changed."""
+        """Whether nothing that was ever proven is missing or changed."""
         return not self.missing_chains and not self.problems and all(chain.is_intact for chain in self.chains)
 
     @property
     def verdict(self) -> Verdict:
-        """The answer in a word."""
+        """The result in one word."""
         if not self.is_intact:
             return Verdict.DAMAGED
         return Verdict.NOT_ALL_PROVEN if self.unproven else Verdict.INTACT
 
     @property
     def records(self) -> int:
-        """How many records verify."""
+        """The number of records that verify."""
         return sum(chain.records for chain in self.chains)
 
     @property
     def unproven(self) -> int:
-        """How many of them lie after the last signed head of their chain."""
+        """The number of them after the last signed head of their chain."""
         return sum(chain.unproven for chain in self.chains)

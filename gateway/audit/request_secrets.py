@@ -1,13 +1,13 @@
-"""What is secret in a request, so that no record of that request holds it, in whatever form (I8).
+"""Find the secrets of a request and remove them from recorded text, in whatever encoding (I8).
 
-A client may put its key into its user agent, its trace, the name of a model. What is known to be secret
-is what came where secrets come: fields and parameters whose names say so, whether they hold a good key,
-a bad one, two that differ, or something too long. That is taken out of all that is recorded of the same
-request: as it is, percent-encoded once or more, in base64 at any offset (so within `Basic` too), in hex,
-in upper or lower case.
+A client may put its key into its user agent, its trace, the name of a model. Secrets are the values of the
+headers and parameters whose names say so, whether they hold a good key, a bad one, two that differ, or
+something too long. They are removed from all that is recorded of the same request: as they are,
+percent-encoded once or more, in base64 at any offset (so within `Basic` too), in hex, in upper or lower
+case.
 
-Nothing here is kept, and no secret is looked up in what another request said. A text that cannot hold
-the shortest secret of its request costs one comparison of lengths.
+Nothing is kept between requests: only the secrets of the same request are searched for. A text too short to
+contain the shortest secret of its request costs one comparison of lengths.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 REMOVED = "[removed]"
-MIN_SECRET_BYTES = 6  # shorter ones are no secrets, and would take half of every text with them
-MAX_SECRETS = 128  # that are looked for; an honest request has one or two
+MIN_SECRET_BYTES = 6  # shorter values are not secrets, and removing them would damage unrelated text
+MAX_SECRETS = 128  # that are searched for; an honest request has one or two
 MAX_PIECES = 16  # of one value
-_MAX_DECODINGS = 3  # of percent escapes: what is encoded more often, no server ever sees as a key
+_MAX_DECODINGS = 3  # of percent escapes: a key encoded more often is decoded by no server
 NO_SECRET = 1 << 62
-_MIN_PART = 12  # characters of a secret that are too many to be recorded by themselves
+_MIN_PART = 12  # this many characters of a secret are too many to be recorded
 
 _NOT_A_LETTER = re.compile(rb"[^A-Za-z]+")
 _SECRET_NAMES = frozenset(
@@ -38,7 +38,7 @@ _SECRET_NAMES = frozenset(
     }
 )
 _SECRET_ENDS = (b"apikey", b"token", b"secret", b"password", b"authorization", b"signature", b"credential")
-_PLAIN = re.compile(rb"(?:Bearer +)?([0-9A-Za-z_~+/-]{8,})", re.IGNORECASE)  # how nearly all keys come
+_PLAIN = re.compile(rb"(?:Bearer +)?([0-9A-Za-z_~+/-]{8,})", re.IGNORECASE)  # the form of nearly all keys
 _PADDING = (b"", b"\0", b"\0\0")
 _SCHEMES = frozenset({b"bearer", b"basic", b"token", b"digest", b"negotiate", b"apikey", b"local"})
 _BETWEEN = re.compile(rb"[\s,;=:\"']+")
@@ -50,7 +50,7 @@ _URL_SAFE = str.maketrans("-_", "+/")
 class RequestSecrets:
     """The secrets of one request. Falsy when there are none. Never printed.
 
-    They are worked out only when a text is long enough to hold one.
+    Their forms are computed only when a text is long enough to contain one.
     """
 
     __slots__ = ("_plain", "_raw", "_written", "least")
@@ -62,7 +62,7 @@ class RequestSecrets:
         self._raw = raw
         self._plain = [_PLAIN.fullmatch(value) for value in raw]
         self._written: tuple[list[str], list[str]] | None = None
-        # No form of a secret is shorter than it: what is shorter than all of them holds none.
+        # No form of a secret is shorter than the secret: a text shorter than all of them contains none.
         self.least = NO_SECRET
         for match in self._plain:
             self.least = min(self.least, MIN_SECRET_BYTES if match is None else len(match[1]))
@@ -71,11 +71,11 @@ class RequestSecrets:
         return bool(self._raw)
 
     def may_be_in_runs(self, longest: int) -> bool:
-        """Whether one may be where no run of what plain keys are written with is longer than this."""
+        """Whether a text whose longest run of key characters has this length may contain a secret."""
         return longest >= self.least or None in self._plain
 
     def clean(self, text: str, *, separator: str) -> str:
-        """The text without any secret. What holds one in another form goes up to the separators around."""
+        """Remove all secrets from a text. A word with a secret in another form is removed as a whole."""
         if len(text) < self.least:
             return text
         for secret in self._all()[0]:
@@ -88,21 +88,21 @@ class RequestSecrets:
         return REMOVED if self.is_in(text) else text
 
     def is_in(self, text: str) -> bool:
-        """Whether a secret is in the text in any form."""
+        """Whether the text contains a secret in any form."""
         if len(text) < self.least:
             return False
         readings = list(_readings(text))
         return any(form in reading for form in self._all()[1] for reading in readings)
 
     def is_part(self, text: str) -> bool:
-        """Whether the text is a secret in any form, or a good part of one: for fields of a fixed length."""
+        """Whether the text is a secret in any form, or a long part of one: for fields of a fixed length."""
         lowered = text.lower()
         return len(text) >= _MIN_PART and (
             self.is_in(text) or any(lowered in form for form in self._all()[1])
         )
 
     def _all(self) -> tuple[list[str], list[str]]:
-        """The secrets in lower case, the longest first, since one may hold another; and all their forms."""
+        """The secrets in lower case, longest first because one may contain another; and all their forms."""
         if self._written is None:
             secrets = dict.fromkeys(islice(self._pieces(), MAX_SECRETS))
             plain = [secret.decode("latin-1").lower() for secret in secrets]
@@ -111,7 +111,7 @@ class RequestSecrets:
         return self._written
 
     def _pieces(self) -> Iterator[bytes]:
-        """Plain keys first: of a hundred other values, not all may be looked at."""
+        """The candidates, plain keys first: with many other values, `MAX_SECRETS` may cut the list."""
         for match in self._plain:
             if match is not None and match[1].lower() not in _SCHEMES:
                 yield match[1]
@@ -121,7 +121,7 @@ class RequestSecrets:
 
 
 def _readings(text: str) -> Iterator[str]:
-    """The text in lower case, and what its percent escapes may be read as; once for base64 of URLs."""
+    """The text in lower case, and each percent-decoding of it; with URL-safe base64 translated as well."""
     for _ in range(_MAX_DECODINGS + 1):
         lowered = text.lower()
         yield lowered
@@ -134,18 +134,18 @@ def _readings(text: str) -> Iterator[str]:
 
 
 def _forms(secret: bytes) -> Iterator[str]:
-    """How a secret may be written, in lower case."""
+    """The forms in which a secret may be written, in lower case."""
     yield secret.decode("latin-1").lower()
     yield secret.hex()
     length = len(secret)
     for offset in range(3):
-        # Of base64, what depends on the secret alone: not the characters shared with what is around it.
+        # Only the base64 characters that depend on the secret alone, not those shared with its neighbours.
         encoded = b64encode(_PADDING[offset] + secret)
         yield encoded[-(-offset * 8 // 6) : (offset + length) * 8 // 6].decode().lower()
 
 
 def _pieces_of(value: bytes) -> Iterator[bytes]:
-    """A value whole, and what it is put together from: after a scheme, in base64, behind a key's id."""
+    """A value as a whole and its components: after a scheme, decoded from base64, after a key's id."""
     for piece in [value.strip(), *islice(_BETWEEN.split(value), MAX_PIECES)]:
         for secret in (piece, unquote_to_bytes(piece), *_decoded(piece), piece.partition(b".")[2]):
             if len(secret) >= MIN_SECRET_BYTES and secret.lower() not in _SCHEMES:
@@ -153,7 +153,7 @@ def _pieces_of(value: bytes) -> Iterator[bytes]:
 
 
 def _decoded(piece: bytes) -> Iterator[bytes]:
-    """What a piece holds in base64, if it is readable: a user's name and password stand so in `Basic`."""
+    """The text that a piece encodes in base64, if it is printable; with `Basic`, user name and password."""
     if _BASE64.fullmatch(piece) is None:
         return
     padded = piece.rstrip(b"=").replace(b"-", b"+").replace(b"_", b"/")
@@ -167,7 +167,7 @@ def _decoded(piece: bytes) -> Iterator[bytes]:
 
 
 def _parameters(query: bytes) -> list[bytes]:
-    """The values of parameters whose names say that they are secret; of a URL within a parameter too."""
+    """The values of parameters with secret names, also of parameters of a URL within a parameter."""
     found = []
     for _ in range(_MAX_DECODINGS):
         found += [match[2] for match in _PARAMETER.finditer(query) if _is_secret_name(match[1])]
@@ -180,6 +180,6 @@ def _parameters(query: bytes) -> list[bytes]:
 
 @lru_cache(maxsize=512)
 def _is_secret_name(name: bytes) -> bool:
-    """Whether a field or a parameter of this name holds a secret. Only the letters of a name count."""
+    """Whether a header or parameter of this name contains a secret. Only the letters of a name count."""
     letters = _NOT_A_LETTER.sub(b"", name).lower()
     return letters.removeprefix(b"x") in _SECRET_NAMES or letters.endswith(_SECRET_ENDS)

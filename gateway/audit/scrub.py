@@ -1,11 +1,13 @@
-"""What a client wrote, made fit for a record: bounded, printable and without secrets (I8).
+"""Clean text written by a client for a record: bounded, printable and without secrets (I8).
 
-A client can put a key anywhere: into a user agent, a method, a model's name. The credentials of the
-request itself are taken out of everything, in whatever form (`request_secrets.py`). Of others, text
-that only describes the client (the agent) loses everything that looks like a key; names that an
-auditor has to match exactly lose our own keys, which have a form of their own, and what a word such as
-`api_key=` announces. A key of a foreign form inside a model's name, that came nowhere else in the
-request, cannot be told from a name; nothing here claims to find it.
+A client can put a key anywhere: into a user agent, a method, a model's name. The credentials of the request
+itself are removed from every field, in whatever form (`request_secrets.py`). As for other keys: text that
+only describes the client (the user agent) loses everything that looks like a key; names that an auditor has
+to match exactly lose only our own keys, which have a recognisable form, and values announced by a word such
+as `api_key=`.
+
+Limit: a key of a foreign form inside a model's name, which is nowhere else in the request, cannot be told
+from a name, and is not removed.
 """
 
 from __future__ import annotations
@@ -20,14 +22,14 @@ from gateway.audit.request_secrets import REMOVED
 if TYPE_CHECKING:
     from gateway.audit.request_secrets import RequestSecrets
 
-MAX_AGENT_CHARACTERS = 200  # enough for a browser's; each record pays for it
-_MAX_RAW_AGENT_BYTES = 1024  # what is looked at; the rest is cut before anything else is done
+MAX_AGENT_CHARACTERS = 200  # enough for a browser's; every record stores it
+_MAX_RAW_AGENT_BYTES = 1024  # that are examined; the rest is cut off first
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 _OUR_KEY = re.compile(r"cg_[0-9A-Za-z_]*", re.IGNORECASE)
 _WORD = re.compile(r"[0-9A-Za-z_.~+/=:%@-]+")
 _UUID = r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}"
-# Keys of platforms have 16 letters and digits or more. So have few words of honest agents.
+# Keys of platforms have 16 letters and digits or more; few words in honest user agents do.
 _KEY_LIKE = re.compile(rf"cg_|[0-9A-Za-z]{{16}}|{_UUID}", re.IGNORECASE)
 # A word that announces a secret, with the value after it, whatever that looks like.
 _ANNOUNCED_WORDS = (
@@ -42,12 +44,12 @@ _ADDRESS = re.compile(r"[0-9A-Fa-f.:]{2,45}")
 
 
 def clean_method(raw_method: str) -> str:
-    """A method of HTTP, or `OTHER`: a method is any token the client likes."""
+    """A standard HTTP method, or `OTHER`: a client may send any token as the method."""
     return raw_method if raw_method in _METHODS else "OTHER"
 
 
 def clean_agent(raw_agent: bytes, secrets: RequestSecrets | None = None) -> str:
-    """A user agent without the secrets of its request or anything that looks like a key."""
+    """The user agent without the secrets of its request or anything that looks like a key."""
     if secrets is None or not secrets.may_be_in_runs(_longest_run(raw_agent)):
         return _without_keys(raw_agent)
     text = raw_agent[:_MAX_RAW_AGENT_BYTES].decode("latin-1")
@@ -59,17 +61,17 @@ def clean_agent(raw_agent: bytes, secrets: RequestSecrets | None = None) -> str:
 
 @lru_cache(maxsize=1024)
 def _longest_run(raw_agent: bytes) -> int:
-    """How long the longest run is of what plain keys are written with, in whatever form."""
+    """The length of the longest run of characters that plain keys consist of, percent-encoded or not."""
     return max(map(len, _RUN.findall(raw_agent[:_MAX_RAW_AGENT_BYTES])), default=0)
 
 
 def _without_keys(raw_agent: bytes) -> str:
-    """An agent without anything that looks like a key, printable and short.
+    """A user agent without anything that looks like a key, printable and short.
 
-    Secrets go first and the length last: cutting first could leave the head of a key that is
-    then too short to be recognised.
+    Keys are removed before the text is cut to length: cutting first could leave the beginning of a key that
+    is then too short to be recognised.
     """
-    # One byte more than is looked at: so it shows that there is more, and the rest is not remembered.
+    # One byte more than is examined tells `_clean_agent` that text was cut; more is not kept in its cache.
     return _clean_agent(raw_agent[: _MAX_RAW_AGENT_BYTES + 1])
 
 
@@ -85,7 +87,7 @@ def _clean_agent(raw_agent: bytes) -> str:
 
 
 def clean_name(name: str, secrets: RequestSecrets | None = None) -> str:
-    """A name without the secrets of its request, without our own keys and what is announced as one."""
+    """A name without the secrets of its request, our own keys, and values announced as secrets."""
     if secrets is not None and len(name) >= secrets.least:
         name = secrets.clean(name, separator="/")
     if "g_" in name or "G_" in name:
@@ -94,23 +96,23 @@ def clean_name(name: str, secrets: RequestSecrets | None = None) -> str:
 
 
 def clean_digits(digits: str | None, secrets: RequestSecrets) -> str | None:
-    """A name of a fixed form (a digest, a trace), or nothing if it is a secret of its request."""
+    """A value of a fixed form (a digest, a trace id), or None if it is a secret of its request."""
     return None if digits and secrets.is_part(digits) else digits
 
 
 def clean_trace_id(raw_trace_id: str | None) -> str | None:
-    """A W3C trace id, or nothing."""
+    """A W3C trace id, or None."""
     return raw_trace_id if raw_trace_id and _TRACE_ID.fullmatch(raw_trace_id) else None
 
 
 def clean_client(client: str) -> str:
-    """An address, or `unknown`: behind a unix socket there is none."""
+    """The client's address, or `unknown`: a unix socket has none."""
     return client if _ADDRESS.fullmatch(client) else "unknown"
 
 
 @lru_cache(maxsize=4096)
 def source_of(client: str) -> str:
-    """What counts as one source: an IPv4 address, or the /64 that a single IPv6 host can roam in."""
+    """The unit of rate limiting: an IPv4 address, or the /64 within which an IPv6 host chooses addresses."""
     try:
         address = ip_address(client)
     except ValueError:

@@ -1,14 +1,14 @@
-"""One segment file: whole lines at its end, or none, and a look at the file before each.
+"""Append to one segment file: a line is written whole or not at all, and the file is checked before each.
 
-The look is one `lstat` of the path per record. While we hold the descriptor open, its inode number
-cannot be given to another file, so a path that still has our device and inode is our file: gone,
-moved, replaced, cut or grown by somebody else all show in that one call. Looking less often would
-be cheaper by a microsecond and would let records go into a file that nobody will ever read. A byte
-changed in place does not show here; the chain shows it.
+The check is one `lstat` of the path per record. While we hold the descriptor open, its inode number
+cannot be given to another file, so a path that still has our device and inode is our file: a file that was
+removed, renamed, replaced, cut or extended by others shows in that one call. Checking less often would
+be cheaper by a microsecond, but records could go into a file that nobody will ever read. A byte changed in
+place does not show here; `verify` finds it by the chain's hashes.
 
-A segment is made under a hidden name in `live/` and locked there before it gets its own. So nobody
-sees a first segment without its signed head, wherever its process is killed; and whoever finds the
-last segment of a chain unlocked knows that its process has ended.
+A segment is created under a hidden name in `live/` and locked there before it gets its own name. So no
+process sees a first segment without its signed head, wherever its writer is killed; and a chain whose last
+segment is unlocked has lost its process.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ _READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
 class Remedy(StrEnum):
-    """What the writer has to do before it can go on."""
+    """What the writer has to do before it can continue."""
 
     RETRY = "retry"  # the segment is whole: write to it again
-    NEXT_SEGMENT = "next-segment"  # whole, but not to be written to: go on in another file
-    NEW_CHAIN = "new-chain"  # records are lost or unsure: this chain ends here
+    NEXT_SEGMENT = "next-segment"  # whole, but not writable: continue in another file
+    NEW_CHAIN = "new-chain"  # records are lost or uncertain: this chain ends here
 
 
 class SegmentError(Unavailable):
-    """The record was not written; `remedy` says how the log can go on."""
+    """The record was not written; `remedy` says how the log can continue."""
 
     def __init__(self, why: str, remedy: Remedy) -> None:
         super().__init__("audit", why, Reason.NO_AUDIT)
@@ -62,7 +62,7 @@ class ShortWriteError(OSError):
 def write_whole(descriptor: int, content: bytes) -> None:
     """Write all of it. Raises `OSError` when the kernel does not take it; a part may be in the file then.
 
-    A disk that becomes full takes a part first, and says why at the next call: so there is one.
+    A disk that becomes full takes a part first and reports the error at the next call, hence the loop.
     """
     taken = os.write(descriptor, content)
     while taken < len(content):
@@ -73,7 +73,7 @@ def write_whole(descriptor: int, content: bytes) -> None:
 
 
 def raise_fault(error: OSError, path: Path | str, remedy: Remedy) -> NoReturn:
-    """Say what a failed system call means for the operator."""
+    """Raise the `SegmentError` that says what a failed system call means for the operator."""
     if isinstance(error, ShortWriteError):
         why = f"{path}: {error.strerror}; the line was taken back: check the file system"
     elif error.errno in _NO_SPACE:
@@ -86,7 +86,7 @@ def raise_fault(error: OSError, path: Path | str, remedy: Remedy) -> NoReturn:
 
 
 class Segment:
-    """An open segment, written by this process alone. Nobody sees it before `publish`."""
+    """An open segment, written by this process alone. It has a hidden name until `publish`."""
 
     __slots__ = ("_descriptor", "_device", "_hidden", "_inode", "_is_synced", "_path", "size")
 
@@ -103,7 +103,7 @@ class Segment:
         self._device, self._inode = status.st_dev, status.st_ino
 
     def publish(self) -> None:
-        """Give it its own name, with all that was written so far. A name that is taken stays taken."""
+        """Rename the file from its hidden name to its own. A name that is taken is not overwritten."""
         hidden, path = self._hidden, self._path
         if hidden is None:
             return
@@ -118,7 +118,7 @@ class Segment:
             raise_fault(error, path, Remedy.NEW_CHAIN)
 
     def verify_in_place(self) -> None:
-        """Raises `SegmentError` unless the path still is our file, as long as we left it, and writable."""
+        """Raises `SegmentError` unless the path is still our file, of the size we wrote, and writable."""
         try:
             status = os.lstat(self._path)  # a link to our file is not our file
         except OSError as error:
@@ -144,7 +144,7 @@ class Segment:
             )
 
     def append(self, line: bytes) -> None:
-        """Write one line whole, in one call; then the kernel has it, or the disk if asked for."""
+        """Write a line in one call. When this returns the kernel has it; with `is_synced`, the disk."""
         try:
             write_whole(self._descriptor, line)
         except OSError as error:
@@ -160,19 +160,19 @@ class Segment:
         self.size += len(line)
 
     def close(self) -> None:
-        """Let go of the file. An error in closing changes nothing about what was written."""
-        descriptor, self._descriptor = self._descriptor, -1  # the number may be somebody else's at once
+        """Close the file. An error in closing changes nothing about what was written."""
+        descriptor, self._descriptor = self._descriptor, -1  # the number may be reused at once
         with suppress(OSError):
             os.close(descriptor)
 
     def discard(self) -> None:
-        """Take back a file that was made a moment ago and in which nothing was ever vouched for."""
+        """Remove a file that was just created and of which no signed head is listed."""
         with suppress(OSError):
             os.unlink(self._hidden or self._path)  # noqa: PTH108 -- the path is a string here
         self.close()
 
     def _take_back(self) -> None:
-        """Cut off what nobody vouches for, so that the next line starts on its own."""
+        """Cut off an incomplete or unsynced line, so that the next line starts on its own."""
         try:
             if os.fstat(self._descriptor).st_size != self.size:
                 os.ftruncate(self._descriptor, self.size)

@@ -1,9 +1,9 @@
-"""Times and record ids, both in the order of time.
+"""Format record times and make record ids, both so that text order is the order of time.
 
 A record id is a UUIDv7 (RFC 9562): 48 bits of milliseconds, a counter within the millisecond, and
-60 random bits. Ids of one process ascend, so an id tells a reader where to look; they name records
-and open nothing. Times are RFC 3339 in UTC with microseconds, always 27 characters, so that text
-order is time order. Neither goes by a clock of its own: the time comes in.
+60 random bits. Ids of one process ascend, so an id tells a reader where to search; they name records
+and grant no access. Times are RFC 3339 in UTC with microseconds, always 27 characters. No clock is read
+here: the caller passes the time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _COUNTER_LIMIT = 0x1000  # twelve bits
 
 
 class Timestamps:
-    """Writes times; remembers the text of the current second, because formatting a date is slow."""
+    """Formats times; remembers the text of the current second, because formatting a date is slow."""
 
     __slots__ = ("_second", "_text")
 
@@ -39,7 +39,7 @@ class Timestamps:
 
 
 class RecordIds:
-    """Hands out ascending UUIDv7s; a clock that is set back does not set them back."""
+    """Makes ascending UUIDv7s, even when the clock is set back."""
 
     __slots__ = ("_counter", "_milliseconds", "_noise", "_prefix")
 
@@ -53,16 +53,16 @@ class RecordIds:
         """A new id, greater than every one before it."""
         milliseconds = int(now * 1000)
         if milliseconds > self._milliseconds:
-            self._turn(milliseconds)
+            self._start_millisecond(milliseconds)
         else:
             self._counter += 1
             if self._counter == _COUNTER_LIMIT:
-                self._turn(self._milliseconds + 1)
+                self._start_millisecond(self._milliseconds + 1)
         noise = next(self._noise, None) or self._fresh_noise()
         return f"{self._prefix}{self._counter:03x}-8{noise}"
 
     def _fresh_noise(self) -> str:
-        """Randomness by the page: a call into the kernel for each record would be half its id's cost."""
+        """Fetch random bytes for 256 ids: one system call per record would double the cost of an id."""
         page = os.urandom(8 * _NOISES).hex()
         self._noise = iter(
             [
@@ -72,13 +72,13 @@ class RecordIds:
         )
         return next(self._noise)
 
-    def _turn(self, milliseconds: int) -> None:
+    def _start_millisecond(self, milliseconds: int) -> None:
         self._milliseconds, self._counter = milliseconds, 0
         self._prefix = f"{milliseconds >> 16:08x}-{milliseconds & 0xFFFF:04x}-7"
 
 
 def parse_record_id(text: str) -> float:
-    """When a record id was handed out, in seconds. Raises `ValueError` when it is no record id."""
+    """The time at which a record id was made, in seconds. Raises `ValueError` when it is not a record id."""
     value = UUID(text)
     if str(value) != text or value.version != 7:  # noqa: PLR2004 -- the version is the name
         raise ValueError("not a record id: expected a lower-case UUIDv7, as in the Cachegate-Record header")
@@ -86,5 +86,5 @@ def parse_record_id(text: str) -> float:
 
 
 def time_text(seconds: float) -> str:
-    """RFC 3339 in UTC with microseconds, for one time only."""
+    """Format one time: RFC 3339 in UTC with microseconds."""
     return Timestamps().text(seconds)

@@ -1,21 +1,21 @@
 """Verify that a copy of the audit folder is what was written.
 
-Works on any copy, offline, in constant memory: each chain is walked from its first line to its last
-and compared with the signed heads; and each signed head, wherever it stands, with `heads.jsonl`. It
-needs the public key: a key that is given from outside proves the most, because whoever can change the
-folder can change its `signing.pub` as well; the report says which was used, and which keys of
-`signing.pub` are none of those that were given. Printing and exit codes are the command's.
+Works on any copy, offline, in constant memory: each chain is read from its first line to its last and
+compared with the signed heads; and each signed head, wherever it is, with `heads.jsonl`. It needs the public
+key. A key given from outside proves the most, because anyone who can change the folder can change its
+`signing.pub` as well; the report says which was used, and which keys in `signing.pub` are not among those
+given. Printing and exit codes belong to the command.
 
-The folder may be in use meanwhile: `heads.jsonl` is read before the segments, so that it never vouches
-for more than is there, and what was added to it meanwhile is read after them.
+The folder may be in use meanwhile: `heads.jsonl` is read before the segments, so that it never covers more
+than is there, and lines added to it meanwhile are read after them.
 
-The lines of `heads.jsonl` are linked as well: a chain that was taken away together with its heads
-leaves a gap there, which is named. And each head says what that file held, so a file that was cut or
-begun anew is named by every head that was signed before.
+The lines of `heads.jsonl` are linked too: a chain that was removed together with its heads leaves a gap
+there, which is reported. And each head says what that file contained, so a file that was cut or started
+again is reported by every head signed before.
 
-Not shown by any of this: what somebody did who holds the signing key, or who took the newest segments
-away and cut the end of `heads.jsonl` from the first head that names them, before anything else was
-signed. Heads that were copied elsewhere show it.
+Not detected: what the holder of the signing key did; and removal of the newest segments together with the
+end of `heads.jsonl`, from the first head that names them, before anything else was signed. Copies of heads
+kept elsewhere show both.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ GIVEN = "given"
 def verify(
     source: Path | Sequence[Path], *, trusted_keys: Iterable[Ed25519PublicKey] = (), key_source: str = GIVEN
 ) -> Report:
-    """Verify an audit folder, or some of its files. Returns what was found, damaged or not.
+    """Verify an audit folder, or some of its files. Returns a report, damaged or not.
 
-    `key_source` is for the report: where the trusted keys are from. Without any, `signing.pub` is used.
+    `key_source` is for the report: where the trusted keys are from. Without keys, `signing.pub` is used.
 
     Raises `Misconfigured` when there is nothing to verify or no key to verify with, `Unavailable`
-    when a file cannot be read. Without `heads.jsonl` among the files, truncation does not show.
+    when a file cannot be read. Without `heads.jsonl` among the files, truncation is not detected.
     """
     paths = _paths(source)
     segments = group_segments(paths)
@@ -69,7 +69,7 @@ def verify(
         keys, key_source = _load(published), str(published)
     with HeadsEvidence(heads_path, keys) as evidence:
         evidence.read()
-        segments = group_segments(_paths(source))  # after the heads: whatever they name is there by now
+        segments = group_segments(_paths(source))  # after the heads: every chain they name exists by now
         walks = {chain: _walked(chain, numbered, keys, evidence) for chain, numbered in segments.items()}
         evidence.read(is_again=True)
         for chain, walk in walks.items():
@@ -101,13 +101,13 @@ def _walked(
 
 
 def _missing(chains: Iterable[str], source: Path | Sequence[Path]) -> tuple[str, ...]:
-    """Those of these chains that are not there: one may have begun while the others were walked."""
+    """Those of these chains that do not exist. Lists again: one may have begun during the walk."""
     candidates = set(chains)
     return tuple(sorted(candidates - group_segments(_paths(source)).keys())) if candidates else ()
 
 
 def _paths(source: Path | Sequence[Path]) -> list[Path]:
-    """The files to look at; a folder stands for those in it."""
+    """The files to verify; a folder stands for the files in it."""
     listed = [source] if isinstance(source, Path) else list(source)
     try:
         return [file for path in listed for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
@@ -116,7 +116,7 @@ def _paths(source: Path | Sequence[Path]) -> list[Path]:
 
 
 def _foreign(keys: Iterable[str], public_key_path: Path | None) -> tuple[str, ...]:
-    """The keys of a `signing.pub` that are not among these."""
+    """The keys in a `signing.pub` that are not among these."""
     if public_key_path is None:
         return ()
     return tuple(sorted(_load(public_key_path).keys() - set(keys)))

@@ -1,12 +1,12 @@
-"""One chain, from its first line to its last, in constant memory: the first bad record is named.
+"""Verify one chain from its first line to its last, in constant memory, and name the first bad record.
 
-Each line must have the hash it carries, continue the count, and follow the record before it; each
-head must be signed over exactly this past; and the heads in `heads.jsonl` must be the chain's own,
-which is what shows a rewritten or a cut chain. The walk stops at the first bad record: what follows it
-cannot be told apart from what was made up. A missing segment does not stop it.
+Each line must have the hash it claims, continue the count, and link to the record before it. Each head must
+be signed over exactly this past. The heads in `heads.jsonl` must be the chain's own, which shows a rewritten
+or a cut chain. The walk stops at the first bad record: what follows it cannot be told from forgery. A
+missing segment does not stop it.
 
-What stands behind the last head has to be what a writer leaves there (`promise.py`). A chain without a
-head is nobody's: an honest one has its first head before anybody sees it.
+The records after the last head must be within the writer's promise (`promise.py`). A chain without a head
+is damage: an honest chain has its first head before any other process sees it.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 Finding = tuple[Damage, str]
 
-MOST_TRACES = 100_000  # of heads that came after what was listed: one of these writes for hours meanwhile
-_ANYTHING = Promise(1 << 62, "", "~")  # behind a segment that is missing, until a head is met
+MOST_TRACES = 100_000  # of heads written after the listed ones: hours of writing during one verification
+_ANYTHING = Promise(1 << 62, "", "~")  # after a missing segment, until the next head
 
 _AFTER_END = {
     "abandoned": (Damage.AFTER_ABANDONED, "its process gave the chain up in front of it"),
@@ -42,7 +42,7 @@ _AFTER_END = {
 
 
 class Walk:
-    """The state of a walk: the last good record, and what was learnt on the way."""
+    """The state of a walk: the last good record, the heads met, and the findings so far."""
 
     def __init__(self, chain: str, keys: Mapping[str, Ed25519PublicKey], evidence: HeadsEvidence) -> None:
         self._chain = chain
@@ -50,7 +50,7 @@ class Walk:
         self._evidence = evidence
         listed = evidence.listed(chain)
         self._listed_head, self._listed_trace, self._ended = listed.newest, listed.trace, listed.ended
-        self._end_seq = self._ended.seq if self._ended else 0  # no record may stand there, or beyond
+        self._end_seq = self._ended.seq if self._ended else 0  # no record may have this number or a later one
         self._expected = _expected_hashes(listed)
         self._seq = 0
         self._hash = GENESIS
@@ -73,7 +73,7 @@ class Walk:
         self._place = ("", 1)
 
     def run(self, segments: Sequence[tuple[int, Path]]) -> None:
-        """Walk through the segments, given in order."""
+        """Read and check the segments, given in order."""
         self._missing_segments: list[str] = []
         self._fault: Fault | None = None
         expected = 1
@@ -90,7 +90,7 @@ class Walk:
         self._fault = self._truncation() or self._unsigned(segments[0][1].name)
 
     def report(self) -> ChainReport:
-        """What was found. How the chain ends depends on heads that may have come meanwhile."""
+        """The findings. How the chain ends depends on heads that may have been listed meanwhile."""
         return ChainReport(
             chain=self._chain,
             records=self._records,
@@ -105,30 +105,30 @@ class Walk:
         )
 
     def is_overtaken(self) -> bool:
-        """Whether the chain has ended since: what follows its end is then to be looked at anew."""
+        """Whether the chain was ended since the walk began: it must then be walked again."""
         return self._evidence.listed(self._chain).ended is not self._ended
 
     def compare(self) -> None:
-        """Complain unless the heads of the chain are those that are listed, as far as both go.
+        """Report a problem unless the chain's heads equal the listed ones, as far as both go.
 
-        The last ones may be listed later: the file is held by another process, or this one was killed.
+        The newest may be listed later: another process holds the file, or the writer was killed.
         """
         if self._fault is not None or self._has_gap or self._evidence.problems:
-            return  # said already, or not all heads were seen
+            return  # reported already, or not all heads were seen
         listed, last = self._evidence.listed(self._chain), self._last_head
         newest = listed.newest
         if newest is not None and last is not None and not self._is_listed(listed, newest, last):
             self._evidence.complain(f"heads.jsonl has not the signed heads that the chain {self._chain} has")
         listed_seq = newest.seq if newest else 0
         if last is not None and last.listed_bytes is None and self._head_before_last_seq > listed_seq:
-            # Heads of earlier releases do not say what they know; these listed each one before the next.
+            # Heads of earlier releases lack `listed_bytes`; those writers listed each head before the next.
             self._evidence.complain(f"heads.jsonl lacks signed heads that the chain {self._chain} has")
 
     def _is_listed(self, listed: Listed, newest: HeadRecord, last: HeadRecord) -> bool:
-        """Whether the same heads are in the chain and in the file, up to where the shorter of them ends."""
+        """Whether chain and file have the same heads, up to where the shorter of them ends."""
         if newest.seq < last.seq:
             return self._traces.get(newest.seq) == listed.trace
-        known = self._listed_head  # as it was when the walk began: more may be listed now
+        known = self._listed_head  # as of the start of the walk: more may be listed now
         if known is not None and known.seq == last.seq:
             return self._listed_trace == self._trace
         return listed.later_traces.get(last.seq) == self._trace
@@ -142,7 +142,7 @@ class Walk:
         return Ending.OPEN if lives else Ending.ENDED
 
     def _note_missing(self, expected: int, found: int) -> None:
-        """Name the segments between the one that was expected and the one that is there."""
+        """Record the numbers between the expected segment and the one found as missing."""
         gap = [segment_name(self._chain, number) for number in range(expected, found)]
         if gap and self._missing_since is None:
             self._missing_since = self._time
@@ -189,7 +189,7 @@ class Walk:
         return finding
 
     def _misplaced(self, link: Link) -> Finding | None:
-        """Why a record with a good hash does not belong here."""
+        """Why a record with a good hash does not belong at this position; None if it does."""
         if link.chain != self._chain:
             return Damage.FOREIGN, f"a record of the chain {link.chain}"
         if self._is_after_gap and link.seq > self._seq:
@@ -209,7 +209,7 @@ class Walk:
         return promise_after(head) if head is not None and head.seq < seq else _ANYTHING
 
     def _contradicted(self, link: Link, true_hash: str) -> Finding | None:
-        """What the heads of `heads.jsonl` say against it."""
+        """What a listed head says against this record; None if nothing."""
         if link.seq in self._expected:
             expected, head = self._expected[link.seq]
             if true_hash != expected:
@@ -274,7 +274,7 @@ class Walk:
         return None
 
     def _unsigned(self, first_file: str) -> Fault | None:
-        """What is wrong with what no head vouches for."""
+        """A chain without any signed head, or unsigned records beyond the promise."""
         if self._last_head is None and self._listed_head is None and not self._has_gap:
             why = "no head of this chain is signed: none of its records is anybody's"
             return Fault(damage=Damage.NO_HEAD, file=first_file, line=1, seq=1, why=why)
@@ -282,7 +282,7 @@ class Walk:
 
 
 def _expected_hashes(listed: Listed) -> dict[int, tuple[str, HeadRecord]]:
-    """What signed heads of `heads.jsonl` say about the hashes of records, by the records' places."""
+    """The hashes of records as stated by listed heads, by sequence number."""
     expected: dict[int, tuple[str, HeadRecord]] = {}
     if listed.newest is not None:
         expected[listed.newest.seq - 1] = (listed.newest.prev, listed.newest)

@@ -1,24 +1,24 @@
-"""Keeps one process's chain going: links, segments, heads, and the way back after a fault.
+"""Write one process's audit chain: append records, sign heads, change segments, recover from faults.
 
-`ready` comes before each record and is where everything that can go wrong shows: the segment is
-looked at, a full one is changed, a due head is signed. Only then is a record built on `links` and
-appended. Whatever fails leaves a fault behind; until the log has recovered from it, `ready` raises
-and nothing is accepted (I5). Recovery is tried by the next call and leaves an `open` record:
+`ready` comes before each record and detects everything that can go wrong: it checks the segment, opens the
+next one when it is full, signs a head that is due. Only then is a record built on `links` and appended. Any
+failure is kept as a fault; until the log has recovered from it, `ready` raises and nothing is accepted (I5).
+The next call tries to recover, and a recovery writes an `open` record:
 
-- no space: the half line is cut off, the same segment goes on;
-- the segment was made read-only: the chain goes on in the next one;
-- the segment or `heads.jsonl` was taken away, replaced or cut, or a sync failed: an abandoned head says
-  how far the chain went, and after a moment a new one begins: not one for each request while files are
-  deleted.
+- no space: the incomplete line is cut off, the same segment continues;
+- the segment was made read-only: the chain continues in the next one;
+- the segment or `heads.jsonl` was removed, replaced or cut, or a sync failed: an abandoned head says how far
+  the chain went, and after a pause a new chain begins. The pause prevents one new chain per request while
+  files keep being deleted.
 
 Heads keep the signer's promise (`promise.py`): the head comes before the record that would break it. A
 head is in its chain in time even while another process holds `heads.jsonl`; it is listed there later.
 
-A chain is seen by nobody before its first head: its `open` record and that head are written under a
-hidden name, which then becomes the segment's; then the head is listed, and then the chain is announced
-as live. A process that is killed anywhere on this way leaves nothing, or a chain with a head.
+No other process sees a chain before its first head: its `open` record and that head are written under a
+hidden name, which is then renamed to the segment's; then the head is listed, and then the chain is announced
+as live. A process killed at any of these steps leaves nothing, or a chain with a head.
 
-One thread, no locks: the event loop's. A forked child may not write, or two would share a chain.
+One thread (the event loop's), no locks. A forked child may not write, or two processes would share a chain.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ if TYPE_CHECKING:
     from gateway.audit.chain import Ready
     from gateway.audit.record import Links
 
-_PATIENCE_SECONDS = 1.0  # of a first or last head for others to be done: all workers close at once
-MOST_UNLISTED_HEADS = 1000  # some 600 bytes each; at one in ten seconds these are almost three hours
+_PATIENCE_SECONDS = 1.0  # how long a first or last head waits for the lock: all workers close at once
+MOST_UNLISTED_HEADS = 1000  # some 600 bytes each; at one in ten seconds, almost three hours of heads
 
 
 class _Headed(NamedTuple):
-    """The last head of the chain: its place and its time."""
+    """The last head of the chain: its sequence number and its time."""
 
     seq: int
     at: float
 
 
 class Writer:
-    """The one writer of a process."""
+    """The only writer of a process."""
 
     def __init__(
         self, folder: Path, node: str, signer: Signer, durability: Durability, limits: Limits, now: float
@@ -76,10 +76,10 @@ class Writer:
         self.chain = Chain()
         self._begin(now, f"start{self._learn_heads()}")
         if recover(folder, node, signer, self._heads, self._recovered_head, now, is_synced=self._is_synced):
-            self._write_head(now)  # which says that these are listed
+            self._write_head(now)  # a head that knows the recovered heads just listed
 
     def check(self, now: float) -> None:
-        """Raises `SegmentError` when no record could be accepted now; signs the head that is due."""
+        """Raises `SegmentError` when no record could be accepted now; signs a head that is due."""
         if os.getpid() != self._process:
             raise SegmentError("closed, or forked: each process opens a log of its own", Remedy.RETRY)
         if self._fault is not None:
@@ -98,9 +98,9 @@ class Writer:
             raise
 
     def ready(self, now: float) -> Links:
-        """Where the next record stands; raises `SegmentError` when none can be accepted."""
+        """The position of the next record; raises `SegmentError` when none can be accepted."""
         self.check(now)
-        if self._is_head_due(now):  # nothing came for long: the last head is too old for a record
+        if self._is_head_due(now):  # after a quiet period the last head is too old for another record
             try:
                 self._write_head(now)
             except SegmentError as fault:
@@ -113,21 +113,21 @@ class Writer:
         return self._links
 
     def append(self, covered: bytes, now: float) -> None:
-        """Write a record that was built on the links that `ready` returned."""
+        """Write a record that was built on the links returned by `ready`."""
         self._append_lines(self.chain.seal(covered), now)
 
     def append_all(self, records: Sequence[Ready], now: float) -> None:
-        """Write records in one go, after `ready`, and what was left before them: all, or none."""
+        """Write records, and the deferred ones before them, in one write after `ready`: all, or none."""
         self._append_lines(self._seal_all(records, now), now)
 
     def flush(self, now: float) -> None:
-        """Write what was left."""
+        """Write the deferred records."""
         if self.chain.is_behind:
             self.ready(now)
             self._append_lines(b"", now)
 
     def tick(self, now: float) -> None:
-        """What is due by time alone; and whether `heads.jsonl` still is what it was."""
+        """Do what is due by time alone, and check that `heads.jsonl` is still what it was."""
         self.check(now)
         try:
             self._heads.look()
@@ -137,14 +137,14 @@ class Writer:
         self.flush(now)
 
     def sign_head(self, now: float) -> None:
-        """Prove what was written since the last head, if anything was."""
+        """Sign a head if any record was written since the last one."""
         if self._links.seq > self._headed.seq:
             self._write_head(now)
 
     def close(self, now: float) -> None:
-        """Sign the last head and let go of the files. Raises `SegmentError` when it cannot be written."""
+        """Sign the last head and close the files. Raises `SegmentError` when it cannot be written."""
         if os.getpid() != self._process:
-            return  # closed before, or a child of the process whose files these are
+            return  # closed already, or a child of the process that owns these files
         try:
             self.check(now)
             if self.chain.is_behind:
@@ -155,7 +155,7 @@ class Writer:
             self._release()
 
     def _is_head_due(self, now: float) -> bool:
-        """Whether no more record may be written now without a head before it."""
+        """Whether a head must be written before any other record."""
         return self._links.seq >= self._due_seq or not self._headed.at <= now < self._due_at
 
     def _set_headed(self, headed: _Headed) -> None:
@@ -171,7 +171,7 @@ class Writer:
             raise
 
     def _learn_heads(self) -> str:
-        """Look at `heads.jsonl` as it is found. What is wrong with it goes into the `open` record."""
+        """Read the end of `heads.jsonl` at start. Returns a text about its loss for the `open` record."""
         if self._heads.learn() != NO_LINE:
             return ""
         known = find_known_end(self._folder, self._signer)
@@ -181,7 +181,7 @@ class Writer:
         return f": heads.jsonl is missing or empty, and heads in segments know {known.size} bytes of it"
 
     def _begin(self, now: float, reason: str) -> None:
-        """Start a new chain. Nobody sees it before its first head, and no head names it before."""
+        """Start a new chain. It is hidden, and named by no head, until it has its first head."""
         links = self._links = self.chain.start(new_chain_id(self._node, now))
         try:
             prepare_folder(self._folder)
@@ -208,7 +208,7 @@ class Writer:
             segment.publish()
             self._list_heads(patience_seconds=_PATIENCE_SECONDS, is_anew=True)
         except SegmentError:
-            # Nothing in it was vouched for yet; left there, each try on a full disk would leave another.
+            # No listed head covers it; kept, each attempt on a full disk would leave another file.
             segment.discard()
             live.close()
             raise
@@ -228,7 +228,7 @@ class Writer:
             segment.publish()
         except SegmentError as fault:
             self._number -= 1
-            # A name that somebody else took stays taken: only another chain gets round it.
+            # A segment name that another program took stays taken: only a new chain avoids it.
             is_taken = isinstance(fault.__cause__, FileExistsError | FileNotFoundError)
             if segment is not None:
                 segment.discard()
@@ -269,7 +269,7 @@ class Writer:
         return b"".join(lines)
 
     def _write_head(self, now: float) -> None:
-        """Write a head, and list it unless others hold that file."""
+        """Write a head, and list it unless another process holds `heads.jsonl`."""
         self._heads.look()
         self._live.announce()
         if len(self._unlisted) >= MOST_UNLISTED_HEADS:
@@ -282,7 +282,7 @@ class Writer:
         self._list_heads()
 
     def _write_last_head(self, now: float) -> None:
-        """Close the chain; if `heads.jsonl` is not what it was, the head says what was known of it."""
+        """Close the chain. If `heads.jsonl` is damaged, the head says what was known of it; then raise."""
         lost = None
         try:
             self._heads.look()
@@ -302,7 +302,7 @@ class Writer:
     def _head(
         self, now: float, state: str, links: Links, *, segment: int, unproven_from: int | None = None
     ) -> bytes:
-        """The covered bytes of a head in this place of a chain: of ours, or of one that is recovered."""
+        """The covered bytes of a head at this position of a chain: our own, or a recovered one."""
         known = self._heads.known
         live = {*find_live_chains(self._folder), self._links.chain}
         if state in ENDED_BY_OTHERS:
@@ -327,7 +327,7 @@ class Writer:
         return seal(covered)[0]
 
     def _list_heads(self, *, patience_seconds: float = 0.0, is_anew: bool = False) -> None:
-        """List the heads that are not yet; they wait while others hold that file."""
+        """List the heads that are not listed yet; they stay queued while others hold the file."""
         self._heads.append(
             self._unlisted, is_synced=self._is_synced, patience_seconds=patience_seconds, is_anew=is_anew
         )
@@ -339,7 +339,7 @@ class Writer:
         self._set_headed(self._written_head)
 
     def _recover(self, now: float) -> None:
-        """Go on where the last fault left off, or raise again."""
+        """Continue after the last fault, or raise it again."""
         fault = self._fault
         if fault is None:
             return
@@ -353,7 +353,7 @@ class Writer:
             else:
                 if fault.remedy is Remedy.NEXT_SEGMENT:
                     self._next_segment()
-                self._list_heads()  # before anything is added, or each refused request would add an `open`
+                self._list_heads()  # before any write, or each refused request would add an `open` record
                 self._segment.verify_in_place()
                 if self._is_head_due(now):
                     self._write_head(now)
@@ -364,7 +364,7 @@ class Writer:
         self._fault = None
 
     def _abandon(self, now: float) -> None:
-        """Say in `heads.jsonl` how far the lost chain went; once, however often a new one fails to start."""
+        """List an abandoned head for the lost chain; once, however often a new chain fails to start."""
         if self._lost is not None:
             return
         try:

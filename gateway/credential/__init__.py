@@ -1,1 +1,1 @@
-"""Extract: bytes off the wire to a `Credential`. Syntax only; whether a key is true is for identity."""
+"""Extract the `Credential` from a request. Syntax only; `identity/` decides whether a key is valid."""

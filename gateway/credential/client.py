@@ -1,12 +1,12 @@
-"""Where a request came from: the peer, or what a trusted proxy says the peer of its own was.
+"""Determine the client's address: the socket's peer, or the address that a trusted proxy forwarded.
 
-Keys may be bound to networks, and refusals of strangers are limited by address, so the address must
-be one that the client cannot choose. `X-Forwarded-For` is a list to which each hop appends; only the
-entries written by hops we trust mean anything, which is why it is read from the right, and why
-nothing to the left of the first untrusted entry is even parsed: a client writes what it likes there.
+Keys may be bound to networks, and refusals of anonymous callers are rate-limited by address, so the client
+must not be able to choose its address. `X-Forwarded-For` is a list to which each hop appends. Only the
+entries written by trusted hops can be believed, so it is read from the right, and nothing to the left
+of the first untrusted entry is even parsed: a client can write anything there.
 
-When the list holds junk where the next hop should be, or nothing but trusted hops, the answer is the
-peer: the one address that the kernel vouches for.
+When the next entry does not parse, or all entries are trusted hops, the result is the peer: the one
+address that the kernel reports.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 UNIX_PEER = "local"
-"""The address of whoever talks through a unix socket: those have none."""
+"""The address of a peer on a unix socket, which has no other."""
 
-MAX_ADDRESS_CHARACTERS = 80  # the longest form of IPv6 has 45, and a zone names an interface
-MAX_HOPS = 32  # proxies before us; a longer list of trusted hops is somebody's loop or somebody's trick
+MAX_ADDRESS_CHARACTERS = 80  # IPv6 takes up to 45; a zone adds the name of an interface
+MAX_HOPS = 32  # proxies before us; a longer list of trusted hops is a loop or an attack
 
-_UNIX = "unix"  # how a configuration trusts unix socket peers
+_UNIX = "unix"  # in a configuration: trust peers on unix sockets
 _WITH_PORT = re.compile(r"\[(?P<v6>[0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|(?P<v4>[0-9.]+):[0-9]{1,5}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustedNetworks:
-    """The peers whose `X-Forwarded-For` is believed. Empty by default: nobody's is."""
+    """The peers whose `X-Forwarded-For` is believed. Empty by default: no peer is."""
 
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
     is_unix_trusted: bool = False
@@ -45,7 +45,7 @@ class TrustedNetworks:
 
 
 def parse_trusted_networks(texts: Iterable[str]) -> TrustedNetworks:
-    """Networks in CIDR notation, single addresses, and `unix` for unix socket peers."""
+    """Parse networks in CIDR notation, single addresses, and `unix` for unix socket peers."""
     networks: list[IPv4Network | IPv6Network] = []
     is_unix_trusted = False
     for text in texts:
@@ -62,7 +62,7 @@ def parse_trusted_networks(texts: Iterable[str]) -> TrustedNetworks:
 
 
 def client_address(peer: str | None, headers: Iterable[tuple[bytes, bytes]], trusted: TrustedNetworks) -> str:
-    """The client's address as text. `peer` is the socket's other end; None is a unix socket."""
+    """The client's address as text. `peer` is the socket's other end; None for a unix socket."""
     address = _find_address(peer) if peer is not None else None
     own = UNIX_PEER if peer is None else peer if address is None else str(address)
     is_believed = trusted.is_unix_trusted if peer is None else address is not None and trusted.hold(address)
@@ -80,17 +80,17 @@ def client_address(peer: str | None, headers: Iterable[tuple[bytes, bytes]], tru
 
 
 def _find_forwarded(raw_hop: bytes) -> IPv4Address | IPv6Address | None:
-    """One entry of the list: an address, with a port or without; None when it is junk."""
+    """The address in one entry of the list, with or without a port; None when it does not parse."""
     text = raw_hop.strip(b" \t").decode("latin-1")
     if match := _WITH_PORT.fullmatch(text):
         text = match["v6"] or match["v4"]
-    # A zone (fe80::1%eth0) names an interface of some other machine.
+    # A zone (fe80::1%eth0) names an interface of another machine.
     return None if "%" in text else _find_address(text)
 
 
 def _find_address(text: str) -> IPv4Address | IPv6Address | None:
-    """The address; an IPv4 address in IPv6 clothes becomes IPv4, so that it is in IPv4 networks."""
-    # A client behind a trusted hop writes what it likes: kilobytes of it are not worth remembering.
+    """The address; an IPv4-mapped IPv6 address becomes IPv4, so that IPv4 networks contain it."""
+    # Any text can come from behind a trusted hop: long text is refused before it takes space in the cache.
     return _remembered_address(text) if len(text) <= MAX_ADDRESS_CHARACTERS else None
 
 

@@ -1,15 +1,15 @@
-"""One request, at most one credential: which one it is, or why there is none to speak of.
+"""Find the one API key of a request, or refuse the request.
 
-A key comes as `Authorization: Bearer <key>` or as `X-API-Key: <key>`, and in no other way. Two
-parties that read one request differently are how guards are walked around, so nothing here picks a
-winner: a second, differing credential refuses the request, whatever the first one is worth. A key in
-the URL refuses it as well, beside a good header too, because logs and proxies keep URLs.
+A key comes as `Authorization: Bearer <key>` or as `X-API-Key: <key>`, and in no other way. Guards are
+bypassed where two parties read one request differently, so nothing here chooses between credentials: a
+second, different credential refuses the request, whatever the first one is. A key in the URL refuses it
+too, even beside a good header, because logs and proxies keep URLs.
 
-No credential, an empty one, `Bearer` alone and the engine's literal `local` are one and the same
-caller: nobody. Headers whose names only look alike once dashes become underscores are ignored; they
-are what a CGI-style hop would confuse, and they never carry a key of ours.
+No credential, an empty one, `Bearer` alone and the engine's literal `local` all mean an anonymous caller.
+Headers whose names differ only in dashes and underscores are ignored: a CGI-style hop would confuse them,
+and they never carry a key of ours.
 
-Not done here: no decoding, no normalising, no look at what the key says.
+Non-goals: no decoding, no normalising, no check whether the key is valid.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ MAX_CREDENTIAL_BYTES = 4096  # a signed access token with many scopes is about 1
 KEY_PARAMETERS = frozenset(
     {b"apikey", b"xapikey", b"key", b"token", b"accesstoken", b"xaccesstoken", b"authorization", b"bearer"}
 )
-"""Query parameters that name a key somewhere in the field, letters only, in lower case."""
+"""Names of query parameters that hold a key in some common API; letters only, in lower case."""
 
-_ANONYMOUS = b"local"  # what the engine sends when it was given no key
-_KEY = re.compile(rb"[\x21-\x2b\x2d-\x7e]{1,%d}" % MAX_CREDENTIAL_BYTES)  # visible ASCII, but the comma
+_ANONYMOUS = b"local"  # what the engine sends when it has no key
+_KEY = re.compile(rb"[\x21-\x2b\x2d-\x7e]{1,%d}" % MAX_CREDENTIAL_BYTES)  # visible ASCII without the comma
 _SCHEME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: token
 _LOWER = bytes(range(256)).lower()
 _NOT_A_LETTER = bytes(code for code in range(256) if not bytes([code]).isalpha())
@@ -44,8 +44,8 @@ def extract(headers: Iterable[tuple[bytes, bytes]], query: bytes) -> Credential:
     """The one credential of a request. `headers` are ASGI pairs: lower-case name, raw value.
 
     Raises `Refusal`: MALFORMED_QUERY for too many fields, then KEY_IN_QUERY, MALFORMED_CREDENTIAL,
-    CONFLICTING_CREDENTIALS, UNSUPPORTED_SCHEME and NO_CREDENTIAL, the first of these that holds. Every
-    header is looked at before any of them is raised, so the work does not depend on which credential
+    CONFLICTING_CREDENTIALS, UNSUPPORTED_SCHEME and NO_CREDENTIAL, the first of these that applies. All
+    headers are read before any of them is raised, so that the work does not depend on which credential
     came first.
     """
     candidates, has_other_scheme, is_malformed = _read(headers)
@@ -64,7 +64,7 @@ def extract(headers: Iterable[tuple[bytes, bytes]], query: bytes) -> Credential:
 
 
 def _read(headers: Iterable[tuple[bytes, bytes]]) -> tuple[list[bytes], bool, bool]:
-    """What the headers claim: candidates for a key, and whether there is another scheme, or none at all."""
+    """Read the headers: candidates for a key, whether there is another scheme, whether one is malformed."""
     claimed_keys: list[bytes] = []
     has_other_scheme = False
     is_malformed = False
@@ -91,12 +91,12 @@ def _are_one(keys: list[bytes]) -> bool:
 
 
 def _names_a_key(query: bytes) -> bool:
-    """Whether a query parameter is called like a key.
+    """Whether a query parameter has the name of a key.
 
-    `;` separates as `&` does, because some servers behind a proxy still read it so. A parameter
-    without `=` counts: its name may be there because its value was cut off. Names are decoded once, and
-    only their letters count: `x-api-key`, `X_API_KEY`, `apiKey[]` and the `?api_key` of a URL that was
-    put together twice are one name to some framework or other.
+    `;` separates as `&` does, because some servers behind a proxy still treat it so. A parameter
+    without `=` counts: its value may have been cut off. Names are decoded once, and only their letters
+    count: some framework treats `x-api-key`, `X_API_KEY`, `apiKey[]`, or the `?api_key` of a URL with two
+    question marks, as one name.
     """
     for field in split_query(query):
         for parameter in field.split(b";"):

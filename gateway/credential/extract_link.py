@@ -1,17 +1,17 @@
-"""A signed link off the wire: the path and the query of a request in, a `SignedLink` out. Syntax only.
+"""Parse a signed link from the path and the query of a request, and write its query. Syntax only.
 
     GET /d/acme/cars/1/-/pkgA1/weights.onnx?se=1795173480&sig=key_0123456789ab.<43 characters of base64url>
 
-`se` and `sig` are names that the engine takes for those of a signature: it leaves both out of what it
-remembers of an unhashed file's source, so that a link of tomorrow is the same source. No other name of a
-parameter would survive there, which is why the key's id stands within `sig`.
+The engine treats `se` and `sig` as names of signature parameters: it ignores both when it remembers the
+source of an unhashed file, so that a later link is the same source. It would not ignore any other parameter,
+so the key's id is part of `sig`.
 
-There is one spelling: these two parameters, once each, in this order, nothing beside them, and no
-second form of the same number or signature. Whatever a proxy or a client made of it is no link of ours.
+There is exactly one spelling: these two parameters, once each, in this order, nothing beside them, and no
+second form of the same number or signature. A link that a proxy or a client rewrote is invalid.
 
-A key in a header beside a link is nothing that the engine sends. It is taken along and has to be the
-very key of the link, as two keys in two headers have to be one: a request never has two callers, of
-whom it could be argued later which one it was.
+The engine never sends a key in a header beside a link. Such a key is extracted too and has to be the very
+key of the link, as two keys in two headers have to be equal: a request never has two callers, so there is
+never a dispute about which one it was.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from gateway.model.access import Credential, WireRequest
     from gateway.model.names import KeyId
 
-_LAST = rb"[AEIMQUYcgkosw048]"  # 43 characters hold two bits more than a SHA-256's 32 bytes; they are zero
+_LAST = rb"[AEIMQUYcgkosw048]"  # 43 characters encode two bits more than a SHA-256's 32 bytes; they are zero
 _QUERY = re.compile(rb"se=([1-9][0-9]{0,11})&sig=([^.&]{1,64})\.([A-Za-z0-9_-]{42}" + _LAST + rb")")
 
 
 def extract_link(request: WireRequest) -> SignedLink:
-    """The link that a request is. Raises `Refusal` as `parse_link` and `extract` do."""
+    """The link in a request. Raises `Refusal` as `parse_link` and `extract` do."""
     return parse_link(request.raw_path, request.query, beside=_find_beside(request))
 
 
 def parse_link(raw_path: bytes, raw_query: bytes, *, beside: Credential | None = None) -> SignedLink:
-    """The link of this path and query. Raises `Refusal`: NO_CREDENTIAL without a query, else INVALID_LINK."""
+    """The link in a path and query. Raises `Refusal`: NO_CREDENTIAL without a query, else INVALID_LINK."""
     if not raw_query:
         raise Refusal(Reason.NO_CREDENTIAL)
     match = _QUERY.fullmatch(raw_query)
@@ -59,7 +59,7 @@ def parse_link(raw_path: bytes, raw_query: bytes, *, beside: Credential | None =
 
 
 def link_query(key_id: KeyId, expires_at: int, mac: bytes) -> str:
-    """The query of a link: the one spelling that `parse_link` reads back."""
+    """The query of a link, in the one spelling that `parse_link` accepts."""
     return f"se={expires_at}&sig={key_id}.{urlsafe_b64encode(mac).rstrip(b'=').decode()}"
 
 

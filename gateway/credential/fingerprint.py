@@ -1,11 +1,11 @@
-"""A fingerprint: everything of a request that `extract` reads, as a digest.
+"""Compute the fingerprint of a request: a digest of everything that `extract` reads.
 
-Two requests with one fingerprint carry the same credential, or fail to in the same way. So what was
-found out for one of them may be remembered for the other, and memory need not hold a key for it (I8):
-a digest of a key of ours, which is random, gives nobody the key.
+Two requests with the same fingerprint have the same credential, or lack one in the same way. So a result for
+one of them may be cached for the other, and the cache needs no key in memory (I8): the digest of one of our
+keys, which are random, does not reveal it.
 
-The fields go in with their names and lengths, in their order: what `extract` could tell apart has
-another fingerprint.
+Fields are hashed with their names and lengths, in their order: requests that `extract` could distinguish
+have different fingerprints.
 """
 
 from __future__ import annotations

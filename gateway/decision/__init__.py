@@ -1,8 +1,8 @@
-"""The decision room: an Access, the Facts about it and the Cedar rules make Allowed or Denied.
+"""Decide an access by Cedar policies: an Access and the Facts about it become Allowed or Denied.
 
-The door is `Rulebook` (`rulebook.py`). `policyset.py` reads and checks a folder of rules, `cases.py`
-runs the cases that stand beside them, `explain.py` tells a person why an answer is what it is. No
-I/O but reading a policy folder; no clock; `cedar.py` is the one importer of cedarpy.
+`Rulebook` (`rulebook.py`) is the entry point. `policyset.py` reads and validates a policy folder, `cases.py`
+runs the test cases that belong to a policy set, `explain.py` explains a decision to an operator. No I/O but
+reading a policy folder; no clock; `cedar.py` is the only importer of cedarpy.
 """
 
 from gateway.decision.rulebook import Rulebook

@@ -1,14 +1,13 @@
-"""Cases of policies as data: who asks for what, and what the answer must be.
+"""Run the test cases of a policy set: requests with expected answers, written as TOML.
 
-A case file describes a small world in the vocabulary of tenant documents, and questions about it.
-They run through the same Rulebook that serves requests. A rule is covered by a case that passes and
-whose answer would be another without that one rule: allow instead of deny, deny instead of allow, or
-a denial with another reason. A rule without such a case is reported, because nobody knows whether it
-does what its @id says. Of two rules that give the same, each needs a case in which it alone does.
+A case file describes a few tenants and models in the vocabulary of tenant documents, and asks questions
+about them. The cases run through the same Rulebook that serves requests. A rule is covered by a passing case
+whose answer would be different without that one rule: allow instead of deny, deny instead of allow, or a
+denial with another reason. A rule without such a case is reported, because it is untested whether it does
+what its @id says. Where two rules permit the same, each needs a case in which it alone does.
 
-A forbid that guards against rules which others may add has nothing to forbid among the folder's own.
-Its case names such a rule as `added_permits`: Cedar text that stands beside the folder's for this
-case alone.
+A forbid that guards against rules that others may add later has nothing to forbid among the folder's own.
+Its case names such a rule as `added_permits`: Cedar text that is added to the folder's for this case alone.
 
 Not here: who owns what in the running system. A case knows only its own file.
 """
@@ -41,11 +40,11 @@ if TYPE_CHECKING:
     from gateway.model.verdicts import Verdict
 
 
-MAX_NAMED = 3  # rules that a complaint names beside its own: enough to see what the case must part
+MAX_NAMED = 3  # other rules that a message names: enough to see which overlap a new case must avoid
 
 
 class Case(CaseQuestion, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One question with its answer. `policies` and `grant` are compared where they are given."""
+    """One question with its expected answer. `policies` and `grant` are compared where they are given."""
 
     name: str
     expect: str
@@ -55,7 +54,7 @@ class Case(CaseQuestion, frozen=True, forbid_unknown_fields=True, kw_only=True):
     grant: str | None = None
 
     def __post_init__(self) -> None:
-        """An answer that no decision can have would make a case that cannot pass."""
+        """Refuse an expectation that no decision can meet: such a case could never pass."""
         if self.expect not in {"allow", "deny"}:
             raise ValueError(f'expect is {self.expect!r}; expected "allow" or "deny"')
         if (self.expect == "deny") != (self.reason is not None):
@@ -66,14 +65,14 @@ class Case(CaseQuestion, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class CaseFile(World, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A world and the cases in it."""
+    """A set of tenants (a world) and the cases about it."""
 
     cases: tuple[Case, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseResult:
-    """What a case came to. `found` differs from `expected` where it failed."""
+    """The result of a case. `found` differs from `expected` where it failed."""
 
     file: str
     line: int
@@ -88,8 +87,8 @@ class CaseResult:
 class UncoveredRule:
     """A rule that no passing case relies on.
 
-    `decides`: cases that pass name it, and have the same answer without it. `beside`: the rules that
-    decide those cases as well.
+    `decides`: passing cases name the rule, but have the same answer without it. `beside`: the other rules
+    that decide those cases.
     """
 
     policy: str
@@ -100,7 +99,7 @@ class UncoveredRule:
     beside: tuple[str, ...]
 
     def __str__(self) -> str:
-        """The place, what is missing, and what to do."""
+        """The location, what is missing, and what to do."""
         if not self.decides:
             why = "no case that passes is decided by it"
         elif self.beside:
@@ -115,14 +114,14 @@ class UncoveredRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """All results, and the rules that no passing case relies on."""
+    """The results of all cases, and the rules that no passing case relies on."""
 
     results: tuple[CaseResult, ...]
     uncovered: tuple[UncoveredRule, ...]
 
     @property
     def has_passed(self) -> bool:
-        """Whether every case passed and every rule is covered. No case at all is no pass."""
+        """Whether every case passed and every rule is covered. A run without cases does not pass."""
         return bool(self.results) and not self.uncovered and all(each.has_passed for each in self.results)
 
 
@@ -131,7 +130,7 @@ def load_cases(
 ) -> tuple[tuple[str, str, CaseFile], ...]:
     """The case files of a folder, sorted: name, text, content. Raises `Misconfigured` for a bad one.
 
-    `on_distrust` is told what others could have written.
+    `on_distrust` is called for a file that other users could have written.
     """
     return tuple(_load(path, on_distrust) for path in sorted(folder.glob("*.toml")))
 
@@ -165,7 +164,7 @@ def run_cases(
 
 
 def _failures(answers: Answers) -> Iterator[str]:
-    """Which rules failed on a case, and why: its answer then is a denial that no rule meant."""
+    """Which rules failed on a case, and why: its answer is then a denial that no rule intended."""
     errors = {rule: error for row in answers for answer in row for rule, error in answer.errors}
     for rule, error in errors.items():
         yield f'(the rule "{rule.name}" of {rule.file} failed: {error})'
@@ -174,7 +173,7 @@ def _failures(answers: Answers) -> Iterator[str]:
 def _uncovered(
     policy_set: PolicySet, rules: list[Rule], beside: dict[str, dict[str, None]]
 ) -> Iterator[UncoveredRule]:
-    """Where each of these rules stands, and which others decide its cases."""
+    """The location of each of these rules, and the other rules that decide its cases."""
     files = {rule.file for rule in rules}
     written = {file: source.rule_texts(text) for file, text in policy_set.policies if file in files}
     for rule in rules:
@@ -189,7 +188,7 @@ def _uncovered(
 
 
 def _with_added_permits(policy_set: PolicySet, file: str, added: str) -> PolicySet:
-    """The set with what a case adds to it, as one more file of it."""
+    """The set with the permits of a case added, as one more file."""
     if not added:
         return policy_set
     policies = (*policy_set.policies, (f"tests/{file}", added))
@@ -197,7 +196,7 @@ def _with_added_permits(policy_set: PolicySet, file: str, added: str) -> PolicyS
 
 
 def _check_added_permits(added: str) -> None:
-    """Permits only: a forbid that stands in no folder could hide what a permit of the folder opens."""
+    """Accept permits only: an added forbid could hide what a permit of the folder opens."""
     try:
         rules = cedar.parse_rules("added_permits", added) if added else ()
     except cedar.CedarError as error:
@@ -220,7 +219,7 @@ def _load(path: Path, on_distrust: Callable[[Distrusted], None]) -> tuple[str, s
         raise Misconfigured(str(path), "nests too deep to be read") from error
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, BadNameError) as error:
         raise Misconfigured(str(path), str(error)) from error
-    except ValueError as error:  # not TOML's own: Python reads no number of thousands of digits
+    except ValueError as error:  # raised by Python, not by TOML, for a number of thousands of digits
         raise Misconfigured(str(path), "holds a number that is too long to be read") from error
     return path.name, text, content
 
@@ -246,7 +245,7 @@ def _result(file: str, line: int, case: Case, verdict: Verdict) -> CaseResult:
 
 
 def _answer(verdict: str, reason: str | None, policies: Sequence[str] | None, grant: str | None) -> str:
-    """An answer as one comparable line."""
+    """An answer as one line that can be compared."""
     parts = [verdict, reason or ""]
     parts += [] if policies is None else [f"by {', '.join(sorted(policies)) or 'no policy'}"]
     parts += [] if grant is None else [f"through {grant}"]
@@ -254,6 +253,6 @@ def _answer(verdict: str, reason: str | None, policies: Sequence[str] | None, gr
 
 
 def _line_of_case(text: str, number: int) -> int:
-    """The line on which a case starts; 1 for files that write their cases in another form."""
+    """The line on which a case starts; 1 for files that write their cases in another TOML form."""
     starts = [line for line, content in enumerate(text.splitlines(), 1) if content.strip() == "[[cases]]"]
     return starts[number] if number < len(starts) else 1

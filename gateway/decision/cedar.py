@@ -1,10 +1,10 @@
-"""The Cedar engine: texts in, a prepared set out, and plain answers to batches of requests.
+"""Adapter to the Cedar engine: parse and validate policy sets, and decide batches of requests.
 
-The one importer of cedarpy. What Cedar says is taken literally and fails closed (I1): Cedar skips a
-policy that errors, so a broken `forbid` would open what it closes; an answer with any error is
+The only importer of cedarpy. Cedar's answers are taken literally and fail closed (I1): Cedar skips a policy
+that errors, so a `forbid` that errors would open what it is meant to close. An answer with any error is
 therefore marked as failed, and so is every answer of a batch whose entities do not fit the schema.
 
-Not here: what the entities are (`entities.py`) and what an answer means (`rulebook.py`).
+Not here: which entities exist (`entities.py`) and what an answer means (`rulebook.py`).
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ from gateway.decision import source
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-# Ids from a request may stand further right in the message, so only its fixed beginning is read.
+# Ids from a request may occur later in the message, so only its fixed beginning is matched.
 _FAILED_POLICY = re.compile(r"error while evaluating policy `(policy[0-9]+)`")
-_OF_A_POLICY = re.compile(r"for policy `policy[0-9]+`, ")  # how the validator's complaints begin
+_OF_A_POLICY = re.compile(r"for policy `policy[0-9]+`, ")  # the beginning of the validator's messages
 
 
 PERMIT, FORBID = "permit", "forbid"
 
 
 class CedarError(Exception):
-    """A text that Cedar does not take. Stays within the room; the message is Cedar's own."""
+    """A text that Cedar refuses. It does not leave this package; the message is Cedar's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One policy of a set: where it stands and what it calls itself."""
+    """One policy of a set: its file, its number in that file, and its annotations."""
 
     file: str
     number: int  # from 0, within its file
     policy_id: str | None  # the @id annotation
     effect: str  # permit, forbid
-    via: str | None = None  # the @via annotation: what an allow is put down to
-    notes: tuple[str, ...] = ()  # all other annotations, as `name: value`: words for people
+    via: str | None = None  # the @via annotation: the kind of right that an allow is recorded under
+    notes: tuple[str, ...] = ()  # all other annotations, as `name: value`, for people
     is_template: bool = False
 
     @property
     def name(self) -> str:
-        """What audit records call it: its @id, or its place in its file when it has none."""
+        """The name in audit records: its @id, or file and number when it has none."""
         return self.policy_id or f"{self.file}#{self.number}"
 
 
@@ -55,7 +55,7 @@ class Rule:
 class CedarAnswer:
     """Cedar's answer to one request. `rules` are the determining ones, or those that failed.
 
-    `errors` says why each of the latter failed. It may quote what a request brought: for operators.
+    `errors` says why each rule failed. It may quote text from the request: for operators only.
     """
 
     is_allowed: bool
@@ -69,11 +69,11 @@ FAILED = CedarAnswer(is_allowed=False, has_failed=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedSet:
-    """A policy set, parsed: what takes milliseconds once and not once per request."""
+    """A parsed policy set: parsing takes milliseconds, so it is done once and not per request."""
 
     policies: cedarpy.PolicySet
     schema: cedarpy.Schema
-    rules: Mapping[str, Rule] = field(repr=False)  # by Cedar's positional id, `policy0` and on
+    rules: Mapping[str, Rule] = field(repr=False)  # by Cedar's positional id: `policy0`, `policy1`, ...
 
 
 def parse_rules(file: str, text: str) -> tuple[Rule, ...]:
@@ -83,7 +83,7 @@ def parse_rules(file: str, text: str) -> tuple[Rule, ...]:
         document = json.loads(cedarpy.policies_to_json_str(text))
     except ValueError as error:
         raise CedarError(str(error)) from error
-    except RecursionError as error:  # a chain of some hundred links, short of the bound on tokens
+    except RecursionError as error:  # a chain of some hundred links, below `MAX_STATEMENT_TOKENS`
         raise CedarError("a chain of conditions too long to be read; write a set instead") from error
     found = sorted(
         [(_position(key), False, body) for key, body in document["staticPolicies"].items()]
@@ -111,9 +111,9 @@ def parse_rules(file: str, text: str) -> tuple[Rule, ...]:
 def prepare(schema: str, policies: Sequence[tuple[str, str]]) -> PreparedSet:
     """Parse a set. Raises `CedarError` when any part of it does not parse, and for templates.
 
-    Each file is parsed by itself first, so that no file can end in the middle of a policy and have
-    the next one finish it. A template stands for nothing here until it is linked, and nothing links
-    one: a `forbid` written as a template would be silently absent.
+    Each file is first parsed by itself, so that no policy can begin in one file and end in the next.
+    Templates are refused: a template has no effect until it is linked, and nothing here links one, so a
+    `forbid` written as a template would be silently absent.
     """
     rules = [rule for file, text in policies for rule in parse_rules(file, text)]
     if any(rule.is_template for rule in rules):
@@ -134,7 +134,7 @@ def prepare(schema: str, policies: Sequence[tuple[str, str]]) -> PreparedSet:
 
 
 def permits_alone(prepared: PreparedSet, policies: Sequence[tuple[str, str]]) -> PreparedSet:
-    """The permits of a prepared set, for what the answer would be if nothing forbade it.
+    """The permits of a prepared set, to find out what the answer would be if nothing forbade it.
 
     `policies` are the texts that the set was prepared from. Never used to serve a request.
     """
@@ -152,7 +152,7 @@ def permits_alone(prepared: PreparedSet, policies: Sequence[tuple[str, str]]) ->
 
 
 def ask(prepared: PreparedSet, requests: Sequence[dict[str, Any]], entities: str) -> list[CedarAnswer]:
-    """Decide every request over the same entities, which are checked against the schema on the way."""
+    """Decide every request over the same entities, which Cedar checks against the schema."""
     try:
         results = cedarpy.is_authorized_batch(list(requests), prepared.policies, entities, prepared.schema)
     except ValueError:
@@ -161,7 +161,7 @@ def ask(prepared: PreparedSet, requests: Sequence[dict[str, Any]], entities: str
 
 
 def find_schema_error(schema: str) -> str | None:
-    """What is wrong with a schema's text, in Cedar's words; None when nothing is."""
+    """Cedar's error message about a schema's text; None when the schema parses."""
     try:
         _refuse_excess(schema)
         cedarpy.Schema.from_str(schema)
@@ -171,7 +171,7 @@ def find_schema_error(schema: str) -> str | None:
 
 
 def find_policy_error(text: str) -> str | None:
-    """What is wrong with the syntax of a policy text, in Cedar's words; None when nothing is."""
+    """Cedar's error message about the syntax of a policy text; None when it parses."""
     try:
         _refuse_excess(text)
         cedarpy.PolicySet.from_str(text)
@@ -181,7 +181,7 @@ def find_policy_error(text: str) -> str | None:
 
 
 def find_entity_error(schema: str, entities: str) -> str | None:
-    """Why these entities do not fit the schema, in Cedar's words; None when they do."""
+    """Cedar's message why these entities do not fit the schema; None when they do."""
     try:
         cedarpy.Entities.from_json_str(entities, schema)
     except ValueError as error:
@@ -190,7 +190,7 @@ def find_entity_error(schema: str, entities: str) -> str | None:
 
 
 def type_errors(text: str, schema: str) -> list[tuple[int, str]]:
-    """What strict validation of one file finds: (number of the policy, Cedar's words without the number)."""
+    """The errors of strict validation of one file: (policy number, Cedar's message without the number)."""
     result = cedarpy.validate_policies(text, schema)
     return [
         (_position(found.policy_id), _OF_A_POLICY.sub("", found.error, count=1)) for found in result.errors
@@ -204,7 +204,7 @@ def _refuse_excess(text: str) -> None:
 
 
 def _answer(prepared: PreparedSet, result: cedarpy.AuthzResult) -> CedarAnswer:
-    """Take one result over; `NoDecision` has errors, and would not be an allow without them either."""
+    """Convert one result. `NoDecision` comes with errors, and would be no allow without them either."""
     diagnostics = result.diagnostics
     if diagnostics.errors or result.decision is cedarpy.Decision.NoDecision:
         failed = {found[1]: text for text in diagnostics.errors if (found := _FAILED_POLICY.match(text))}
@@ -224,12 +224,12 @@ def _answer(prepared: PreparedSet, result: cedarpy.AuthzResult) -> CedarAnswer:
 
 
 def _rules(prepared: PreparedSet, positions: Sequence[str]) -> tuple[Rule, ...]:
-    """The rules at these positions, in the order of the set, so that a record reads the same each time."""
+    """The rules with these ids, in the order of the set, so that records are reproducible."""
     known = [position for position in set(positions) if position in prepared.rules]
     return tuple(prepared.rules[position] for position in sorted(known, key=_position))
 
 
 def _position(policy_id: str) -> int:
-    """Where a policy stands, from the id that Cedar gave it; 0 where Cedar names none."""
+    """The number of a policy, from the id that Cedar gave it; 0 where Cedar names none."""
     digits = policy_id.removeprefix("policy")
     return int(digits) if digits.isdigit() else 0

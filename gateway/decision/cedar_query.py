@@ -1,7 +1,7 @@
-"""What Cedar is asked about one access, or the denial where there is nothing to ask.
+"""Turn an access and its facts into the Cedar query to ask, or into a denial where facts are missing.
 
-Facts that are missing or did not parse deny here, before any rule is looked at (I1). Facts that are
-about something else than the access are a defect of the caller, and raise.
+Facts that are missing or did not parse deny here, before any rule is evaluated (I1). Facts about something
+else than the access are a defect of the caller, and raise.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ CONTENT_KINDS = frozenset({ResourceKind.MODEL, ResourceKind.PACKAGE, ResourceKin
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CedarQuery:
-    """What Cedar is asked about one access: every action on every resource, all must be permitted.
+    """The Cedar query for one access: every action on every resource; all must be permitted.
 
-    The first action is the one asked for. `discover` is always asked along with it, whatever comes
-    out: a refusal needs it for its reason, and both kinds of refusal must take the same work (I3).
-    `covers` are the ModelGroups of the canonical model, most specific first, then of the alias.
+    The first action is the requested one. `discover` is always asked along with it, whatever the answer:
+    a refusal needs it for its reason, and both kinds of refusal must take the same work (I3).
+    `covers` are the ModelGroups of the canonical model, most specific first, then those of the alias.
     """
 
     principal: Uid
@@ -50,7 +50,7 @@ class CedarQuery:
 
 
 def question_of(access: Access, facts: Facts) -> CedarQuery | Denied:
-    """What to ask Cedar; a denial where there is nothing to ask."""
+    """The query for an access; a denial where facts are missing or the action does not apply."""
     kind, action = access.resource.kind, access.action
     if kind is ResourceKind.BLOB:
         raise TypeError("a blob is no resource of its own: ask about a file that links it")
@@ -70,7 +70,7 @@ def question_of(access: Access, facts: Facts) -> CedarQuery | Denied:
 
 
 def _content_question(access: Access, facts: Facts) -> CedarQuery | Denied:
-    """As `question_of`, for models and what lies in them. Facts about something else are a defect."""
+    """As `question_of`, for models, packages and files. Raises for facts about something else."""
     resource = access.resource
     if resource.model is None or resource.model not in {facts.model, facts.requested}:
         raise ValueError("the facts are about another model than the access")
@@ -83,13 +83,13 @@ def _content_question(access: Access, facts: Facts) -> CedarQuery | Denied:
 
 
 def _about_itself(access: Access) -> CedarQuery:
-    """Whether the caller may do this with itself."""
+    """Whether the caller may apply the action to itself."""
     caller = principal_uid(access.principal)
     return CedarQuery(principal=caller, actions=(access.action,), resources=(caller,), entities={})
 
 
 def _about_catalogue(access: Access) -> CedarQuery:
-    """Whether the caller may see the list of models at all; what stands in it is asked model by model."""
+    """Whether the caller may list models at all; each model in the list is decided by itself."""
     return CedarQuery(
         principal=principal_uid(access.principal),
         actions=("list",),
@@ -99,11 +99,11 @@ def _about_catalogue(access: Access) -> CedarQuery:
 
 
 def _about_content(access: Access, facts: Facts, canonical: ModelId, standing: Standing) -> CedarQuery:
-    """Whether the caller may do this with a model or package, by this name and by the model's own.
+    """Whether the caller may do this with a model or package, by the requested name and the canonical one.
 
     An alias has the canonical model among its ancestors, so that whatever permits the model permits
-    the alias, while a rule that forbids the alias by name is honoured. Where no rule says who owns
-    the alias, it stands as the model does.
+    the alias, while a rule that forbids the alias by name is honoured. An alias whose owner no rule names
+    has the owner and visibility of the model.
     """
     package = None if access.resource.kind is ResourceKind.MODEL else access.resource.package
     covers = covers_of(canonical, standing)
@@ -130,7 +130,7 @@ def _about_content(access: Access, facts: Facts, canonical: ModelId, standing: S
 
 
 def request_of(question: CedarQuery, action: str, resource: Uid) -> dict[str, Any]:
-    """One request in Cedar's form."""
+    """One request of the query in Cedar's form."""
     return {
         "principal": cedar_uid(*question.principal),
         "action": cedar_uid("Action", action),
@@ -146,7 +146,7 @@ def denied(
     policies: tuple[str, ...] = (),
     may_discover: bool = False,
 ) -> Denied:
-    """A denial of this access, standing on these facts."""
+    """A denial of this access, computed from these facts."""
     return Denied(
         access=access,
         reason=reason,

@@ -1,10 +1,10 @@
-"""An access and its facts in Cedar's terms: who, what, and the few entities they stand on.
+"""Convert an access and its facts to Cedar entities: the caller, and the model or package asked about.
 
-Entities are built per question and hold only what bears on it: the caller, the model or package,
-and for an alias both names. Ids are passed as dictionaries, never as Cedar text, because they hold
-arbitrary characters; none is joined from parts (`grant_index.py`), so no name can pose as another's.
+Entities are built per query and contain only what is relevant to it: the caller, the model or package,
+and for an alias both names. Ids are passed as dictionaries, never as Cedar text, because they contain
+arbitrary characters. Compound ids are JSON (`grant_index.py`), so no name can imitate another.
 
-Not here: what Cedar makes of them, and any judgement. Names were checked where they entered.
+Not here: evaluation, and checking names, which happens where they enter.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ CATALOGUE_ENTITY: Entity = {"uid": {"type": "Catalogue", "id": "models"}, "attrs
 
 
 def principal_uid(principal: Principal) -> Uid:
-    """A caller by the id of its key; what kind of key it is makes its type."""
+    """The entity id of a caller: its key id; the kind of key determines the type."""
     return ("Admin" if principal.kind is KeyKind.ADMIN else "ApiKey", principal.key_id)
 
 
 def principal_entity(principal: Principal, grants: GrantSlice) -> Entity:
-    """A caller with its scopes and, for a tenant's key, the grants that bear on the question."""
+    """A caller with its scopes and, for a tenant's key, the grants relevant to the query."""
     kind, key_id = principal_uid(principal)
     attributes: dict[str, Any] = {"scopes": sorted(principal.scopes)}
     parents: list[dict[str, str]] = []
@@ -56,7 +56,7 @@ def principal_entity(principal: Principal, grants: GrantSlice) -> Entity:
 
 
 def model_covers(facts: Facts) -> tuple[str, ...]:
-    """The ModelGroups that the canonical model lies in, most specific pattern first, then its groups."""
+    """The ModelGroups that contain the canonical model, most specific pattern first, then its groups."""
     if facts.model is None or facts.model_standing is None:
         return ()
     return covers_of(facts.model, facts.model_standing)
@@ -77,8 +77,8 @@ def content_entity(
     parents = [cedar_uid("ModelGroup", cover) for cover in covers]
     uid: Uid = ("Model", model)
     if package is not None:
-        # The model itself is named and not described: nothing in the schema leads from a package to
-        # its model's attributes, and every entity costs about 10 µs.
+        # The model's id is given as a parent, but the model is not an entity of the query: nothing in the
+        # schema refers to its attributes from a package, and every entity costs about 10 µs.
         uid = ("Package", pair_id(model, package))
         parents.append(cedar_uid("Model", model))
         parents += [cedar_uid("PackageGroup", pair_id(cover, package)) for cover in covers]
@@ -89,22 +89,22 @@ def content_entity(
 
 
 def covers_of(model: ModelId, standing: Standing) -> tuple[str, ...]:
-    """The ModelGroups that a model lies in."""
+    """The ModelGroups that contain a model."""
     return (*map(pattern_id, ancestors(model)), *map(group_id, sorted(standing.groups)))
 
 
 def cedar_uid(kind: str, entity_id: str) -> dict[str, str]:
-    """An entity's name in Cedar's JSON form."""
+    """An entity id in Cedar's JSON form."""
     return {"type": kind, "id": entity_id}
 
 
 def _references(kind: str, ids: frozenset[str]) -> list[dict[str, dict[str, str]]]:
-    """A set of entities as an attribute's value; sorted, so that the same facts make the same bytes."""
+    """A set of entities as an attribute's value; sorted, so that the same facts give the same bytes."""
     return [{"__entity": cedar_uid(kind, entity_id)} for entity_id in sorted(ids)]
 
 
 def sample_entities() -> list[Entity]:
-    """One of every entity that a request can bring, with every attribute, for the schema's check."""
+    """One of every entity that a query can contain, with every attribute, to check a schema against."""
     given = frozenset({"pattern:a/*"})
     pairs = frozenset({pair_id("pattern:a/*", PackageId("p"))})
     grants = GrantSlice(

@@ -1,11 +1,11 @@
-"""Why an answer is what it is, for an operator: the whole grant path, or what is missing from it.
+"""Explain a decision to an operator: the whole grant path of an allow, or what is missing for one.
 
-Explaining decides again, by the same Rulebook, and then puts words to it; nothing here is asked when
-a request is served. It names other tenants' rules and is shown to administrators only. What would help
-is found by trying (`remedies.py`).
+Explaining decides again, by the same Rulebook, and then describes the result; nothing here runs when a
+request is served. An explanation names other tenants' rules and is shown to administrators only. The changes
+that would help are found by trying them (`remedies.py`).
 
-What the platform says of a key of its own is among the facts and stands above the rules, as it does
-where requests are decided.
+The platform's ruling on a key of its own is among the facts and overrides the rules, as it does where
+requests are decided.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One link of the path from the key to the file: what it is, its name, and how it leads on."""
+    """One step of the path from the key to the file: its kind, its name, and a note."""
 
     kind: str
     name: str
@@ -51,7 +51,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cover:
-    """A pattern that covers the model and what its rule says; empty where it says nothing."""
+    """A pattern that covers the model, and the contents of its rule; empty where it has none."""
 
     model: str
     pattern: str
@@ -63,14 +63,14 @@ class Cover:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Determining:
-    """A rule that made the decision: its @id, where it stands, and what is said about it there."""
+    """A rule that determined the decision: its @id, its location, and what is written about it there."""
 
     policy: str
     effect: str
     file: str
     line: int
     notes: tuple[str, ...] = ()  # its annotations
-    comment: str = ""  # right above it
+    comment: str = ""  # directly above it
     error: str = ""  # why it failed, where it did
 
     @property
@@ -80,7 +80,7 @@ class Determining:
 
 
 class Cause(StrEnum):
-    """What a denial comes down to, in the order in which it is looked for."""
+    """The cause of a denial, in the order in which causes are checked."""
 
     ALLOWED = "allowed"
     UNREADABLE_FACT = "unreadable-fact"
@@ -94,7 +94,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """A decision in words."""
+    """A decision with its explanation."""
 
     verdict: str  # allow, deny
     reason: str
@@ -111,7 +111,7 @@ class Explanation:
 
     @property
     def needed(self) -> tuple[str, ...]:
-        """What has to be done for an allow, in lines."""
+        """What has to be done for an allow, as lines of text."""
         return needed_lines(self.steps)
 
     def as_json(self) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class Explanation:
         return {**plain, "needed": list(self.needed)}
 
     def as_rows(self) -> list[tuple[str, str]]:
-        """For people: a table of two columns, the first empty where a row goes on with the one above."""
+        """For people: a table of two columns, the first empty where a row continues the one above."""
         rows = [("verdict", self.verdict), ("reason", f"{self.reason}: {self.meaning}")]
         rows += column("path", (f"{each.kind} {each.name}  {each.note}".rstrip() for each in self.path))
         rows += column("patterns", map(_cover_text, self.covers))
@@ -132,7 +132,7 @@ class Explanation:
 def explain(access: Access, facts: Facts, rulebook: Rulebook, rules: Iterable[ModelRule] = ()) -> Explanation:
     """Decide and explain. `rules` are those on the patterns that cover the model and its alias.
 
-    Without them the explanation knows how the model stands, but not which pattern says so.
+    Without them the explanation knows the model's owner and visibility, but not which pattern sets them.
     """
     verdict = rulebook.decide(access, facts)
     known = tuple(rules)
@@ -160,7 +160,7 @@ def explain(access: Access, facts: Facts, rulebook: Rulebook, rules: Iterable[Mo
 
 
 def _reason(verdict: Verdict, facts: Facts) -> Reason:
-    """The reason as a request would get it: the platform's denial stands above what the rules allow."""
+    """The reason a request would get: the platform's denial overrides what the rules allow."""
     by_rules = Reason.PERMITTED if isinstance(verdict, Allowed) else verdict.reason
     if by_rules in {Reason.UNREADABLE_FACT, Reason.POLICY_ERROR}:
         return by_rules
@@ -175,7 +175,7 @@ def _reason(verdict: Verdict, facts: Facts) -> Reason:
 def _find_cause(
     access: Access, facts: Facts, rulebook: Rulebook, reason: Reason, rules: tuple[ModelRule, ...]
 ) -> tuple[Cause, Way]:
-    """What the denial comes down to, and what would help."""
+    """The cause of the denial, and the changes that would help."""
     if reason is Reason.UNREADABLE_FACT:
         records = ", ".join(facts.unreadable) or "the model's own"
         repair = Remedy(kind=Help.RECORD_REPAIR, text=f"records that parse: {records}")
@@ -196,7 +196,7 @@ def _find_cause(
 
 
 def _meaning(reason: Reason, cause: Cause, facts: Facts, forbidden_by: tuple[Determining, ...]) -> str:
-    """The reason in words; more exactly, where it stands for several things."""
+    """The reason in words; more specific where the reason has several causes."""
     if cause is Cause.FORBIDDEN:
         rules = " and ".join(f'the rule "{each.policy}" ({each.place})' for each in forbidden_by)
         return f"{rules[:1].upper()}{rules[1:]} forbids it."
@@ -217,7 +217,7 @@ def _rule_change(rule: Determining) -> Remedy:
 
 
 def _rule_repair(access: Access, facts: Facts, rulebook: Rulebook) -> Remedy:
-    """The rules that failed, each with Cedar's words; or the whole set, when it cannot be read."""
+    """The rules that failed, each with Cedar's message; or the whole set, when it does not parse."""
     places, failed = _RulePlaces(facts, rulebook), _errors(access, facts, rulebook)
     each = [f'the rule "{rule.name}" ({places.of(rule).place}): {error}' for rule, error in failed.items()]
     text = f"rules that do not fail: {'; '.join(each)}"
@@ -227,7 +227,7 @@ def _rule_repair(access: Access, facts: Facts, rulebook: Rulebook) -> Remedy:
 
 
 def _errors(access: Access, facts: Facts, rulebook: Rulebook) -> dict[Rule, str]:
-    """The rules that failed on this question, and why."""
+    """The rules that failed on this query, and why."""
     weighed = rulebook.weigh(access, facts)
     answers = [] if weighed is None else [answer for row in weighed.answers for answer in row]
     return {rule: error for answer in answers for rule, error in answer.errors}
@@ -240,7 +240,7 @@ def _tenant_key(facts: Facts) -> Remedy:
 
 
 def _platform_word(facts: Facts) -> Remedy:
-    """The platform has to be asked, or to say something else."""
+    """Ask the platform, or have it change its ruling."""
     ruling = facts.ruling
     if ruling is None:
         return Remedy(
@@ -255,7 +255,7 @@ def _platform_word(facts: Facts) -> Remedy:
 
 
 def _with_platforms_word(facts: Facts) -> Facts:
-    """The facts as they would be if the platform allowed it: what else is needed is asked of these."""
+    """The facts as they would be if the platform allowed it: other remedies are searched with these."""
     if facts.model is None:
         return facts
     grant = Grant(
@@ -268,7 +268,7 @@ def _with_platforms_word(facts: Facts) -> Facts:
 
 
 class _RulePlaces:
-    """Where the rules of a set stand, and what is written about them."""
+    """Finds the location, annotations and comment of the rules of a set."""
 
     def __init__(self, facts: Facts, rulebook: Rulebook) -> None:
         self._rules = rulebook.rules(facts.policy)
@@ -276,7 +276,7 @@ class _RulePlaces:
         self._written: dict[str, list[RuleText]] = {}
 
     def of(self, rule: Rule, error: str = "") -> Determining:
-        """A rule with its place."""
+        """A rule with its location."""
         if rule.file not in self._written:
             self._written[rule.file] = rule_texts(self._texts.get(rule.file, ""))
         written = self._written[rule.file][rule.number]
@@ -291,7 +291,7 @@ class _RulePlaces:
         )
 
     def named(self, names: tuple[str, ...], errors: dict[Rule, str]) -> Iterator[Determining]:
-        """The rules of these names, in the order of the set."""
+        """The rules with these names, in the order of the set."""
         wanted = frozenset(names)
         for rule in self._rules:
             if rule.name in wanted:
@@ -301,7 +301,7 @@ class _RulePlaces:
 def _path(
     access: Access, facts: Facts, verdict: Verdict, grants: tuple[tuple[Grant, str], ...]
 ) -> Iterator[Step]:
-    """From the key to the file; where the way breaks off, a step says so."""
+    """The steps from the key to the file; for a denial, one of them says what refused it."""
     principal, resource = access.principal, access.resource
     yield Step(kind="key", name=principal.key_id, note=principal.key_name)
     if principal.tenant is not None:
@@ -321,7 +321,7 @@ def _path(
 
 
 def _ground(facts: Facts, allowed: Allowed, grants: tuple[tuple[Grant, str], ...]) -> Iterator[Step]:
-    """How the caller came by the right."""
+    """The steps that name the right: ownership, publication, grants or a policy."""
     standing = facts.model_standing
     if allowed.grant == VIA_OWNER:
         yield Step(kind="owner", name=(standing.owner or "") if standing else "")
@@ -339,7 +339,7 @@ def _ground(facts: Facts, allowed: Allowed, grants: tuple[tuple[Grant, str], ...
 
 
 def _covers(facts: Facts, rules: tuple[ModelRule, ...]) -> Iterator[Cover]:
-    """Every pattern that covers the model and then the alias, most specific first, with what it says."""
+    """Every pattern that covers the model and then the alias, most specific first, with its rule."""
     by_pattern = {rule.pattern: rule for rule in rules}
     names: list[ModelId] = [name for name in (facts.model, facts.requested) if name is not None]
     for model in dict.fromkeys(names):
@@ -356,7 +356,7 @@ def _covers(facts: Facts, rules: tuple[ModelRule, ...]) -> Iterator[Cover]:
 
 
 def _rule_lines(rule: Determining) -> Iterator[str]:
-    """A rule in a line, and what is said about it in more."""
+    """A rule in one line, and its annotations, comment and error in further lines."""
     yield f"{rule.policy} ({rule.place})"
     yield from (f"  {note}" for note in (*rule.notes, rule.comment, rule.error) if note)
 
@@ -367,7 +367,7 @@ def column(title: str, values: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def _cover_text(cover: Cover) -> str:
-    """One pattern in a line."""
+    """A pattern and its rule in one line."""
     said = [
         f"owner {cover.owner}" if cover.owner else "",
         cover.visibility or "",

@@ -1,10 +1,10 @@
-"""What a tenant's grants hold, arranged so that a question finds those that bear on it at once.
+"""Index a tenant's grants by the patterns and groups that they name, to find the relevant ones quickly.
 
-A tenant may have thousands of grants, and handing all of them to Cedar would cost milliseconds per
-request (about 9 µs for each entity it parses). So each grant is filed under the patterns and groups
-it names, and a question takes along only those filed under what covers its model. This narrows what
-Cedar sees and never what it allows: Cedar itself tests that the resource lies in what it is handed,
-so a slice that held too much would open nothing, and one that held too little would deny.
+A tenant may have thousands of grants, and passing all of them to Cedar would cost milliseconds per request
+(about 9 µs for each entity it parses). So each grant is indexed under the patterns and groups it names, and
+a query includes only those under the patterns and groups that cover its model. This narrows what Cedar sees
+and never what it allows: Cedar itself tests that the resource is in the sets it is passed, so a slice with
+too many grants would allow nothing more, and one with too few would deny.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ if TYPE_CHECKING:
     from gateway.model.names import GroupName, PackageId, Pattern
 
 
-_FILED_BYTES = 200  # of a list of grants under a name, and its place
+_FILED_BYTES = 200  # of a list of grants under one name, and its index entry
 _GRANT_BYTES = 250  # of a grant, without the names in it
 
 
 def pattern_id(pattern: Pattern) -> str:
-    """The ModelGroup that stands for a pattern, in a namespace that no group's name can reach."""
+    """The ModelGroup id of a pattern, in a namespace that no group's name can reach."""
     return f"pattern:{pattern}"
 
 
 def group_id(group: GroupName) -> str:
-    """The ModelGroup that stands for a named group."""
+    """The ModelGroup id of a named group."""
     return f"group:{group}"
 
 
 def pair_id(container: str, package: PackageId) -> str:
-    """A package within a model or a ModelGroup, as JSON: whatever the parts hold, pairs stay apart."""
+    """The id of a package within a model or a ModelGroup, as JSON: different pairs never share an id."""
     return msgspec.json.encode([container, package]).decode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrantSlice:
-    """The grants that bear on one question, as the sets of entity ids that the schema names."""
+    """The grants relevant to one query, as the sets of entity ids that the schema names."""
 
     discovers: frozenset[str] = frozenset()
     reads: frozenset[str] = frozenset()
@@ -57,7 +57,7 @@ class GrantSlice:
 
 
 class GrantIndex:
-    """One tenant's grants, filed by what they name."""
+    """One tenant's grants, indexed by the patterns and groups they name."""
 
     __slots__ = ("_filed", "held_bytes")
 
@@ -73,7 +73,7 @@ class GrantIndex:
                 elif of[-1] is not grant:
                     of.append(grant)
         self._filed: Mapping[str, list[Grant]] = filed
-        # The grants as well: they are somebody else's only for as long as they are those in force.
+        # The grants are counted too: once the facts have newer grants, only this index keeps these alive.
         self.held_bytes = (
             _FILED_BYTES * len(filed)
             + sum(map(getsizeof, filed))
@@ -83,14 +83,14 @@ class GrantIndex:
         )
 
     def slice(self, covers: Iterable[str], packages: Iterable[PackageId]) -> GrantSlice:
-        """The grants filed under any of these ModelGroups; of packages, only those asked about."""
+        """The grants indexed under any of these ModelGroups; of packages, only those asked about."""
         whole: dict[str, set[str]] = {action: set() for action in Action}
         narrowed: dict[str, set[str]] = {action: set() for action in Action}
         glimpses: set[str] = set()
         asked = frozenset(packages)
         for cover in covers:
             for grant in self._filed.get(cover, ()):
-                for action in grant.actions & whole.keys():  # an action we do not know gives nothing
+                for action in grant.actions & whole.keys():  # an unknown action grants nothing
                     if not grant.packages:
                         whole[action].add(cover)
                         continue
@@ -112,9 +112,9 @@ class GrantIndex:
     def matching(
         self, action: Action, covers: Iterable[str], package: PackageId | None
     ) -> Iterator[tuple[Grant, str]]:
-        """The grants that give this action, each once, with the ModelGroup by which it does.
+        """The grants that give this action, each once, with the ModelGroup by which it matches.
 
-        For the record and for people: Cedar has decided by then.
+        For the record and for people only: Cedar has decided already.
         """
         wanted = {action, Action.READ} if action is Action.DISCOVER else {action}
         seen: set[int] = set()

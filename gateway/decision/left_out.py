@@ -1,13 +1,13 @@
-"""What a verdict would be with a rule left out: for coverage by cases, and for `explain`.
+"""Compute what a verdict would be without one rule, for coverage by cases.
 
 Cedar says which rules determined an answer: every permit that holds for an allow, every forbid that
-holds for a denial. So leaving out one permit closes an answer exactly if it is the only one named.
-Leaving out one forbid opens it exactly if it is the only one named and some permit holds, which the
-same question put to the permits alone tells. A set of any size is therefore asked twice per
-question, and not once per rule (`tests/property/test_decide.py` compares the two).
+holds for a denial. So leaving out one permit turns an allow into a denial exactly if it is the only one
+named. Leaving out one forbid turns a denial into an allow exactly if it is the only one named and some
+permit holds, which the same query asked of the permits alone tells. A set of any size is therefore asked
+twice per query, and not once per rule (`tests/property/test_decide.py` compares the two).
 
-Not here: rules that failed. What a set would say without them is not known from its answers, so a
-question that any rule fails on relies on none.
+Not here: rules that failed. What a set would answer without them cannot be told from its answers, so a query
+on which any rule fails relies on none.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def rules_relied_on(weighed: Weighed, rulebook: Rulebook) -> frozenset[Rule]:
-    """The rules without any one of which the verdict would be another, or a denial have another reason."""
+    """The rules without any one of which the verdict, or the reason of a denial, would be different."""
     everything = [answer for answers in weighed.answers for answer in answers]
     if any(answer.has_failed for answer in everything):
         return frozenset()
@@ -34,7 +34,7 @@ def rules_relied_on(weighed: Weighed, rulebook: Rulebook) -> frozenset[Rule]:
     if all(answer.is_allowed for answer in alone):
         permitted = (
             weighed.answers
-        )  # no answer opens by leaving a rule out, so what would open it is not asked
+        )  # only denials need the permits' answers: with none, they are not asked for
     else:
         permitted = rulebook.answers_of_permits(weighed)
     verdict = _outcome(weighed.verdict)
@@ -46,7 +46,7 @@ def rules_relied_on(weighed: Weighed, rulebook: Rulebook) -> frozenset[Rule]:
 
 
 def _without(rule: Rule, answers: Answers, permitted: Answers) -> Answers:
-    """What Cedar would answer if this one rule were not in the set. `permitted`: were there no forbid."""
+    """Cedar's answers without this one rule. `permitted` are the answers without any forbid."""
     return [
         [_answer_without(rule, answer, permit) for answer, permit in zip(*both, strict=True)]
         for both in zip(answers, permitted, strict=True)
@@ -63,5 +63,5 @@ def _answer_without(rule: Rule, answer: CedarAnswer, permitted: CedarAnswer) -> 
 
 
 def _outcome(verdict: Verdict) -> tuple[bool, Reason | None]:
-    """What a client can tell apart: allowed or not, and by which reason not."""
+    """What a client can observe: allowed or not, and the reason of a denial."""
     return isinstance(verdict, Allowed), None if isinstance(verdict, Allowed) else verdict.reason

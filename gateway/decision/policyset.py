@@ -1,9 +1,10 @@
-"""Policy folders: `schema.cedarschema` and `*.cedar` files become a PolicySet, checked before use.
+"""Load and validate a policy folder: `schema.cedarschema` and `*.cedar` files become a PolicySet.
 
-`load_policy_folder` reads and digests; `validate` says everything that is wrong with a set, each
-problem with file, line and column. A set with a problem is not put in force; the one in force stays.
+`load_policy_folder` reads the files and computes the digest; `validate` lists everything that is wrong with
+a set, each problem with file, line and column. A set with a problem is not put in force; the one in force
+stays.
 
-Not here: applying a set (the directory room) and tenant documents (`directory/documents.py`).
+Not here: applying a set (`directory/`) and tenant documents (`directory/documents.py`).
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
     from gateway.model.trusted_files import Distrusted
 
 SCHEMA_FILE = "schema.cedarschema"
-SOURCE = "policies"  # where the facts of a folder say they come from
+SOURCE = "policies"  # the source that the facts of a folder name
 _CONTENT = [(action, kind) for action in ("discover", "read", "infer") for kind in ("Model", "Package")]
 _ASKED = (*_CONTENT, ("list", "Catalogue"), ("identify", "ApiKey"), ("identify", "Admin"))
-"""The actions and resources that the gateway asks about; a schema without one would deny it for good."""
+"""The actions and resources that the gateway asks about; a schema without one would always deny it."""
 
 MAX_FILE_BYTES = (
     1024 * 1024
@@ -42,7 +43,7 @@ MAX_ID_CHARACTERS = 128  # every audit record of a decision names the rules that
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One thing that is wrong with a policy folder: where, what was found, what is expected."""
+    """One problem of a policy folder: its location, what was found, what is expected."""
 
     file: str
     line: int
@@ -51,14 +52,14 @@ class Problem:
     expected: str
 
     def __str__(self) -> str:
-        """The form that editors and terminals make a link of."""
+        """In the form from which editors and terminals make a link."""
         return f"{self.file}:{self.line}:{self.column}: {self.found}; expected {self.expected}"
 
 
 def load_policy_folder(folder: Path, *, on_distrust: Callable[[Distrusted], None] = refuse) -> PolicySet:
-    """Read a folder's schema and policies, sorted by name. Raises `Misconfigured` for what cannot be read.
+    """Read a folder's schema and policies, sorted by name. Raises `Misconfigured` for unreadable files.
 
-    `on_distrust` is told what others could have written. Whether the texts are right is for `validate`.
+    `on_distrust` is called for files that other users could have written. `validate` checks the texts.
     """
     verify_trusted_folder(folder, expected=f"one that holds {SCHEMA_FILE}", on_distrust=on_distrust)
     schema = _read(folder / SCHEMA_FILE, on_distrust)
@@ -68,15 +69,15 @@ def load_policy_folder(folder: Path, *, on_distrust: Callable[[Distrusted], None
 
 
 def digest_of(schema: str, policies: tuple[tuple[str, str], ...]) -> str:
-    """The SHA-256 of a set. Encoded as JSON first, so that no text can continue in the next one's place."""
+    """The SHA-256 of a set. Encoded as JSON first, so that text moved between files changes the digest."""
     return hashlib.sha256(msgspec.json.encode(["cachegate-policy-1", schema, policies])).hexdigest()
 
 
 def validate(policy_set: PolicySet) -> list[Problem]:
     """Everything that is wrong with a set; empty when it may be put in force.
 
-    Types are checked only once all texts parse and the schema fits what the gateway asks: complaints
-    that follow from another one would bury it.
+    Types are checked only once all texts parse and the schema fits the gateway's queries: otherwise errors
+    that merely follow from another one would hide it.
     """
     problems = [*_schema_problems(policy_set.schema)]
     rules: list[tuple[source.Place, cedar.Rule]] = []
@@ -110,7 +111,7 @@ def validate(policy_set: PolicySet) -> list[Problem]:
 
 
 def _schema_problems(schema: str) -> Iterator[Problem]:
-    """The schema must parse, and must describe what the gateway hands over with every request."""
+    """Check that the schema parses and describes what the gateway passes with every query."""
     error = cedar.find_schema_error(schema)
     if error is not None:
         place = source.place_of_syntax_error(schema, cedar.find_schema_error)
@@ -131,7 +132,7 @@ def _schema_problems(schema: str) -> Iterator[Problem]:
 
 
 def _naming_problems(rules: list[tuple[source.Place, cedar.Rule]]) -> Iterator[Problem]:
-    """Audit records name policies by @id: each has one, and no two the same."""
+    """Audit records name policies by @id: check that each has one, and that all differ."""
     first: dict[str, str] = {}
     for place, rule in rules:
         if rule.is_template:
@@ -151,7 +152,7 @@ def _naming_problems(rules: list[tuple[source.Place, cedar.Rule]]) -> Iterator[P
 
 
 def _named(rule_id: str | None) -> str:
-    """The rule that a complaint is about, in front of it."""
+    """The prefix of a message that names the rule it is about."""
     return "" if rule_id is None else f'rule "{rule_id}": '
 
 
@@ -162,7 +163,7 @@ def _problem(file: str, place: source.Place, found: str, expected: str) -> Probl
 
 
 def _read(path: Path, on_distrust: Callable[[Distrusted], None]) -> str:
-    """One text. It is about to be rules: anything doubtful about the file itself refuses it."""
+    """Read one text. Its rules will be in force: any doubt about the file itself refuses it."""
     try:
         raw_text = read_trusted(path, max_bytes=MAX_FILE_BYTES, on_distrust=on_distrust)
     except FileNotFoundError as error:

@@ -1,13 +1,13 @@
-"""What would help: the changes after which a denied access is allowed, found by trying them.
+"""Find the changes after which a denied access would be allowed, by trying them.
 
 Nothing is guessed from the reason. Each change that an operator can make (a scope on the key, a grant,
 ownership, publishing, a forbid that no longer holds) is made on the facts in memory, and the same rules
-decide again; what is listed is what came out as an allow. The fewest and smallest are looked for, and
+decide again; only changes that resulted in an allow are listed. The fewest and smallest are preferred, and
 lifting a forbid is the last resort: a forbid was written on purpose.
 
-A step is needed whatever else is done; within a step, any one of its remedies will do.
+Every step is needed; within a step, any one of its remedies suffices.
 
-Not here: what stands in the way outside the rules (the key, the platform, the disk).
+Not here: obstacles outside the rules (the key, the platform, the disk).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Help(StrEnum):
-    """What kind of change it is: each is made in another place."""
+    """The kind of change, which says where it is made."""
 
     TENANT_KEY = "tenant-key"  # use a key of a tenant
     SCOPE = "scope"  # use a key with this scope
@@ -49,16 +49,16 @@ class Help(StrEnum):
     WAIT = "wait"  # until a time
     NETWORK = "network"  # ask from another address
     TENANT = "tenant"  # resume the key's tenant
-    PLATFORM = "platform"  # the platform has to say so
+    PLATFORM = "platform"  # the platform has to allow it
     MODEL_NAME = "model-name"  # another name of a model is meant
-    DISK = "disk"  # the thing has to be on disk, as the engine leaves it
+    DISK = "disk"  # the file has to be on disk, as the engine leaves it
     BLOB = "blob"  # a blob is in quarantine
     ATTESTATION = "attestation"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remedy:
-    """One change that helps. `command` makes it, where one can; else `text` says who has to do what."""
+    """One change that helps. `command` makes it, if a command can; `text` says what has to be done."""
 
     kind: Help
     text: str
@@ -66,14 +66,14 @@ class Remedy:
 
 
 Step = tuple[Remedy, ...]
-"""A change that is needed, in the ways in which it can be made."""
+"""One needed change: the alternative remedies that make it."""
 
 _Right = tuple["Facts", Remedy | None]
-"""The facts with a right given, and the remedy that gives it; as they are, and none."""
+"""The facts with a right given, and the remedy that gives it; or the unchanged facts and None."""
 
 
 def needed_lines(steps: Iterable[Step]) -> tuple[str, ...]:
-    """All steps in lines, for people: ways of one step end in `or`, a further step begins with `and`."""
+    """All steps in lines, for people: alternatives of a step end in `or`, a later step begins with `and`."""
     lines: list[str] = []
     for step in steps:
         texts = [remedy.text for remedy in step]
@@ -93,14 +93,14 @@ class Way:
 def find_way(access: Access, facts: Facts, rulebook: Rulebook, rules: Iterable[ModelRule] = ()) -> Way:
     """The least that has to be done so that a denied access is allowed. For a denial by Cedar.
 
-    Where nothing of what is tried helps, only a rule that is written for it can permit it.
+    Where no change that is tried helps, the remedy is a new rule that permits it.
     """
     found = [
         Way((*scope_steps, *way.steps), way.forbids)
         for asking, scope_steps, ways in _tries(access, facts, rules)
         if (way := _helping(asking, ways, rulebook)) is not None
     ]
-    if found:  # a scope or a right comes before lifting one forbid more; else, what changes least
+    if found:  # fewest forbids first; of equals, the first tried, which changes least
         return min(found, key=lambda way: len(way.forbids))
     who = f"tenant {access.principal.tenant}" if access.principal.tenant else "this key"
     permit = Remedy(kind=Help.PERMIT, text=f"a rule that permits {access.action} of it to {who}")
@@ -110,7 +110,7 @@ def find_way(access: Access, facts: Facts, rulebook: Rulebook, rules: Iterable[M
 def _tries(
     access: Access, facts: Facts, rules: Iterable[ModelRule]
 ) -> Iterator[tuple[Access, tuple[Step, ...], Sequence[_Right]]]:
-    """What to try, what changes least first: nothing, a scope, a right, both."""
+    """What to try, the smallest change first: nothing, a scope, a right, both."""
     said = {rule.pattern: rule for rule in rules}
     unchanged: list[_Right] = [(facts, None)]
     rights = list(_rights(access, facts, said))
@@ -122,9 +122,9 @@ def _tries(
 
 
 def _helping(access: Access, ways: Sequence[_Right], rulebook: Rulebook) -> Way | None:
-    """Those of these ways that help, as one step, with the forbids that they leave.
+    """Those of these rights that help, as one step, with the forbids that remain.
 
-    Of ways that leave different forbids, those that leave the fewest.
+    Where rights leave different forbids, those that leave the fewest.
     """
     left: dict[tuple[Rule, ...], list[Remedy | None]] = {}
     for facts, remedy in ways:
@@ -140,7 +140,7 @@ def _helping(access: Access, ways: Sequence[_Right], rulebook: Rulebook) -> Way 
 
 
 def _is_permitted(access: Access, facts: Facts, rulebook: Rulebook) -> bool:
-    """Whether some rule permits it, whatever forbids it."""
+    """Whether some rule permits it, regardless of forbids."""
     weighed = rulebook.weigh(access, facts)
     if weighed is None:
         return False
@@ -169,7 +169,7 @@ def _with_scope(access: Access) -> Access:
 
 
 def _scope_step(access: Access) -> Step:
-    """Scopes are fixed when a key is made, so another key it is."""
+    """A key with the scope. Scopes are fixed when a key is made, so it is another key."""
     principal, scope = access.principal, _scope_for(access.action)
     scopes = sorted({*principal.scopes, *([scope] if scope else [])})
     command = f"cachegate keys create --tenant={principal.tenant} --scopes {' '.join(scopes)}"
@@ -177,7 +177,7 @@ def _scope_step(access: Access) -> Step:
 
 
 def _rights(access: Access, facts: Facts, said: dict[Pattern, ModelRule]) -> Iterator[_Right]:
-    """The rights on the model that might be given. They hold for its aliases too, whoever owns those."""
+    """The rights on the model that could be given. They hold for its aliases too, whoever owns those."""
     if access.principal.tenant is None or access.resource.kind not in CONTENT_KINDS:
         return
     if facts.model is not None:
@@ -206,7 +206,7 @@ def _grant_remedy(access: Access, model: ModelId) -> Remedy:
 
 
 def _standing_ways(access: Access, facts: Facts, said: dict[Pattern, ModelRule]) -> Iterator[_Right]:
-    """The model to be the tenant's own, or everybody's. What exactly its id says now may stand against it."""
+    """Make the tenant the owner, or the model public. A rule on the exact id may prevent a command for it."""
     tenant, model, standing = access.principal.tenant, facts.model, facts.model_standing
     if tenant is None or model is None or standing is None:
         return
@@ -227,7 +227,7 @@ def _standing_ways(access: Access, facts: Facts, said: dict[Pattern, ModelRule])
 
 
 def _standing(facts: Facts, standing: object) -> Facts:
-    """The model standing so; asked for by its own name, that is how the name stands as well."""
+    """The facts with the model's standing changed, and the requested name's if it is the same name."""
     changed = {"model_standing": standing}
     if facts.requested == facts.model:
         changed["requested_standing"] = standing
@@ -235,5 +235,5 @@ def _standing(facts: Facts, standing: object) -> Facts:
 
 
 def _argument(name: ModelId) -> str:
-    """A name as the last argument of a command: it may be anybody's text, and start with a dash."""
+    """A name as the last argument of a command: it is arbitrary text and may start with a dash."""
     return f"-- {quote(name)}" if name.startswith("-") else quote(name)

@@ -1,9 +1,9 @@
-"""`decide`: the door of the room. An access and its facts in, Allowed or Denied out; no I/O.
+"""`decide`: an access and its facts in, Allowed or Denied out, evaluated by Cedar without I/O.
 
-Cedar decides, always. What is done here is to put the question (`cedar_query.py`), to put many of them
-at once, and to name the reason of a denial. Everything unclear denies (I1): a record that did not
-parse, a set that does not, a rule that fails, no rule at all. A denial is a value, never an
-exception; what is raised is a defect of the caller.
+Cedar always decides. This module builds the query (`cedar_query.py`), batches many of them into one call,
+and chooses the reason of a denial. Everything unclear denies (I1): a record that did not parse, a policy set
+that does not parse, a rule that fails, no rule at all. A denial is a value, never an exception; an exception
+is a defect of the caller.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from gateway.model.names import TenantId
     from gateway.model.verdicts import Verdict
 
-MAX_PREPARED_SETS = 8  # one in force, one before it, and what `policy check` and tests look at meanwhile
-MAX_GRANT_INDEXES = 1024  # tenants whose grants stay arranged
+MAX_PREPARED_SETS = 8  # the one in force, the one before it, and those of `policy check` and tests
+MAX_GRANT_INDEXES = 1024  # tenants whose grants stay indexed
 GRANT_INDEXES_BYTES = 64 << 20
-INDEX_BYTES = 700  # of one tenant's, beside its grants
-MAX_NAMED = 100  # rules, and grants, that a verdict names: each stands in the record of every such read
-MAX_BATCH = 100  # beyond it Cedar gains nothing per question and the worker's loop would wait for it
+INDEX_BYTES = 700  # of one tenant's index, beside its grants
+MAX_NAMED = 100  # rules, and grants, that a verdict names: all are written into the record of each such read
+MAX_BATCH = 100  # a larger batch costs no less per query, and would block the event loop longer
 
 VIA_OWNER = "owner"
 VIA_PUBLIC = "public"
@@ -55,7 +55,7 @@ _SCOPES_THAT_ALLOW: Mapping[Action, frozenset[Scope]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Put:
-    """A question as it was put: where its answer belongs."""
+    """A query with its access and facts, and the position of its verdict in the result."""
 
     position: int
     access: Access
@@ -64,12 +64,12 @@ class _Put:
 
 
 Answers = list[list["CedarAnswer"]]
-"""Cedar's answers to one question: for each of its actions, one for each of its resources."""
+"""Cedar's answers to one query: for each of its actions, one for each of its resources."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weighed:
-    """One question with Cedar's answers to it, and the verdict that they make."""
+    """One query with Cedar's answers to it, and the resulting verdict."""
 
     put: _Put
     answers: Answers
@@ -77,7 +77,7 @@ class Weighed:
 
 
 class Rulebook:
-    """Decides by Cedar. Keeps prepared what costs milliseconds: policy sets, and the order of grants."""
+    """Decides by Cedar. Caches what costs milliseconds: parsed policy sets, and grant indexes."""
 
     def __init__(self) -> None:
         self._prepare = lru_cache(maxsize=MAX_PREPARED_SETS)(_prepare)
@@ -89,13 +89,13 @@ class Rulebook:
         self._prepare_permits = lru_cache(maxsize=MAX_PREPARED_SETS)(_prepare_permits)
 
     def decide(self, access: Access, facts: Facts) -> Verdict:
-        """May this principal do this with this? See `Decide` in ports.py."""
+        """Whether this principal may do this with this resource. See `Decide` in ports.py."""
         return self.decide_many((access,), (facts,))[0]
 
     def decide_many(self, accesses: Sequence[Access], facts: Sequence[Facts]) -> list[Verdict]:
-        """Every access by its own facts, in order: as `decide` for each, at a fraction of the cost.
+        """Decide every access by its own facts, in order: as `decide` for each, at a fraction of the cost.
 
-        Neighbours with the same caller, grants and policy set share one call to Cedar.
+        Consecutive accesses with the same caller, grants and policy set share one call to Cedar.
         """
         verdicts: dict[int, Verdict] = {}
         batch: list[_Put] = []
@@ -115,7 +115,7 @@ class Rulebook:
         return [verdicts[position] for position in range(len(verdicts))]
 
     def matching_grants(self, access: Access, facts: Facts) -> tuple[tuple[Grant, str], ...]:
-        """The grants that give this, with the ModelGroup each matched by. Words for a decision, not one."""
+        """The grants that give this, each with the ModelGroup it matched by. Explains, does not decide."""
         if access.principal.tenant is None or access.resource.kind not in CONTENT_KINDS:
             return ()
         package = None if access.resource.kind is ResourceKind.MODEL else access.resource.package
@@ -139,18 +139,18 @@ class Rulebook:
         return Weighed(put=put, answers=answers, verdict=self._verdict(put, answers))
 
     def answers_of_permits(self, weighed: Weighed) -> Answers:
-        """What Cedar answers to a weighed question with every forbid left out of the set."""
+        """Cedar's answers to a weighed query with every forbid left out of the set."""
         put, policy = weighed.put, weighed.put.facts.policy
         permits = self._prepare_permits(policy.digest, policy.schema, policy.policies)
         [answers] = self._ask([put], put.question.entities, permits)
         return answers
 
     def verdict_of(self, weighed: Weighed, answers: Answers) -> Verdict:
-        """What the verdict on a weighed question would be, had Cedar answered this."""
+        """The verdict on a weighed query if Cedar had given these answers."""
         return self._verdict(weighed.put, answers)
 
     def _answer(self, batch: list[_Put], shared: Mapping[Uid, Entity]) -> dict[int, Verdict]:
-        """One call to Cedar for questions that share a caller, grants and rules."""
+        """One call to Cedar for queries that share a caller, grants and rules."""
         policy = batch[0].facts.policy
         prepared = self._prepare(policy.digest, policy.schema, policy.policies)
         answered = zip(batch, self._ask(batch, shared, prepared), strict=True)
@@ -159,7 +159,7 @@ class Rulebook:
     def _ask(
         self, batch: list[_Put], shared: Mapping[Uid, Entity], prepared: PreparedSet | None
     ) -> list[Answers]:
-        """Cedar's answers to a batch, question by question; failed ones where the set does not parse."""
+        """Cedar's answers to a batch, query by query; failed ones where the set does not parse."""
         requests = [
             request_of(put.question, action, resource)
             for put in batch
@@ -176,7 +176,7 @@ class Rulebook:
         ]
 
     def _slice(self, batch: list[_Put], shared: Mapping[Uid, Entity]) -> str:
-        """The entities of a batch in Cedar's JSON: the caller with its grants, and what is asked about."""
+        """The entities of a batch in Cedar's JSON: the caller with its grants, and the resources."""
         first = batch[0]
         covers = dict.fromkeys(cover for put in batch for cover in put.question.covers)
         packages = {put.question.package for put in batch if put.question.package is not None}
@@ -185,7 +185,7 @@ class Rulebook:
         return msgspec.json.encode([caller, *shared.values()]).decode()
 
     def _verdict(self, put: _Put, by_action: Answers) -> Verdict:
-        """The outcome of one question: every name of the thing must be permitted, and no answer failed."""
+        """The verdict on one query: every name of the resource must be permitted, and no answer failed."""
         access, facts = put.access, put.facts
         everything = [answer for answers in by_action for answer in answers]
         wanted = by_action[0]
@@ -208,7 +208,7 @@ class Rulebook:
         return denied(access, facts, reason, policies=refusing, may_discover=may_discover)
 
     def _ground(self, put: _Put, answer: CedarAnswer) -> str | None:
-        """What an allow is put down to, by the `@via` of the rules that gave it; None for other rules."""
+        """The right that an allow is recorded under, from the `@via` of its rules; None for other rules."""
         grounds = {rule.via for rule in answer.rules} & _NAMING
         for ground in (VIA_OWNER, VIA_PUBLIC):
             if ground in grounds:
@@ -219,7 +219,7 @@ class Rulebook:
         return ",".join(grant.grant_id for grant, _ in matching[:MAX_NAMED]) or None
 
     def _index_of(self, principal: Principal, facts: Facts) -> GrantIndex:
-        """The tenant's grants, arranged: once for as long as the directory hands out the same tuple."""
+        """The index of the tenant's grants, cached while the directory returns the same tuple of grants."""
         kept = self.memory.find(principal.tenant)
         if kept is not None and kept[0] is facts.grants:
             return kept[1]
@@ -229,9 +229,9 @@ class Rulebook:
 
 
 def _prepare(_digest: str, schema: str, policies: tuple[tuple[str, str], ...]) -> PreparedSet | None:
-    """Parse a set, or remember that it cannot be. Its texts are part of the key beside its digest.
+    """Parse a set, or return None, which is cached too. Its texts are part of the key beside its digest.
 
-    A record whose digest does not belong to its texts then cannot stand in for the set it names.
+    So a record whose digest does not belong to its texts cannot replace the set that it names.
     """
     try:
         return cedar.prepare(schema, policies)
@@ -240,7 +240,7 @@ def _prepare(_digest: str, schema: str, policies: tuple[tuple[str, str], ...]) -
 
 
 def _prepare_permits(digest: str, schema: str, policies: tuple[tuple[str, str], ...]) -> PreparedSet | None:
-    """The permits of a set, prepared once for all the questions that are weighed under it."""
+    """The permits of a set, prepared once for all the queries that are weighed under it."""
     prepared = _prepare(digest, schema, policies)
     return cedar.permits_alone(prepared, policies) if prepared else None
 
@@ -248,9 +248,9 @@ def _prepare_permits(digest: str, schema: str, policies: tuple[tuple[str, str], 
 def _fits(
     batch: list[_Put], shared: Mapping[Uid, Entity], access: Access, facts: Facts, question: CedarQuery
 ) -> bool:
-    """Whether a question can share the batch's entities: same caller, and no entity described twice.
+    """Whether a query can share the batch's entities: same caller, and no entity described in two ways.
 
-    A model may be asked about as itself and as the alias of another; these are two entities of one name.
+    A model may be asked about as itself and as the alias of another; these are two entities with one name.
     """
     first = batch[0]
     return (
@@ -263,7 +263,7 @@ def _fits(
 
 
 def _why_not(access: Access) -> Reason:
-    """Why something that the caller may know of is refused: its key's scopes, or the lack of a right."""
+    """The reason for a caller that may discover the resource: a missing scope, or a missing right."""
     allowing = _SCOPES_THAT_ALLOW.get(access.action)
     is_content_key = access.principal.kind is KeyKind.TENANT
     if allowing is not None and not (is_content_key and allowing & access.principal.scopes):
@@ -272,7 +272,7 @@ def _why_not(access: Access) -> Reason:
 
 
 def _names(answers: Sequence[CedarAnswer]) -> tuple[str, ...]:
-    """The names of the determining rules, each once, in the order of the set; of very many, the first."""
+    """The names of the determining rules, each once, in the order of the set; at most `MAX_NAMED`."""
     names = tuple(dict.fromkeys(rule.name for answer in answers for rule in answer.rules))
     if len(names) <= MAX_NAMED:
         return names

@@ -1,8 +1,7 @@
-"""Which rules differ between the set in force and another one, by their @ids.
+"""Compare two policy sets: which rules are new, gone or changed, by their @ids.
 
-Two rules are the same when their words and signs are: layout and comments are no part of a rule, and
-neither is the file. What Cedar would make of an other wording of the same condition is not asked: a
-rule that was rewritten is shown as changed, whether or not it decides the same.
+Two rules are the same when their tokens are: layout, comments and the file are not part of a rule. Whether
+Cedar would decide the same by another wording is not checked: a rule that was rewritten is shown as changed.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """A rule where it stands, with its words."""
+    """A rule's location and its tokens."""
 
     place: RulePlace
     words: tuple[str, ...]
 
 
 def compare_sets(old: PolicySet | None, new: PolicySet) -> RuleSetChanges:
-    """What changes from one set to another; from no set, or one that does not parse, all rules are new.
+    """The changes from one set to another; from no set, or one that does not parse, all rules are new.
 
     Raises `CedarError` when the new one does not parse: `validate` comes first.
     """
@@ -48,7 +47,7 @@ def compare_sets(old: PolicySet | None, new: PolicySet) -> RuleSetChanges:
 
 
 def _rules_by_id(policy_set: PolicySet) -> dict[str, _Written]:
-    """The rules of a set; one without an @id goes by its place in its file."""
+    """The rules of a set by @id, or by file and number without one."""
     found: dict[str, _Written] = {}
     for file, text in policy_set.policies:
         for rule, written in zip(cedar.parse_rules(file, text), source.rule_texts(text), strict=True):

@@ -1,11 +1,11 @@
-"""Where in a Cedar text something stands: lines and columns for complaints.
+"""Find lines and columns in a Cedar text, for error messages.
 
-Cedar's Python binding names what it does not like and not where. Two facts give the place back.
-Policies are numbered in the order of the text, so the statement that a complaint is about can be
-counted out. And Cedar reads from left to right: the shortest beginning of a text that is refused for
-another reason than being short ends with the offending token.
+Cedar's Python binding says what it refuses but not where. Two facts give the location back. Policies are
+numbered in the order of the text, so the statement that a message is about can be found by counting. And
+Cedar parses from left to right: the shortest prefix of a text that is refused for another reason than being
+unfinished ends with the offending token.
 
-Not a parser: it knows strings, comments and what ends a statement, and judges nothing.
+Not a parser: it knows strings, comments and the end of a statement, and checks nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _OPENING, _CLOSING = frozenset("([{"), frozenset(")]}")
 MAX_NESTING = 100  # as deep as Cedar's own typed syntax tree goes; 1000 overflow the stack
 MAX_STATEMENT_TOKENS = 2000  # chains recurse too: 5000 links of `if` or `has` overflow the stack
 
-MAX_COMMENT_LINES = 20  # above a rule; more is a text of its own
+MAX_COMMENT_LINES = 20  # above a rule; longer comments are not about one rule
 
 _STRING = re.compile(r'"[^"]*"')
 _UNFINISHED = "unexpected end of input"
@@ -40,7 +40,7 @@ _UNFINISHED = "unexpected end of input"
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A word, string or sign, and where it starts and ends."""
+    """A word, string or punctuation sign, and where it starts and ends."""
 
     text: str
     start: int
@@ -56,7 +56,7 @@ class Place:
 
 
 def tokens(text: str) -> list[Token]:
-    """The text without blanks and comments."""
+    """The tokens of the text, without blanks and comments."""
     return [
         Token(found["token"], found.start(), found.end())
         for found in _TOKEN.finditer(text)
@@ -65,13 +65,13 @@ def tokens(text: str) -> list[Token]:
 
 
 def place_at(text: str, offset: int) -> Place:
-    """The place of a character."""
+    """The line and column of a character."""
     line_start = text.rfind("\n", 0, offset) + 1
     return Place(text.count("\n", 0, offset) + 1, offset - line_start + 1)
 
 
 def statements(text: str) -> list[list[Token]]:
-    """The policies of a text, each as its tokens; what follows the last semicolon counts as one more."""
+    """The policies of a text, each as its tokens; text after the last semicolon counts as one more."""
     found: list[list[Token]] = [[]]
     for token in tokens(text):
         found[-1].append(token)
@@ -82,10 +82,10 @@ def statements(text: str) -> list[list[Token]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleText:
-    """One rule as it is written: the line it starts on, its text, and its words and signs alone.
+    """One rule as it is written: the line it starts on, its text, and its tokens.
 
-    `words` leaves blanks and comments out: two rules with the same words are the same rule.
-    `comment` is what stands in comments right above it.
+    `words` are the tokens without blanks and comments: two rules with the same words are the same rule.
+    `comment` is the text of the comments directly above it.
     """
 
     line: int
@@ -95,7 +95,7 @@ class RuleText:
 
 
 def rule_texts(text: str) -> list[RuleText]:
-    """The rules of a text that parses, in order; the place of each is the number that Cedar gives it."""
+    """The rules of a text that parses, in order: the index of each is the number that Cedar gives it."""
     found: list[RuleText] = []
     line, counted_to = 1, 0
     for statement in statements(text):
@@ -109,7 +109,7 @@ def rule_texts(text: str) -> list[RuleText]:
 
 
 def _comment_above(text: str, start: int) -> str:
-    """The comment on the lines right above a place, as one line."""
+    """The comment on the lines directly above an offset, as one line."""
     lines: list[str] = []
     end = text.rfind("\n", 0, start)
     while end > 0 and len(lines) < MAX_COMMENT_LINES:
@@ -123,10 +123,10 @@ def _comment_above(text: str, start: int) -> str:
 
 
 def find_excess(text: str) -> str | None:
-    """What of a text is too deep or too long to be handed to Cedar; None when nothing is.
+    """Why a text is nested too deep or too long to be passed to Cedar; None when it is not.
 
-    Cedar's parser and evaluator recurse without a bound of their own: a thousand brackets within
-    each other end the process, in every worker that reads the set.
+    Cedar's parser and evaluator recurse without a bound of their own: a thousand nested brackets kill the
+    process, in every worker that reads the set.
     """
     depth = length = 0
     for token in tokens(text):
@@ -148,7 +148,7 @@ def places_of_statements(text: str) -> list[Place]:
 
 
 def find_id_at(text: str, place: Place) -> str | None:
-    """The @id of the policy that this place lies in, as it is written; for texts that do not parse, too."""
+    """The @id of the policy at this place, as it is written; works for texts that do not parse, too."""
     found: str | None = None
     for statement in statements(text):
         start = place_at(text, statement[0].start)
@@ -159,7 +159,7 @@ def find_id_at(text: str, place: Place) -> str | None:
 
 
 def places_of_complaints(text: str, complaints: Iterable[tuple[int, str]]) -> list[Place]:
-    """Where each complaint about a policy, by number, points: what it names, or else the policy's start."""
+    """The place of each message about a policy (by number): the token it names, or the policy's start."""
     found = statements(text)
     return [
         place_at(text, (_find_named(found[number], complaint) or found[number][0]).start)
@@ -170,11 +170,11 @@ def places_of_complaints(text: str, complaints: Iterable[tuple[int, str]]) -> li
 
 
 def place_of_syntax_error(text: str, find_error: Callable[[str], str | None]) -> Place:
-    """Where reading breaks off. `find_error` says what is wrong with a text, None when nothing is.
+    """Where parsing fails. `find_error` returns the error of a text, or None.
 
-    Refusal is not monotonous in general (half a text may end in an unfinished statement, which is no
-    error of ours), so only errors other than being unfinished count; of these the shortest
-    beginning wins, found by halving: a beginning that breaks stays broken however it goes on.
+    Errors are not monotonic in the length of a prefix (it may end in an unfinished statement, which is not
+    the error searched for), so only errors other than being unfinished count. The shortest prefix with one is
+    found by bisection: a prefix with such an error keeps it however the text continues.
     """
     found = tokens(text)
     low, high = 0, len(found)
@@ -190,16 +190,16 @@ def place_of_syntax_error(text: str, find_error: Callable[[str], str | None]) ->
     complaint = find_error(text[: found[low].end]) or ""
     if found[low].text != ";" or "`;`" in complaint:
         return place_at(text, found[low].start)
-    # What breaks at the end of a statement was wrong further up: a name, a literal, an annotation.
+    # An error at the end of a statement was caused earlier in it: a name, a literal, an annotation.
     statement = next(each for each in statements(text) if each[-1].end >= found[low].end)
     return place_at(text, (_find_named(statement, complaint) or statement[0]).start)
 
 
 def place_of_policy_error(text: str, find_error: Callable[[str], str | None]) -> Place:
-    """Where reading a text of policies breaks off: in the first policy that does not parse by itself.
+    """Where parsing a text of policies fails: in the first policy that does not parse by itself.
 
-    What is wrong with a policy's words, unlike its form, Cedar says only where a whole text is
-    finished, and then of any policy in it: an unfinished one behind it would hide which.
+    Cedar reports errors in a policy's names and literals, unlike those in its form, only for a complete text,
+    and then for any policy in it: an unfinished policy after it would hide which one is wrong.
     """
     for statement in statements(text):
         start, end = statement[0].start, statement[-1].end
@@ -212,7 +212,7 @@ def place_of_policy_error(text: str, find_error: Callable[[str], str | None]) ->
 
 
 def _written_id(statement: list[Token]) -> str | None:
-    """What stands in `@id("...")`, without its quotes."""
+    """The text in `@id("...")`, without its quotes."""
     texts = [token.text for token in statement]
     for number in range(len(texts) - 3):
         if texts[number : number + 3] == ["@", "id", "("] and _STRING.fullmatch(texts[number + 3]):
@@ -221,7 +221,7 @@ def _written_id(statement: list[Token]) -> str | None:
 
 
 def _find_named(statement: list[Token], complaint: str) -> Token | None:
-    """The first token of a statement that a complaint names, by quotes or as its last word."""
+    """The first token of a statement that a message names, in quotes or as its last word."""
     quotes = [backtick or single for backtick, single in _QUOTED.findall(complaint)]
     names = [name for quoted in quotes for name in (quoted, *_STRING.findall(quoted))]
     names += [complaint.rpartition(" ")[2], complaint.rpartition(" ")[2].removeprefix("@")]

@@ -1,7 +1,7 @@
-"""A world made for cases: a few tenants, their models, aliases and grants, without any directory.
+"""The tenants, models, aliases and grants of a case file, without any directory.
 
-The vocabulary is that of tenant documents, so that a case reads like the policy it is about. How a
-model stands is worked out here from the case's own few rules, by the law that `Standing` states.
+The vocabulary is that of tenant documents, so that a case reads like the policy it tests. A model's owner,
+visibility and groups are computed from the case's own rules, by `standing_of` as in the running system.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ NO_POLICY = PolicySet(schema="", policies=(), digest="")
 
 
 class WorldGrant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A grant, as `[[grants]]` of a tenant document, with a name to expect it by."""
+    """A grant, as `[[grants]]` of a tenant document, with an id by which a case can expect it."""
 
     id: str
     actions: tuple[str, ...]
@@ -55,7 +55,7 @@ class WorldGrant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class WorldTenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A tenant: what it owns, what of it is public, its aliases and groups, and what it was granted."""
+    """A tenant: what it owns, what of it is public, its aliases and groups, and the grants it received."""
 
     own: tuple[str, ...] = ()
     public: tuple[str, ...] = ()
@@ -66,7 +66,7 @@ class WorldTenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 class CaseQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Who asks for what. Without a tenant it is an admin key; without a model, `what` is asked about."""
+    """The access of one case. Without a tenant the key is an admin key; without a model, `what` is asked."""
 
     action: str
     tenant: str | None = None
@@ -84,7 +84,7 @@ class World(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     tenants: dict[str, WorldTenant] = {}
 
     def put(self, question: CaseQuestion, policy_set: PolicySet = NO_POLICY) -> tuple[Access, Facts]:
-        """A question and the facts about it. Raises `BadNameError` for whatever is not a name."""
+        """The access and the facts of a question. Raises `BadNameError` for text that is not a name."""
         resource = _resource(question)
         requested = resource.model
         aliases = {alias: name for tenant in self.tenants.values() for alias, name in tenant.aliases.items()}
@@ -106,7 +106,7 @@ class World(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         return access, facts
 
     def rules(self) -> dict[Pattern, ModelRule]:
-        """What is said about each pattern, as the tenants' tables say it together."""
+        """The model rules by pattern, combined from all tenants' tables."""
         owners = {
             parse_pattern(text): parse_tenant_id(name)
             for name, tenant in self.tenants.items()
@@ -132,7 +132,7 @@ class World(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 def standing_by(rules: dict[Pattern, ModelRule], model: ModelId) -> Standing:
-    """How a model stands by the rules of this world."""
+    """A model's owner, visibility and groups by these rules."""
     return standing_of([rules[pattern] for pattern in ancestors(model) if pattern in rules])
 
 

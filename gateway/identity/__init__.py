@@ -1,1 +1,1 @@
-"""Authenticate: a `Credential` to a `Principal`. What keys look like, how they are kept, who they are."""
+"""Authenticate a caller: the format and storage of API keys, and from a `Credential` to a `Principal`."""

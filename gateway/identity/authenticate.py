@@ -1,12 +1,12 @@
-"""A credential in, a principal out, or the reason why not.
+"""Authenticate an API key: a credential in, a principal out, or a `Refusal` with the reason.
 
-A token that contradicts its own check digits is refused before anything is looked up. Everything
-else is looked up by keyed hashes of it, one a pepper, and the record that is found is judged in a
-fixed order: revoked, not yet valid, expired, networks, tenant. All of it becomes one answer to the
-client; the reason and the key's id are for the record.
+A token whose check digits are wrong is refused before anything is looked up. Every other key is looked up
+by its keyed hashes, one for each pepper, and the record that is found is checked in a fixed order: revoked,
+not yet valid, expired, networks, tenant. The client gets one answer for all of these; the reason and the
+key's id are for the audit record.
 
-The wall clock may be set back under us, which would bring an expired key to life again. So expiry
-is judged by the latest time that this process has seen, and not-before by the time it is given.
+The wall clock may be set back while we run, which would make an expired key valid again. So expiry is
+checked against the latest time that this process has seen, and not-before against the time passed in.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from gateway.model.ports import KeyDirectory
 
 NETWORKS_BYTES = 8 << 20
-NETWORK_BYTES = 1_000  # of one network, parsed, with its text: measured, rounded up
+NETWORK_BYTES = 1_000  # of one parsed network with its text: measured, rounded up
 
 _REASONS = {
     KeyState.REVOKED: Reason.REVOKED_KEY,
@@ -43,7 +43,7 @@ _REASONS = {
 
 
 class Authenticator:
-    """`Authenticate` of the ports, for API keys that the directory holds."""
+    """Implements the port `Authenticate` for API keys in the directory."""
 
     __slots__ = ("_directory", "_latest", "_networks", "_peppers", "_recent")
 
@@ -51,7 +51,7 @@ class Authenticator:
         self._directory = directory
         self._peppers = peppers
         self._recent = RecentCallers()
-        # What the networks of keys are when they are parsed.
+        # The parsed networks of keys, by their texts.
         self._networks: BoundedMemory[tuple[str, ...], tuple[IPv4Network | IPv6Network, ...]] = BoundedMemory(
             max_bytes=NETWORKS_BYTES, max_entries=4096, weigh=lambda texts, _: NETWORK_BYTES * len(texts)
         )
@@ -59,11 +59,11 @@ class Authenticator:
 
     @property
     def memories(self) -> tuple[RecentCallers, ...]:
-        """What is remembered, to be swept."""
+        """The bounded memories, for the periodic sweep."""
         return (self._recent,)
 
     def recall(self, credential: Credential, client: str, now: float) -> tuple[Principal, Stamp] | None:
-        """A caller who was valid lately and still is, without waiting for anything; else None."""
+        """A caller who was valid recently and still is, from memory, without waiting; else None."""
         caller = self._recent.find(_sha256_of(credential))
         if caller is None:
             return None
@@ -74,7 +74,7 @@ class Authenticator:
         return caller.principal, caller.stamp
 
     async def authenticate(self, credential: Credential, client: str, now: float) -> tuple[Principal, Stamp]:
-        """The caller, and what that answer stands on. Raises `Refusal` for every key not valid now."""
+        """The caller, and the stamp of the records read. Raises `Refusal` for every key not valid now."""
         key, tenant, stamp = await self._directory.find_key(self.digests(credential))
         if key is None:
             raise Refusal(Reason.UNKNOWN_KEY)
@@ -83,22 +83,22 @@ class Authenticator:
         return principal, stamp
 
     async def reauthenticate(self, stamp: Stamp, client: str, now: float) -> tuple[Principal, Stamp]:
-        """A key that was valid, and what it stands on now. Raises `Refusal` for one that no longer is."""
+        """Authenticate a known key again, by its stamp. Raises `Refusal` when it is no longer valid."""
         key, tenant, found = await self._directory.find_key_again(stamp)
         if key is None:
             raise Refusal(Reason.UNKNOWN_KEY)
         return self.judge(key, tenant, client, now), found
 
     def digests(self, credential: Credential) -> tuple[bytes, ...]:
-        """What the key may be stored under. Raises `Refusal(MISTYPED_KEY)`."""
+        """The digests that the key may be stored under. Raises `Refusal(MISTYPED_KEY)`."""
         parse_token(credential.secret)
         return self._peppers.digests(_sha256_of(credential))
 
     def is_valid_still(self, principal: Principal, since: float, now: float) -> bool:
-        """Whether a caller who was authenticated then, and whose records have not moved, is valid now.
+        """Whether a caller authenticated at `since`, whose records have not changed, is valid now.
 
-        Only time can have ended it. A clock that was set back behind `since` may have gone behind the
-        key's not-before as well: that is for `judge` to say.
+        Only time can have ended it. If the clock was set back to before `since`, it may be before the key's
+        not-before as well: then `judge` has to decide.
         """
         if not since <= now < math.inf:
             return False
@@ -106,9 +106,9 @@ class Authenticator:
         return principal.expires_at is None or self._latest < principal.expires_at
 
     def is_in_time(self, principal: Principal, now: float) -> bool:
-        """Whether the caller's key, if its record has not moved, is valid at this time.
+        """Whether the caller's key, if its record has not changed, is within its times now.
 
-        As `reauthenticate` would judge its times. The end of a link is not looked at.
+        Checks times as `reauthenticate` does. The expiry of a link is not checked.
         """
         latest = self.latest(now)
         if not math.isfinite(now) or (
@@ -123,7 +123,7 @@ class Authenticator:
         return principal_of(key, tenant)
 
     def latest(self, now: float) -> float:
-        """The latest time that was seen, this one included: the one by which expiry is judged."""
+        """The latest time seen so far, including this one: expiry is checked against it."""
         if now > self._latest and math.isfinite(now):
             self._latest = now
         return self._latest
@@ -142,7 +142,7 @@ class Authenticator:
             raise _refusal(Reason.SUSPENDED_TENANT, key)
 
     def _is_inside(self, client: str, key: Key) -> bool:
-        """Whether the client is in one of the key's networks. One that has no address is in none."""
+        """Whether the client is in one of the key's networks. A client without an address is in none."""
         networks = self._networks.find(key.networks)
         if networks is None:
             networks = _parse_networks(key.networks)
@@ -154,12 +154,12 @@ class Authenticator:
 
 
 def _refusal(reason: Reason, key: Key) -> Refusal:
-    """A refusal of a key that is known: the record names it and its tenant, the answer does not."""
+    """A refusal of a known key: the audit record names it and its tenant, the response does not."""
     return Refusal(reason, key_id=key.key_id, tenant=key.tenant)
 
 
 def principal_of(key: Key, tenant: Tenant | None) -> Principal:
-    """Who the key is, whether it is valid or not."""
+    """The principal of a key, whether it is valid or not."""
     return Principal(
         kind=key.kind,
         key_id=key.key_id,

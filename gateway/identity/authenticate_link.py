@@ -1,17 +1,17 @@
-"""A signed link in, the principal of the key that it names out, or the reason why not.
+"""Authenticate a signed link: the link in, the principal of the key that it names out, or a `Refusal`.
 
-The signature and the expiry are judged first, with no fact at hand: a stranger with a made-up link costs
-a few microseconds and no look into Redis. Then the link stands on its key as every request does, at
-every request: the record is found, judged by the same rules (revoked, expired, networks, tenant), and
-goes into the stamp, so that a revocation ends the link where it would end the key (I6).
+Signature and expiry are checked first, without reading any fact: an invalid link costs a few microseconds
+and no read of Redis. Then the link depends on its key at every request: the key's record is found, checked
+by the same rules (revoked, expired, networks, tenant), and becomes part of the stamp, so that a revocation
+ends the link where it would end the key (I6).
 
-A link names its key by id, and a record lies under a digest of the key. An index leads from the one to
-the other; it is not part of the facts, nobody tells us of its changes, and it decides nothing: the record
-that it leads to has to name the same id itself. So what it said may be remembered, and is looked up
-anew once it leads nowhere.
+A link names its key by id, but a record is stored under a digest of the key. An index leads from id to
+digest. It is not part of the facts, its changes are not pushed to workers, and it decides nothing: the record
+found through it has to have the same id. So its entries may be remembered, and are looked up again when they
+lead to no such record.
 
-The principal has the scope `read` at most, and ends with the link: what depends on the time of a
-principal (`is_valid_still`, the last check before the first byte) covers the link without knowing of it.
+The principal has the scope `read` at most, and ends with the link: the time checks of a principal
+(`is_valid_still`, the last check before the first byte) cover the link without knowing of it.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
     from gateway.model.names import KeyId
     from gateway.model.ports import KeyDirectory
 
-MAX_DIGESTS = 10_000  # keys of links; about 300 bytes each, none of them more
+MAX_DIGESTS = 10_000  # remembered index entries; each takes about 300 bytes at most
 
 LINK_SCOPES = frozenset({Scope.READ})
 
 
 class LinkAuthenticator:
-    """`Authenticate` of the ports, for keys and for signed links of keys."""
+    """Implements the port `Authenticate` for keys and for signed links of keys."""
 
     __slots__ = ("_digests", "_directory", "_keys", "_link_keys", "_recent")
 
     def __init__(self, keys: Authenticator, directory: KeyDirectory, link_keys: LinkKeys | None) -> None:
-        """Without `link_keys` no link is ours: this installation hands none out."""
+        """Without `link_keys` every link is refused: this installation issues none."""
         self._keys = keys
         self._directory = directory
         self._link_keys = link_keys
@@ -55,13 +55,13 @@ class LinkAuthenticator:
 
     @property
     def memories(self) -> tuple[RecentCallers, ...]:
-        """What is remembered, of keys and of links, to be swept."""
+        """The bounded memories, of keys and of links, for the periodic sweep."""
         return (self._recent, *self._keys.memories)
 
     def recall(
         self, credential: Credential | SignedLink, client: str, now: float
     ) -> tuple[Principal, Stamp] | None:
-        """A caller who was valid lately and still is, without waiting for anything; else None."""
+        """A caller who was valid recently and still is, from memory, without waiting; else None."""
         if isinstance(credential, Credential):
             return self._keys.recall(credential, client, now)
         if credential.beside is not None:
@@ -79,7 +79,7 @@ class LinkAuthenticator:
     async def authenticate(
         self, credential: Credential | SignedLink, client: str, now: float
     ) -> tuple[Principal, Stamp]:
-        """The caller, and what that answer stands on. Raises `Refusal` for every one not valid now."""
+        """The caller, and the stamp of the records read. Raises `Refusal` for every one not valid now."""
         if isinstance(credential, Credential):
             return await self._keys.authenticate(credential, client, now)
         self._verify(credential, now)
@@ -98,7 +98,7 @@ class LinkAuthenticator:
         return principal, stamp
 
     def is_valid_still(self, principal: Principal, since: float, now: float) -> bool:
-        """Whether a caller who was authenticated then, and whose records have not moved, is valid now."""
+        """Whether a caller authenticated at `since`, whose records have not changed, is valid now."""
         return self._keys.is_valid_still(principal, since, now)
 
     def _verify(self, link: SignedLink, now: float) -> None:
@@ -107,7 +107,7 @@ class LinkAuthenticator:
         verify(self._link_keys, link, self._keys.latest(now))
 
     async def _find_key(self, key_id: KeyId) -> tuple[bytes, Key, Tenant | None, Stamp]:
-        """The key with this id: where its record lies, the record, its tenant, and what was read."""
+        """Find a key by id: the digest of its record, the record, its tenant, and the stamp."""
         for find_digest in (self._remembered_digest, self._directory.find_key_digest):
             digest = await find_digest(key_id)
             if digest is None:
@@ -128,7 +128,7 @@ class LinkAuthenticator:
             self._digests.popitem(last=False)
 
     def _verify_is_stored_under(self, digest: bytes, beside: Credential) -> None:
-        """Raises unless the key in the header is the one that the link names."""
+        """Raise unless the key in the header is the one that the link names."""
         is_same = False
         for candidate in self._keys.digests(beside):
             is_same |= compare_digest(candidate, digest)
@@ -137,5 +137,5 @@ class LinkAuthenticator:
 
 
 def _name_of(link: SignedLink) -> bytes:
-    """By what a link's caller is remembered: all links of one key with one expiry are one caller."""
+    """The memory key of a link's caller: all links of one key with one expiry share an entry."""
     return b"%b %d" % (link.key_id.encode(), link.expires_at)

@@ -1,10 +1,10 @@
-"""When keys were last seen: noted in memory on the way, written out later, off the way of requests.
+"""Note in memory when each key was last used, to be written to Redis later, outside of any request.
 
-A hint for operators who look for keys that nobody uses. It decides nothing, and what a worker has
-not written when it is killed is lost.
+It serves operators who search for unused keys. It decides nothing, and what a worker has not written when it
+is killed is lost.
 
-The first time that a worker sees a key, it also notes the key's mark, by which an entry of the engine's
-own cache is found to be that key's. What a mark is made of is for whoever passes `mark_of` in.
+The first time a worker sees a key, it also notes the key's mark, by which an entry of the engine's own cache
+is attributed to that key. The function `mark_of`, passed in, computes a mark.
 """
 
 from __future__ import annotations
@@ -22,38 +22,38 @@ if TYPE_CHECKING:
     from gateway.model.ports import Authenticate
 
 
-MAX_SEEN = 100_000  # keys between two takings: some 15 MB; of those beyond, nothing is noted
-MAX_MARKED = 100_000  # keys that a worker remembers to have marked: some 10 MB; beyond it, it marks anew
+MAX_SEEN = 100_000  # keys between two calls of `take`: some 15 MB; further keys are not noted
+MAX_MARKED = 100_000  # keys remembered as marked: some 10 MB; beyond that, keys are marked again
 
 
 class LastUses:
-    """The keys that were seen since they were last taken out, each with its latest moment."""
+    """The keys used since the last `take`, each with the time of its latest use."""
 
     def __init__(self, mark_of: Callable[[str], bytes] | None = None) -> None:
         self._seen: dict[KeyId, float] = {}
         self._marks = _Marks(mark_of)
 
     def noting(self, inner: Authenticate) -> Authenticate:
-        """The same authentication; it notes every key that is valid."""
+        """Wrap an authenticator so that it notes every valid key."""
         return _Noting(inner, self._seen, self._marks)
 
     def take(self) -> dict[KeyId, float]:
-        """What was noted; starts anew."""
+        """Return the notes and clear them."""
         taken = dict(self._seen)
         self._seen.clear()
         return taken
 
     def take_marks(self) -> dict[KeyId, bytes]:
-        """The marks of keys that were seen for the first time; starts anew."""
+        """Return the marks of keys seen for the first time, and clear them."""
         return self._marks.take()
 
     def give_back_marks(self, marks: dict[KeyId, bytes]) -> None:
-        """They could not be written: unlike a moment, a mark that is lost does not come again."""
+        """Keep marks that could not be written: a lost time is noted again at the next use, a mark is not."""
         self._marks.give_back(marks)
 
 
 class _Marks:
-    """The marks of keys, each worked out once."""
+    """The marks of keys, each computed once."""
 
     def __init__(self, mark_of: Callable[[str], bytes] | None) -> None:
         self._mark_of = mark_of
@@ -99,7 +99,7 @@ class _Noting:
 
     def _note(self, key_id: KeyId, credential: Credential | SignedLink, now: float) -> None:
         self._see(key_id, now)
-        if isinstance(credential, Credential):  # a link uses its key and does not show it
+        if isinstance(credential, Credential):  # a link names its key but does not contain it
             self._marks.note(key_id, credential)
 
     def is_valid_still(self, principal: Principal, since: float, now: float) -> bool:

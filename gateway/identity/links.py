@@ -1,19 +1,18 @@
-"""Signed links: what a link is signed over, and with which keys. Pure but for the loading of the keys.
+"""Sign and verify links to files: the signed fields, the MAC, and the keys. No I/O but loading the keys.
 
-A link names a key, a moment at which it ends, and one file by the one path that we hand out for it. The
-signature covers all three, so that nothing of a link can be changed, and it is no key: whoever holds a
-link has what the named key may read of that file, for as long as both the key and the link last, and
-nothing else.
+A link names a key, an expiry, and one file by its one canonical path. The signature covers all three, so
+that no part of a link can be changed. A link is not a key: its holder may read that file as far as the named
+key may, while both the key and the link are valid, and nothing else.
 
     mac = HMAC-SHA-256(link key, netstrings of: label, key id, expiry, raw path)
 
-Netstrings keep apart what they hold, whatever that is, and the label keeps these signatures apart from
-all others that may ever be made with the same key.
+Netstrings make the fields unambiguous whatever they contain, and the label separates these signatures from
+any others made with the same key.
 
-All nodes share the link keys: `links.key` signs, and `links.old.key` beside it, if there is one, goes on
-verifying while what it signed runs out. Taking both away ends every link at once.
+All nodes share the link keys: `links.key` signs; `links.old.key` beside it, if there is one, still verifies
+until the links that it signed have expired. Removing both ends every link at once.
 
-Non-goals: whether the named key is valid now (`authenticate_link.py`), and how a link is spelt
+Non-goals: whether the named key is valid now (`authenticate_link.py`), and how a link is written
 (`credential/extract_link.py`).
 """
 
@@ -37,26 +36,26 @@ _LABEL = b"cachegate: signed link, version 1"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LinkKeys:
-    """The key that signs, and an older one whose links are still out. Neither printed nor compared (I8)."""
+    """The signing key, and an older key whose links have not all expired. Never printed or compared (I8)."""
 
     current: bytes = field(repr=False)
     previous: bytes | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        """A short key would make the signature the weakest part."""
+        """Refuse a short key, which would be the weakest part of the signature."""
         if any(len(secret) != SECRET_BYTES for secret in self.verifying):
             raise Misconfigured("link key", f"expected {SECRET_BYTES} bytes")
 
     @property
     def verifying(self) -> tuple[bytes, ...]:
-        """All keys by which a link may be ours."""
+        """All keys that verify links."""
         return (self.current,) if self.previous is None else (self.current, self.previous)
 
 
 def load_link_keys(path: Path) -> LinkKeys:
-    """The link keys: the file at `path`, and the one beside it whose name says `.old`, if there is one.
+    """The link keys: the file at `path`, and the one beside it with `.old` in its name, if there is one.
 
-    Raises `Misconfigured` when the first is missing, or either is not as it must be.
+    Raises `Misconfigured` when the first is missing, or either is invalid.
     """
     if not path.exists():
         raise Misconfigured(
@@ -76,14 +75,14 @@ def sign(keys: LinkKeys, *, key_id: KeyId, expires_at: int, signed: bytes) -> by
 def verify(keys: LinkKeys, link: SignedLink, now: float) -> None:
     """Raises `Refusal`: INVALID_LINK for a signature that is not ours, then EXPIRED_LINK.
 
-    An expired link names its key for the record; of an invalid one nothing is believed.
+    The refusal of an expired link names its key for the record; no field of an invalid link is believed.
     """
     is_ours = False
-    for secret in keys.verifying:  # all of them, so that the time tells nothing of which it was
+    for secret in keys.verifying:  # all of them, so that the time taken does not tell which one matched
         is_ours |= hmac.compare_digest(_mac(secret, link.key_id, link.expires_at, link.signed), link.mac)
     if not is_ours:
         raise Refusal(Reason.INVALID_LINK)
-    if not now < link.expires_at:  # NaN is before nothing
+    if not now < link.expires_at:  # written so that NaN counts as expired
         raise Refusal(Reason.EXPIRED_LINK, key_id=link.key_id)
 
 

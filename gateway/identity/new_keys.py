@@ -1,10 +1,10 @@
-"""New keys: issued with a token of ours, imported by a hash, or adopted from another system.
+"""Make new API keys: issue a token of our own, import a key by its hash, or adopt a key of another system.
 
-A `KeyOrder` is what an operator asks for and is valid once it exists. Of an order and a secret a
-`NewKey` is made: the record for the directory, the digest under which it is stored, and, when we
-minted it, the token, which is shown once and lives nowhere else (I8).
+A `KeyOrder` describes the key that an operator asks for, and is valid once it exists. An order and a secret
+give a `NewKey`: the record for the directory, the digest under which it is stored, and, for a token we
+issued, the token, which is shown once and kept nowhere (I8).
 
-Storing keys is the directory's work, and whether a stored one may be used now is `key_state`'s.
+Storing keys is the task of `directory/`; `key_state` says whether a stored key may be used now.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
     from gateway.identity.pepper import Peppers
     from gateway.model.names import TenantId
 
-MAX_NAME_CHARACTERS = 100  # names are for people and stand in lists
-MAX_NETWORKS = 64  # each is tried at every request of the key
-MIN_OPAQUE_CHARACTERS = 16  # below that, a key could be guessed online
+MAX_NAME_CHARACTERS = 100  # names are for people and are shown in lists
+MAX_NETWORKS = 64  # each is checked at every request of the key
+MIN_OPAQUE_CHARACTERS = 16  # a shorter key could be guessed online
 MAX_OPAQUE_CHARACTERS = 4096  # no request can carry more
 KEY_ID_CHARACTERS = 12
-MAPPED_PREFIX_BITS = 96  # ::ffff:0:0/96 holds IPv4 in IPv6 clothes
+MAPPED_PREFIX_BITS = 96  # ::ffff:0:0/96: IPv4-mapped IPv6 addresses
 
 ADMIN_SCOPES = frozenset({Scope.AUDIT_READ, Scope.KEYS_MANAGE})
-"""All that an admin key may have: it administers and reads no content."""
+"""All scopes that an admin key may have: it administers and reads no content."""
 
 _OPAQUE = re.compile(r"[\x21-\x2b\x2d-\x7e]+")  # what a credential header can carry: visible ASCII, no comma
 _SHA256_HEX = re.compile(r"[0-9a-f]{64}")
 
 
 class KeyState(StrEnum):
-    """Whether a key may be used at some moment."""
+    """Whether a key may be used at a given time."""
 
     LIVE = "live"
     REVOKED = "revoked"
@@ -54,7 +54,7 @@ class KeyState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyOrder:
-    """What a new key shall be. `now` is when it was ordered; None as scopes means the kind's default."""
+    """The attributes of a new key. `now` is the time of the order; scopes None: the default of the kind."""
 
     now: float
     kind: KeyKind
@@ -66,7 +66,7 @@ class KeyOrder:
     expires_at: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what would give a key that can never be used, or one that may do too much."""
+        """Refuse an order whose key could never be used, or could do too much."""
         if (self.kind is KeyKind.TENANT) != (self.tenant is not None):
             raise BadNameError("a tenant key names a tenant, an admin key names none")
         if len(self.name) > MAX_NAME_CHARACTERS or not self.name.isprintable():
@@ -84,7 +84,7 @@ class KeyOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewKey:
-    """A key about to be stored under `digest`. `token` is there only when we minted it; show it once."""
+    """A key to be stored under `digest`. `token` is set only when we issued it; show it once."""
 
     key: Key
     digest: bytes = field(repr=False)
@@ -105,7 +105,7 @@ def import_key(order: KeyOrder, *, sha256_hex: str, peppers: Peppers) -> NewKey:
 
 
 def adopt_key(order: KeyOrder, *, raw_key: str, peppers: Peppers) -> NewKey:
-    """A key of another system as it is, from standard input. No message of this function quotes it."""
+    """A key of another system as it is, from standard input. No error message quotes it."""
     if not MIN_OPAQUE_CHARACTERS <= len(raw_key) <= MAX_OPAQUE_CHARACTERS or not _OPAQUE.fullmatch(raw_key):
         raise BadNameError(
             f"not a key: expected {MIN_OPAQUE_CHARACTERS} to {MAX_OPAQUE_CHARACTERS} visible ASCII "
@@ -119,7 +119,7 @@ def adopt_key(order: KeyOrder, *, raw_key: str, peppers: Peppers) -> NewKey:
 
 
 def key_state(key: Key, now: float) -> KeyState:
-    """What the key is at this moment. Every bound fails closed, also for a clock that says NaN."""
+    """The state of the key at this time. Every bound fails closed, also for a clock that returns NaN."""
     if key.revoked_at is not None:
         return KeyState.REVOKED
     if not math.isfinite(now) or (key.not_before is not None and not key.not_before <= now):
@@ -130,7 +130,7 @@ def key_state(key: Key, now: float) -> KeyState:
 
 
 def parse_scopes(texts: Iterable[str], kind: KeyKind) -> frozenset[Scope]:
-    """Scopes that a key of this kind may have."""
+    """Parse scopes that a key of this kind may have. Raises `BadNameError`."""
     scopes = set()
     for text in texts:
         try:
@@ -165,7 +165,7 @@ def _parse_network(text: str) -> str:
             raise BadNameError(f"{text!r} names an interface, which means nothing to a caller elsewhere")
         mapped = network.network_address.ipv4_mapped
         if mapped is not None and network.prefixlen >= MAPPED_PREFIX_BITS:
-            # Clients are IPv4 by the time they are compared; the network has to be as well.
+            # Client addresses are converted to IPv4 before they are compared, so the network has to be too.
             return f"{mapped}/{network.prefixlen - MAPPED_PREFIX_BITS}"
     return str(network)
 

@@ -1,12 +1,12 @@
-"""Peppers: the secrets under which keys are hashed at rest, kept outside of Redis.
+"""Peppers: the secrets with which API keys are hashed at rest, kept outside Redis.
 
-A key is stored as HMAC-SHA-256(pepper, SHA-256(key)). Whoever reads Redis alone can neither use a
-digest nor test guesses against it. The inner hash is there so that a key of another system can be
-imported by its SHA-256, without anybody seeing the key.
+A key is stored as HMAC-SHA-256(pepper, SHA-256(key)). A reader of Redis alone can neither use a digest nor
+test guesses against it. The inner hash allows a key of another system to be imported by its SHA-256, without
+anyone seeing the key.
 
-Peppers have ids, `p1`, `p2` and so on; the highest is current, the others go on verifying the keys
-that were hashed under them. All nodes share them: the files `<id>.pepper` in one folder. Redis holds
-ids and fingerprints only, by which a node with other peppers notices before it serves.
+Peppers have ids, `p1`, `p2` and so on. The one with the highest number is current; the others still verify
+the keys that were hashed with them. All nodes share them: the files `<id>.pepper` in one folder. Redis holds
+only ids and fingerprints, by which a node with other peppers refuses to start.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _FILE = re.compile(r"p([1-9][0-9]{0,5})\.pepper")
-_FINGERPRINT_LABEL = b"cachegate: fingerprint of a pepper, version 1"  # never 32 bytes, as digests' input is
+_FINGERPRINT_LABEL = b"cachegate: fingerprint of a pepper, version 1"  # not 32 bytes, unlike a SHA-256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pepper:
-    """One pepper. It is neither printed nor compared (I8)."""
+    """One pepper. Never printed or compared (I8)."""
 
     id: str
     secret: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
-        """A short pepper would make the keyed hash the weakest part."""
+        """Refuse a short pepper, which would be the weakest part of the keyed hash."""
         if len(self.secret) != SECRET_BYTES:
             raise Misconfigured(
                 f"pepper {self.id}", f"holds {len(self.secret)} bytes, expected {SECRET_BYTES}"
@@ -43,11 +43,11 @@ class Pepper:
 
     @property
     def fingerprint(self) -> str:
-        """Names the secret and tells nothing of it: a hash of a keyed hash of a fixed label."""
+        """Identifies the secret without revealing it: a hash of a keyed hash of a fixed label."""
         return hashlib.sha256(hmac.digest(self.secret, _FINGERPRINT_LABEL, "sha256")).hexdigest()
 
     def digest(self, sha256_of_key: bytes) -> bytes:
-        """What a key is stored under."""
+        """The digest that a key is stored under."""
         return hmac.digest(self.secret, sha256_of_key, "sha256")
 
 
@@ -59,11 +59,11 @@ class Peppers:
     previous: tuple[Pepper, ...] = ()
 
     def digest(self, sha256_of_key: bytes) -> bytes:
-        """What a new key is stored under."""
+        """The digest that a new key is stored under."""
         return self.current.digest(sha256_of_key)
 
     def digests(self, sha256_of_key: bytes) -> tuple[bytes, ...]:
-        """Everything that a key may be stored under, the current pepper's digest first."""
+        """All digests that a key may be stored under, the current pepper's first."""
         if not self.previous:
             return (self.current.digest(sha256_of_key),)
         return tuple(pepper.digest(sha256_of_key) for pepper in (self.current, *self.previous))
@@ -74,7 +74,7 @@ class Peppers:
 
 
 def load_peppers(folder: Path) -> Peppers:
-    """The peppers of a folder. Raises `Misconfigured` when there is none or one is not as it must be."""
+    """The peppers of a folder. Raises `Misconfigured` when there is none, or one is invalid."""
     numbers = sorted(_pepper_numbers(folder), reverse=True)
     if not numbers:
         raise Misconfigured(
@@ -89,7 +89,7 @@ def load_peppers(folder: Path) -> Peppers:
 
 
 def create_pepper(folder: Path) -> Pepper:
-    """Write a new current pepper beside the older ones; makes the folder if it is missing."""
+    """Write a new current pepper beside the older ones; create the folder if it is missing."""
     identifier = f"p{max(_pepper_numbers(folder), default=0) + 1}"
     return Pepper(id=identifier, secret=create_secret(folder / f"{identifier}.pepper"))
 

@@ -1,10 +1,10 @@
-"""Keys that the platform knows and we do not: what they are called here, and their first record.
+"""Make the record of a key that only the platform knows: its id, its tenant and its digest.
 
-All nodes must come to the same names without asking each other. So the ids of a platform's key, and of
-the tenant that it alone makes up, follow from the digest under which it is stored, which is keyed by
-the pepper: nobody else can work out the id of a key, nor choose a key for its id.
+All nodes must derive the same ids without asking each other. So the id of a platform's key, and that of the
+tenant created for it alone, are derived from the digest under which it is stored, which is keyed by the
+pepper: nobody else can compute the id of a key, or choose a key for an id.
 
-Keys of our own form are never a platform's: one that is unknown here is not shown to anybody else.
+Keys of our own form never come from a platform: an unknown one is not sent to the platform.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LABEL = b"cachegate: id of a platform's key, version 1: "
 
 
 def platform_key_id(digest: bytes) -> KeyId:
-    """What the platform's key that is stored under this digest is called."""
+    """The id of the platform's key that is stored under this digest."""
     return KeyId(f"key_{_short_id(digest)}")
 
 
@@ -48,12 +48,12 @@ def platform_key(credential: Credential, peppers: Peppers, now: float) -> tuple[
 
 
 def sha256_of(credential: Credential) -> bytes:
-    """The hash by which a key is known outside: to importers, and in the platform's webhooks."""
+    """The hash by which importers and the platform's webhooks name a key."""
     return sha256(credential.secret.encode("utf-8")).digest()
 
 
 def _short_id(digest: bytes) -> str:
-    """Twelve characters: 71 bits, so that a million keys share one once in some thousand million tries."""
+    """Twelve characters, 71 bits: two of a million keys share an id with a chance of some 1 in 10^9."""
     number = int.from_bytes(sha256(_LABEL + digest).digest(), "big")
     characters = []
     for _ in range(KEY_ID_CHARACTERS):

@@ -1,11 +1,11 @@
-"""Private files: what only the gateway's user may read, written once and never over another.
+"""Write and read private files: readable by the gateway's user only, written once, never overwritten.
 
-A file gets its name only once it is whole and on disk: half a key in its place would stop every start,
-and one that replaced another would take along what was signed or hashed under the old one. One that
-others may read or could have put there (`model/trusted_files.py`), or that is no regular file, stops the
-start. No message repeats what a file holds (I8).
+A file gets its name only once it is complete and on disk: an incomplete key would stop every start, and
+a replaced one would invalidate whatever was signed or hashed with the old one. A file that others may read or
+could have written (`model/trusted_files.py`), or that is not a regular file, stops the start. No message
+quotes the contents (I8).
 
-What the bytes are is for whoever asks: secrets (`secret_file.py`), the audit log's signing key.
+The meaning of the bytes is the caller's: secrets (`secret_file.py`), the audit log's signing key.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
     from gateway.model.trusted_files import Distrusted
 
-_MAX_FILE_BYTES = 4096  # a key in PEM is a few hundred; whatever is longer is something else
+_MAX_FILE_BYTES = 4096  # a key in PEM takes a few hundred; a larger file is something else
 
 
 def write_once(path: Path, content: bytes) -> None:
-    """Write a new file, 0600; makes the folder, 0700, if it is missing.
+    """Write a new file, 0600; create the folder, 0700, if it is missing.
 
-    Raises `Conflict` when there is one already, also for the second of two commands that race for it.
+    Raises `Conflict` when the file exists, also for the second of two commands that race for it.
     """
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
@@ -40,7 +40,7 @@ def write_once(path: Path, content: bytes) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.link(unfinished, path)  # never over another, unlike a rename
+            os.link(unfinished, path)  # never replaces a file, unlike a rename
         finally:
             unfinished.unlink()
         _sync_folder(path.parent)
@@ -51,7 +51,7 @@ def write_once(path: Path, content: bytes) -> None:
 
 
 def load_private(path: Path, *, on_distrust: Callable[[Distrusted], None] = refuse) -> bytes:
-    """What a file holds. Raises `Misconfigured`."""
+    """The contents of a file. Raises `Misconfigured`."""
     try:
         return read_trusted(path, max_bytes=_MAX_FILE_BYTES, is_secret=True, on_distrust=on_distrust)
     except FileNotFoundError as error:

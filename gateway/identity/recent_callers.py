@@ -1,8 +1,8 @@
-"""Callers who were valid lately: found by one hash of what they sent, instead of three and two records.
+"""A cache of authenticated callers: one hash of the credential instead of three hashes and two records.
 
-A caller is remembered with the leaves that it was found by and is used only while all of them are
-current, so a revocation reaches it with the record (I6). What depends on the time or on the client's
-address is not remembered; it is judged each time. Keys stand here by their SHA-256 (I8).
+An entry has the leaves (records) that it was computed from and is used only while all of them are current, so
+that a revocation reaches it with the record (I6). What depends on the time or on the client's address is
+not cached; it is checked each time. Keys are stored here by their SHA-256 (I8).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from gateway.model.access import Principal
     from gateway.model.facts import Key, Stamp, Tenant
 
-MAX_BYTES = 16 << 20  # some 8,000 callers with the records that they stand on
-CALLER_BYTES = 600  # with its principal, stamp and key, beside texts and records: measured, rounded up
+MAX_BYTES = 16 << 20  # some 8,000 callers with the records that they depend on
+CALLER_BYTES = 600  # of an entry with principal, stamp and cache key, without texts and records: measured
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Caller:
-    """A key that was found, whose it is, and what that stands on."""
+    """A key that was found, its tenant, its principal, and the stamp of the records read."""
 
     key: Key
     tenant: Tenant | None
@@ -33,7 +33,7 @@ class Caller:
 
 
 class RecentCallers(BoundedMemory[bytes, Caller]):
-    """By the SHA-256 of a key, or the name of a link. One that was overtaken meanwhile is not kept."""
+    """Callers by the SHA-256 of a key, or the name of a link. Only a caller still current is stored."""
 
     __slots__ = ()
 
@@ -42,5 +42,5 @@ class RecentCallers(BoundedMemory[bytes, Caller]):
 
 
 def _held_bytes(name: bytes, caller: Caller) -> int:
-    """What a caller holds alone; the key and the tenant are in the records that it stands on."""
+    """The bytes held by this entry alone; key and tenant are charged with the records they came from."""
     return CALLER_BYTES + getsizeof(name) + getsizeof(caller.principal.key_name)

@@ -1,8 +1,8 @@
-"""Secrets that an operator holds as files: made once, 0600, the same on every node, never in Redis.
+"""Create and load 32-byte secrets in files: created once, 0600, the same on every node, never in Redis.
 
     <state>/signing/links.key      64 lower-case hex digits and a newline: 32 random bytes
 
-What a secret is for is said by whoever loads it: peppers, link keys, the webhook's key.
+The use of a secret is defined where it is loaded: peppers, link keys, the webhook's key.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def create_secret(path: Path) -> bytes:
 
 
 def load_secret(path: Path) -> bytes:
-    """The secret in a file. Raises `Misconfigured` when it is missing or not as it must be."""
+    """The secret in a file. Raises `Misconfigured` when it is missing or invalid."""
     match = _TEXT.fullmatch(load_private(path))
     if match is None:
         raise Misconfigured(str(path), "expected 64 lower-case hex digits and nothing else")

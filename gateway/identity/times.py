@@ -1,8 +1,8 @@
-"""Times as people write them: `30d`, `12h`, or an ISO moment that states its zone.
+"""Parse times and durations as people write them: `30d`, `12h`, or an ISO time with its zone.
 
-For `--expires`, `--not-before` and `--overlap`. A moment without a zone is refused: a key that ends
-two hours early or late, depending on whose terminal it was made in, is a mistake nobody finds.
-Nothing here reads a clock; durations count from the `now` that is given.
+Used for `--expires`, `--not-before` and `--overlap`. A time without a zone is refused: otherwise a key could
+end hours early or late, depending on the time zone of the terminal, and nobody would notice.
+No clock is read here; durations count from the `now` that is passed in.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _EXPECTED_DURATION = "expected a number and a unit: 90s, 15m, 12h, 30d or 4w"
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of a duration such as `30d`, `12h`, `90s` or `0s`; at most a hundred years."""
+    """The seconds of a duration such as `30d`, `12h`, `90s` or `0s`; at most a hundred years."""
     match = _DURATION.fullmatch(text)
     if match is None:
         raise BadNameError(f"{text!r} is not a duration: {_EXPECTED_DURATION}")

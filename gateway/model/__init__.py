@@ -1,5 +1,5 @@
-"""The vocabulary every room shares: names, facts, access, verdicts, errors. Standard library only.
+"""The values that all stages share: names, facts, accesses, verdicts, errors; and the Protocols between them.
 
-Stages hand each other values from here and never import each other. Whatever touches the outside
-is declared here as a Protocol (`ports.py`), implemented in `adapters/` and wired in `assembly/`.
+Stages pass each other these values and never import each other. Everything outside the process is declared
+here as a Protocol (`ports.py`, `stores.py`), implemented in `adapters/` and wired in `assembly/`.
 """

@@ -1,4 +1,4 @@
-"""Who wants to do what with which: the question that `decide` answers."""
+"""The values of a request before it is decided: credential, principal, resource, access, declared route."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ class Action(StrEnum):
     DISCOVER = "discover"
     READ = "read"
     INFER = "infer"
-    IDENTIFY = "identify"  # ask who one is; every valid key may
+    IDENTIFY = "identify"  # ask for one's own identity; every valid key may
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """One key as it came off the wire: syntax checked, truth unknown. Never printed (I8)."""
+    """One key from a request: syntax checked, validity unknown. Never printed (I8)."""
 
     secret: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedLink:
-    """What a signed URL says of itself: syntax checked, truth unknown. `mac` is never printed (I8).
+    """The fields of a signed URL: syntax checked, validity unknown. `mac` is never printed (I8).
 
-    `signed` is exactly what the signature is over: the path of the file in the one form that we hand out.
-    `beside` is a key that came in a header of the same request: it has to be the very key of the link.
+    `signed` is exactly what the signature covers: the path of the file in its one canonical form.
+    `beside` is a key from a header of the same request: it has to be the very key of the link.
     """
 
     key_id: KeyId
@@ -47,7 +47,7 @@ class SignedLink:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """An authenticated caller: a key that is valid now, and whose it is."""
+    """An authenticated caller: a key that is valid now, and its tenant."""
 
     kind: KeyKind
     key_id: KeyId
@@ -55,15 +55,15 @@ class Principal:
     tenant: TenantId | None
     scopes: frozenset[Scope]
     expires_at: float | None  # of the key, or of the link that it came with: the earlier one
-    key_begins_at: float | None = None  # the key's own not-before and expiry: what a transfer under way
-    key_ends_at: float | None = None  # goes on standing on, whatever link began it
-    degraded_seconds: float = 0.0  # for how long its tenant is served on what was last known
-    is_link: bool = False  # it came with a signed URL of this key, not with the key
-    is_of_platform: bool = False  # the platform knows the key, and says what it may have
+    key_begins_at: float | None = None  # the key's own not-before and expiry: a transfer in progress
+    key_ends_at: float | None = None  # is checked against these, whatever link started it
+    degraded_seconds: float = 0.0  # how long its tenant is served last known facts after a lost lease
+    is_link: bool = False  # the request had a signed URL of this key, not the key
+    is_of_platform: bool = False  # the platform knows the key, and rules on its rights
 
 
 class ResourceKind(StrEnum):
-    """What a path names."""
+    """The kind of resource that a path names."""
 
     SELF = "self"
     CATALOGUE = "catalogue"
@@ -75,7 +75,7 @@ class ResourceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """Which part of a listing is asked for: so many models, or files of a package, after this one."""
+    """The requested page of a listing: at most `limit` models, or files of a package, after this one."""
 
     after: str | None
     limit: int
@@ -83,7 +83,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resource:
-    """What a path names, by name alone: nothing on disk was looked at to make one (I3)."""
+    """The resource that a path names, from the name alone: nothing on disk was read to make one (I3)."""
 
     kind: ResourceKind
     model: ModelId | None = None
@@ -95,7 +95,7 @@ class Resource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """The question: may this principal do this action with this resource."""
+    """The question that `decide` answers: may this principal do this action with this resource."""
 
     principal: Principal
     action: Action
@@ -104,9 +104,9 @@ class Access:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WireRequest:
-    """A request as the guard sees it: bytes off the wire, untouched, and where they came from.
+    """A request as the guard sees it: unmodified bytes from the wire, and the client's address.
 
-    `raw_path` is the ASGI raw path, percent-encoding and all; nobody decodes it but `locate`, once.
+    `raw_path` is the ASGI raw path, still percent-encoded; only `locate` decodes it, once.
     """
 
     method: str
@@ -119,7 +119,7 @@ class WireRequest:
     received_at: float
 
     def header(self, name: bytes) -> bytes | None:
-        """The first value of a header that the guard does not decide by; for the record only."""
+        """The first value of a header that no decision depends on; for the record only."""
         return next((value for key, value in self.headers if key == name), None)
 
 
@@ -127,11 +127,11 @@ class WireRequest:
 class GuardedRoute:
     """What a route declares to the guard: its shape, its methods, the action, and where its resource is.
 
-    `matches` looks at the shape of the raw path alone and never raises; `locate` parses it and
-    raises `Refusal`. `find` looks for the thing itself once it is allowed, and for nothing before. A
-    route that stands for others has `unwrap`, which gives the request that is meant and its route, and
-    raises `Refusal`: the guard goes by these two then, and by nothing else of this route. A route without
-    such a declaration does not start (I4).
+    `matches` tests the shape of the raw path alone and never raises; `locate` parses it and raises
+    `Refusal`. `find` searches for the resource itself once it is allowed, and never before. A route that
+    wraps requests for others has `unwrap`, which returns the wrapped request and its route, and raises
+    `Refusal`: the guard then uses these two, and nothing else of this route. A route without such a
+    declaration does not start (I4).
     """
 
     template: str
@@ -146,10 +146,10 @@ class GuardedRoute:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class HookRoute:
-    """What a route declares whose callers have no key: its proof is in its body, and `take` looks at it.
+    """What a route declares whose callers have no key: the proof is in the body, and `take` verifies it.
 
-    `take` raises `Refusal`, or does what it is told and returns what to answer. It is given no Receipt, so
-    nothing of the cache can leave by it.
+    `take` raises `Refusal`, or does what the body asks and returns the answer. It is given no Receipt, so
+    nothing of the cache can leave through it.
     """
 
     template: str

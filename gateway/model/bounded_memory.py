@@ -1,13 +1,12 @@
-"""Bounded memory: values by key, at most so many, and at most so many bytes of what they hold.
+"""A bounded cache: values by key, with a limit on their number and on the bytes that they hold.
 
-A value may stand on records that were read (`Leaf`). Once one of them is no longer current, neither is the
-value: it is never found again, and is let go of when it is asked for, or by `sweep`, which a worker runs
-every few seconds (`assembly/upkeep.py`). Until then it is charged like any other.
+A value may have been computed from records that were read (`Leaf`). Once one of them is no longer current,
+neither is the value: it is never found again, and is removed when it is asked for, or by `sweep`, which a
+worker runs every few seconds (`assembly/upkeep.py`). Until then it is charged like any other.
 
-Each value is charged what it keeps alive. What several values hold together, such as the records that they
-stand on, is charged once, for as long as one of them holds it; it says how many bytes it is by
-`held_bytes`, and that is noted when the first value takes it. When a bound is reached, the value that was
-not used for longest goes first.
+Each value is charged the bytes that it keeps alive. A part that several values share, such as a record that
+they depend on, is charged once, for as long as one of them holds it; its size is its `held_bytes`, read when
+the first value takes it. When a limit is reached, the least recently used value is removed first.
 
 For one thread. Non-goals: what a value means, and how it is made.
 """
@@ -26,21 +25,21 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 V = TypeVar("V")
 
-ENTRY_BYTES = 300  # of the table, for one value: measured, rounded up
-PART_BYTES = 150  # of the table of parts, for one part: the same
-STEP = 1_000  # values and parts that are counted, or looked at, in one go: below a millisecond
+ENTRY_BYTES = 300  # overhead of one entry: measured, rounded up
+PART_BYTES = 150  # overhead of one shared part: the same
+STEP = 1_000  # values and parts that are counted or checked in one step: below a millisecond
 
 
 class Part(Protocol):
-    """Something that several values may hold together."""
+    """An object that several values may share."""
 
     @property
     def held_bytes(self) -> int:
-        """What it keeps alive by itself."""
+        """The bytes that it keeps alive by itself."""
 
 
 def on_nothing(_value: object) -> tuple[Leaf, ...]:
-    """What values stand on that are true whatever is read."""
+    """The leaves of values that depend on no record."""
     return ()
 
 
@@ -50,7 +49,7 @@ def nothing(_value: object) -> tuple[Part, ...]:
 
 
 class BoundedMemory(Generic[K, V]):
-    """The values of one kind."""
+    """The cache of one kind of value."""
 
     __slots__ = (
         "_entries",
@@ -75,9 +74,9 @@ class BoundedMemory(Generic[K, V]):
         other_parts: Callable[[V], Iterable[Part]] = nothing,
         is_over: Callable[[V], bool] | None = None,
     ) -> None:
-        """`weigh` gives what a key and its value hold alone; `other_parts` are the same each time.
+        """`weigh` gives what a key and its value hold alone; `other_parts` must be the same each time.
 
-        `is_over` turns true, for good, for a value that has ended though all it stands on is current.
+        `is_over` becomes true, and stays so, for a value that has ended although all its leaves are current.
         """
         self.held_bytes = 0
         self.hits = 0
@@ -87,9 +86,9 @@ class BoundedMemory(Generic[K, V]):
         self._stands_on = stands_on
         self._other_parts = other_parts
         self._is_over = is_over
-        # With each value what it stands on, and what it was charged alone.
+        # With each value: its leaves, and the bytes that it was charged alone.
         self._entries: OrderedDict[K, tuple[V, tuple[Leaf, ...], int]] = OrderedDict()
-        self._uses: dict[int, tuple[int, int]] = {}  # of a part, by its id: how many hold it, and its bytes
+        self._uses: dict[int, tuple[int, int]] = {}  # by id of a part: how many values hold it, and its bytes
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -98,7 +97,7 @@ class BoundedMemory(Generic[K, V]):
         return key in self._entries
 
     def find(self, key: K) -> V | None:
-        """The value, if it is current; it counts as used."""
+        """The value, if it is current; counts as a use."""
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -115,17 +114,17 @@ class BoundedMemory(Generic[K, V]):
         return value
 
     def peek(self, key: K) -> V | None:
-        """The value as it is remembered. The caller sees whether it is current; it does not count as used."""
+        """The value as it is stored. The caller checks whether it is current; does not count as a use."""
         entry = self._entries.get(key)
         return None if entry is None else entry[0]
 
     def put(self, key: K, value: V) -> None:
-        """Remember it, unless it is not current (no late writer, I6) or larger than all there may be."""
+        """Store a value, unless it is not current (no late writer, I6) or larger than the whole cache."""
         for _ in self.putting(key, value):
             pass
 
     def putting(self, key: K, value: V) -> Iterator[None]:
-        """The same in steps, for values that hold many parts: whoever iterates gives others their turn."""
+        """As `put`, in steps, for values with many parts: the caller may yield between them."""
         leaves = self._stands_on(value)
         if not self._is_current(value, leaves):
             return
@@ -133,7 +132,7 @@ class BoundedMemory(Generic[K, V]):
         self.held_bytes += own
         whole = own + (yield from self._take(value, leaves))
         yield from self.dropping(key)
-        if whole > self._max_bytes:  # it would push everything else out, and then itself
+        if whole > self._max_bytes:  # it would evict all other values, and then itself
             self.held_bytes -= own
             yield from self._give_back(value, leaves)
             return
@@ -142,12 +141,12 @@ class BoundedMemory(Generic[K, V]):
             yield from self.dropping(next(iter(self._entries)))
 
     def drop(self, key: K) -> None:
-        """Let go of it."""
+        """Remove a value."""
         for _ in self.dropping(key):
             pass
 
     def dropping(self, key: K) -> Iterator[None]:
-        """The same in steps. From the first one on it is not found."""
+        """As `drop`, in steps. From the first step on the value is not found."""
         entry = self._entries.pop(key, None)
         if entry is None:
             return
@@ -156,7 +155,7 @@ class BoundedMemory(Generic[K, V]):
         yield from self._give_back(value, leaves)
 
     def sweep(self) -> Iterator[None]:
-        """Let go of what is no longer current, in steps."""
+        """Remove the values that are no longer current, in steps."""
         looked_at = 0
         for key in list(self._entries):
             entry = self._entries.get(key)
@@ -175,7 +174,7 @@ class BoundedMemory(Generic[K, V]):
         return not is_over and all(leaf.is_current for leaf in leaves)
 
     def _has_to_drop(self) -> bool:
-        """Whether a value has to go. What others are about to put is counted, so there may be none."""
+        """Whether a value has to be evicted. Values being put are charged already, so none may be left."""
         if not self._entries:
             return False
         return self.held_bytes > self._max_bytes or (
@@ -183,7 +182,7 @@ class BoundedMemory(Generic[K, V]):
         )
 
     def _take(self, value: V, leaves: tuple[Leaf, ...]) -> Generator[None, None, int]:
-        """Count the parts of a value. Returns what they are, held by others or not."""
+        """Count the parts of a value. Returns their bytes, shared with other values or not."""
         uses, whole = self._uses, 0
         for counted, part in enumerate(chain(leaves, self._other_parts(value)), 1):
             known = uses.get(id(part))

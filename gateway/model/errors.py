@@ -1,7 +1,7 @@
-"""Why a request was not served, and who has to act.
+"""The errors of this project and the reasons why a request is not served.
 
-There are three classes, chosen by who must act, and one enum of reasons, chosen by what happened:
-adding a reason never adds a class. Which HTTP status a reason has is written in `problems.py` only.
+There are three main classes of error, chosen by who must act, and one enum of reasons, chosen by what
+happened: adding a reason never adds a class. The HTTP status of a reason is defined in `problems.py` only.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Self
 
 
 class Reason(StrEnum):
-    """What happened, in kebab-case, as the audit log and the metrics name it."""
+    """What happened, in kebab-case, as in the audit log and the metrics."""
 
     PERMITTED = "permitted", "A policy permits it and nothing forbids it."
 
@@ -100,7 +100,7 @@ class Reason(StrEnum):
     explanation: str
 
     def __new__(cls, value: str, explanation: str) -> Self:
-        """Carry the explanation with the value: `cachegate explain` and the README print it."""
+        """Store the explanation with the value: `cachegate explain` and the README print it."""
         member = str.__new__(cls, value)
         member._value_ = value
         member.explanation = explanation
@@ -108,29 +108,29 @@ class Reason(StrEnum):
 
 
 class CachegateError(Exception):
-    """Everything this project raises on purpose."""
+    """Base class of everything this project raises on purpose."""
 
 
 class BadNameError(CachegateError, ValueError):
-    """A string is not a name of the asked-for kind; the message says what would be.
+    """A string is not a name of the expected kind; the message says what would be.
 
-    Raised by the `parse_` functions of `names.py`. Each door translates it: a path into a refusal,
+    Raised by the `parse_` functions of `names.py`. Each entry point translates it: a path into a refusal,
     a command line into a usage error, a policy document into file and line.
     """
 
 
 class NameTooLongError(BadNameError):
-    """A string has more segments or bytes than a name may have, whatever else is wrong with it.
+    """A string has more segments or bytes than a name may have.
 
-    Apart, because the engine knows no such bound: it may have written a file of such a name.
+    A class of its own, because the engine has no such bound: it may have written a file with such a name.
     """
 
 
 class Refusal(CachegateError):  # noqa: N818 -- a refusal is an answer to the client, not an error of ours
     """The client must act: the request is not served, for this reason.
 
-    `key_id` names a key that was found but is not valid (revoked, expired, ...), and `tenant` whose it
-    is: for the record only.
+    `key_id` names a key that was found but is not valid (revoked, expired, ...), and `tenant` its
+    owner: for the record only.
     """
 
     def __init__(self, reason: Reason, *, key_id: str | None = None, tenant: str | None = None) -> None:
@@ -141,9 +141,9 @@ class Refusal(CachegateError):  # noqa: N818 -- a refusal is an answer to the cl
 
 
 class Unavailable(CachegateError):  # noqa: N818 -- reads as the state it names
-    """The operator must act soon: something the guard stands on does not answer. Raised by adapters.
+    """The operator must act soon: a dependency of the guard does not answer. Raised by adapters.
 
-    The guard answers 503: a dependency that is not there is neither an allow nor a denial (I7).
+    The guard answers 503: a missing dependency is neither an allow nor a denial (I7).
     """
 
     def __init__(self, dependency: str, why: str, reason: Reason = Reason.NO_FACTS) -> None:
@@ -154,9 +154,9 @@ class Unavailable(CachegateError):  # noqa: N818 -- reads as the state it names
 
 
 class Silence(Unavailable):
-    """Nobody answered for the provider: no connection, no answer in time, or a gateway that says so.
+    """The provider did not answer: no connection, no answer in time, or a gateway's error that says so.
 
-    It alone lets a degraded tenant be served on what was last known; an odd answer does not.
+    Only this lets a degraded tenant be served on last known facts; an unexpected answer does not.
     """
 
     def __init__(self, why: str) -> None:
@@ -164,13 +164,13 @@ class Silence(Unavailable):
 
 
 class UnknownOutcome(Unavailable):
-    """A change was sent off and its answer was lost: it may have been made. It is never repeated by us."""
+    """A change was sent and its answer was lost: it may have been made. We never repeat it."""
 
 
 class UnknownHistory(Unavailable):
-    """The server's facts are not the ones that this node knew, or an older state of them: no read, no write.
+    """The server's facts are not those that this node knew, or an older state of them: no read, no write.
 
-    Whoever restored or replaced the server has to say that it is meant.
+    The operator who restored or replaced the server has to confirm it.
     """
 
     def __init__(self, display: str) -> None:
@@ -183,11 +183,11 @@ class UnknownHistory(Unavailable):
 
 
 class NotHeld(Unavailable):
-    """A change was made, and not every server that may be promoted is known to hold it: it may be lost."""
+    """A change was made, but not every server that may be promoted is known to have it: it may be lost."""
 
 
 class WithdrawnError(CachegateError):
-    """A recorded answer was overtaken by a change before its first byte: decide anew, or give up."""
+    """A change invalidated a recorded answer before its first byte: decide again, or give up."""
 
 
 class Misconfigured(CachegateError):  # noqa: N818 -- reads as the state it names
@@ -204,16 +204,16 @@ class Misconfigured(CachegateError):  # noqa: N818 -- reads as the state it name
 
 
 class Conflict(CachegateError):  # noqa: N818 -- reads as the state it names
-    """A change asks for what the facts do not allow: a tenant that is there already, a key that is not.
+    """A change contradicts the facts: a tenant that exists already, a key that does not.
 
     Commands exit 1 on it, the admin API answers 409 or 404.
     """
 
 
 class UnknownName(Conflict):
-    """An operator named something that is not there. `kind` says what it would be: a tenant, a key.
+    """An operator named something that does not exist. `kind` is what it would be: a tenant, a key.
 
-    Commands add the nearest name that there is. Clients never get to see it: what exists is hidden (I3).
+    Commands add the nearest name that exists. Clients never see this: existence is hidden (I3).
     """
 
     def __init__(self, kind: str, name: str, advice: str) -> None:

@@ -1,8 +1,8 @@
-"""Facts: what the directory knows about tenants, keys, grants and models.
+"""Facts: the records that the directory holds about tenants, keys, grants and models.
 
-Facts are data that operators change at any moment; rules (Cedar) say what follows from them. Each
+Facts are data that operators change at any time; rules (Cedar) say what follows from them. Each
 fact is one small record in Redis with the generation of its last change and the source that wrote
-it. `directory/records.py` is the one place that turns them into bytes and back.
+it. Only `directory/records.py` encodes and decodes them.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ SOURCE_CLI = "cli"
 """The source of facts that an operator wrote by command. Folders write `policies:<tenant>`."""
 
 
-_TEXT_BYTES = 400  # of a policy's text beside its characters: its name, their headers, its place
+_TEXT_BYTES = 400  # of a policy's text beside its characters: its name and the object headers
 
 
 class Scope(StrEnum):
-    """What a key may be used for, at most; the rules then say for which models."""
+    """What a key may be used for at most; the rules decide for which models."""
 
     DISCOVER = "discover"
     READ = "read"
@@ -33,7 +33,7 @@ class Scope(StrEnum):
 
 
 MAX_DEGRADED_SECONDS = 3600.0
-"""How long a tenant may be served on what was last known: a revocation is not sure before that is over."""
+"""How long a tenant may be served last known facts: a revocation is not certain before that has passed."""
 
 DEFAULT_SCOPES = frozenset({Scope.DISCOVER, Scope.READ, Scope.INFER})
 
@@ -47,7 +47,7 @@ class KeyKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """One API key, without the key: the record is found by a keyed hash of it."""
+    """One API key, without its secret: the record is found by a keyed hash of the key."""
 
     key_id: KeyId
     kind: KeyKind
@@ -64,14 +64,14 @@ class Key:
     source: str = SOURCE_CLI
 
     def __post_init__(self) -> None:
-        """A tenant key belongs to a tenant and an admin key to none."""
+        """Check that a tenant key names a tenant and an admin key none."""
         if (self.kind is KeyKind.TENANT) != (self.tenant is not None):
             raise ValueError("a tenant key names a tenant, an admin key names none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tenant:
-    """Somebody whose keys may be given rights."""
+    """A tenant: the owner of keys, to whom rights may be given."""
 
     tenant_id: TenantId
     name: str
@@ -84,7 +84,7 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """Rights of one tenant on models it does not own: patterns and groups, narrowed to packages or not."""
+    """Rights of one tenant on models it does not own: patterns and groups, perhaps limited to packages."""
 
     grant_id: str
     actions: frozenset[str]
@@ -96,7 +96,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grants:
-    """All grants of one tenant, one record: they are needed together and change together."""
+    """All grants of one tenant in one record: they are needed together and change together."""
 
     tenant_id: TenantId
     grants: tuple[Grant, ...]
@@ -104,7 +104,7 @@ class Grants:
 
 
 class Visibility(StrEnum):
-    """Who may read a model besides its owner and those a grant names."""
+    """Who may read a model besides its owner and the tenants named by grants."""
 
     PRIVATE = "private"
     PUBLIC = "public"
@@ -112,7 +112,7 @@ class Visibility(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRule:
-    """What is said about one pattern: its owner, visibility and groups; None where nothing is said."""
+    """The owner, visibility and groups set for one pattern; None where nothing is set."""
 
     pattern: Pattern
     owner: TenantId | None = None
@@ -124,7 +124,7 @@ class ModelRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alias:
-    """Another name of a model. It opens nothing by itself: the canonical id is authorised as well."""
+    """Another name of a model. It grants nothing by itself: the canonical id is authorised as well."""
 
     alias: ModelId
     canonical: ModelId
@@ -134,7 +134,7 @@ class Alias:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySet:
-    """The Cedar texts in force: what `policy apply` wrote last. `digest` names the set in audit records."""
+    """The Cedar texts in force, last written by `policy apply`. `digest` names the set in audit records."""
 
     schema: str
     policies: tuple[tuple[str, str], ...]  # (file name, Cedar text), sorted by file name
@@ -144,17 +144,17 @@ class PolicySet:
 
     @property
     def held_bytes(self) -> int:
-        """What its texts take."""
+        """The bytes of its texts."""
         return len(self.schema) + sum(len(text) + _TEXT_BYTES for _, text in self.policies)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """How a model stands: the outcome of all rules on the patterns that cover it.
+    """The owner, visibility and groups of a model: the result of all rules on the patterns that cover it.
 
-    Most specific wins. The owner comes from the most specific rule that names one; the visibility
-    from the most specific rule that names one, but never from one broader than the owner's: who
-    gives `acme/x` to another tenant has not thereby published it, whatever `acme/*` says.
+    The most specific rule wins. The owner comes from the most specific rule that names one; the visibility
+    from the most specific rule that names one, but never from one broader than the owner's: giving
+    `acme/x` to another tenant does not publish it, whatever `acme/*` says.
     """
 
     owner: TenantId | None
@@ -162,11 +162,11 @@ class Standing:
     groups: frozenset[GroupName]
 
 
-LEAF_BYTES = 180  # a leaf, and the headers of its two byte strings: measured, rounded up
+LEAF_BYTES = 180  # of a leaf and the headers of its two byte strings: measured, rounded up
 
 
 class Account:
-    """The sum of what the leaves of one memory hold."""
+    """The sum of the bytes held by the leaves of one memory."""
 
     __slots__ = ("held_bytes",)
 
@@ -175,13 +175,13 @@ class Account:
 
 
 class Leaf:
-    """One record as it was read, or its absence: a thing that an answer stands on.
+    """One record as it was read, or its absence: an input of an answer.
 
-    `is_current` turns false, for good, the moment the record is known to have changed, or can no
-    longer be known not to have. Whoever turns it is the near cache; everybody else looks.
+    `is_current` becomes false, and stays so, the moment the record is known to have changed, or can no
+    longer be known not to have. Only the near cache sets it; all others read it.
 
-    The fact in it is decoded once, for all who read this leaf, and is charged to whoever holds it: a fact
-    may be many times as large as its record.
+    The fact in it is decoded once, for all readers of this leaf, and is charged to the memory that holds the
+    leaf: a fact may be many times as large as its record.
     """
 
     __slots__ = ("account", "decoded", "held_bytes", "is_current", "name", "value")
@@ -192,10 +192,10 @@ class Leaf:
         self.is_current = is_current
         self.decoded: object = None
         self.held_bytes = LEAF_BYTES + len(name) + (len(value) if value is not None else 0)
-        self.account: Account | None = None  # of the memory that holds it, while it does
+        self.account: Account | None = None  # of the memory that holds the leaf, while it does
 
     def keep(self, decoded: object, held_bytes: int) -> None:
-        """Keep the fact that its record decodes to, which holds so many bytes."""
+        """Keep the decoded fact, which holds so many bytes."""
         self.decoded = decoded
         self.held_bytes += held_bytes
         if self.account is not None:
@@ -204,9 +204,9 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stamp:
-    """What an answer stands on: all that was read for it, absent records too.
+    """The inputs of an answer: all records that were read for it, absent ones included.
 
-    `generation` is the global one up to which every change had been applied when it was read.
+    `generation` is the global one up to which every change had been applied when they were read.
     """
 
     generation: int
@@ -214,26 +214,26 @@ class Stamp:
 
     @property
     def is_current(self) -> bool:
-        """Whether nothing of it has changed since it was read."""
+        """Whether none of the records has changed since it was read."""
         for leaf in self.leaves:  # a plain loop: this is the last check before every first byte  # noqa: SIM110
             if not leaf.is_current:
                 return False
         return True
 
     def joined(self, other: Stamp) -> Stamp:
-        """Both together; the older generation."""
+        """Both combined, with the older generation."""
         return Stamp(min(self.generation, other.generation), self.leaves + other.leaves)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """Everything `decide` needs to know about one caller and one model, brought beforehand.
+    """Everything `decide` needs to know about one caller and one model, read beforehand.
 
     `model` is the canonical id. `requested` is what the client wrote; when it is an alias, both
     are authorised. `unreadable` names the records that did not parse: any of them denies.
 
-    `ruling` is what the platform says of a key of its own, while that is in force; where it is not,
-    `is_settled` is false, and the platform has to be asked before the answer counts.
+    `ruling` is the platform's answer about a key of its own, while it is in force; where there is none in
+    force, `is_settled` is false, and the platform has to be asked before the verdict counts.
     """
 
     grants: tuple[Grant, ...]

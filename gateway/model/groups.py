@@ -1,7 +1,8 @@
-"""Groups: the servers that hold the same facts and may take each other's place, and how many must have what.
+"""Quorums of a replication group: how many Redis servers must have a lease renewal or a revocation.
 
-A lease needs most of them, so that two servers that do not know of each other never both give one. A
-revocation needs all of them, since any one may be promoted next. So the two always share a server.
+The group are the servers that hold the same facts, any of which may be promoted. A lease needs a majority, so
+that two servers that do not know of each other never both grant one. A revocation needs all of them, since
+any one may be promoted next. So the two always share a server.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gateway.model.stores import Moment
 
-SMALLEST_MAJORITY_GROUP = 3  # of two servers, most are both: one that is gone would end all leases
-MAX_GROUP = 16  # a replica more is a machine more that every revocation waits for
+SMALLEST_MAJORITY_GROUP = 3  # the majority of two servers is both: the loss of one would end all leases
+MAX_GROUP = 16  # each further replica is one more server that every revocation waits for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Renewal:
-    """A renewal that was answered: when it was sent, at which moment it was taken, by how many of them."""
+    """An answered renewal: when it was sent, at which moment it was taken, and how many servers have it."""
 
     sent_at: float
     moment: Moment

@@ -1,7 +1,7 @@
-"""Listings: what a model, a package or the catalogue is said to hold, and what a scan noted of it.
+"""Listings of the catalogue, a model or a package, and what a scan recorded of each package.
 
-None of them opens anything. What is shown is what the caller may discover; what is served because of
-a note is looked at on disk once more, for itself.
+A listing grants no access. It shows what the caller may discover; a file that is served because of a scan's
+record is checked on disk again.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gateway.model.names import FileHandle, Md5, ModelId, PackageId
 
-MARK_DIGITS = 8  # hex digits of a digest that a scan keeps: four bytes, which no two of a cache often share
-SEARCHED_BYTES = 1024  # of marks: up to here, looking through all is faster than halving
+MARK_DIGITS = 8  # hex digits of a digest that a scan keeps: four bytes, rarely equal for two blobs
+SEARCHED_BYTES = 1024  # of marks: up to this size a linear search is faster than bisection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileEntry:
-    """A file that a package's manifest lists and that lies on disk as the engine leaves it."""
+    """A file that a package's manifest lists and that is on disk as the engine leaves it."""
 
     handle: FileHandle
     size: int
@@ -30,8 +30,8 @@ class FileEntry:
 class PackageListing:
     """A package and its files, in the order of their handles, or one page of them.
 
-    `after` starts the next page, None ends. A file that is listed and is not on disk as it should be is left
-    out, so a page may have fewer files than were asked for, and still not be the last.
+    `after` is the start of the next page, None on the last. A listed file that is not on disk as it should be
+    is left out, so a page may have fewer files than requested, and still not be the last.
     """
 
     model: ModelId
@@ -44,8 +44,8 @@ class PackageListing:
 class ListedPackage:
     """A package as the last scan saw it.
 
-    `marks` are the beginnings of the digests that its manifest listed, sorted, one after the other. They only
-    narrow: what may list a digest has to be looked at, and what does not list it is spared that.
+    `marks` are the first four bytes of the digests that its manifest listed, sorted and concatenated. They
+    only narrow a search: a package that may list a digest has to be checked, others are skipped.
     """
 
     model: ModelId
@@ -53,7 +53,7 @@ class ListedPackage:
     marks: bytes = field(repr=False)
 
     def may_list(self, md5: Md5) -> bool:
-        """Whether its manifest may have listed this digest; false only when it did not."""
+        """Whether its manifest may have listed this digest; false only if it did not."""
         mark, marks = bytes.fromhex(md5[:MARK_DIGITS]), self.marks
         if len(marks) <= SEARCHED_BYTES:
             return mark in marks
@@ -71,7 +71,7 @@ class ModelListing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CataloguePage:
-    """One page of the models that the caller may discover; `after` starts the next, None ends."""
+    """One page of the models that the caller may discover; `after` starts the next page, None on the last."""
 
     models: tuple[ModelId, ...]
     after: ModelId | None

@@ -1,4 +1,4 @@
-"""Names: what tenants, keys, models, packages, files and blobs may be called.
+"""Parse the names of tenants, keys, models, packages, files and blobs.
 
 A name is checked once, where it enters, and is a plain string from then on; its type says that it
 was checked. The grammars of packages, files and digests are the engine's own, so that a name that
@@ -24,14 +24,14 @@ Pattern = NewType("Pattern", str)
 """A model id, or `prefix/*` for every model whose id starts with `prefix/`."""
 
 MAX_NAME_BYTES = 512
-"""Of a model id, a pattern and a file handle, as UTF-8: twice the longest seen in the wild.
+"""Of a model id, a pattern and a file handle, as UTF-8: twice the longest seen in practice.
 
-A name is part of Redis names, of keys of memory and of audit records, so this bounds all of them."""
+A name is part of Redis names, cache keys and audit records, so this bounds all of them."""
 
 MAX_NAME_SEGMENTS = 16
-"""Of the same: a model id in the wild has two to four, a file handle one to five.
+"""Of the same: a model id in practice has two to four, a file handle one to five.
 
-Each segment of a model id is one more record that a decision reads and stands on."""
+Each segment of a model id is one more record that a decision reads and depends on."""
 
 MAX_SEGMENT_CHARACTERS = 255  # what a file system holds in one name, and the engine's own limit
 
@@ -58,7 +58,7 @@ def parse_tenant_id(text: str) -> TenantId:
 
 
 def parse_key_id(text: str) -> KeyId:
-    """A key id as `keys create` prints it. It names a key and opens nothing."""
+    """A key id as `keys create` prints it. It names a key and grants nothing."""
     if not _KEY_ID.fullmatch(text):
         raise BadNameError(
             "not a key id: expected key_ and 12 letters or digits (`cachegate keys list` shows them)"
@@ -76,18 +76,18 @@ def parse_group_name(text: str) -> GroupName:
 def parse_model_id(text: str) -> ModelId:
     """A model id: `/`-separated segments, none empty or a dot segment, no control character.
 
-    Nor a backslash or a star. The engine takes almost anything; what is refused here could not come
-    out of a provider and is the raw material of path tricks. The star is kept for patterns, so that
-    no id reads as one.
+    Nor a backslash or a star. The engine accepts almost anything; what is refused here could not come
+    from a provider and is used in path attacks. The star is reserved for patterns, so that no id can
+    be taken for one.
     """
     _verify_bounds(text, "a model id")
-    if _PLAIN_MODEL.fullmatch(text):  # nearly all of them: it holds nothing that is refused below
+    if _PLAIN_MODEL.fullmatch(text):  # nearly all of them: contains nothing that is refused below
         return ModelId(text)
     if not text or _UNSAFE_IN_MODEL.search(text):
         raise BadNameError(
             f"{text!r} is not a model id: it is empty or holds a control character, backslash or star"
         )
-    if not text.isascii() and len(text.encode()) > MAX_NAME_BYTES:  # no lone surrogate gets here
+    if not text.isascii() and len(text.encode()) > MAX_NAME_BYTES:  # lone surrogates are refused above
         raise _too_long("a model id")
     if any(segment in {"", ".", ".."} for segment in text.split("/")):
         raise BadNameError(f"{text!r} is not a model id: it has an empty or dot segment")
@@ -95,7 +95,7 @@ def parse_model_id(text: str) -> ModelId:
 
 
 def parse_pattern(text: str) -> Pattern:
-    """A model id, or `prefix/*`. A bare `*` is refused: nobody means every model of every tenant.
+    """A model id, or `prefix/*`. A bare `*` is refused: it would mean every model of every tenant.
 
     The bounds are those of model ids, the star included: a longer prefix could cover no model id.
     """
@@ -124,8 +124,8 @@ def parse_package_id(text: str) -> PackageId:
 
 
 def parse_file_handle(text: str) -> FileHandle:
-    """A file handle by the engine's rule; manifests, dependency links and lock files are none."""
-    _verify_bounds(text, "a file handle")  # what is left is ASCII: a character is a byte
+    """A file handle by the engine's rule, which excludes manifests, dependency links and lock files."""
+    _verify_bounds(text, "a file handle")  # the characters allowed below are ASCII: a character is a byte
     segments = text.split("/")
     if segments[0].casefold() in _RESERVED_FIRST_SEGMENTS:
         raise BadNameError("not a file handle: the engine keeps this name for itself")
@@ -151,13 +151,13 @@ def ancestors(model: ModelId) -> tuple[Pattern, ...]:
 
 
 def _verify_bounds(text: str, kind: str) -> None:
-    """Refuse what is too long, before any other work is done on it. A character is a byte at least."""
+    """Refuse a text that is too long before any other work. A character is at least a byte."""
     if len(text) > MAX_NAME_BYTES or text.count("/") >= MAX_NAME_SEGMENTS:
         raise _too_long(kind)
 
 
 def _too_long(kind: str) -> NameTooLongError:
-    """The text is not repeated: it may be long."""
+    """The message does not repeat the text, which may be long."""
     return NameTooLongError(
         f"{kind} has at most {MAX_NAME_SEGMENTS} segments and {MAX_NAME_BYTES} bytes of UTF-8: "
         "this one is longer"

@@ -1,13 +1,13 @@
-"""Pins: what the content of a blob was when it was first seen, and what is known of a file's content.
+"""Pins: the agreed SHA-256 of a blob, and the measured content of files.
 
-A blob's name is the MD5 of its content: the engine's address, and no proof of anything. The proof is
-the SHA-256 that is pinned when a blob is first hashed (trust on first use) and agreed upon by all
-nodes. A `Measured` is what one node found by reading a file whole, under one identity: as long as the
-identity stands, the finding does. A `Pin` is what the fleet agreed on. Where the two differ, the blob
-is quarantined: nobody gets it until an operator has looked.
+A blob's name is the MD5 of its content: the engine's address, and no proof of anything. The proof is the
+SHA-256 that is pinned when a blob is first hashed (trust on first use) and agreed on by all nodes. A
+`Measured` is what one node found by reading a file whole, under one stat identity: it holds as long as the
+identity does. A `Pin` is what all nodes agreed on. Where the two differ, the blob is quarantined: it is not
+served until an operator has acted.
 
-A package file has no name that says what it holds, belongs to one package of one model and has no
-second name. So there is nothing for nodes to agree on: it is measured, and never pinned.
+A package file has no name that states its content, belongs to one package of one model and has no second
+name. So there is nothing for nodes to agree on: it is measured, and never pinned.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 StatIdentity = tuple[int, int, int, int, int]
 """Device, inode, size, mtime_ns, ctime_ns: no writer can change a file by `write` and keep all five.
 
-One can by `mmap`: the times move when a page is first stored to, and not again before the kernel has
-written it back. Whoever did that before the file was measured, and stores to that page once more,
+A writer can by `mmap`: the times change when a page is first stored to, and not again before the kernel has
+written it back. A process that stored to a page before the file was measured, and stores to it once more,
 changes content under the same identity. `cachegate cache verify --again` finds it.
 """
 
 
 def identity_of(found: os.stat_result) -> StatIdentity:
-    """The identity of what a stat was taken of."""
+    """The identity of the file that a stat was taken of."""
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
@@ -50,7 +50,7 @@ class Measured:
 
     @property
     def size(self) -> int:
-        """How many bytes there were."""
+        """The number of bytes in the file."""
         return self.identity[2]
 
 
@@ -63,7 +63,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quarantine:
-    """That nobody gets a blob, since when, and what was found in its place."""
+    """Since when a blob is not served, why, and the SHA-256 of what was found."""
 
     cause: Cause
     since: float
@@ -72,9 +72,9 @@ class Quarantine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pin:
-    """What the fleet agreed on about one blob.
+    """What the nodes agreed on about one blob.
 
-    `sha256` is None for a blob whose content was never its name: there is nothing good to remember.
+    `sha256` is None for a blob whose content never matched its name: there is no good digest to remember.
     """
 
     md5: Md5
@@ -91,7 +91,7 @@ class Pin:
 
 
 def find_cause(md5: Md5, measured: Measured, pin: Pin | None) -> Cause | None:
-    """Why this content must not be served under this name; None when nothing speaks against it."""
+    """Why this content must not be served under this name; None when it may."""
     if measured.md5 != md5:
         return Cause.NOT_ITS_NAME
     if pin is not None and pin.sha256 is not None and pin.sha256 != measured.sha256:
@@ -101,7 +101,7 @@ def find_cause(md5: Md5, measured: Measured, pin: Pin | None) -> Cause | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PinFound:
-    """A blob's pin, if it has one, the record that says so, and the generation it is true for."""
+    """A blob's pin, if it has one, the record it was read from, and the generation it is true for."""
 
     pin: Pin | None
     leaf: Leaf
@@ -109,39 +109,39 @@ class PinFound:
 
 
 class PinReader(Protocol):
-    """The pins, as a worker knows them."""
+    """Reads pins, as known to a worker."""
 
     async def find(self, md5: Md5) -> PinFound:
         """A blob's pin. Raises `Refusal(UNREADABLE_FACT)` when its record does not parse."""
 
     def recall(self, md5: Md5) -> PinFound | None:
-        """The same from memory alone; None when it is not remembered, or does not parse."""
+        """The same from memory alone; None when it is not cached, or does not parse."""
 
 
 class Ledger(Protocol):
-    """Where nodes agree on pins."""
+    """The place where nodes agree on pins."""
 
     async def agree(self, contents: Sequence[tuple[Md5, Measured]]) -> int:
-        """Pin what has no pin, quarantine what is not what it should be.
+        """Pin blobs that have no pin, quarantine those whose content does not match.
 
         Returns a generation at which all of this is true.
         """
 
 
 class Measurements(Protocol):
-    """What this node measured so far; its processes share it. Called from threads.
+    """The measurements of this node, shared by its processes. Called from threads.
 
     Every method raises `Unavailable` when it cannot be read or written.
     """
 
     def find(self, identity: StatIdentity) -> Measured | None:
-        """What was measured under exactly this identity."""
+        """The measurement made under exactly this identity."""
 
     def put(self, measured: Measured) -> None:
-        """Remember it; what was known of that file under an older identity is forgotten."""
+        """Store a measurement; drop what was known of that file under an older identity."""
 
     def close(self) -> None:
-        """Let go of what is open."""
+        """Close what is open."""
 
     def turn(self, identity: StatIdentity) -> AbstractContextManager[bool]:
-        """The right to measure this file: one at a time has it on this node. False: somebody else has."""
+        """Exclusive right to measure this file on this node. False: another process has it."""

@@ -1,7 +1,7 @@
-"""What stages need from the outside and from each other, as Protocols.
+"""The interfaces (Protocols) between the guard, the stages and the outside.
 
-`adapters/` implement the first half (stores, clocks), the rooms the second; `guard.py` knows the
-rooms by these only, and `assembly/` fills them in.
+`adapters/` implement the first ones (clocks, stores), the stages the others; `guard.py` knows the stages by
+these only, and `assembly/` connects them.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ if TYPE_CHECKING:
 
 
 class Clock(Protocol):
-    """The time; a room never reads one itself."""
+    """The wall clock; stages never read one themselves."""
 
     def now(self) -> float:
         """Seconds since the epoch."""
 
 
 class MonotonicClock(Protocol):
-    """A clock that nobody can set and that goes on while the machine sleeps."""
+    """A clock that cannot be set and that continues while the machine sleeps."""
 
     def monotonic(self) -> float:
-        """Seconds since some moment."""
+        """Seconds since an arbitrary moment."""
 
 
 class FactSource(Protocol):
     """Where the directory reads records: the near cache of a worker, or the store itself."""
 
     async def read(self, names: Sequence[bytes]) -> tuple[int, list[Leaf]]:
-        """A leaf for each name, from memory where it is remembered, and the generation applied there."""
+        """A leaf for each name, from memory where it is cached, and the generation applied there."""
 
     async def read_afresh(self, names: Sequence[bytes]) -> tuple[int, list[Leaf]]:
-        """The same from the store in any case, so that no caller learns what others made us remember."""
+        """The same, always from the store, so that no caller learns what others made us cache."""
 
     def find(self, names: Sequence[bytes]) -> list[Leaf] | None:
-        """The leaves, if every one is remembered: waits for nothing."""
+        """The leaves, if every one is cached; waits for nothing."""
 
     def is_leased(self) -> bool:
         """Whether the lease holds."""
 
     def is_fresh(self, degraded_seconds: float) -> bool:
-        """Whether memory may be trusted now."""
+        """Whether memory may be trusted now, degraded time included."""
 
     def verify_fresh(self, degraded_seconds: float) -> None:
         """Raises `Unavailable(NO_LEASE)` when memory may not be trusted now."""
@@ -61,7 +61,7 @@ class KeyDirectory(Protocol):
     """The part of the directory that authentication reads."""
 
     async def find_key_again(self, stamp: Stamp) -> tuple[Key | None, Tenant | None, Stamp]:
-        """As `find_key`, for a key that was found before, by the stamp of that."""
+        """As `find_key`, for a key that was found before, by the stamp returned then."""
 
     async def find_key(self, digests: Sequence[bytes]) -> tuple[Key | None, Tenant | None, Stamp]:
         """The key record under the first of these digests that has one, its tenant, and what was read.
@@ -70,26 +70,26 @@ class KeyDirectory(Protocol):
         """
 
     async def find_key_digest(self, key_id: KeyId) -> bytes | None:
-        """Under which digest the key with this id is said to lie: an index, which decides nothing."""
+        """The digest that the index gives for this key id; the index decides nothing."""
 
 
 class Reauthenticate(Protocol):
-    """A key that was valid once more, by what was read of it."""
+    """Authenticates again a key that was valid before, by the stamp of its records."""
 
     async def reauthenticate(self, stamp: Stamp, client: str, now: float) -> tuple[Principal, Stamp]:
-        """The key's caller and what it stands on now. Raises `Refusal` for a key that is no longer valid."""
+        """The key's caller and its stamp now. Raises `Refusal` for a key that is no longer valid."""
 
     def is_in_time(self, principal: Principal, now: float) -> bool:
-        """Whether the caller's key, if its record has not moved, is within its times now."""
+        """Whether the caller's key, if its record has not changed, is within its times now."""
 
 
 class Authenticate(Protocol):
-    """Credential in, valid principal out. Who takes no signed links is never asked about one."""
+    """Credential in, valid principal out. An implementation without signed links never gets one."""
 
     def recall(
         self, credential: Credential | SignedLink, client: str, now: float
     ) -> tuple[Principal, Stamp] | None:
-        """As `authenticate`, from memory alone. None sends the caller there, which says why it is refused."""
+        """As `authenticate`, from memory alone. After None, call `authenticate`, which raises the reason."""
 
     async def authenticate(
         self, credential: Credential | SignedLink, client: str, now: float
@@ -97,98 +97,98 @@ class Authenticate(Protocol):
         """Raises `Refusal` with the key's id, if one was found, for every key that is not valid now."""
 
     def is_valid_still(self, principal: Principal, since: float, now: float) -> bool:
-        """Whether a caller who was authenticated then, and whose records have not moved, is valid now."""
+        """Whether a caller authenticated at `since`, whose records have not changed, is valid now."""
 
 
 class PlatformAuthority(Protocol):
-    """Who says what a platform's keys may have: asked where the facts do not say, and then they do."""
+    """Asks the platform about the rights of its keys where the facts lack the answer, and stores that."""
 
     async def introduce(self, credential: Credential, model: ModelId | None, client: str) -> None:
         """Make an unknown key known, if the platform lets it have this model. Raises `Refusal` if not.
 
-        `client` is the address that it came from.
+        `client` is the address that the request came from.
         """
 
     async def settle(self, credential: Credential, principal: Principal, model: ModelId | None) -> None:
-        """Have the platform say whether a key of its own may have a model (None: whether it is one)."""
+        """Ask the platform whether a key of its own may have a model (None: whether it knows the key)."""
 
 
 class Directory(Protocol):
-    """The facts, as the guard asks for them."""
+    """The facts, as the guard reads them."""
 
     async def bring(self, principal: Principal, models: Sequence[ModelId | None]) -> list[Facts]:
         """The facts about this caller and each of these models (None: no model), in order."""
 
     def is_leased(self) -> bool:
-        """Whether the lease itself holds, no degraded time counted in."""
+        """Whether the lease itself holds, without degraded time."""
 
     def is_fresh(self, degraded_seconds: float) -> bool:
-        """Whether anything may be answered now."""
+        """Whether anything may be answered now, degraded time included."""
 
     def verify_fresh(self, degraded_seconds: float) -> None:
         """Raises `Unavailable(NO_LEASE)` when nothing may be answered now."""
 
     def still_true(self, stamp: Stamp, degraded_seconds: float) -> bool:
-        """The last check before the first byte: the lease holds and nothing that the answer stands on moved.
+        """The last check before the first byte: the lease holds and no record of the stamp has changed.
 
         Synchronous. Raises `Unavailable(NO_LEASE)` when there is no lease.
         """
 
 
 class Decide(Protocol):
-    """The rules. No I/O; a denial is a value."""
+    """Evaluates the rules. No I/O; a denial is a value."""
 
     def decide(self, access: Access, facts: Facts) -> Verdict:
         """Allowed or Denied. A rule that cannot be evaluated and a fact that cannot be read deny (I1)."""
 
     def decide_many(self, accesses: Sequence[Access], facts: Sequence[Facts]) -> list[Verdict]:
-        """The same for many questions at once, in order."""
+        """The same for many accesses at once, in order."""
 
 
 class Catalogue(Protocol):
-    """What is on disk, confirmed against it for the one thing about to be served.
+    """What is on disk, checked again there for the one file about to be served.
 
-    Every method raises `Unavailable` where it cannot be said what is in the cache: its root is not there, its
-    disk does not answer. None is asked before a decision, so that how long it takes tells a stranger
-    nothing (I3).
+    Every method raises `Unavailable` where the content of the cache cannot be determined: its root is
+    missing, its disk does not answer. None is called before a decision, so that the time it takes tells a
+    caller without rights nothing (I3).
     """
 
     def models(self) -> Sequence[ModelId]:
         """The models on disk, sorted, as of the last scan."""
 
     def listed(self) -> Sequence[ListedPackage]:
-        """Their servable packages as of the last scan, by model and package: where to look for a digest.
+        """Their servable packages as of the last scan, by model and package: where to search for a digest.
 
         The same object for as long as nothing in it changed.
         """
 
     async def packages(self, model: ModelId) -> tuple[PackageId, ...]:
-        """The servable packages of a model, sorted, as the disk has them now. Empty when there are none."""
+        """The servable packages of a model, sorted, as they are on disk now. Empty when there are none."""
 
     async def listing(
         self, model: ModelId, package: PackageId, *, after: FileHandle | None = None, limit: int | None = None
     ) -> PackageListing | None:
-        """A package's servable files, as the disk has them now; None when the package is not there."""
+        """A package's servable files, as they are on disk now; None when the package does not exist."""
 
     async def entries(
         self, model: ModelId, package: PackageId, handles: Sequence[FileHandle]
     ) -> Mapping[FileHandle, FileEntry]:
-        """Those of these files that lie in the package as they should."""
+        """Those of these files that are servable in the package."""
 
     async def has(self, model: ModelId, package: PackageId, handle: FileHandle | None) -> bool:
-        """Whether the package is there as it should be, and in it this file."""
+        """Whether the package is servable, and this file in it."""
 
     async def find_blob(self, model: ModelId, package: PackageId, md5: Md5) -> FileHandle | None:
         """A file of this package that links this blob, if there is one."""
 
     async def open_file(self, model: ModelId, package: PackageId, handle: FileHandle) -> OpenFile | None:
-        """Open a file safely; None when it is not there.
+        """Open a file safely; None when it does not exist.
 
-        Raises `Refusal(UNSERVABLE)` when what lies there is not what the engine would have left.
+        Raises `Refusal(UNSERVABLE)` when it is not as the engine would have left it.
         """
 
     def open_file_now(self, model: ModelId, package: PackageId, handle: FileHandle) -> OpenFile | None:
-        """The same without waiting; None also where it would have to be waited for."""
+        """The same without waiting; None also where it would have to wait."""
 
     async def refresh(self, known: Iterable[ModelId]) -> None:
         """Scan the disk again, off the event loop; `known` ids name directories whose manifests do not."""
@@ -201,10 +201,10 @@ class Recorder(Protocol):
     """
 
     def admit(self, admission: Admission) -> Receipt:
-        """Record an allow and hand out the proof."""
+        """Record an allow and return its receipt."""
 
     def admit_all(self, admissions: Sequence[Admission]) -> list[Receipt]:
-        """Record several allows in one go, and hand out the proofs, in order."""
+        """Record several allows in one write, and return their receipts, in order."""
 
     def reject(self, rejection: Rejection) -> str:
         """Record a refusal and return the record's id."""

@@ -1,4 +1,4 @@
-"""Where a node last saw models: what tells a cache that was emptied from one that is not mounted."""
+"""Remember where a node last saw models, to tell a cache that was emptied from one that is not mounted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Place = tuple[int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """The root that had models, by its path and its place, and the folder of blobs that it had."""
+    """The root that had models, by path, device and inode, and the folder of blobs in it."""
 
     path: str
     root: Place
@@ -19,27 +19,27 @@ class Seen:
 
 
 class SeenCache(Protocol):
-    """Where it is kept. Called from threads."""
+    """Stores what was seen last. Called from threads."""
 
     @property
     def where(self) -> str:
-        """The file, for an operator who wants it forgotten."""
+        """The path of the file, for an operator who wants to delete it."""
 
     def load(self) -> Seen | None:
-        """What was seen last; None where nothing was. Raises `Unavailable` when it cannot be read."""
+        """What was seen last; None when nothing was. Raises `Unavailable` when it cannot be read."""
 
     def note(self, seen: Seen) -> None:
-        """Keep this; written only if it differs. Raises `Unavailable` when it cannot be."""
+        """Store this; written only if it differs. Raises `Unavailable` when it cannot be."""
 
 
 class NothingSeen:
-    """For whoever keeps nothing: every empty cache is a fresh one."""
+    """Stores nothing: every empty cache counts as a new one."""
 
     where = "nowhere"
 
     def load(self) -> Seen | None:
-        """Nothing."""
+        """Return None: nothing is stored."""
         return None
 
     def note(self, seen: Seen) -> None:
-        """Nothing is kept."""
+        """Store nothing."""

@@ -1,11 +1,11 @@
-"""Provenance: what was said of a file before it was served, where that binds us later.
+"""Provenance: records of earlier answers about a file that later answers have to respect.
 
-An *origin* says whose URL was handed out for a file without a digest: ours, or the provider's. The engine
-keeps the URL as the name of the content and refuses the package for good when it becomes another one, so
-the first answer decides for ever.
+An *origin* says whose URL was given out for a file without a digest: ours, or the provider's. The engine
+keeps the URL as the identity of the content and refuses the package permanently when it changes, so the first
+answer is binding.
 
-An *attestation* is the word of the provider, or of an operator, that a model has files with these digests.
-Where links across owners count only with one, it is what a link stands on (I2).
+An *attestation* is a statement by the provider, or by an operator, that a model has files with these digests.
+Where links across owners count only if attested, it is what permits the link (I2).
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from gateway.model.facts import SOURCE_CLI
 if TYPE_CHECKING:
     from gateway.model.names import FileHandle, Md5, ModelId, PackageId
 
-MAX_ATTESTED = 20_000  # digests of one model: 320 kB of record, and more files than any model has
+MAX_ATTESTED = 20_000  # digests of one model: a record of 320 kB, and more files than any model has
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Whose URL stands for a file without a digest."""
+    """Whose URL identifies a file without a digest."""
 
     model: ModelId
     package: PackageId
@@ -35,7 +35,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attestation:
-    """The digests that were said to be a model's."""
+    """The digests attested for a model."""
 
     model: ModelId
     digests: frozenset[Md5]

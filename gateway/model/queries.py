@@ -1,8 +1,8 @@
-"""The fields of a query: counted before anything is split, and split in one place.
+"""Split a query into its fields, after checking their number.
 
-Whoever reads a query takes its fields from `split_query`, so none does work for more of them than are
-allowed. `;` counts as a separator beside `&`, since some servers behind a proxy still read it so, and
-`extract` looks for keys behind both.
+All modules that read a query take its fields from `split_query`, so none does work for more fields than are
+allowed. `;` counts as a separator beside `&`, since some servers behind a proxy still treat it so, and
+`extract` searches for keys behind both.
 
 Non-goals: what a field means, and how it is decoded.
 """
@@ -14,7 +14,7 @@ from gateway.model.limits import MAX_QUERY_FIELDS
 
 
 def has_too_many_fields(query: bytes) -> bool:
-    """Whether a query has more fields than anybody's has. Empty ones count: each costs as much."""
+    """Whether a query has too many fields. Empty ones count, because each costs as much."""
     return query.count(b"&") + query.count(b";") >= MAX_QUERY_FIELDS
 
 

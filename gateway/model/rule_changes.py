@@ -1,7 +1,7 @@
-"""What differs between two rule sets: which rules are new, gone or changed, each with its place.
+"""The difference between two rule sets: which rules are new, gone or changed, each with its location.
 
-A rule is known by its @id. It is changed when its words and signs are others; layout, comments and
-the place where it stands are no part of it, so a rule that moves to another file is the same rule.
+A rule is identified by its @id. It is changed when its tokens differ; layout, comments and location are not
+part of it, so a rule that is moved to another file is the same rule.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RulePlace:
-    """One rule of a set: what it is called, what it does, where it starts."""
+    """One rule of a set: its id, its effect, where it starts."""
 
     rule_id: str
     effect: str  # permit, forbid
@@ -19,13 +19,13 @@ class RulePlace:
     line: int
 
     def __str__(self) -> str:
-        """Effect, file and line; the id is said by whoever lists it."""
+        """Effect, file and line, without the id."""
         return f"{self.effect}, {self.file}:{self.line}"
 
 
 @dataclass(frozen=True, slots=True)
 class ChangedRule:
-    """A rule whose text is another one now."""
+    """A rule whose text has changed: its old and its new location."""
 
     was: RulePlace
     now: RulePlace
@@ -33,7 +33,7 @@ class ChangedRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleSetChanges:
-    """From one set to another. `is_known` is false where the old one cannot be read, so all rules are new."""
+    """The changes to a set. `is_known` is false where the old set cannot be read, so all rules are new."""
 
     new: tuple[RulePlace, ...] = ()
     gone: tuple[RulePlace, ...] = ()
@@ -43,7 +43,7 @@ class RuleSetChanges:
 
     @property
     def summary(self) -> str:
-        """How many of each, and whether the schema is another one."""
+        """How many of each, and whether the schema changed."""
         if not self.is_known:
             return f"{len(self.new)} rules; those that were in force cannot be read, so they are not compared"
         schema = ", schema changed" if self.is_schema_changed else ""
@@ -53,13 +53,13 @@ class RuleSetChanges:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """Each rule in a line: what goes, what is another one, what comes."""
+        """One line for each rule: those gone, those changed, those new."""
         gone = [f"- rule {rule.rule_id}: was {rule}" for rule in self.gone]
         changed = [f"~ rule {pair.now.rule_id}: {pair.now} (was {pair.was})" for pair in self.changed]
         return (*gone, *changed, *(f"+ rule {rule.rule_id}: {rule}" for rule in self.new))
 
     def cut(self, most: int) -> RuleSetChanges:
-        """The same with at most so many rules of each kind."""
+        """The same with at most `most` rules of each kind."""
         return RuleSetChanges(
             new=self.new[:most],
             gone=self.gone[:most],

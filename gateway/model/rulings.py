@@ -1,16 +1,16 @@
-"""Rulings: what the platform said about one key and one model, as facts that end.
+"""Rulings: the platform's answers about keys and models, kept as facts with an expiry.
 
-A platform that owns keys and models is asked, and its answer is kept for a moment. Four kinds of record
-come of that, each short-lived:
+A platform that owns keys and models is asked about them, and its answer is kept for a short time. There are
+four kinds of record, each short-lived:
 
-* a *ruling* on a key and a model: allowed or not, and until when that is believed;
-* a *standing* of a key, on no model: that the platform knows it, or does not, or has paused it;
-* a *links* record of a key and a model: that URLs were minted under an allow, and until when they live;
-* an *ending*: "nothing that was asked before this counts any more", about a key, a model, or everything.
+* a *ruling* on a key and a model: allowed or not, and how long that is valid;
+* a *standing* of a key, without a model: the platform knows it, or does not, or has paused it;
+* a *links* record of a key and a model: URLs were minted under an allow, and how long they are valid;
+* an *ending*: "no answer to an earlier question counts any more", about a key, a model, or everything.
 
-An ending makes an invalidation one small write however many rulings there are. It also beats an answer
-that is still on its way: a ruling says at which generation its question was asked, and counts only while
-no ending about it is younger than that. No late answer can put an old right back (I6).
+An ending makes an invalidation one small write however many rulings there are. It also invalidates an answer
+that is still on its way: a ruling states the generation at which its question was asked, and counts only
+while no ending about it is younger than that. No late answer can restore an old right (I6).
 
 Times are seconds since the epoch by the clock of the worker that asked, like the expiry of a key.
 """
@@ -31,7 +31,7 @@ SOURCE_PLATFORM = "platform"
 """The source of keys, tenants and grants that exist because the platform said so."""
 
 PLATFORM_GRANT = "platform"
-"""The id of the grant that an allow of the platform comes to: it stands in audit records."""
+"""The id of the grant that an allow of the platform is recorded under in audit records."""
 
 DENIALS = frozenset(
     {Reason.UPSTREAM_REFUSED, Reason.UPSTREAM_UNAUTHORIZED, Reason.PAYMENT_REQUIRED, Reason.USAGE_PAUSED}
@@ -42,7 +42,7 @@ DENIALS = frozenset(
 class Ruling:
     """One answer of the platform. `model` is None for the standing of a key.
 
-    `asked` is the generation of the facts at which the question was put.
+    `asked` is the generation of the facts at which the question was asked.
     """
 
     key_id: KeyId
@@ -53,7 +53,7 @@ class Ruling:
     generation: int = 0
 
     def __post_init__(self) -> None:
-        """Only what the platform can have said: anything else would be a right that nobody gave."""
+        """Accept only reasons that the platform can give: any other would be a right that nobody granted."""
         if self.reason is not Reason.PERMITTED and self.reason not in DENIALS:
             raise ValueError("not what a platform says of a key")
 
@@ -64,11 +64,11 @@ class Ruling:
 
 
 class EndingLeaf(Leaf):
-    """A leaf that is current for as long as another one is, and not beyond a moment.
+    """A leaf that is current while another one is, and until a given time at the latest.
 
-    Whoever looks at a stamp looks at its leaves; so whatever stands on a ruling, remembered or on its
-    way to a client, stops standing at the very moment that the ruling ends, without anybody turning it.
-    Once it has ended it stays so, whatever becomes of the clock.
+    Every check of a stamp checks its leaves; so an answer that depends on a ruling, cached or being sent,
+    stops being current at the very moment that the ruling expires, without anyone setting a flag. Once
+    expired it stays so, even if the clock is set back.
     """
 
     __slots__ = ("_clock", "_inner", "_until")

@@ -1,10 +1,10 @@
-"""Standing: what all rules on the patterns that cover a model come to.
+"""Compute the standing of a model (owner, visibility, groups) from the rules on the patterns that cover it.
 
-A pure function. The most specific rule that names an owner decides the owner; the most specific one
-that names a visibility decides that, as long as it is not broader than the owner's. Groups are
-gathered from the same stretch, from the model's own rule up to the owner's: whoever gives `acme/x`
-to another tenant has neither published it nor put it into a group by what `acme/*` says. Where no
-rule names an owner, every rule counts. Where none names a visibility, the model is private (I1).
+A pure function. The most specific rule that names an owner determines the owner; the most specific one that
+names a visibility determines that, unless it is broader than the owner's rule. Groups are collected from the
+same rules, from the model's own up to the owner's: giving `acme/x` to another tenant neither publishes it nor
+puts it into a group by what `acme/*` says. Where no rule names an owner, every rule counts. Where none names
+a visibility, the model is private (I1).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Redis or Valkey as the rooms see it: small records, one global generation, and transactions of both.
+"""The interface of the fact store (Redis or Valkey): small records, one global generation, transactions.
 
 `adapters/redis_store.py` implements it.
 """
@@ -27,34 +27,34 @@ class Moment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupSize:
-    """How many servers hold the facts and may take each other's place."""
+    """The number of servers that hold the facts and may be promoted."""
 
     servers: int
-    is_set: bool = False  # by an operator; else it was learned, and grows by itself
+    is_set: bool = False  # by an operator; otherwise it was discovered, and grows automatically
 
 
 @dataclass(slots=True)
 class Batch:
-    """What one transaction writes: all of it or nothing, with one step of the global generation.
+    """The writes of one transaction: all or nothing, with one increment of the global generation.
 
-    `facts` are whole records; `set_*` and `hash_*` keep the sets and hashes by which people list them.
+    `facts` are whole records; `set_*` and `hash_*` maintain the sets and hashes used to list them.
     """
 
     facts: dict[bytes, bytes | None] = field(default_factory=dict)  # None deletes
-    seconds: dict[bytes, float] = field(default_factory=dict)  # how long such a record stays; else for ever
+    seconds: dict[bytes, float] = field(default_factory=dict)  # time to live of a record; without: none
     set_add: list[tuple[bytes, bytes]] = field(default_factory=list)
     set_remove: list[tuple[bytes, bytes]] = field(default_factory=list)
     hash_put: list[tuple[bytes, bytes, bytes]] = field(default_factory=list)
     hash_drop: list[tuple[bytes, bytes]] = field(default_factory=list)
-    group: GroupSize | None = None  # how many servers replicate each other, where this transaction says so
+    group: GroupSize | None = None  # the size of the replication group, where this transaction sets it
 
 
 class FactSnapshot(Protocol):
-    """Facts as they are while a transaction is planned; the plan is retried when they move meanwhile."""
+    """A snapshot of the facts while a transaction is planned; if they change, the plan is retried."""
 
     @property
     def next_generation(self) -> int:
-        """The generation that this transaction's records will carry."""
+        """The generation that this transaction's records will have."""
 
     async def read(self, names: Sequence[bytes]) -> list[bytes | None]:
         """The values of these names, in order."""
@@ -67,16 +67,16 @@ class FactSnapshot(Protocol):
 
 
 class FactStore(Protocol):
-    """Redis or Valkey, seen as a store of small records with one global generation.
+    """Redis or Valkey as a store of small records with one global generation.
 
-    Every method raises `Unavailable` when the store does not answer; no other exception leaves it.
+    Every method raises `Unavailable` when the store does not answer, and no exception of the client library.
     """
 
     async def read(self, names: Sequence[bytes]) -> tuple[Moment, list[bytes | None]]:
         """The moment, and the values that these names had at it, in one round trip."""
 
     def move(self) -> None:
-        """Use no connection any more that is open now: the server may have been replaced by another."""
+        """Stop using all connections that are open now: the server may have been replaced by another."""
 
     async def generation(self) -> int:
         """The global generation."""
@@ -91,12 +91,12 @@ class FactStore(Protocol):
         """Several fields of a hash, in order."""
 
     async def put_hash(self, name: bytes, values: dict[bytes, bytes]) -> None:
-        """Write hash fields outside of any transaction: for hints such as "last used", never for facts."""
+        """Write hash fields outside any transaction: for hints such as "last used", never for facts."""
 
     async def transact(self, plan: Callable[[FactSnapshot, Batch], Awaitable[None]]) -> Moment:
         """Run `plan` and commit what it put into the batch; returns the moment after it.
 
-        An empty batch commits nothing and returns the moment as it is. Raises `UnknownHistory` where the
+        An empty batch commits nothing and returns the current moment. Raises `UnknownHistory` where the
         server's history is not the one that this node knew.
         """
 
@@ -104,4 +104,4 @@ class FactStore(Protocol):
         """Raises `NotHeld` unless every server that may be promoted has this commit."""
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""

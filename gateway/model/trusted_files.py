@@ -1,28 +1,28 @@
-"""Our own files: whether anybody but we and root could have put there what lies there.
+"""Open our own files and folders only where no other user but root could have written them.
 
-Secrets, rules and settings take effect, so whoever can write them decides. A path is trusted when each
-of these holds, for the file or folder itself and for every folder on the way from `/`:
+Secrets, rules and settings take effect, so a user who can write them controls the gateway. A path is trusted
+when each of these holds, for the file or folder itself and for every folder on the path from `/`:
 
 - its owner is the user of this process, or root;
-- nobody else may write to it: no write bit for others, and none for its group, unless that group has
-  this user alone in it (the private group that many distributions give each user);
-- a folder on the way may be one that everybody may write to if it has the sticky bit, as `/tmp`: nobody
-  can take our folder's place there. A file or a link directly in such a folder is not trusted whoever
-  owns it, because another user can move or hard-link a file of ours to a name that we would read;
-- a link is trusted when the folder that it lies in and all of its target's way are.
+- nobody else may write to it: no write bit for others, and none for its group, unless this user is the only
+  member of that group (the private group that many distributions give each user);
+- a folder on the path may be world-writable if it has the sticky bit, as `/tmp`: no other user can replace
+  our folder there. A file or a link directly in such a folder is not trusted whoever owns it, because
+  another user can move or hard-link a file of ours to a name that we would read;
+- a link is trusted when the folder that contains it and its target's whole path are.
 
-What is mounted read-only is judged by its owners alone: nobody can write through that mount, and
-Kubernetes mounts secrets and configuration so, with links in a folder whose mode is 1777 or 0777.
+On a read-only mount only owners are checked: nobody can write through that mount, and Kubernetes mounts
+secrets and configuration so, with links in a folder whose mode is 1777 or 0777.
 
-The way is walked from `/` by descriptors, one component after the other, and links are followed here and
+The path is walked from `/` by descriptors, one component after the other, and links are followed here and
 not by the kernel. Each step is taken in a folder in which nobody else can rename anything, so what was
-checked is what is opened, and a path that was found trusted may be used by its name afterwards. Nothing
-but a regular file is opened to be read: no FIFO hangs us and no device is touched.
+checked is what is opened, and a path that was found trusted may be used by its name afterwards. Only
+regular files are opened for reading: a FIFO cannot block us and no device is opened.
 
-Access lists: the group's bits in a mode are the list's mask, so whoever a POSIX list lets write shows as
+Access lists: the group's bits in a mode are the list's mask, so a user whom a POSIX list lets write shows as
 a write bit of the group. Lists of other kinds (NFSv4) are not seen. Where a file system has no owners or
-modes (FAT, some network mounts), those that its mount options say count. A user who is not mapped into
-a container shows as the overflow user (usually 65534), which is nobody's and not trusted.
+modes (FAT, some network mounts), those of its mount options count. A user who is not mapped into a
+container shows as the overflow user (usually 65534), which is not trusted.
 
 Non-goals: what the files mean, and the cache, which others write to (`resource/safe_open.py`).
 """
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-MAX_LINKS = 40  # as the kernel has it
-OPENINGS = 10  # of a file that is replaced each time while it is opened
+MAX_LINKS = 40  # the kernel's limit
+OPENINGS = 10  # attempts at a file that is replaced each time while it is opened
 _LOOK = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -55,9 +55,9 @@ _ACCESS_LIST = "system.posix_acl_access"
 
 
 class Distrusted(Misconfigured):
-    """A path that somebody else could have written. `culprit` is the file or folder that lets them.
+    """A path that another user could have written. `culprit` is the file or folder that permits it.
 
-    Of one walk it is the first that was found, so what lies below one bad folder has one culprit.
+    Each walk reports the first one found, so all paths below one bad folder have the same culprit.
     """
 
     def __init__(self, path: str, culprit: str, finding: str, remedy: str) -> None:
@@ -73,16 +73,16 @@ class Distrusted(Misconfigured):
 
 
 def refuse(found: Distrusted) -> None:
-    """What to do about a path that is not trusted, for whatever takes effect or writes."""
+    """The default `on_distrust`, for everything that takes effect or writes: raise."""
     raise found
 
 
 def verify_trusted(
     path: Path, *, also: int | None = None, on_distrust: Callable[[Distrusted], None] = refuse
 ) -> None:
-    """Tell `on_distrust` of the first thing that lets somebody else write this. Raises `OSError` too.
+    """Call `on_distrust` for the first thing that lets another user write this. Raises `OSError` too.
 
-    `also` is another user who is trusted here, for what is not ours alone.
+    `also` is another user who is trusted here, for paths that are not ours alone.
     """
     with _walk(path, on_distrust, also=also):
         pass
@@ -91,7 +91,7 @@ def verify_trusted(
 def verify_trusted_folder(
     folder: Path, *, expected: str, on_distrust: Callable[[Distrusted], None] = refuse
 ) -> None:
-    """The same for a folder. Raises `Misconfigured`, also for what is none or cannot be looked at."""
+    """The same for a folder. Raises `Misconfigured`, also when it is no folder or cannot be read."""
     try:
         with _walk(folder, on_distrust) as place:
             is_folder = stat.S_ISDIR(place.status.st_mode)
@@ -107,9 +107,9 @@ def verify_trusted_folder(
 def open_trusted(
     path: Path, *, is_secret: bool = False, on_distrust: Callable[[Distrusted], None] = refuse
 ) -> Iterator[BinaryIO]:
-    """A regular file, opened to be read. A secret must not be readable by others either.
+    """Open a regular file for reading. A secret must not be readable by others either.
 
-    Raises `OSError` where it cannot be opened, `Misconfigured` for what is no regular file.
+    Raises `OSError` where it cannot be opened, `Misconfigured` when it is not a regular file.
     """
     with _walk(path, on_distrust, is_secret=is_secret) as place:
         if not stat.S_ISREG(place.status.st_mode):
@@ -128,9 +128,9 @@ def read_trusted(
     is_secret: bool = False,
     on_distrust: Callable[[Distrusted], None] = refuse,
 ) -> bytes:
-    """The bytes of such a file. Raises as `open_trusted`, and `Misconfigured` for one that is too large.
+    """The contents of a trusted file. Raises as `open_trusted`, and `Misconfigured` if it is too large.
 
-    One that is replaced just then, as a process of ours replaces its own, is opened again.
+    A file that is replaced at that moment, as processes of ours replace theirs, is opened again.
     """
     attempt, content = 1, None
     while content is None:
@@ -149,8 +149,8 @@ def read_trusted(
 def verify_own_folder(folder: Path, *, is_private: bool = True) -> None:
     """Raises `Misconfigured` unless this is a trusted folder of the very user that we run as.
 
-    We write there, and whoever it belongs to has to be able to read that. With `is_private`, nobody
-    else may do anything in it. Raises `OSError` where it is not there or cannot be looked at.
+    We write there, and the owner has to be able to read that. With `is_private`, other users must have no
+    permission on it. Raises `OSError` where it does not exist or cannot be checked.
     """
     with _walk(folder, refuse) as place:
         status, where = place.status, str(folder)
@@ -165,10 +165,10 @@ def verify_own_folder(folder: Path, *, is_private: bool = True) -> None:
 
 
 def make_own_folder(folder: Path, *, is_private: bool = True, with_parents: bool = True) -> None:
-    """Make the folder, and those above it that are missing; see that it is ours. Raises as the other.
+    """Create the folder, and missing ones above it, and check that it is ours. Raises as the function above.
 
-    Nothing is made in a folder that is not trusted. Where everybody may make folders, somebody else may
-    have been faster: so it is looked at once more after it was made.
+    Nothing is created in a folder that is not trusted. In a world-writable folder, another user may have
+    been faster: so the folder is checked again after it was created.
     """
     folder = folder.absolute()
     try:
@@ -182,7 +182,7 @@ def make_own_folder(folder: Path, *, is_private: bool = True, with_parents: bool
 
 
 def refusal_of(path: Path, error: OSError) -> str:
-    """Why the system let us not have this, for a message: with its owner where that is another user."""
+    """Why the system refused access, for a message: with the owner where that is another user."""
     if isinstance(error, PermissionError):
         with suppress(OSError):
             owner = path.stat().st_uid
@@ -195,7 +195,7 @@ def refusal_of(path: Path, error: OSError) -> str:
 
 
 def user_name(uid: int) -> str:
-    """Who that is, for a message."""
+    """The name of a user, for a message."""
     try:
         return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
     except KeyError:
@@ -204,7 +204,7 @@ def user_name(uid: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Place:
-    """Where a walk came to: a name, the descriptor of the folder that it is in, and what it is."""
+    """The end of a walk: a name, the descriptor of the folder that contains it, and its status."""
 
     folder: int
     name: str
@@ -219,7 +219,7 @@ def _walk(
     is_secret: bool = False,
     also: int | None = None,
 ) -> Iterator[_Place]:
-    """Go to a path from `/`, one component after the other, and judge each."""
+    """Walk to a path from `/`, one component after the other, and check each."""
     absolute = os.fspath(path.absolute())
     way = _Way(absolute, on_distrust, {0, os.geteuid(), *([] if also is None else [also])})
     try:
@@ -229,7 +229,7 @@ def _walk(
 
 
 class _Way:
-    """One walk. It holds a descriptor of the folder that it has come to."""
+    """One walk. It holds a descriptor of the folder that it has reached."""
 
     def __init__(self, path: str, on_distrust: Callable[[Distrusted], None], trusted: set[int]) -> None:
         self._path = path
@@ -239,7 +239,7 @@ class _Way:
         self._names = deque(_components(path))
         self._folder = -1
         self._where = "/"  # the folder's path, without links
-        self._is_open = False  # whether others may make entries in the folder
+        self._is_open = False  # whether others may create entries in the folder
 
     def close(self) -> None:
         if self._folder >= 0:
@@ -300,9 +300,9 @@ class _Way:
     def _finding(
         self, where: str, status: os.stat_result, descriptor: int, *, is_last: bool, is_secret: bool
     ) -> tuple[str, str] | None:
-        """What lets somebody else write (or read) here, and what to do about it; None where nothing does."""
+        """What lets another user write (or read) here, and what to do about it; None where nothing does."""
         me, mode = os.geteuid(), status.st_mode
-        # Where everybody may make folders, one of the other user's may be anybody's doing.
+        # In a world-writable folder, an entry owned by `also` may have been put there by anyone.
         if status.st_uid not in ({0, me} if self._is_open else self._trusted):
             owner = user_name(status.st_uid)
             return (
@@ -320,9 +320,9 @@ class _Way:
         if stat.S_ISLNK(mode) or not _may_others_write(status, descriptor):
             return None
         if stat.S_ISDIR(mode) and mode & stat.S_ISVTX and not is_last:
-            return None  # only its owner can rename or remove what is in it
+            return None  # only its owner can rename or remove its entries
         who = "everybody" if mode & stat.S_IWOTH else f"its group {_group_name(status.st_gid)}"
-        is_shared = stat.S_ISDIR(mode) and mode & stat.S_ISVTX  # as /tmp: it is meant to be
+        is_shared = stat.S_ISDIR(mode) and mode & stat.S_ISVTX  # like /tmp: shared on purpose
         remedy = "Use a folder of your own." if is_shared else f"Run `chmod go-w {where}`."
         return f"may be written by {who} (mode {stat.S_IMODE(mode):04o})", remedy
 
@@ -332,23 +332,23 @@ def _components(path: str) -> list[str]:
 
 
 def _may_others_write(status: os.stat_result, descriptor: int) -> bool:
-    """Whether anybody but the owner and root can, through this mount."""
+    """Whether a user other than the owner and root can write, through this mount."""
     if not status.st_mode & _OTHERS_WRITE or os.fstatvfs(descriptor).f_flag & os.ST_RDONLY:
         return False
     return bool(status.st_mode & stat.S_IWOTH) or not _is_group_of_one(status, descriptor)
 
 
 def _may_others_use(status: os.stat_result) -> bool:
-    """Whether anybody can but the owner, root, and the group by which root lets another user read it."""
+    """Whether it is open to users other than the owner, root, and a group that root lets read it."""
     is_lent = status.st_uid == 0 and os.geteuid() != 0  # a mounted secret, or root:service 0640
     return bool(status.st_mode & (0o037 if is_lent else 0o077))
 
 
 def _is_group_of_one(status: os.stat_result, descriptor: int) -> bool:
-    """Whether the group that may write is the private group of this user, with nobody else in it.
+    """Whether the group that may write is the private group of this user, with no other member.
 
-    Many distributions give each user such a group and a umask of 002. It bears the user's name and is
-    the user's first. Of root's own group this is never said: containers run other users in it.
+    Many distributions give each user such a group and a umask of 002. It has the user's name and is
+    the user's primary group. Root's own group never counts as private: containers run other users in it.
     """
     me = os.geteuid()
     if _has_access_list(descriptor):
@@ -364,7 +364,7 @@ def _is_group_of_one(status: os.stat_result, descriptor: int) -> bool:
 
 
 def _has_access_list(descriptor: int) -> bool:
-    """Whether the group's bits are the mask of a list that names others. Yes where that cannot be told."""
+    """Whether the group's bits are the mask of a list that names others. True where that is unknown."""
     try:
         os.getxattr(f"/proc/self/fd/{descriptor}", _ACCESS_LIST)
     except OSError as error:

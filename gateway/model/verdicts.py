@@ -1,8 +1,8 @@
-"""Decisions and what follows from them: Allowed, Denied, Found, Receipt, Outcome.
+"""The values from a decision to its delivery: Allowed, Denied, Admission, Receipt, Outcome.
 
-The order of the pipeline is in the types. `decide` gives Allowed or Denied; an Allowed becomes an
-Admission when the thing was found on disk; the audit room alone makes a Receipt of an Admission,
-and `deliver` takes nothing but a Receipt: bytes without an audit record do not type-check (I5).
+The types enforce the order of the pipeline. `decide` gives Allowed or Denied; an Allowed becomes an
+Admission when the resource was found on disk; only `audit/` makes a Receipt of an Admission, and `deliver`
+takes nothing but a Receipt: bytes without an audit record do not type-check (I5).
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
     from gateway.model.names import FileHandle, Md5, ModelId, PackageId
 
 
-FILE_BYTES = 700  # of a file that was found, beside its names and its content: measured, rounded up
+FILE_BYTES = 700  # of a found file, beside its names and its content: measured, rounded up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowed:
-    """The rules let it happen. `model` is the canonical id; `policies` the determining ones."""
+    """The rules permit the access. `model` is the canonical id; `policies` the determining ones."""
 
     access: Access
     model: ModelId | None
     policies: tuple[str, ...]
-    grant: str | None  # how the caller came by the right: owner, public, or a grant's id
+    grant: str | None  # the right it is recorded under: owner, public, or a grant's id
     stamp: Stamp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denied:
-    """The rules, or what could not be known, do not let it happen.
+    """The rules do not permit the access, or something could not be known.
 
-    `may_discover` says whether the caller has the right to know that the thing exists: it makes
-    the difference between 403 and 404 (I3), and only once the thing was seen to be there.
+    `may_discover` says whether the caller has the right to know that the resource exists: it makes
+    the difference between 403 and 404 (I3), and only once the resource was found to exist.
     """
 
     access: Access
@@ -59,7 +59,7 @@ Verdict = Allowed | Denied
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenFile:
-    """An open file about to be served. Whoever holds it closes it: `Receipt.close` does."""
+    """An open file about to be served. Its holder has to close it: `Receipt.close` does."""
 
     descriptor: int
     size: int
@@ -68,19 +68,19 @@ class OpenFile:
     package: PackageId
     handle: FileHandle
     md5: Md5 | None
-    sha256: str | None = None  # lower-case hex, once the content was hashed under this very identity
+    sha256: str | None = None  # lower-case hex, if the content was hashed under this very identity
 
     @property
     def held_bytes(self) -> int:
-        """What it keeps in memory."""
+        """The bytes that it keeps in memory."""
         return FILE_BYTES + getsizeof(self.model) + getsizeof(self.package) + getsizeof(self.handle)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldFile(OpenFile):
-    """A small file that is served from memory: a moment ago the disk had it under this very identity.
+    """A small file that is served from memory: the disk recently had it under this very identity.
 
-    It holds no descriptor, whatever the field says; nobody closes it.
+    It has no open descriptor, whatever the field says, and must not be closed.
     """
 
     content: bytes = field(repr=False)
@@ -101,14 +101,14 @@ class Identity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineAnswer:
-    """An answer in the engine's protocol, as it will be sent. It may hold signed URLs: never printed."""
+    """An answer in the engine's protocol, as it will be sent. It may contain signed URLs: never printed."""
 
     body: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelayedFile:
-    """A file that is not in the cache, and where the provider has it. The URL is signed: never printed."""
+    """A file that is not in the cache, and its URL at the provider. The URL is signed: never printed."""
 
     model: ModelId
     package: PackageId
@@ -122,13 +122,13 @@ Found = OpenFile | PackageListing | ModelListing | CataloguePage | Identity | En
 
 @dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
 class Admission:
-    """An allowed access with the thing itself in hand: what is left is to record it and to send it."""
+    """An allowed access with the resource that was found: it remains to record and send it."""
 
     request: WireRequest
     allowed: Allowed
     found: Found
-    stamp: Stamp  # of everything the answer stands on: the key, the decision, each model of a page
-    key_stamp: Stamp  # of the key and its tenant alone: what a transfer under way goes on standing on
+    stamp: Stamp  # of everything the answer depends on: the key, the decision, each model of a page
+    key_stamp: Stamp  # of the key and its tenant alone: what a transfer in progress still depends on
 
     def let_go(self) -> None:
         """Close the file of an admission that could not be recorded."""
@@ -138,7 +138,7 @@ class Admission:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejection:
-    """A request that will not be served, with all that was known when that became clear."""
+    """A request that will not be served, with everything known when it was refused."""
 
     request: WireRequest
     reason: Reason
@@ -148,14 +148,14 @@ class Rejection:
     model: ModelId | None = None
     policies: tuple[str, ...] = ()
     claimed_key_id: str | None = None  # of a key that was found but is not valid: revoked, expired, ...
-    claimed_tenant: str | None = None  # whose key that is
+    claimed_tenant: str | None = None  # the owner of that key
     stamp: Stamp | None = None
-    meant: str | None = None  # the template of the route that was meant, where another one stood for it
+    meant: str | None = None  # the template of the wrapped route, if the request's own route wraps another
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declined:
-    """The answer to a request that is not served, after it was recorded. `meant` is as in a `Rejection`."""
+    """The answer to a refused request, after it was recorded. `meant` is as in a `Rejection`."""
 
     reason: Reason
     record_id: str
@@ -168,21 +168,21 @@ class Ending(StrEnum):
     COMPLETE = "complete"
     CLIENT_GONE = "client-gone"
     CHANGED_ON_DISK = "changed-on-disk"
-    WITHDRAWN = "withdrawn"  # a fact moved before the first byte; nothing was sent
-    REVOKED = "revoked"  # while it was under way, the key was revoked or its tenant suspended, or one is gone
-    EXPIRED = "expired"  # the key's expiry came while it was under way
-    NOT_YET_VALID = "not-yet-valid"  # the key's not-before lies ahead again: of its record, or of the clock
+    WITHDRAWN = "withdrawn"  # a fact changed before the first byte; nothing was sent
+    REVOKED = "revoked"  # during the transfer the key was revoked or its tenant suspended, or one was deleted
+    EXPIRED = "expired"  # the key expired during the transfer
+    NOT_YET_VALID = "not-yet-valid"  # record or clock changed: the key's not-before is ahead again
     OUTSIDE_NETWORKS = "outside-networks"  # the key was bound to networks that the client is not in
-    UNDECIDED = "undecided"  # whether they did could not be found out in time
-    QUARANTINED = "quarantined"  # hashed on the way, and found not to be what its name or its pin says
+    UNDECIDED = "undecided"  # whether one of these happened could not be found out in time
+    QUARANTINED = "quarantined"  # hashed while it was sent, and not what its name or its pin says
     HANDED_OFF = "handed-off"  # the proxy in front sends it; how that ended is in its log, not in ours
-    RELAYED = "relayed"  # complete, and streamed from the provider: nothing here vouches for its content
+    RELAYED = "relayed"  # complete, and streamed from the provider: its content was not verified here
     FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of a recorded admission."""
+    """The outcome of a recorded admission."""
 
     ending: Ending
     status: int
@@ -192,13 +192,13 @@ class Outcome:
 
 
 WITHDRAWN = Outcome(ending=Ending.WITHDRAWN, status=0, bytes_sent=0, milliseconds=0.0)
-"""Recorded as allowed, but the facts had moved before the first byte: nothing was sent."""
+"""Recorded as allowed, but the facts changed before the first byte: nothing was sent."""
 
 
 class Receipt:
     """Proof that a decision is in the audit log. Only `audit/` makes one (an architecture test holds that).
 
-    Whoever delivers closes it: that writes the outcome record and lets go of the open file, once.
+    The deliverer closes it: that writes the outcome record and closes the open file, once.
     """
 
     __slots__ = ("_on_close", "admission", "record_id")
@@ -219,10 +219,10 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A change of facts or rules that somebody ordered: recorded before it is made, closed after.
+    """A change of facts or rules that an operator ordered: recorded before it is made, closed after.
 
-    `action` is the command's name (`keys.revoke`, `policy.apply`), `subject` what it is about in
-    names only: patterns, aliases, groups, grant ids. No field can hold a secret (I8).
+    `action` is the command's name (`keys.revoke`, `policy.apply`), `subject` the names that it is about:
+    patterns, aliases, groups, grant ids. No field can hold a secret (I8).
     """
 
     actor: str  # `cli:<user name>` or a key id
@@ -243,7 +243,7 @@ class ChangeReceipt:
         self._on_close: Callable[[int | None, str], None] | None = on_close
 
     def close(self, *, generation: int | None, result: str) -> None:
-        """Record the generation the change got, or None and why it was not made. Once."""
+        """Record the generation of the change, or None and why it was not made. Once."""
         on_close, self._on_close = self._on_close, None
         if on_close is not None:
             on_close(generation, result)

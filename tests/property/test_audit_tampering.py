@@ -1,7 +1,7 @@
-"""Whoever may write to the audit folder and has no signing key: nothing of his is ever called proven.
+"""An attacker who may write to the audit folder but has no signing key: no forgery is reported as proven.
 
-One change of any kind is made to a folder as gateways and commands leave it. Either `verify` calls it
-damaged, or every record that was proven still is, or is counted as not proven, and none is that was not.
+One change of any kind is made to a folder as gateways and commands leave it. Either `verify` reports damage,
+or every record that was proven is still proven or counted as not proven, and no other record is proven.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""How long a name may be: the same bound wherever a name comes from, and for whatever it names.
+"""The length of a name has the same bound wherever the name comes from, and whatever it names.
 
-Each reader below takes a name from one kind of outside: a URL, a document, a record, an answer. Whether it
-takes the name is `parse_model_id`'s word, or `parse_file_handle`'s, and nobody else's.
+Each reader below takes a name from one kind of source: a URL, a document, a record, an answer. Whether it
+accepts the name is decided by `parse_model_id` or `parse_file_handle` alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`decide` agrees with a reference that knows no Cedar, over worlds that Hypothesis makes up."""
+"""`decide` agrees with a reference implementation without Cedar, over generated tenants, models, grants."""
 
 from __future__ import annotations
 

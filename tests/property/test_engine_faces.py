@@ -1,4 +1,4 @@
-"""Laws of what the engine's faces are made of."""
+"""Laws of the functions that the engine's faces are built from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws of what the engine and its provider say: nothing but the declared errors, and nothing lost."""
+"""Laws of parsing the engine's and the provider's messages: only declared errors, and no data lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many fields a query may have: the same bound wherever one is read, counted before it is split."""
+"""The number of fields in a query: the same bound wherever one is read, checked before it is split."""
 
 from __future__ import annotations
 

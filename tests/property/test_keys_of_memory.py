@@ -1,7 +1,7 @@
-"""Collision search: names in Redis, keys of memory and of flights are injective.
+"""Collision search: names in Redis, cache keys and singleflight keys are injective.
 
-The strings are chosen to collide where parts are joined: separators inside parts, empty parts, parts
-that look like another kind's prefix, the same characters cut at another place.
+The strings are chosen to collide where components are joined: separators inside them, empty ones, ones
+that start like another kind's prefix, the same characters split at another place.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Of the keys in one request each is compared with all the others, wherever it stands and however many.
+"""Every key in a request is compared with all the others, wherever they are and however many.
 
-A request that carries two differing keys is one of which it could be argued later whose it was. So it is
-refused with 400 whatever the first key is worth, by every way in which keys come together: headers,
-`api_key` in a URL that an engine wrapped, and a header beside a signed link.
+With two different keys it would be ambiguous who made the request. So it is refused with 400 whatever the
+first key is worth, for all ways in which keys come together: headers, `api_key` in a URL that an engine
+wrapped, and a header beside a signed link.
 """
 
 from __future__ import annotations

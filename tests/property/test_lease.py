@@ -1,4 +1,4 @@
-"""Laws of the lease: what it rests on, whatever order renewals, pushes and reconnects come in."""
+"""Laws of the lease: when it holds, in whatever order renewals, pushes and reconnects come in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws of signed links: what was handed out verifies, and nothing that differs from it in any part does."""
+"""Laws of signed links: an issued link verifies, and no link that differs from it in any part does."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What a worker remembers weighs no more than it is allowed to, whatever it is filled with.
+"""The caches of a worker hold no more memory than their bounds, whatever they are filled with.
 
-Each memory is filled, several times over, with the worst that the syntax of names, requests, records and
-answers lets anybody put there; then the interpreter is asked what it has allocated meanwhile. A memory that
-charges less than it holds is found out here, and so is one that nobody has listed.
+Each cache is filled, several times over, with the worst values that the syntax of names, requests, records
+and answers permits; then the interpreter's allocations since then are measured. A cache that charges less
+than it holds fails here, and so does one that is not listed.
 """
 
 from __future__ import annotations
@@ -790,7 +790,7 @@ class Absent:
         return Moment(generation=1), [self.facts.get(name) for name in wanted]
 
 
-def test_a_flood_of_denials_holds_no_records_that_the_near_cache_put_out():
+def test_many_denials_hold_no_records_that_the_near_cache_evicted():
     bound, asked = MEGABYTE, 200
     near = NearCache(max_entries=1 << 30, max_bytes=bound)
     facts = NearFacts(Absent(), near, Lease(1e9), SimpleNamespace(monotonic=lambda: 0.0))

@@ -1,8 +1,8 @@
-"""What is remembered and what is not agree: over random histories of changes, questions, replies and pushes.
+"""Cached and uncached answers agree, over random histories of changes, requests, replies and pushes.
 
-The rules are the shipped ones, the facts are written by the real writers, and memory is a worker's.
-Only the server is ours: it says what is true when it is asked, while its replies arrive late and in
-any order, and its pushes late and in their own order. That is all the freedom that a network has.
+The rules are the shipped ones, the facts are written by the real writers, and the caches are a worker's.
+Only the server is simulated: it reads its state when it is asked, while its replies arrive late and in any
+order, and its pushes late and in their own order. These are all the reorderings that a network permits.
 """
 
 from __future__ import annotations

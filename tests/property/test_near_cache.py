@@ -1,4 +1,4 @@
-"""Laws of the near cache: a current leaf says what the latest change that was told says."""
+"""Laws of the near cache: a current leaf has the value of the latest change that was pushed."""
 
 from __future__ import annotations
 

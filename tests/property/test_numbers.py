@@ -1,7 +1,7 @@
-"""Numbers from outside: one spelling each, ASCII digits, and as many as are looked at.
+"""Numbers from outside: one spelling each, ASCII digits, and a bounded number of them.
 
-`int` takes signs, blanks, underscores and the digits of every script, and refuses thousands of digits with
-an error of its own. So whoever reads a number from outside says by itself what one is.
+`int` accepts signs, blanks, underscores and the digits of every script, and refuses thousands of digits with
+an error of its own. So every reader of numbers from outside checks their form itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Laws of ranges and preconditions: whatever is asked, what is answered is the file."""
+"""Laws of ranges and preconditions: whatever is requested, the bytes of the answer are those of the file."""
 
 from __future__ import annotations
 

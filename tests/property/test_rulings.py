@@ -1,4 +1,4 @@
-"""Laws of rulings: only what was written for a name is read under it, and no late answer counts."""
+"""Laws of rulings: only the record written for a name is read under it, and no late answer counts."""
 
 from __future__ import annotations
 

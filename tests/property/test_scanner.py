@@ -1,4 +1,4 @@
-"""The law of the scanner: however a cache changes, it ends up with what a full scan sees."""
+"""The law of the scanner: however a cache changes, its result becomes that of a full scan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever keys and models strangers make up, what is kept of them is bounded, and charged what it holds."""
+"""Whatever keys and models anonymous callers invent, the memory for them is bounded and fully charged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the audit tests share: a clock that is set by hand, and requests to record."""
+"""Fixtures of the audit tests: a clock that is set by hand, an audit folder, and requests to record."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ START = 1_790_000_000.25
 
 @dataclass
 class HandClock:
-    """A clock that stands until it is moved."""
+    """A clock that stands still until a test sets it."""
 
     time: float = START
 
@@ -37,8 +37,8 @@ class HandClock:
 
 
 @dataclass
-class Room:
-    """An audit folder with the means to write to it."""
+class AuditFolder:
+    """An audit folder, with methods to write to it, forge it and verify it."""
 
     folder: Path
     clock: HandClock = field(default_factory=HandClock)
@@ -67,11 +67,11 @@ class Room:
         return self.folder / "heads.jsonl"
 
     def listed(self) -> list[dict[str, Any]]:
-        """The heads that are listed, in order."""
+        """The listed heads, in order."""
         return [json.loads(line)["head"] for line in self.heads.read_bytes().splitlines()]
 
     def kill(self, log: AuditLog) -> None:
-        """What `kill -9` does to a log's process, as far as files see it: its locks are gone."""
+        """The effect of `kill -9` on a log's process, as seen in its files: its locks are released."""
         writer = log._writer
         writer._segment.close()
         os.close(writer._live._descriptor)
@@ -86,7 +86,7 @@ class Room:
         chain: str | None = None,
         kind: str = "open",
     ) -> None:
-        """Put records behind the last of a segment, as whoever may write there can: with right hashes."""
+        """Append records with right hashes to a segment, as an attacker who may write there can."""
         lines = path.read_bytes().splitlines() if path.exists() else []
         last = json.loads(lines[-1]) if lines else {"seq": 0, "hash": "0" * 64, "chain": chain}
         head = next((json.loads(line) for line in reversed(lines) if b'"kind":"head"' in line), None)
@@ -156,7 +156,7 @@ class Room:
         )
 
     def held_admission(self) -> Admission:
-        """One of a file in memory: its outcome may be left to be written with the next record."""
+        """An admission of a file in memory: its outcome may be deferred to the next record."""
         admission = self.admission()
         admission.let_go()
         found = HeldFile(
@@ -183,7 +183,7 @@ class Room:
         return Outcome(ending=Ending.COMPLETE, status=200, bytes_sent=4096, milliseconds=1.23456)
 
     def write(self, log: AuditLog, records: int) -> list[str]:
-        """Some decisions of both kinds; their ids."""
+        """Record some decisions of both kinds; returns their ids."""
         ids = []
         for index in range(records):
             self.clock.time += 0.001
@@ -197,5 +197,5 @@ class Room:
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Room:
-    return Room(tmp_path / "audit")
+def audit(tmp_path: Path) -> AuditFolder:
+    return AuditFolder(tmp_path / "audit")

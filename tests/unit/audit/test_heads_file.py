@@ -1,4 +1,4 @@
-"""The list of heads: linked line to line, whoever appends, so that nothing leaves it without a gap."""
+"""`heads.jsonl` is linked line to line, whichever process appends, so that every removal leaves a gap."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ import pytest
 
 
 @pytest.fixture
-def three(room):
+def three(audit):
     """Three chains, one after the other, each closed."""
     for _ in range(3):
-        log = room.open()
-        room.write(log, 3)
+        log = audit.open()
+        audit.write(log, 3)
         log.close()
-        room.clock.time += 60
-    assert room.verify().is_intact
-    return room
+        audit.clock.time += 60
+    assert audit.verify().is_intact
+    return audit
 
 
-def _lines(room):
-    return (room.folder / "heads.jsonl").read_bytes().splitlines(keepends=True)
+def _lines(audit):
+    return (audit.folder / "heads.jsonl").read_bytes().splitlines(keepends=True)
 
 
-def _put(room, lines):
-    (room.folder / "heads.jsonl").write_bytes(b"".join(lines))
+def _put(audit, lines):
+    (audit.folder / "heads.jsonl").write_bytes(b"".join(lines))
 
 
 def _head(line):
     return json.loads(line)["head"]
 
 
-def _chains(room):
-    return list(dict.fromkeys(_head(line)["chain"] for line in _lines(room)))
+def _chains(audit):
+    return list(dict.fromkeys(_head(line)["chain"] for line in _lines(audit)))
 
 
 def _resealed(covered):
@@ -103,8 +103,8 @@ def test_half_a_line_that_a_crash_left_is_no_part_of_the_links(three):
     assert _lines(three)[: len(whole)] == whole
 
 
-def test_processes_that_append_at_the_same_time_write_one_chain_of_lines(room):
-    room.open().close()
+def test_processes_that_append_at_the_same_time_write_one_chain_of_lines(audit):
+    audit.open().close()
     children = []
     for _ in range(4):
         child = os.fork()
@@ -112,11 +112,11 @@ def test_processes_that_append_at_the_same_time_write_one_chain_of_lines(room):
             status = 1
             try:
                 for _ in range(15):
-                    room.open().close()
+                    audit.open().close()
                 status = 0
             finally:
                 os._exit(status)
         children.append(child)
     assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
-    assert len(_lines(room)) == 2 * 61
-    assert room.verify().is_intact
+    assert len(_lines(audit)) == 2 * 61
+    assert audit.verify().is_intact

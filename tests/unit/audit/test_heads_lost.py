@@ -1,4 +1,4 @@
-"""`heads.jsonl` that is cut, replaced or taken away: noticed by whoever writes, and damage for good."""
+"""A `heads.jsonl` that is cut, replaced or removed: writers detect it, and `verify` reports it for good."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ GENESIS = "0" * 64
 
 
 @pytest.fixture
-def busy(room):
-    """A closed chain of a command, and a gateway that runs and has signed some heads."""
-    command = room.open()
-    room.write(command, 2)
+def busy(audit):
+    """A closed chain of a command, and a running gateway that has signed some heads."""
+    command = audit.open()
+    audit.write(command, 2)
     command.close()
-    room.clock.time += 1
-    room.gateway = room.open()
+    audit.clock.time += 1
+    audit.gateway = audit.open()
     for _ in range(3):
-        _go_on(room)
-    assert room.verify().is_intact
-    return room
+        _go_on(audit)
+    assert audit.verify().is_intact
+    return audit
 
 
-def _go_on(room, log=None):
-    """Some time passes, with records and the ticks of the server."""
-    log = log or room.gateway
-    room.write(log, 2)
-    room.clock.time += 11
-    log.tick(room.clock.now())
+def _go_on(audit, log=None):
+    """Let some time pass, with records and the ticks of the server."""
+    log = log or audit.gateway
+    audit.write(log, 2)
+    audit.clock.time += 11
+    log.tick(audit.clock.now())
 
 
-def _outlive(room):
-    """The gateway notices, and goes on."""
+def _outlive(audit):
+    """Let the gateway detect the loss and continue."""
     with pytest.raises(Unavailable):
-        room.gateway.tick(room.clock.now())
-    assert not room.gateway.is_healthy()
-    room.clock.time += 2
-    assert room.gateway.is_healthy()
+        audit.gateway.tick(audit.clock.now())
+    assert not audit.gateway.is_healthy()
+    audit.clock.time += 2
+    assert audit.gateway.is_healthy()
 
 
 def _remove(path):
@@ -69,7 +69,7 @@ def _cut_half_a_line(path):
 
 
 def _replace_by_another(path):
-    """With the heads of another folder, whose lines are all right."""
+    """Replace it by the heads of another folder, all of whose lines are valid."""
     path.write_bytes((path.parent.parent / "other" / "heads.jsonl").read_bytes())
 
 
@@ -77,10 +77,12 @@ TAMPERING = [_remove, _empty, _cut_last, _keep_first, _cut_front, _cut_half_a_li
 
 
 @pytest.fixture
-def other(room):
+def other(audit):
     """Another folder that was signed with the same key."""
-    log = AuditLog(folder=room.folder.parent / "other", node="node-1", signing_key=room.key, clock=room.clock)
-    room.write(log, 2)
+    log = AuditLog(
+        folder=audit.folder.parent / "other", node="node-1", signing_key=audit.key, clock=audit.clock
+    )
+    audit.write(log, 2)
     log.close()
 
 
@@ -96,7 +98,7 @@ def test_a_running_writer_notices_within_a_tick_and_verify_names_it_for_good(bus
     opened = [json.loads(line) for line in busy.lines() if b'"kind":"open"' in line]
     assert any(one["reason"].startswith("new chain: ") and "heads.jsonl" in one["reason"] for one in opened)
     busy.gateway.close()
-    for _ in range(2):  # the next starts find a file that looks well
+    for _ in range(2):  # the next starts find a file that appears valid
         log = busy.open()
         _go_on(busy, log)
         log.close()
@@ -107,12 +109,12 @@ def test_a_running_writer_notices_within_a_tick_and_verify_names_it_for_good(bus
 
 @pytest.mark.parametrize("tamper", [_remove, _empty, _cut_last])
 def test_it_is_noticed_before_the_next_head_as_well(busy, tamper):
-    room = busy
-    tamper(room.heads)
-    room.clock.time += 11  # no tick comes, as in a command
+    audit = busy
+    tamper(audit.heads)
+    audit.clock.time += 11  # no tick comes, as in a command
     with pytest.raises(Unavailable):
-        room.gateway.reject(room.denial())
-    assert not room.gateway.is_healthy()
+        audit.gateway.reject(audit.denial())
+    assert not audit.gateway.is_healthy()
 
 
 @pytest.mark.parametrize("tamper", TAMPERING[:-1])
@@ -124,7 +126,7 @@ def test_it_is_noticed_by_the_last_head(busy, tamper):
 
 
 def test_heads_and_all_closed_chains_taken_away_beside_a_running_gateway_stay_damage(busy):
-    """Issue: it was damage for 23 seconds, and then intact for good."""
+    """From an issue: it was damage for 23 seconds, and then reported as intact."""
     running = busy.gateway._writer._links.chain
     gone = [path for path in busy.segments if not path.name.startswith(running)]
     assert gone
@@ -137,7 +139,7 @@ def test_heads_and_all_closed_chains_taken_away_beside_a_running_gateway_stay_da
         report = busy.verify()
         assert report.verdict is Verdict.DAMAGED
     lines = busy.heads.read_bytes().splitlines()
-    assert json.loads(lines[0])["prev"] != GENESIS  # it does not begin anew
+    assert json.loads(lines[0])["prev"] != GENESIS  # it is not started again as a new file
     busy.gateway.close()
     assert busy.verify().verdict is Verdict.DAMAGED
 
@@ -155,9 +157,9 @@ def test_a_start_that_finds_no_heads_beside_older_chains_begins_no_new_file(busy
     assert busy.verify().verdict is Verdict.DAMAGED
 
 
-def test_the_first_start_of_all_begins_the_file(room):
-    room.open().close()
-    assert json.loads(room.heads.read_bytes().splitlines()[0])["prev"] == GENESIS
+def test_the_first_start_of_all_begins_the_file(audit):
+    audit.open().close()
+    assert json.loads(audit.heads.read_bytes().splitlines()[0])["prev"] == GENESIS
 
 
 def test_every_head_says_what_the_file_held(busy):
@@ -170,7 +172,7 @@ def test_every_head_says_what_the_file_held(busy):
 
 
 def test_a_head_that_knows_more_than_the_file_has_is_damage_in_a_copy(busy, tmp_path):
-    """The chain's last heads are there; the file was cut to what its first ones knew."""
+    """The chain's last heads exist; the file was cut to what its first ones knew."""
     copy = tmp_path / "copy"
     shutil.copytree(busy.folder, copy)
     lines = busy.heads.read_bytes().splitlines(keepends=True)
@@ -178,7 +180,7 @@ def test_a_head_that_knows_more_than_the_file_has_is_damage_in_a_copy(busy, tmp_
         (copy / "heads.jsonl").write_bytes(b"".join(lines[:kept]))
         assert verify(copy).verdict is Verdict.DAMAGED, kept
     (copy / "heads.jsonl").write_bytes(b"".join(lines[:-1]))
-    assert verify(copy).problems == ()  # the last head itself is in its segment, and says it all
+    assert verify(copy).problems == ()  # the last head itself is in its segment and proves everything
 
 
 def test_segments_without_the_file_of_heads_prove_as_far_as_their_own_heads_go(busy):
@@ -187,17 +189,17 @@ def test_segments_without_the_file_of_heads_prove_as_far_as_their_own_heads_go(b
     assert {chain.ending for chain in report.chains} == {Ending.CLOSED, Ending.OPEN}
 
 
-def test_a_file_that_several_processes_extend_is_never_taken_for_a_lost_one(room):
-    logs = [room.open() for _ in range(4)]
+def test_a_file_that_several_processes_extend_is_never_taken_for_a_lost_one(audit):
+    logs = [audit.open() for _ in range(4)]
     for turn in range(12):
-        room.clock.time += 3
-        room.write(logs[turn % 4], 2)
+        audit.clock.time += 3
+        audit.write(logs[turn % 4], 2)
         for log in logs:
-            log.tick(room.clock.now())
+            log.tick(audit.clock.now())
         if turn == 6:
             logs[0].close()
-            logs[0] = room.open()
+            logs[0] = audit.open()
     for log in logs:
         log.close()
-    report = room.verify()
+    report = audit.verify()
     assert (report.verdict, len(report.chains)) == (Verdict.INTACT, 5)

@@ -1,4 +1,4 @@
-"""Many records in one write, and outcomes that are left for the next one: one chain all the same."""
+"""Several records in one write, and outcomes deferred to the next write: the chain stays valid."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def admission(client="192.0.2.7"):
 DONE = Outcome(ending=Ending.COMPLETE, status=200, bytes_sent=3, milliseconds=0.5)
 
 
-class Desk:
-    """A log, and how often it said that something was left."""
+class DeferringLog:
+    """A log that counts how often it reported deferred outcomes."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -76,90 +76,92 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path):
-    return Desk(tmp_path)
+def subject(tmp_path):
+    return DeferringLog(tmp_path)
 
 
-def test_allows_that_are_recorded_together_are_each_proven(desk):
+def test_allows_that_are_recorded_together_are_each_proven(subject):
     admissions = [admission(f"192.0.2.{number}") for number in range(5)]
-    receipts = desk.log.admit_all(admissions)
+    receipts = subject.log.admit_all(admissions)
     assert [receipt.admission for receipt in receipts] == admissions
-    records = desk.records()
+    records = subject.records()
     assert [record["id"] for record in records] == [receipt.record_id for receipt in receipts]
     assert [record["request"]["client"] for record in records] == [f"192.0.2.{n}" for n in range(5)]
-    desk.log.close()
-    assert verify(desk.folder).is_intact
+    subject.log.close()
+    assert verify(subject.folder).is_intact
 
 
-def test_an_outcome_that_was_left_is_written_before_the_next_record(desk):
-    [receipt] = desk.log.admit_all([admission()])
+def test_an_outcome_that_was_left_is_written_before_the_next_record(subject):
+    [receipt] = subject.log.admit_all([admission()])
     receipt.close(DONE)
-    assert desk.kinds() == ["decision"]
-    desk.log.reject(Rejection(request=admission().request, reason=Reason.NO_ROUTE))
-    first, outcome, refusal = desk.records()
+    assert subject.kinds() == ["decision"]
+    subject.log.reject(Rejection(request=admission().request, reason=Reason.NO_ROUTE))
+    first, outcome, refusal = subject.records()
     assert (outcome["kind"], outcome["decision_id"]) == ("outcome", first["id"])
     assert refusal["reason"] == "no-route"
-    desk.log.close()
-    assert verify(desk.folder).is_intact
+    subject.log.close()
+    assert verify(subject.folder).is_intact
 
 
 @pytest.mark.parametrize("how", ["flush", "tick", "close"])
-def test_an_outcome_that_was_left_is_written_when_nothing_follows(how, desk):
-    for receipt in desk.log.admit_all([admission(), admission()]):
+def test_an_outcome_that_was_left_is_written_when_nothing_follows(how, subject):
+    for receipt in subject.log.admit_all([admission(), admission()]):
         receipt.close(DONE)
-    {"flush": desk.log.flush, "tick": lambda: desk.log.tick(desk.log._clock.now()), "close": desk.log.close}[
-        how
-    ]()
-    assert desk.kinds() == ["decision", "decision", "outcome", "outcome"]
+    {
+        "flush": subject.log.flush,
+        "tick": lambda: subject.log.tick(subject.log._clock.now()),
+        "close": subject.log.close,
+    }[how]()
+    assert subject.kinds() == ["decision", "decision", "outcome", "outcome"]
     if how != "close":
-        desk.log.close()
-    assert verify(desk.folder).is_intact
+        subject.log.close()
+    assert verify(subject.folder).is_intact
 
 
-def test_somebody_is_told_once_that_something_was_left(desk):
-    for receipt in desk.log.admit_all([admission(), admission(), admission()]):
+def test_somebody_is_told_once_that_something_was_left(subject):
+    for receipt in subject.log.admit_all([admission(), admission(), admission()]):
         receipt.close(DONE)
-    assert desk.told == 1
-    desk.log.flush()
-    [receipt] = desk.log.admit_all([admission()])
+    assert subject.told == 1
+    subject.log.flush()
+    [receipt] = subject.log.admit_all([admission()])
     receipt.close(DONE)
-    assert desk.told == 2
+    assert subject.told == 2
 
 
-def test_a_receipt_is_closed_once(desk):
-    [receipt] = desk.log.admit_all([admission()])
+def test_a_receipt_is_closed_once(subject):
+    [receipt] = subject.log.admit_all([admission()])
     receipt.close(DONE)
     receipt.close(DONE)
-    desk.log.flush()
-    assert desk.kinds() == ["decision", "outcome"]
+    subject.log.flush()
+    assert subject.kinds() == ["decision", "outcome"]
 
 
-def test_of_allows_that_cannot_all_be_recorded_none_is_and_what_was_left_is_not_lost(desk, monkeypatch):
-    [receipt] = desk.log.admit_all([admission()])
+def test_of_allows_that_cannot_all_be_recorded_none_is_and_what_was_left_is_not_lost(subject, monkeypatch):
+    [receipt] = subject.log.admit_all([admission()])
     receipt.close(DONE)
     write = os.write
 
     def full(descriptor, line):
-        return write(descriptor, line[: len(line) // 2])  # what a disk does that has just become full
+        return write(descriptor, line[: len(line) // 2])  # as a disk that has just become full
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", full)
         with pytest.raises(Unavailable):
-            desk.log.admit_all([admission(), admission()])
-    assert desk.kinds() == ["decision"]
-    desk.log.admit_all([admission()])
-    assert desk.kinds() == ["decision", "outcome", "decision"]
-    desk.log.close()
-    assert verify(desk.folder).is_intact
+            subject.log.admit_all([admission(), admission()])
+    assert subject.kinds() == ["decision"]
+    subject.log.admit_all([admission()])
+    assert subject.kinds() == ["decision", "outcome", "decision"]
+    subject.log.close()
+    assert verify(subject.folder).is_intact
 
 
-def test_what_was_left_outlives_a_segment_that_is_taken_away(desk):
-    [receipt] = desk.log.admit_all([admission()])
+def test_what_was_left_outlives_a_segment_that_is_taken_away(subject):
+    [receipt] = subject.log.admit_all([admission()])
     receipt.close(DONE)
-    desk.segment.unlink()
+    subject.segment.unlink()
     with pytest.raises(Unavailable):
-        desk.log.flush()
-    desk.log._clock.time += 60
-    desk.log.flush()
-    [outcome] = desk.records()
+        subject.log.flush()
+    subject.log._clock.time += 60
+    subject.log.flush()
+    [outcome] = subject.records()
     assert (outcome["kind"], outcome["decision_id"]) == ("outcome", receipt.record_id)

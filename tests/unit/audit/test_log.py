@@ -1,4 +1,4 @@
-"""The door: what is recorded of a decision, its outcome and a change, and what never is."""
+"""`AuditLog`: which fields of a decision, its outcome and a change are recorded, and which never are."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from gateway.model.errors import Misconfigured, Reason, Unavailable
 from gateway.model.verdicts import Change
 
 
-def _of_kind(room, kind):
-    return [record for record in map(json.loads, room.lines()) if record["kind"] == kind]
+def _of_kind(audit, kind):
+    return [record for record in map(json.loads, audit.lines()) if record["kind"] == kind]
 
 
-def test_an_allow_names_the_whole_way_from_key_to_blob(room):
-    log = room.open()
-    receipt = log.admit(room.admission())
-    receipt.close(room.outcome())
-    (record,) = _of_kind(room, "decision")
+def test_an_allow_names_the_whole_way_from_key_to_blob(audit):
+    log = audit.open()
+    receipt = log.admit(audit.admission())
+    receipt.close(audit.outcome())
+    (record,) = _of_kind(audit, "decision")
     assert record["id"] == receipt.record_id
     assert (record["decision"], record["reason"]) == ("allow", "permitted")
     assert (record["key_id"], record["tenant"], record["grant"]) == ("key_abcdefghijkl", "acme", "grant_1")
@@ -46,245 +46,247 @@ def test_an_allow_names_the_whole_way_from_key_to_blob(room):
     assert record["time"] == "2026-09-21T14:13:20.250000Z"
 
 
-def test_the_record_is_in_the_file_when_the_call_returns(room):
-    log = room.open()
-    record_id = log.reject(room.denial())
-    assert json.loads(room.lines()[-1])["id"] == record_id
+def test_the_record_is_in_the_file_when_the_call_returns(audit):
+    log = audit.open()
+    record_id = log.reject(audit.denial())
+    assert json.loads(audit.lines()[-1])["id"] == record_id
 
 
-def test_a_refusal_says_who_asked_for_what_and_why_not(room):
-    log = room.open()
-    record_id = log.reject(room.denial(Reason.MISSING_SCOPE))
-    (record,) = _of_kind(room, "decision")
+def test_a_refusal_says_who_asked_for_what_and_why_not(audit):
+    log = audit.open()
+    record_id = log.reject(audit.denial(Reason.MISSING_SCOPE))
+    (record,) = _of_kind(audit, "decision")
     assert record["id"] == record_id
     assert (record["decision"], record["reason"], record["action"]) == ("deny", "missing-scope", "discover")
     assert record["resource"] == {"kind": "model", "requested": "globex/secret-model"}
     assert record["generation"] == 9
 
 
-def test_record_ids_are_ascending_uuids_of_version_seven(room):
-    ids = room.write(room.open(), 50)
+def test_record_ids_are_ascending_uuids_of_version_seven(audit):
+    ids = audit.write(audit.open(), 50)
     assert all(UUID(record_id).version == 7 and len(record_id) == 36 for record_id in ids)
     assert ids == sorted(set(ids))
 
 
-def test_closing_a_receipt_twice_writes_one_outcome(room):
-    log = room.open()
-    receipt = log.admit(room.admission())
-    receipt.close(room.outcome())
-    receipt.close(room.outcome())
-    (record,) = _of_kind(room, "outcome")
+def test_closing_a_receipt_twice_writes_one_outcome(audit):
+    log = audit.open()
+    receipt = log.admit(audit.admission())
+    receipt.close(audit.outcome())
+    receipt.close(audit.outcome())
+    (record,) = _of_kind(audit, "outcome")
     assert record["decision_id"] == receipt.record_id
     assert (record["ending"], record["status"], record["bytes"]) == ("complete", 200, 4096)
     assert (record["milliseconds"], record["tenant"]) == (1.235, "acme")
 
 
-def test_a_change_and_what_became_of_it_are_two_records(room):
-    log = room.open()
+def test_a_change_and_what_became_of_it_are_two_records(audit):
+    log = audit.open()
     change = Change(actor="cli:root", action="grants.add", tenant="acme", subject=("b/*",), received_at=1.0)
     receipt = log.change(change)
     receipt.close(generation=12, result="done")
     receipt.close(generation=13, result="done again")
-    (ordered,), (made,) = _of_kind(room, "change"), _of_kind(room, "change-outcome")
+    (ordered,), (made,) = _of_kind(audit, "change"), _of_kind(audit, "change-outcome")
     assert (ordered["actor"], ordered["action"], ordered["subject"]) == ("cli:root", "grants.add", ["b/*"])
     assert (made["change_id"], made["generation"], made["result"]) == (receipt.record_id, 12, "done")
 
 
-def test_a_change_too_large_for_one_record_is_refused_and_the_log_stays_well(room):
-    log = room.open()
+def test_a_change_too_large_for_one_record_is_refused_and_the_log_stays_well(audit):
+    log = audit.open()
     subject = tuple(f"acme/{'x' * 1000}{n}" for n in range(1000))
     with pytest.raises(Unavailable):
         log.change(Change(actor="cli:root", action="x", subject=subject, received_at=1.0))
     assert log.is_healthy()
 
 
-def test_nothing_secret_of_a_request_reaches_the_disk(room):
-    log = room.open()
+def test_nothing_secret_of_a_request_reaches_the_disk(audit):
+    log = audit.open()
     key = b"cg_live_0123456789abcdefghijklmn123456"
-    log.admit(room.admission(agent=b"curl/8 " + key, method="cg_live_secret")).close(room.outcome())
-    log.reject(room.denial(agent=b"x/1 Zm9vYmFyYmF6cXV4MTIzNDU2Nzg5MA", trace_id="cg_live_secret"))
-    log.reject(room.nobody(client="cg_live_secret"))
+    log.admit(audit.admission(agent=b"curl/8 " + key, method="cg_live_secret")).close(audit.outcome())
+    log.reject(audit.denial(agent=b"x/1 Zm9vYmFyYmF6cXV4MTIzNDU2Nzg5MA", trace_id="cg_live_secret"))
+    log.reject(audit.nobody(client="cg_live_secret"))
     log.close()
-    written = b"".join(path.read_bytes() for path in room.folder.rglob("*") if path.is_file())
+    written = b"".join(path.read_bytes() for path in audit.folder.rglob("*") if path.is_file())
     for secret in (b"secret-", b"-secret", b"cg_live", b"Zm9vYmFy", b"the name of a key", b"PRIVATE"):
         assert secret not in written.replace(b"globex/secret-model", b"")
 
 
-def test_the_folder_and_its_files_are_for_the_owner_only(room):
-    room.open().close()
-    assert stat.S_IMODE(room.folder.stat().st_mode) == 0o700
-    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in room.folder.iterdir() if path.is_file()}
+def test_the_folder_and_its_files_are_for_the_owner_only(audit):
+    audit.open().close()
+    assert stat.S_IMODE(audit.folder.stat().st_mode) == 0o700
+    modes = {
+        path.name: stat.S_IMODE(path.stat().st_mode) for path in audit.folder.iterdir() if path.is_file()
+    }
     assert set(modes.values()) == {0o600}
     assert {"heads.jsonl", "signing.pub"} < set(modes)
 
 
-def test_two_logs_of_one_folder_never_share_a_chain(room):
-    first, second = room.open(), room.open()
-    room.write(first, 3)
-    room.write(second, 3)
+def test_two_logs_of_one_folder_never_share_a_chain(audit):
+    first, second = audit.open(), audit.open()
+    audit.write(first, 3)
+    audit.write(second, 3)
     first.close()
     second.close()
-    report = room.verify()
+    report = audit.verify()
     assert len(report.chains) == 2
     assert report.is_intact
     assert report.unproven == 0
 
 
-def test_a_full_segment_is_followed_by_the_next(room):
-    log = room.open(segment_bytes=4000)
-    room.write(log, 30)
+def test_a_full_segment_is_followed_by_the_next(audit):
+    log = audit.open(segment_bytes=4000)
+    audit.write(log, 30)
     log.close()
-    assert len(room.segments) > 3
-    assert all(path.stat().st_size < 4000 + 3000 for path in room.segments)
-    assert room.verify().is_intact
+    assert len(audit.segments) > 3
+    assert all(path.stat().st_size < 4000 + 3000 for path in audit.segments)
+    assert audit.verify().is_intact
 
 
-def test_a_head_is_signed_every_so_many_records(room):
-    log = room.open(head_records=10)
-    room.write(log, 25)
-    assert len(_of_kind(room, "head")) == 3  # at the start and twice on the way
-    assert room.verify().unproven < 10
+def test_a_head_is_signed_every_so_many_records(audit):
+    log = audit.open(head_records=10)
+    audit.write(log, 25)
+    assert len(_of_kind(audit, "head")) == 3  # at the start and twice later
+    assert audit.verify().unproven < 10
 
 
-def test_a_head_is_signed_by_time_alone(room):
-    log = room.open(head_seconds=5.0)
-    room.write(log, 2)
-    assert room.verify().unproven == 2
-    room.clock.time += 6
-    log.tick(room.clock.now())
-    assert room.verify().unproven == 0
-    room.clock.time += 6
-    log.tick(room.clock.now())
-    assert len(_of_kind(room, "head")) == 2  # nothing new to sign
+def test_a_head_is_signed_by_time_alone(audit):
+    log = audit.open(head_seconds=5.0)
+    audit.write(log, 2)
+    assert audit.verify().unproven == 2
+    audit.clock.time += 6
+    log.tick(audit.clock.now())
+    assert audit.verify().unproven == 0
+    audit.clock.time += 6
+    log.tick(audit.clock.now())
+    assert len(_of_kind(audit, "head")) == 2  # nothing new to sign
 
 
-def test_a_head_names_the_live_chains_of_the_node(room):
-    first, second = room.open(), room.open()
-    heads = [json.loads(line)["head"] for line in (room.folder / "heads.jsonl").read_bytes().splitlines()]
+def test_a_head_names_the_live_chains_of_the_node(audit):
+    first, second = audit.open(), audit.open()
+    heads = [json.loads(line)["head"] for line in (audit.folder / "heads.jsonl").read_bytes().splitlines()]
     assert sorted(heads[-1]["live"]) == sorted({head["chain"] for head in heads})
     first.close()
     second.close()
-    last = json.loads((room.folder / "heads.jsonl").read_bytes().splitlines()[-1])["head"]
+    last = json.loads((audit.folder / "heads.jsonl").read_bytes().splitlines()[-1])["head"]
     assert (last["live"], last["state"]) == ([last["chain"]], "closed")
-    assert list((room.folder / "live").iterdir()) == []
+    assert list((audit.folder / "live").iterdir()) == []
 
 
-def test_records_survive_a_power_cut_when_that_is_asked_for(room, monkeypatch):
+def test_records_survive_a_power_cut_when_that_is_asked_for(audit, monkeypatch):
     synced = []
     real = os.fdatasync
     monkeypatch.setattr(os, "fdatasync", lambda descriptor: (synced.append(descriptor), real(descriptor)))
-    log = room.open(durability=Durability.POWER)
+    log = audit.open(durability=Durability.POWER)
     before = len(synced)
-    log.reject(room.denial())
+    log.reject(audit.denial())
     assert len(synced) == before + 1
     log.close()
-    assert room.verify().is_intact
+    assert audit.verify().is_intact
 
 
-def test_a_closed_log_accepts_nothing(room):
-    log = room.open()
+def test_a_closed_log_accepts_nothing(audit):
+    log = audit.open()
     log.close()
     log.close()
     with pytest.raises(Unavailable) as refused:
-        log.reject(room.denial())
+        log.reject(audit.denial())
     assert refused.value.reason is Reason.NO_AUDIT
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_forked_child_cannot_write_to_its_parents_chain(room):
-    log = room.open()
+def test_a_forked_child_cannot_write_to_its_parents_chain(audit):
+    log = audit.open()
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            log.reject(room.denial())
+            log.reject(audit.denial())
         except Unavailable:
             log.close()  # must not disturb the parent
             code = 0
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    room.write(log, 2)
+    audit.write(log, 2)
     log.close()
-    assert room.verify().is_intact
+    assert audit.verify().is_intact
 
 
 @pytest.mark.parametrize("node", ["", "../x", "a/b", "-a", "a\n", "x" * 64])
-def test_a_node_name_that_is_no_file_name_does_not_start(room, node):
+def test_a_node_name_that_is_no_file_name_does_not_start(audit, node):
     with pytest.raises(Misconfigured):
-        AuditLog(folder=room.folder, node=node, signing_key=room.key, clock=room.clock)
-    assert not room.folder.exists()
+        AuditLog(folder=audit.folder, node=node, signing_key=audit.key, clock=audit.clock)
+    assert not audit.folder.exists()
 
 
-def test_a_folder_that_others_may_write_is_not_written_to(room):
-    room.folder.mkdir()
+def test_a_folder_that_others_may_write_is_not_written_to(audit):
+    audit.folder.mkdir()
     for mode in (0o777, 0o1777):
-        room.folder.chmod(mode)
+        audit.folder.chmod(mode)
         with pytest.raises(Misconfigured):
-            room.open()
-    assert list(room.folder.iterdir()) == []
+            audit.open()
+    assert list(audit.folder.iterdir()) == []
 
 
-def test_a_folder_that_becomes_so_stops_what_follows_until_it_is_put_right(room):
-    log = room.open(pause_seconds=0)
-    log.reject(room.denial())
-    [segment] = room.segments
+def test_a_folder_that_becomes_so_stops_what_follows_until_it_is_put_right(audit):
+    log = audit.open(pause_seconds=0)
+    log.reject(audit.denial())
+    [segment] = audit.segments
     segment.unlink()
-    room.folder.chmod(0o777)
+    audit.folder.chmod(0o777)
     for _ in range(2):
         with pytest.raises(Unavailable) as refused:
-            log.reject(room.denial())
+            log.reject(audit.denial())
         assert refused.value.reason is Reason.NO_AUDIT
-    room.folder.chmod(0o700)
-    log.reject(room.denial())
-    assert len(_of_kind(room, "decision")) == 1
+    audit.folder.chmod(0o700)
+    log.reject(audit.denial())
+    assert len(_of_kind(audit, "decision")) == 1
 
 
-def test_a_segments_name_that_somebody_took_is_got_round_by_another_chain(room):
-    log = room.open(segment_bytes=3000)
-    [first] = room.segments
+def test_a_segments_name_that_somebody_took_is_got_round_by_another_chain(audit):
+    log = audit.open(segment_bytes=3000)
+    [first] = audit.segments
     taken = first.with_name(first.name.replace("-000001", "-000002"))
     taken.write_bytes(b"mine")
     with pytest.raises(Unavailable):
-        room.write(log, 30)
-    room.clock.time += 2
-    room.write(log, 3)
+        audit.write(log, 30)
+    audit.clock.time += 2
+    audit.write(log, 3)
     assert taken.read_bytes() == b"mine"
     taken.unlink()
     log.close()
-    assert room.verify().is_intact
-    assert len({path.name.rpartition("-")[0] for path in room.segments}) == 2
+    assert audit.verify().is_intact
+    assert len({path.name.rpartition("-")[0] for path in audit.segments}) == 2
 
 
-def test_a_chain_whose_file_in_live_was_taken_away_is_named_as_live_again_with_the_next_head(room):
-    first, second = room.open(), room.open()
+def test_a_chain_whose_file_in_live_was_taken_away_is_named_as_live_again_with_the_next_head(audit):
+    first, second = audit.open(), audit.open()
     chain = first._writer._links.chain
-    (room.folder / "live" / chain).unlink()
-    room.clock.time += 11
-    room.write(first, 1)
-    room.write(second, 1)
-    assert chain in room.listed()[-1]["live"]
+    (audit.folder / "live" / chain).unlink()
+    audit.clock.time += 11
+    audit.write(first, 1)
+    audit.write(second, 1)
+    assert chain in audit.listed()[-1]["live"]
 
 
-def test_a_live_folder_that_was_taken_away_stops_nothing_for_long(room):
-    log = room.open(segment_bytes=3000)
-    shutil.rmtree(room.folder / "live")
+def test_a_live_folder_that_was_taken_away_stops_nothing_for_long(audit):
+    log = audit.open(segment_bytes=3000)
+    shutil.rmtree(audit.folder / "live")
     refused = 0
     for _ in range(30):
         try:
-            room.write(log, 1)
+            audit.write(log, 1)
         except Unavailable:
             refused += 1
-            room.clock.time += 2
+            audit.clock.time += 2
     assert refused <= 2
     log.close()
-    assert room.verify().is_intact
+    assert audit.verify().is_intact
 
 
-def test_half_a_key_that_a_killed_process_left_spoils_no_file_of_keys(room):
-    room.open().close()
-    published = room.folder / "signing.pub"
+def test_half_a_key_that_a_killed_process_left_spoils_no_file_of_keys(audit):
+    audit.open().close()
+    published = audit.folder / "signing.pub"
     whole = published.read_bytes()
     published.write_bytes(whole[:40])
-    room.open().close()
-    assert room.verify().is_intact
+    audit.open().close()
+    assert audit.verify().is_intact

@@ -1,4 +1,4 @@
-"""Records that are put together from parts are, byte for byte, the records of the schema."""
+"""Records composed of an envelope and a tail are, byte for byte, the records of the schema."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def admission(*, is_held=True, trace_id=None, model="acme/cars/1", agent=b"curl/
 
 
 def record_of(kind, tail):
-    """The record that a line of this tail is read as, and the bytes that its hash covers."""
+    """The record that a line with this tail parses to, and the bytes that its hash covers."""
     covered = enveloped(kind, "id-1", LINKS, TIME, tail)
     return parse_line(seal(covered)[0]), covered
 

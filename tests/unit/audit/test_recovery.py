@@ -1,4 +1,4 @@
-"""What a killed process left: ended by the next start of its node, never proven, and nothing else is."""
+"""The chain of a killed process is closed by the next start on its node, stays unproven, and no other is."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ WRITTEN_BEFORE = Path(__file__).parent / "written_before"
 
 
 @pytest.fixture
-def killed(room):
+def killed(audit):
     """A log whose process was killed: opening, head, three records."""
-    log = room.open()
-    room.write(log, 3)
-    room.kill(log)
-    room.clock.time += 2
-    return room
+    log = audit.open()
+    audit.write(log, 3)
+    audit.kill(log)
+    audit.clock.time += 2
+    return audit
 
 
-def _start(room):
-    room.open().close()
+def _start(audit):
+    audit.open().close()
 
 
-def _of(room, path):
+def _of(audit, path):
     chain = path.name.rpartition("-")[0]
-    return next(one for one in room.verify().chains if one.chain == chain)
+    return next(one for one in audit.verify().chains if one.chain == chain)
 
 
-def _recovered(room):
-    return [head for head in room.listed() if head["state"] == "recovered"]
+def _recovered(audit):
+    return [head for head in audit.listed() if head["state"] == "recovered"]
 
 
 def test_before_the_next_start_its_records_are_not_proven_and_no_damage(killed):
@@ -54,7 +54,7 @@ def test_the_next_start_says_how_far_it_found_the_chain_to_go(killed):
     assert (head["seq"], head["unproven_from"], head["chain"]) == (6, 3, path.name.rpartition("-")[0])
     assert head["prev"] == json.loads(before.splitlines()[-1])["hash"]
     assert head["chain"] not in head["live"]
-    assert path.read_bytes() == before  # nobody writes to another's segment
+    assert path.read_bytes() == before  # no process writes to another's segment
     one = _of(killed, path)
     assert (one.ending, one.proven_seq, one.unproven, one.fault) == (Ending.RECOVERED, 2, 3, None)
     assert list((killed.folder / "live").iterdir()) == []
@@ -106,37 +106,37 @@ def test_a_chain_is_recovered_once_whoever_puts_its_file_back(killed):
     assert _of(killed, path).fault.damage is Damage.AFTER_RECOVERED
 
 
-def test_a_chain_that_was_closed_or_given_up_is_not_recovered(room):
-    log = room.open()
-    room.write(log, 2)
+def test_a_chain_that_was_closed_or_given_up_is_not_recovered(audit):
+    log = audit.open()
+    audit.write(log, 2)
     log.close()
-    [closed] = room.segments
-    room.clock.time += 1
-    other = room.open()
-    [given_up] = set(room.segments) - {closed}
+    [closed] = audit.segments
+    audit.clock.time += 1
+    other = audit.open()
+    [given_up] = set(audit.segments) - {closed}
     with given_up.open("ab") as file:
         file.write(b"x")
     assert not other.is_healthy()
-    room.clock.time += 2
+    audit.clock.time += 2
     assert other.is_healthy()
     for path in (closed, given_up):
-        (room.folder / "live" / path.name.rpartition("-")[0]).touch()
+        (audit.folder / "live" / path.name.rpartition("-")[0]).touch()
     other.close()
-    _start(room)
-    assert _recovered(room) == []
-    assert _of(room, given_up).ending is Ending.ABANDONED
+    _start(audit)
+    assert _recovered(audit) == []
+    assert _of(audit, given_up).ending is Ending.ABANDONED
 
 
-def _long(room, path):
-    room.forge(path, PROMISED_RECORDS - 2)  # three honest ones are there
+def _long(audit, path):
+    audit.forge(path, PROMISED_RECORDS - 2)  # three honest ones exist
 
 
-def _late(room, path):
-    room.forge(path, seconds=10.001)
+def _late(audit, path):
+    audit.forge(path, seconds=10.001)
 
 
-def _early(room, path):
-    room.forge(path, seconds=-0.001)
+def _early(audit, path):
+    audit.forge(path, seconds=-0.001)
 
 
 def _edited(_room, path):
@@ -153,9 +153,9 @@ def _junk(_room, path):
         file.write(b"junk\n")
 
 
-def _forged_head(room, path):
-    """A head with a right hash, that nobody signed."""
-    room.forge(path, kind="head")
+def _forged_head(audit, path):
+    """A head with a right hash and no valid signature."""
+    audit.forge(path, kind="head")
 
 
 def _headless(_room, path):
@@ -206,34 +206,34 @@ def test_half_a_line_that_the_kill_left_stands_in_nobodys_way(killed):
     one = _of(killed, path)
     assert (one.ending, one.unproven, one.torn_tail) == (Ending.RECOVERED, 3, path.name)
     with path.open("ab") as file:
-        file.write(b"\n")  # somebody makes a line of it
+        file.write(b"\n")  # an attacker completes the line
     assert _of(killed, path).fault is not None
 
 
-def test_a_chain_with_nothing_behind_its_head_is_ended_as_well(room):
-    log = room.open()
-    room.kill(log)
-    [path] = room.segments
-    _start(room)
-    assert (_of(room, path).ending, _of(room, path).unproven) == (Ending.RECOVERED, 0)
-    assert room.verify().verdict is Verdict.INTACT
-    room.forge(path)
-    assert _of(room, path).fault.damage is Damage.AFTER_RECOVERED
+def test_a_chain_with_nothing_behind_its_head_is_ended_as_well(audit):
+    log = audit.open()
+    audit.kill(log)
+    [path] = audit.segments
+    _start(audit)
+    assert (_of(audit, path).ending, _of(audit, path).unproven) == (Ending.RECOVERED, 0)
+    assert audit.verify().verdict is Verdict.INTACT
+    audit.forge(path)
+    assert _of(audit, path).fault.damage is Damage.AFTER_RECOVERED
 
 
-def test_a_tail_over_two_segments_is_recovered(room):
-    log = room.open()
-    room.write(log, 2)
-    room.segments[0].chmod(0o400)
+def test_a_tail_over_two_segments_is_recovered(audit):
+    log = audit.open()
+    audit.write(log, 2)
+    audit.segments[0].chmod(0o400)
     with pytest.raises(Exception, match="read-only"):
-        room.write(log, 1)
-    room.write(log, 2)
-    room.kill(log)
-    assert len(room.segments) == 2
-    _start(room)
-    [head] = _recovered(room)
+        audit.write(log, 1)
+    audit.write(log, 2)
+    audit.kill(log)
+    assert len(audit.segments) == 2
+    _start(audit)
+    [head] = _recovered(audit)
     assert (head["segment"], head["unproven_from"]) == (2, 3)
-    assert room.verify().is_intact
+    assert audit.verify().is_intact
 
 
 def test_a_node_recovers_its_own_chains_only(killed):
@@ -254,39 +254,39 @@ def test_a_chain_that_another_key_signed_is_not_recovered(killed):
     assert _of(killed, path).unproven == 3
 
 
-def test_several_killed_chains_are_recovered_by_one_start(room):
+def test_several_killed_chains_are_recovered_by_one_start(audit):
     logs = []
     for _ in range(3):
-        logs.append(room.open())
-        room.clock.time += 0.1
+        logs.append(audit.open())
+        audit.clock.time += 0.1
     for log in logs:
-        room.write(log, 2)
-        room.kill(log)
-    _start(room)
-    assert {head["chain"] for head in _recovered(room)} == {
-        path.name.rpartition("-")[0] for path in room.segments[:3]
+        audit.write(log, 2)
+        audit.kill(log)
+    _start(audit)
+    assert {head["chain"] for head in _recovered(audit)} == {
+        path.name.rpartition("-")[0] for path in audit.segments[:3]
     }
-    assert room.verify().unproven == 6
+    assert audit.verify().unproven == 6
 
 
-def test_many_files_of_somebody_hold_no_start_up(room):
-    live = room.folder / "live"
-    room.open().close()
-    chain = room.segments[0].name.rpartition("-")[0]
+def test_many_files_of_somebody_hold_no_start_up(audit):
+    live = audit.folder / "live"
+    audit.open().close()
+    chain = audit.segments[0].name.rpartition("-")[0]
     for number in range(3 * MOST_AT_ONCE):
         (live / f"{chain[:-8]}{number:08x}").touch()
-    _start(room)
+    _start(audit)
     assert len(list(live.iterdir())) == 2 * MOST_AT_ONCE
 
 
-def test_links_and_pipes_in_the_live_folder_harm_no_start(room, tmp_path):
-    room.open().close()
-    chain = room.segments[0].name.rpartition("-")[0]
+def test_links_and_pipes_in_the_live_folder_harm_no_start(audit, tmp_path):
+    audit.open().close()
+    chain = audit.segments[0].name.rpartition("-")[0]
     victim = tmp_path / "victim"
     victim.write_text("mine")
-    (room.folder / "live" / f"{chain[:-8]}00000000").symlink_to(victim)
-    os.mkfifo(room.folder / "live" / f"{chain[:-8]}00000001")
-    _start(room)
+    (audit.folder / "live" / f"{chain[:-8]}00000000").symlink_to(victim)
+    os.mkfifo(audit.folder / "live" / f"{chain[:-8]}00000001")
+    _start(audit)
     assert victim.read_text() == "mine"
 
 
@@ -298,40 +298,40 @@ def test_a_copy_has_no_locks_and_verifies_alike(killed, tmp_path):
     assert verify(copy).chains[0].ending is Ending.OPEN
 
 
-def test_a_chain_lives_as_long_as_the_newest_head_of_its_node_names_it(room):
-    first = room.open()
-    room.clock.time += 0.1
-    second = room.open()
-    room.write(first, 2)
-    room.clock.time += 11
-    room.write(second, 1)  # a head comes first, and names both
-    endings = [chain.ending for chain in room.verify().chains]
+def test_a_chain_lives_as_long_as_the_newest_head_of_its_node_names_it(audit):
+    first = audit.open()
+    audit.clock.time += 0.1
+    second = audit.open()
+    audit.write(first, 2)
+    audit.clock.time += 11
+    audit.write(second, 1)  # a head comes first, and names both
+    endings = [chain.ending for chain in audit.verify().chains]
     assert endings == [Ending.OPEN, Ending.OPEN]
-    room.kill(first)
-    room.clock.time += 11
-    room.write(second, 1)
-    endings = [chain.ending for chain in room.verify().chains]
+    audit.kill(first)
+    audit.clock.time += 11
+    audit.write(second, 1)
+    endings = [chain.ending for chain in audit.verify().chains]
     assert endings == [Ending.ENDED, Ending.OPEN]
-    other = AuditLog(folder=room.folder, node="elsewhere", signing_key=room.key, clock=room.clock)
+    other = AuditLog(folder=audit.folder, node="elsewhere", signing_key=audit.key, clock=audit.clock)
     other.close()
-    assert [chain.ending for chain in room.verify().chains][1:] == [Ending.ENDED, Ending.OPEN]
+    assert [chain.ending for chain in audit.verify().chains][1:] == [Ending.ENDED, Ending.OPEN]
 
 
-def test_a_chain_of_another_node_lives_by_the_heads_of_its_own_node(room):
-    log = room.open()
-    other = AuditLog(folder=room.folder, node="elsewhere", signing_key=room.key, clock=room.clock)
-    room.write(log, 1)
+def test_a_chain_of_another_node_lives_by_the_heads_of_its_own_node(audit):
+    log = audit.open()
+    other = AuditLog(folder=audit.folder, node="elsewhere", signing_key=audit.key, clock=audit.clock)
+    audit.write(log, 1)
     other.close()
-    by_chain = {chain.chain: chain.ending for chain in room.verify().chains}
+    by_chain = {chain.chain: chain.ending for chain in audit.verify().chains}
     assert sorted(by_chain.values()) == [Ending.CLOSED, Ending.OPEN]
 
 
 @pytest.fixture
-def earlier(room):
-    """A folder of the release before heads said what they know: closed, killed, given up, closed."""
-    shutil.copytree(WRITTEN_BEFORE, room.folder)
-    room.key = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
-    return room
+def earlier(audit):
+    """A folder of the release before heads said what they know: closed, killed, abandoned, closed."""
+    shutil.copytree(WRITTEN_BEFORE, audit.folder)
+    audit.key = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    return audit
 
 
 def test_a_log_of_an_earlier_release_verifies(earlier):

@@ -1,4 +1,4 @@
-"""Refusals of nobody: bounded on disk, complete in the counts."""
+"""Refusals of anonymous callers: limited on disk, complete in the counts of their summaries."""
 
 from __future__ import annotations
 
@@ -9,106 +9,106 @@ from gateway.model.errors import Reason
 from gateway.model.verdicts import Rejection
 
 
-def _records(room, kind):
-    return [record for record in map(json.loads, room.lines()) if record["kind"] == kind]
+def _records(audit, kind):
+    return [record for record in map(json.loads, audit.lines()) if record["kind"] == kind]
 
 
-def test_a_flood_of_one_source_is_ten_records_and_a_summary_that_adds_up(room):
-    log = room.open()
-    ids = [log.reject(room.nobody()) for _ in range(1000)]
-    ids += [log.reject(room.nobody(reason=Reason.MISTYPED_KEY)) for _ in range(500)]
-    assert _records(room, "summary") == []
-    room.clock.time += 1
-    log.tick(room.clock.now())
-    assert len(_records(room, "decision")) == 10
-    (summary,) = _records(room, "summary")
+def test_many_refusals_of_one_source_are_ten_records_and_a_summary_that_adds_up(audit):
+    log = audit.open()
+    ids = [log.reject(audit.nobody()) for _ in range(1000)]
+    ids += [log.reject(audit.nobody(reason=Reason.MISTYPED_KEY)) for _ in range(500)]
+    assert _records(audit, "summary") == []
+    audit.clock.time += 1
+    log.tick(audit.clock.now())
+    assert len(_records(audit, "decision")) == 10
+    (summary,) = _records(audit, "summary")
     assert summary["count"] == 1490
     assert summary["reasons"] == {"unknown-key": 990, "mistyped-key": 500}
     assert (summary["source"], summary["second"]) == ("192.0.2.7", "2026-09-21T14:13:20.000000Z")
     assert set(ids[10:]) == {summary["id"]}
-    assert ids[:10] == [record["id"] for record in _records(room, "decision")]
+    assert ids[:10] == [record["id"] for record in _records(audit, "decision")]
 
 
-def test_a_flood_of_many_sources_writes_a_bounded_number_of_bytes(room):
-    log = room.open()
+def test_refusals_of_many_sources_write_a_bounded_number_of_bytes(audit):
+    log = audit.open()
     for number in range(5000):
-        log.reject(room.nobody(client=f"198.{number >> 16}.{(number >> 8) & 255}.{number & 255}"))
+        log.reject(audit.nobody(client=f"198.{number >> 16}.{(number >> 8) & 255}.{number & 255}"))
     log.close()
-    assert len(_records(room, "decision")) == 200
-    (summary,) = _records(room, "summary")
+    assert len(_records(audit, "decision")) == 200
+    (summary,) = _records(audit, "summary")
     assert (summary["source"], summary["count"]) == (MANY_SOURCES, 4800)
-    assert sum(path.stat().st_size for path in room.segments) < 200_000
-    assert room.verify().is_intact
+    assert sum(path.stat().st_size for path in audit.segments) < 200_000
+    assert audit.verify().is_intact
 
 
-def test_every_second_counts_anew(room):
-    log = room.open()
+def test_every_second_counts_anew(audit):
+    log = audit.open()
     for _ in range(3):
         for _ in range(12):
-            log.reject(room.nobody())
-        room.clock.time += 1
+            log.reject(audit.nobody())
+        audit.clock.time += 1
     log.close()
-    assert len(_records(room, "decision")) == 30
-    assert [summary["count"] for summary in _records(room, "summary")] == [2, 2, 2]
+    assert len(_records(audit, "decision")) == 30
+    assert [summary["count"] for summary in _records(audit, "summary")] == [2, 2, 2]
 
 
-def test_the_next_event_of_anybody_writes_the_summary(room):
-    log = room.open()
+def test_the_next_event_of_anybody_writes_the_summary(audit):
+    log = audit.open()
     for _ in range(11):
-        log.reject(room.nobody())
-    room.clock.time += 1
-    log.reject(room.denial())
-    assert [record["kind"] for record in map(json.loads, room.lines()[-2:])] == ["summary", "decision"]
+        log.reject(audit.nobody())
+    audit.clock.time += 1
+    log.reject(audit.denial())
+    assert [record["kind"] for record in map(json.loads, audit.lines()[-2:])] == ["summary", "decision"]
 
 
-def test_one_ipv6_network_is_one_source(room):
-    log = room.open(nobody_per_source=3)
+def test_one_ipv6_network_is_one_source(audit):
+    log = audit.open(nobody_per_source=3)
     for number in range(8):
-        log.reject(room.nobody(client=f"2001:db8:1:2::{number:x}"))
-    log.reject(room.nobody(client="2001:db8:1:3::1"))
+        log.reject(audit.nobody(client=f"2001:db8:1:2::{number:x}"))
+    log.reject(audit.nobody(client="2001:db8:1:3::1"))
     log.close()
-    assert len(_records(room, "decision")) == 4
-    assert _records(room, "summary")[0]["source"] == "2001:db8:1:2::/64"
+    assert len(_records(audit, "decision")) == 4
+    assert _records(audit, "summary")[0]["source"] == "2001:db8:1:2::/64"
 
 
-def test_refusals_of_known_callers_are_never_limited(room):
-    log = room.open()
+def test_refusals_of_known_callers_are_never_limited(audit):
+    log = audit.open()
     for _ in range(300):
-        log.reject(room.denial())
-    assert len(_records(room, "decision")) == 300
+        log.reject(audit.denial())
+    assert len(_records(audit, "decision")) == 300
 
 
-def _of_key(room, key_id, **request):
-    return Rejection(request=room.request(**request), reason=Reason.REVOKED_KEY, claimed_key_id=key_id)
+def _of_key(audit, key_id, **request):
+    return Rejection(request=audit.request(**request), reason=Reason.REVOKED_KEY, claimed_key_id=key_id)
 
 
-def test_a_flood_with_a_key_that_is_not_valid_is_limited_and_its_summary_names_the_key(room):
-    log = room.open()
+def test_many_refusals_of_an_invalid_key_are_limited_and_their_summary_names_the_key(audit):
+    log = audit.open()
     for _ in range(30):
-        log.reject(_of_key(room, "key_abcdefghijkl"))
+        log.reject(_of_key(audit, "key_abcdefghijkl"))
     log.close()
-    assert [record["claimed_key_id"] for record in _records(room, "decision")] == ["key_abcdefghijkl"] * 10
-    (summary,) = _records(room, "summary")
+    assert [record["claimed_key_id"] for record in _records(audit, "decision")] == ["key_abcdefghijkl"] * 10
+    (summary,) = _records(audit, "summary")
     assert (summary["claimed_key_id"], summary["count"]) == ("key_abcdefghijkl", 20)
 
 
-def test_a_flood_of_one_invalid_key_hides_no_other_of_the_same_source(room):
-    log = room.open()
+def test_many_refusals_of_one_invalid_key_hide_no_other_of_the_same_source(audit):
+    log = audit.open()
     for _ in range(30):
-        log.reject(_of_key(room, "key_abcdefghijkl"))
-    log.reject(_of_key(room, "key_ABCDEFGHIJKL"))
-    log.reject(room.nobody())
-    claimed = [record.get("claimed_key_id") for record in _records(room, "decision")]
+        log.reject(_of_key(audit, "key_abcdefghijkl"))
+    log.reject(_of_key(audit, "key_ABCDEFGHIJKL"))
+    log.reject(audit.nobody())
+    claimed = [record.get("claimed_key_id") for record in _records(audit, "decision")]
     assert claimed[10:] == ["key_ABCDEFGHIJKL", None]
 
 
-def test_a_flood_with_many_invalid_keys_stays_within_the_total(room):
-    log = room.open()
+def test_refusals_with_many_invalid_keys_stay_within_the_total(audit):
+    log = audit.open()
     for number in range(1000):
-        log.reject(_of_key(room, f"key_{number:012d}", client=f"192.0.2.{number % 200}"))
+        log.reject(_of_key(audit, f"key_{number:012d}", client=f"192.0.2.{number % 200}"))
     log.close()
-    assert len(_records(room, "decision")) == 200
-    (summary,) = _records(room, "summary")
+    assert len(_records(audit, "decision")) == 200
+    (summary,) = _records(audit, "summary")
     assert (summary["source"], summary["count"], summary.get("claimed_key_id")) == (MANY_SOURCES, 800, None)
 
 

@@ -1,4 +1,4 @@
-"""The secrets of a request are in no text that is recorded of it, whatever form they take there."""
+"""No recorded text of a request contains its secrets, in whatever form they are written there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-~"
 
 
 def escaped(text):
-    """Every character, as nobody writes it and every server reads it."""
+    """Every character percent-encoded: unusual, but every server decodes it."""
     return "".join(f"%{ord(one):02x}" for one in text)
 
 
@@ -72,7 +72,7 @@ def test_a_key_is_in_no_agent_and_in_no_name(channel, form):
 
 
 def leaks(text, form, key):
-    """Whether the form is there, or the key by any reading."""
+    """Whether the form is in the text, or the key in any of its decodings."""
     lowered = text.lower()
     return key.lower() in lowered or form(key).lower().rstrip("=") in lowered
 
@@ -88,7 +88,7 @@ def leaks(text, form, key):
 def test_no_key_survives_in_any_form_from_any_channel(key, before, after, form, channel):
     secrets = RequestSecrets(*CHANNELS[channel](key.encode()))
     if key.lower() in {"bearer", "digest", "apikey"}:
-        return  # names of schemes are no keys
+        return  # names of schemes are not keys
     text = before + FORMS[form](key) + after
     for cleaned in (clean_agent(text.encode(), secrets), clean_name(text, secrets)):
         assert not leaks(cleaned, FORMS[form], key)

@@ -1,4 +1,4 @@
-"""What a client wrote, after scrubbing."""
+"""Text written by a client, after scrubbing."""
 
 from __future__ import annotations
 

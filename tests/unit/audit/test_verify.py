@@ -1,4 +1,4 @@
-"""Verification names the first bad record, whatever was done to the copy."""
+"""Verification names the first bad record, whatever was changed in the copy."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from gateway.model.errors import Misconfigured
 
 
 @pytest.fixture
-def closed(room):
+def closed(audit):
     """A chain of several segments, cleanly closed."""
-    log = room.open(segment_bytes=6000, head_records=7)
-    room.write(log, 40)
+    log = audit.open(segment_bytes=6000, head_records=7)
+    audit.write(log, 40)
     log.close()
-    assert room.verify().is_intact
-    return room
+    assert audit.verify().is_intact
+    return audit
 
 
 def _lines(path):
@@ -32,8 +32,8 @@ def _head(line):
     return json.loads(line)["head"]
 
 
-def _fault(room):
-    report = room.verify()
+def _fault(audit):
+    report = audit.verify()
     assert not report.is_intact
     return next((chain.fault for chain in report.chains if chain.fault), None)
 
@@ -133,13 +133,13 @@ def test_a_record_of_another_chain_is_foreign(closed):
 
 
 @pytest.mark.parametrize("kept", [0, 1, 3])
-def test_records_cut_off_the_end_are_noticed_by_the_signed_head(room, kept):
-    log = room.open()
-    room.write(log, 10)
+def test_records_cut_off_the_end_are_noticed_by_the_signed_head(audit, kept):
+    log = audit.open()
+    audit.write(log, 10)
     log.close()
-    (path,) = room.segments
+    (path,) = audit.segments
     path.write_bytes(b"".join(_lines(path)[:kept]))
-    fault = _fault(room)
+    fault = _fault(audit)
     assert (fault.damage, fault.file, fault.line) == (Damage.TRUNCATED, path.name, kept + 1)
 
 
@@ -188,24 +188,24 @@ def test_a_missing_chain_is_named(closed):
     assert not report.is_intact
 
 
-def test_a_chain_is_missed_even_when_its_heads_are_gone_because_another_names_it(room):
-    first = room.open()
-    room.clock.time += 1
-    second = room.open()
-    room.write(first, 1)
-    room.clock.time += 20
-    first.tick(room.clock.now())  # a head that names both
+def test_a_chain_is_missed_even_when_its_heads_are_gone_because_another_names_it(audit):
+    first = audit.open()
+    audit.clock.time += 1
+    second = audit.open()
+    audit.write(first, 1)
+    audit.clock.time += 20
+    first.tick(audit.clock.now())  # a head that names both
     second.close()
     first.close()
-    chain = room.verify().chains[1].chain
-    for path in room.segments:
+    chain = audit.verify().chains[1].chain
+    for path in audit.segments:
         if path.name.startswith(chain):
             path.unlink()
-    heads = room.folder / "heads.jsonl"
+    heads = audit.folder / "heads.jsonl"
     heads.write_bytes(b"".join(line for line in _lines(heads) if _head(line)["chain"] != chain))
     named = {name for line in _lines(heads) for name in _head(line)["live"]}
     assert chain in named
-    assert room.verify().missing_chains == (chain,)
+    assert audit.verify().missing_chains == (chain,)
 
 
 def test_a_file_named_after_a_time_that_no_calendar_has_is_damage_and_stops_nobody(closed):
@@ -253,29 +253,29 @@ def test_a_new_signing_key_leaves_older_chains_verifiable(closed):
     assert len(report.signers) == 2
 
 
-def test_half_a_line_at_the_end_is_a_torn_tail_and_no_damage(room):
-    log = room.open()
-    room.write(log, 4)
-    path = room.segments[0]
+def test_half_a_line_at_the_end_is_a_torn_tail_and_no_damage(audit):
+    log = audit.open()
+    audit.write(log, 4)
+    path = audit.segments[0]
     path.write_bytes(path.read_bytes()[:-20])
-    report = room.verify()
+    report = audit.verify()
     assert report.is_intact
     assert report.chains[0].torn_tail == path.name
     assert (report.chains[0].last_seq, report.unproven) == (5, 3)
 
 
-def test_half_a_line_that_a_head_vouched_for_is_damage(room):
-    log = room.open(head_records=3)
-    room.write(log, 6)
-    path = room.segments[0]
+def test_half_a_line_that_a_head_vouched_for_is_damage(audit):
+    log = audit.open(head_records=3)
+    audit.write(log, 6)
+    path = audit.segments[0]
     path.write_bytes(b"".join(_lines(path)[:2])[:-20])
-    assert _fault(room).damage is Damage.TRUNCATED
+    assert _fault(audit).damage is Damage.TRUNCATED
 
 
-def test_what_lies_after_the_last_head_is_unproven(room):
-    log = room.open()
-    room.write(log, 5)
-    report = room.verify()
+def test_what_lies_after_the_last_head_is_unproven(audit):
+    log = audit.open()
+    audit.write(log, 5)
+    report = audit.verify()
     assert report.is_intact
     assert (report.unproven, report.chains[0].proven_seq, report.chains[0].is_closed) == (5, 2, False)
 
@@ -301,9 +301,9 @@ def test_nothing_to_verify_is_a_mistake_and_not_a_success(tmp_path):
         verify(tmp_path / "absent")
 
 
-def test_an_endless_line_is_malformed_and_read_in_pieces(room):
-    log = room.open()
+def test_an_endless_line_is_malformed_and_read_in_pieces(audit):
+    log = audit.open()
     log.close()
-    path = room.segments[0]
+    path = audit.segments[0]
     path.write_bytes(b"x" * (3 << 20))
-    assert _fault(room).damage is Damage.MALFORMED
+    assert _fault(audit).damage is Damage.MALFORMED

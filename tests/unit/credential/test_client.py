@@ -16,9 +16,9 @@ def forwarded(*values):
 @pytest.mark.parametrize(
     ("peer", "values", "expected"),
     [
-        # An untrusted peer is the client, whatever it says.
+        # An untrusted peer is the client, whatever it sends.
         ("203.0.113.9", [b"198.51.100.1"], "203.0.113.9"),
-        # A trusted one says who its own peer was.
+        # A trusted peer names its own peer.
         ("10.0.0.1", [], "10.0.0.1"),
         ("10.0.0.1", [b"198.51.100.1"], "198.51.100.1"),
         ("10.0.0.1", [b" 198.51.100.1 "], "198.51.100.1"),
@@ -26,13 +26,13 @@ def forwarded(*values):
         ("2001:db8::1", [b"[2001:db9::7]:5555"], "2001:db9::7"),
         ("10.0.0.1", [b"[2001:db9::7]"], "2001:db9::7"),
         ("10.0.0.1", [b"2001:DB9:0:0::7"], "2001:db9::7"),
-        # The right-most untrusted one; what stands further left is the client's own invention.
+        # The right-most untrusted entry; entries further left can be forged by the client.
         ("10.0.0.1", [b"192.0.2.1, 198.51.100.1, 10.0.0.2"], "198.51.100.1"),
         ("10.0.0.1", [b"10.9.9.9, 198.51.100.1"], "198.51.100.1"),
         ("10.0.0.1", [b"192.0.2.1", b"198.51.100.1"], "198.51.100.1"),
         ("10.0.0.1", [b"junk, 198.51.100.1"], "198.51.100.1"),
         ("10.0.0.1", [b", ,\xff, 198.51.100.1"], "198.51.100.1"),
-        # Junk where the next hop should be, or no untrusted hop: the peer.
+        # The next entry does not parse, or no hop is untrusted: the peer.
         ("10.0.0.1", [b"198.51.100.1, junk"], "10.0.0.1"),
         ("10.0.0.1", [b"198.51.100.1,"], "10.0.0.1"),
         ("10.0.0.1", [b""], "10.0.0.1"),
@@ -41,7 +41,7 @@ def forwarded(*values):
         ("10.0.0.1", [b"198.051.100.1"], "10.0.0.1"),
         ("10.0.0.1", [b"fe80::1%eth0"], "10.0.0.1"),
         ("10.0.0.1", [b"10.0.0.3, 10.0.0.2"], "10.0.0.1"),
-        # IPv4 in IPv6 clothes is IPv4, on both sides.
+        # An IPv4-mapped IPv6 address is IPv4, on both sides.
         ("::ffff:203.0.113.9", [], "203.0.113.9"),
         ("::ffff:10.0.0.1", [b"::ffff:198.51.100.1"], "198.51.100.1"),
         ("10.0.0.1", [b"198.51.100.1, ::ffff:10.0.0.2"], "198.51.100.1"),

@@ -89,7 +89,7 @@ def test_every_other_spelling_is_no_link(query):
 
 
 def test_a_signature_has_one_spelling():
-    # 43 characters hold 258 bits; the last two are none of the signature's.
+    # 43 characters encode 258 bits; the last two are not part of the signature.
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     last = alphabet.index(QUERY[-1])
     for other in range(last + 1, last + 4):

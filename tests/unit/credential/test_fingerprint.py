@@ -1,4 +1,4 @@
-"""A fingerprint stands for what `extract` reads, and for nothing else."""
+"""A fingerprint covers everything that `extract` reads, and nothing else."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_other_fields_do_not_count():
         [(b"authorization", KEY[1].lower())],
         [(b"x-api-key", b"k"), KEY],
         [KEY, (b"x-api-key", b"k")],
-        # Put together wrongly, these would read as the one above.
+        # Concatenated without lengths, these would equal the one above.
         [(b"authorization", KEY[1] + b"\nx-api-key 1 k")],
     ],
 )

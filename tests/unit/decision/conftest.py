@@ -1,4 +1,4 @@
-"""What the decision tests share: the shipped rules and short ways to ask a question."""
+"""Fixtures of the decision tests: the shipped rules and short ways to build an access and its facts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PRIVATE = Standing(owner=None, visibility=Visibility.PRIVATE, groups=frozenset()
 
 @dataclass
 class Asker:
-    """Builds questions about `acme/cars/1` as `globex`, one thing changed at a time."""
+    """Builds accesses and facts about `acme/cars/1` as `globex`, with single changes."""
 
     shipped: PolicySet
     rulebook: Rulebook

@@ -93,7 +93,7 @@ def test_an_allow_for_another_ground_fails_the_case(tmp_path, expectation):
     assert not report.results[0].has_passed
 
 
-OURS = ONE.replace("acme", "umbrella")  # a tenant that the shipped cases do not speak of
+OURS = ONE.replace("acme", "umbrella")  # a tenant that the shipped cases do not mention
 WIDE = """// Anything below umbrella, whoever asks.
 @id("wide")
 permit (principal is ApiKey, action, resource in ModelGroup::"pattern:umbrella/*");
@@ -121,7 +121,7 @@ class TestCoverage:
     """A rule counts as tested only by a case that would have another answer without it."""
 
     def test_a_case_that_passes_without_the_rule_does_not_cover_it(self, tmp_path):
-        # "wide" is one of the rules that decide the case; the owner's right gives it as well.
+        # "wide" is one of the rules that decide the case; the owner's right gives the same answer.
         cases = f'{OURS}expect = "allow"\npolicies = ["owner-uses-its-models", "wide"]\n'
         (gap,) = run_with(tmp_path, cases, WIDE).uncovered
         assert (gap.policy, gap.file, gap.line) == ("wide", "more0.cedar", 2)

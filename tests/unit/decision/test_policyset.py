@@ -136,7 +136,7 @@ class TestValidating:
         assert validate(asker.rules(GOOD.replace("good", "x" * MAX_ID_CHARACTERS))) == []
 
     def test_many_rules_are_checked_in_a_time_that_grows_with_them(self, asker):
-        # Each text is taken apart a few times, and not once for each of its rules.
+        # Each text is tokenised a few times, and not once for each of its rules.
         many = "".join(GOOD.replace("good", f"p{number}") for number in range(400))
         taken = []
         real = source.tokens

@@ -16,7 +16,7 @@ OTHERS = Standing(owner="acme", visibility=Visibility.PRIVATE, groups=frozenset(
 PUBLIC = Standing(owner="acme", visibility=Visibility.PUBLIC, groups=frozenset())
 
 # `1 + resource.…` would not validate; an optional attribute read without asking does not either, but a
-# record in Redis may hold what no validation ever saw.
+# record in Redis may contain a set that was never validated.
 BROKEN_FORBID = '@id("broken") forbid (principal, action, resource) when { resource.owner == Tenant::"x" };'
 # This one does validate: integers overflow at run time only.
 OVERFLOWING_FORBID = """@id("overflows") forbid (principal, action == Action::"read", resource)

@@ -58,7 +58,7 @@ def test_a_complaint_points_at_what_it_names_in_its_own_statement():
 @pytest.mark.parametrize(
     ("text", "place", "rule_id"),
     [
-        # What is wrong is found at the end of its own policy, though the next one is unfinished.
+        # The error is found at the end of its own policy, although the next one is unfinished.
         (
             '@id("a")\npermit (principal, action, resource) when { 1 = 2 };\n@id("b") permit (principal',
             Place(2, 47),

@@ -26,7 +26,7 @@ CREDENTIAL = Credential(NEW.token)
 
 
 class Directory:
-    """A key directory that holds what it is given and remembers what it was asked."""
+    """A key directory of given records that remembers the digests it was asked for."""
 
     def __init__(self, keys, tenant=ACME):
         self.keys = keys
@@ -207,7 +207,7 @@ def test_a_caller_stays_valid_until_the_key_expires_and_not_a_moment_longer():
     assert authenticator.is_valid_still(principal, NOW, NOW)
     assert authenticator.is_valid_still(principal, NOW, NOW + 9.9)
     assert not authenticator.is_valid_still(principal, NOW, NOW + 10)
-    # The clock went back; what has expired stays so, for this way as for the other.
+    # The clock was set back; an expired key stays expired, for this method as for the other.
     assert not authenticator.is_valid_still(principal, NOW, NOW + 1)
     with pytest.raises(Refusal):
         authenticator.judge(key, ACME, "192.0.2.1", NOW + 1)
@@ -221,7 +221,7 @@ def test_a_key_that_expired_for_the_other_way_is_no_longer_valid_for_this_one():
 
 
 class KnownKey(Directory):
-    """A directory that is asked again for the one key that it has."""
+    """A directory that finds the one key it has again."""
 
     async def find_key_again(self, stamp):
         [key] = self.keys.values()
@@ -237,7 +237,7 @@ def test_whether_a_key_is_in_time_is_what_authenticating_it_once_more_comes_to(n
     key = replace(NEW.key, not_before=not_before, expires_at=expires_at)
     quick, whole = (Authenticator(KnownKey({NEW.digest: key}), PEPPERS) for _ in range(2))
     principal = principal_of(key, ACME)
-    for now in MOMENTS:  # in this order: what was seen of the time counts
+    for now in MOMENTS:  # in this order: the latest time seen counts
         try:
             asyncio.run(whole.reauthenticate(STAMP, "192.0.2.1", now))
             is_valid = True

@@ -1,4 +1,4 @@
-"""Links stand on their key, judged as the key itself, with no right more and for no moment longer."""
+"""Signed links depend on their key, which is checked as usual, and have no more rights and no longer life."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KEY_ID = NEW.key.key_id
 
 
 class Directory:
-    """Records by digest, the index by id, and what was asked of both."""
+    """Records by digest, the index by id, and the requests made of both."""
 
     def __init__(self, key=NEW.key, tenant=ACME):
         self.keys = {NEW.digest: key, OTHER.digest: OTHER.key}
@@ -92,7 +92,7 @@ def test_it_ends_with_the_link_or_with_the_key_whichever_is_first(of_key, end):
     subject = authenticator_over(Directory(replace(NEW.key, expires_at=of_key)))
     principal, _ = authenticate(subject)
     assert principal.expires_at == end
-    assert principal.key_ends_at == of_key  # a transfer that the link began ends with the key alone
+    assert principal.key_ends_at == of_key  # a transfer that the link started ends with the key alone
     assert subject.is_valid_still(principal, NOW, math.nextafter(end, 0))
     assert not subject.is_valid_still(principal, NOW, end)
 
@@ -221,7 +221,7 @@ def test_the_links_own_key_beside_it_changes_nothing():
 def test_another_key_beside_a_link_is_a_conflict(token):
     subject = authenticator_over(Directory())
     assert refusal(subject, link_of(beside=Credential(token))) is Reason.CONFLICTING_CREDENTIALS
-    authenticate(subject)  # what the link alone may is not what both may
+    authenticate(subject)  # a result for the link alone is not used for the link with a key beside it
     assert subject.recall(link_of(beside=Credential(token)), "192.0.2.1", NOW) is None
 
 

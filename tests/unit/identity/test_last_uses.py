@@ -1,4 +1,4 @@
-"""Last uses: noted for valid keys only, taken out once."""
+"""Last uses: noted for valid keys only, returned once."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def test_a_new_pepper_is_its_owners_alone_whatever_the_umask(tmp_path):
 
 def test_a_pepper_is_never_overwritten(tmp_path, monkeypatch):
     first = create_pepper(tmp_path)
-    # What a second command sees that listed the folder a moment too early.
+    # A second command that listed the folder before the first one wrote its file.
     monkeypatch.setattr("gateway.identity.pepper._pepper_numbers", lambda folder: [])
     with pytest.raises(Conflict):
         create_pepper(tmp_path)

@@ -1,4 +1,4 @@
-"""Private files: whole or not there, for their owner alone, never over another."""
+"""Private files: written completely or not at all, readable by their owner alone, never overwritten."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ CREDENTIAL = Credential(NEW.token)
 
 
 class Directory:
-    """One key, its tenant, and how often it was asked for."""
+    """One key, its tenant, and how often it was requested."""
 
     def __init__(self):
         self.key, self.tenant, self.asked = NEW.key, ACME, 0
@@ -42,7 +42,7 @@ class Directory:
         return found, self.tenant, Stamp(1, (self.leaf,))
 
     def changes(self, *, key=None, tenant=None):
-        """Another record is in its place, and whoever stands on the old one hears of it."""
+        """Replace its record, and mark the old leaf as not current."""
         self.leaf.is_current = False
         self.leaf = Leaf(b"key", b"another")
         self.key, self.tenant = key or self.key, tenant or self.tenant
@@ -97,7 +97,7 @@ def test_time_and_address_are_judged_anew_each_time(enter):
     with pytest.raises(Refusal, match=Reason.EXPIRED_KEY):
         enter(now=NOW + 60)
     with pytest.raises(Refusal, match=Reason.EXPIRED_KEY):
-        enter(now=NOW)  # a clock that was set back brings no key to life
+        enter(now=NOW)  # a clock that was set back makes no expired key valid
 
 
 def test_whoever_is_refused_is_not_remembered(directory, enter):

@@ -10,7 +10,7 @@ import pytest
 from gateway.identity.tokens import BASE62, TOKEN_PATTERN, TokenShape, mint_token, parse_token
 from gateway.model.errors import BadNameError, Reason, Refusal
 
-# Written down once and never computed again: tokens that are out there must go on being tokens.
+# Written down once and never computed again: tokens that were issued must stay valid.
 VECTORS = [
     "cg_live_0000000000000000000000002q7yeb",
     "cg_test_0123456789ABCDEFGHIJabcd1NZcxI",

@@ -1,4 +1,4 @@
-"""Bounded memory: what is charged, what goes when, and what is never found again."""
+"""Bounded memory: what is charged, what is evicted when, and what is never found again."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ OWN = 1_000
 
 @dataclass(eq=False)
 class Part:
-    """Something that values share."""
+    """A part that values share."""
 
     held_bytes: int = 500
 
 
 @dataclass(eq=False)
 class Value:
-    """A value, with what it stands on and holds."""
+    """A value, with its leaves and parts."""
 
     leaves: tuple[Leaf, ...] = ()
     parts: tuple[Part, ...] = ()
@@ -79,7 +79,7 @@ def test_what_several_hold_is_charged_once_for_as_long_as_one_of_them_holds_it()
     for key in "abc":
         memory.put(key, Value((leaf,), (part,)))
     assert memory.held_bytes == 3 * (OWN + ENTRY_BYTES) + shared
-    leaf.keep("the fact", 10_000)  # noted when it was taken; what it grows by is the near cache's
+    leaf.keep("the fact", 10_000)  # charged when it was put; its growth is charged by the near cache
     for key, left in (("b", 2), ("a", 1)):
         memory.drop(key)
         assert memory.held_bytes == left * (OWN + ENTRY_BYTES) + shared
@@ -102,7 +102,7 @@ def test_a_value_larger_than_the_whole_bound_pushes_nothing_out():
         before = memory.held_bytes
         memory.put("b", large)
         assert (memory.peek("b"), "a" in memory, memory.held_bytes) == (None, True, before)
-    memory.put("a", Value(size=5_000))  # and what it would stand in place of is no longer true
+    memory.put("a", Value(size=5_000))  # it is not stored, but the old value it replaces is dropped
     assert (len(memory), memory.held_bytes) == (0, 0)
 
 
@@ -127,7 +127,7 @@ def test_a_sweep_lets_go_of_what_nobody_asks_for_and_of_nothing_else():
         memory.put(number, Value((moved,) if number % 3 else (), is_over=False))
     moved.is_current = False
     steps = len(list(memory.sweep()))
-    assert steps >= 2  # others had their turn
+    assert steps >= 2  # the event loop could run between them
     assert len(memory) == STEP
     assert memory.held_bytes == STEP * (OWN + ENTRY_BYTES)
 
@@ -155,7 +155,7 @@ def test_whatever_happens_between_two_steps_the_account_is_right():
 
 
 class Model(RuleBasedStateMachine):
-    """Any history of it: the account is that of what is in it, and the bounds hold."""
+    """Random histories: the bytes charged are those of the values in it, and the bounds hold."""
 
     MAX_ENTRIES, MAX_BYTES = 4, 9_000
 

@@ -1,4 +1,4 @@
-"""Names: what parses is what the engine could have written, and nothing is normalised on the way."""
+"""Names: what parses is what the engine could have written, and nothing is normalised."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from gateway.model.standing import standing_of
 
 PUBLIC, PRIVATE = Visibility.PUBLIC, Visibility.PRIVATE
 
-# Each case: rules from the most specific on, as (owner, visibility, groups), then what must come out.
+# Each case: rules from the most specific on, as (owner, visibility, groups), then the expected result.
 CASES = {
     "no rule at all is private and nobody's": ([], (None, PRIVATE, ())),
     "a rule that says nothing changes nothing": ([(None, None, ())], (None, PRIVATE, ())),

@@ -1,6 +1,6 @@
-"""A path is trusted when nobody but its reader and root can have written it, or anything on the way to it.
+"""A path is trusted when only its reader and root can have written it and every folder on its path.
 
-What takes two users is marked `root`: the test then takes the second one's place for a moment.
+Tests that need two users are marked `root`: they switch to the second user for a moment.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ MOST = 1000
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder of our own on a way that is trusted."""
+    """A folder of our own on a trusted path."""
     tmp_path.chmod(0o755)
     return tmp_path
 
 
 @pytest.fixture
 def shared():
-    """A folder that other users can reach, as pytest's own is not."""
+    """A folder that other users can reach, unlike pytest's own."""
     path = Path(tempfile.mkdtemp(dir="/tmp"))
     path.chmod(0o755)
     yield path
@@ -52,7 +52,7 @@ def shared():
 
 @pytest.fixture
 def sticky(folder):
-    """A folder like /tmp: everybody may make entries, and remove none of others."""
+    """A folder like /tmp: any user may create entries, and remove only their own."""
     path = folder / "like-tmp"
     path.mkdir()
     path.chmod(0o1777)
@@ -70,13 +70,13 @@ def read(path, **more):
 
 
 def culprit_of(path, **more):
-    """What makes a path untrusted; None where nothing does."""
+    """What makes a path untrusted; None when it is trusted."""
     found = []
     verify_trusted(path, on_distrust=found.append, **more)
     return found[0].culprit if found else None
 
 
-# Who may write
+# Write permission
 
 
 def test_a_file_of_our_own_is_read(folder):
@@ -147,11 +147,11 @@ def test_the_first_that_is_found_is_said_and_what_follows_is_read_when_asked_to_
     assert [one.culprit for one in found] == [str(folder / "a")]
 
 
-# A private group
+# Private groups
 
 
 def private_group_user():
-    """A user with a group of its own and nobody else in it, as this system has one; not root."""
+    """A user with a group of its own and no other member in it, as this system creates one; not root."""
     for user in pwd.getpwall():
         if user.pw_uid not in {0, NOBODY} and user.pw_uid == user.pw_gid:
             return user
@@ -252,7 +252,7 @@ def set_access_list(path, *, user_id):
         raise
 
 
-# Folders where everybody may make entries
+# World-writable folders
 
 
 def test_a_folder_of_our_own_in_a_sticky_one_is_trusted(sticky):
@@ -278,7 +278,7 @@ def test_a_folder_of_another_users_in_a_sticky_one_is_not(sticky):
 def test_a_file_of_ours_in_a_sticky_folder_may_have_got_its_name_from_anybody(sticky, folder):
     os.link(write(folder / "meant-for-something-else"), sticky / "cachegate.toml")
     assert culprit_of(sticky / "cachegate.toml") == str(sticky / "cachegate.toml")
-    (folder / "meant-for-something-else").unlink()  # with one name left, it is no better
+    (folder / "meant-for-something-else").unlink()  # with a single name left, it is still not trusted
     assert culprit_of(sticky / "cachegate.toml") == str(sticky / "cachegate.toml")
 
 
@@ -369,7 +369,7 @@ def test_a_pipe_that_is_passed_by_its_descriptor_is_not_there(folder):
         os.close(writer)
 
 
-# What containers mount
+# Container mounts
 
 
 def mount_like_kubernetes(place, mode):
@@ -437,7 +437,7 @@ def test_a_secret_that_root_lends_by_a_group_is_read_and_one_that_everybody_may_
         read(key, is_secret=True)
 
 
-# What is read
+# Reading
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "device", "socket"])
@@ -630,5 +630,5 @@ def test_the_folder_of_a_server_may_be_its_users_and_nowhere_else(shared, sticky
     assert culprit_of(shared / "redis", also=STRANGER) is None
     assert culprit_of(shared / "redis", also=NOBODY) == str(shared / "redis")
     (sticky / "redis").mkdir()
-    os.chown(sticky / "redis", STRANGER, STRANGER)  # who made it there may be anybody
+    os.chown(sticky / "redis", STRANGER, STRANGER)  # any user may have created it there
     assert culprit_of(sticky / "redis", also=STRANGER) == str(sticky / "redis")

@@ -1,4 +1,4 @@
-"""Receipts are closed once, whoever closes them and how often."""
+"""Receipts are closed once, however often `close` is called."""
 
 from __future__ import annotations
 
