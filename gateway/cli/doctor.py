@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Check everything that the gateway stands on. Exit status 1 when something has to be repaired."""
+    """Check every setting and dependency of the gateway. Exit status 1 when something has to be repaired."""
     warn = Warnings()
     settings = load_settings(on_distrust=warn)
     findings = [*settings_file(warn.found), *asyncio.run(examine(settings, SystemClock()))]

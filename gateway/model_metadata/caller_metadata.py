@@ -109,7 +109,7 @@ class Offers:
         if is_wrapped:
             places.ours.update(places.held, places.elsewhere)
         else:
-            await self._settle(answer.model, places)
+            await self._apply_origins(answer.model, places)
         await self._keep(inquiry, answer.model, places)
         if places.ours:
             await self._minting.note(inquiry.allowed.access.principal, answer.model, places.held)
@@ -162,7 +162,7 @@ class Offers:
                     places.unhashed.append(name)
         return places
 
-    async def _settle(self, model: ModelId, places: _Places) -> None:
+    async def _apply_origins(self, model: ModelId, places: _Places) -> None:
         """Apply the recorded origins of files without a digest."""
         if not places.unhashed:
             return

@@ -55,7 +55,7 @@ LOOK_SECONDS = 1.0  # how soon a new blob is noticed
 PASS_SECONDS = 30.0
 BATCH_SECONDS = 1.0  # results are agreed on together, but not delayed longer than this
 BATCH_BLOBS = 200
-SETTLING_NS = (
+RELIABLE_AFTER_NS = (
     2_000_000_000  # the coarsest file system time stamps: within it, the order of changes is unknown
 )
 MD5_BYTES = 16
@@ -173,7 +173,7 @@ class PinningAhead:
 
         They are taken from the end: first the small blobs, then large ones, the smallest first.
         """
-        since, newest = self._newest_ns - SETTLING_NS, self._newest_ns
+        since, newest = self._newest_ns - RELIABLE_AFTER_NS, self._newest_ns
         # A change time in the future, by another machine's clock, says nothing about later changes.
         latest = int(self._clock.now() * 1e9)
         waiting = bytearray()

@@ -1,9 +1,9 @@
 """The platform's authority: ask the platform who may read what, and store its answers as facts.
 
 There are two occasions. A key that is unknown here is *introduced*: the platform is asked about it and the
-model in question, and if it allows, the key gets a record of its own, without any set-up. And where the facts
-about a platform's key are not *settled*, because the last answer has expired or was ended, it is asked again.
-After either, the pipeline goes on as with any other facts; nothing is decided here.
+model in question, and if it allows, the key gets a record of its own, without any set-up. And where there
+is no answer in force about a platform's key, because the last one has expired or was ended, the platform is
+asked again. After either, the pipeline goes on as with any other facts; nothing is decided here.
 
 A denial of a key that is unknown here is remembered by this worker alone, and the number of requests about
 such keys is limited (`unknown_keys.py`): anyone can make keys up.
@@ -105,7 +105,7 @@ class Authority:
         key, digest = platform_key(credential, self.peppers, self.clock.now())
         model = await find_canonical(SourceReading(self.source), model)
         subject = Subject(credential=credential, key=key, digest=digest, key_id=key.key_id, model=model)
-        reason = await self._settle(subject, client)
+        reason = await self._find_or_ask(subject, client)
         if reason is Reason.UPSTREAM_UNAUTHORIZED:
             # unknown to the platform: with an id of its own, each made-up key would get records of its own
             raise Refusal(reason)
@@ -119,7 +119,7 @@ class Authority:
         """Have the platform say whether its key may have a model (None: whether the key is valid)."""
         key_id = principal.key_id
         subject = Subject(credential=credential, key_id=key_id, model=model)
-        reason = await self._settle(subject)
+        reason = await self._find_or_ask(subject)
         if reason is Reason.UPSTREAM_UNAUTHORIZED:
             raise Refusal(reason, key_id=key_id)
 
@@ -168,7 +168,7 @@ class Authority:
         """Cancel the requests that are under way."""
         await self.flights.close()
 
-    async def _settle(self, subject: Subject, client: str = "") -> Reason:
+    async def _find_or_ask(self, subject: Subject, client: str = "") -> Reason:
         """The answer in force: from memory, or asked for by one worker of the fleet.
 
         A denial of an unknown key is remembered by each worker for itself, so each worker asks for itself.

@@ -1,8 +1,8 @@
 """Ask the platform before a decision about one of its keys counts.
 
-While facts are not settled, the decision is a denial whatever the rules say: a key that the platform has
-ended must not go on with what anybody may read. A caller with a signed link has no key to ask with, and is
-decided on what was noted when the link was made.
+While there is no answer of the platform in force (`is_settled` is False), the decision is a denial whatever
+the rules say: a key that the platform has ended must not keep even the rights that every tenant has. A caller
+with a signed link has no key to ask with, and is decided on what was noted when the link was made.
 
 This module connects decisions and the authority, which do not import each other.
 """
@@ -43,7 +43,7 @@ async def reach_settled(
         if authority is None or not isinstance(credential, Credential):
             raise Refusal(
                 Reason.UNKNOWN_KEY, key_id=access.principal.key_id
-            )  # a platform's, and nobody asks it
+            )  # a platform's key, and the platform is not asked
         await authority.settle(credential, access.principal, judgement.facts.model)
         judgement = await decisions.reach(access)
     if not judgement.facts.is_settled:

@@ -49,13 +49,13 @@ if TYPE_CHECKING:
     from gateway.model.ports import Catalogue
 
     Name = tuple[ModelId, PackageId, FileHandle]
-    Look = tuple[str, bool, StatIdentity]  # a path, whether to follow a link there, and what to find
+    PathCheck = tuple[str, bool, StatIdentity]  # a path, whether to follow a link there, and what to find
 
 MAX_FILE_BYTES = 64 * 1024  # of content in memory; for larger files sending costs more than locating
 HELD_SECONDS = 2.0  # how long a change that no check notices may stay unnoticed
-SETTLED_SECONDS = 2.0  # hundreds of ticks of any file system's clock; FAT, the coarsest, has ticks of 2 s
+RELIABLE_AFTER_SECONDS = 2.0  # hundreds of ticks of a file system's clock; FAT, the coarsest, has 2 s
 OVERHEAD_BYTES = 1_000  # of an entry beside the file and its strings: measured, rounded up
-LOOK_BYTES = 350  # of one check beside its path
+CHECK_BYTES = 350  # of one check beside its path
 
 
 class Clocks(Clock, MonotonicClock, Protocol):
@@ -68,7 +68,7 @@ class Held:
 
     file: OpenFile  # its descriptor is closed; a `HeldFile` if the content is in memory
     leaves: tuple[Leaf, ...]
-    looks: tuple[Look, ...]
+    checks: tuple[PathCheck, ...]
     until: float  # when it has to be located from the root again
     held_bytes: int = 0  # what it was charged
 
@@ -102,8 +102,8 @@ class HeldFiles:
             return
         if self.find(file.model, file.package, file.handle) is not None:
             return
-        looks = self._looks_at(file)
-        if not looks or not self._is_settled(looks):
+        checks = self._checks_for(file)
+        if not checks or not self._are_reliable(checks):
             return
         # Located once more, after its stat identities were taken: any later change is noticed by a check.
         content = self._found_again(file)
@@ -113,7 +113,7 @@ class HeldFiles:
         if file.size <= MAX_FILE_BYTES:
             fields = {field.name: getattr(known, field.name) for field in dataclass_fields(OpenFile)}
             known = HeldFile(**fields, content=content)
-        self._put(Held(known, leaves, looks, self._clock.monotonic() + HELD_SECONDS))
+        self._put(Held(known, leaves, checks, self._clock.monotonic() + HELD_SECONDS))
 
     def reopen(self, model: ModelId, package: PackageId, handle: FileHandle) -> Held | None:
         """Open a cached blob again; None where it has to be located from the root.
@@ -143,7 +143,7 @@ class HeldFiles:
             if not leaf.is_current:
                 return False
         try:
-            for path, follows, identity in held.looks:
+            for path, follows, identity in held.checks:
                 if _identity_at(path, follows=follows) != identity:
                     return False
         except OSError:
@@ -178,13 +178,13 @@ class HeldFiles:
         finally:
             os.close(found.descriptor)
 
-    def _looks_at(self, file: OpenFile) -> tuple[Look, ...]:
+    def _checks_for(self, file: OpenFile) -> tuple[PathCheck, ...]:
         """The paths to check for this file, with their identities; empty when it is no longer on disk."""
         root = str(self._root)
         package = f"{root}/{MODELS_CACHE}/{model_directory(file.model)}/{file.package}"
         place, manifest = f"{package}/{file.handle}", f"{package}/{MANIFEST}"
         try:
-            around: tuple[Look, ...] = tuple(
+            around: tuple[PathCheck, ...] = tuple(
                 (path, False, _identity_at(path, follows=False)) for path in (package, manifest)
             )
             if file.md5 is None:
@@ -197,11 +197,11 @@ class HeldFiles:
         blob = f"{root}/{SHARED_BLOBS}/{file.md5}"
         return ((place, False, link), (blob, False, file.identity), *around)
 
-    def _is_settled(self, looks: tuple[Look, ...]) -> bool:
-        latest = (self._clock.now() - SETTLED_SECONDS) * 1e9
+    def _are_reliable(self, checks: tuple[PathCheck, ...]) -> bool:
+        latest = (self._clock.now() - RELIABLE_AFTER_SECONDS) * 1e9
         # Only the change time counts: every change updates it and nobody can set it. An mtime may be any
         # date.
-        return all(identity[4] < latest for _, _, identity in looks)
+        return all(identity[4] < latest for _, _, identity in checks)
 
     def _put(self, held: Held) -> None:
         name = (held.file.model, held.file.package, held.file.handle)
@@ -220,9 +220,9 @@ class HeldFiles:
 
 def _held_bytes(held: Held) -> int:
     """What an entry is charged. All its records have one size: there is one for a blob, or none."""
-    looks = sum([LOOK_BYTES + getsizeof(path) for path, _, _ in held.looks])
+    checks = sum([CHECK_BYTES + getsizeof(path) for path, _, _ in held.checks])
     records = sum([leaf.held_bytes for leaf in held.leaves])
-    return OVERHEAD_BYTES + looks + records + held.file.held_bytes
+    return OVERHEAD_BYTES + checks + records + held.file.held_bytes
 
 
 def _is_what_was_measured(file: OpenFile, content: bytes) -> bool:

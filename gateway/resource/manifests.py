@@ -55,7 +55,7 @@ HELD_BYTES = (
     32 << 20
 )  # of a worker's memory: four manifests of twenty thousand files, or thousands of usual ones
 BROKEN_HELD_BYTES = 900  # for the entry of a broken manifest, with the reason
-SETTLED_SECONDS = 2.0  # hundreds of ticks of any file system's clock; FAT, the coarsest, has ticks of 2 s
+RELIABLE_AFTER_SECONDS = 2.0  # hundreds of ticks of a file system's clock; FAT, the coarsest, has 2 s
 WAIT_SECONDS = 4.0  # as for a file that is being hashed: the engine gives up after 5 s of silence
 MAX_WAITING = 256  # manifests waiting to be read; beyond it a caller gets `Unavailable`
 PAUSE_SECONDS = 0.001  # between two slices of a large one, so that other threads get the interpreter lock
@@ -192,16 +192,16 @@ class Manifests:
             manifest = parse_manifest(_content(descriptor, found.st_size), pause)
         except Refusal as refusal:
             finding = finding_of(refusal)
-        is_settled = found.st_ctime_ns < (now - SETTLED_SECONDS) * 1e9
+        is_reliable = found.st_ctime_ns < (now - RELIABLE_AFTER_SECONDS) * 1e9
         known = _Known(
             manifest=manifest,
             finding=finding,
             held_bytes=BROKEN_HELD_BYTES if manifest is None else manifest.held_bytes,
             read_at=now,
-            until=None if is_settled else now + SETTLED_SECONDS,
+            until=None if is_reliable else now + RELIABLE_AFTER_SECONDS,
         )
         is_large = found.st_size > INLINE_BYTES
-        if identity_of(os.fstat(descriptor)) != identity or not (is_settled or is_large):
+        if identity_of(os.fstat(descriptor)) != identity or not (is_reliable or is_large):
             return known
         has_room = self._held_bytes + known.held_bytes <= self._max_bytes
         if manifest is None or not is_passing or (is_large and has_room):

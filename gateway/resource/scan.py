@@ -27,7 +27,7 @@ from gateway.model.names import MAX_NAME_BYTES, MAX_NAME_SEGMENTS
 from gateway.model.pins import identity_of
 from gateway.model.presence import NothingSeen
 from gateway.resource.listed import marks_of
-from gateway.resource.manifests import INLINE_BYTES, SETTLED_SECONDS
+from gateway.resource.manifests import INLINE_BYTES, RELIABLE_AFTER_SECONDS
 from gateway.resource.naming import MANIFEST, MODELS_CACHE, is_v2_directory, model_directory
 from gateway.resource.presence import find_absence, look_at_folders
 from gateway.resource.safe_open import (
@@ -250,7 +250,7 @@ def _too_long(files: int) -> str:
 
 def _is_worth_keeping(gist: Gist, now: float) -> bool:
     """Whether it is of a large manifest whose times are old enough to be reliable."""
-    return gist.identity[2] > INLINE_BYTES and gist.identity[4] < (now - SETTLED_SECONDS) * 1e9
+    return gist.identity[2] > INLINE_BYTES and gist.identity[4] < (now - RELIABLE_AFTER_SECONDS) * 1e9
 
 
 def _result(tally: _Tally, **found: Any) -> DirectorySurvey:

@@ -60,12 +60,12 @@ if TYPE_CHECKING:
 STATS_PER_LOOK = 10_000  # checked with `stat`, about 30 ms of one core
 OPENED_PER_LOOK = 2_000  # unfinished and broken ones; a volume of nothing else must not occupy us for ever
 REFRESHED_PER_LOOK = 50  # opened again although their change time is the same
-SETTLING_SECONDS = 2.0  # the coarsest time stamps of a file system, and clocks that differ
+RELIABLE_AFTER_SECONDS = 2.0  # the coarsest time stamps of a file system, and clocks that differ
 NAMES_PER_SLICE = 1_000  # read between two pauses, about a millisecond
 MANY = 4_096  # models added or removed at once: beyond it the list is sorted anew
 MAX_DETAILED = 10_000  # findings that are kept, of a kilobyte at most; the rest is counted
 
-_UNSETTLED = 0
+_UNRELIABLE = 0
 
 
 class _Entry(msgspec.Struct, frozen=True, gc=False):
@@ -124,9 +124,9 @@ class Scanner:
         self._models_now: tuple[ModelId, ...] = ()
         self._listed = Listed()
         self._order: list[str] = []  # in round-robin order
-        self._looked_at = RoundRobin()
+        self._checked = RoundRobin()
         self._refreshed = RoundRobin()
-        self._folder = _UNSETTLED
+        self._folder = _UNRELIABLE
         self._unfinished: dict[str, None] = {}  # an ordered set
         self._by_fact: set[str] = set()
         self._faulty: dict[str, DirectorySurvey] = {}
@@ -155,7 +155,7 @@ class Scanner:
     def _compare(self, directory: int, now: float) -> tuple[list[str], list[ModelId]]:
         """The names that are new below `models-cache`, and the models of the directories that are gone."""
         stamp = _stamp(os.fstat(directory), now)
-        if stamp == self._folder and stamp != _UNSETTLED:
+        if stamp == self._folder and stamp != _UNRELIABLE:
             return [], []
         self._folder = stamp
         new, present = self._take_in(directory)
@@ -213,7 +213,7 @@ class Scanner:
 
     def _changed(self, directory: int, now: float) -> Iterator[str]:
         """Of the next batch, the directories whose change time differs."""
-        for name in self._looked_at.take(self._order, STATS_PER_LOOK):
+        for name in self._checked.take(self._order, STATS_PER_LOOK):
             entry = self._entries.get(name)
             if entry is None:
                 continue
@@ -233,14 +233,14 @@ class Scanner:
             # Taken before it is opened, so that a change during the scan gives another stamp.
             stamp = _stamp(os.stat(name, dir_fd=directory, follow_symlinks=False), looking.now)
         except OSError:
-            stamp = _UNSETTLED
+            stamp = _UNRELIABLE
         kept = self._gists.get(name)
         survey = survey_directory(name, below=directory, known=known, looking=looking, before=kept)
         before = self._entries.get(name)
         if survey.is_undecided and before is not None:
             # The previous result stays in force. It stays among the unfinished, and is opened again at the
             # next scan.
-            entry = self._entries[name] = _Entry(_UNSETTLED, before.model)
+            entry = self._entries[name] = _Entry(_UNRELIABLE, before.model)
         else:
             entry = self._entries[name] = _Entry(stamp, survey.model)
             if before is not None and before.model != survey.model:
@@ -252,7 +252,7 @@ class Scanner:
                 self._by_fact.add(name)
         self._note_faults(name, survey)
         self._unfinished.pop(name, None)
-        if entry.stamp == _UNSETTLED or survey.skipped_total or entry.model is None:
+        if entry.stamp == _UNRELIABLE or survey.skipped_total or entry.model is None:
             self._unfinished[name] = None
         return entry
 
@@ -332,8 +332,8 @@ _NOTHING = DirectorySurvey()
 def _stamp(found: os.stat_result, now: float) -> int:
     """Device, inode and times as one number.
 
-    `_UNSETTLED` for a change that another could follow unnoticed.
+    `_UNRELIABLE` for a change that another could follow unnoticed.
     """
-    if found.st_ctime > now - SETTLING_SECONDS:
-        return _UNSETTLED
+    if found.st_ctime > now - RELIABLE_AFTER_SECONDS:
+        return _UNRELIABLE
     return hash((found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)) or 1

@@ -4,8 +4,8 @@
         globex/cars/1  not-permitted  from 192.0.2.7  (not proven)
 
 It is one line; its end says so when no signed head covers the record. The line itself proves nothing;
-`cachegate audit verify` does. All recorded text passes `escape_controls`, since a client, or whoever prepared
-a copy of a log, may have chosen it.
+`cachegate audit verify` does. All recorded text passes `escape_controls`, since a client, or the person who
+prepared a copy of a log, may have chosen it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """How long a change takes until it is true in every worker, and whether it then is.
 
-Four things are opened and closed in turn: a tenant (suspended, resumed), a grant (removed, added), a
-model (unpublished, published) and a key (revoked; then it is the next key's turn). Each is asked for
-all the time while there is load; without load it is asked for eight times after each change. An
-answer counts as stale when it is an allow, its request was sent after the change that closed the
-thing had returned, and it came before the thing was opened again.
+Four things are opened and closed in turn: a tenant (suspended, resumed), a grant (removed, added), a model
+(unpublished, published) and a key (revoked; then the next key is used). Each is requested all the time while
+there is load; without load it is requested eight times after each change. An answer counts as stale when it
+is an allow, its request was sent after the change that closed access had returned, and it came before access
+was opened again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A contender: a server that is asked for the same two files by the same requests as every other.
+"""A contender: a server that gets the same requests for the same two files as every other.
 
-Before anything is measured, each has to give the right answer, and each that has a guard the wrong one
-to a wrong key: a fast server that serves the wrong bytes, or anybody, would win every round.
+Before anything is measured, each has to give the right answer, and each that has a guard has to refuse a
+wrong key: a fast server that serves wrong bytes, or serves without a key, would win every round.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A server with a great many keys: written as a file of facts, brought in by `cachegate directory import`.
+"""A server with a great many keys: written as a file of facts, imported by `cachegate directory import`.
 
-Keys are hashed under the installation's own pepper. Only some have a token that the benchmark knows;
-of the others nobody does, and their digests are random.
+Keys are hashed under the installation's own pepper. The benchmark knows the tokens of some; the others have
+random digests and no known token.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""How long one decision takes in a worker: from memory, and on facts that it has to ask Redis for.
+"""How long one decision takes in a worker: from memory, and on facts that have to be read from Redis.
 
-Measured in this process, on the objects that a worker serves with (`gateway.assembly.pipeline.Rooms`), over a
-real Valkey on a unix socket. `from_memory` is what the guard does for a file whose caller and path are
-remembered, between the parsed request and the first byte, without what costs the same with any guard:
-opening the file and writing the audit record. These are in the row `admit_us`. `stages` is the same for a
-path that this caller asks for the first time, when caller and decision are remembered and the way is not.
+Measured in this process, on the objects that a worker serves with (`gateway.assembly.pipeline.Pipeline`),
+over a real Valkey on a unix socket. `from_memory` is what the guard does for a file whose caller and path are
+cached, between the parsed request and the first byte, without what costs the same with any guard: opening the
+file and writing the audit record. These are in the row `admit_us`. `stages` is the same for a path that this
+caller requests for the first time, when caller and decision are cached and the path is not.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""How fast files go out, at what cost: `.venv/bin/python tests/bench/delivery.py [--quick] [--json FILE]`.
+"""How fast files are sent, at what cost: `.venv/bin/python tests/bench/delivery.py [--quick] [--json FILE]`.
 
-Small reads, large ones, ranges and all of it at once, with the guard on and every read recorded, against
-what people put in front of files today. Every server runs on one core and the load on another. It starts
-all servers itself and leaves nothing behind but a cache folder with the rivals' programs. `--quick` ends
-within a minute: fewer and shorter rounds, and without the rivals that no figure needs. `--svg FILE` draws
-the result.
+Small reads, large ones, ranges and all of it at once, with the guard on and every read recorded, compared
+with what people put in front of files today. Every server runs on one core and the load on another. It starts
+all servers itself and leaves only a cache folder with the rivals' programs. `--quick` ends within a minute:
+fewer and shorter rounds, and without the rivals that no figure needs. `--svg FILE` draws the result.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from program import arguments_of, run
 from report import Report, console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rivals import serving_rivals
-from rounds import Rounds, Turn, Turns, in_rounds
+from rounds import ContenderRuns, Rounds, Turn, in_rounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,8 +59,8 @@ class Size:
     def steps(self) -> int:
         """How often the progress bar moves."""
         contenders, large, mixed = (7, 4, 3) if self.is_complete else (4, 3, 3)
-        turns = contenders + 2 * large + mixed + 2
-        return 2 + contenders + 1 + self.thousands + (self.rounds + self.is_complete) * turns
+        runs = contenders + 2 * large + mixed + 2
+        return 2 + contenders + 1 + self.thousands + (self.rounds + self.is_complete) * runs
 
 
 FULL = Size(rounds=7, seconds=3, repeats=4, thousands=5, is_complete=True)
@@ -106,17 +105,17 @@ def _measure_contenders(
     for _ in range(1 + size.thousands):
         advance("a thousand downloads")
         thousands.append(watched.hold(workload, DOWNLOADS))
-    turns = Turns(equipment, workload, size.seconds, size.repeats)
+    runs = ContenderRuns(equipment, workload, size.seconds, size.repeats)
     large = [one for one in contenders if one.name in ARE_MEASURED_ON_LARGE]
     mixed = [one for one in contenders if one.name in ARE_MEASURED_ON_MIXED]
     return Findings(
         titles={one.name: one.title for one in contenders},
         idle_mb=idle_mb,
         thousands=thousands,
-        small=size.all_rounds(contenders, turns.small, lambda: advance("small reads")),
-        large=size.all_rounds(large, turns.large, lambda: advance("large reads")),
-        ranges=size.all_rounds(large, turns.ranges, lambda: advance("ranges")),
-        mixed=size.all_rounds(mixed, turns.mixed, lambda: advance("small reads beside large ones")),
+        small=size.all_rounds(contenders, runs.small, lambda: advance("small reads")),
+        large=size.all_rounds(large, runs.large, lambda: advance("large reads")),
+        ranges=size.all_rounds(large, runs.ranges, lambda: advance("ranges")),
+        mixed=size.all_rounds(mixed, runs.mixed, lambda: advance("small reads beside large ones")),
     )
 
 
@@ -132,7 +131,7 @@ def _measure_workers(
             workloads = {one.name: workload, named[1].name: small}
 
             def take(contender: Contender) -> Reads:
-                return Turns(equipment, workloads[contender.name], size.seconds, 1).small(contender)
+                return ContenderRuns(equipment, workloads[contender.name], size.seconds, 1).small(contender)
 
             return size.all_rounds(named, take, lambda: advance("four workers"))
 

@@ -1,4 +1,4 @@
-"""What the delivery benchmark found, as figures, rows and a plot."""
+"""The results of the delivery benchmark, as figures, rows and a plot."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ def report_findings(report: Report, found: Findings) -> None:
     """Figures first, then what they were made of."""
     _figures(report, found)
     for name, title in found.titles.items():
-        _small_rows(report, f"small_{name}", title, found.small.turns[name])
+        _small_rows(report, f"small_{name}", title, found.small.runs[name])
     for kind, rounds in (("large", found.large), ("ranges", found.ranges)):
-        for name in rounds.turns:
-            _large_rows(report, f"{kind}_{name}", found.titles[name], rounds.turns[name])
-    for name, turns in found.mixed.turns.items():
-        _small_rows(report, f"mixed_{name}", found.titles[name], [turn.reads for turn in turns])
-        speeds = [turn.gb_per_second for turn in turns]
+        for name in rounds.runs:
+            _large_rows(report, f"{kind}_{name}", found.titles[name], rounds.runs[name])
+    for name, runs in found.mixed.runs.items():
+        _small_rows(report, f"mixed_{name}", found.titles[name], [turn.reads for turn in runs])
+        speeds = [turn.gb_per_second for turn in runs]
         add_row(report, f"mixed_{name}_gb_per_second", speeds, "of the large reads meanwhile")
-    for name, turns in found.workers.turns.items():
+    for name, runs in found.workers.runs.items():
         title = "one worker" if name == OURS else "four workers"
-        _small_rows(report, f"workers_{name}", f"{title}, on all cores with the load", turns)
+        _small_rows(report, f"workers_{name}", f"{title}, on all cores with the load", runs)
     _memory_rows(report, found)
 
 
@@ -87,18 +87,18 @@ def _figures(report: Report, found: Findings) -> None:
     add_figure(report, "memory_ratio_1000_downloads", ratios, 1.1, about)
 
 
-def _small_rows(report: Report, name: str, title: str, turns: Sequence[Reads]) -> None:
-    cpu = median([turn.cpu_us for turn in turns])
-    p50 = median([turn.p50_ms for turn in turns])
+def _small_rows(report: Report, name: str, title: str, runs: Sequence[Reads]) -> None:
+    cpu = median([turn.cpu_us for turn in runs])
+    p50 = median([turn.p50_ms for turn in runs])
     add_row(
-        report, f"{name}_per_second", [_rate(turn) for turn in turns], f"{title}; {cpu:.0f} us of CPU each"
+        report, f"{name}_per_second", [_rate(turn) for turn in runs], f"{title}; {cpu:.0f} us of CPU each"
     )
-    add_row(report, f"{name}_p99_ms", [_p99(turn) for turn in turns], f"p50 {p50:.2f} ms")
+    add_row(report, f"{name}_p99_ms", [_p99(turn) for turn in runs], f"p50 {p50:.2f} ms")
 
 
-def _large_rows(report: Report, name: str, title: str, turns: Sequence[Pulled]) -> None:
-    speed = median([turn.gb_per_second for turn in turns])
-    costs = [turn.cpu_seconds_per_gb for turn in turns]
+def _large_rows(report: Report, name: str, title: str, runs: Sequence[Pulled]) -> None:
+    speed = median([turn.gb_per_second for turn in runs])
+    costs = [turn.cpu_seconds_per_gb for turn in runs]
     add_row(report, f"{name}_cpu_seconds_per_gb", costs, f"{title}; {speed:.1f} GB/s")
 
 
@@ -121,7 +121,7 @@ def _memory_rows(report: Report, found: Findings) -> None:
 def write_svg(file: Path, report: Report, found: Findings) -> None:
     """The three comparisons that matter most, drawn."""
     about = report.machine
-    rounds = len(found.small.turns[OURS])
+    rounds = len(found.small.runs[OURS])
     method = f"Each server on one core, the load on another. Medians of {rounds} interleaved rounds"
     machine = f"{about['processor']}, {about['cores']} cores, {about['system']}, Python {about['python']}"
     versions = f"nginx {about['nginx']}, FastAPI {about['fastapi']}, Caddy {about['caddy']}"
@@ -139,7 +139,7 @@ def write_svg(file: Path, report: Report, found: Findings) -> None:
 
 def _bars(found: Findings, rounds: Rounds, of: Callable[..., float]) -> list[Bar]:
     bars = []
-    for name in rounds.turns:
+    for name in rounds.runs:
         values = rounds.values(name, of)
         bars.append(Bar(found.titles[name], median(values), min(values), max(values), is_ours=name == OURS))
     return bars

@@ -1,7 +1,7 @@
-"""A thousand downloads at once, each by a client that takes a little and then hardly anything.
+"""A thousand slow downloads at once, each by a client that reads a little and then hardly anything.
 
-What a worker holds for them shows in its memory; that it lets go of everything shows in its
-descriptors; and the audit log has to hold the outcome of each.
+The worker's memory shows what it holds for them; its descriptors show that it releases everything; and the
+audit log has to hold the outcome of each.
 """
 
 from __future__ import annotations

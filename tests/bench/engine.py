@@ -1,10 +1,10 @@
 """What the gateway costs the engine: `.venv/bin/python tests/bench/engine.py [--quick] [--json FILE]`.
 
-Two things are measured. The unmodified engine loads a 140 MiB model into an empty home, in turns straight
+Two things are measured. The unmodified engine loads a 140 MiB model into an empty home, alternately straight
 from nginx, with metadata of the provider, and through the gateway in front of the same files: `load_vs_nginx`
-is the gateway's median over nginx's. And one client asks the gateway for metadata that it has, over one
-connection. It needs `.venv-engine` (`make test-engine`), brings nginx along for itself, and
-leaves nothing behind.
+is the gateway's median over nginx's. And one client requests metadata that the gateway has cached, over one
+connection. It needs `.venv-engine` (`make test-engine`), installs nginx for itself, and leaves nothing
+behind.
 """
 
 from __future__ import annotations

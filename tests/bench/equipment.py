@@ -1,9 +1,9 @@
 """What a benchmark needs and the product does not: nginx, wrk, and an environment for the rivals in Python.
 
-nginx and wrk are taken from the machine. Where they are missing, their Debian packages are unpacked
-into a cache folder, not installed: nothing of the system changes, and no service starts. The rivals'
-libraries go into an environment of their own in the same folder, with versions that are written here,
-so that the product's environment stays the product's and a comparison can be made again.
+nginx and wrk are taken from the machine. Where they are missing, their Debian packages are unpacked into a
+cache folder, not installed: nothing of the system changes, and no service starts. The rivals' libraries go
+into an environment of their own in the same folder, with pinned versions, so that the product's environment
+is not changed and a comparison can be repeated.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How fresh and how fast decisions are: `.venv/bin/python tests/bench/freshness.py [--quick] [--json FILE]`.
 
-It starts servers of its own and leaves nothing behind. `--quick` ends within a minute, with fewer
-changes and fewer keys; the rows say how many. Figures of two conditions are interleaved, so that what
-else the machine does falls on both.
+It starts servers of its own and leaves nothing behind. `--quick` ends within a minute, with fewer changes and
+fewer keys; the rows say how many. Figures of two conditions are interleaved, so that other load on the
+machine affects both.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An installation of a benchmark's own: a state folder, a cache, a server, and nothing left of it after."""
+"""A temporary installation for a benchmark: a state folder, a cache and a server, removed afterwards."""
 
 from __future__ import annotations
 

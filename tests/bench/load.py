@@ -1,8 +1,8 @@
 """Readers that never stop: kept connections, each with one request under way, in processes of their own.
 
-A reader asks for one target; what it saw goes back as (target, key, sent at, answered at, status), on
-the clock that all processes of a machine share. Which key of a target is in use is a shared number, so
-that keys can be changed under the readers.
+A reader requests one target; its results are sent back as (target, key, sent at, answered at, status), on the
+clock that all processes of a machine share. Which key of a target is in use is a shared number, so that keys
+can be changed while readers run.
 """
 
 from __future__ import annotations

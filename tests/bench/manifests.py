@@ -1,10 +1,10 @@
-"""Packages with many files, and manifests made to hold up others: what they cost whoever asks, and the rest.
+"""Packages with many files, and manifests made to delay others: what they cost their reader and others.
 
     .venv/bin/python tests/bench/manifests.py [--quick] [--json FILE]
 
-One worker, two tenants. One asks for packages of 2, 10,000 and 20,000 files and for packages whose
-manifests are the worst that a writer of the volume can make; the other reads a small file on one connection
-all the while. What the other one has to wait at the longest is what the event loop was held for.
+One worker, two tenants. One requests packages of 2, 10,000 and 20,000 files and packages whose manifests are
+the worst that a writer of the volume can make; the other reads a small file on one connection all the while.
+The longest wait of the second is how long the event loop was held.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""nginx that serves a folder as fast as it can (rivals.py says why so): what a load is measured against."""
+"""nginx that serves a folder as fast as it can (see rivals.py): the reference for a load."""
 
 from __future__ import annotations
 

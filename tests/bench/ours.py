@@ -1,7 +1,7 @@
 """Our side of a delivery benchmark: a cache with a small and a large file, one key, and the gateway.
 
-The guard is on, decisions come from memory, every read is recorded (`process` durability), the canary
-is off; all else is as it ships.
+The guard is on, decisions come from memory, every read is recorded (`process` durability), the canary is off;
+all other settings are the defaults.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A plot of bars, written by hand as SVG: a few rectangles and words need no library.
+"""A plot of bars, written by hand as SVG: a few rectangles and texts need no library.
 
 The ground is white and everything on it has its own colour, so that it reads the same on a dark page.
 """

@@ -1,7 +1,7 @@
-"""Processes as the kernel sees them: on which core they run, what they use, and what they hold open.
+"""Processes as the kernel reports them: on which core they run, what they use, and what they hold open.
 
-A server is a tree of processes, and all of it counts. One that has left the tree, as a daemon does, is
-named as a root of its own.
+A server is a tree of processes, and all of it counts. One that has left the tree, as a daemon does, is named
+as a root of its own.
 """
 
 from __future__ import annotations

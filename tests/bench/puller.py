@@ -1,7 +1,7 @@
-"""Large reads: sockets that are read into one buffer, and what is read is dropped.
+"""Large reads: sockets that are read into one buffer; the data is discarded.
 
-One thread reads all connections as they have something, so that the reader costs the same for every
-server. The digest of what they serve was checked before; here status and length are.
+One thread reads all connections as data arrives, so that the reader costs the same for every server. The
+digest of what they serve was checked before; here status and length are.
 """
 
 from __future__ import annotations

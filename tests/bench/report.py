@@ -1,4 +1,4 @@
-"""What a benchmark found: figures with fixed names, rows for people, and both as JSON."""
+"""The result of a benchmark: figures with fixed names, rows for people, and both as JSON."""
 
 from __future__ import annotations
 

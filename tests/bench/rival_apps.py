@@ -1,11 +1,11 @@
-"""Two guards as they are written in Python today. Runs in the rivals' environment, and alone.
+"""Two guards as they are written in Python today. Runs in the rivals' environment, without our code.
 
     python rival_apps.py dependency|middleware PORT CONFIG
 
-`dependency` is the way that FastAPI's documentation shows: a dependency checks the key, `FileResponse`
-sends. `middleware` has the shape of a guard that is in use on a hosted platform: a function under
-`@app.middleware("http")` before all routes, with answers remembered for a while; small files come from
-memory. Both look keys up by their hash and do nothing else: no audit log, no policies, no revocation.
+`dependency` is the way that FastAPI's documentation shows: a dependency checks the key, `FileResponse` sends.
+`middleware` has the shape of a guard that is in use on a hosted platform: a function under
+`@app.middleware("http")` before all routes, with answers cached for a while; small files come from memory.
+Both look keys up by their hash and do nothing else: no audit log, no policies, no revocation.
 """
 
 from __future__ import annotations

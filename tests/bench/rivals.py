@@ -1,8 +1,8 @@
 """The rivals: what people put in front of files today, each set up as its own makers would.
 
-nginx has `sendfile` in chunks of 512 KiB and `tcp_nopush off`: on the loopback that is its fastest by
-far, and what it is compared in. Where a guard is asked, it is a second nginx on a unix socket with one
-comparison in it: no guard that does anything could answer sooner.
+nginx has `sendfile` in chunks of 512 KiB and `tcp_nopush off`: on the loopback that is its fastest by far,
+and what we compare with. Where a guard is asked, it is a second nginx on a unix socket with one comparison in
+it: no guard that does anything could answer sooner.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Interleaved rounds: in each, every contender has its turn, and the order moves on by one each time.
+"""Interleaved rounds: each round measures every contender once, and the order rotates by one each time.
 
-What else the machine does then falls on all of them. A ratio is taken within a round, of turns that lie
-seconds apart, and the figure is the median of the rounds; the least and the most stand beside it.
+Other load on the machine then affects all of them. A ratio is taken within a round, of measurements that are
+seconds apart, and the figure is the median of the rounds; minimum and maximum are reported beside it.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class Mixed:
 class Rounds(Generic[Turn]):
     """What was measured of each contender, one turn after the other."""
 
-    turns: dict[str, list[Turn]] = field(default_factory=dict)
+    runs: dict[str, list[Turn]] = field(default_factory=dict)
 
     def values(self, name: str, of: Callable[[Turn], float]) -> list[float]:
-        return [of(turn) for turn in self.turns[name]]
+        return [of(turn) for turn in self.runs[name]]
 
     def ratios(self, ours: str, theirs: str, of: Callable[[Turn], float]) -> list[float]:
         """Ours over theirs, round by round."""
@@ -72,14 +72,14 @@ def in_rounds(
         take(contender)
         advance()
     for contender in rotated(contenders, rounds):
-        found.turns[contender.name].append(take(contender))
+        found.runs[contender.name].append(take(contender))
         advance()
     return found
 
 
 @dataclass(frozen=True)
-class Turns:
-    """What a contender does when it is its turn."""
+class ContenderRuns:
+    """The measurements of one contender in one round."""
 
     equipment: Equipment
     workload: Workload
@@ -95,7 +95,7 @@ class Turns:
         return _sum([pull(contender, [ask]) for _ in range(self.repeats)])
 
     def ranges(self, contender: Contender) -> Pulled:
-        """Eight stretches at once, then the next eight."""
+        """Eight ranges at once, then the next eight."""
         firsts = range(0, self.workload.large.size - RANGE_BYTES, RANGE_BYTES)
         asks = [self.workload.ask(self.workload.large, first) for first in firsts]
         batches = [asks[at : at + PARALLEL_RANGES] for at in range(0, len(asks), PARALLEL_RANGES)]

@@ -1,10 +1,10 @@
-"""The catalogue at size: what scanning a large cache takes, and what others notice of it.
+"""The catalogue at size: what scanning a large cache takes, and how it affects requests.
 
     .venv/bin/python tests/bench/scan.py [--quick] [--packages N] [--json FILE]
 
-Makes a cache of 100,000 packages with 300,000 links, in the engine's layout, and measures the catalogue
-that a worker has of it in this process: the first scan, the later ones, how soon a new model is listed,
-the memory of it, and the longest that the event loop had to wait meanwhile.
+Makes a cache of 100,000 packages with 300,000 links, in the engine's layout, and measures a worker's
+catalogue of it in this process: the first scan, the later ones, how soon a new model is listed, its memory,
+and the longest that the event loop had to wait meanwhile.
 """
 
 from __future__ import annotations

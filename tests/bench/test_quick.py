@@ -1,4 +1,4 @@
-"""Every benchmark still runs, and measures what the README tells. How large a figure is, is not asked."""
+"""Every benchmark still runs, and reports the figures that the README names. Their values are not tested."""
 
 from __future__ import annotations
 

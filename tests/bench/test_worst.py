@@ -1,4 +1,4 @@
-"""The worst input of each parser takes so many steps and no more. How long they take, is not asked.
+"""The worst input of each parser takes a bounded number of steps. How long they take is not tested.
 
 A step is a call, of a function of ours or of the interpreter's. Some hundred thousand of them are 20 ms: as
 long as no request, and no file that a tenant or a writer of the volume can make, may hold the event loop.

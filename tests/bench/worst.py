@@ -1,7 +1,7 @@
-"""The worst that can be put into each parser, within its bounds: for the benchmark and for the test of it.
+"""The worst input for each parser, within its bounds: for the benchmark and for its test.
 
-Whoever may send it, be it a stranger, a tenant, a writer of the volume, the platform or an operator, is said
-with the bound. `is_aside` marks what a worker does not read on its event loop.
+Each bound names who may send it: an anonymous caller, a tenant, a writer of the volume, the platform or an
+operator. `is_aside` marks what a worker does not parse on its event loop.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What the worst input of each parser costs, within the bounds that it has.
+"""What the worst input of each parser costs, within its bounds.
 
-Each is read alone, in this process, several times; the figure of a parser is the least time of its worst
+Each is parsed alone, in this process, several times; the figure of a parser is the least time of its worst
 input. SECURITY.md lists them beside the bounds.
 """
 

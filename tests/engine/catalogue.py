@@ -1,4 +1,4 @@
-"""Which models there are, whose they are, and which of the built files they consist of."""
+"""The models of the tests, their owners, and which of the built files they consist of."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
 """A tenant's process: the unmodified engine, told over a socket what to load. Runs in `.venv-engine`.
 
 The engine reads its variables once, when it is imported, so every set of variables needs a process of its
-own; and torch takes seconds to import. So one process imports what the engine stands on, and forks for
-each connection; the fork sets its variables and imports the engine itself. Nothing of the engine is
-changed. Two things around it are: the operators that torchvision's CUDA build would bring are declared
-(they do not load beside a CPU torch), and whatever is not loopback cannot be reached.
+own; and torch takes seconds to import. So one process imports the engine's dependencies, and forks for each
+connection; the fork sets its variables and imports the engine itself. The engine is not changed. Two things
+around it are: the operators that torchvision's CUDA build would bring are declared (they do not load beside a
+CPU torch), and only loopback addresses can be reached.
 
-`client.py SOCKET` prints `ready`. A connection speaks lines of JSON:
+`client.py SOCKET` prints `ready`. A connection exchanges lines of JSON:
 
     {"variables": {...}, "folder": "..."}                      -> {"ok": true}
     {"do": "load", "model": "...", "arguments": {...}}         -> {"ok", "exception", "message", "prediction",

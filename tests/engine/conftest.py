@@ -1,12 +1,12 @@
-"""The real engine as clients, a provider that speaks the real protocol, and gateways between the two.
+"""The real engine as clients, a provider that implements the real protocol, and gateways between the two.
 
-A guarded test has this in a row, each a real process or server:
+A guarded test has these in a row, each a real process or server:
 
     Client (the engine) ── Window ── Gateway (cachegate serve) ── Provider (API and storage)
 
 The operator's own engine has filled the cache that the gateway guards, once a session; tenants load into
-homes of their own. Gateways live as long as the session; every test has keys of its own, so that one may
-revoke what it likes.
+homes of their own. Gateways live as long as the session; every test has keys of its own, so that it may
+revoke them.
 """
 
 from __future__ import annotations

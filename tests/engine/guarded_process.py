@@ -1,7 +1,7 @@
-"""The operator's own process with guarded loading in it. Runs in `.venv-engine`, with our packages behind.
+"""The operator's own process with guarded loading in it. Runs in `.venv-engine`, with our packages added.
 
-`guarded_process.py SITE` takes what Cachegate needs from the folder SITE, after the engine's own packages,
-and prints `{"ok": true}` once it is guarded. Then it takes orders, one line of JSON each:
+`guarded_process.py SITE` adds the folder SITE, with what Cachegate needs, after the engine's own packages,
+and prints `{"ok": true}` once it is guarded. Then it reads orders, one line of JSON each:
 
     {"do": "load", "model": "...", "api_key": "...", "client": "...", "options": {...}}
     {"do": "arguments", "model": "...", "api_key": "..."}     the engine called by hand, with our arguments

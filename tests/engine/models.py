@@ -1,13 +1,13 @@
-"""Builds the files of tiny models that the engine really loads. Runs in `.venv-engine`: `models.py FOLDER`.
+"""Build the files of tiny models that the engine really loads. Runs in `.venv-engine`: `models.py FOLDER`.
 
 A model here is one pooling and one matrix, made from a seed: it loads in a moment, and two seeds give
-predictions that differ, so that a test sees whether it got the model it asked for. A large one carries
-a tensor that nothing uses. What is written:
+predictions that differ, so that a test detects whether it got the model it asked for. A large one carries a
+tensor that nothing uses. The files are:
 
     <name>/weights.onnx, class_names.txt, inference_config.json           a `resnet` classifier
     <name>/weights.torchscript, class_names.txt, inference_config.json    a `yolov8` detector with NMS in it
 
-Which model of which tenant has which of these files is told elsewhere, by the provider's catalogue.
+The provider's catalogue says which tenant's model has which of these files.
 """
 
 from __future__ import annotations

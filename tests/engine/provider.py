@@ -1,14 +1,14 @@
-"""A weights provider that speaks the real protocol over sockets: metadata and rights here, files there.
+"""A weights provider that implements the real protocol over sockets: an API and a storage.
 
-Two servers, as in life: the API, which knows keys and models, and a storage, which knows nobody and serves
-whoever has a signed URL. Every request is kept for assertions. A test grants and revokes, and can have
-either server answer with a status of its choice, slowly, in pages, with redirects or without ranges.
+Two servers, as in production: the API, which knows keys and models, and a storage, which knows no keys and
+serves every caller with a signed URL. Every request is kept for assertions. A test grants and revokes, and
+can make either server answer with a given status, slowly, in pages, with redirects or without ranges.
 
     provider = Provider(models=[...], aliases={"a-cars": "acme/cars/1"})
     provider.grant("a-platform-key", "acme/*")
     with provider.running(): ...
 
-It checks what the real one checks and nothing for the sake of form. Standard library only.
+It checks what the real one checks and nothing else. Standard library only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The engine as a tenant runs it: a process of its own for every set of variables, told what to load.
 
-`Engine` is the one process that has imported torch; `Engine.client` forks from it (client.py says how).
-A `Client` loads with the unmodified engine, into a home of its own unless a test says otherwise.
+`Engine` is the one process that has imported torch; `Engine.client` forks from it (client.py says how). A
+`Client` loads with the unmodified engine, into a home of its own unless a test says otherwise.
 """
 
 from __future__ import annotations

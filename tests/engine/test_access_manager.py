@@ -1,7 +1,7 @@
 """Guarded loading with the real engine: what engine users could do without it, and cannot with it.
 
-Each test has a process of the operator's with the engine and the guard in it. The provider would say yes
-to everybody here, so that whatever is refused was refused by the guard.
+Each test has a process of the operator's with the engine and the guard in it. The provider here would allow
+everything, so every refusal is the guard's.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The gaps of test_open_gaps.py with the guard in front and a home for each tenant.
 
-What no guard on the network can reach is here as well, under its own heading: SECURITY.md names it.
+What no guard on the network can prevent is here as well, under its own heading: SECURITY.md names it.
 """
 
 from __future__ import annotations

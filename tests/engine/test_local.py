@@ -1,4 +1,4 @@
-"""No provider is there, or none answers: what the engine itself recorded on disk has to do."""
+"""Without a provider, or while none answers, the engine loads from its own records in the cache."""
 
 from __future__ import annotations
 

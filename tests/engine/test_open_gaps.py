@@ -1,7 +1,7 @@
-"""What stands open when nobody guards the cache: one home, as a machine of several tenants has it.
+"""What is possible on an unguarded cache: one home, as on a machine with several tenants.
 
-Each test passes because the engine lets it be; test_closed_gaps.py asks the same of the guarded engine.
-Where the engine itself says no, that is here too: it shows how far its own check reaches.
+Each test passes because the engine allows it; test_closed_gaps.py tests the same with the guarded engine.
+What the engine itself refuses is here too: it shows how far its own check reaches.
 """
 
 from __future__ import annotations

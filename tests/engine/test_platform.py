@@ -1,4 +1,4 @@
-"""The platform decides: keys and rights that nobody set up on our side."""
+"""The platform decides: keys and rights that were not set up on our side."""
 
 from __future__ import annotations
 

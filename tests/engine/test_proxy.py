@@ -1,4 +1,4 @@
-"""`/proxy` is no open proxy: it reaches the platform's API and what it handed out itself."""
+"""`/proxy` is no open proxy: it requests only the platform's API and URLs that it handed out itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every refusal arrives as the exception that the engine has for it, in both ways."""
+"""Every refusal arrives as the exception that the engine has for it, in both ways of access."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A second tenant that has seen every request of the first, and sends each of them again.
 
-A signed URL is the authority of the key that it was made for: the engine's downloads carry nothing else.
-Whoever comes with more, another key or another signature, comes with two authorities and has none.
+A signed URL carries the authority of the key that it was made for: the engine's downloads send nothing else.
+A request with more, another key or another signature, has two authorities and is refused.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A window between clients and a server: it sees every request, and can act at a chosen moment.
+"""A proxy between clients and a server: it records every request, and can act at a chosen moment.
 
-The engine opens a connection for every request, so the first head on a connection is the request. A test
-can run something just before a request is passed on, or hold all bodies back after so many bytes: what
-happens in the middle of a load then happens there and not by luck.
+The engine opens a connection for every request, so the first head on a connection is the request. A test can
+run something just before a request is passed on, or hold all bodies back after so many bytes: an event in the
+middle of a load is then made to happen there and does not depend on timing.
 """
 
 from __future__ import annotations

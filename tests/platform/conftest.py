@@ -1,6 +1,6 @@
 """A platform that knows keys and models, over a socket, and gateways that ask it.
 
-The platform is tiny: it says what a test told it to say of a key and a model, as the real one would by
+The platform is minimal: it answers as a test tells it to about a key and a model, as the real one would by
 its `stat`, and counts. Gateways are real ones with several workers; each test has keys of its own.
 """
 

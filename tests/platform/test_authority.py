@@ -175,7 +175,7 @@ def test_what_is_not_decided_is_neither_allowed_nor_remembered(asking, platform,
     eventually(lambda: asking.get(CARS, key).status == 200, seconds=5)
 
 
-def test_an_allow_that_ended_is_not_stretched_by_an_outage(forgetful, platform, eventually):
+def test_an_allow_that_ended_is_not_extended_by_an_outage(forgetful, platform, eventually):
     key = platform.new_key(CARS)
     assert forgetful.get(CARS, key).status == 200
     platform.status = 500

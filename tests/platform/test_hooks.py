@@ -1,4 +1,4 @@
-"""The platform's webhook: what it ends is ended when it is answered, and nobody else ends anything."""
+"""The platform's webhook: what it ends has ended when it is answered, and only the platform can use it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Links that were handed out under an allow: they outlive it, and end with whatever ends the right."""
+"""Links that were handed out under an allow: they outlive it, and end when the right ends."""
 
 from __future__ import annotations
 

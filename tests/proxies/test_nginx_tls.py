@@ -1,4 +1,4 @@
-"""A real nginx in front, with `deploy/nginx/cachegate.conf` as it ships: what comes out is what went in."""
+"""A real nginx in front, with `deploy/nginx/cachegate.conf` as it ships, passes content on unchanged."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_conditions_and_ranges_are_the_same_as_without_nginx(headers, status, tl
     assert essence(answer) == essence(tls_site.ask_gateway(*headers))
 
 
-def test_a_range_is_that_stretch(tls_site):
+def test_a_range_is_that_part(tls_site):
     assert tls_site.ask(("Range", "bytes=1000-1999")).body == CONTENT[1000:2000]
 
 

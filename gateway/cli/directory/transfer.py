@@ -161,7 +161,7 @@ async def _import(
             wrote += made.result
             done += len(batch)
             advance.by(len(batch))
-    return _Imported(compared=wrote, **await _settled(session, subject))
+    return _Imported(compared=wrote, **await _wait_for_workers(session, subject))
 
 
 async def _recorded_policy(session: OperatorSession, batch: list[Fact]) -> tuple[str, ...]:
@@ -173,7 +173,7 @@ async def _recorded_policy(session: OperatorSession, batch: list[Fact]) -> tuple
     return ()
 
 
-async def _settled(session: OperatorSession, subject: tuple[str, ...]) -> dict[str, Any]:
+async def _wait_for_workers(session: OperatorSession, subject: tuple[str, ...]) -> dict[str, Any]:
     """Wait until every worker has applied all of it: a last change, which changes nothing."""
 
     async def nothing(_changes: Changes) -> None:

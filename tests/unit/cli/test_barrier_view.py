@@ -42,7 +42,7 @@ ALONE = BarrierReport(generation=7, workers=0, acknowledged=0, milliseconds=0.5,
 def said(report, capsys):
     say_barrier(report)
     printed = capsys.readouterr()
-    assert printed.out == ""  # for people: never in the way of what a pipe gets
+    assert printed.out == ""  # for people: standard output stays free for the pipe
     return printed.err
 
 

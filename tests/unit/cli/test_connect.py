@@ -1,4 +1,4 @@
-"""The lines for a tenant: whole, copyable, for every way, and without a key."""
+"""The lines for a tenant: complete, copyable, for every way of access, and without a key."""
 
 from __future__ import annotations
 

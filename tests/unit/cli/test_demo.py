@@ -19,14 +19,14 @@ from gateway.demo.tour import plan_tour
 
 @pytest.fixture
 def scratch():
-    """A temporary directory of its own for the demo: what is left in it was left behind."""
+    """A temporary directory of its own for the demo, which must be empty afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="cg-test-", dir="/tmp"))
     yield folder
     shutil.rmtree(folder)
 
 
 def processes_of(scratch: Path) -> list[str]:
-    """The processes that work in this folder or were told of it."""
+    """The processes whose working folder or arguments name this folder."""
     found = []
     for process in Path("/proc").iterdir():
         if not process.name.isdigit() or int(process.name) == os.getpid():

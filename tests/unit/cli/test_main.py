@@ -1,4 +1,4 @@
-"""What holds for every command, whatever it does."""
+"""Properties that every command has."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import pytest
 
 # A command that logs in each way that the code logs in, and prints JSON. In a process of its own, since
-# what a process logs through is set once.
+# logging is configured once in a process.
 PROGRAM = """
 import logging
 import sys

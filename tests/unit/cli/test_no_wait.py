@@ -79,9 +79,9 @@ def test_a_policy_is_applied_in_every_worker(command_json, installed, tmp_path, 
 
 @pytest.fixture
 def silent_worker(installed):
-    """A worker that will never acknowledge anything and whose lease does not end while the test runs.
+    """A worker that never acknowledges anything and whose lease does not end while the test runs.
 
-    It renewed an hour from now, by the server's clock: however long the commands take, it counts.
+    It renewed an hour in the future, by the server's clock: however long the commands take, it counts.
     """
 
     async def put(fields):
@@ -103,7 +103,7 @@ def silent_worker(installed):
 def test_a_new_key_is_shown_even_when_it_is_not_sure_that_it_works_everywhere_yet(
     command, command_json, tenant, monkeypatch, silent_worker
 ):
-    # It is shown once: what becomes of the wait must not take it away. The exit status says the rest.
+    # It is shown once: the result of the wait must not prevent that. The exit status reports it.
     monkeypatch.setattr("gateway.operations.session.BARRIER_PATIENCE_SECONDS", -10.0)
     status, done = command_json("keys", "create", "--tenant", tenant)
     assert (status, done["sure"]) == (1, False)

@@ -1,4 +1,4 @@
-"""`policy apply` applies what was shown and agreed to, and nothing else."""
+"""`policy apply` applies what was shown and confirmed, and nothing else."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def test_a_record_of_very_many_rules_stays_small(installation, folder):
     assert len(named) == MAX_RECORDED_RULES
     assert f"{number - MAX_RECORDED_RULES} more rules" in subject
     assert max(map(len, subject)) <= MAX_RECORDED_CHARACTERS
-    # What the documents change has room of its own.
+    # The changes of the documents have a limit of their own.
     assert "+ tenant umbrella: umbrella" in subject
 
 

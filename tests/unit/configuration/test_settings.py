@@ -1,4 +1,4 @@
-"""Settings: the environment wins over the file, and whatever is wrong stops the start and says where."""
+"""Settings: the environment overrides the file, and whatever is wrong stops the start and says where."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A provider's answer: what is read of it, and what becomes of the rest."""
+"""A provider's answer: what is parsed of it, and that the rest is unchanged."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _body(*packages, **changes):
         "taskType": "classification",
         "modelPackages": list(packages or [_package()]),
     }
-    # Without blanks, as `rewritten` writes: what is passed on can then be compared byte by byte.
+    # Without blanks, as `rewritten` writes: the unchanged part can then be compared byte by byte.
     return json.dumps({"modelMetadata": _without({**metadata, **changes})}, separators=(",", ":")).encode()
 
 
@@ -58,7 +58,7 @@ def _link(package, file):
 
 
 def _shown(raw):
-    """The packages that a client would see, after our links were put in."""
+    """The packages that a client would see, after our links were inserted."""
     return json.loads(rewritten(parse_answer(raw), _link))["modelMetadata"]["modelPackages"]
 
 

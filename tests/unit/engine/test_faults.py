@@ -1,4 +1,4 @@
-"""What is raised about what others wrote."""
+"""The errors for invalid answers and files of others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An answer from what lies in the cache."""
+"""An answer that is made from the cache."""
 
 from __future__ import annotations
 

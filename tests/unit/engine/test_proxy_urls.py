@@ -1,4 +1,4 @@
-"""`/proxy?url=`, as the engine writes it and as others would like it to be read."""
+"""`/proxy?url=`, as the engine writes it and in forms that an attacker might send."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _query(wrapped):
 
 
 class TestWhatTheEngineSends:
-    """Lines out of an access log of the unmodified engine."""
+    """Lines from an access log of the unmodified engine."""
 
     def test_metadata(self):
         url = parse_proxied(

@@ -1,4 +1,4 @@
-"""What the engine asks, and what of it goes upstream."""
+"""Parsing the engine's requests, and what of them is sent upstream."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def test_what_the_engine_and_its_server_send_of_their_own_passes():
         b"x-enforce-internal-artefacts-urls",
         b"x-enforce-credits-verification",
         b"x-roboflow-internal-service-secret",
-        # credentials that nobody authenticated
+        # credentials that were not authenticated
         b"authorization",
         b"proxy-authorization",
         b"x-api-key",
@@ -40,7 +40,7 @@ def test_what_the_engine_and_its_server_send_of_their_own_passes():
         b"connection",
         b"content-length",
         b"transfer-encoding",
-        # dashes, to a reader of the CGI kind
+        # dashes, to a CGI-style reader
         b"x_allow_chunked",
         b"user_agent",
         # anything else

@@ -45,7 +45,7 @@ def test_wrapped_the_engines_own_way_it_is_the_same_link():
 
 
 def test_what_is_left_without_the_signatures_names_is_one_url_for_ever():
-    """The engine drops the parameters that it knows as a signature's and sorts the rest."""
+    """The engine removes the parameters that it knows as a signature's and sorts the rest."""
     kept = set()
     for expiry in ("1795173480", "1895173480"):
         url = wrap_signed(GATEWAY, f"{PLAIN}?se={expiry}&sig=key_0123456789ab.{expiry}")

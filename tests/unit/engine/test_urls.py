@@ -1,4 +1,4 @@
-"""One reading of a URL, or none."""
+"""A URL is parsed in one way only, or refused."""
 
 from __future__ import annotations
 

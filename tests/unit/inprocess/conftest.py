@@ -1,4 +1,4 @@
-"""The demo's world on a real server, a guarded process before it, and a caller shaped like the engine."""
+"""The demo's data on a real server, a guarded process, and a caller that behaves like the engine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Installed:
-    """Where it is, what is in it, and what an operator would do to it."""
+    """Where the installation is, what is in it, and what an operator would do with it."""
 
     settings: Settings
     world: World

@@ -1,4 +1,4 @@
-"""The hooks, called as the engine calls them: what is let through, what is vetoed, and when."""
+"""The hooks, called as the engine calls them: what they allow, what they refuse, and when."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def manager(process, errors):
 
 
 def routes(installed, count):
-    """The hooks that decided, of the latest records."""
+    """The hooks that decided, from the latest records."""
     decided = [one for one in installed.records() if one["kind"] == "decision"]
     latest = sorted(decided, key=lambda one: one["id"])[-count:]
     return [(one["request"]["route"].removeprefix("in-process/"), one["decision"]) for one in latest]

@@ -1,4 +1,4 @@
-"""What is taken from the engine: each reason has its exception, and what changed there stops the start."""
+"""What is imported from the engine: each reason has its exception, and changed hooks stop the start."""
 
 from __future__ import annotations
 

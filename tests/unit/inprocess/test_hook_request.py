@@ -1,4 +1,4 @@
-"""What a hook asks: names that parse, keys where a client would send them, and no path for a model."""
+"""A hook's question: names that parse, keys where a client would send them, and no path as a model."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ def kept(canonical, model="a model"):
 
 
 def load(instances, requested, digest, canonical=None):
-    """One load without dependencies, as far as this room hears of it."""
+    """One load without dependencies, as the hooks report it."""
     instances.find(requested, digest)
     if canonical is not None:
         instances.stands_for(requested, canonical)

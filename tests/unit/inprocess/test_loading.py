@@ -1,4 +1,4 @@
-"""Guarded loading: the arguments that close other ways in are set, and nobody sets them otherwise."""
+"""Guarded loading: the arguments that close other ways to load are set, and callers cannot change them."""
 
 from __future__ import annotations
 

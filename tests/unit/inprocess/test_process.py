@@ -1,4 +1,4 @@
-"""The guard in a process: decided, recorded, and never an answer that could not be justified."""
+"""The guard in a process: decided and recorded, and no allow that cannot be justified."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_without_redis_nothing_is_granted():
                 server = int(client.info("server")["process_id"])
             os.kill(server, signal.SIGSTOP)
             try:
-                time.sleep(0.5)  # until then it may be answered from memory: the lease says so
+                time.sleep(0.5)  # until then it may be answered from memory: the lease allows it
                 answer = _answer(process, asked)
             finally:
                 os.kill(server, signal.SIGCONT)
@@ -158,7 +158,7 @@ def _answer(process, asked):
 def test_a_forked_child_is_told_that_it_has_no_guard(installed, process):
     reading, writing = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # forking beside threads is what this is about
+        warnings.simplefilter("ignore", DeprecationWarning)  # this test is about forking beside threads
         child = os.fork()
     if child == 0:
         try:

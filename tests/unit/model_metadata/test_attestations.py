@@ -1,4 +1,4 @@
-"""Which links to shared blobs count: those of one owner, and those that somebody spoke for."""
+"""Which links to shared blobs count: those of one owner, and those that were attested."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ POLICY = PolicySet(schema="", policies=(), digest="d")
 
 
 class World:
-    """What is listed, who owns what by the first part of its id, and what was attested."""
+    """The listed packages, owners by the first part of a model's id, and attested digests."""
 
     def __init__(self):
         self.packages, self.attested, self.unreadable = [], None, ()

@@ -1,4 +1,4 @@
-"""Hashing begins where links are handed out, and one file's trouble is that file's."""
+"""Hashing starts when links are handed out, and a failure of one file affects no other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the cache says of a model: whole packages as far as there is room, and large ones hold nobody up."""
+"""The cache's metadata of a model: whole packages within the bounds, and large ones without blocking."""
 
 from __future__ import annotations
 

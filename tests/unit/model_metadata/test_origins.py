@@ -1,4 +1,4 @@
-"""Whose URL stands for a file without a digest: the first word, for ever, and without needless changes."""
+"""Whose URL is used for a file without a digest: decided once for ever, without needless changes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ A, B = (PACKAGE, FileHandle("a.txt")), (PACKAGE, FileHandle("b.txt"))
 
 
 class Facts:
-    """What a worker remembers, what the store has, and the changes that were made."""
+    """A worker's memory, the store's content, and the changes that were made."""
 
     def __init__(self):
         self.remembered, self.stored, self.changes = {}, {}, []

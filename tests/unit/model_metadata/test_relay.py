@@ -1,4 +1,4 @@
-"""What the provider's storage answers, and what of it a client gets."""
+"""The answers of the provider's storage, and what of them a client gets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gateway.model_metadata.relay import STREAMS_OF_A_KEY, Relay
 
 
 class Storage:
-    """Answers by a table of methods, and keeps what it was asked."""
+    """Answers by a table of methods, and keeps the requests."""
 
     def __init__(self, **answers):
         self.answers, self.asked = answers, []

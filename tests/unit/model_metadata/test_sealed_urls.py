@@ -1,4 +1,4 @@
-"""Sealed URLs: found for the key, model and file that they were kept for, and unreadable to all others."""
+"""Sealed URLs: found for the key, model and file that they were kept for, and unreadable for all others."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_nothing_is_found_for_another_key_model_or_file(store):
 
 
 def test_parts_cannot_be_shifted_into_each_other(store):
-    """`a/b` and `c` is not `a` and `b/c`: each part goes in with its length."""
+    """`a/b` and `c` is not `a` and `b/c`: each component is hashed with its length."""
     sealed = kept(store)
     asyncio.run(sealed.keep(KEY, ModelId("a"), {(PackageId("b"), FileHandle("cd")): PLACE}))
     names = [

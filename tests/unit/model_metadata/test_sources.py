@@ -1,4 +1,4 @@
-"""When the cache speaks for the provider, and for how long."""
+"""When the cache's metadata is used instead of the provider's, and for how long."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SILENCE = Silence("gone")
 
 
 class World:
-    """A provider that does what a test wants, a cache that knows every model, and a clock that stands."""
+    """A provider that a test controls, a cache that knows every model, and a clock that does not run."""
 
     def __init__(self):
         self.now, self.next = 1000.0, SAID
@@ -38,7 +38,7 @@ class World:
         return self.now
 
     def stat(self, said, key="key_1", degraded_seconds=60.0):
-        """Whether the cache spoke."""
+        """Whether the answer came from the cache."""
         self.next = said
         principal = SimpleNamespace(degraded_seconds=degraded_seconds)
         allowed = SimpleNamespace(

@@ -1,4 +1,4 @@
-"""A name that nothing has is an error, for every command that takes one, and the nearest is said."""
+"""An unknown name is an error, for every command that takes one, and suggests the nearest known name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A policy folder that others could have written is not applied; commands that look are told."""
+"""A policy folder that others could have written is not applied; commands that only read warn."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_told_to_go_on_it_is_checked_all_the_same(folder, name):
 
 @pytest.mark.parametrize("is_program_open", [True, False])
 def test_the_shipped_rules_are_as_trusted_as_the_program_beside_them(folder, monkeypatch, is_program_open):
-    """In a checkout with a umask of 002, or one of another user's, both are what they are."""
+    """In a checkout with a umask of 002, or one of another user's, both have the same owner and mode."""
     program = folder.parent / "gateway"
     program.mkdir()
     monkeypatch.setattr(policy_folder, "CHECKOUT_POLICIES", folder)

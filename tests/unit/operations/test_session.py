@@ -78,7 +78,7 @@ def degrading(tenant, seconds):
 
 
 async def register(session, worker, applied):
-    """A worker that renewed just now and says no more: stopped, or cut off."""
+    """A worker that renewed just now and then no more: stopped, or cut off."""
     await session.store.put_hash(WORKERS, {worker.encode(): b"%d:%d" % (applied, next(NUMBERS))})
 
 
@@ -123,7 +123,7 @@ async def test_a_tenant_that_is_served_on_what_was_last_known_makes_its_own_chan
     mine = await report("tenants.suspend", suspend(ACME), tenant=ACME)
     assert not mine.is_sure
     assert 300 < mine.sure_in_seconds < 601
-    # What is said about models concerns whoever may read them, whoever's they are.
+    # Rules about models concern every tenant that may read them, whoever owns them.
     assert not (await report("models.publish", publish, tenant=GLOBEX)).is_sure
 
 
@@ -158,7 +158,7 @@ async def test_a_degraded_time_that_is_shortened_is_sure_only_when_the_longer_on
     closed = await session.perform("tenants.degraded", degrading(ACME, 0.0), tenant=ACME)
     assert not closed.barrier.is_sure
     assert closed.barrier.sure_in_seconds > 590
-    # And so is whatever is changed after it, for as long as that worker has not heard.
+    # And so is every later change, until that worker has applied it.
     suspending = lambda changes: tenant_operations.suspend_tenant(changes, tenant_id=ACME)  # noqa: E731
     suspended = await session.perform("tenants.suspend", suspending, tenant=ACME)
     assert not suspended.barrier.is_sure
@@ -170,7 +170,7 @@ async def test_a_degraded_time_that_is_shortened_is_sure_only_when_the_longer_on
 async def test_a_server_that_is_gone_after_the_commit_makes_the_change_unsure_and_no_error(
     session, monkeypatch
 ):
-    # What was made, a new key for one, has still to be shown.
+    # What was made, such as a new key, has still to be shown.
     async def gone(_about, *, hold_seconds=None):
         raise Unavailable("redis", "gone")
 
@@ -206,7 +206,7 @@ async def test_what_was_seen_is_kept_for_the_next_process(session, settings):
 
 
 async def lose(session):
-    """The server as a restored back-up would have it: the same history, some changes ago."""
+    """Reset the server to an older state, as a restored back-up: the same history, some changes ago."""
     client = session.store._client
     generation = await session.store.generation() - 1
     offset = offset_of(generation)

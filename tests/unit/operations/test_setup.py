@@ -1,4 +1,4 @@
-"""Setting up: whoever runs it together gets one of everything."""
+"""Setting up at the same time in several processes makes one of everything."""
 
 from __future__ import annotations
 

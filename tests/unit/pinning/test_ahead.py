@@ -1,4 +1,4 @@
-"""Blobs are pinned before they are asked for, and found out when they change."""
+"""Blobs are pinned before they are requested, and changes of them are detected."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Agreed:
-    """A ledger that remembers what it was asked."""
+    """A ledger that remembers its calls."""
 
     def __init__(self):
         self.contents = []
@@ -210,7 +210,7 @@ async def test_a_dependency_that_fails_is_reported_once_and_asked_again(make, ag
 
 
 class TestOneBlobsTrouble:
-    """It is that blob's, whatever is raised: it is told by name, and the others have their turn."""
+    """A failure of one blob, whatever is raised, is reported by name, and the others are processed."""
 
     @pytest.fixture
     def blobs(self, write):
@@ -238,7 +238,7 @@ class TestOneBlobsTrouble:
             ahead.told.clear()
         assert failures == []
         monkeypatch.setattr(measurer, "measure_here", original)
-        ahead._newest_ns += 10_000_000_000  # of the others nothing changed, as if all were long ago
+        ahead._newest_ns += 10_000_000_000  # the others did not change, as if all were long ago
         await ahead.look()
         assert (agreed.take(), ahead.told) == ([(blobs[4], blobs[4])], [])
 
@@ -352,7 +352,7 @@ async def test_names_that_are_no_blobs_are_passed_over_whatever_bytes_they_have(
 
 
 async def test_a_file_that_a_request_waits_for_is_read_in_haste(make, write, root, monkeypatch):
-    """Whoever reads at leisure stops sleeping when somebody comes for the very file."""
+    """Background hashing does not sleep while a request waits for the same file."""
     good = write(b"x" * (3 << 20))
     ahead, measurer, _ = make()
     identity = identity_of((root / "shared-blobs" / good).stat())

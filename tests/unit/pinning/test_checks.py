@@ -244,7 +244,7 @@ async def test_who_waited_long_enough_gets_the_file_unpinned_and_the_next_one_pi
 
 
 async def test_only_so_many_files_wait_to_be_hashed_at_once(make_node, blob, monkeypatch):
-    """Each of them keeps a descriptor open, and whoever may read files can ask for all of them."""
+    """Each of them keeps a descriptor open, and a caller may request all files that it may read."""
     monkeypatch.setattr(pins_module, "MAX_RUNS", 1)
     node, other = make_node(), blob.with_name("other")
     other.write_bytes(b"other")
@@ -274,7 +274,7 @@ async def test_closing_ends_what_still_waits_for_its_turn(node, blob):
 
 
 class TestAttest:
-    """The word of a delivery that hashed a file while it sent it."""
+    """Digests from a delivery that hashed a file while it sent it."""
 
     async def test_it_pins_what_was_read(self, node, blob, fleet):
         file = node.open(blob, blob.name)
@@ -302,7 +302,7 @@ class TestAttest:
 
 
 class TestStamp:
-    """What an answer with a file stands on."""
+    """The records that an answer with a file depends on."""
 
     async def test_a_quarantine_withdraws_what_has_not_begun(self, node, blob, fleet):
         file = await node.settle(blob, blob.name)

@@ -1,4 +1,4 @@
-"""What an open file holds, from one pass."""
+"""Both digests of an open file, from one pass."""
 
 from __future__ import annotations
 

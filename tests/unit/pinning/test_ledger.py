@@ -1,4 +1,4 @@
-"""Agreeing on pins over a real store: what is written, what is recorded, who is told."""
+"""Agreeing on pins over a real store: what is written, what is recorded, who is notified."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ async def test_what_not_every_server_has_is_not_acknowledged_and_the_operator_is
         await node.ledger.agree([(good if content == "good" else bad)(1)])
     assert node.actions == ["cache.pin" if content == "good" else "cache.quarantine"]
     assert (node.pinned, len(node.quarantined)) == ((1, 0) if content == "good" else (0, 1))
-    # It is in the facts: whoever asks again goes by it.
+    # It is in the facts, where the next caller finds it.
     await node.ledger.agree([(good if content == "good" else bad)(1)])
 
 

@@ -63,7 +63,7 @@ async def test_a_small_file_does_not_wait_for_a_large_one(
     monkeypatch.setattr(module, "LARGE_BYTES", 100)
     (tmp_path / "large").write_bytes(b"x" * 101)
     large = os.open(tmp_path / "large", os.O_RDONLY)
-    with measurements.turn(identity_of(os.fstat(large))):  # it waits for its turn, as long as this holds
+    with measurements.turn(identity_of(os.fstat(large))):  # it waits for the lock, as long as this holds it
         waiting = asyncio.create_task(measurer.measure(large))
         assert (await measurer.measure(opened)).size == 7
         assert not waiting.done()

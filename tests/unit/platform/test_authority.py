@@ -1,4 +1,4 @@
-"""What the authority makes of failures; all else of it is looked at over sockets, in `tests/platform`."""
+"""How the authority handles failures; everything else is tested over sockets, in `tests/platform`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The budget of questions about unknown keys, by a clock of the test's own."""
+"""The rate limit of requests about unknown keys, with a clock of the test's own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class World:
         self.budget = Budget(per_second=per_second, now=lambda: self.time)
 
     def take_all(self, source):
-        """As many as there are for it now."""
+        """Take all tokens that are left for a source now."""
         return next(taken for taken in range(100_000) if not self.budget.take(source))
 
 

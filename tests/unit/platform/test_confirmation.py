@@ -40,7 +40,7 @@ def anyio_backend():
 
 
 def judged(*, is_settled=True, reason=None, said=None):
-    """A decision: allowed, or denied for a reason; and what the platform said."""
+    """A decision: allowed, or denied for a reason; and the platform's answer."""
     facts = SimpleNamespace(
         is_settled=is_settled,
         model=CARS,
@@ -52,7 +52,7 @@ def judged(*, is_settled=True, reason=None, said=None):
 
 
 class Decisions:
-    """Gives out decisions in a row; the last for ever."""
+    """Returns decisions in order; the last for ever."""
 
     def __init__(self, *judgements):
         self.judgements = list(judgements)

@@ -27,7 +27,7 @@ class ProviderAnswer:
 
 
 class Asked:
-    """Answers whatever it was told to, and keeps the questions."""
+    """A provider that returns a given answer, and keeps the requests."""
 
     def __init__(self, *answers):
         self.answers = list(answers)

@@ -1,4 +1,4 @@
-"""What a worker remembers of keys that nobody knows, and what ends it."""
+"""What a worker remembers about unknown keys, and what ends it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class World:
         return self.generation, [self.leaves.setdefault(name, Leaf(name, None)) for name in wanted]
 
     def end(self, name):
-        """A webhook, as this worker hears of it."""
+        """A webhook's ending, as this worker receives it."""
         self.generation += 1
         self.leaves[name] = Leaf(name, encode_ending(self.generation))
 
@@ -123,7 +123,7 @@ async def test_an_ending_that_does_not_parse_may_be_about_it(world):
 
 
 async def test_nothing_outlives_what_was_remembered_at_the_question(world):
-    # A feed that was lost, or facts that were restored: everything that was remembered is read anew.
+    # A feed that was lost, or facts that were restored: everything in memory is read anew.
     await world.deny()
     world.leaves.clear()
     assert await world.strangers.find(KEY, CARS) is None

@@ -1,4 +1,4 @@
-"""The provider's word: asked for once, remembered for one key, and used while nothing moved."""
+"""The provider's answers: asked for once, cached for one key, and used while nothing has changed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ POLICY = PolicySet(schema="", policies=(), digest="d")
 
 @dataclass
 class World:
-    """A provider and rules that a test fills in, and a clock that stands."""
+    """A provider and rules that a test fills in, and a clock that does not run."""
 
     answers: list = field(default_factory=list)
     asked: list = field(default_factory=list)
@@ -169,7 +169,7 @@ def test_what_is_no_answer_is_not_remembered(world, upstream, answer):
 def test_another_name_is_authorised_before_anything_is_used(world, upstream):
     world.answers = [(200, b"globex/secret/1")]
     assert told(upstream, inquiry()) == [b"globex/secret/1"]
-    world.hidden.add("globex/secret/1")  # what is remembered is authorised anew as well
+    world.hidden.add("globex/secret/1")  # what is cached is authorised anew as well
     with pytest.raises(Refusal) as refusal:
         told(upstream, inquiry())
     assert refusal.value.reason is Reason.NOT_PERMITTED
@@ -177,7 +177,7 @@ def test_another_name_is_authorised_before_anything_is_used(world, upstream):
 
 
 def on_an_allow_of_the_platform(leaf):
-    """A platform's key asks, under an allow that stands on this leaf."""
+    """A platform's key asks, under an allow that depends on this leaf."""
     asking = inquiry()
     access = asking.allowed.access
     principal = replace(access.principal, is_of_platform=True)
@@ -189,7 +189,7 @@ def on_an_allow_of_the_platform(leaf):
 def test_a_remembered_word_ends_with_the_allow_that_it_was_asked_on(world, upstream, is_of_platform):
     leaf = Leaf(b"ruling", b"")
     asking = on_an_allow_of_the_platform(leaf)
-    if not is_of_platform:  # an operator's own key: what moves its facts says nothing of the provider
+    if not is_of_platform:  # an operator's own key: a change of its facts says nothing of the provider
         access = asking.allowed.access
         principal = replace(access.principal, is_of_platform=False)
         asking = replace(asking, allowed=replace(asking.allowed, access=replace(access, principal=principal)))
@@ -205,7 +205,7 @@ def test_all_who_ask_the_same_at_once_share_one_flight(world, upstream):
         world.gate = asyncio.Event()
         waiting = [asyncio.create_task(upstream.told(PATH, inquiry(), parse)) for _ in range(20)]
         await asyncio.sleep(0)
-        waiting[0].cancel()  # who leaves leaves the others waiting
+        waiting[0].cancel()  # a cancelled caller leaves the others waiting
         await asyncio.sleep(0)
         world.gate.set()
         return await asyncio.gather(*waiting, return_exceptions=True)
@@ -247,7 +247,7 @@ def test_memory_is_bounded(world, upstream):
 
 
 def test_questions_count_as_well_as_answers(world, upstream):
-    """A small answer to a large question is no way to fill the memory."""
+    """A small answer to a large request must not fill the memory."""
     world.answers = [(200, b"x")]
     padding = b"".join(b"&x%d=" % number + b"a" * 200 for number in range(20))
     told(upstream, *(inquiry(query=b"modelId=acme%%2Fcars%%2F1&n=%d" % n + padding) for n in range(8)))
@@ -276,10 +276,10 @@ def test_one_key_asks_only_so_much_at_once_and_nobody_else_waits_for_it(world, u
     async def crowd():
         world.gate = asyncio.Event()
         limiter = [asyncio.create_task(upstream.told(PATH, inquiry(query=one), parse)) for one in queries]
-        await asyncio.sleep(PATIENCE_SECONDS / 2)  # all ask that may, the others wait
+        await asyncio.sleep(PATIENCE_SECONDS / 2)  # all requests of the share are under way, the others wait
         assert len(world.asked) == QUESTIONS_OF_A_KEY
         other = asyncio.create_task(upstream.told(PATH, inquiry(key_id="key_0123456789ac"), parse))
-        await asyncio.sleep(PATIENCE_SECONDS)  # the patience of those who wait is over by then
+        await asyncio.sleep(PATIENCE_SECONDS)  # the timeout of the waiting requests is over by then
         assert len(world.asked) == QUESTIONS_OF_A_KEY + 1
         world.gate.set()
         assert (await other).what == b"said"

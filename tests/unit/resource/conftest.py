@@ -16,7 +16,7 @@ from gateway.resource.naming import model_directory
 
 
 class SetClock:
-    """A clock that stands where a test puts it."""
+    """A clock that shows the time that a test sets."""
 
     def __init__(self):
         self.time = time.time()  # noqa: TID251 -- it is compared with the times of files
@@ -26,7 +26,7 @@ class SetClock:
 
 
 class Cache:
-    """A sample cache with the places that hostile tests put things into."""
+    """A sample cache, and the paths that hostile tests write to."""
 
     model = "acme/cars/1"
     package = "pkgA1"
@@ -65,7 +65,7 @@ class Cache:
         return self.blobs / self.written[handle].md5
 
     def wait(self, coroutine):
-        """What a question to the catalogue comes to."""
+        """The result of an asynchronous call to the catalogue."""
         return asyncio.run(coroutine)
 
     def packages(self, model):
@@ -84,7 +84,7 @@ class Cache:
         self.wait(self.catalogue.refresh([ModelId(model) for model in known]))
 
     def open(self, handle="weights.onnx", model=None, package=None):
-        """What `open_file` gives, read and closed: the content, or None."""
+        """The content of the file that `open_file` returns, or None."""
         found = self.open_file(model or self.model, package or self.package, handle)
         if found is None:
             return None
@@ -104,7 +104,7 @@ def cache(tmp_path):
 
 @pytest.fixture
 def secret(tmp_path):
-    """A file outside of the cache that must never come out of it."""
+    """A file outside of the cache, which must never be served."""
     path = tmp_path / "outside" / "secret"
     path.parent.mkdir()
     path.write_bytes(b"not yours")
@@ -113,13 +113,13 @@ def secret(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _no_descriptor_leaks(tmp_path):
-    """Of what this test made: other tests' gateways may be at work beside it."""
+    """Only descriptors of this test's folder: other tests' gateways may run beside it."""
     yield
     assert _open_files(below=tmp_path) == {}
 
 
 def _open_files(below):
-    """The files and folders of a place that this process has open, by descriptor."""
+    """The descriptors of this process below a folder, with their paths."""
     found = {}
     for descriptor in Path("/proc/self/fd").iterdir():
         try:

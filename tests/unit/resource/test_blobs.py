@@ -1,4 +1,4 @@
-"""The blobs below `shared-blobs`, by name."""
+"""List and open the blobs below `shared-blobs` by name."""
 
 from __future__ import annotations
 

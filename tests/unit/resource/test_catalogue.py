@@ -1,4 +1,4 @@
-"""What is on disk now, whatever the last scan saw."""
+"""The catalogue answers with what is on disk now, whatever the last scan found."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _no_list(cache):
 
 
 def _undecided(cache, model=None):
-    """Of a thing that is not to be seen now nobody says that it is absent."""
+    """A file that cannot be seen now is not reported as absent."""
     md5 = cache.written["weights.onnx"].md5
     name = (model or cache.model, cache.package)
     for ask in (
@@ -145,7 +145,7 @@ def test_the_other_caches_cannot_be_reached_by_any_id(cache, model):
 
 
 class TestBlobs:
-    """A digest is found along one package only (I2)."""
+    """A digest is found through one package only (I2)."""
 
     def test_a_blob_is_found_by_the_file_that_links_it(self, cache):
         md5 = cache.written["extra/labels.bin"].md5
@@ -163,7 +163,7 @@ class TestBlobs:
         assert cache.find_blob(cache.model, cache.package, md5) == "weights.onnx"
 
     def test_a_manifest_alone_finds_no_blob_without_the_link(self, cache):
-        """Somebody lists another tenant's digest, but nothing in the package links it."""
+        """A manifest lists another tenant's digest, but nothing in the package links it."""
         (theirs,) = cache.write({"weights.onnx": b"theirs"}, model="other/1", package="theirs")
         text = cache.manifest.read_text().replace(cache.written["weights.onnx"].md5, theirs.md5)
         cache.manifest.write_text(text)
@@ -179,7 +179,7 @@ class TestBlobs:
 
 
 class TestAliasRoots:
-    """Links are absolute, and a volume may be mounted elsewhere than its writer had it."""
+    """Links are absolute, and a volume may be mounted at another path than its writer had."""
 
     @pytest.fixture
     def moved(self, cache):
@@ -197,7 +197,7 @@ class TestAliasRoots:
         assert moved.open() == b"weights of cars"
 
     def test_another_root_on_this_machine_is_never_opened(self, moved, tmp_path):
-        """The alias exists here and holds a blob of that name: it is a name only."""
+        """The alias exists here and holds a blob of that name: it is compared as text only."""
         other = tmp_path / "other"
         moved.write({"weights.onnx": b"right"}, package="named", writer_root=other)
         (found,) = moved.listing(moved.model, "named").files or (None,)
@@ -227,7 +227,7 @@ class TestRefresh:
         assert cache.catalogue.has_moved()
         assert not cache.catalogue.has_moved()
         cache.write({"weights.onnx": b"new"}, model="new/1")
-        os.utime(cache.models, ns=(0, 0))  # a change time of its own, however coarse the clock
+        os.utime(cache.models, ns=(0, 0))  # another change time, however coarse the clock
         assert cache.catalogue.has_moved()
         shutil.rmtree(cache.root)
         with pytest.raises(Unavailable):

@@ -1,4 +1,4 @@
-"""Files in memory are served only while the disk has them as they were: every way in which it may not."""
+"""Cached files are served only while they are unchanged on disk: every way in which they may change."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Clock:
 
 
 class Place:
-    """A cache on disk, and the files that are held of it."""
+    """A cache on disk, and the files that are cached of it."""
 
     def __init__(self, root, *, writer_root=None, max_bytes=1 << 20, weights=WEIGHTS):
         self.root = root
@@ -158,7 +158,7 @@ CHANGES = [
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("is_moved", [False, True])
 def test_a_change_on_disk_is_seen_by_the_next_read(change, is_moved, tmp_path):
-    # Where the links name another root, they cannot be followed; what is looked at then is different.
+    # Where the links name another root, they cannot be followed, and other paths are checked.
     place = Place(tmp_path / "cache", writer_root=tmp_path / "as-the-writer-knew-it" if is_moved else None)
     place.hold()
     assert place.find() == WEIGHTS
@@ -194,7 +194,7 @@ def test_a_package_that_changed_around_a_file_is_seen_by_the_next_read(change, h
     change(place)
     assert place.held._held[NAME[0], NAME[1], handle].until > place.clock.steady
     before = place.catalogue.open_file
-    place.catalogue.open_file = None  # the whole way is not gone
+    place.catalogue.open_file = None  # it is not located from the root
     assert place.find(handle) is None
     place.catalogue.open_file = before
 
@@ -248,7 +248,7 @@ def test_a_large_file_is_known_without_its_content_and_opened_anew_each_time(pla
 
 def test_a_small_file_and_one_whose_content_is_not_known_are_found_the_whole_way(place):
     place.hold()
-    assert place.held.reopen(*NAME) is None  # it is in memory; an open one has to be opened in the usual way
+    assert place.held.reopen(*NAME) is None  # it is in memory; an open file has to be opened normally
     opened = place.catalogue.open_file_now(*NAME[:2], "other.bin")
     place.held.hold(opened, ())
     os.close(opened.descriptor)
@@ -274,7 +274,7 @@ def test_a_file_that_was_exchanged_since_it_was_found_is_not_held(place):
 
 
 def test_content_that_is_not_what_was_measured_is_not_held(place):
-    # A store through a mapping of the file can change the content and leave all times as they are.
+    # A store through a memory mapping of the file can change the content without changing any time.
     opened = place.catalogue.open_file_now(*NAME)
     place.held.hold(replace(opened, sha256=sha256(WEIGHTS[::-1]).hexdigest()), ())
     os.close(opened.descriptor)

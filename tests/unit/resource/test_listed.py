@@ -1,4 +1,4 @@
-"""The note of which package lists which digest: what is in it, what bounds it, and when it is another one."""
+"""The index of which package lists which digest: its content, its bounds, and when it changes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_of_many_blobs_each_is_found_and_nothing_that_lies_across_two_of_them():
 
 
 def test_a_digest_is_looked_for_in_few_steps_however_many_there_are():
-    """What is gone through for a digest takes turns by packages, so none of them may take long."""
+    """The search for a digest yields to the event loop between packages, so no package may take long."""
     steps = {}
     for count in (2_000, 20_000):
         listed = list_package(A, P, manifest(*(f"{number:08x}" + "0" * 24 for number in range(count))))

@@ -1,4 +1,4 @@
-"""What a manifest must be for its package to be served."""
+"""The conditions on a manifest for its package to be served."""
 
 from __future__ import annotations
 

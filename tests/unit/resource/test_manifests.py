@@ -1,4 +1,4 @@
-"""A manifest is read once as long as it stays as it is, and a large one never on the event loop."""
+"""A manifest is read once while its file does not change, and a large one never on the event loop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ from gateway.model.presence import NothingSeen
 from gateway.resource import manifests as manifests_module
 from gateway.resource.catalogue import CatalogueSettings, DiskCatalogue
 from gateway.resource.manifest import MAX_MANIFEST_BYTES, parse_manifest
-from gateway.resource.manifests import INLINE_BYTES, LARGE_BYTES, SETTLED_SECONDS, Manifests, UnreadError
+from gateway.resource.manifests import (
+    INLINE_BYTES,
+    LARGE_BYTES,
+    RELIABLE_AFTER_SECONDS,
+    Manifests,
+    UnreadError,
+)
 from gateway.resource.scanner import Scanner
 
 MANY = 20_000
@@ -29,7 +35,7 @@ def listed(handle, md5="0" * 32):
 
 
 def fill(cache, count, package="many"):
-    """A package whose manifest lists so many files, of which one is there: the last of them by name."""
+    """A package whose manifest lists so many files, of which the last by name exists."""
     [file] = cache.write({"z.bin": b"the last"}, package=package)
     place = cache.folder / package / "model_config.json"
     document = json.loads(place.read_text())
@@ -40,8 +46,8 @@ def fill(cache, count, package="many"):
     return file
 
 
-def settle(cache):
-    """So long after it was written that its times are believed."""
+def wait_until_reliable(cache):
+    """Set the clock far enough after the last write that the file's times are reliable."""
     cache.clock.time += 10
 
 
@@ -53,7 +59,7 @@ class Threads(list):
 
 @pytest.fixture
 def parsed(monkeypatch):
-    """The threads in which manifests were parsed, one for each time; `sizes` are their bytes."""
+    """The thread of each parse of a manifest; `sizes` are the manifests' sizes in bytes."""
     threads = Threads()
     original = manifests_module.parse_manifest
 
@@ -68,16 +74,16 @@ def parsed(monkeypatch):
 
 @pytest.fixture
 def big(cache):
-    """A package of many files, settled."""
+    """A package of many files, old enough to be cached."""
     cache.big = fill(cache, MANY)
     cache.package = "many"
-    settle(cache)
+    wait_until_reliable(cache)
     return cache
 
 
 class TestOnce:
     def test_a_small_one_is_read_where_it_is_asked_for_and_not_again(self, cache, parsed):
-        settle(cache)
+        wait_until_reliable(cache)
         for _ in range(3):
             assert cache.open() == b"weights of cars"
             assert cache.open(ABSENT) is None
@@ -109,7 +115,7 @@ class TestOnce:
     @pytest.mark.parametrize("size", [0, INLINE_BYTES, LARGE_BYTES])
     def test_a_broken_one_is_read_once_however_often_it_is_scanned_and_asked_for(self, cache, parsed, size):
         cache.manifest.write_text("{" + " " * size)
-        settle(cache)
+        wait_until_reliable(cache)
         for _ in range(4):
             cache.refresh()
             with pytest.raises(Refusal) as refusal:
@@ -120,10 +126,10 @@ class TestOnce:
     def test_a_broken_one_is_read_again_once_it_changed(self, cache, parsed):
         text = cache.manifest.read_text()
         cache.manifest.write_text("{")
-        settle(cache)
+        wait_until_reliable(cache)
         cache.refresh()
         cache.manifest.write_text(text)
-        settle(cache)
+        wait_until_reliable(cache)
         assert cache.open() == b"weights of cars"
         cache.refresh()
         assert cache.catalogue.models() == (cache.model,)
@@ -136,12 +142,12 @@ class TestOnce:
         other = place.with_name("other")
         other.write_text(json.dumps(document))
         other.replace(place)
-        settle(big)
+        wait_until_reliable(big)
         assert big.open("z.bin") is None
         assert len(parsed) == 2
 
     def test_a_small_one_that_changed_a_moment_ago_is_read_each_time(self, cache, parsed):
-        """A second change within one tick of the clock would not show."""
+        """A second change within one tick of the clock would not be detected."""
         for _ in range(3):
             cache.open()
         assert len(parsed) == 3
@@ -153,11 +159,11 @@ class TestOnce:
         for _ in range(3):
             cache.open("z.bin", package="many")
         assert len(parsed) == 1
-        cache.clock.time += 30 * SETTLED_SECONDS
+        cache.clock.time += 30 * RELIABLE_AFTER_SECONDS
         for _ in range(3):
             cache.open("z.bin", package="many")
         assert len(parsed) == 2
-        cache.clock.time += 100 * SETTLED_SECONDS
+        cache.clock.time += 100 * RELIABLE_AFTER_SECONDS
         cache.open("z.bin", package="many")
         assert len(parsed) == 2
 
@@ -178,7 +184,7 @@ class TestOnce:
         assert big.catalogue.manifests.held_bytes == 0
 
     def test_a_scan_comes_by_small_ones_without_taking_the_place_of_what_is_asked_for(self, cache):
-        settle(cache)
+        wait_until_reliable(cache)
         cache.refresh()
         assert cache.catalogue.manifests.held_bytes == 0
         cache.open()
@@ -186,8 +192,8 @@ class TestOnce:
 
     def test_large_ones_that_stay_are_read_once_by_a_scan_whatever_there_is_room_for(self, cache, parsed):
         fill(cache, 1000)
-        (cache.folder / "half").mkdir()  # unfinished: the directory is opened at every look
-        settle(cache)
+        (cache.folder / "half").mkdir()  # unfinished: the directory is opened at every scan
+        wait_until_reliable(cache)
         scanner = Scanner(cache.root, manifests=Manifests(cache.clock, max_bytes=1), seen=NothingSeen())
         for _ in range(4):
             assert scanner.look({}, cache.clock.time).packages == 2
@@ -202,7 +208,7 @@ class TestOnce:
 
 
 class TestWaiting:
-    """Whoever asks for a large one waits for it, not for ever, and holds up nobody."""
+    """A caller that asks for a large manifest waits for it, within a timeout, and delays no other caller."""
 
     @pytest.fixture
     def blocked(self, big, monkeypatch):
@@ -232,7 +238,7 @@ class TestWaiting:
             blocked.set()
             os.close((await waiting).descriptor)
 
-        # The small one is read where it is asked for, so it must not be held up by the event that is not set.
+        # The small one is read in the calling thread, so it must not wait for the event that is not set.
         blocked.set()
         big.open(package="pkgA1")
         blocked.clear()
@@ -240,7 +246,7 @@ class TestWaiting:
 
     def test_what_takes_a_moment_does_not_wait_behind_what_takes_long(self, big, monkeypatch):
         fill(big, 200, package="medium")
-        settle(big)
+        wait_until_reliable(big)
         may_go_on = threading.Event()
 
         def parse(raw, pause):
@@ -274,7 +280,7 @@ class TestWaiting:
 
     def test_no_more_than_so_many_wait_to_be_read(self, big, blocked, monkeypatch):
         fill(big, MANY, package="other")
-        settle(big)
+        wait_until_reliable(big)
         monkeypatch.setattr(manifests_module, "MAX_WAITING", 1)
 
         async def ask():
@@ -314,7 +320,7 @@ class TestWaiting:
     def test_one_that_is_too_large_is_refused_unread(self, cache, parsed):
         with cache.manifest.open("wb") as file:
             file.truncate(MAX_MANIFEST_BYTES + 1)
-        settle(cache)
+        wait_until_reliable(cache)
         with pytest.raises(Refusal):
             cache.open()
         cache.refresh()
@@ -336,7 +342,7 @@ SHAPES = {
 
 
 class TestMemory:
-    """It is charged what it holds, and bounded."""
+    """Cached manifests are charged their size, and the total is bounded."""
 
     @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
     @pytest.mark.parametrize("count", [1, 100, 5_000])
@@ -355,7 +361,7 @@ class TestMemory:
     def test_of_many_the_least_recently_asked_for_goes_first(self, cache, parsed):
         for package in ("one", "two", "three"):
             fill(cache, 200, package=package)
-        settle(cache)
+        wait_until_reliable(cache)
         manifests = cache.catalogue.manifests
         cache.open("z.bin", package="one")
         manifests._max_bytes = 2 * manifests.held_bytes
@@ -369,7 +375,7 @@ class TestMemory:
         assert len(parsed) == 1
 
     def test_that_they_are_broken_is_bounded_as_well(self, cache):
-        settle(cache)
+        wait_until_reliable(cache)
         manifests = Manifests(cache.clock, max_bytes=5 * manifests_module.BROKEN_HELD_BYTES)
         for number in range(20):
             folder = cache.root / f"p{number}"
@@ -393,11 +399,11 @@ class TestMemory:
 
 
 class TestSteps:
-    """A question about one file costs the same, however many there are beside it."""
+    """A request for one file costs the same, however many files the package has."""
 
     @staticmethod
     def steps(work):
-        """How many instructions of ours are carried out: a loop is seen, whatever it is written as."""
+        """How many Python instructions are executed: this detects a loop, however it is written."""
         count = 0
 
         def trace(frame, event, _argument):
@@ -426,7 +432,7 @@ class TestSteps:
     @pytest.mark.parametrize("asked", ASKS)
     def test_they_are_as_many_among_twenty_thousand_files_as_among_two(self, cache, asked):
         files = {count: fill(cache, count, package=f"of{count}") for count in (2, MANY)}
-        settle(cache)
+        wait_until_reliable(cache)
         counts = {}
         for count, file in files.items():
             name = (cache.model, f"of{count}")
@@ -479,7 +485,7 @@ class TestSteps:
         document = json.loads(place.read_text())
         document["package_artifacts"] = [listed(f"f{number:05}", "a" * 32) for number in range(5_000)]
         place.write_text(json.dumps(document))
-        settle(cache)
+        wait_until_reliable(cache)
         looked = []
         original = DiskCatalogue._entries
 

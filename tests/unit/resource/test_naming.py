@@ -1,4 +1,4 @@
-"""The engine's directory names, by its own vectors."""
+"""The engine's directory names, compared with the engine's own test vectors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_every_v2_name_is_known_as_one(directory):
 
 
 def test_the_readable_part_is_cut_at_48_characters_and_the_digest_still_tells_ids_apart():
-    # These two share their V1 directory.
+    # These two have the same V1 directory.
     one = model_directory(ModelId("shared-prefix-that-is-longer-than-forty-eight-chars-10497/1"))
     other = model_directory(ModelId("shared-prefix-that-is-longer-than-forty-eight-chars-19d6d/1"))
     assert one[:52] == other[:52] == "v2-shared-prefix-that-is-longer-than-forty-eight-ch-"

@@ -1,4 +1,4 @@
-"""The two forms in which a listed file is served, and everything else that can lie in their place."""
+"""The two forms in which a listed file is served, and everything else that can be in its place."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OTHER_MD5 = "0" * 32
 
 
 def _refused(cache, handle="weights.onnx"):
-    """The file is refused when asked for, and is in no listing."""
+    """Opening the file is refused, and no listing has it."""
     with pytest.raises(Refusal) as refusal:
         cache.open(handle)
     assert refusal.value.reason == Reason.UNSERVABLE
@@ -29,7 +29,7 @@ def _refused(cache, handle="weights.onnx"):
 
 
 def _undecided(cache, handle="weights.onnx"):
-    """Nobody can say, by no face."""
+    """The answer is undecided, in every face."""
     md5 = cache.written[handle].md5
     for ask in (
         lambda: cache.open(handle),
@@ -155,7 +155,7 @@ def test_shared_blobs_that_is_a_link_serves_nothing(cache):
 
 
 def test_a_linked_blob_is_not_called_absent_while_there_are_no_blobs_at_all(cache):
-    """Its volume is not mounted: the link says that there was one."""
+    """Their volume is not mounted: the link shows that there was a blob."""
     cache.blobs.rename(cache.root / "moved")
     _undecided(cache)
     assert cache.open("notes.txt") == b"free text"
@@ -255,7 +255,7 @@ def test_a_manifest_that_is_none_makes_the_package_unservable(cache, lies_there)
     match lies_there:
         case "huge":
             with cache.manifest.open("wb") as file:
-                file.truncate(4 * 1024**4)  # sparse; whoever read it would run out of memory
+                file.truncate(4 * 1024**4)  # sparse; reading it would exhaust the memory
         case "nested":
             cache.manifest.write_bytes(b'{"a":' * (MAX_MANIFEST_BYTES // 8))
         case "half":

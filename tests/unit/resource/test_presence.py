@@ -1,4 +1,4 @@
-"""An empty cache is told from one that is not there, and nothing is called absent while that is open."""
+"""An empty cache is distinguished from a missing one, and nothing is reported absent before that is known."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def seen(tmp_path):
 
 @pytest.fixture
 def cache(cache, seen):
-    """One whose catalogue keeps what it saw, as that of a gateway does."""
+    """A cache whose catalogue records what it saw, as that of a gateway does."""
     cache.catalogue = DiskCatalogue(CatalogueSettings(root=cache.root), cache.clock, seen=seen)
     return cache
 
 
 @pytest.fixture
 def restart(cache, seen):
-    """Begin anew on the same state folder, as a gateway that was stopped while the volume went away."""
+    """Restart with the same state folder, as a gateway that was stopped while the volume was unmounted."""
 
     def anew():
         cache.catalogue.close()
@@ -41,7 +41,7 @@ def restart(cache, seen):
 
 
 def verify_undecided(cache):
-    """Nobody gets a list, and nothing is called absent."""
+    """No list is given, and nothing is reported absent."""
     for ask in (
         cache.catalogue.models,
         cache.catalogue.listed,
@@ -62,7 +62,7 @@ def empty(folder):
 
 
 def become_another(folder):
-    """The same path and another folder: what is left of a mount point when its volume goes away."""
+    """Replace the folder at this path: what remains of a mount point when its volume is unmounted."""
     folder.rename(folder.with_name("away"))
     folder.mkdir(parents=True)
 
@@ -121,7 +121,7 @@ def seen_of(tmp_path):
 
 
 class TestGone:
-    """What is not there any more was not emptied."""
+    """Missing folders do not count as an emptied cache."""
 
     AWAY: ClassVar = {
         "the root": lambda cache: cache.root.rename(cache.root.with_name("away")),
@@ -239,7 +239,7 @@ class TestFile:
             SeenCacheFile(tmp_path / "folder").load()
 
     def test_a_list_is_given_although_it_cannot_be_kept_where_it_was_seen(self, cache, tmp_path):
-        (tmp_path / f"s.{os.getpid()}").mkdir()  # what is written first lies in the way
+        (tmp_path / f"s.{os.getpid()}").mkdir()  # the first write fails
         seen = SeenCacheFile(tmp_path / "s.json")
         cache.catalogue = DiskCatalogue(CatalogueSettings(root=cache.root), cache.clock, seen=seen)
         cache.refresh()

@@ -1,4 +1,4 @@
-"""A model's own files as bytes: what is in order, and nothing through a link."""
+"""A model's own files as bytes: valid ones only, and never through a link."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns: nobody is left out, and nobody comes up twice in one."""
+"""Round-robin: every name comes up, and none twice in one batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opening one name at a time, never through a link."""
+"""Files are opened one path component at a time, never through a link."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _refused(call, *args, **kwargs):
 
 @contextmanager
 def _no_more_descriptors():
-    """As many open files as there are now, and not one more."""
+    """Limit this process to the descriptors that it has open now."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     probe = os.open("/", os.O_RDONLY)
     os.close(probe)
@@ -202,7 +202,7 @@ def test_a_file_of_another_device_than_its_directory_is_unservable(folder, tmp_p
         elsewhere = os.fstat(other).st_dev
     assert elsewhere != tmp_path.stat().st_dev
     # A file mounted over a name needs a privilege that tests may lack; /dev/pts/ptmx and the like are
-    # devices. What is left is to ask for the check itself.
+    # devices. So the check is called directly.
     from gateway.resource.safe_open import _verify_regular  # noqa: PLC0415 -- the one private look
 
     (tmp_path / "file").touch()

@@ -18,7 +18,7 @@ from gateway.resource.scan import scan as scan_cache
 
 
 class _Always:
-    """A clock by which every change time is old enough to be believed."""
+    """A clock by which every change time is old enough to be reliable."""
 
     def now(self):
         return 4e9
@@ -33,7 +33,7 @@ def _reasons(survey):
 
 
 def _without_ids(cache):
-    """The manifest of a version that did not say whose package it is."""
+    """The manifest of a version that did not name the package's model."""
     document = json.loads(cache.manifest.read_text())
     del document["canonical_model_id"], document["model_id"]
     cache.manifest.write_text(json.dumps(document))
@@ -41,7 +41,7 @@ def _without_ids(cache):
 
 @contextmanager
 def _as_nobody():
-    """Without the privilege of reading what one may not read."""
+    """Without the privilege to read files of other users."""
     if os.geteuid() != 0:
         yield
         return

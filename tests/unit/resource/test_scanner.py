@@ -1,4 +1,4 @@
-"""Looking again only where something moved, and seeing what a full scan would see."""
+"""A scan opens only directories that changed, and its result equals that of a full scan."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gateway.resource.scanner import Scanner
 
 
 class _Always:
-    """A clock by which every change time is old enough to be believed."""
+    """A clock by which every change time is old enough to be reliable."""
 
     def now(self):
         return 4e9
@@ -35,7 +35,7 @@ def new_scanner(root):
     return Scanner(root, manifests=Manifests(_Always()), seen=NothingSeen())
 
 
-LATER = 60.0  # seconds after which every change time is old enough to be believed
+LATER = 60.0  # seconds after which every change time is old enough to be reliable
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_a_package_is_seen_when_its_manifest_is_finished(cache, look):
     text = cache.manifest.read_text()
     cache.manifest.unlink()
     assert look().models == ()
-    cache.manifest.write_text(text)  # moves the package's directory, not the model's
+    cache.manifest.write_text(text)  # changes the package's directory, not the model's
     assert look().models == (cache.model,)
 
 
@@ -123,7 +123,7 @@ def test_a_manifest_that_is_repaired_is_seen(cache, look):
 
 
 def test_a_directory_whose_time_is_too_young_to_be_believed_is_opened_again(cache, look, opened):
-    """A second change within one tick of the clock would not show."""
+    """A second change within one tick of the clock would not be detected."""
     look(later=0)
     look(later=1)
     assert opened == [cache.folder.name] * 2
@@ -165,7 +165,7 @@ class TestFacts:
 
 
 class TestMany:
-    """More than one look takes in."""
+    """More directories than one scan checks."""
 
     @pytest.fixture
     def many(self, cache, monkeypatch):
@@ -204,7 +204,7 @@ def test_a_root_that_is_replaced_is_scanned_anew(cache, look):
 
 
 def test_the_event_loop_runs_on_while_the_disk_is_looked_at(cache, monkeypatch):
-    """A scan that is in the middle of a directory holds up nobody."""
+    """A scan that is in the middle of a directory delays no request."""
 
     async def run():
         loop, is_in_scan, may_go_on = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
@@ -229,11 +229,11 @@ def test_the_event_loop_runs_on_while_the_disk_is_looked_at(cache, monkeypatch):
 
 
 class TestUndecided:
-    """What the disk or the machine cannot say is not gone."""
+    """What cannot be read because the disk or the machine fails is not reported as gone."""
 
     @pytest.fixture
     def failing(self, cache, monkeypatch):
-        """One directory whose every look fails, once it is asked for."""
+        """One directory that fails to be read from the moment it is set."""
         failures = {}
         original = scan_module.package_names
 
@@ -293,7 +293,7 @@ class TestUndecided:
 
 
 class TestBounds:
-    """Whoever can write to the volume can make any number of names."""
+    """Anyone who can write to the volume can make any number of names."""
 
     def test_names_that_are_none_of_the_engines_are_counted_and_the_first_told(self, cache, look, opened):
         for number in range(150):

@@ -1,4 +1,4 @@
-"""The way down to a model, and its packages by name."""
+"""Open a model's directory, and list its packages by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Findings travel with the refusal, for the operator only."""
+"""Findings are attached to the refusal, for the operator only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cannot be shown is said in one line, and a key that nobody saw is named."""
+"""An error is one line, and names a key that could not be shown."""
 
 from __future__ import annotations
 
@@ -64,5 +64,5 @@ def test_the_version_is_shown(installation):
     ],
 )
 def test_a_time_that_no_calendar_has_is_shown_all_the_same(seconds, text):
-    """A file on a volume may claim any."""
+    """A file on a volume may claim any time."""
     assert when(seconds) == text

@@ -188,7 +188,7 @@ def test_what_is_missing_is_named_with_its_time(command, copy):
 
 @pytest.fixture
 def unproven(installed, tmp_path):
-    """A copy with a record behind the last head of a chain that its process left."""
+    """A copy with a record after the last head of a chain that its process abandoned."""
     copy = tmp_path / "left"
     key = load_signing_key(installed.settings.signing_key_file)
     log = AuditLog(folder=copy, node="node-b", signing_key=key, clock=SystemClock())

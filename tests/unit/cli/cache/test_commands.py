@@ -1,4 +1,4 @@
-"""`cachegate cache`: hashing ahead of time, what is pinned, and the way out of quarantine."""
+"""`cachegate cache`: hashing ahead of time, what is pinned, and releasing from quarantine."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_release_holds_once_the_blob_is_repaired(site):
     site.run("cache", "release", name_of(SHARED))
     site.json("cache", "verify", status=1)
     (site.cache_root / "shared-blobs" / name_of(SHARED)).write_bytes(SHARED)
-    site.json("cache", "verify", status=1)  # an operator ends a quarantine, and nothing else does
+    site.json("cache", "verify", status=1)  # only an operator ends a quarantine
     released = site.json("cache", "release", name_of(SHARED))
     assert released["changed"]
     assert site.json("cache", "verify")["good"]
@@ -122,7 +122,7 @@ def test_an_empty_cache_is_good(installation):
 def test_content_that_changed_and_left_its_times_is_found_when_all_is_hashed_again(site):
     place = site.cache_root / "shared-blobs" / name_of(SHARED)
     with place.open("r+b") as file, mmap(file.fileno(), 0) as mapped:
-        mapped[:1] = b"w"  # the times move here, and not at the next store to the page
+        mapped[:1] = b"w"  # the times change here, and not at the next store to the page
         site.json("cache", "verify")
         before = identity_of(place.stat())
         mapped[:4] = b"evil"

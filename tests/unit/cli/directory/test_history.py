@@ -11,7 +11,7 @@ from gateway.model.stores import Moment
 
 @pytest.fixture
 def memory(installed):
-    """What this node saw last; as it was again after the test."""
+    """What this node saw last; restored after the test."""
     memory = HistoryFile(installed.settings.history_file)
     before = memory.load()
     yield memory
@@ -53,7 +53,7 @@ def test_unknown_facts_are_refused_until_they_are_accepted(command, command_json
     assert status == 3
     assert "directory accept" in said
 
-    # Nobody is there to ask.
+    # There is no terminal to ask on.
     for arguments in ((), ("--json",)):
         assert command("directory", "accept", *arguments)[0] == 2
     assert memory.load() == seen
@@ -88,7 +88,7 @@ def test_the_group_is_shown_and_set(command, command_json):
     status, shown = command_json("directory", "group")
     assert (status, shown["group"], shown["set"], shown["seen"]) == (0, 1, False, 1)
     status, shown = command_json("directory", "group", "2")
-    # With one server of two, what was just changed is held by one.
+    # With one server of two, only one holds the change just made.
     assert (status, shown["group"], shown["set"], shown["sure"]) == (1, 2, True, False)
     assert (shown["held_by"], shown["servers"], shown["sure_in_seconds"]) == (1, 2, None)
     assert "held by 1 of 2 servers" in shown["why"]

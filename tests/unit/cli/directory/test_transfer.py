@@ -27,7 +27,7 @@ def exported(installed, command_json, tmp_path):
 
 @pytest.fixture
 def elsewhere(installed, monkeypatch, capsys):
-    """Another installation, empty but for what `init` makes, with the peppers of the first."""
+    """Another installation, with only what `init` makes and the peppers of the first."""
     folder = Path(tempfile.mkdtemp(prefix="cg-test-"))
     settings = demo_settings(folder)
     settings.state.mkdir(mode=0o700)

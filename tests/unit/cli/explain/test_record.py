@@ -72,7 +72,7 @@ def test_the_question_of_a_refusal_is_asked_by_the_name_that_the_client_used():
     assert (question.key_id, question.model, question.package, question.file, question.action) == (
         KEY, "acme/latest", "p1", "w", Action.READ,
     )  # fmt: skip
-    assert question.address == "127.0.0.1"  # the key's networks are judged by where it came from
+    assert question.address == "127.0.0.1"  # the key's networks are checked with this address
 
 
 def test_a_key_that_was_not_valid_then_is_asked_about_too():

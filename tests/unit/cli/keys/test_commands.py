@@ -1,4 +1,4 @@
-"""Keys and grants on the command line: what is asked for wrongly is a usage error."""
+"""Keys and grants on the command line: wrong arguments are a usage error."""
 
 from __future__ import annotations
 

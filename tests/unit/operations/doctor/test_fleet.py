@@ -21,7 +21,7 @@ def worker(name, applied=10, number=2, silent=0.0):
 
 
 def judged(*workers):
-    """A second look, after one at which every worker was at its first renewal."""
+    """The finding after a second read; at the first, every worker was at its first renewal."""
     first = tuple(replace(one, entry=b"%d:1" % one.applied) for one in workers)
     moment = Moment(generation=10)
     return judge_workers(Fleet(workers=first, moment=moment), Fleet(workers=workers), 1.0)

@@ -58,10 +58,10 @@ def test_a_server_that_changed_a_moment_ago_is_no_fault():
 
 def test_servers_that_keep_what_they_acknowledge_are_in_order():
     assert judge_members([PRIMARY, REPLICA], 3).health is Level.OK
-    # Of one or two servers each has to take writes alone.
+    # In a group of one or two servers each has to take writes alone.
     alone = replace(PRIMARY, settings={**PRIMARY.settings, "min-replicas-to-write": "0"})
     assert judge_members([alone], 2).health is Level.OK
-    # A hosted server keeps its settings to itself.
+    # A hosted server does not show its settings.
     assert judge_members([replace(PRIMARY, settings={}), REPLICA], 3).health is Level.OK
 
 

@@ -12,7 +12,7 @@ from gateway.operations.session import open_session
 
 
 class InForce:
-    """As much of a listing as the check asks."""
+    """The part of a listing that the check uses."""
 
     def __init__(self, policy):
         self._policy = policy

@@ -11,7 +11,7 @@ from gateway.operations.doctor.state import look_at_state
 
 @pytest.fixture
 def settings(installed, tmp_path):
-    """A state folder of its own, without the server's part."""
+    """A state folder of its own, without a server."""
     shutil.copytree(
         installed.settings.state, tmp_path / "state", ignore=shutil.ignore_patterns("valkey", "audit")
     )

@@ -1,8 +1,8 @@
-"""What `explain` says would help does help: each kind of denial is explained, mended as it says, and gone.
+"""What `explain` says would help does help: each kind of denial is explained, corrected, and then allowed.
 
-Every case makes one situation, with a tenant, a model and a key of its own. The explanation has to name
-the cause and the kinds of remedies. Then the chosen way of every step is taken, by the command that it
-names or, where somebody has to act by hand, by that act; and the same question has to be a yes.
+Every case makes one situation, with a tenant, a model and a key of its own. The explanation has to name the
+cause and the kinds of remedies. Then one remedy of every step is applied, by the command that it names or,
+where somebody has to act by hand, by that act; and the same question has to be allowed.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Site:
 
 @dataclass
 class Case:
-    """One question in one situation. `by_hand` is what has to be done where no command can."""
+    """One question in one situation. `by_hand` is what has to be done where no command can do it."""
 
     name: str
     key_id: str = ""
@@ -140,7 +140,10 @@ def site(_home, capsys, monkeypatch):
 
 @pytest.fixture
 def case(site, request):
-    """A borrower with a key, and a model of the lender's that is on disk. Names follow the test's."""
+    """A borrower with a key, and a model of the lender's that is on disk.
+
+    Names are derived from the test's.
+    """
     name = "".join(letter if letter.isalnum() else "-" for letter in request.node.name.lower())[-40:].strip(
         "-"
     )
@@ -154,7 +157,7 @@ def case(site, request):
 
 
 def mend(site, case, told, way):
-    """Take one way of every step: the first, or the one of this kind."""
+    """Apply one remedy of every step: the first, or the one of this kind."""
     for step in told["remedies"]:
         remedy = next((one for one in step if one["kind"] == way), step[0])
         if remedy["command"]:
@@ -170,7 +173,7 @@ def mend(site, case, told, way):
 
 
 def verify(site, case, *, cause, reason, steps, ways=("",)):
-    """The explanation says so, and what it says helps. `ways` are tried one after another by the caller."""
+    """The explanation names the remedies, and they help. The caller tries `ways` one after another."""
     told = case.explained(site)
     assert (told["served"], told["cause"], told["reason"]) == (False, cause, reason), told
     assert [[remedy["kind"] for remedy in step] for step in told["remedies"]] == steps, told["remedies"]
@@ -304,7 +307,7 @@ def test_with_two_forbids(site, case):
 
 
 def test_with_a_forbid_that_a_right_of_another_kind_satisfies(site, case):
-    # Only what is public may be read: publishing helps, and lifting the rule is not asked for.
+    # Only what is public may be read: publishing helps, and removing the rule is not suggested.
     text = forbid(case.name, case.model).replace(";", " unless { resource.isPublic };")
     site.add_rule(case.name, text)
     verify(site, case, cause="not-granted", reason="not-permitted", steps=[["publish"]])
@@ -385,7 +388,7 @@ class TestKeys:
     @pytest.mark.parametrize("way", ["network", "key"])
     def test_that_are_used_from_elsewhere(self, site, case, way):
         case.key_id = site.new_key(case.tenant, "--networks", "10.0.0.0/8")
-        assert case.explained(site)["served"] is True  # nobody is calling
+        assert case.explained(site)["served"] is True  # there is no client address
         case.address = "192.0.2.7"
         case.by_hand = lambda: setattr(case, "address", "10.1.2.3")
         steps = [["network", "key"]]
@@ -481,7 +484,7 @@ class TestTheDisk:
 
 
 class TestThePlatform:
-    """A key that the platform knows: its word is a fact that ends, and is asked for anew."""
+    """A key of the platform: the platform's answer is a fact that ends, and is asked for anew."""
 
     @pytest.fixture(autouse=True)
     def known(self, site, case, monkeypatch):
