@@ -1,4 +1,4 @@
-"""Round-robin over many names in bounded batches."""
+"""Round-robin over many names in bounded batches, so that each comes up and no batch takes long."""
 
 from __future__ import annotations
 
