@@ -47,7 +47,7 @@ class SetUp:
 
 
 async def set_up(settings: Settings) -> SetUp:
-    """Make what is missing."""
+    """Create the secrets, the policy and the first admin key, where they are missing."""
     make_state(settings)
     with FileLock(settings.state / LOCK_NAME) as lock:
         lock.wait_alone(time.monotonic() + PATIENCE_SECONDS)

@@ -26,7 +26,7 @@ async def agree_on_all(ledger: Ledger, contents: Sequence[tuple[Md5, Measured]])
         await ledger.agree(contents)
     except Unavailable:
         raise
-    except Exception:  # noqa: BLE001 -- one of them, whatever it raises: which one is found out below
+    except Exception:  # noqa: BLE001 -- whatever it is: which blob caused it is determined below
         return [trouble for one in contents if (trouble := await _trouble_with(ledger, one)) is not None]
     return []
 
@@ -36,7 +36,7 @@ async def _trouble_with(ledger: Ledger, one: tuple[Md5, Measured]) -> Trouble | 
         await ledger.agree([one])
     except Unavailable:
         raise
-    except Exception as trouble:  # noqa: BLE001 -- that blob's trouble
+    except Exception as trouble:  # noqa: BLE001 -- it affects that blob only
         return one[0], why(trouble)
     return None
 

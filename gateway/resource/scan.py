@@ -291,7 +291,7 @@ def _load_gists(
     except (Refusal, Unavailable) as error:
         tally.is_undecided |= isinstance(error, Unavailable)
         tally.skip(name, finding_of(error))
-    except Exception as defect:  # noqa: BLE001 -- a boundary: the other directories have their turn
+    except Exception as defect:  # noqa: BLE001 -- a boundary: go on with the other directories
         tally.is_undecided = True
         tally.skip(name, f"it could not be looked at ({type(defect).__name__}: {printable(str(defect))})")
     return gists

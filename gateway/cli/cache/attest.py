@@ -39,7 +39,7 @@ def attest(
     no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
-    """Let a model's links to shared blobs count, where `shared_links` asks for somebody's word."""
+    """Let a model's links to shared blobs count, where `shared_links` requires an attestation."""
     model_id = parse_model_id(model)
     named = frozenset(map(parse_md5, digests or ()))
 

@@ -1,4 +1,4 @@
-"""`cachegate cache`: pin everything ahead of time, see what is pinned, and what outlives a revocation."""
+"""`cachegate cache`: verify and pin all files, show the cache's state, release blobs from quarantine."""
 
 from __future__ import annotations
 

@@ -205,5 +205,5 @@ def list_(as_json: AsJson = False) -> None:
 
 @commands.command("show")
 def show(model: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
-    """Show one model: how it stands, who may read it, its packages and files on disk."""
+    """Show one model: its owner and visibility, who may read it, its packages and files on disk."""
     show_model(parse_model_id(model), as_json=as_json)
