@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
 PATIENCE_SECONDS = 4.0  # the client waits for 5
-LOCK_SECONDS = 5.0  # longer than one request to the platform takes
+LOCK_SECONDS = 5.0  # longer than a task may hold it
 PLACES = 32  # requests under way at once, from one worker
 PLACES_FOR_STRANGERS = 16  # of these, about keys that are not known yet
 PLACES_FOR_ONE_KEY = 8  # of these, about one known key
