@@ -23,14 +23,14 @@ def anyio_backend():
 
 
 class Server:
-    """A server that answers with the bytes that it was given, and keeps what it was asked."""
+    """A server that answers with the given bytes and records the requests."""
 
     def __init__(self):
         self.answers = [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"]
         self.requests = []
         self.connections = 0
         self.delay_seconds = 0.0
-        self.is_closing = False  # after each answer
+        self.is_closing = False  # whether it closes the connection after each answer
 
     @asynccontextmanager
     async def running(self):
@@ -180,7 +180,7 @@ async def test_a_question_that_was_given_up_leaves_the_way_free(server, provider
 
 async def test_a_crowd_that_waits_for_its_turn_shuts_nobody_out(server, monkeypatch):
     monkeypatch.setattr(provider_module, "MAX_CONNECTIONS", 2)
-    monkeypatch.setattr(provider_module, "TURN_SECONDS", 0.05)
+    monkeypatch.setattr(provider_module, "SLOT_WAIT_SECONDS", 0.05)
     server.delay_seconds = 0.3
     async with towards(server.url) as provider:
         results = await asyncio.gather(*(ask(provider) for _ in range(12)), return_exceptions=True)
@@ -193,7 +193,7 @@ async def test_a_crowd_that_waits_for_its_turn_shuts_nobody_out(server, monkeypa
 
 async def test_a_question_without_a_whole_turn_says_nothing_of_the_provider(server, monkeypatch):
     monkeypatch.setattr(provider_module, "MAX_CONNECTIONS", 1)
-    monkeypatch.setattr(provider_module, "TURN_SECONDS", 0.3)
+    monkeypatch.setattr(provider_module, "SLOT_WAIT_SECONDS", 0.3)
     server.delay_seconds = 0.2
     async with towards(server.url) as provider:
         whole = asyncio.create_task(ask(provider))
@@ -207,7 +207,7 @@ async def test_a_question_without_a_whole_turn_says_nothing_of_the_provider(serv
 async def test_a_question_that_gets_no_connection_is_given_up(server, monkeypatch):
     monkeypatch.setattr(provider_module, "MAX_CONNECTIONS", 1)
     async with towards(server.url) as provider:
-        provider._turns = asyncio.Semaphore(100)  # as if connections were given back late
+        provider._slots = asyncio.Semaphore(100)  # as if connections were returned late
         server.delay_seconds = 0.5
         first = asyncio.create_task(ask(provider))
         await asyncio.sleep(0.1)
@@ -272,7 +272,7 @@ async def test_a_private_provider_is_not_asked_unless_the_operator_says_so(serve
 
 
 async def test_the_address_that_was_judged_is_the_one_connected_to(server, monkeypatch):
-    """A name that answers differently the second time gets nowhere: there is no second time."""
+    """A name that resolves differently the second time has no effect: it is resolved once."""
     asked = []
 
     def rebinding(host, port, *_, **__):

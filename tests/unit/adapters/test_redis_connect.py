@@ -1,4 +1,4 @@
-"""Finding the server that holds the facts. A Sentinel is a socket that speaks its protocol."""
+"""Finding the primary for the feed's raw connection. A Sentinel is a socket that speaks its protocol."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LIMITS = RedisLimits(connect_seconds=1.0, operation_seconds=1.0)
 
 
 class Hearing(asyncio.Protocol):
-    """Says PING as soon as it is connected, and keeps what it hears."""
+    """Sends PING as soon as it is connected, and records what it receives."""
 
     def __init__(self):
         self.heard = asyncio.get_running_loop().create_future()
@@ -45,7 +45,7 @@ class Hearing(asyncio.Protocol):
 
 @contextlib.asynccontextmanager
 async def speaking(answer):
-    """A server that answers each command by what `answer` gives for its words."""
+    """A server that answers each command with what `answer` returns for its words."""
     served = []
 
     async def serve(reader, writer):
