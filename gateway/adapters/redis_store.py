@@ -133,14 +133,14 @@ class RedisStore:
         if not names:
             return await self.moment(), []
 
-        async def look() -> tuple[Moment, list[bytes | None]]:
+        async def fetch() -> tuple[Moment, list[bytes | None]]:
             async with self._client.pipeline(transaction=True) as pipe:
                 pipe.execute_command("HMGET", GENERATION, COUNTER, MARK, HISTORY)
                 pipe.execute_command("MGET", *names)
                 fields, values = await pipe.execute()
             return parse_moment(fields), values
 
-        return await self._ask(look)
+        return await self._ask(fetch)
 
     async def moment(self) -> Moment:
         """Return the server's current moment."""
@@ -217,7 +217,7 @@ class RedisStore:
         With `hold_seconds` it also makes a write and waits until all replicas of the group have it, which
         shows that they have everything that was committed before.
         """
-        return await self._ask(lambda: self._look(about, hold_seconds))
+        return await self._ask(lambda: self._observe(about, hold_seconds))
 
     async def hold_by_all(self, about: Moment, *, seconds: float = HOLD_SECONDS) -> None:
         """Raise `NotHeld` unless every server of the group has this commit within the time."""
@@ -290,7 +290,7 @@ class RedisStore:
         with translated(self.display):
             await self._client.aclose()
 
-    async def _look(self, about: Moment, hold_seconds: float | None) -> Fleet:
+    async def _observe(self, about: Moment, hold_seconds: float | None) -> Fleet:
         note = self._note()
         if hold_seconds is None or self._group in {None, 1}:
             command = look_command(note, about, touches=False)
@@ -300,8 +300,8 @@ class RedisStore:
                 return found
         # If the group grew since, too few servers are waited for here; the caller compares the counts.
         waiting = "WAIT", (self._group or 1) - 1, max(1, int(hold_seconds * 1000))
-        looked, acknowledged = await self._in_order(look_command(note, about, touches=True), waiting)
-        found = parse_look(looked, held=1 + int(acknowledged))
+        observed, acknowledged = await self._in_order(look_command(note, about, touches=True), waiting)
+        found = parse_look(observed, held=1 + int(acknowledged))
         self._group = found.servers
         return found
 
@@ -344,16 +344,16 @@ class RedisStore:
     async def _ask_one(self, *command: Any) -> Any:
         return await self._ask(lambda: self._client.execute_command(*command))
 
-    async def _ask(self, look: Callable[[], Awaitable[_T]]) -> _T:
+    async def _ask(self, operation: Callable[[], Awaitable[_T]]) -> _T:
         """Run a read, and once more if the connection broke: the server may have been restarted."""
 
         async def twice() -> _T:
             try:
-                return await look()
+                return await operation()
             except RedisConnectionError as error:
                 if not may_be_repeated(error):
                     raise
-                return await look()
+                return await operation()
 
         return await self._undisturbed(self._in_slot(twice))
 

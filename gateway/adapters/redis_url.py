@@ -114,7 +114,7 @@ def parse_redis_url(raw_url: str) -> RedisAddress:
     try:
         parts = urlsplit(raw_url)
         if "@" in parts.path + parts.query + parts.fragment:
-            raise ValueError("a login that was cut")  # noqa: TRY301 -- one door for all that does not parse
+            raise ValueError("a login that was cut")  # noqa: TRY301 -- one handler for everything that does not parse
         parameters = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
         raw_login, _, raw_hosts = parts.netloc.rpartition("@")
         raw_user, _, raw_password = raw_login.partition(":")
@@ -125,7 +125,7 @@ def parse_redis_url(raw_url: str) -> RedisAddress:
         db = int(raw_db or "0")
         hosts = () if scheme == "unix" else tuple(_host(text, topology) for text in raw_hosts.split(","))
         if topology is Topology.STANDALONE and len(hosts) > 1:
-            raise ValueError("more than one host")  # noqa: TRY301 -- one door for all that does not parse
+            raise ValueError("more than one host")  # noqa: TRY301 -- one handler for everything that does not parse
     except ValueError:
         # Without a cause: the parser's own message may quote the URL, and with it the password.
         raise Misconfigured(_WHERE, f"not a Redis URL; expected {_FORMS}{hint}") from None

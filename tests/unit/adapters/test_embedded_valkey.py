@@ -407,7 +407,7 @@ def test_a_server_that_loads_is_waited_for(state):
 
 @contextlib.contextmanager
 def answering(path, *answers, asked=None):
-    """A server that answers one command per connection with these answers in order, then with the last one."""
+    """A server that answers one command per connection, in this order; the last answer is repeated."""
     path.unlink(missing_ok=True)
     left, asked = list(answers), [] if asked is None else asked
     with socket.socket(socket.AF_UNIX) as listener:

@@ -232,18 +232,18 @@ async def furnished(store, raw):
 
 @pytest.mark.parametrize("writer", [*WRITERS, *SILENT_WRITERS])
 async def test_no_writer_writes_where_the_history_is_not_the_one(valkey_url, raw, furnished, writer):
-    stranger = RedisStore(valkey_url, history=Notes(FOREIGN))
+    foreign_store = RedisStore(valkey_url, history=Notes(FOREIGN))
     try:
         if writer in WRITERS:
             with pytest.raises(UnknownHistory):
-                await WRITERS[writer](stranger)
+                await WRITERS[writer](foreign_store)
         else:
-            await SILENT_WRITERS[writer](stranger)
+            await SILENT_WRITERS[writer](foreign_store)
         answer = await renew(raw, "x", 1, note=FOREIGN)
         assert answer[0] == 0
         assert await everything(raw) == furnished
     finally:
-        await stranger.close()
+        await foreign_store.close()
 
 
 @pytest.mark.parametrize("writer", WRITERS)

@@ -320,7 +320,7 @@ async def test_a_server_that_falls_silent_is_unavailable_in_time(valkey_url):
 
 
 async def first_answer(store):
-    """Return the generation once the server answers within its limit; on a busy machine it may need retries."""
+    """Return the generation once the server answers in time; a busy machine may need retries."""
     while True:
         with contextlib.suppress(Unavailable):
             return await store.generation()
