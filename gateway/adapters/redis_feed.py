@@ -256,7 +256,7 @@ class _Connection(asyncio.Protocol):
     async def ask(self, commands: Sequence[tuple[bytes, ...]]) -> Any:
         """Send commands in one write and await their replies; for one command, return its reply.
 
-        Cancellation closes the connection, since its replies could not be assigned any more.
+        A failure or cancellation closes the connection, since its replies could not be assigned any more.
         """
         if self._transport is None or self.is_over.is_set():
             raise ConnectionError("the feed connection is closed")

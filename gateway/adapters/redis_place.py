@@ -4,7 +4,7 @@ An open connection to a server that was replaced would keep returning old data. 
 the `number` of the place at which it was made. `move` raises the number, and a connection with an older
 number reconnects before it is used again.
 
-With Sentinels, the address is asked from them and kept until a connection to it fails. A DNS name or a
+With Sentinels, the address is asked from them and kept until it proves wrong (`forget`). A DNS name or a
 virtual address is resolved by the system at each connection.
 """
 

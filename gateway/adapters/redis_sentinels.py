@@ -2,8 +2,8 @@
 
 A Sentinel that does not answer, or is no Redis server, does not delay the result: it is known as soon as a
 majority of all configured Sentinels agrees, or after `ANSWER_SECONDS` if a majority of those that answered
-does. If none has answered by then, the first answer is waited for. Sentinels that did not answer are
-reported.
+does. If none has answered by then, answers are waited for until the caller's timeout. Sentinels that did not
+answer are reported.
 
 The result decides only where to connect. A wrong one costs time, not correctness: whether a server has the
 known history is checked by its marks (`redis_marks.py`).

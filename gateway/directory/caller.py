@@ -2,9 +2,9 @@
 
 For a key that the platform knows, the platform's ruling is one of these facts. An allow that is in force
 becomes a grant on exactly that model, so the rules decide as usual and a rule that forbids still wins; the
-answer then depends on a leaf that expires with the allow. Where no ruling is in force, the facts are marked
-as not settled: the answer is a denial until the platform has been asked. A signed link uses the record of its
-minting instead, since its holder has no key to ask the platform with.
+answer then depends on a leaf that expires with the allow. Where no ruling is in force, the facts say so and
+the answer is a denial until the platform has been asked. A signed link uses the record of its minting
+instead, since its holder has no key to ask the platform with.
 
 A platform record that does not parse counts as absent. An ending that does not parse could concern any
 ruling, so no ruling that it could end is in force.

@@ -233,7 +233,7 @@ async def test_a_server_that_is_not_there_is_still_one_that_is_not_there(new_tcp
 
 
 @asynccontextmanager
-async def listening(answer=b""):
+async def start_listener(answer=b""):
     """Start a listener that is no Redis; return its port and all that it receives."""
     told = bytearray()
 
@@ -253,12 +253,12 @@ async def listening(answer=b""):
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss"])
 async def test_one_that_says_nothing_does_not_answer_in_time(scheme):
-    async with listening() as (port, _):
+    async with start_listener() as (port, _):
         assert "in time" in await refusal_of(f"{scheme}://{LOGIN}@127.0.0.1:{port}", Unavailable)
 
 
 async def test_no_login_is_sent_where_tls_was_asked_for_and_is_not_spoken():
-    async with listening(b"+PONG\r\n") as (port, told):
+    async with start_listener(b"+PONG\r\n") as (port, told):
         await refusal_of(f"rediss://{LOGIN}@127.0.0.1:{port}")
         assert b"PING\r\n" in told
         assert b"p@ss" not in told

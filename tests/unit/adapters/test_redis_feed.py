@@ -117,7 +117,7 @@ class Relay:
 
     def __init__(self, url):
         self.target = unquote(urlsplit(url).path)
-        self.swallows_replies = self.swallows_requests = False
+        self.drops_replies = self.drops_requests = False
         self.writers = set()
         self.serving = set()
 
@@ -137,14 +137,14 @@ class Relay:
         back_reader, back_writer = await asyncio.open_unix_connection(self.target)
         self.writers |= {writer, back_writer}
         await asyncio.gather(
-            self.pass_on(reader, back_writer, lambda: self.swallows_requests),
-            self.pass_on(back_reader, writer, lambda: self.swallows_replies),
+            self.pass_on(reader, back_writer, lambda: self.drops_requests),
+            self.pass_on(back_reader, writer, lambda: self.drops_replies),
         )
 
-    async def pass_on(self, reader, writer, is_swallowed):
+    async def pass_on(self, reader, writer, is_dropped):
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
-                if not is_swallowed():
+                if not is_dropped():
                     writer.write(data)
                     await writer.drain()
         writer.close()
@@ -298,11 +298,11 @@ async def test_a_change_while_the_feed_connects_is_never_lost(store, raw, valkey
 async def test_a_reply_that_never_comes_ends_the_connection(store, valkey_url):
     async with Relay(valkey_url) as relay, Follow(relay.url) as follow:
         await follow.connected()
-        relay.swallows_replies = True
+        relay.drops_replies = True
         await follow.until(lambda one: "disconnected" in one.kinds())
         renewals = len(follow.listener.renewals)
         await store.transact(writing(FACT))
-        relay.swallows_replies = False
+        relay.drops_replies = False
         listener = await follow.until(lambda one: len(one.renewals) > renewals)
         assert listener.told[-1][:2] == ("connected", 1)
 
@@ -310,7 +310,7 @@ async def test_a_reply_that_never_comes_ends_the_connection(store, valkey_url):
 async def test_requests_that_never_arrive_renew_nothing(valkey_url):
     async with Relay(valkey_url) as relay, Follow(relay.url) as follow:
         await follow.connected()
-        relay.swallows_requests = True
+        relay.drops_requests = True
         await follow.until(lambda one: "disconnected" in one.kinds())
         renewals = len(follow.listener.renewals)
         await asyncio.sleep(0.5)

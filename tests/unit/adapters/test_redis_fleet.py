@@ -210,12 +210,12 @@ SILENT_WRITERS = {
 }
 
 
-async def everything(raw):
+async def read_all(raw):
     return {name: await raw.dump(name) for name in await raw.keys("*")}
 
 
 @pytest.fixture
-async def furnished(store, raw):
+async def stored_data(store, raw):
     """A server with data that every writer would change."""
 
     async def grows(_snapshot, batch):
@@ -227,11 +227,11 @@ async def furnished(store, raw):
     await renew(raw, "w", 1)
     await store.hold(LOCK, "holder", seconds=1000)
     await raw.persist(LOCK)
-    return await everything(raw)
+    return await read_all(raw)
 
 
 @pytest.mark.parametrize("writer", [*WRITERS, *SILENT_WRITERS])
-async def test_no_writer_writes_where_the_history_is_not_the_one(valkey_url, raw, furnished, writer):
+async def test_no_writer_writes_where_the_history_is_not_the_one(valkey_url, raw, stored_data, writer):
     foreign_store = RedisStore(valkey_url, history=Notes(FOREIGN))
     try:
         if writer in WRITERS:
@@ -241,13 +241,13 @@ async def test_no_writer_writes_where_the_history_is_not_the_one(valkey_url, raw
             await SILENT_WRITERS[writer](foreign_store)
         answer = await renew(raw, "x", 1, note=FOREIGN)
         assert answer[0] == 0
-        assert await everything(raw) == furnished
+        assert await read_all(raw) == stored_data
     finally:
         await foreign_store.close()
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-async def test_once_it_is_accepted_on_disk_every_writer_goes_on(valkey_url, store, furnished, writer):
+async def test_once_it_is_accepted_on_disk_every_writer_goes_on(valkey_url, store, stored_data, writer):
     present = await store.moment()
     accepted = RedisStore(valkey_url, history=Notes(FOREIGN, later=present))
     try:

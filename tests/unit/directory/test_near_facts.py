@@ -53,7 +53,7 @@ class HeldStore:
         return reply
 
 
-class Hand:
+class ManualClock:
     """A clock that the test sets."""
 
     def __init__(self):
@@ -70,7 +70,7 @@ def store():
 
 @pytest.fixture
 def clock():
-    return Hand()
+    return ManualClock()
 
 
 @pytest.fixture
