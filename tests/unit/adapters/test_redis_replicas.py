@@ -1,4 +1,4 @@
-"""A primary and its replica, both real: who is known to have a write, and what a server's stamp tells."""
+"""A real primary with a replica: which servers have a write, and what a server's stamp shows."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ async def test_a_write_is_held_by_all_once_the_replica_has_it_and_not_while_it_i
     await store.hold_by_all(await store.transact(plan), seconds=5.0)
     pair[1].signal(signal.SIGSTOP)
     moment = await store.transact(plan)
-    # Without a write of its own, the acknowledgements from before would be counted for this one.
+    # Without a write of its own, earlier acknowledgements would be counted for this change.
     for _ in range(2):
         with pytest.raises(NotHeld) as missing:
             await store.hold_by_all(moment, seconds=0.1)
@@ -151,7 +151,7 @@ async def test_a_replica_takes_no_write_and_says_what_it_is(store, pair):
 
 
 class Listener:
-    """Keeps the renewals."""
+    """Records the renewals."""
 
     note = None
     acknowledged = 0
