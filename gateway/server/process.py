@@ -1,4 +1,4 @@
-"""The supervisor's end of one worker: start it, ask it, stop it, learn how it ended."""
+"""The supervisor's handle on one worker process: start, ask for its status, stop, learn how it ended."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from gateway.server.worker import LENGTH_BYTES
 if TYPE_CHECKING:
     from gateway.server.worker import WorkerOrder
 
-ANSWER_SECONDS = 1.0  # a worker whose event loop stands still for longer is not ready, whatever it would say
-MAX_LINE_BYTES = 4 * 1024 * 1024  # thousands of counters
+ANSWER_SECONDS = 1.0  # a worker whose event loop is blocked for longer is not ready, whatever it would answer
+MAX_LINE_BYTES = 4 * 1024 * 1024  # room for thousands of counters
 
 # `-P` and an explicit path: the worker imports from where its parent did, and never from the
-# folder it happens to be started in.
+# working directory that it happens to be started in.
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from gateway.server.worker import main; main()"
 )
@@ -44,7 +44,7 @@ class _Line(msgspec.Struct):
 
 
 class WorkerProcess:
-    """A worker from its start to its end. Made by `start`."""
+    """One worker process, from its start to its end. Made by `start`."""
 
     def __init__(self, process: Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._process = process
@@ -58,7 +58,7 @@ class WorkerProcess:
 
     @classmethod
     async def start(cls, order: WorkerOrder, listener: socket.socket) -> WorkerProcess:
-        """A new process that was told what to run."""
+        """Start a new process and send it the order."""
         raw_order = msgspec.json.encode(order)
         ours, theirs = socket.socketpair()
         with theirs:
@@ -74,11 +74,11 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """The process id."""
+        """The worker's process id."""
         return self._process.pid
 
     async def run(self) -> int:
-        """Hear what it says until it ends; its exit status, or minus the signal that killed it."""
+        """Read its messages until it ends; return its exit status, or minus the signal that killed it."""
         try:
             async for raw_line in self._reader:
                 self._hear(raw_line)
@@ -101,11 +101,11 @@ class WorkerProcess:
             del self._questions[question]
 
     def stop(self) -> None:
-        """Tell it to finish what it is answering and to end."""
+        """Tell it to finish the answers in progress and to end."""
         self._tell(b"stop\n")
 
     def kill(self) -> None:
-        """End it now."""
+        """Kill it, unless it has ended."""
         if self._process.returncode is None:
             self._process.kill()
 
@@ -117,7 +117,7 @@ class WorkerProcess:
         try:
             line = msgspec.json.decode(raw_line, type=_Line)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return  # not an answer, which counts as none
+            return  # not a valid message: counts as no answer
         if line.serving:
             self.is_serving.set()
         if line.failed is not None:
