@@ -262,7 +262,7 @@ def test_only_so_many_callers_are_remembered():
         for number in range(REMEMBERED_CALLERS + 5):
             await visible.models(replace(CALLER, key_name=str(number)))
         assert len(visible._models.memory) == REMEMBERED_CALLERS
-        assert not visible._models._flights
+        assert not visible._models._in_progress
 
     asyncio.run(scenario())
 

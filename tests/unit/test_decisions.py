@@ -213,7 +213,7 @@ async def test_a_flight_whose_passengers_all_left_is_remembered_and_over(decisio
     pipeline.gate.set()
     await asyncio.sleep(0.01)
     assert decisions.recall(access()) is not None
-    assert decisions._flights == {}
+    assert decisions._in_progress == {}
 
 
 async def test_many_questions_are_answered_in_order_and_only_new_ones_are_worked_out(decisions, pipeline):
