@@ -1,8 +1,8 @@
 """The stamp watch: one worker of the fleet observes server and register, so that changes need not wait.
 
 While a server has had the same stamp for longer than a lease, all valid leases are in its register, and a
-change is sure as soon as all of them have acknowledged it. A watcher that has observed this long enough writes
-it down: the stamp is settled. It also writes down how long the entry of a worker has not changed, so that a
+change is sure as soon as all of them have acknowledged it. The watcher writes down that it has observed this:
+the stamp is settled. It also writes down how long the entry of a worker has not changed, so that a
 worker that ended without notice does not delay every later change. Both are timed on the watcher's own clock.
 
 The worker that holds the lock in Redis does it; when that worker ends, another takes over and starts anew.

@@ -108,9 +108,9 @@ class Acceptor:
         )
         self._loop = asyncio.get_running_loop()
         self._of_source: Counter[str] = Counter()
-        self._beginning: set[asyncio.Task[None]] = set()
+        self._handshakes: set[asyncio.Task[None]] = set()
         self._is_accepting = self._is_closed = False
-        self._complained_at: dict[str, float] = {}
+        self._warned_at: dict[str, float] = {}
 
     def start(self) -> None:
         """Start to accept."""
@@ -122,13 +122,13 @@ class Acceptor:
         """Accept nothing more, and cancel TLS handshakes that have not finished."""
         self._is_closed = True
         self._pause()
-        for task in self._beginning:
+        for task in self._handshakes:
             task.cancel()
 
     async def wait_closed(self) -> None:
         """Return once the cancelled handshakes have ended."""
-        if self._beginning:
-            await asyncio.wait(self._beginning)
+        if self._handshakes:
+            await asyncio.wait(self._handshakes)
 
     def _resume(self) -> None:
         if not self._is_accepting and not self._is_closed:
@@ -143,7 +143,7 @@ class Acceptor:
     def _accept(self) -> None:
         for _ in range(AT_ONCE):
             if self._counts.open >= self._bounds.connections:
-                self._complain("a worker has no room for more connections: they wait", self._counts.open)
+                self._warn("a worker has no room for more connections: they wait", self._counts.open)
                 self._pause()  # until one is released
                 return
             try:
@@ -153,7 +153,7 @@ class Acceptor:
             except OSError as error:
                 if error.errno not in _OUT_OF_FILES:
                     raise
-                self._complain("no connection can be accepted", error)
+                self._warn("no connection can be accepted", error)
                 self._pause()
                 self._loop.call_later(PAUSE_SECONDS, self._resume)
                 return
@@ -164,14 +164,14 @@ class Acceptor:
         if source is not None:
             if self._of_source[source] >= max(1, self._bounds.connections // SHARE_OF_A_SOURCE):
                 self._counts.refused += 1
-                self._complain("one source has its share of connections: more are reset", source)
+                self._warn("one source has its share of connections: more are reset", source)
                 _reset(connection)
                 return
             self._of_source[source] += 1
         self._counts.open += 1
         task = self._loop.create_task(self._serve(connection, partial(self._release, source)))
-        self._beginning.add(task)
-        task.add_done_callback(self._beginning.discard)
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
 
     async def _serve(self, connection: socket.socket, release: Callable[[], None]) -> None:
         """Give the connection to a protocol after the TLS handshake. A failed handshake is not a request."""
@@ -204,11 +204,11 @@ class Acceptor:
             found = found.ipv4_mapped
         return None if self._bounds.without_share.hold(found) else str(found)
 
-    def _complain(self, what: str, about: object) -> None:
+    def _warn(self, what: str, about: object) -> None:
         """Log at most once in `COMPLAINT_SECONDS`: there may be thousands of cases in a second."""
         now = self._loop.time()
-        if now - self._complained_at.get(what, float("-inf")) >= COMPLAINT_SECONDS:
-            self._complained_at[what] = now
+        if now - self._warned_at.get(what, float("-inf")) >= COMPLAINT_SECONDS:
+            self._warned_at[what] = now
             logger.warning("%s (%s)", what, about)
 
 

@@ -65,7 +65,7 @@ class ContentProtocol(GatewayHttpProtocol):
     """One connection. `content_protocol` makes the subclass that a worker uses."""
 
     at_once: AtOnce | None = None
-    turns = SendQueue()
+    send_queue = SendQueue()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -75,7 +75,7 @@ class ContentProtocol(GatewayHttpProtocol):
         self._raw_request: bytes | None = None
         self._answered_at = float("-inf")
         self._own_headers: Headers | None = None
-        self._opening = b""
+        self._head_start = b""
         self._sender: FileSender | None = None
         self._is_plain = False
 
@@ -98,7 +98,7 @@ class ContentProtocol(GatewayHttpProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         if self._is_plain:
             if self._sender is None:
-                self._sender = FileSender(self.transport, self.loop, self.turns)
+                self._sender = FileSender(self.transport, self.loop, self.send_queue)
             response = Response(cycle, self._sender)
             scope: dict[str, Any] = cycle.scope  # type: ignore[assignment]  # not only ASGI's own members
             scope["extensions"] = {ZERO_COPY: {LOOKS: True}}
@@ -167,7 +167,7 @@ class ContentProtocol(GatewayHttpProtocol):
         """Whether an answer written now is the one the client expects next, and can be written at once."""
         return not (
             self._owes_an_answer
-            or self._is_deaf
+            or self._has_stopped_parsing
             or self.pipeline
             or self.flow.write_paused
             or self.transport.is_closing()
@@ -178,8 +178,8 @@ class ContentProtocol(GatewayHttpProtocol):
         own = self.server_state.default_headers
         if own is not self._own_headers:  # a new list each second, for the date in it
             self._own_headers = own
-            self._opening = STATUS_LINE[200] + b"".join([b"%b: %b\r\n" % header for header in own])
-        self.transport.write(b"%b%b%b" % (self._opening, head, body))
+            self._head_start = STATUS_LINE[200] + b"".join([b"%b: %b\r\n" % header for header in own])
+        self.transport.write(b"%b%b%b" % (self._head_start, head, body))
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection. Answers from memory do not restart the timer, so compute what is left."""
@@ -203,7 +203,7 @@ def content_protocol(
     stall_seconds: float = STALL_SECONDS,
 ) -> type[ContentProtocol]:
     """The protocol class of one worker. Neither `on_refused` nor `on_stall` raises."""
-    members: dict[str, Any] = {"at_once": at_once, "turns": SendQueue(), "stall_seconds": stall_seconds}
+    members: dict[str, Any] = {"at_once": at_once, "send_queue": SendQueue(), "stall_seconds": stall_seconds}
     if on_refused is not None:
         members["report_refusal"] = staticmethod(on_refused)
     if on_stall is not None:

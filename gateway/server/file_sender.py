@@ -34,11 +34,11 @@ class FileSender:
     """The sending side of one connection. Call `close` when the connection is lost."""
 
     def __init__(
-        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, turns: SendQueue
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, queue: SendQueue
     ) -> None:
         self._transport = transport
         self._loop = loop
-        self._turns = turns
+        self._queue = queue
         self._socket: int | None = None
         self._file_span: FileSpan | None = None
         self._is_closed = False
@@ -54,7 +54,7 @@ class FileSender:
 
     async def give_way(self) -> None:
         """Wait until the other senders had a step: one answer may consist of many short ranges."""
-        await self._turns.next(self._loop)
+        await self._queue.next(self._loop)
 
     def close(self) -> None:
         """Close the duplicated socket, and end the range that is being sent, as the connection is lost."""
@@ -84,14 +84,14 @@ class FileSender:
 
     def begin(self, step: Callable[[], bool]) -> None:
         """Call `step` now or in one of the next event loop iterations, and again while it returns True."""
-        self._turns.begin(step, self._loop)
+        self._queue.begin(step, self._loop)
 
     def when_writable(self, step: Callable[[], bool]) -> None:
         """Call `step` in the same way once the socket is writable."""
 
         def resume() -> None:
             self._forget_writer()
-            self._turns.line_up(step, self._loop)
+            self._queue.line_up(step, self._loop)
 
         self._loop.add_writer(self.socket(), resume)
 

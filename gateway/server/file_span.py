@@ -119,7 +119,7 @@ class FileSpan:
         if self._woken is None or self._woken.done():  # the task was cancelled, or the connection is lost
             return False
         try:
-            return self._goes_on()
+            return self._send_step()
         except BaseException as error:  # noqa: BLE001 -- raised in the task; the queue goes on with others
             self.break_off(error)
             return False
@@ -139,7 +139,7 @@ class FileSpan:
         finally:
             del error
 
-    def _goes_on(self) -> bool:
+    def _send_step(self) -> bool:
         looks = self._looks
         if (looks.watch is not None and not looks.watch.is_certain) or not self._is_warm():
             return self._wake()

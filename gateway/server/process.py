@@ -51,7 +51,7 @@ class WorkerProcess:
         self._reader = reader
         self._writer = writer
         self._ids = count(1)
-        self._questions: dict[int, asyncio.Future[WorkerStatus]] = {}
+        self._pending: dict[int, asyncio.Future[WorkerStatus]] = {}
         self.is_serving = asyncio.Event()
         self.failure: Misconfigured | Unavailable | None = None
         self.last_status: WorkerStatus | None = None
@@ -81,7 +81,7 @@ class WorkerProcess:
         """Read its messages until it ends; return its exit status, or minus the signal that killed it."""
         try:
             async for raw_line in self._reader:
-                self._hear(raw_line)
+                self._receive(raw_line)
         except (ConnectionError, ValueError):
             self.kill()  # a broken channel or an endless line: it can no longer be supervised
         finally:
@@ -90,30 +90,30 @@ class WorkerProcess:
 
     async def ask(self) -> WorkerStatus | None:
         """Its status; None when it does not answer in time."""
-        question = next(self._ids)
-        answer = self._questions[question] = asyncio.get_running_loop().create_future()
-        self._tell(b"status? %d\n" % question)
+        request_id = next(self._ids)
+        answer = self._pending[request_id] = asyncio.get_running_loop().create_future()
+        self._send(b"status? %d\n" % request_id)
         try:
             return await asyncio.wait_for(answer, ANSWER_SECONDS)
         except TimeoutError:
             return None
         finally:
-            del self._questions[question]
+            del self._pending[request_id]
 
     def stop(self) -> None:
         """Tell it to finish the answers in progress and to end."""
-        self._tell(b"stop\n")
+        self._send(b"stop\n")
 
     def kill(self) -> None:
         """Kill it, unless it has ended."""
         if self._process.returncode is None:
             self._process.kill()
 
-    def _tell(self, line: bytes) -> None:
+    def _send(self, line: bytes) -> None:
         if not self._writer.is_closing():
             self._writer.write(line)
 
-    def _hear(self, raw_line: bytes) -> None:
+    def _receive(self, raw_line: bytes) -> None:
         try:
             line = msgspec.json.decode(raw_line, type=_Line)
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -124,9 +124,9 @@ class WorkerProcess:
             self.failure = _failure(line.failed)
         if line.status is not None:
             self.last_status = line.status
-            question = self._questions.get(line.id)
-            if question is not None and not question.done():
-                question.set_result(line.status)
+            pending = self._pending.get(line.id)
+            if pending is not None and not pending.done():
+                pending.set_result(line.status)
 
 
 def _failure(failed: _Failed) -> Misconfigured | Unavailable:

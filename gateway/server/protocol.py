@@ -40,7 +40,7 @@ HEAD_SECONDS = 10.0  # from a request's first byte, and from the connection, to 
 LINGER_SECONDS = 1.0  # closing with unread bytes resets the connection, and the answer may be lost with it
 
 
-def _tell_nobody() -> None:
+def _do_nothing() -> None:
     return
 
 
@@ -52,7 +52,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
     """One connection of any listener. `on_lost` is called once, when the connection is over."""
 
     stall_seconds = STALL_SECONDS
-    on_lost: Callable[[], None] = staticmethod(_tell_nobody)
+    on_lost: Callable[[], None] = staticmethod(_do_nothing)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -63,7 +63,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         self._connection: Connection | None = None
         self._stall_clock: StallClock | None = None
         self._unanswered: deque[RequestResponseCycle] = deque()  # in request order
-        self._is_deaf = False
+        self._has_stopped_parsing = False
         self._head = HeadBudget()
         self._has_body = self._is_answered = self._is_in_message = False
         self._timer: asyncio.TimerHandle | None = None
@@ -110,14 +110,14 @@ class GatewayHttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse within the limits. Nothing is parsed after a refusal."""
-        if self._is_deaf:
+        if self._has_stopped_parsing:
             return
         self._unset_keepalive_if_required()
         self._head.begin_feed()
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._is_deaf = True  # the request itself was accepted; see on_headers_complete
+            self._has_stopped_parsing = True  # the request itself was accepted; see on_headers_complete
         except httptools.HttpParserError:
             self._refuse(self._refusal or EarlyRefusal.MALFORMED_REQUEST)
         else:
@@ -227,7 +227,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         record_id = self.report_refusal(refusal, self.client[0] if self.client else "local")
         self._refusal = refusal
         self._refusal_answer = refusal.answer(record_id or UNRECORDED)
-        self._is_deaf = True
+        self._has_stopped_parsing = True
         self._stop_timer()
         if not self._owes_an_answer:
             self._send_refusal()

@@ -29,33 +29,33 @@ class SendQueue:
     """The queue of one event loop."""
 
     def __init__(self) -> None:
-        self._line: deque[Step] = deque()
+        self._steps: deque[Step] = deque()
         self._is_called = False  # whether `_take` is scheduled for the next iteration
 
     def line_up(self, step: Step, loop: asyncio.AbstractEventLoop) -> None:
         """Queue a step for one of the next iterations; it is queued again for as long as it returns True."""
-        self._line.append(step)
+        self._steps.append(step)
         self._call(loop)
 
     def begin(self, step: Step, loop: asyncio.AbstractEventLoop) -> None:
         """The same, but take the step now if nothing is queued, so that short ranges are not delayed."""
         if self._is_called:
-            self._line.append(step)
+            self._steps.append(step)
             return
         self._call(loop)
         if step():
-            self._line.append(step)
+            self._steps.append(step)
 
     async def next(self, loop: asyncio.AbstractEventLoop) -> None:
         """Return when every step that is queued now was taken once."""
         waiting = loop.create_future()
 
-        def come_to_the_head() -> bool:
+        def wake() -> bool:
             if not waiting.done():  # it may have been cancelled
                 waiting.set_result(None)
             return False
 
-        self.line_up(come_to_the_head, loop)
+        self.line_up(wake, loop)
         await waiting
 
     def _call(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -66,10 +66,10 @@ class SendQueue:
     def _take(self, loop: asyncio.AbstractEventLoop) -> None:
         self._is_called = False
         try:
-            for _ in range(min(TURN_STEPS, len(self._line))):
-                step = self._line.popleft()
+            for _ in range(min(TURN_STEPS, len(self._steps))):
+                step = self._steps.popleft()
                 if step():
-                    self._line.append(step)
+                    self._steps.append(step)
         finally:  # when a step fails all the same, the others still get theirs
-            if self._line:
+            if self._steps:
                 self._call(loop)

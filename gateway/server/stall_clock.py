@@ -37,7 +37,7 @@ class Outflow(Protocol):
         """Abort the connection."""
 
 
-def _note_nothing() -> None:
+def _do_nothing() -> None:
     return
 
 
@@ -51,7 +51,7 @@ class StallClock:
         outflow: Outflow,
         loop: asyncio.AbstractEventLoop,
         seconds: float,
-        on_stall: Callable[[], None] = _note_nothing,
+        on_stall: Callable[[], None] = _do_nothing,
     ) -> None:
         self._outflow = outflow
         self._loop = loop
@@ -64,7 +64,7 @@ class StallClock:
 
     def start(self) -> None:
         """Schedule the next check."""
-        self._timer = self._loop.call_later(self._seconds / LOOKS, self._look)
+        self._timer = self._loop.call_later(self._seconds / LOOKS, self._check)
 
     def stop(self) -> None:
         """Stop, as the connection is lost."""
@@ -72,7 +72,7 @@ class StallClock:
             self._timer.cancel()
             self._timer = None
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         unsent = self._outflow.unsent_bytes()
         if unsent == 0:  # the usual case
             self._goal = None

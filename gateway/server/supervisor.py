@@ -147,7 +147,7 @@ class Supervisor:
         status = -1
         try:
             worker = self._workers[slot] = await WorkerProcess.start(self._order, self._public)
-            status = await self._see_through(slot, worker)
+            status = await self._run_to_end(slot, worker)
             failure = worker.failure
             ended = f"worker {worker.pid} ended with status {status}{f' ({failure})' if failure else ''}"
         except Exception as error:
@@ -163,7 +163,7 @@ class Supervisor:
             self._stopped.set()
         return ended
 
-    async def _see_through(self, slot: int, worker: WorkerProcess) -> int:
+    async def _run_to_end(self, slot: int, worker: WorkerProcess) -> int:
         """Wait until a started worker ends; add its counters to those of ended workers."""
         running = asyncio.create_task(worker.run())
         serving = asyncio.create_task(worker.is_serving.wait())
