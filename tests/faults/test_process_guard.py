@@ -1,4 +1,4 @@
-"""A run of the tests that is killed leaves no process behind: no server, no worker, no daemon."""
+"""A test run that is killed leaves no process behind: no server, no worker, no daemon."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a caller may see: worked out once for all who ask, and never what was true before they asked."""
+"""What a caller may see: computed once for all concurrent requests, and never older than the request."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_a_change_of_something_else_works_nothing_out_anew():
         await visible.models(CALLER)
         world.leaves["elsewhere"] = Leaf(b"elsewhere", b"")
         world.change("elsewhere")
-        views = visible._models.memory  # what is decided anew may be remembered; that it was asked may not
+        views = visible._models.memory  # a decision may be remembered; only the view must be computed anew
         view = views.peek(CALLER)
         assert await visible.models(CALLER) == ("m/1",)
         assert views.peek(CALLER) is view
@@ -174,7 +174,7 @@ def test_who_asks_after_a_change_does_not_get_what_was_worked_out_before_it():
 
 @pytest.mark.parametrize("view", ["models", "packages"])
 def test_a_view_that_was_joined_and_overtaken_is_not_used(view, monkeypatch):
-    # What is decided first in it has changed since, and that change had returned before this was asked.
+    # Its first decision has changed since, and that change had returned before this request.
     monkeypatch.setattr("gateway.caller_views.DECISIONS_PER_TURN", 1)
 
     async def scenario():
@@ -268,7 +268,7 @@ def test_only_so_many_callers_are_remembered():
 
 
 def test_no_more_is_made_at_once_than_is_decided_at_once():
-    """Of a large cache, to make all questions before the first is decided would be one long turn."""
+    """Making all questions of a large cache before the first decision would block the event loop."""
     made = []
 
     class Many(tuple):
