@@ -46,7 +46,7 @@ class Connection:
         }
 
     async def drained(self) -> None:
-        """Return once the write buffer is below its high-water mark."""
+        """Return once writing is not paused: the client has taken enough of what was written before."""
         if self._flow.write_paused:
             await self._flow.drain()
 

@@ -38,7 +38,7 @@ class SendQueue:
         self._call(loop)
 
     def begin(self, step: Step, loop: asyncio.AbstractEventLoop) -> None:
-        """The same, but take the step now if nothing is queued, so that short ranges are not delayed."""
+        """The same, but take the step now if the queue is idle, so that short ranges are not delayed."""
         if self._is_called:
             self._steps.append(step)
             return

@@ -93,7 +93,7 @@ def life_after_a_kill(folder, tell, durability):
 
 
 def life_with_a_lost_segment(folder, tell, durability):
-    """A worker whose segment is made read-only, and then appended to by somebody: it goes on elsewhere."""
+    """A worker whose segment is made read-only, and then appended to by an attacker: it starts a new one."""
     log = open_log(folder, durability=durability)
     tell(log.reject(REFUSED))
     segment = max(folder.glob("*-0*.jsonl"))
@@ -201,7 +201,7 @@ def ids_up_to(folder, chain, seq):
 
 
 def forged_line(folder, chain, time):
-    """A record with right hashes, as whoever can write to the folder can make it."""
+    """A record with right hashes, as an attacker with write access to the folder can make it."""
     last = json.loads(whole_lines(folder, chain)[-1])
     links = Links(chain)
     links.seq, links.hash = last["seq"], last["hash"]

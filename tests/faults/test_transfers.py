@@ -380,7 +380,7 @@ def test_a_cache_that_is_not_there_yet_is_served_once_it_is(site, serve, paths, 
     for path in (paths.small, "/v1/models"):
         assert gateway.wire.get(path, site.token).status == 503
     aside.rename(site.installation.cache_root)
-    # Files are looked at when they are asked for; the list follows with the next scan.
+    # Files are checked on disk when they are requested; the list follows with the next scan.
     assert gateway.wire.get(paths.small, site.token).body == paths.content
     eventually(gateway.is_ready)
     eventually(lambda: gateway.wire.get("/v1/models", site.token).json().get("models"))

@@ -101,7 +101,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_a_decision_flight_that_left_before_a_right_was_taken_allows_nothing_after(what, fleet, tools):
+def test_a_decision_begun_before_a_right_was_taken_allows_nothing_after(what, fleet, tools):
     give, take, model, needle = CHANGES[what]
     fleet.change(give)
     raw = tools.request_for(tools.path_of(getattr(tools, model)), fleet.tokens["acme"])
@@ -116,7 +116,7 @@ def test_a_decision_flight_that_left_before_a_right_was_taken_allows_nothing_aft
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_a_decision_flight_that_left_before_a_right_was_given_denies_nobody_after(what, fleet, tools):
+def test_a_decision_begun_before_a_right_was_given_denies_nothing_after(what, fleet, tools):
     give, take, model, needle = CHANGES[what]
     fleet.change(give)
     fleet.change(take)  # so that nothing about it is remembered
@@ -132,7 +132,7 @@ def test_a_decision_flight_that_left_before_a_right_was_given_denies_nobody_afte
     fleet.change(take)
 
 
-def test_two_callers_with_one_question_do_not_share_a_flight(fleet, tools):
+def test_two_callers_with_one_question_do_not_share_a_decision_in_progress(fleet, tools):
     fleet.change(take_back)
     fleet.change(grant)
     path = tools.path_of(tools.lent)

@@ -124,7 +124,7 @@ def test_a_failover_goes_on_with_all_that_was_promised_or_is_refused(
     assert set(answers) <= {tools.nobody, tools.undecided}
     with replica.client() as client:
         assert client.info("replication")["role"] == "master"
-    # The replica had all that was acknowledged, so it is the same history, and nobody has to accept it.
+    # The replica had all that was acknowledged, so it is the same history, and no operator has to accept it.
     assert fleet.get(tools.owned).status == tools.allowed
     eventually(fleet.gateway.is_ready, 30.0)
     # With one of two servers gone a change is in force at once, but could still be lost with the other.

@@ -251,7 +251,7 @@ def test_no_answer_outlives_its_record_when_a_worker_is_killed(busy_world, event
                 enough = len(received) + 50
                 eventually(lambda enough=enough: len(received) > enough)
                 pids = busy_world.gateway.worker_pids()
-                for pid in pids:  # all of them: nobody can say who serves which connection
+                for pid in pids:  # all of them: it is unknown which one serves which connection
                     os.kill(pid, signal.SIGKILL)
                 eventually(lambda pids=pids: set(busy_world.gateway.worker_pids()) - set(pids), seconds=15)
         finally:

@@ -159,7 +159,7 @@ def test_nothing_of_a_refused_request_comes_back(world, talk):
 # --- the cost in Redis commands
 
 SAME_WORK = {
-    # A hidden thing and its twin that is nowhere, with as many segments, for one caller each.
+    # A hidden resource and one that does not exist, with as many segments, for one caller each.
     "a model": ("globex", "/v1/models/acme/cars/1", "/v1/models/nobody/cars/1"),
     "a package": ("globex", "/v1/models/acme/cars/1/-/pkgA1", "/v1/models/nobody/cars/1/-/pkgA1"),
     "a file": ("globex", "/v1/models/acme/cars/1/-/pkgA1/a.bin", "/v1/models/nobody/cars/1/-/pkgA1/a.bin"),

@@ -65,7 +65,7 @@ def cases(outcome):
 
 @pytest.fixture(scope="session")
 def recorded(world, eventually):
-    """The decision record that an answer names, as it lies in the audit log."""
+    """The decision record that an answer names, as it is in the audit log."""
 
     def find(answer):
         return eventually(

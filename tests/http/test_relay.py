@@ -242,7 +242,7 @@ def test_revocation_cuts_a_relay_under_way(site, storage):
     url = urls_of(site.ask("acme/cars/1", key["token"]))["pkgR1", "big.onnx"]
     with site.wire.connect(timeout=60) as connection:
         connection.sendall(f"GET {url.removeprefix(PUBLIC_URL)} HTTP/1.1\r\nHost: gateway\r\n\r\n".encode())
-        assert connection.recv(1, socket.MSG_PEEK)  # it is under way
+        assert connection.recv(1, socket.MSG_PEEK)  # the transfer has begun
         site.installation.run("keys", "revoke", key["key_id"])
         answer = site.wire.read(connection)
     assert answer.status == 200

@@ -1,8 +1,8 @@
 """I8 through a real gateway: a key that a client puts anywhere into a request is found nowhere afterwards.
 
 Each channel by which a key comes, valid or not, with the same key in each part of the request that is
-recorded or logged. Then the audit folder, the log, the metrics and Redis are searched for it, in plain and in each
-encoded form.
+recorded or logged. Then the audit folder, the log, the metrics and Redis are searched for it, plain and
+in each encoded form.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ async def test_what_moved_while_it_was_decided_is_not_remembered(decisions, pipe
     assert decisions.recall(access()) is None
 
 
-async def test_one_caller_with_one_question_makes_one_flight(decisions, pipeline):
+async def test_concurrent_requests_of_one_caller_for_one_decision_compute_it_once(decisions, pipeline):
     pipeline.gate.clear()
     asking = [await begin(decisions.reach(access(file=f"f{number}"))) for number in range(20)]
     pipeline.gate.set()
@@ -183,7 +183,7 @@ async def test_another_caller_or_question_flies_alone(decisions, pipeline, other
     assert len(pipeline.brought) == 2
 
 
-async def test_who_asks_after_a_change_is_not_answered_by_a_flight_from_before_it(decisions, pipeline):
+async def test_a_request_after_a_change_gets_no_decision_that_was_begun_before_it(decisions, pipeline):
     # There is no last check for a denial, so an old one must not reach a later request.
     pipeline.reason = Reason.NOT_PERMITTED
     pipeline.gate.clear()
@@ -205,7 +205,7 @@ async def test_a_passenger_who_leaves_does_not_take_the_others_along(decisions, 
     assert len(pipeline.brought) == 1
 
 
-async def test_a_flight_whose_passengers_all_left_is_remembered_and_over(decisions, pipeline):
+async def test_a_decision_whose_waiters_were_all_cancelled_is_remembered_and_over(decisions, pipeline):
     pipeline.gate.clear()
     leaving = await begin(decisions.reach(access()))
     leaving.cancel()
