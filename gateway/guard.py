@@ -227,7 +227,7 @@ def _extract(request: WireRequest, route: GuardedRoute) -> Credential | SignedLi
 
 
 def _find_model(request: WireRequest, route: GuardedRoute) -> ModelId | None:
-    """The model that a request names, if any. A path that does not parse names none: not refused yet."""
+    """The model that a request names; None for a bad path, which is refused once the caller is known."""
     try:
         return route.locate(request).model
     except Refusal:
