@@ -1,12 +1,12 @@
-"""Reasons -> RFC 9457 problems. The only status table of the project.
+"""Maps each reason to its RFC 9457 problem. This is the only status table of the project.
 
-Many reasons share one problem on purpose: whoever has no right on a thing gets one body, whatever
-the cause (I3), and so does whoever has no valid key. The cause is for operators: it stands in the
-audit record whose id the body carries (`cachegate explain --record ID`).
+Many reasons share one problem on purpose: a caller without a right on a resource gets one body, whatever the
+cause (I3), and so does a caller without a valid key. The cause is for operators: it is in the audit record
+whose id the body carries (`cachegate explain --record ID`).
 
-`problem_of` has words that fit the route, for whatever is clear from the request alone. A 401 is one answer
-for all callers of a route, whatever was wrong with what they sent, and one for those who sent a scheme that
-is not read here.
+`problem_of` has messages that fit the route, for causes that are clear from the request alone. A 401 is one
+answer for all callers of a route, whatever was wrong with what they sent, and one for those that used an
+authentication scheme that is not supported.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from gateway.model.limits import MAX_QUERY_FIELDS
 from gateway.model.names import MAX_NAME_BYTES, MAX_NAME_SEGMENTS
 
 UNRECORDED = "00000000-0000-0000-0000-000000000000"
-"""Stands where a record id would, when the audit log itself is what failed: same length, no record."""
+"""Sent in place of a record id when the audit log itself has failed: same length, but no record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One kind of answer that is not the thing asked for."""
+    """One kind of error response."""
 
     status: int
     kind: str
@@ -32,14 +32,14 @@ class Problem:
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
     def body(self, record_id: str) -> bytes:
-        """The JSON body: constant but for the record id, which has a fixed length."""
+        """The JSON body: constant except for the record id, which has a fixed length."""
         return (
             f'{{"type":"urn:cachegate:problem:{self.kind}","title":"{self.title}","status":{self.status},'
             f'"detail":"{self.detail}","record":"{record_id}"}}\n'
         ).encode()
 
     def answer(self, record_id: str, trace: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        """The whole answer: headers, in one order for all, and the body."""
+        """The headers, always in the same order, and the body."""
         body = self.body(record_id)
         headers = [
             (b"content-type", b"application/problem+json"),
@@ -232,7 +232,7 @@ PROBLEMS: dict[Reason, Problem] = {
         detail="A defect of the gateway. Nothing was decided. Its operator can look it up by the record id.",
     ),
 }
-"""Every reason but `permitted`, which is none; a test walks the enum."""
+"""Every reason but `permitted`, which is no refusal; a test walks the enum."""
 
 
 _OTHER_SCHEME = _unauthorized(
@@ -341,9 +341,9 @@ _OF_ANY_ROUTE: dict[Reason, Problem] = {
         detail="There is no such path. Models are listed at /v1/models, and the key in use at /v1/whoami.",
     ),
 }
-"""Words for what is clear from the request alone, so that they tell nobody more than it does."""
+"""Messages for what is clear from the request alone, so that they reveal nothing else."""
 
 
 def problem_of(reason: Reason, route: str) -> Problem:
-    """The problem of this reason as it is told on a route, which is named by its template."""
+    """The problem of this reason on a route, which is named by its template."""
     return _OF_ROUTE.get(route, _OF_ANY_ROUTE).get(reason) or _OF_ANY_ROUTE.get(reason) or PROBLEMS[reason]

@@ -1,6 +1,6 @@
-"""Files that somebody else put, or could have put, where ours are expected: whatever takes effect refuses.
+"""Files that another user wrote, or could have written, where ours are expected: they are refused.
 
-Commands that only look go on with a warning, and leave nothing behind in another user's folders.
+Commands that only read go on with a warning, and leave no files in another user's folders.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ CHANGES = (
 
 @contextmanager
 def a_place():
-    """A folder that every user can reach, unlike pytest's own."""
+    """A folder that every user can access, unlike pytest's own."""
     path = Path(tempfile.mkdtemp(prefix="cg-", dir="/tmp"))
     path.chmod(0o755)
     try:
@@ -106,10 +106,10 @@ def tree(folder):
 
 @pytest.fixture
 def in_process(service, monkeypatch):
-    """Run a command of the installation in this process, as whoever we are.
+    """Run a command of the installation in this process, as the current user.
 
-    Each is run once as root before that: the service's user may not be able to read the interpreter's
-    files, where a module is imported only when it is needed.
+    Each is run once as root before: the service's user may not be able to read the interpreter's files, where
+    a module is imported only when it is needed.
     """
     for name, value in service.variables().items():
         if name.startswith("CACHEGATE_"):
@@ -124,7 +124,7 @@ def in_process(service, monkeypatch):
 
 
 def verify_refused(done, *words):
-    """One clear line: what, whose it is, what to do."""
+    """Check for one clear line: what, whose file, what to do."""
     assert done.returncode == 2, done.stderr
     text = " ".join(done.stderr.split())
     assert text.startswith("cachegate: ")

@@ -1,4 +1,4 @@
-"""Problems: constant bodies, one table, nothing of the request or of the cause."""
+"""Problems: constant bodies, one status table, nothing of the request or of the cause."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_401_says_how_to_authenticate_and_a_503_when_to_come_back():
     assert dict(PROBLEMS[Reason.NO_FACTS].headers)[b"retry-after"].isdigit()
 
 
-# As they are told on a route
+# The problem on a route
 
 KEY_ROUTES = ("/v1/models", "/v1/models/{model}", "/v1/blobs/{md5}", "/v1/whoami", "/proxy", "-")
 LINK_ROUTE, HOOK_ROUTE = "/d/{model}/-/{package}/{file}", "/hooks/v1/authority"
@@ -50,7 +50,7 @@ ROUTES = sorted({*KEY_ROUTES, LINK_ROUTE, HOOK_ROUTE, *_OF_ROUTE})
 OTHER_SCHEME = Reason.UNSUPPORTED_SCHEME
 UNAUTHORIZED = [reason for reason, problem in PROBLEMS.items() if problem.status == 401]
 OF_A_CREDENTIAL = [one for one in UNAUTHORIZED if one not in {OTHER_SCHEME, Reason.BAD_HOOK_SIGNATURE}]
-BY_SHAPE = {Reason.NO_ROUTE, Reason.NOT_PROXIED}  # of the request alone, the same for everybody
+BY_SHAPE = {Reason.NO_ROUTE, Reason.NOT_PROXIED}  # of the request alone, the same for all callers
 HIDDEN = [one for one, problem in PROBLEMS.items() if problem.status == 404 and one not in BY_SHAPE]
 EVERYWHERE = pytest.mark.parametrize("route", ROUTES)
 

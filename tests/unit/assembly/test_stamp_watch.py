@@ -1,4 +1,4 @@
-"""Settling on a real server: who watches, and what is said when there is nothing to watch."""
+"""The stamp watch on a real server: which worker runs it, and when nothing is written down."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _often(monkeypatch):
 
 
 class Watching:
-    """One worker's watch, for as long as the context lasts."""
+    """One worker's stamp watch, for as long as the context lasts."""
 
     def __init__(self, store, worker="w"):
         self.failures = []
@@ -66,7 +66,7 @@ class Watching:
 
 async def until(holds):
     async with asyncio.timeout(10):
-        while not await holds():  # noqa: ASYNC110 -- the server is no event
+        while not await holds():  # noqa: ASYNC110 -- the server's state has no event
             await asyncio.sleep(0.01)
 
 
