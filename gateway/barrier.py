@@ -13,7 +13,8 @@ the time was shortened goes by the former one. After such a wait a last look fin
 still have the change: one may have been restored from a copy meanwhile.
 
 All times are the waiter's own, by a clock that nobody can set. The margin is for clocks that do not run at
-the same speed.
+the same speed. How long a lease is, workers write beside the register: whoever waits may have been started
+with a shorter setting than theirs, and the longer of the two counts.
 """
 
 from __future__ import annotations
@@ -91,6 +92,10 @@ class WorkerFleet(Protocol):
         """The last stamp that was seen unchanged for longer than a lease."""
 
     @property
+    def lease_seconds(self) -> float:
+        """The longest lease of any worker that was ever registered."""
+
+    @property
     def workers(self) -> Sequence[RegisteredWorker]:
         """The register."""
 
@@ -138,7 +143,7 @@ async def await_workers(
     `is_settled`: the server has one place and loses nothing that it acknowledged, so that its register is
     whole whenever it was started (the embedded one).
     """
-    wait = _Wait(about, lease_seconds + MARGIN_SECONDS, clock.monotonic(), allowances, is_settled=is_settled)
+    wait = _Wait(about, lease_seconds, clock.monotonic(), allowances, is_settled=is_settled)
     deadline = wait.started + patience_seconds
     first = found = await register.look(about, hold_seconds=HOLD_SECONDS)
     while not found.is_whole:
@@ -146,7 +151,12 @@ async def await_workers(
             return wait.report(first, found, clock.monotonic(), ends_at=None)
         await asyncio.sleep(HOLD_PAUSE_SECONDS)
         found = await register.look(about, hold_seconds=HOLD_SECONDS)
+    wait.lengthen(found.lease_seconds)
     first, held_at, pause = found, clock.monotonic(), FIRST_LOOK_SECONDS
+    if found.servers > 1:
+        # That look was answered before the replicas were waited for. One that was attached meanwhile may have
+        # given leases under another server: it is counted among them, and only a later stamp tells of it.
+        found = await register.look(about)
     while True:
         now = clock.monotonic()
         ends_at = wait.ends_at(first, found, held_at, now)
@@ -172,14 +182,24 @@ class _Wait:
     """One wait: whom it is for, and when they are over."""
 
     def __init__(
-        self, about: Moment, span: float, started: float, allowances: Sequence[Allowance], *, is_settled: bool
+        self,
+        about: Moment,
+        lease_seconds: float,
+        started: float,
+        allowances: Sequence[Allowance],
+        *,
+        is_settled: bool,
     ) -> None:
         self.started = started
-        self.span = span
+        self.span = lease_seconds + MARGIN_SECONDS
         self._about = about
         self._allowances = allowances
         self._is_settled = is_settled
         self._ends: dict[str, float] = {}  # by worker: the earliest that any look came to
+
+    def lengthen(self, lease_seconds: float) -> None:
+        """A worker may have a lease as long as this."""
+        self.span = max(self.span, lease_seconds + MARGIN_SECONDS)
 
     def ends_at(
         self, first: WorkerFleet, found: WorkerFleet, held_at: float, looked_at: float

@@ -1,10 +1,11 @@
 """Marks: how a history of the facts is told from every other one, by more than its counter.
 
 The commit of a generation makes a random mark for it. `generation` holds the counter, the mark of the
-last commit, the id of the history and the size of the group; the marks of past generations lie in blocks
-of 256. A node keeps the newest moment that it is sure of (`history_file.py`). A server belongs to the
-same history exactly when it has that mark at that counter: one that was restored from an older copy, or
-took over without the last changes, has another mark there or none, however far it counted meanwhile.
+last commit, the id of the history, the size of the group, and the longest lease that any worker was started
+with, in milliseconds (`redis_fleet.py`); the marks of past generations lie in blocks of 256. A node keeps
+the newest moment that it is sure of (`history_file.py`). A server belongs to the same history exactly when
+it has that mark at that counter: one that was restored from an older copy, or took over without the last
+changes, has another mark there or none, however far it counted meanwhile.
 
 `CHECK` is the part that every script of a writer begins with, so that nothing is written where the node's
 history is not the one. Its keys and arguments come from `check_keys` and `check_arguments`.
