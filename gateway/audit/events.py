@@ -23,6 +23,7 @@ from gateway.model.errors import BadNameError, Reason, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Protocol
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -32,6 +33,13 @@ if TYPE_CHECKING:
     """An audit folder, or several of them and files of such."""
     FindKeys = Callable[[Path], Mapping[str, Ed25519PublicKey]]
     """The public keys that are trusted for a folder, by fingerprint."""
+
+    class Selection(Protocol):
+        """Which records to show."""
+
+        def matches(self, record: Record) -> bool:
+            """Whether this is one of them."""
+
 
 POLL_SECONDS = 0.2  # how late a follower may be
 
@@ -96,7 +104,7 @@ class Query:
 
 def read_events(
     source: Source,
-    query: Query | None = None,
+    query: Selection | None = None,
     *,
     keys: FindKeys | None = None,
     sleep: Callable[[float], object] | None = None,
