@@ -351,8 +351,8 @@ _OF_ROUTE: dict[str, dict[Reason, Problem]] = {
         Reason.MALFORMED_BODY: _bad(
             "malformed-body",
             "The body is not the JSON of this webhook. Expected: an object with keys_sha256, a list of "
-            "SHA-256 in lower-case hex, and models, a list of model ids; either may be left out. At most 1000 "
-            "names in all.",
+            "SHA-256 in lower-case hex, and models, a list of model ids; either may be left out. At most "
+            "1000 names in all.",
         ),
         Reason.BODY_TOO_LARGE: Problem(
             status=413,
