@@ -13,6 +13,8 @@ applied the change that shortened the period still uses the longer one. After su
 once more, to find out whether all servers still have the change: one may have been restored from a copy.
 
 All times are taken on the waiter's own monotonic clock. The margin is for clocks that run at different speed.
+Workers write beside the register how long their lease is: whoever waits may have been started with a shorter
+setting, and the longer of the two counts.
 """
 
 from __future__ import annotations
@@ -90,6 +92,10 @@ class WorkerFleet(Protocol):
         """The last stamp that was observed unchanged for longer than a lease."""
 
     @property
+    def lease_seconds(self) -> float:
+        """The longest lease of any worker that was ever registered."""
+
+    @property
     def workers(self) -> Sequence[RegisteredWorker]:
         """The registered workers."""
 
@@ -137,9 +143,7 @@ async def await_workers(
     `is_settled`: the server is a single one and loses nothing that it acknowledged, so that its register is
     always complete (the embedded server).
     """
-    wait = _Wait(
-        about, lease_seconds + MARGIN_SECONDS, clock.monotonic(), degraded_periods, is_settled=is_settled
-    )
+    wait = _Wait(about, lease_seconds, clock.monotonic(), degraded_periods, is_settled=is_settled)
     deadline = wait.started + patience_seconds
     first = found = await register.look(about, hold_seconds=HOLD_SECONDS)
     while not found.is_whole:
@@ -147,7 +151,12 @@ async def await_workers(
             return wait.report(first, found, clock.monotonic(), ends_at=None)
         await asyncio.sleep(HOLD_PAUSE_SECONDS)
         found = await register.look(about, hold_seconds=HOLD_SECONDS)
+    wait.lengthen(found.lease_seconds)
     first, held_at, pause = found, clock.monotonic(), FIRST_LOOK_SECONDS
+    if found.servers > 1:
+        # That look was answered before the replicas were waited for. One that was attached meanwhile may have
+        # given leases under another server: it is counted among them, and only a later stamp tells of it.
+        found = await register.look(about)
     while True:
         now = clock.monotonic()
         ends_at = wait.ends_at(first, found, held_at, now)
@@ -175,18 +184,22 @@ class _Wait:
     def __init__(
         self,
         about: Moment,
-        span: float,
+        lease_seconds: float,
         started: float,
         degraded_periods: Sequence[DegradedPeriod],
         *,
         is_settled: bool,
     ) -> None:
         self.started = started
-        self.span = span
+        self.span = lease_seconds + MARGIN_SECONDS
         self._about = about
         self._degraded_periods = degraded_periods
         self._is_settled = is_settled
         self._ends: dict[str, float] = {}  # by worker: the earliest end that any read has shown
+
+    def lengthen(self, lease_seconds: float) -> None:
+        """A worker may have a lease as long as this."""
+        self.span = max(self.span, lease_seconds + MARGIN_SECONDS)
 
     def ends_at(
         self, first: WorkerFleet, found: WorkerFleet, held_at: float, looked_at: float

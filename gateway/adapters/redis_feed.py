@@ -99,6 +99,7 @@ class RedisFeed:
         worker: str,
         prefix: bytes,
         renew_seconds: float,
+        lease_seconds: float,
         clock: MonotonicClock,
         place: Place | None = None,
     ) -> None:
@@ -107,6 +108,7 @@ class RedisFeed:
         self._worker = worker.encode()
         self._prefix = prefix
         self._renew_seconds = renew_seconds
+        self._lease_seconds = lease_seconds
         self._clock = clock
         self._place = place or make_place(address, limits)
         self._number = 0  # of the last renewal: makes each register entry differ from the one before
@@ -176,7 +178,10 @@ class RedisFeed:
         acknowledged = listener.acknowledged
         sent_at = self._clock.monotonic()
         group = connection.group
-        commands = [renew_command(listener.note, self._worker, acknowledged, self._number)]
+        renewal = renew_command(
+            listener.note, self._worker, acknowledged, self._number, lease_seconds=self._lease_seconds
+        )
+        commands = [renewal]
         if lease_quorum(group) > 1:
             commands.append((b"WAIT", b"%d" % (lease_quorum(group) - 1), b"%d" % LEASE_WAIT_MILLISECONDS))
         if group > 1:

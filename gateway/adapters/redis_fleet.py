@@ -14,7 +14,8 @@ for longer than a lease. While a server has that stamp, all leases that count ar
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from gateway.adapters.redis_marks import (
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from gateway.model.stores import GroupSize
 
 _NUMBER = re.compile(rb"[0-9]{1,18}")
+LONGEST_LEASE_SECONDS = 60.0  # the longest that the setting allows; assumed where the field cannot be read
 FORGET_SECONDS = 7200.0  # silence after which an entry is removed: longer than any degraded mode lasts
 WORKERS = b"{cachegate}:workers"
 SETTLED = b"{cachegate}:settled"
@@ -51,11 +53,16 @@ local attached = tonumber(field('connected_slaves')) or 0
 RENEW = (
     CHECK
     + b"""
-if known == 1 then redis.call('HSET', KEYS[3], ARGV[5], ARGV[6]) end
+if known == 1 then
+    redis.call('HSET', KEYS[3], ARGV[5], ARGV[6])
+    if tonumber(ARGV[7]) > (tonumber(redis.call('HGET', KEYS[1], 'lease') or '0') or 0) then
+        redis.call('HSET', KEYS[1], 'lease', ARGV[7])
+    end
+end
 return {known, g[1], g[2], g[3], g[4]}
 """
 )
-"""Registers the worker before it answers: whoever commits later and reads the register finds this worker."""
+"""Registers the worker and its lease before it answers, so that whoever commits later finds both."""
 
 LEAVE = CHECK + b"if known == 1 then redis.call('HDEL', KEYS[3], ARGV[5]) end return known"
 
@@ -67,7 +74,8 @@ local ours = 0
 if ARGV[5] == '' or redis.call('GETRANGE', KEYS[6], ARGV[6], ARGV[6] + 15) == ARGV[5] then ours = 1 end
 if known == 1 and ours == 1 and ARGV[7] == '1' then redis.call('INCR', KEYS[5]) end
 return {known, g[1], g[2], g[3], g[4], ours, stamp, attached,
-    redis.call('GET', KEYS[4]) or '', redis.call('HGETALL', KEYS[3])}
+    redis.call('GET', KEYS[4]) or '', redis.call('HGETALL', KEYS[3]),
+    redis.call('HGET', KEYS[1], 'lease') or '0'}
 """
 )
 
@@ -129,6 +137,10 @@ class Registered:
         """The part that the worker wrote; it differs after each renewal."""
         return b":".join(self.entry.split(b":", 2)[:2])
 
+    def silence(self, stamp: str) -> float:
+        """For how long it was seen silent under this stamp."""
+        return self.silent_seconds if self.silent_under == stamp else 0.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
@@ -140,6 +152,7 @@ class Fleet:
     group: GroupSize | None = None
     stamp: str = ""
     settled: str = ""
+    lease_seconds: float = 0.0  # the longest of any worker
     attached: int = 0  # replicas
     held: int = 1  # servers that have this observation's own write, if it made one
     workers: tuple[Registered, ...] = ()
@@ -164,7 +177,7 @@ def look_command(note: Moment | None, about: Moment, *, touches: bool) -> tuple[
 
 def parse_look(reply: Sequence[Any], *, held: int = 1) -> Fleet:
     """Parse the reply to `look_command`."""
-    known, counter, mark, history, group, ours, stamp, attached, settled, raw_workers = reply
+    known, counter, mark, history, group, ours, stamp, attached, settled, raw_workers, lease = reply
     pairs = raw_workers.items() if isinstance(raw_workers, dict) else _pairs(raw_workers)
     workers = (_parse(bytes(name), bytes(value)) for name, value in pairs)
     return Fleet(
@@ -174,6 +187,7 @@ def parse_look(reply: Sequence[Any], *, held: int = 1) -> Fleet:
         group=parse_group(group),
         stamp=bytes(stamp).decode("ascii", "replace"),
         settled=bytes(settled).decode("ascii", "replace"),
+        lease_seconds=int(lease) / 1000 if _NUMBER.fullmatch(lease) else LONGEST_LEASE_SECONDS,
         attached=int(attached),
         held=held,
         workers=tuple(one for one in workers if one is not None),
@@ -190,27 +204,44 @@ def keep_command(
     return "EVAL", KEEP, len(keys), *keys, *check_arguments(note), *more, *flat
 
 
-def renew_command(note: Moment | None, worker: bytes, acknowledged: int, number: int) -> tuple[bytes, ...]:
+def renew_command(
+    note: Moment | None, worker: bytes, acknowledged: int, number: int, *, lease_seconds: float
+) -> tuple[bytes, ...]:
     """Make the command of a renewal, as bytes for the feed's own connection."""
     keys = (*check_keys(note), WORKERS)
-    entry = b"%d:%d" % (acknowledged, number)
-    return b"EVAL", RENEW, b"3", *keys, *check_arguments(note), worker, entry
+    entry, lease = b"%d:%d" % (acknowledged, number), b"%d" % ceil(lease_seconds * 1000)
+    return b"EVAL", RENEW, b"3", *keys, *check_arguments(note), worker, entry, lease
+
+
+def with_silence(first: Fleet, last: Fleet, seconds: float) -> Fleet:
+    """The last of two looks at the same server, with how long each worker has been silent by then.
+
+    That is the time between the looks on top of what the *first* found, or what the last found, where that
+    is longer. What the last found is never added to: somebody else may have watched at the same time, and
+    then the same second would count twice. Under another stamp it begins anew: the worker may have renewed
+    elsewhere meanwhile.
+    """
+    before = {one.worker: one for one in first.workers}
+    workers: list[Registered] = []
+    for one in last.workers:
+        former = before.get(one.worker)
+        if first.stamp == last.stamp and former is not None and former.renewal == one.renewal:
+            silent = max(seconds + former.silence(last.stamp), one.silence(last.stamp))
+            one = replace(one, silent_seconds=silent, silent_under=last.stamp)  # noqa: PLW2901 -- the same one
+        workers.append(one)
+    return replace(last, workers=tuple(workers))
 
 
 def seen_silent(first: Fleet, last: Fleet, seconds: float) -> list[tuple[str, bytes, bytes]]:
     """Return new entries for workers that did not renew between two observations, with the longer silence.
 
-    Under another stamp the silence starts at zero: the worker may have renewed on another server meanwhile. A
-    worker that has been silent for longer than any degraded mode lasts gets an empty entry, which removes it.
+    A worker that is silent for longer than any degraded mode lasts gets an empty entry, which removes it.
     """
-    before = {one.worker: one.renewal for one in first.workers}
     entries: list[tuple[str, bytes, bytes]] = []
-    for one in last.workers:
-        if before.get(one.worker) != one.renewal:
-            continue
-        silent = seconds + (one.silent_seconds if one.silent_under == last.stamp else 0.0)
-        entry = b"%s:%d:%s" % (one.renewal, silent * 1000, last.stamp.encode())
-        entries.append((one.worker, one.entry, b"" if silent > FORGET_SECONDS else entry))
+    for found, one in zip(last.workers, with_silence(first, last, seconds).workers, strict=True):
+        if one is not found:
+            entry = b"%s:%d:%s" % (one.renewal, one.silent_seconds * 1000, last.stamp.encode())
+            entries.append((one.worker, one.entry, b"" if one.silent_seconds > FORGET_SECONDS else entry))
     return entries
 
 

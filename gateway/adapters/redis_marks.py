@@ -1,10 +1,11 @@
 """Marks identify a history of the facts: a random value per generation, checked before every write.
 
 Each commit makes a random mark for its generation. The hash `generation` holds the counter, the mark of the
-last commit, the history id and the size of the group; the marks of past generations are stored in blocks of
-256. A node keeps the newest moment that it is sure of (`history_file.py`). A server has the same history
-   exactly when it has that mark at that generation: a server that was restored from an older copy, or took
-   over without the last changes, has another mark there or none, however far its counter advanced since.
+last commit, the history id, the size of the group, and the longest lease that any worker was started with, in
+milliseconds (`redis_fleet.py`); the marks of past generations are stored in blocks of 256. A node keeps the
+newest moment that it is sure of (`history_file.py`). A server has the same history exactly when it has that
+mark at that generation: a server that was restored from an older copy, or took over without the last changes,
+has another mark there or none, however far its counter advanced since.
 
 Every script that writes begins with `CHECK`, so that nothing is written to a server with another history. Its
 keys and arguments come from `check_keys` and `check_arguments`.

@@ -239,7 +239,7 @@ class RedisStore:
         `settles`: its stamp was unchanged for longer than a lease, so all leases that count are in its
         register.
         """
-        entries = seen_silent(first, last, seconds) if first.stamp == last.stamp else []
+        entries = seen_silent(first, last, seconds)
         if settles or entries:
             await self._verified(
                 lambda note: keep_command(note, last.stamp, settles=settles, entries=entries),

@@ -48,10 +48,13 @@ from gateway.identity.last_uses import LastUses
 from gateway.identity.links import load_link_keys
 from gateway.identity.pepper import load_peppers
 from gateway.model.errors import Unavailable
+from gateway.model.stores import GroupSize
+from gateway.model.verdicts import Change
 from gateway.passes import Passes
 from gateway.pinning.ahead import PinningAhead
 from gateway.pinning.checks import PinChecks
 from gateway.pinning.measuring import Measurer
+from gateway.registrar import Registrar
 from gateway.resource.held_files import HeldFiles
 from gateway.telemetry import Telemetry, freshness_counters, stranger_counters, upstream_counters
 from gateway.transfers import Transfers
@@ -199,11 +202,24 @@ class Pipeline:
                 worker=self.name,
                 lease_seconds=settings.lease_milliseconds / 1000,
                 clock=self.clock,
+                grow=self._note_group,
                 on_failure=self.telemetry.failed,
             ),
             scan_seconds=settings.scan_seconds,
             telemetry=self.telemetry,
             at_the_end=tuple(part.close for part in (self.authority, self.provider) if part is not None),
+        )
+
+    async def _note_group(self, servers: int) -> None:
+        """Note how many servers replicate each other by now."""
+        change = Change(
+            actor=f"worker:{self.name}",
+            action="directory.group",
+            subject=(f"{servers} servers",),
+            received_at=self.clock.now(),
+        )
+        await Registrar(store=self.store, recorder=self.recorder).perform(
+            change, lambda changes: changes.put_group(GroupSize(servers=servers))
         )
 
     def _follow(self, redis_url: str) -> tuple[NearFacts, Follower, RedisFeed]:
@@ -220,6 +236,7 @@ class Pipeline:
             worker=self.name,
             prefix=FACTS,
             renew_seconds=lease.seconds * RENEWALS_PER_LEASE,
+            lease_seconds=lease.seconds,
             clock=self.clock,
             place=self.store.place,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.model.errors import CachegateError, Refusal, Unavailable
+from gateway.model.errors import CachegateError, Misconfigured, Refusal, Unavailable
 from gateway.resource.unservable import finding_of, printable
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 async def agree_on_all(ledger: Ledger, contents: Sequence[tuple[Md5, Measured]]) -> list[Trouble]:
     """Agree on all at once; where that fails for one of them, on each by itself. The ones that failed.
 
-    Raises `Unavailable` for what fails for all: the facts, or the audit log.
+    Raises `Unavailable` for what fails for all: the facts, or the audit log; and `Misconfigured`.
     """
     try:
         await ledger.agree(contents)
-    except Unavailable:
+    except (Unavailable, Misconfigured):
         raise
     except Exception:  # noqa: BLE001 -- one of them, whatever it raises: which one is found out below
         return [trouble for one in contents if (trouble := await _trouble_with(ledger, one)) is not None]
@@ -34,7 +34,7 @@ async def agree_on_all(ledger: Ledger, contents: Sequence[tuple[Md5, Measured]])
 async def _trouble_with(ledger: Ledger, one: tuple[Md5, Measured]) -> Trouble | None:
     try:
         await ledger.agree([one])
-    except Unavailable:
+    except (Unavailable, Misconfigured):
         raise
     except Exception as trouble:  # noqa: BLE001 -- that blob's trouble
         return one[0], why(trouble)

@@ -43,6 +43,7 @@ class Fleet:
     held: int = 1
     stamp: str = "here"
     settled: str = "here"
+    lease_seconds: float = 0.0
 
     @property
     def is_whole(self):
@@ -233,6 +234,18 @@ async def test_silence_shortens_the_wait():
     assert 1000.0 + SPAN - 0.8 < register.now < 1000.0 + SPAN - 0.8 + 5 * STEP
 
 
+async def test_the_leases_of_workers_may_be_longer_than_the_setting_of_whoever_waits():
+    register = Register([Worker("stopped", GENERATION - 1)])
+    register.becomes(lease_seconds=5.0)
+    report = await wait(register)
+    assert report.is_sure
+    assert register.now > 1000.0 + 5.0 + MARGIN_SECONDS
+    unsettled = Register([])
+    unsettled.becomes(lease_seconds=5.0, settled="before")
+    assert (await wait(unsettled)).is_sure
+    assert unsettled.now > 1000.0 + 5.0 + MARGIN_SECONDS
+
+
 async def test_patience_ends_and_says_until_when_it_is_not_sure():
     register = Register([Worker("stopped", GENERATION - 1)])
     report = await wait(register, patience=0.5)
@@ -295,6 +308,17 @@ async def test_it_is_waited_until_the_last_server_has_it():
     register.happens[5] = lambda: register.becomes(held=3)
     report = await wait(register)
     assert (report.is_sure, report.held, report.servers) == (True, 3, 3)
+
+
+async def test_a_server_that_came_while_the_replicas_were_waited_for_may_have_given_leases_elsewhere():
+    # The look was answered, then the last server came and made the change held by all: it may have served
+    # under another primary until now, and the silent worker with it.
+    register = Register([Worker("elsewhere", 1, 100.0)])
+    register.becomes(servers=3, held=3)
+    register.happens[2] = lambda: register.becomes(stamp="one more")
+    report = await wait(register)
+    assert report.is_sure
+    assert register.now > 1000.0 + STEP + SPAN
 
 
 async def test_leases_are_counted_from_when_the_last_server_had_it():

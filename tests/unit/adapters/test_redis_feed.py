@@ -68,6 +68,7 @@ class Follow:
 
     def __init__(self, url, **more):
         more = {"worker": "w", "prefix": PREFIX, "renew_seconds": 0.05, "clock": SystemClock()} | more
+        more.setdefault("lease_seconds", 1.0)
         self.limits = more.pop("limits", QUICK)
         self.feed = RedisFeed(parse_redis_url(url), self.limits, **more)
         self.listener = Listener()
@@ -223,6 +224,12 @@ async def test_a_renewal_registers_the_worker_with_what_it_applied(store, raw, v
         [worker] = (await store.look(Moment())).workers
         assert worker.worker == "node:7:ab"
     assert (await raw.hget(WORKERS, "node:7:ab")).startswith(b"1:")
+
+
+async def test_its_renewals_say_how_long_the_lease_is(store, valkey_url):
+    async with Follow(valkey_url, lease_seconds=7.5) as follow:
+        await follow.connected()
+        assert (await store.look(Moment())).lease_seconds == 7.5
 
 
 async def test_a_change_is_acknowledged_at_once_and_not_at_the_next_renewal(store, valkey_url):

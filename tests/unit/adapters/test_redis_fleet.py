@@ -8,7 +8,15 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import redis.asyncio as redis
 
-from gateway.adapters.redis_fleet import FORGET_SECONDS, SETTLED, TOUCH, WORKERS, renew_command
+from gateway.adapters.redis_fleet import (
+    FORGET_SECONDS,
+    LONGEST_LEASE_SECONDS,
+    SETTLED,
+    TOUCH,
+    WORKERS,
+    renew_command,
+)
+from gateway.adapters.redis_marks import GENERATION
 from gateway.adapters.redis_store import RedisStore
 from gateway.model.errors import NotHeld, UnknownHistory
 from gateway.model.stores import GroupSize, Moment
@@ -52,8 +60,9 @@ async def plan(_snapshot, batch):
     batch.facts[b"{cachegate}:f:t:acme"] = b"1"
 
 
-async def renew(raw, worker, acknowledged, number=1, note=None):
-    return await raw.execute_command(*renew_command(note, worker.encode(), acknowledged, number))
+async def renew(raw, worker, acknowledged, number=1, note=None, lease=1.0):
+    command = renew_command(note, worker.encode(), acknowledged, number, lease_seconds=lease)
+    return await raw.execute_command(*command)
 
 
 async def look(store):
@@ -119,6 +128,31 @@ async def test_what_is_kept_is_kept_under_the_stamp_that_it_was_seen_under(store
     assert {one.silent_seconds for one in (await look(store)).workers} == {3.0, 0.5}
     await renew(raw, "silent", 1, 2)
     assert [one.silent_seconds for one in (await look(store)).workers if one.worker == "silent"] == [0.0]
+
+
+async def test_two_that_saw_the_same_silence_do_not_add_up(store, raw):
+    await renew(raw, "w", 1, 1)
+    first = await look(store)
+    for seconds, silent in ((1.0, 1.0), (1.2, 1.2), (0.3, 1.2)):
+        await store.keep(first, await look(store), seconds, settles=False)
+        assert [one.silent_seconds for one in (await look(store)).workers] == [silent]
+
+
+async def test_between_two_looks_at_different_stamps_nobody_is_known_to_have_been_silent(store, raw):
+    await renew(raw, "w", 1, 1)
+    last = await look(store)
+    await store.keep(replace(last, stamp="another"), last, 9.0, settles=False)
+    assert [one.silent_seconds for one in (await look(store)).workers] == [0.0]
+
+
+async def test_the_longest_lease_of_any_worker_is_known_to_whoever_looks(store, raw):
+    assert (await look(store)).lease_seconds == 0.0
+    for lease, longest in ((1.0, 1.0), (5.0, 5.0), (0.3, 5.0)):
+        await renew(raw, "w", 1, lease=lease)
+        assert (await look(store)).lease_seconds == longest
+    for unreadable in ("soon", "-5", ""):
+        await raw.hset(GENERATION, "lease", unreadable)
+        assert (await look(store)).lease_seconds == LONGEST_LEASE_SECONDS
 
 
 async def test_silence_under_another_stamp_counts_for_nothing(store, raw):

@@ -177,6 +177,7 @@ async def test_a_renewal_counts_the_servers_that_have_it(store, pair):
         worker="w",
         prefix=PREFIX,
         renew_seconds=0.02,
+        lease_seconds=1.0,
         clock=SystemClock(),
     )
     listener = Listener()
@@ -208,9 +209,41 @@ class Clock:
         return self.now
 
 
+async def _nobody_grows(servers):
+    raise AssertionError(servers)
+
+
+async def test_a_group_that_has_grown_is_noted_by_whoever_watches_unless_an_operator_has_set_it(store, pair):
+    seen = []
+
+    async def note(servers):
+        async def grows(_snapshot, batch):
+            batch.group = GroupSize(servers=servers)
+
+        seen.append(servers)
+        await store.transact(grows)
+
+    settling = StampWatch(
+        store=store, worker="w", lease_seconds=1.0, clock=Clock(), grow=note, on_failure=print
+    )
+    for _ in range(2):
+        await settling.look()
+    assert seen == [2]
+    for size, noted in ((GroupSize(servers=1), [2, 2]), (GroupSize(servers=1, is_set=True), [2, 2])):
+
+        async def set_to(_snapshot, batch, size=size):
+            batch.group = size
+
+        await store.transact(set_to)
+        await settling.look()
+        assert seen == noted
+
+
 async def test_a_stamp_settles_only_once_it_was_seen_for_longer_than_a_lease(store, pair):
     clock = Clock()
-    settling = StampWatch(store=store, worker="w", lease_seconds=1.0, clock=clock, on_failure=print)
+    settling = StampWatch(
+        store=store, worker="w", lease_seconds=1.0, clock=clock, grow=_nobody_grows, on_failure=print
+    )
 
     async def is_settled():
         await settling.look()

@@ -76,6 +76,7 @@ async def worker(store, valkey_url, tmp_path):
         worker="w",
         prefix=names.FACTS,
         renew_seconds=0.05,
+        lease_seconds=1.0,
         clock=clock,
     )
     follower = Follower(facts, lease, HistoryFile(tmp_path / "history.json"))
