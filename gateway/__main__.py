@@ -1,4 +1,4 @@
-"""`python -m gateway` is the command `cachegate`, for where scripts are not on the path."""
+"""`python -m gateway` runs the command `cachegate`, for environments where scripts are not on the path."""
 
 from gateway.cli.main import main
 

@@ -1,16 +1,16 @@
-"""The gateway as a plain ASGI application, for servers that are not ours.
+"""The gateway as a plain ASGI application, for other ASGI servers.
 
     uvicorn gateway.asgi:app
     hypercorn gateway.asgi:app
     granian --interface asgi gateway.asgi:app
 
-It answers the same, record by record, with less speed: files go out by chunks, nothing is answered
-from within the parser, and what our own server bounds (heads, slow requests, readers that fall
-silent) is the other server's business. So is how many processes there are; each is a worker of the
-fleet. There is no supervisor and no ops listener, and nobody starts an embedded Valkey:
-`CACHEGATE_REDIS_URL` names the server, and `cachegate init` and `policy apply` come before.
+It gives the same answers and writes the same records, but is slower: files are sent in chunks, and nothing is
+answered from within the parser. The limits of our own server (request heads, slow requests, stalled readers)
+and the number of processes are up to the other server; each process is a worker of the fleet. There is no
+supervisor and no ops listener, and no embedded Valkey is started: set `CACHEGATE_REDIS_URL`, and run
+`cachegate init` and `policy apply` before.
 
-Importing this module reads the settings and opens the audit log, which is why no other module does.
+Importing this module reads the settings and opens the audit log; therefore no other module imports it.
 """
 
 from __future__ import annotations

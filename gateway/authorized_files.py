@@ -1,10 +1,10 @@
-"""What of the caches a caller may have: the rules and the disk put together, for the guard.
+"""Finds in the caches what a caller may have: combines decisions with the catalogue of the disk.
 
-The rules know names, the catalogue knows the disk, and neither knows the other. Three questions
-need both: through which of the caller's own files a blob may be read, which models a listing shows,
-and whether a thing that the caller may discover is there at all. Blobs are found from the caller's
-packages, never from the digest (I2), and all of these are gone through whatever the digest is, so
-that a blob of somebody else and one that is nowhere cost the same and answer the same (I3).
+The rules know names and the catalogue knows the disk. Three questions of the guard need both: through which
+of the caller's own files a blob may be read, which models a listing shows, and whether something that the
+caller may discover exists at all. Blobs are looked up from the caller's packages, never from the digest (I2).
+All of these packages are searched, whatever the digest is, so that a blob of another tenant and one that does
+not exist cost the same and get the same answer (I3).
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-FIRST_PAGE = Page(after=None, limit=100)  # where nobody said which
-PACKAGES_PER_TURN = 500  # some 50 microseconds of looking, then other requests get their turn
+FIRST_PAGE = Page(after=None, limit=100)  # where the request names no page
+PACKAGES_PER_TURN = 500  # searched in some 50 microseconds, then other requests run
 
 
 class CountsLinks(Protocol):
-    """Who says whether a link to a shared blob counts: `Attestations`."""
+    """Tells whether a link to a shared blob counts as permission: `Attestations`."""
 
     def recall(self, model: ModelId, md5: Md5) -> tuple[Leaf, ...] | None:
-        """What a link stands on that is known to count. Waits for nothing."""
+        """The facts by which the link counts, if memory has them; else None. No I/O."""
 
     async def verify(self, principal: Principal, model: ModelId, md5: Md5) -> tuple[Leaf, ...]:
-        """What it stands on. Raises `Refusal(UNATTESTED)` if it does not count."""
+        """The facts by which the link counts. Raises `Refusal(UNATTESTED)` if it does not."""
 
 
 class AuthorizedFiles:
-    """The caller's view of the caches."""
+    """Looks up resources in the caches on behalf of a caller."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class AuthorizedFiles:
         held_files: HeldFiles | None = None,
         attestations: CountsLinks | None = None,
     ) -> None:
-        self._attestations = attestations  # None: every link counts as it lies on disk
+        self._attestations = attestations  # None: every link on disk counts
         self._decisions = decisions
         self._catalogue = catalogue
         self._pins = pins
@@ -74,15 +74,15 @@ class AuthorizedFiles:
         self._caller_views = CallerViews(
             directory=directory, decisions=decisions, catalogue=catalogue, max_bytes=views_bytes
         )
-        self.memories = self._caller_views.memories  # what is remembered, to be swept
+        self.memories = self._caller_views.memories  # for the regular sweep
 
     async def resolve(self, access: Access) -> Access:
-        """Turn a blob into the file of the caller's own through which it may be read."""
+        """Replace a blob by the caller's own file through which it may be read."""
         if access.resource.kind is not ResourceKind.BLOB or access.resource.md5 is None:
             return access
         for listed in await self._listing(access.principal, access.resource.md5):
             handle = await self._catalogue.find_blob(listed.model, listed.package, access.resource.md5)
-            await asyncio.sleep(0)  # a package was looked at; others get their turn
+            await asyncio.sleep(0)  # other requests run between two packages
             if handle is None:
                 continue
             file = Resource(kind=ResourceKind.FILE, model=listed.model, package=listed.package, file=handle)
@@ -93,17 +93,17 @@ class AuthorizedFiles:
         raise Refusal(Reason.NOT_PERMITTED)
 
     async def _listing(self, principal: Principal, md5: Md5) -> list[ListedPackage]:
-        """The caller's own packages that may hold a blob. All are gone through, whatever the digest."""
+        """The caller's own packages that may contain a blob. All are searched, whatever the digest is."""
         packages = await self._caller_views.packages(principal)
         found: list[ListedPackage] = []
         for start in range(0, len(packages), PACKAGES_PER_TURN):
-            turn = packages[start : start + PACKAGES_PER_TURN]
-            found += [one for one in turn if one.may_list(md5)]
+            batch = packages[start : start + PACKAGES_PER_TURN]
+            found += [one for one in batch if one.may_list(md5)]
             await asyncio.sleep(0)
         return found
 
     async def answer_to(self, denied: Denied) -> Reason:
-        """The reason a denied caller is answered by: 403 only for what it may discover and is there."""
+        """The reason to answer a denial with: 403 only for what the caller may discover and what exists."""
         resource, model = denied.access.resource, denied.model
         if not denied.may_discover or model is None or resource.package is None:
             return denied.reason
@@ -111,9 +111,9 @@ class AuthorizedFiles:
         return denied.reason if is_there else Reason.ABSENT
 
     async def find(self, allowed: Allowed) -> tuple[Found, Stamp]:
-        """The thing itself, looked up on the disk now, and the stamp of what that stands on.
+        """The resource, looked up on the disk now, with the stamp of the facts that it depends on.
 
-        Raises `Refusal(ABSENT)` when it is not there, and `Refusal(QUARANTINED)` for a file whose content
+        Raises `Refusal(ABSENT)` when it does not exist, and `Refusal(QUARANTINED)` for a file whose content
         is not what it should be.
         """
         found: Found | None
@@ -137,64 +137,66 @@ class AuthorizedFiles:
                 opened = await self._catalogue.open_file(model, resource.package, resource.file)
                 if opened is None:
                     raise Refusal(Reason.ABSENT)
-                return await self._counting(access, *await self._settled(opened, allowed.stamp))
+                return await self._counting(access, *await self._verified(opened, allowed.stamp))
             case _:
                 raise Refusal(Reason.NO_ROUTE)
         if found is None:
             raise Refusal(Reason.ABSENT)
         return found, allowed.stamp
 
-    async def _settled(self, file: OpenFile, stamp: Stamp) -> tuple[OpenFile, Stamp]:
-        """The file as the pins know it; it is closed when nobody will get it."""
+    async def _verified(self, file: OpenFile, stamp: Stamp) -> tuple[OpenFile, Stamp]:
+        """The file after the check of its pin; it is closed when the check fails."""
         try:
             file = await self._pins.settle(file)
-            settled = self._pins.stamped(file, stamp)
+            pinned = self._pins.stamped(file, stamp)
             if self._held_files is not None:
-                self._held_files.hold(file, settled.leaves[len(stamp.leaves) :])
-            return file, settled  # noqa: TRY300 -- whatever is raised here, the file has to be closed
+                self._held_files.hold(file, pinned.leaves[len(stamp.leaves) :])
+            return file, pinned  # noqa: TRY300 -- whatever is raised here, the file has to be closed
         except BaseException:
             os.close(file.descriptor)
             raise
 
     def find_now(self, allowed: Allowed, stamp: Stamp) -> tuple[HeldFile, Stamp] | None:
-        """A small file that is in memory and on disk still the same; None where `find` has to be asked."""
+        """A small file that is in memory and unchanged on disk; None where `find` has to be asked."""
         resource, model = allowed.access.resource, allowed.model
         if self._held_files is None or not (model and resource.package and resource.file):
             return None
         held = self._held_files.find(model, resource.package, resource.file)
         if held is None or not isinstance(held.file, HeldFile):
             return None
-        word = self._recall_word(held.file)
+        attested = self._recall_attested(held.file)
         return (
-            None if word is None else (held.file, Stamp(stamp.generation, stamp.leaves + held.leaves + word))
+            None
+            if attested is None
+            else (held.file, Stamp(stamp.generation, stamp.leaves + held.leaves + attested))
         )
 
     def has_still(self, found: Found) -> bool:
-        """Whether this very file is in memory, and on disk still the same."""
+        """Whether this very file is still in memory, and unchanged on disk."""
         if self._held_files is None or not isinstance(found, HeldFile):
             return False
         held = self._held_files.find(found.model, found.package, found.handle)
-        return held is not None and held.file is found and self._recall_word(found) is not None
+        return held is not None and held.file is found and self._recall_attested(found) is not None
 
-    def _recall_word(self, file: OpenFile) -> tuple[Leaf, ...] | None:
-        """What this file's link stands on, beside the disk, if memory knows that it counts."""
+    def _recall_attested(self, file: OpenFile) -> tuple[Leaf, ...] | None:
+        """The facts by which this file's link counts; None when memory does not know. Empty: none needed."""
         if self._attestations is None or file.md5 is None:
             return ()
         return self._attestations.recall(file.model, file.md5)
 
     async def _counting(self, access: Access, file: OpenFile, stamp: Stamp) -> tuple[OpenFile, Stamp]:
-        """The file, if its link counts, with what that stands on; it is closed when it does not."""
+        """The file and its stamp, if its link counts; it is closed when it does not."""
         if self._attestations is None or file.md5 is None:
             return file, stamp
         try:
-            word = await self._attestations.verify(access.principal, file.model, file.md5)
+            attested = await self._attestations.verify(access.principal, file.model, file.md5)
         except BaseException:
             os.close(file.descriptor)
             raise
-        return file, Stamp(stamp.generation, stamp.leaves + word)
+        return file, Stamp(stamp.generation, stamp.leaves + attested)
 
     async def _counts(self, access: Access, model: ModelId) -> bool:
-        """Whether the model's link to the blob that is asked for counts."""
+        """Whether the model's link to the requested blob counts."""
         if self._attestations is None or access.resource.md5 is None:
             return True
         try:
@@ -204,7 +206,7 @@ class AuthorizedFiles:
         return True
 
     async def _model(self, allowed: Allowed, model: ModelId) -> tuple[ModelListing, Stamp]:
-        """Those of its packages that the caller may discover; a model without one is not there for it."""
+        """The packages that the caller may discover. A model without any is absent for this caller."""
         packages = await self._catalogue.packages(model)
         asked = allowed.access.resource
         questions = [
@@ -219,22 +221,22 @@ class AuthorizedFiles:
     async def _keep(
         self, things: Sequence[T], questions: Sequence[Access], stamp: Stamp
     ) -> tuple[tuple[T, ...], Stamp]:
-        """The things whose question is answered with yes, and the stamp with all these answers in it."""
+        """The things whose access is allowed, and the stamp extended by the facts of all these decisions."""
         judgements = await self._decisions.reach_many(questions)
-        # Put together once: a thousand answers stand on tens of thousands of records, most of them shared.
+        # Merged once: a thousand decisions depend on tens of thousands of records, most of them shared.
         stamps = [stamp, *(judgement.facts.stamp for judgement in judgements)]
         leaves = {id(leaf): leaf for one in stamps for leaf in one.leaves}
         together = Stamp(min(one.generation for one in stamps), tuple(leaves.values()))
         return _allowed(things, judgements), together
 
     async def _page(self, access: Access, page: Page, stamp: Stamp) -> tuple[CataloguePage, Stamp]:
-        visible = await self._caller_views.models(access.principal)
-        start = bisect_right(visible, page.after) if page.after else 0
-        shown = visible[start : start + page.limit]
-        # Each model that is shown is decided on facts that go into the stamp, so that the last
-        # check before the first byte covers the page, however old the remembered listing was.
+        models = await self._caller_views.models(access.principal)
+        start = bisect_right(models, page.after) if page.after else 0
+        shown = models[start : start + page.limit]
+        # Each model on the page is decided again, and the facts go into the stamp. So the last check before
+        # the first byte covers the page, however old the remembered listing was.
         kept, stamp = await self._keep(shown, [discovery(access.principal, one) for one in shown], stamp)
-        more = start + page.limit < len(visible)
+        more = start + page.limit < len(models)
         return CataloguePage(models=kept, after=shown[-1] if more else None), stamp
 
 

@@ -1,19 +1,20 @@
-"""The barrier: after a change, wait until no worker can start anything on what was true before it (I6).
+"""The barrier: after a change, waits until no worker can start an answer on older facts (I6).
 
-First every server of the group must have the change, since any of them may be promoted next. What less than
-all have is not called sure: a planned failover can take it back (`held by 2 of 3`).
+First, every server of the replication group must have the change, since any of them may be promoted next. A
+change that fewer servers have is not called sure: a failover can take it back (`held by 2 of 3`).
 
-Then every worker must be past it. A worker is when it has acknowledged a generation that is not older; it
-does so within milliseconds of hearing of it. While the server has been the same for longer than a lease (its
-stamp is the settled one), all workers with a lease are in its register, and a look at it suffices. Else, or
-when one does not acknowledge, leases are waited out: whoever has one got it before every server had the
-change, and so it ends a lease's length after that, whatever became of the worker. Where a tenant may be
-served on what was last known, that time comes on top; and a worker that has not applied the change by which
-the time was shortened goes by the former one. After such a wait a last look finds out whether all servers
-still have the change: one may have been restored from a copy meanwhile.
+Then every worker must have applied it. A worker has when it has acknowledged a generation that is not older,
+which takes it milliseconds after it is notified. While the server has been the same for longer than a lease
+(its stamp is the settled one), all workers with a lease are in its register, and reading the register is
+enough. Otherwise, or when a worker does not acknowledge, the leases are waited out: a valid lease was granted
+before every server had the change, so it ends one lease length after that, whatever became of the worker.
+Where a tenant has a degraded period (`last-known-good`), that period is added; and a worker that has not yet
+applied the change that shortened the period still uses the longer one. After such a wait the register is read
+once more, to find out whether all servers still have the change: one may have been restored from a copy.
 
-All times are the waiter's own, by a clock that nobody can set. The margin is for clocks that do not run at
-the same speed.
+All times are taken on the waiter's own monotonic clock. The margin is for clocks that run at different speed.
+Workers write beside the register how long their lease is: whoever waits may have been started with a shorter
+setting, and the longer of the two counts.
 """
 
 from __future__ import annotations
@@ -32,19 +33,19 @@ if TYPE_CHECKING:
     from gateway.model.ports import MonotonicClock
     from gateway.model.stores import Moment
 
-MARGIN_SECONDS = 0.05  # a lease of 1 s would need clocks that differ by 5 % to outlast it
+MARGIN_SECONDS = 0.05  # a lease of 1 s could outlast it only on clocks that differ by 5 %
 FIRST_LOOK_SECONDS = 0.0005
 LONGEST_LOOK_SECONDS = 0.01
-HOLD_SECONDS = 0.3  # one wait for the replicas; it is repeated while there is patience
+HOLD_SECONDS = 0.3  # one wait for the replicas; it is repeated until the deadline
 HOLD_PAUSE_SECONDS = 0.05
 
 
 class RegisteredWorker(Protocol):
-    """One entry of the register."""
+    """One worker's entry in the register."""
 
     @property
     def worker(self) -> str:
-        """Its id."""
+        """The worker's id."""
 
     @property
     def applied(self) -> int:
@@ -52,75 +53,79 @@ class RegisteredWorker(Protocol):
 
     @property
     def silent_seconds(self) -> float:
-        """For how long, at least, it has not renewed, as others saw it."""
+        """For how long, at least, it has not renewed its lease, as another worker observed."""
 
     @property
     def silent_under(self) -> str:
-        """The stamp of the server under which that was seen."""
+        """The stamp of the server while that was observed."""
 
 
 class WorkerFleet(Protocol):
-    """What one look at a server found."""
+    """The register of workers and the state of the server, as read at one time."""
 
     @property
     def is_known(self) -> bool:
-        """Whether its history is the one that this node knows."""
+        """Whether the server's history is the one that this node knows."""
 
     @property
     def is_ours(self) -> bool:
-        """Whether the change that was asked about is in its past."""
+        """Whether the server has the change that was asked about."""
 
     @property
     def is_whole(self) -> bool:
-        """Whether both hold, and every server of the group has the write of this look."""
+        """Whether both hold, and every server of the group has the write made with this read."""
 
     @property
     def servers(self) -> int:
-        """How many have to."""
+        """How many servers must have it."""
 
     @property
     def held(self) -> int:
-        """How many do."""
+        """How many servers have it."""
 
     @property
     def stamp(self) -> str:
-        """What changes whenever the server may have been another one."""
+        """A value that changes whenever another server may have taken over."""
 
     @property
     def settled(self) -> str:
-        """The last stamp that was seen unchanged for longer than a lease."""
+        """The last stamp that was observed unchanged for longer than a lease."""
+
+    @property
+    def lease_seconds(self) -> float:
+        """The longest lease of any worker that was ever registered."""
 
     @property
     def workers(self) -> Sequence[RegisteredWorker]:
-        """The register."""
+        """The registered workers."""
 
 
 F = TypeVar("F", bound=WorkerFleet)
 
 
 class Register(Protocol[F]):
-    """Where workers are registered."""
+    """The store in which workers are registered."""
 
     async def look(self, about: Moment, *, hold_seconds: float | None = None) -> F:
-        """Look at it; with `hold_seconds` after a write of its own that the replicas are waited for with."""
+        """Read it. With `hold_seconds`, write first and wait that long for the replicas to have the write."""
 
     async def keep(self, first: F, last: F, seconds: float, *, settles: bool) -> None:
-        """Write down what two looks have shown."""
+        """Write down what two reads have shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BarrierReport:
-    """How a change became true everywhere; or why, and until when, it may not be."""
+    """The result of a barrier: the change is in force everywhere, or why and until when it may not be."""
 
     generation: int
-    workers: int  # that had to know; none and not sure: they could not be asked
-    acknowledged: int  # of them, that said so; the others lost their lease
+    workers: int  # that had to apply it; 0 and not sure: the register could not be used
+    acknowledged: int  # of these; the leases of the others have ended
     milliseconds: float
     is_sure: bool
-    sure_in_seconds: float | None = 0.0  # from the end of the wait on, when it is not sure yet; None: unknown
+    sure_in_seconds: float | None = 0.0  # counted from the end of the wait, if not sure yet; None: unknown
     held: int = 1  # servers that have the change
     servers: int = 1  # that must have it
-    why: str = ""  # it is not sure
+    why: str = ""  # why it is not sure
 
 
 async def await_workers(
@@ -135,12 +140,10 @@ async def await_workers(
 ) -> BarrierReport:
     """Wait until every worker has acknowledged this moment, or cannot act on anything older any more.
 
-    `is_settled`: the server has one place and loses nothing that it acknowledged, so that its register is
-    whole whenever it was started (the embedded one).
+    `is_settled`: the server is a single one and loses nothing that it acknowledged, so that its register is
+    always complete (the embedded server).
     """
-    wait = _Wait(
-        about, lease_seconds + MARGIN_SECONDS, clock.monotonic(), degraded_periods, is_settled=is_settled
-    )
+    wait = _Wait(about, lease_seconds, clock.monotonic(), degraded_periods, is_settled=is_settled)
     deadline = wait.started + patience_seconds
     first = found = await register.look(about, hold_seconds=HOLD_SECONDS)
     while not found.is_whole:
@@ -148,7 +151,12 @@ async def await_workers(
             return wait.report(first, found, clock.monotonic(), ends_at=None)
         await asyncio.sleep(HOLD_PAUSE_SECONDS)
         found = await register.look(about, hold_seconds=HOLD_SECONDS)
+    wait.lengthen(found.lease_seconds)
     first, held_at, pause = found, clock.monotonic(), FIRST_LOOK_SECONDS
+    if found.servers > 1:
+        # That look was answered before the replicas were waited for. One that was attached meanwhile may have
+        # given leases under another server: it is counted among them, and only a later stamp tells of it.
+        found = await register.look(about)
     while True:
         now = clock.monotonic()
         ends_at = wait.ends_at(first, found, held_at, now)
@@ -158,7 +166,7 @@ async def await_workers(
             last = await register.look(about, hold_seconds=HOLD_SECONDS)
             if last.is_whole:
                 is_same = last.stamp == first.stamp
-                with suppress(Unavailable):  # it spares the next change the wait
+                with suppress(Unavailable):  # optional: it spares the next change the wait
                     settles = is_same and now - held_at > wait.span
                     await register.keep(first, last, now - held_at, settles=settles)
                 return wait.report(first, last, clock.monotonic(), ends_at=now)
@@ -171,31 +179,35 @@ async def await_workers(
 
 
 class _Wait:
-    """One wait: whom it is for, and when they are over."""
+    """One wait: the workers that it waits for, and when their leases are over."""
 
     def __init__(
         self,
         about: Moment,
-        span: float,
+        lease_seconds: float,
         started: float,
         degraded_periods: Sequence[DegradedPeriod],
         *,
         is_settled: bool,
     ) -> None:
         self.started = started
-        self.span = span
+        self.span = lease_seconds + MARGIN_SECONDS
         self._about = about
         self._degraded_periods = degraded_periods
         self._is_settled = is_settled
-        self._ends: dict[str, float] = {}  # by worker: the earliest that any look came to
+        self._ends: dict[str, float] = {}  # by worker: the earliest end that any read has shown
+
+    def lengthen(self, lease_seconds: float) -> None:
+        """A worker may have a lease as long as this."""
+        self.span = max(self.span, lease_seconds + MARGIN_SECONDS)
 
     def ends_at(
         self, first: WorkerFleet, found: WorkerFleet, held_at: float, looked_at: float
     ) -> float | None:
         """When nobody can act on anything older any more; None: now.
 
-        A lease that counts is from before all servers had the change. A worker that was silent before this
-        look has an older one.
+        A lease that counts was granted before all servers had the change. A worker that was silent already
+        before this read has an older one.
         """
         is_complete = (
             found.is_known
@@ -210,7 +222,7 @@ class _Wait:
                 latest = min(held_at + self._longest(one), looked_at + left)
                 self._ends[one.worker] = min(latest, self._ends.get(one.worker, latest))
                 ends.append(self._ends[one.worker])
-        if not is_complete:  # there may be workers that are not in this register
+        if not is_complete:  # there may be workers that are not in this server's register
             ends.append(
                 held_at + self.span + max((one.seconds for one in self._degraded_periods), default=0.0)
             )
@@ -219,7 +231,7 @@ class _Wait:
     def report(
         self, first: WorkerFleet, last: WorkerFleet, now: float, *, ends_at: float | None
     ) -> BarrierReport:
-        """What it came to. `ends_at`: when it is sure; None: that cannot be said."""
+        """The result. `ends_at`: when it is sure; None: that cannot be said."""
         concerned = [one.worker for one in first.workers if self._left(one, first) > 0]
         acknowledged = {one.worker for one in last.workers if one.applied >= self._about.generation}
         is_sure = ends_at is not None and ends_at <= now
@@ -236,7 +248,7 @@ class _Wait:
         )
 
     def _left(self, one: RegisteredWorker, found: WorkerFleet) -> float:
-        """For how long after a look this worker may still act on something older."""
+        """For how long after a read this worker may still act on something older."""
         silent = one.silent_seconds if one.silent_under == found.stamp else 0.0
         return max(0.0, self._longest(one) - silent)
 
@@ -247,7 +259,7 @@ class _Wait:
 
 
 def _why(found: WorkerFleet, about: Moment, *, is_timed: bool) -> str:
-    """Why it is not sure, and what would make it so."""
+    """Why it is not sure, and what would make it sure."""
     if not found.is_known:
         return "the server's facts are not the ones that this node knew: see `cachegate directory show`"
     if not found.is_ours:

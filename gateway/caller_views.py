@@ -1,13 +1,13 @@
-"""What a caller may see of the caches, worked out once and kept while nothing that it stands on moved.
+"""Caches, per caller, the models that it may discover and the packages that it may read.
 
-Two views: the models that it may discover, for listings, and the packages that it may read, for
-blobs. Each is worked out by one flight per caller, however many of its requests ask, in turns that
-leave the loop to others; and it is kept until the catalogue or a fact that it was decided on moves.
-Facts of others move all the time (keys are made, a canary sings) and cost nothing here. A view is charged
-the records that it stands on, each once for all views: more of them than the near cache holds are of no
-use, since a record that was put out is no longer current.
+The models are for listings, the packages for finding blobs. A view is computed once per caller, however many
+of its requests need it (singleflight), in batches between which other requests run. It is kept until the
+catalogue changes, or a fact that it was computed from. Facts of others change all the time (keys are made,
+the canary's fact is rewritten) and cost nothing here. A view is charged the records that it was computed
+from, each once for all views. More of these than the near cache holds would be of no use, since a record that
+the near cache has evicted is no longer current.
 
-A view only narrows. Whatever is shown or served because of it is decided once more, for itself.
+A view only narrows a search. Everything that is shown or served because of it is decided once more by itself.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-DECISIONS_PER_TURN = 200  # asked for together; they are made in smaller turns
+DECISIONS_PER_TURN = 200  # requested together; `Decisions` makes them in smaller batches
 REMEMBERED_CALLERS = 64  # callers whose views are kept
-VIEW_BYTES = 1_000  # of a view with its caller, beside its two tuples: measured, rounded up
+VIEW_BYTES = 1_000  # of a view with its caller, without its two tuples: measured, rounded up
 
 
 @dataclass(slots=True)
 class View(Generic[T]):
-    """What one caller sees, and what that was computed from."""
+    """What one caller may see, and what that was computed from."""
 
     things: tuple[T, ...]
-    source: Sequence[T]  # the catalogue's own list; another object once it changed
-    generation: int  # up to which nothing of `leaves` had moved
+    source: Sequence[T]  # the catalogue's list; the catalogue makes a new object when it changes
+    generation: int  # the latest at which all of `leaves` were current
     leaves: tuple[Leaf, ...]
 
     def stands(self, source: Sequence[T], generation: int) -> bool:
-        """Whether it is what would be worked out now. The generation spares a look at every leaf."""
+        """Whether it is still valid. With the same generation, no leaf has to be checked."""
         if self.source is not source:
             return False
         if self.generation != generation:
@@ -75,7 +75,7 @@ class CallerViews:
 
     @property
     def memories(self) -> tuple[BoundedMemory[Any, Any], ...]:
-        """What is remembered, to be swept."""
+        """The bounded memories, for the regular sweep."""
         return self._models.memory, self._packages.memory
 
     async def models(self, principal: Principal) -> tuple[ModelId, ...]:
@@ -104,17 +104,17 @@ class CallerViews:
         models = frozenset(seen.things)
         asked = ((one, _reading(principal, one)) for one in listed if one.model in models)
         things, leaves = await self._permitted(asked)
-        leaves |= {id(leaf): leaf for leaf in seen.leaves}  # a model that comes into sight brings packages
+        leaves |= {id(leaf): leaf for leaf in seen.leaves}  # a model that becomes discoverable adds packages
         return View(things, listed, generation, tuple(leaves.values()))
 
     async def _permitted(self, asked: Iterable[tuple[T, Access]]) -> tuple[tuple[T, ...], dict[int, Leaf]]:
-        """Those of the things whose question is answered with yes, and all that the answers stand on."""
-        questions = iter(asked)  # made as they are asked: a hundred thousand at once would take long
+        """The things whose access is allowed, and the facts of all these decisions."""
+        questions = iter(asked)  # a generator: to make a hundred thousand at once would take long
         permitted: list[T] = []
         leaves: dict[int, Leaf] = {}
-        while turn := list(islice(questions, DECISIONS_PER_TURN)):
-            judgements = await self._decisions.reach_many([access for _, access in turn])
-            for (thing, _), judgement in zip(turn, judgements, strict=True):
+        while batch := list(islice(questions, DECISIONS_PER_TURN)):
+            judgements = await self._decisions.reach_many([access for _, access in batch])
+            for (thing, _), judgement in zip(batch, judgements, strict=True):
                 leaves |= {id(leaf): leaf for leaf in judgement.facts.stamp.leaves}
                 if isinstance(judgement.verdict, Allowed):
                     permitted.append(thing)
@@ -123,7 +123,7 @@ class CallerViews:
 
 
 class _Views(Generic[T]):
-    """One kind of view: each caller's, kept while it stands, else worked out by one flight."""
+    """One kind of view: each caller's is kept while it is valid, else computed by one task."""
 
     def __init__(
         self,
@@ -140,42 +140,43 @@ class _Views(Generic[T]):
             max_entries=REMEMBERED_CALLERS,
             weigh=lambda _, view: VIEW_BYTES + 8 * (len(view.things) + len(view.leaves)),
             stands_on=attrgetter("leaves"),
-            is_over=lambda view: view.source is not source(),  # a former list of the catalogue's is large
+            is_over=lambda view: view.source is not source(),  # an outdated list of the catalogue is large
         )
-        self._flights: dict[Principal, asyncio.Task[View[T]]] = {}
+        self._in_progress: dict[Principal, asyncio.Task[View[T]]] = {}
 
     async def of(self, principal: Principal) -> View[T]:
         view = self.memory.peek(principal)
         if view is not None and await self._stands(principal, view):
             return view
-        joined = self._flights.get(principal)
+        joined = self._in_progress.get(principal)
         if joined is not None:
             view = await asyncio.shield(joined)
             if await self._stands(principal, view):
                 return view
-        # It was overtaken, and may have read before this was asked. What begins from here on did not.
-        return await asyncio.shield(self._flights.get(principal) or self._take_off(principal))
+        # That task's view was overtaken by a change: it may have read facts from before this request.
+        # A task that begins from here on has not.
+        return await asyncio.shield(self._in_progress.get(principal) or self._start(principal))
 
     async def _stands(self, principal: Principal, view: View[T]) -> bool:
         return view.stands(self._source(), await self._generation(principal))
 
-    def _take_off(self, principal: Principal) -> asyncio.Task[View[T]]:
-        flight = self._flights[principal] = asyncio.create_task(self._fly(principal))
-        flight.add_done_callback(_retrieve)
-        return flight
+    def _start(self, principal: Principal) -> asyncio.Task[View[T]]:
+        task = self._in_progress[principal] = asyncio.create_task(self._compute(principal))
+        task.add_done_callback(_retrieve)
+        return task
 
-    async def _fly(self, principal: Principal) -> View[T]:
+    async def _compute(self, principal: Principal) -> View[T]:
         try:
             view = await self._work_out(principal)
             for _ in self.memory.putting(principal, view):
                 await asyncio.sleep(0)
         finally:
-            del self._flights[principal]
+            del self._in_progress[principal]
         return view
 
 
 def discovery(principal: Principal, model: ModelId) -> Access:
-    """The question whether a caller may discover a model."""
+    """The access of a caller that discovers a model."""
     resource = Resource(kind=ResourceKind.MODEL, model=model)
     return Access(principal=principal, action=Action.DISCOVER, resource=resource)
 
@@ -186,6 +187,6 @@ def _reading(principal: Principal, listed: ListedPackage) -> Access:
 
 
 def _retrieve(task: asyncio.Task[View[T]]) -> None:
-    """A flight whose passengers all left may fail without anybody hearing of it."""
+    """Retrieve the exception, so that asyncio does not warn when every waiter was cancelled."""
     if not task.cancelled():
         task.exception()

@@ -1,14 +1,14 @@
-"""Chores: what a process does beside requests, each kept running for as long as the process lives.
+"""Keeps the background tasks of a process running: restarts failed ones, and reports which are down.
 
-A chore is a task that is never to end (`keep`), or a round that is made again and again (`every`).
-Whatever it raises is its own trouble: it is reported by the chore's name, the others go on, and it is
-begun again after a pause that grows while it keeps failing. While one is down the process is not ready
-(`down`); it is up again once it has run for a while, or a round of it was made.
+A chore is a coroutine that should never end (`keep`), or one that is called at intervals (`every`). An
+exception does not affect the other chores. It is reported with the chore's name, and the chore is started
+again after a pause that grows while it keeps failing. While a chore is down the process is not ready
+(`down`); the chore is up again once it has run for a while, or one of its calls has succeeded.
 
-What goes wrong with one of the things that a chore goes through, one file of many, is no failure of the
-chore: it reports that thing by its name and goes on to the next.
+A failure with one of many items that a chore processes, one file for example, is no failure of the chore: it
+reports the item by its name and goes on to the next.
 
-Non-goals: what a chore does, and how it ends in good order: it is cancelled.
+Non-goals: what a chore does, and a graceful end: it is cancelled.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
 STEADY_SECONDS = 10.0  # a chore that ran for so long did not fail early
-RECOVERED_SECONDS = 1.0  # after so long one that was begun again counts as up
+RECOVERED_SECONDS = 1.0  # a restarted chore that has run for so long counts as up
 
 
 @dataclass(slots=True)
 class Chore:
-    """One of them. `failures` counts how often it failed so far."""
+    """The state of one chore. `failures` counts how often it failed so far."""
 
     name: str
     failures: int = 0
@@ -38,11 +38,11 @@ class Chore:
 
 
 class EndedError(CachegateError):
-    """A chore that is never to end returned, or was cancelled by something of its own."""
+    """A chore that should never end returned, or was cancelled by something other than `close`."""
 
 
 class Chores:
-    """All chores of a process. `on_failed` gets a chore's name, what it raised, and the pause after it."""
+    """All chores of a process. `on_failed` gets a chore's name, the exception, and the pause after it."""
 
     def __init__(
         self,
@@ -57,19 +57,19 @@ class Chores:
 
     @property
     def down(self) -> tuple[str, ...]:
-        """The names of those that failed and are not up again."""
+        """The names of the chores that failed and are not up again."""
         return tuple(chore.name for chore in self._chores if chore.is_down)
 
     def keep(self, name: str, work: Callable[[], Awaitable[object]]) -> None:
-        """Have `work` run for ever; it is called again when it ends."""
+        """Run `work` for ever; it is called again when it ends."""
         self._begin(name, lambda chore: self._keep(chore, work))
 
     def every(self, name: str, seconds: float, make_round: Callable[[], Awaitable[object]]) -> None:
-        """Have a round made, so long after the one before it has ended."""
+        """Call `make_round` for ever, `seconds` after the call before it has ended."""
         self._begin(name, lambda chore: self._make_rounds(chore, seconds, make_round))
 
     async def close(self) -> None:
-        """End all of them."""
+        """Cancel all chores."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -120,17 +120,17 @@ class Chores:
 
 
 async def _failure_of(work: Callable[[], Awaitable[object]]) -> Exception | None:
-    """What it raised; None when it returned. That we are cancelled ourselves is passed on."""
+    """What it raised; None when it returned. A cancellation of the current task is passed on."""
     try:
         await work()
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-        # Something that it waited for was cancelled, and nobody means us.
+        # Something that it awaited was cancelled, not this task.
         failure = EndedError("what it waited for was cancelled")
         failure.__cause__ = error
         return failure
-    except Exception as error:  # noqa: BLE001 -- the boundary of a chore: its trouble is its own
+    except Exception as error:  # noqa: BLE001 -- the boundary of a chore: it must not affect the others
         return error
     return None

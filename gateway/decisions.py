@@ -1,22 +1,21 @@
-"""Decisions as the guard asks for them: remembered while nothing they stand on moved, else reached.
+"""Caches decisions while the facts behind them are current, and computes the others from facts and rules.
 
-This is where the directory and the rules are introduced to each other. A remembered decision is the
-decision itself, with the leaves it was computed from; it is used while all of them are current, so
-a change of any fact on the way (policy, grants, rules, aliases) reaches it with the fact. There is no
-time to live.
+A remembered decision is kept with the fact records (leaves) that it was computed from, and used while all of
+them are current. So a change of any of these facts (policy, grants, rules, aliases) invalidates it, and no
+time to live is needed.
 
-What the platform denies a key of its own is denied whatever the rules say, what is public included: a key
+What the platform denies to a key of its own is denied whatever the rules say, even for public models: a key
 that is known here gets no more than one that is not.
 
-What a remembered decision is charged is what it holds: itself, its names, and the records it stands on,
-each once for all that stand on it. A record that the near cache has put out is held by nobody else, so a
-decision may keep a hundred times its own size alive. One that is not current is let go of when it is
+A remembered decision is charged what it holds: itself, its names, and the records it was computed from, each
+once for all decisions that share it. A record that the near cache has evicted is held by nothing else, so one
+decision can keep a hundred times its own size alive. One that is no longer current is dropped when it is
 asked for or at the next sweep.
 
-Its key is a tuple of typed values: the whole principal, the action, and what is asked about. Two
-callers never share one, and neither do two in flight: one miss, one flight, per caller. Allows and
-denials are kept apart, so that a flood of refusals cannot push the allows out. What was not decided
-(a rule that failed, a record that did not parse, a store that was silent) is never remembered (I7).
+The key is a tuple of typed values: the whole principal, the action, and the resource. Two callers never share
+an entry, nor a computation in progress (one per caller and question: singleflight). Allows and denials are
+kept apart, so that many refusals cannot evict the allows. What was not decided (a rule that failed, a record
+that did not parse, a store that did not answer) is never remembered (I7).
 """
 
 from __future__ import annotations
@@ -43,52 +42,52 @@ if TYPE_CHECKING:
     Question = tuple[Principal, Action, ResourceKind, ModelId | None, PackageId | None, Md5 | None]
 
 UNDECIDED = frozenset({Reason.POLICY_ERROR, Reason.UNREADABLE_FACT})
-DECIDED_AT_ONCE = 50  # of many: some 10 ms for models of sixteen segments, then other requests get their turn
-DECISION_BYTES = 1_600  # a verdict with its access, facts, caller and key, beside texts and records: measured
-GROUP_BYTES = 70  # of a place in the set of a model's groups
-GRANT_BYTES = 400  # of a grant that was made of a platform's word, for this decision
+DECIDED_AT_ONCE = 50  # of a batch: some 10 ms for models of sixteen segments, then other requests run
+DECISION_BYTES = 1_600  # a verdict with access, facts, caller and key, without texts and records: measured
+GROUP_BYTES = 70  # of one entry in the set of a model's groups
+GRANT_BYTES = 400  # of a grant that was made from a platform's answer, for this decision only
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A verdict and the facts it was reached on."""
+    """A verdict and the facts it was computed from."""
 
     verdict: Verdict
     facts: Facts
 
     @property
     def is_current(self) -> bool:
-        """Whether nothing that it stands on has moved."""
+        """Whether none of these facts has changed."""
         return self.facts.stamp.is_current
 
 
 @dataclass(slots=True)
 class DecisionCounts:
-    """For the metrics."""
+    """Counters for the metrics."""
 
     hits: int = 0
     misses: int = 0
 
 
 class Decisions:
-    """Decides by the rules, on facts that it has the directory bring, and remembers."""
+    """Decides by the rules, on facts that the directory provides, and remembers the results."""
 
     def __init__(self, *, directory: Directory, rules: Decide, max_entries: int, max_bytes: int) -> None:
-        """`max_entries` and `max_bytes` hold for the allows, and once more for the denials."""
+        """`max_entries` and `max_bytes` apply to the allows, and separately to the denials."""
         self.counts = DecisionCounts()
         self._directory = directory
         self._rules = rules
         self._allows = _memory(max_entries, max_bytes)
         self._denials = _memory(max_entries, max_bytes)
-        self._flights: dict[Question, asyncio.Task[Judgement]] = {}
+        self._in_progress: dict[Question, asyncio.Task[Judgement]] = {}
 
     @property
     def memories(self) -> tuple[BoundedMemory[Question, Judgement], ...]:
-        """What is remembered, to be swept."""
+        """The bounded memories, for the regular sweep."""
         return self._allows, self._denials
 
     def recall(self, access: Access) -> Judgement | None:
-        """The remembered decision, if it still stands. Synchronous and without I/O."""
+        """The remembered decision, if it is still current. Synchronous and without I/O."""
         question = question_of(access)
         judgement = self._allows.find(question) or self._denials.find(question)
         if judgement is None:
@@ -97,26 +96,26 @@ class Decisions:
         return _about(judgement, access)
 
     async def reach(self, access: Access) -> Judgement:
-        """The decision, remembered or reached now. One flight for one question of one caller."""
+        """The decision, remembered or computed now, by one task for each question of a caller."""
         known = self.recall(access)
         if known is not None:
             return known
         self.counts.misses += 1
         question = question_of(access)
-        joined = self._flights.get(question)
+        joined = self._in_progress.get(question)
         if joined is not None:
             judgement = await asyncio.shield(joined)
             if judgement.is_current:
                 return _about(judgement, access)
-            # It was overtaken, and it may have read before this question was asked: even a denial
-            # would be one of the past then, and nobody confirms denials.
+            # It was overtaken by a change, and may have read facts from before this request: even a denial
+            # could be outdated then, and denials have no last check.
             return (await self._decide([access]))[0]
-        flight = self._flights[question] = asyncio.create_task(self._fly(question, access))
-        flight.add_done_callback(_retrieve)
-        return _about(await asyncio.shield(flight), access)
+        task = self._in_progress[question] = asyncio.create_task(self._compute(question, access))
+        task.add_done_callback(_retrieve)
+        return _about(await asyncio.shield(task), access)
 
     async def reach_many(self, accesses: Sequence[Access]) -> list[Judgement]:
-        """Many decisions, in order and in turns; what is remembered is not worked out again."""
+        """Many decisions, in order and in batches; what is remembered is not computed again."""
         known = [self.recall(access) for access in accesses]
         missing = [access for access, judgement in zip(accesses, known, strict=True) if judgement is None]
         self.counts.misses += len(missing)
@@ -129,11 +128,11 @@ class Decisions:
         new = iter(reached)
         return [judgement or next(new) for judgement in known]
 
-    async def _fly(self, question: Question, access: Access) -> Judgement:
+    async def _compute(self, question: Question, access: Access) -> Judgement:
         try:
             [judgement] = await self._decide([access])
         finally:
-            del self._flights[question]
+            del self._in_progress[question]
         return judgement
 
     async def _decide(self, accesses: Sequence[Access]) -> list[Judgement]:
@@ -146,7 +145,7 @@ class Decisions:
         return judgements
 
     def _remember(self, question: Question, judgement: Judgement) -> None:
-        """Only what was decided, and only while nothing moved since: no late writer (I6)."""
+        """Remember a decision, unless it is undecided or a fact has changed since: no late writer (I6)."""
         if not judgement.is_current:
             return
         if isinstance(judgement.verdict, Allowed):
@@ -166,7 +165,7 @@ def _memory(max_entries: int, max_bytes: int) -> BoundedMemory[Question, Judgeme
 
 
 def _held_bytes(question: Question, judgement: Judgement) -> int:
-    """What a decision holds alone: names, and who asked, may be nobody else's by now."""
+    """The bytes that only this decision holds: its names and its principal may be in no other object."""
     verdict, facts, principal = judgement.verdict, judgement.facts, question[0]
     texts = sum(
         [
@@ -186,15 +185,15 @@ def _held_bytes(question: Question, judgement: Judgement) -> int:
 
 
 def question_of(access: Access) -> Question:
-    """What a decision depends on besides the facts. A file is decided as its package."""
+    """The inputs of a decision other than facts. A file is decided as its package."""
     resource = access.resource
     kind = ResourceKind.PACKAGE if resource.kind is ResourceKind.FILE else resource.kind
     return access.principal, access.action, kind, resource.model, resource.package, resource.md5
 
 
 def _about(judgement: Judgement, access: Access) -> Judgement:
-    """The same decision for this very access: two files of one package share it."""
-    if judgement.verdict.access.resource == access.resource:  # the rest of the question is the same anyway
+    """The same decision for this access: two files of one package share it."""
+    if judgement.verdict.access.resource == access.resource:  # everything else in the access is equal anyway
         return judgement
     return Judgement(replace(judgement.verdict, access=access), judgement.facts)
 
@@ -208,6 +207,6 @@ def _ruled(verdict: Verdict, facts: Facts) -> Verdict:
 
 
 def _retrieve(task: asyncio.Task[Judgement]) -> None:
-    """A flight whose passengers all left may fail without anybody hearing of it."""
+    """Retrieve the exception, so that asyncio does not warn when every waiter was cancelled."""
     if not task.cancelled():
         task.exception()

@@ -1,18 +1,18 @@
-"""The guard: every read of the shared caches passes here, in this order, and nowhere else (I4).
+"""The guard: the pipeline that decides and records every read of the shared caches; there is no other (I4).
 
     extract → authenticate → locate → decide → find → record → Receipt ─ confirm ─▶ deliver
     └──────────── or a pass ─────────┘
 
-A pass (`passes.py`) is what the first four came to for this caller and path, while nothing moved that
-it stands on. `admit` and `admit_now` both go by it, and both record: one guard, in two hurries. Where
-anything would have to be waited for, `admit_now` says None, and `admit` is asked.
+A pass (`passes.py`) is the remembered result of the first four stages for this caller and path, valid while
+the facts behind it are current. `admit` waits where it has to; `admit_now` returns None instead of waiting,
+and then `admit` is asked. Both use passes, run the same checks, and record.
 
-Each stage has one door, and each hands on a value. A refusal at any of them is recorded with what
-was known by then (I5). The disk is asked after a decision only, and only for what the caller may at
-least discover: a name that is not there and one that is not the caller's take the same way (I3).
+Each stage has one entry point and returns a value. A refusal at any stage is recorded with what was known by
+then (I5). The disk is read only after a decision, and only for what the caller may at least discover: a name
+that does not exist and one that the caller may not see take the same path (I3).
 
-`confirm` is the last check, made by whoever is about to write the first byte: synchronous, and with
-nothing awaited between it and the write (I6).
+`confirm` is the last check, made by the code that is about to write the first byte: it is synchronous, and
+nothing is awaited between it and the write (I6).
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ if TYPE_CHECKING:
     from gateway.passes import Passes, PassKey
 
 FACTLESS = frozenset({Reason.MISTYPED_KEY, Reason.INVALID_LINK, Reason.EXPIRED_LINK})
-"""Refusals of a caller that no fact is needed for."""
+"""Refusals of a caller that are decided without facts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guard:
-    """The pipeline over the rooms that `assembly/` built."""
+    """The pipeline over the stages that `assembly/` built."""
 
     identity: Authenticate
     directory: Directory
@@ -54,17 +54,17 @@ class Guard:
     authorized_files: AuthorizedFiles
     recorder: Recorder
     passes: Passes
-    authority: PlatformAuthority | None = None  # who is asked about keys that are a platform's
+    authority: PlatformAuthority | None = None  # is asked about keys that may be the platform's
 
     async def admit(self, request: WireRequest, route: GuardedRoute) -> Receipt | Declined:
-        """Decide and record. The Receipt is good for delivery once it is confirmed."""
+        """Decide and record. The Receipt may be delivered once `confirm` has passed."""
         admission = await self._weigh(request, route)
         if isinstance(admission, Rejection):
             return self.decline(admission)
         return self._record(admission)
 
     def admit_now(self, request: WireRequest) -> Receipt | None:
-        """The same from memory, for a small file; None where `admit` has to be asked. Waits for nothing."""
+        """As `admit`, but from memory only and for small files; None where `admit` has to be asked."""
         known = self._recall(request)
         if known is None or not self.directory.is_leased():
             return None
@@ -75,10 +75,10 @@ class Guard:
         return self._record(_admission(request, known, file, stamp))
 
     def admit_again(self, admissions: Sequence[Admission], now: float) -> list[Receipt | None]:
-        """What `admit_now` came to, for other requests that are the same; None where it would not again now.
+        """Admit requests again that `admit_now` admitted before; None for those that it would not admit now.
 
-        All that an admission stands on is looked at anew: the facts, the time, the lease, the disk (once
-        for a file that several ask for at this moment). What is admitted is recorded in one go.
+        Everything an admission depends on is checked again: facts, time, lease, disk (once for a file that
+        several requests want now). All that are admitted are recorded in one write.
         """
         is_leased, is_there = self.directory.is_leased(), {}
         sure = []
@@ -106,10 +106,10 @@ class Guard:
             raise
 
     def confirm(self, receipt: Receipt, now: float) -> None:
-        """The last check before the first byte: nothing moved, the lease holds, the key has not expired.
+        """The last check before the first byte: facts unchanged, lease held, key not expired.
 
         Raises `WithdrawnError` when the request has to be decided anew, `Unavailable` without a lease.
-        Either way the receipt is closed as withdrawn.
+        In both cases the receipt is closed as withdrawn.
         """
         principal = receipt.admission.allowed.access.principal
         is_true = False
@@ -124,11 +124,11 @@ class Guard:
             raise WithdrawnError
 
     def is_degraded(self) -> bool:
-        """Whether what is served now is served on what was last known."""
+        """Whether answers are served without a lease now, on the last known facts."""
         return not self.directory.is_leased()
 
     def give_up(self, request: WireRequest) -> Declined:
-        """The facts moved each time that the request was about to be answered."""
+        """Decline a request whose facts changed each time that it was about to be answered."""
         return self.decline(Rejection(request=request, reason=Reason.FACTS_MOVED))
 
     def decline(self, rejection: Rejection) -> Declined:
@@ -139,9 +139,9 @@ class Guard:
     async def _authenticate(
         self, credential: Credential | SignedLink, request: WireRequest, route: GuardedRoute
     ) -> tuple[Principal, Stamp]:
-        """Who asks. Without a lease nobody is refused on facts: old denials are as untrue as old allows.
+        """Identify the caller. Without a lease no refusal is based on facts: old denials may be wrong, too.
 
-        A key that nobody knows here may be the platform's.
+        A key that is unknown here may be the platform's.
         """
         was_leased = self.directory.is_leased()
         try:
@@ -206,7 +206,7 @@ class Guard:
             )
 
     def _recall(self, request: WireRequest) -> Pass | None:
-        """What the way up to the disk came to for this caller and path, if it would again now."""
+        """The remembered pass of this caller and path, if it is still valid."""
         known = self.passes.find(_pass_key(request))
         if known is None:
             return None
@@ -222,12 +222,12 @@ class Guard:
 
 
 def _extract(request: WireRequest, route: GuardedRoute) -> Credential | SignedLink:
-    """The caller's credential: a key in a header, unless the route says where else it stands."""
+    """The caller's credential: a key in a header, unless the route reads it from elsewhere."""
     return route.extract(request) if route.extract else extract(request.headers, request.query)
 
 
 def _find_model(request: WireRequest, route: GuardedRoute) -> ModelId | None:
-    """The model that a request names, if it names one: nobody is told more for want of a key."""
+    """The model that a request names; None for a bad path, which is refused once the caller is known."""
     try:
         return route.locate(request).model
     except Refusal:
@@ -235,7 +235,7 @@ def _find_model(request: WireRequest, route: GuardedRoute) -> ModelId | None:
 
 
 def _pass_key(request: WireRequest) -> PassKey:
-    """All of a request that its way up to the disk depends on."""
+    """All inputs of a pass in the request."""
     return fingerprint(request.headers, request.query), request.client, request.raw_path
 
 

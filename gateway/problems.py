@@ -1,12 +1,12 @@
-"""Reasons -> RFC 9457 problems. The only status table of the project.
+"""Maps each reason to its RFC 9457 problem. This is the only status table of the project.
 
-Many reasons share one problem on purpose: whoever has no right on a thing gets one body, whatever
-the cause (I3), and so does whoever has no valid key. The cause is for operators: it stands in the
-audit record whose id the body carries (`cachegate explain --record ID`).
+Many reasons share one problem on purpose: a caller without a right on a resource gets one body, whatever the
+cause (I3), and so does a caller without a valid key. The cause is for operators: it is in the audit record
+whose id the body carries (`cachegate explain --record ID`).
 
-`problem_of` has words that fit the route, for whatever is clear from the request alone. A 401 is one answer
-for all callers of a route, whatever was wrong with what they sent, and one for those who sent a scheme that
-is not read here.
+`problem_of` has messages that fit the route, for causes that are clear from the request alone. A 401 is one
+answer for all callers of a route, whatever was wrong with what they sent, and one for those that used an
+authentication scheme that is not supported.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from gateway.model.limits import MAX_QUERY_FIELDS
 from gateway.model.names import MAX_NAME_BYTES, MAX_NAME_SEGMENTS
 
 UNRECORDED = "00000000-0000-0000-0000-000000000000"
-"""Stands where a record id would, when the audit log itself is what failed: same length, no record."""
+"""Sent in place of a record id when the audit log itself has failed: same length, but no record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One kind of answer that is not the thing asked for."""
+    """One kind of error response."""
 
     status: int
     kind: str
@@ -32,14 +32,14 @@ class Problem:
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
     def body(self, record_id: str) -> bytes:
-        """The JSON body: constant but for the record id, which has a fixed length."""
+        """The JSON body: constant except for the record id, which has a fixed length."""
         return (
             f'{{"type":"urn:cachegate:problem:{self.kind}","title":"{self.title}","status":{self.status},'
             f'"detail":"{self.detail}","record":"{record_id}"}}\n'
         ).encode()
 
     def answer(self, record_id: str, trace: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        """The whole answer: headers, in one order for all, and the body."""
+        """The headers, always in the same order, and the body."""
         body = self.body(record_id)
         headers = [
             (b"content-type", b"application/problem+json"),
@@ -54,6 +54,7 @@ class Problem:
 
 
 _HOW_TO_SEND = "as Authorization: Bearer KEY or as X-API-Key: KEY."
+_QUERY_BOUND = f"A query has at most {MAX_QUERY_FIELDS} fields."
 
 
 def _unauthorized(detail: str) -> Problem:
@@ -100,22 +101,19 @@ PROBLEMS: dict[Reason, Problem] = {
         "/-/ ends it; then a package and a file follow. An id and a file have at most "
         f"{MAX_NAME_SEGMENTS} segments and {MAX_NAME_BYTES} bytes each.",
     ),
-    Reason.MALFORMED_QUERY: _bad(
-        "malformed-query",
-        "A query parameter does not parse. Known: limit (1 to 1000), after, modelId, startAfter and url. "
-        f"A query has at most {MAX_QUERY_FIELDS} fields, and none of these comes twice.",
-    ),
+    Reason.MALFORMED_QUERY: _bad("malformed-query", f"No query is read here. {_QUERY_BOUND}"),
     Reason.MALFORMED_BODY: _bad("malformed-body", "The body is not the JSON that this route reads."),
     Reason.MALFORMED_CREDENTIAL: _bad(
         "malformed-credential",
-        "The credential header holds what no key can hold: visible ASCII without commas, at most 4096 bytes.",
+        "The credential header holds what can be no key. A key is visible ASCII without blanks and commas, "
+        "at most 4096 bytes.",
     ),
     Reason.CONFLICTING_CREDENTIALS: _bad(
         "conflicting-credentials", "Two differing credentials came with this request. Send one."
     ),
     Reason.KEY_IN_QUERY: _bad(
         "key-in-query",
-        "A key in the URL ends up in logs. Send it as Authorization: Bearer or X-API-Key, and rotate it.",
+        f"A key in the URL ends up in logs. Have this one replaced, and send the new one {_HOW_TO_SEND}",
     ),
     Reason.NO_CREDENTIAL: UNAUTHORIZED,
     Reason.UNSUPPORTED_SCHEME: UNAUTHORIZED,
@@ -232,7 +230,7 @@ PROBLEMS: dict[Reason, Problem] = {
         detail="A defect of the gateway. Nothing was decided. Its operator can look it up by the record id.",
     ),
 }
-"""Every reason but `permitted`, which is none; a test walks the enum."""
+"""Every reason but `permitted`, which is no refusal; a test walks the enum."""
 
 
 _OTHER_SCHEME = _unauthorized(
@@ -252,8 +250,9 @@ def _no_link(detail: str) -> Problem:
 
 
 _INVALID_LINK = _no_link(
-    "A download takes a link with se and sig, as the model's metadata has it. This is none of this gateway "
-    "for this file, or it has expired, or its key is no longer valid. The metadata has new links each time."
+    "A download takes a link with se and sig, as the model's metadata has it, and no key beside it. This is "
+    "none of this gateway for this file, or it has expired, or its key is no longer valid, or a header has "
+    "another key. The metadata has new links each time."
 )
 _BAD_SIGNATURE = Problem(
     status=401,
@@ -263,17 +262,33 @@ _BAD_SIGNATURE = Problem(
     "t=SECONDS,v1=HEX, where HEX is the HMAC-SHA-256 of SECONDS.BODY under the hook key.",
     headers=((b"www-authenticate", b'Cachegate-Signature realm="cachegate"'),),
 )
-_MODEL_ID_IN_QUERY = _bad(
-    "malformed-query",
-    "A query parameter does not parse. modelId is a model id, percent-encoded once; startAfter is the mark "
-    "that the page before gave.",
-)
+_ENGINES: dict[Reason, Problem] = {
+    Reason.MALFORMED_QUERY: _bad(
+        "malformed-query",
+        "The query does not parse. modelId is a model id, percent-encoded once; startAfter is the mark that "
+        f"the page before gave. Neither comes twice. {_QUERY_BOUND}",
+    ),
+    Reason.MISSING_SCOPE: _forbidden(
+        "missing-scope",
+        "This key lacks the scope read: this metadata leads to files. Its scopes were set when it was "
+        "created; ask for another key.",
+    ),
+}
+"""The engine's two questions."""
 
 _OF_ROUTE: dict[str, dict[Reason, Problem]] = {
     "/v1/models": {
         Reason.MALFORMED_QUERY: _bad(
             "malformed-query",
-            "A query parameter does not parse. limit is a whole number from 1 to 1000, after is a model id.",
+            "The query does not parse. limit is a whole number from 1 to 1000, after is a model id. Neither "
+            f"comes twice. {_QUERY_BOUND}",
+        ),
+    },
+    "/v1/models/{model}/-/{package}": {
+        Reason.MALFORMED_QUERY: _bad(
+            "malformed-query",
+            "The query does not parse. limit is a whole number from 1 to 1000, after is the name of a file. "
+            f"Neither comes twice. {_QUERY_BOUND}",
         ),
     },
     "/v1/blobs/{md5}": {
@@ -282,8 +297,8 @@ _OF_ROUTE: dict[str, dict[Reason, Problem]] = {
             "The path does not parse. A blob is named by its MD5: 32 hex digits in lower case.",
         ),
     },
-    "/models/v1/external/weights": {Reason.MALFORMED_QUERY: _MODEL_ID_IN_QUERY},
-    "/models/v1/external/stat": {Reason.MALFORMED_QUERY: _MODEL_ID_IN_QUERY},
+    "/models/v1/external/weights": _ENGINES,
+    "/models/v1/external/stat": _ENGINES,
     "/d/{model}/-/{package}/{file}": {
         Reason.UNSUPPORTED_SCHEME: _no_link(
             "The Authorization header has another scheme than Bearer. A link needs no such header: send none."
@@ -297,6 +312,20 @@ _OF_ROUTE: dict[str, dict[Reason, Problem]] = {
             "conflicting-credentials",
             "Two differing credentials came with this request. A link needs no key beside it: send it alone.",
         ),
+        Reason.MALFORMED_CREDENTIAL: _bad(
+            "malformed-credential",
+            "The credential header holds what can be no key. A link needs none beside it: send no such "
+            "header.",
+        ),
+        Reason.KEY_IN_QUERY: _bad(
+            "key-in-query",
+            "A key in the URL ends up in logs. Have this one replaced. A link needs no key: follow it as it "
+            "was handed out, byte for byte.",
+        ),
+        Reason.MALFORMED_QUERY: _bad(
+            "malformed-query",
+            "The query does not parse. A link is followed as it was handed out, byte for byte.",
+        ),
         Reason.MALFORMED_PATH: _bad(
             "malformed-path",
             "The path does not parse. A link is followed as it was handed out, byte for byte.",
@@ -306,8 +335,9 @@ _OF_ROUTE: dict[str, dict[Reason, Problem]] = {
         Reason.MALFORMED_QUERY: _bad(
             "malformed-query",
             "The query does not parse. url is one absolute URL, percent-encoded once; a link of this gateway "
-            "has its se and sig beside it.",
+            "has its se and sig beside it. No other field is read here, and no key belongs in a URL.",
         ),
+        Reason.MISSING_SCOPE: _ENGINES[Reason.MISSING_SCOPE],
         Reason.NOT_PROXIED: Problem(
             status=404,
             kind="not-found",
@@ -318,6 +348,12 @@ _OF_ROUTE: dict[str, dict[Reason, Problem]] = {
     },
     "/hooks/v1/authority": {
         Reason.BAD_HOOK_SIGNATURE: _BAD_SIGNATURE,
+        Reason.MALFORMED_BODY: _bad(
+            "malformed-body",
+            "The body is not the JSON of this webhook. Expected: an object with keys_sha256, a list of "
+            "SHA-256 in lower-case hex, and models, a list of model ids; either may be left out. At most "
+            "1000 names in all.",
+        ),
         Reason.BODY_TOO_LARGE: Problem(
             status=413,
             kind="body-too-large",
@@ -341,9 +377,9 @@ _OF_ANY_ROUTE: dict[Reason, Problem] = {
         detail="There is no such path. Models are listed at /v1/models, and the key in use at /v1/whoami.",
     ),
 }
-"""Words for what is clear from the request alone, so that they tell nobody more than it does."""
+"""Messages for what is clear from the request alone, so that they reveal nothing else."""
 
 
 def problem_of(reason: Reason, route: str) -> Problem:
-    """The problem of this reason as it is told on a route, which is named by its template."""
+    """The problem of this reason on a route, which is named by its template."""
     return _OF_ROUTE.get(route, _OF_ANY_ROUTE).get(reason) or _OF_ANY_ROUTE.get(reason) or PROBLEMS[reason]

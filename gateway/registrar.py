@@ -1,11 +1,12 @@
-"""The registrar: every change of facts passes here, in this order: record, commit, close the record.
+"""The registrar: makes every change of facts, in this order: record, commit, close the record.
 
-What the guard is for reads, this is for changes. A change that cannot be recorded is not made (I5);
-one that was recorded and did not happen says so in its closing record, and so does one of which
-nobody can say whether it happened: a log that calls it not made would be wrong. Commands change what
-operators order, and workers what they find out: pins, what the platform says, whose URL a file has.
+It is for changes what the guard is for reads. A change that cannot be recorded is not made (I5). The closing
+record of one that was recorded and not made says so; so does that of a change whose outcome is unknown, since
+a log that calls it not made could be wrong. Commands make the changes that operators order; workers write
+what they find out: pins, the platform's answers, whether a file's URL is ours or the provider's.
 
-What a failover may take back is not acknowledged: commands wait at the barrier, workers by `perform_held`.
+A change that a failover could take back is not acknowledged: commands wait at the barrier, workers use
+`perform_held`.
 """
 
 from __future__ import annotations
@@ -30,27 +31,27 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Done(Generic[T]):
-    """What a change gave back, and the moment that it made."""
+    """The result of a change, and the moment (generation and mark) that it got."""
 
     result: T
     moment: Moment
-    barrier: BarrierReport | None = None  # how it became true everywhere, if that was waited for
+    barrier: BarrierReport | None = None  # how it came into force everywhere, if that was waited for
 
     @property
     def generation(self) -> int:
-        """The generation that it got."""
+        """The generation of the change."""
         return self.moment.generation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registrar:
-    """Changes facts, and says so first."""
+    """Makes changes of facts, and records each one first."""
 
     store: FactStore
     recorder: Recorder
 
     async def perform(self, change: Change, operation: Callable[[Changes], Awaitable[T]]) -> Done[T]:
-        """Run one operation as one transaction; it may be run again when facts move under it."""
+        """Run one operation as one transaction; it is run again when facts change meanwhile."""
         receipt = self.recorder.change(change)
         try:
             result, moment = await run_change(self.store, operation)
@@ -67,9 +68,9 @@ class Registrar:
         return Done(result, moment)
 
     async def perform_held(self, change: Change, operation: Callable[[Changes], Awaitable[T]]) -> Done[T]:
-        """The same, and raise `NotHeld` unless every server of the group has it: for what workers write.
+        """As `perform`, but raise `NotHeld` unless every server of the group has it: for writes of workers.
 
-        It was made all the same. Whoever asks again finds it in the facts.
+        The change was made all the same. A caller that retries finds it in the facts.
         """
         done = await self.perform(change, operation)
         await self.store.hold_by_all(done.moment)

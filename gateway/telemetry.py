@@ -1,10 +1,10 @@
-"""What operators see of a worker: logs and counters. Not the audit log, and never a secret (I8).
+"""Logs and metrics of a worker, for operators. This is not the audit log, and holds no secret (I8).
 
-Counters are plain integers of one process; the ops listener asks every worker for its own and adds
-them up, so counting takes no lock and no shared memory on the way of a request.
+Counters are plain numbers of one process; the ops listener asks every worker for its own and adds them up. So
+counting needs no lock and no shared memory while a request is handled.
 
-What goes wrong with one request goes wrong with a thousand a second. So a line is logged when something
-begins to go wrong, then how often it did, once a minute, and when it has ended (`RepeatedLines`).
+A failure that affects one request often affects a thousand a second. So a line is logged when a failure
+begins, then its count once a minute, and a last line when it has ended (`RepeatedLines`).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ GAUGES = {
     "cachegate_upstream_left_alone_by_strangers": "Workers that ask it nothing about unknown keys for a "
     "moment, since it failed on those or asked for fewer questions.",
 }
-"""Values of the moment; workers that have none say 0, so that their sum is the value."""
+"""Current values. Workers without a value report 0, so that the sum over all workers is the value."""
 
 METRICS = {
     "cachegate_decisions_total": ("route", "reason"),
@@ -77,7 +77,7 @@ METRICS = {
     "cachegate_near_cache_total": ("event",),
     "cachegate_decision_memory_total": ("event",),
 }
-"""Every metric with its labels. A label's value is ours, never a client's text."""
+"""Every metric with its labels. A label's value is one of ours, never a client's text."""
 
 HELP = {
     "cachegate_decisions_total": "Decisions by route template and reason; `permitted` is an allow.",
@@ -112,26 +112,26 @@ HELP = {
 }
 
 
-SUMMARY_SECONDS = 60.0  # between two lines about one thing that goes on
-QUIET_SECONDS = 10.0  # without it, after which it has ended
-MOST_LINES = 256  # different ones at a time; what is beyond is counted as one
+SUMMARY_SECONDS = 60.0  # between two lines about one failure that continues
+QUIET_SECONDS = 10.0  # a failure has ended when it did not occur for so long
+MOST_LINES = 256  # different ones at a time; further ones are counted together as one
 
 
 @dataclass(slots=True)
 class _Repeated:
-    """One line that may come again, and how often it did."""
+    """A line that was logged, and how often it occurred."""
 
     event: str
     fields: dict[str, Any]
     times: int = 1
     unsaid: int = 0
-    is_new: bool = True  # it came since the last tick
+    is_new: bool = True  # it occurred since the last tick
     came_at: float | None = None
     said_at: float | None = None
 
 
 class RepeatedLines:
-    """Logs a line when it comes first; how often it came again once a minute; and when it has ended.
+    """Logs a line when it first occurs, its count once a minute, and when it has ended.
 
     It reads no clock: `tick` is called every second. Without ticks, only first lines are logged.
     """
@@ -141,7 +141,7 @@ class RepeatedLines:
         self._lines: dict[tuple[str, object], _Repeated] = {}
 
     def say(self, event: str, key: object, *, is_error: bool = True, **fields: Any) -> None:
-        """Something went wrong. What has one key is one thing, whatever the other fields are."""
+        """Report a failure. All with one key are one failure, whatever the other fields are."""
         line = self._lines.get((event, key))
         if line is None and len(self._lines) >= MOST_LINES:
             key, fields = "others", {"others": f"beside {MOST_LINES} different ones that are logged"}
@@ -156,7 +156,7 @@ class RepeatedLines:
             line.fields = fields
 
     def tick(self, now: float) -> None:
-        """Say what is due."""
+        """Log the counts and ends that are due."""
         for key, line in list(self._lines.items()):
             if line.is_new or line.came_at is None or line.said_at is None:
                 line.is_new, line.came_at = False, now
@@ -168,7 +168,7 @@ class RepeatedLines:
                 self._end(key, line)
 
     def end(self) -> None:
-        """Say what was not said yet: the process ends."""
+        """Log the counts that were not logged yet, as the process ends."""
         for line in self._lines.values():
             if line.unsaid:
                 self._say_again(line)
@@ -179,7 +179,7 @@ class RepeatedLines:
         line.unsaid = 0
 
     def _end(self, key: tuple[str, object], line: _Repeated) -> None:
-        """It did not come for a while."""
+        """Forget a line that did not occur for a while."""
         del self._lines[key]
         if line.times > 1:
             self._log.info(
@@ -207,7 +207,7 @@ class Telemetry:
         self.counters["cachegate_sent_bytes_total"] += sent
 
     def served(self, route: str, sent: int) -> None:
-        """Count an allow and its whole answer, as `decided` and `answered` do."""
+        """Count an allow and its complete answer, as `decided` and `answered` do."""
         counters = self.counters
         counters[_permitted(route)] += 1
         counters['cachegate_responses_total{status="200"}'] += 1
@@ -215,16 +215,16 @@ class Telemetry:
         counters["cachegate_answers_at_once_total"] += 1
 
     def failed(self, failure: Unavailable) -> None:
-        """Something the guard stands on did not answer."""
+        """Count and log a dependency of the guard that did not answer."""
         self.counters[f'cachegate_dependency_failures_total{{dependency="{failure.dependency}"}}'] += 1
         dependency, why, reason = failure.dependency, failure.why, failure.reason.value
         key = (dependency, why, reason)
         self.lines.say("not decided", key, dependency=dependency, why=why, reason=reason)
 
     def defect(self, route: str, defect: Exception, secrets: RequestSecrets | None = None) -> None:
-        """A defect of ours: the log has the stack, the client a record id.
+        """Count and log a defect: the log has the stack trace, the client only a record id.
 
-        An exception's text may hold what the client sent: the secrets of its request are taken out.
+        An exception's text may contain what the client sent: the secrets of its request are removed.
         """
         self.counters["cachegate_defects_total"] += 1
         stack = "".join(traceback.format_exception(defect)).rstrip()
@@ -236,9 +236,9 @@ class Telemetry:
         self.lines.say("defect", key, route=route, exception=stack)
 
     def chore_failed(self, chore: str, failure: Exception, pause_seconds: float) -> None:
-        """A chore beside requests failed: it is begun again after the pause.
+        """Count and log a background task that failed: it is started again after the pause.
 
-        The log has the stack of what nobody expected; a failure of ours says all that there is to say.
+        The log has the stack trace of an unexpected exception only; our own failures say all there is.
         """
         self.counters[f'cachegate_chore_failures_total{{chore="{chore}"}}'] += 1
         is_ours = isinstance(failure, CachegateError)
@@ -251,7 +251,7 @@ class Telemetry:
         )
 
     def items_failed(self, chore: str, items: Sequence[tuple[str, str]], count: int) -> None:
-        """A chore could not deal with some of the things it goes through: the first by name, and why."""
+        """Count the items that a background task could not process; log the first ones with the cause."""
         self.counters[f'cachegate_chore_items_total{{chore="{chore}"}}'] += count
         for item, why in items:
             self._log.error("left aside, the others go on", chore=chore, item=item, why=why)
@@ -259,7 +259,7 @@ class Telemetry:
             self._log.error("left aside as well", chore=chore, more=count - len(items))
 
     def cache_changed(self, problem: str | None) -> None:
-        """The cache cannot be read any more, or can be again."""
+        """Log that the cache cannot be read any more, or can be again."""
         if problem is None:
             self._log.info("the cache is there again")
         else:
@@ -267,7 +267,7 @@ class Telemetry:
             self._log.error("the cache cannot be read", why=problem, help=help_)
 
     def unreadable(self, name: str) -> None:
-        """A record in Redis does not parse. It denied; an operator has to look."""
+        """Count and log a record in Redis that does not parse. It denies; an operator has to check it."""
         self.counters["cachegate_unreadable_facts_total"] += 1
         self.lines.say(
             "a record in Redis does not parse and denies",
@@ -277,28 +277,28 @@ class Telemetry:
         )
 
     def damaged_record(self, model: str) -> None:
-        """A registry record of the engine does not read as one; the answer goes without its details."""
+        """Count and log a registry record of the engine that does not parse; the answer omits its details."""
         self.counters["cachegate_damaged_registry_records_total"] += 1
         event = "a registry record in the cache is damaged and left out"
         self.lines.say(event, model, is_error=False, model=model)
 
     def packages_left_out(self, model: str, count: int) -> None:
-        """An answer about a model from the cache had no room for some of its packages."""
+        """Count and log that an answer about a model had no room for some of its packages."""
         self.counters["cachegate_undescribed_packages_total"] += count
         self._log.warning(
             "packages are too large to be described from the cache", model=model, packages=count
         )
 
     def withdrawn(self) -> None:
-        """An answer was overtaken by a change before its first byte."""
+        """Count an answer that was overtaken by a change before its first byte."""
         self.counters["cachegate_withdrawn_total"] += 1
 
     def degraded(self) -> None:
-        """A response on what was last known."""
+        """Count a response that was served without a lease."""
         self.counters["cachegate_degraded_responses_total"] += 1
 
     def mode_changed(self, mode: str) -> None:
-        """The worker lost its lease, or has one again."""
+        """Log that the worker lost its lease, or has one again."""
         if mode == "mode.unknown-history":
             self._log.error(
                 "the server's facts are not the ones that this node knew: nothing is served on them",
@@ -309,25 +309,25 @@ class Telemetry:
         (self._log.warning if mode != "mode.normal" else self._log.info)("mode changed", mode=mode)
 
     def sentinels_silent(self, names: tuple[str, ...]) -> None:
-        """Sentinels do not answer, or all do again."""
+        """Log the Sentinels that do not answer, or that all do again."""
         if names:
             self._log.warning("sentinels do not answer", sentinels=list(names))
         else:
             self._log.info("all sentinels answer again")
 
     def canary_measured(self, seconds: float) -> None:
-        """What the canary's change took; 0 when another worker measures."""
+        """Note how long the canary's change took; 0 when another worker measures."""
         self.gauges["cachegate_revocation_lag_seconds"] = seconds
         if seconds:
             self.counters["cachegate_barriers_total"] += 1
             self.sums["cachegate_barrier_seconds_total"] += seconds
 
     def pinned(self, count: int) -> None:
-        """Blobs were seen for the first time."""
+        """Count blobs that were pinned by this worker."""
         self.counters['cachegate_pins_total{event="pinned"}'] += count
 
     def quarantined(self, pin: Pin) -> None:
-        """A blob is not what it should be: nobody gets it, and an operator has to look."""
+        """Count and log a blob with wrong content: no caller gets it, and an operator has to check it."""
         self.counters['cachegate_pins_total{event="quarantined"}'] += 1
         self._log.error(
             "a blob is in quarantine: its content is not what it should be",
@@ -341,21 +341,21 @@ class Telemetry:
         return {**self.counters, **self.sums}
 
     def refused_by_server(self, reason: Reason) -> None:
-        """The HTTP server refused a request before it was whole."""
+        """Count a request that the HTTP server itself refused."""
         self.counters[f'cachegate_refused_by_server_total{{reason="{reason.value}"}}'] += 1
 
 
 class _LossyStandardError(io.TextIOBase):
-    """Standard error as it is for logs: a full disk or a closed pipe costs a line, never an answer."""
+    """Standard error for logs: a full disk or a closed pipe loses a log line, but fails no request."""
 
     def write(self, text: str) -> int:
-        """Write what can be written."""
+        """Write, and ignore errors."""
         with suppress(OSError, ValueError):
             sys.stderr.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """The same."""
+        """Flush, and ignore errors."""
         with suppress(OSError, ValueError):
             sys.stderr.flush()
 
@@ -370,7 +370,7 @@ def _permitted(route: str) -> str:
 
 
 def freshness_counters(facts: NearFacts, decisions: Decisions) -> dict[str, float]:
-    """What memory did for this worker so far."""
+    """The counters of the near cache, the decision memory and the lease of this worker."""
     near, remembered = facts.cache.counts, decisions.counts
     events = {
         "hit": near.hits,
@@ -390,20 +390,20 @@ def freshness_counters(facts: NearFacts, decisions: Decisions) -> dict[str, floa
 
 
 def upstream_counters(provider: Provider | None) -> dict[str, float]:
-    """What became of this worker's questions to the provider so far."""
+    """The outcomes of this worker's requests to the provider."""
     outcomes = {} if provider is None else provider.outcomes
     return {f'cachegate_upstream_questions_total{{outcome="{name}"}}': n for name, n in outcomes.items()}
 
 
 def stranger_counters(authority: Authority | None) -> dict[str, float]:
-    """What became of requests with keys that nobody here knew."""
+    """The counters of requests with unknown keys."""
     events = {} if authority is None else authority.strangers.counts
     return {f'cachegate_unknown_keys_total{{event="{name}"}}': count for name, count in events.items()}
 
 
 def configure_logs(*, is_terminal: bool) -> None:
-    """Lines for people on a terminal, JSON for machines elsewhere; on standard error, always."""
-    # Tracebacks are plain on purpose: the pretty ones print local variables, and a key is one (I8).
+    """Log lines for people on a terminal, JSON elsewhere; always on standard error."""
+    # Plain tracebacks on purpose: the pretty ones print local variables, which may hold a key (I8).
     render: list[structlog.typing.Processor] = (
         [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if is_terminal

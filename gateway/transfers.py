@@ -1,17 +1,16 @@
-"""Transfers under way: watched until their last byte, cut when their key or tenant ends.
+"""Watches responses being sent, and cuts them when their key or tenant is revoked or their client stalls.
 
-What has begun stands on its key and its tenant alone: a grant that is taken away, or a link whose time
-is over, stops the next request, not this one. Before each step the transfer looks whether these two
-records are still the ones it was admitted on, and whether the key is within its own times; when either
-is not so, the key is authenticated once more, as at the start (revoked, not-before, expiry, networks,
-tenant). Because a slow reader may not come to its next step for minutes, a watch looks at all transfers
-several times a second and breaks the connection off itself.
+Once begun, a transfer depends on its key and tenant only: a removed grant or an expired link stops the next
+request, not this one. Before each step the transfer checks whether these two records are still the ones it
+was admitted on, and whether the key is within its own validity period. If not, the key is authenticated once
+more, as at the start (revoked, not-before, expiry, networks, tenant). A slow reader may not get to its next
+step for minutes, so a background task checks all transfers several times a second and aborts connections.
 
-A client that takes in nothing for a while is cut as well: by the server, if that has a clock for it, as
-ours has (`server/stall_clock.py`); else a step may take no longer than that.
+A client that takes nothing for a while is cut as well: by the server, if it has a clock for that, as ours has
+(`server/stall_clock.py`); else a step may take no longer than `STALL_SECONDS`.
 
-When it cannot be found out whether the key still holds (no lease, Redis gone), nothing more is
-handed to the server, and after a while the transfer is cut as undecided.
+While it is unknown whether the key is still valid (no lease, Redis gone), nothing more is given to the
+server, and after `PATIENCE_SECONDS` the transfer is cut as undecided.
 """
 
 from __future__ import annotations
@@ -35,19 +34,19 @@ if TYPE_CHECKING:
     from gateway.model.verdicts import Receipt
 
 WATCH_SECONDS = 0.2  # a fifth of the second within which a transfer has to stop
-PATIENCE_SECONDS = 5.0  # how long a transfer waits, sending nothing, for its key to be known again
-STALL_SECONDS = 60.0  # how long a step may take, where the server has no clock of its own for that
+PATIENCE_SECONDS = 5.0  # how long a transfer waits, sending nothing, until the state of its key is known
+STALL_SECONDS = 60.0  # how long a step may take, where the server has no stall clock
 
 _ENDINGS = {
     Reason.EXPIRED_KEY: Ending.EXPIRED,
     Reason.NOT_YET_VALID: Ending.NOT_YET_VALID,
     Reason.OUTSIDE_NETWORKS: Ending.OUTSIDE_NETWORKS,
 }
-"""Why a key that was valid is not any more; for every other reason it, or its tenant, was revoked."""
+"""The endings for a key that is no longer valid; any other reason means that it or its tenant was revoked."""
 
 
 class TransferCutError(Exception):
-    """Leaves the app from within `send`."""
+    """Aborts the app from within `send`."""
 
 
 async def _at_once() -> None:
@@ -56,16 +55,16 @@ async def _at_once() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientEnd:
-    """What the server can tell of a client's connection and do to it; a server that cannot leaves it so."""
+    """What the server can tell about a client's connection, and do to it; defaults for other servers."""
 
-    drained: Callable[[], Awaitable[None]] = _at_once  # once earlier bytes left room for more
-    abort: Callable[[], None] = lambda: None  # break it off and drop what is buffered
-    has_gone: Callable[[], bool] = lambda: False  # before its answer was all handed over
-    has_stall_clock: bool = False  # it cuts a client that takes in nothing, whatever was written
+    drained: Callable[[], Awaitable[None]] = _at_once  # returns once there is room in the write buffer
+    abort: Callable[[], None] = lambda: None  # resets the connection and drops what is buffered
+    has_gone: Callable[[], bool] = lambda: False  # whether the client left before its answer was written
+    has_stall_clock: bool = False  # whether the server cuts a client that takes nothing, whatever was written
 
 
 class Transfer:
-    """One response under way."""
+    """One response being sent."""
 
     def __init__(self, watch: Transfers, receipt: Receipt, client: ClientEnd) -> None:
         self.cut: Ending | None = None
@@ -79,11 +78,11 @@ class Transfer:
 
     @property
     def is_certain(self) -> bool:
-        """Whether the key and its tenant are known to be as they were, and the key is within its times."""
+        """Whether the key and its tenant are unchanged, and the key is within its validity period."""
         return self._stamp.is_current and self._watch.is_valid(self._principal)
 
     async def verify(self) -> None:
-        """Before a step: go on, wait until it is known whether to go on, or end."""
+        """Before a step: return to go on, wait while that is unknown, or raise to end."""
         while not self.is_certain:
             await self.look()
             if self.cut is not None:
@@ -92,11 +91,11 @@ class Transfer:
                 await asyncio.sleep(WATCH_SECONDS)
 
     async def look(self) -> None:
-        """Find out whether the key still holds; cut the transfer if it does not."""
+        """Check whether the key is still valid; set `cut` if it is not."""
         admission = self._receipt.admission
         loop = asyncio.get_running_loop()
         try:
-            # What is remembered answers without a lease, too, and would be asked for ever.
+            # Memory would answer without a lease as well, and the transfer would never end.
             self._watch.verify_fresh(self._principal.degraded_seconds)
             self._principal, self._stamp = await self._watch.recheck(
                 admission.key_stamp, admission.request.client
@@ -110,9 +109,9 @@ class Transfer:
                 self.cut = Ending.UNDECIDED
 
     async def hand_over(self, message: Message, send: Send) -> None:
-        """Send one message; meanwhile it is for the client to take in what it is sent.
+        """Send one message, within the time limit that the client has for it.
 
-        After the last one there has to be room again: what was handed over to nobody is not complete.
+        After the last one, the write buffer must drain: an answer that nobody received is not complete.
         """
         if self._client.has_stall_clock:
             await self._hand_over(message, send)
@@ -137,11 +136,11 @@ class Transfer:
             self._verify_present()
 
     def disconnect(self) -> None:
-        """Break the connection off, so that no byte that is buffered follows."""
+        """Abort the connection, so that nothing that is buffered follows."""
         self._client.abort()
 
     def break_off(self) -> None:
-        """End it from outside, wherever it waits."""
+        """End the transfer from the outside, whatever it is waiting for."""
         self.disconnect()
         if self.task is not None:
             self.task.cancel()
@@ -173,22 +172,22 @@ class Transfers:
         return len(self._under_way)
 
     def is_valid(self, principal: Principal) -> bool:
-        """Whether what is remembered may be trusted now, and by it the key is within its times."""
+        """Whether memory may be trusted now, and the key is within its validity period."""
         return self._directory.is_fresh(principal.degraded_seconds) and self._identity.is_in_time(
             principal, self._clock.now()
         )
 
     def verify_fresh(self, degraded_seconds: float) -> None:
-        """Raises `Unavailable` when it may not."""
+        """Raises `Unavailable` when memory may not be trusted now."""
         self._directory.verify_fresh(degraded_seconds)
 
     async def recheck(self, stamp: Stamp, client: str) -> tuple[Principal, Stamp]:
-        """Authenticate the key of a stamp once more, on facts of now. Raises as `authenticate` does."""
+        """Authenticate the key of a stamp again, on current facts. Raises as `authenticate` does."""
         return await self._identity.reauthenticate(stamp, client, self._clock.now())
 
     @asynccontextmanager
     async def under_way(self, receipt: Receipt, client: ClientEnd) -> AsyncIterator[Transfer]:
-        """Watch a transfer for as long as this context lasts. A cut ends it without an error."""
+        """Watch a transfer for as long as this context lasts. A cut ends the context without an error."""
         transfer = Transfer(self, receipt, client)
         self._under_way.add(transfer)
         try:
@@ -198,15 +197,15 @@ class Transfers:
         except asyncio.CancelledError:
             if transfer.cut is None or transfer.task is None:
                 raise
-            transfer.task.uncancel()  # it was the watch that cancelled; the request is over, the task is not
+            transfer.task.uncancel()  # the watch cancelled it: the request is over, the task is not
         finally:
             self._under_way.discard(transfer)
 
     async def watch(self) -> None:
-        """Look at all transfers for ever."""
+        """Check all transfers at intervals, for ever."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            # All at once: while Redis is silent each look takes its time, and there may be thousands.
+            # Concurrently: while Redis is silent each check takes its time, and there may be thousands.
             await asyncio.gather(*(self._inspect(one) for one in self._under_way if not one.is_certain))
 
     async def _inspect(self, transfer: Transfer) -> None:

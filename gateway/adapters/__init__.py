@@ -1,1 +1,1 @@
-"""What touches the outside, behind the Protocols of `gateway.model.ports`."""
+"""Adapters to Redis, Valkey, HTTP, files and clocks, behind the Protocols of `gateway.model.ports`."""

@@ -1,12 +1,13 @@
-"""Where a host name may lead: addresses that are looked up once, judged, and then used as they are.
+"""Resolve a host name once and check every address against server-side request forgery (SSRF).
 
-Whoever may name a URL for us to fetch may name one inside our network. So a name is resolved here, every
-address that it has is judged, and one of these very addresses is connected to: a name that answers
-differently the second time (DNS rebinding) gets nowhere. One bad address among several refuses the name.
+A client or a provider may name a URL that leads into our own network. So a host name is resolved once here,
+and every address that it has is checked. The caller connects to one of the returned addresses and does not
+resolve the name again: a name that resolves differently the second time (DNS rebinding) has no effect. One
+forbidden address among several refuses the whole name.
 
-Some are never connected to: unspecified, multicast, reserved and link-local ones, where clouds keep
-their machines' credentials. Private and loopback ones are, where the operator says that the provider
-lives there. An IPv4 address in IPv6 clothes is judged as what it is.
+Unspecified, multicast, reserved and link-local addresses are never permitted; cloud metadata services, which
+hand out credentials, are link-local. Private and loopback addresses are permitted only where the operator
+says that the provider is there. An IPv4 address embedded in an IPv6 address is checked as IPv4.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ import ipaddress
 import socket
 from ipaddress import IPv4Address, IPv6Address
 
-MAX_ADDRESSES = 4  # tried in turn: a name with both families, and a second server of each
+MAX_ADDRESSES = 4  # tried in order: enough for both address families and a second server in each
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class AddressError(Exception):
-    """A host has no address that we connect to. The message names no host."""
+    """A host has no address that we may connect to. The message does not contain the host."""
 
 
 async def find_addresses(host: str, port: int, *, may_be_private: bool) -> list[str]:
-    """The addresses of a host, in the order to be tried. Raises `AddressError`."""
+    """Resolve a host and return its addresses in the order to try. Raises `AddressError`."""
     addresses = await _look_up(host.strip("[]"), port)
     if not addresses:
         raise AddressError("its name has no address")
@@ -36,23 +37,23 @@ async def find_addresses(host: str, port: int, *, may_be_private: bool) -> list[
 
 
 def is_permitted(address: IPv4Address | IPv6Address, *, may_be_private: bool) -> bool:
-    """Whether it may be connected to: itself, and whatever address it carries within it."""
+    """Return whether this address may be connected to. An IPv4 address embedded in it is checked too."""
     inner = _find_embedded(address)
     if inner is not None and not is_permitted(inner, may_be_private=may_be_private):
         return False
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return True  # judged by what it carries; as an IPv6 address it is "reserved"
+        return True  # the embedded IPv4 address was checked above; as IPv6 the address counts as reserved
     if address.is_unspecified or address.is_multicast or address.is_link_local:
         return False
     if address.is_loopback or (address.is_private and not address.is_reserved):
         return may_be_private
     if address.is_reserved:
         return inner is not None
-    return address.is_global or may_be_private  # neither: shared between a carrier's customers
+    return address.is_global or may_be_private  # neither global nor private: carrier-grade NAT (RFC 6598)
 
 
 def _find_embedded(address: IPv4Address | IPv6Address) -> IPv4Address | None:
-    """The IPv4 address that an IPv6 one leads to, through whatever translates it."""
+    """Return the IPv4 address that is embedded in an IPv6 address (mapped, 6to4, Teredo, NAT64)."""
     if isinstance(address, IPv4Address):
         return None
     if address.ipv4_mapped is not None:
@@ -68,7 +69,7 @@ async def _look_up(host: str, port: int) -> list[IPv4Address | IPv6Address]:
     try:
         return [ipaddress.ip_address(host)]
     except ValueError:
-        pass  # a name
+        pass  # not an address literal: resolve it below
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:

@@ -1,6 +1,7 @@
-"""A transport that connects to the address that was judged, in the name that was asked for.
+"""An httpx transport that connects only to addresses that `addresses.py` has checked.
 
-Certificate and Host stay those of the name; what the name leads to is looked up once (`addresses.py`).
+The host name is resolved once and the connection goes to the resolved address. The Host header, SNI and
+certificate verification keep using the name.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class CheckedTransport(httpx.AsyncBaseTransport):
-    """Tries the addresses of a host in turn, once every one of them was judged."""
+    """Tries the addresses of a host in order, after all of them were checked."""
 
     def __init__(self, inner: httpx.AsyncHTTPTransport, *, may_be_private: bool) -> None:
         self._inner = inner
         self._may_be_private = may_be_private
 
     async def handle_async_request(self, asked: httpx.Request) -> httpx.Response:
-        """The answer. Raises `AddressError` for a host that is not connected to."""
+        """Send the request and return the response. Raises `AddressError` for a forbidden host."""
         url = asked.url
         host, port = url.host, url.port or DEFAULT_PORTS[url.scheme]
         addresses = await find_addresses(host, port, may_be_private=self._may_be_private)
@@ -32,7 +33,7 @@ class CheckedTransport(httpx.AsyncBaseTransport):
         return await self._inner.handle_async_request(_pinned(asked, addresses[-1]))
 
     async def aclose(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         await self._inner.aclose()
 
 

@@ -1,13 +1,14 @@
-"""A circuit breaker: a provider that does not answer is left alone for a moment, and then tried once.
+"""A circuit breaker for the provider: it stops requests after repeated failures and tests with one request.
 
-Five failures in a row open it, and so does its own word that it is asked too much. While it is open
-nothing is asked; after a pause, one caller may try, and all others are told at once that nobody can say.
-Each failed trial doubles the pause, up to half a minute; one success closes it. Pauses are jittered, so
-that the workers of a fleet do not come back together.
+Five consecutive failures open the circuit, and so does an explicit request of the provider to slow down
+(`trip`). While it is open, requests fail at once. After a pause one trial request is let through and all
+others still fail. Each failed trial doubles the pause, up to 30 s; one success closes the circuit. Pauses
+have jitter, so that the workers of a fleet do not retry at the same time.
 
-What began before it opened says nothing about the time after: such an outcome is passed over.
+The outcome of a request that began before the circuit opened or closed is ignored: it says nothing about the
+time after.
 
-A pure state machine of one process: the clock and the dice are given to it.
+A pure state machine for one process; the clock and the random numbers are passed in.
 """
 
 from __future__ import annotations
@@ -20,28 +21,28 @@ if TYPE_CHECKING:
 FAILURES = 5
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
-SHORTEST_SHARE = 0.75  # a pause is between three quarters of itself and itself
+SHORTEST_SHARE = 0.75  # jitter: the actual pause is between 75 % and 100 % of the nominal one
 
 
 class Circuit:
-    """One way to a provider. `chance` gives a number from 0 to 1."""
+    """The state of one circuit. `chance` returns a number from 0 to 1."""
 
     def __init__(self, *, now: Callable[[], float], chance: Callable[[], float]) -> None:
         self._now = now
         self._chance = chance
         self._failures = 0
-        self._round = 0  # counts how often it opened or closed
+        self._round = 0  # incremented each time the circuit opens, fails a trial or closes
         self._pause = FIRST_PAUSE_SECONDS
         self._shut_until = float("-inf")
         self._is_trying = False
 
     @property
     def is_open(self) -> bool:
-        """Whether requests are turned away, but for one trial at a time."""
+        """Whether the circuit is open: all requests but one trial at a time are refused."""
         return self._failures >= FAILURES
 
     def enter(self) -> int | None:
-        """Begin a request: what to say its outcome with. None turns it away."""
+        """Begin a request. Returns a token for reporting its outcome, or None if the request is refused."""
         if self.is_open:
             if self._is_trying or self._now() < self._shut_until:
                 return None
@@ -49,7 +50,7 @@ class Circuit:
         return self._round
 
     def succeed(self, entered: int) -> None:
-        """It was answered."""
+        """Report that the request succeeded."""
         if entered != self._round:
             return
         if self.is_open:
@@ -57,7 +58,7 @@ class Circuit:
         self._failures, self._pause, self._is_trying = 0, FIRST_PAUSE_SECONDS, False
 
     def fail(self, entered: int) -> None:
-        """It was not."""
+        """Report that the request failed."""
         if entered != self._round:
             return
         self._failures += 1
@@ -69,12 +70,12 @@ class Circuit:
             self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
 
     def trip(self) -> None:
-        """It asked to be left alone: open at once, if it is not open."""
+        """Open the circuit at once, unless it is open: the provider asked for fewer requests."""
         if not self.is_open:
             self._failures = FAILURES - 1
             self.fail(self._round)
 
     def leave(self, entered: int) -> None:
-        """It was given up, or its outcome says nothing: another one may try."""
+        """Report that the request was abandoned or its outcome says nothing: another trial may run."""
         if entered == self._round:
             self._is_trying = False

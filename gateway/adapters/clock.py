@@ -1,4 +1,4 @@
-"""The clock: the one reader of time. Everything else is given `now`, so that tests need no patching."""
+"""The system clock: the only module that reads time. All other code gets `now` passed in."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import time
 
 
 class SystemClock:
-    """`Clock` of the ports, over the machine's clocks."""
+    """`Clock` of `model/ports`, over the clocks of the machine."""
 
     def now(self) -> float:
-        """Seconds since the epoch, as the machine believes; it may be set, forwards and backwards."""
+        """Seconds since the epoch by the system clock, which can be set forwards and backwards."""
         return time.time()  # noqa: TID251 -- this is the one reader the ban points to
 
     def monotonic(self) -> float:
-        """Seconds since the machine booted, which nobody can set.
+        """Seconds since boot (CLOCK_BOOTTIME), which cannot be set.
 
-        It counts the time that the machine was suspended: whatever is trusted for a second must not
-        come back from a sleep of an hour as if no time had passed.
+        It counts the time during which the machine was suspended: something trusted for one second must have
+        expired when the machine wakes after an hour.
         """
         return time.clock_gettime(time.CLOCK_BOOTTIME)

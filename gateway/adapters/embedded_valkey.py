@@ -1,19 +1,19 @@
-"""The embedded Valkey: the server that is there when no other one is named.
+"""Starts, shares and stops the embedded Valkey server, which is used when no Redis URL is configured.
 
-`serve` and any number of commands share one server in the state folder, on a unix socket that only
-their user can open. It belongs to none of them: it does not end with the process that started it,
-and the last one to leave stops it. Three file locks make that hold, whoever is killed and when:
+`serve` and any number of commands share one server in the state folder, on a unix socket that only their user
+can open. No process owns the server: it outlives the process that started it, and the last user stops it.
+Three file locks guarantee this, whichever process is killed and when:
 
-    start.lock    held while somebody starts or stops the server: one at a time
-    users.lock    held shared by everybody who uses it; whoever gets it alone is the last
-    server.lock   inherited by the server itself and never let go: it is locked exactly as long as
-                  a server lives, so that two never write to one append-only file
+    start.lock    held while a process starts or stops the server: one at a time
+    users.lock    held shared by every user of the server; a process that gets it exclusively is the last user
+    server.lock   inherited by the server and never released: it is locked exactly as long as a server lives,
+                  so that two servers never write to one append-only file
 
-The kernel lets go of a lock when its holder dies, so nothing has to be cleaned up after `kill -9`.
-A server that was left behind is found by the next user, who shares it and, as the last, stops it.
-Whoever uses it for long watches it (`watched`), and starts it again when it died.
+The kernel releases a lock when its holder dies, so nothing has to be cleaned up after `kill -9`. The next
+user finds and shares a server that was left running, and stops it if it is then the last user. A process that
+uses the server for long runs `watched`, which restarts a server that died.
 
-Every change is on disk before it is acknowledged (`appendfsync always`). Non-goals: speaking Redis
+Every change is on disk before it is acknowledged (`appendfsync always`). Non-goals: the Redis protocol
 (`redis_store.py`), and file systems without `flock`.
 """
 
@@ -47,28 +47,28 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-_START_SECONDS = 15.0  # loading a large append-only file takes a while
-_POLL_SECONDS = 0.003  # the server is up after some 40 ms; asking costs microseconds
-_WATCH_SECONDS = 0.5  # one `open` and one `flock`; without the server nothing is answered meanwhile
+_START_SECONDS = 15.0  # loading a large append-only file takes several seconds
+_POLL_SECONDS = 0.003  # the server is up after about 40 ms; one poll costs microseconds
+_WATCH_SECONDS = 0.5  # each check is one `open` and one `flock`; requests fail while the server is down
 _LOG_LINES_SHOWN = 5
 
 logger = logging.getLogger(__name__)
 
 
 class EmbeddedValkey:
-    """The server of one state folder."""
+    """The embedded server of one state folder."""
 
     def __init__(self, state: Path, *, stop_seconds: float = 10.0) -> None:
         self.folder = state.absolute() / "valkey"
         self.stop_seconds = stop_seconds
 
     def running(self) -> RunningValkey:
-        """A context, plain or asynchronous, within which the server runs; it gives the server's URL."""
+        """Return a sync or async context manager within which the server runs. It yields the server's URL."""
         return RunningValkey(self)
 
 
 class RunningValkey:
-    """One use of the server."""
+    """One use of the server by this process."""
 
     def __init__(self, server: EmbeddedValkey) -> None:
         self._server = server
@@ -89,7 +89,7 @@ class RunningValkey:
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
-            # The thread cannot be stopped half-way: let it finish, then leave in order.
+            # The thread cannot be interrupted: let it finish, then close.
             await asyncio.wait({opening})
             with suppress(Unavailable, Misconfigured):
                 opening.result()
@@ -102,7 +102,7 @@ class RunningValkey:
         await asyncio.to_thread(self.close)
 
     def open(self) -> str:
-        """Join those who use the server, starting it if it does not run. Returns its URL."""
+        """Register as a user of the server, and start it if it does not run. Returns its URL."""
         make_private_folder(self._folder)
         self._socket = socket_path_for(self._folder)
         deadline = time.monotonic() + _START_SECONDS
@@ -110,7 +110,7 @@ class RunningValkey:
             starting.wait_alone(deadline)
             users = FileLock(self._folder / "users.lock")
             try:
-                users.is_shared()  # nobody has it alone but who holds start.lock, and that is us
+                users.is_shared()  # cannot fail: only a holder of start.lock takes it exclusively
                 self._ensure_running(deadline)
             except BaseException:
                 users.close()
@@ -119,7 +119,7 @@ class RunningValkey:
         return f"unix://{quote(str(self._socket))}"
 
     def close(self) -> None:
-        """Leave, and stop the server if nobody else uses it. A second call does nothing."""
+        """Stop using the server, and stop it if there is no other user. A second call does nothing."""
         users, self._users = self._users, None
         if users is None:
             return
@@ -128,15 +128,16 @@ class RunningValkey:
             try:
                 starting.wait_alone(deadline)
             except Unavailable:
-                return  # somebody has been starting for long: that one uses the server after us
+                return  # another process has held start.lock for long: it is starting or stopping the server
             if users.is_taken_alone():
                 self._stop(deadline)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Within this, a server that dies is started again. For those who have it open.
+        """A context within which a server that dies is restarted. For a process that has the server open.
 
-        It was killed, or ran out of memory: what it acknowledged is on disk, and it comes back with that.
+        A server that was killed or ran out of memory has all acknowledged changes on disk and loads them
+        again.
         """
         stopped = threading.Event()
         watch = threading.Thread(target=self._watch, args=[stopped], name="valkey-watch", daemon=True)
@@ -154,7 +155,7 @@ class RunningValkey:
                     self._revive()
             except (Unavailable, Misconfigured) as failure:
                 logger.error("the embedded Valkey died and could not be started again: %s", failure)  # noqa: TRY400 -- one line; the failure says all
-            except Exception:  # whatever it is: nobody else would start the server again
+            except Exception:  # anything: no other thread restarts the server
                 logger.exception("the embedded Valkey could not be looked after")
 
     def _revive(self) -> None:
@@ -162,14 +163,15 @@ class RunningValkey:
         with FileLock(self._folder / "start.lock") as starting:
             starting.wait_alone(deadline)
             if self._is_alive():
-                return  # somebody was faster
+                return  # another process has restarted it
             self._ensure_running(deadline)
         logger.error("the embedded Valkey had died and was started again")
 
     def _ensure_running(self, deadline: float) -> None:
-        """Wait until the server answers; start it, once, when none lives.
+        """Wait until the server answers. Start it, at most once, if none lives.
 
-        One that lives and does not answer yet may be that of a starter who was killed half-way.
+        A server that lives but does not answer yet may have been started by a process that was killed
+        meanwhile.
         """
         has_started = False
         while not is_answering(self._socket):
@@ -180,7 +182,8 @@ class RunningValkey:
                     self._start(lock.descriptor)
                     has_started = True
             if time.monotonic() >= deadline:
-                # A server that loads needs more time, not another look at its socket; the next user finds it.
+                # A server that is loading needs more time; a second probe would not help, and the next user
+                # finds it.
                 if is_loading(self._socket):
                     raise self._failure("it is still loading its data, try again in a moment")
                 raise self._failure(f"it does not answer on {self._socket}")
@@ -200,7 +203,7 @@ class RunningValkey:
             ask_to_stop(self._socket)
             while self._is_alive():
                 if time.monotonic() >= deadline:
-                    # It hangs. What it acknowledged is on disk, so that nothing is lost by force.
+                    # The server hangs. Killing it loses nothing: what it acknowledged is on disk.
                     if listener is not None:
                         signal.pidfd_send_signal(listener, signal.SIGKILL)
                     return

@@ -1,8 +1,8 @@
-"""File locks (`flock`): held by an open file, let go by the kernel when the last holder is gone.
+"""File locks with `flock`: held by an open file and released by the kernel when its last holder is gone.
 
-A lock belongs to the open file, not to the process: a child that inherits the descriptor holds it
-too. That is how a server proves that it lives, whatever becomes of whoever started it. Lock files are
-never removed, since two processes could then each lock a file of their own.
+A lock belongs to the open file, not to the process: a child that inherits the descriptor holds the lock too.
+The embedded server holds one this way, which shows that it lives after its starter has ended. Lock files are
+never removed: two processes could then lock two different files under one name.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-_POLL_SECONDS = 0.003  # `flock` cannot wait for a limited time; asking costs a microsecond
+_POLL_SECONDS = 0.003  # `flock` has no timeout, so the lock is polled; one attempt costs a microsecond
 
 
 class FileLock:
-    """One open lock file. Closing it lets go, unless a child holds the same open file."""
+    """One open lock file. Closing it releases the lock, unless a child holds the same open file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            # No link is followed: the file must be in the private folder it seems to be in.
+            # Follow no link: the file must be in the private folder that the path names.
             self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             why = f"the lock file cannot be opened: {refusal_of(path, error)}"
@@ -47,15 +47,15 @@ class FileLock:
         os.close(self.descriptor)
 
     def is_taken_alone(self) -> bool:
-        """Take it for ourselves alone, if nobody else has it. A shared hold of ours may be lost if not."""
+        """Try to take the lock exclusively. On failure a shared lock of ours may be lost."""
         return self._is_taken(fcntl.LOCK_EX)
 
     def is_shared(self) -> bool:
-        """Take it together with others who share it, if nobody has it alone."""
+        """Try to take the lock shared; fails if another process has it exclusively."""
         return self._is_taken(fcntl.LOCK_SH)
 
     def wait_alone(self, deadline: float) -> None:
-        """Take it for ourselves alone, waiting until this moment of `time.monotonic`."""
+        """Take the lock exclusively, waiting until this `time.monotonic` deadline. Raises `Unavailable`."""
         while not self.is_taken_alone():
             if time.monotonic() >= deadline:
                 raise Unavailable("valkey", f"another process has held {self._path} for too long")

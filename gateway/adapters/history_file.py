@@ -1,9 +1,10 @@
-"""The newest moment of the facts that this node is sure of, in a small file: shared by the node's processes.
+"""Stores the newest moment of the facts that this node knows, in a small file shared by the node's processes.
 
-It is written before anything is acknowledged, and a server that has another mark at its counter, or none, is
-refused. It is replaced as a whole, under a lock, so that of two processes that write at once the newer moment
-stays. A file that does not parse counts as a history that nobody knows, which an operator has to accept:
-it is no reason to trust what is there. So does one that somebody else could have written.
+A moment is generation, mark and history id. It is written before anything is acknowledged. A Redis server
+that has another mark at that generation, or none, is refused. The file is replaced as a whole, under a lock,
+so that of two processes that write at once the newer moment stays. A file that does not parse, or that
+another user could have written, counts as an unknown history (`UNREADABLE`), which no server has: an operator
+must accept the server's history before anything goes on.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_MAX_FILE_BYTES = 4096  # some sixty are written
+_MAX_FILE_BYTES = 4096  # about sixty are written
 _HISTORY = re.compile(r"[0-9a-f]{32}")
-_MARK = re.compile(r"(?:[0-9a-f]{16})?")  # none in a file from before there were marks
+_MARK = re.compile(r"(?:[0-9a-f]{16})?")  # empty in a file of a version that had no marks
 LOCK_ATTEMPTS, LOCK_PAUSE_SECONDS = 10, 0.0005  # a write takes 0.1 ms
 
 UNREADABLE = Moment(history="unreadable")
-"""What a file that does not parse says: a name that no history has."""
+"""The value of a file that does not parse: a history id that no server has."""
 
 
 class HistoryFile:
@@ -42,27 +43,27 @@ class HistoryFile:
         self._is_loaded = False
 
     def known(self) -> Moment | None:
-        """The newest moment that this process knows to be noted; None where there never was one."""
+        """Return the newest moment that this process knows to be stored, or None if there is none."""
         return self._known if self._is_loaded else self.reload()
 
     def reload(self) -> Moment | None:
-        """The same from disk: another process, or an operator, may have written it."""
+        """Read the file again: another process, or an operator, may have written it."""
         self._known = self.load()
         self._is_loaded = self._known is not None
         return self._known
 
     def note(self, moment: Moment) -> bool:
-        """Note this moment; whether it, or a later one of the same history, is noted now."""
+        """Store this moment. Returns whether it, or a later one of the same history, is stored now."""
         if not _HISTORY.fullmatch(moment.history) or not _MARK.fullmatch(moment.mark):
             return False
         if self._has(moment):
             return True
         self.reload()
-        if self._has(moment):  # by another process of this node: of many, one writes
+        if self._has(moment):  # another process of this node stored it: of many processes, one writes
             return True
         with self._alone() as is_alone:
             if not is_alone:
-                return False  # another process writes, or was stopped while it did: ask again later
+                return False  # another process is writing, or was stopped while it wrote: try again later
             noted = self.reload()
             if noted is None or (noted.history == moment.history and _is_newer(moment, noted)):
                 self._write(moment)
@@ -73,9 +74,9 @@ class HistoryFile:
         return known is not None and known.history == moment.history and not _is_newer(moment, known)
 
     def accept(self, moment: Moment) -> None:
-        """An operator's word: from now on this is the history, whatever was noted before.
+        """Accept this history on an operator's order, whatever was stored before.
 
-        A server without facts has no history yet. It is accepted by forgetting, as on a first day.
+        A server without facts has no history yet. Accepting it removes the file, as on a fresh installation.
         """
         with self._alone() as is_alone:
             if not is_alone:
@@ -86,7 +87,7 @@ class HistoryFile:
                 self._forget()
 
     def load(self) -> Moment | None:
-        """What the file says; None where there is none."""
+        """Read the file; None if it does not exist."""
         try:
             document: Any = json.loads(read_trusted(self._path, max_bytes=_MAX_FILE_BYTES))
         except FileNotFoundError:
@@ -102,9 +103,10 @@ class HistoryFile:
 
     @contextmanager
     def _alone(self) -> Iterator[bool]:
-        """Read, compare and write undisturbed; False when another process is at it and does not end.
+        """Hold the lock to read, compare and write; yields False if another process keeps it.
 
-        It is not waited for without bound: it may be stopped, and this is called from an event loop.
+        The wait is bounded (`LOCK_ATTEMPTS`): the other process may be stopped, and this runs in the event
+        loop.
         """
         try:
             make_own_folder(self._path.parent, is_private=False)
@@ -152,7 +154,7 @@ def _is_taken(descriptor: int) -> bool:
 
 
 def _is_newer(moment: Moment, known: Moment) -> bool:
-    """Later; or the same with a mark, where the note has none yet."""
+    """Whether `moment` is later, or is the same generation with a mark where `known` has none."""
     if moment.generation == known.generation:
         return bool(moment.mark) and not known.mark
     return moment.generation > known.generation

@@ -1,14 +1,14 @@
-"""What this node measured, in one SQLite file of the state folder: shared by its workers and commands.
+"""Stores the digests that this node computed, in one SQLite file shared by its workers and commands.
 
-A row is what a file held under one stat identity, found by device and inode; a newer identity takes
-the place of the older one. It is a memory and no authority: what the fleet agreed on is in Redis, and
-a node that loses this file hashes again. WAL, so that those who read wait for nobody; a crash of the
-machine may cost the last rows, never the file.
+A record holds the MD5 and SHA-256 that a file had under one stat identity. Its key is device and inode; a
+newer identity replaces the older one. The file is a cache, not an authority: what the fleet agreed on is in
+Redis, and a node that loses this file hashes again. WAL mode lets readers proceed while a process writes. A
+crash of the machine may lose the last records, never the file.
 
-`turn` is a lock file per inode, held by `flock`, so that one process at a time measures a file on
-this node. It is removed by whoever had it, while it is still held, so that a hundred thousand blobs
-do not leave as many empty files. Whoever locked a file that is no longer the one in the folder came
-too late, and has to ask again.
+`turn` takes a lock file per inode with `flock`, so that one process at a time hashes a file on this node. The
+holder removes the lock file while it still holds the lock, so that a hundred thousand blobs do not leave as
+many empty files. A process that locked a file which is no longer the one in the folder does not have the lock
+and must try again.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ if TYPE_CHECKING:
 
     from gateway.model.pins import StatIdentity
 
-BUSY_SECONDS = 5.0  # how long a writer waits for another one; each writes for well below a millisecond
+BUSY_SECONDS = 5.0  # how long a writer waits for another writer; each write takes well below 1 ms
 _POLL_SECONDS = 0.003
 
-_PLACE, _VERSION = struct.Struct(">QQ"), struct.Struct(">Qqq")  # inode numbers use all 64 bits; SQLite has 63
-_WIDE_BYTES = 16  # of each number of an identity that does not fit: nanoseconds after 2262 need 65 bits
+# Inode numbers use all 64 bits, and an SQLite integer is signed.
+_PLACE, _VERSION = struct.Struct(">QQ"), struct.Struct(">Qqq")
+_WIDE_BYTES = 16  # bytes per number that does not fit 64 bits: nanoseconds after 2262 need 65
 _SCHEMA = """
     CREATE TABLE IF NOT EXISTS measured (
         place BLOB PRIMARY KEY, version BLOB NOT NULL, md5 BLOB NOT NULL, sha256 BLOB NOT NULL
@@ -53,7 +54,7 @@ class MeasurementFile:
         self._connection: sqlite3.Connection | None = None
 
     def find(self, identity: StatIdentity) -> Measured | None:
-        """What was measured under exactly this identity."""
+        """Return what was measured under exactly this identity."""
         with self._opened() as connection:
             row = connection.execute(
                 "SELECT md5, sha256 FROM measured WHERE place = ? AND version = ?", _packed(identity)
@@ -61,7 +62,7 @@ class MeasurementFile:
         return None if row is None else Measured(identity=identity, md5=row[0].hex(), sha256=row[1].hex())
 
     def put(self, measured: Measured) -> None:
-        """Remember it in the place of what was known of that inode."""
+        """Store a measurement; it replaces the one of the same inode."""
         digests = bytes.fromhex(measured.md5), bytes.fromhex(measured.sha256)
         with self._opened() as connection:
             connection.execute(
@@ -70,7 +71,7 @@ class MeasurementFile:
 
     @contextmanager
     def turn(self, identity: StatIdentity) -> Iterator[bool]:
-        """Hold the lock of this file, if nobody else does."""
+        """Try to take the lock of this file; yields whether it was taken."""
         path = self._folder / f"{identity[0]:x}-{identity[1]:x}.lock"
         try:
             make_own_folder(self._folder)
@@ -83,13 +84,13 @@ class MeasurementFile:
                 yield is_mine
             finally:
                 if is_mine:
-                    with suppress(OSError):  # an empty file that stays locks nobody out
+                    with suppress(OSError):  # an empty file that remains does not block others
                         path.unlink(missing_ok=True)
         finally:
             os.close(descriptor)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the database."""
         with self._mutex:
             if self._connection is not None:
                 self._connection.close()
@@ -123,7 +124,7 @@ class MeasurementFile:
             path,
             timeout=BUSY_SECONDS,
             isolation_level=None,
-            check_same_thread=False,  # the mutex stands in for it
+            check_same_thread=False,  # the mutex protects it instead
         )
         try:
             _use_wal(connection)
@@ -140,7 +141,7 @@ class MeasurementFile:
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
-    """All workers of a node open a new file at once, and for this SQLite does not wait as it does else."""
+    """Switch to WAL, with retries: SQLite's busy timeout does not cover many workers opening a new file."""
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
@@ -154,7 +155,7 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 
 
 def _packed(identity: StatIdentity) -> tuple[bytes, bytes]:
-    """Place and version. Whatever a file system says fits: dates far away take a longer form of their own."""
+    """Encode key and version. Values beyond 64 bits, such as dates after 2262, use a longer encoding."""
     return _fitting(_PLACE, identity[:2]), _fitting(_VERSION, identity[2:])
 
 

@@ -1,22 +1,22 @@
-"""The weights provider and its storage, over HTTP: questions with a tenant's key, and files by their URL.
+"""The HTTP client for the weights provider (questions with a tenant's key) and its storage (files by URL).
 
-`ask` puts one question and takes one whole answer; `open` streams a file. Neither knows what is asked.
+`ask` sends one question and reads one whole answer; `open` streams a file. Neither knows what is asked for.
 
-* A name leads only where `addresses.py` lets it, and the address that was judged is the one connected to
-  (`checked_transport.py`). A connection is used again for questions only, which all go to one host: two
-  hosts on one address never share one.
-* No proxy, netrc or cookie of the environment takes part; a redirect is followed by `open` only, within
-  its own origin. The answer comes as it is: no encoding is offered, and one that comes all the same is none.
-* A question takes less time than its own client waits (5 s), and a provider that fails is left alone
-  for a moment (`circuit.py`). Only what says that it cannot answer anybody opens the circuit: a status
-  that one caller could provoke must not turn all others away, nor a crowd that waits for its turn here.
-* Questions about strangers, whose keys nobody here knows, have a circuit of their own, so that what they
-  provoke stops nobody else. It opens as well when the provider asks for fewer questions (429), whoever
-  was asked about: then strangers make room for those who are known.
-* A storage that sends, but hardly anything, does not keep a connection: it is cut off.
+- Host names are resolved and checked by `addresses.py`, and the connection goes to the checked address
+  (`checked_transport.py`). Connections are reused for questions only, which all go to one host: two hosts on
+  one address never share a connection.
+- Proxy settings, netrc and cookies of the environment are ignored. Only `open` follows redirects, and only
+  within the same origin. No content encoding is offered, and an encoded answer is refused.
+- A question takes less time than its own client waits (5 s). A provider that fails is not asked for a while
+  (`circuit.py`). Only failures that concern every caller open the circuit: a status that one caller could
+  provoke must not refuse the others, and neither must a queue for our own connections.
+- Questions about keys that this gateway does not know ("strangers") have a circuit of their own, so that
+  their failures do not stop questions about known keys. This circuit also opens when the provider answers 429
+  to any question: questions about known keys then have the provider to themselves.
+- A storage that sends too slowly is cut off, so that it does not keep a connection.
 
-Every failure is `Unavailable`: undecided, neither an allow nor a denial (I7). What it says holds no URL,
-no key and nothing of an answer (I8).
+Every failure is `Unavailable` (undecided), neither an allow nor a denial (I7). Its text contains no URL, no
+key and nothing of an answer (I8).
 """
 
 from __future__ import annotations
@@ -43,34 +43,34 @@ if TYPE_CHECKING:
     Headers = Iterable[tuple[bytes, bytes]]
 
 MAX_ANSWER_BYTES = 2 * 1024 * 1024
-"""As much as is read of an answer; one page with two thousand files."""
+"""Most bytes that are read of an answer: a page with two thousand files."""
 
-ASK_SECONDS = 4.5  # the engine waits for 5
+ASK_SECONDS = 4.5  # the engine waits for 5 s
 CONNECT_SECONDS = 2.0
 MAX_REDIRECTS = 3
 MAX_CONNECTIONS = 64  # to the provider, from one worker
 MAX_STREAMS = 256  # to its storage: one engine opens 64 at most
-TURN_SECONDS = 1.0  # how long a question waits for a connection of these, before it is asked
-SLOW_SECONDS = 30.0  # of waiting for the storage, in which it has to send at least
-LEAST_BYTES = 256 * 1024  # some 9 kB a second: a weak line brings more, and nobody waits days for a file
+SLOT_WAIT_SECONDS = 1.0  # how long a question waits for one of these connections before it is sent
+SLOW_SECONDS = 30.0  # of waiting for the storage, in which at least LEAST_BYTES must arrive
+LEAST_BYTES = 256 * 1024  # about 9 kB/s: a slow line is faster, and no file takes days
 
-_NOT_ANYBODY = frozenset({502, 503, 504})  # statuses by which a provider says that it answers nobody
+_SERVER_UNAVAILABLE = frozenset({502, 503, 504})  # the provider cannot answer any caller
 _NOT_NOW = frozenset({408, 425})
 _TOO_MANY = 429
-_NO_URL = (httpx.InvalidURL, UnicodeError)  # the latter for a host that cannot be spelt (idna.IDNAError)
+_NO_URL = (httpx.InvalidURL, UnicodeError)  # UnicodeError for a host that IDNA cannot encode (idna.IDNAError)
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderAnswer:
-    """What the provider decided: a status that is one, and a body that may hold signed URLs."""
+    """A decision of the provider: a status that is a decision, and a body that may hold signed URLs."""
 
     status: int
     body: bytes = field(repr=False)
 
 
 class ProviderStream:
-    """A file that is being sent to us."""
+    """A file that the storage is sending."""
 
     def __init__(self, response: httpx.Response, now: Callable[[], float]) -> None:
         self._response, self._now = response, now
@@ -78,7 +78,7 @@ class ProviderStream:
         self.headers = tuple((name.lower(), value) for name, value in response.headers.raw)
 
     async def aiter_raw(self) -> AsyncIterator[bytes]:
-        """The bytes as they come. Raises `Unavailable` when they stop before the end, or hardly come."""
+        """Yield the bytes as they arrive. Raises `Unavailable` if they end early or arrive too slowly."""
         waited, came, began = 0.0, 0, self._now()
         try:
             async for piece in self._response.aiter_raw():
@@ -88,22 +88,22 @@ class ProviderStream:
                         raise undecided("the storage sends too slowly")
                     waited, came = 0.0, 0
                 yield piece
-                began = self._now()  # what the client takes to read is not the storage's
+                began = self._now()  # time that the client takes to read is not counted against the storage
         except httpx.HTTPError as error:
             raise undecided(f"the storage broke off ({type(error).__name__})") from error
 
 
 class Provider:
-    """One provider, from one worker. Belongs to one event loop; `close` it there."""
+    """The client of one provider in one worker. Belongs to one event loop; `close` it there."""
 
     def __init__(self, upstream: str, *, private_upstreams: bool, clock: MonotonicClock) -> None:
         self.outcomes: Counter[str] = Counter()
         self._upstream = upstream.rstrip("/")
         self._now = clock.monotonic
         self._circuit = Circuit(now=self._now, chance=random.random)
-        self._circuit_of_strangers = Circuit(now=self._now, chance=random.random)
-        self._turns = asyncio.Semaphore(MAX_CONNECTIONS)
-        context = httpx.create_ssl_context()  # its own roots, or those of SSL_CERT_FILE
+        self._circuit_for_unknown_keys = Circuit(now=self._now, chance=random.random)
+        self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
+        context = httpx.create_ssl_context()  # certifi's roots, or those of SSL_CERT_FILE
         questions = httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=16)
         files = httpx.Limits(max_connections=MAX_STREAMS, max_keepalive_connections=0)
         self._api, self._storage = (
@@ -121,8 +121,8 @@ class Provider:
 
     @property
     def is_left_alone_by_strangers(self) -> bool:
-        """Whether the circuit of questions about unknown keys is."""
-        return self._circuit_of_strangers.is_open
+        """Whether the circuit for questions about unknown keys is open."""
+        return self._circuit_for_unknown_keys.is_open
 
     async def ask(
         self,
@@ -133,24 +133,24 @@ class Provider:
         seconds: float = ASK_SECONDS,
         is_stranger: bool = False,
     ) -> ProviderAnswer:
-        """One question. Every status that decides something is an answer, a denial too."""
-        has_waited = self._turns.locked()
+        """Ask one question. Every status that is a decision is returned, a denial too."""
+        has_waited = self._slots.locked()
         try:
-            async with asyncio.timeout(TURN_SECONDS):
-                await self._turns.acquire()
+            async with asyncio.timeout(SLOT_WAIT_SECONDS):
+                await self._slots.acquire()
         except TimeoutError as error:
             self.outcomes["given-up"] += 1
             raise undecided("too many questions are under way") from error
         try:
-            return await self._ask_in_turn(
+            return await self._ask_with_slot(
                 f"{question_path}?{query}", headers, seconds, has_waited=has_waited, is_stranger=is_stranger
             )
         finally:
-            self._turns.release()
+            self._slots.release()
 
     @asynccontextmanager
     async def open(self, url: str, headers: Headers, *, method: str = "GET") -> AsyncIterator[ProviderStream]:
-        """A file of the storage, whatever its status. Which URLs may be asked for is the caller's to know."""
+        """Open a file of the storage, whatever its status. The caller checks which URLs may be fetched."""
         try:
             async with asyncio.timeout(ASK_SECONDS):
                 response = await self._follow(httpx.URL(url), tuple(headers), method)
@@ -162,31 +162,32 @@ class Provider:
             await response.aclose()
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         await self._api.aclose()
         await self._storage.aclose()
 
-    async def _ask_in_turn(
+    async def _ask_with_slot(
         self, question: str, headers: Headers, seconds: float, *, has_waited: bool, is_stranger: bool
     ) -> ProviderAnswer:
-        circuit = self._circuit_of_strangers if is_stranger else self._circuit
+        circuit = self._circuit_for_unknown_keys if is_stranger else self._circuit
         entered = circuit.enter()
         if entered is None:
             self.outcomes["not-asked"] += 1
             raise Silence("it failed lately and is left alone for a moment")
         outcome = "given-up"
         try:
-            async with asyncio.timeout(seconds - TURN_SECONDS if has_waited else seconds):
+            async with asyncio.timeout(seconds - SLOT_WAIT_SECONDS if has_waited else seconds):
                 answer = await self._ask(httpx.URL(f"{self._upstream}{question}"), headers)
             outcome = "refused" if answer.status >= 400 else "answered"  # noqa: PLR2004 -- HTTP's own line
-        except (TimeoutError, httpx.HTTPError, *_NO_URL, AddressError, _NobodyError) as error:
-            # A question with less than its whole time, or without a connection, says nothing of the provider.
+        except (TimeoutError, httpx.HTTPError, *_NO_URL, AddressError, _ProviderUnavailableError) as error:
+            # A question with less than its full time, or without a connection, is no sign of a failed
+            # provider.
             is_ours = isinstance(error, httpx.PoolTimeout) or (has_waited and isinstance(error, TimeoutError))
             outcome = "given-up" if is_ours else "failed"
             raise (undecided if is_ours else Silence)(_why(error)) from error
-        except _TooManyError as error:
+        except _RateLimitedError as error:
             outcome = "no-sense"
-            self._circuit_of_strangers.trip()
+            self._circuit_for_unknown_keys.trip()
             if is_stranger:
                 circuit.fail(entered)
             raise undecided(str(error)) from error
@@ -202,10 +203,10 @@ class Provider:
         response = await self._api.handle_async_request(_request("GET", url, headers))
         try:
             status = response.status_code
-            if status in _NOT_ANYBODY:
-                raise _NobodyError
+            if status in _SERVER_UNAVAILABLE:
+                raise _ProviderUnavailableError
             if status == _TOO_MANY:
-                raise _TooManyError(f"it answered with status {status}")
+                raise _RateLimitedError(f"it answered with status {status}")
             if status in _NOT_NOW or status >= 500 or 300 <= status < 400:  # noqa: PLR2004 -- HTTP's own
                 raise undecided(f"it answered with status {status}")
             return ProviderAnswer(status=status, body=await _read(response))
@@ -228,12 +229,12 @@ class Provider:
         raise undecided("the storage led round in circles")
 
 
-class _NobodyError(Exception):
-    """The provider says that it answers nobody now."""
+class _ProviderUnavailableError(Exception):
+    """The provider says that it cannot answer any caller now."""
 
 
-class _TooManyError(Exception):
-    """The provider asks for fewer questions."""
+class _RateLimitedError(Exception):
+    """The provider asks for fewer questions (429)."""
 
 
 def _note(circuit: Circuit, entered: int, outcome: str) -> None:
@@ -246,7 +247,7 @@ def _note(circuit: Circuit, entered: int, outcome: str) -> None:
 
 
 def undecided(why: str) -> Unavailable:
-    """The provider did not say yes or no."""
+    """Make the failure for a provider that said neither yes nor no."""
     return Unavailable("upstream", why, Reason.UPSTREAM_UNDECIDED)
 
 

@@ -1,7 +1,7 @@
-"""A raw connection to the server that holds the facts, whatever the arrangement: for the feed.
+"""Opens the raw connection of the feed to the Redis primary, for every topology.
 
-With a Sentinel set the primary is asked for anew at each connection; in a Cluster the node that
-holds our one slot is. So a feed that is made anew after a failover finds the new primary.
+With Sentinels, each connection asks them for the primary again; in a Cluster, it goes to the node that holds
+our one hash slot. A feed that reconnects after a failover therefore finds the new primary.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 async def connect_raw(
     address: RedisAddress, limits: RedisLimits, protocol: asyncio.Protocol, place: Place
 ) -> None:
-    """Connect `protocol` to the server. It does not log in."""
+    """Connect `protocol` to the server. Does not authenticate."""
     loop = asyncio.get_running_loop()
     if address.socket_path is not None:
         await loop.create_unix_connection(lambda: protocol, address.socket_path)

@@ -1,11 +1,11 @@
-"""Why a Redis server does not answer: whether TLS is spoken on one side only, or a Sentinel wants a password.
+"""Finds out why a Redis server does not answer: TLS on one side only, or a Sentinel that wants a password.
 
-Spoken to in TLS, a server that speaks none waits for the end of a line that never comes, and one that
-speaks TLS closes a connection on which none is spoken. To a client both look like a server that is gone.
-So where a command or the start could not get an answer, the other language is tried once, on a connection
-of its own: the word PING, or the start of a TLS session that is not used. No login is sent.
+A server without TLS that receives a TLS handshake waits for the end of a line that never comes; a server with
+TLS closes a connection that sends plain commands. To a client both look like a server that is down. So when a
+command or the start-up got no answer, the other form is tried once on a separate connection: a plain PING, or
+a TLS handshake whose session is not used. No credentials are sent.
 
-Non-goal: anything that has to be known while requests are served.
+Non-goal: anything on the path of a request.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ONLY_TLS_SENTINEL = "is a Sentinel that speaks TLS, and Sentinels are asked wit
 
 @asynccontextmanager
 async def diagnosed(url: str) -> AsyncIterator[None]:
-    """Within it, a server that did not answer is looked at, and the failure says what was found."""
+    """A context that turns an unanswered connection into `Refused` with the reason that was found."""
     try:
         yield
     except Refused:
@@ -45,28 +45,28 @@ async def diagnosed(url: str) -> AsyncIterator[None]:
 
 
 async def find_reason(address: RedisAddress, limits: RedisLimits | None = None) -> str | None:
-    """What is known of the first host that says something, in a sentence; None when none does."""
+    """Return what is known of the first host that answers, as a sentence, or None if none does."""
     seconds = (limits or RedisLimits()).connect_seconds
-    looks = [_look(host, port, address, seconds) for host, port in address.hosts]
-    found = await asyncio.gather(*looks)
+    probes = [_probe(host, port, address, seconds) for host, port in address.hosts]
+    found = await asyncio.gather(*probes)
     return next((one for one in found if one is not None), None)
 
 
-async def _look(host: str, port: int, address: RedisAddress, seconds: float) -> str | None:
+async def _probe(host: str, port: int, address: RedisAddress, seconds: float) -> str | None:
     where, is_sentinel = f"{host}:{port}", address.topology is Topology.SENTINEL
-    answer = await _say_plainly(host, port, seconds)
-    speaks_plainly = answer[:1] in {b"+", b"-"}
+    answer = await _send_plain_ping(host, port, seconds)
+    speaks_without_tls = answer[:1] in {b"+", b"-"}
     if is_sentinel and answer.startswith(b"-NOAUTH"):
         return f"{where} {SENTINEL_LOGIN}"
-    if speaks_plainly:
+    if speaks_without_tls:
         return f"{where} {NO_TLS}" if address.is_tls and not is_sentinel else None
     if (is_sentinel or not address.is_tls) and await _speaks_tls(host, port, seconds):
         return f"{where} {_ONLY_TLS_SENTINEL if is_sentinel else ONLY_TLS}"
     return None
 
 
-async def _say_plainly(host: str, port: int, seconds: float) -> bytes:
-    """What comes back for a PING; nothing where nothing does."""
+async def _send_plain_ping(host: str, port: int, seconds: float) -> bytes:
+    """Send a plain PING and return the first bytes of the answer, or nothing if there is none."""
     with suppress(OSError, TimeoutError):
         async with asyncio.timeout(seconds):
             reader, writer = await asyncio.open_connection(host, port)
@@ -79,7 +79,7 @@ async def _say_plainly(host: str, port: int, seconds: float) -> bytes:
 
 
 async def _speaks_tls(host: str, port: int, seconds: float) -> bool:
-    """Whether a TLS session can be begun. Whose it would be does not matter: nothing is said in it."""
+    """Whether a TLS handshake works. The certificate is not verified: nothing is sent in the session."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -87,7 +87,7 @@ async def _speaks_tls(host: str, port: int, seconds: float) -> bool:
         async with asyncio.timeout(seconds):
             _, writer = await asyncio.open_connection(host, port, ssl=context)
     except ssl.SSLError as error:
-        return "ALERT" in (error.reason or "")  # it asks for a certificate of ours, in TLS
+        return "ALERT" in (error.reason or "")  # it answered in TLS, with a demand for a client certificate
     except (OSError, TimeoutError):
         return False
     writer.close()

@@ -1,13 +1,13 @@
-"""Redis errors: everything that can go wrong between us and a server, as `Unavailable` in our own words.
+"""Translates every error of redis-py, the system and timeouts into `Unavailable` with our own messages.
 
-redis-py mixes three things: the server said no, the server did not answer, and the connection broke.
-It wraps the first in the third when it happens while connecting. They are told apart here, once.
-Its messages quote commands, and a command may quote what an operator typed, so none is passed on; the
-name of a command that our user may not run is ours, and is.
+redis-py mixes three cases: the server refused, the server did not answer, and the connection broke. It wraps
+the first in the third when it happens while connecting. This module tells them apart. redis-py's messages
+quote commands, which may quote what an operator typed, so none is passed on; only the name of a command that
+our user may not run is, because it is one of ours.
 
-What the server refuses comes with what to do about it: a login that is missing, one that is wrong, a right
-that is missing (`redis_server.py` has the list), a certificate. What does not answer at all may speak TLS
-where we do not, or the other way round; `redis_diagnosis.py` finds that out.
+A refusal of the server comes with what to do: a missing login, a wrong login, a missing right
+(`redis_rights.py` has the list), a certificate. A server that does not answer at all may use TLS where we do
+not, or the reverse; `redis_diagnosis.py` finds that out.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class Refused(Unavailable):
-    """The server is there, and said why it does not let us in, or its certificate did."""
+    """The server answered and said why it refuses us, or its certificate was not accepted."""
 
 
 NO_TLS = (
@@ -57,7 +57,7 @@ KEYS_RULE = "~{cachegate}:*"
 _README = "README.md, under Deployment, has the line with all that is needed"
 _NO_RIGHT = f"does not let our user do that: compare with `ACL GETUSER` there; {_README}"
 
-# By the text, whichever class redis-py gives an answer: the feed reads with a parser of its own.
+# Matched by text, not by redis-py's class: the feed has a parser of its own.
 _ANSWERS = (
     (
         re.compile(r"NOAUTH|Authentication required|HELLO must be called with the client already auth"),
@@ -77,13 +77,13 @@ _ANSWERS = (
 _NO_COMMAND = re.compile(r"no permissions to run the '([a-z_|-]{1,40})' command")
 _NO_KEY = re.compile(r"[Nn]o permissions to access a key")
 
-_OUTDATED, _OTHER_NAME = frozenset({9, 10}), frozenset({62, 64})  # OpenSSL's X509_V_ERR_...
+_OUTDATED, _OTHER_NAME = frozenset({9, 10}), frozenset({62, 64})  # OpenSSL's X509_V_ERR_... codes
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE", "PACKET_LENGTH")
 _WANTS_OURS = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE", "UNKNOWN_CA", "BAD_CERTIFICATE")
-_MAX_CAUSES = 8  # of an error that are looked at; a handful are there
+_MAX_CAUSES = 8  # bound on the chain of causes that is followed; there are rarely more than five
 
 BROKEN = (RedisConnectionError, RedisTimeoutError, OSError)
-"""What leaves it open whether a command was carried out."""
+"""Errors after which it is unknown whether a command was carried out."""
 
 # Most specific first: redis-py derives some answers of the server from its class of broken connections.
 _WHY: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
@@ -94,7 +94,7 @@ _WHY: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
     ((RedisConnectionError, OSError), "cannot be reached"),
 )
 
-# What redis-py has no class for, by the first word of the server's answer.
+# Errors for which redis-py has no class, by the first word of the server's answer.
 _CODES = {
     "NOREPLICAS": "takes no writes: fewer replicas are attached and up to date than its "
     "min-replicas-to-write asks for; bring them back, or lower it",
@@ -108,11 +108,11 @@ _CODES = {
 
 @contextmanager
 def translated(display: str) -> Iterator[None]:
-    """Within it, every error of redis-py, of the system and of time is `Unavailable` at this place."""
+    """A context that raises errors of redis-py, the system and timeouts as `Unavailable` for this server."""
     try:
         yield
     except (RedisError, RedisClusterException, OSError) as error:
-        if isinstance(error.__cause__, Unavailable):  # while connecting: it says already what is the matter
+        if isinstance(error.__cause__, Unavailable):  # raised while connecting: it already has our message
             raise error.__cause__ from error
         root = root_of(error)
         said = _refusal(error) or _tls_failure(error)
@@ -128,14 +128,14 @@ def translated(display: str) -> Iterator[None]:
 
 
 def missing_rule(answer: str) -> str | None:
-    """What of `ACL SETUSER` would have let us, by a server's answer; None when that was not the trouble."""
+    """Return the `ACL SETUSER` rule that was missing, by a server's answer; None if no right was missing."""
     if (match := _NO_COMMAND.search(answer)) is not None:
         return f"+{match[1]}"
     return KEYS_RULE if _NO_KEY.search(answer) else None
 
 
 def lacking(rules: Sequence[str]) -> str:
-    """What to do about rights that are missing; the same at the start, in commands and in `doctor`."""
+    """Say which rights are missing and how to grant them, for start-up, commands and `doctor` alike."""
     commands = [rule[1:].upper().replace("|", " ") for rule in rules if rule != KEYS_RULE]
     what = [f"run {', '.join(commands)}"] if commands else []
     what += ["have the keys {cachegate}:*"] if KEYS_RULE in rules else []
@@ -144,7 +144,7 @@ def lacking(rules: Sequence[str]) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it came of, the nearest first."""
+    """Yield an error and its causes, nearest first."""
     one: BaseException | None = error
     for _ in range(_MAX_CAUSES):
         if one is None:
@@ -155,7 +155,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _refusal(error: BaseException) -> str | None:
-    """What the server refused, with what to do; None when it refused nothing."""
+    """Return what the server refused, with what to do, or None if it refused nothing."""
     for one in _causes(error):
         rule = missing_rule(str(one))
         if rule is not None:
@@ -171,7 +171,7 @@ def _refusal(error: BaseException) -> str | None:
 
 
 def _tls_failure(error: BaseException) -> str | None:
-    """What is wrong with TLS, with what to do; None when that is not the trouble."""
+    """Return what is wrong with TLS, with what to do, or None if the cause is not TLS."""
     for one in _causes(error):
         if isinstance(one, ssl.SSLCertVerificationError):
             return _certificate_failure(one)
@@ -200,11 +200,11 @@ def _certificate_failure(error: ssl.SSLCertVerificationError) -> str:
 
 
 def may_be_repeated(error: RedisConnectionError) -> bool:
-    """Whether a read is worth a second try: the connection broke, and the server did not refuse us."""
+    """Whether a read may be retried: the connection broke, and the server did not refuse us."""
     return not isinstance(root_of(error), (AuthenticationError, AuthorizationError, BusyLoadingError))
 
 
 def root_of(error: Exception) -> BaseException:
-    """What redis-py wrapped: a refusal while it connects comes as one more broken connection."""
+    """Return what redis-py wrapped: a refusal while connecting is reported as a broken connection."""
     wrapped = error.__cause__
     return wrapped if isinstance(error, RedisConnectionError) and isinstance(wrapped, RedisError) else error

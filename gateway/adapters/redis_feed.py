@@ -1,21 +1,21 @@
-"""The feed: one connection by which a worker hears of every change, and renews its lease.
+"""The feed: one connection per worker that receives invalidations and renews the worker's lease.
 
-`CLIENT TRACKING ON BCAST` makes the server push the names of all facts that change, over RESP3, to
-this connection. Each transaction also writes a record whose name ends in its generation and mark
-(`redis_transaction.py`), so that a push says how far the changes have been heard: the names of one
-transaction come in one push, and pushes come in order. One that is missing ends the connection.
+`CLIENT TRACKING ON BCAST` makes the server push the names of all changed facts over RESP3 to this connection.
+Each transaction also writes a record whose name ends in its generation and mark (`redis_transaction.py`), so
+that a push says up to which generation changes were received. The names of one transaction come in one push,
+and pushes come in order. A missing generation ends the connection.
 
-A renewal is a script over the same connection. It checks that what this node noted is in the server's past,
-registers the worker with the generation that it acknowledges, and returns the moment. Right behind it, and
-so counting for it, `WAIT` asks how many replicas have it: first whether enough for a lease, then whether
-all. A primary that was replaced is left by its replicas within a second or two and then gives no more
-leases; where the Sentinels name another server by then, the feed goes there.
+A renewal is a script over the same connection. It checks that the moment noted by this node is in the
+server's past, registers the worker with the generation that it acknowledges, and returns the current moment.
+`WAIT` follows on the same connection, so it counts replicas that have this write: first enough of them for a
+lease, then all. The replicas of a primary that was replaced leave it within a second or two, and then it can
+give no more leases; if the Sentinels name another server by then, the feed reconnects there.
 
-The client library's asynchronous connections hide pushes behind a pool, so this is a reader of our own
-on one socket, with the library's parser. It knows a few commands and nothing of facts: what a push or
-a renewal means is for the `Listener`.
+redis-py's asynchronous connections hide pushes behind a pool, so this module reads one socket itself, with
+the hiredis parser. It knows a few commands and nothing of facts: the `Listener` interprets pushes and
+renewals.
 
-Whatever goes wrong ends the connection; a new one begins with an empty memory.
+Every failure ends the connection; a new one begins with an empty memory.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ if TYPE_CHECKING:
 FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 1.0
 
-LEASE_WAIT_MILLISECONDS = 200  # for the replicas that a lease needs; healthy ones take one or two
-ALL_WAIT_MILLISECONDS = 20  # for the others: what they do not have now is asked of the next renewal
-MAX_WITHOUT_QUORUM = 5  # the lease is over by then, and a new connection costs nothing more
+LEASE_WAIT_MILLISECONDS = 200  # for the replicas that a lease needs; healthy ones take 1 or 2 ms
+ALL_WAIT_MILLISECONDS = 20  # for the other replicas: the next renewal asks again for what they lack
+MAX_WITHOUT_QUORUM = 5  # the lease has expired by then, so a new connection costs nothing more
 ASK_AGAIN_SECONDS = 1.0  # how often the Sentinels are asked while replicas are missing
 
 _NOTHING = object()
@@ -59,27 +59,27 @@ _STEP = re.compile(re.escape(STEPS) + rb"([0-9]{1,18})(?::([0-9a-f]{16}))?")
 
 
 class Listener(Protocol):
-    """Whoever is told. All calls come from the event loop and return at once."""
+    """Receives the events of the feed. All calls come from the event loop and return at once."""
 
     @property
     def note(self) -> Moment | None:
-        """What a server must have in its past."""
+        """The moment that a server must have in its past."""
 
     @property
     def acknowledged(self) -> int:
         """The generation to acknowledge."""
 
     def connected(self, moment: Moment, group: int) -> None:
-        """Changes after this moment will be told, by a group of so many; nothing is known of those before."""
+        """Later changes than this moment will be reported; `group` is the number of servers."""
 
     def refused(self) -> None:
-        """The server's history is not the one; nothing will be told."""
+        """The server's history is not the known one; no change will be reported."""
 
     def disconnected(self) -> None:
-        """No change will be told until `connected` is called again."""
+        """No change will be reported until `connected` is called again."""
 
     def changed(self, names: Iterable[bytes] | None) -> None:
-        """These records changed; None: any of them may have."""
+        """These records changed; None means that any of them may have."""
 
     def applied(self, steps: Sequence[tuple[int, str]]) -> None:
         """These generations, with their marks, follow the last ones; `changed` was called for them."""
@@ -89,7 +89,7 @@ class Listener(Protocol):
 
 
 class RedisFeed:
-    """Keeps a feed connection alive for as long as `run` runs."""
+    """Keeps a feed connection open for as long as `run` runs."""
 
     def __init__(
         self,
@@ -99,6 +99,7 @@ class RedisFeed:
         worker: str,
         prefix: bytes,
         renew_seconds: float,
+        lease_seconds: float,
         clock: MonotonicClock,
         place: Place | None = None,
     ) -> None:
@@ -107,14 +108,15 @@ class RedisFeed:
         self._worker = worker.encode()
         self._prefix = prefix
         self._renew_seconds = renew_seconds
+        self._lease_seconds = lease_seconds
         self._clock = clock
         self._place = place or make_place(address, limits)
-        self._number = 0  # of the last renewal: an entry that is written again is seen to be another
+        self._number = 0  # of the last renewal: makes each register entry differ from the one before
         self._asked_at = float("-inf")
         self.reconnects = 0
 
     async def run(self, listener: Listener) -> None:
-        """Connect, listen, renew; and again, when that ends."""
+        """Connect, listen and renew; reconnect when the connection ends."""
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
@@ -136,7 +138,7 @@ class RedisFeed:
             if self._place.is_asked_for:
                 connection.host = await self._place.find()
             await self._greet(connection)
-            # Tracking is on by now: whatever changes after this answer is pushed behind it.
+            # Tracking is on by now: every change after this reply is pushed after it.
             note = listener.note
             keys = check_keys(note)
             command = (b"EVAL", VERIFY, b"%d" % len(keys), *keys, *check_arguments(note))
@@ -148,7 +150,7 @@ class RedisFeed:
             while not connection.is_over.is_set():
                 await self._renew(connection, listener)
                 if listener.acknowledged > connection.acknowledged:
-                    continue  # what has just been noted: whoever revoked waits for it
+                    continue  # acknowledge at once what was just applied: a revocation waits for it
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._renew_seconds):
                         await connection.news.wait()
@@ -176,7 +178,10 @@ class RedisFeed:
         acknowledged = listener.acknowledged
         sent_at = self._clock.monotonic()
         group = connection.group
-        commands = [renew_command(listener.note, self._worker, acknowledged, self._number)]
+        renewal = renew_command(
+            listener.note, self._worker, acknowledged, self._number, lease_seconds=self._lease_seconds
+        )
+        commands = [renewal]
         if lease_quorum(group) > 1:
             commands.append((b"WAIT", b"%d" % (lease_quorum(group) - 1), b"%d" % LEASE_WAIT_MILLISECONDS))
         if group > 1:
@@ -192,12 +197,12 @@ class RedisFeed:
         is_enough = held >= lease_quorum(connection.group)
         connection.without_quorum = 0 if is_enough else connection.without_quorum + 1
         if connection.without_quorum > MAX_WITHOUT_QUORUM:
-            connection.close()  # an address may lead to another server by now
+            connection.close()  # the address may lead to another server by now
         elif held < connection.group:
             await self._ask_where(connection)
 
     async def _ask_where(self, connection: _Connection) -> None:
-        """Replicas are missing: perhaps they follow another server by now. The Sentinels know."""
+        """Reconnect if the Sentinels name another server: missing replicas may follow that one."""
         now = self._clock.monotonic()
         if not self._place.is_asked_for or now - self._asked_at < ASK_AGAIN_SECONDS:
             return
@@ -213,7 +218,7 @@ class RedisFeed:
 
 
 class _Connection(asyncio.Protocol):
-    """One socket: commands out, replies and pushes in."""
+    """One socket: sends commands, receives replies and pushes."""
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
@@ -222,13 +227,13 @@ class _Connection(asyncio.Protocol):
         self._reply: asyncio.Future[Any] | None = None
         self._awaited = 0
         self._replies: list[Any] = []
-        self._early: list[list[bytes]] = []  # pushes from before `begin`
-        self._applied: int | None = None  # the last generation that was told; None before `begin`
-        self.host: Host | None = None  # what the Sentinels named
+        self._early: list[list[bytes]] = []  # pushes received before `begin`
+        self._applied: int | None = None  # the last generation that was reported; None before `begin`
+        self.host: Host | None = None  # the address that the Sentinels named
         self.group = 1
-        self.without_quorum = 0  # renewals one after the other that too few servers had
-        self.acknowledged = 0  # what the last renewal said
-        self.news = asyncio.Event()  # something was applied that should be acknowledged, or it is over
+        self.without_quorum = 0  # consecutive renewals that too few servers confirmed
+        self.acknowledged = 0  # the generation that the last renewal acknowledged
+        self.news = asyncio.Event()  # set when there is something to acknowledge, or the connection ended
         self.is_over = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -251,12 +256,12 @@ class _Connection(asyncio.Protocol):
                     if len(self._replies) == self._awaited:
                         self._reply.set_result(self._replies)
         except hiredis.ProtocolError:
-            self.close()  # whoever speaks there, it is no server of ours
+            self.close()  # not a Redis server
 
     async def ask(self, commands: Sequence[tuple[bytes, ...]]) -> Any:
-        """Send commands at once and await their replies; of one, its reply.
+        """Send commands in one write and await their replies; for one command, return its reply.
 
-        Whoever gives up ends the connection.
+        A failure or cancellation closes the connection, since its replies could not be assigned any more.
         """
         if self._transport is None or self.is_over.is_set():
             raise ConnectionError("the feed connection is closed")
@@ -275,7 +280,7 @@ class _Connection(asyncio.Protocol):
         return replies if len(commands) > 1 else replies[0]
 
     def begin(self, generation: int) -> None:
-        """Tell of what is pushed from here on, and of what was pushed since this generation was read."""
+        """Report pushes from here on, and those that arrived since this generation was read."""
         self._applied = generation
         early, self._early = self._early, []
         for names in early:
@@ -290,7 +295,7 @@ class _Connection(asyncio.Protocol):
             return
         names: list[bytes] | None = message[1]
         if names is None:
-            # The server forgot what it tracked: only a new beginning tells how far we have heard.
+            # The server lost its tracking table: only a new connection can establish the applied generation.
             self._listener.changed(None)
             self.close()
             return
@@ -300,7 +305,7 @@ class _Connection(asyncio.Protocol):
             self._tell(names)
 
     def _tell(self, names: list[bytes]) -> None:
-        """What changed, then how far that goes. Steps that end by themselves come again, to no effect."""
+        """Report changed names, then generations. Expired step records are pushed again and ignored."""
         applied = self._applied or 0
         found = [match for name in names if (match := _STEP.fullmatch(name))]
         steps = sorted((int(match[1]), match[2]) for match in found if int(match[1]) > applied)
@@ -308,10 +313,10 @@ class _Connection(asyncio.Protocol):
         if not steps:
             return
         if [number for number, _ in steps] != list(range(applied + 1, applied + 1 + len(steps))):
-            self.close()  # one was not told: only a new beginning says how far we have heard
+            self.close()  # one is missing: only a new connection can establish the applied generation
             return
         if any(mark is None for _, mark in steps):
-            self.close()  # written by an older version: its mark is none that we could know
+            self.close()  # written by an older version without a mark, so the moment cannot be known
             return
         self._applied = steps[-1][0]
         self._listener.applied([(number, mark.decode()) for number, mark in steps])
@@ -319,7 +324,7 @@ class _Connection(asyncio.Protocol):
 
 
 def _moment(reply: Any) -> tuple[bool, Moment, int]:
-    """What the check found; a server that says something else is none of ours."""
+    """Parse the reply of the check script. Raises `ConnectionError` for any other reply."""
     match reply:
         case [int() as known, _, _, _, _] if all(one is None or isinstance(one, bytes) for one in reply[1:]):
             counter, mark, history, group = reply[1:]

@@ -1,7 +1,8 @@
-"""What the servers of a group and their Sentinels say of themselves: for `doctor`.
+"""Reads the state of each server of a replication group and of each Sentinel, for `doctor`.
 
-Each server is asked for what leases and revocations rest on, the replicas as well as the primary: after a
-failover it is theirs that counts. What a server does not say is None, and is no fault.
+Each server is asked for the settings that leases and revocations depend on, replicas included: after a
+failover a replica's settings apply. A setting that a server does not disclose is None and is not reported as
+a fault.
 """
 
 from __future__ import annotations
@@ -26,21 +27,21 @@ SETTINGS = ("appendonly", "appendfsync", "replica-read-only", "min-replicas-to-w
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberReport:
-    """One server of the group. `settings` holds what it would say; nothing when it was not reached."""
+    """One server of the group. `settings` holds what it disclosed; empty when it was not reached."""
 
     where: str
     is_reached: bool
     role: str = ""
-    replicas: int = 0  # that follow it
+    replicas: int = 0  # attached to it
     settings: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentinelReport:
-    """One Sentinel: which server it names, how many have to agree on a failover, and whom it knows."""
+    """One Sentinel: the primary it names, the quorum for a failover, and the peers it knows."""
 
     where: str
-    primary: str | None = None  # None: it did not answer, or knows of none
+    primary: str | None = None  # None: it did not answer, or knows no primary
     quorum: int = 0
     sentinels: int = 0  # itself included
     replicas: int = 0
@@ -52,7 +53,7 @@ class SentinelReport:
 
 
 async def load_member(address: RedisAddress, limits: RedisLimits, host: Host) -> MemberReport:
-    """Ask one server, with the login of the URL."""
+    """Query one server, with the login of the URL."""
     options: dict[str, Any] = {"ssl": True, **dict(address.tls)} if address.is_tls else {}
     client = Redis(
         host=host[0],
@@ -87,12 +88,12 @@ async def _find_setting(client: Redis, name: str) -> dict[str, str]:
     try:
         found = await client.config_get(name)
     except RedisError:
-        return {}  # hosted servers keep CONFIG to themselves
+        return {}  # hosted servers forbid CONFIG
     return {_text(key): _text(value) for key, value in found.items()}
 
 
 async def load_sentinels(hosts: Sequence[Host], service: str) -> list[SentinelReport]:
-    """Ask all Sentinels at once."""
+    """Query all Sentinels at the same time."""
     return list(await asyncio.gather(*(_load_sentinel(host, service) for host in hosts)))
 
 
@@ -101,7 +102,7 @@ async def _load_sentinel(host: Host, service: str) -> SentinelReport:
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             [reply] = await ask_sentinel(host, ("SENTINEL", "MASTER", service))
-    except OSError:  # a time-out is one
+    except OSError:  # TimeoutError is an OSError
         return SentinelReport(where=where)
     if not isinstance(reply, list):
         return SentinelReport(where=where, sentinels=1)

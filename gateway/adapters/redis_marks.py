@@ -1,13 +1,14 @@
-"""Marks: how a history of the facts is told from every other one, by more than its counter.
+"""Marks identify a history of the facts: a random value per generation, checked before every write.
 
-The commit of a generation makes a random mark for it. `generation` holds the counter, the mark of the
-last commit, the id of the history and the size of the group; the marks of past generations lie in blocks
-of 256. A node keeps the newest moment that it is sure of (`history_file.py`). A server belongs to the
-same history exactly when it has that mark at that counter: one that was restored from an older copy, or
-took over without the last changes, has another mark there or none, however far it counted meanwhile.
+Each commit makes a random mark for its generation. The hash `generation` holds the counter, the mark of the
+last commit, the history id, the size of the group, and the longest lease that any worker was started with, in
+milliseconds (`redis_fleet.py`); the marks of past generations are stored in blocks of 256. A node keeps the
+newest moment that it is sure of (`history_file.py`). A server has the same history exactly when it has that
+mark at that generation: a server that was restored from an older copy, or took over without the last changes,
+has another mark there or none, however far its counter advanced since.
 
-`CHECK` is the part that every script of a writer begins with, so that nothing is written where the node's
-history is not the one. Its keys and arguments come from `check_keys` and `check_arguments`.
+Every script that writes begins with `CHECK`, so that nothing is written to a server with another history. Its
+keys and arguments come from `check_keys` and `check_arguments`.
 
 Non-goal: deciding what is noted (`directory/follower.py`).
 """
@@ -25,18 +26,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 GENERATION = b"{cachegate}:generation"
-"""A hash, outside of the facts' prefix: it moves with every one of them."""
+"""A hash outside the prefix of the facts; every change of a fact changes it."""
 
 MARKS = b"{cachegate}:marks:"
 COUNTER, MARK, HISTORY, GROUP = b"counter", b"mark", b"history", b"group"
-_COUNTER = re.compile(rb"[0-9]{1,19}")  # what HINCRBY makes; `int` would take signs, blanks and underscores
+_COUNTER = re.compile(rb"[0-9]{1,19}")  # HINCRBY's format; `int` would accept signs, blanks, underscores
 _SERVERS = re.compile(rb"[1-9][0-9]{0,5}")
 
-SET_BY_OPERATOR = b"s"  # behind the size of a group
+SET_BY_OPERATOR = b"s"  # suffix of the group's size
 
-MARK_CHARACTERS = 16  # 64 random bits in hex: no two commits of one counter share them by accident
+MARK_CHARACTERS = 16  # 64 random bits in hex: two commits do not share one by accident
 MARKS_PER_BLOCK = 256
-MAX_BLOCKS = 4096  # 2**20 marks in 16 MiB: with the canary alone a node may be off for 12 days
+MAX_BLOCKS = 4096  # 2**20 marks, 16 MiB: with the canary's writes alone a node may be off for 12 days
 
 CHECK = b"""
 local g = redis.call('HMGET', KEYS[1], 'counter', 'mark', 'history', 'group')
@@ -51,44 +52,44 @@ end
 """
 """Sets `g` to the generation's fields and `known` to whether the noted moment is in this server's past.
 
-A note without a mark was made before there were any; then history and counter have to do.
+A note of a version that had no marks has an empty mark; only history and counter are compared then.
 """
 
 VERIFY = CHECK + b"return {known, g[1], g[2], g[3], g[4]}"
 
 
 class HistorySource(Protocol):
-    """What this node noted, for whoever has to check a server against it."""
+    """The moment that this node noted, for code that checks a server against it."""
 
     def known(self) -> Moment | None:
-        """The newest moment that this node is sure of; None where it never saw any."""
+        """The newest moment that this node is sure of, or None if there is none."""
 
     def reload(self) -> Moment | None:
-        """The same from disk: another process, or an operator, may have written it."""
+        """The same, read from disk again: another process, or an operator, may have written it."""
 
 
 def new_mark() -> str:
-    """A mark for a commit."""
+    """Make a mark for a commit."""
     return secrets.token_hex(MARK_CHARACTERS // 2)
 
 
 def block_of(generation: int) -> bytes:
-    """The block that holds the mark of a generation."""
+    """Return the block that holds the mark of a generation."""
     return MARKS + b"%d" % (generation // MARKS_PER_BLOCK)
 
 
 def offset_of(generation: int) -> int:
-    """Where in its block a mark begins."""
+    """Return the offset of a mark in its block."""
     return generation % MARKS_PER_BLOCK * MARK_CHARACTERS
 
 
 def check_keys(note: Moment | None) -> tuple[bytes, bytes]:
-    """The first two keys of a script that begins with `CHECK`."""
+    """Return the first two keys of a script that begins with `CHECK`."""
     return GENERATION, block_of(note.generation if note is not None else 0)
 
 
 def check_arguments(note: Moment | None) -> tuple[bytes, bytes, bytes, bytes]:
-    """Its first four arguments."""
+    """Return the first four arguments of a script that begins with `CHECK`."""
     if note is None:
         return b"", b"0", b"", b"0"
     generation = note.generation
@@ -96,13 +97,13 @@ def check_arguments(note: Moment | None) -> tuple[bytes, bytes, bytes, bytes]:
 
 
 def parse_moment(fields: Sequence[Any]) -> Moment:
-    """The moment that counter, mark and history say."""
+    """Parse counter, mark and history into a moment."""
     counter, mark, history = fields
     return Moment(history=_text(history), generation=counted(counter), mark=_text(mark))
 
 
 def parse_group(raw: bytes | None) -> GroupSize | None:
-    """How many servers the group has; None where nobody has said so yet."""
+    """Parse the number of servers in the group; None if it was never stored."""
     number = (raw or b"").removesuffix(SET_BY_OPERATOR)
     if not _SERVERS.fullmatch(number):
         return None
@@ -110,12 +111,12 @@ def parse_group(raw: bytes | None) -> GroupSize | None:
 
 
 def encode_group(group: GroupSize) -> bytes:
-    """The field of a group's size."""
+    """Encode the group's size as its hash field."""
     return b"%d%s" % (group.servers, SET_BY_OPERATOR if group.is_set else b"")
 
 
 def counted(raw: bytes | None) -> int:
-    """The generation that a counter's bytes say; 0 where there is none yet."""
+    """Parse the generation counter; 0 if there is none yet."""
     if raw is None:
         return 0
     if not _COUNTER.fullmatch(raw):

@@ -1,11 +1,11 @@
-"""Where the server is at the moment, for all connections of one process: those of the pool follow the feed.
+"""The current address of the Redis primary, and pool connections that reconnect when it changes.
 
-A connection that stays open to a server that was replaced would go on giving its old answers. So every
-connection knows under which number of the place it was made; `move` raises the number, and a connection
-with an older one is made anew before it is used again.
+An open connection to a server that was replaced would keep returning old data. So every connection records
+the `number` of the place at which it was made. `move` raises the number, and a connection with an older
+number reconnects before it is used again.
 
-With Sentinels the address is asked for, and kept until somebody finds it wrong. A DNS name or a virtual
-address is looked up by the system at each connection.
+With Sentinels, the address is asked from them and kept until it proves wrong (`forget`). A DNS name or a
+virtual address is resolved by the system at each connection.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class Place:
-    """The address of the server, as far as it is known."""
+    """The address of the server, as far as it is known, for all connections of one process."""
 
     def __init__(self, hosts: tuple[Host, ...], service: str | None, *, seconds: float) -> None:
         self.number = 0
-        self.found: Found | None = None  # what the Sentinels said last
+        self.found: Found | None = None  # the last answer of the Sentinels
         self._hosts = hosts
         self._service = service
         self._seconds = seconds
@@ -40,12 +40,12 @@ class Place:
 
     @property
     def silent(self) -> tuple[str, ...]:
-        """The Sentinels that did not answer when they were asked last."""
+        """The Sentinels that did not answer the last time."""
         found = self.found
         return () if found is None else tuple(f"{host}:{port}" for host, port in found.silent)
 
     async def find(self, *, is_anew: bool = False) -> Host:
-        """Where to connect to. Anew: asked now, whatever was known. Raises `Unavailable`."""
+        """Return the address to connect to; `is_anew` asks the Sentinels again. Raises `Unavailable`."""
         if self._service is None:
             return self._hosts[0]
         if is_anew or self._known is None:
@@ -54,22 +54,22 @@ class Place:
         return self._known
 
     async def replicas(self) -> tuple[Host, ...]:
-        """The replicas that any Sentinel lists, those that are silent as well: each may be promoted."""
+        """Return the replicas that any Sentinel lists, unreachable ones too: each may be promoted."""
         if self._service is None:
             return ()
         return await list_replicas(self._hosts, self._service)
 
     def move(self) -> None:
-        """No connection that is open now is to be used any more."""
+        """Invalidate all connections that are open now."""
         self.number += 1
 
     def forget(self) -> None:
-        """What is known of the address is wrong."""
+        """Drop the known address: it was wrong."""
         self._known = None
 
 
 class _Placed(AbstractConnection):
-    """A connection that is made anew when the place has moved."""
+    """A connection that reconnects when the place has changed."""
 
     def __init__(self, *, place: Place, **options: Any) -> None:
         self._place = place
@@ -77,7 +77,7 @@ class _Placed(AbstractConnection):
         super().__init__(**options)
 
     async def connect(self) -> None:
-        """Connect where the server is now, if not connected there."""
+        """Connect to the current address, unless it is connected there."""
         if self.is_connected and self._number != self._place.number:
             await self.disconnect(nowait=True)
         if self.is_connected:
@@ -91,7 +91,7 @@ class _Placed(AbstractConnection):
             raise
 
     async def _find(self) -> None:
-        """A socket's path does not move."""
+        """Update host and port before connecting; a socket path does not change."""
 
 
 class _PlacedByAddress(_Placed):
@@ -100,7 +100,7 @@ class _PlacedByAddress(_Placed):
             try:
                 self.host, self.port = await self._place.find()
             except Unavailable as failure:
-                # The pool knows redis-py's errors only; `translated` gives ours back.
+                # The pool handles redis-py's errors only; `translated` restores ours.
                 raise RedisConnectionError(failure.why) from failure
 
 

@@ -1,9 +1,9 @@
-"""What our user has to be allowed on a Redis server, and whether it is: for the start and `doctor`.
+"""Checks which ACL rights our Redis user lacks, at start-up and for `doctor`.
 
-The rules are those of `ACL SETUSER`; README.md has the whole line. A right that only a worker needs would
-else show as a worker that never becomes ready. The commands are queued in a transaction that is never
-executed: a server checks each right as it takes a command in, so nothing is changed and all that is missing
-is found at once.
+The rules are those of `ACL SETUSER`; README.md has the complete line. Without this check, a missing right
+that only a worker needs would show as a worker that never becomes ready. The commands are queued in a
+transaction that is never executed: a server checks each right when it queues a command, so all missing rights
+are found at once and nothing is changed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gateway.adapters.redis_errors import KEYS_RULE, missing_rule
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-_KEY = b"{cachegate}:f:rights"  # below the prefix that is followed; it is never written
+_KEY = b"{cachegate}:f:rights"  # below the tracked prefix; never written
 _QUEUED: dict[str, tuple[Any, ...]] = {
     "+client|tracking": ("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", _KEY),
     "+del": ("DEL", _KEY),
@@ -49,18 +49,18 @@ _AT_ONCE: dict[str, tuple[Any, ...]] = {
     "+multi": ("MULTI",),
     "+exec": ("EXEC",),
 }
-"""What cannot be queued; harmless in this order."""
+"""Commands that cannot be queued; in this order they change nothing."""
 
 LOOKED_AT = ("+time", "+config|get", "+command|info")
-"""What `doctor` asks besides; the gateway works without."""
+"""Rights that only `doctor` uses; the gateway works without them."""
 
 NEEDED = (KEYS_RULE, *sorted((*_QUEUED, *_AT_ONCE)))
 
 
 async def find_missing_rights(client: Redis | RedisCluster) -> tuple[str, ...]:
-    """The rules that our user lacks, as `ACL SETUSER` takes them. Raises what the client raises.
+    """Return the rules that our user lacks, as `ACL SETUSER` takes them. Raises what the client raises.
 
-    Of a Cluster nothing is said: each of its nodes has users of its own.
+    For a Cluster it returns nothing: each of its nodes has its own users.
     """
     if isinstance(client, RedisCluster):
         return ()
@@ -70,18 +70,18 @@ async def find_missing_rights(client: Redis | RedisCluster) -> tuple[str, ...]:
     try:
         for command in _AT_ONCE.values():
             missing |= await _try(connection, command)
-        if "+multi" not in missing:  # or what follows would be executed
+        if "+multi" not in missing:  # without MULTI, the following commands would be executed
             missing |= await _try(connection, ("MULTI",))
             for command in _QUEUED.values():
                 missing |= await _try(connection, command)
     finally:
-        await connection.disconnect(nowait=True)  # and with it goes the transaction
+        await connection.disconnect(nowait=True)  # this discards the transaction
         await pool.release(connection)
     return tuple(sorted(missing))
 
 
 async def _try(connection: Any, command: tuple[Any, ...]) -> set[str]:
-    """The rule without which this was refused; none when it was taken in, or refused for another reason."""
+    """Return the rule without which this command was refused; empty if it was queued or refused otherwise."""
     await connection.send_command(*command)
     try:
         await connection.read_response()

@@ -1,11 +1,12 @@
-"""Asking the Sentinels who the primary is: all at once, and the majority of those that answer is believed.
+"""Asks all Sentinels for the primary at the same time and takes the answer of the majority.
 
-A Sentinel that is silent, or that speaks no Redis, costs the others nothing: the answer is there as soon as
-most of all that are configured agree, and at the latest when those that answer within `ANSWER_SECONDS`
-do. Where none has answered by then, the first answers are waited for. Whoever did not answer is named.
+A Sentinel that does not answer, or is no Redis server, does not delay the result: it is known as soon as a
+majority of all configured Sentinels agrees, or after `ANSWER_SECONDS` if a majority of those that answered
+does. If none has answered by then, answers are waited for until the caller's timeout. Sentinels that did not
+answer are reported.
 
-What they say decides only where to try. A wrong answer costs time: whether a server's facts are the known
-ones is seen by its marks (`redis_marks.py`).
+The result decides only where to connect. A wrong one costs time, not correctness: whether a server has the
+known history is checked by its marks (`redis_marks.py`).
 """
 
 from __future__ import annotations
@@ -25,19 +26,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ANSWER_SECONDS = 0.3
-GRACE_SECONDS = 0.05  # for those that answer later than most
+GRACE_SECONDS = 0.05  # for those that answer after the majority
 _NOTHING = object()
 
 Host = tuple[str, int]
 
 
 class LoginWantedError(ConnectionError):
-    """A Sentinel that asks for a password. It counts as silent, and is told from one that is."""
+    """A Sentinel that asks for a password. It counts as silent, but is reported as this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """Which server the Sentinels name, and which of them did not answer."""
+    """The primary that the Sentinels name, and which Sentinels did not agree or answer."""
 
     primary: Host
     silent: tuple[Host, ...] = ()
@@ -45,7 +46,7 @@ class Found:
 
 
 async def ask_sentinel(host: Host, *commands: Sequence[str]) -> list[Any]:
-    """What one Sentinel answers to these commands, errors as values. Raises `OSError` where it is none."""
+    """Send commands to one Sentinel and return the replies, errors as values. Raises `OSError` on failure."""
     reader, writer = await asyncio.open_connection(*host)
     parser = hiredis.Reader(notEnoughData=_NOTHING)
     replies: list[Any] = []
@@ -71,7 +72,7 @@ async def ask_sentinel(host: Host, *commands: Sequence[str]) -> list[Any]:
 
 
 async def find_primary(hosts: Sequence[Host], service: str, *, seconds: float) -> Found:
-    """The server that the Sentinels name. Raises `Unavailable` when none answers, or most disagree."""
+    """Return the primary that the Sentinels name. Raises `Unavailable` without an answer or a majority."""
     asked = {asyncio.create_task(_name_primary(host, service)): host for host in hosts}
     try:
         return await _majority(asked, service, seconds)
@@ -82,7 +83,7 @@ async def find_primary(hosts: Sequence[Host], service: str, *, seconds: float) -
 
 
 async def list_replicas(hosts: Sequence[Host], service: str) -> tuple[Host, ...]:
-    """Every replica that any of the Sentinels lists. Raises `Unavailable` when none answers in time."""
+    """Return every replica that any Sentinel lists. Raises `Unavailable` if none answers in time."""
     asked = [asyncio.create_task(_list_replicas(host, service)) for host in hosts]
     await asyncio.wait(asked, timeout=ANSWER_SECONDS)
     for task in asked:
@@ -121,7 +122,7 @@ async def _majority(asked: dict[asyncio.Task[Host | None], Host], service: str, 
                 named[asked[task]] = task.result()
         votes = Counter(one for one in named.values() if one is not None)
         if votes and 2 * max(votes.values()) > len(asked):
-            if pending:  # whoever is there answers about now; who is not is named
+            if pending:  # give the others a moment, to report as silent only those that are
                 done, _ = await asyncio.wait(pending, timeout=GRACE_SECONDS)
                 named |= {asked[task]: task.result() for task in done if task.exception() is None}
             break

@@ -1,9 +1,9 @@
-"""What a Redis server says of itself, and what of it would cost facts: for start-up and `doctor`.
+"""Reads a Redis server's own report and lists what endangers the facts, for start-up and `doctor`.
 
-The server is the home of keys and grants. One that evicts records under memory pressure forgets
-revocations; one that does not write to disk forgets everything at its next start; one that does not let
-our user do all that is needed would be found out by workers that never become ready. All is said here
-in sentences; whoever asks decides which of them stop the start.
+The server stores keys and grants. A server that evicts records under memory pressure forgets revocations; one
+that does not write to disk forgets everything when it restarts; one that refuses commands to our user shows
+only as workers that never become ready. Each problem is reported as a sentence; the caller decides which of
+them prevent the start.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerReport:
-    """A server's answers; None where it would not say."""
+    """A server's answers; None where it did not disclose one."""
 
     where: str
     product: str  # `valkey` or `redis`
@@ -37,17 +37,17 @@ class ServerReport:
 
     @property
     def may_evict(self) -> bool:
-        """Whether the server may throw records away when memory runs short: then it is not to be used."""
+        """Whether the server may evict records when memory runs short; such a server must not be used."""
         return self.maxmemory_policy not in {None, "noeviction"}
 
     @property
     def is_durable_before_reply(self) -> bool:
-        """Whether a change is on disk when the server says that it is made."""
+        """Whether a change is on disk when the server acknowledges it."""
         return self.is_aof_on and self.appendfsync == "always"
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What an operator should change, in sentences; empty when there is nothing."""
+        """What an operator should change, in sentences; empty if there is nothing."""
         problems: list[str] = []
         if self.missing_rights:
             problems.append(f"it {lacking(self.missing_rights)}")
@@ -71,7 +71,7 @@ class ServerReport:
 
 
 async def load_server_report(client: Redis | RedisCluster, where: str) -> ServerReport:
-    """Ask the server; raises what the client raises."""
+    """Query the server; raises what the client raises."""
     missing_rights = await find_missing_rights(client)
     info: dict[str, Any] = await client.execute_command("INFO")
     appendfsync = await _find_setting(client, "appendfsync")
@@ -94,7 +94,7 @@ async def _find_setting(client: Redis | RedisCluster, name: str) -> str | None:
     try:
         found = await client.execute_command("CONFIG", "GET", name)
     except (NoPermissionError, ResponseError):
-        return None  # hosted servers keep CONFIG to themselves
+        return None  # hosted servers forbid CONFIG
     return _text(found.get(name.encode())) if isinstance(found, dict) else None
 
 

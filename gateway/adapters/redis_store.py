@@ -1,22 +1,21 @@
-"""The fact store over Redis or Valkey: reads with the moment they belong to, and transactions.
+"""The fact store over Redis or Valkey: reads together with their moment, checked writes, transactions.
 
-Reading gives the moment (counter, mark and history) with the values, so that whoever remembers them can
-see whether they are of the history that it follows. Every write first checks that the server has in its
-past what this node noted; a store that was given no notes checks nothing, and is for looking only. A
-transaction (`redis_transaction.py`) runs its plan again when somebody else committed
-meanwhile; those of one process wait for each other, so only processes race.
+A read returns the moment (counter, mark and history) with the values, so that a cache can check that they
+belong to the history that it follows. Every write first checks that the server has the moment noted by this
+node in its past; a store without notes checks nothing and is for reading only. A transaction
+(`redis_transaction.py`) runs its plan again if another process committed meanwhile; transactions of one
+process wait for each other.
 
-**Cancellation.** A request can be cancelled wherever it waits, and a connection that goes back to
-the pool with a reply still under way would hand one caller's facts to the next. redis-py closes a
-connection that is cancelled in mid-command, but a cancellation between two awaits of its own
-book-keeping can still lose a connection from the pool. So no cancellation ever reaches it: every
-operation runs in a task of its own, which its caller only waits for. A cancelled caller leaves at
-once; the operation goes on to its end, bounded by the timeouts, and lets go of its connection in
-order. A transaction whose caller left may therefore still be committed, as it may whenever a
-connection breaks.
+**Cancellation.** A request can be cancelled wherever it waits, and a connection returned to the pool with an
+outstanding reply would give one caller's facts to the next. redis-py closes a connection that is cancelled in
+mid-command, but a cancellation between two awaits of its own bookkeeping can still lose a connection from the
+pool. So no cancellation ever reaches redis-py: every operation runs in a task of its own, which its caller
+only waits for. A cancelled caller returns at once; the operation runs to its end, bounded by the timeouts,
+and releases its connection. A transaction whose caller was cancelled may therefore still be committed, as it
+may whenever a connection breaks.
 
-Every error of redis-py, of the system and of time is `Unavailable` with the server's place in it.
-Non-goals: what the records mean, caching, and following changes.
+Every error of redis-py, the system and timeouts is `Unavailable` and names the server. Non-goals: what the
+records mean, caching, and following changes.
 """
 
 from __future__ import annotations
@@ -74,10 +73,10 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-_SHORTEST_PAUSE_SECONDS = 0.002  # about one transaction; doubled at each lost race
+_SHORTEST_PAUSE_SECONDS = 0.002  # about one transaction; doubled after each conflict
 _LONGEST_PAUSE_SECONDS = 0.1
 
-HOLD_SECONDS = 0.2  # how long a write of a worker waits for the replicas; a healthy one needs a millisecond
+HOLD_SECONDS = 0.2  # how long a worker's write waits for the replicas; healthy ones take 1 ms
 
 PUT_FOR = (
     CHECK
@@ -99,7 +98,7 @@ return 1
 
 
 class RedisStore:
-    """`FactStore` of the ports. Belongs to one event loop; `close` it there."""
+    """`FactStore` of `model/stores`. Belongs to one event loop; `close` it there."""
 
     def __init__(
         self, url: str, *, limits: RedisLimits | None = None, history: HistorySource | None = None
@@ -108,59 +107,59 @@ class RedisStore:
         self._address = parse_redis_url(url)
         self._place = make_place(self._address, self._limits)
         self._client: Redis | RedisCluster = make_client(self._address, self._limits, self._place)
-        self._number = 0  # of the place, where the cluster client was last told to look anew
+        self._number = 0  # of the place, when the cluster client last looked up its nodes
         self._history = history
-        self._group: int | None = None  # servers, as the last look found them
+        self._group: int | None = None  # servers, as last observed
         self._slots = asyncio.Semaphore(self._limits.pool_connections)
-        self._writing = asyncio.Lock()  # our own transactions need not race each other
+        self._writing = asyncio.Lock()  # transactions of this process do not race each other
         self._running: set[asyncio.Task[Any]] = set()
 
     @property
     def display(self) -> str:
-        """Where the server is, without anything secret."""
+        """The server's address, without credentials."""
         return self._address.display
 
     @property
     def place(self) -> Place:
-        """Where the server is, for the feed and the pool alike."""
+        """The server's address, shared with the feed."""
         return self._place
 
     def move(self) -> None:
-        """Use no connection any more that is open now: the server may have been replaced by another."""
+        """Invalidate all connections that are open now: the server may have been replaced by another."""
         self._place.move()
 
     async def read(self, names: Sequence[bytes]) -> tuple[Moment, list[bytes | None]]:
-        """The moment, and the values that these names had at it, in one round trip."""
+        """Return the moment and the values of these names at that moment, in one round trip."""
         if not names:
             return await self.moment(), []
 
-        async def look() -> tuple[Moment, list[bytes | None]]:
+        async def fetch() -> tuple[Moment, list[bytes | None]]:
             async with self._client.pipeline(transaction=True) as pipe:
                 pipe.execute_command("HMGET", GENERATION, COUNTER, MARK, HISTORY)
                 pipe.execute_command("MGET", *names)
                 fields, values = await pipe.execute()
             return parse_moment(fields), values
 
-        return await self._ask(look)
+        return await self._ask(fetch)
 
     async def moment(self) -> Moment:
-        """The moment that the server is at."""
+        """Return the server's current moment."""
         return parse_moment(await self._ask_one("HMGET", GENERATION, COUNTER, MARK, HISTORY))
 
     async def generation(self) -> int:
-        """The global generation; 0 before the first change."""
+        """Return the global generation; 0 before the first change."""
         return counted(await self._ask_one("HGET", GENERATION, COUNTER))
 
     async def history(self) -> str | None:
-        """The random id of this server's history; None before the first change."""
+        """Return the random id of this server's history; None before the first change."""
         return (await self.moment()).history or None
 
     async def group(self) -> GroupSize | None:
-        """How many servers replicate each other, as it was set or learned; None where it never was."""
+        """Return how many servers replicate each other, as set or learned; None if unknown."""
         return parse_group(await self._ask_one("HGET", GENERATION, GROUP))
 
     async def count_servers(self) -> int:
-        """How many servers hold these facts, as far as anybody knows: attached, listed, or of our slot."""
+        """Return how many servers are known to hold these facts: attached, listed, or nodes of our slot."""
         attached = (await self.look(Moment())).attached
         listed = len(await self._place.replicas())
         if isinstance(self._client, RedisCluster):
@@ -169,24 +168,24 @@ class RedisStore:
         return 1 + max(attached, listed)
 
     async def verify_history(self) -> None:
-        """Raises `UnknownHistory` unless the server has in its past what this node noted."""
+        """Raise `UnknownHistory` unless the server has the moment noted by this node in its past."""
         await self._verified(lambda note: ("EVAL", VERIFY, 2, *check_keys(note), *check_arguments(note)))
 
     async def members(self, name: bytes) -> list[bytes]:
-        """The members of a set, unordered."""
+        """Return the members of a set, unordered."""
         return list(await self._ask_one("SMEMBERS", name))
 
     async def hash_field(self, name: bytes, key: bytes) -> bytes | None:
-        """One field of a hash."""
+        """Return one field of a hash."""
         value: bytes | None = await self._ask_one("HGET", name, key)
         return value
 
     async def hash_fields(self, name: bytes, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Several fields of a hash, in order."""
+        """Return several fields of a hash, in order."""
         return list(await self._ask_one("HMGET", name, *keys)) if keys else []
 
     async def put_hash(self, name: bytes, values: dict[bytes, bytes]) -> None:
-        """Write hash fields outside of any transaction: for hints such as "last used", never for facts."""
+        """Write hash fields without a transaction: for information such as "last used", never for facts."""
         if values:
             flat = [part for entry in values.items() for part in entry]
             await self._verified(
@@ -194,7 +193,7 @@ class RedisStore:
             )
 
     async def put_for(self, values: dict[bytes, bytes], seconds: float) -> None:
-        """Write values that go away by themselves, in one round trip; never facts."""
+        """Write values that expire, in one round trip; never facts."""
         if values:
             more = b"%d" % (seconds * 1000), *values.values()
             await self._verified(
@@ -205,23 +204,23 @@ class RedisStore:
             )
 
     async def transact(self, plan: Callable[[FactSnapshot, Batch], Awaitable[None]]) -> Moment:
-        """Run `plan` and commit what it put into the batch; returns the moment after it.
+        """Run `plan` and commit what it put into the batch; return the moment after the commit.
 
-        An empty batch commits nothing and returns the moment as it is. The plan may run several
-        times; what it raises is raised here, and nothing is committed.
+        An empty batch commits nothing and returns the current moment. The plan may run several times; what it
+        raises is raised here, and nothing is committed.
         """
         return await self._undisturbed(self._transact(plan))
 
     async def look(self, about: Moment, *, hold_seconds: float | None = None) -> Fleet:
-        """Register and stamp, and whether the commit of that moment is in this server's past.
+        """Read register and stamp, and whether the commit of that moment is in this server's past.
 
-        With `hold_seconds`, after a write of its own that is waited for until all replicas of the group
-        have it, so that they have all that was committed before it.
+        With `hold_seconds` it also makes a write and waits until all replicas of the group have it, which
+        shows that they have everything that was committed before.
         """
-        return await self._ask(lambda: self._look(about, hold_seconds))
+        return await self._ask(lambda: self._observe(about, hold_seconds))
 
     async def hold_by_all(self, about: Moment, *, seconds: float = HOLD_SECONDS) -> None:
-        """Raises `NotHeld` unless every server of the group has this commit within the time."""
+        """Raise `NotHeld` unless every server of the group has this commit within the time."""
         if self._group == 1:
             found = await self.look(about)
             if found.is_whole:
@@ -235,11 +234,12 @@ class RedisStore:
             )
 
     async def keep(self, first: Fleet, last: Fleet, seconds: float, *, settles: bool) -> None:
-        """Write down what two looks, so far apart, have shown of a server that is still the same.
+        """Store what two observations, `seconds` apart, have shown of a server that is still the same.
 
-        `settles`: its stamp stayed for longer than a lease, so all leases that count are in its register.
+        `settles`: its stamp was unchanged for longer than a lease, so all leases that count are in its
+        register.
         """
-        entries = seen_silent(first, last, seconds) if first.stamp == last.stamp else []
+        entries = seen_silent(first, last, seconds)
         if settles or entries:
             await self._verified(
                 lambda note: keep_command(note, last.stamp, settles=settles, entries=entries),
@@ -247,7 +247,7 @@ class RedisStore:
             )
 
     async def leave(self, worker: str) -> None:
-        """Take a worker that has ended off the register."""
+        """Remove a worker that has ended from the register."""
         await self._verified(
             lambda note: (
                 *("EVAL", LEAVE, 3, *check_keys(note), WORKERS),
@@ -257,7 +257,7 @@ class RedisStore:
         )
 
     async def hold(self, lock: bytes, holder: str, *, seconds: float) -> bool:
-        """Take or keep a lock that ends by itself; whether it is ours now."""
+        """Take or extend a lock that expires; return whether we hold it now."""
         more = holder.encode(), b"%d" % (seconds * 1000)
         return bool(
             await self._verified(
@@ -266,7 +266,7 @@ class RedisStore:
         )
 
     async def let_go(self, lock: bytes, holder: str) -> None:
-        """Let go of a lock before it ends, if it is ours."""
+        """Release a lock before it expires, if we hold it."""
         await self._verified(
             lambda note: (
                 *("EVAL", LET_GO, 3, *check_keys(note), lock),
@@ -276,21 +276,21 @@ class RedisStore:
         )
 
     async def check_server(self) -> ServerReport:
-        """What kind of server this is and whether it keeps what it is told; for start-up and `doctor`."""
+        """Report what kind of server this is and whether it is durable, for start-up and `doctor`."""
         return await self._ask(lambda: load_server_report(self._client, self.display))
 
     async def missing_rights(self) -> tuple[str, ...]:
-        """What our user lacks of what a worker does, as `ACL SETUSER` takes it; for the start."""
+        """Return the rights that our user lacks, as `ACL SETUSER` takes them, for start-up."""
         return await self._ask(lambda: find_missing_rights(self._client))
 
     async def close(self) -> None:
-        """Wait for what is still under way, then let go of the connections."""
+        """Wait for the operations under way, then close the connections."""
         while self._running:
             await asyncio.wait(tuple(self._running))
         with translated(self.display):
             await self._client.aclose()
 
-    async def _look(self, about: Moment, hold_seconds: float | None) -> Fleet:
+    async def _observe(self, about: Moment, hold_seconds: float | None) -> Fleet:
         note = self._note()
         if hold_seconds is None or self._group in {None, 1}:
             command = look_command(note, about, touches=False)
@@ -298,15 +298,15 @@ class RedisStore:
             self._group = found.servers
             if hold_seconds is None or found.servers == 1:
                 return found
-        # Where the group grew a moment ago, too few are waited for here; what counts is compared after.
+        # If the group grew since, too few servers are waited for here; the caller compares the counts.
         waiting = "WAIT", (self._group or 1) - 1, max(1, int(hold_seconds * 1000))
-        looked, acknowledged = await self._in_order(look_command(note, about, touches=True), waiting)
-        found = parse_look(looked, held=1 + int(acknowledged))
+        observed, acknowledged = await self._in_order(look_command(note, about, touches=True), waiting)
+        found = parse_look(observed, held=1 + int(acknowledged))
         self._group = found.servers
         return found
 
     async def _in_order(self, *commands: tuple[Any, ...]) -> list[Any]:
-        """These commands on one connection, in order: `WAIT` counts for what was written on its own."""
+        """Run commands on one connection, in order: `WAIT` counts only for writes of its own connection."""
         if not isinstance(self._client, RedisCluster):
             async with self._client.pipeline(transaction=False) as pipe:
                 for command in commands:
@@ -329,7 +329,7 @@ class RedisStore:
     async def _verified(
         self, command: Callable[[Moment | None], tuple[Any, ...]], *, is_strict: bool = True
     ) -> Any:
-        """Run a script that begins with `CHECK`; once more by what is on disk, where the history is unknown.
+        """Run a script that begins with `CHECK`; if the history is unknown, reread the note and retry.
 
         An operator, or another process of this node, may have accepted the server's history meanwhile.
         """
@@ -344,21 +344,21 @@ class RedisStore:
     async def _ask_one(self, *command: Any) -> Any:
         return await self._ask(lambda: self._client.execute_command(*command))
 
-    async def _ask(self, look: Callable[[], Awaitable[_T]]) -> _T:
-        """Read something, and once more if the connection broke: a server may have been restarted."""
+    async def _ask(self, operation: Callable[[], Awaitable[_T]]) -> _T:
+        """Run a read, and once more if the connection broke: the server may have been restarted."""
 
         async def twice() -> _T:
             try:
-                return await look()
+                return await operation()
             except RedisConnectionError as error:
                 if not may_be_repeated(error):
                     raise
-                return await look()
+                return await operation()
 
         return await self._undisturbed(self._in_slot(twice))
 
     async def _undisturbed(self, operation: Coroutine[Any, Any, _T]) -> _T:
-        """Wait for an operation that no cancellation of ours reaches."""
+        """Await an operation, shielded from the caller's cancellation."""
         task = asyncio.create_task(operation)
         self._running.add(task)
         task.add_done_callback(self._end)
@@ -367,7 +367,7 @@ class RedisStore:
     def _end(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
         if not task.cancelled():
-            task.exception()  # its caller may have left: asyncio would complain that nobody took it
+            task.exception()  # retrieve it, so that asyncio does not warn when the caller was cancelled
 
     async def _in_slot(self, operation: Callable[[], Awaitable[_T]]) -> _T:
         with translated(self.display):
@@ -380,7 +380,7 @@ class RedisStore:
                 await self._follow_cluster()
                 return await operation()
             except (RedisConnectionError, ReadOnlyError) as error:
-                if isinstance(root_of(error), ReadOnlyError):  # a failover: it was the primary once
+                if isinstance(root_of(error), ReadOnlyError):  # a failover: it is no longer the primary
                     self._place.forget()
                     self._place.move()
                 raise
@@ -388,10 +388,10 @@ class RedisStore:
                 self._slots.release()
 
     async def _follow_cluster(self) -> None:
-        """Have the cluster client look anew which node has our slot, once the place has moved."""
+        """Make the cluster client look up the node of our slot again after the place has changed."""
         if isinstance(self._client, RedisCluster) and self._number != self._place.number:
             self._number = self._place.number
-            await self._client.aclose()  # it connects again, and asks the nodes, at its next command
+            await self._client.aclose()  # it reconnects and asks the nodes at its next command
 
     async def _transact(self, plan: Callable[[FactSnapshot, Batch], Awaitable[None]]) -> Moment:
         pause = _SHORTEST_PAUSE_SECONDS
@@ -406,7 +406,7 @@ class RedisStore:
                 moment = await self._in_slot(lambda: self._attempt(plan))
                 if moment is not None:
                     return moment
-                # Jitter spreads those who lost the same race, so that they do not lose the next one too.
+                # Jitter separates processes that conflicted, so that they do not conflict again.
                 await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 -- nothing secret in it
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
         finally:
@@ -423,7 +423,7 @@ class RedisStore:
 
 
 def _is_refused(reply: Any, *, is_strict: bool) -> bool:
-    """Whether a script found another history: -1; or 0, where that means nothing else; or a list of it."""
+    """Whether a script found another history: -1; 0 unless `is_strict`; a list that does not begin with 1."""
     if isinstance(reply, list):
         return bool(reply[0] != 1)
     return reply == -1 or (not is_strict and reply == 0)

@@ -1,7 +1,7 @@
-"""What time a Redis server believes it is: for `doctor`, which compares clocks.
+"""Reads a Redis server's clock, for `doctor`, which compares it with ours.
 
-Nothing is decided by it. Keys end by the gateway's own clock; a server far off from it says that one
-of the two is wrong.
+No decision uses it: keys expire by the gateway's own clock. A large difference shows that one of the two
+clocks is wrong.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 async def load_server_time(url: str) -> float:
-    """Seconds since the epoch by the server's clock. Raises `Unavailable`."""
+    """Return seconds since the epoch by the server's clock. Raises `Unavailable`."""
     address = parse_redis_url(url)
     client = make_client(address, RedisLimits())
     try:
         return _seconds(await client.execute_command("TIME"))
     except (RedisError, RedisClusterException, OSError, TypeError, ValueError) as error:
-        # Never the error's own text, which may quote the address with its password.
+        # Not the error's own text, which may quote the URL with its password.
         why = f"{address.display} did not tell its time ({type(error).__name__})"
         raise Unavailable("redis", why) from error
     finally:
@@ -34,6 +34,6 @@ async def load_server_time(url: str) -> float:
 
 
 def _seconds(answer: tuple[Any, Any] | Mapping[str, tuple[Any, Any]]) -> float:
-    """Of a cluster the first node's time; nodes that disagree are that cluster's own trouble."""
+    """Parse TIME. A cluster answers per node; the first node's time is taken."""
     seconds, microseconds = answer if isinstance(answer, tuple | list) else next(iter(answer.values()))
     return int(seconds) + int(microseconds) / 1_000_000

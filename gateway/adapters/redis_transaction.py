@@ -1,13 +1,12 @@
-"""Transactions over Redis: watch the generation, let a plan look and ask, commit all of it or nothing.
+"""Optimistic transactions over Redis: watch the generation, run a plan, commit all of its batch or nothing.
 
-The generation is a hash of a counter, which every committed transaction raises by one in the same
-transaction, a random mark of that commit, and a random history id made on first use: a server that was
-restored or replaced can be told from one that went on (`redis_marks.py`). Whoever commits moves the
-counter, so watching it alone is watching everything. A plan is run only where this node's history is the
-server's.
+The generation is a hash of a counter, which every transaction raises by one as part of its commit, a random
+mark of that commit, and a random history id made on first use, which tells a restored or replaced server from
+one that continued (`redis_marks.py`). Every commit changes the counter, so watching it is watching all facts.
+A plan runs only if this node's history is the server's.
 
-A commit whose reply is lost may have happened. It is never repeated: it is reported as unknown,
-since a plan that is run again would find its own work and call it somebody else's.
+If the reply to a commit is lost, the commit may have happened. It is not repeated but reported as unknown: a
+second run of the plan would find its own changes and attribute them to another process.
 """
 
 from __future__ import annotations
@@ -46,12 +45,15 @@ if TYPE_CHECKING:
     from gateway.model.stores import FactSnapshot, GroupSize
 
 STEPS = b"{cachegate}:f:step:"
-"""Each transaction writes one more record, named by its generation and mark, below the prefix that workers
-follow: the push that tells them of its facts then also tells them how far they have heard, and of what."""
+"""The prefix of a record that each transaction writes, named by its generation and mark.
 
-STEP_SECONDS = 60  # it only has to be pushed; the server clears it away, which is pushed again, to no effect
+It is below the prefix that workers track: the push that reports the changed facts then also reports the
+generation up to which changes were received.
+"""
 
-_HISTORY_BYTES = 16  # 128 random bits: no two histories share one
+STEP_SECONDS = 60  # the record only has to be pushed; its expiry is pushed too, and ignored
+
+_HISTORY_BYTES = 16  # 128 random bits: unique
 
 
 async def attempt(
@@ -60,12 +62,12 @@ async def attempt(
     plan: Callable[[FactSnapshot, Batch], Awaitable[None]],
     note: Moment | None,
 ) -> Moment | None:
-    """One attempt at a transaction; None when somebody else committed first.
+    """Run one attempt at a transaction; return None if another process committed first.
 
-    `note` is what this node knows of the history. Raises `UnknownHistory` where that is not the server's.
+    `note` is the moment that this node noted. Raises `UnknownHistory` if it is not in the server's past.
     """
     async with client.pipeline(transaction=True) as pipe:
-        looking: Any = pipe  # while it watches, a pipeline answers at once; its types do not say so
+        looking: Any = pipe  # a watching pipeline executes at once; its types do not say so
         try:
             await pipe.watch(GENERATION)
             keys = check_keys(note)
@@ -77,7 +79,7 @@ async def attempt(
             batch = Batch()
             await plan(_Snapshot(pipe, before.generation + 1), batch)
         except WatchError:
-            return None  # the connection broke before anything was committed: look again
+            return None  # the connection broke before anything was committed: retry
         commands = _commands(batch)
         if not commands and batch.group is None:
             return before
@@ -93,7 +95,7 @@ async def attempt(
 
 
 def _step(before: Moment, after: Moment, group: GroupSize | None) -> list[tuple[Any, ...]]:
-    """The commands that raise the generation; the record that is pushed comes last."""
+    """Make the commands that raise the generation; the record that is pushed comes last."""
     mark, generation = after.mark.encode(), after.generation
     fields: list[Any] = [MARK, mark]
     if not before.history:
@@ -113,11 +115,11 @@ def _step(before: Moment, after: Moment, group: GroupSize | None) -> list[tuple[
 
 
 async def _is_committed(pipe: Any, display: str) -> bool:
-    """Commit; False when somebody else came first. A connection that breaks now leaves it open."""
+    """Commit; False if another process committed first. Raises `UnknownOutcome` if the connection breaks."""
     try:
         await pipe.execute()
     except WatchError as error:
-        # redis-py also says so when the connection broke while it watched.
+        # redis-py raises it as well when the connection broke while it watched.
         if not isinstance(error.__context__, BROKEN):
             return False
         cause: Exception = error
@@ -145,21 +147,21 @@ class _Snapshot:
         return self._next_generation
 
     async def read(self, names: Sequence[bytes]) -> list[bytes | None]:
-        """The values of these names, in order."""
+        """Return the values of these names, in order."""
         return list(await self._pipe.execute_command("MGET", *names)) if names else []
 
     async def members(self, name: bytes) -> list[bytes]:
-        """The members of a set, unordered."""
+        """Return the members of a set, unordered."""
         return list(await self._pipe.execute_command("SMEMBERS", name))
 
     async def hash_field(self, name: bytes, key: bytes) -> bytes | None:
-        """One field of a hash."""
+        """Return one field of a hash."""
         value: bytes | None = await self._pipe.execute_command("HGET", name, key)
         return value
 
 
 def _commands(batch: Batch) -> list[tuple[bytes | str, ...]]:
-    """One command for each name that is written to, however much is: a bulk load has thousands a batch."""
+    """Make one command for each name that is written, however many entries: a bulk load has thousands."""
     written = [part for name, value in batch.facts.items() if value is not None for part in (name, value)]
     deleted = [name for name, value in batch.facts.items() if value is None]
     commands: list[tuple[bytes | str, ...]] = []

@@ -1,19 +1,20 @@
-"""Redis URLs: one string names a server, a Sentinel set or a Cluster, and becomes a client.
+"""Parses Redis URLs, for a single server, a Sentinel set or a Cluster, and makes clients for them.
 
     redis://[user:password@]host[:port][/db]            rediss:// for TLS
     unix:///path/to/socket[?db=0]
     redis+sentinel://host[:port],host[:port]/service[?db=0]
     redis+cluster://host[:port],host[:port]             rediss+sentinel:// and rediss+cluster:// for TLS
 
-TLS takes `ssl_ca_certs`, `ssl_certfile` and `ssl_keyfile` in the query; nothing turns the check of
-the server's certificate off. Unknown parameters are refused, since a misspelt one would be missed.
+TLS takes `ssl_ca_certs`, `ssl_certfile` and `ssl_keyfile` in the query; verification of the server's
+certificate cannot be turned off. Unknown parameters are refused, since a misspelt one would otherwise have no
+effect.
 
-A URL may hold a password, so nothing prints one: `display` is what messages, logs and `doctor` call
-a server. A wrong URL is `Misconfigured`, with a message that repeats no part of it. A password with a
-character that means something in a URL is the usual reason, and would be cut in the middle: an `@` behind
-the hosts says so, and nothing of such a URL is used.
+A URL may hold a password, so it is never printed: messages, logs and `doctor` use `display`. A wrong URL is
+`Misconfigured`, with a message that repeats no part of it. The usual reason is a password with a character
+that is special in a URL, which would split the URL in the middle of the password: an `@` after the hosts
+reveals this, and then no part of the URL is used.
 
-Non-goal: whether the server answers. Making a client connects to nothing.
+Non-goal: whether the server answers. Making a client does not connect.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _ENCODED = (
 _REDIS_PORT = 6379
 _SENTINEL_PORT = 26379
 _MAX_PORT = 65535
-_DATABASE = re.compile(r"[0-9]{0,6}")  # `int` would take signs, underscores and the digits of other scripts
+_DATABASE = re.compile(r"[0-9]{0,6}")  # `int` would accept signs, underscores and the digits of other scripts
 _TLS_PARAMETERS = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
 
 
@@ -62,7 +63,7 @@ class Topology(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisAddress:
-    """A parsed URL. The password stays out of its repr."""
+    """A parsed URL. The password is not in its repr."""
 
     topology: Topology
     hosts: tuple[tuple[str, int], ...] = ()
@@ -76,7 +77,7 @@ class RedisAddress:
 
     @property
     def display(self) -> str:
-        """What to call it in a message: where it is, and nothing that opens it."""
+        """The address for messages, without credentials."""
         if self.socket_path is not None:
             return self.socket_path
         hosts = ",".join(f"{host}:{port}" for host, port in self.hosts)
@@ -85,17 +86,18 @@ class RedisAddress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisLimits:
-    """How long and how much a store may wait. A request waits for the facts, so these are short."""
+    """Timeouts and the pool size of a store. Requests wait for facts, so the timeouts are short."""
 
     connect_seconds: float = 1.0
     operation_seconds: float = 1.0
     pool_connections: int = 16
     pool_wait_seconds: float = 1.0
-    transaction_seconds: float = 10.0  # plans are retried while others commit; operators can wait a little
+    # Plans are retried while others commit, and operators can wait longer than requests.
+    transaction_seconds: float = 10.0
 
 
 def parse_redis_url(raw_url: str) -> RedisAddress:
-    """The address that a URL names; `Misconfigured` when it is none of the known forms."""
+    """Parse a URL. Raises `Misconfigured` if it has none of the known forms."""
     scheme, separator, _ = raw_url.partition("://")
     secure = scheme.startswith("rediss")
     forms = {
@@ -107,12 +109,12 @@ def parse_redis_url(raw_url: str) -> RedisAddress:
     topology = forms.get("redis" + scheme[len("rediss") :] if secure else scheme)
     if not separator or topology is None:
         raise Misconfigured(_WHERE, f"not a Redis URL; expected {_FORMS}")
-    # Of a login there may be a rest anywhere behind the hosts, and what goes wrong may be due to that.
+    # A login that was split wrongly leaves its rest after the hosts, and may be the cause of any error below.
     hint = f". {_ENCODED}" if "@" in raw_url else ""
     try:
         parts = urlsplit(raw_url)
         if "@" in parts.path + parts.query + parts.fragment:
-            raise ValueError("a login that was cut")  # noqa: TRY301 -- one door for all that does not parse
+            raise ValueError("a login that was cut")  # noqa: TRY301 -- one handler for everything that does not parse
         parameters = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
         raw_login, _, raw_hosts = parts.netloc.rpartition("@")
         raw_user, _, raw_password = raw_login.partition(":")
@@ -123,7 +125,7 @@ def parse_redis_url(raw_url: str) -> RedisAddress:
         db = int(raw_db or "0")
         hosts = () if scheme == "unix" else tuple(_host(text, topology) for text in raw_hosts.split(","))
         if topology is Topology.STANDALONE and len(hosts) > 1:
-            raise ValueError("more than one host")  # noqa: TRY301 -- one door for all that does not parse
+            raise ValueError("more than one host")  # noqa: TRY301 -- one handler for everything that does not parse
     except ValueError:
         # Without a cause: the parser's own message may quote the URL, and with it the password.
         raise Misconfigured(_WHERE, f"not a Redis URL; expected {_FORMS}{hint}") from None
@@ -154,10 +156,11 @@ def parse_redis_url(raw_url: str) -> RedisAddress:
 
 
 def verify_local_files(url: str) -> None:
-    """Raises `Misconfigured` where others could exchange what a URL names on this machine.
+    """Raise `Misconfigured` if other users could replace the local files that a URL names.
 
-    A CA of theirs would vouch for a server of theirs, and so would a socket that they made in a folder
-    where everybody may. The folder of a socket may be its server's user's, who is trusted with the facts.
+    Another user's CA file would certify a server of that user, and so would a socket in a folder where
+    everybody can write. The folder of a socket may belong to the user of its server, who is trusted with the
+    facts.
     """
     address = parse_redis_url(url)
     for name, value in address.tls:
@@ -169,41 +172,41 @@ def verify_local_files(url: str) -> None:
             raise Misconfigured(_WHERE, why) from error
     if address.socket_path is not None:
         folder = Path(address.socket_path).parent
-        with suppress(OSError):  # a socket that is not there yet: whoever connects says so
+        with suppress(OSError):  # a socket that does not exist yet: connecting reports it
             verify_trusted(folder, also=folder.stat().st_uid)
 
 
 def make_place(address: RedisAddress, limits: RedisLimits) -> Place:
-    """Where the server of this address is, for all connections that one process makes to it."""
+    """Make the place that all connections of one process to this address share."""
     return Place(address.hosts, address.service, seconds=limits.connect_seconds)
 
 
 def make_client(
     address: RedisAddress, limits: RedisLimits, place: Place | None = None
 ) -> Redis | RedisCluster:
-    """A client for this address. It connects when it is first used, to where the place is then."""
+    """Make a client for this address. It connects on first use, to the place's address at that time."""
     options: dict[str, Any] = {
         "username": address.username,
         "password": address.password,
         "socket_connect_timeout": limits.connect_seconds,
         "socket_timeout": limits.operation_seconds,
         "protocol": 3,
-        "driver_info": None,  # two round trips less on each new connection
-        # The store repeats what may be repeated; a client that repeated an EXEC would hide its outcome.
+        "driver_info": None,  # saves two round trips on each new connection
+        # The store retries what may be retried; a client that repeated an EXEC would hide its outcome.
         "retry": Retry(NoBackoff(), 0),
-        # With these notices on, a pool hands out connections that still hold unread bytes.
+        # With these notifications, a pool hands out connections that still hold unread bytes.
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
     if address.is_tls:
         options |= {"ssl": True, **dict(address.tls)}
-    # One more than the store lets through at a time, so that the pool itself never has to refuse.
+    # One more than the store admits at a time, so that the pool itself never refuses.
     pool_size = limits.pool_connections + 1
     if address.topology is Topology.CLUSTER:
         nodes = [ClusterNode(host, port) for host, port in address.hosts]
         return RedisCluster(startup_nodes=nodes, max_connections=pool_size, **options)
     kind: Any = PlacedSSLConnection if address.is_tls else PlacedConnection
     if address.is_tls:
-        del options["ssl"]  # the class says it
+        del options["ssl"]  # given by the class
     if address.socket_path is not None:
         kind = PlacedUnixConnection
         options["path"] = address.socket_path

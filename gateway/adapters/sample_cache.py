@@ -1,19 +1,19 @@
-"""A cache as the engine leaves it on disk, written from a short description.
+"""Writes a model cache with the engine's disk layout from a short description, for the demo and tests.
 
-For `cachegate demo` and for tests, which both need a cache and neither an engine, weights nor a
-provider. Everything is where the engine puts it and in the form that it has there, decoration such
-as lock files and an auto-resolution entry included, so that what must not be served is there to be
-asked for.
+`cachegate demo` and tests need a cache without an engine, weights or a provider. Every file is where the
+engine puts it and has the engine's format. Lock files and an auto-resolution entry are included, so that
+tests can request what must not be served.
 
     write_sample_cache(root, [
         SampleModel(model_id="acme/cars/1", packages={"pkgA1": {"weights.onnx": b"..."}}),
     ])
 
-The rule of the directory's name stands here a second time on purpose. It is the writer's half: a
-reader and a writer that share one mistake would agree with each other and not with the engine.
+The rule for the directory's name is implemented here a second time on purpose: if the writer used the
+reader's code, a mistake in it would not be noticed, since both would agree with each other and not with the
+engine.
 
-Names are checked, because they become paths: a hostile cache is written with good names and spoilt
-after. It is no way to fill a cache that an engine uses.
+Names are validated, because they become paths: to make a hostile cache, write a good one and damage it. This
+module must not be used to fill a cache that an engine uses.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 Content = bytes | Path
-"""What a file holds. A path is copied by the kernel, so that large files never pass through memory."""
+"""What a file holds. A path is copied by the kernel, so that large files do not pass through memory."""
 
 MANIFEST_VERSION = 4
-_READABLE, _PRIVATE = 0o644, 0o600  # blobs and locks; manifests, which the engine makes as temporary files
-_WRITTEN_AT = "2026-01-01T00:00:00.000000"  # one input, one cache: nothing here depends on the time
+# Blobs and locks are readable; manifests, which the engine makes as temporary files, are private.
+_READABLE, _PRIVATE = 0o644, 0o600
+_WRITTEN_AT = "2026-01-01T00:00:00.000000"  # constant, so that the same input gives the same cache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +65,10 @@ class SampleFile:
 def write_sample_cache(
     root: Path, models: Iterable[SampleModel], *, writer_root: Path | None = None
 ) -> tuple[SampleFile, ...]:
-    """Write these models below `root`. What else is there stays; the same again gives the same cache.
+    """Write these models below `root`. Other files there stay; repeating the call gives the same cache.
 
-    `writer_root` is the name under which the writer knew the root: links are made to it, as on a
-    volume that is mounted elsewhere for us.
+    `writer_root` is the path of the root as the writer sees it: links point there, as on a volume that is
+    mounted elsewhere for us.
     """
     link_root = os.path.abspath(writer_root or root)  # noqa: PTH100 -- as the engine does: it resolves no link
     for folder in ("models-cache", "shared-blobs", "auto-resolution-cache"):
@@ -84,7 +85,7 @@ def write_sample_cache(
 
 
 def sample_directory(model_id: str) -> str:
-    """The name of a model's directory below `models-cache`."""
+    """Return the name of a model's directory below `models-cache`."""
     readable = re.sub(r"[_-]{2,}", "-", re.sub(r"[^A-Za-z0-9_-]+", "-", model_id))[:48]
     digest = blake2s(model_id.encode(), digest_size=16).hexdigest()
     return f"v2-{readable or 'special-char-only-model-id'}-{digest}"
@@ -122,13 +123,13 @@ def _write_package(
             )
         )
     _touch(package / ".model_config.json.lock")
-    # Last, as the engine does: a package without a manifest is one that never finished.
+    # Last, as the engine does: a package without a manifest is incomplete.
     _write_json(package / "model_config.json", _manifest(model.model_id, artifacts))
     return written
 
 
 def _write_blob(root: Path, content: Content) -> str:
-    """Write a blob under its digest, once, whoever else has the same content."""
+    """Write a blob under its digest, unless it exists: equal content is shared."""
     digest = _digest(content, "md5")
     blob = root / "shared-blobs" / digest
     _touch(blob.parent / f".{digest}.lock")
@@ -145,7 +146,7 @@ def _write_link(path: Path, target: Path) -> None:
 
 
 def _write_content(path: Path, content: Content) -> None:
-    """Through a temporary name beside it, so that a reader of the place never sees half a file."""
+    """Write to a temporary name in the same folder and rename, so that no reader sees a partial file."""
     partial = path.with_name(f"{path.name}.00000000-0000-4000-8000-000000000000")
     if isinstance(content, Path):
         shutil.copyfile(content, partial)
@@ -199,7 +200,7 @@ def _manifest(model_id: str, artifacts: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _write_resolution(root: Path, model_id: str, package_id: str) -> None:
-    """An entry of the cache that lets the engine skip the provider: never servable, so it must be there."""
+    """Write an entry of the engine's auto-resolution cache. It must never be served, so tests need one."""
     entry = {
         "model_id": model_id,
         "cache_model_id": model_id,

@@ -1,7 +1,7 @@
-"""Where this node last saw models, in a small file of the state folder: shared by its processes.
+"""Stores where this node last saw models, in a small file of the state folder shared by its processes.
 
-It is replaced as a whole. A file that does not parse says nothing: it only makes us doubt an empty cache,
-and a file that somebody spoilt in our own state folder is the smaller of our troubles then.
+The file is replaced as a whole. A file that does not parse is treated as absent: its only use is to make the
+gateway doubt an empty cache, and an attacker who can write in our state folder can do worse.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class SeenCacheFile:
 
     @property
     def where(self) -> str:
-        """The file."""
+        """The file's path."""
         return str(self._path)
 
     def load(self) -> Seen | None:
-        """What was seen last; None where nothing was, or the file does not parse."""
+        """Return what was seen last; None if nothing was, or the file does not parse."""
         try:
             document: Any = json.loads(self._path.read_bytes())
         except FileNotFoundError:
@@ -45,7 +45,7 @@ class SeenCacheFile:
         return None
 
     def note(self, seen: Seen) -> None:
-        """Keep it. Written only if it differs from what is there."""
+        """Store it, if it differs from what is stored."""
         if self.load() == seen:
             return
         unfinished = self._path.with_suffix(f".{os.getpid()}")

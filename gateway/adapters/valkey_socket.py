@@ -1,8 +1,8 @@
-"""Talking to a Valkey server on a unix socket without a client: is it there, and please stop.
+"""Probes and stops a Valkey server over its unix socket, without a client library.
 
-Starting and stopping are plain, blocking and rare; two inline commands need no library. The socket
-lies in a folder that only its user can enter (`model/trusted_files.py`), so whoever listens on it is
-that user's own server.
+Starting and stopping are blocking and rare; two inline commands need no library. The socket is in a folder
+that only its user can enter (`model/trusted_files.py`), so the process that listens on it belongs to that
+user.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _CREDENTIALS = struct.Struct("3i")  # struct ucred: process, user, group
 
 
 def socket_path_for(folder: Path) -> Path:
-    """Where the server of this folder listens: in it, or in a short private folder if its path is too long.
+    """Return the socket's path: in this folder, or in a short private folder if the path is too long.
 
-    The short folder's name follows from the long one's, so that all who share a state folder agree
-    on it; it is checked as the long one is, since anybody can make folders in a temporary directory.
+    The short folder's name is derived from the long one, so that all processes that share a state folder
+    agree on it. It is checked like the long one, since anybody can make folders in a temporary directory.
     """
     path = folder / "valkey.sock"
     if len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES:
@@ -41,7 +41,7 @@ def socket_path_for(folder: Path) -> Path:
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make a folder that only its user can enter, or see that an existing one is just that."""
+    """Make a folder that only its user can enter, or verify that an existing one is such a folder."""
     try:
         make_own_folder(folder)
     except OSError as error:
@@ -54,19 +54,19 @@ def is_answering(path: Path) -> bool:
 
 
 def is_loading(path: Path) -> bool:
-    """Whether a server answers here that it still loads its data from disk: it needs more time."""
+    """Whether a server answers here that it still loads its data from disk and needs more time."""
     return _ask(path, b"PING\r\n").startswith(b"-LOADING")
 
 
 def ask_to_stop(path: Path) -> None:
-    """Ask the server to write what it has and end; whether it did is seen elsewhere."""
+    """Ask the server to save its data and end; the caller checks whether it did."""
     _ask(path, b"SHUTDOWN\r\n")
 
 
 def find_listener(path: Path) -> int | None:
-    """A descriptor (pidfd) of the process that listens here, if it is one of our own user.
+    """Return a descriptor (pidfd) of the process that listens here, if it belongs to our own user.
 
-    The kernel says who listens, so no pid file can be stale or forged; a pidfd cannot come to mean
+    The kernel says who listens, so unlike a pid file this cannot be stale or forged; a pidfd never refers to
     another process.
     """
     try:

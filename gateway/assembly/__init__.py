@@ -1,6 +1,6 @@
-"""Where the parts meet: the only place that builds the pipeline. Nothing is decided here.
+"""The composition root: the only place that builds the pipeline. Nothing is decided here.
 
-`fittings` makes what workers and commands need alike, with `signing` and `credential_marks`. `pipeline`
-builds all that decides and records, and `upkeep` and `canary` keep it alive; `app` puts HTTP in front of
-it, with `engine_faces` and `hook_routes`.
+`components` makes what workers and commands both need, with `signing` and `credential_marks`. `pipeline`
+builds everything that decides and records; `upkeep`, `canary` and `stamp_watch` run beside requests; `app`
+adds HTTP, with `engine_faces` and `hook_routes`.
 """

@@ -1,6 +1,6 @@
-"""The pipeline behind HTTP: the ASGI app, the answers from memory, and what a worker process runs.
+"""Builds the ASGI app around the pipeline, the immediate answers, and what a worker process runs.
 
-`worker_app` is called in the worker process. What decides is built in `pipeline.py`.
+`worker_app` is called in the worker process. The pipeline itself is built in `pipeline.py`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class Worker:
-    """One worker's rooms, and HTTP in front of them."""
+    """The pipeline of one worker, with HTTP in front of it."""
 
     def __init__(self, settings: Settings, redis_url: str) -> None:
         self.pipeline = Pipeline(settings, redis_url)
@@ -70,7 +70,7 @@ class Worker:
         return Starlette(routes=routes, middleware=[*in_front, guard], lifespan=lifespan)
 
     def immediate(self) -> ImmediateAnswers | None:
-        """What is answered without the app; nothing where small files, too, are for a proxy to send."""
+        """The immediate answers; None where a proxy has to send small files, too."""
         if self.pipeline.settings.accel_redirect_prefix is not None:
             return None
         immediate = ImmediateAnswers(
@@ -87,7 +87,7 @@ class Worker:
         return immediate
 
     def refused_early(self, refusal: EarlyRefusal, client: str) -> str | None:
-        """Record what the HTTP server refused before it was a request: a refusal of nobody."""
+        """Record what the HTTP server itself refused: a refusal of an anonymous caller."""
         self.pipeline.telemetry.refused_by_server(refusal.reason)
         request = WireRequest(
             method="-",
@@ -107,12 +107,12 @@ class Worker:
 
 
 def worker_argument(settings: Settings, redis_url: str) -> Any:
-    """What `worker_app` is to be called with, in JSON's own types: it crosses to another process."""
-    return msgspec.to_builtins((settings, redis_url), enc_hook=str)  # all that is no such type is a path
+    """The argument for `worker_app`, in JSON's types: it is sent to another process."""
+    return msgspec.to_builtins((settings, redis_url), enc_hook=str)  # the only other type is Path
 
 
 def worker_app(argument: Any) -> WorkerApp:
-    """What a worker process runs: called in it with the settings and the URL of the fact server."""
+    """What a worker process runs; called in it with the settings and the URL of the Redis server."""
     configure_logs(is_terminal=sys.stderr.isatty())
     settings, redis_url = msgspec.convert(argument, tuple[Settings, str], dec_hook=_path)
     worker = Worker(settings, redis_url)

@@ -1,7 +1,7 @@
-"""The canary: one worker of the fleet keeps changing a fact of no consequence and measures the barrier.
+"""The canary: one worker of the fleet keeps changing an unused fact, and measures how long the barrier takes.
 
-What it measures is what a revocation would take at this moment, with these workers under this load.
-Whoever holds the canary's lock in Redis does it; when that worker ends, another takes over.
+The measurement is what a revocation would take now, with these workers under this load. The worker that holds
+the canary's lock in Redis does it; when that worker ends, another takes over.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LOCK = b"{cachegate}:canary"
 
 
 class Canary:
-    """One worker's part in it."""
+    """The canary task of one worker."""
 
     def __init__(
         self,
@@ -45,17 +45,17 @@ class Canary:
         self._clock = clock
         self._on_lag = on_lag
         self._on_failure = on_failure
-        self._is_settled = is_settled  # the embedded server: `barrier.py` says what that spares
+        self._is_settled = is_settled  # the embedded server: `await_workers` explains what that saves
 
     async def sing(self) -> None:
-        """For ever: if the lock is ours, change the fact and wait for the fleet."""
+        """Run for ever: while this worker holds the lock, change the fact and wait at the barrier."""
         while True:
             await asyncio.sleep(self._seconds)
             try:
                 if await self._store.hold(LOCK, self._worker, seconds=3 * self._seconds + 2):
                     self._on_lag(await self._measure())
                 else:
-                    self._on_lag(0.0)  # somebody else measures; a value that nobody renews would mislead
+                    self._on_lag(0.0)  # another worker measures; an old value would mislead
             except Unavailable as failure:
                 self._on_failure(failure)
 

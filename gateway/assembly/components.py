@@ -1,7 +1,7 @@
-"""Fittings: what workers and commands are built of alike, made of settings.
+"""Builds, from the settings, the components that workers and commands have in common.
 
-Each function makes one thing as this installation wants it. Who introduces them to each other is
-`pipeline.py` for a worker and `operations/` for a command.
+Each function makes one of them as this installation needs it. `pipeline.py` connects them for a worker,
+`operations/` for a command.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 def build_recorder(settings: Settings, clock: Clock, on_left: Callable[[], None] | None = None) -> AuditLog:
-    """This process's audit log."""
+    """The audit log of this process."""
     return AuditLog(
         folder=settings.audit_folder,
         node=settings.node,
@@ -54,7 +54,7 @@ def build_recorder(settings: Settings, clock: Clock, on_left: Callable[[], None]
 
 
 def build_catalogue(settings: Settings, clock: Clock, *, is_command: bool = False) -> DiskCatalogue:
-    """What is on disk. A command holds nobody up, so it reads large manifests where it asks for them."""
+    """The catalogue of the disk. A command delays no requests, so it reads large manifests in its thread."""
     return DiskCatalogue(
         CatalogueSettings(root=settings.cache_root, alias_roots=settings.alias_roots),
         clock,
@@ -66,7 +66,7 @@ def build_catalogue(settings: Settings, clock: Clock, *, is_command: bool = Fals
 def build_ledger(
     store: RedisStore, recorder: AuditLog, clock: Clock, telemetry: Telemetry, *, actor: str
 ) -> PinLedger:
-    """Where the pins of this process are agreed on."""
+    """The ledger by which this process agrees on pins."""
     return PinLedger(
         store=store,
         listing=Listing(StoreReading(store), on_unreadable=telemetry.unreadable),
@@ -79,14 +79,14 @@ def build_ledger(
 
 
 def build_links(settings: Settings, keys: LinkKeys | None, clock: Clock) -> Links | None:
-    """What makes signed URLs; None where clients cannot be told how to reach us."""
+    """What makes signed URLs; None without a public URL, as clients could not use them."""
     if settings.public_url is None or keys is None:
         return None
     return Links(public_url=settings.public_url, keys=keys, link_seconds=settings.link_seconds, clock=clock)
 
 
 def build_provider(settings: Settings, clock: MonotonicClock) -> Provider | None:
-    """The way to the weights provider; None where there is none."""
+    """The client of the weights provider; None where none is configured."""
     if settings.upstream is None:
         return None
     return Provider(settings.upstream, private_upstreams=settings.private_upstreams, clock=clock)
@@ -102,7 +102,7 @@ def build_authority(
     clock: SystemClock,
     worker: str,
 ) -> Authority | None:
-    """Who is asked about a platform's keys; None where our own facts decide."""
+    """The platform authority for its own keys; None where only our own facts decide."""
     if settings.authority != "platform":
         return None
     if provider is None:
@@ -137,7 +137,7 @@ def build_attestations(
     recorder: AuditLog,
     clock: Clock,
 ) -> Attestations | None:
-    """Who says which links across owners count; None where all do."""
+    """What decides which links across owners count; None where all do."""
     if settings.shared_links != "attested":
         return None
     return Attestations(

@@ -1,11 +1,10 @@
-"""Marks: how an entry of the engine's own cache is found to be a certain key's.
+"""Credential marks: find out which API key an entry of the engine's own cache belongs to.
 
-The engine names the key of an entry by an unsalted hash. We keep that hash under our peppers only
-(I8), so that an operator can ask which entries a revoked key has left behind, and whoever reads Redis
-cannot test guesses. This is where the peppers and the engine's way of hashing are introduced to each
-other.
+The engine names the key of a cache entry by an unsalted hash. Redis holds that hash only keyed with our
+peppers (I8): an operator can ask which entries a revoked key has left behind, and someone who reads Redis
+cannot test guesses. This module combines the peppers with the engine's hash function.
 
-A key that was imported by its SHA-256 has no mark before it is first used: nobody knew it until then.
+A key that was imported by its SHA-256 has no mark before its first use: its secret is unknown until then.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def marker(peppers: Peppers) -> Callable[[str], bytes]:
-    """What makes the mark of a key, under the current pepper."""
+    """A function that makes the mark of a key, under the current pepper."""
 
     def mark_of(secret: str) -> bytes:
         return keyed_credential_hash(credential_hash(secret), peppers.current.secret)
@@ -34,7 +33,7 @@ def marker(peppers: Peppers) -> Callable[[str], bytes]:
 
 
 async def note_mark(store: FactStore, peppers: Peppers, key_id: KeyId, secret: str | None) -> None:
-    """Note the mark of a key that was just made, if it is at hand. A lost one comes with the first use."""
+    """Store the mark of a new key, if its secret is known. A lost mark is stored at the key's next use."""
     if secret is not None:
         await note_credential_marks(store, {key_id: marker(peppers)(secret)})
 
@@ -42,7 +41,7 @@ async def note_mark(store: FactStore, peppers: Peppers, key_id: KeyId, secret: s
 async def find_keys(
     store: FactStore, peppers: Peppers, hashes: Iterable[CredentialHash]
 ) -> dict[CredentialHash, KeyId]:
-    """Which of our keys these hashes of the engine stand for, as far as they are known."""
+    """Which of our keys these hashes of the engine belong to, where a mark is known."""
     owners = {
         keyed_credential_hash(one, pepper.secret): one
         for one in set(hashes)

@@ -1,7 +1,7 @@
-"""The engine's faces of one worker, built of its rooms: metadata, downloads, and both wrapped in `/proxy`.
+"""Builds the routes that engines use: metadata, downloads, and both wrapped in `/proxy`.
 
-Without a public URL there is nothing to hand out that could come back, and none of them is there. Without
-an upstream they answer from the cache alone, and nothing is relayed.
+Without a public URL there are none of these routes, as no link could be handed out that leads back here.
+Without an upstream they answer from the cache alone, and nothing is relayed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gateway.delivery.file import Means
     from gateway.faces.route import FaceRoute
 
-MARGIN_SECONDS = 60.0  # clocks of two nodes, and the time that an answer takes to its client
+MARGIN_SECONDS = 60.0  # for clocks that differ between nodes, and the time until an answer reaches its client
 
 
 def engine_routes(pipeline: Pipeline, means: Means) -> list[FaceRoute]:
@@ -48,7 +48,7 @@ def engine_routes(pipeline: Pipeline, means: Means) -> list[FaceRoute]:
             remembered_seconds=settings.allow_seconds,
         )
         pipeline.sweep(upstream.memory)
-        # Before the provider's connections are let go of: what is under way would open new ones.
+        # Closed before the provider's connections: requests in progress would open new ones.
         pipeline.upkeep.at_the_end = (upstream.close, *pipeline.upkeep.at_the_end)
     offers = Offers(
         metadata=Metadata(

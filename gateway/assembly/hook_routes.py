@@ -1,6 +1,6 @@
-"""The webhooks of one worker, built of its rooms.
+"""Builds the webhook routes of a worker.
 
-Where nobody asks the platform, there is nothing that it could end, and no route to do so.
+Without a platform authority there is nothing that the platform could end, and no route.
 """
 
 from __future__ import annotations

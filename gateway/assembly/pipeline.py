@@ -1,8 +1,7 @@
-"""Rooms: everything that decides and records, built of settings. The only place that builds the pipeline.
+"""Builds the pipeline of one process from the settings: everything that decides and records.
 
-`Pipeline` is the pipeline of one process, with all that keeps it true beside requests; whoever serves
-puts a face in front of it: `app.py` HTTP, `inprocess/` an engine in the same process. What workers
-and commands are built of alike is made in `components.py`.
+`Pipeline` also contains what runs beside requests. Others put an interface in front of it: `app.py` HTTP,
+`inprocess/` an engine in the same process. What workers and commands have in common is in `components.py`.
 """
 
 from __future__ import annotations
@@ -49,10 +48,13 @@ from gateway.identity.last_uses import LastUses
 from gateway.identity.links import load_link_keys
 from gateway.identity.pepper import load_peppers
 from gateway.model.errors import Unavailable
+from gateway.model.stores import GroupSize
+from gateway.model.verdicts import Change
 from gateway.passes import Passes
 from gateway.pinning.ahead import PinningAhead
 from gateway.pinning.checks import PinChecks
 from gateway.pinning.measuring import Measurer
+from gateway.registrar import Registrar
 from gateway.resource.held_files import HeldFiles
 from gateway.telemetry import Telemetry, freshness_counters, stranger_counters, upstream_counters
 from gateway.transfers import Transfers
@@ -65,11 +67,11 @@ if TYPE_CHECKING:
     from gateway.model.bounded_memory import BoundedMemory
 
 RENEWALS_PER_LEASE = 0.3  # a lease of 1 s is renewed every 300 ms: two renewals may be lost
-PASSES_BYTES = 16 << 20  # some 6,000 of them: a caller with one file
+PASSES_BYTES = 16 << 20  # some 6,000 passes, each of one caller and one file
 
 
 class Pipeline:
-    """One process's pipeline, and what it does beside requests."""
+    """The pipeline of one process, and what runs beside its requests."""
 
     def __init__(self, settings: Settings, redis_url: str) -> None:
         self.settings = settings
@@ -114,7 +116,7 @@ class Pipeline:
             measurer=self.measurer,
             on_failure=self.telemetry.failed,
         )
-        # Without a public URL nothing is handed out that could come back.
+        # Without a public URL no link is handed out that could come back.
         self.link_keys = load_link_keys(settings.link_key_file) if settings.public_url else None
         self.links = build_links(settings, self.link_keys, self.clock)
         self.attestations = build_attestations(
@@ -155,11 +157,11 @@ class Pipeline:
         )
 
     def sweep(self, *memories: BoundedMemory[Any, Any]) -> None:
-        """Have what is no longer current let go of in these memories, beside requests."""
+        """Add memories to the regular sweep, which drops what is no longer current."""
         self.upkeep.memories += memories
 
     def _keep(self, last_uses: LastUses) -> Upkeep:
-        """What this worker does beside requests."""
+        """Build what this worker runs beside requests."""
         settings = self.settings
         ahead = PinningAhead(
             root=settings.cache_root,
@@ -200,6 +202,7 @@ class Pipeline:
                 worker=self.name,
                 lease_seconds=settings.lease_milliseconds / 1000,
                 clock=self.clock,
+                grow=self._note_group,
                 on_failure=self.telemetry.failed,
             ),
             scan_seconds=settings.scan_seconds,
@@ -207,8 +210,20 @@ class Pipeline:
             at_the_end=tuple(part.close for part in (self.authority, self.provider) if part is not None),
         )
 
+    async def _note_group(self, servers: int) -> None:
+        """Note how many servers replicate each other by now."""
+        change = Change(
+            actor=f"worker:{self.name}",
+            action="directory.group",
+            subject=(f"{servers} servers",),
+            received_at=self.clock.now(),
+        )
+        await Registrar(store=self.store, recorder=self.recorder).perform(
+            change, lambda changes: changes.put_group(GroupSize(servers=servers))
+        )
+
     def _follow(self, redis_url: str) -> tuple[NearFacts, Follower, RedisFeed]:
-        """What this worker remembers, and how it hears of changes."""
+        """Build the near cache, and what keeps it up to date."""
         settings = self.settings
         cache = NearCache(
             max_entries=settings.near_cache_entries, max_bytes=settings.near_cache_megabytes << 20
@@ -221,17 +236,18 @@ class Pipeline:
             worker=self.name,
             prefix=FACTS,
             renew_seconds=lease.seconds * RENEWALS_PER_LEASE,
+            lease_seconds=lease.seconds,
             clock=self.clock,
             place=self.store.place,
         )
         return facts, Follower(facts, lease, self.history), feed
 
     def running(self) -> AbstractAsyncContextManager[None]:
-        """Look after everything while requests are served; close all after."""
+        """Run everything that is needed while requests are served; close all of it afterwards."""
         return self.upkeep.running()
 
     def report(self) -> dict[str, Any]:
-        """Readiness, check by check, and the counters: what the parent asks for. Waits for nothing."""
+        """Readiness, check by check, and the counters, for the supervisor. Does not block."""
         ready = {
             "lease": self.facts.is_leased(),
             "history": self.follower.is_history_known,
@@ -260,7 +276,7 @@ class Pipeline:
         return {"ready": ready, "counters": counters, "gauges": gauges}
 
     def _audit_is_behind(self) -> None:
-        """Outcomes wait to be written: once, after all that is to be answered in this turn."""
+        """Write the waiting outcome records once, after all answers of this event loop iteration."""
         soon(self._catch_up_audit)
 
     def _catch_up_audit(self) -> None:
@@ -271,5 +287,5 @@ class Pipeline:
 
 
 def soon(chore: Callable[[], None]) -> None:
-    """Have it done once everything else of this turn is."""
+    """Call this after everything else that is ready in this event loop iteration."""
     asyncio.get_running_loop().call_soon(chore)

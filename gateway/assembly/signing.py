@@ -1,7 +1,7 @@
 """The Ed25519 key that signs the heads of audit chains: made once by `init`, read at every start.
 
-It is a file of the operator's, not a fact: whoever holds it can sign a chain that never was, which
-is why heads are worth anchoring elsewhere (SECURITY.md).
+It is a file of the operator's, not a fact. The holder of the key can sign a forged chain, which is why heads
+should be anchored elsewhere (SECURITY.md).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MEND = (
 
 
 def create_signing_key(path: Path) -> None:
-    """Write a new key, 0600, and never over an old one: the old one's heads would lose their proof."""
+    """Write a new key, 0600. Never overwrites a key: its heads could not be verified any more."""
     key = Ed25519PrivateKey.generate()
     write_once(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 

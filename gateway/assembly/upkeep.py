@@ -1,9 +1,10 @@
-"""Upkeep: what a worker does beside requests, from before its first one to after its last.
+"""Everything that a worker runs beside requests, from its start to its end.
 
-It follows the facts, looks at the disk, watches lease and transfers, keeps the audit log, and notes
-what it sees. None of it is waited for by a request. A dependency that fails is counted and asked again.
-What nobody expected ends the chore that met it, which is logged and begun again (`chores.py`); the worker is
-not ready while a chore is down. At the end each thing is let go of, whatever became of the others.
+It follows changes of facts, scans the disk, watches lease and transfers, keeps the audit log, and stores last
+uses. No request waits for any of it. A dependency that fails is counted and tried again. An unexpected
+exception ends the background task (chore) in which it is raised; it is logged and the task restarted
+(`chores.py`); the worker is not ready while one is down. At the end everything is closed, and a failure to
+close one thing does not keep the others from being closed.
 """
 
 from __future__ import annotations
@@ -39,20 +40,20 @@ if TYPE_CHECKING:
     from gateway.telemetry import Telemetry
     from gateway.transfers import Transfers
 
-HOUSEKEEPING_SECONDS = 1.0  # summaries and signed heads are due by time alone
+HOUSEKEEPING_SECONDS = 1.0  # summaries and signed heads become due by time alone
 LEASE_WATCH_SECONDS = 0.1
 START_PATIENCE_SECONDS = 5.0
 SCAN_PATIENCE_SECONDS = 2.0  # a large cache is scanned beside requests: only lists of models have to wait
-DISK_WATCHES_PER_SCAN = 4  # looks from outside, for models that come or go
+DISK_WATCHES_PER_SCAN = 4  # cheap checks between two scans, for models that were added or removed
 SWEEP_SECONDS = 5.0  # how long what is no longer current stays in memory, and is charged there
 NORMAL, NO_LEASE, UNKNOWN_HISTORY = "mode.normal", "mode.no-lease", "mode.unknown-history"
-SENTINELS_SECONDS = 30.0  # how often it is looked whether all of them answer
+SENTINELS_SECONDS = 30.0  # between two checks whether all of them answer
 LAST_USE_SECONDS = 5.0  # how late `keys list` may know of a use
 
 
 @dataclass(slots=True, kw_only=True)
 class Upkeep:
-    """One worker's chores."""
+    """The background tasks of one worker."""
 
     worker: str
     clock: SystemClock
@@ -71,7 +72,7 @@ class Upkeep:
     settling: StampWatch
     scan_seconds: float
     telemetry: Telemetry
-    at_the_end: tuple[Callable[[], Awaitable[None]], ...] = ()  # what else is let go of
+    at_the_end: tuple[Callable[[], Awaitable[None]], ...] = ()  # further functions that close things
     memories: tuple[BoundedMemory[Any, Any], ...] = ()
     has_policy: bool = False
     chores: Chores = field(init=False)
@@ -82,12 +83,12 @@ class Upkeep:
     _known: tuple[int, frozenset[ModelId]] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        """What fails is told by the chore's name."""
+        """Make the background tasks' supervisor, which reports failures by the task's name."""
         self.chores = Chores(self.telemetry.chore_failed)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Look after everything while requests are served; close all after."""
+        """Run everything that is needed while requests are served; close all of it afterwards."""
         chores = self.chores
         chores.keep("feed", lambda: self.feed.run(self.follower))
         await self._await_lease()
@@ -115,7 +116,7 @@ class Upkeep:
             await self._end()
 
     async def _end(self) -> None:
-        """Let go of everything, in this order. The audit log is closed after all that may record."""
+        """Close everything, in this order. The audit log is closed after all that may record."""
         await self.chores.close()
         await self._let_go(self.pins.close)
         for let_go in self.at_the_end:
@@ -136,17 +137,17 @@ class Upkeep:
                 await waiting
         except Unavailable as failure:
             self.telemetry.failed(failure)
-        except Exception as defect:  # noqa: BLE001 -- the others are to be let go of all the same
+        except Exception as defect:  # noqa: BLE001 -- the others have to be closed all the same
             self.telemetry.defect("-", defect)
 
     async def _await_lease(self) -> None:
-        """A moment for the feed, so that a worker that says it serves can; without one it says it cannot."""
+        """Wait a moment for the lease, so that the worker can serve once it says so; else it is not ready."""
         deadline = self.clock.monotonic() + START_PATIENCE_SECONDS
         while not self.facts.is_leased() and self.clock.monotonic() < deadline:  # noqa: ASYNC110 -- a lease is no event: it runs out
             await asyncio.sleep(0.005)
 
     async def _watch_disk(self) -> None:
-        """Look at the disk now, then in turn, and at once when a model comes or goes."""
+        """Scan the disk now, then at intervals, and at once when a model was added or removed."""
         while True:
             try:
                 await self._look_at_disk()
@@ -156,7 +157,7 @@ class Upkeep:
             has_moved = False
             while not has_moved and self.clock.monotonic() < due:
                 await asyncio.sleep(self.scan_seconds / DISK_WATCHES_PER_SCAN)
-                has_moved = True  # what cannot be asked is looked at, and the look reports it
+                has_moved = True  # when the check fails, scan: the scan reports the failure
                 with suppress(Refusal, Unavailable):
                     has_moved = self.catalogue.has_moved()
 
@@ -171,8 +172,8 @@ class Upkeep:
             self.telemetry.cache_changed(problem)
 
     async def _known_models(self) -> Iterable[ModelId]:
-        """The ids that facts speak of. Every rule and grant is read for them: anew once facts moved."""
-        generation = self.facts.lease.applied  # taken first: what is read is at least as new
+        """The model ids in facts. All rules and grants are read for them; again once facts have changed."""
+        generation = self.facts.lease.applied  # read first: what is read then is at least as new
         if self._known is None or self._known[0] != generation:
             self._known = generation, await self.directory.known_models()
         return self._known[1]
@@ -187,7 +188,7 @@ class Upkeep:
             self.has_policy = True
 
     async def _watch_lease(self) -> None:
-        """Record when this worker loses its lease and when it has one again: modes change with it."""
+        """Record and log when this worker loses its lease, and when it has one again."""
         is_leased = self.facts.lease.watch(self.clock.monotonic())
         action = NORMAL if is_leased else NO_LEASE if self.follower.is_history_known else UNKNOWN_HISTORY
         if action == self._mode:
@@ -202,9 +203,9 @@ class Upkeep:
             self.telemetry.failed(failure)
 
     async def _watch_sentinels(self) -> None:
-        """Name those that do not answer: one is no harm, and the next one may be."""
+        """Log the Sentinels that do not answer: without one all works, without another it may not."""
         while True:
-            with suppress(Unavailable):  # the feed says so
+            with suppress(Unavailable):  # the feed reports it
                 await self.store.place.find(is_anew=True)
             silent = self.store.place.silent
             if silent != self._silent:
@@ -220,7 +221,7 @@ class Upkeep:
             self.telemetry.failed(failure)
 
     async def _note_last_uses(self) -> None:
-        """Hints: a moment that is lost is lost, a mark comes not again and is given back."""
+        """Store last uses, which may be lost, and marks, which are kept for the next try if that fails."""
         failure = await note_last_uses(self.store, self.last_uses.take())
         unwritten, failure_of_marks = await note_credential_marks(self.store, self.last_uses.take_marks())
         self.last_uses.give_back_marks(unwritten)
@@ -229,13 +230,13 @@ class Upkeep:
                 self.telemetry.failed(one)
 
     async def sweep_memories(self) -> None:
-        """Let go of what is remembered and no longer current, in turns: nobody may ask for it again."""
+        """Drop from memory what is no longer current, in batches: it may never be asked for again."""
         for memory in self.memories:
             for _ in memory.sweep():
                 await asyncio.sleep(0)
 
     async def _say_goodbye(self) -> None:
-        """Nobody has to wait for a worker that is gone."""
+        """Remove this worker from the register: no barrier has to wait for it."""
         try:
             await self.store.leave(self.worker)
         except Unavailable as failure:

@@ -23,6 +23,7 @@ from gateway.model.errors import BadNameError, Reason, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Protocol
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -32,6 +33,13 @@ if TYPE_CHECKING:
     """An audit folder, or a list of audit folders and segment files."""
     FindKeys = Callable[[Path], Mapping[str, Ed25519PublicKey]]
     """Finds the public keys that are trusted for a folder, by fingerprint."""
+
+    class Selection(Protocol):
+        """Selects records."""
+
+        def matches(self, record: Record) -> bool:
+            """Whether this record is selected."""
+
 
 POLL_SECONDS = 0.2  # the longest delay before a follower sees a new record
 
@@ -96,7 +104,7 @@ class Query:
 
 def read_events(
     source: Source,
-    query: Query | None = None,
+    query: Selection | None = None,
     *,
     keys: FindKeys | None = None,
     sleep: Callable[[float], object] | None = None,

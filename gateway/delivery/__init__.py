@@ -1,1 +1,1 @@
-"""Deliver: a Receipt in, bytes out. Nothing here takes anything but a Receipt (I5)."""
+"""Delivery: sends what was admitted. What sends takes a `Receipt`, so only recorded reads go out (I5)."""

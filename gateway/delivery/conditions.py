@@ -1,11 +1,11 @@
-"""Preconditions: If-Match, If-None-Match and If-Range, by RFC 9110, section 13.
+"""Evaluates the preconditions If-Match, If-None-Match and If-Range, by RFC 9110, section 13.
 
-The one validator is the entity tag made of the SHA-256: it is strong. There is no modification date,
-since the time of a file in the cache says when it was downloaded; so If-Modified-Since and
-If-Unmodified-Since are ignored (13.1.3, 13.1.4), and a date in If-Range matches nothing (13.1.5).
+The only validator is the entity tag made of the SHA-256; it is strong. There is no modification date, since
+the mtime of a file in the cache says when it was downloaded. So If-Modified-Since and If-Unmodified-Since
+are ignored (13.1.3, 13.1.4), and a date in If-Range matches nothing (13.1.5).
 
-A list that does not parse names nothing: then If-Match fails, If-None-Match lets the whole file out,
-and If-Range undoes the Range. None of them gives a client bytes that it takes for something else.
+A list that does not parse names no tag: then If-Match fails, If-None-Match sends the whole file, and
+If-Range ignores the Range. In no case does a client get bytes that it takes for something else.
 Evaluated after an allow only; nothing here raises.
 """
 
@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-MAX_FIELD_BYTES = 4096  # sixty tags of ours: a client asks about one; bounds the work for one request
+MAX_FIELD_BYTES = 4096  # about sixty of our tags; clients ask about one. Bounds the work for one request
 
-_ENTITY_TAG = re.compile(rb'(W/)?("[\x21\x23-\x7e\x80-\xff]*")')  # 8.8.3; a comma may stand within one
-_BETWEEN = re.compile(rb"[ \t]*(?:,[ \t]*)+|[ \t]*\Z")  # 5.6.1: empty members are read and ignored
+_ENTITY_TAG = re.compile(rb'(W/)?("[\x21\x23-\x7e\x80-\xff]*")')  # 8.8.3; it may contain a comma
+_BETWEEN = re.compile(rb"[ \t]*(?:,[ \t]*)+|[ \t]*\Z")  # 5.6.1: empty members are skipped
 
 
 class Condition(Enum):
-    """What the preconditions of a GET or HEAD come to."""
+    """The result of the preconditions of a GET or HEAD."""
 
     MET = auto()
     NOT_MODIFIED = auto()
@@ -36,14 +36,14 @@ class Condition(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedTags:
-    """The tags that a field names: any at all, or these. Each is kept with its quotes."""
+    """The tags that a field names: any tag at all, or these. Each is kept with its quotes."""
 
     is_any: bool = False
     strong: frozenset[bytes] = frozenset()
     weak: frozenset[bytes] = frozenset()
 
     def names(self, tag: bytes) -> bool:
-        """By weak comparison (8.8.3.2): the mark of weakness does not count."""
+        """Whether the field names this tag, by weak comparison (8.8.3.2): the W/ prefix does not count."""
         return tag in self.strong or tag in self.weak
 
 
@@ -51,7 +51,7 @@ NOTHING = NamedTags()
 
 
 def entity_tags(lines: Sequence[bytes]) -> NamedTags:
-    """The tags that the lines of one field name together; none, if they do not parse, or are too many."""
+    """The tags that the lines of one field name together; none if they do not parse or are too long."""
     raw = b", ".join(lines)
     if len(raw) > MAX_FIELD_BYTES:
         return NOTHING
@@ -71,7 +71,7 @@ def entity_tags(lines: Sequence[bytes]) -> NamedTags:
 
 
 def evaluate(asked: Mapping[bytes, Sequence[bytes]], etag: bytes | None) -> Condition:
-    """If-Match, then If-None-Match, in the order of 13.2.2. `etag` is None for a file not yet pinned."""
+    """Evaluate If-Match, then If-None-Match (13.2.2). `etag` is None for a file not yet pinned."""
     if b"if-match" in asked:
         wanted = entity_tags(asked[b"if-match"])
         if not wanted.is_any and etag not in wanted.strong:
@@ -85,5 +85,5 @@ def evaluate(asked: Mapping[bytes, Sequence[bytes]], etag: bytes | None) -> Cond
 
 
 def may_use_range(asked: Mapping[bytes, Sequence[bytes]], etag: bytes) -> bool:
-    """Whether If-Range, if there is one, lets a Range stand (13.1.5): one tag, and strongly equal."""
+    """Whether If-Range, if there is one, lets a Range apply (13.1.5): one tag, strongly equal."""
     return asked.get(b"if-range", [etag]) == [etag]

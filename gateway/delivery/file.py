@@ -1,10 +1,10 @@
-"""Deliver a file: a Receipt in; the whole file, a part, several parts, or an answer about it out.
+"""Sends the file that a Receipt admits: whole, a range, several ranges, or headers only.
 
-In steps and with constant memory: by zero-copy where the server offers it, else through our memory.
-A `Refused` is returned where RFC 9110 wants another answer than the file, and nothing was sent then:
-what such an answer looks like is for the caller.
+A body is sent in steps and with constant memory: by zero-copy where the server offers it, else through this
+process's memory. Where RFC 9110 demands an answer other than the file, a `Refused` is returned and nothing
+was sent; the caller writes that answer.
 
-Nothing here decides who may read: that was recorded before the Receipt was made.
+Nothing here decides who may read: that was decided and recorded before the Receipt was made.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 
 
 async def _keep_nothing(file: OpenFile, *, md5: str, sha256: str) -> None:
-    """For an app without pins: what was hashed on the way is known for that transfer only."""
+    """The default for an app without pins: the hashes are known for this transfer only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Means:
-    """How files go out in this installation, for all requests alike."""
+    """How files are sent in this installation; the same for all requests."""
 
     accel_prefix: str | None = None
     on_hashed: OnHashed = _keep_nothing
@@ -49,7 +49,7 @@ class Means:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """It went out. `ending` says why it was cut, if it was; `sha256` what was found by hashing it."""
+    """An answer was sent. `ending` says why it was cut, if it was; `sha256` is set if it was hashed."""
 
     ending: Ending | None = None
     sha256: str | None = None
@@ -67,13 +67,13 @@ class Refused:
 PLAIN = Means()
 
 _CLIENT_GONE = frozenset({errno.ENOTCONN, errno.EHOSTUNREACH, errno.ENETUNREACH})
-"""Beside what has a class of its own (`EPIPE` and its like are `ConnectionError`s)."""
+"""In addition to errors with a class of their own (`EPIPE` and the like are `ConnectionError`s)."""
 
 
 async def send_file(
     receipt: Receipt, scope: Scope, receive: Receive, send: Send, *, trace: bytes, means: Means = PLAIN
 ) -> Sent | Refused:
-    """Send the file of a receipt, in the form that the request asks for.
+    """Send the file of a receipt in the form that the request asks for.
 
     Raises `Unavailable` when the file changed, or cannot be read, before anything was sent.
     """
@@ -109,14 +109,14 @@ def _source(file: OpenFile, plan: FileAnswer, scope: Scope, means: Means) -> Sou
     if file.sha256 is None:
         return Hashed(file, means.on_hashed)
     offer = (scope.get("extensions") or {}).get(ZERO_COPY) or {}
-    # Where another server offers it, nobody would look at the file while it goes out.
+    # A server that offers zero-copy but not these checks would not verify the file between its steps.
     if plan.length > INLINE_BYTES and LOOKS in offer:
         return ZeroCopied(file)
     return Copied(file)
 
 
 class _Body:
-    """One body under way."""
+    """One body being sent."""
 
     def __init__(self, start: Message, source: Source, file: OpenFile, receive: Receive, send: Send) -> None:
         self._start = start
@@ -128,7 +128,7 @@ class _Body:
         self._gone: asyncio.Future[None] | None = None
 
     async def run(self, plan: FileAnswer) -> Sent:
-        """Send every step. Raises `CutError` as long as nothing was sent."""
+        """Send every step. Raises `CutError` only while nothing was sent."""
         try:
             if not await self._went_out(plan.pieces):
                 return Sent(ending=Ending.CLIENT_GONE)
@@ -142,7 +142,7 @@ class _Body:
         return Sent(sha256=self._source.sha256 if isinstance(self._source, Hashed) else None)
 
     async def _went_out(self, pieces: Sequence[bytes | Span]) -> bool:
-        """Whether there was somebody to take all of it."""
+        """Send all pieces; false when the client has gone."""
         steps = steps_of(pieces, self._source.step_bytes)
         for step, is_last in steps:
             message = await self._source.fetch(step, is_last=is_last)
@@ -153,19 +153,19 @@ class _Body:
             try:
                 if not await self._hand_over({**message, "more_body": not is_last}):
                     return False
-            except UnsupportedOperation:  # of this file system; nothing of this step was sent
+            except UnsupportedOperation:  # by this file system; nothing of this step was sent
                 self._source = Copied(self._file)
                 return await self._went_out([step, *(rest for rest, _ in steps)])
         return True
 
     async def _hand_over(self, message: Message) -> bool:
-        """Whether there was somebody to take it."""
+        """Send one message; false when the client has gone."""
         try:
             if not self._has_begun:
                 await self._send(self._start)
                 self._has_begun = True
             await self._send(message)
-        except EOFError:  # what our server raises when the file ends before the stretch does
+        except EOFError:  # our server raises it when the file ends before the range does
             raise CutError.changed() from None
         except UnsupportedOperation:
             raise
@@ -177,9 +177,9 @@ class _Body:
 
 
 def _is_of_the_client(error: OSError) -> bool:
-    """Whether a `send` failed because the connection is gone. All else is the disk's or the machine's.
+    """Whether a `send` failed because the connection is gone. Other errors are of the disk or the machine.
 
-    By ASGI 2.4 a server may raise any `OSError` for it. One that it makes up has no number.
+    By ASGI 2.4 a server may raise any `OSError` for it. One that the server makes up has no errno.
     """
     return (
         isinstance(error, (ConnectionError, TimeoutError))
@@ -189,6 +189,6 @@ def _is_of_the_client(error: OSError) -> bool:
 
 
 async def _disconnected(receive: Receive) -> None:
-    """Return when the client has gone: some servers swallow what is sent to nobody."""
+    """Return when the client has gone: some servers silently drop what is sent after that."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -1,11 +1,11 @@
-"""What to answer to a GET or HEAD of a file that was admitted: status, headers and body, as a value.
+"""Computes the answer to a GET or HEAD of an admitted file: status, headers and body, as a value.
 
-Pure: the method, the request's headers, and what is known of the file. Preconditions come before
-ranges (RFC 9110, 13.2.2), ranges are of GET alone (14.2), and HEAD has the headers that GET without
-a Range has (9.3.2).
+Pure functions of the method, the request's headers and what is known of the file. Preconditions are
+evaluated before ranges (RFC 9110, 13.2.2), only GET has ranges (14.2), and HEAD has the headers that GET
+without a Range has (9.3.2).
 
-A file that is not pinned has no validator and no digest, and its parts cannot be checked on their
-own: no ranges of it are offered or served.
+A file that is not pinned has no validator and no digest, and its ranges could not be verified on their own:
+no ranges of it are offered or served.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 OCTETS = b"application/octet-stream"
 
 MAX_UNHASHED_RANGED_BYTES = (32 << 20) - 1
-"""Of files without an MD5, larger ones come whole: the engine fetches those of 32 MiB and more in ranges
-wherever ranges are offered, then compares their MD5 with the one it does not have, and fails."""
+"""Larger files without an MD5 are sent whole only: where ranges are offered, the engine fetches files of
+32 MiB and more in ranges, then compares their MD5 with the one it does not have, and fails."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileAnswer:
-    """An answer. With a `reason` it is a refusal, whose body is not ours to write.
+    """An answer. With a `reason` it is a refusal, whose body the caller writes.
 
-    `length` is the Content-Length and `pieces` are the body, which HEAD has none of.
+    `length` is the Content-Length. `pieces` are the body; for HEAD there are none.
     """
 
-    status: int = 0  # of a refusal, it stands in the one table of them
+    status: int = 0  # not set for a refusal: `problems.py` has its status
     headers: Headers = field(default_factory=list)
     length: int = 0
     pieces: tuple[bytes | Span, ...] = ()
@@ -53,7 +53,7 @@ def plan_delivery(
     is_blob: bool,
     boundary: Callable[[], bytes] = draw_boundary,
 ) -> FileAnswer:
-    """What RFC 9110 and RFC 9530 make of this request for this file."""
+    """The answer to this request for this file by RFC 9110 and RFC 9530."""
     asked = asked_fields(headers)
     etag = None if sha256 is None else entity_tag(sha256)
     match evaluate(asked, etag):

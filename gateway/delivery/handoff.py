@@ -1,13 +1,12 @@
-"""X-Accel-Redirect: nginx moves the bytes, and we have decided and recorded.
+"""X-Accel-Redirect: has nginx send the file, after the gateway has decided and recorded.
 
-For pinned blobs only, and by their own digest: the location is put together from a setting and from
-32 hex digits that the manifest named, so nothing that a client sends can be in it. Preconditions were
-evaluated before; ranges are nginx's, with the entity tag that it gets from us. A request with one of
-the two preconditions that nginx evaluates as well, before it knows that tag, is answered from here:
-nginx would refuse it.
+For pinned blobs only, and by their own digest: the location is built from a setting and the 32 hex digits
+in the manifest, so nothing that a client sends can get into it. Preconditions were evaluated before. Ranges
+are left to nginx, with the entity tag that it gets from here. nginx also evaluates two of the preconditions,
+before it knows that tag, and would refuse the request; such a request is answered without nginx.
 
-What is given up: the file is not looked at again once nginx has it, and a revocation does not cut the
-transfer. The outcome record says `handed-off`, and how it ended only nginx's own log can tell.
+The cost: the file is not verified again once nginx has it, and a revocation does not cut the transfer.
+The outcome record says `handed-off`; only nginx's own log can tell how the transfer ended.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _EVALUATED_AGAIN = frozenset({b"if-match", b"if-unmodified-since"})
 def handoff_headers(
     plan: FileAnswer, file: OpenFile, prefix: str | None, asked: Iterable[tuple[bytes, bytes]]
 ) -> Headers | None:
-    """The headers that hand this answer to nginx; None when it is ours to give."""
+    """The headers that make nginx send this answer; None when the gateway has to send it itself."""
     if prefix is None or file.md5 is None or file.sha256 is None or plan.status == HTTPStatus.NOT_MODIFIED:
         return None
     if any(name in _EVALUATED_AGAIN for name, _ in asked):

@@ -1,7 +1,7 @@
-"""The headers that every delivered answer carries, and the few of a request that delivery reads.
+"""The headers that every delivered answer has, and the request headers that delivery reads.
 
-A request's headers decide here only in which form something goes out that was admitted already:
-never whether it does (I3).
+A request's headers select only the form in which an admitted answer is sent. They never decide whether it
+is sent (I3).
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 Headers = list[tuple[bytes, bytes]]
 
 REVALIDATED = (
-    b"private, no-cache"  # the caller's own cache may keep it, and asks each time whether it may be used
+    b"private, no-cache"  # the caller's own cache may store it, but has to revalidate it before each use
 )
 
 _READ = frozenset({b"if-match", b"if-none-match", b"if-range", b"range", b"want-repr-digest"})
 
 
 def delivery_headers(receipt: Receipt, *, content_type: bytes, length: int, trace: bytes) -> Headers:
-    """An answer without a validator: no cache could ask whether it still holds, so none may keep it."""
+    """Headers of an answer without a validator: it could not be revalidated, so no cache may store it."""
     caller = caller_headers(receipt, trace, cache_control=b"no-store")
     return [*content_headers(content_type, length), *caller]
 
 
 def content_headers(content_type: bytes, length: int) -> Headers:
-    """What the body is."""
+    """The headers that describe the body."""
     return [(b"content-type", content_type), (b"content-length", str(length).encode())]
 
 
 def caller_headers(receipt: Receipt, trace: bytes, *, cache_control: bytes = REVALIDATED) -> Headers:
-    """Whose answer it is: of one caller, under one record."""
+    """The headers that bind an answer to one caller and one audit record."""
     return [
         (b"cache-control", cache_control),
         (b"vary", b"authorization, x-api-key"),
@@ -45,7 +45,7 @@ def caller_headers(receipt: Receipt, trace: bytes, *, cache_control: bytes = REV
 
 
 def asked_fields(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, list[bytes]]:
-    """Those of a request's fields that delivery reads, each with the values of all its lines."""
+    """The request fields that delivery reads, each with the values of all its lines."""
     asked: dict[bytes, list[bytes]] = {}
     for name, value in headers:
         if name in _READ:

@@ -1,11 +1,11 @@
 """Several ranges in one answer: multipart/byteranges, by RFC 9110, sections 14.6 and 15.3.7.2.
 
-The parts are described, not copied: the stretches of the file stay spans, so they go out by zero-copy
-and the length of the whole is known before the first byte.
+The body is described, not copied: the ranges of the file stay spans. So they can be sent by zero-copy, and
+the length of the whole body is known before the first byte.
 
-The boundary must not stand in the content. Looking for it would mean to read all that is sent; it is
-drawn at random for each answer instead, after the content was written, from 160 bits: whoever wrote
-the file could not know it, and no file is long enough to hit it by chance.
+The boundary must not occur in the content. Searching for it would mean reading all that is sent. Instead it
+is drawn at random for each answer, from 160 bits, after the content was written: the author of the file
+could not know it, and no file is long enough to contain it by chance.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def draw_boundary() -> bytes:
 
 
 def multipart_type(boundary: bytes) -> bytes:
-    """The content type of the whole."""
+    """The content type of the whole body."""
     return b"multipart/byteranges; boundary=" + boundary
 
 
 def multipart_pieces(
     spans: Sequence[Span], size: int, content_type: bytes, boundary: bytes
 ) -> tuple[bytes | Span, ...]:
-    """What the body is made of, in order."""
+    """The pieces of the body, in order."""
     pieces: list[bytes | Span] = []
     for number, span in enumerate(spans):
         head = b"--%b\r\nContent-Type: %b\r\nContent-Range: %b\r\n\r\n"

@@ -1,8 +1,8 @@
-"""Byte ranges, by RFC 9110, section 14: which spans of a file a Range field asks for.
+"""Parses a Range field into byte spans of a file, by RFC 9110, section 14.
 
-Ranges that overlap or touch become one, and stand where the first of them stood (15.3.7.2). A field
-that is not understood is ignored as a whole, as is one that asks for more pieces than any client
-has a use for: the answer is the whole file then, which costs us least.
+Ranges that overlap or touch are merged, at the position of the first of them (15.3.7.2). A field that does
+not parse is ignored as a whole, as is one that asks for more ranges than any real client needs: the answer
+is then the whole file, which costs us least.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MAX_RANGES = 100  # after coalescing; a hundred parts of a few bytes each cost more than they carry
+MAX_RANGES = 100  # after merging; more ranges of a few bytes each cost more than they carry
 MAX_FIELD_BYTES = 4096  # a hundred ranges of a file of terabytes fit; bounds the work for one request
-MAX_DIGITS = 64  # of one position, which may lie far behind the end; Python may be told to read few more
+MAX_DIGITS = 64  # of one position, which may be far beyond the end; Python can be set to parse few more
 
 _UNIT = re.compile(rb"bytes=(?![ \t])", re.IGNORECASE)  # 14.1: range units are case-insensitive
 _RANGE = re.compile(rb"([0-9]{0,%d})-([0-9]{0,%d})" % (MAX_DIGITS, MAX_DIGITS))
@@ -24,31 +24,31 @@ _RANGE = re.compile(rb"([0-9]{0,%d})-([0-9]{0,%d})" % (MAX_DIGITS, MAX_DIGITS))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """A stretch of a file."""
+    """A byte range of a file."""
 
     offset: int
     count: int
 
     @property
     def end(self) -> int:
-        """The first byte behind it."""
+        """The offset of the first byte after it."""
         return self.offset + self.count
 
     def content_range(self, size: int) -> bytes:
-        """How a Content-Range field states it (14.4)."""
+        """The value of Content-Range for it (14.4)."""
         return b"bytes %d-%d/%d" % (self.offset, self.end - 1, size)
 
 
 def unsatisfied_range(size: int) -> bytes:
-    """What Content-Range says beside a 416: the length that ranges have to lie within (15.5.17)."""
+    """The value of Content-Range for a 416: the length that ranges have to lie within (15.5.17)."""
     return b"bytes */%d" % size
 
 
 def find_ranges(lines: Sequence[bytes], size: int) -> tuple[Span, ...] | None:
     """The spans to send; empty when none lies within the file, None when the field is to be ignored.
 
-    It is ignored when it does not parse (14.2), has another unit, came twice, asks for too much, or
-    the file is empty: no Content-Range could name a part of nothing.
+    It is ignored when it does not parse (14.2), has another unit, came twice, asks for too much, or when
+    the file is empty: no Content-Range can name a part of an empty file.
     """
     if len(lines) != 1 or len(lines[0]) > MAX_FIELD_BYTES or size == 0:
         return None
@@ -70,14 +70,14 @@ def find_ranges(lines: Sequence[bytes], size: int) -> tuple[Span, ...] | None:
 
 
 def _is_valid(first: bytes, last: bytes) -> bool:
-    """14.1.1: a first position, a last one not before it; or a length from the end alone."""
+    """14.1.1: a first position, then perhaps a last one not before it; or the length of a suffix."""
     if not first:
         return bool(last)
     return not last or int(last) >= int(first)
 
 
 def _find_span(first: bytes, last: bytes, size: int) -> Span | None:
-    """The part of the file that a valid range covers, if it covers any (14.1.2)."""
+    """The part of the file that a valid range covers, if any (14.1.2)."""
     if not first:
         count = min(int(last), size)
         return Span(offset=size - count, count=count) if count else None
@@ -87,7 +87,7 @@ def _find_span(first: bytes, last: bytes, size: int) -> Span | None:
 
 
 def coalesce(spans: Sequence[Span]) -> list[Span]:
-    """The same bytes in the fewest spans, each where the first of its own was asked for."""
+    """Merge overlapping and touching spans; each result takes the position of its first member."""
     merged: list[tuple[int, Span]] = []
     for place, span in sorted(enumerate(spans), key=lambda one: one[1].offset):
         if merged and span.offset <= merged[-1][1].end:

@@ -1,16 +1,14 @@
-"""A body in steps: what is handed to the server at once, and where it comes from.
+"""The steps of a body: how much is given to the server at once, and from which source it is read.
 
-Each step is confirmed against the open file: a blob that is truncated or rewritten meanwhile is cut
-off, so that no client holds a complete body made of two files. Where we read, the look comes after
-the reading, so what was read is what was opened. With zero-copy a step of ours is many of the
-server's, so it is given the look to take before each of them and after the last; a server that does not
-take it is sent copies. The kernel may read
-a page as late as when it leaves the machine; a writer who rewrites in place after that look is beyond
-us, and the read-only mount is what stands against it.
+Each step is verified against the open file: when a blob is truncated or rewritten during the transfer, the
+answer is cut, so that no client holds a complete body made of two files. Where this process reads, it
+verifies after reading, so what was read is what was opened. With zero-copy one step here is many of the
+server's, so the server is given a check to run before each of them and after the last; a server that does
+not run it gets copies instead. The kernel may read a page as late as when it leaves the machine. A writer
+who rewrites the file in place after the check cannot be detected here; the read-only mount prevents it.
 
-`Hashed` is for a file that is not pinned yet: it comes whole, hashed on the way, and its last step is
-held back until the content is what its name says. So no client ever holds a complete file that
-nobody has checked.
+`Hashed` is for a file that is not pinned yet: it is sent whole and hashed meanwhile, and its last step is
+held back until the content matches its MD5. So no client ever holds a complete file that was not checked.
 """
 
 from __future__ import annotations
@@ -32,33 +30,33 @@ if TYPE_CHECKING:
 
     from gateway.model.verdicts import OpenFile
 
-READ_BYTES = 1 << 20  # what one client makes us hold; larger steps did not get faster
-ZERO_COPY_BYTES = 64 << 20  # holds nothing; the server makes many steps of it, each with its look
-INLINE_BYTES = 1 << 16  # read on the event loop: up to here a thread costs more than the read
+READ_BYTES = 1 << 20  # memory that one client can make us hold; larger steps were not faster
+ZERO_COPY_BYTES = 64 << 20  # holds no memory; the server makes many steps of it, each with its check
+INLINE_BYTES = 1 << 16  # up to here read on the event loop: a thread would cost more than the read
 
 
 class OnHashed(Protocol):
-    """Told what a file holds that was read whole and sent but for its last step."""
+    """Called with the hashes of a file that was read whole, when all but its last step was sent."""
 
     async def __call__(self, file: OpenFile, *, md5: str, sha256: str) -> object:
-        """Pin it. Raises `Refusal` when it is not what it has to be.
+        """Pin the file. Raises `Refusal` when the content is not what it has to be.
 
         Raises `Unavailable` when that cannot be known now.
         """
 
 
 class Source(Protocol):
-    """Where the steps of one body come from."""
+    """Reads the steps of one body."""
 
     step_bytes: int
-    is_told_of_leaving: bool  # the server's `send` raises once the client has gone, so nobody has to watch
+    is_told_of_leaving: bool  # the server's `send` raises once the client has gone, so no watcher is needed
 
     async def fetch(self, step: bytes | Span, *, is_last: bool) -> dict[str, Any]:
-        """The ASGI message of a step, confirmed. Raises `CutError` when it must not be sent."""
+        """The ASGI message of a step, after verification. Raises `CutError` when it must not be sent."""
 
 
 def steps_of(pieces: Sequence[bytes | Span], step_bytes: int) -> Iterator[tuple[bytes | Span, bool]]:
-    """The pieces, none longer than a step, and whether each is the last."""
+    """Split the pieces into steps, each with whether it is the last."""
     for number, piece in enumerate(pieces, start=1):
         is_last_piece = number == len(pieces)
         if not isinstance(piece, Span):
@@ -70,7 +68,7 @@ def steps_of(pieces: Sequence[bytes | Span], step_bytes: int) -> Iterator[tuple[
 
 
 class Copied:
-    """Through our memory, for servers that know nothing else, and for what is small."""
+    """Copies through this process's memory, for servers without zero-copy, and for small pieces."""
 
     step_bytes = READ_BYTES
     is_told_of_leaving = False
@@ -78,7 +76,7 @@ class Copied:
     def __init__(self, file: OpenFile) -> None:
         self._file = file
 
-    async def fetch(self, step: bytes | Span, *, is_last: bool) -> dict[str, Any]:  # noqa: ARG002 -- it has nothing to finish
+    async def fetch(self, step: bytes | Span, *, is_last: bool) -> dict[str, Any]:  # noqa: ARG002 -- part of `Source`; not needed here
         """As `Source`."""
         if isinstance(step, Span):
             if step.count <= INLINE_BYTES:
@@ -90,7 +88,7 @@ class Copied:
 
 
 class ZeroCopied:
-    """By the ASGI extension: the server has the kernel move the bytes before its `send` returns."""
+    """Uses the ASGI extension: the server has the kernel send the bytes before its `send` returns."""
 
     step_bytes = ZERO_COPY_BYTES
     is_told_of_leaving = True
@@ -100,7 +98,7 @@ class ZeroCopied:
         self._copied = Copied(file)
 
     async def fetch(self, step: bytes | Span, *, is_last: bool) -> dict[str, Any]:
-        """As `Source`. What is small costs less when it is copied."""
+        """As `Source`. Small pieces cost less when they are copied."""
         if not isinstance(step, Span) or step.count <= INLINE_BYTES:
             return await self._copied.fetch(step, is_last=is_last)
         verify_unchanged(self._file)
@@ -109,13 +107,13 @@ class ZeroCopied:
 
 
 class Hashed:
-    """Through our memory and two hash functions."""
+    """Copies through this process's memory, and hashes with MD5 and SHA-256."""
 
     step_bytes = READ_BYTES
     is_told_of_leaving = False
 
     def __init__(self, file: OpenFile, on_hashed: OnHashed) -> None:
-        self.sha256: str | None = None  # of the whole, once it was found to be what it has to be
+        self.sha256: str | None = None  # of the whole file, once the content was found to be right
         self._file = file
         self._on_hashed = on_hashed
         self._md5 = md5(usedforsecurity=False)
@@ -127,7 +125,7 @@ class Hashed:
             step = await asyncio.get_running_loop().run_in_executor(None, self._read, step)
         verify_unchanged(self._file)
         if is_last:
-            await self._settle()
+            await self._verify_content()
         return {"type": "http.response.body", "body": step}
 
     def _read(self, span: Span) -> bytes:
@@ -136,8 +134,8 @@ class Hashed:
         self._sha256.update(content)
         return content
 
-    async def _settle(self) -> None:
-        """Raises `CutError` unless the content is what it is called, and what it is pinned to elsewhere."""
+    async def _verify_content(self) -> None:
+        """Raises `CutError` unless the content matches its MD5, and its pin if another node pinned it."""
         md5_found, sha256_found = self._md5.hexdigest(), self._sha256.hexdigest()
         try:
             await self._on_hashed(self._file, md5=md5_found, sha256=sha256_found)
@@ -152,7 +150,7 @@ class Hashed:
 
 
 def read_exactly(file: OpenFile, span: Span) -> bytes:
-    """A stretch of the file. Raises `CutError` when it is not all there."""
+    """Read a span of the file. Raises `CutError` when it is not all there."""
     try:
         content = os.pread(file.descriptor, span.count, span.offset)
     except OSError as error:

@@ -1,8 +1,8 @@
-"""Whether an open file still is the file that was opened.
+"""Checks whether an open file is still the file that was opened.
 
-Device, inode, size and both times: whoever rewrites a file in place can put the modification time
-back, but not the change time. What is looked at is the open descriptor, so a name that was given to
-another file does not matter here.
+Compared are device, inode, size, mtime and ctime: a process that rewrites a file in place can reset the
+mtime, but not the ctime. The check uses the open descriptor, so it does not matter if the name has been
+given to another file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class CutError(Exception):
-    """The rest must not be sent. `reason` is the answer where nothing was sent yet."""
+    """The rest must not be sent. `reason` is for the answer, if nothing was sent yet."""
 
     def __init__(self, ending: Ending, reason: Reason) -> None:
         super().__init__(ending.value)
@@ -27,18 +27,18 @@ class CutError(Exception):
 
     @classmethod
     def changed(cls) -> CutError:
-        """The file is not what was opened."""
+        """The file is no longer what was opened."""
         return cls(Ending.CHANGED_ON_DISK, Reason.CHANGED_ON_DISK)
 
 
 def is_unchanged(file: OpenFile) -> bool:
-    """Whether the descriptor still is what was opened: same inode, size and times."""
+    """Whether the descriptor still has the identity that was opened: inode, size and times."""
     now = os.fstat(file.descriptor)
     return (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns) == file.identity
 
 
 def verify_unchanged(file: OpenFile) -> None:
-    """Raises `CutError` when it is not, or when the disk cannot say."""
+    """Raises `CutError` when the file changed, or when the disk cannot tell."""
     try:
         is_what_it_was = is_unchanged(file)
     except OSError as error:
@@ -48,5 +48,5 @@ def verify_unchanged(file: OpenFile) -> None:
 
 
 def unsent(file: OpenFile, cut: CutError) -> Unavailable:
-    """The failure that stands for a cut before the first byte: the client may simply ask again."""
+    """The failure for a cut before the first byte: the client may retry."""
     return Unavailable("cache", f"{file.handle}: {cut.ending.value} before anything was sent", cut.reason)

@@ -1,1 +1,1 @@
-"""The directory: what is known about tenants, keys, grants and models, kept in Redis as small records."""
+"""The directory: facts about tenants, keys, grants and models, stored in Redis as small records."""

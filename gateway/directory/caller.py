@@ -1,13 +1,13 @@
-"""The facts about one caller and the models it asks about, put together from what a look has read.
+"""Assembles the facts about one caller and the models it asks about from the records that were read.
 
-For a key that the platform knows, what the platform said of it is one of them. An allow that is in force
-becomes a grant on exactly that model, so that the rules decide as ever and one that forbids still wins;
-and the answer stands on a leaf that ends with the allow. Where nothing is in force the facts say that
-they are not settled: the answer is a denial until the platform has been asked. A link goes by the record
-of its minting instead, since whoever holds it has no key to ask with.
+For a key that the platform knows, the platform's ruling is one of these facts. An allow that is in force
+becomes a grant on exactly that model, so the rules decide as usual and a rule that forbids still wins; the
+answer then depends on a leaf that expires with the allow. Where no ruling is in force, the facts say so and
+the answer is a denial until the platform has been asked. A signed link uses the record of its minting
+instead, since its holder has no key to ask the platform with.
 
-A record of the platform's that does not parse is none. An ending that does not parse may be about
-anything, so nothing that it could end is in force.
+A platform record that does not parse counts as absent. An ending that does not parse could concern any
+ruling, so no ruling that it could end is in force.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _ALL_ACTIONS = frozenset({Action.DISCOVER.value, Action.READ.value, Action.INFER
 
 
 def names_about_caller(principal: Principal) -> list[bytes]:
-    """The names of all records about a caller, whatever it asks about."""
+    """Return the names of all records about a caller, whatever it asks about."""
     about = (
         [names.POLICY] if principal.tenant is None else [names.grants_fact(principal.tenant), names.POLICY]
     )
@@ -47,14 +47,14 @@ def names_about_caller(principal: Principal) -> list[bytes]:
 
 
 def names_about_rulings(principal: Principal, models: Iterable[ModelId]) -> list[bytes]:
-    """The names of what the platform said of this caller and these models."""
+    """Return the names of the platform's records about this caller and these models."""
     if not principal.is_of_platform:
         return []
     return [name for model in models for name in _platform_names(principal, model)]
 
 
 def _platform_names(principal: Principal, model: ModelId | None) -> list[bytes]:
-    """The ruling first; then all endings that it could have been ended by."""
+    """Return the ruling's name first, then the names of all endings that could end it."""
     key_id = principal.key_id
     ruling = names.ruling_fact(key_id, model)
     if principal.is_link and model is not None:
@@ -64,15 +64,15 @@ def _platform_names(principal: Principal, model: ModelId | None) -> list[bytes]:
 
 
 class CallerFacts:
-    """One caller's part of the facts, shared by all models it asks about.
+    """The facts about one caller, shared by all models it asks about.
 
-    Without a clock nobody can say what is in force, so nothing is.
+    Without a clock no ruling is in force, because its expiry cannot be checked.
     """
 
     def __init__(
         self, read_set: ReadSet, principal: Principal, policy: PolicySet, clock: Clock | None
     ) -> None:
-        self._look = read_set
+        self._read_set = read_set
         self._principal = principal
         self._policy = policy
         self._clock = clock
@@ -84,18 +84,18 @@ class CallerFacts:
             self._grants = () if record is None else record.grants
 
     def about_each(self, models: Sequence[ModelId | None]) -> list[Facts]:
-        """The facts about each of these models (None: about none), in order."""
+        """Return the facts about each of these models (None: no model), in order."""
         found = [self._facts_about(model) for model in models]
         if not self._principal.is_of_platform:
             return found
         ruled = [self._ruled(facts) for facts in found]
         allowed = dict.fromkeys(one.model for one in ruled if one.ruling is not None and one.ruling.is_allow)
-        # One tuple for all: those whose grants are the same object are decided in one go.
+        # One tuple for all: callers decide facts with the identical grants object in one batch.
         grants = (*self._grants, *(_grant_on(model) for model in allowed if model is not None))
         return [replace(one, grants=grants) for one in ruled]
 
     def _facts_about(self, requested: ModelId | None) -> Facts:
-        read_set = self._look
+        read_set = self._read_set
         used = list(self._names)
         model, standing, requested_standing = requested, None, None
         broken: list[str] = []
@@ -123,11 +123,11 @@ class CallerFacts:
         )
 
     def _ruled(self, facts: Facts) -> Facts:
-        """With what the platform says, if it says anything that counts now."""
+        """Add the platform's ruling to the facts, if one is in force now."""
         if facts.unreadable:
             return facts
         used = _platform_names(self._principal, facts.model)
-        leaves = [self._look.leaves[name] for name in used]
+        leaves = [self._read_set.leaves[name] for name in used]
         ruling = self._find_in_force(used, facts.model)
         if ruling is not None and self._clock is not None:
             leaves[0] = EndingLeaf(leaves[0], ruling.until, self._clock)
@@ -135,7 +135,7 @@ class CallerFacts:
         return replace(facts, stamp=stamp, ruling=ruling, is_settled=ruling is not None)
 
     def _find_in_force(self, used: Sequence[bytes], model: ModelId | None) -> Ruling | None:
-        read_set = self._look
+        read_set = self._read_set
         ruling_name, *ending_names = used
         decode = partial(decode_ruling, key_id=self._principal.key_id, model=model)
         ruling = read_set.decoded(ruling_name, decode)

@@ -1,18 +1,18 @@
-"""Changes: typed puts and deletes of facts within one transaction.
+"""Writes facts within one transaction: typed puts and deletes that keep records and indexes consistent.
 
-A change writes three things together or none: the record, the indexes that list it, and the
-generation of this transaction into the record. Whatever is read through `Changes` already shows what
-was put before in the same transaction, so that operations can be strung together.
+A change writes three things together or none: the record, the indexes that list it, and the transaction's
+generation in the record. Reads through `Changes` already show what was put before in the same transaction, so
+edits can be combined.
 
-`change` runs work in a transaction. It may run several times, until nobody else commits in between;
-so work reads and writes facts through its `Changes` and does nothing else.
+`change` runs a function in a transaction. The function may run several times, until no other process commits
+in between; so it must only read and write facts through its `Changes`.
 
-A record that does not parse stops a change that reads it: building on what nobody can read is how a
-denial turns into an opening. A put over it is allowed; that repairs it.
+A record that does not parse stops a change that reads it: continuing without it could turn a denial into an
+allow. Putting a new record over it is allowed and repairs it.
 
-All writers are coroutines, though few have to wait, so that nobody has to remember which.
+All writers are coroutines, though few have to wait, so that their callers need not distinguish them.
 
-Non-goals: whether a change makes sense (`operations/`), and recording it in the audit log.
+Non-goals: whether a change is sensible (`edits/`), and recording it in the audit log.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _T = TypeVar("_T")
 
 
 async def change(store: FactStore, work: Callable[[Changes], Awaitable[_T]]) -> tuple[_T, Moment]:
-    """Run `work` in one transaction; returns what it returned and the moment after it."""
+    """Run `work` in one transaction; return its result and the moment after the commit."""
     results: list[_T] = []
 
     async def plan(snapshot: FactSnapshot, batch: Batch) -> None:
@@ -60,9 +60,9 @@ async def change(store: FactStore, work: Callable[[Changes], Awaitable[_T]]) -> 
     return results[0], moment
 
 
-MAX_GRANTS = 5_000  # of a tenant: a worker reads all of them before it decides for the first time
-MAX_GRANTED_NAMES = 20_000  # in all of these together
-MAX_GROUPS_OF_PATTERN = 1_000  # each is asked about whenever the pattern's models are
+MAX_GRANTS = 5_000  # per tenant: a worker reads all of them before its first decision
+MAX_GRANTED_NAMES = 20_000  # in all grants of a tenant together
+MAX_GROUPS_OF_PATTERN = 1_000  # each is checked whenever a model of the pattern is
 
 
 class Changes(Listing):
@@ -75,7 +75,7 @@ class Changes(Listing):
 
     @property
     def generation(self) -> int:
-        """The generation that what is put here will carry."""
+        """The generation of the records that are put here."""
         return self._snapshot.next_generation
 
     @property
@@ -84,11 +84,11 @@ class Changes(Listing):
         return self._reading
 
     def leniently(self) -> Listing:
-        """The same facts, those that do not parse passed over: for whoever is about to replace them."""
+        """The same facts without those that do not parse, for callers that are about to replace them."""
         return Listing(self._reading)
 
     async def put_tenant(self, tenant: Tenant, *, is_listed: bool = True) -> None:
-        """Write a tenant; one that is not listed is found by its id only."""
+        """Write a tenant; one that is not listed is found only by its id."""
         await self._remember_degraded_period(tenant)
         self._put(
             names.tenant_fact(tenant.tenant_id), encode_tenant(replace(tenant, generation=self.generation))
@@ -97,7 +97,7 @@ class Changes(Listing):
             self._list(names.TENANTS, tenant.tenant_id.encode())
 
     async def delete_tenant(self, tenant_id: TenantId) -> None:
-        """Take a tenant and its grants away. A tenant that has keys stays: suspend it instead."""
+        """Delete a tenant and its grants. A tenant that has keys cannot be deleted; suspend it instead."""
         if await self.has_keys(tenant_id):
             raise Conflict(f"tenant {tenant_id} has keys; suspend it instead of deleting it")
         self._put(names.tenant_fact(tenant_id), None)
@@ -105,7 +105,7 @@ class Changes(Listing):
         self._unlist(names.TENANTS, tenant_id.encode())
 
     async def put_grants(self, grants: Grants) -> None:
-        """Write all grants of a tenant; none at all takes the record away.
+        """Write all grants of a tenant; without any, delete the record.
 
         Raises `Conflict` for more than a worker can read in time, unless they are fewer than before.
         """
@@ -122,7 +122,7 @@ class Changes(Listing):
         self._put(names.grants_fact(grants.tenant_id), record)
 
     async def put_rule(self, rule: ModelRule) -> None:
-        """Write what is said about a pattern; a rule that says nothing is taken away."""
+        """Write the rule of a pattern; an empty rule is deleted."""
         if rule.owner is None and rule.visibility is None and not rule.groups:
             await self.delete_rule(rule.pattern)
             return
@@ -134,28 +134,28 @@ class Changes(Listing):
         self._list(names.PATTERNS, rule.pattern.encode())
 
     async def delete_rule(self, pattern: Pattern) -> None:
-        """Take a pattern's rule away."""
+        """Delete a pattern's rule."""
         self._put(names.rule_fact(pattern), None)
         self._unlist(names.PATTERNS, pattern.encode())
 
     async def put_alias(self, alias: Alias) -> None:
-        """Write another name of a model."""
+        """Write an alias of a model."""
         self._put(names.alias_fact(alias.alias), encode_alias(replace(alias, generation=self.generation)))
         self._list(names.ALIASES, alias.alias.encode())
 
     async def delete_alias(self, alias: ModelId) -> None:
-        """Take an alias away."""
+        """Delete an alias."""
         self._put(names.alias_fact(alias), None)
         self._unlist(names.ALIASES, alias.encode())
 
     async def put_key(self, key: Key, digest: bytes) -> None:
-        """Write a key under the keyed hash of it."""
+        """Write a key under its keyed hash."""
         self._put(names.key_fact(digest), encode_key(replace(key, generation=self.generation), digest))
         self._list(names.key_set(key.tenant), names.short_key_id(key.key_id))
         self._batch.hash_put.append((*names.key_digest(key.key_id), digest))
 
     async def delete_key(self, key_id: KeyId) -> None:
-        """Forget a key altogether. Revoking is what operators want: it keeps the name for the record."""
+        """Delete a key's record. Operators usually revoke instead, which keeps it for the audit log."""
         digest = await self.find_key_digest(key_id)
         key = await self.find_key(key_id)
         if digest is None or key is None:
@@ -165,7 +165,7 @@ class Changes(Listing):
         self._batch.hash_drop.append(names.key_digest(key_id))
 
     async def put_policy(self, policy: PolicySet) -> None:
-        """Put a policy set into force, and drop the texts of the one before."""
+        """Put a policy set into force, and delete the texts of the previous one."""
         head, text_digest, text = encode_policy(replace(policy, generation=self.generation))
         old = await self._find_text_digest()
         if old is not None and old != text_digest:
@@ -179,35 +179,35 @@ class Changes(Listing):
         (self._unlist if pin.quarantine is None else self._list)(names.QUARANTINED, pin.md5.encode())
 
     async def delete_pin(self, md5: Md5) -> None:
-        """Take a blob's pin away: the next content that fits its name is trusted on first use."""
+        """Delete a blob's pin: the next content that fits its name is trusted on first use."""
         self._put(names.pin_fact(md5), None)
         self._unlist(names.QUARANTINED, md5.encode())
 
     async def put_record(self, name: bytes, record: bytes) -> None:
-        """Write a record whose operation has encoded it, with the generation of this transaction."""
+        """Write a record that an edit has encoded with this transaction's generation."""
         self._put(name, record)
 
     async def put_for(self, seconds: float, name: bytes, record: bytes | None) -> None:
-        """Write a record that goes away by itself, or take it away: what the platform said."""
+        """Write a record that expires, or delete it; used for the platform's rulings."""
         self._put(name, record)
         if record is not None:
             self._batch.seconds[name] = seconds
 
     async def put_group(self, group: GroupSize) -> None:
-        """Write how many servers hold the facts and may take each other's place."""
+        """Write how many servers of the replication group hold the facts."""
         self._batch.group = group
 
     async def put_pepper_fingerprint(self, pepper_id: str, fingerprint: str) -> None:
-        """Note the fingerprint of a pepper, by which a node with another one is found out."""
+        """Store the fingerprint of a pepper; a node with a different pepper is detected by it."""
         self._list(names.PEPPERS, f"{pepper_id}:{fingerprint}".encode())
 
     async def _remember_degraded_period(self, tenant: Tenant) -> None:
-        """Note a degraded time that is shortened here: who does not hear of it goes on by it."""
+        """Store the former degraded period when it is shortened: a disconnected worker still uses it."""
         try:
             known = await self.find_tenant(tenant.tenant_id)
             former = known.degraded_seconds if known is not None else 0.0
         except Conflict:
-            former = MAX_DEGRADED_SECONDS  # nobody can say what the record said before it broke
+            former = MAX_DEGRADED_SECONDS  # the record does not parse, so assume the longest
         if former > tenant.degraded_seconds:
             earlier = [one.seconds for one in await find_former(self._reading, [tenant.tenant_id])]
             remembered = encode_former(max([former, *earlier]), self.generation)
@@ -218,25 +218,25 @@ class Changes(Listing):
         try:
             return None if raw is None else decode_policy_head(raw).text_digest
         except UnreadableRecordError:
-            return None  # the new set repairs it; at worst one text nobody names stays behind
+            return None  # the new set repairs it; at worst one text that no head names remains
 
     def _put(self, name: bytes, record: bytes | None) -> None:
         self._batch.facts[name] = record
 
     def _list(self, index: bytes, member: bytes) -> None:
-        _withdraw(self._batch.set_remove, (index, member))
+        _discard(self._batch.set_remove, (index, member))
         self._batch.set_add.append((index, member))
 
     def _unlist(self, index: bytes, member: bytes) -> None:
-        _withdraw(self._batch.set_add, (index, member))
+        _discard(self._batch.set_add, (index, member))
         self._batch.set_remove.append((index, member))
 
 
-def _withdraw(entries: list[tuple[bytes, bytes]], entry: tuple[bytes, bytes]) -> None:
+def _discard(entries: list[tuple[bytes, bytes]], entry: tuple[bytes, bytes]) -> None:
     while entry in entries:
         entries.remove(entry)
 
 
 def _names_in(grants: Iterable[Grant]) -> int:
-    """How many patterns, groups and packages they name together."""
+    """Count the patterns, groups and packages that these grants name."""
     return sum(len(one.models) + len(one.groups) + len(one.packages) for one in grants)

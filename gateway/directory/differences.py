@@ -1,6 +1,6 @@
-"""How documents differ from the facts in force, one kind of fact after another.
+"""Compares tenant documents with the facts in force, one kind of fact after another.
 
-A fact of another source is never touched: the same value is left alone, another one is a conflict.
+A fact of another source is never changed: an equal value is left as it is, a different one is a conflict.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Fact = TypeVar("Fact", Tenant, ModelRule, Alias)
 def tenant_changes(
     documents: tuple[TenantDocument, ...], current: CurrentFacts, now: float, conflicts: list[str]
 ) -> Iterator[PlannedChange]:
-    """New and changed tenants; those whose document is gone."""
+    """Yield new and changed tenants, and those whose document was removed."""
     known = {tenant.tenant_id: tenant for tenant in current.tenants}
     for document in documents:
         old = known.pop(document.tenant_id, None)
@@ -46,7 +46,7 @@ def tenant_changes(
     for old in known.values():
         if not _is_ours(old):
             continue
-        # A key refers to its tenant, and so do grants of other sources: the record stays, and is shut.
+        # Keys and grants of other sources refer to the tenant, so its record stays and is suspended.
         if old.tenant_id not in current.tenants_with_keys | holding:
             line = f"- tenant {old.tenant_id}"
             yield PlannedChange(order=Order.DROP_TENANT, fact=Removed(Tenant, old.tenant_id), lines=(line,))
@@ -64,7 +64,7 @@ def _put_tenant(new: Tenant, old: Tenant | None) -> PlannedChange:
 def rule_changes(
     documents: tuple[TenantDocument, ...], current: CurrentFacts, conflicts: list[str]
 ) -> Iterator[PlannedChange]:
-    """What is said about patterns."""
+    """Yield changes of the rules for patterns."""
     known = {rule.pattern: rule for rule in current.rules}
     for document in documents:
         for new in _rules(document):
@@ -84,7 +84,7 @@ def rule_changes(
 
 
 def _rules(document: TenantDocument) -> Iterator[ModelRule]:
-    """A document's rules: one a pattern, with all that is said about it."""
+    """Yield a document's rules: one per pattern, combining everything it says about the pattern."""
     groups: dict[Pattern, list[GroupName]] = {}
     for group, patterns in document.groups:
         for pattern in patterns:
@@ -105,7 +105,7 @@ def _rules(document: TenantDocument) -> Iterator[ModelRule]:
 def alias_changes(
     documents: tuple[TenantDocument, ...], current: CurrentFacts, conflicts: list[str]
 ) -> Iterator[PlannedChange]:
-    """Aliases, new, changed and gone. None may stand for an alias that another source wrote."""
+    """Yield new, changed and removed aliases. No alias may point to an alias of another source."""
     known = {alias.alias: alias for alias in current.aliases}
     foreign = {name: alias.canonical for name, alias in known.items() if not _is_ours(alias)}
     targets = set(foreign.values())
@@ -127,9 +127,10 @@ def alias_changes(
 
 
 def grant_changes(documents: tuple[TenantDocument, ...], current: CurrentFacts) -> Iterator[PlannedChange]:
-    """Grants, tenant by tenant. One record holds those of all sources; only the folder's are touched.
+    """Yield changes of grants, by tenant. A record holds all sources' grants; only the folder's change.
 
-    A record that both loses and gains is written twice, so that the loss need not wait for its turn.
+    A record that both loses and gains grants is written twice, so that the loss is made as early as other
+    losses.
     """
     wanted = {document.tenant_id: document.grants for document in documents}
     known = {record.tenant_id: record.grants for record in current.grants}
@@ -153,7 +154,7 @@ def grant_changes(documents: tuple[TenantDocument, ...], current: CurrentFacts) 
 
 
 def _is_wanted(new: Fact, old: Fact | None, what: str, where: str, conflicts: list[str]) -> bool:
-    """Whether to write `new`: not if it is there already, nor over another source's (a conflict)."""
+    """Whether to write `new`: not if it is already there, nor over another source's fact (a conflict)."""
     if old is None:
         return True
     if _is_ours(old):
@@ -164,7 +165,7 @@ def _is_wanted(new: Fact, old: Fact | None, what: str, where: str, conflicts: li
 
 
 def _is_ours(fact: Tenant | ModelRule | Alias | Grant) -> bool:
-    """Whether a folder wrote it."""
+    """Whether the policy folder wrote it."""
     return fact.source.startswith(FOLDER_SOURCE)
 
 

@@ -1,6 +1,6 @@
-"""The words of a plan: the facts it starts from, the changes it consists of, and their order.
+"""The data types of a document plan: the facts it starts from, its changes, and their order.
 
-Values only; `differences.py` finds the changes and `document_plan.py` puts them together.
+Values only: `differences.py` finds the changes and `document_plan.py` assembles the plan.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurrentFacts:
-    """The facts in force that documents can speak of, of whatever source."""
+    """The facts in force that documents can define, of every source."""
 
     tenants: tuple[Tenant, ...] = ()
     rules: tuple[ModelRule, ...] = ()
@@ -29,14 +29,14 @@ class CurrentFacts:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """A fact that goes: what kind of fact, by its name."""
+    """A fact that is removed: its kind and name."""
 
     kind: type[Tenant | ModelRule | Alias]
     name: str
 
 
 class Order(IntEnum):
-    """When a change is made: what closes first, what opens last."""
+    """The order of changes: those that restrict access first, those that allow it last."""
 
     POLICY = 0
     SUSPEND = 1
@@ -53,7 +53,7 @@ class Order(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedChange:
-    """One record that changes: its new value or its removal, and what that means, a line each."""
+    """One record that changes: its new value or its removal, and a description in lines."""
 
     order: Order
     fact: Tenant | ModelRule | Alias | Grants | PolicySet | Removed
@@ -62,15 +62,15 @@ class PlannedChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentPlan:
-    """Changes in the order in which they are made, and what stands against making them."""
+    """Changes in the order in which they are made, and the conflicts that prevent them."""
 
     changes: tuple[PlannedChange, ...]
     conflicts: tuple[str, ...] = ()
-    rules: RuleSetChanges | None = None  # what differs in the rule set, where that is compared
+    rules: RuleSetChanges | None = None  # how the rule set differs, where it is compared
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to do and nothing in the way."""
+        """Whether there are neither changes nor conflicts."""
         return not self.changes and not self.conflicts
 
     @property

@@ -1,8 +1,8 @@
-"""Where in a TOML text a key or value stands, for complaints that point at a line.
+"""Finds the line of a key or value in a TOML text, for error messages.
 
-tomllib gives values without places. The text is searched the way a person would: the table's header
-first, then the key below it, then the value. Inline tables and dotted keys may be missed; the answer
-is then the nearest thing found above. A guess is good enough here, because it only points.
+tomllib returns values without positions. So the text is searched: first for the table's header, then for the
+key below it, then for the value. Inline tables and dotted keys may be missed; the result is then the nearest
+line found above. An approximate line is sufficient for a message.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ _KEY = re.compile(r"""^\s*("(?:\\.|[^"\\])*"|'[^']*'|[A-Za-z0-9_-]+)\s*[=.]""")
 
 
 class DocumentLines:
-    """The lines of one document, to look places up in."""
+    """The lines of one document, searchable by table, key and value."""
 
     __slots__ = ("_lines", "_where")
 
     def __init__(self, text: str) -> None:
         self._lines = text.splitlines()
-        self._where: list[tuple[str, int]] = []  # per line: its table, and which of that name it is
+        self._where: list[tuple[str, int]] = []  # per line: its table and its index among equal names
         table, seen = ("", 0), dict[str, int]()
         for line in self._lines:
             header = _HEADER.match(line)
@@ -32,7 +32,7 @@ class DocumentLines:
             self._where.append(table)
 
     def find(self, table: str, key: str | None = None, value: str | None = None, *, nth: int = 0) -> int:
-        """The line, from 1, of a table, or of a key in it, or of a value of that key; 1 if all fails."""
+        """Return the line, from 1, of a table, a key in it, or a value of that key; 1 if none is found."""
         inside = [number for number, where in enumerate(self._where) if where == (table, nth)]
         if key is None:
             if inside:
@@ -41,7 +41,7 @@ class DocumentLines:
             return self.find(parent, name) if table else 1
         at_key = next((number for number in inside if self._key_of(number) == key), None)
         if at_key is None:
-            below = f"{table}.{key}" if table else key  # the key may be a table with a header of its own
+            below = f"{table}.{key}" if table else key  # the key may be a table with its own header
             header = next((number for number, where in enumerate(self._where) if where == (below, 0)), None)
             if header is not None:
                 return header + 1
@@ -61,7 +61,7 @@ class DocumentLines:
 
 
 def _plain(written: str) -> str:
-    """A key without its quotes."""
+    """Return a key without its quotes."""
     written = written.strip()
     if written.startswith('"'):
         try:

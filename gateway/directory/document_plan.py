@@ -1,11 +1,11 @@
-"""From documents to changes: what a folder of tenant documents would alter in the facts in force.
+"""Plans and applies the changes that make the facts in force match a folder of tenant documents.
 
-Pure, so that `policy diff` shows exactly what `policy apply` does. A plan touches only facts that a
-folder wrote. Where somebody else wrote a fact of the same name with another value, that is a
-conflict, and a plan with conflicts is not applied: neither side knows that the other exists.
+Planning is pure, so `policy diff` shows exactly what `policy apply` does. A plan changes only facts that the
+policy folder wrote. A fact of the same name with a different value from another source is a conflict, and a
+plan with conflicts is not applied.
 
-What closes comes before what opens, so that a plan that is cut short has opened nothing that its
-rest would have closed again. Planning again after applying finds nothing to do.
+Changes that restrict access come before changes that allow it, so that a plan that is interrupted has allowed
+nothing that its rest would have restricted. Planning again after applying finds no changes.
 """
 
 from __future__ import annotations
@@ -36,28 +36,28 @@ __all__ = [
 
 
 class Changes(Protocol):
-    """The part of the directory's writer that a plan needs."""
+    """The subset of the directory's writer that a plan needs."""
 
     def put_policy(self, policy: PolicySet) -> Awaitable[object]:
-        """Put a policy set in force."""
+        """Put a policy set into force."""
 
     def put_tenant(self, tenant: Tenant) -> Awaitable[object]:
         """Write a tenant."""
 
     def delete_tenant(self, tenant_id: TenantId) -> Awaitable[object]:
-        """Remove a tenant."""
+        """Delete a tenant."""
 
     def put_rule(self, rule: ModelRule) -> Awaitable[object]:
-        """Write what is said about a pattern."""
+        """Write a pattern's rule."""
 
     def delete_rule(self, pattern: Pattern) -> Awaitable[object]:
-        """Remove what is said about a pattern."""
+        """Delete a pattern's rule."""
 
     def put_alias(self, alias: Alias) -> Awaitable[object]:
         """Write an alias."""
 
     def delete_alias(self, alias: ModelId) -> Awaitable[object]:
-        """Remove an alias."""
+        """Delete an alias."""
 
     def put_grants(self, grants: Grants) -> Awaitable[object]:
         """Write all grants of a tenant."""
@@ -71,10 +71,10 @@ def plan_changes(
     policy: PolicySet | None = None,
     rules: RuleSetChanges | None = None,
 ) -> DocumentPlan:
-    """What to change so that the facts say what the documents say. `now` dates new tenants.
+    """Return the changes that make the facts match the documents. `now` is the creation time of new tenants.
 
-    `policy` is the folder's rule set, already validated; None leaves the one in force alone. `rules`
-    is how it differs from that one, for whoever reads the plan.
+    `policy` is the folder's rule set, already validated; None leaves the one in force unchanged. `rules`
+    describes how it differs from that one.
     """
     read = tuple(documents)
     changes: list[PlannedChange] = []
@@ -97,7 +97,7 @@ def plan_changes(
 
 
 async def apply_plan(changes: Changes, plan: DocumentPlan) -> None:
-    """Make a plan's changes, in its order. Raises `Conflict` before the first one if it has conflicts."""
+    """Make a plan's changes in its order. Raises `Conflict` before the first one if there are conflicts."""
     if plan.conflicts:
         raise Conflict("\n".join(plan.conflicts))
     for change in plan.changes:

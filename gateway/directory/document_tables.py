@@ -1,9 +1,9 @@
-"""Typed looks into one TOML document that collect complaints instead of stopping at the first.
+"""Typed access to one TOML document that collects all errors instead of stopping at the first.
 
-Every look names the table and key it is about, so that a complaint has a line. What is wrong is
-left out of the result; whoever reads asks at the end whether there were complaints.
+Every method takes the table and key it reads, so that an error has a line. An invalid value is left out of
+the result; the caller checks `problems` at the end.
 
-Not here: what a document means (`documents.py`).
+Non-goal: what a document means (`documents.py`).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from gateway.model.trusted_files import Distrusted
 
 _TOML_PLACE = re.compile(r"\s*\(at (?:line ([0-9]+), column [0-9]+|end of document)\)")
-MAX_DOCUMENT_BYTES = 1 << 20  # five thousand grants are some 500 kB
-MAX_SHOWN_CHARACTERS = 200  # of what is complained of
+MAX_DOCUMENT_BYTES = 1 << 20  # five thousand grants are about 500 kB
+MAX_SHOWN_CHARACTERS = 200  # of a quoted value
 
 Value = TypeVar("Value")
 
 
 class DocumentTables:
-    """The tables of one document, and what is wrong with them."""
+    """The tables of one document, and the problems found in them."""
 
     __slots__ = ("_lines", "_on_distrust", "_path", "content", "problems")
 
@@ -42,17 +42,17 @@ class DocumentTables:
         self.content: dict[str, Any] = self._load()
 
     def where(self, table: str, key: str | None = None, value: str | None = None, nth: int = 0) -> str:
-        """File and line of a table, a key in it, or a value of that key."""
+        """Return file and line of a table, a key in it, or a value of that key."""
         return f"{self._path}:{self._lines.find(table, key, value, nth=nth)}"
 
     def complain(
         self, why: str, table: str, key: str | None = None, value: str | None = None, nth: int = 0
     ) -> None:
-        """Note what was found at this place and what is expected."""
+        """Record a problem at this place, with what was expected."""
         self.problems.append(Misconfigured(self.where(table, key, value, nth), why))
 
     def table(self, parent: Mapping[str, Any], at: str, key: str) -> dict[str, Any]:
-        """A table below another one; empty when it is not written."""
+        """Return a table below another one; empty if it is missing."""
         found = parent.get(key, {})
         if isinstance(found, dict):
             return found
@@ -60,13 +60,13 @@ class DocumentTables:
         return {}
 
     def refuse_unknown(self, table: Mapping[str, Any], at: str, known: tuple[str, ...], nth: int = 0) -> None:
-        """Complain of every key that means nothing: most are misspelt, and would silently say nothing."""
+        """Record a problem for every unknown key: most are misspelt, and would have no effect."""
         for key in table:
             if key not in known:
                 self.complain(f"unknown key {key!r}; expected {', '.join(known)}", at, key, nth=nth)
 
     def text(self, table: Mapping[str, Any], at: str, key: str, default: str) -> str:
-        """A string."""
+        """Return a string."""
         found = table.get(key, default)
         if isinstance(found, str):
             return found
@@ -74,7 +74,7 @@ class DocumentTables:
         return default
 
     def flag(self, table: Mapping[str, Any], at: str, key: str) -> bool:
-        """True or false; false when it is not written."""
+        """Return true or false; false if it is missing."""
         found = table.get(key, False)
         if isinstance(found, bool):
             return found
@@ -82,10 +82,10 @@ class DocumentTables:
         return False
 
     def seconds(self, table: Mapping[str, Any], at: str, key: str, most: float) -> float:
-        """A number of seconds from 0 to `most`; 0 when it is not written."""
+        """Return a number of seconds from 0 to `most`; 0 if it is missing."""
         found = table.get(key, 0)
         is_number = isinstance(found, int | float) and not isinstance(found, bool)
-        if is_number and 0 <= found <= most:  # NaN, which TOML can write, is neither
+        if is_number and 0 <= found <= most:  # NaN, which TOML can express, fails this comparison
             return float(found)
         self.complain(f"{key} is {_shown(found)}; expected a number of seconds from 0 to {most:g}", at, key)
         return 0.0
@@ -93,7 +93,7 @@ class DocumentTables:
     def names(
         self, table: Mapping[str, Any], at: str, key: str, parse: Callable[[str], Value], nth: int = 0
     ) -> tuple[Value, ...]:
-        """A list of names, each once."""
+        """Return a list of names, each once."""
         written = table.get(key, [])
         if not isinstance(written, list):
             self.complain(f"{key} is {_shown(written)}; expected a list of strings", at, key, nth=nth)
@@ -111,7 +111,7 @@ class DocumentTables:
     def name(
         self, text: str, parse: Callable[[str], Value], at: str, key: str, nth: int = 0
     ) -> dict[str, Value]:
-        """One name by what was written, or nothing and a complaint."""
+        """Return one name by its text, or nothing after recording a problem."""
         try:
             return {text: parse(text)}
         except BadNameError as error:
@@ -119,7 +119,7 @@ class DocumentTables:
             return {}
 
     def _load(self) -> dict[str, Any]:
-        """The file as TOML; empty for an empty file, and for what cannot be read."""
+        """Return the file as TOML; empty for an empty file and for one that cannot be read."""
         text = self._read_text()
         if text is None:
             return {}
@@ -130,7 +130,7 @@ class DocumentTables:
             place = _TOML_PLACE.search(str(error))
             line = int(place[1]) if place and place[1] else text.count("\n") + 1
             self._complain_of_file(line, f"is not TOML: {_TOML_PLACE.sub('', str(error))}; expected TOML")
-        except ValueError:  # not TOML's own: Python reads no number of thousands of digits
+        except ValueError:  # not TOML's error: Python refuses numbers of thousands of digits
             self._complain_of_file(
                 1, "holds a number that is too long to be read; expected a tenant document"
             )
@@ -139,7 +139,7 @@ class DocumentTables:
         return {}
 
     def _read_text(self) -> str | None:
-        """What the file holds; None, and a complaint, where it is not ours or not text."""
+        """Return the file's text; None, with a problem recorded, if it is not trusted or not text."""
         try:
             raw = read_trusted(self._path, max_bytes=MAX_DOCUMENT_BYTES, on_distrust=self._on_distrust)
             return raw.decode("utf-8")
@@ -157,7 +157,7 @@ class DocumentTables:
 
 
 def _shown(value: object) -> str:
-    """A value as it is complained of: in short, and a number of thousands of digits not at all."""
+    """Return a value for a message: shortened, and without a number of thousands of digits."""
     try:
         text = repr(value)
     except ValueError:

@@ -1,10 +1,10 @@
-"""Tenant documents: TOML files that say who owns what and who was granted what.
+"""Reads tenant documents: TOML files that define who owns which models and who has which grants.
 
-One file, one tenant, named after it; `policies/tenants/example.toml` shows the format. A document is
-taken whole or not at all: unknown keys, bad names and contradictions are complaints with file and
-line, and a folder's complaints come all at once, so that they can be mended in one go.
+One file describes one tenant and is named after it; `policies/tenants/example.toml` shows the format. A
+document is accepted as a whole or not at all: unknown keys, bad names and contradictions are problems with
+file and line. All problems of a folder are reported at once.
 
-Not here: comparing documents with the facts in force (`document_plan.py`), and keys, which no file may hold.
+Non-goals: comparing documents with the facts in force (`document_plan.py`), and keys, which no file may hold.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ if TYPE_CHECKING:
     from gateway.model.trusted_files import Distrusted
 
 FOLDER_SOURCE = "policies:"
-"""Facts of this source belong to a folder of documents; what follows is the tenant's id."""
+"""The prefix of the source of facts from a folder of documents; the tenant's id follows."""
 
 GRANTABLE = (Action.DISCOVER, Action.READ, Action.INFER)
-GRANT_ID_DIGITS = 12  # 48 bits: a tenant has thousands of grants at most, and ids need only differ within it
+GRANT_ID_DIGITS = 12  # 48 bits: ids need to differ only among the thousands of grants of one tenant
 _PATTERN_KEYS = ("own", "public", "private")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantDocument:
-    """What one file says about one tenant. `where` is the file, for conflicts found later."""
+    """The content of one file about one tenant. `where` is the file, for conflicts found later."""
 
     where: str
     tenant_id: TenantId
@@ -60,12 +60,12 @@ class TenantDocument:
 
     @property
     def source(self) -> str:
-        """The source that facts from this document carry."""
+        """The source of facts from this document."""
         return f"{FOLDER_SOURCE}{self.tenant_id}"
 
     @property
     def said_of_patterns(self) -> tuple[tuple[Pattern, str], ...]:
-        """Every pattern that the document says something about, with the key it stands under."""
+        """Every pattern that the document mentions, with the key it is listed under."""
         keys: list[tuple[str, tuple[Pattern, ...]]] = [
             ("own", self.own),
             ("public", self.public),
@@ -76,7 +76,7 @@ class TenantDocument:
 
 
 class DocumentProblems(Misconfigured):
-    """Everything that is wrong with a folder of documents. Stands for the first, carries all."""
+    """All problems of a folder of documents. `where` is the place of the first."""
 
     def __init__(self, problems: Iterable[Misconfigured]) -> None:
         self.problems = tuple(problems)
@@ -87,10 +87,10 @@ class DocumentProblems(Misconfigured):
 def load_tenant_documents(
     folder: Path, *, on_distrust: Callable[[Distrusted], None] = refuse
 ) -> tuple[TenantDocument, ...]:
-    """Every document of a folder, by tenant id. Raises `DocumentProblems` when any has a complaint.
+    """Return every document of a folder, by tenant id. Raises `DocumentProblems` if any has a problem.
 
-    A folder that is not there is a complaint too: taken for an empty one, a mistyped path would
-    remove everything that documents ever said. `on_distrust` is told what others could have written.
+    A missing folder is a problem too: treated as an empty one, a mistyped path would remove every fact that
+    documents ever defined. `on_distrust` is called for files that other users could have written.
     """
     verify_trusted_folder(folder, expected="one that holds tenant documents", on_distrust=on_distrust)
     problems: list[Misconfigured] = []
@@ -110,7 +110,7 @@ def load_tenant_documents(
 
 
 def _document(path: Path, tables: DocumentTables) -> TenantDocument | None:
-    """One document; None when its tenant cannot be told, about which there is a complaint then."""
+    """Parse one document; None, with a problem recorded, if its tenant is unknown."""
     content = tables.content
     tables.refuse_unknown(content, "", ("tenant", "models", "grants"))
     tenant, models = tables.table(content, "", "tenant"), tables.table(content, "", "models")
@@ -130,7 +130,7 @@ def _document(path: Path, tables: DocumentTables) -> TenantDocument | None:
     is_suspended = tables.flag(tenant, "tenant", "suspended")
     degraded_seconds = tables.seconds(tenant, "tenant", "degraded_seconds", MAX_DEGRADED_SECONDS)
     if not isinstance(content.get("tenant", {}), dict) or not isinstance(tenant.get("id", ""), str):
-        return None  # one complaint is enough
+        return None  # its problem is already recorded
     if (tenant_id := tables.name(written_id, parse_tenant_id, "tenant", "id").get(written_id)) is None:
         return None
     if tenant_id != path.stem:
@@ -152,7 +152,7 @@ def _document(path: Path, tables: DocumentTables) -> TenantDocument | None:
 
 
 def _aliases(tables: DocumentTables, models: Mapping[str, Any]) -> tuple[tuple[ModelId, ModelId], ...]:
-    """What each alias stands for."""
+    """Parse the aliases and their model ids."""
     found: list[tuple[ModelId, ModelId]] = []
     for written in tables.table(models, "models", "aliases"):
         target = models["aliases"][written]
@@ -171,7 +171,7 @@ def _aliases(tables: DocumentTables, models: Mapping[str, Any]) -> tuple[tuple[M
 def _groups(
     tables: DocumentTables, models: Mapping[str, Any]
 ) -> tuple[tuple[GroupName, tuple[Pattern, ...]], ...]:
-    """The patterns that each group gathers."""
+    """Parse the groups and their patterns."""
     table = tables.table(models, "models", "groups")
     return tuple(
         (group, tables.names(table, "models.groups", written, parse_pattern))
@@ -181,7 +181,7 @@ def _groups(
 
 
 def _grants(tables: DocumentTables, source: str) -> tuple[Grant, ...]:
-    """The grants, each once."""
+    """Parse the grants, each once."""
     written = tables.content.get("grants", [])
     if not isinstance(written, list) or not all(isinstance(table, dict) for table in written):
         tables.complain("grants is no list of tables; expected [[grants]]", "", "grants")
@@ -196,7 +196,7 @@ def _grants(tables: DocumentTables, source: str) -> tuple[Grant, ...]:
 
 
 def _grant(tables: DocumentTables, table: Mapping[str, Any], nth: int, source: str) -> Grant:
-    """One grant. Its id follows from what it says, so that reading a document again changes nothing."""
+    """Parse one grant. Its id is derived from its content, so reading a document again changes nothing."""
     tables.refuse_unknown(table, "grants", ("models", "groups", "packages", "actions"), nth)
     models = tables.names(table, "grants", "models", parse_pattern, nth)
     groups = tables.names(table, "grants", "groups", parse_group_name, nth)
@@ -218,14 +218,14 @@ def _grant(tables: DocumentTables, table: Mapping[str, Any], nth: int, source: s
 
 
 def _parse_action(text: str) -> Action:
-    """An action that can be granted."""
+    """Parse an action that can be granted."""
     if text not in GRANTABLE:
         raise BadNameError(f"not an action; expected {', '.join(GRANTABLE)}")
     return Action(text)
 
 
 def _pattern_contradictions(read: list[tuple[TenantDocument, DocumentTables]]) -> Iterator[Misconfigured]:
-    """A pattern belongs to one document: two that speak of it would overwrite each other."""
+    """Yield a problem for each pattern in two documents, which would overwrite each other's rule."""
     first: dict[Pattern, TenantDocument] = {}
     for document, tables in read:
         for pattern, key in document.said_of_patterns:
@@ -238,7 +238,7 @@ def _pattern_contradictions(read: list[tuple[TenantDocument, DocumentTables]]) -
 
 
 def _alias_contradictions(read: list[tuple[TenantDocument, DocumentTables]]) -> Iterator[Misconfigured]:
-    """An alias belongs to one document, and stands for a model and never for another alias."""
+    """Yield a problem for each alias in two documents, and for each alias of an alias."""
     owners: dict[ModelId, TenantDocument] = {}
     for document, _ in read:
         for alias, _canonical in document.aliases:

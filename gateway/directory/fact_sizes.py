@@ -1,9 +1,9 @@
-"""What a decoded fact holds: for whoever remembers it, so that memory is charged what it keeps alive.
+"""Estimates the memory that a decoded fact holds, so that caches can be bounded by bytes.
 
-A fact is up to fifteen times as large as its record: a name of two characters is three bytes there and an
-object here, and one character beyond the basic plane makes a whole text four times as wide. So it is
-counted, once, when it is decoded: its objects by their number, its longer texts by their size. Measured,
-and rounded up.
+A fact is up to fifteen times as large as its record: a name of two characters is three bytes in a record and
+an object in memory, and one character outside the basic plane makes a whole string four times as wide. So the
+size is computed once, when the fact is decoded: objects by their count, longer strings by their size. The
+constants were measured and rounded up.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from sys import getsizeof
 
 from gateway.model.facts import Alias, Grants, Key, ModelRule
 
-FACT_BYTES = 250  # of any fact with its fixed fields, but for a key
+FACT_BYTES = 250  # of any fact with its fixed fields, except a key
 KEY_BYTES = 600
-GRANT_BYTES = 200  # of one grant, without the names in it
-NAME_BYTES = 20  # of a name's place, beside its text
-DIGEST_BYTES = 120  # of one digest in a set of them
-WIDEST = 4  # bytes of a character, for one in the record
+GRANT_BYTES = 200  # of one grant, without its names
+NAME_BYTES = 20  # of a reference to a name, without its text
+DIGEST_BYTES = 120  # of one digest in a set
+WIDEST = 4  # bytes per character, for one byte in the record
 
 
 def held_bytes(fact: object, raw: bytes) -> int:
-    """What this fact holds that was decoded from these bytes."""
+    """Return the bytes that this fact, decoded from `raw`, holds in memory."""
     match fact:
         case Grants():
             names = [name for one in fact.grants for name in (*one.models, *one.groups, *one.packages)]

@@ -1,14 +1,14 @@
-"""The follower: what a worker makes of what the feed tells it.
+"""Applies the events of the Redis feed to a worker's near cache and lease, and checks the history.
 
-It keeps near cache and lease in step with the feed, and it knows the history of the facts. A server that
-has not in its past what this node noted was restored from a back-up, or failed over to a replica that
-lagged: revocations may be missing from it. It is treated as unreachable until an operator accepts it
-(`cachegate directory accept`); the note is on disk, so that a restart does not forget.
+A server that does not have the moment noted by this node in its past was restored from a back-up, or failed
+over to a lagging replica: revocations may be missing. It is treated as unreachable until an operator accepts
+it (`cachegate directory accept`). The note is on disk, so it survives a restart.
 
-Two counts decide over a renewal. It extends the lease only if most of the group has it (`lease_quorum`),
-so that no two servers that do not know of each other both give leases. What every server of the group has
-is noted, and only what is noted is acknowledged. So a revocation that all workers have acknowledged is in
-the note of each of their nodes, and no server without it is ever taken there again.
+Each renewal has two thresholds. It extends the lease only if a majority of the replication group has it
+(`lease_quorum`), so that two servers that do not know of each other cannot both give leases. A moment that
+every server of the group has is noted, and only noted moments are acknowledged. So a revocation that all
+workers have acknowledged is in the note of each of their nodes, and these nodes never accept a server without
+it.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class HistoryMemory(Protocol):
     """The newest moment that this node is sure of, on disk."""
 
     def known(self) -> Moment | None:
-        """What is noted; None where nothing ever was."""
+        """The noted moment, or None if there is none."""
 
     def reload(self) -> Moment | None:
-        """The same from disk: another process, or an operator, may have written it."""
+        """The same, read from disk again: another process, or an operator, may have written it."""
 
     def note(self, moment: Moment) -> bool:
-        """Note this moment; whether it, or a later one of the same history, is noted now."""
+        """Note this moment. Returns whether it, or a later one of the same history, is noted now."""
 
 
 class Follower:
@@ -44,7 +44,7 @@ class Follower:
 
     def __init__(self, facts: NearFacts, lease: Lease, memory: HistoryMemory) -> None:
         self.is_history_known = True
-        self.acknowledged = 0  # what a renewal says: applied here, held by all, and noted
+        self.acknowledged = 0  # what renewals acknowledge: applied here, held by all servers, and noted
         self._facts = facts
         self._lease = lease
         self._memory = memory
@@ -53,11 +53,11 @@ class Follower:
 
     @property
     def note(self) -> Moment | None:
-        """What a server must have in its past."""
+        """The moment that a server must have in its past."""
         return self._memory.known()
 
     def connected(self, moment: Moment, group: int) -> None:
-        """A new feed to a server whose history is the one: start with an empty memory."""
+        """A new feed connects to a server with the known history: start with an empty memory."""
         self.is_history_known = True
         self.acknowledged = 0
         self._group = group
@@ -65,7 +65,7 @@ class Follower:
         self._facts.connected(moment)
 
     def refused(self) -> None:
-        """The server has not in its past what this node noted. The note is read anew for the next try."""
+        """The server does not have the noted moment in its past. Reload the note for the next attempt."""
         self.is_history_known = False
         self.acknowledged = 0
         self._facts.disconnected(is_history_known=False)
@@ -74,7 +74,7 @@ class Follower:
         self._memory.reload()
 
     def disconnected(self) -> None:
-        """No feed: the lease runs out by itself."""
+        """The feed is disconnected; the lease expires by itself."""
         self._facts.disconnected(is_history_known=self.is_history_known)
 
     def changed(self, names: Iterable[bytes] | None) -> None:
@@ -82,9 +82,9 @@ class Follower:
         self._facts.changed(names)
 
     def applied(self, steps: Sequence[tuple[int, str]]) -> None:
-        """These generations, with their marks, have been told in order, and applied as they were."""
+        """These generations, with their marks, were received in order and are applied."""
         self._facts.applied(steps)
-        if self._group == 1:  # the one server that there is has what it tells
+        if self._group == 1:  # a single server has every generation that it reports
             self._held = self._facts.moment
         self._acknowledge()
 
@@ -98,7 +98,7 @@ class Follower:
         self._acknowledge()
 
     def _acknowledge(self) -> None:
-        """Note what is applied here and held by all, then acknowledge it: in this order."""
+        """Note the moment that is applied here and held by all, then acknowledge it, in this order."""
         held = self._held
         if self.acknowledged < held.generation <= self._lease.applied and self._memory.note(held):
             self.acknowledged = held.generation

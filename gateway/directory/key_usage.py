@@ -1,11 +1,11 @@
-"""Hints: when each key was last seen, and by which mark the engine's cache names it.
+"""Stores when each key was last used, and the mark that finds a key's entries in the engine's cache.
 
-Written outside of transactions, late or never; they decide nothing. They live outside of the facts, so
-that noting one neither moves the generation nor wakes a worker.
+Both are written without a transaction, possibly late or never, and no decision uses them. They are not facts:
+writing them does not change the generation and invalidates nothing.
 
-A mark is a keyed hash of the hash by which the engine tells keys apart in its own cache. It is noted when
-a key is made or first seen, because the key is at hand then and at no other time, and it is how an entry
-of that cache is found to be this key's. Without the pepper it tells nothing.
+A mark is a keyed hash of the hash by which the engine identifies keys in its own cache. It is stored when a
+key is made or first seen, the only times when the key itself is available. An entry of the engine's cache is
+attributed to a key by it. Without the pepper it reveals nothing.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     from gateway.model.names import KeyId
     from gateway.model.stores import FactStore
 
-_SECONDS = re.compile(rb"[0-9]{1,11}")  # since the epoch, for some thousand years
+_SECONDS = re.compile(rb"[0-9]{1,11}")  # since the epoch, for a thousand years
 
-MAX_FAILED_HASHES = 3  # then it is the server that does not answer, and each try costs its time
+MAX_FAILED_HASHES = 3  # more mean that the server is down, and each attempt takes time
 
 
 async def note_last_uses(store: FactStore, uses: Mapping[KeyId, float]) -> Unavailable | None:
-    """Note when keys were last seen, to the second. What failed, if anything did; the rest is written."""
+    """Store when keys were last used, to the second; return the failure, if any. The rest is written."""
     placed = {key_id: (*names.last_use(key_id), b"%d" % seen_at) for key_id, seen_at in uses.items()}
     return (await _put(store, placed))[1]
 
 
 async def find_last_uses(store: FactStore, key_ids: Sequence[KeyId]) -> dict[KeyId, float | None]:
-    """When these keys were last seen, as far as it is known."""
+    """Return when these keys were last used, as far as it is known."""
     found: dict[KeyId, float | None] = {}
     placed = sorted((*names.last_use(key_id), key_id) for key_id in key_ids)
     for bucket, entries in groupby(placed, key=itemgetter(0)):
@@ -53,7 +53,7 @@ async def find_last_uses(store: FactStore, key_ids: Sequence[KeyId]) -> dict[Key
 async def note_credential_marks(
     store: FactStore, marks: Mapping[KeyId, bytes]
 ) -> tuple[dict[KeyId, bytes], Unavailable | None]:
-    """Note by which mark each of these keys is found again. Those that could not be written, and why."""
+    """Store the marks of these keys. Returns those that could not be written, and the failure."""
     placed = {
         key_id: (*names.credential_mark(mark), names.short_key_id(key_id)) for key_id, mark in marks.items()
     }
@@ -64,10 +64,11 @@ async def note_credential_marks(
 async def _put(
     store: FactStore, placed: Mapping[KeyId, tuple[bytes, bytes, bytes]]
 ) -> tuple[list[KeyId], Unavailable | None]:
-    """Write each field into its hash; the keys whose field could not be, and why.
+    """Write each field into its hash. Returns the keys whose field was not written, and the failure.
 
-    One hash that cannot be written, such as one that somebody made a string of, must not keep the others from
-    being written, now or ever: so the order differs each time, and only several in a row mean the server.
+    A hash that cannot be written, for example because it was replaced by a string, must not prevent the
+    others from being written, now or later. So the order is random, and only several failures mean that the
+    server is down.
     """
     buckets: dict[bytes, list[KeyId]] = {}
     for key_id, (bucket, _, _) in placed.items():
@@ -91,7 +92,7 @@ async def _put(
 
 
 async def find_marked_keys(store: FactStore, marks: Iterable[bytes]) -> dict[bytes, KeyId]:
-    """The keys that have these marks, by mark, as far as they are known. What is no key id is no hint."""
+    """Return the known keys of these marks, by mark. A stored value that is no key id is ignored."""
     found: dict[bytes, KeyId] = {}
     placed = sorted((*names.credential_mark(mark), mark) for mark in set(marks))
     for bucket, entries in groupby(placed, key=itemgetter(0)):

@@ -1,11 +1,10 @@
-"""The lease: for how long this worker may answer from memory without asking.
+"""The lease: how long this worker may answer from memory without asking Redis.
 
-A renewal asks the server for the global generation. Its answer counts only once every change up to
-that generation has been applied here: the answer of a heartbeat alone proves nothing, since it can
-overtake an invalidation that was sent before it. What counts then counts from the moment the renewal
-was *sent*, on a clock that goes on while the machine sleeps. So when a change was committed at some
-moment, a worker that has not applied it holds no lease a lease's length later, whatever became of
-it meanwhile: stopped, cut off, or merely slow. That is what the barrier waits for.
+A renewal asks the server for the global generation. The reply counts only once every change up to that
+generation has been applied here: a heartbeat alone proves nothing, since its reply can overtake an
+invalidation that was sent before it. The lease runs from the moment the renewal was *sent*, on a clock that
+includes suspended time. So a worker that has not applied a change holds no lease one lease length after the
+change was committed, even if the worker was stopped, disconnected or slow. The barrier waits for this.
 
 A pure state machine: it reads no clock and does no I/O.
 """
@@ -14,11 +13,11 @@ from __future__ import annotations
 
 from collections import deque
 
-MAX_PENDING = 16  # renewals whose generation is not yet applied; older ones would expire first anyway
+MAX_PENDING = 16  # renewals whose generation is not applied yet; older ones expire first
 
 
 class Lease:
-    """One worker's lease."""
+    """The lease of one worker."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -29,11 +28,11 @@ class Lease:
         self._was_held = False
 
     def is_held(self, now: float) -> bool:
-        """Whether memory may be trusted at this moment."""
+        """Whether memory may be trusted at this time."""
         return now < self.until
 
     def renewed(self, *, sent_at: float, generation: int) -> None:
-        """A renewal that was sent then was answered with this generation."""
+        """A renewal sent at this time was answered with this generation."""
         self._pending.append((generation, sent_at))
         self._count()
 
@@ -43,20 +42,20 @@ class Lease:
         self._count()
 
     def restart(self, generation: int) -> None:
-        """Memory was flushed and is empty: it stands on nothing older than this generation.
+        """The memory is empty, so it depends on nothing older than this generation.
 
-        What was pending belongs to the connection that is gone.
+        Pending renewals belong to the connection that is gone.
         """
         self._pending.clear()
         self.applied = generation
 
     def drop(self) -> None:
-        """Trust nothing from here on, until a renewal counts again."""
+        """End the lease now, until another renewal counts."""
         self._pending.clear()
         self.until = float("-inf")
 
     def watch(self, now: float) -> bool:
-        """Note whether it is held; counts each time it was lost. For the metrics and the audit log."""
+        """Record whether the lease is held and count each loss, for the metrics and the audit log."""
         held = self.is_held(now)
         if self._was_held and not held:
             self.losses += 1

@@ -1,12 +1,11 @@
-"""Listings: the facts as people ask for them, by name or all of a kind.
+"""Typed readers of facts by name or of a whole kind, for commands, the admin API and the catalogue.
 
-The request path never comes through here: it knows the names of what it needs. This is for
-commands, the admin API and the catalogue, which need the indexes. The same readers serve a live
-store and the snapshot within a transaction (`reading.py`).
+The request path does not use this module: it knows the names that it needs, while these readers use the
+indexes. The same readers work on a live store and on the snapshot within a transaction (`reading.py`).
 
-An index is a convenience and decides nothing: a name in it without a record is passed over. A
-record that does not parse is reported and passed over in a list, since one bad record must not hide
-the others from the operator; asked for by name, it raises `Conflict`.
+An index decides nothing: a name in it without a record is skipped. In a list, a record that does not parse is
+reported and skipped, since one bad record must not hide the others from the operator; when it is read by
+name, it raises `Conflict`.
 """
 
 from __future__ import annotations
@@ -48,11 +47,11 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _NameT = TypeVar("_NameT", bound=str)
 
-PAGE = 500  # records read at once: large enough to be quick, small enough not to hold up anybody
+PAGE = 500  # records per read: large enough for speed, small enough not to delay other clients
 
 
 def refuse_unreadable(name: str) -> NoReturn:
-    """What a change does about a record it has to understand and cannot."""
+    """Raise the `Conflict` of a change that needs a record which does not parse."""
     raise Conflict(
         f"the record {name} does not parse, so nothing that depends on it can be changed; "
         "restore it from an export, or delete it with DEL and enter the fact again"
@@ -60,35 +59,35 @@ def refuse_unreadable(name: str) -> NoReturn:
 
 
 class Listing:
-    """Typed readers of facts. `on_unreadable` is told the names of records that do not parse."""
+    """Typed readers of facts. `on_unreadable` is called with the names of records that do not parse."""
 
     def __init__(self, reading: Reading, *, on_unreadable: Callable[[str], None] | None = None) -> None:
         self._reading = reading
         self._on_unreadable = on_unreadable
 
     async def find_tenant(self, tenant_id: TenantId) -> Tenant | None:
-        """A tenant by its id."""
+        """Return a tenant by its id."""
         return await self._find(names.tenant_fact(tenant_id), partial(decode_tenant, tenant_id=tenant_id))
 
     async def find_rule(self, pattern: Pattern) -> ModelRule | None:
-        """What is said about exactly this pattern."""
+        """Return the rule of exactly this pattern."""
         return await self._find(names.rule_fact(pattern), partial(decode_rule, pattern=pattern))
 
     async def find_alias(self, alias: ModelId) -> Alias | None:
-        """What this id stands for."""
+        """Return the alias of this name."""
         return await self._find(names.alias_fact(alias), partial(decode_alias, alias=alias))
 
     async def find_key(self, key_id: KeyId) -> Key | None:
-        """A key by its public id."""
+        """Return a key by its public id."""
         digest = await self.find_key_digest(key_id)
         return None if digest is None else await self.find_key_by_digest(digest)
 
     async def find_key_by_digest(self, digest: bytes) -> Key | None:
-        """A key by the keyed hash of it."""
+        """Return a key by its keyed hash."""
         return await self._find(names.key_fact(digest), partial(decode_key, digest=digest))
 
     async def find_key_digest(self, key_id: KeyId) -> bytes | None:
-        """The digest under which the key with this id is stored."""
+        """Return the digest under which the key with this id is stored."""
         name, field = names.key_digest(key_id)
         (digest,) = await self._reading.hash_fields(name, [field])
         if digest is not None and len(digest) != names.DIGEST_BYTES:
@@ -96,7 +95,7 @@ class Listing:
         return digest
 
     async def find_policy(self) -> PolicySet | None:
-        """The policy set in force."""
+        """Return the policy set in force."""
         head = await self._find(names.POLICY, decode_policy_head)
         if head is None:
             return None
@@ -105,65 +104,65 @@ class Listing:
         return policy if policy is not None else refuse_unreadable(text_name.decode())
 
     async def pepper_fingerprints(self) -> dict[str, str]:
-        """The fingerprint of every pepper that keys were stored under, by the pepper's id."""
+        """Return the fingerprint of every pepper that keys were stored under, by the pepper's id."""
         noted = [raw.decode(errors="replace") for raw in await self._reading.members(names.PEPPERS)]
         return {pepper_id: fingerprint for pepper_id, _, fingerprint in (one.partition(":") for one in noted)}
 
     async def find_pin(self, md5: Md5) -> Pin | None:
-        """What a blob held when it was first seen."""
+        """Return a blob's pin."""
         return await self._find(names.pin_fact(md5), partial(decode_pin, md5=md5))
 
     async def find_pins(self, md5s: Sequence[Md5]) -> list[Pin]:
-        """The pins that there are of these blobs."""
+        """Return the pins of those of these blobs that have one."""
         return await self._facts([(names.pin_fact(md5), partial(decode_pin, md5=md5)) for md5 in md5s])
 
     async def list_quarantined(self) -> list[Pin]:
-        """The pins of all blobs in quarantine."""
+        """Return the pins of all blobs in quarantine."""
         return await self.find_pins(await self._members(names.QUARANTINED, parse_md5))
 
     async def list_grants(self, tenant_id: TenantId) -> tuple[Grant, ...]:
-        """All grants of one tenant."""
+        """Return all grants of one tenant."""
         found = await self._find(names.grants_fact(tenant_id), partial(decode_grants, tenant_id=tenant_id))
         return () if found is None else found.grants
 
     async def list_tenants(self) -> list[Tenant]:
-        """All tenants, by id."""
+        """Return all tenants, by id."""
         ids = await self._members(names.TENANTS, parse_tenant_id)
         return await self._facts([(names.tenant_fact(i), partial(decode_tenant, tenant_id=i)) for i in ids])
 
     async def list_rules(self) -> list[ModelRule]:
-        """All model rules, by pattern."""
+        """Return all model rules, by pattern."""
         patterns = await self._members(names.PATTERNS, parse_pattern)
         return await self._facts([(names.rule_fact(p), partial(decode_rule, pattern=p)) for p in patterns])
 
     async def list_aliases(self) -> list[Alias]:
-        """All aliases, by name."""
+        """Return all aliases, by name."""
         aliases = await self._members(names.ALIASES, parse_model_id)
         return await self._facts([(names.alias_fact(a), partial(decode_alias, alias=a)) for a in aliases])
 
     async def list_all_grants(self) -> list[Grants]:
-        """The grants of all tenants."""
+        """Return the grants of all tenants."""
         ids = await self._members(names.TENANTS, parse_tenant_id)
         return await self._facts([(names.grants_fact(i), partial(decode_grants, tenant_id=i)) for i in ids])
 
     async def list_keys(self, tenant_id: TenantId | None) -> list[Key]:
-        """All keys of a tenant, or the admin keys, by id."""
+        """Return all keys of a tenant, or the admin keys, by id."""
         return [key async for key in self.each_key(tenant_id)]
 
     async def each_key(self, tenant_id: TenantId | None) -> AsyncIterator[Key]:
-        """The keys of a tenant, or the admin keys, by id, read page by page."""
+        """Yield the keys of a tenant, or the admin keys, by id, read page by page."""
         async for _, key in self.each_stored_key(await self.list_key_ids([tenant_id])):
             yield key
 
     async def list_key_ids(self, owners: Iterable[TenantId | None]) -> list[KeyId]:
-        """The ids of all keys of these tenants (None: the admin keys), sorted."""
+        """Return the ids of all keys of these tenants (None: the admin keys), sorted."""
         short_ids = [
             short_id for one in owners for short_id in await self._reading.members(names.key_set(one))
         ]
         return self._parsed(sorted(map(names.long_key_id, short_ids)), parse_key_id)
 
     async def each_stored_key(self, key_ids: Sequence[KeyId]) -> AsyncIterator[tuple[bytes, Key]]:
-        """These keys, each with the digest under which it is stored, read page by page."""
+        """Yield these keys, each with the digest under which it is stored, read page by page."""
         for start in range(0, len(key_ids), PAGE):
             page = key_ids[start : start + PAGE]
             digests = await self.find_key_digests(page)
@@ -179,7 +178,7 @@ class Listing:
         return bool(await self._reading.members(names.key_set(tenant_id)))
 
     async def known_models(self) -> frozenset[ModelId]:
-        """Every exact model id that a rule, an alias or a grant names."""
+        """Return every exact model id that a rule, an alias or a grant names."""
         patterns = [rule.pattern for rule in await self.list_rules()]
         for record in await self.list_all_grants():
             patterns += [pattern for grant in record.grants for pattern in grant.models]
@@ -202,7 +201,7 @@ class Listing:
             refuse_unreadable(name.decode())
 
     async def find_all(self, wanted: Sequence[tuple[bytes, Callable[[bytes], _T]]]) -> list[_T | None]:
-        """The facts in these records, in order; None where there is none, or none that parses (reported)."""
+        """Return the facts in these records, in order; None if absent or, after a report, not readable."""
         facts: list[_T | None] = []
         for start in range(0, len(wanted), PAGE):
             page = wanted[start : start + PAGE]
@@ -216,10 +215,10 @@ class Listing:
         return facts
 
     async def find_key_digests(self, key_ids: Iterable[KeyId]) -> dict[KeyId, bytes]:
-        """The digests under which these keys are stored, by id; those that are not known are left out."""
+        """Return the digests under which these keys are stored, by id; unknown keys are left out."""
         digests: dict[KeyId, bytes] = {}
         placed = sorted((*names.key_digest(key_id), key_id) for key_id in key_ids)
-        # Sorted ids lie bucket by bucket, so that a long list costs one look a bucket, not one a key.
+        # Sorted ids are grouped by bucket, so that a long list costs one read per bucket, not one per key.
         for bucket, group in groupby(placed, key=itemgetter(0)):
             entries = list(group)
             found = await self._reading.hash_fields(bucket, [field for _, field, _ in entries])

@@ -1,15 +1,14 @@
-"""Redis names: where each fact lies, and the indexes by which people list them.
+"""Redis names: the key of each kind of fact, and of the indexes that list them.
 
-Two rules shape them. All names carry one hash tag, so that they share a Cluster slot and every
-change can be one transaction. All fact records, and nothing else, begin with `FACTS`: a worker that
-asks to be told of every change below that prefix is told of no index and no hint.
+All names share one hash tag, so that they are in one Cluster slot and every change can be one transaction.
+All fact records, and nothing else, begin with `FACTS`: a worker that tracks this prefix is notified of no
+index and no usage record.
 
-Names are injective: two things never share one. Each kind has a letter of its own, and what follows
-is a single checked name or a digest, so that nothing has to be escaped. Raw client input is never
-part of a name; a key is found by a keyed hash of it.
+Names are injective: two things never share one. Each kind has its own letter, followed by a single validated
+name or a digest, so nothing has to be escaped. Raw client input is never part of a name; a key is found by
+its keyed hash.
 
-Non-goals: what the records hold (`records.py`), and the global generation, which belongs to the
-store that steps it.
+Non-goals: the contents of records (`records.py`), and the global generation, which the store owns.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ ALIASES = b"{cachegate}:i:aliases"
 ADMIN_KEYS = b"{cachegate}:i:admin-keys"
 QUARANTINED = b"{cachegate}:i:quarantined"
 DEGRADED = b"{cachegate}:i:degraded"
-"""A hash: tenant to the longest degraded time it ever had before the one it has, and until when."""
+"""A hash: per tenant, the longest former degraded period, and the generation at which it ended."""
 
 PEPPERS = b"{cachegate}:i:pepper-fingerprints"
-"""A set of `id:fingerprint`, so that all of them can be read at once. Neither is the pepper."""
+"""A set of `id:fingerprint`, so that all can be read at once. Neither is the pepper."""
 
 POLICY = FACTS + b"policy"
 
@@ -41,18 +40,18 @@ _KEYS = FACTS + b"k:"
 DIGEST_BYTES = 32  # HMAC-SHA-256 and SHA-256 alike
 
 _KEY_ID_PREFIX = "key_"
-# Two base62 characters make 3844 buckets: a million key ids are 260 fields each, well below the 512
-# up to which Redis keeps a hash as one compact listpack (about 50 bytes a field instead of 110).
+# Two base62 characters make 3844 buckets: a million key ids are 260 fields each, well below the 512 up to
+# which Redis keeps a hash as one compact listpack (about 50 bytes a field instead of 110).
 _BUCKET_CHARACTERS = 2
 
 
 def key_fact(digest: bytes) -> bytes:
-    """The record of a key, by the keyed hash of it."""
+    """The record of a key, by its keyed hash."""
     return _KEYS + _digest_text(digest)
 
 
 def is_key_fact(name: bytes) -> bool:
-    """Whether a name is that of a key's record."""
+    """Whether this is the name of a key's record."""
     return name.startswith(_KEYS)
 
 
@@ -72,18 +71,18 @@ def grants_fact(tenant: TenantId) -> bytes:
 
 
 def rule_fact(pattern: Pattern) -> bytes:
-    """The record of a pattern's rule; exact ids and prefixes lie in separate namespaces."""
+    """The record of a pattern's rule; exact ids and prefixes have separate namespaces."""
     stem = pattern.removesuffix("/*")
     return FACTS + (b"m:" if stem == pattern else b"p:") + stem.encode()
 
 
 def alias_fact(alias: ModelId) -> bytes:
-    """The record that says which model this other name stands for."""
+    """The record of an alias."""
     return FACTS + b"a:" + alias.encode()
 
 
 def pin_fact(md5: Md5) -> bytes:
-    """The record of what a blob held when it was first seen."""
+    """The record of a blob's pin."""
     return FACTS + b"b:" + md5.encode()
 
 
@@ -93,50 +92,50 @@ def origin_fact(model: ModelId, package: PackageId, handle: FileHandle) -> bytes
 
 
 def attestation_fact(model: ModelId) -> bytes:
-    """The record of the digests that the provider, or an operator, said are this model's."""
+    """The record of the digests that the provider, or an operator, attested for this model."""
     return FACTS + b"d:" + model.encode()
 
 
 def sealed_url(digest: bytes) -> bytes:
-    """Where a provider's URL lies sealed, by a keyed hash of what it is for; outside of the facts."""
+    """The sealed URL of a provider, by a keyed hash of what it is for; not a fact."""
     return b"{cachegate}:sealed:" + _digest_text(digest)
 
 
 def policy_text(text_digest: bytes) -> bytes:
-    """The policy texts, by the SHA-256 of their record: what lies here can be checked and never changes."""
+    """The policy texts, by the SHA-256 of their record: the content can be verified and never changes."""
     return FACTS + b"x:" + _digest_text(text_digest)
 
 
 def ruling_fact(key_id: KeyId, model: ModelId | None) -> bytes:
-    """What the platform says of a key (of one length) and a model; without a model, of the key."""
+    """The platform's ruling on a key and a model, or without a model on the key. Key ids have one length."""
     return FACTS + (b"s:" if model is None else b"r:") + _about(key_id, model)
 
 
 def links_fact(key_id: KeyId, model: ModelId) -> bytes:
-    """The record that URLs of this key's were minted for this model, under an allow."""
+    """The record that URLs for this key and model were minted under an allow."""
     return FACTS + b"l:" + _about(key_id, model)
 
 
 def ending_fact(about: KeyId | ModelId | None, *, is_key: bool = False) -> bytes:
-    """The record that nothing asked before it counts: about a key, a model, or everything."""
+    """The record that invalidates rulings asked before it: about a key, a model, or everything."""
     if about is None:
         return FACTS + b"e:"
     return FACTS + (b"ek:" if is_key else b"em:") + about.encode()
 
 
 def ruling_facts(key_id: KeyId, model: ModelId | None) -> list[bytes]:
-    """The records that an answer about a key and a model may change."""
+    """The records that the platform's answer about a key and a model may change."""
     about = [ruling_fact(key_id, None), ending_fact(key_id, is_key=True)]
     return about if model is None else [*about, ruling_fact(key_id, model), links_fact(key_id, model)]
 
 
 def asking_lock(key_id: KeyId, model: ModelId | None) -> bytes:
-    """The lock of whoever in the fleet asks the platform about this; outside of the facts."""
+    """The lock of the process that asks the platform about this key and model; not a fact."""
     return b"{cachegate}:ask:" + _about(key_id, model)
 
 
 def tenant_keys(tenant: TenantId) -> bytes:
-    """The set of a tenant's keys; `short_key_id` says what its members are."""
+    """The set of a tenant's keys; its members are made by `short_key_id`."""
     return b"{cachegate}:i:keys:" + tenant.encode()
 
 
@@ -146,31 +145,31 @@ def key_set(tenant: TenantId | None) -> bytes:
 
 
 def key_digest(key_id: KeyId) -> tuple[bytes, bytes]:
-    """The hash and its field that hold the digest of the key with this id."""
+    """The hash and field that hold the digest of the key with this id."""
     return b"{cachegate}:i:id:" + _bucket(key_id), short_key_id(key_id)
 
 
 def last_use(key_id: KeyId) -> tuple[bytes, bytes]:
-    """The hash and its field that say when this key was last seen. A hint: it may lag, it decides nothing."""
+    """The hash and field of a key's last use. It may lag and decides nothing."""
     return b"{cachegate}:u:" + _bucket(key_id), short_key_id(key_id)
 
 
 def credential_mark(mark: bytes) -> tuple[bytes, bytes]:
-    """The hash and its field that say which key has this mark: a keyed hash of the engine's hash of it.
+    """The hash and field that hold the key of a mark, a keyed hash of the engine's hash of the key.
 
-    A hint, outside of the facts: it finds a key for people and decides nothing.
+    It is not a fact: it identifies a key for people and decides nothing.
     """
     text = _digest_text(mark)
     return b"{cachegate}:e:" + text[:_BUCKET_CHARACTERS], text[_BUCKET_CHARACTERS:]
 
 
 def short_key_id(key_id: KeyId) -> bytes:
-    """A key id without what all of them share: four bytes less in each of two indexes of a million keys."""
+    """A key id without the common prefix: four bytes less in each of two indexes of a million keys."""
     return key_id.removeprefix(_KEY_ID_PREFIX).encode()
 
 
 def long_key_id(raw_short: bytes) -> str:
-    """The inverse of `short_key_id`; the caller parses it, since an index is not to be trusted blindly."""
+    """The inverse of `short_key_id`; the caller must parse it, since an index is not trusted."""
     return _KEY_ID_PREFIX + raw_short.decode("ascii", "replace")
 
 

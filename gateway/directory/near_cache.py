@@ -1,17 +1,16 @@
-"""The near cache: the records that this worker remembers, and how it forgets them.
+"""The near cache: the fact records that this worker keeps in memory, and their invalidation.
 
-A remembered record is a `Leaf`. Answers hold on to the leaves they stand on, so forgetting is one
-assignment: `is_current = False` reaches every answer that was computed from it, remembered or still
-on its way to a client. A leaf that is evicted for space is turned as well, since nobody would turn
-it later.
+A cached record is a `Leaf`. Answers reference the leaves they were computed from, so one assignment,
+`is_current = False`, invalidates every answer that depends on the record, whether cached or on its way to a
+client. A leaf that is evicted for space is invalidated too, since later changes could not reach it.
 
-A record is put in only if it did not move while it was read. Whoever reads opens a `Flight` first;
-an invalidation that arrives before the reply marks it, and a reply that was overtaken is handed out
-as a leaf that is not current. So no late reply can put an old record back, whatever the order in
-which two connections are heard.
+A record is inserted only if it did not change while it was read. A reader first opens a `Flight` (a read in
+progress); an invalidation that arrives before the reply marks the flight, and the overtaken reply is returned
+as a leaf that is not current. So no late reply can restore an old record, in whatever order two connections
+deliver.
 
-Keys are the Redis names, which are injective by construction. Non-goals: when the worker may trust
-what it remembers (`lease.py`), and reading (`near_facts.py`).
+Names are the Redis names, which are injective by construction. Non-goals: when the worker may trust its
+memory (`lease.py`), and reading (`near_facts.py`).
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from gateway.model.facts import Account, Leaf
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-ENTRY_BYTES = 120  # of the table, for one leaf: measured, rounded up
+ENTRY_BYTES = 120  # of the table, per leaf: measured, rounded up
 
 
 @dataclass(slots=True)
 class CacheCounts:
-    """What happened so far, for the metrics."""
+    """Counters for the metrics."""
 
     hits: int = 0
     misses: int = 0
@@ -42,7 +41,7 @@ class CacheCounts:
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """A read under way: which names, and which of them moved meanwhile."""
+    """A read in progress: its names, and those that changed meanwhile."""
 
     names: frozenset[bytes]
     epoch: int
@@ -50,27 +49,27 @@ class Flight:
 
 
 class NearCache:
-    """Bounded by entries and by bytes; the least recently used goes first. For one event loop."""
+    """Bounded by entries and bytes; evicts the least recently used. For one event loop."""
 
     def __init__(self, *, max_entries: int, max_bytes: int) -> None:
         self.counts = CacheCounts()
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._leaves: OrderedDict[bytes, Leaf] = OrderedDict()
-        self._account = Account()  # a leaf that is decoded holds more from then on, and says so here
+        self._account = Account()  # a leaf that is decoded later holds more, and adds it here
         self._epoch = 0
-        self._flights: set[Flight] = set()
+        self._reads: set[Flight] = set()
 
     def __len__(self) -> int:
         return len(self._leaves)
 
     @property
     def held_bytes(self) -> int:
-        """What it holds, by its own account."""
+        """The bytes that it holds, as accounted."""
         return self._account.held_bytes
 
     def find(self, name: bytes) -> Leaf | None:
-        """The remembered record, or the remembered absence of one."""
+        """Return the cached record, or the cached absence of one."""
         leaf = self._leaves.get(name)
         if leaf is None:
             self.counts.misses += 1
@@ -80,35 +79,35 @@ class NearCache:
         return leaf
 
     def depart(self, names: Sequence[bytes]) -> Flight:
-        """Note that these names are about to be read. `land` or `crash` ends it."""
+        """Begin a read of these names. `land` or `crash` ends it."""
         flight = Flight(names=frozenset(names), epoch=self._epoch)
-        self._flights.add(flight)
+        self._reads.add(flight)
         return flight
 
     def land(self, flight: Flight, values: Mapping[bytes, bytes | None]) -> dict[bytes, Leaf]:
-        """Remember what was read, except what moved meanwhile: that is handed out as no longer current."""
-        self._flights.discard(flight)
-        landed: dict[bytes, Leaf] = {}
+        """Cache what was read; return records that changed meanwhile as leaves that are not current."""
+        self._reads.discard(flight)
+        read: dict[bytes, Leaf] = {}
         for name, value in values.items():
             if flight.epoch != self._epoch or name in flight.spoiled:
                 self.counts.overtaken += 1
-                landed[name] = Leaf(name, value, is_current=False)
+                read[name] = Leaf(name, value, is_current=False)
                 continue
             known = self._leaves.get(name)
             if known is not None and known.value == value:
-                landed[name] = known  # whoever stands on it goes on standing
+                read[name] = known  # answers that depend on it stay valid
                 continue
-            landed[name] = Leaf(name, value)
-            self._put(landed[name])
-        return landed
+            read[name] = Leaf(name, value)
+            self._put(read[name])
+        return read
 
     def is_overtaken(self, flight: Flight) -> bool:
-        """Whether everything has been forgotten since it departed, so that nothing of it is remembered."""
+        """Whether everything was flushed since the read began, so that nothing of it is cached."""
         return flight.epoch != self._epoch
 
     def crash(self, flight: Flight) -> None:
-        """The read failed: there is nothing to remember."""
-        self._flights.discard(flight)
+        """End a read that failed."""
+        self._reads.discard(flight)
 
     def invalidate(self, names: Iterable[bytes]) -> None:
         """These records changed."""
@@ -117,12 +116,12 @@ class NearCache:
             leaf = self._leaves.pop(name, None)
             if leaf is not None:
                 self._forget(leaf)
-            for flight in self._flights:
+            for flight in self._reads:
                 if name in flight.names:
                     flight.spoiled.add(name)
 
     def flush(self) -> None:
-        """Nothing is known any more: forget everything, and everything that is on its way."""
+        """Forget all records, including those being read."""
         self.counts.flushes += 1
         self._epoch += 1
         for leaf in self._leaves.values():
@@ -131,7 +130,7 @@ class NearCache:
 
     def _put(self, leaf: Leaf) -> None:
         former = self._leaves.pop(leaf.name, None)
-        if former is not None:  # two flights for one name: both read the same, and the later one stays
+        if former is not None:  # two reads of one name: both read the same value, the later one stays
             self._forget(former)
         self._leaves[leaf.name] = leaf
         leaf.account = self._account

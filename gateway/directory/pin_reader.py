@@ -1,9 +1,9 @@
-"""Pins as a worker reads them: through the near cache, like every other fact.
+"""Reads blob pins through a worker's near cache, like every other fact.
 
-So a quarantine reaches every worker of the fleet as fast as a revocation, and an answer that stands
-on the record of a pin is withdrawn when that record changes before its first byte.
+So a quarantine reaches every worker as fast as a revocation, and an answer that depends on a pin is withdrawn
+if the pin changes before the answer's first byte.
 
-Only asked after an allow. Reading from memory is therefore no way to learn what others asked for (I3).
+It is only called after an allow, so reading from memory does not reveal what other callers asked for (I3).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class NearPins:
         self._on_unreadable = on_unreadable
 
     async def find(self, md5: Md5) -> PinFound:
-        """A blob's pin. Raises `Refusal(UNREADABLE_FACT)` when its record does not parse."""
+        """Return a blob's pin. Raises `Refusal(UNREADABLE_FACT)` if its record does not parse."""
         generation, [leaf] = await self._source.read([names.pin_fact(md5)])
         try:
             return PinFound(pin=_decoded(leaf, md5), leaf=leaf, generation=generation)
@@ -43,7 +43,7 @@ class NearPins:
             raise Refusal(Reason.UNREADABLE_FACT) from error
 
     def recall(self, md5: Md5) -> PinFound | None:
-        """The same from memory alone; None when it is not remembered, or does not parse."""
+        """Return the pin from memory only; None if it is not cached or does not parse."""
         leaves = self._source.find([names.pin_fact(md5)])
         if leaves is None:
             return None

@@ -1,7 +1,7 @@
-"""The record of a blob's pin: bytes to a `Pin` and back, as strict as those of `records.py`.
+"""Encodes a blob's pin as a record and decodes it, as strictly as `records.py`.
 
-A record that does not parse denies: a blob of which nobody can say what it should hold is not served.
-Digests are kept raw, which halves them; a million pins are about 150 MB.
+A record that does not parse denies: a blob whose expected content is unknown is not served. Digests are
+stored as raw bytes, half the size of hex; a million pins are about 150 MB.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _Sha256Bytes = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
 
 class PinRow(Row, frozen=True, tag=8):
-    """One blob's pin. The last three are set together, or none of them is."""
+    """One blob's pin. The last three fields are set together or not at all."""
 
     layout: Literal[1]
     generation: Annotated[int, msgspec.Meta(ge=0)]
@@ -40,7 +40,7 @@ _PINS = msgspec.msgpack.Decoder(PinRow)
 
 
 def encode_pin(pin: Pin) -> bytes:
-    """The record of a pin."""
+    """Encode a pin."""
     quarantine = pin.quarantine
     return encode_row(
         PinRow(
@@ -59,7 +59,7 @@ def encode_pin(pin: Pin) -> bytes:
 
 
 def decode_pin(raw: bytes, md5: Md5) -> Pin:
-    """The pin of the record that lies under this blob's name."""
+    """Decode the record stored under this blob's name."""
     row = decode_row(_PINS, raw)
     if row.md5.hex() != md5:
         raise UnreadableRecordError("the record was written for another blob")

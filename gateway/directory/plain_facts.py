@@ -1,7 +1,7 @@
-"""Reading without memory: for commands, which live for a moment and serve nobody.
+"""A fact source without a cache, for commands, which run briefly and serve no client.
 
-Every read goes to the store, and nothing that was read is ever found out to be old. So nothing that
-is decided on it may let a byte out: `holds` is always false.
+Every read goes to the store, and changes after a read are not noticed. So nothing that is decided on these
+facts may release a byte: `holds` is always false.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ class PlainFacts:
         self._store = store
 
     async def read(self, names: Sequence[bytes]) -> tuple[int, list[Leaf]]:
-        """A leaf for each name, in order, from the store."""
+        """Return a leaf for each name, in order, from the store."""
         moment, values = await self._store.read(names)
         return moment.generation, [Leaf(name, value) for name, value in zip(names, values, strict=True)]
 
     async def read_afresh(self, names: Sequence[bytes]) -> tuple[int, list[Leaf]]:
-        """The same."""
+        """The same as `read`."""
         return await self.read(names)
 
     def find(self, names: Sequence[bytes]) -> list[Leaf] | None:
-        """Nothing is remembered."""
+        """Return None: nothing is cached."""
         return None if names else []
 
     def is_leased(self) -> bool:
@@ -41,12 +41,12 @@ class PlainFacts:
         return False
 
     def is_fresh(self, _degraded_seconds: float) -> bool:
-        """What was read just now is fresh."""
+        """What was just read is fresh."""
         return True
 
     def verify_fresh(self, _degraded_seconds: float) -> None:
-        """What was read just now is fresh."""
+        """What was just read is fresh."""
 
     def holds(self, _stamp: Stamp, _degraded_seconds: float) -> bool:
-        """Nobody would have told us of a change."""
+        """A command is not notified of changes."""
         return False

@@ -1,10 +1,10 @@
-"""The policy set as two records: a small head, and the texts that it names by their SHA-256.
+"""Stores the policy set as two records: a small head, and the texts that it names by their SHA-256.
 
-Every decision stands on the head, so the head is read often, compared byte by byte and kept small.
-The texts are large and never change under their name: they are read once, checked against the
-digest, and kept in memory. A head therefore says all that a stamp has to hold about the rules.
+Every decision depends on the head, so it is read often, compared byte by byte and kept small. The texts are
+large and never change under their name: they are read once, checked against the digest, and cached. The head
+alone therefore identifies the rules in a stamp.
 
-Non-goal: whether the texts are good Cedar. The decision room denies by a set that does not parse.
+Non-goal: whether the texts are valid Cedar. `decision/` denies by a set that does not parse.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 _HEADS = msgspec.msgpack.Decoder(PolicyHead)
 _TEXTS = msgspec.msgpack.Decoder(PolicyTextRow)
 
-MAX_SETS_IN_MEMORY = 4  # the one in force, its predecessor, and room for a reader that is between two
+MAX_SETS_IN_MEMORY = 4  # the one in force, its predecessor, and spare ones for readers in between
 
 
 def encode_policy(policy: PolicySet) -> tuple[bytes, bytes, bytes]:
-    """The head's record, the digest that names the texts, and the texts' record."""
+    """Return the head's record, the digest that names the texts, and the texts' record."""
     text = encode_row(PolicyTextRow(layout=1, schema=policy.schema, policies=list(policy.policies)))
     text_digest = sha256(text).digest()
     head = PolicyHead(
@@ -48,12 +48,12 @@ def encode_policy(policy: PolicySet) -> tuple[bytes, bytes, bytes]:
 
 
 def decode_policy_head(raw: bytes) -> PolicyHead:
-    """Which policy texts are in force."""
+    """Decode the head, which names the texts in force."""
     return decode_row(_HEADS, raw)
 
 
 def decode_policy(raw_text: bytes, head: PolicyHead) -> PolicySet:
-    """The policy set of a head and the text record it names; the text is checked against its digest."""
+    """Decode the policy set of a head and its text record; the text is checked against its digest."""
     if sha256(raw_text).digest() != head.text_digest:
         raise UnreadableRecordError("the policy texts are not those that the head names")
     row = decode_row(_TEXTS, raw_text)
@@ -67,14 +67,14 @@ def decode_policy(raw_text: bytes, head: PolicyHead) -> PolicySet:
 
 
 class PolicySets:
-    """The policy sets read last, so that their texts cross the wire once. Bounded; keyed by whole heads."""
+    """Caches the last policy sets, so that texts are transferred once. Bounded; keyed by whole heads."""
 
     def __init__(self, read_text: Callable[[bytes], Awaitable[bytes | None]]) -> None:
         self._read_text = read_text
         self._sets: OrderedDict[PolicyHead, PolicySet] = OrderedDict()
 
     async def find(self, head: PolicyHead) -> PolicySet | None:
-        """The set of this head; None when its texts are gone, which a newer head explains."""
+        """Return the set of this head; None if its texts are gone because a newer head is in force."""
         known = self._sets.get(head)
         if known is not None:
             self._sets.move_to_end(head)

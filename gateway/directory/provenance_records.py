@@ -1,6 +1,7 @@
-"""The records of origins and attestations: bytes to values and back, as strict as those of `records.py`.
+"""Encodes origins and attestations as records and decodes them, as strictly as `records.py`.
 
-Each repeats what it is about, and is refused under another name. Digests are kept raw, in their order.
+Each record repeats the name of its subject and is refused under another name. Digests are stored as raw
+bytes, sorted.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class OriginRow(Row, frozen=True, tag=11):
-    """Whose URL stands for one file."""
+    """Whose URL was handed out for one file."""
 
     layout: Literal[1]
     generation: _Count
@@ -40,7 +41,7 @@ class OriginRow(Row, frozen=True, tag=11):
 
 
 class AttestationRow(Row, frozen=True, tag=12):
-    """The digests of one model, one after the other."""
+    """The digests of one model, concatenated."""
 
     layout: Literal[1]
     generation: _Count
@@ -54,7 +55,7 @@ _ATTESTATIONS = msgspec.msgpack.Decoder(AttestationRow)
 
 
 def encode_origin(origin: Origin) -> bytes:
-    """The record of an origin."""
+    """Encode an origin."""
     return encode_row(
         OriginRow(
             layout=1,
@@ -69,7 +70,7 @@ def encode_origin(origin: Origin) -> bytes:
 
 
 def decode_origin(raw: bytes, model: ModelId, package: PackageId, handle: FileHandle) -> Origin:
-    """The origin of the record that lies under this file's name."""
+    """Decode the record stored under this file's name."""
     row = decode_row(_ORIGINS, raw)
     verify_written_for((row.model, row.package, row.handle), (model, package, handle))
     return Origin(
@@ -83,7 +84,7 @@ def decode_origin(raw: bytes, model: ModelId, package: PackageId, handle: FileHa
 
 
 def encode_attestation(attestation: Attestation) -> bytes:
-    """The record of an attestation."""
+    """Encode an attestation."""
     return encode_row(
         AttestationRow(
             layout=1,
@@ -96,7 +97,7 @@ def encode_attestation(attestation: Attestation) -> bytes:
 
 
 def decode_attestation(raw: bytes, model: ModelId) -> Attestation:
-    """The attestation of the record that lies under this model's name."""
+    """Decode the record stored under this model's name."""
     row = decode_row(_ATTESTATIONS, raw)
     verify_written_for(row.model, model)
     if len(row.digests) % _MD5_BYTES:

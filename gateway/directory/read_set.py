@@ -1,8 +1,8 @@
-"""One look: what was read for one answer, decoded once, and stamped.
+"""The records read for one answer: each decoded once and listed in the answer's stamp.
 
-The source is asked for records in as few round trips as possible; the stamp then lists exactly the
-leaves that the answer used, absent ones too: "there is no rule" is as much of a reason as a rule.
-What does not parse is remembered here, so that each answer that touches it says so.
+Records are read in as few round trips as possible. The stamp then lists exactly the leaves that the answer
+used, absent ones included: the absence of a rule can decide as much as a rule. Records that do not parse are
+kept here, so that each answer that uses them reports them.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _UNREADABLE = object()
 
-DECODED_HERE_BYTES = 32 * 1024  # of a record: some 2 ms of decoding
-MAX_NAMES_PER_READ = 1_000  # a catalogue page asks for thousands; one huge MGET would hold up everybody else
+DECODED_HERE_BYTES = 32 * 1024  # of a record: about 2 ms of decoding
+# A catalogue page asks for thousands of names; one huge MGET would delay all other clients.
+MAX_NAMES_PER_READ = 1_000
 
 
 class ReadSet:
-    """What has been read for one answer: leaves by name, the oldest generation, what did not parse."""
+    """What was read for one answer: leaves by name, the oldest generation, the names that do not parse."""
 
     def __init__(self, source: FactSource, report: Callable[[str], None]) -> None:
         self.leaves: dict[bytes, Leaf] = {}
@@ -46,29 +47,29 @@ class ReadSet:
         self._report = report
 
     async def fetch(self, wanted: Iterable[bytes]) -> None:
-        """Read what has not been read yet, from memory where it is remembered."""
+        """Read what has not been read yet, from memory where it is cached."""
         await self._read(wanted, self._source.read)
 
     async def fetch_afresh(self, wanted: Iterable[bytes]) -> None:
-        """Read what has not been read yet from the store, whatever is remembered."""
+        """Read what has not been read yet from the store, whatever is cached."""
         await self._read(wanted, self._source.read_afresh)
 
     async def decode_aside(self, name: bytes, decode: Callable[[bytes], _T]) -> None:
-        """Decode a large record off the event loop, before it is asked for: others get their turn."""
+        """Decode a large record in a thread before it is used, so that the event loop is not blocked."""
         leaf = self.leaves[name]
         if leaf.value is None or leaf.decoded is not None or len(leaf.value) <= DECODED_HERE_BYTES:
             return
         try:
             fact, size = await asyncio.to_thread(_decoded, decode, leaf.value)
         except UnreadableRecordError:
-            return  # whoever asks for it reports it
+            return  # `decoded` reports it
         if leaf.decoded is None:
             leaf.keep(fact, size)
 
     def decoded(self, name: bytes, decode: Callable[[bytes], _T]) -> _T | None:
-        """The fact under a name; None when it is absent or, which is reported, does not parse.
+        """Return the fact under a name; None if it is absent or, after a report, does not parse.
 
-        A leaf is decoded once, by whoever reads it first: one name is always decoded the same way.
+        A leaf is decoded once and shared: one name is always decoded the same way.
         """
         leaf = self.leaves[name]
         if leaf.value is None or name in self.unreadable:
@@ -85,11 +86,11 @@ class ReadSet:
         return leaf.decoded  # type: ignore[return-value] # one name is always decoded the same way
 
     def alias_of(self, model: ModelId) -> Alias | None:
-        """What this id stands for, if it is another name of a model."""
+        """Return the alias of this name, if it is one."""
         return self.decoded(names.alias_fact(model), partial(decode_alias, alias=model))
 
     def standing_of(self, model: ModelId) -> Standing:
-        """How a model stands, by those of its rules that parse."""
+        """Return a model's standing by those of its rules that parse."""
         rules: list[ModelRule] = []
         for pattern in ancestors(model):
             rule = self.decoded(names.rule_fact(pattern), partial(decode_rule, pattern=pattern))
@@ -98,7 +99,7 @@ class ReadSet:
         return standing_of(rules)
 
     def stamp(self, used: Iterable[bytes]) -> Stamp:
-        """The stamp of an answer that used these names."""
+        """Return the stamp of an answer that used these names."""
         return Stamp(min(self._generations, default=0), tuple(self.leaves[name] for name in used))
 
     async def _read(self, wanted: Iterable[bytes], read: Callable[[Sequence[bytes]], Reading]) -> None:
@@ -111,13 +112,13 @@ class ReadSet:
 
 
 def _decoded(decode: Callable[[bytes], _T], raw: bytes) -> tuple[_T, int]:
-    """The fact, and what it holds."""
+    """Decode the fact, and compute its size."""
     fact = decode(raw)
     return fact, held_bytes(fact, raw)
 
 
 def names_about(models: Iterable[ModelId]) -> list[bytes]:
-    """The names of all records about these models: the alias, and the rules that may cover each."""
+    """Return the names of all records about these models: the alias, and the rules that may cover each."""
     about: list[bytes] = []
     for model in models:
         about.append(names.alias_fact(model))

@@ -1,16 +1,16 @@
-"""The reader: the facts that one request stands on, in as few round trips as there can be.
+"""Reads the facts that one request depends on, in as few Redis round trips as possible.
 
-A key costs two: the records under its digests, then its tenant, with the grants and the policy head
-that its decisions will want. A decision costs two as well: for each model the alias and the rules of
-all patterns that cover it, then the same for what an alias stands for. Every answer carries a stamp
-of all that was read, the absent records among them. The parts of an answer may come from different
-moments; that is found out by `still_true`, which every answer has to pass before a byte is sent.
+Finding a key takes two: the records under its digests, then its tenant together with the grants and the
+policy head that its decisions will need. A decision takes two as well: for each model its alias and the rules
+of all patterns that cover it, then the same for the targets of aliases. Every answer carries a stamp of all
+that was read, absent records included. The parts of an answer may come from different moments; `still_true`,
+which every answer has to pass before a byte is sent, detects that.
 
 A record that does not parse is reported and denies: as a `Refusal` for keys and tenants, in
-`Facts.unreadable` for everything that is decided about (I1). An alias of an alias is treated alike:
-no command can make one, and guessing how far to follow it could open something.
+`Facts.unreadable` for everything that is decided about (I1). An alias of an alias is treated the same: no
+command can make one, and following it could allow something by mistake.
 
-Non-goals: deciding, remembering answers, and knowing what is on disk.
+Non-goals: deciding, caching answers, and knowing what is on disk.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from gateway.model.stores import FactStore
 
 TEXTS_MISSING = "the texts it names are missing from Redis"
-_POLICY_ATTEMPTS = 3  # an apply between two reads takes the old texts away; twice in a row is no coincidence
+_POLICY_ATTEMPTS = 3  # an apply between two reads deletes the old texts; this rarely happens twice in a row
 
 
 class DirectoryReader:
@@ -55,12 +55,12 @@ class DirectoryReader:
     ) -> None:
         self._store = store
         self._source = source
-        self._clock = clock  # for what ends by itself; without one, nothing of the kind counts
+        self._clock = clock  # for what expires; without a clock, nothing that expires counts
         self._on_unreadable = on_unreadable
         self._policies = PolicySets(self._read_policy_text)
 
     async def find_key(self, digests: Sequence[bytes]) -> tuple[Key | None, Tenant | None, Stamp]:
-        """The key record under the first of these digests that has one, its tenant, and what was read."""
+        """Return the key under the first of these digests that has one, its tenant, and the stamp."""
         return await self._find_key(list(map(names.key_fact, digests)))
 
     async def _find_key(self, key_names: list[bytes]) -> tuple[Key | None, Tenant | None, Stamp]:
@@ -70,12 +70,12 @@ class DirectoryReader:
         if key is None or key.tenant is None:
             return key, None, read_set.stamp(key_names)
         tenant_name = names.tenant_fact(key.tenant)
-        # Whoever asks who this is asks next what it may do: its grants come along, for one trip less.
+        # A decision follows, so its grants and policy head are read in the same round trip.
         await read_set.fetch([tenant_name, names.grants_fact(key.tenant), names.POLICY])
         return key, _find_tenant(read_set, key), read_set.stamp([*key_names, tenant_name])
 
     async def find_key_digest(self, key_id: KeyId) -> bytes | None:
-        """Under which digest the key with this id is said to lie: an index, which decides nothing."""
+        """Return the digest under which the index lists this key id; it decides nothing."""
         name, field = names.key_digest(key_id)
         digest = await self._store.hash_field(name, field)
         if digest is not None and len(digest) != names.DIGEST_BYTES:
@@ -84,29 +84,29 @@ class DirectoryReader:
         return digest
 
     async def bring(self, principal: Principal, models: Sequence[ModelId | None]) -> list[Facts]:
-        """The facts about this caller and each of these models (None: no model), in order."""
+        """Return the facts about this caller and each of these models (None: no model), in order."""
         for attempt in range(_POLICY_ATTEMPTS):
             read_set = ReadSet(self._source, self._report)
             asked = [model for model in models if model is not None]
-            if attempt:  # the texts that the remembered head names are gone: there is a newer one by now
+            if attempt:  # the texts of the cached head are gone, so there is a newer head
                 await read_set.fetch_afresh([names.POLICY])
             await read_set.fetch(names_about_caller(principal))
             if principal.tenant is not None:
                 decode = partial(decode_grants, tenant_id=principal.tenant)
                 await read_set.decode_aside(names.grants_fact(principal.tenant), decode)
             if asked:
-                await self._look_at_models(read_set, principal, asked)
+                await self._fetch_models(read_set, principal, asked)
             policy = await self._find_policy(read_set)
             if policy is not None:
                 return CallerFacts(read_set, principal, policy, self._clock).about_each(models)
         raise Unavailable("policy", TEXTS_MISSING, Reason.NO_POLICY)
 
     async def find_key_again(self, stamp: Stamp) -> tuple[Key | None, Tenant | None, Stamp]:
-        """As `find_key`, for a key that was found before, by the stamp of that."""
+        """As `find_key`, for a key that was found before, by its stamp."""
         return await self._find_key([leaf.name for leaf in stamp.leaves if names.is_key_fact(leaf.name)])
 
     def is_leased(self) -> bool:
-        """Whether the lease itself holds, no degraded time counted in."""
+        """Whether the lease itself is held, without a degraded period."""
         return self._source.is_leased()
 
     def is_fresh(self, degraded_seconds: float) -> bool:
@@ -114,15 +114,15 @@ class DirectoryReader:
         return self._source.is_fresh(degraded_seconds)
 
     def verify_fresh(self, degraded_seconds: float) -> None:
-        """Raises `Unavailable(NO_LEASE)` when nothing may be answered now."""
+        """Raise `Unavailable(NO_LEASE)` if nothing may be answered now."""
         self._source.verify_fresh(degraded_seconds)
 
     def still_true(self, stamp: Stamp, degraded_seconds: float) -> bool:
-        """The last check before the first byte: the lease holds and nothing that it stands on moved."""
+        """The last check before the first byte: the lease is held and no fact of the stamp has changed."""
         return self._source.holds(stamp, degraded_seconds)
 
     async def verify_policy(self) -> None:
-        """Raises `Unavailable` unless the store answers and a usable policy set is in force."""
+        """Raise `Unavailable` unless the store answers and a usable policy set is in force."""
         for attempt in range(_POLICY_ATTEMPTS):
             read_set = ReadSet(self._source, self._report)
             await (read_set.fetch_afresh if attempt else read_set.fetch)([names.POLICY])
@@ -131,18 +131,16 @@ class DirectoryReader:
         raise Unavailable("policy", TEXTS_MISSING, Reason.NO_POLICY)
 
     async def known_models(self) -> frozenset[ModelId]:
-        """Every exact model id that a rule, an alias or a grant names: what is worth looking for on disk."""
+        """Return every exact model id that a rule, an alias or a grant names, to look for on disk."""
         listing = Listing(StoreReading(self._store), on_unreadable=self._report)
         return await listing.known_models()
 
-    async def _look_at_models(
-        self, read_set: ReadSet, principal: Principal, asked: Sequence[ModelId]
-    ) -> None:
-        """The records about these models, and about what aliases among them stand for.
+    async def _fetch_models(self, read_set: ReadSet, principal: Principal, asked: Sequence[ModelId]) -> None:
+        """Read the records about these models, and about the targets of aliases among them.
 
-        Always from the store, and always two round trips: how long an answer takes tells a stranger
-        neither that others use a model nor that a name is an alias (I3). Where none is an alias, the
-        second trip asks for names that no model can have.
+        Always from the store, and always two round trips: the time of an answer reveals neither that others
+        use a model nor that a name is an alias (I3). If no name is an alias, the second round trip reads
+        names that no model can have.
         """
         await read_set.fetch_afresh([*names_about(asked), *names_about_rulings(principal, asked)])
         aliases = [read_set.alias_of(model) for model in asked]

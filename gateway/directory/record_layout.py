@@ -1,11 +1,11 @@
-"""Rows: the layout of each kind of record, as msgpack arrays, and the strict reading of one.
+"""The msgpack layout of each kind of record, and strict decoding.
 
-A row is the kind's number, the layout's version, the generation of the record's last change, and
-then the fields of that kind in a fixed order. A row that has a wrong kind, an unknown version, a
-missing or surplus field, or bytes behind its end, is refused. To change a kind, give it a layout 2
-beside layout 1 and read both; numbers of kinds and bits of scopes are never given a new meaning.
+A row is an array: the kind's number, the layout's version, the generation of the record's last change, then
+the fields of the kind in a fixed order. A row with a wrong kind, an unknown version, a missing or surplus
+field, or trailing bytes is refused. To change a kind, add a layout 2 beside layout 1 and read both; numbers
+of kinds and bits of scopes never get a new meaning.
 
-Non-goal: whether the strings in a row are names; `records.py` makes facts of rows.
+Non-goal: whether the strings in a row are valid names; `records.py` converts rows to facts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gateway.model.facts import Scope, Visibility
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
 
-# One bit a scope: a million key records hold three names less each. Bits are never given a new meaning.
+# One bit per scope instead of up to three names in each of a million key records.
 SCOPE_BITS = {
     Scope.DISCOVER: 1,
     Scope.READ: 2,
@@ -30,15 +30,15 @@ SCOPE_BITS = {
 }
 _ALL_SCOPE_BITS = sum(SCOPE_BITS.values())
 
-CHECK_BYTES = 8  # of the digest that a key lies under: two keys share them once in 2**64 pairs
+CHECK_BYTES = 8  # of the digest that a key is stored under: two keys share them once in 2**64 pairs
 
 
 class UnreadableRecordError(ValueError):
-    """A record is not what its name promises. It never leaves this room."""
+    """A record is not what its name says. Handled within this package."""
 
 
 class Row(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
-    """What all kinds share: they are arrays, and strict about their length."""
+    """The base of all kinds: arrays of strict length."""
 
 
 class KeyRow(Row, frozen=True, tag=1):
@@ -47,7 +47,7 @@ class KeyRow(Row, frozen=True, tag=1):
     layout: Literal[1]
     generation: _Count
     source: _Text
-    key_id: str  # without what all of them share; `names.short_key_id`
+    key_id: str  # without the common prefix; see `names.short_key_id`
     tenant: str | None  # None: an admin key
     name: str
     scopes: Annotated[int, msgspec.Meta(ge=0, le=_ALL_SCOPE_BITS)]
@@ -94,7 +94,7 @@ class GrantsRow(Row, frozen=True, tag=3):
 
 
 class RuleRow(Row, frozen=True, tag=4):
-    """What is said about one pattern."""
+    """The rule of one pattern."""
 
     layout: Literal[1]
     generation: _Count
@@ -106,7 +106,7 @@ class RuleRow(Row, frozen=True, tag=4):
 
 
 class AliasRow(Row, frozen=True, tag=5):
-    """Another name of a model."""
+    """An alias of a model."""
 
     layout: Literal[1]
     generation: _Count
@@ -116,7 +116,7 @@ class AliasRow(Row, frozen=True, tag=5):
 
 
 class PolicyHead(Row, frozen=True, tag=6):
-    """Which policy texts are in force: their set's digest, and the digest that names their record."""
+    """The policy set in force: its digest, and the digest that names the record of its texts."""
 
     layout: Literal[1]
     generation: _Count
@@ -126,7 +126,7 @@ class PolicyHead(Row, frozen=True, tag=6):
 
 
 class PolicyTextRow(Row, frozen=True, tag=7):
-    """The policy texts. It lies under the SHA-256 of its own bytes: immutable, so without generation."""
+    """The policy texts, stored under the SHA-256 of this record: immutable, so without generation."""
 
     layout: Literal[1]
     schema: str
@@ -139,12 +139,12 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 def encode_row(row: Row) -> bytes:
-    """The bytes of a row."""
+    """Encode a row."""
     return _encoder.encode(row)
 
 
 def decode_row(decoder: msgspec.msgpack.Decoder[_RowT], raw: bytes) -> _RowT:
-    """The row of these bytes, if it is exactly one of the decoder's kind."""
+    """Decode a row; raises `UnreadableRecordError` unless it is exactly of the decoder's kind."""
     try:
         return decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -152,12 +152,12 @@ def decode_row(decoder: msgspec.msgpack.Decoder[_RowT], raw: bytes) -> _RowT:
 
 
 def verify_written_for(claimed: object, expected: object) -> None:
-    """Raises when a row was written for another name than the one it was found under."""
+    """Raise if a row was written for another name than the one it was found under."""
     if claimed != expected:
         raise UnreadableRecordError("the record was written for another name")
 
 
 def verify_times(*times: float | None) -> None:
-    """Raises when a time is none: NaN compares with nothing, and would let a key live for ever."""
+    """Raise if a time is not finite: NaN fails every comparison, so a key would never expire."""
     if not all(time is None or math.isfinite(time) for time in times):
         raise UnreadableRecordError("a time is not a finite number")

@@ -1,15 +1,16 @@
-"""Records: facts to bytes and back.
+"""Converts facts to records and back.
 
-A record is one row of `record_layout.py`, and a fact in `gateway.model.facts`; nothing else turns the one
-into the other. It repeats the name it was stored under and is refused under any other: one that was
-moved, or a reply to the wrong reader, never speaks for somebody else. A key repeats a part of its digest.
+A record is one row of `record_layout.py`, and a fact is a value of `gateway.model.facts`; only this module
+converts between them. A record repeats the name it is stored under and is refused under any other name: a
+record that was moved, or a reply that reached the wrong reader, is never used for another subject. A key
+repeats a part of its digest.
 
-Decoding is strict. A row that is not exactly of its kind, a name that does not parse, a time that is
-not a finite number: each raises `UnreadableRecordError`, which the caller turns into a denial and a
-report (I1). NaN matters most: a key that expires at NaN would live for ever.
+Decoding is strict. A row that is not exactly of its kind, a name that does not parse, or a time that is not
+finite raises `UnreadableRecordError`, which the caller turns into a denial and a report (I1). NaN matters
+most: a key that expires at NaN would never expire.
 
-No record holds a secret: none of the fields is a key, a pepper or a signature. Non-goals: what the
-facts mean, and the policy set, which is two records (`policy_records.py`).
+No record holds a secret: no field is a key, a pepper or a signature. Non-goals: what the facts mean, and the
+policy set, which is two records (`policy_records.py`).
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
 GRANTABLE = frozenset({Action.DISCOVER.value, Action.READ.value, Action.INFER.value})
 
 _ACTION_SETS: dict[frozenset[str], frozenset[str]] = {}
-"""The seven sets of them that there are, each once: thousands of grants share one, and what they cost."""
+"""The seven possible sets of actions, each stored once, so that thousands of grants share them."""
 
 _KEYS = msgspec.msgpack.Decoder(KeyRow)
 _TENANTS = msgspec.msgpack.Decoder(TenantRow)
@@ -72,7 +73,7 @@ _ALIASES = msgspec.msgpack.Decoder(AliasRow)
 
 
 def encode_key(key: Key, digest: bytes) -> bytes:
-    """The record of a key, to be stored under this digest."""
+    """Encode a key, to be stored under this digest."""
     return encode_row(
         KeyRow(
             layout=1,
@@ -94,7 +95,7 @@ def encode_key(key: Key, digest: bytes) -> bytes:
 
 
 def decode_key(raw: bytes, digest: bytes) -> Key:
-    """The key of the record that lies under this digest."""
+    """Decode the record stored under this digest."""
     row = decode_row(_KEYS, raw)
     verify_written_for(row.digest_check, digest[:CHECK_BYTES])
     verify_times(row.created_at, row.not_before, row.expires_at, row.revoked_at)
@@ -121,7 +122,7 @@ def decode_key(raw: bytes, digest: bytes) -> Key:
 
 
 def encode_tenant(tenant: Tenant) -> bytes:
-    """The record of a tenant."""
+    """Encode a tenant."""
     return encode_row(
         TenantRow(
             layout=1,
@@ -137,7 +138,7 @@ def encode_tenant(tenant: Tenant) -> bytes:
 
 
 def decode_tenant(raw: bytes, tenant_id: TenantId) -> Tenant:
-    """The tenant of the record that lies under this tenant's name."""
+    """Decode the record stored under this tenant's name."""
     row = decode_row(_TENANTS, raw)
     verify_written_for(row.tenant, tenant_id)
     verify_times(row.created_at)
@@ -155,7 +156,7 @@ def decode_tenant(raw: bytes, tenant_id: TenantId) -> Tenant:
 
 
 def encode_grants(grants: Grants) -> bytes:
-    """The record of all grants of a tenant."""
+    """Encode all grants of a tenant."""
     rows = [
         GrantRow(
             grant_id=grant.grant_id,
@@ -171,7 +172,7 @@ def encode_grants(grants: Grants) -> bytes:
 
 
 def decode_grants(raw: bytes, tenant_id: TenantId) -> Grants:
-    """The grants of the record that lies under this tenant's name."""
+    """Decode the record stored under this tenant's name."""
     row = decode_row(_GRANTS, raw)
     verify_written_for(row.tenant, tenant_id)
     return Grants(
@@ -200,7 +201,7 @@ def _grant(row: GrantRow) -> Grant:
 
 
 def encode_rule(rule: ModelRule) -> bytes:
-    """The record of a pattern's rule."""
+    """Encode a pattern's rule."""
     return encode_row(
         RuleRow(
             layout=1,
@@ -215,7 +216,7 @@ def encode_rule(rule: ModelRule) -> bytes:
 
 
 def decode_rule(raw: bytes, pattern: Pattern) -> ModelRule:
-    """The rule of the record that lies under this pattern's name."""
+    """Decode the record stored under this pattern's name."""
     row = decode_row(_RULES, raw)
     verify_written_for(row.pattern, pattern)
     try:
@@ -232,7 +233,7 @@ def decode_rule(raw: bytes, pattern: Pattern) -> ModelRule:
 
 
 def encode_alias(alias: Alias) -> bytes:
-    """The record of an alias."""
+    """Encode an alias."""
     return encode_row(
         AliasRow(
             layout=1,
@@ -245,7 +246,7 @@ def encode_alias(alias: Alias) -> bytes:
 
 
 def decode_alias(raw: bytes, alias: ModelId) -> Alias:
-    """The alias of the record that lies under this name."""
+    """Decode the record stored under this alias's name."""
     row = decode_row(_ALIASES, raw)
     verify_written_for(row.alias, alias)
     try:

@@ -1,7 +1,7 @@
-"""The records of rulings and endings: bytes to facts and back, as strict as those of `records.py`.
+"""Encodes the platform's rulings and endings as records and decodes them, as strictly as `records.py`.
 
-Each repeats the key and the model that it is about and is refused under any other name. A record that
-does not parse is no ruling: the platform is asked again, and nothing is allowed before it has answered.
+Each record repeats its key and model and is refused under any other name. A record that does not parse is no
+ruling: the platform is asked again, and nothing is allowed before it has answered.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class RulingRow(Row, frozen=True, tag=9):
 
 
 class EndingRow(Row, frozen=True, tag=10):
-    """That nothing asked before this generation counts. Its name says what it is about."""
+    """A mark that rulings asked before this generation do not count. Its name identifies the subject."""
 
     layout: Literal[1]
     generation: _Count
@@ -53,7 +53,7 @@ _ENDINGS = msgspec.msgpack.Decoder(EndingRow)
 
 
 def encode_ruling(ruling: Ruling) -> bytes:
-    """The record of a ruling, a standing or a links record: they lie under different names."""
+    """Encode a ruling, a standing or a links record; they have different names."""
     return encode_row(
         RulingRow(
             layout=1,
@@ -68,7 +68,7 @@ def encode_ruling(ruling: Ruling) -> bytes:
 
 
 def decode_ruling(raw: bytes, key_id: KeyId, model: ModelId | None) -> Ruling:
-    """The ruling of the record that lies under the name of this key and model."""
+    """Decode the ruling stored under the name of this key and model."""
     row = decode_row(_RULINGS, raw)
     verify_written_for((row.key_id, row.model), (key_id, model))
     if not math.isfinite(row.until):
@@ -86,10 +86,10 @@ def decode_ruling(raw: bytes, key_id: KeyId, model: ModelId | None) -> Ruling:
 
 
 def encode_ending(generation: int) -> bytes:
-    """The record of an ending."""
+    """Encode an ending."""
     return encode_row(EndingRow(layout=1, generation=generation))
 
 
 def decode_ending(raw: bytes) -> int:
-    """Up to which generation nothing that was asked counts."""
+    """Decode an ending: rulings asked before this generation do not count."""
     return decode_row(_ENDINGS, raw).generation

@@ -1,11 +1,11 @@
-"""All facts out of a server, and into another one: the back-up, and the way to a new server.
+"""Exports all facts from a server and imports them into another, for back-up and migration.
 
-Out comes every fact, in the order of `transfer_file.py`, each as it was at some moment while the
-export ran. In goes what is not there yet. A fact that is there and says something else is refused,
-unless merging was asked for; then the file's counts, but for one thing: a key that is revoked here
-stays revoked and a tenant that is suspended stays suspended, whatever an older file says.
+An export contains every fact, in the order of `transfer_file.py`, each as it was at some moment during the
+export. An import writes facts that do not exist yet. A fact that exists with another value is refused, unless
+merging was requested; then the file's value replaces it, with one exception: a key that is revoked here stays
+revoked and a tenant that is suspended stays suspended, even if an older file says otherwise.
 
-A batch is a transaction. One that is interrupted leaves whole batches, and doing it again goes on
+Each batch is a transaction. An import that is interrupted leaves whole batches, and repeating it continues
 from there. Non-goals: files (`transfer_file.py`), and the audit log.
 """
 
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from gateway.directory.listing import Listing
     from gateway.model.names import TenantId
 
-BATCH = 2_000  # facts in one transaction: some 50 ms of a server's time, which others wait for
+BATCH = 2_000  # facts per transaction: about 50 ms of the server's time, during which others wait
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Facts about to be brought in, beside those that are there. `other` names those that differ."""
+    """Facts to be imported, compared with those that exist. `other` names those that differ."""
 
     new: int = 0
     same: int = 0
@@ -53,7 +53,7 @@ class Comparison:
 async def each_fact(
     listing: Listing, on_total: Callable[[int], None] = lambda _total: None
 ) -> AsyncIterator[Fact]:
-    """Every fact, in order; `on_total` is told how many there are before the first one comes."""
+    """Yield every fact, in order; `on_total` is called with their number before the first one."""
     policy = await listing.find_policy()
     tenants = await listing.list_tenants()
     facts: list[Fact] = [*([] if policy is None else [policy]), *tenants]
@@ -70,7 +70,7 @@ async def each_fact(
 
 
 async def compare(listing: Listing, facts: Sequence[Fact]) -> Comparison:
-    """What bringing these in would do. Raises `Conflict` for a key whose id belongs to another key."""
+    """Compare facts with those that exist. Raises `Conflict` if a key's id belongs to another key here."""
     stored = [fact for fact in facts if isinstance(fact, StoredKey)]
     known = await listing.find_key_digests([one.key.key_id for one in stored])
     for one in stored:
@@ -89,7 +89,7 @@ async def compare(listing: Listing, facts: Sequence[Fact]) -> Comparison:
 
 
 async def bring_in(changes: Changes, facts: Sequence[Fact], *, merge: bool) -> Comparison:
-    """Write these facts, as part of a transaction. What is there already is left or, merging, replaced."""
+    """Write these facts in a transaction. One that differs is a conflict or, when merging, replaced."""
     _verify_digests_differ(facts)
     listing = changes.leniently() if merge else changes
     new, same, other = 0, 0, []
@@ -109,7 +109,7 @@ async def bring_in(changes: Changes, facts: Sequence[Fact], *, merge: bool) -> C
 
 
 def shown(fact: Fact) -> str:
-    """A fact's name, for people."""
+    """Return a fact's name, for people."""
     match fact:
         case PolicySet():
             return f"the policy {fact.digest[:12]}"
@@ -126,7 +126,7 @@ def shown(fact: Fact) -> str:
 
 
 def _merged(fact: Fact, found: Fact) -> Fact:
-    """The file's fact; but what was ended here stays ended."""
+    """Return the file's fact, but keep a revocation or suspension that was made here."""
     _verify_same_key(fact, found)
     if isinstance(fact, Tenant) and isinstance(found, Tenant):
         return replace(fact, is_suspended=fact.is_suspended or found.is_suspended)
@@ -136,7 +136,7 @@ def _merged(fact: Fact, found: Fact) -> Fact:
 
 
 def _verify_same_key(fact: Fact, found: Fact) -> None:
-    """A digest names one key. That it has two ids says that one of the two was not made by us."""
+    """Raise `Conflict` if one digest has two key ids: one of them was not made by us."""
     if isinstance(fact, StoredKey) and isinstance(found, StoredKey) and fact.key.key_id != found.key.key_id:
         raise Conflict(f"the key {fact.key.key_id} of the file is known here as {found.key.key_id}")
 
@@ -148,7 +148,7 @@ def _verify_digests_differ(facts: Sequence[Fact]) -> None:
 
 
 async def _find_current(listing: Listing, facts: Sequence[Fact]) -> list[Fact | None]:
-    """The facts of these names as they are here, without their generations; None for what is not."""
+    """Return the existing facts of these names, without generations; None for those that do not exist."""
     policy = await listing.find_policy() if any(isinstance(fact, PolicySet) for fact in facts) else None
     placed = [_record_of(fact) for fact in facts if not isinstance(fact, PolicySet)]
     found = iter(await listing.find_all(placed))
@@ -159,7 +159,7 @@ async def _find_current(listing: Listing, facts: Sequence[Fact]) -> list[Fact | 
 def _record_of(
     fact: Tenant | ModelRule | Alias | Grants | StoredKey,
 ) -> tuple[bytes, Callable[[bytes], Fact]]:
-    """Where a fact's record lies, and how it is read."""
+    """Return the name of a fact's record, and its decoder."""
     match fact:
         case Tenant(tenant_id=tenant):
             return names.tenant_fact(tenant), partial(decode_tenant, tenant_id=tenant)

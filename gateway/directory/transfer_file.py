@@ -1,13 +1,13 @@
-"""A file of facts: what `directory export` writes and `directory import` reads.
+"""The file format of `directory export` and `directory import`: JSON lines with a header and an end line.
 
     {"cachegate": "directory", "version": 1, "generation": 7, "history": "...", "peppers": {...}}
     {"fact": "policy", ...}   {"fact": "tenant", ...}   {"fact": "rule", ...}
     {"fact": "alias", ...}    {"fact": "grants", ...}   {"fact": "key", "digest": "...", ...}
     {"end": "directory", "facts": 6, "generation": 7}
 
-Facts stand in one order, each once, and reading checks that: rules before those that cover more,
-grants after rules, keys last of all. So half an import is never more open than the whole. The last
-line says how many facts there were: a file that was cut short is not taken for a whole one.
+Facts have one fixed order, each occurs once, and reading verifies both: narrow rules before broader ones,
+grants after rules, keys last. So a partial import never allows more than the whole. The last line holds the
+number of facts, so that a truncated file is detected.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MARK = "directory"
 
 
 class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the facts come from, and the fingerprints of the peppers under which the keys are stored."""
+    """The server of the facts, and the fingerprints of the peppers under which its keys are stored."""
 
     cachegate: str
     version: int
@@ -39,7 +39,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class End(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many facts there were, and the generation by then: another one says that some moved meanwhile."""
+    """The number of facts, and the final generation; facts changed meanwhile if the header's differs."""
 
     end: str
     facts: int
@@ -47,18 +47,18 @@ class End(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def header_line(*, generation: int, history: str, peppers: dict[str, str]) -> bytes:
-    """The first line."""
+    """Return the first line."""
     header = Header(cachegate=_MARK, version=VERSION, generation=generation, history=history, peppers=peppers)
     return msgspec.json.encode(header) + b"\n"
 
 
 def end_line(*, facts: int, generation: int) -> bytes:
-    """The last line."""
+    """Return the last line."""
     return msgspec.json.encode(End(end=_MARK, facts=facts, generation=generation)) + b"\n"
 
 
 def read_lines(lines: Iterable[bytes], where: str) -> tuple[Header, Iterator[Fact]]:
-    """The header and the facts of a file. Raises `Misconfigured` with the line that is not as above."""
+    """Read the header and the facts of a file. Raises `Misconfigured` with the line that is invalid."""
     numbered = iter(enumerate(lines, 1))
     try:
         _, raw_header = next(numbered)
@@ -73,14 +73,14 @@ def read_lines(lines: Iterable[bytes], where: str) -> tuple[Header, Iterator[Fac
 
 
 def place_of(fact: Fact) -> tuple[int, int, str]:
-    """Where in a file a fact stands: what closes before what opens, the keys last."""
+    """Return the sort key of a fact in a file: what restricts before what allows, keys last."""
     match fact:
         case PolicySet():
             return 0, 0, ""
         case Tenant():
             return 1, 0, fact.tenant_id
         case ModelRule():
-            return 2, -len(fact.pattern.removesuffix("/*")), fact.pattern  # narrow ones first
+            return 2, -len(fact.pattern.removesuffix("/*")), fact.pattern  # narrow patterns first
         case Alias():
             return 3, 0, fact.alias
         case Grants():

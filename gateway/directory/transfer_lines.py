@@ -1,12 +1,12 @@
-"""A fact as a line of JSON: the form in which facts are backed up, moved and read by people.
+"""Converts a fact to a line of JSON and back, for back-up, migration and reading by people.
 
     {"fact": "tenant", "layout": 1, "source": "cli", "tenant": "acme", ...}
 
-A line is a record's row with the names of its fields, and it is read by turning it into that record
-and decoding it: what could not be read from a server cannot be brought in by a file. Generations
-belong to a server and stay behind. Keys are there by their digests; no line holds a secret (I8).
+A line is a record's row with the names of its fields. It is parsed by converting it to that record and
+decoding the record, so a file cannot import what could not be read from a server. Generations belong to a
+server and are left out. Keys are identified by their digests; no line holds a secret (I8).
 
-Non-goal: what a file of such lines must look like (`transfer_file.py`).
+Non-goal: the structure of a file of such lines (`transfer_file.py`).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from gateway.model.names import parse_key_id, parse_model_id, parse_pattern, par
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredKey:
-    """A key and the keyed hash of it under which it is stored."""
+    """A key and its keyed hash, under which it is stored."""
 
     digest: bytes
     key: Key
@@ -69,7 +69,7 @@ BROKEN = (msgspec.MsgspecError, UnreadableRecordError, ValueError, OverflowError
 
 
 def fact_line(fact: Fact) -> bytes:
-    """The line of a fact."""
+    """Encode a fact as a line."""
     match fact:
         case PolicySet():
             document: dict[str, Any] = {
@@ -92,21 +92,21 @@ def fact_line(fact: Fact) -> bytes:
             ]
         case _:
             document = _named("key", encode_key(fact.key, fact.digest))
-            del document["digest_check"]  # follows from the digest
+            del document["digest_check"]  # derived from the digest
             document["key_id"] = fact.key.key_id
             document["digest"] = fact.digest.hex()
     return _json.encode(document) + b"\n"
 
 
 def unnumbered(fact: Fact) -> Fact:
-    """The fact without the generation that one server gave it: what two servers can be compared by."""
+    """Return the fact without its server's generation, so that facts of two servers can be compared."""
     if isinstance(fact, StoredKey):
         return replace(fact, key=replace(fact.key, generation=0))
     return replace(fact, generation=0)
 
 
 def parse_fact(raw: bytes) -> Fact:
-    """The fact of a line. Raises `UnreadableRecordError` for what is not exactly one."""
+    """Parse a line. Raises `UnreadableRecordError` unless it is exactly one fact."""
     try:
         return _fact_of(_documents.decode(raw))
     except BROKEN as error:
@@ -114,7 +114,7 @@ def parse_fact(raw: bytes) -> Fact:
 
 
 def _named(kind: str, record: bytes) -> dict[str, Any]:
-    """A record's row with the names of its fields."""
+    """Return a record's row with the names of its fields."""
     _, *values = msgspec.msgpack.decode(record)
     document = {"fact": kind, **dict(zip(_ROWS[kind].__struct_fields__, values, strict=True))}
     del document["generation"]
@@ -122,7 +122,7 @@ def _named(kind: str, record: bytes) -> dict[str, Any]:
 
 
 def _record(kind: str, document: dict[str, Any]) -> bytes:
-    """The inverse: the record whose row has exactly these fields."""
+    """The inverse of `_named`: the record whose row has exactly these fields."""
     row = _ROWS[kind]
     odd = document.keys() ^ (set(row.__struct_fields__) - {"generation"})
     if odd:

@@ -1,12 +1,12 @@
-"""The content face: models, packages, files and blobs, for whoever may have them.
+"""The content face: lists models and packages, and serves files and blobs to authorized callers.
 
     GET/HEAD /v1/models                              the models that the caller may discover, paged
     GET/HEAD /v1/models/{model}                      one model and its packages
     GET/HEAD /v1/models/{model}/-/{package}          one package and its files, paged
     GET/HEAD /v1/models/{model}/-/{package}/{file}   the file itself
-    GET/HEAD /v1/blobs/{md5}                         the same, found by digest along the caller's own packages
+    GET/HEAD /v1/blobs/{md5}                         the same, found by digest among the caller's own packages
 
-Links are paths, not URLs: what the client calls us is the client's business, and the Host header
+Links are paths, not URLs: the name by which a client reaches the gateway may differ, and the Host header
 decides nothing (I4).
 """
 
@@ -52,12 +52,12 @@ if TYPE_CHECKING:
 READS = ("GET", "HEAD")
 DEFAULT_PAGE = 100
 MAX_PAGE = 1000
-"""Models on one page: bounds the answer to about a megabyte and its decisions to a few ms. And files of a
-package, of which each is looked at on disk: 20 us. A package has a page of so many unless fewer are asked
-for, so that hardly any package has two."""
+"""Models on one page: bounds the answer to about a megabyte, and its decisions to a few ms. Also files of a
+package on one page, each of which is checked on disk: 20 us. A package's page has this many unless fewer are
+asked for, so that hardly any package needs two."""
 
 _PARAMETERS = frozenset({b"limit", b"after"})
-_LIMIT = re.compile(r"[1-9][0-9]{0,3}")  # all of it is looked at, and each number has one spelling
+_LIMIT = re.compile(r"[1-9][0-9]{0,3}")  # matched in full, so that each number has one spelling
 
 
 def _locate(request: WireRequest) -> Resource:
@@ -74,7 +74,7 @@ def _locate_package(request: WireRequest) -> Resource:
 
 
 def _parse_page(query: bytes, parse_name: Callable[[str], str], default: int = DEFAULT_PAGE) -> Page:
-    """`limit` and `after`, each once at most. Other parameters are nobody's business and are ignored."""
+    """Parse `limit` and `after`, each once at most. Other parameters are ignored."""
     try:
         asked = _asked(query)
         after = parse_name(asked[b"after"]) if b"after" in asked else None
@@ -85,7 +85,7 @@ def _parse_page(query: bytes, parse_name: Callable[[str], str], default: int = D
 
 
 def _asked(query: bytes) -> dict[bytes, str]:
-    """The values of the parameters that are ours."""
+    """The values of the parameters that this face reads."""
     if not query.isascii():
         raise BadNameError("a query is ASCII")
     asked: dict[bytes, str] = {}
@@ -93,7 +93,7 @@ def _asked(query: bytes) -> dict[bytes, str]:
         raw_name, _, raw_value = field.partition(b"=")
         name = unquote_to_bytes(raw_name)
         if name in _PARAMETERS:
-            if name in asked:  # which of the two is meant is not ours to say
+            if name in asked:  # either could be meant
                 raise BadNameError("a query parameter came twice")
             asked[name] = decode_once(raw_value.replace(b"+", b" "))
     return asked
@@ -154,7 +154,7 @@ BLOB = GuardedRoute(
 
 
 async def serve_document(scope: Scope, _receive: Receive, send: Send) -> None:
-    """What was found, as JSON."""
+    """Send what was found, as JSON."""
     receipt: Receipt = scope[RECEIPT]
     found, request = receipt.admission.found, receipt.admission.request
     await send_document(
@@ -168,7 +168,7 @@ async def serve_document(scope: Scope, _receive: Receive, send: Send) -> None:
 
 
 def serve_file(means: Means) -> ASGIApp:
-    """An endpoint for the bytes of a file."""
+    """The endpoint for the bytes of a file."""
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         receipt: Receipt = scope[RECEIPT]
@@ -185,7 +185,7 @@ def serve_file(means: Means) -> ASGIApp:
 
 
 def describe(found: Found) -> dict[str, Any]:
-    """The JSON form of what was found: names, sizes, digests and links, nothing of the disk."""
+    """What was found, as a JSON value: names, sizes, digests and links, nothing of the disk's layout."""
     match found:
         case CataloguePage():
             models = [{"id": one, "link": model_link(one)} for one in found.models]
@@ -223,7 +223,7 @@ def _next_page(found: Found, asked: Resource) -> str | None:
 
 
 def routes(means: Means = PLAIN) -> list[FaceRoute]:
-    """The routes of this face; `means` says how files go out."""
+    """The routes of this face; `means` says how files are sent."""
     files = serve_file(means)
     return [
         FaceRoute(CATALOGUE, serve_document),

@@ -1,13 +1,13 @@
-"""The download face: files by signed links, as the engine fetches them.
+"""The download face: serves files by signed URL, as the engine fetches them.
 
     GET/HEAD /d/{model}/-/{package}/{file}?se=...&sig=...
 
-The engine sends no key with a download; the URL is all it has. So the caller is the key that the link
+The engine sends no key with a download; the URL is all that it has. So the caller is the key that the URL
 names, and everything else is as on the content face: the same guard, the same records, the same bytes.
-What the engine depends on beside that is delivery's, for all faces alike: HEAD answers and never
-redirects; a file that is not pinned yet keeps nobody waiting for longer than four seconds; and large files
-without an MD5 offer no ranges, because the engine would fetch them in ranges, compare their MD5 with the
-one it does not have, and refuse them (`delivery/file_answer.py`).
+What else the engine depends on is done by delivery, for all faces alike: HEAD answers and never redirects;
+a file that is not pinned yet delays the answer by at most four seconds; and large files without an MD5 offer
+no ranges, because the engine would fetch them in ranges, compare their MD5 with the one it does not have,
+and refuse them (`delivery/file_answer.py`).
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ DOWNLOAD = GuardedRoute(
 
 
 def declared(relay: Relay | None) -> GuardedRoute:
-    """The declaration of a download; what the cache does not have is looked for where `relay` knows it."""
+    """The route of a download. A file that is not in the cache is looked up at the provider by `relay`."""
     return DOWNLOAD if relay is None else replace(DOWNLOAD, find=relay.find)
 
 
 def served(means: Means, relay: Relay | None) -> ASGIApp:
-    """The endpoint: files of the cache as `means` says, others as they come from the provider."""
+    """The endpoint: files of the cache are sent as `means` says, others are relayed from the provider."""
     from_cache = serve_file(means)
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,14 +1,14 @@
-"""The engine face: the metadata of models, in the words of the engine's weights provider.
+"""The engine face: model metadata, in the protocol of the engine's weights provider.
 
     GET/HEAD /models/v1/external/weights?modelId=...   packages, files, and a link for each
     GET/HEAD /models/v1/external/stat?modelId=...      whether this key may use the model, and what it is
 
-An engine reaches it by `ROBOFLOW_API_HOST`, or wrapped in `/proxy?url=` (`faces/proxy.py`), and then every
-link in the answer has that form, too.
+An engine reaches it by `ROBOFLOW_API_HOST`, or wrapped in `/proxy?url=` (`faces/proxy.py`). Then every link
+in the answer has that form, too.
 
-`weights` lists what a caller may have, as the listings of the content face do, so the model has to be
-discoverable; which packages are shown is decided by the right to read each. `stat` is what servers take
-for the right to run a model, so it needs the right to read it whole.
+`weights` lists packages as the content face does, so the caller has to be allowed to discover the model; a
+package is included if the caller may read it. Servers take `stat` for the right to run a model, so it needs
+the right to read the whole model.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _locate(request: WireRequest) -> Resource:
 
 
 def weights_route(offers: Offers, *, is_wrapped: bool) -> GuardedRoute:
-    """The declaration of `/weights`."""
+    """The route of `/weights`."""
 
     async def find(request: WireRequest, allowed: Allowed) -> tuple[Found, Stamp]:
         return await offers.weights(_inquiry(request, allowed), is_wrapped=is_wrapped)
@@ -58,7 +58,7 @@ def weights_route(offers: Offers, *, is_wrapped: bool) -> GuardedRoute:
 
 
 def stat_route(offers: Offers) -> GuardedRoute:
-    """The declaration of `/stat`."""
+    """The route of `/stat`."""
 
     async def find(request: WireRequest, allowed: Allowed) -> tuple[Found, Stamp]:
         return await offers.stat(_inquiry(request, allowed))
@@ -74,7 +74,7 @@ def stat_route(offers: Offers) -> GuardedRoute:
 
 
 async def serve_answer(scope: Scope, _receive: Receive, send: Send) -> None:
-    """Send what was found, as it is."""
+    """Send what was found, unchanged."""
     receipt: Receipt = scope[RECEIPT]
     found, request = receipt.admission.found, receipt.admission.request
     if not isinstance(found, EngineAnswer):
@@ -92,7 +92,7 @@ def routes(offers: Offers) -> list[FaceRoute]:
 
 
 def _inquiry(request: WireRequest, allowed: Allowed) -> Inquiry:
-    """Read once more from the request what was read to decide; the guard keeps no credential."""
+    """Parse the request once more: the guard keeps no credential."""
     return Inquiry(
         request=request,
         allowed=allowed,

@@ -1,18 +1,18 @@
-"""The face that the platform calls: what it said of keys and models does not hold any more.
+"""The webhook of the platform: ends what the platform has said about keys and models.
 
     POST /hooks/v1/authority
     Cachegate-Signature: t=1767225600,v1=<hex>
 
     {"keys_sha256": ["<64 hex>", ...], "models": ["acme/cars/1", ...]}
 
-Either list may be empty, or left out; with both empty, everything is meant. What is named is ended, the
-keys and the models each for themselves. It is answered with 200 and the generation once no worker goes by
-it any more, and with 503 while that is not sure: the platform repeats it then, and may do so at any time.
-`not_ours_to_end` in the answer counts the named keys that an operator has imported here: those go on, until
-the operator revokes them.
+Either list may be empty or left out; with both empty, everything is meant. Each named key and each named
+model is ended for itself. The answer is 200 with the generation once no worker uses the ended verdicts any
+more, and 503 while that is not sure: the platform then repeats the call, which it may do at any time.
+`not_ours_to_end` in the answer counts the named keys that an operator has imported here: those stay valid
+until the operator revokes them.
 
-A hook has no key and no receipt: its proof is the signature over its body, and it is given nothing of the
-cache. The guard's middleware knows it by its own kind of declaration.
+A hook has no key and no receipt: it is authenticated by the signature over its body, and can read nothing of
+the cache. It is declared to the guard's middleware as a `HookRoute`.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 AUTHORITY_PATH = b"/hooks/v1/authority"
 SIGNATURE = b"cachegate-signature"
-MAX_BODY_BYTES = 64 * 1024  # some 900 keys: whoever has more to say sends it in parts, or means everything
-MAX_NAMED = 1_000  # keys and models: each becomes a fact, in one change, and short names are many in a body
+MAX_BODY_BYTES = 64 * 1024  # some 900 keys: a caller with more sends several calls, or ends everything
+MAX_NAMED = 1_000  # keys and models: each becomes a fact, in one transaction; short names are many in a body
 
 _Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
@@ -47,7 +47,7 @@ _ENDINGS = msgspec.json.Decoder(_RawEnding)
 
 
 def authority_hook(secret: bytes, invalidation: Invalidation) -> HookRoute:
-    """The declaration of the webhook."""
+    """The route of the webhook."""
 
     async def take(request: WireRequest, body: bytes) -> bytes:
         headers = [value for name, value in request.headers if name == SIGNATURE]

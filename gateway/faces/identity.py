@@ -1,9 +1,9 @@
-"""The identity face: who the caller is.
+"""The identity face: tells a caller about its own key.
 
     GET/HEAD /v1/whoami
 
-Says what the key's holder may know about it, and nothing about what it opens: that is asked of the
-content face, one thing at a time.
+It shows what the holder may know about the key, and nothing about what the key may access: that is asked
+of the content face, one resource at a time.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ WHOAMI = GuardedRoute(
 
 
 async def whoami(scope: Scope, _receive: Receive, send: Send) -> None:
-    """The caller's own key, without the key."""
+    """Send the description of the caller's key, without the key itself."""
     receipt: Receipt = scope[RECEIPT]
     found, request = receipt.admission.found, receipt.admission.request
     if not isinstance(found, Identity):
@@ -52,7 +52,7 @@ async def whoami(scope: Scope, _receive: Receive, send: Send) -> None:
 
 
 def describe(principal: Principal) -> dict[str, Any]:
-    """The JSON form of a principal."""
+    """The principal as a JSON value."""
     expires = principal.expires_at
     return {
         "kind": principal.kind.value,

@@ -1,11 +1,11 @@
-"""The ops face, on a listener of its own: for probes and Prometheus, never for clients.
+"""The ops face, on a listener of its own: health, readiness and metrics for probes and Prometheus.
 
     GET /healthz    200 while the parent process answers
     GET /readyz     200 when every worker is ready, else 503; JSON with each check
-    GET /metrics    Prometheus text, all workers added up
+    GET /metrics    Prometheus text, summed over all workers
 
-It serves nothing of the caches and holds no secret, so it declares no guard; it must not be
-reachable from outside.
+It serves nothing of the caches and holds no secret, so it declares no guard. It must not be reachable by
+clients.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 
 class InstanceStatus(Protocol):
-    """All workers of the instance together."""
+    """The status of all workers of the instance together."""
 
     @property
     def is_ready(self) -> bool:
-        """Whether every worker is there and every check of each holds."""
+        """Whether every worker answers and every check holds in each."""
 
     @property
     def expected(self) -> int:
@@ -51,11 +51,11 @@ class InstanceStatus(Protocol):
 
     @property
     def counters(self) -> Mapping[str, float]:
-        """Counters of all workers, those that died included."""
+        """Counters of all workers, including those that have ended."""
 
     @property
     def gauges(self) -> Mapping[str, float]:
-        """Values of the moment, of the workers that answered."""
+        """Current values of the workers that answered."""
 
 
 _COUNTER = re.compile(r"(?P<name>[a-z_]+)(?:\{(?P<labels>.*)\})?")
@@ -63,13 +63,13 @@ _LABEL = re.compile(r'([a-z_]+)="([^"]*)"')
 
 
 class _Snapshot(Collector):
-    """One scrape's worth of metrics."""
+    """The metrics of one scrape."""
 
     def __init__(self, status: InstanceStatus) -> None:
         self._status = status
 
     def collect(self) -> Iterable[Metric]:
-        """Every declared metric, with a zero where nothing was counted yet and there is no label."""
+        """Every declared metric; one without labels is 0 until it is counted."""
         families = {
             name: CounterMetricFamily(name, HELP[name], labels=labels) for name, labels in METRICS.items()
         }
@@ -93,7 +93,7 @@ class _Snapshot(Collector):
 
 
 def ops_app(ask: Callable[[], Awaitable[InstanceStatus]]) -> ASGIApp:
-    """The ops listener's app; `ask` collects the status of all workers now."""
+    """The ops listener's app; `ask` collects the current status of all workers."""
 
     async def healthz(_request: Request) -> Response:
         return PlainTextResponse("ok\n")

@@ -1,8 +1,8 @@
-"""The answer to a request that was admitted and cannot be served as it was asked.
+"""Sends the problem response to a request that was admitted but cannot be served as it was asked.
 
-A precondition failed, or no range lies within the file: the client learns this only because it may
-read the file (I3). It has the shape of every refusal and names the record of the allow, whose outcome
-has the status.
+A precondition failed, or no range lies within the file: the client learns this only because it may read the
+file (I3). The response has the form of every refusal and names the record of the allow, whose outcome has
+the status.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 async def send_problem(
     receipt: Receipt, reason: Reason, headers: Iterable[tuple[bytes, bytes]], send: Send
 ) -> None:
-    """Send the problem of this reason, with headers that only this answer has."""
+    """Send the problem for this reason, with headers that only this answer has."""
     request = receipt.admission.request
     problem = problem_of(reason, request.route)
     common, body = problem.answer(receipt.record_id, traceparent(request.trace_id))

@@ -1,17 +1,17 @@
-"""The proxy face: `/proxy?url=...`, for engines that send everything through a `SECURE_GATEWAY`.
+"""The proxy face: answers `/proxy?url=...`, for engines that send everything through a `SECURE_GATEWAY`.
 
     GET/HEAD /proxy?url=<the API's metadata URL, once encoded>
     GET/HEAD /proxy?url=<a link of ours, once encoded>&se=...&sig=...
 
-It is no proxy. A wrapped URL is read as the question that it is, and answered as if it had been asked of
-the face that it belongs to: the guard gets the inner request, and the inner route. Nothing is ever fetched
-from a URL that a client wrote: metadata is asked of the provider that is set, whatever name of it the
-client used, and a file of the provider's is streamed from where the provider told *us* it is. So there is
-no host to forbid, no redirect to follow, and no address to resolve here: what is not one of these forms is
-refused, and where it would have led does not matter (NOT_PROXIED).
+It is not a proxy. The wrapped URL is parsed, and answered as if it had been sent to the face it belongs to:
+the guard gets the inner request and the inner route. Nothing is ever fetched from a URL that a client wrote:
+metadata is asked of the configured provider, by whichever name the client called it, and a file of the
+provider's is streamed from where the provider told *us* it is. So there is no host to forbid, no redirect to
+follow, and no address to resolve. A URL that has none of these forms is refused (NOT_PROXIED), wherever it
+leads.
 
-A key may stand in the inner URL as `api_key`: some clients know no other way. It counts like one in a
-header, and two that differ refuse the request.
+The inner URL may contain a key as `api_key`: some clients know no other way. It counts like one in a header,
+and two that differ refuse the request.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ if TYPE_CHECKING:
 
 READS = ("GET", "HEAD")
 API_HOSTS = frozenset({"api.roboflow.com", "api.roboflow.one", "api.roboflow.eu", "api.roboflow-eu.one"})
-"""What an engine calls its provider when nobody told it otherwise. Such a URL means ours."""
+"""The hosts of the engine's default provider. A URL with one of them means the configured provider."""
 
 _KEY_PARAMETER = b"api_key="
 _HTTPS_PORT = 443
 
 
 class Unwrapping:
-    """From a request of `/proxy` to the request that is meant, and its route."""
+    """Turns a request for `/proxy` into the inner request and its route."""
 
     def __init__(
         self, *, public_url: str, upstream: str | None, offers: Offers, download: GuardedRoute
@@ -58,7 +58,7 @@ class Unwrapping:
         self._download = download
 
     def unwrap(self, request: WireRequest) -> tuple[WireRequest, GuardedRoute]:
-        """The request inside. Raises `Refusal`: 400 for what does not parse, NOT_PROXIED for the rest."""
+        """The inner request. Raises `Refusal`: 400 for what does not parse, NOT_PROXIED for the rest."""
         url = parse_asked(request.query, self._public_url)
         own_path = find_path_below(url, self._public_url)
         query = (url.query or "").encode("ascii")
@@ -82,7 +82,7 @@ class Unwrapping:
         return replace(request, raw_path=raw_path, query=left, headers=headers), route
 
     def _path_at_provider(self, url: Url) -> str:
-        """The path of a URL of the provider's, as its routes know it. Raises `Refusal` for any other URL."""
+        """The path of a URL of the provider. Raises `Refusal` for any other URL."""
         if self._upstream is not None:
             path = find_path_below(url, self._upstream)
             if path is not None:
@@ -93,7 +93,7 @@ class Unwrapping:
 
 
 def routes(unwrapping: Unwrapping, files: ASGIApp) -> list[FaceRoute]:
-    """The route of this face; `files` sends those of the download face."""
+    """The route of this face; `files` is the endpoint of the download face."""
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         is_answer = isinstance(scope[RECEIPT].admission.found, EngineAnswer)
@@ -111,7 +111,7 @@ def routes(unwrapping: Unwrapping, files: ASGIApp) -> list[FaceRoute]:
 
 
 def _nowhere(_request: WireRequest) -> Resource:
-    """It names nothing itself; should nobody unwrap it, it is refused (I1)."""
+    """The path names no resource itself; if it were not unwrapped, it is refused (I1)."""
     raise Refusal(Reason.NOT_PROXIED)
 
 

@@ -1,8 +1,7 @@
-"""A Starlette route that exists only together with what it declares to the guard (I4).
+"""A Starlette route that can only be made together with its declaration to the guard (I4).
 
-The guard's middleware has matched the raw path already; the router below it compares the route
-object that the middleware put into the scope, and parses nothing again. So what was decided about
-is exactly what is served.
+The guard's middleware has matched the raw path already and put the declaration into the scope. The router
+below it compares that object and parses nothing again. So what is served is exactly what was decided.
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ if TYPE_CHECKING:
 
 
 class FaceRoute(BaseRoute):
-    """One endpoint under one declaration."""
+    """One endpoint with one declaration."""
 
     def __init__(self, declaration: GuardedRoute, endpoint: ASGIApp) -> None:
         self.declaration = declaration
         self.endpoint = endpoint
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Exactly when the guard admitted this request for this declaration."""
+        """Match exactly when the guard admitted this request for this declaration."""
         return (Match.FULL if scope.get(ROUTE) is self.declaration else Match.NONE), {}
 
     def url_path_for(self, name: str, /, **_: object) -> URLPath:
-        """Links are built from resources (`resource/paths.py`), never from routes."""
+        """Not supported: links are built from resources (`resource/paths.py`), never from routes."""
         raise NoMatchFound(name, {})
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -44,7 +43,7 @@ class FaceRoute(BaseRoute):
 
 
 def declarations(routes: Sequence[BaseRoute]) -> tuple[GuardedRoute, ...]:
-    """The declarations of an app's routes; a route without one stops the start."""
+    """The declarations of an app's routes. Raises `Misconfigured` for a route without one."""
     for route in routes:
         if not isinstance(route, FaceRoute):
             raise Misconfigured(repr(route), "this route declares no guard; build it as a FaceRoute")

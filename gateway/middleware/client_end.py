@@ -1,7 +1,8 @@
-"""The client's end of a connection, out of the ASGI scope: what our own server puts there beyond ASGI.
+"""Reads from the ASGI scope what our own server adds to it: abort, drained, client gone, stall clock.
 
-On other servers these are missing, and the guard does without: it then learns that a client has gone
-only when the server says so, and has nothing but the length of each step to see that one takes in nothing.
+On other servers these entries are missing and `ClientEnd`'s defaults apply. The guard then learns that a
+client has gone only when the server says so, and notices a client that takes nothing only by how long a
+step takes.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ NAMES = {
     "has_gone": extensions.GONE,
     "has_stall_clock": extensions.HAS_STALL_CLOCK,
 }
-"""The fields of `ClientEnd`, and what the server calls them in the scope."""
+"""The fields of `ClientEnd`, and their names in the scope."""
 
 
 def client_end(scope: Scope) -> ClientEnd:
-    """What the server offers, and what does no harm for the rest."""
+    """The client's end of this connection: what the server offers, and defaults for the rest."""
     return ClientEnd(**{name: scope[key] for name, key in NAMES.items() if key in scope})

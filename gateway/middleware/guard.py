@@ -1,15 +1,15 @@
-"""The guard as pure ASGI: mount it in front of any app that serves from the shared caches.
+"""The guard as pure ASGI middleware: mount it in front of any app that serves from the shared caches.
 
     app = GuardMiddleware(app, guard=guard, transfers=transfers, routes=[...], clock=..., telemetry=...)
 
-It looks at the raw path only (never `request.url`, never `scope["path"]`, never the Host header, I4),
-finds the declared route by shape, has the guard decide and record, and calls the app with the
-`Receipt` in `scope["cachegate.receipt"]` and the route in `scope["cachegate.route"]`. Whatever is not
-declared is refused. Before the first byte the guard confirms; while bytes flow the transfer is watched;
-and the receipt is closed with what really went out, so an app behind this cannot forget any of it.
+It reads the raw path only (never `request.url`, `scope["path"]` or the Host header, I4), finds the declared
+route by its shape, and has the guard decide and record. Then it calls the app with the `Receipt` in
+`scope["cachegate.receipt"]` and the route in `scope["cachegate.route"]`. Undeclared paths are refused. The
+guard's last check runs before the first byte; the transfer is watched until the last; and the receipt is
+closed with what was really sent. The app behind it has to do none of this, so it cannot omit any of it.
 
-An answer that was overtaken by a change is decided anew, so an app may be called again for the same
-request: before its first byte, and never after.
+When a fact changes before the first byte, the request is decided anew. So the app may be called again for
+the same request, but never after its first byte.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ ROUTE = "cachegate.route"
 METER = "cachegate.meter"
 
 
-MAX_ATTEMPTS = 3  # an answer whose facts moved before its first byte is worked out anew this often
+MAX_ATTEMPTS = 3  # how often a request is decided when its facts change before the first byte
 DEGRADED = (b"cachegate-degraded", b"last-known-good")
 
 NOBODY = TrustedNetworks()
 
 
 class GuardMiddleware:
-    """One choke point in front of an ASGI app."""
+    """The single choke point in front of an ASGI app (I4)."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class GuardMiddleware:
         self._trusted_proxies = trusted_proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Guard one connection. Only HTTP passes; lifespan is not a client's."""
+        """Guard one connection: HTTP is guarded, WebSockets are closed, lifespan goes to the app."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
@@ -105,7 +105,7 @@ class GuardMiddleware:
         route: Declared | None,
         meter: Meter,
     ) -> None:
-        """Decide and deliver; decide anew when a fact moved before the first byte."""
+        """Decide and deliver; decide anew when a fact changed before the first byte."""
         reason = refusal_by_shape(request, route)
         if reason is not None or route is None:
             rejection = Rejection(request=request, reason=reason or Reason.NO_ROUTE)
@@ -130,7 +130,7 @@ class GuardMiddleware:
         await self._decline(request, route, self._guard.give_up(request), meter.counting(send))
 
     async def _take(self, receive: Receive, send: Send, request: WireRequest, route: HookRoute) -> None:
-        """Have a hook look at its body and do what it says; what it refuses is recorded."""
+        """Have a hook verify and process its body; a refusal is recorded."""
         try:
             document = await route.take(request, await read_body(receive, route.max_body_bytes))
         except Refusal as refusal:
@@ -143,7 +143,7 @@ class GuardMiddleware:
     async def _deliver(
         self, scope: Scope, receive: Receive, send: Send, receipt: Receipt, meter: Meter
     ) -> None:
-        """Have the app send what was admitted: confirmed before its first byte, watched until its last."""
+        """Have the app send what was admitted: last check before the first byte, watched until the last."""
         counting = meter.counting(send)
         client = client_end(scope)
         async with self._transfers.under_way(receipt, client) as transfer:
@@ -158,7 +158,7 @@ class GuardMiddleware:
                         message["headers"] = [*message.get("headers", ()), DEGRADED]
                 elif meter.bytes_sent:
                     await transfer.verify()
-                if message["type"] == ZERO_COPY:  # one message is many steps, and each of them is looked at
+                if message["type"] == ZERO_COPY:  # one message is many steps; the server checks before each
                     message = {**message, WATCH: transfer}
                 await transfer.hand_over(message, counting)
 
@@ -171,7 +171,7 @@ class GuardMiddleware:
             finally:
                 meter.cut = transfer.cut or meter.cut
                 if meter.status and not meter.is_complete:
-                    transfer.disconnect()  # half an answer must not look like a whole one that is late
+                    transfer.disconnect()  # a cut answer must not look like one that is merely slow
                 self._close(receipt, meter.outcome(asyncio.get_running_loop().time()))
 
     async def _fail(
@@ -182,7 +182,7 @@ class GuardMiddleware:
         meter: Meter,
         send: Send,
     ) -> None:
-        """Answer for what went wrong, if nothing was sent yet: 503 for what is not there, else 500."""
+        """Answer an error, if nothing was sent yet: 503 for a dependency that is down, else 500."""
         reason = error.reason if isinstance(error, Unavailable) else Reason.INTERNAL
         if isinstance(error, Unavailable):
             self._telemetry.failed(error)
@@ -197,14 +197,14 @@ class GuardMiddleware:
         meter.cut = Ending.CHANGED_ON_DISK if reason is Reason.CHANGED_ON_DISK else Ending.FAILED
 
     def _close(self, receipt: Receipt, outcome: Outcome) -> None:
-        """Record how it ended. The bytes are out by then: what cannot be recorded now can only be told."""
+        """Record the outcome. The bytes were sent: if it cannot be recorded, this can only be logged."""
         try:
             receipt.close(outcome)
         except Unavailable as failure:
             self._telemetry.failed(failure)
 
     def _read(self, scope: Scope) -> tuple[WireRequest, Declared | None]:
-        """The request as bytes off the wire. A server that hides the raw path gets nothing served."""
+        """The request as received. From a server without `raw_path` in its scope, nothing is served."""
         raw_path: bytes = scope.get("raw_path") or b""
         root = scope.get("root_path", "").encode()
         if root and raw_path.startswith(root + b"/"):

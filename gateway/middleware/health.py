@@ -1,11 +1,11 @@
-"""`GET /health`: the one constant that clients ask for before they send a key.
+"""`GET /health`: a constant answer that clients ask for before they send a key.
 
     {"status":"healthy"}
 
-Engines and servers with a `SECURE_GATEWAY` probe it without a credential. It says that somebody listens,
-the same to everybody and whatever the state of the gateway is; readiness is on the ops listener. It is no
-route of the app, stands in front of the guard and has nothing to serve from: every byte of the cache still
-leaves through the guard (I4).
+Engines and servers with a `SECURE_GATEWAY` probe it without a credential. It says that a process listens, the
+same to everybody and in every state of the gateway; readiness is on the ops listener. It is no route of the
+app and stands in front of the guard, but has no access to the cache: every byte of the cache still leaves
+through the guard (I4).
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _START = {
 
 
 class HealthMiddleware:
-    """Answers the probe, and hands everything else on."""
+    """Answers the probe; all other requests go to the app."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One connection."""
+        """Answer or pass on one request."""
         is_probe = scope["type"] == "http" and scope.get("raw_path") == HEALTH_PATH
         if not is_probe or scope["method"] not in _METHODS:
             await self._app(scope, receive, send)

@@ -1,7 +1,7 @@
-"""What the guard's middleware does with a hook: read its bounded body, have it judged, answer.
+"""Reads the bounded body of a webhook, and sends the answer to one that was accepted.
 
-A hook is decided by the signature over its body, so there is a body to be read before anything is known
-of who sent it: as long as was declared, and no longer than a moment.
+A hook is authenticated by the signature over its body, so the body has to be read before the sender is known.
+Therefore its length (declared by the route) and its time (`BODY_SECONDS`) are bounded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BODY_SECONDS = 5.0
 
 
 async def read_body(receive: Receive, max_bytes: int) -> bytes:
-    """The whole body. Raises `Refusal` for one that is longer, or late, or broke off."""
+    """The whole body. Raises `Refusal` for one that is too long, too slow or incomplete."""
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
@@ -39,7 +39,7 @@ async def read_body(receive: Receive, max_bytes: int) -> bytes:
 
 
 async def send_taken(request: WireRequest, document: bytes, send: Send) -> None:
-    """Say that a hook was taken."""
+    """Answer a hook that was accepted."""
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(document)).encode()),

@@ -1,20 +1,19 @@
-"""Immediate answers: a small file to a caller who has a pass, from within the server's parser.
+"""Immediate answers: small files from memory, sent from within the server's parser, without the ASGI app.
 
-No scope, no task, no application: what `GuardMiddleware` and the file endpoint do for the plainest
-request there is, in one go and without waiting. It is not another guard. Who may have what, that it
-is recorded first, and the last check before the first byte are the guard's (`admit_now`,
-`admit_again`, `confirm`); which headers an answer has is delivery's, by the same functions. What is
-written here is only their order.
+This does what `GuardMiddleware` and the file endpoint do for the simplest request, in one go and without
+waiting: no scope, no task, no application. It is not a second guard. The decision, the record before the
+bytes, and the last check before the first byte are the guard's (`admit_now`, `admit_again`, `confirm`); the
+headers come from delivery's functions. This module only calls them in order.
 
-Clients that stay send the same bytes again and again. What a request means depends on its bytes and
-the peer alone, so one that is known (`known_requests.py`) need not even be parsed. Its answer is
-promised, and given at the end of the event loop's turn together with all others of that turn: their
-records are one write, and each is admitted on what is true then. A promise that cannot be kept as it
-was meant is no answer: its request takes the long way, as if it had come only now.
+Clients that keep a connection often send the same bytes again. The meaning of a request depends on its bytes
+and the peer alone, so a known request (`known_requests.py`) is not even parsed. Its answer is promised, and
+given at the end of the event loop iteration together with all others of that iteration: their records are
+one write, and each is admitted on what is true then. If a promised request cannot be answered like that, it
+is parsed and goes to the application, as if it had come only now.
 
-The answer is False, with nothing sent, wherever the plain way could have come to anything else than
-this file as it is: a header that delivery depends on, a query, no pass, nothing in memory, no lease,
-no audit. The application is asked then, and works it out from the start.
+The result is False, with nothing sent, wherever the application could answer with anything but this file as
+it is: a header that delivery depends on, a query, no remembered pass, nothing in memory, no lease, no audit.
+Then the application is asked, and starts from the beginning.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
 
     Write = Callable[[bytes, bytes], None]  # the head after the server's own headers, and the body
     Promise = tuple[RequestKey, Admission, float, bytes, "Client"]
-    """What was admitted before, with the moment of asking, all of the request, and who asks."""
+    """What was admitted before, when it was asked for, all of the request, and the connection."""
 
 _OK = 200
 _METHODS = {b"GET": "GET", b"HEAD": "HEAD"}
@@ -59,24 +58,24 @@ class Client(Protocol):
 
     @property
     def may_answer(self) -> bool:
-        """Whether it is there and takes what is written."""
+        """Whether it is open and takes what is written."""
 
     @property
     def is_promised(self) -> bool:
-        """Whether its request still waits."""
+        """Whether its request still waits for an answer."""
 
     def write_now(self, head: bytes, body: bytes) -> None:
         """Write a whole answer."""
 
     def note_answered(self) -> None:
-        """The answer was written."""
+        """Count the answer that was written."""
 
     def take_long_way(self, raw_request: bytes) -> None:
-        """There is no answer at once: parse it, and ask the application. Nothing happens if it is gone."""
+        """Parse the request and ask the application, as there is no immediate answer. No-op once closed."""
 
 
 class ImmediateAnswers:
-    """What the server's protocol may ask before it makes a request of one. Nothing here raises."""
+    """What the server's protocol may ask before it makes a scope. Nothing here raises."""
 
     def __init__(
         self,
@@ -93,8 +92,8 @@ class ImmediateAnswers:
         self._guard = guard
         self._routes = Routes(routes)
         self._clock = clock
-        self._seconds = seconds  # by which a response's time is measured, here and in the middleware
-        self._soon = soon  # has something done at the end of the event loop's turn
+        self._seconds = seconds  # the clock by which response times are measured, as in the middleware
+        self._soon = soon  # schedules a call at the end of the event loop iteration
         self._promises: list[Promise] = []
         self._telemetry = telemetry
         self._trusted_proxies = trusted_proxies
@@ -102,7 +101,7 @@ class ImmediateAnswers:
 
     @property
     def memories(self) -> tuple[KnownRequests, ...]:
-        """What is remembered, to be swept."""
+        """The bounded memories, for the regular sweep."""
         return (self._known,)
 
     def answer(
@@ -116,7 +115,7 @@ class ImmediateAnswers:
     ) -> bool:
         """Answer and record, or do nothing. `headers` are ASGI pairs; there is no body.
 
-        `raw_request` is all of the request, if it came in one piece: then it is known the next time.
+        `raw_request` is all of the request, if it came in one read: then its bytes are known next time.
         """
         started_at = self._seconds()
         if b"?" in target or b"#" in target or not target.isascii() or asked_fields(headers):
@@ -129,14 +128,14 @@ class ImmediateAnswers:
             if raw_request is not None and admission.request.trace_id is None:
                 self._known.learn(request_key(raw_request, peer), admission)
         except Unavailable:
-            return False  # the application says so, and how
+            return False  # the application answers with the right error
         except Exception as defect:  # noqa: BLE001 -- a boundary: it must not get into the parser
             self._telemetry.defect(UNROUTED, defect, RequestSecrets(headers, b""))
             return False
         return self._has_delivered(receipt, started_at, write)
 
     def promise(self, raw_request: bytes, peer: str | None, to: Client) -> bool:
-        """Whether this is, byte for byte, a request that `answer` was told about; answered soon if so."""
+        """Whether these bytes are a request that `answer` knows; if so, it is answered by `keep`."""
         key = request_key(raw_request, peer)
         admission = self._known.peek(key)
         if admission is None:
@@ -147,7 +146,7 @@ class ImmediateAnswers:
         return True
 
     def keep(self) -> None:
-        """Keep all promises."""
+        """Answer all promised requests."""
         promises, self._promises = self._promises, []
         kept = [promise for promise in promises if promise[-1].may_answer]
         receipts = self._admit_again([admission for _, admission, *_ in kept])
@@ -166,13 +165,13 @@ class ImmediateAnswers:
         try:
             return self._guard.admit_again(admissions, self._clock.now())
         except Unavailable:
-            pass  # the application says so, and how
+            pass  # the application answers with the right error
         except Exception as defect:  # noqa: BLE001 -- a boundary: each of them still gets its answer
             self._telemetry.defect(UNROUTED, defect)
         return [None] * len(admissions)
 
     def _has_delivered(self, receipt: Receipt, started_at: float, write: Write) -> bool:
-        """Confirm, and write the whole answer; false when nothing was written."""
+        """Run the last check and write the whole answer; false when nothing was written."""
         request = receipt.admission.request
         try:
             file = _held(receipt.admission)
@@ -193,20 +192,20 @@ class ImmediateAnswers:
         return True
 
     def _finish(self, receipt: Receipt, sent: int, started_at: float) -> None:
-        """Close the record. The answer is out: whatever happens here, there must not be a second one."""
+        """Record the outcome. The answer was sent: whatever fails here must not cause a second one."""
         milliseconds = (self._seconds() - started_at) * 1000
         outcome = Outcome(ending=Ending.COMPLETE, status=_OK, bytes_sent=sent, milliseconds=milliseconds)
         try:
             receipt.close(outcome)
         except Unavailable as failure:
-            self._telemetry.failed(failure)  # what cannot be recorded now can only be told
+            self._telemetry.failed(failure)  # it cannot be recorded, only logged
         except Exception as defect:  # noqa: BLE001 -- see above
             request = receipt.admission.request
             self._telemetry.defect(request.route, defect, secrets_of(request))
         self._telemetry.served(receipt.admission.request.route, sent)
 
     def _read(self, method: bytes, target: bytes, headers: Headers, peer: str | None) -> WireRequest:
-        """As the middleware reads it."""
+        """The request, as `GuardMiddleware` reads it."""
         route = self._routes.find(target)
         trace = next((value for name, value in headers if name == b"traceparent"), None)
         return WireRequest(
@@ -229,7 +228,7 @@ def _held(admission: Admission) -> HeldFile:
 
 @lru_cache(maxsize=REMEMBERED_HEADS)
 def _head(method: str, size: int, sha256: str | None, is_blob: bool) -> bytes:  # noqa: FBT001 -- a cache wants positions
-    """The head of every whole answer with this content, but for the record's id and the trace."""
+    """The head of every whole answer with this content, without the record id and the trace."""
     plan = plan_delivery(method, (), size=size, sha256=sha256, is_blob=is_blob)
     caller = caller_headers(cast("Receipt", _Placeholder), b"%b")
     lines = [b"%b: %b\r\n" % (name, value) for name, value in (*plan.headers, *caller)]
@@ -237,6 +236,6 @@ def _head(method: str, size: int, sha256: str | None, is_blob: bool) -> bytes:  
 
 
 class _Placeholder:
-    """Stands for a receipt where the head is made for all of them. No header of ours has a percent sign."""
+    """Takes the place of a receipt while the head is made. No header of ours has a percent sign."""
 
     record_id = "%b"

@@ -1,4 +1,4 @@
-"""What one response really sent: counted where it is handed to the server, whoever produced it."""
+"""Counts what one response sends, where it is handed to the server, whichever code produced it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 class Meter:
-    """Counts one response, and lets delivery say that it cut it and why.
+    """Counts one response. Delivery sets `cut` when it cuts the body, and why.
 
-    A server may know better how much went out, in the middle of a message too: `sent_bytes` asks it.
+    A server may know more exactly how much it sent, within a message too: then `sent_bytes` asks it.
     """
 
     __slots__ = (
@@ -38,15 +38,15 @@ class Meter:
         self.is_complete = False
         self.cut: Ending | None = None
         self.record_id: str | None = None  # of the decision that is being delivered
-        self.sha256: str | None = None  # what delivery found by hashing what it sent
+        self.sha256: str | None = None  # found by delivery when it hashed what it sent
 
     @property
     def bytes_sent(self) -> int:
-        """How many bytes of the body went out."""
+        """How many bytes of the body were sent."""
         return self._counted if self._sent_bytes is None else self._sent_bytes()
 
     def counting(self, send: Send) -> Send:
-        """The same `send`, counted."""
+        """`send`, with its messages counted."""
 
         async def counted(message: Message) -> None:
             await send(message)
@@ -62,7 +62,7 @@ class Meter:
         return counted
 
     def outcome(self, now: float) -> Outcome:
-        """What to record."""
+        """The outcome to record."""
         ending = self.cut or (Ending.COMPLETE if self.is_complete else Ending.FAILED)
         milliseconds = round((now - self.started_at) * 1000, 3)
         return Outcome(

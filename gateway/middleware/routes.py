@@ -1,4 +1,4 @@
-"""Which declared route a raw path has, by its shape alone."""
+"""Finds the declared route of a raw path, by the path's shape alone."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
     Declared = GuardedRoute | HookRoute
 
-UNROUTED = "-"  # the route of requests that match none, in records and metrics: never the client's text
+UNROUTED = "-"  # in records and metrics, for requests that match no route: never the client's text
 REMEMBERED_PATHS = 4096
-MAX_REMEMBERED_BYTES = 512  # of one path: strangers choose them, and longer ones are looked at each time
+MAX_REMEMBERED_BYTES = 512  # of one path: anonymous callers choose paths; longer ones are matched each time
 
 
 class Routes:
-    """The declared routes. A path has one shape for ever, so what was found is remembered."""
+    """The declared routes. The shape of a path never changes, so results are cached."""
 
     def __init__(self, declared: Iterable[Declared]) -> None:
         routes = tuple(declared)
@@ -34,5 +34,5 @@ class Routes:
         self._find_remembered: Callable[[bytes], Declared | None] = lru_cache(REMEMBERED_PATHS)(find)
 
     def find(self, raw_path: bytes) -> Declared | None:
-        """The route of this shape; None when there is none."""
+        """The route with this shape; None when there is none."""
         return (self._find_remembered if len(raw_path) <= MAX_REMEMBERED_BYTES else self._find)(raw_path)

@@ -1,4 +1,4 @@
-"""What is refused by its shape alone: the same for everybody, before any key is looked at."""
+"""Refusals by the form of a request alone (size, route, method): the same for all callers, before any key."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from gateway.model.access import GuardedRoute, WireRequest
 
 TOO_LONG = 1 << 62
-MAX_LENGTH_DIGITS = 12  # a terabyte: more is too large for every route there will ever be
+MAX_LENGTH_DIGITS = 12  # a terabyte: too large for any route
 
 
 def refusal_by_shape(request: WireRequest, route: GuardedRoute | HookRoute | None) -> Reason | None:
-    """What is refused by its shape alone: the same for everybody."""
+    """The reason to refuse this request by its form alone, if there is one."""
     if len(request.raw_path) + len(request.query) > MAX_TARGET_BYTES:
         return Reason.PATH_TOO_LONG
     block = sum(len(name) + len(value) + 4 for name, value in request.headers)
@@ -29,7 +29,7 @@ def refusal_by_shape(request: WireRequest, route: GuardedRoute | HookRoute | Non
         return Reason.NO_ROUTE
     if request.method not in route.methods:
         return Reason.METHOD_NOT_ALLOWED
-    if isinstance(route, HookRoute):  # its reader counts: it may come in chunks, of a length nobody announces
+    if isinstance(route, HookRoute):  # `read_body` counts: the body may be chunked, with no length announced
         is_too_long = not _is_chunked(request) and _announced_body(request) > route.max_body_bytes
     else:
         is_too_long = _announced_body(request) > MAX_BODY_BYTES
@@ -43,14 +43,14 @@ def _is_chunked(request: WireRequest) -> bool:
 
 
 def _announced_body(request: WireRequest) -> int:
-    """How long a body the headers announce; chunked or unreadable counts as too long."""
+    """The body length that the headers announce; chunked or unreadable counts as too long."""
     if request.header(b"transfer-encoding") is not None:
         return TOO_LONG
     return max((_length(value) for name, value in request.headers if name == b"content-length"), default=0)
 
 
 def _length(raw_value: bytes) -> int:
-    """An announced length. Leading zeros are legal and say nothing (RFC 9110, 8.6): they are not counted."""
+    """An announced length. Leading zeros are legal and have no meaning (RFC 9110, 8.6): not counted."""
     digits = raw_value.lstrip(b"0")
     if not digits and raw_value:
         return 0

@@ -1,6 +1,6 @@
-"""W3C trace context: taken in when it is well-formed, handed out always.
+"""W3C trace context: reads a well-formed `traceparent`, and makes the one of every answer.
 
-Only the trace id crosses: `tracestate` and baggage are the client's text and go nowhere (I3, I8).
+Only the trace id is taken over: `tracestate` and baggage are the client's text and are dropped (I3, I8).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def find_trace_id(header: bytes | None) -> str | None:
 
 
 def traceparent(trace_id: str | None) -> bytes:
-    """The header of our own span, in the caller's trace or in a new one: every answer carries one."""
-    # The ids tell spans apart and protect nothing. `random` is seeded by the kernel, and anew in a fork.
+    """The header of our own span, in the caller's trace or in a new one. Every answer has one."""
+    # The ids tell spans apart and protect nothing. `random` is seeded by the kernel, and anew after a fork.
     span = random.getrandbits(64)
     if trace_id is None:
         return b"00-%032x-%016x-01" % (random.getrandbits(128), span)

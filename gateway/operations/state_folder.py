@@ -18,7 +18,14 @@ import shlex
 from typing import TYPE_CHECKING
 
 from gateway.model.errors import Misconfigured
-from gateway.model.trusted_files import Distrusted, make_own_folder, refusal_of, user_name, verify_own_folder
+from gateway.model.trusted_files import (
+    Distrusted,
+    make_own_folder,
+    refusal_of,
+    user_name,
+    verify_own_folder,
+    verify_trusted,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +36,9 @@ if TYPE_CHECKING:
 def verify_state(settings: Settings) -> None:
     """Raises `Misconfigured` unless we may write to the state folder and to the audit folder.
 
-    A folder that does not exist passes; the code that needs its contents reports what is missing.
+    The same holds for our folders inside them: a folder of another user makes its contents that user's, for
+    every command. A folder that does not exist passes; the code that needs its contents reports what is
+    missing.
     """
     _verify_owner(settings)
     for folder, setting in (
@@ -45,6 +54,7 @@ def verify_state(settings: Settings) -> None:
         except OSError as error:
             why = f"cannot be looked at ({refusal_of(folder, error)}): is {setting} right?"
             raise Misconfigured(str(folder), why) from error
+    _verify_inner(settings)
 
 
 def make_state(settings: Settings) -> None:
@@ -71,6 +81,27 @@ def unusable_files(settings: Settings) -> list[Path]:
         for path in _foreign(folder)
         if not os.access(path, right, effective_ids=True)
     ]
+
+
+def _verify_inner(settings: Settings) -> None:
+    """Raises `Misconfigured` for a folder of ours in the state folder that another user could write to.
+
+    A folder that we only read may also be root's: Kubernetes mounts secrets so.
+    """
+    written = [settings.pins_folder]
+    if settings.redis_url is None:
+        written.append(settings.state / "valkey")
+    for folder in (settings.pepper_folder, settings.signing_key_file.parent, *written):
+        try:
+            if folder in written:
+                verify_own_folder(folder, is_private=False)
+            else:
+                verify_trusted(folder)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            why = f"cannot be looked at ({refusal_of(folder, error)})"
+            raise Misconfigured(str(folder), why) from error
 
 
 def _verify_owner(settings: Settings) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.model.errors import CachegateError, Refusal, Unavailable
+from gateway.model.errors import CachegateError, Misconfigured, Refusal, Unavailable
 from gateway.resource.unservable import finding_of, printable
 
 if TYPE_CHECKING:
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 async def agree_on_all(ledger: Ledger, contents: Sequence[tuple[Md5, Measured]]) -> list[Trouble]:
     """Agree on all blobs in one call; if that fails for one of them, on each by itself. Returns the failures.
 
-    Raises `Unavailable` for failures that affect all: the facts, or the audit log.
+    Raises `Unavailable` for failures that affect all (the facts, or the audit log), and `Misconfigured`.
     """
     try:
         await ledger.agree(contents)
-    except Unavailable:
+    except (Unavailable, Misconfigured):
         raise
     except Exception:  # noqa: BLE001 -- whatever it is: which blob caused it is determined below
         return [trouble for one in contents if (trouble := await _trouble_with(ledger, one)) is not None]
@@ -34,7 +34,7 @@ async def agree_on_all(ledger: Ledger, contents: Sequence[tuple[Md5, Measured]])
 async def _trouble_with(ledger: Ledger, one: tuple[Md5, Measured]) -> Trouble | None:
     try:
         await ledger.agree([one])
-    except Unavailable:
+    except (Unavailable, Misconfigured):
         raise
     except Exception as trouble:  # noqa: BLE001 -- it affects that blob only
         return one[0], why(trouble)

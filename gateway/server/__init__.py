@@ -1,1 +1,1 @@
-"""The HTTP server we run on: what a client may send, worker processes, and how they are watched."""
+"""The HTTP server under the gateway: bounded HTTP/1.1 parsing, worker processes and their supervisor."""

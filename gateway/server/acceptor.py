@@ -1,17 +1,17 @@
-"""The acceptor: takes connections in, no more of them than there is room for.
+"""Accepts connections on a listening socket, and bounds how many a worker holds in total and per source.
 
-Each connection may cost three open files (its socket, a duplicate of it for `sendfile`, the file), and a
-process that has none left answers nobody: it cannot open a file of the cache or reach Redis again. So
-there is a bound on connections, below what the limit of open files allows, and connections are counted
-from the moment they are accepted, their TLS handshake included. While a worker is full it accepts
-nothing: who waits is in the kernel's queue, where another worker may take it.
+A connection may need three descriptors (its socket, a duplicate of it for `sendfile`, the file). A process
+without a free descriptor can no longer open a file of the cache or reconnect to Redis, so it serves nobody.
+Therefore the number of connections is bounded below what the descriptor limit allows, and a connection
+counts from `accept` on, its TLS handshake included. A worker at its limit accepts nothing: new connections
+wait in the kernel's accept queue, where another worker can take them.
 
-No source may have more than half of the room, so that one client cannot shut everybody else out; what it
-opens beyond that is reset at once, unread and unrecorded, and counted. Trusted proxies are many clients
-and have no such share. A source is an address, or the /64 that a single IPv6 host can roam in.
+One source may hold at most half of the connections, so that one client cannot lock out all others. What it
+opens beyond that is reset at once, unread and unrecorded, and counted. Trusted proxies carry many clients
+and have no such limit. A source is an IPv4 address, or the /64 that a single IPv6 host can choose from.
 
-When the process, or the machine, runs out of files all the same, accepting pauses for a moment: the
-socket would be readable again at once, and the loop would do nothing else.
+When the process or the machine runs out of descriptors all the same, accepting pauses for a moment:
+otherwise the socket would be readable again at once and the event loop would do nothing else.
 """
 
 from __future__ import annotations
@@ -41,38 +41,38 @@ if TYPE_CHECKING:
 MAX_CONNECTIONS = 4096  # of a worker, where nothing else is set: some 12 kB each while they are idle
 SHARE_OF_A_SOURCE = 2  # one half
 FILES_OF_A_CONNECTION = 3
-FILES_OF_ITS_OWN = 128  # of a worker: modules, audit, Redis, the scan, threads that hash
-LEAST_CONNECTIONS = 8  # with fewer nothing works; a limit of files below that is for `doctor` to complain of
+FILES_OF_ITS_OWN = 128  # descriptors of a worker for modules, audit, Redis, the scan, threads that hash
+LEAST_CONNECTIONS = 8  # fewer are of no use; `doctor` reports a descriptor limit too low for this
 
 HANDSHAKE_SECONDS = 10.0  # as long as a request's head may take (`protocol.py`)
-SHUTDOWN_SECONDS = 5.0  # for the client's part in ending TLS
-PAUSE_SECONDS = 0.5  # after the system had no file for a connection
-COMPLAINT_SECONDS = 60.0  # between two lines in the log about the same thing
-AT_ONCE = 8  # connections that one turn of the loop takes: another worker may be idle
+SHUTDOWN_SECONDS = 5.0  # for the client's part of the TLS shutdown
+PAUSE_SECONDS = 0.5  # after `accept` failed for want of a descriptor
+COMPLAINT_SECONDS = 60.0  # between two log lines about the same thing
+AT_ONCE = 8  # connections accepted in one event loop iteration: another worker may be idle
 
 _OUT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_RESET = struct.pack("ii", 1, 0)  # linger on, for no time
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds: closing sends a reset
 
 logger = logging.getLogger(__name__)
 
 
 def room(wanted: int, max_files: int) -> int:
-    """How many connections there is room for, with so many open files allowed."""
+    """The number of connections that this limit of open files allows, at most `wanted`."""
     return max(LEAST_CONNECTIONS, min(wanted, (max_files - FILES_OF_ITS_OWN) // FILES_OF_A_CONNECTION))
 
 
 @dataclass(slots=True)
 class ConnectionCounts:
-    """For the metrics."""
+    """Counters of one worker's connections, for the metrics."""
 
     open: int = 0
-    refused: int = 0  # beyond the share of their source
-    stalled: int = 0  # cut, because their client took in nothing
+    refused: int = 0  # beyond the limit of their source
+    stalled: int = 0  # cut, because the client acknowledged nothing for too long
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """How many connections are kept, whose are not counted by source, and for how long each may wait."""
+    """Limits for connections: their number, the sources without a limit of their own, the timeouts."""
 
     connections: int = MAX_CONNECTIONS
     stall_seconds: float = STALL_SECONDS
@@ -82,7 +82,7 @@ class Bounds:
 
 
 class Acceptor:
-    """One listening socket of one event loop. `start` it in that loop; `close` it before the socket."""
+    """Accepts on one listening socket in one event loop. Call `close` before the socket is closed."""
 
     def __init__(
         self,
@@ -108,27 +108,27 @@ class Acceptor:
         )
         self._loop = asyncio.get_running_loop()
         self._of_source: Counter[str] = Counter()
-        self._beginning: set[asyncio.Task[None]] = set()
+        self._handshakes: set[asyncio.Task[None]] = set()
         self._is_accepting = self._is_closed = False
-        self._complained_at: dict[str, float] = {}
+        self._warned_at: dict[str, float] = {}
 
     def start(self) -> None:
-        """Accept from here on."""
+        """Start to accept."""
         self._listener.setblocking(False)
         bound_the_kernel(self._listener, self._bounds.stall_seconds)
         self._resume()
 
     def close(self) -> None:
-        """Accept nothing more, and give up what has not begun: the rest of a handshake."""
+        """Accept nothing more, and cancel TLS handshakes that have not finished."""
         self._is_closed = True
         self._pause()
-        for task in self._beginning:
+        for task in self._handshakes:
             task.cancel()
 
     async def wait_closed(self) -> None:
-        """Return once what had not begun is gone."""
-        if self._beginning:
-            await asyncio.wait(self._beginning)
+        """Return once the cancelled handshakes have ended."""
+        if self._handshakes:
+            await asyncio.wait(self._handshakes)
 
     def _resume(self) -> None:
         if not self._is_accepting and not self._is_closed:
@@ -143,7 +143,7 @@ class Acceptor:
     def _accept(self) -> None:
         for _ in range(AT_ONCE):
             if self._counts.open >= self._bounds.connections:
-                self._complain("a worker has no room for more connections: they wait", self._counts.open)
+                self._warn("a worker has no room for more connections: they wait", self._counts.open)
                 self._pause()  # until one is released
                 return
             try:
@@ -153,7 +153,7 @@ class Acceptor:
             except OSError as error:
                 if error.errno not in _OUT_OF_FILES:
                     raise
-                self._complain("no connection can be accepted", error)
+                self._warn("no connection can be accepted", error)
                 self._pause()
                 self._loop.call_later(PAUSE_SECONDS, self._resume)
                 return
@@ -164,27 +164,27 @@ class Acceptor:
         if source is not None:
             if self._of_source[source] >= max(1, self._bounds.connections // SHARE_OF_A_SOURCE):
                 self._counts.refused += 1
-                self._complain("one source has its share of connections: more are reset", source)
+                self._warn("one source has its share of connections: more are reset", source)
                 _reset(connection)
                 return
             self._of_source[source] += 1
         self._counts.open += 1
         task = self._loop.create_task(self._serve(connection, partial(self._release, source)))
-        self._beginning.add(task)
-        task.add_done_callback(self._beginning.discard)
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
 
     async def _serve(self, connection: socket.socket, release: Callable[[], None]) -> None:
-        """Hand it to a protocol, after the handshake. What fails before that is nobody's request."""
+        """Give the connection to a protocol after the TLS handshake. A failed handshake is not a request."""
         protocol = self._make_protocol()
         protocol.on_lost = release
         try:
             await self._loop.connect_accepted_socket(lambda: protocol, connection, **self._tls)
         except (OSError, TimeoutError, asyncio.CancelledError):
-            if not protocol.is_made:  # else it says itself when it is lost
+            if not protocol.is_made:  # otherwise the protocol calls `on_lost` itself
                 release()
 
     def _release(self, source: str | None) -> None:
-        """A connection is over."""
+        """Count a connection as closed, and accept again if accepting was paused."""
         self._counts.open -= 1
         if source is not None:
             self._of_source[source] -= 1
@@ -193,10 +193,10 @@ class Acceptor:
         self._resume()
 
     def _source_of(self, address: Any) -> str | None:
-        """Whose share it is part of; None when it is nobody's."""
+        """The source whose limit the connection counts against; None for a peer without a limit."""
         try:
             found = ip_address(address[0])
-        except (ValueError, IndexError, TypeError):  # a unix socket: whoever stands before us
+        except (ValueError, IndexError, TypeError):  # a unix socket: the peer is a local proxy
             return None
         if isinstance(found, IPv6Address):
             if found.ipv4_mapped is None:
@@ -204,11 +204,11 @@ class Acceptor:
             found = found.ipv4_mapped
         return None if self._bounds.without_share.hold(found) else str(found)
 
-    def _complain(self, what: str, about: object) -> None:
-        """Once in a while: there may be thousands of them in a second."""
+    def _warn(self, what: str, about: object) -> None:
+        """Log at most once in `COMPLAINT_SECONDS`: there may be thousands of cases in a second."""
         now = self._loop.time()
-        if now - self._complained_at.get(what, float("-inf")) >= COMPLAINT_SECONDS:
-            self._complained_at[what] = now
+        if now - self._warned_at.get(what, float("-inf")) >= COMPLAINT_SECONDS:
+            self._warned_at[what] = now
             logger.warning("%s (%s)", what, about)
 
 

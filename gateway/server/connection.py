@@ -1,8 +1,8 @@
-"""What can be told of one connection, and done to it, beyond what ASGI has words for.
+"""The state of one TCP connection, read from the kernel: client gone, bytes unsent, abort.
 
-The guard has to know whether a client is still there, and has to be able to break off at once; the stall
-clock has to know how much the client takes in. The kernel knows all of it. Where it does not say (a unix
-socket, a connection that is closed already) the answer is the harmless one.
+ASGI has no way to ask for these. The guard needs to know whether the client is still connected, and must be
+able to abort at once; the stall clock needs to know how much the client acknowledged. Where the kernel does
+not say (a unix socket, a connection that is closed already) the answer is the one that ends no transfer.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
     from uvicorn.protocols.http.flow_control import FlowControl
 
-_DROP_WHAT_IS_UNSENT = struct.pack("ii", 1, 0)  # linger on, for no time: closing is a reset
+_DROP_WHAT_IS_UNSENT = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds: closing sends a reset
 _TCP_CLOSE = 7  # tcpi_state, the first byte of `struct tcp_info`, once a reset has arrived
 _BYTES_ACKED = slice(120, 128)  # tcpi_bytes_acked, a u64, since Linux 4.1
-_GONE = (OSError, ValueError)  # it is closed already; uvloop calls that a bad value
+_GONE = (OSError, ValueError)  # the socket is closed already; uvloop raises ValueError for that
 
 
 class Connection:
-    """One client's connection. `was_cut_short` is set once it is broken off, or lost too early."""
+    """One client's connection. `was_cut_short` is set once it is aborted, or lost before its answer ended."""
 
     def __init__(self, transport: asyncio.Transport, flow: FlowControl) -> None:
         self._transport = transport
@@ -37,7 +37,7 @@ class Connection:
 
     @property
     def for_the_guard(self) -> dict[str, Any]:
-        """What goes into the scope of each of its requests (`middleware/guard.py`)."""
+        """The entries for the scope of each request on this connection (`middleware/client_end.py`)."""
         return {
             extensions.DRAINED: self.drained,
             extensions.ABORT: self.abort,
@@ -46,14 +46,14 @@ class Connection:
         }
 
     async def drained(self) -> None:
-        """Return once what was written before left room for more."""
+        """Return once writing is not paused: the client has taken enough of what was written before."""
         if self._flow.write_paused:
             await self._flow.drain()
 
     def abort(self) -> None:
-        """Break the connection off and drop what is buffered, here and in the kernel.
+        """Reset the connection and drop what is buffered, in this process and in the kernel.
 
-        A plain close would have the kernel go on sending the megabytes that a slow reader left in it.
+        After a plain close the kernel would go on sending the megabytes that it holds for a slow reader.
         """
         self.was_cut_short = True
         with suppress(*_GONE):
@@ -61,23 +61,23 @@ class Connection:
         self._transport.abort()
 
     def has_gone(self) -> bool:
-        """Whether the client left before its answer did, even if the loop has not come to it yet."""
+        """Whether the client left before its answer ended, even if the event loop has not noticed yet."""
         with suppress(*_GONE):
             state = self._socket().getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
             return self.was_cut_short or state == _TCP_CLOSE
         return self.was_cut_short
 
     def unsent_bytes(self) -> int:
-        """What the client has not taken in yet: buffered here, or in the kernel and not acknowledged."""
+        """Bytes that the client has not acknowledged: buffered in this process or in the kernel."""
         in_kernel = bytes(4)
         with suppress(*_GONE):
             in_kernel = ioctl(self._socket().fileno(), termios.TIOCOUTQ, in_kernel)
         return self._transport.get_write_buffer_size() + int.from_bytes(in_kernel, "little")
 
     def acknowledged_bytes(self) -> int:
-        """What the client's kernel has acknowledged, from some number on: only differences say anything.
+        """Bytes that the client's kernel has acknowledged, from an arbitrary start: only differences count.
 
-        Where the kernel does not count (a unix socket), it is counted by what is left.
+        Where the kernel does not count them (a unix socket), the negated number of unsent bytes is used.
         """
         with suppress(*_GONE):
             info = self._socket().getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.stop)

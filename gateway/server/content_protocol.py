@@ -1,11 +1,11 @@
-"""A connection of the public listener: what every connection does, and fast ways out.
+"""The protocol of connections on the public listener: `GatewayHttpProtocol` with two faster ways to answer.
 
-Two of them, both taken only where the answer is the same as without. A file goes out by `sendfile`
-where the connection is plain (`response.py`); over TLS the extension is not offered, and the
-application sends chunks. And a request that can be answered now, from memory, is answered from within
-the parser, or before it: no scope, no task, no application. Who can do that is handed in as `at_once`;
-this protocol decides only when it may be asked: no answer is owed before it, the client takes what is
-written, and the connection stays open. Everything else takes the way through the application.
+Both are used only where the answer is the same as without them. A file is sent by `sendfile` where the
+connection is plain (`response.py`); over TLS the extension is not offered, and the application sends chunks.
+And a request that can be answered from memory is answered from within the parser, or before it: no scope,
+no task, no application. The object that can do that is passed in as `at_once`. This protocol only decides
+when it may be asked: no earlier answer is pending, the client takes what is written, and the connection
+stays open. Everything else goes to the application.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     Headers = list[tuple[bytes, bytes]]
     Write = Callable[[bytes, bytes], None]
 
-MAX_REPEATED_BYTES = 4096  # of a request that is worth remembering
+MAX_REPEATED_BYTES = 4096  # longest request that is remembered by its bytes
 _METHODS = frozenset({b"GET", b"HEAD"})
 _HEAD_ENDS = b"\r\n\r\n"
 
 
 class AtOnce(Protocol):
-    """Who can answer from memory. Neither method raises; with False nothing was written."""
+    """Answers from memory. Neither method raises; when it returns False, nothing was written."""
 
     def answer(
         self,
@@ -49,23 +49,23 @@ class AtOnce(Protocol):
         write: Write,
         raw_request: bytes | None,
     ) -> bool:
-        """Answer a request without a body. `raw_request` is all of it, if it came in one piece."""
+        """Answer a request without a body. `raw_request` is all of it, if it came in one read."""
 
     def promise(self, raw_request: bytes, peer: str | None, to: ContentProtocol) -> bool:
-        """Whether it is one that is known by its bytes; it is then answered at the end of this turn.
+        """Whether the request is known by its bytes; if so it is answered at the end of this loop iteration.
 
-        It was parsed before, and parsing depends on nothing else.
+        The same bytes were parsed before, and the result of parsing depends on nothing else.
         """
 
     def keep(self) -> None:
-        """Keep all promises now. Each ends in `note_answered` or `take_long_way`."""
+        """Answer all promised requests now. Each ends in `note_answered` or `take_long_way`."""
 
 
 class ContentProtocol(GatewayHttpProtocol):
-    """One connection. `content_protocol` makes the class of a worker."""
+    """One connection. `content_protocol` makes the subclass that a worker uses."""
 
     at_once: AtOnce | None = None
-    turns = SendQueue()
+    send_queue = SendQueue()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -75,30 +75,30 @@ class ContentProtocol(GatewayHttpProtocol):
         self._raw_request: bytes | None = None
         self._answered_at = float("-inf")
         self._own_headers: Headers | None = None
-        self._opening = b""
+        self._head_start = b""
         self._sender: FileSender | None = None
         self._is_plain = False
 
     # The connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
-        """Note whether the kernel can send files on it."""
+        """Note whether the connection is plain, so that the kernel can send files on it."""
         super().connection_made(transport)
         self._is_plain = self.scheme == "http"
         self._peer = self.client[0] if self.client else None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of the duplicate of the socket."""
+        """Close the duplicate of the socket."""
         super().connection_lost(exc)
         if self._sender is not None:
             self._sender.close()
 
-    # Through the application
+    # Requests that the application answers
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         if self._is_plain:
             if self._sender is None:
-                self._sender = FileSender(self.transport, self.loop, self.turns)
+                self._sender = FileSender(self.transport, self.loop, self.send_queue)
             response = Response(cycle, self._sender)
             scope: dict[str, Any] = cycle.scope  # type: ignore[assignment]  # not only ASGI's own members
             scope["extensions"] = {ZERO_COPY: {LOOKS: True}}
@@ -106,15 +106,15 @@ class ContentProtocol(GatewayHttpProtocol):
             app = response.of(app)
         super()._start_asgi_task(cycle, app)
 
-    # Without it
+    # Requests that are answered from memory
 
     def data_received(self, data: bytes) -> None:
-        """Take what was answered before, byte for byte, as it is; parse everything else."""
+        """Answer a request that is known by its bytes without parsing it; parse everything else."""
         if self.at_once is None:
             super().data_received(data)
             return
         if self.is_promised:
-            self.at_once.keep()  # answers go out in the order of the questions
+            self.at_once.keep()  # answers go out in request order
         is_one_request = self._is_at_start and _is_one_head(data) and self.may_answer
         if is_one_request and self.at_once.promise(data, self._peer, self):
             self.is_promised = True
@@ -127,26 +127,26 @@ class ContentProtocol(GatewayHttpProtocol):
         self._is_at_start = not self._is_in_message and data.endswith(_HEAD_ENDS)
 
     def note_answered(self) -> None:
-        """A promise was kept."""
+        """Count a promised request that was answered."""
         self.is_promised = False
         self.server_state.total_requests += 1
         self._answered_at = self.loop.time()
 
     def take_long_way(self, raw_request: bytes) -> None:
-        """It was not: the request is parsed as if it came now."""
+        """Parse a promised request that could not be answered from memory, as if it came now."""
         self.is_promised = False
         if not self.transport.is_closing():
             self._raw_request = raw_request
             self._parse(raw_request)
 
     def shutdown(self) -> None:
-        """Keep what was promised, then as uvicorn."""
+        """Answer what was promised, then shut down as uvicorn does."""
         if self.is_promised and self.at_once is not None:
             self.at_once.keep()
         super().shutdown()
 
     def answer_request(self) -> bool:
-        """Answer from memory, if nothing stands in the way of it and the answer is there."""
+        """Answer from memory, if this request may be and the answer is there."""
         method = self.parser.get_method()
         if (
             self.at_once is None
@@ -164,25 +164,25 @@ class ContentProtocol(GatewayHttpProtocol):
 
     @property
     def may_answer(self) -> bool:
-        """Whether an answer that is written now is the one that the client waits for, and is taken."""
+        """Whether an answer written now is the one the client expects next, and can be written at once."""
         return not (
             self._owes_an_answer
-            or self._is_deaf
+            or self._has_stopped_parsing
             or self.pipeline
             or self.flow.write_paused
             or self.transport.is_closing()
         )
 
     def write_now(self, head: bytes, body: bytes) -> None:
-        """The whole answer in one system call: status line, the server's own headers, `head`, `body`."""
+        """Write the whole answer in one system call: status line, server headers, `head`, `body`."""
         own = self.server_state.default_headers
         if own is not self._own_headers:  # a new list each second, for the date in it
             self._own_headers = own
-            self._opening = STATUS_LINE[200] + b"".join([b"%b: %b\r\n" % header for header in own])
-        self.transport.write(b"%b%b%b" % (self._opening, head, body))
+            self._head_start = STATUS_LINE[200] + b"".join([b"%b: %b\r\n" % header for header in own])
+        self.transport.write(b"%b%b%b" % (self._head_start, head, body))
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close, unless an answer went out meanwhile: those do not set the clock anew each time."""
+        """Close an idle connection. Answers from memory do not restart the timer, so compute what is left."""
         left = self._answered_at + self.timeout_keep_alive - self.loop.time()
         if left > 0:
             self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
@@ -191,7 +191,7 @@ class ContentProtocol(GatewayHttpProtocol):
 
 
 def _is_one_head(data: bytes) -> bool:
-    """Whether this can be one whole request without a body, and nothing else."""
+    """Whether this can be exactly one whole request without a body."""
     return len(data) <= MAX_REPEATED_BYTES and data.find(_HEAD_ENDS) == len(data) - len(_HEAD_ENDS)
 
 
@@ -202,8 +202,8 @@ def content_protocol(
     at_once: AtOnce | None = None,
     stall_seconds: float = STALL_SECONDS,
 ) -> type[ContentProtocol]:
-    """The protocol of one worker. Neither `on_refused` nor `on_stall` raises."""
-    members: dict[str, Any] = {"at_once": at_once, "turns": SendQueue(), "stall_seconds": stall_seconds}
+    """The protocol class of one worker. Neither `on_refused` nor `on_stall` raises."""
+    members: dict[str, Any] = {"at_once": at_once, "send_queue": SendQueue(), "stall_seconds": stall_seconds}
     if on_refused is not None:
         members["report_refusal"] = staticmethod(on_refused)
     if on_stall is not None:

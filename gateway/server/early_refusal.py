@@ -1,6 +1,6 @@
-"""Early refusals: the few answers that the server gives by itself, before there is a request to guard.
+"""Early refusals: the error responses that the server sends itself, before a request reaches the guard.
 
-Each has the shape that every other refusal has, the id of its record included.
+Each has the form of every other refusal, with the id of its record.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from gateway.problems import PROBLEMS
 
 
 class EarlyRefusal(StrEnum):
-    """Why a request was refused before it was one: the few reasons that the server itself has."""
+    """Why a request was refused by the server itself, before it could be parsed as a whole."""
 
     MALFORMED_REQUEST = Reason.MALFORMED_REQUEST
     SLOW_REQUEST = Reason.SLOW_REQUEST
@@ -25,7 +25,7 @@ class EarlyRefusal(StrEnum):
     status: int
 
     def __new__(cls, reason: Reason) -> Self:
-        """Carry the reason and its status with the value."""
+        """Store the reason and its status on the member."""
         member = str.__new__(cls, reason.value)
         member._value_ = reason.value
         member.reason = reason
@@ -33,7 +33,7 @@ class EarlyRefusal(StrEnum):
         return member
 
     def answer(self, record_id: str) -> bytes:
-        """The whole answer, but for the status line and the date. Its trace is new: no header was read."""
+        """The whole answer, but for status line and date. Its trace id is new: no header was read."""
         body = PROBLEMS[self.reason].body(record_id)
         headers = (
             (b"content-type", b"application/problem+json"),

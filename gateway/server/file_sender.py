@@ -1,17 +1,17 @@
-"""Sends stretches of files over one connection's socket by `sendfile`: no byte passes through us.
+"""Sends byte ranges of files on one connection's socket by `sendfile`, without copying them through Python.
 
-uvloop has no `sendfile` of its own and lets nobody touch the descriptor of a transport, so this works
-on a duplicate of it. Two may not write to one socket at a time: each stretch begins once everything
-that was written to the transport is with the kernel, and nothing is written to the transport until
-it ends. The pages that went out are the file's, so what a slow client has not taken yet costs the
-worker nothing.
+uvloop has no `sendfile` and does not allow its transport's descriptor to be used, so this works on a
+duplicate of it. Two writers must not write to one socket at a time: each range begins once the kernel has
+everything that was written to the transport, and nothing is written to the transport until the range ends.
+The pages that are sent belong to the page cache, so what a slow client has not taken yet costs the worker
+no memory.
 
-Others get their turn after each step, and what all senders together send in one turn of the event
-loop is bounded (`send_queue.py`), so that a small answer never waits long for large ones. How a stretch goes
-out, and what each of its steps is preceded by, is in `file_span.py`.
+After each step other work of the event loop runs, and what all senders together send in one event loop
+iteration is bounded (`send_queue.py`), so that a small answer never waits long behind large ones. How a
+range is sent, and what is checked before each of its steps, is in `file_span.py`.
 
-Non-goals: how long a client may take nothing (`transfers.py`), what belongs to which answer
-(`response.py`), and encrypted connections, whose bytes the kernel cannot make.
+Non-goals: how long a client may take nothing (`stall_clock.py`), which bytes belong to which answer
+(`response.py`), and encrypted connections, whose bytes the kernel cannot produce.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
 
 
 class FileSender:
-    """The sending end of one connection. `close` when it is lost."""
+    """The sending side of one connection. Call `close` when the connection is lost."""
 
     def __init__(
-        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, turns: SendQueue
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, queue: SendQueue
     ) -> None:
         self._transport = transport
         self._loop = loop
-        self._turns = turns
+        self._queue = queue
         self._socket: int | None = None
         self._file_span: FileSpan | None = None
         self._is_closed = False
 
     async def send(self, file: int, offset: int, count: int, looks: Looks) -> None:
-        """Send so many bytes of an open file. Raises as `FileSpan.send` does."""
+        """Send `count` bytes of an open file. Raises as `FileSpan.send` does."""
         self._file_span = FileSpan(file, offset, count, looks, self, self._loop)
         try:
             await self._file_span.send()
@@ -53,23 +53,23 @@ class FileSender:
             self._forget_writer()
 
     async def give_way(self) -> None:
-        """Let others have their turn: between two stretches of one answer, which may be short and many."""
-        await self._turns.next(self._loop)
+        """Wait until the other senders had a step: one answer may consist of many short ranges."""
+        await self._queue.next(self._loop)
 
     def close(self) -> None:
-        """The connection is lost: let go of the socket, and of whoever waits for it."""
+        """Close the duplicated socket, and end the range that is being sent, as the connection is lost."""
         self._is_closed = True
         if self._file_span is not None:
             self._file_span.break_off(ConnectionResetError())
         if self._socket is not None:
-            self._forget_writer()  # before its number can be somebody else's
+            self._forget_writer()  # before another socket can get this descriptor number
             os.close(self._socket)
             self._socket = None
 
-    # The way that a stretch goes out by
+    # `file_span.Way`: how a range writes to this connection
 
     def socket(self) -> int:
-        """Where to write. Raises `ConnectionResetError` when the connection is lost."""
+        """The descriptor to write to. Raises `ConnectionResetError` when the connection is lost."""
         if self._is_closed or self._transport.is_closing():
             raise ConnectionResetError
         if self._socket is None:
@@ -79,19 +79,19 @@ class FileSender:
         return self._socket
 
     def is_clear(self) -> bool:
-        """Whether the kernel has all that was written before."""
+        """Whether the kernel has all that was written to the transport before."""
         return not self._transport.get_write_buffer_size()
 
     def begin(self, step: Callable[[], bool]) -> None:
-        """Have it called now or in one of the next turns, and again while it says that there is more."""
-        self._turns.begin(step, self._loop)
+        """Call `step` now or in one of the next event loop iterations, and again while it returns True."""
+        self._queue.begin(step, self._loop)
 
     def when_writable(self, step: Callable[[], bool]) -> None:
-        """Have it called like that once the kernel takes more."""
+        """Call `step` in the same way once the socket is writable."""
 
         def resume() -> None:
             self._forget_writer()
-            self._turns.line_up(step, self._loop)
+            self._queue.line_up(step, self._loop)
 
         self._loop.add_writer(self.socket(), resume)
 

@@ -1,13 +1,13 @@
-"""One stretch of a file on its way into a socket, a step at a time.
+"""Sends one byte range of an open file to a socket, in bounded steps.
 
-The line (`send_queue.py`) and the socket call its steps; the task that sends it sleeps meanwhile, and is
-woken at the end, and where something has to be waited for that only a task can wait for: a disk, and
-whether the transfer may go on at all.
+The send queue (`send_queue.py`) and the socket call the steps; the task that sends the range waits meanwhile.
+It is woken at the end, and where something has to be awaited: a disk read, or the check whether the transfer
+may go on at all.
 
-A file that is not in memory would hold up the event loop for as long as the disk takes. So both ends of
-the next part, and places within it, are asked for without waiting (`RWF_NOWAIT`), and when one is not
-there a thread reads it first. It reads into nothing: a thread that wrote to the socket itself could
-outlive the connection, and write to whichever one has the number then.
+Sending pages that are not in the page cache would block the event loop for as long as the disk takes. So both
+ends of the next 2 MiB, and places within them, are probed without waiting (`RWF_NOWAIT`). When one is not in
+memory, a thread reads the range first. The thread only reads: a thread that wrote to the socket could outlive
+the connection, and write to another connection that was given the same descriptor number.
 """
 
 from __future__ import annotations
@@ -24,50 +24,50 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-WARM_BYTES = 1 << 21  # what is looked at, and read ahead by a thread, at once
-PROBE_BYTES = 256 << 10  # a look at every so many bytes costs 1 % of sending them, and misses smaller holes
+WARM_BYTES = 1 << 21  # what is probed, and read ahead by a thread, at once
+PROBE_BYTES = 256 << 10  # one probe for so many bytes costs 1 % of sending them, and misses smaller holes
 
 _NO_NOWAIT = frozenset(
     {errno.EOPNOTSUPP, errno.EINVAL}
-)  # file systems that cannot tell: they go the slow way
+)  # file systems without RWF_NOWAIT: a thread reads there before each step
 _NO_SENDFILE = _NO_NOWAIT | {errno.ENOSYS}
-_PROBE = [bytearray(1)]  # nobody reads what is in it
+_PROBE = [bytearray(1)]  # the buffer of a probe; its content is not used
 
 
 class Watch(Protocol):
-    """Who says whether a transfer may go on."""
+    """Tells whether a transfer may go on."""
 
     @property
     def is_certain(self) -> bool:
-        """Whether it may, for all that is known. Looked at right before each step."""
+        """Whether it may, as far as is known now. Read right before each step."""
 
     async def verify(self) -> None:
-        """Wait until it may. Raises when it has to end."""
+        """Wait until it may go on. Raises when the transfer has to end."""
 
 
 class Way(Protocol):
-    """The connection that a stretch goes out by."""
+    """The connection that a range is sent on (`FileSender`)."""
 
     def socket(self) -> int:
-        """Where to write. Raises `ConnectionResetError` when the connection is lost."""
+        """The descriptor to write to. Raises `ConnectionResetError` when the connection is lost."""
 
     def is_clear(self) -> bool:
-        """Whether the kernel has all that was written before."""
+        """Whether the kernel has all that was written to the transport before."""
 
     def begin(self, step: Callable[[], bool]) -> None:
-        """Have it called now or in one of the next turns, and again while it says that there is more."""
+        """Call `step` now or in one of the next event loop iterations, and again while it returns True."""
 
     def when_writable(self, step: Callable[[], bool]) -> None:
-        """Have it called like that once the kernel takes more."""
+        """Call `step` in the same way once the socket is writable."""
 
 
 def at_ease() -> None:
-    """For who does not look."""
+    """The default of `Looks.verify`: check nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Looks:
-    """What each step is preceded by, and what hears of it once the kernel has it."""
+    """The callbacks of a range: checks before each step, and `on_sent` after the kernel took its bytes."""
 
     on_sent: Callable[[int], None]
     verify: Callable[[], None] = at_ease  # called right before each step, and after the last
@@ -75,7 +75,7 @@ class Looks:
 
 
 class FileSpan:
-    """So many bytes of an open file."""
+    """One byte range of an open file, being sent."""
 
     def __init__(
         self, file: int, offset: int, count: int, looks: Looks, way: Way, loop: asyncio.AbstractEventLoop
@@ -86,15 +86,15 @@ class FileSpan:
         self._looks = looks
         self._way = way
         self._loop = loop
-        self._woken: asyncio.Future[None] | None = None  # nobody waits yet
+        self._woken: asyncio.Future[None] | None = None  # set while the task waits
         self._error: BaseException | None = None
 
     async def send(self) -> None:
-        """Send all of it. What a look raises ends it.
+        """Send all of the range. What a check raises ends it.
 
         Raises `ConnectionError` or another `OSError` when the client is gone, and `EOFError` when the
-        file ends before that: then it is no longer the file whose length was announced. Raises
-        `UnsupportedOperation` when this file cannot be sent so, and then nothing of it was sent.
+        file ends before the range does: then it no longer has the length that was announced. Raises
+        `UnsupportedOperation` when `sendfile` cannot send this file; then no byte of it was sent.
         """
         watch = self._looks.watch
         while self._offset < self._end:
@@ -115,23 +115,23 @@ class FileSpan:
         self._looks.verify()
 
     def step(self) -> bool:
-        """Take one step; whether to take another in the next turn. Whatever it fails by ends the stretch."""
+        """Take one step; return whether to take another one later. An exception ends the range."""
         if self._woken is None or self._woken.done():  # the task was cancelled, or the connection is lost
             return False
         try:
-            return self._goes_on()
-        except BaseException as error:  # noqa: BLE001 -- it is for the task, and the line goes on for others
+            return self._send_step()
+        except BaseException as error:  # noqa: BLE001 -- raised in the task; the queue goes on with others
             self.break_off(error)
             return False
 
     def break_off(self, error: BaseException) -> None:
-        """End it: let go of the task that waits for it."""
+        """End the range and wake the task that waits for it; `send` raises the error there."""
         if self._woken is not None and not self._woken.done():
             self._error = error
             self._woken.set_result(None)
 
     def _raise_error(self) -> None:
-        """Raise what it was ended by, and forget it: its traceback leads back here."""
+        """Raise the error that ended the range, and drop it: its traceback refers to this object."""
         error, self._error = self._error, None
         try:
             if error is not None:
@@ -139,14 +139,14 @@ class FileSpan:
         finally:
             del error
 
-    def _goes_on(self) -> bool:
+    def _send_step(self) -> bool:
         looks = self._looks
         if (looks.watch is not None and not looks.watch.is_certain) or not self._is_warm():
             return self._wake()
         if not self._way.is_clear():
             return self._wait_for_room()
         wanted = min(STEP_BYTES, self._warm_end - self._offset)
-        looks.verify()  # nothing is awaited between this and the step
+        looks.verify()  # nothing is awaited between this check and the system call
         try:
             sent = os.sendfile(self._way.socket(), self._file, self._offset, wanted)
         except BlockingIOError:
@@ -166,13 +166,13 @@ class FileSpan:
         return True
 
     def _wake(self) -> bool:
-        """Let the task see to it: it is over, or something has to be waited for."""
+        """Wake the task: the range is done, or something has to be awaited."""
         if self._woken is not None:
             self._woken.set_result(None)
         return False
 
     def _wait_for_room(self) -> bool:
-        self._warm_end = self._offset  # until then, memory may be needed for something else
+        self._warm_end = self._offset  # probe again: the pages may be evicted until the socket is writable
         self._way.when_writable(self.step)
         return False
 
@@ -190,7 +190,7 @@ class FileSpan:
 
 
 def is_in_memory(file: int, offset: int, end: int) -> bool:
-    """Whether a stretch can probably be read without waiting; false when the file system cannot tell."""
+    """Whether a range can probably be read without waiting; false when the file system cannot tell."""
     try:
         for place in range(offset, end, PROBE_BYTES):
             os.preadv(file, _PROBE, place, os.RWF_NOWAIT)

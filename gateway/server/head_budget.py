@@ -1,8 +1,8 @@
-"""How much of a request's head is taken in, counted as it comes.
+"""Bounds the bytes of a request's head, counted while it arrives.
 
-The parser gathers each header whole before it shows it, so two counts are kept: what it has shown of
-this head, and what it was fed since the head began, which bounds what it may be holding. A head that
-began in the middle of a read is counted from the next one on.
+The parser buffers each header whole before it reports it. So two counts are kept: the bytes of the headers it
+has reported, and the bytes it was fed since the head began, which bounds what it may have buffered. A head
+that begins in the middle of a read is counted from the next read on.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _MAX_HEAD_BYTES = MAX_TARGET_BYTES + MAX_HEADER_BYTES + 1024
 
 
 class HeadBudget:
-    """The head of one request after the other."""
+    """The count for the head of one request after the other on a connection."""
 
     __slots__ = ("_began_in_this_feed", "_fed_bytes", "_header_bytes", "is_open")
 
@@ -25,21 +25,21 @@ class HeadBudget:
         self._header_bytes = 0
 
     def begin(self) -> None:
-        """A request's first byte."""
+        """Start to count: the first byte of a request was parsed."""
         self.is_open = self._began_in_this_feed = True
         self._fed_bytes = self._header_bytes = 0
 
     def begin_feed(self) -> None:
-        """The parser is about to be fed."""
+        """Note that the parser is about to be fed."""
         self._began_in_this_feed = False
 
     def has_room_for(self, name: bytes, value: bytes, count: int) -> bool:
-        """Take in a header, of so many before it; trailers count as well."""
+        """Count a header that follows `count` others; trailers count as well. False when it is too much."""
         self._header_bytes += len(name) + len(value) + _HEADER_OVERHEAD_BYTES
         return self._header_bytes <= MAX_HEADER_BYTES and count < MAX_HEADER_COUNT
 
     def has_room_after(self, fed_bytes: int) -> bool:
-        """The parser was fed so much; false when it may be holding more than a head can have."""
+        """Count the bytes that were fed; false when the parser may hold more than a head can have."""
         if self.is_open and not self._began_in_this_feed:
             self._fed_bytes += fed_bytes
         return self._fed_bytes <= _MAX_HEAD_BYTES

@@ -1,4 +1,4 @@
-"""Sockets that are bound once, and a uvicorn server that leaves signals to whoever runs it."""
+"""Binds listening sockets, and runs uvicorn's server on them with our own acceptor and signal handling."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _ADVICE = {
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. It listens from here on, so that two instances cannot both hold the port.
+    """A bound socket that listens already, so that two instances cannot both hold the port.
 
-    Raises `Misconfigured` with what to do about it.
+    Raises `Misconfigured` with advice for the operator.
     """
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if not 0 <= port <= MAX_PORT:
@@ -49,7 +49,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class QuietServer(uvicorn.Server):
-    """uvicorn's server, which otherwise takes the process's signal handlers and raises signals again."""
+    """uvicorn's server without its signal handlers, and with `Acceptor` to accept connections."""
 
     def __init__(
         self,
@@ -65,16 +65,16 @@ class QuietServer(uvicorn.Server):
         self._counts = counts or ConnectionCounts()
 
     def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]  # a generator there
-        """Leave them alone."""
+        """Install no signal handlers."""
         return nullcontext()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start the application, take connections in by ourselves, and say so."""
+        """Start the application, then accept connections, then call `on_serving`."""
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             sys.exit(STARTUP_FAILURE)  # as uvicorn does
         acceptors = [self._acceptor(listener) for listener in sockets or ()]
-        self.servers = cast("list[asyncio.base_events.Server]", acceptors)  # it closes them in its shutdown
+        self.servers = cast("list[asyncio.base_events.Server]", acceptors)  # uvicorn's shutdown closes them
         for acceptor in acceptors:
             acceptor.start()
         self.started = True
@@ -91,5 +91,5 @@ class QuietServer(uvicorn.Server):
         )
 
     def stop(self) -> None:
-        """Accept nothing more, finish what is being answered within the grace limit, and end."""
+        """Accept nothing more, finish the answers in progress within the grace limit, and end."""
         self.should_exit = True

@@ -1,4 +1,4 @@
-"""The supervisor's end of one worker: start it, ask it, stop it, learn how it ended."""
+"""The supervisor's handle on one worker process: start, ask for its status, stop, learn how it ended."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from gateway.server.worker import LENGTH_BYTES
 if TYPE_CHECKING:
     from gateway.server.worker import WorkerOrder
 
-ANSWER_SECONDS = 1.0  # a worker whose event loop stands still for longer is not ready, whatever it would say
-MAX_LINE_BYTES = 4 * 1024 * 1024  # thousands of counters
+ANSWER_SECONDS = 1.0  # a worker whose event loop is blocked for longer is not ready, whatever it would answer
+MAX_LINE_BYTES = 4 * 1024 * 1024  # room for thousands of counters
 
 # `-P` and an explicit path: the worker imports from where its parent did, and never from the
-# folder it happens to be started in.
+# working directory that it happens to be started in.
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from gateway.server.worker import main; main()"
 )
@@ -44,21 +44,21 @@ class _Line(msgspec.Struct):
 
 
 class WorkerProcess:
-    """A worker from its start to its end. Made by `start`."""
+    """One worker process, from its start to its end. Made by `start`."""
 
     def __init__(self, process: Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._process = process
         self._reader = reader
         self._writer = writer
         self._ids = count(1)
-        self._questions: dict[int, asyncio.Future[WorkerStatus]] = {}
+        self._pending: dict[int, asyncio.Future[WorkerStatus]] = {}
         self.is_serving = asyncio.Event()
         self.failure: Misconfigured | Unavailable | None = None
         self.last_status: WorkerStatus | None = None
 
     @classmethod
     async def start(cls, order: WorkerOrder, listener: socket.socket) -> WorkerProcess:
-        """A new process that was told what to run."""
+        """Start a new process and send it the order."""
         raw_order = msgspec.json.encode(order)
         ours, theirs = socket.socketpair()
         with theirs:
@@ -74,14 +74,14 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """The process id."""
+        """The worker's process id."""
         return self._process.pid
 
     async def run(self) -> int:
-        """Hear what it says until it ends; its exit status, or minus the signal that killed it."""
+        """Read its messages until it ends; return its exit status, or minus the signal that killed it."""
         try:
             async for raw_line in self._reader:
-                self._hear(raw_line)
+                self._receive(raw_line)
         except (ConnectionError, ValueError):
             self.kill()  # a broken channel or an endless line: it can no longer be supervised
         finally:
@@ -90,43 +90,43 @@ class WorkerProcess:
 
     async def ask(self) -> WorkerStatus | None:
         """Its status; None when it does not answer in time."""
-        question = next(self._ids)
-        answer = self._questions[question] = asyncio.get_running_loop().create_future()
-        self._tell(b"status? %d\n" % question)
+        request_id = next(self._ids)
+        answer = self._pending[request_id] = asyncio.get_running_loop().create_future()
+        self._send(b"status? %d\n" % request_id)
         try:
             return await asyncio.wait_for(answer, ANSWER_SECONDS)
         except TimeoutError:
             return None
         finally:
-            del self._questions[question]
+            del self._pending[request_id]
 
     def stop(self) -> None:
-        """Tell it to finish what it is answering and to end."""
-        self._tell(b"stop\n")
+        """Tell it to finish the answers in progress and to end."""
+        self._send(b"stop\n")
 
     def kill(self) -> None:
-        """End it now."""
+        """Kill it, unless it has ended."""
         if self._process.returncode is None:
             self._process.kill()
 
-    def _tell(self, line: bytes) -> None:
+    def _send(self, line: bytes) -> None:
         if not self._writer.is_closing():
             self._writer.write(line)
 
-    def _hear(self, raw_line: bytes) -> None:
+    def _receive(self, raw_line: bytes) -> None:
         try:
             line = msgspec.json.decode(raw_line, type=_Line)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return  # not an answer, which counts as none
+            return  # not a valid message: counts as no answer
         if line.serving:
             self.is_serving.set()
         if line.failed is not None:
             self.failure = _failure(line.failed)
         if line.status is not None:
             self.last_status = line.status
-            question = self._questions.get(line.id)
-            if question is not None and not question.done():
-                question.set_result(line.status)
+            pending = self._pending.get(line.id)
+            if pending is not None and not pending.done():
+                pending.set_result(line.status)
 
 
 def _failure(failed: _Failed) -> Misconfigured | Unavailable:

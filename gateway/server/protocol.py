@@ -1,17 +1,17 @@
-"""HTTP/1.1 with bounds: what one client can make a worker hold before anything was decided.
+"""HTTP/1.1 for one connection, with limits on what a client can make a worker hold before it is authorized.
 
-uvicorn's parser takes a request line and headers of any size, waits for them for ever, and answers
-garbage in plain text. This protocol puts bounds on all three, ahead of the application, and answers
-in the shape that every other refusal has. After an early refusal nothing more is read as HTTP: where
-a request ended is unknown then, and what follows could be anybody's idea of the next one.
+uvicorn's parser accepts a request line and headers of any size, waits for them without a timeout, and answers
+malformed input in plain text. This protocol limits size and time before the application is called, and
+answers in the form of every other refusal. After an early refusal nothing more is parsed: the end of the
+refused request is unknown, and what follows could be parsed as a request that was never sent (smuggling).
 
-A client that takes in nothing is cut by the stall clock of its connection, whoever wrote what it does not
-take, and is not read from meanwhile (`stall_clock.py`, `flow.py`).
+A client that acknowledges nothing is cut by the stall clock of its connection, whichever code wrote the
+bytes, and is not read from meanwhile (`stall_clock.py`, `flow.py`).
 
-Requests may be pipelined. A refusal waits for the answers that are still owed, because answers go out
-in the order of the questions; only a request whose own body broke off is given up.
+Requests may be pipelined. A refusal is sent after the answers to earlier requests, because answers go out in
+request order. Only a request whose own body broke off is dropped.
 
-Not here: what a path or a header means, and any limit on bodies. Those are for the application.
+Non-goals: the meaning of a path or a header, and limits on bodies. Those are the application's.
 """
 
 from __future__ import annotations
@@ -35,35 +35,35 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-MAX_PIPELINED = 128  # requests waiting their turn; one read of the socket can hold thousands
-HEAD_SECONDS = 10.0  # from the first byte of a request, and from the connection, to the end of the headers
-LINGER_SECONDS = 1.0  # closing on unread bytes resets the connection, and the answer may get lost with it
+MAX_PIPELINED = 128  # requests waiting; one read of the socket can hold thousands
+HEAD_SECONDS = 10.0  # from a request's first byte, and from the connection, to the end of the headers
+LINGER_SECONDS = 1.0  # closing with unread bytes resets the connection, and the answer may be lost with it
 
 
-def _tell_nobody() -> None:
+def _do_nothing() -> None:
     return
 
 
 class _RefusedError(Exception):
-    """Leaves the parser from within one of its callbacks."""
+    """Aborts the parser from within one of its callbacks."""
 
 
 class GatewayHttpProtocol(HttpToolsProtocol):
-    """One connection, of any listener. `on_lost` is called once, when it is over."""
+    """One connection of any listener. `on_lost` is called once, when the connection is over."""
 
     stall_seconds = STALL_SECONDS
-    on_lost: Callable[[], None] = staticmethod(_tell_nobody)
+    on_lost: Callable[[], None] = staticmethod(_do_nothing)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.access_log = False  # uvicorn's access log would write query strings down
         self._refusal: EarlyRefusal | None = None
         self._refusal_answer: bytes | None = None
-        self.is_made = False  # the connection, after its TLS handshake
+        self.is_made = False  # set once the connection is set up, its TLS handshake included
         self._connection: Connection | None = None
         self._stall_clock: StallClock | None = None
-        self._unanswered: deque[RequestResponseCycle] = deque()  # in the order of the questions
-        self._is_deaf = False
+        self._unanswered: deque[RequestResponseCycle] = deque()  # in request order
+        self._has_stopped_parsing = False
         self._head = HeadBudget()
         self._has_body = self._is_answered = self._is_in_message = False
         self._timer: asyncio.TimerHandle | None = None
@@ -71,10 +71,10 @@ class GatewayHttpProtocol(HttpToolsProtocol):
     # The connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
-        """Start the clock for the first request: a connection that stays silent is closed."""
+        """Start the timer for the first request: a connection that stays silent is closed."""
         super().connection_made(transport)
         self.is_made = True
-        transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)  # over TLS it would be more
+        transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)  # the default over TLS is higher
         self.flow = Flow(transport, self.pipeline)
         self._connection = Connection(transport, self.flow)
         self._stall_clock = StallClock(
@@ -84,7 +84,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         self.timeout_keep_alive_task = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop all clocks, whichever side ended it."""
+        """Stop all timers, whichever side closed the connection."""
         if self._connection is not None and (exc is not None or self._owes_an_answer):
             self._connection.was_cut_short = True
         if self._stall_clock is not None:
@@ -92,32 +92,32 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         self._stop_timer()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
-        for cycle in self._unanswered:  # uvicorn tells only the newest one, which may still be waiting
+        for cycle in self._unanswered:  # uvicorn notifies only the newest one, which may still be waiting
             cycle.disconnected = True
             cycle.message_event.set()
         self.on_lost()
 
     def resume_writing(self) -> None:
-        """The client took some: go on, with reading as well."""
+        """Resume writing, and reading as well, once the client has taken some."""
         super().resume_writing()
         self.flow.resume_reading()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close an idle connection; one whose client takes in nothing would never close."""
+        """Close an idle connection; abort one whose client takes nothing, as it would never close."""
         if self._connection is not None and self.transport.get_write_buffer_size():
             self._connection.abort()
         super().timeout_keep_alive_handler()
 
     def data_received(self, data: bytes) -> None:
-        """Parse, within bounds. Nothing is parsed after a refusal."""
-        if self._is_deaf:
+        """Parse within the limits. Nothing is parsed after a refusal."""
+        if self._has_stopped_parsing:
             return
         self._unset_keepalive_if_required()
         self._head.begin_feed()
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._is_deaf = True  # the request was taken as it stands; see on_headers_complete
+            self._has_stopped_parsing = True  # the request itself was accepted; see on_headers_complete
         except httptools.HttpParserError:
             self._refuse(self._refusal or EarlyRefusal.MALFORMED_REQUEST)
         else:
@@ -128,18 +128,18 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         return bool(self._unanswered)
 
     def _watch_head(self, fed_bytes: int) -> None:
-        """Bound what the parser itself holds of an unfinished header, and for how long."""
+        """Limit what the parser may hold of an unfinished header, and for how long."""
         if not self._head.has_room_after(fed_bytes):
             self._refuse(EarlyRefusal.HEADERS_TOO_LARGE)
             return
-        # Something is unfinished and no answer is being worked on: the client's turn, and its time.
+        # A request is unfinished and no answer is being worked on: the client has to send, within the limit.
         if self._timer is None and self.timeout_keep_alive_task is None and not self._owes_an_answer:
             self._timer = self.loop.call_later(HEAD_SECONDS, self._on_timer)
 
-    # What the parser finds
+    # Callbacks of the parser
 
     def on_message_begin(self) -> None:
-        """A new request's first byte. Its scope is made when it is known to need one."""
+        """Begin a new request. Its scope is made once it is known to need one."""
         self.url, self.headers = b"", []
         self.expect_100_continue = self._has_body = self._is_answered = False
         self._is_in_message = True
@@ -148,8 +148,8 @@ class GatewayHttpProtocol(HttpToolsProtocol):
     def on_url(self, url: bytes) -> None:
         """A piece of the request target.
 
-        A fragment is no part of it (RFC 9112, 3.2). The parser would drop one and serve the rest; what
-        stands in front of us may not have.
+        A fragment is no part of it (RFC 9112, 3.2). The parser would drop it and serve the rest; a proxy
+        in front of us may have read the target differently.
         """
         if b"#" in url:
             self._leave_parser(EarlyRefusal.MALFORMED_REQUEST)
@@ -158,7 +158,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header; or a trailer, which must not join the headers that were decided on."""
+        """A header; or a trailer, which must not be added to the headers that were decided on."""
         if not self._head.has_room_for(name, value, len(self.headers)):
             self._leave_parser(EarlyRefusal.HEADERS_TOO_LARGE)
         if self._head.is_open:
@@ -166,7 +166,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
             self._has_body = self._has_body or self.headers[-1][0] in BODY_FIELDS
 
     def on_headers_complete(self) -> None:
-        """Hand the request to the application, or answer it at once, or refuse it."""
+        """Refuse the request, or answer it at once, or hand it to the application."""
         self._head.is_open = False
         self._stop_timer()
         version = self.parser.get_http_version()
@@ -185,31 +185,31 @@ class GatewayHttpProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def _open_scope(self) -> None:
-        """Have uvicorn make the scope, as it would have at the first byte."""
+        """Have uvicorn make the scope, which it would have made at the first byte."""
         url, headers, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
         self.url, self.headers, self.expect_100_continue = url, headers, expects
         self.scope["headers"] = headers
         if self._connection is not None:
-            self.scope.update(self._connection.for_the_guard)  # type: ignore[typeddict-item] # the guard's own
+            self.scope.update(self._connection.for_the_guard)  # type: ignore[typeddict-item] # not in ASGI
 
     def answer_request(self) -> bool:
-        """Answer a request without a body now; false when the application has to: here, always."""
+        """Answer a request without a body now; false when the application has to. Here always false."""
         return False
 
     def on_message_complete(self) -> None:
-        """The request is all there."""
+        """The request is complete."""
         self._is_in_message = False
         self._stop_timer()
         if not self._is_answered:
             super().on_message_complete()
 
     def note_answered_at_once(self) -> None:
-        """An answer that nobody was kept waiting for: it was never among those that are owed."""
+        """Finish an answer from memory, which was never added to the unanswered requests."""
         super().on_response_complete()
 
     def on_response_complete(self) -> None:
-        """After the last answer that was owed, the refusal that waited for it."""
+        """Go on with the next request; after the last one, send the refusal that waited for it."""
         self._unanswered.popleft()
         if self._refusal_answer is not None and not self.pipeline:
             self._send_refusal()
@@ -223,11 +223,11 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         raise _RefusedError
 
     def _refuse(self, refusal: EarlyRefusal) -> None:
-        """Record it, answer now or after the answers that are still owed, and hear nothing more."""
+        """Record the refusal, send it now or after the earlier answers, and parse nothing more."""
         record_id = self.report_refusal(refusal, self.client[0] if self.client else "local")
         self._refusal = refusal
         self._refusal_answer = refusal.answer(record_id or UNRECORDED)
-        self._is_deaf = True
+        self._has_stopped_parsing = True
         self._stop_timer()
         if not self._owes_an_answer:
             self._send_refusal()
@@ -236,14 +236,14 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         # Otherwise on_response_complete sends it.
 
     def report_refusal(self, _refusal: EarlyRefusal, _peer: str) -> str | None:
-        """Tell somebody, who may have recorded it; here, nobody."""
+        """Report a refusal; return the id of its record, if one was made. Here nothing is reported."""
         return None
 
     def report_stall(self) -> None:
-        """The client took in nothing for too long, and is about to be cut; here, nobody is told."""
+        """Report that the client took nothing for too long and is about to be cut. Here it does nothing."""
 
     def _give_up(self) -> None:
-        """The newest request broke off in its body. The ones before it still get their answers."""
+        """Drop the newest request, whose body broke off. Earlier requests still get their answers."""
         if self.pipeline:
             self.pipeline.popleft()
             self._unanswered.pop()
@@ -264,7 +264,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         self.transport.write(b"".join((STATUS_LINE[refusal.status], *headers, answer)))
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self.flow.resume_reading()  # to see the client's end of it
+        self.flow.resume_reading()  # to notice when the client closes
         self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def _on_timer(self) -> None:
@@ -274,7 +274,7 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         if self._head.is_open:
             self._refuse(EarlyRefusal.SLOW_REQUEST)
         else:
-            self.transport.close()  # blank lines, or the rest of a body that nobody waits for
+            self.transport.close()  # only blank lines came, or the rest of a body that is not needed
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -1,4 +1,4 @@
-"""What a request has to be before anybody looks at what it asks for. None of it decides an access."""
+"""Checks the form of a request: HTTP version, Host header, upgrades. None of it decides an access."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WITH_A_BODY = frozenset({b"content-length", b"transfer-encoding"})
 
 
 def is_http_as_we_know_it(version: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether it is HTTP/1, with the one Host that RFC 9112 demands (3.2)."""
+    """Whether it is HTTP/1.0 or 1.1, with exactly one Host as RFC 9112 demands (3.2; optional in 1.0)."""
     hosts = sum(name == b"host" for name, _ in headers)
     return version in VERSIONS and (hosts == 1 or (hosts == 0 and version == "1.0"))
 
@@ -21,9 +21,9 @@ def is_http_as_we_know_it(version: str, headers: Iterable[tuple[bytes, bytes]]) 
 def is_unwanted_upgrade(method: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether an upgrade is refused.
 
-    WebSockets and tunnels are. Any other `Upgrade` may be ignored by a server, and some clients send
-    `h2c` as a matter of course; but the parser stops reading at such a request, so it is served only
-    without a body, and as the last one of its connection.
+    WebSockets and tunnels are. A server may ignore any other `Upgrade`, and some clients send `h2c` by
+    default. But the parser stops reading at such a request, so it is served only without a body, and as
+    the last one of its connection.
     """
     names = dict(headers)
     is_websocket = b"websocket" in names.get(b"upgrade", b"").lower()

@@ -1,19 +1,19 @@
-"""One response: uvicorn's cycle, which can also send a stretch of a file without touching it.
+"""Sends one ASGI response: uvicorn's, extended by sending a byte range of a file with `sendfile`.
 
-The message is the ASGI extension `http.response.zerocopysend`, with `offset` and `count` always
-given, because a descriptor's own position would be shared by all who send from it:
+The message is the ASGI extension `http.response.zerocopysend`. `offset` and `count` must always be given,
+because a descriptor's own position would be shared by all that send from it:
 
     {"type": "http.response.zerocopysend", "file": 7, "offset": 0, "count": 1048576, "more_body": True}
 
-What is put under two more keys is asked for each step of the message: `cachegate.watch` whether the
-transfer may go on (`file_span.Watch`), and `cachegate.verify_unchanged` is called right before the kernel
-gets the step, and once more after the last. What they raise ends the message, and nothing closes the body.
+Two more keys are read, and used before each step of the message: `cachegate.watch` tells whether the
+transfer may go on (`file_span.Watch`), and `cachegate.verify_unchanged` is called right before each system
+call, and once more after the last. What they raise ends the message, and the body stays incomplete.
 
-It counts towards `content-length` as a body does, and the two kinds may follow each other. While a
-client takes nothing, `send` waits; when the client is gone it raises `OSError`, as ASGI 2.4 has it.
+The message counts towards `content-length` as a body does, and the two kinds may follow each other. While
+the client takes nothing, `send` waits; when the client is gone, it raises `OSError` (ASGI 2.4).
 
-`sent_bytes` is what was handed to the kernel or the transport so far, also when a message was cut
-in its middle: what an outcome record says must not be less than what a client may have got.
+`sent_bytes` is what was given to the kernel or the transport so far, also when a message was cut in its
+middle: an outcome record must not state less than a client may have received.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Response:
-    """The answer to one request that went to the application."""
+    """The answer to one request that the application handles."""
 
     def __init__(self, cycle: RequestResponseCycle, sender: FileSender) -> None:
         self._cycle = cycle
@@ -42,11 +42,11 @@ class Response:
         self._sent_bytes = 0
 
     def sent_bytes(self) -> int:
-        """How many bytes of the body went out."""
+        """How many bytes of the body were sent."""
         return self._sent_bytes
 
     def of(self, app: App) -> App:
-        """The application, sending through this."""
+        """The application, wrapped so that it sends through this response."""
         return lambda scope, receive, _: app(scope, receive, self.send)
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
@@ -54,7 +54,7 @@ class Response:
         cycle = self._cycle
         if message["type"] != ZERO_COPY:
             await cycle.send(message)  # type: ignore[arg-type]  # one of ASGI's own, or uvicorn says so
-            if not cycle.disconnected:  # else uvicorn has dropped it
+            if not cycle.disconnected:  # otherwise uvicorn has dropped the message
                 self._sent_bytes += len(message.get("body", b""))
             return
         if cycle.disconnected:
@@ -70,12 +70,12 @@ class Response:
             if message.get("more_body", False):
                 await self._sender.give_way()
         except (ConnectionError, TimeoutError):
-            cycle.disconnected = True  # uvicorn hears of it a moment later, and would call it a defect
+            cycle.disconnected = True  # uvicorn notices a moment later, and would log it as an error
             cycle.transport.close()
             raise
         cycle.expected_content_length -= message["count"]
         rest = {"type": "http.response.body", "body": b"", "more_body": message.get("more_body", False)}
-        await cycle.send(rest)  # type: ignore[arg-type]  # it is one
+        await cycle.send(rest)  # type: ignore[arg-type]  # it is a valid ASGI message
 
     def _looks(self, message: MutableMapping[str, Any]) -> Looks:
         return Looks(on_sent=self._count, verify=message.get(VERIFY, at_ease), watch=message.get(WATCH))

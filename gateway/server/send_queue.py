@@ -1,13 +1,12 @@
-"""Turns: how much all who send files in one event loop may send before others are heard again.
+"""A fair queue for sending files: bounds how much all senders of an event loop send in one iteration.
 
-A step of `sendfile` holds up the event loop for as long as the kernel takes, some 100 microseconds for
-512 KiB, and each step has a cost of its own: smaller ones cost more for each byte, and larger ones
-leave the processor's cache before the client has read them. Whoever has more to send stands in line,
-and a turn of the event loop takes two from its head. A thousand downloads then delay a small answer no more
-than two do.
+A step of `sendfile` blocks the event loop for as long as the kernel takes, some 100 microseconds for 512 KiB.
+Each step has a fixed cost: smaller steps cost more for each byte, and larger ones leave the processor's cache
+before the client has read them. Senders with more to send wait in a FIFO queue, and each iteration of the
+event loop takes two steps from its head. So a thousand downloads delay a small answer no more than two do.
 
-It is the line that calls the steps. To wake a task for each would cost as much again as the step, and
-another turn of the event loop.
+The queue calls the steps itself. Waking a task for each step would cost as much again as the step, and
+another event loop iteration.
 """
 
 from __future__ import annotations
@@ -23,40 +22,40 @@ if TYPE_CHECKING:
     """Sends something; whether there is more. It does not raise."""
 
 STEP_BYTES = 512 << 10
-TURN_STEPS = 2  # a megabyte in a turn, some 200 microseconds from memory
+TURN_STEPS = 2  # a megabyte in one iteration, some 200 microseconds from memory
 
 
 class SendQueue:
-    """The turns of one event loop."""
+    """The queue of one event loop."""
 
     def __init__(self) -> None:
-        self._line: deque[Step] = deque()
-        self._is_called = False  # for the next turn
+        self._steps: deque[Step] = deque()
+        self._is_called = False  # whether `_take` is scheduled for the next iteration
 
     def line_up(self, step: Step, loop: asyncio.AbstractEventLoop) -> None:
-        """Have a step taken in one of the next turns, and again for as long as it says that there is more."""
-        self._line.append(step)
+        """Queue a step for one of the next iterations; it is queued again for as long as it returns True."""
+        self._steps.append(step)
         self._call(loop)
 
     def begin(self, step: Step, loop: asyncio.AbstractEventLoop) -> None:
-        """The same, but now if nobody has had this turn: what is short does not wait for another."""
+        """The same, but take the step now if the queue is idle, so that short ranges are not delayed."""
         if self._is_called:
-            self._line.append(step)
+            self._steps.append(step)
             return
         self._call(loop)
         if step():
-            self._line.append(step)
+            self._steps.append(step)
 
     async def next(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Return when everybody who stands in line now has had a turn."""
+        """Return when every step that is queued now was taken once."""
         waiting = loop.create_future()
 
-        def come_to_the_head() -> bool:
-            if not waiting.done():  # whoever was cancelled has left
+        def wake() -> bool:
+            if not waiting.done():  # it may have been cancelled
                 waiting.set_result(None)
             return False
 
-        self.line_up(come_to_the_head, loop)
+        self.line_up(wake, loop)
         await waiting
 
     def _call(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -67,10 +66,10 @@ class SendQueue:
     def _take(self, loop: asyncio.AbstractEventLoop) -> None:
         self._is_called = False
         try:
-            for _ in range(min(TURN_STEPS, len(self._line))):
-                step = self._line.popleft()
+            for _ in range(min(TURN_STEPS, len(self._steps))):
+                step = self._steps.popleft()
                 if step():
-                    self._line.append(step)
-        finally:  # whatever one of them does, the others go on
-            if self._line:
+                    self._steps.append(step)
+        finally:  # when a step fails all the same, the others still get theirs
+            if self._steps:
                 self._call(loop)

@@ -1,4 +1,4 @@
-"""What to serve, where and with how many: all that the supervisor is told."""
+"""The options of the supervisor: which application, which addresses, how many workers, which TLS files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsFiles:
-    """What TLS on the public socket needs; with `client_ca`, clients must show a certificate of it."""
+    """TLS files of the public listener; with `client_ca`, clients must present a certificate signed by it."""
 
     certificate: Path
     key: Path
@@ -24,11 +24,11 @@ class TlsFiles:
     client_ca: Path | None = None
 
     def verify(self) -> None:
-        """Raises `Misconfigured` for a file that is not there, or that others could have written."""
+        """Raises `Misconfigured` for a file that is missing, or that other users may write."""
         verify_tls(self.arguments())
 
     def arguments(self) -> dict[str, Any]:
-        """The same as uvicorn's arguments."""
+        """The same as arguments of uvicorn's configuration."""
         arguments: dict[str, Any] = {
             "ssl_certfile": str(self.certificate),
             "ssl_keyfile": str(self.key),
@@ -41,29 +41,29 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServePlan:
-    """What to serve where. Port 0 asks for any free port."""
+    """What to serve, and where. Port 0 asks for any free port."""
 
     factory: str  # module:function; called in each worker with `argument`, returns a WorkerApp
-    argument: Any = field(repr=False)  # of JSON's own types
+    argument: Any = field(repr=False)  # of JSON's types
     host: str
     port: int
     ops_host: str = "127.0.0.1"
     ops_port: int = 0
     workers: int = 1
     grace_seconds: int = 10
-    keep_alive_seconds: int = 75  # longer than what load balancers keep, so that they close first
+    keep_alive_seconds: int = 75  # longer than the usual load balancers', so that they close first
     stall_seconds: float = 60.0
     connections: int = MAX_CONNECTIONS  # of each worker
-    trusted_proxies: tuple[str, ...] = ()  # networks whose addresses stand for many clients
+    trusted_proxies: tuple[str, ...] = ()  # networks whose addresses carry many clients each
     tls: TlsFiles | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be served."""
+        """Raises `Misconfigured` for values that cannot be served."""
         if self.workers < 1:
             raise Misconfigured("workers", f"{self.workers} is too few: expected at least 1")
 
     def worker_order(self) -> WorkerOrder:
-        """The part of it that a worker is told."""
+        """The part that is sent to each worker."""
         return WorkerOrder(
             factory=self.factory,
             argument=self.argument,

@@ -1,11 +1,10 @@
-"""What the workers say about themselves, and what that makes of the whole instance.
+"""Combines the status reports of all workers into the status of the whole instance.
 
-A worker reports readiness by name and counters by name. The instance is ready when every worker
-answers and is ready in every respect; its counters are the sums, with those of workers that are
-gone kept in: a counter that falls because a process was replaced would look like a restart of
-everything to whoever draws the graph.
+A worker reports readiness by name and counters by name. The instance is ready when every worker answers and
+every readiness check holds in each. Its counters are sums that include workers that have ended: a counter
+that falls because one process was replaced would look like a restart of the instance in a graph.
 
-What a worker counted between its last answer and a violent death is lost.
+What a worker counted between its last answer and being killed is lost.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerStatus:
-    """One worker's answer."""
+    """One worker's report."""
 
     ready: dict[str, bool]
     counters: dict[str, float]
-    gauges: dict[str, float] = field(default_factory=dict)  # values of the moment: gone with their worker
+    gauges: dict[str, float] = field(default_factory=dict)  # current values: they end with their worker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetStatus:
-    """The whole instance."""
+    """The status of the whole instance."""
 
     expected: int
     answering: int
@@ -39,18 +38,18 @@ class FleetStatus:
 
     @property
     def is_ready(self) -> bool:
-        """Whether every worker answers and is ready in every respect."""
+        """Whether every worker answers and every readiness check holds."""
         return self.answering == self.expected > 0 and all(self.ready.values())
 
 
 @dataclass(slots=True)
 class Retired:
-    """The counters of workers that are gone."""
+    """The summed counters of workers that have ended."""
 
     counters: Counter[str] = field(default_factory=Counter)
 
     def add(self, status: WorkerStatus | None) -> None:
-        """Keep what a worker that is gone had counted, as of its last answer."""
+        """Add what an ended worker had counted, as of its last answer."""
         if status is not None:
             _add_up(self.counters, status.counters)
 
@@ -58,9 +57,9 @@ class Retired:
 def combine(
     answers: Iterable[WorkerStatus | None], last_known: Iterable[WorkerStatus | None], retired: Retired
 ) -> FleetStatus:
-    """All workers together. `answers` has a None for each that did not answer in time.
+    """The status of all workers together. `answers` has a None for each that did not answer in time.
 
-    `last_known` are the latest answers ever: a worker that is busy just now has not uncounted anything.
+    `last_known` are the latest answers ever received: a worker that is busy now stays in the sums.
     """
     present = list(answers)
     ready: dict[str, bool] = {}

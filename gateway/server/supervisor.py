@@ -1,12 +1,12 @@
-"""The parent process: binds the sockets, keeps the workers running, answers for all of them.
+"""The supervisor, the parent process: binds the sockets, keeps the workers running, serves the ops listener.
 
-It serves no content itself. It holds the public socket, so that a worker that dies takes no waiting
-connection with it, and runs the ops listener, because one answer about the whole instance needs
-somebody who can ask every worker. One worker is a child process like many are: there is one way.
+It serves no content itself. It holds the public socket, so that connections in the accept queue survive the
+death of a worker, and it runs the ops listener, because a status of the whole instance needs a process that
+can ask every worker. A single worker is a child process as well: there is one code path.
 
-A worker that ends without having been told to is started again, after a pause that grows while it
-keeps ending early. When no worker gets as far as serving even once, the start has failed, and
-`run` raises what the workers said.
+A worker that ends without having been told to is started again, after a pause that grows while workers
+keep ending early. When no worker ever got as far as serving, the start has failed, and `run` raises what
+the workers reported.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ if TYPE_CHECKING:
 
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
-STEADY_SECONDS = 10.0  # a worker that lived this long did not end early
-POLL_SECONDS = 1.0  # how much of its counters a worker can take with it when it is killed
-OPS_BOUNDS = Bounds(connections=128)  # probes and scrapers; files are for starting workers
+STEADY_SECONDS = 10.0  # a worker that ran this long did not end early
+POLL_SECONDS = 1.0  # at most this much of its counts is lost when a worker is killed
+OPS_BOUNDS = Bounds(connections=128)  # probes and scrapers; descriptors are needed for starting workers
 KILL_MARGIN_SECONDS = 2.0  # after the grace limit, for the application's own shutdown
 
 logger = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """All workers and the ops listener. Binds when it is made; `run` once."""
+    """All workers and the ops listener. Binds both sockets when it is made; call `run` once."""
 
     def __init__(self, plan: ServePlan, ops_factory: Callable[[Supervisor], Callable[..., Any]]) -> None:
         self._plan = plan
@@ -90,14 +90,14 @@ class Supervisor:
             raise self._failure
 
     def stop(self) -> None:
-        """End in good order: accept nothing more, finish what is being answered. Twice: end now."""
+        """Stop gracefully: accept nothing more, finish the answers in progress. The second call kills."""
         if self._stopped.is_set():
             for worker in filter(None, self._workers):
                 worker.kill()
         self._stopped.set()
 
     async def wait_until_serving(self) -> bool:
-        """Whether all workers came to serve; False when it was stopped, or failed, before they did."""
+        """True once all workers serve; False when it was stopped, or failed, before they did."""
         serving = asyncio.gather(*(event.wait() for event in self._serving))
         stopped = asyncio.create_task(self._stopped.wait())
         either: list[asyncio.Future[Any]] = [serving, stopped]
@@ -109,7 +109,7 @@ class Supervisor:
         return is_serving
 
     async def status(self) -> FleetStatus:
-        """What all workers together say now. Not ready while it stops."""
+        """The status of all workers together now. Not ready while it stops."""
         workers = list(self._workers)
         answers = await asyncio.gather(*(_ask(worker) for worker in workers))
         last_known = [worker.last_status for worker in self._workers if worker is not None]
@@ -121,11 +121,11 @@ class Supervisor:
             await asyncio.sleep(POLL_SECONDS)
             try:
                 await self.status()
-            except Exception:  # the next one may be answered; meanwhile nothing is lost but counts
+            except Exception:  # ask again later; meanwhile only counts can be lost
                 logger.exception("the workers could not be asked")
 
     async def _keep(self, slot: int) -> None:
-        """Keep one worker running until it is all to stop."""
+        """Run one worker after the other in this slot until the instance stops."""
         clock = asyncio.get_running_loop()
         pause = FIRST_PAUSE_SECONDS
         while not self._stopped.is_set():
@@ -142,16 +142,16 @@ class Supervisor:
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     async def _run_one(self, slot: int) -> str:
-        """Start a worker and see it through; what became of it. Stops everything if none can start at all."""
+        """Run one worker to its end; return how it ended. Stops the instance if no worker can start."""
         worker: WorkerProcess | None = None
         status = -1
         try:
             worker = self._workers[slot] = await WorkerProcess.start(self._order, self._public)
-            status = await self._see_through(slot, worker)
+            status = await self._run_to_end(slot, worker)
             failure = worker.failure
             ended = f"worker {worker.pid} ended with status {status}{f' ({failure})' if failure else ''}"
         except Exception as error:
-            # No process or no descriptor to be had now, or a defect of ours: the others go on.
+            # No process or descriptor could be had, or this is a defect: the other workers go on.
             if not isinstance(error, OSError):
                 logger.exception("a worker could not be looked after")
             if worker is not None:
@@ -163,12 +163,12 @@ class Supervisor:
             self._stopped.set()
         return ended
 
-    async def _see_through(self, slot: int, worker: WorkerProcess) -> int:
-        """One worker until it ends; what it counted is kept."""
+    async def _run_to_end(self, slot: int, worker: WorkerProcess) -> int:
+        """Wait until a started worker ends; add its counters to those of ended workers."""
         running = asyncio.create_task(worker.run())
         serving = asyncio.create_task(worker.is_serving.wait())
         if self._stopped.is_set():
-            worker.stop()  # it was told to stop before it was there
+            worker.stop()  # the instance was stopped while the process was being started
         await asyncio.wait([running, serving], return_when=asyncio.FIRST_COMPLETED)
         if worker.is_serving.is_set():
             self._serving[slot].set()
@@ -181,7 +181,7 @@ class Supervisor:
     def _has_failed_to_start(
         self, slot: int, failure: Misconfigured | Unavailable | None, status: int
     ) -> bool:
-        """Whether every worker has by now ended without one having served; notes why."""
+        """Whether every worker has by now ended and none has ever served; notes the reason."""
         if any(event.is_set() for event in self._serving):
             return False
         self._failed_slots.add(slot)
@@ -206,7 +206,7 @@ def serve(
     ops_factory: Callable[[Supervisor], Callable[..., Any]],
     on_serving: Callable[[Supervisor], None],
 ) -> None:
-    """Serve until SIGTERM or SIGINT; returns when all has ended in good order.
+    """Serve until SIGTERM or SIGINT; returns after a graceful stop.
 
     `on_serving` is called once all workers serve: both addresses are known then. Raises `Misconfigured`
     or `Unavailable` when the start fails.

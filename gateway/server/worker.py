@@ -1,9 +1,9 @@
-"""One worker process: an event loop, uvicorn, the application, and a line to the supervisor.
+"""One worker process: an event loop, uvicorn, the application, and a control channel to the supervisor.
 
-The supervisor starts it with two inherited sockets: the public listener and the control channel.
-Over the channel comes what to run, then questions and orders, one a line; back go answers, one JSON
-object a line. The end of the channel means that the supervisor is gone, and nothing may go on
-serving that nobody supervises: the worker then stops as if it had been told to.
+The supervisor starts it with two inherited sockets: the public listener and the control channel. The channel
+first carries the order (what to run), then requests and commands, one a line; the worker answers with one
+JSON object a line. When the channel closes, the supervisor is gone. A worker must not serve unsupervised, so
+it then stops as if it had been told to.
 
     supervisor                          worker
     <the order, its length first>
@@ -11,7 +11,7 @@ serving that nobody supervises: the worker then stops as if it had been told to.
     status? 7                           {"id": 7, "status": {"ready": {...}, "counters": {...}}}
     stop                                {"id": 0, "status": {...}} and the end
 
-The interrupt key reaches every process of a terminal; workers leave it to the supervisor.
+SIGINT from a terminal reaches every process of it; workers ignore it and leave it to the supervisor.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ EXIT_UNAVAILABLE = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerApp:
-    """What a worker's factory returns: the ASGI application, and the two ends by which it is watched.
+    """What a worker's factory returns: the ASGI application, and the callbacks of the server.
 
-    `report` returns `{"ready": {name: bool}, "counters": {name: number}}` and is called in the event
-    loop, so it waits for nothing. `on_refused` hears of requests that were refused before they were
-    any, with the peer's address, and returns the id of the record, if it made one; it does not raise.
-    `at_once` answers what it can from memory (`content_protocol.py`).
+    `report` returns `{"ready": {name: bool}, "counters": {name: number}}`. It is called in the event loop,
+    so it must not block. `on_refused` is called for requests that the server refused itself, with the peer's
+    address, and returns the id of the record, if it made one; it does not raise. `at_once` answers what it
+    can from memory (`content_protocol.py`).
     """
 
     app: Callable[..., Any]
@@ -77,22 +77,22 @@ class WorkerOrder:
     """What a worker is to run, sent to it as JSON. `tls` holds uvicorn's `ssl_` arguments."""
 
     factory: str  # module:function, called in the worker with `argument`, returns a WorkerApp
-    argument: Any = field(repr=False)  # of JSON's own types; it may hold the password of a URL
+    argument: Any = field(repr=False)  # of JSON's types; it may hold the password of a URL
     grace_seconds: int
     keep_alive_seconds: int
     stall_seconds: float = STALL_SECONDS
     connections: int = MAX_CONNECTIONS
-    trusted_proxies: tuple[str, ...] = ()  # networks whose addresses stand for many clients
+    trusted_proxies: tuple[str, ...] = ()  # networks whose addresses carry many clients each
     tls: dict[str, Any] = field(repr=False)
 
 
 def main() -> None:
-    """The worker's whole life. Its last two arguments are the channel's and the listener's descriptors."""
+    """Run the worker process. Its last two arguments are the channel's and the listener's descriptors."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=int(sys.argv[-2]))
     listener = socket.socket(fileno=int(sys.argv[-1]))
     for inherited in (control, listener):
-        inherited.set_inheritable(False)  # a process that the application starts has no business with them
+        inherited.set_inheritable(False)  # processes that the application starts must not get them
     order = _load_order(control)
     max_files = _allow_many_files()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -101,7 +101,7 @@ def main() -> None:
 
 
 def _allow_many_files() -> int:
-    """As many open files as we may have: a transfer holds three, and the usual limit is 1024."""
+    """Raise the limit of open files to the hard limit: a transfer holds three; the usual limit is 1024."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return sys.maxsize if most == resource.RLIM_INFINITY else most
@@ -114,7 +114,7 @@ def _load_order(control: socket.socket) -> WorkerOrder:
 
 
 def _receive(control: socket.socket, count: int) -> bytes:
-    """So many bytes; or the end of the process, for without a supervisor there is nothing to do."""
+    """Receive exactly `count` bytes; exit when the channel closes, as the supervisor is gone."""
     received = bytearray()
     while len(received) < count:
         piece = control.recv(count - len(received))
@@ -153,8 +153,8 @@ async def _serve(
     report = _Reporting(partial(_report, worker_app, counts))
 
     def on_serving() -> None:
-        # What the start made stays. Looking through all of it again would stop the worker for tens of
-        # milliseconds, each time that the collector comes to it.
+        # What was made at start-up stays. Without freezing it, each full garbage collection would scan all
+        # of it and block the worker for tens of milliseconds.
         gc.collect()
         gc.freeze()
         _say(writer, {"serving": True})
@@ -175,7 +175,7 @@ async def _serve(
     try:
         await server.serve(sockets=[listener])
     except SystemExit:
-        # How uvicorn tells that the application's start failed. Why it did is what counts.
+        # uvicorn exits like this when the application's start failed. Raise the application's own error.
         if watched.failure is not None:
             raise watched.failure from None
         raise
@@ -183,12 +183,12 @@ async def _serve(
         answering.cancel()
         await asyncio.wait([answering])
     if not answering.cancelled():
-        answering.result()  # what else ended it stopped the worker; say how
+        answering.result()  # raise the defect that ended it and thereby stopped the worker
     _say(writer, {"id": 0, "status": report()})
 
 
 def _report(worker_app: WorkerApp, counts: ConnectionCounts) -> dict[str, Any]:
-    """What the application says of itself, and what only the server knows."""
+    """The application's report, with the counters that only the server has."""
     report = worker_app.report()
     counted = {
         "cachegate_connections_refused_total": counts.refused,
@@ -207,7 +207,7 @@ async def _answer(
     report: Callable[[], dict[str, Any]],
     server: QuietServer,
 ) -> None:
-    """Answer the supervisor until it is gone, and stop the server then."""
+    """Answer the supervisor until the channel closes, then stop the server."""
     try:
         async for line in reader:
             order, _, argument = line.strip().partition(b" ")
@@ -220,7 +220,7 @@ async def _answer(
 
 
 class _Reporting:
-    """The application's report. One that raises makes the worker not ready, and ends nothing."""
+    """The application's report. When it raises, the worker is reported as not ready, and goes on."""
 
     def __init__(self, report: Callable[[], dict[str, Any]]) -> None:
         self._report = report
@@ -236,7 +236,7 @@ class _Reporting:
 
 
 def _is_no_cancellation(record: logging.LogRecord) -> bool:
-    """Whether to log it: a request that outlived the grace limit is cut on purpose, which is no defect."""
+    """Whether to log a record: a request that is cancelled after the grace limit is no defect."""
     return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
@@ -267,7 +267,7 @@ def _config(
         ws="none",
         lifespan="on",  # `auto` would serve an application whose start-up failed
         interface="asgi3",
-        proxy_headers=False,  # whose word is taken for the client's address is decided in one place, not here
+        proxy_headers=False,  # forwarding headers are evaluated in one place (`credential/client.py`)
         server_header=False,
         access_log=False,  # it would write query strings down
         log_config=None,
@@ -276,7 +276,7 @@ def _config(
         timeout_graceful_shutdown=order.grace_seconds,
         **order.tls,
     )
-    verify_tls(order.tls)  # at each start of a worker: this is when the files are read
+    verify_tls(order.tls)  # at each start of a worker, as this is when the files are read
     try:
         config.load()
     except OSError as error:  # ssl.SSLError is one
@@ -285,9 +285,9 @@ def _config(
 
 
 def verify_tls(tls: Mapping[str, Any]) -> None:
-    """Raises `Misconfigured` for a file among uvicorn's `ssl_` arguments that others could have written.
+    """Raises `Misconfigured` for a file among uvicorn's `ssl_` arguments that other users may write.
 
-    Whoever can exchange the key and the certificate reads what clients send, their keys among it.
+    Who can replace key and certificate can read what clients send, API keys included.
     """
     for name in ("ssl_certfile", "ssl_keyfile", "ssl_ca_certs"):
         if name in tls:
@@ -300,14 +300,14 @@ def verify_tls(tls: Mapping[str, Any]) -> None:
 
 
 class _WatchedApp:
-    """The application; keeps what it raised at its start, which uvicorn logs and forgets."""
+    """The application; keeps the exception of its start, which uvicorn only logs."""
 
     def __init__(self, app: Callable[..., Any]) -> None:
         self._app = app
         self.failure: Misconfigured | Unavailable | None = None
 
     def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
-        """Requests go straight through: not even a coroutine is added to them."""
+        """Pass requests on without wrapping them in another coroutine."""
         if scope["type"] == "lifespan":
             return self._lifespan(scope, receive, send)
         answer: Awaitable[None] = self._app(scope, receive, send)

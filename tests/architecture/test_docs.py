@@ -1,4 +1,4 @@
-"""The documents say what is so: each table is compared with the code, and the tour is run."""
+"""The documents agree with the code: each table is compared with it, and the tour is run."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SECURITY = (ROOT / "SECURITY.md").read_text()
 
 
 def section(document: str, title: str) -> str:
-    """What stands under a heading, up to the next one of its own level."""
+    """The text under a heading, up to the next one of its own level."""
     level = title.partition(" ")[0]
     _, found, rest = document.partition(f"\n{title}\n")
     assert found, f"there is no heading {title!r}"
@@ -52,7 +52,7 @@ def section(document: str, title: str) -> str:
 
 
 def rows(text: str) -> list[list[str]]:
-    """The cells of all table rows, headings left out."""
+    """The cells of all table rows, without heading rows."""
     lines = text.splitlines()
     table = [line for line in lines if line.startswith("| ")]
     headings = {before for before, line in pairwise(lines) if line.startswith("|---")}
@@ -106,7 +106,7 @@ def test_every_route_is_documented_with_its_methods_and_no_other_is():
         code(route)[0]: methods.split(", ")
         for route, methods, *_ in rows(section(README, "## Faces and routes"))
     }
-    anything = MagicMock()  # the routes are looked at, not called
+    anything = MagicMock()  # the routes are read, not called
     built = (
         *(*content.routes(), *identity.routes(), *engine.routes(anything), *download.routes()),
         *proxy.routes(anything, anything),
@@ -154,7 +154,7 @@ def _scrape() -> str:
 
 def _checks() -> list[str]:
     """Each check of readiness by name: those of a worker, and then the parent's own."""
-    anything = MagicMock()  # the names are looked at, not the values
+    anything = MagicMock()  # the names are read, not the values
     return [*Pipeline.report(anything)["ready"], *asyncio.run(Supervisor.status(anything)).ready]
 
 

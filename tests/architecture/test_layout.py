@@ -1,4 +1,4 @@
-"""The house rules that no linter knows: they hold for every module, present and future."""
+"""Rules for the layout of modules that no linter checks; they hold for every module, present and future."""
 
 from __future__ import annotations
 

@@ -35,6 +35,7 @@ def told() -> dict[str, set[str]]:
         pytest.param("freshness", (), marks=pytest.mark.slow),
         pytest.param("scan", (), marks=pytest.mark.slow),
         pytest.param("worst_inputs", (), marks=pytest.mark.slow),
+        pytest.param("manifests", (), marks=pytest.mark.slow),
         pytest.param("delivery", ("--svg", "plot.svg"), marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
         pytest.param("engine", (), marks=[pytest.mark.engine, pytest.mark.timeout(600)]),
     ],

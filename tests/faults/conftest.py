@@ -1,4 +1,4 @@
-"""A small site to break: one tenant, one model, one key, in a gateway of one's own."""
+"""Fixtures: a small site for a test to damage: one tenant, one model, one key, and its own gateway."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Site:
         return self.installation.cache_root / "shared-blobs"
 
     def place_of(self, handle: str) -> Path:
-        """Where the bytes of a file lie: its blob."""
+        """The path of a file's content: its blob."""
         package = self.installation.cache_root / "models-cache" / sample_directory(MODEL) / PACKAGE
         return package.joinpath(handle).readlink()
 
@@ -52,7 +52,7 @@ class Site:
 
     @contextmanager
     def stopped_valkey(self):
-        """The server is there and says nothing, as behind a network that drops everything."""
+        """Within it, the server is reachable but does not answer, as if the network dropped everything."""
         pid = self.valkey_pid()
         os.kill(pid, signal.SIGSTOP)
         try:

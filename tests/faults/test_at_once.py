@@ -1,8 +1,8 @@
-"""Small files from memory: the same answers and records as the long way, and as quick to end.
+"""Small files from memory: the same answers and records as through the application, and as quick to end.
 
-A request whose bytes are known is answered without being parsed. Whatever could have made the long way
-answer otherwise (a key revoked, a blob exchanged, a log that cannot be written) has to be seen all the
-same, by the very next request.
+A request whose bytes are known is answered without being parsed. Whatever would have made the application
+answer otherwise (a key revoked, a blob exchanged, a log that cannot be written) has to take effect all the
+same, on the very next request.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ def running(site, serve, paths, eventually):
                 assert talk.get(paths.small, site.token).body == paths.content
         return gateway.metrics()[AT_ONCE] >= before + 3
 
-    eventually(is_at_once)  # a file that has just been written is not held yet
+    eventually(is_at_once)  # a file that has just been written is not kept in memory yet
     return gateway
 
 
 def comparable(records):
-    """Records without what no two of them share."""
+    """Records without the fields that always differ."""
     return [{name: value for name, value in one.items() if name not in VARYING} for one in records]
 
 
 def test_both_ways_answer_and_record_alike(running, site, paths, eventually):
-    """The long way is taken by a query, which is no part of an answer or a record."""
+    """A query makes the request go to the application; it is no part of an answer or a record."""
     pairs, before = [], running.metrics()[AT_ONCE]
     for method, headers in REQUESTS:
         with running.wire.talk() as talk:

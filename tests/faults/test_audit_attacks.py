@@ -1,8 +1,8 @@
-"""Attacks on the audit folder of a real gateway by somebody who may write there and has no signing key.
+"""Attacks on the audit folder of a real gateway by somebody with write access and without a signing key.
 
-One table: what is done to a copy, with which status `cachegate audit verify` ends, what it says, and
-what it names. The folder has a chain of each kind: of commands, of a worker that was killed and is
-recovered, and of a worker that runs, with records behind its last head.
+One table: what is done to a copy, the exit status of `cachegate audit verify`, its message, and what it
+names. The folder has a chain of each kind: of commands, of a worker that was killed and is recovered, and of
+a running worker, with records after its last head.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Folder:
         return json.loads(self.lines(chain)[-1])["seq"]
 
     def forge(self, chain: str, count: int, *, seconds: float = 0.5, path: Path | None = None) -> None:
-        """Records behind the end of a chain, with right hashes, so long after its last head."""
+        """Append records with correct hashes to a chain, so long after its last head."""
         path = path or self.segment(chain)
         lines = path.read_bytes().splitlines() if path.exists() else []
         last = json.loads(lines[-1]) if lines else {"seq": 0, "hash": "0" * 64}
@@ -125,7 +125,7 @@ def taken(furnished_site, paths, eventually, tmp_path_factory):
 
 @pytest.fixture
 def folder(taken, tmp_path):
-    """A copy of that copy, to be spoilt."""
+    """A copy of that copy, for one attack."""
     path = tmp_path / "audit"
     shutil.copytree(taken.path, path)
     return Folder(path, closed=taken.closed, recovered=taken.recovered, running=taken.running)
@@ -133,7 +133,7 @@ def folder(taken, tmp_path):
 
 @pytest.fixture
 def judge(capsys, tmp_path, monkeypatch):
-    """`cachegate audit verify` of a folder: its status, its JSON, and its words."""
+    """Run `cachegate audit verify` on a folder: its status, its JSON, and its message."""
     monkeypatch.chdir(tmp_path)
 
     def call(path):
@@ -148,7 +148,7 @@ def judge(capsys, tmp_path, monkeypatch):
     return call
 
 
-# What is done, with what it is named by: a chain, a file of it, the number of its first bad record.
+# The attacks, and what names the damage: a chain, a file of it, the number of its first bad record.
 
 
 def nothing(folder):
@@ -303,7 +303,7 @@ def heads_are_emptied_and_all_other_chains_deleted(folder):
 
 
 def the_end_of_the_running_chain_is_cut_off_to_its_head(folder):
-    """What nobody vouched for can be taken away: this is what "not proven" means."""
+    """Records that no head covers can be removed unnoticed: that is the meaning of "not proven"."""
     lines = folder.lines(folder.running)
     last = max(place for place, line in enumerate(lines) if b'"kind":"head"' in line)
     folder.segment(folder.running).write_bytes(b"".join(lines[: last + 1]))

@@ -1,4 +1,4 @@
-"""Faults of the audit folder: noticed before the next record is accepted, and outlived (I5)."""
+"""Faults of the audit folder are noticed before the next record is accepted, and survived (I5)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ REFUSED = Rejection(
         received_at=0.0,
     ),
     reason=Reason.NOT_PERMITTED,
-    principal=Principal(  # authenticated, so that no limit for strangers stands in the way
+    principal=Principal(  # authenticated, so that no limit for anonymous callers applies
         kind=KeyKind.TENANT,
         key_id=KeyId("key_abcdefghijkl"),
         key_name="",
@@ -60,7 +60,7 @@ class HandClock:
 
 
 class Bench:
-    """A log to break, in its folder."""
+    """An audit log and its folder, for a test to damage."""
 
     def __init__(self, folder, durability=Durability.PROCESS, **limits):
         self.folder = folder
@@ -85,7 +85,7 @@ class Bench:
             self.accepted.append(self.log.reject(REFUSED))
 
     def must_refuse(self):
-        """The next record of each kind is refused as unavailable; the words of the first."""
+        """The next record of each kind is refused as unavailable; return the first message."""
         with pytest.raises(Unavailable) as refused:
             self.log.reject(REFUSED)
         with pytest.raises(Unavailable):
@@ -458,7 +458,7 @@ def test_a_killed_process_loses_no_record_whose_call_returned(tmp_path):
     }
     assert len(accepted) >= 400
     assert set(accepted) <= kept
-    bench = Bench(folder)  # the next process tidies up after the dead and is not disturbed by them
+    bench = Bench(folder)  # the next process cleans up after the dead one and works normally
     bench.log.close()
     report = verify(folder)
     assert report.missing_chains == ()

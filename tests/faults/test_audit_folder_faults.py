@@ -41,7 +41,7 @@ def test_nothing_is_sent_while_nothing_can_be_recorded(site, serve, paths, event
             assert (answer.status, answer.record_id) == (503, UNRECORDED)
         for path in (paths.small, "/v1/models", "/v1/whoami", "/v1/models/nobody/nothing"):
             verify_refused(gateway.wire.get(path, site.token), paths.content)
-        # Strangers' refusals are recorded as well, so not even they can be answered as usual.
+        # Refusals of anonymous callers are recorded as well, so even they get 503.
         verify_refused(gateway.wire.get(paths.small), paths.content)
         eventually(lambda: not gateway.is_ready())
     eventually(gateway.is_ready)
@@ -62,11 +62,11 @@ def test_a_full_disk_is_a_line_in_the_log_and_not_one_for_each_request(site, ser
     eventually(gateway.is_ready)
     assert gateway.wire.get(paths.small, site.token).status == 200
     gateway.stop()
-    # The log is a file as well here, so what was said first is lost; how often it was is said at the end.
+    # The log is a file as well here, so its first line is lost; the count is logged at the end.
     lines = [json.loads(line) for line in gateway.log().splitlines() if '"not decided' in line]
     told = [line for line in lines if line["dependency"] == "audit"]
     assert 1 <= len(told) <= 3
-    assert sum(line["times"] for line in told if "times" in line) >= 199  # the first was said by itself
+    assert sum(line["times"] for line in told if "times" in line) >= 199  # the first is a line of its own
     assert {line["reason"] for line in told} == {"no-audit"}
 
 
@@ -125,7 +125,7 @@ def test_a_record_that_somebody_else_wrote_is_noticed_before_the_next_answer(sit
     with live.open("ab") as file:
         file.write(last)
     spoilt = live.read_bytes()
-    # A file that is remembered, so that its answer is the quickest there is.
+    # A file that is in memory, which is the fastest kind of answer.
     verify_refused(gateway.wire.get(paths.small, site.token), paths.content)
     eventually(gateway.is_ready)
     answer = gateway.wire.get(paths.small, site.token)

@@ -1,8 +1,8 @@
-"""A process that records is killed (`kill -9`), at each of its calls to the disk: never is that damage.
+"""A process that records is killed (`kill -9`) at each of its system calls on the disk: this is never damage.
 
-The calls are counted in a child, which kills itself in front of one of them, or in the middle of a write.
-What is then on disk is verified as it is, verified again after the next start of the node, and once more
-after a record was put behind the end of each chain.
+The calls are counted in a child, which kills itself before one of them, or in the middle of a write. What is
+then on disk is verified as it is, again after the next start of the node, and once more after a record was
+appended to each chain.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def command_life(folder, tell, durability):
 
 
 def life_after_a_kill(folder, tell, durability):
-    """A start that finds what a killed worker left, and is killed while it says so."""
+    """A start that finds what a killed worker left, and is killed while it records that."""
     first = open_log(folder, durability=durability)
     for _ in range(3):
         tell(first.reject(REFUSED))
@@ -93,7 +93,7 @@ def life_after_a_kill(folder, tell, durability):
 
 
 def life_with_a_lost_segment(folder, tell, durability):
-    """A worker whose segment is made read-only, and then appended to by somebody: it goes on elsewhere."""
+    """A worker whose segment is made read-only, and then appended to by an attacker: it starts a new one."""
     log = open_log(folder, durability=durability)
     tell(log.reject(REFUSED))
     segment = max(folder.glob("*-0*.jsonl"))
@@ -201,7 +201,7 @@ def ids_up_to(folder, chain, seq):
 
 
 def forged_line(folder, chain, time):
-    """A record with right hashes, as whoever can write to the folder can make it."""
+    """A record with right hashes, as an attacker with write access to the folder can make it."""
     last = json.loads(whole_lines(folder, chain)[-1])
     links = Links(chain)
     links.seq, links.hash = last["seq"], last["hash"]

@@ -1,4 +1,4 @@
-"""A cache that is not there is no empty cache: it says so by every face, and goes on once it is there."""
+"""A missing cache is not an empty cache: every face answers 503, and service resumes once it is there."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def unreadable(gateway):
 
 
 def verify_undecided(site, gateway, *, but=()):
-    """503 by every face, recorded as what it is; and what is decided without the cache is as ever."""
+    """503 by every face, recorded as what it is; what is decided without the cache is unchanged."""
     for path in FACES:
         if path in but:
             assert gateway.wire.get(path, site.token).status == 200
@@ -119,7 +119,7 @@ def test_what_goes_away_while_it_is_served_is_not_called_empty_and_comes_back(
     ]
     for one, away in moved:
         one.rename(away)
-    # From the first moment on nothing is absent; a list that is a moment old still stands.
+    # From the first moment on nothing is reported absent; a list from a moment ago is still used.
     for path in (f"{BASE}/nothing.bin", f"/v1/models/{MODEL}/-/none"):
         assert gateway.wire.get(path, site.token).status == 503
     eventually(lambda: unreadable(gateway) == ["cache"])
@@ -178,7 +178,7 @@ def test_a_fresh_cache_is_an_empty_one_until_the_engine_has_loaded_something(
 
 @pytest.mark.root
 def test_a_volume_that_is_unmounted_and_mounted_again(site, serve, eventually):
-    """A real mount: its mount point is an empty folder, with another device."""
+    """A real mount: its mount point is an empty folder, on another device."""
     root = site.installation.cache_root
     kept = root.with_name("kept")
     root.rename(kept)

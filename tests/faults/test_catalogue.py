@@ -1,4 +1,4 @@
-"""What comes and goes on disk is seen by a gateway that runs."""
+"""Models that are added to or removed from the disk are noticed by a running gateway."""
 
 from __future__ import annotations
 

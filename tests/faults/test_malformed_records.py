@@ -1,7 +1,7 @@
-"""A record in Redis that does not parse denies, is told to the operator, and breaks nothing else (I1).
+"""A record in Redis that does not parse denies, is reported to the operator, and affects nothing else (I1).
 
-Somebody restored half a dump, a newer version wrote a form that this one does not know, a hand
-slipped. Wherever it happens, nothing is opened by it, and the answer is the one for the place.
+Half a dump was restored, a newer version wrote an unknown form, an operator made a mistake. Wherever it is,
+nothing is allowed because of it, and the answer is the usual one for that resource.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ACME = parse_tenant_id("acme")
 
 
 def damaged(raw: bytes) -> dict[str, bytes]:
-    """What a record can turn into without anybody meaning it."""
+    """What a record can become by accident."""
     return {
         "nothing": b"",
         "half of it": raw[: len(raw) // 2],
@@ -41,7 +41,7 @@ def damaged(raw: bytes) -> dict[str, bytes]:
 def broken_site(furnished_site):
     """A served site, with a way to put bytes in the place of a record and to put back what was there."""
     site = furnished_site
-    # Whose key cannot be read is nobody; each refusal is to have a record of its own all the same.
+    # A key whose record cannot be read is an unknown key; each refusal has to get a record all the same.
     site.installation.environment["CACHEGATE_AUDIT_REFUSALS_PER_SECOND"] = "10000"
     gateway = site.installation.serve()
     client = site.installation.redis()

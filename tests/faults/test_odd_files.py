@@ -1,4 +1,4 @@
-"""One odd file is that file's trouble: a gateway that runs goes on with the others, and says which it was."""
+"""One damaged file affects only itself: the running gateway goes on with the others, and names the file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def put_blob(site, content, name=None):
 
 
 def pinned(site):
-    """The blobs that were pinned so far, by anybody."""
+    """The blobs that were pinned so far, by any process."""
     subjects = [one for record in site.records("change", action="cache.pin") for one in record["subject"]]
     return {one.split()[0] for one in subjects}
 

@@ -1,4 +1,4 @@
-"""What is not what it was is served to nobody, by no worker, whatever happens to the processes (I10)."""
+"""Content that has changed is served to no caller, by no worker, whatever happens to the processes (I10)."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""Files that somebody else put, or could have put, where ours are expected: whatever takes effect refuses.
+"""Files that another user wrote, or could have written, where ours are expected: they are refused.
 
-Commands that only look go on with a warning, and leave nothing behind in another user's folders.
+Commands that only read go on with a warning, and leave no files in another user's folders.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
@@ -51,7 +52,7 @@ CHANGES = (
 
 @contextmanager
 def a_place():
-    """A folder that every user can reach, unlike pytest's own."""
+    """A folder that every user can access, unlike pytest's own."""
     path = Path(tempfile.mkdtemp(prefix="cg-", dir="/tmp"))
     path.chmod(0o755)
     try:
@@ -106,10 +107,10 @@ def tree(folder):
 
 @pytest.fixture
 def in_process(service, monkeypatch):
-    """Run a command of the installation in this process, as whoever we are.
+    """Run a command of the installation in this process, as the current user.
 
-    Each is run once as root before that: the service's user may not be able to read the interpreter's
-    files, where a module is imported only when it is needed.
+    Each is run once as root before: the service's user may not be able to read the interpreter's files, where
+    a module is imported only when it is needed.
     """
     for name, value in service.variables().items():
         if name.startswith("CACHEGATE_"):
@@ -124,7 +125,7 @@ def in_process(service, monkeypatch):
 
 
 def verify_refused(done, *words):
-    """One clear line: what, whose it is, what to do."""
+    """Check for one clear line: what, whose file, what to do."""
     assert done.returncode == 2, done.stderr
     text = " ".join(done.stderr.split())
     assert text.startswith("cachegate: ")
@@ -251,14 +252,37 @@ def test_a_secret_that_another_user_owns_stops_the_start_and_doctor_says_the_sam
 
 @pytest.mark.root
 @pytest.mark.parametrize("name", ["peppers", "signing", "pins", "valkey", "audit"])
-def test_a_folder_in_the_state_folder_that_another_user_owns_stops_the_start(fresh, name):
+def test_a_folder_in_the_state_folder_that_another_user_owns_stops_every_command(
+    fresh, name, monkeypatch, capsys
+):
+    fresh.init()
+    for variable, value in fresh.variables().items():
+        if variable.startswith("CACHEGATE_"):
+            monkeypatch.setenv(variable, value)
+    monkeypatch.chdir(fresh.folder)
+    planted = fresh.state / name
+    planted.mkdir(exist_ok=True)
+    os.chown(planted, STRANGER, STRANGER)
+    before = tree(fresh.state)
+    capsys.readouterr()
+    for arguments in CHANGES:
+        status = run(arguments)  # in this process: they are many
+        done = subprocess.CompletedProcess(arguments, status, stderr=capsys.readouterr().err)
+        verify_refused(done, str(planted), f"uid {STRANGER}")
+    assert tree(fresh.state) == before
+    assert run(("doctor", "--json")) == 1
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    found = [one["found"] for one in checks if one["status"] == "fail"]
+    assert any(str(planted) in one and f"uid {STRANGER}" in one for one in found), found
+
+
+@pytest.mark.root
+def test_a_signing_key_that_another_user_owns_is_no_trouble_of_the_blob_that_is_to_be_recorded(fresh):
     write_sample_cache(fresh.cache_root, [SampleModel(model_id="a/b/1", packages={"pkgA1": {"w.bin": b"w"}})])
     fresh.init()
-    (fresh.state / name).mkdir(exist_ok=True)
-    os.chown(fresh.state / name, STRANGER, STRANGER)
-    done = fresh.run("cache", "verify", status=None)
-    assert done.returncode in {1, 2, 3}  # 1: `verify` names it beside each file that it could not record
-    assert f"uid {STRANGER}" in done.stderr
+    key = fresh.state / "signing" / "audit.pem"
+    os.chown(key, STRANGER, STRANGER)
+    verify_refused(fresh.run("cache", "verify", status=None), str(key), f"uid {STRANGER}")
 
 
 @pytest.mark.parametrize("arguments", STARTS, ids=" ".join)

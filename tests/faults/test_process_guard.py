@@ -1,4 +1,4 @@
-"""A run of the tests that is killed leaves no process behind: no server, no worker, no daemon."""
+"""A test run that is killed leaves no process behind: no server, no worker, no daemon."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def children_of(pid):
 
 
 def tree_of(pid):
-    """This process and all that descend from it, as far as they are not somebody else's children by now."""
+    """This process and all that descend from it, unless they have been adopted by another process."""
     return [pid, *(one for child in children_of(pid) for one in tree_of(child))]
 
 

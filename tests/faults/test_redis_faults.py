@@ -1,4 +1,4 @@
-"""Redis gone: 503 once the lease is over, readiness says so, and all is well again when it is back (I7)."""
+"""Redis is down: 503 once the lease is over, readiness shows it, and service resumes when it is back (I7)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_nothing_is_decided_while_redis_says_nothing(path, site, serve, paths, e
         for key in (site.token, "sk-of-somebody-unknown"):
             undecided.append(gateway.wire.get(path, key))
             verify_undecided(undecided[-1])
-        # Whose key it is was not asked, and what has no key needs no asking.
+        # The key could not be looked up; a request without a key needs no lookup.
         assert gateway.wire.get(path).status == 401
         assert gateway.ops.get("/healthz").status == 200
     eventually(lambda: gateway.wire.get(path, site.token).status == 200)
@@ -60,7 +60,7 @@ def test_a_killed_redis_denies_nothing_and_serve_starts_it_again_on_the_same_fac
     os.kill(killed, signal.SIGKILL)
 
     def is_back():
-        # Until then: what is remembered under the lease, or that nothing can be decided; never a denial.
+        # Until then: what is remembered under the lease, or "undecided"; never a denial.
         assert gateway.wire.get(paths.small, site.token).status in {200, 503}
         return "was started again" in gateway.log() and site.valkey_pid() != killed
 

@@ -1,4 +1,4 @@
-"""The gateway as a Redis user with the documented rights alone, and what is said when some are missing."""
+"""The gateway as a Redis user with only the documented rights, and the messages when some are missing."""
 
 from __future__ import annotations
 

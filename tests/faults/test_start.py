@@ -1,4 +1,4 @@
-"""A gateway that must not start says why, in one line, and exits 2 (I7)."""
+"""A gateway that must not start prints the reason in one line, and exits 2 (I7)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gateway.identity.pepper import create_pepper
 
 
 def verify_one_line(done, *words):
-    """One clear line on standard error: what, where, what to do; and nothing that only we can read."""
+    """One clear line on standard error: what, where, what to do; no internals."""
     assert done.returncode == 2, done.stderr
     text = done.stderr.strip()
     assert text.startswith("cachegate: ")
@@ -107,7 +107,7 @@ def test_a_misspelt_command_is_a_usage_error_and_no_defect(arguments, installati
 
 def test_a_redis_that_is_not_there_is_told_from_a_wrong_setting(installation):
     with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))  # taken, and nobody listens
+        nobody.bind(("127.0.0.1", 0))  # the port is taken, and nothing listens
         installation.environment["CACHEGATE_REDIS_URL"] = (
             f"redis://user:top-secret@127.0.0.1:{nobody.getsockname()[1]}"
         )

@@ -1,7 +1,7 @@
-"""Transfers that something happens to: a file changed on disk, a client that leaves, a gateway that stops.
+"""Transfers with faults: a file that changes on disk, a client that leaves, a gateway that stops.
 
-No client ever holds a complete body made of two files, no descriptor is left behind, and the outcome
-record says what really went out.
+No client ever holds a complete body made of two files, no descriptor leaks, and the outcome record says what
+was really sent.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def remove(place, _):
 def is_of(body, content):
     """Whether this is the beginning of the file, or was.
 
-    What is sent by zero-copy stays the file's own pages until the client has it: those that are cut
-    off the file meanwhile go out as zeros, in a body that is never complete.
+    Zero-copy sends the file's own pages, which stay the file's until the client has them: pages that are cut
+    off meanwhile are sent as zeros, in a body that is never complete.
     """
     pages = range(0, len(body), 4096)
     return all(
@@ -153,7 +153,7 @@ def test_a_file_of_one_step_that_changes_while_it_is_sent_is_cut_off(
 
 
 def open_descriptors(pid):
-    """What a process holds of the cache, and how much in all."""
+    """What each open descriptor of a process refers to."""
     found = []
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         try:
@@ -253,7 +253,7 @@ def send_for_ever(connection, request):
 
 @pytest.mark.parametrize("path", ["/v1/whoami", "/nowhere", "/v1/models?limit=0"])
 def test_a_stranger_who_reads_nothing_is_cut(path, installation, serve, eventually):
-    """Without a key, and whatever is answered: nothing of it is a transfer."""
+    """Without a key, whatever the answer is: none of it is a transfer."""
     installation.init()
     gateway = serve(installation, CACHEGATE_STALL_SECONDS=str(STALL_SECONDS))
     request = f"GET {path} HTTP/1.1\r\nHost: gateway\r\nPadding: {'a' * 3000}\r\n\r\n".encode()
@@ -380,7 +380,7 @@ def test_a_cache_that_is_not_there_yet_is_served_once_it_is(site, serve, paths, 
     for path in (paths.small, "/v1/models"):
         assert gateway.wire.get(path, site.token).status == 503
     aside.rename(site.installation.cache_root)
-    # Files are looked at when they are asked for; the list follows with the next scan.
+    # Files are checked on disk when they are requested; the list follows with the next scan.
     assert gateway.wire.get(paths.small, site.token).body == paths.content
     eventually(gateway.is_ready)
     eventually(lambda: gateway.wire.get("/v1/models", site.token).json().get("models"))

@@ -1,16 +1,15 @@
-"""Fleets to be hurt, readers that watch them, and a judge of what they saw.
+"""Fleets under faults, readers that watch them, and a ledger that judges what the readers saw.
 
-A `Fleet` is four workers of a real `cachegate serve` over a fact server of the test's own, reached
-through a proxy that can lose, hold back and cut. `Readers` are processes of their own. A `Changer`
-makes changes by the operations that the commands use and writes each into the `Ledger` with the
-moments at which it began and returned; the ledger then judges every answer by the time line of its
-thing (I6):
+A `Fleet` is four workers of a real `cachegate serve` with a Redis server of the test's own, reached through a
+proxy that can drop, delay and cut. `Readers` are processes of their own. A `Changer` makes changes by the
+operations that the commands use, and writes each into the `Ledger` with the times at which it began and
+returned. The ledger then judges every answer by the time line of the resource (I6):
 
-    an answer to a request that was sent after a change had returned follows that change, or a later
-    one that had begun before the answer's first byte, or it is 503: undecided is always honest.
+    an answer to a request that was sent after a change had returned reflects that change, or a later
+    one that had begun before the answer's first byte, or it is 503: "undecided" is always correct.
 
-It holds for allows and denials alike. What was asked for before the change returned and answered
-after is bound to nothing by this law; tests that know more ask for more.
+This holds for allows and denials alike. A request that was sent before the change returned and answered
+after it is not restricted by this law; some tests demand more.
 """
 
 from __future__ import annotations
@@ -75,11 +74,11 @@ def free_port():
                 return probe.getsockname()[1]
 
 
-# The fact server, and what lies between it and the workers
+# The Redis server, and the proxy between it and the workers
 
 
 class FactServer:
-    """A Valkey on TCP that a test may stop, kill, pause and set back."""
+    """A Valkey on TCP that a test can stop, kill, pause and restore from a copy."""
 
     def __init__(self, folder, *lines):
         self.folder = folder
@@ -126,7 +125,7 @@ class FactServer:
 
     @contextmanager
     def stopped(self):
-        """It is there and says nothing."""
+        """Within it, the server is reachable and does not answer."""
         os.kill(self.pid, signal.SIGSTOP)
         try:
             yield
@@ -145,7 +144,7 @@ class FactServer:
 
 
 class Sentinel(FactServer):
-    """Watches a primary, alone, and lets its replica take over."""
+    """A Sentinel that watches a primary, alone, and promotes its replica."""
 
     def __init__(self, folder, name, primary_port):
         super().__init__(folder)
@@ -156,7 +155,7 @@ class Sentinel(FactServer):
         )
 
     def start(self):
-        # It writes what it finds out into its configuration, so that has to be a file.
+        # It writes its state into its configuration, so that has to be a file.
         configuration = self.folder / "sentinel.conf"
         configuration.write_text(
             "\n".join(("bind 127.0.0.1", f"port {self.port}", f"dir {self.folder}", *self._lines)) + "\n"
@@ -174,9 +173,9 @@ class Link:
 
 
 class Proxy:
-    """Between the workers and the fact server: it can lose what flows one way, hold replies back, and cut.
+    """Between the workers and the Redis server: it can drop one direction, hold replies back, and cut.
 
-    A feed connection gives its name in its first words; all others are data connections.
+    A feed connection names itself in its first bytes; all others are data connections.
     """
 
     def __init__(self, server_port):
@@ -199,18 +198,18 @@ class Proxy:
 
     @contextmanager
     def losing(self, *what):
-        """Within it, packets of these (kind, direction) vanish; connections stay as they are."""
+        """Within it, packets of these (kind, direction) are dropped; connections stay open."""
         self.lost = set(what)
         try:
             yield
         finally:
             self.lost = set()
-            # What was lost is missing in the middle of a stream: those connections are of no use any more.
+            # A stream with a gap cannot be used any more: close these connections.
             self.cut("feed", "data")
 
     @contextmanager
     def holding(self, *needles):
-        """Within it, the reply to the first request that has all of these in it is held back."""
+        """Within it, the reply to the first request that contains all of these is held back."""
         self.caught.clear()
         self._needle = needles
         try:
@@ -224,7 +223,7 @@ class Proxy:
             link.is_held = False
 
     def cut(self, *kinds):
-        """Break these connections off."""
+        """Cut these connections."""
 
         def abort():
             for link, writers in list(self._writers.items()):
@@ -286,12 +285,12 @@ class Proxy:
         writer.transport.abort()
 
 
-# What happened, and the judge
+# The record of changes and answers, and its judge
 
 
 @dataclass(frozen=True)
 class Event:
-    """A change of one thing: when it began and had returned (never: unknown), the status from then on."""
+    """A change of one resource: when it began and returned (never: unknown), and the status from then on."""
 
     began_at: float
     returned_at: float
@@ -311,14 +310,14 @@ class Observation:
 
 @dataclass
 class Verdict:
-    """What the judge found."""
+    """The verdict of the ledger."""
 
     checked: Counter = field(
         default_factory=Counter
     )  # by (kind of thing, status), answers bound to one status
     undecided: int = 0
     broken_off: int = 0
-    free: int = 0  # answers to requests that a change was under way for: bound to nothing
+    free: int = 0  # answers to requests during which a change was in progress: not restricted
     violations: list = field(default_factory=list)
 
     @property
@@ -330,7 +329,7 @@ class Verdict:
 
 
 class Ledger:
-    """The time line of every thing. The kind of a thing is what stands before the colon of its name."""
+    """The time line of every resource. Its kind is what stands before the colon in its name."""
 
     def __init__(self):
         self._events = {}
@@ -387,7 +386,7 @@ class Ledger:
 
 
 class Readers:
-    """Processes that ask for things all the time."""
+    """Processes that send requests all the time."""
 
     def __init__(self, wire, folder, *, processes=2, connections=6, pause_seconds=0.002):
         self._things = {}
@@ -402,7 +401,7 @@ class Readers:
         ]
 
     def show(self, things):
-        """Ask for these as well: thing -> request."""
+        """Request these as well: name -> request."""
         self._things |= {thing: raw.hex() for thing, raw in things.items()}
         self._tell()
 
@@ -433,7 +432,7 @@ class Readers:
             process.stdin.flush()
 
 
-# The fleet, and whoever changes its facts
+# The fleet, and what changes its facts
 
 
 @dataclass(eq=False)
@@ -452,7 +451,7 @@ class Fleet:
         return self.gateway.wire
 
     def serve(self, workers):
-        """Workers reach the facts through the proxy, commands go straight."""
+        """Workers reach Redis through the proxy, commands directly."""
         environment = self.installation.environment
         if self.proxy is not None:
             environment["CACHEGATE_REDIS_URL"] = self.proxy.url
@@ -483,7 +482,7 @@ class Fleet:
         return self.gateway.ops.get("/readyz").json()["checks"]
 
     def change(self, operation, *, action="test.change", **more):
-        """Make one change as a command does; what it came to."""
+        """Make one change as a command does; return its result."""
 
         async def work(session):
             return await session.perform(action, operation, **more)
@@ -491,7 +490,7 @@ class Fleet:
         return self.installation.in_session(work)
 
     def revoke(self, who):
-        now = time.time()  # noqa: TID251 -- when an operator does it
+        now = time.time()  # noqa: TID251 -- the time at which an operator does it
         key_id = self.key_ids[who]
         return self.change(lambda changes: keys.revoke_key(changes, key_id=key_id, now=now), key_id=key_id)
 
@@ -515,11 +514,11 @@ def mint(session, tenant, lives_seconds=None):
 
 
 class Changer:
-    """Changes one thing after the other, back and forth, each with its barrier. Lives within a session."""
+    """Changes one resource after the other, back and forth, each with its barrier. Used within a session."""
 
     def __init__(self, session, fleet, readers, ledger):
         self.session, self.fleet, self.readers, self.ledger = session, fleet, readers, ledger
-        self.key = None  # of the key things: the one that lives now
+        self.key = None  # of the key resources: the valid one
         self.failures = 0
         self._shown_keys = []
         self._folders = fleet.installation.folder / "with", fleet.installation.folder / "without"
@@ -527,7 +526,7 @@ class Changer:
         self._random = random.Random(11)
 
     async def begin(self):
-        """Bring all things into a known state, whatever an earlier test left, before anybody reads."""
+        """Bring all resources into a known state, whatever an earlier test left, before anything is read."""
         acme, umbrella = parse_tenant_id("acme"), parse_tenant_id("umbrella")
         folder, now = self._loaded[1], self.session.clock.now()
 
@@ -557,7 +556,7 @@ class Changer:
         await self._random.choices(self.steps, weights=(4, 4, 4, 4, 3, 1))[0]()
 
     async def step_if_possible(self):
-        """One change, or none: a fault may be in its way, and then nobody knows whether it was made."""
+        """Make one change, or none: a fault may prevent it, and then it is unknown whether it was made."""
         try:
             await self.step()
         except (Unavailable, Conflict):
@@ -593,7 +592,7 @@ class Changer:
         await self.make(flips, "models.publish", lambda changes: work(changes, patterns=pattern))
 
     async def toggle_key(self):
-        """Revoke the key that lives; the next time a new one is created, which readers tried before."""
+        """Revoke the valid key; the next time create a new one, which readers have tried before."""
         if self._is_key_live():
             key_id, now = self.key.key.key_id, self.session.clock.now()
             await self.make(
@@ -613,7 +612,7 @@ class Changer:
             )
 
     async def rotate(self):
-        """Replace the key that lives by another in one step, without an overlap."""
+        """Replace the valid key by another in one step, without an overlap."""
         old = self.key
         if not self._is_key_live():
             await self.toggle_key()
@@ -641,7 +640,7 @@ class Changer:
         await self.make(flips, "policy.apply", lambda changes: apply_folder(changes, folder, now))
 
     async def make(self, flips, action, operation, **more):
-        """One change and its barrier, in the ledger. What is not sure does not bind anybody."""
+        """Make one change with its barrier, and enter it. One that is not sure restricts no answer."""
         began_at, returned_at = time.monotonic(), NEVER
         try:
             done = await self.session.perform(action, operation, **more)
@@ -653,7 +652,7 @@ class Changer:
             self.ledger.note(flips, began_at, returned_at)
 
     async def by_command(self, flips, *command):
-        """The same by the command itself, in a process of its own."""
+        """Make the same change by the command itself, in a process of its own."""
         began_at, returned_at = time.monotonic(), NEVER
         done = await asyncio.to_thread(self.fleet.installation.run, *command, status=None)
         if done.returncode == 0:
@@ -684,7 +683,7 @@ class Changer:
         await self.by_command({"policy:held": ALLOWED}, "policy", "apply", permitting, "--yes")
 
     async def _announce_key(self):
-        """A key that nobody knows yet: readers try it, so that its absence is remembered, too."""
+        """A key that does not exist yet: readers try it, so that its absence is remembered, too."""
         self.key = mint(self.session, "acme")
         thing = self._thing(self.key)
         self.ledger.begin(thing, NOBODY)
@@ -706,7 +705,7 @@ class Changer:
 
 
 def furnish(installation):
-    """Three tenants: acme owns and borrows, umbrella comes and goes, globex lends."""
+    """Three tenants: acme owns and borrows models, umbrella is suspended at times, globex shares models."""
     samples = [
         SampleModel(model_id=model, packages={PACKAGE: {"weights.onnx": CONTENT}})
         for model in (OWNED, LENT, SHOWN, HELD)
@@ -812,7 +811,7 @@ class Watched:
 
 
 class Tools:
-    """What tests need of this module; they import nothing of each other."""
+    """The names of this module that tests use; test modules import nothing from each other."""
 
     Changer = Changer
     FactServer = FactServer

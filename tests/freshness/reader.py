@@ -1,15 +1,14 @@
-"""A reader: a process of its own that asks for things all the time and writes down what it saw.
+"""A reader process: sends requests all the time and writes down what it saw.
 
     python reader.py HOST PORT CONNECTIONS PAUSE_SECONDS OUTPUT
 
-On standard input comes what to ask for, one JSON object a line: thing -> request in hex. The latest
-line counts; the end of the input is the end of the work. The output is one JSON array an answer:
-when the request was sent, when the first byte of the answer arrived (both on CLOCK_MONOTONIC, which
-all processes of a machine share), status, thing and audit record. Status 0 is a connection that
-ended before an answer.
+Standard input says what to request, one JSON object a line: name -> request in hex. The latest line counts;
+the reader ends at the end of the input. The output is one JSON array for each answer: when the request was
+sent, when the first byte of the answer arrived (both on CLOCK_MONOTONIC, which all processes of a machine
+share), status, name and audit record. Status 0 is a connection that ended before an answer.
 
-The time of sending is taken before the call that sends, that of arrival after the call that
-receives: an answer is never thought to be younger, or to have come sooner, than it was.
+The time of sending is taken before the call that sends, that of arrival after the call that receives: so an
+answer is never taken for younger, or for earlier, than it was.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-REQUESTS_PER_CONNECTION = 60  # then a new one, so that all workers get their share
+REQUESTS_PER_CONNECTION = 60  # then a new one, so that all workers get requests
 PATIENCE_SECONDS = 20.0  # a worker may be stopped for a while
 
 
 class Reader:
-    """What all connections of this process share."""
+    """The state that all connections of this process share."""
 
     def __init__(self, host: str, port: int, pause_seconds: float) -> None:
         self.host, self.port, self.pause_seconds = host, port, pause_seconds
@@ -42,7 +41,7 @@ class Reader:
         self.is_over.set()
 
     def ask(self) -> None:
-        """One connection after another, until it is over."""
+        """Use one connection after another, until the reader ends."""
         while not self.is_over.is_set():
             if not self.things:
                 time.sleep(0.005)

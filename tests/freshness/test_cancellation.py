@@ -1,7 +1,7 @@
-"""Clients that leave at any moment: nobody ever gets an answer that belongs to somebody else (I2, I8).
+"""Clients that leave at any moment: no client ever gets an answer to another client's request (I2, I8).
 
-The near cache is made far too small, so that nearly every request has to wait for Redis; hundreds of
-clients leave while theirs does, and others check that each answer is their own.
+The near cache is made far too small, so that nearly every request has to wait for Redis. Hundreds of clients
+leave while their requests wait, and others check that each answer is their own.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def test_every_answer_is_the_callers_own_whoever_leaves_meanwhile(fleet, tools, 
     left, checked, undecided = [0], [0], [0]
     callers = list(fleet.callers.items())
 
-    # Ten more clients leave than answers come, at most. What they asked for is worked out all the same: on a
-    # busy machine, those who wait for answers would wait behind all of it.
+    # At most ten more clients leave than answers come. Their requests are computed all the same: on a busy
+    # machine, those who wait for answers would wait behind all of them.
     may_leave = threading.BoundedSemaphore(10)
 
     def leave():
@@ -70,7 +70,7 @@ def test_every_answer_is_the_callers_own_whoever_leaves_meanwhile(fleet, tools, 
             while not is_over.is_set():
                 key_id, token = random.choice(callers)
                 answer = talk.get("/v1/whoami", token)
-                with suppress(ValueError):  # nobody has left since the last answer
+                with suppress(ValueError):  # no client has left since the last answer
                     may_leave.release()
                 if answer.status == tools.undecided:
                     undecided[0] += 1
@@ -90,7 +90,7 @@ def test_every_answer_is_the_callers_own_whoever_leaves_meanwhile(fleet, tools, 
     threads += [threading.Thread(target=guarded, args=(check,)) for _ in range(CHECKERS)]
     for thread in threads:
         thread.start()
-    # However long it takes: only the test's own limit of time ends it without.
+    # However long it takes: only the test's own timeout ends it otherwise.
     while not is_over.is_set() and (min(left[0], checked[0]) <= ENOUGH or evictions(fleet) <= ENOUGH):
         is_over.wait(0.1)
     is_over.set()
@@ -98,7 +98,7 @@ def test_every_answer_is_the_callers_own_whoever_leaves_meanwhile(fleet, tools, 
         thread.join()
     print(f"{checked[0]} answers checked while {left[0]} clients left; {undecided[0]} undecided")
     assert faults == []
-    # No connection was lost from the pool: everybody is served as before.
+    # No connection was lost from the pool: requests are served as before.
     for key_id, token in callers[:20]:
         served = eventually(lambda: (one := fleet.wire.get("/v1/whoami", token)).status == 200 and one)  # noqa: B023 -- called here
         assert served.json()["key_id"] == key_id

@@ -1,8 +1,8 @@
-"""Degraded modes: a tenant that is served on what was last known, for so long and no longer.
+"""Degraded mode: a tenant is served on the last known facts without a lease, for a limited time.
 
-The mode is a tenant's. It begins when a worker's lease ends, shows in a header, a metric and the
-audit log, and counts into every change: while such a worker is cut off, nobody is told that a
-revocation is true everywhere.
+The mode is a setting of a tenant. It begins when a worker's lease ends, shows in a header, a metric and the
+audit log, and extends every barrier: while such a worker is cut off, no command reports that a revocation is
+in force everywhere.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ def test_a_tenant_goes_on_for_as_long_as_it_was_granted_and_others_do_not(fleet,
     served = [one for one in seen["umbrella"] if one[2] == 200]
     assert {header for *_, header in served} == {None, "last-known-good"}
     degraded = [one for one in served if one[3]]
-    # It begins when the lease ends, and ends for sure when lease and grace are over.
+    # It begins when the lease ends, and is over for certain when lease and degraded period are over.
     assert degraded[0][1] > 0.3
     assert degraded[-1][1] > DEGRADED_SECONDS - 0.5
-    assert degraded[-1][0] < 1 + DEGRADED_SECONDS  # asked, not answered: that takes what the machine takes
+    assert degraded[-1][0] < 1 + DEGRADED_SECONDS  # when it was asked; answering takes what the machine takes
     assert {status for at, _, status, _ in seen["umbrella"] if at > 1 + DEGRADED_SECONDS} == {503}
     assert {status for at, _, status, _ in seen["acme"] if at > 1} == {503}
     assert all(header is None for *_, header in seen["acme"])
@@ -83,7 +83,7 @@ def test_a_revocation_waits_for_a_worker_that_may_still_go_on_or_says_until_when
     grant_grace(fleet, eventually, DEGRADED_SECONDS)
     fleet.new_key("patient", "umbrella")
     with fleet.proxy.losing(("feed", "to worker")):
-        # Within the wait: a lease and the degraded time, on top of each other.
+        # Within the wait: a lease and the degraded period, one after the other.
         started_at = time.monotonic()
         done = fleet.revoke("patient")
         waited = time.monotonic() - started_at
@@ -110,12 +110,12 @@ def test_a_change_that_cannot_be_sure_in_time_says_so_and_exits_1(fleet, eventua
         done = fleet.installation.json("keys", "revoke", new.key.key_id, status=1)
         assert done["sure"] is False
         assert done["acknowledged"] < done["workers"] == 2
-        # It is on its word: so long, and no longer, an old allow may be given.
+        # The worker was granted this time: so long, and no longer, an old allow may be given.
         assert 300 < done["sure_in_seconds"] <= 601
         assert ask(fleet, "unsure") == (200, "last-known-good")
-        # Nobody is kept waiting who does not want to be: then nothing is said of how sure it is.
+        # Without waiting the report does not say how sure the change is.
         assert "sure" not in fleet.installation.json("keys", "revoke", new.key.key_id, "--no-wait")
-        # The grace is taken back: who is cut off does not know, and the answer counts that in.
+        # The degraded period is removed: the cut-off worker does not know, and the report allows for that.
         closed = fleet.installation.json("tenants", "degraded", "umbrella", "closed", status=1)
         assert closed["sure"] is False
         assert closed["sure_in_seconds"] > 300

@@ -1,8 +1,8 @@
-"""A reply that was on its way while the facts changed: it is neither used nor remembered (I6).
+"""A reply that was on its way while the facts changed is neither used nor remembered (I6).
 
-The proxy holds the reply of one read back until the change has returned, then lets it go. A worker
-learns of the change over another connection long before. Whoever asked gets the new answer, whoever
-asks later too, and nobody joins a flight that left before the change.
+The proxy holds the reply of one read back until the change has returned, then releases it. A worker learns
+of the change over another connection long before. The waiting request gets the new answer, as do later ones,
+and no request joins a read that began before the change.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def held_back(fleet, raw, *needles):
 def sent_again(fleet, raw):
     connection = fleet.wire.connect()
     connection.sendall(raw)
-    time.sleep(0.1)  # the worker has it, and waits for facts
+    time.sleep(0.1)  # the worker has the request, and waits for facts
     return connection
 
 
@@ -82,7 +82,7 @@ def test_an_absence_that_was_read_before_a_key_was_made_refuses_nobody_after(fle
         fleet.change(lambda changes: keys.create_key(changes, key=new.key, digest=new.digest))
         late = sent_again(fleet, raw)
         fleet.proxy.release()
-        # Who asked before may be told what held then; who asked after may not.
+        # A request from before the change may get the old answer; one from after it may not.
         assert fleet.wire.read(early).status in {tools.allowed, tools.nobody}
         assert fleet.wire.read(late).status == tools.allowed
         late.close()
@@ -101,7 +101,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_a_decision_flight_that_left_before_a_right_was_taken_allows_nothing_after(what, fleet, tools):
+def test_a_decision_begun_before_a_right_was_taken_allows_nothing_after(what, fleet, tools):
     give, take, model, needle = CHANGES[what]
     fleet.change(give)
     raw = tools.request_for(tools.path_of(getattr(tools, model)), fleet.tokens["acme"])
@@ -116,7 +116,7 @@ def test_a_decision_flight_that_left_before_a_right_was_taken_allows_nothing_aft
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_a_decision_flight_that_left_before_a_right_was_given_denies_nobody_after(what, fleet, tools):
+def test_a_decision_begun_before_a_right_was_given_denies_nothing_after(what, fleet, tools):
     give, take, model, needle = CHANGES[what]
     fleet.change(give)
     fleet.change(take)  # so that nothing about it is remembered
@@ -132,13 +132,13 @@ def test_a_decision_flight_that_left_before_a_right_was_given_denies_nobody_afte
     fleet.change(take)
 
 
-def test_two_callers_with_one_question_do_not_share_a_flight(fleet, tools):
+def test_two_callers_with_one_question_do_not_share_a_decision_in_progress(fleet, tools):
     fleet.change(take_back)
     fleet.change(grant)
     path = tools.path_of(tools.lent)
     fleet.wire.get("/v1/whoami", fleet.tokens["umbrella"])
     with held_back(fleet, tools.request_for(path, fleet.tokens["acme"]), names.rule_fact(LENT[0])) as held:
-        # umbrella has no right on it: its answer does not wait for acme's, and is not acme's.
+        # umbrella has no right on it: its answer neither waits for acme's nor is acme's.
         assert fleet.wire.get(path, fleet.tokens["umbrella"]).status == tools.hidden
         fleet.proxy.release()
         assert fleet.wire.read(held).status == tools.allowed

@@ -1,8 +1,7 @@
-"""I6 as a law: once a change has returned, no request that starts later is answered by what was before.
+"""I6 as a law: once a change has returned, no later request is answered from the facts before it.
 
-Readers in processes of their own ask for a handful of things all the time, over connections that
-they keep, while facts are changed back and forth. Every answer is judged by the time line of its
-thing; allows and denials alike.
+Readers in processes of their own request a few resources all the time, over kept connections, while facts
+are changed back and forth. Every answer is judged by the time line of its resource; allows and denials alike.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ def change_under_load(fleet, watching, tools, *, changes, commands, **load):
     watched.report(verdict)
     assert all(one.is_sure for one in watched.ledger.barriers)
     assert watched.ledger.changes >= changes
-    # Each kind of change was seen from both sides, and what nobody touched stayed as it was.
+    # Each kind of change was seen in both states, and what was not changed stayed as it was.
     for kind in KINDS:
         seen = {status for (one, status), count in verdict.checked.items() if one == kind and count}
         assert seen in ({tools.allowed, tools.nobody}, {tools.allowed, tools.hidden}), (kind, seen)
     assert {status for kind, status in verdict.checked if kind == "calm"} == {tools.allowed}
-    # Every worker had its share: each process that records has a chain of its own.
+    # Every worker got requests: each process that records has a chain of its own.
     busy = [path for path in fleet.installation.audit.glob("*.jsonl") if path.stat().st_size > 10_000]
     assert len(busy) >= len(fleet.gateway.worker_pids())
     return verdict

@@ -1,4 +1,4 @@
-"""Many operators at once: their commands do not take each other's changes for a server that went back."""
+"""Concurrent commands of many operators: none takes another's change for a server that went back in time."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ def test_commands_that_run_at_the_same_time_are_all_carried_out(fleet):
         thread.join()
     assert faults == []
     assert len(barriers) == OPERATORS * COMMANDS
-    # One that asked Redis while all cores were taken may say that it is not sure; that is an honest answer.
+    # A command that asked Redis while all cores were busy may say that it is not sure; that is correct.
     assert sum(one.is_sure for one in barriers) >= 0.9 * len(barriers)

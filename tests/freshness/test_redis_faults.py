@@ -1,9 +1,8 @@
-"""The fact server fails as servers and networks do: the promise holds, or the answer is 503 (I6, I7).
+"""Redis fails in every way that servers and networks do: the law holds, or the answer is 503 (I6, I7).
 
-Facts change and are read all the time while the server is killed, paused, stopped, cut off, or heard
-in one direction only. What is answered meanwhile follows the law of the ledger; afterwards all is
-well again without anybody's help. A server that came back as another one, or older, is not believed
-until an operator says so.
+Facts change and are read all the time while the server is killed, paused, stopped, cut off, or reachable in
+one direction only. Meanwhile the answers follow the law of the ledger; afterwards everything recovers
+without help. A server that came back as another one, or older, is not trusted until an operator accepts it.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ def fleet(build_fleet):
 
 
 def killed_connections(fleet):
-    """All connections of all clients, workers and commands, again and again."""
+    """Cut all connections of all clients, workers and commands, again and again."""
     deadline = time.monotonic() + 3
     with fleet.server.client() as client:
         while time.monotonic() < deadline:
@@ -94,7 +93,7 @@ FAST = {unheard_changes}
 
 
 def change_through(fleet, watching, tools, fault):
-    """Changes and readers before, during and after a fault; the verdict of what was seen."""
+    """Change and read before, during and after a fault; return the verdict of what was seen."""
     with watching(fleet) as watched:
 
         async def work(session):
@@ -188,13 +187,13 @@ def test_while_redis_is_gone_nothing_is_allowed_beyond_the_lease_and_all_is_well
 
 @pytest.fixture
 def lonely(build_fleet):
-    """A fleet whose server a test may ruin."""
-    # With a canary: a worker that writes where its history is not the one would make the counter catch up.
+    """A fleet whose server a test may replace."""
+    # With a canary: a worker that writes to an unknown history would make the counter catch up.
     return build_fleet(workers=2, is_remote=True, CACHEGATE_CANARY_SECONDS="1")
 
 
 def verify_refused(fleet, tools, eventually):
-    """Nothing is served and nothing is changed on facts that are not those that this node knew."""
+    """Nothing is served and nothing is changed on facts with a history that this node does not know."""
     eventually(lambda: fleet.checks().get("history") is False)
     for token in fleet.tokens.values():
         assert fleet.wire.get("/v1/whoami", token).status == tools.undecided
@@ -207,7 +206,7 @@ def test_a_server_that_lost_its_history_is_not_believed(lonely, tools, eventuall
     with lonely.server.client() as client:
         client.flushall()
     verify_refused(lonely, tools, eventually)
-    # Accepted, it is what it is: a server without facts, that knows nobody and allows nothing.
+    # Once accepted, it counts: a server without facts, which knows no key and allows nothing.
     lonely.installation.run("directory", "accept", "--yes")
     eventually(lambda: lonely.checks()["history"] and lonely.checks()["lease"])
     for token in lonely.tokens.values():
@@ -234,7 +233,7 @@ def test_a_server_that_went_back_is_not_believed_until_an_operator_accepts_it(lo
     eventually(lambda: lonely.get(tools.owned).status == tools.allowed)
     eventually(lambda: lonely.checks()["history"])
     eventually(lonely.gateway.is_ready)
-    # The back-up is what holds now, and it is told of changes as before: by the generations of today.
+    # The restored copy counts now, and changes are followed as before, by its generations.
     assert lonely.wire.get("/v1/whoami", lonely.tokens["revoked"]).status == tools.allowed
     for _ in range(2):
         assert lonely.wire.get("/v1/whoami", lonely.tokens["umbrella"]).status == tools.allowed

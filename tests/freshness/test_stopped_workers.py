@@ -1,8 +1,8 @@
-"""Workers that are stopped, killed and started while facts change: the promise holds without them (I6).
+"""Workers that are stopped, killed and started while facts change: the law holds without them (I6).
 
-A worker that is stopped acknowledges nothing, so a change waits until its lease has surely run out.
-When it goes on, it finds requests that were sent while it slept; none of them may be answered by
-what it remembers from before.
+A stopped worker acknowledges nothing, so a change waits until its lease has ended for certain. When it goes
+on, it finds requests that were sent while it was stopped; none of them may be answered from what it
+remembers from before.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ REQUESTS = 20
 
 
 def is_stopped(pid):
-    with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123 -- a path that is none
+    with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123 -- no ordinary file
         return file.read().rpartition(")")[2].split()[0] == "T"
 
 
@@ -42,7 +42,7 @@ def stopped(pid):
 
 @contextmanager
 def disturbing(disturb):
-    """Do something to the workers again and again, beside what the block does."""
+    """Do something to the workers again and again, while the block runs."""
     is_over, faults = threading.Event(), []
 
     def run():
@@ -64,7 +64,7 @@ def disturbing(disturb):
 
 @pytest.fixture(scope="module")
 def single(build_fleet):
-    """A fleet of one worker, so that who sleeps is who is asked."""
+    """A fleet of one worker, so that the stopped worker is the one that is asked."""
     return build_fleet(workers=1)
 
 
@@ -133,7 +133,7 @@ def test_a_worker_that_slept_through_a_change_starts_nothing_on_what_it_remember
             assert 900 < done.barrier.milliseconds < 1.5 * LEASE_MILLISECONDS
             for connection in late:
                 connection.sendall(raw)
-        # 503 until it knows the facts again. An old denial is as wrong as an old allow.
+        # 503 until it has current facts again. An old denial is as wrong as an old allow.
         answers = [fleet.wire.read(connection).status for connection in early + late]
         assert set(answers) <= {after, 503}, step
         for connection in early + late:
@@ -146,7 +146,7 @@ def test_a_worker_that_slept_through_a_change_starts_nothing_on_what_it_remember
 
 @pytest.mark.slow
 def test_an_answer_that_was_under_way_when_its_worker_was_stopped_is_withdrawn(single, tools):
-    # Stopped at random moments while it answers, and woken after the change.
+    # Stopped at random moments while it answers, and resumed after the change.
     fleet, (pid,) = single, single.gateway.worker_pids()
     old_allows = stops = answered_before = 0
     for _ in range(15):
@@ -161,7 +161,7 @@ def test_an_answer_that_was_under_way_when_its_worker_was_stopped_is_withdrawn(s
             connection.sendall(raw)
         time.sleep(random.uniform(0, 0.002))
         with stopped(pid):
-            for connection in connections[len(early) :]:  # these are found when it wakes
+            for connection in connections[len(early) :]:  # requests that it finds when it resumes
                 connection.sendall(raw)
             readable_before = [one for one in connections if has_bytes(one)]
             fleet.revoke("short-lived")
@@ -170,8 +170,8 @@ def test_an_answer_that_was_under_way_when_its_worker_was_stopped_is_withdrawn(s
         statuses = {one: fleet.wire.read(one).status for one in connections}
         woken = [status for one, status in statuses.items() if one not in readable_before]
         assert set(woken) <= {200, 401, 503}
-        # What had passed the last check when the worker was stopped, and was not yet with the system:
-        # a moment that no check can cover. It is the answers of one turn of the event loop at most.
+        # What had passed the last check when the worker was stopped, and was not yet in the kernel: no check
+        # can cover that moment. At most, it is the answers of one event loop iteration.
         old_allows += woken.count(200)
         for connection in connections:
             connection.close()
@@ -238,7 +238,7 @@ def test_the_law_holds_while_workers_are_stopped_at_random(fleet, watching, tool
         is_over.wait(random.uniform(0.1, 0.8))
 
     late = change_while(fleet, watching, tools, stop_one, seconds=20)
-    # Confirmed before the stop and sent after the wake: at most what one turn of the event loop holds.
+    # Confirmed before the stop and sent after it: at most what one event loop iteration handles.
     assert late <= len(stops)
 
 

@@ -1,8 +1,8 @@
-"""The same promise over a Sentinel set and over a Cluster, a failover included.
+"""The same law over Sentinel and over a Cluster, a failover included.
 
-Whoever takes over may lag behind. What it lacks was not held by all servers, so no revocation that called
-itself sure is among it; all goes on, and nobody has to accept anything. What never happens is an allow by
-facts that a returned change had ended.
+The promoted server may lag behind. What it lacks was not held by all servers, so no revocation that was
+reported as sure is part of it; service goes on, and no operator has to accept anything. There is never an
+allow on facts that a returned change had ended.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def new_server(tools, tmp_path_factory, *lines):
 
 @pytest.fixture
 def sentinel_set(tools, tmp_path_factory):
-    """A primary, its replica and a Sentinel that decides alone."""
+    """A primary, its replica, and a Sentinel that decides alone."""
     primary = new_server(tools, tmp_path_factory).start()
     replica = new_server(tools, tmp_path_factory, f"replicaof 127.0.0.1 {primary.port}").start()
     watch = tools.Sentinel(tmp_path_factory.mktemp("sentinel"), SENTINEL, primary.port).start()
@@ -66,7 +66,7 @@ def wait_for(ask, seconds=15.0):
 
 
 def verify_changes_are_seen(fleet, tools):
-    """A key that is made is let in, and one that is revoked is not: from the next request on."""
+    """A key that is created is accepted, and one that is revoked is not: from the next request on."""
     for _ in range(5):
         fleet.new_key("brief", "acme")
         for _ in range(8):
@@ -124,15 +124,15 @@ def test_a_failover_goes_on_with_all_that_was_promised_or_is_refused(
     assert set(answers) <= {tools.nobody, tools.undecided}
     with replica.client() as client:
         assert client.info("replication")["role"] == "master"
-    # The replica had all that was acknowledged, so it is the same history, and nobody has to accept it.
+    # The replica had all that was acknowledged, so it is the same history, and no operator has to accept it.
     assert fleet.get(tools.owned).status == tools.allowed
     eventually(fleet.gateway.is_ready, 30.0)
-    # With one of two servers gone a change is in force at once, and could still be lost with the other.
+    # With one of two servers gone a change is in force at once, but could still be lost with the other.
     fleet.new_key("alone", "acme")
     assert fleet.get(tools.owned, "alone").status == tools.allowed
     alone = fleet.revoke("alone").barrier
     assert (alone.is_sure, alone.held, alone.servers) == (False, 1, 2)
     assert fleet.get(tools.owned, "alone").status == tools.nobody
-    primary.start()  # comes back as a replica, and nobody follows it
+    primary.start()  # it comes back as a replica, and nothing connects to it
     eventually(lambda: fleet.revoke("alone").barrier.is_sure, 60.0)
     verify_changes_are_seen(fleet, tools)

@@ -1,7 +1,7 @@
-"""Transfers that are under way: cut within a second of the end of their key or tenant, and of no other.
+"""Transfers being sent: cut within a second of the end of their key or tenant, and no other is cut.
 
-A reader may be slow, or not read at all; what its own kernel holds by then is all that it gets. While
-it cannot be known whether the key still holds, nothing more is handed out.
+A reader may be slow, or not read at all; it gets what its own kernel holds by then, and no more. While it is
+unknown whether the key is valid, nothing more is sent.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Download:
         self._connection.close()
 
     def _read(self):
-        """Read at the pace; a pace of 0 is not reading."""
+        """Read at this pace; a pace of 0 means not to read."""
         while not self.is_closing.is_set() and self.received < BIG_BYTES:
             if not self.pace:
                 time.sleep(0.005)
@@ -107,7 +107,7 @@ SLOW, FAST, FLAT_OUT, NOT_AT_ALL = 10_000, 4_000_000, 10**12, 0
 
 @contextmanager
 def downloads(fleet, tools, *wanted):
-    """Several at once, all well under way."""
+    """Several transfers at once, all past their first bytes."""
     running = [Download(fleet, tools, who, pace) for who, pace in wanted]
     try:
         time.sleep(0.4)
@@ -125,16 +125,16 @@ def issue(fleet, who, tenant, **order):
 
 
 def verify_cut(download, returned_at):
-    """Nothing comes after a second; what the client's kernel holds by then is the end of it."""
+    """After a second nothing more arrives than what the client's kernel holds by then."""
     time.sleep(max(0.0, returned_at + CUT_SECONDS - time.monotonic()))
     received, waiting = download.received, download.waiting_bytes()
     if download.has_ended.is_set():
         assert download.last_at < returned_at + CUT_SECONDS
         assert download.received < BIG_BYTES
         return
-    download.pace = FLAT_OUT  # take all there is: does more come than lay there?
+    download.pace = FLAT_OUT  # read all there is: is it more than the kernel held?
     assert download.has_ended.wait(5), "the connection was not closed"
-    # Between the two looks above the reader may have taken a piece out of its kernel.
+    # Between the two measurements above the reader may have read a piece.
     assert download.received <= received + waiting + MAX_PIECE_BYTES, "bytes came that were not delivered yet"
     assert download.received < BIG_BYTES
 
@@ -184,7 +184,7 @@ PARTS = b"0-99999999,100000005-199999999"
     ids=["fast", "slow", "not at all", "ranges"],
 )
 def test_it_ends_with_the_time_of_its_key(pace, ranges, fleet, tools):
-    """Nothing is changed meanwhile: the time alone ends the key."""
+    """No fact changes meanwhile: only time ends the key."""
     issue(fleet, "short-lived", "umbrella", lives_seconds=LIVES_SECONDS)
     one = Download(fleet, tools, "short-lived", pace, ranges=ranges)
     try:

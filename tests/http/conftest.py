@@ -1,8 +1,8 @@
-"""The world of the HTTP tests: four tenants, their models, and a key of every kind, served by two workers.
+"""The data of the HTTP tests: four tenants, their models, and a key of every kind, served by two workers.
 
-What each tenant may do with each model is written down twice. `DOCUMENTS` say it as an operator
-would, by patterns, groups and grants; `RIGHTS` say what that has to come to, model by model, worked
-out by hand. Nothing of the gateway computes `RIGHTS`, so the two agree only if the gateway is right.
+What each tenant may do with each model is written down twice. `DOCUMENTS` say it as an operator would, by
+patterns, groups and grants; `RIGHTS` list the expected result, model by model, worked out by hand. No code of
+the gateway computes `RIGHTS`, so the two agree only if the gateway is right.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ UNHASHED = {"acme/cars/1": frozenset({"notes.txt"})}
 UNSERVABLE = {("acme/odd/1", "pkgB1", "bad.bin")}
 
 ALIASES = {
-    "acme-cars": "acme/cars/1",  # nobody owns the name: it stands as its model does
-    "globex/best": "acme/trucks/2",  # globex owns the name, acme the model: acme may not use the name
-    "public/latest": "acme/open/secret",  # a public name opens nothing
+    "acme-cars": "acme/cars/1",  # the alias has no owner: it may be used like its model
+    "globex/best": "acme/trucks/2",  # globex owns the alias, acme the model: acme may not use the alias
+    "public/latest": "acme/open/secret",  # a public alias gives no right
     "acme/gone": "acme/gone/1",  # a model that is not in the cache
 }
 
@@ -155,7 +155,7 @@ RIGHTS: dict[str, dict[str, dict[str, frozenset[str]]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Somebody with a key, or with something that is none."""
+    """A caller with a key, or with something that is not a valid key."""
 
     name: str
     token: str | None = field(repr=False, default=None)
@@ -172,7 +172,7 @@ class Caller:
         return ((self.header, f"Bearer {self.token}" if self.header == "authorization" else self.token),)
 
     def may(self, action: str, model: str, package: str | None = None) -> bool:
-        """What the key's tenant may do, capped by what the key is for. One letter: d, r or i."""
+        """What the key may do: its tenant's rights, limited by its scopes. Letters: d, r or i."""
         capped = {"d": {"discover", "read"}, "r": {"read"}, "i": {"infer"}}[action]
         if not self.is_valid or self.tenant is None or not capped & self.scopes:
             return False
@@ -211,7 +211,7 @@ def facts():
 
 
 class Tables:
-    """What is in the cache and who may do what with it."""
+    """The content of the cache, and who may do what with it."""
 
     cache = CACHE
     aliases = ALIASES
@@ -226,7 +226,7 @@ class Tables:
 def world(build_world):
     """The world, served. Nothing that uses it may change a fact.
 
-    The cache does not change either, so it is scanned once: what the disk is asked is a request's doing.
+    The cache does not change either, so it is scanned once: later system calls belong to a request.
     """
     yield from build_world(
         "world", workers=2, CACHEGATE_SCAN_SECONDS="3600", CACHEGATE_PIN_IN_BACKGROUND="off"
@@ -235,7 +235,7 @@ def world(build_world):
 
 @pytest.fixture(scope="session")
 def build_world(new_installation):
-    """Make the world once more, for those who change it or count in it."""
+    """Make a further world, for tests that change it or count in it."""
 
     def build(name, *, workers, **environment):
         installation = new_installation(name, **environment)

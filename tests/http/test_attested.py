@@ -1,4 +1,4 @@
-"""`shared_links = "attested"`: a link across owners needs the provider's word, or an operator's."""
+"""`shared_links = "attested"`: a link across owners counts only if the provider or an operator attests it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def path_of(model):
 
 @pytest.fixture
 def forged(site, globex, eventually, request):
-    """Somebody who may write the volume put a package of globex's there that links acme's blob."""
+    """Somebody who may write to the volume put a package of globex's there that links acme's blob."""
     name = request.node.name.replace("[", "-").replace("]", "")
     content = SHARED + name.encode()
     victim, forger = f"acme/{name}/1", f"globex/{name}/1"

@@ -1,8 +1,7 @@
-"""I5 and I8: the audit log holds what the clients saw, and nothing that a client must keep secret.
+"""I5 and I8: the audit log agrees with what the clients saw, and contains no secret of a client.
 
-A mixed load from several threads runs against four workers. Every answer names its record; when the
-gateway has ended, each answer is looked up in the log, and the log is searched for what may not be
-in it.
+A mixed load from several threads runs against four workers. Every answer names its record. When the gateway
+has ended, each answer is looked up in the log, and the log is searched for secrets.
 """
 
 from __future__ import annotations
@@ -88,7 +87,7 @@ def index(records):
 
 
 def allow_faults(seen, decision, outcomes, facts):
-    """What the records of an allow say otherwise than its client saw."""
+    """Where the records of an allow differ from what its client saw."""
     expected = {
         "decision": "allow",
         "reason": "permitted",
@@ -151,7 +150,7 @@ def test_the_log_agrees_with_every_answer_that_a_client_got(busy_world, facts):
     # Each summary stands for exactly as many answers as it counts.
     assert stood_for
     assert stood_for == {record["id"]: record["count"] for record in records if record["kind"] == "summary"}
-    # And nothing is in the log that nobody asked for.
+    # The log has no record without a request.
     assert len([one for one in records if one["kind"] == "decision"]) == len(seen) - sum(stood_for.values())
     busy_world.installation.verify_audit()
 
@@ -203,7 +202,7 @@ def test_no_secret_is_anywhere_but_with_its_owner(busy_world, facts, eventually)
     assert seen
 
 
-def test_a_strangers_flood_leaves_little_on_the_disk(busy_world):
+def test_many_refusals_of_an_anonymous_caller_leave_little_on_the_disk(busy_world):
     audit = busy_world.installation.audit
     before = sum(path.stat().st_size for path in audit.glob("*.jsonl"))
     count, threads = 500, 4
@@ -252,7 +251,7 @@ def test_no_answer_outlives_its_record_when_a_worker_is_killed(busy_world, event
                 enough = len(received) + 50
                 eventually(lambda enough=enough: len(received) > enough)
                 pids = busy_world.gateway.worker_pids()
-                for pid in pids:  # all of them: nobody can say who serves which connection
+                for pid in pids:  # all of them: it is unknown which one serves which connection
                     os.kill(pid, signal.SIGKILL)
                 eventually(lambda pids=pids: set(busy_world.gateway.worker_pids()) - set(pids), seconds=15)
         finally:

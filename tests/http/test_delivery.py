@@ -158,7 +158,7 @@ def test_a_blob_by_its_digest_is_the_file(site):
     ("handle", "content"), [("small.bin", SMALL), ("middle.bin", MIDDLE), ("big.bin", BIG)]
 )
 @pytest.mark.parametrize("spec", ["0-0", "5-", "-7", "3-8", "0-", "1-99999999999"])
-def test_a_range_is_that_stretch_of_the_file(handle, content, spec, site):
+def test_a_range_is_that_part_of_the_file(handle, content, spec, site):
     first, _, last = spec.partition("-")
     wanted = content[int(first) : int(last) + 1 if last else None] if first else content[-int(last) :]
     answer = ask(site, handle, ("Range", f"bytes={spec}"))
@@ -308,7 +308,7 @@ def test_the_record_says_which_content_went_out(site):
 
 
 def test_the_engine_fetches_a_file_in_64_pieces_at_once(site):
-    """HEAD, then a GET of each stretch: each must be a 206 of exactly that length."""
+    """HEAD, then a GET of each range: each must be a 206 of exactly that length."""
     head = ask(site, "big.bin", method="HEAD")
     assert (head.status, head.header("accept-ranges")) == (200, "bytes")
     assert head.header("content-length") == str(len(BIG))
@@ -402,7 +402,7 @@ def test_a_blob_that_is_replaced_is_never_served_as_the_old_one(new_installation
 
 @pytest.fixture
 def hashing_site(new_installation):
-    """A site where the hashing of two blobs never ends: somebody else has their turn."""
+    """A site where the hashing of two blobs never ends: another process holds their locks."""
     installation = new_installation("hashing", CACHEGATE_PIN_IN_BACKGROUND="off")
     tokens = furnish(installation, {"good.bin": BIG, "bad.bin": BIG[::-1]})
     with place_of(installation, "bad.bin").open("r+b") as file:
@@ -452,7 +452,7 @@ def test_what_is_not_pinned_in_time_is_hashed_on_its_way(hashing_site):
 
 @pytest.fixture(scope="module")
 def handing_site(new_installation):
-    """A gateway that has an nginx in front of it, or so it was told."""
+    """A gateway that is configured for an nginx in front of it."""
     installation = new_installation("handing", CACHEGATE_ACCEL_REDIRECT_PREFIX="/_blobs")
     tokens = furnish(installation, FILES)
     gateway = installation.serve(workers=1)

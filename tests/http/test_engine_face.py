@@ -39,10 +39,10 @@ def provider(site):
 
 @pytest.fixture
 def silenced(site, provider, eventually):
-    """The provider, for tests in which nobody answers for it. It was heard just now, and is again afterwards.
+    """The provider, for tests in which it does not answer. It answers just before and again afterwards.
 
-    The gateway leaves it alone for a while when it fails several times, and counts for how long it has been
-    silent. Neither may come from one test into another.
+    The gateway stops asking it for a while when it fails several times, and counts for how long it has been
+    silent. Neither state may be carried from one test into another.
     """
 
     def is_heard():
@@ -362,7 +362,7 @@ def test_a_provider_that_is_there_and_says_something_else_is_not_silent(site, si
 
 
 class TestUnhashed:
-    """A file without a digest: the engine refuses its package for good when its URL moves."""
+    """A file without a digest: the engine refuses its package for good when its URL changes."""
 
     def test_what_was_the_providers_stays_the_providers(self, site, provider, acme):
         packages = {"pkgU1": {"labels.txt": b"first at the provider"}}

@@ -1,4 +1,4 @@
-"""The engine face without a provider: answers from what lies in the cache."""
+"""The engine face without a provider: answers from the content of the cache."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""I3: whoever has no right on a thing cannot tell that it exists: by the answer, or by what it costs.
+"""I3: a caller without rights on a resource cannot tell that it exists, by the answer or by its cost.
 
-Three looks at the same question: the bytes of the answer, the commands that Redis saw, and the
-system calls on the cache. A name that is there and hidden is compared with one that is nowhere.
+Three comparisons: the bytes of the answer, the commands that Redis saw, and the system calls on the cache. A
+name that exists and is hidden is compared with one that does not exist.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NOWHERE = {
     "a blob": "/v1/blobs/0123456789abcdef0123456789abcdef",
 }
 
-# For each caller: things that are there, and that it must not be able to tell from those above.
+# For each caller: resources that exist, and that it must not be able to tell from those above.
 HIDDEN = {
     "globex": (
         "/v1/models/acme/cars/1",
@@ -60,7 +60,7 @@ HIDDEN = {
         "/v1/models/globex/infer/1",
         "/v1/models/globex/infer/1/-/pkgI1/weights.onnx",
         "/v1/models/globex/best/-/pkgT1/weights.onnx",
-        # What it may know of, and that is not there or not as it should be: the same answer again.
+        # What it may discover, and what does not exist or is damaged: the same answer again.
         "/v1/models/acme/odd/1/-/pkgB1/bad.bin",
         "/v1/models/acme/cars/1/-/pkgNone",
         "/v1/models/acme/cars/1/-/pkgA1/none.bin",
@@ -102,7 +102,7 @@ PROBING_HEADERS = (
 
 @pytest.fixture(scope="module")
 def world(build_world):
-    """The world with the engine's faces in it, which answer from the cache: nobody else is asked."""
+    """The world with the engine's faces, which answer from the cache: no provider is asked."""
     yield from build_world(
         "existence",
         workers=2,
@@ -156,10 +156,10 @@ def test_nothing_of_a_refused_request_comes_back(world, talk):
         assert mark not in repr(answer.headers)
 
 
-# --- what it costs Redis
+# --- the cost in Redis commands
 
 SAME_WORK = {
-    # A hidden thing and its twin that is nowhere, with as many segments, for one caller each.
+    # A hidden resource and one that does not exist, with as many segments, for one caller each.
     "a model": ("globex", "/v1/models/acme/cars/1", "/v1/models/nobody/cars/1"),
     "a package": ("globex", "/v1/models/acme/cars/1/-/pkgA1", "/v1/models/nobody/cars/1/-/pkgA1"),
     "a file": ("globex", "/v1/models/acme/cars/1/-/pkgA1/a.bin", "/v1/models/nobody/cars/1/-/pkgA1/a.bin"),
@@ -179,12 +179,11 @@ SAME_WORK = {
 
 @pytest.fixture
 def commands_of(world, talk, eventually):
-    """What Redis is asked while one request is answered: the commands, in order, most often seen.
+    """The sequence of Redis commands while one request is answered: the most frequent of several tries.
 
-    Each try begins with an empty memory: what was decided before would be answered without a question.
-    Both workers look at the policy every second as well. A request is short, so of a few tries most
-    are seen alone, and the most frequent sequence is that of the request itself. Renewals of leases
-    are left out.
+    Each try begins with an empty memory: a remembered decision would need no command. Both workers check the
+    policy every second as well. A request is short, so in most of a few tries it is seen alone, and the most
+    frequent sequence is that of the request itself. Renewals of leases are left out.
     """
     client = world.installation.redis()
 
@@ -277,7 +276,7 @@ ENGINE_FACES = ("weights", "stat", "weights, wrapped", "a link", "a link, wrappe
 
 @pytest.mark.parametrize("face", ENGINE_FACES)
 def test_the_engines_faces_answer_whoever_may_have_it(face, world, talk):
-    # The control: these questions are understood, and it is the right that the next tests lack.
+    # The control: these queries are valid, and only the right is missing in the next tests.
     path, headers = engine_target(face, world, "acme", "acme/cars/1")
     assert talk.get(path, headers=headers).status == 200
 
@@ -305,7 +304,7 @@ def test_redis_is_asked_the_same_by_the_engines_faces(what, face, world, command
     assert hidden == nowhere
 
 
-# --- what it costs the disk
+# --- the cost in system calls on the disk
 
 
 @contextmanager
@@ -330,7 +329,7 @@ def disk_calls(world, talk, tmp_path, eventually):
         log = tmp_path / "calls"
         log.unlink(missing_ok=True)
         with traced(world.gateway.worker_pids(), log) as tracer:
-            # The audit segment is looked at for each record: seen, it proves that tracing has begun.
+            # The audit segment is checked for each record: once seen, tracing has begun.
             def has_begun():
                 assert tracer.poll() is None, f"processes cannot be traced here: {tracer.stderr.read()}"
                 talk.get("/v1/whoami", headers=headers)
@@ -350,7 +349,7 @@ def disk_calls(world, talk, tmp_path, eventually):
 
 @pytest.mark.root
 def test_the_disk_is_asked_for_what_a_caller_may_have(world, disk_calls):
-    # The control: what the next tests look for is really seen when it happens.
+    # The control: what the next tests search for is seen when it happens.
     headers = world.callers["acme"].headers
     assert disk_calls("/v1/models/acme/cars/1/-/pkgA1/weights.onnx", headers, 200)
 
@@ -366,7 +365,7 @@ def test_the_disk_is_asked_nothing_for_a_name_that_a_caller_may_not_know(what, w
 
 @pytest.mark.root
 def test_a_hidden_blob_makes_the_disk_work_as_one_that_is_nowhere(world, facts, disk_calls):
-    # The caller's own packages are gone through in memory either way. Only one that lists it is opened.
+    # The caller's own packages are searched in memory either way. Only one that lists the blob is opened.
     headers = world.callers["hooli"].headers
     for path in (f"/v1/blobs/{facts.digest_of(facts.hidden)}", NOWHERE["a blob"]):
         assert disk_calls(path, headers, 404) == []

@@ -1,8 +1,8 @@
-"""I6: a change that returned holds for every request that starts after it, in every worker.
+"""I6: a change that returned is in force for every request that starts after it, in every worker.
 
-Clients hammer one thing while the command runs beside them. Each answer is put on a time line by
-the moment at which it was asked for; none that was asked for after the command returned may follow
-the old facts. A grant becomes visible as fast as a revocation.
+Clients request one resource all the time while the command runs. Each answer is placed on a time line by the
+moment at which it was requested; none that was requested after the command returned may reflect the old
+facts. A grant takes effect as fast as a revocation.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ENOUGH = 20  # answers after a change, however long they take
 
 @pytest.fixture(scope="module")
 def fleet(build_world):
-    """Four workers, and a tenant that only commands know: what they say, they may change and change back."""
+    """Four workers, and a tenant that only commands know: what they change, they change back."""
     for built in build_world("fleet", workers=4):
         built.installation.run("tenants", "create", "umbrella")
         created = built.installation.json("keys", "create", "--tenant", "umbrella")
@@ -41,13 +41,13 @@ def fleet(build_world):
 
 @contextmanager
 def hammering(fleet, path, caller):
-    """Clients that ask for one thing all the time; gives the list of (asked at, status)."""
+    """Clients that request one resource all the time; yields the list of (requested at, status)."""
     seen, is_over, faults = [], threading.Event(), []
 
     def client():
         try:
             while not is_over.is_set():
-                # A connection for a few requests only, so that all workers get their share.
+                # A connection for a few requests only, so that all workers get requests.
                 with fleet.wire.talk() as talk:
                     for _ in range(5):
                         asked_at = time.monotonic()
@@ -69,7 +69,7 @@ def hammering(fleet, path, caller):
 
 
 def changes_at_once(fleet, path, caller, before, after, *command):
-    """Run a command under load; whoever asked after it returned gets the new answer."""
+    """Run a command under load; requests sent after it returned get the new answer."""
     with hammering(fleet, path, fleet.callers[caller]) as seen:
         while not seen:
             time.sleep(0.01)
@@ -82,7 +82,7 @@ def changes_at_once(fleet, path, caller, before, after, *command):
     late = [status for asked_at, status, _ in seen if asked_at >= returned_at]
     assert old == {before}
     assert set(late) == {after}
-    # 503 while facts move under a request is honest; anything else in between would be an invention.
+    # 503 while facts change during a request is correct; any other answer in between would be wrong.
     assert {status for _, status, _ in seen} <= {before, after, 503}
 
 
@@ -126,7 +126,7 @@ def test_a_rule_that_was_applied_holds_from_then_on(fleet):
 
 
 def test_an_allow_whose_facts_moved_before_its_first_byte_is_withdrawn(fleet):
-    # Facts move all the time, so that some move between the record of an allow and its first byte.
+    # Facts change all the time, so that some do between the record of an allow and its first byte.
     path, caller = "/v1/models/flicker/1/-/pkgF1/weights.onnx", fleet.callers["umbrella"]
     pattern = [parse_pattern("flicker/1")]
 
@@ -158,7 +158,7 @@ def test_an_allow_whose_facts_moved_before_its_first_byte_is_withdrawn(fleet):
     }
     assert endings, "no allow was ever withdrawn, so nothing was tested"
     assert all((one["bytes"], one["status"]) == (0, 0) for one in endings.values())
-    # What was withdrawn was answered to nobody.
+    # What was withdrawn was sent to no client.
     assert not endings.keys() & {record_id for _, _, record_id in seen}
 
 

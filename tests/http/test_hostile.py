@@ -1,8 +1,7 @@
 """Hostile input over raw sockets: paths, headers, framing, connections (I1, I4).
 
-Whatever a request looks like, it is answered once, in order, as its own caller's, or refused. What
-is read as a path, a key or a request boundary must not depend on anything that a hop in front of us
-could read differently.
+Whatever a request contains, it is answered once, in order, for its own caller, or refused. What is parsed as
+a path, a key or a request boundary must not depend on anything that a proxy could parse differently.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def bearer(token: str) -> bytes:
 
 
 def exchange(wire, raw: bytes, timeout: float = 0.5) -> bytes:
-    """All that comes back, until the server closes or says nothing more."""
+    """All bytes that come back, until the server closes or sends nothing more."""
     received = b""
     with wire.connect(timeout) as connection:
         try:
@@ -66,7 +65,7 @@ def cases(outcome):
 
 @pytest.fixture(scope="session")
 def recorded(world, eventually):
-    """The decision record that an answer names, as it lies in the audit log."""
+    """The decision record that an answer names, as it is in the audit log."""
 
     def find(answer):
         return eventually(
@@ -81,7 +80,7 @@ def test_a_good_path_is_decided_as_exactly_what_it_names(case, world, recorded):
     path = raw_path(case)
     answer = world.wire.get(path, world.token("hooli"))
     if _NEVER_IN_A_REQUEST_LINE.search(path):
-        # The grammar reads bytes that nobody escaped; the server in front of it does not let them in.
+        # The grammar accepts bytes that were not escaped; the server in front of it refuses them.
         assert answer.status == 400
         return
     assert answer.status in (200, 404)
@@ -194,7 +193,7 @@ def test_a_key_in_the_url_is_refused_beside_a_good_one_too(query, world):
         assert world.token("acme").encode() not in answer.body
 
 
-# --- whom the network says it is
+# --- which client address is taken from the network
 
 
 @pytest.mark.parametrize(
@@ -208,7 +207,7 @@ def test_a_key_in_the_url_is_refused_beside_a_good_one_too(query, world):
 )
 def test_nobody_comes_from_elsewhere_by_saying_so(headers, world):
     assert world.wire.get("/v1/whoami", world.token("acme from outside"), headers=headers).status == 401
-    # And nobody is thrown out by what somebody else's hop added.
+    # And no caller is refused because of what another hop added.
     assert world.wire.get("/v1/whoami", world.token("acme from inside"), headers=headers).status == 200
 
 
@@ -218,7 +217,7 @@ def test_the_proxy_protocol_is_not_spoken(world):
     assert statuses(exchange(world.wire, raw)) == [400]
 
 
-# --- what the Host header decides
+# --- that the Host header decides nothing
 
 
 @pytest.mark.parametrize(
@@ -271,7 +270,7 @@ def test_what_rfc_9112_wants_refused_is_refused_and_the_record_is_named(raw, wor
 
 
 def recorded_or_summary(world, record_id):
-    """The record itself; None while its summary (one nobody too many in this second) is not written yet."""
+    """The record itself; None while the summary (of refusals beyond the limit) is not written yet."""
     found = next((one for one in world.installation.records() if one["id"] == record_id), None)
     return found if found is not None and found.get("decision") == "deny" else None
 
@@ -399,7 +398,7 @@ def test_a_request_is_not_hidden_in_another_ones_body(framing, method, world):
 
 
 def test_a_body_that_is_refused_is_not_read_as_the_next_request(world):
-    # Well framed: the body is skipped, and what follows it is a request of its own.
+    # Well framed: the body is skipped, and the next request is one of its own.
     body = SMUGGLED.replace(b"<key>", bearer(world.token("acme")))
     raw = WHOAMI + HOST + bearer(world.token("globex")) + b"Content-Length: %d\r\n\r\n" % len(body) + body
     raw += WHOAMI + HOST + bearer(world.token("hooli")) + b"\r\n"

@@ -1,4 +1,4 @@
-"""Signed links over real sockets: they open one file, for as long as their key may read it, and nothing else.
+"""Signed links over real sockets: each opens one file, while its key may read it, and nothing else.
 
 Links are made here as the metadata answers make them, with the installation's own key.
 """

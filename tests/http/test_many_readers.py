@@ -1,7 +1,7 @@
-"""Many readers at once, and readers that no server would wish for: slow ones, silent ones, those that leave.
+"""Many readers at once, and difficult readers: slow ones, silent ones, those that leave.
 
-What they cost is bounded, each of them leaves one outcome in the audit log that says what it may have
-got, nothing of them stays in the worker, and nobody else notices them.
+Their cost is bounded, each leaves one outcome in the audit log that says what it may have received, nothing
+of them stays in the worker, and other clients are not affected.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Site:
 
 
 class Reader:
-    """A client with little room, which takes in what it is told to and no more."""
+    """A client with a small receive buffer, which reads only what it is told to."""
 
     def __init__(self, wire, token, span):
         self.connection = socket.socket()
@@ -100,13 +100,13 @@ class Reader:
         self.body += body
 
     def sip(self):
-        """A little more; whether there was something."""
+        """Read a little more; return whether there was something."""
         piece = self.connection.recv(SIP)
         self.body += piece
         return bool(piece)
 
     def leave(self, *, is_rude):
-        """Hang up, or break off."""
+        """Close, or reset."""
         if is_rude:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()
@@ -159,7 +159,7 @@ def site(new_installation, eventually):
 
 @pytest.fixture
 def impatient_site(new_installation, eventually):
-    """One that waits a second for a client that takes in nothing."""
+    """A site that waits a second for a client that takes nothing."""
     seconds = str(IMPATIENT_SECONDS)
     installation = new_installation("impatient", CACHEGATE_STALL_SECONDS=seconds)
     with served(installation, eventually) as site:
@@ -182,7 +182,7 @@ def spans():
 
 
 def test_the_pieces_of_64_slow_readers_are_the_file(site, eventually):
-    """One sip each in turn, so that all 64 wait for room most of the time."""
+    """Let each of 64 readers read a little, one after the other, so that all wait most of the time."""
     with ExitStack() as stack:
         readers = [stack.enter_context(site.reader(span)) for span in spans()]
         for reader in readers:
@@ -219,7 +219,7 @@ def test_who_stays_gets_every_byte_while_others_leave(site, eventually):
 
 
 def test_readers_that_fall_silent_are_let_go_and_others_are_not(impatient_site, eventually):
-    """As when a machine loses its power: no more is read, and nobody says so."""
+    """As when a machine loses its power: it reads no more, and no packet says so."""
     site = impatient_site
     before = site.descriptors()
     with ExitStack() as stack:

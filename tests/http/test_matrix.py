@@ -1,7 +1,7 @@
-"""Every route, by every method, with every kind of key, on every kind of thing (I1, I2, I4).
+"""Every route, with every method, with every kind of key, on every kind of resource (I1, I2, I4).
 
-What has to come out is computed from the tables of the world by the few lines below, and by nothing
-of the gateway. Mismatches are collected, so that one failure shows all of them.
+The expected result is computed from the tables of the world by the few lines below, and by no code of the
+gateway. Mismatches are collected, so that one failure shows all of them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Target:
 
 
 def targets(facts):
-    """The whole world by its paths: all that is there, and beside each thing one that is not."""
+    """The whole world by its paths: everything that exists, and next to each path one that does not."""
     yield Target(path="/v1/models", kind="catalogue")
     yield Target(path="/v1/whoami", kind="whoami")
     for path in (

@@ -1,4 +1,4 @@
-"""The same application on servers that are not ours: right by chunks, guarded and recorded alike."""
+"""The same application on other ASGI servers: correct in chunks, guarded and recorded alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`/proxy?url=` over real sockets: the same answers in another form, and a way to nowhere else."""
+"""`/proxy?url=` over real sockets: the same answers in another form, and no way to other hosts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def globex(site):
 
 @pytest.fixture
 def bystander():
-    """A server that has nothing to do with it, and counts who comes."""
+    """An unrelated server, which counts its requests."""
     listener, visits = socket.create_server(("127.0.0.1", 0)), []
 
     def accept():
@@ -126,7 +126,7 @@ def test_refusals_are_those_of_the_face_that_was_meant(site, provider, acme, glo
 
 
 class TestKeyInside:
-    """Some clients put their key into the URL that is wrapped."""
+    """Some clients put their key into the wrapped URL."""
 
     def test_it_counts_and_does_not_reach_the_provider_as_a_parameter(self, site, provider):
         key = site.key("acme")

@@ -1,4 +1,4 @@
-"""A known key that is refused: the record says whose it was, the answer no more than to a stranger."""
+"""A known key that is refused: the record names the key; the answer is that of an anonymous caller."""
 
 from __future__ import annotations
 

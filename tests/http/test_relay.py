@@ -170,7 +170,7 @@ def test_a_file_that_has_come_into_the_cache_is_served_from_there(site, storage)
 
 
 def test_what_the_provider_told_goes_before_another_content_in_the_cache(site, storage):
-    """Somebody put another file under that name there, or the package was made anew."""
+    """Another file was stored under that name, or the package was created anew."""
     site.fill("acme/spoilt/1", {"pkgS1": {"w.onnx": b"what lies in the cache", "same.onnx": b"as told"}})
     site.provider.offer("acme/spoilt/1", {"pkgS1": {"w.onnx": b"what was told", "same.onnx": b"as told"}})
     urls = urls_of(site.ask("acme/spoilt/1", site.key("acme")["token"]))
@@ -180,7 +180,7 @@ def test_what_the_provider_told_goes_before_another_content_in_the_cache(site, s
 
 
 def test_a_link_serves_what_was_last_told_and_not_what_was_told_before(site, storage, eventually):
-    """A new version that has come into the cache: the URL of the former one must not outlive it."""
+    """A new version has come into the cache: the URL of the former one must not outlive it."""
     key = site.key("acme")["token"]
 
     def link(more):
@@ -198,7 +198,7 @@ def test_a_link_serves_what_was_last_told_and_not_what_was_told_before(site, sto
     url = link("&n=2")
     assert site.follow(url).body == b"version two"
     assert site.provider.fetched() == []
-    # And where another content takes its place in the cache, there is nothing to be sent: nobody told of it.
+    # When another content takes its place in the cache, nothing is sent: no metadata answer named it.
     site.fill("acme/anew/1", {"pkgN1": {"w.onnx": b"version three"}})
     eventually(lambda: site.wire.get("/v1/models/acme/anew/1/-/pkgN1/w.onnx", key).body == b"version three")
     answer = site.follow(url)
@@ -227,7 +227,7 @@ def test_a_part_that_was_not_asked_for_is_undecided(site, storage, links):
 
 
 def test_another_key_is_not_served_by_what_this_one_was_told(site, storage):
-    """What the provider said is kept for one key: a link of another finds nothing, good as it may be."""
+    """The provider's answer is kept for one key: the link of another key does not find it, though valid."""
     keys = load_link_keys(site.installation.state / "signing" / "links.key")
     made = Links(public_url=PUBLIC_URL, keys=keys, link_seconds=600, clock=SystemClock())
     other = site.key("acme")
@@ -237,12 +237,12 @@ def test_another_key_is_not_served_by_what_this_one_was_told(site, storage):
 
 
 def test_revocation_cuts_a_relay_under_way(site, storage):
-    storage.pause_seconds = 1.0  # after each of many pieces: nobody would wait for the end
+    storage.pause_seconds = 1.0  # after each of many pieces: too long to wait for the end
     key = site.key("acme")
     url = urls_of(site.ask("acme/cars/1", key["token"]))["pkgR1", "big.onnx"]
     with site.wire.connect(timeout=60) as connection:
         connection.sendall(f"GET {url.removeprefix(PUBLIC_URL)} HTTP/1.1\r\nHost: gateway\r\n\r\n".encode())
-        assert connection.recv(1, socket.MSG_PEEK)  # it is under way
+        assert connection.recv(1, socket.MSG_PEEK)  # the transfer has begun
         site.installation.run("keys", "revoke", key["key_id"])
         answer = site.wire.read(connection)
     assert answer.status == 200

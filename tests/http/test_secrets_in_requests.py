@@ -1,8 +1,8 @@
-"""I8 through a real gateway: a key that a client puts anywhere in a request is nowhere afterwards.
+"""I8 through a real gateway: a key that a client puts anywhere into a request is found nowhere afterwards.
 
-Each channel by which a key comes, good or bad, with the same key in each place of the request that is
-recorded or logged. Then the audit folder, the log, the metrics and Redis are searched for it, as it is and
-as it may be written.
+Each channel by which a key comes, valid or not, with the same key in each part of the request that is
+recorded or logged. Then the audit folder, the log, the metrics and Redis are searched for it, plain and
+in each encoded form.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gateway.identity.new_keys import KeyOrder, adopt_key
 from gateway.model.facts import KeyKind
 from gateway.model.names import TenantId
 
-KEY = "Zq7Canary0Of20Signs9"  # as a platform's: too short to be told from a word
+KEY = "Zq7Canary0Of20Signs9"  # like a platform's: too short to be told from an ordinary word
 OTHER = "Wx3Another0Of20Signs"
 MISTYPED = "cg_test_0123456789abcdefghijklmn000000"
 LONG = "Lq7Canary0OfTooLong9" * 250  # more than a credential may have
@@ -91,7 +91,7 @@ CHANNELS = {
 
 
 def requests(key, headers, query):
-    """The same request with the key in one place after another."""
+    """The same request with the key in one part after another."""
     suffix = f"?{query}" if query else ""
     plain = ("GET", "/v1/models", suffix, ())
     yield plain
@@ -150,7 +150,7 @@ def test_the_record_of_a_request_without_a_secret_in_its_agent_keeps_it(place):
 
 
 def found(place):
-    """The places where a canary is, in any form; of each form what base64 makes of the key alone."""
+    """Where a canary is found, in any form; of base64, the part that encodes the key alone."""
     state = place.installation.state
     contents = {
         str(path): path.read_bytes()

@@ -1,4 +1,4 @@
-"""TLS on the public socket: the same gateway, the same bytes, by chunks instead of by the kernel."""
+"""TLS on the public socket: the same gateway and the same bytes, sent in chunks instead of by `sendfile`."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_large_file_arrives_whole(served):
     assert get(served, PATH) == (200, LARGE)
 
 
-def test_a_range_is_that_stretch(served):
+def test_a_range_is_that_part_of_the_file(served):
     assert get(served, PATH, Range="bytes=1000000-5000000") == (206, LARGE[1_000_000:5_000_001])
 
 
@@ -101,7 +101,7 @@ def test_a_stranger_is_one_over_tls_as_well(served):
 
 
 def test_a_transfer_ends_with_the_time_of_its_key(served):
-    """By chunks as by the kernel. The client reads nothing until it is over."""
+    """In chunks as by `sendfile`. The client reads nothing until the key has expired."""
     installation, gateway, _ = served
     key = installation.json("keys", "create", "--tenant", "acme", "--expires", "5s")["token"]
     trusted = ssl.create_default_context(cafile=str(installation.folder / "tls.pem"))

@@ -1,8 +1,8 @@
 """A small weights provider over a real socket, and an installation in front of it.
 
 It answers what a test tells it to, byte for byte, and keeps every request. One server is both the API and
-the storage; a file's URL carries a signature that nobody checks, so that it can be looked for where it must
-not be. Standard library only.
+the storage. A file's URL carries a signature that is not verified; it is there to be searched for where it
+must not be. Standard library only.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Seen:
 
 @dataclass
 class Behaviour:
-    """What the storage does instead of its duty."""
+    """A fault that the storage simulates."""
 
     status: int | None = None
     headers: dict = field(default_factory=dict)
@@ -127,7 +127,7 @@ class WeightsProvider:
         }
 
     def offer(self, model, packages, *, asked_as=None, start=None, **more):
-        """From now on it has this model."""
+        """Add this model from now on."""
         answer = self.metadata(model, packages, **more)
         self.answers[WEIGHTS, asked_as or model, start] = 200, json.dumps(answer).encode()
         head = {name: value for name, value in answer["modelMetadata"].items() if name != "modelPackages"}

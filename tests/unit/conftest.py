@@ -69,7 +69,7 @@ def run_in_virtual_time():
 
 @dataclass(frozen=True)
 class Installed:
-    """Where it is, and what is in it."""
+    """An installation's state folder, and what is in it."""
 
     folder: Path
     settings: Settings

@@ -1,4 +1,4 @@
-"""Holdings: blobs by the caller's own packages, listings by the caller's own rights, and what to answer."""
+"""Blobs among the caller's own packages, listings by the caller's own rights, and the answer to denials."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ POLICY = PolicySet(schema="", policies=(), digest="d")
 
 @dataclass
 class World:
-    """A directory, rules and a catalogue: small, and they write down what they are asked.
+    """A directory, rules and a catalogue in one; keeps what it was asked.
 
     `rights` are pairs of action and model, or triples with a package; `disk` is model, package, file
     and digest.
@@ -57,7 +57,7 @@ class World:
         self.scan()
 
     def scan(self):
-        """What the catalogue knows of the disk from now on."""
+        """What the catalogue finds on disk from now on."""
         self.scanned_models = tuple(sorted(self.disk))
         self.scanned = tuple(
             ListedPackage(
@@ -70,7 +70,7 @@ class World:
         )
 
     def change(self, *models):
-        """The facts about these models moved."""
+        """Change the facts about these models."""
         self.generation += 1
         for model in models:
             if model in self.leaves:
@@ -259,7 +259,7 @@ class TestBlobs:
         async def scenario():
             authorized_files = world.authorized_files()
             with pytest.raises(Refusal):
-                await authorized_files.resolve(blob())  # the packages are decided on, once
+                await authorized_files.resolve(blob())  # the packages are decided once
             watching = asyncio.create_task(watch())
             with pytest.raises(Refusal):
                 await authorized_files.resolve(blob())
@@ -277,7 +277,7 @@ class TestBlobs:
 
 
 class TestWhatToAnswer:
-    """403 only for what the caller may know of and that is there."""
+    """403 only for what the caller may discover and what exists."""
 
     def answer(self, world, *, may_discover=True, package="p1", file="x.bin"):
         kind = ResourceKind.MODEL if package is None else ResourceKind.FILE if file else ResourceKind.PACKAGE
@@ -381,7 +381,7 @@ class TestPages:
         world = self.world(5, hidden={"m/0003"})
         _, stamp = page_of(world, world.authorized_files(), limit=3)
         assert {b"m/0000", b"m/0001", b"m/0002"} <= {leaf.name for leaf in stamp.leaves}
-        assert len({id(leaf) for leaf in stamp.leaves}) == len(stamp.leaves)  # each once, whoever shares it
+        assert len({id(leaf) for leaf in stamp.leaves}) == len(stamp.leaves)  # each once, though shared
 
     def test_a_listing_is_worked_out_once_while_nothing_moves(self):
         world = self.world(50)

@@ -1,4 +1,4 @@
-"""The barrier, over a register that is written by hand and a clock that is moved by hand."""
+"""The barrier, over a register that the test writes and a clock that the test advances."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ class Fleet:
     held: int = 1
     stamp: str = "here"
     settled: str = "here"
+    lease_seconds: float = 0.0
 
     @property
     def is_whole(self):
@@ -51,14 +52,14 @@ class Fleet:
 
 @dataclass
 class Register:
-    """Each look takes a hundredth of a second of the waiter's time, and may find something else."""
+    """A register: each read takes a hundredth of a second of the waiter's time, and may find a change."""
 
     workers: list
     now: float = 1000.0
     looks: int = 0
-    holds: list = field(default_factory=list)  # at which looks it waited for the replicas
+    holds: list = field(default_factory=list)  # the reads that waited for the replicas
     kept: list = field(default_factory=list)
-    happens: dict = field(default_factory=dict)  # at which look, what
+    happens: dict = field(default_factory=dict)  # read number -> what happens then
     server: Fleet = field(default_factory=Fleet)
     is_gone: bool = False
 
@@ -129,8 +130,8 @@ async def test_it_returns_when_the_last_one_acknowledges():
 
 @pytest.mark.parametrize("workers", [[Worker("stopped", GENERATION - 1)], []])
 async def test_leases_are_waited_out_from_when_all_servers_had_the_change(workers):
-    # A worker that does not say so; or a server that was another one a moment ago, so that there may be
-    # workers that are not in its register.
+    # A worker that does not acknowledge; or a server that was another one a moment ago, so that there may
+    # be workers that are not in its register.
     register = Register(workers)
     if not workers:
         register.becomes(settled="before")
@@ -220,7 +221,7 @@ async def test_silence_that_grows_while_we_wait_is_not_counted_twice():
     stopped = Worker("stopped", GENERATION - 1)
     register = Register([stopped])
     for look in range(2, 1000):
-        seen = look * STEP / 2  # others see half of it
+        seen = look * STEP / 2  # other workers observe half of the silence
         register.happens[look] = lambda seen=seen: setattr(stopped, "silent_seconds", seen)
     report = await wait(register, degraded_periods=[DegradedPeriod(seconds=2.0)])
     assert report.is_sure
@@ -231,6 +232,18 @@ async def test_silence_shortens_the_wait():
     register = Register([Worker("stopped", GENERATION - 1, 0.8)])
     assert (await wait(register)).is_sure
     assert 1000.0 + SPAN - 0.8 < register.now < 1000.0 + SPAN - 0.8 + 5 * STEP
+
+
+async def test_the_leases_of_workers_may_be_longer_than_the_setting_of_whoever_waits():
+    register = Register([Worker("stopped", GENERATION - 1)])
+    register.becomes(lease_seconds=5.0)
+    report = await wait(register)
+    assert report.is_sure
+    assert register.now > 1000.0 + 5.0 + MARGIN_SECONDS
+    unsettled = Register([])
+    unsettled.becomes(lease_seconds=5.0, settled="before")
+    assert (await wait(unsettled)).is_sure
+    assert unsettled.now > 1000.0 + 5.0 + MARGIN_SECONDS
 
 
 async def test_patience_ends_and_says_until_when_it_is_not_sure():
@@ -266,7 +279,7 @@ async def test_one_that_is_past_its_lease_may_still_serve_what_was_last_known():
 
 
 async def test_a_time_that_was_shortened_counts_for_those_who_did_not_hear_of_it():
-    # Its tenant was `last-known-good for 600 s` until generation 8. Who applied 7 still goes by it.
+    # Its tenant was `last-known-good for 600 s` until generation 8. A worker at 7 still allows that.
     degraded_periods = [DegradedPeriod(seconds=600.0, until_generation=8)]
     for applied, is_sure in ((7, False), (8, True)):
         report = await wait(
@@ -295,6 +308,17 @@ async def test_it_is_waited_until_the_last_server_has_it():
     register.happens[5] = lambda: register.becomes(held=3)
     report = await wait(register)
     assert (report.is_sure, report.held, report.servers) == (True, 3, 3)
+
+
+async def test_a_server_that_came_while_the_replicas_were_waited_for_may_have_given_leases_elsewhere():
+    # The look was answered, then the last server came and made the change held by all: it may have served
+    # under another primary until now, and the silent worker with it.
+    register = Register([Worker("elsewhere", 1, 100.0)])
+    register.becomes(servers=3, held=3)
+    register.happens[2] = lambda: register.becomes(stamp="one more")
+    report = await wait(register)
+    assert report.is_sure
+    assert register.now > 1000.0 + STEP + SPAN
 
 
 async def test_leases_are_counted_from_when_the_last_server_had_it():

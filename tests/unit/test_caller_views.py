@@ -1,4 +1,4 @@
-"""What a caller may see: worked out once for all who ask, and never what was true before they asked."""
+"""What a caller may see: computed once for all concurrent requests, and never older than the request."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class World:
         for model in models:
             self.leaves.pop(model).is_current = False
 
-    def visible(self):
+    def caller_views(self):
         decisions = Decisions(directory=self, rules=self, max_entries=1000, max_bytes=1 << 20)
         return CallerViews(directory=self, decisions=decisions, catalogue=self, max_bytes=1 << 22)
 
@@ -104,8 +104,8 @@ def may(action, *models):
 def test_many_requests_of_one_caller_work_it_out_once():
     async def scenario():
         world = World(rights=may("discover", "m/1", "m/3"))
-        visible = world.visible()
-        answers = await asyncio.gather(*(visible.models(CALLER) for _ in range(50)))
+        caller_views = world.caller_views()
+        answers = await asyncio.gather(*(caller_views.models(CALLER) for _ in range(50)))
         assert set(answers) == {("m/1", "m/3")}
         assert world.decided == 3
 
@@ -115,10 +115,10 @@ def test_many_requests_of_one_caller_work_it_out_once():
 def test_two_callers_share_nothing():
     async def scenario():
         world = World(rights=may("discover", "m/1"))
-        visible = world.visible()
-        first = await visible.models(CALLER)
+        caller_views = world.caller_views()
+        first = await caller_views.models(CALLER)
         world.rights = may("discover", "m/2")
-        assert (first, await visible.models(replace(CALLER, key_name="other"))) == (("m/1",), ("m/2",))
+        assert (first, await caller_views.models(replace(CALLER, key_name="other"))) == (("m/1",), ("m/2",))
 
     asyncio.run(scenario())
 
@@ -126,13 +126,15 @@ def test_two_callers_share_nothing():
 def test_a_change_of_something_else_works_nothing_out_anew():
     async def scenario():
         world = World(rights=may("discover", "m/1"))
-        visible = world.visible()
-        await visible.models(CALLER)
+        caller_views = world.caller_views()
+        await caller_views.models(CALLER)
         world.leaves["elsewhere"] = Leaf(b"elsewhere", b"")
         world.change("elsewhere")
-        views = visible._models.memory  # what is decided anew may be remembered; that it was asked may not
+        views = (
+            caller_views._models.memory
+        )  # a decision may be remembered; only the view must be computed anew
         view = views.peek(CALLER)
-        assert await visible.models(CALLER) == ("m/1",)
+        assert await caller_views.models(CALLER) == ("m/1",)
         assert views.peek(CALLER) is view
 
     asyncio.run(scenario())
@@ -143,7 +145,7 @@ def test_a_right_that_came_or_went_is_seen_by_the_next_request(view):
     async def scenario():
         both = may("discover", "m/1", "m/2") | may("read", "m/1", "m/2")
         world = World(rights=both - {("discover", "m/2")})
-        ask = getattr(world.visible(), view)
+        ask = getattr(world.caller_views(), view)
         counts = [len(await ask(CALLER))]
         for rights in (both, both - may("discover", "m/1")):
             world.rights = rights
@@ -157,13 +159,13 @@ def test_a_right_that_came_or_went_is_seen_by_the_next_request(view):
 def test_who_asks_after_a_change_does_not_get_what_was_worked_out_before_it():
     async def scenario():
         world = World()
-        visible = world.visible()
+        caller_views = world.caller_views()
         world.gate.clear()
-        early = asyncio.create_task(visible.models(CALLER))
+        early = asyncio.create_task(caller_views.models(CALLER))
         await world.reached.wait()
         world.rights = may("discover", "m/2")
         world.change("m/2")
-        late = asyncio.create_task(visible.models(CALLER))
+        late = asyncio.create_task(caller_views.models(CALLER))
         await asyncio.sleep(0)
         world.gate.set()
         await early
@@ -174,15 +176,15 @@ def test_who_asks_after_a_change_does_not_get_what_was_worked_out_before_it():
 
 @pytest.mark.parametrize("view", ["models", "packages"])
 def test_a_view_that_was_joined_and_overtaken_is_not_used(view, monkeypatch):
-    # What is decided first in it has changed since, and that change had returned before this was asked.
+    # Its first decision has changed since, and that change had returned before this request.
     monkeypatch.setattr("gateway.caller_views.DECISIONS_PER_TURN", 1)
 
     async def scenario():
         world = World(rights=may("discover", "m/1", "m/2") | may("read", "m/1", "m/2"))
-        visible = world.visible()
-        ask = getattr(visible, view)
+        caller_views = world.caller_views()
+        ask = getattr(caller_views, view)
         if view == "packages":
-            await visible.models(CALLER)
+            await caller_views.models(CALLER)
         decide, decided = world.decide_many, asyncio.Event()
 
         def decide_many(accesses, facts):
@@ -212,7 +214,7 @@ def test_a_view_that_was_joined_and_overtaken_is_not_used(view, monkeypatch):
 def test_a_package_needs_the_right_to_read_it_and_to_discover_its_model():
     async def scenario():
         world = World(rights=may("discover", "m/1", "m/2") | may("read", "m/2", "m/3"))
-        assert [one.model for one in await world.visible().packages(CALLER)] == ["m/2"]
+        assert [one.model for one in await world.caller_views().packages(CALLER)] == ["m/2"]
 
     asyncio.run(scenario())
 
@@ -220,11 +222,11 @@ def test_a_package_needs_the_right_to_read_it_and_to_discover_its_model():
 def test_a_package_that_came_is_seen_though_no_fact_moved():
     async def scenario():
         world = World(names=("m/1",), rights=may("discover", "m/1", "m/2") | may("read", "m/1", "m/2"))
-        visible = world.visible()
-        assert len(await visible.packages(CALLER)) == 1
+        caller_views = world.caller_views()
+        assert len(await caller_views.packages(CALLER)) == 1
         world.names = ("m/1", "m/2")
         world.scan()
-        assert len(await visible.packages(CALLER)) == 2
+        assert len(await caller_views.packages(CALLER)) == 2
 
     asyncio.run(scenario())
 
@@ -232,9 +234,9 @@ def test_a_package_that_came_is_seen_though_no_fact_moved():
 def test_who_leaves_takes_nobody_with_it():
     async def scenario():
         world = World(rights=may("discover", "m/1"))
-        visible = world.visible()
+        caller_views = world.caller_views()
         world.gate.clear()
-        first, second = (asyncio.create_task(visible.models(CALLER)) for _ in range(2))
+        first, second = (asyncio.create_task(caller_views.models(CALLER)) for _ in range(2))
         await world.reached.wait()
         first.cancel()
         world.gate.set()
@@ -247,28 +249,28 @@ def test_who_leaves_takes_nobody_with_it():
 def test_a_failure_is_told_to_all_who_wait_and_not_kept():
     async def scenario():
         world = World(rights=may("discover", "m/1"), is_gone=True)
-        visible = world.visible()
-        told = await asyncio.gather(*(visible.models(CALLER) for _ in range(3)), return_exceptions=True)
+        caller_views = world.caller_views()
+        told = await asyncio.gather(*(caller_views.models(CALLER) for _ in range(3)), return_exceptions=True)
         assert [type(one) for one in told] == [Unavailable] * 3
         world.is_gone = False
-        assert await visible.models(CALLER) == ("m/1",)
+        assert await caller_views.models(CALLER) == ("m/1",)
 
     asyncio.run(scenario())
 
 
 def test_only_so_many_callers_are_remembered():
     async def scenario():
-        visible = World().visible()
+        caller_views = World().caller_views()
         for number in range(REMEMBERED_CALLERS + 5):
-            await visible.models(replace(CALLER, key_name=str(number)))
-        assert len(visible._models.memory) == REMEMBERED_CALLERS
-        assert not visible._models._flights
+            await caller_views.models(replace(CALLER, key_name=str(number)))
+        assert len(caller_views._models.memory) == REMEMBERED_CALLERS
+        assert not caller_views._models._in_progress
 
     asyncio.run(scenario())
 
 
 def test_no_more_is_made_at_once_than_is_decided_at_once():
-    """Of a large cache, to make all questions before the first is decided would be one long turn."""
+    """Making all questions of a large cache before the first decision would block the event loop."""
     made = []
 
     class Many(tuple):
@@ -283,7 +285,7 @@ def test_no_more_is_made_at_once_than_is_decided_at_once():
         world = World(names=tuple(f"m/{number:05}" for number in range(5 * DECISIONS_PER_TURN)))
         world.scanned_models = Many(world.scanned_models)
         world.gate.clear()
-        working = asyncio.create_task(world.visible().models(CALLER))
+        working = asyncio.create_task(world.caller_views().models(CALLER))
         await world.reached.wait()
         assert len(made) == DECISIONS_PER_TURN
         world.gate.set()

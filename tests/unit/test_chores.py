@@ -1,4 +1,4 @@
-"""What one chore raises is its own trouble: it is told by name, begun again, and the others go on."""
+"""Background tasks: a failure of one is reported by its name, it is restarted, and the others go on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def anyio_backend():
 
 
 class Sleeper:
-    """A sleep that lasts until the test says so, and knows for how long it was meant."""
+    """A `sleep` that lasts until the test ends it, and keeps its duration."""
 
     def __init__(self):
         self.asked = []
@@ -30,7 +30,7 @@ class Sleeper:
         await wakes.wait()
 
     async def wake(self, seconds=None):
-        """Wake who sleeps for so long, or everybody, and let all of them go on to their next sleep."""
+        """End the sleeps of this duration, or all, and run the tasks until their next sleep."""
         for one in list(self._waiting):
             if seconds is None or one[0] == seconds:
                 self._waiting.remove(one)
@@ -204,7 +204,7 @@ class TestRounds:
 
 
 class StructError(Exception):
-    """One that nobody expected."""
+    """An unexpected exception."""
 
 
 def struct_error():

@@ -1,4 +1,4 @@
-"""What is remembered of decisions, and what never is. Rules and directory answer as the test wants."""
+"""Which decisions are remembered and which never are. Rules and directory answer as the test says."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def access(model=MODEL, package="p1", file=None, principal=PRINCIPAL, action=Act
 
 
 class Pipeline:
-    """A directory whose facts stand on one leaf that can be moved, and rules that say what they are told."""
+    """A directory whose facts depend on one leaf that the test changes, and rules that obey the test."""
 
     def __init__(self):
         self.leaf = Leaf(b"fact", b"1")
@@ -153,13 +153,13 @@ async def test_what_moved_while_it_was_decided_is_not_remembered(decisions, pipe
     assert decisions.recall(access()) is None
 
 
-async def test_one_caller_with_one_question_makes_one_flight(decisions, pipeline):
+async def test_concurrent_requests_of_one_caller_for_one_decision_compute_it_once(decisions, pipeline):
     pipeline.gate.clear()
     asking = [await begin(decisions.reach(access(file=f"f{number}"))) for number in range(20)]
     pipeline.gate.set()
     judgements = await asyncio.gather(*asking)
     assert len(pipeline.brought) == 1
-    # Files of one package share the decision, and each gets it about itself.
+    # Files of one package share the decision, and each gets it for its own resource.
     assert [one.verdict.access.resource.file for one in judgements] == [f"f{number}" for number in range(20)]
 
 
@@ -183,8 +183,8 @@ async def test_another_caller_or_question_flies_alone(decisions, pipeline, other
     assert len(pipeline.brought) == 2
 
 
-async def test_who_asks_after_a_change_is_not_answered_by_a_flight_from_before_it(decisions, pipeline):
-    # Nobody confirms a denial before it is sent, so an old one must not reach who asked later.
+async def test_a_request_after_a_change_gets_no_decision_that_was_begun_before_it(decisions, pipeline):
+    # There is no last check for a denial, so an old one must not reach a later request.
     pipeline.reason = Reason.NOT_PERMITTED
     pipeline.gate.clear()
     early = await begin(decisions.reach(access()))
@@ -205,7 +205,7 @@ async def test_a_passenger_who_leaves_does_not_take_the_others_along(decisions, 
     assert len(pipeline.brought) == 1
 
 
-async def test_a_flight_whose_passengers_all_left_is_remembered_and_over(decisions, pipeline):
+async def test_a_decision_whose_waiters_were_all_cancelled_is_remembered_and_over(decisions, pipeline):
     pipeline.gate.clear()
     leaving = await begin(decisions.reach(access()))
     leaving.cancel()
@@ -213,7 +213,7 @@ async def test_a_flight_whose_passengers_all_left_is_remembered_and_over(decisio
     pipeline.gate.set()
     await asyncio.sleep(0.01)
     assert decisions.recall(access()) is not None
-    assert decisions._flights == {}
+    assert decisions._in_progress == {}
 
 
 async def test_many_questions_are_answered_in_order_and_only_new_ones_are_worked_out(decisions, pipeline):
@@ -229,7 +229,7 @@ async def test_many_questions_are_answered_in_order_and_only_new_ones_are_worked
     assert await decisions.reach_many([]) == []
 
 
-async def test_a_flood_of_denials_pushes_no_allow_out(decisions, pipeline):
+async def test_many_denials_evict_no_allow(decisions, pipeline):
     await decisions.reach(access())
     pipeline.reason = Reason.NOT_PERMITTED
     for number in range(10):
@@ -257,7 +257,7 @@ async def test_many_decisions_are_made_in_turns_that_leave_the_loop_to_others(de
 
 
 async def test_a_decision_holds_what_its_records_are_though_nobody_else_has_them(pipeline):
-    """What the near cache has put out is charged to whoever keeps it alive, once for all of its decisions."""
+    """A record that the near cache has evicted is charged here, once for all decisions that hold it."""
     decisions = Decisions(directory=pipeline, rules=pipeline, max_entries=1000, max_bytes=1 << 20)
     leaf = Leaf(b"n" * 10_000, b"v" * 10_000)
     facts = replace(pipeline.facts(MODEL), stamp=Stamp(1, (leaf,)))

@@ -1,4 +1,4 @@
-"""The pipeline, with rooms that are small and real: what comes before what, and what is written down."""
+"""The guard's pipeline with small real stages: their order, and what is recorded."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ FACTS = Facts(
 
 @dataclass
 class World:
-    """All the rooms in one: says what it was asked, and answers as the test wants."""
+    """All the stages in one: keeps what it was asked, and answers as the test says."""
 
     principal: Principal = PRINCIPAL
     verdict: object = None
@@ -224,7 +224,7 @@ def test_an_answer_stands_on_the_key_as_well_as_on_the_facts(world):
     receipt.admission.let_go()
     stamp = receipt.admission.stamp
     assert (stamp.generation, stamp.leaves) == (7, (KEY_LEAF, RULE_LEAF))
-    # What has begun goes on standing on the key alone.
+    # Once begun, a transfer depends on the key alone.
     assert receipt.admission.key_stamp is KEY_STAMP
 
 
@@ -283,7 +283,7 @@ def test_what_is_served_without_a_lease_is_served_on_what_was_last_known(world, 
     ("reason", "is_leased", "answered"),
     [
         (Reason.REVOKED_KEY, True, Reason.REVOKED_KEY),
-        # An old denial is as untrue as an old allow; what needs no fact to be refused is refused.
+        # An old denial is as wrong as an old allow; a refusal that needs no fact is given all the same.
         (Reason.REVOKED_KEY, False, Reason.NO_LEASE),
         (Reason.UNKNOWN_KEY, False, Reason.NO_LEASE),
         (Reason.MISTYPED_KEY, False, Reason.MISTYPED_KEY),

@@ -1,4 +1,4 @@
-"""Passes: good while nothing they stand on moved, and for nobody and nothing else."""
+"""Passes: valid while the facts behind them are current, and for no other caller or path."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KEY = (b"fingerprint", "192.0.2.1", b"/v1/models/acme/cars/1/-/p/f")
 
 
 def a_pass():
-    """A pass, and the leaf that it stands on."""
+    """A pass, and the leaf that it was computed from."""
     leaf = Leaf(b"rule", b"value")
     stamp = Stamp(7, (leaf,))
     principal = Principal(
@@ -45,7 +45,7 @@ def test_a_pass_ends_with_any_fact_that_it_stands_on():
     passes.put(KEY, granted)
     leaf.is_current = False
     assert passes.find(KEY) is None
-    leaf.is_current = True  # no leaf does that; a pass that ended is gone
+    leaf.is_current = True  # impossible for a real leaf; the dropped pass must stay gone
     assert passes.find(KEY) is None
 
 

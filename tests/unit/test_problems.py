@@ -1,12 +1,14 @@
-"""Problems: constant bodies, one table, nothing of the request or of the cause."""
+"""Problems: constant bodies, one status table, nothing of the request or of the cause."""
 
 from __future__ import annotations
 
 import json
+import re
 from uuid import UUID
 
 import pytest
 
+from gateway.faces.hooks import MAX_NAMED, _RawEnding
 from gateway.model.errors import Reason
 from gateway.problems import _OF_ROUTE, PROBLEMS, UNRECORDED, problem_of
 
@@ -42,7 +44,7 @@ def test_a_401_says_how_to_authenticate_and_a_503_when_to_come_back():
     assert dict(PROBLEMS[Reason.NO_FACTS].headers)[b"retry-after"].isdigit()
 
 
-# As they are told on a route
+# The problem on a route
 
 KEY_ROUTES = ("/v1/models", "/v1/models/{model}", "/v1/blobs/{md5}", "/v1/whoami", "/proxy", "-")
 LINK_ROUTE, HOOK_ROUTE = "/d/{model}/-/{package}/{file}", "/hooks/v1/authority"
@@ -50,7 +52,7 @@ ROUTES = sorted({*KEY_ROUTES, LINK_ROUTE, HOOK_ROUTE, *_OF_ROUTE})
 OTHER_SCHEME = Reason.UNSUPPORTED_SCHEME
 UNAUTHORIZED = [reason for reason, problem in PROBLEMS.items() if problem.status == 401]
 OF_A_CREDENTIAL = [one for one in UNAUTHORIZED if one not in {OTHER_SCHEME, Reason.BAD_HOOK_SIGNATURE}]
-BY_SHAPE = {Reason.NO_ROUTE, Reason.NOT_PROXIED}  # of the request alone, the same for everybody
+BY_SHAPE = {Reason.NO_ROUTE, Reason.NOT_PROXIED}  # of the request alone, the same for all callers
 HIDDEN = [one for one, problem in PROBLEMS.items() if problem.status == 404 and one not in BY_SHAPE]
 EVERYWHERE = pytest.mark.parametrize("route", ROUTES)
 
@@ -121,3 +123,37 @@ def test_a_blob_is_not_explained_as_a_model():
 def test_an_answer_on_a_route_without_a_record_is_as_long_as_one_with(route):
     for reason in PROBLEMS:
         assert len(problem_of(reason, route).body(UNRECORDED)) == len(problem_of(reason, route).body(RECORD))
+
+
+def test_whoever_follows_a_link_is_never_told_to_send_a_key():
+    for reason in PROBLEMS:
+        detail = problem_of(reason, LINK_ROUTE).detail
+        assert "Bearer KEY" not in detail
+        assert "X-API-Key" not in detail
+
+
+FIELDS = {"limit", "after", "modelId", "startAfter", "url", "se", "sig"}
+READ_FIELDS = {
+    "/v1/models": {"limit", "after"},
+    "/v1/models/{model}/-/{package}": {"limit", "after"},
+    "/models/v1/external/weights": {"modelId", "startAfter"},
+    "/models/v1/external/stat": {"modelId", "startAfter"},
+    "/proxy": {"url", "se", "sig"},
+}
+
+
+@EVERYWHERE
+def test_a_query_that_does_not_parse_is_explained_by_the_fields_that_the_route_reads(route):
+    words = set(re.findall(r"\w+", problem_of(Reason.MALFORMED_QUERY, route).detail))
+    assert words & FIELDS == READ_FIELDS.get(route, set())
+
+
+def test_a_webhook_whose_body_does_not_parse_is_told_what_its_fields_are():
+    detail = problem_of(Reason.MALFORMED_BODY, HOOK_ROUTE).detail
+    assert all(name in detail for name in _RawEnding.__struct_fields__)
+    assert f"{MAX_NAMED} names" in detail
+
+
+@pytest.mark.parametrize("route", ["/models/v1/external/weights", "/models/v1/external/stat", "/proxy"])
+def test_metadata_needs_the_scope_of_files_and_says_so(route):
+    assert "the scope read" in problem_of(Reason.MISSING_SCOPE, route).detail

@@ -1,4 +1,4 @@
-"""Every change is recorded before and after, and what became of it is never told wrong."""
+"""Every change is recorded before and after, and its outcome is never recorded wrongly."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Recorder:
 
 @dataclass
 class Store:
-    """Commits, or fails in its one way."""
+    """A store that commits, or fails in one way."""
 
     failure: Exception | None = None
     is_missing: bool = False

@@ -33,7 +33,7 @@ def telemetry():
 
 @pytest.fixture
 def busy(telemetry):
-    """Everything that can be counted, once."""
+    """Count everything that can be counted, once."""
     telemetry.decided("/v1/models", Reason.PERMITTED)
     telemetry.answered(200, 10)
     telemetry.failed(Unavailable("redis", "gone"))
@@ -130,7 +130,7 @@ def test_a_worker_that_does_not_measure_adds_nothing(telemetry):
 
 
 class Lines:
-    """What was logged."""
+    """The lines that were logged."""
 
     def __init__(self):
         self.said = []
@@ -189,7 +189,7 @@ def test_many_different_causes_take_a_bounded_number_of_lines(telemetry, lines):
         telemetry.unreadable(f"record {number}")
     telemetry.lines.tick(1000.0)
     telemetry.lines.tick(1000.0 + SUMMARY_SECONDS)
-    assert len(lines.said) <= MOST_LINES + 3  # all others are one, which comes, comes again, and ends
+    assert len(lines.said) <= MOST_LINES + 3  # all others are one: it begins, continues, and ends
     assert telemetry.values()["cachegate_unreadable_facts_total"] == 3 * MOST_LINES
 
 
@@ -203,7 +203,7 @@ def test_what_was_not_said_yet_is_said_at_the_end(telemetry, lines):
     ]
 
 
-def test_a_clock_that_jumps_floods_nothing(telemetry, lines):
+def test_a_clock_that_jumps_does_not_multiply_the_lines(telemetry, lines):
     for now in (1000.0, 5.0, 1e9, 3.0, 1000.0):
         telemetry.failed(FULL)
         telemetry.lines.tick(now)

@@ -1,4 +1,4 @@
-"""A client that has gone got nothing whole; and where nobody else looks, a step has its time."""
+"""Transfers to clients that are gone are not complete; without a stall clock a step has a time limit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PRINCIPAL = Principal(
 
 
 class Facts:
-    """A directory and a key that hold."""
+    """A directory and a key that are valid."""
 
     def is_fresh(self, degraded_seconds):
         return True
@@ -40,7 +40,7 @@ class Facts:
 
 
 class Client:
-    """The other end, which can be told to go."""
+    """A client's connection that the test can close."""
 
     def __init__(self, *, has_stall_clock=False):
         self.has_stall_clock = has_stall_clock

@@ -1,4 +1,4 @@
-"""Transfers under way, with a key and a lease that the test takes away."""
+"""Transfers being watched, while the test ends their key or lease."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ PRINCIPAL = Principal(
 
 
 class Facts:
-    """The key's record, the lease, and the store behind them."""
+    """The record of the key, the lease, and the store behind them."""
 
     def __init__(self):
         self.leaf = Leaf(b"key", b"1")
         self.is_leased = True
-        self.answer = None  # what authenticating once more raises
+        self.answer = None  # what `reauthenticate` raises
         self.asked = 0
         self.delay = 0.0
         self.time = 1.0
@@ -201,7 +201,7 @@ async def test_a_transfer_ends_with_the_time_of_its_key_though_no_record_moved(w
     facts.time = 99.9
     assert response.transfer.is_certain
     facts.time = 100.0
-    assert not response.transfer.is_certain  # nothing awaited: no step follows the moment
+    assert not response.transfer.is_certain  # nothing is awaited: no further step is sent
     assert await response.cut() is Ending.EXPIRED
 
 

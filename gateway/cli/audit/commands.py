@@ -19,8 +19,10 @@ from gateway.adapters.clock import SystemClock
 from gateway.assembly.signing import load_signing_key
 from gateway.audit.events import Query, read_events
 from gateway.audit.head import parse_public_keys
+from gateway.audit.timeline import parse_record_id
 from gateway.audit.verify import verify as verify_log
 from gateway.cli.audit.report import plain_report, print_report
+from gateway.cli.audit.searched_names import SearchedNames, verify_names
 from gateway.cli.audit.sources import Sources, find_settings, say_searched, verify_there
 from gateway.cli.distrust import Warnings
 from gateway.identity.times import parse_duration, parse_moment
@@ -144,7 +146,11 @@ def search(
     public_key: PublicKey = None,
     as_json: RawJson = False,
 ) -> None:
-    """Show the records that match all that is given, oldest first. Exit status 0 also when none does."""
+    """Show the records that match all that is given, oldest first. Exit status 0 also when none does.
+
+    A tenant or key that neither a record nor the directory knows is an error. On a copy, or where the
+    directory does not answer, the nearest name of the records is shown.
+    """
     now = SystemClock().now()
     query = Query(
         tenant=tenant,
@@ -152,20 +158,23 @@ def search(
         model=model,
         decision=_one_of(decision, ("allow", "deny"), "decision"),
         reason=_one_of(reason, tuple(Reason), "reason"),
-        record_id=record,
+        record_id=_record_id(record),
         since=_past(since, now) if since is not None else None,
         until=_past(until, now) if until is not None else None,
     )
     warn = Warnings()
     sources = Sources.of(paths, warn, _load_trusted(public_key, warn))
     found = 0
+    names = SearchedNames(query)
     with _ending_quietly():
-        for event in read_events(sources.paths, query, keys=sources.keys):
+        for event in read_events(sources.paths, names, keys=sources.keys):
             _show(event, as_json=as_json)
             found += 1
     if not found:
         say("No record matches.", style="yellow")
     say_searched(sources)
+    if not found:
+        verify_names(names, None if paths else sources.settings)
 
 
 def _show(event: Event, *, as_json: bool) -> None:
@@ -235,6 +244,15 @@ def _past(text: str, now: float) -> float:
         return now - parse_duration(text)
     except BadNameError:
         return parse_moment(text, now)
+
+
+def _record_id(text: str | None) -> str | None:
+    if text is not None:
+        try:
+            parse_record_id(text)
+        except ValueError as error:
+            raise BadNameError(str(error)) from error
+    return text
 
 
 def _one_of(text: str | None, known: Sequence[str], what: str) -> str | None:

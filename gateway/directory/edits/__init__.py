@@ -1,15 +1,15 @@
-"""Operations: what an operator can do to the facts, each with what must hold for it.
+"""Edits: the changes that operators and workers make to the facts, each with its preconditions.
 
-An operation is an `async def` over `Changes`, run by `changes.change` in one transaction, so that
-what it checked still holds when it is committed. It raises `Conflict` with a sentence that says what
-stands in the way and what to do; otherwise it returns an `Effect`. Doing a thing twice is allowed
-and says that nothing changed.
+An edit is an `async def` over `Changes`, run by `changes.change` in one transaction, so that its
+preconditions still hold when it is committed. It raises `Conflict` with a sentence that says what prevents it
+and what to do; otherwise it returns an `Effect`. Repeating an edit is allowed and reports that nothing
+changed.
 
-Facts that the policy folder wrote are refused to commands unless `force` is given: the next
-`policy apply` would undo the change, or refuse to run because of it. Suspending a tenant is the
-exception: what an incident needs is never refused.
+Facts of the policy folder cannot be edited by commands unless `force` is given: the next `policy apply` would
+undo the edit, or refuse to run because of it. Suspending a tenant is the exception, because it is needed in
+an incident.
 
-Non-goals: parsing what an operator typed, reading the clock, making keys, and the audit log.
+Non-goals: parsing an operator's input, reading the clock, making keys, and the audit log.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an operation did, and who may undo what the policy folder wrote."""
+"""The result of an edit, and the protection of facts that the policy folder wrote."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from gateway.model.errors import Conflict
 
 SOURCE_FOLDER_PREFIX = "policies:"
-"""Folder facts carry this and the stem of the document that says them: `policies:acme`."""
+"""The source of folder facts is this prefix and the stem of their document: `policies:acme`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """What became of an operation. `sentences` say it to the operator, one line a thing.
+    """The result of an edit. `sentences` describe it to the operator, one line per thing.
 
-    `missing` names what was to be taken away and was not there: the rest was taken, and a command
-    says no in the end, since a mistyped name must not read as a right that is gone. `known` are then
-    the names that could have been meant.
+    `missing` names what was to be removed and did not exist. The rest was removed, but the command still
+    fails, since a mistyped name must not be taken for a removed right. `known` then lists the names that may
+    have been meant.
     """
 
     is_changed: bool
@@ -26,7 +26,7 @@ class Effect:
 
 
 def verify_not_from_folder(what: str, source: str, *, force: bool) -> None:
-    """Refuse to change by command what a policy document says, unless it is forced."""
+    """Raise `Conflict` for a fact of the policy folder, unless forced."""
     if force or not source.startswith(SOURCE_FOLDER_PREFIX):
         return
     document = source.removeprefix(SOURCE_FOLDER_PREFIX)

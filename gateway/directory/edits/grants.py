@@ -1,8 +1,8 @@
-"""Grants: rights of one tenant on models that it does not own.
+"""Adds and removes grants: rights of a tenant on models that it does not own.
 
-A command makes one grant for each pattern or group it names, with an id that follows from what is
-granted on what: the audit record of an allow then names exactly the line that opened it, and adding
-the same once more finds it there. More actions on the same thing widen the grant and keep its id.
+A command makes one grant per pattern or group, with an id derived from what is granted on what. So the audit
+record of an allow names exactly the grant that allowed it, and adding the same grant again finds it. More
+actions on the same pattern or group extend the grant and keep its id.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ID_CHARACTERS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Target:
-    """The one thing that a grant of a command is on."""
+    """The pattern or group that a command's grant is on."""
 
     model: Pattern | None = None
     group: GroupName | None = None
@@ -57,7 +57,7 @@ async def add_grants(
     packages: Sequence[PackageId] = (),
     actions: Iterable[str],
 ) -> Effect:
-    """Grant actions on each of these patterns and groups, narrowed to packages or not."""
+    """Grant actions on each of these patterns and groups, optionally limited to packages."""
     await load_tenant(changes, tenant_id)
     wanted = _granted_actions(actions)
     narrowed = tuple(sorted(set(packages)))
@@ -94,9 +94,9 @@ async def remove_grants(
     actions: Iterable[str] | None = None,
     force: bool = False,
 ) -> Effect:
-    """Take grants on exactly these patterns and groups away: all, or those narrowed alike, or some actions.
+    """Remove grants on exactly these patterns and groups: all, those with the same packages, or some actions.
 
-    A pattern that some broader grant covers stays readable through that one; nothing is carved out.
+    A pattern that a broader grant covers stays readable through that grant; no exception is made in it.
     """
     await load_tenant(changes, tenant_id)
     unwanted = GRANTABLE if actions is None else _granted_actions(actions)
@@ -130,7 +130,7 @@ async def remove_grants(
 
 
 def _named_by(grants: Iterable[Grant]) -> tuple[str, ...]:
-    """Everything that grants are on, as a target is written."""
+    """Return everything that these grants are on, as text."""
     targets = [str(target) for grant in grants for target in _targets_of(grant)]
     return tuple(dict.fromkeys(targets))
 
@@ -142,7 +142,7 @@ def _targets_of(grant: Grant) -> list[_Target]:
 def _remainders(
     tenant_id: TenantId, grant: Grant, target: _Target, unwanted: frozenset[str], others: Sequence[Grant]
 ) -> list[Grant]:
-    """What stays of a grant: what it says about other things, and its other actions on this one."""
+    """Return the rest of a grant: its other patterns and groups, and its other actions on this one."""
     remainders: list[Grant] = []
     others_named = replace(target.taken_out_of(grant), source=SOURCE_CLI)
     if others_named.models or others_named.groups:
@@ -175,7 +175,7 @@ def _new_grant(
                 groups=() if target.group is None else (target.group,),
                 packages=packages,
             )
-        attempt += 1  # another grant's id begins alike: rare, and two must not share one
+        attempt += 1  # another grant has this id: rare, but ids must be unique
 
 
 def _targets(models: Sequence[Pattern], groups: Sequence[GroupName]) -> list[_Target]:
@@ -194,7 +194,7 @@ def _granted_actions(actions: Iterable[str]) -> frozenset[str]:
 
 
 def _is_only(grant: Grant, target: _Target, same: Sequence[Grant]) -> bool:
-    """Whether this is a command's own grant on this one thing, which can be widened."""
+    """Whether this is a command's own grant on this target alone, which can be extended."""
     is_single = len(grant.models) + len(grant.groups) == 1
     return grant in same and is_single and grant.source == SOURCE_CLI and target.is_named_by(grant)
 

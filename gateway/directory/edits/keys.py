@@ -1,10 +1,10 @@
-"""Keys: created, imported, rotated, revoked. The keys themselves never come here, only their records.
+"""Creates, imports, rotates and revokes keys. Only their records are handled here, never the keys.
 
-A suspended tenant gets no new keys, by any of these ways: suspension is for an incident, and a key
-made meanwhile would come alive unnoticed when the tenant is resumed. Revoking always works.
+A suspended tenant gets no new keys in any way: suspension is for an incident, and a key made meanwhile would
+become valid unnoticed when the tenant is resumed. Revoking always works.
 
-A revoked key's record stays, so that the audit log can say whose key was refused, and so that the
-same key cannot be imported again as if nothing had been.
+The record of a revoked key is kept, so that the audit log can name the key that was refused, and the same key
+cannot be imported again.
 """
 
 from __future__ import annotations
@@ -21,13 +21,11 @@ if TYPE_CHECKING:
     from gateway.model.facts import Key
     from gateway.model.names import KeyId, TenantId
 
-MAX_OVERLAP_SECONDS = (
-    30 * 86_400.0
-)  # a month to roll a key out; longer, and the old one is simply a second key
+MAX_OVERLAP_SECONDS = 30 * 86_400.0  # a month to roll out a new key; a longer overlap is simply a second key
 
 
 async def create_key(changes: Changes, *, key: Key, digest: bytes) -> Effect:
-    """Write a ready key."""
+    """Write a new key's record."""
     await _verify_may_have_keys(changes, key.tenant)
     if await changes.find_key_digest(key.key_id) is not None:
         raise Conflict(f"there is a key {key.key_id} already")
@@ -38,7 +36,7 @@ async def create_key(changes: Changes, *, key: Key, digest: bytes) -> Effect:
 
 
 async def import_key(changes: Changes, *, key: Key, digest: bytes) -> Effect:
-    """Write a key that exists elsewhere. The same key of the same tenant once more changes nothing."""
+    """Write a key that exists elsewhere. Importing the same key for the same tenant again changes nothing."""
     known = await changes.find_key_by_digest(digest)
     if known is not None and known.tenant == key.tenant and known.revoked_at is None:
         return Effect(is_changed=False, sentences=(f"this key was imported already, as {known.key_id}",))
@@ -46,7 +44,7 @@ async def import_key(changes: Changes, *, key: Key, digest: bytes) -> Effect:
 
 
 async def revoke_key(changes: Changes, *, key_id: KeyId, now: float) -> Effect:
-    """End a key. A second revocation changes nothing and keeps the time of the first."""
+    """Revoke a key. A second revocation changes nothing and keeps the time of the first."""
     key, digest = await _load_key(changes, key_id)
     if key.revoked_at is not None:
         return Effect(is_changed=False, sentences=(f"key {key_id} was revoked already",))
@@ -55,10 +53,10 @@ async def revoke_key(changes: Changes, *, key_id: KeyId, now: float) -> Effect:
 
 
 def heir_of(old: Key, successor: Key) -> Key:
-    """The successor with all that the old key may do and no more, whatever it came with.
+    """Return the successor with exactly the old key's rights.
 
-    It begins when the old one does and ends when it does, unless an end of its own was asked for:
-    rotating is for a new secret, and who wants a longer life has to say so.
+    It has the old key's start, and the old key's expiry unless it has one of its own: rotation is for a new
+    secret, and a longer life must be requested.
     """
     return replace(
         successor,
@@ -75,8 +73,8 @@ def heir_of(old: Key, successor: Key) -> Key:
 async def rotate_key(
     changes: Changes, *, key_id: KeyId, successor: Key, digest: bytes, now: float, overlap_seconds: float
 ) -> Effect:
-    """Write a ready key in the place of another, which ends after the overlap or at its own expiry."""
-    if not 0 <= overlap_seconds <= MAX_OVERLAP_SECONDS:  # NaN is neither
+    """Write a new key that replaces another, which ends after the overlap or at its own expiry."""
+    if not 0 <= overlap_seconds <= MAX_OVERLAP_SECONDS:  # NaN fails this comparison
         raise Conflict("the overlap of two keys is from 0 seconds to 30 days")
     old, old_digest = await _load_key(changes, key_id)
     if old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= now):

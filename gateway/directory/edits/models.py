@@ -1,10 +1,10 @@
-"""Models: who owns them, who may see them, which groups they are in, what else they are called.
+"""Edits models: their owners, visibility, groups and aliases.
 
-A pattern has one owner. Owning below somebody else's prefix, or a prefix above somebody else's
-pattern, is refused unless forced: it is legal (the most specific rule wins) and rarely meant.
+A pattern has one owner. Owning a pattern below another tenant's prefix, or a prefix above another tenant's
+pattern, is refused unless forced: it is legal (the most specific rule wins) and rarely intended.
 
-An alias is a name and never a place: it points to a model id that is no alias, no exact rule is
-made for it, and nothing points to it. Each of the three would make it unclear whose rules hold.
+An alias must point to a model id that is not an alias, must have no exact rule, and must not be the target of
+another alias. Otherwise it would be unclear whose rules apply.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 async def own(
     changes: Changes, *, tenant_id: TenantId, patterns: Sequence[Pattern], force: bool = False
 ) -> Effect:
-    """Make a tenant the owner of these patterns. `force` allows overlaps, never another's own pattern."""
+    """Make a tenant the owner of these patterns. `force` allows overlaps, but not another's own pattern."""
     await load_tenant(changes, tenant_id)
     rules = await changes.list_rules()
     owners = {
@@ -49,9 +49,9 @@ async def own(
 async def disown(
     changes: Changes, *, tenant_id: TenantId, patterns: Sequence[Pattern], force: bool = False
 ) -> Effect:
-    """Take these patterns from their owner. Whatever else is said about them stays."""
+    """Remove the owner of these patterns. The rest of their rules stays."""
     owned = [rule.pattern for rule in await changes.list_rules() if rule.owner == tenant_id]
-    if not owned:  # what a tenant that is gone has left is taken from it all the same
+    if not owned:  # a tenant that no longer exists may still own patterns
         await load_tenant(changes, tenant_id)
     for pattern in patterns:
         rule = await changes.find_rule(pattern)
@@ -62,19 +62,19 @@ async def disown(
 
 
 async def publish(changes: Changes, *, patterns: Sequence[Pattern], force: bool = False) -> Effect:
-    """Let every tenant read what these patterns cover."""
+    """Let every tenant read the models of these patterns."""
     return await _show(changes, patterns, Visibility.PUBLIC, force=force)
 
 
 async def unpublish(changes: Changes, *, patterns: Sequence[Pattern], force: bool = False) -> Effect:
-    """Make these patterns private by name, so that no broader rule keeps them public."""
+    """Make these patterns private explicitly, so that no broader rule keeps them public."""
     return await _show(changes, patterns, Visibility.PRIVATE, force=force)
 
 
 async def add_to_group(
     changes: Changes, *, group: GroupName, patterns: Sequence[Pattern], force: bool = False
 ) -> Effect:
-    """Put what these patterns cover into a group."""
+    """Add these patterns to a group."""
     return await _edit(
         changes,
         patterns,
@@ -87,7 +87,7 @@ async def add_to_group(
 async def remove_from_group(
     changes: Changes, *, group: GroupName, patterns: Sequence[Pattern], force: bool = False
 ) -> Effect:
-    """Take these patterns out of a group."""
+    """Remove these patterns from a group."""
     grouped = [rule.pattern for rule in await changes.list_rules() if group in rule.groups]
     if not grouped:
         groups = {name for rule in await changes.list_rules() for name in rule.groups}
@@ -104,7 +104,7 @@ async def remove_from_group(
 
 
 async def add_alias(changes: Changes, *, alias: ModelId, canonical: ModelId, force: bool = False) -> Effect:
-    """Give a model another name, or point an existing alias to another model."""
+    """Add an alias of a model, or point an existing alias to another model."""
     known = await changes.find_alias(alias)
     if known is not None and known.canonical == canonical:
         return Effect(is_changed=False, sentences=(f"{alias} stood for {canonical} already",))
@@ -125,7 +125,7 @@ async def add_alias(changes: Changes, *, alias: ModelId, canonical: ModelId, for
 
 
 async def remove_alias(changes: Changes, *, alias: ModelId, force: bool = False) -> Effect:
-    """Take a model's other name away."""
+    """Remove an alias."""
     known = await changes.find_alias(alias)
     if known is None:
         aliases = tuple(other.alias for other in await changes.list_aliases())
@@ -156,7 +156,7 @@ async def _edit(
     force: bool,
     taken_from: Sequence[Pattern] | None = None,
 ) -> Effect:
-    """Edit what is said about each pattern. `taken_from`: something goes, and these have it now."""
+    """Edit each pattern's rule. `taken_from`: for a removal, the patterns that it applies to now."""
     sentences: list[str] = []
     missing: list[str] = []
     is_changed = False
@@ -190,5 +190,5 @@ def _find_overlap(pattern: Pattern, owners: dict[Pattern, TenantId]) -> str | No
 
 
 def _covering(pattern: Pattern) -> tuple[Pattern, ...]:
-    """The patterns broader than this one. `a/b/*` lies below `a/*`, and so does `a/b`."""
+    """Return the patterns that cover this one: `a/*` covers `a/b/*` and `a/b`."""
     return ancestors(ModelId(pattern.removesuffix("/*")))[1:]

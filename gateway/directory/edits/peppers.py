@@ -1,10 +1,10 @@
-"""Peppers: which ones the keys in the store were hashed under, known by their fingerprints.
+"""Checks that a node holds every pepper under which keys in the store were hashed, by their fingerprints.
 
-A node has to hold all of them: under a pepper that it lacks, keys are unknown keys, and what it
-stores under one that the others lack is unknown to them. So the known ones are compared as a whole.
-Looking at the node's own ids alone would let a foreign pepper in under a new id.
+Under a pepper that a node lacks, keys are unknown to it, and keys that it stores under a pepper of its own
+are unknown to other nodes. So all known fingerprints are compared. Comparing only the ids that the node has
+would accept a foreign pepper under a new id.
 
-The peppers themselves never come here.
+The peppers themselves are not handled here.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def find_pepper_not_held(held: Mapping[str, str], known: Mapping[str, str]) -> str | None:
-    """The id of a known pepper that a node lacks or has another one for; None when it holds all."""
+    """Return the id of a known pepper that a node lacks or has a different one for; None if it holds all."""
     return next((one for one in sorted(known) if held.get(one) != known[one]), None)
 
 
 async def remember_peppers(changes: Changes, *, held: Mapping[str, str]) -> Effect:
-    """Note the fingerprints of a node's new peppers, if it holds all that are known. Both by pepper id."""
+    """Store the fingerprints of a node's new peppers, by id, if the node holds all that are known."""
     known = await changes.pepper_fingerprints()
     missing = find_pepper_not_held(held, known)
     if missing is not None:

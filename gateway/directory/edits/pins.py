@@ -1,12 +1,12 @@
-"""Pins: made at first sight, taken back by nobody, quarantined by a worker, released by an operator.
+"""Pins blobs at first sight, quarantines them on a mismatch, and releases them for an operator.
 
-A pin is written once. What is found later can only agree with it or put the blob into quarantine, and
-both look at the record again within the transaction, so that two nodes that hash two contents at the
-same moment cannot both be right.
+A pin is written once. Later findings either agree with it or put the blob into quarantine, and both edits
+read the record again within the transaction, so that two nodes that hash two contents at the same time cannot
+both succeed.
 
-A release says that an operator has looked. It does not say that the content is good: whatever is on
-disk is judged again at its next read, and goes back into quarantine if it is still not what it should
-be. The SHA-256 that was pinned before stays in force, unless the operator has it forgotten.
+A release states that an operator has checked the blob, not that its content is good: what is on disk is
+checked at the next read, and quarantined again if it still does not match. The pinned SHA-256 stays in force
+unless the operator has it forgotten (`forget`).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 async def pin_blobs(
     changes: Changes, *, contents: Sequence[tuple[Md5, Measured]], now: float, source: str
 ) -> tuple[Md5, ...]:
-    """Pin what has no pin yet and fits its name; returns these. Everything else is left as it is.
+    """Pin each content that has no pin yet and matches its blob's name; return these. Others stay unchanged.
 
-    So is a record that does not parse: what it said is not known, so it goes on denying.
+    A record that does not parse also stays unchanged: what it said is unknown, so it keeps denying.
     """
     pinned: list[Md5] = []
     for md5, measured in contents:
@@ -50,9 +50,9 @@ async def pin_blobs(
 async def quarantine_blob(
     changes: Changes, *, md5: Md5, measured: Measured, now: float, source: str
 ) -> Pin | None:
-    """Put a blob into quarantine, if this content still speaks against it; the pin if it was put there.
+    """Quarantine a blob, if this content still contradicts it; return the pin if it was quarantined now.
 
-    A record that does not parse denies already, and is left for the operator to see.
+    A record that does not parse already denies, and is kept for the operator.
     """
     try:
         known = await changes.find_pin(md5)
@@ -69,7 +69,7 @@ async def quarantine_blob(
 
 
 async def release_blob(changes: Changes, *, md5: Md5, forget: bool = False) -> Effect:
-    """End a quarantine; with `forget`, the pin ends too and the next content that fits the name is pinned."""
+    """End a quarantine; with `forget`, delete the pin too, so that the next matching content is pinned."""
     known = await changes.find_pin(md5)
     if known is None:
         raise Conflict(f"blob {md5} has no pin and is not in quarantine")

@@ -1,7 +1,7 @@
-"""Origins are written once; attestations only grow, unless an operator forgets one.
+"""Writes origins, once each, and attestations, which only grow unless an operator forgets one.
 
-Both are looked at again within the transaction, so that of two workers that hand out a file's first URL
-at the same moment, one decides for both.
+Both are read again within the transaction, so that of two workers that hand out a file's first URL at the
+same time, one decides for both.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ T = TypeVar("T")
 
 
 async def settle_origins(changes: Changes, *, origins: Sequence[Origin]) -> tuple[Origin, ...]:
-    """Write those that are not there yet; what holds for each file from now on."""
-    settled: list[Origin] = []
+    """Write the origins that do not exist yet; return the ones in force for each file."""
+    in_force: list[Origin] = []
     for new in origins:
         name = names.origin_fact(new.model, new.package, new.handle)
         decode = partial(decode_origin, model=new.model, package=new.package, handle=new.handle)
         known = await _find(changes, name, decode)
         if known is None:
             await changes.put_record(name, encode_origin(replace(new, generation=changes.generation)))
-        settled.append(known or new)
-    return tuple(settled)
+        in_force.append(known or new)
+    return tuple(in_force)
 
 
 async def attest(changes: Changes, *, model: ModelId, digests: Iterable[Md5], source: str) -> Effect:
-    """Say that these digests are the model's, beside those that were said to be."""
+    """Attest these digests for a model, in addition to those already attested."""
     name = names.attestation_fact(model)
     known = await _find(changes, name, partial(decode_attestation, model=model))
     known = known or Attestation(model=model, digests=frozenset())
@@ -63,7 +63,7 @@ async def attest(changes: Changes, *, model: ModelId, digests: Iterable[Md5], so
 
 
 async def _find(changes: Changes, name: bytes, decode: Callable[[bytes], T]) -> T | None:
-    """The fact under a name; one that does not parse stops the change."""
+    """Return the fact under a name; a record that does not parse stops the change."""
     [raw] = await changes.reading.read([name])
     try:
         return None if raw is None else decode(raw)

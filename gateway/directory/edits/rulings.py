@@ -1,14 +1,13 @@
-"""Rulings: what the platform said, written down; and ended, by its word or by a later answer.
+"""Writes the platform's rulings, and ends them by its notices or by later answers.
 
-A key that the platform knows gets a record, and a tenant of its own, with the first ruling on it. Both
-are found by name and are not among the tenants that people list: there may be as many as the platform
-has customers, and what is listed is gone through once a second. A key that the platform no longer knows
-loses its record: links and transfers stand on it. A record that an operator has changed (revoked, rotated)
-is the operator's word, which stays.
+With the first ruling on it, a key that the platform knows gets a record and a tenant of its own. Both are
+found by name and are not in the list of tenants: there may be as many as the platform has customers, and
+listed tenants are read once a second. A key that the platform no longer knows loses its record, on which
+links and transfers depend. A record that an operator has changed (revoked, rotated) is kept.
 
-An answer that was asked for before an ending, and comes after it, is not written; nor is one that comes
-after a ruling that was asked for later. Its door says that it was overtaken, and whoever asked may ask
-again. Of two that were asked for at the same generation, a denial stays.
+An answer is not written if its question was asked before an ending that is already there, or before the
+question of the current ruling. The edit then reports that it was overtaken, and the caller may ask again. Of
+two answers to questions asked at the same generation, a denial wins.
 """
 
 from __future__ import annotations
@@ -28,22 +27,22 @@ if TYPE_CHECKING:
     from gateway.directory.changes import Changes
     from gateway.model.names import KeyId, ModelId
 
-ENDING_SECONDS = 2 * 86_400.0  # outlasts what it ends: a link lives for a day at most, a ruling for a minute
+ENDING_SECONDS = 2 * 86_400.0  # longer than what it ends: a link lives for a day at most
 
 
 class Records(Protocol):
-    """Where records are read by their names."""
+    """A reader of records by name."""
 
     async def read(self, names: Sequence[bytes]) -> list[bytes | None]:
-        """The values of these names, in order."""
+        """Return the values of these names, in order."""
 
 
 async def find_ruling(
     records: Records, key_id: KeyId, model: ModelId | None, now: float, *, name: bytes | None = None
 ) -> Ruling | None:
-    """What the platform says of this key and model, if that is in force. What does not parse is not.
+    """Return the platform's ruling on this key and model if it is in force; None if it does not parse.
 
-    With another name, what lies there: the record of links that were minted.
+    With another `name`, it reads that record instead: the one for minted links.
     """
     wanted = [name or names.ruling_fact(key_id, model), *_endings(key_id, model)]
     raw_ruling, *raw_endings = await records.read(wanted)
@@ -58,7 +57,7 @@ async def find_ruling(
 
 
 async def is_overtaken(records: Records, key_id: KeyId, model: ModelId | None, asked: int) -> bool:
-    """Whether an ending about it is younger than the question. One that does not parse may be."""
+    """Whether an ending is younger than the question. An ending that does not parse counts as younger."""
     raw_endings = await records.read(_endings(key_id, model))
     try:
         return any(decode_ending(raw) > asked for raw in raw_endings if raw is not None)
@@ -67,9 +66,9 @@ async def is_overtaken(records: Records, key_id: KeyId, model: ModelId | None, a
 
 
 async def rule(changes: Changes, *, ruling: Ruling, now: float) -> bool:
-    """Write a ruling on a key, and that it is known; whether it was written, and not overtaken.
+    """Write a ruling on a known key; return whether it was written (False: overtaken).
 
-    A denial ends the links of the model as well: nothing is left of what was minted under an allow.
+    A denial also ends the links of the model: nothing minted under an allow stays valid.
     """
     if not await _is_timely(changes, ruling, now):
         return False
@@ -82,7 +81,7 @@ async def rule(changes: Changes, *, ruling: Ruling, now: float) -> bool:
 async def introduce_key(changes: Changes, *, key: Key, digest: bytes, ruling: Ruling, now: float) -> bool:
     """Write a key that the platform knows, its tenant, and the first ruling on it.
 
-    A key that is known here by now, whatever its state, is left as it is.
+    A key that is already known here, in whatever state, is left unchanged.
     """
     if not await rule(changes, ruling=ruling, now=now):
         return False
@@ -97,18 +96,18 @@ async def introduce_key(changes: Changes, *, key: Key, digest: bytes, ruling: Ru
 
 
 async def disown_key(changes: Changes, *, standing: Ruling, now: float) -> bool:
-    """Write that the platform does not know a key: nothing that it said of it before counts any more."""
+    """Write that the platform does not know a key: everything it said of the key before is ended."""
     if not await _is_timely(changes, standing, now):
         return False
     await _end(changes, names.ending_fact(standing.key_id, is_key=True))
-    # It was asked before this ending, which is its own: counted from there, it is the first thing after.
+    # Its question predates this ending, which is its own; so it is written as asked at this generation.
     await _put(changes, names.ruling_fact(standing.key_id, None), standing, now, asked=changes.generation)
     await _forget_key(changes, standing.key_id)
     return True
 
 
 async def end_rulings(changes: Changes, *, keys: Sequence[KeyId], models: Sequence[ModelId]) -> None:
-    """End everything that was said of these keys, and of these models; with neither, everything."""
+    """End all rulings on these keys and on these models; without any, all rulings."""
     about = [names.ending_fact(key_id, is_key=True) for key_id in keys]
     about += [names.ending_fact(model) for model in models]
     for name in about or [names.ending_fact(None)]:
@@ -118,9 +117,9 @@ async def end_rulings(changes: Changes, *, keys: Sequence[KeyId], models: Sequen
 
 
 async def note_links(changes: Changes, *, key_id: KeyId, model: ModelId, until: float, now: float) -> bool:
-    """Write that URLs were minted which live until then; whether they may be handed out.
+    """Write that URLs were minted which live until `until`; return whether they may be handed out.
 
-    Those of a key that is not the platform's stand on our own facts, and need no note.
+    The URLs of a key that is not the platform's depend on our own facts and need no record.
     """
     key = await changes.find_key(key_id)
     if key is not None and key.source != SOURCE_PLATFORM:
@@ -158,7 +157,7 @@ async def _forget_key(changes: Changes, key_id: KeyId) -> None:
 
 
 def _is_as_introduced(key: Key) -> bool:
-    """Whether nobody has changed the record since the platform's word made it."""
+    """Whether the record is unchanged since the platform's ruling made it."""
     return key == Key(
         key_id=key.key_id,
         kind=KeyKind.TENANT,
@@ -174,7 +173,7 @@ def _is_as_introduced(key: Key) -> bool:
 
 
 async def _is_timely(changes: Changes, ruling: Ruling, now: float) -> bool:
-    """Whether neither an ending about it nor another answer is younger than its question."""
+    """Whether no ending and no other answer is younger than this ruling's question."""
     if await is_overtaken(changes.reading, ruling.key_id, ruling.model, ruling.asked):
         return False
     known = await find_ruling(changes.reading, ruling.key_id, ruling.model, now)

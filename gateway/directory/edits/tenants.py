@@ -1,8 +1,8 @@
-"""Tenants: created, suspended, resumed; and for how long they are served on what was last known.
+"""Creates, suspends and resumes tenants, and sets their degraded mode.
 
-A suspended tenant's keys are refused; its facts stay. What closes is never refused because the policy
-folder says otherwise: an incident does not wait for a file. The next `policy apply` then finds that
-the two differ, and asks.
+A suspended tenant's keys are refused; its facts stay. An edit that restricts access is never refused because
+the policy folder says otherwise, because an incident cannot wait for a file. The next `policy apply` then
+reports the difference.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 async def create_tenant(changes: Changes, *, tenant_id: TenantId, name: str, now: float) -> Effect:
-    """Make a tenant. The same once more changes nothing; the same id with another name is a conflict."""
+    """Create a tenant. Repeating it changes nothing; the same id with another name is a conflict."""
     known = await changes.find_tenant(tenant_id)
     if known is None:
         await changes.put_tenant(Tenant(tenant_id=tenant_id, name=name, is_suspended=False, created_at=now))
@@ -36,15 +36,15 @@ async def suspend_tenant(changes: Changes, *, tenant_id: TenantId) -> Effect:
 
 
 async def resume_tenant(changes: Changes, *, tenant_id: TenantId, force: bool = False) -> Effect:
-    """Let a suspended tenant's keys in again."""
+    """Accept the keys of a suspended tenant again."""
     return await _set_suspended(changes, tenant_id, is_suspended=False, force=force)
 
 
 async def set_degraded(
     changes: Changes, *, tenant_id: TenantId, seconds: float, force: bool = False
 ) -> Effect:
-    """For how long a tenant is served on what was last known when Redis is out of reach; 0 is not at all."""
-    if not 0 <= seconds <= MAX_DEGRADED_SECONDS:  # NaN is neither
+    """Set how long a tenant is served from last known facts while Redis is unreachable; 0 for not at all."""
+    if not 0 <= seconds <= MAX_DEGRADED_SECONDS:  # NaN fails this comparison
         raise Conflict("a degraded time is from 0 seconds to 1 hour: a revocation may take that long")
     tenant = await load_tenant(changes, tenant_id)
     mode = f"last-known-good for {seconds:g} s" if seconds else "closed"
@@ -57,7 +57,7 @@ async def set_degraded(
 
 
 async def load_tenant(changes: Changes, tenant_id: TenantId) -> Tenant:
-    """The tenant that an operation is about."""
+    """Return the tenant that an edit is about. Raises `UnknownName` if there is none."""
     tenant = await changes.find_tenant(tenant_id)
     if tenant is None:
         raise UnknownName("tenant", tenant_id, f"create it with `cachegate tenants create {tenant_id}`")

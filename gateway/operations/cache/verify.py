@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from gateway.adapters.measurement_file import MeasurementFile
 from gateway.assembly.components import build_catalogue
-from gateway.model.errors import Unavailable
+from gateway.model.errors import Misconfigured, Unavailable
 from gateway.operations.cache.files import each_file, find_descriptor
 from gateway.pinning.agreeing import agree_on_all, why
 from gateway.pinning.ledger import MAX_PINS_PER_CHANGE, PinLedger
@@ -130,7 +130,8 @@ class _Run:
         try:
             measured, reason = self._measure(file), "it is gone, or changed while it was read"
         except Exception as trouble:
-            if isinstance(trouble, Unavailable) and trouble.dependency != "cache":
+            is_for_all = isinstance(trouble, Unavailable) and trouble.dependency != "cache"
+            if is_for_all or isinstance(trouble, Misconfigured):
                 raise  # every file would fail like this one
             measured, reason = None, why(trouble)
         if measured is None:

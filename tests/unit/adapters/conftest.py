@@ -1,4 +1,4 @@
-"""A real embedded Valkey for each test process, empty at the start of each test that asks for it."""
+"""Fixtures with real Valkey servers: one embedded server per test process, emptied before each test."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def valkey_url(shared_valkey_url, tell):
 
 @dataclass
 class TcpValkey:
-    """A Valkey on TCP, with users of the test's own."""
+    """A Valkey on TCP, with ACL users defined by the test."""
 
     port: int
     process: subprocess.Popen[bytes]
@@ -70,7 +70,7 @@ def start_tcp_valkey(folder: Path, *lines: str) -> TcpValkey:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    configuration = folder / "valkey.conf"  # a file: a Sentinel writes into its own
+    configuration = folder / "valkey.conf"  # a file: a Sentinel rewrites its own
     users = ("user admin on >admin ~* &* +@all",)
     configuration.write_text("\n".join(("bind 127.0.0.1", f"port {port}", 'save ""', *users, *lines)) + "\n")
     options = ["--sentinel"] if any(line.startswith("sentinel ") for line in lines) else []

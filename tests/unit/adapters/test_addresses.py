@@ -52,7 +52,7 @@ def test_some_addresses_are_never_connected_to(text, may_be_private):
 
 
 def _names(monkeypatch, *addresses):
-    """The machine's resolver is not ours to configure, so its answer stands in for it."""
+    """Replaces the machine's resolver, which the tests cannot configure."""
 
     def look_up(host, port, *_, **__):
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in addresses]

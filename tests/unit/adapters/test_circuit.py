@@ -101,7 +101,7 @@ def test_its_own_word_opens_it_at_once_and_once(world):
     world.circuit.trip()
     world.circuit.trip()
     assert world.circuit.enter() is None
-    world.circuit.succeed(entered)  # it began before: it closes nothing
+    world.circuit.succeed(entered)  # it began before the circuit opened: it closes nothing
     assert world.circuit.is_open
     world.time = 1.0
     world.circuit.fail(world.circuit.enter())

@@ -24,7 +24,7 @@ from gateway.adapters.file_lock import FileLock
 from gateway.adapters.valkey_socket import find_listener, is_answering
 from gateway.model.errors import Misconfigured, Unavailable
 
-# A process that uses the server of a state folder until its standard input ends, and says the URL first.
+# A process that prints the server's URL and uses the server until its standard input ends.
 USER = """
 import sys
 from pathlib import Path
@@ -64,7 +64,7 @@ def start_user(state):
             user.stdout.close()
 
         yield start
-    # Whatever a test left behind is stopped by the next, and last, user.
+    # As the last user, stop a server that the test left running.
     with EmbeddedValkey(state).running():
         pass
 
@@ -75,7 +75,7 @@ def leave(user: subprocess.Popen[str]) -> None:
 
 
 def is_alive(state: Path) -> bool:
-    """By the lock that the server itself holds, the one thing that cannot be mistaken."""
+    """Checks the lock that the server itself holds, which cannot be wrong."""
     path = state / "valkey" / "server.lock"
     if not path.exists():
         return False
@@ -231,7 +231,7 @@ def test_a_server_that_hangs_is_stopped_by_force_and_loses_nothing(state):
         ask(url, "SET a 1")
         listener = find_listener(Path(unquote(urlsplit(url).path)))
         signal.pidfd_send_signal(listener, signal.SIGSTOP)
-    select.select([listener], [], [])  # readable once the process has ended, which is by force here
+    select.select([listener], [], [])  # readable once the process has ended, here by SIGKILL
     os.close(listener)
     assert not is_alive(state)
     with EmbeddedValkey(state).running() as url:
@@ -327,7 +327,7 @@ def test_a_server_that_dies_while_it_is_watched_is_started_again_with_what_it_he
             for _ in range(2):
                 kill_server(url)
                 assert await_answer(tell, url, "GET fact") == b"$1\r\n1\r\n"
-        # Nobody is left who would start it again.
+        # No process is left that would restart it.
         assert "valkey-watch" not in {thread.name for thread in threading.enumerate()}
         kill_server(url)
         assert not is_alive(state)
@@ -367,7 +367,7 @@ def kill_server(url):
 
 
 def await_answer(tell, url, command):
-    """What it answers once it is there again and has loaded what it held."""
+    """Return its answer once it runs again and has loaded its data."""
     while True:
         with contextlib.suppress(OSError):
             answer = tell(url, command)
@@ -391,7 +391,7 @@ def test_a_server_that_is_still_loading_is_not_taken_for_one_that_does_not_answe
 
 
 def test_a_server_that_loads_is_waited_for(state):
-    """What a server says while it loads is no sign that it is ready: it would refuse every command."""
+    """A server that is loading is not ready: it would refuse every command."""
     folder = state / "valkey"
     folder.mkdir(mode=0o700)
     asked = []
@@ -407,7 +407,7 @@ def test_a_server_that_loads_is_waited_for(state):
 
 @contextlib.contextmanager
 def answering(path, *answers, asked=None):
-    """A server that answers one command on each connection: these answers in turn, the last one for ever."""
+    """A server that answers one command per connection, in this order; the last answer is repeated."""
     path.unlink(missing_ok=True)
     left, asked = list(answers), [] if asked is None else asked
     with socket.socket(socket.AF_UNIX) as listener:
@@ -415,7 +415,7 @@ def answering(path, *answers, asked=None):
         listener.listen()
 
         def serve():
-            with contextlib.suppress(OSError):  # shut down: the test is over
+            with contextlib.suppress(OSError):  # closed at the end of the test
                 while True:
                     connection, _ = listener.accept()
                     with connection:

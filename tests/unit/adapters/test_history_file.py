@@ -51,7 +51,7 @@ def test_of_two_processes_the_newer_moment_stays(memory, path):
     other = HistoryFile(path)
     assert other.known() is None
     memory.note(moment(7))
-    assert other.note(moment(6))  # a later one is noted
+    assert other.note(moment(6))  # a later moment is stored
     assert HistoryFile(path).load() == moment(7)
     assert other.known() == moment(7)
 
@@ -89,7 +89,7 @@ def test_an_operator_may_accept_another_history_or_an_older_state(memory, path):
         running = HistoryFile(path)
         running.known()
         HistoryFile(path).accept(accepted)
-        # A process that refused it just now goes on by itself.
+        # A process that refused it a moment ago accepts it without a restart.
         assert running.reload() == accepted
         assert running.note(moment(accepted.generation + 1, accepted.history))
         assert HistoryFile(path).load() == moment(accepted.generation + 1, accepted.history)
@@ -99,7 +99,7 @@ def test_a_server_without_facts_is_accepted_by_forgetting(memory, path):
     memory.note(moment(5))
     HistoryFile(path).accept(Moment())
     assert memory.reload() is None
-    # Its first change makes a history, which is then the first one seen.
+    # The server's first change makes a history, which is then the first one stored.
     assert memory.note(moment(1, OTHER))
     assert HistoryFile(path).known() == moment(1, OTHER)
 

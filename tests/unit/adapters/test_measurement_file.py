@@ -1,4 +1,4 @@
-"""What a node measured, on disk and shared."""
+"""The measurement file: what a node measured is stored on disk and shared by its processes."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_a_turn_leaves_no_file_behind(measurements, folder):
 
 
 def test_who_locked_a_file_that_was_removed_meanwhile_has_no_turn(measurements, folder, monkeypatch):
-    """Two came for one turn; the first is through and removed the file that the second has open."""
+    """Two processes take one lock; the first has finished and removed the file that the second has open."""
     real_open = os.open
 
     def open_and_lose(path, *arguments, **named):

@@ -23,14 +23,14 @@ def anyio_backend():
 
 
 class Server:
-    """A server that answers with the bytes that it was given, and keeps what it was asked."""
+    """A server that answers with the given bytes and records the requests."""
 
     def __init__(self):
         self.answers = [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"]
         self.requests = []
         self.connections = 0
         self.delay_seconds = 0.0
-        self.is_closing = False  # after each answer
+        self.is_closing = False  # whether it closes the connection after each answer
 
     @asynccontextmanager
     async def running(self):
@@ -67,7 +67,7 @@ async def server():
 
 
 @asynccontextmanager
-async def towards(url, *, private_upstreams=True):
+async def open_provider(url, *, private_upstreams=True):
     provider = Provider(url, private_upstreams=private_upstreams, clock=SystemClock())
     try:
         yield provider
@@ -77,7 +77,7 @@ async def towards(url, *, private_upstreams=True):
 
 @pytest.fixture
 async def provider(server):
-    async with towards(server.url) as one:
+    async with open_provider(server.url) as one:
         yield one
 
 
@@ -180,9 +180,9 @@ async def test_a_question_that_was_given_up_leaves_the_way_free(server, provider
 
 async def test_a_crowd_that_waits_for_its_turn_shuts_nobody_out(server, monkeypatch):
     monkeypatch.setattr(provider_module, "MAX_CONNECTIONS", 2)
-    monkeypatch.setattr(provider_module, "TURN_SECONDS", 0.05)
+    monkeypatch.setattr(provider_module, "SLOT_WAIT_SECONDS", 0.05)
     server.delay_seconds = 0.3
-    async with towards(server.url) as provider:
+    async with open_provider(server.url) as provider:
         results = await asyncio.gather(*(ask(provider) for _ in range(12)), return_exceptions=True)
         assert sum(isinstance(one, Unavailable) for one in results) == 10
         assert provider.outcomes == {"answered": 2, "given-up": 10}
@@ -193,9 +193,9 @@ async def test_a_crowd_that_waits_for_its_turn_shuts_nobody_out(server, monkeypa
 
 async def test_a_question_without_a_whole_turn_says_nothing_of_the_provider(server, monkeypatch):
     monkeypatch.setattr(provider_module, "MAX_CONNECTIONS", 1)
-    monkeypatch.setattr(provider_module, "TURN_SECONDS", 0.3)
+    monkeypatch.setattr(provider_module, "SLOT_WAIT_SECONDS", 0.3)
     server.delay_seconds = 0.2
-    async with towards(server.url) as provider:
+    async with open_provider(server.url) as provider:
         whole = asyncio.create_task(ask(provider))
         await asyncio.sleep(0.01)
         with pytest.raises(Unavailable):
@@ -206,8 +206,8 @@ async def test_a_question_without_a_whole_turn_says_nothing_of_the_provider(serv
 
 async def test_a_question_that_gets_no_connection_is_given_up(server, monkeypatch):
     monkeypatch.setattr(provider_module, "MAX_CONNECTIONS", 1)
-    async with towards(server.url) as provider:
-        provider._turns = asyncio.Semaphore(100)  # as if connections were given back late
+    async with open_provider(server.url) as provider:
+        provider._slots = asyncio.Semaphore(100)  # as if connections were returned late
         server.delay_seconds = 0.5
         first = asyncio.create_task(ask(provider))
         await asyncio.sleep(0.1)
@@ -222,7 +222,7 @@ async def test_a_server_that_is_not_there_is_undecided():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    async with towards(f"http://127.0.0.1:{port}") as provider:
+    async with open_provider(f"http://127.0.0.1:{port}") as provider:
         with pytest.raises(Unavailable):
             await ask(provider)
 
@@ -257,12 +257,12 @@ async def test_nothing_that_a_failure_says_holds_the_key_or_the_question(server,
 async def test_the_environments_proxy_is_not_asked(server, monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
-    async with towards(server.url) as provider:
+    async with open_provider(server.url) as provider:
         assert (await ask(provider)).status == 200
 
 
 async def test_a_private_provider_is_not_asked_unless_the_operator_says_so(server):
-    async with towards(server.url, private_upstreams=False) as provider:
+    async with open_provider(server.url, private_upstreams=False) as provider:
         with pytest.raises(Unavailable):
             await ask(provider)
         with pytest.raises(Unavailable):
@@ -272,7 +272,7 @@ async def test_a_private_provider_is_not_asked_unless_the_operator_says_so(serve
 
 
 async def test_the_address_that_was_judged_is_the_one_connected_to(server, monkeypatch):
-    """A name that answers differently the second time gets nowhere: there is no second time."""
+    """A name that resolves differently the second time has no effect: it is resolved once."""
     asked = []
 
     def rebinding(host, port, *_, **__):
@@ -282,7 +282,7 @@ async def test_the_address_that_was_judged_is_the_one_connected_to(server, monke
 
     monkeypatch.setattr(socket, "getaddrinfo", rebinding)
     async with (
-        towards("http://unused") as provider,
+        open_provider("http://unused") as provider,
         provider.open(f"http://files.example:{server.port}/x", []) as stream,
     ):
         assert stream.status == 200
@@ -298,7 +298,7 @@ async def test_an_address_that_does_not_answer_makes_room_for_the_next(server, m
 
     monkeypatch.setattr(socket, "getaddrinfo", two)
     async with (
-        towards("http://unused") as provider,
+        open_provider("http://unused") as provider,
         provider.open(f"http://files.example:{server.port}/x", []) as stream,
     ):
         assert stream.status == 200
@@ -347,7 +347,7 @@ async def test_a_storage_that_hardly_sends_is_cut_off(monkeypatch, least, is_eno
 
     async with await asyncio.start_server(trickle, "127.0.0.1", 0) as running:
         url = f"http://127.0.0.1:{running.sockets[0].getsockname()[1]}/file"
-        async with towards(url) as provider, provider.open(url, []) as stream:
+        async with open_provider(url) as provider, provider.open(url, []) as stream:
             if is_enough:
                 assert sum([len(piece) async for piece in stream.aiter_raw()]) == 15000
             else:

@@ -1,4 +1,4 @@
-"""Finding the server that holds the facts. A Sentinel is a socket that speaks its protocol."""
+"""Finding the primary for the feed's raw connection. A Sentinel is a socket that speaks its protocol."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ pytestmark = pytest.mark.anyio
 LIMITS = RedisLimits(connect_seconds=1.0, operation_seconds=1.0)
 
 
-class Hearing(asyncio.Protocol):
-    """Says PING as soon as it is connected, and keeps what it hears."""
+class RecordingProtocol(asyncio.Protocol):
+    """Sends PING as soon as it is connected, and records what it receives."""
 
     def __init__(self):
         self.heard = asyncio.get_running_loop().create_future()
@@ -44,8 +44,8 @@ class Hearing(asyncio.Protocol):
 
 
 @contextlib.asynccontextmanager
-async def speaking(answer):
-    """A server that answers each command by what `answer` gives for its words."""
+async def start_server(answer):
+    """A server that answers each command with what `answer` returns for its words."""
     served = []
 
     async def serve(reader, writer):
@@ -72,10 +72,10 @@ def pong(words):
 
 
 async def connect(url):
-    hearing = Hearing()
+    protocol = RecordingProtocol()
     address = parse_redis_url(url)
-    await connect_raw(address, LIMITS, hearing, make_place(address, LIMITS))
-    return hearing
+    await connect_raw(address, LIMITS, protocol, make_place(address, LIMITS))
+    return protocol
 
 
 async def test_a_unix_socket_is_connected_to(valkey_url):
@@ -83,13 +83,13 @@ async def test_a_unix_socket_is_connected_to(valkey_url):
 
 
 async def test_a_port_is_connected_to():
-    async with speaking(pong) as port:
+    async with start_server(pong) as port:
         assert await (await connect(f"redis://127.0.0.1:{port}")).ping() == b"+PONG\r\n"
 
 
 async def test_the_primary_is_asked_of_a_sentinel_at_each_connection():
     asked = []
-    async with speaking(pong) as port:
+    async with start_server(pong) as port:
 
         def answer(words):
             if words == ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "MYMASTER"]:
@@ -97,10 +97,10 @@ async def test_the_primary_is_asked_of_a_sentinel_at_each_connection():
                 return f"*2\r\n$9\r\n127.0.0.1\r\n${len(str(port))}\r\n{port}\r\n".encode()
             return b"+OK\r\n"
 
-        async with speaking(answer) as sentinel:
+        async with start_server(answer) as sentinel:
             for _ in range(2):
-                hearing = await connect(f"redis+sentinel://127.0.0.1:{sentinel}/mymaster")
-                assert await hearing.ping() == b"+PONG\r\n"
+                protocol = await connect(f"redis+sentinel://127.0.0.1:{sentinel}/mymaster")
+                assert await protocol.ping() == b"+PONG\r\n"
     assert len(asked) == 2
 
 

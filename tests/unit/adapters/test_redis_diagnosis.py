@@ -1,4 +1,4 @@
-"""Whatever keeps us from a Redis server is told apart: a login, TLS, a certificate, a Sentinel, silence."""
+"""Each cause of a failed Redis connection has its own message: login, TLS, certificate, Sentinel, silence."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def server(new_tcp_valkey):
 
 
 async def ask(url):
-    """What a command does first."""
+    """The first thing that a command does."""
     store = RedisStore(url)
     try:
         async with diagnosed(url):
@@ -82,7 +82,7 @@ async def test_a_right_that_is_missing_is_told_from_both(server):
 
 
 class Authority:
-    """A certificate authority of the test's own, in a folder."""
+    """A certificate authority of the test, in a folder."""
 
     def __init__(self, folder, name):
         self.folder, self.name = folder, name
@@ -136,7 +136,7 @@ def authority(tmp_path):
 
 @asynccontextmanager
 async def tls_in_front_of(server, files, *, client_ca=None):
-    """A port that speaks TLS and passes on what it holds; gives the port."""
+    """Open a TLS port that forwards to the given server; return the port."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*files)
     if client_ca is not None:
@@ -154,7 +154,7 @@ async def tls_in_front_of(server, files, *, client_ca=None):
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", server.port)
         await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
 
-    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # handshakes that fail on purpose
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # handshakes fail on purpose
     listener = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=context)
     try:
         yield listener.sockets[0].getsockname()[1]
@@ -220,7 +220,7 @@ async def test_over_tls_a_wrong_login_is_still_a_wrong_login(server, authority):
         assert "ACL GETUSER" in await refusal_of(url)
 
 
-# Nobody, and others
+# No server, and servers of other kinds
 
 
 async def test_a_server_that_is_not_there_is_still_one_that_is_not_there(new_tcp_valkey):
@@ -233,8 +233,8 @@ async def test_a_server_that_is_not_there_is_still_one_that_is_not_there(new_tcp
 
 
 @asynccontextmanager
-async def listening(answer=b""):
-    """Something else that listens; gives its port, and all that it was told."""
+async def start_listener(answer=b""):
+    """Start a listener that is no Redis; return its port and all that it receives."""
     told = bytearray()
 
     async def connected(reader, writer):
@@ -253,12 +253,12 @@ async def listening(answer=b""):
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss"])
 async def test_one_that_says_nothing_does_not_answer_in_time(scheme):
-    async with listening() as (port, _):
+    async with start_listener() as (port, _):
         assert "in time" in await refusal_of(f"{scheme}://{LOGIN}@127.0.0.1:{port}", Unavailable)
 
 
 async def test_no_login_is_sent_where_tls_was_asked_for_and_is_not_spoken():
-    async with listening(b"+PONG\r\n") as (port, told):
+    async with start_listener(b"+PONG\r\n") as (port, told):
         await refusal_of(f"rediss://{LOGIN}@127.0.0.1:{port}")
         assert b"PING\r\n" in told
         assert b"p@ss" not in told

@@ -1,4 +1,4 @@
-"""The feed against a real server: what it tells, in which order, and what ends a connection."""
+"""The feed against a real server: what it reports, in which order, and what ends a connection."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ QUICK = RedisLimits(connect_seconds=0.3, operation_seconds=0.3)
 
 @dataclass
 class Listener:
-    """Writes down what it was told, and acknowledges what it was told to have applied."""
+    """Records what it is told, and acknowledges what it is told was applied."""
 
     told: list = field(default_factory=list)
     renewals: list = field(default_factory=list)
@@ -64,10 +64,11 @@ class Listener:
 
 
 class Follow:
-    """A feed that runs for as long as the context lasts."""
+    """A feed that runs as long as the context lasts."""
 
     def __init__(self, url, **more):
         more = {"worker": "w", "prefix": PREFIX, "renew_seconds": 0.05, "clock": SystemClock()} | more
+        more.setdefault("lease_seconds", 1.0)
         self.limits = more.pop("limits", QUICK)
         self.feed = RedisFeed(parse_redis_url(url), self.limits, **more)
         self.listener = Listener()
@@ -113,11 +114,11 @@ def writing(*names, value=b"1"):
 
 
 class Relay:
-    """A way to the real server that can swallow what goes in either direction."""
+    """A relay to the real server that can drop data in either direction."""
 
     def __init__(self, url):
         self.target = unquote(urlsplit(url).path)
-        self.swallows_replies = self.swallows_requests = False
+        self.drops_replies = self.drops_requests = False
         self.writers = set()
         self.serving = set()
 
@@ -137,14 +138,14 @@ class Relay:
         back_reader, back_writer = await asyncio.open_unix_connection(self.target)
         self.writers |= {writer, back_writer}
         await asyncio.gather(
-            self.pass_on(reader, back_writer, lambda: self.swallows_requests),
-            self.pass_on(back_reader, writer, lambda: self.swallows_replies),
+            self.pass_on(reader, back_writer, lambda: self.drops_requests),
+            self.pass_on(back_reader, writer, lambda: self.drops_replies),
         )
 
-    async def pass_on(self, reader, writer, is_swallowed):
+    async def pass_on(self, reader, writer, is_dropped):
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
-                if not is_swallowed():
+                if not is_dropped():
                     writer.write(data)
                     await writer.drain()
         writer.close()
@@ -178,7 +179,7 @@ async def test_each_transaction_is_told_whole_and_then_counted_as_applied(store,
         at = told.index(("applied", generation))
         heard = {name for kind, *rest in told[:at] if kind == "changed" for name in rest[0]}
         assert {*names, STEPS + f"{generation}:{listener.marks[generation]}".encode()} <= heard
-    # What was changed is forgotten before it is acknowledged.
+    # Changed names are reported before their generation is acknowledged.
     assert told[0][0] == "changed"
 
 
@@ -223,6 +224,12 @@ async def test_a_renewal_registers_the_worker_with_what_it_applied(store, raw, v
         [worker] = (await store.look(Moment())).workers
         assert worker.worker == "node:7:ab"
     assert (await raw.hget(WORKERS, "node:7:ab")).startswith(b"1:")
+
+
+async def test_its_renewals_say_how_long_the_lease_is(store, valkey_url):
+    async with Follow(valkey_url, lease_seconds=7.5) as follow:
+        await follow.connected()
+        assert (await store.look(Moment())).lease_seconds == 7.5
 
 
 async def test_a_change_is_acknowledged_at_once_and_not_at_the_next_renewal(store, valkey_url):
@@ -272,8 +279,8 @@ async def test_a_killed_connection_is_made_anew_with_the_generation_of_then(stor
 
 
 async def test_a_change_while_the_feed_connects_is_never_lost(store, raw, valkey_url):
-    # Written all the time while the feed is made anew again and again: whatever it says it has
-    # applied, it began behind it or was told of it.
+    # Facts are written all the time while the feed reconnects repeatedly: each generation that it reports as
+    # applied was either its starting point or was pushed to it.
     async with Follow(valkey_url) as follow:
         await follow.connected()
         for number in range(40):
@@ -298,11 +305,11 @@ async def test_a_change_while_the_feed_connects_is_never_lost(store, raw, valkey
 async def test_a_reply_that_never_comes_ends_the_connection(store, valkey_url):
     async with Relay(valkey_url) as relay, Follow(relay.url) as follow:
         await follow.connected()
-        relay.swallows_replies = True
+        relay.drops_replies = True
         await follow.until(lambda one: "disconnected" in one.kinds())
         renewals = len(follow.listener.renewals)
         await store.transact(writing(FACT))
-        relay.swallows_replies = False
+        relay.drops_replies = False
         listener = await follow.until(lambda one: len(one.renewals) > renewals)
         assert listener.told[-1][:2] == ("connected", 1)
 
@@ -310,7 +317,7 @@ async def test_a_reply_that_never_comes_ends_the_connection(store, valkey_url):
 async def test_requests_that_never_arrive_renew_nothing(valkey_url):
     async with Relay(valkey_url) as relay, Follow(relay.url) as follow:
         await follow.connected()
-        relay.swallows_requests = True
+        relay.drops_requests = True
         await follow.until(lambda one: "disconnected" in one.kinds())
         renewals = len(follow.listener.renewals)
         await asyncio.sleep(0.5)
@@ -385,7 +392,7 @@ async def test_a_step_that_is_missing_ends_the_connection(store, raw, valkey_url
 
 
 async def test_a_step_without_a_mark_ends_the_connection(store, raw, valkey_url):
-    # An older version wrote it: nobody can say of which history it is.
+    # An older version wrote it without a mark, so its history cannot be known.
     await store.transact(writing(FACT))
     async with Follow(valkey_url) as follow:
         await follow.connected()
@@ -404,7 +411,7 @@ async def test_a_server_that_lacks_what_was_noted_is_refused_and_nothing_is_regi
         await follow.until(lambda one: one.kinds().count("refused") >= 2)
         assert "connected" not in follow.listener.kinds()
         assert await raw.hgetall(WORKERS) == {}
-        follow.listener.note = moment  # accepted
+        follow.listener.note = moment  # accepted by an operator
         await follow.connected()
 
 
@@ -412,7 +419,7 @@ async def test_a_server_that_loses_what_was_noted_while_it_is_followed_is_refuse
     moment = await store.transact(writing(FACT))
     async with Follow(valkey_url) as follow:
         await follow.connected()
-        follow.listener.note = replace(moment, generation=2)  # by another process of this node
+        follow.listener.note = replace(moment, generation=2)  # stored by another process of this node
         await follow.until(lambda one: "refused" in one.kinds())
         renewals = len(follow.listener.renewals)
         await follow.until(lambda one: one.kinds().count("refused") >= 2)
@@ -430,5 +437,5 @@ async def test_a_renewal_says_how_many_of_the_group_have_it(store, valkey_url):
         await store.transact(grows)
         listener = await follow.until(lambda one: one.renewals[-1].group == 3)
         assert listener.renewals[-1].held == 1
-        # A server without its replicas gives no lease; after a while another one may be at its address.
+        # A server without its replicas gives no lease; after a while another server may have its address.
         await follow.until(lambda one: one.kinds().count("connected") >= 2, seconds=20.0)

@@ -1,4 +1,4 @@
-"""The scripts of lease and barrier on a real server: what they write, what they say, and what they refuse."""
+"""The scripts of lease and barrier on a real server: what they write, return and refuse."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import redis.asyncio as redis
 
-from gateway.adapters.redis_fleet import FORGET_SECONDS, SETTLED, TOUCH, WORKERS, renew_command
+from gateway.adapters.redis_fleet import (
+    FORGET_SECONDS,
+    LONGEST_LEASE_SECONDS,
+    SETTLED,
+    TOUCH,
+    WORKERS,
+    renew_command,
+)
+from gateway.adapters.redis_marks import GENERATION
 from gateway.adapters.redis_store import RedisStore
 from gateway.model.errors import NotHeld, UnknownHistory
 from gateway.model.stores import GroupSize, Moment
@@ -20,7 +28,7 @@ FOREIGN = Moment(history="f" * 32, generation=1, mark="f" * 16)
 
 
 class Notes:
-    """What a node noted, without a disk."""
+    """The moment that a node noted, in memory."""
 
     def __init__(self, known=None, later=None):
         self.note = known
@@ -52,8 +60,9 @@ async def plan(_snapshot, batch):
     batch.facts[b"{cachegate}:f:t:acme"] = b"1"
 
 
-async def renew(raw, worker, acknowledged, number=1, note=None):
-    return await raw.execute_command(*renew_command(note, worker.encode(), acknowledged, number))
+async def renew(raw, worker, acknowledged, number=1, note=None, lease=1.0):
+    command = renew_command(note, worker.encode(), acknowledged, number, lease_seconds=lease)
+    return await raw.execute_command(*command)
 
 
 async def look(store):
@@ -114,11 +123,36 @@ async def test_what_is_kept_is_kept_under_the_stamp_that_it_was_seen_under(store
     assert found.settled == found.stamp
     silent = {one.worker: (one.silent_seconds, one.silent_under) for one in found.workers}
     assert silent == {"silent": (2.5, found.stamp), "alive": (0.0, "")}
-    # It goes on from there, and a renewal ends it.
+    # The silence continues from there, and a renewal resets it.
     await store.keep(found, await look(store), 0.5, settles=False)
     assert {one.silent_seconds for one in (await look(store)).workers} == {3.0, 0.5}
     await renew(raw, "silent", 1, 2)
     assert [one.silent_seconds for one in (await look(store)).workers if one.worker == "silent"] == [0.0]
+
+
+async def test_two_that_saw_the_same_silence_do_not_add_up(store, raw):
+    await renew(raw, "w", 1, 1)
+    first = await look(store)
+    for seconds, silent in ((1.0, 1.0), (1.2, 1.2), (0.3, 1.2)):
+        await store.keep(first, await look(store), seconds, settles=False)
+        assert [one.silent_seconds for one in (await look(store)).workers] == [silent]
+
+
+async def test_between_two_looks_at_different_stamps_nobody_is_known_to_have_been_silent(store, raw):
+    await renew(raw, "w", 1, 1)
+    last = await look(store)
+    await store.keep(replace(last, stamp="another"), last, 9.0, settles=False)
+    assert [one.silent_seconds for one in (await look(store)).workers] == [0.0]
+
+
+async def test_the_longest_lease_of_any_worker_is_known_to_whoever_looks(store, raw):
+    assert (await look(store)).lease_seconds == 0.0
+    for lease, longest in ((1.0, 1.0), (5.0, 5.0), (0.3, 5.0)):
+        await renew(raw, "w", 1, lease=lease)
+        assert (await look(store)).lease_seconds == longest
+    for unreadable in ("soon", "-5", ""):
+        await raw.hset(GENERATION, "lease", unreadable)
+        assert (await look(store)).lease_seconds == LONGEST_LEASE_SECONDS
 
 
 async def test_silence_under_another_stamp_counts_for_nothing(store, raw):
@@ -179,7 +213,7 @@ async def test_a_change_is_held_when_every_server_of_the_group_has_it(store, raw
 
     moment = await store.transact(plan)
     await store.hold_by_all(moment)
-    assert await raw.get(TOUCH) is None  # one server has what it says: nothing is written for it
+    assert await raw.get(TOUCH) is None  # with one server, nothing is written to wait for
     later = await store.transact(grows)
     with pytest.raises(NotHeld) as missing:
         await store.hold_by_all(later, seconds=0.01)
@@ -210,16 +244,16 @@ SILENT_WRITERS = {
 }
 
 
-async def everything(raw):
+async def read_all(raw):
     return {name: await raw.dump(name) for name in await raw.keys("*")}
 
 
 @pytest.fixture
-async def furnished(store, raw):
-    """A server with something in it that every writer would change."""
+async def stored_data(store, raw):
+    """A server with data that every writer would change."""
 
     async def grows(_snapshot, batch):
-        batch.group = GroupSize(servers=2)  # so that a look has something to wait for
+        batch.group = GroupSize(servers=2)  # so that an observation has replicas to wait for
 
     await store.transact(plan)
     await store.transact(grows)
@@ -227,27 +261,27 @@ async def furnished(store, raw):
     await renew(raw, "w", 1)
     await store.hold(LOCK, "holder", seconds=1000)
     await raw.persist(LOCK)
-    return await everything(raw)
+    return await read_all(raw)
 
 
 @pytest.mark.parametrize("writer", [*WRITERS, *SILENT_WRITERS])
-async def test_no_writer_writes_where_the_history_is_not_the_one(valkey_url, raw, furnished, writer):
-    stranger = RedisStore(valkey_url, history=Notes(FOREIGN))
+async def test_no_writer_writes_where_the_history_is_not_the_one(valkey_url, raw, stored_data, writer):
+    foreign_store = RedisStore(valkey_url, history=Notes(FOREIGN))
     try:
         if writer in WRITERS:
             with pytest.raises(UnknownHistory):
-                await WRITERS[writer](stranger)
+                await WRITERS[writer](foreign_store)
         else:
-            await SILENT_WRITERS[writer](stranger)
+            await SILENT_WRITERS[writer](foreign_store)
         answer = await renew(raw, "x", 1, note=FOREIGN)
         assert answer[0] == 0
-        assert await everything(raw) == furnished
+        assert await read_all(raw) == stored_data
     finally:
-        await stranger.close()
+        await foreign_store.close()
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-async def test_once_it_is_accepted_on_disk_every_writer_goes_on(valkey_url, store, furnished, writer):
+async def test_once_it_is_accepted_on_disk_every_writer_goes_on(valkey_url, store, stored_data, writer):
     present = await store.moment()
     accepted = RedisStore(valkey_url, history=Notes(FOREIGN, later=present))
     try:
@@ -257,7 +291,7 @@ async def test_once_it_is_accepted_on_disk_every_writer_goes_on(valkey_url, stor
 
 
 async def test_a_server_that_counted_on_without_our_change_is_another_history(valkey_url, store, raw):
-    # A copy from before a change, on which others have made as many: same id, higher counter.
+    # A copy from before a change, with as many other changes since: same history id, higher counter.
     await store.transact(plan)
     saved = {name: await raw.dump(name) for name in await raw.keys("*")}
     noted = await store.transact(plan)
@@ -267,7 +301,7 @@ async def test_a_server_that_counted_on_without_our_change_is_another_history(va
         await raw.delete(name)
     for name, value in saved.items():
         await raw.restore(name, 0, value)
-    for _ in range(600):  # beyond the block that the mark lay in
+    for _ in range(600):  # beyond the block that held the mark
         await store.transact(plan)
     with pytest.raises(UnknownHistory):
         await knowing.verify_history()

@@ -1,4 +1,4 @@
-"""The pool's connections follow the place: over real servers, of which one takes the other's place."""
+"""Pool connections follow the place, with real servers of which one replaces the other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def plan(_snapshot, batch):
 
 @contextlib.asynccontextmanager
 async def address(target):
-    """A port that leads to a unix socket; `target` may change, and holds for new connections only."""
+    """A port that forwards to a unix socket; changing `target` affects new connections only."""
     links = set()
 
     async def serve(reader, writer):
@@ -54,7 +54,7 @@ async def test_a_connection_from_before_a_move_is_not_used_after_it(valkey_url):
         store.move()
         await store.generation()
         assert target["made"] == made + 1
-        # Those that were idle are made anew when they are needed, each once.
+        # Idle connections reconnect when they are needed, once each.
         await asyncio.gather(*(store.generation() for _ in range(5)))
         await asyncio.gather(*(store.generation() for _ in range(5)))
         assert target["made"] <= made + 5

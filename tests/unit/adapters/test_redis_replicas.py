@@ -1,4 +1,4 @@
-"""A primary and its replica, both real: who is known to have a write, and what a server's stamp tells."""
+"""A real primary with a replica: which servers have a write, and what a server's stamp shows."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ async def test_a_write_is_held_by_all_once_the_replica_has_it_and_not_while_it_i
     await store.hold_by_all(await store.transact(plan), seconds=5.0)
     pair[1].signal(signal.SIGSTOP)
     moment = await store.transact(plan)
-    # Without a write of its own, the acknowledgements from before would be counted for this one.
+    # Without a write of its own, earlier acknowledgements would be counted for this change.
     for _ in range(2):
         with pytest.raises(NotHeld) as missing:
             await store.hold_by_all(moment, seconds=0.1)
@@ -151,7 +151,7 @@ async def test_a_replica_takes_no_write_and_says_what_it_is(store, pair):
 
 
 class Listener:
-    """Keeps the renewals."""
+    """Records the renewals."""
 
     note = None
     acknowledged = 0
@@ -177,6 +177,7 @@ async def test_a_renewal_counts_the_servers_that_have_it(store, pair):
         worker="w",
         prefix=PREFIX,
         renew_seconds=0.02,
+        lease_seconds=1.0,
         clock=SystemClock(),
     )
     listener = Listener()
@@ -208,9 +209,41 @@ class Clock:
         return self.now
 
 
+async def _nobody_grows(servers):
+    raise AssertionError(servers)
+
+
+async def test_a_group_that_has_grown_is_noted_by_whoever_watches_unless_an_operator_has_set_it(store, pair):
+    seen = []
+
+    async def note(servers):
+        async def grows(_snapshot, batch):
+            batch.group = GroupSize(servers=servers)
+
+        seen.append(servers)
+        await store.transact(grows)
+
+    settling = StampWatch(
+        store=store, worker="w", lease_seconds=1.0, clock=Clock(), grow=note, on_failure=print
+    )
+    for _ in range(2):
+        await settling.look()
+    assert seen == [2]
+    for size, noted in ((GroupSize(servers=1), [2, 2]), (GroupSize(servers=1, is_set=True), [2, 2])):
+
+        async def set_to(_snapshot, batch, size=size):
+            batch.group = size
+
+        await store.transact(set_to)
+        await settling.look()
+        assert seen == noted
+
+
 async def test_a_stamp_settles_only_once_it_was_seen_for_longer_than_a_lease(store, pair):
     clock = Clock()
-    settling = StampWatch(store=store, worker="w", lease_seconds=1.0, clock=clock, on_failure=print)
+    settling = StampWatch(
+        store=store, worker="w", lease_seconds=1.0, clock=clock, grow=_nobody_grows, on_failure=print
+    )
 
     async def is_settled():
         await settling.look()

@@ -1,4 +1,4 @@
-"""What our user has to be allowed: the documented line suffices, and each part of it is missed."""
+"""The documented ACL line suffices, and each rule that is removed from it is reported as missing."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ async def missing(server):
 
 
 async def set_group(server, servers):
-    """As if so many servers replicated each other: then they are waited for."""
+    """Set the group's size, so that replicas are waited for."""
     with server.client(username="admin", password="admin") as client:
         client.hset(GENERATION, GROUP, encode_group(GroupSize(servers=servers)))
 
 
 def documented_rules():
-    """The rules of the line in README.md, behind the name and the password."""
+    """The rules of the line in README.md, after the name and the password."""
     [line] = re.findall(
         r"^ACL SETUSER cachegate on '>PASSWORD' (.*)$", (ROOT / "README.md").read_text(), re.MULTILINE
     )

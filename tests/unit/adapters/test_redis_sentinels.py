@@ -1,4 +1,4 @@
-"""Asking Sentinels. Each is a socket that speaks their protocol, says nothing, or speaks something else."""
+"""Asking Sentinels. Each is a socket that speaks their protocol, stays silent, or speaks another protocol."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SILENT, HTTP, GONE, LOCKED = "silent", "http", "gone", "locked"
 
 
 def packed(*words):
-    return hiredis.pack_command(tuple(words))  # a command is an array of bulk strings, as the answer is
+    return hiredis.pack_command(tuple(words))  # a command is an array of bulk strings, like the answer
 
 
 def replica(host, port):
@@ -30,7 +30,7 @@ def replica(host, port):
 
 @contextlib.asynccontextmanager
 async def sentinels(*kinds):
-    """One Sentinel for each: the primary that it names, None for no such service, or no Sentinel at all."""
+    """Start a Sentinel for each value: its primary, None for no such service, or another behaviour."""
     served, hosts, asked = [], [], []
 
     def serve_as(kind):
@@ -70,7 +70,7 @@ async def sentinels(*kinds):
 
 @pytest.mark.parametrize("first", [SILENT, HTTP, GONE])
 async def test_one_that_gives_no_answer_costs_the_others_nothing(first, monkeypatch):
-    monkeypatch.setattr(redis_sentinels, "ANSWER_SECONDS", 30.0)  # two of three agree: nobody waits for it
+    monkeypatch.setattr(redis_sentinels, "ANSWER_SECONDS", 30.0)  # two of three agree and suffice
     async with sentinels(first, NEW, NEW) as (hosts, _):
         async with asyncio.timeout(10):
             assert (await find_primary(hosts, "main", seconds=30.0)).primary == NEW

@@ -52,7 +52,7 @@ async def test_a_server_that_may_evict_is_told_from_one_that_may_not(valkey_url,
         ({"role": "slave"}, "primary"),
         ({"is_aof_on": False}, "appendonly"),
         ({"is_aof_healthy": False}, "disk"),
-        ({"appendfsync": "everysec"}, "appendfsync"),  # WAITAOF is not waited for
+        ({"appendfsync": "everysec"}, "appendfsync"),  # WAITAOF is not used
     ],
 )
 def test_what_would_cost_facts_is_a_problem(fields, word):

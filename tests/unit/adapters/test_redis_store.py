@@ -39,7 +39,7 @@ async def read(store, names):
 
 
 class Relay:
-    """A relay in front of the real server that can fall silent, cut or drop replies."""
+    """A relay to the real server that can stall, disconnect or drop replies."""
 
     def __init__(self, url):
         self.target = unquote(urlsplit(url).path)
@@ -47,7 +47,7 @@ class Relay:
         self.is_silent = False
         self.connections = 0
         self.received = b""
-        self.was_done = asyncio.Event()  # the server answered the request that is not answered to the client
+        self.was_done = asyncio.Event()  # set once the server answered a request whose answer is withheld
         self.tasks = set()
 
     async def __aenter__(self):
@@ -200,7 +200,7 @@ async def test_a_plan_that_never_gets_through_gives_up_and_changes_nothing(valke
 
 @pytest.fixture(params=["as it is", "careless"])
 def client_library(request, monkeypatch):
-    """redis-py, and a redis-py that would keep a connection whose reply nobody took."""
+    """redis-py, and a redis-py that keeps a connection whose reply was not read."""
     if request.param == "careless":
         read_response = AbstractConnection.read_response
 
@@ -266,7 +266,7 @@ async def test_a_transaction_whose_caller_left_lets_go_of_everything(store):
     with pytest.raises(asyncio.CancelledError):
         await doomed
     go.set()
-    assert (await store.transact(writing(b=b"2"))).generation == 2  # the first one went on to its end
+    assert (await store.transact(writing(b=b"2"))).generation == 2  # the first one ran to its end
     assert await read(store, [b"a", b"b"]) == (2, [b"1", b"2"])
 
 
@@ -320,7 +320,7 @@ async def test_a_server_that_falls_silent_is_unavailable_in_time(valkey_url):
 
 
 async def first_answer(store):
-    """The generation, once the server answers within its limit: on a busy machine it does not always."""
+    """Return the generation once the server answers in time; a busy machine may need retries."""
     while True:
         with contextlib.suppress(Unavailable):
             return await store.generation()
@@ -344,7 +344,7 @@ async def test_a_read_survives_one_broken_connection(tmp_path):
     with server.running() as url:
         store = RedisStore(url)
         await store.transact(writing(a=b"1"))
-    with server.running() as again:  # the server was stopped and started meanwhile
+    with server.running() as again:  # the server was restarted meanwhile
         assert again == url
         assert await read(store, [b"a"]) == (1, [b"1"])
         await store.close()

@@ -1,4 +1,4 @@
-"""The sample cache is what the engine leaves on disk."""
+"""The sample cache has the layout that the engine leaves on disk."""
 
 from __future__ import annotations
 

@@ -19,12 +19,12 @@ def test_the_wheel_holds_a_program_that_runs():
 def test_a_program_that_cannot_do_its_work_says_so_by_its_status_and_in_its_log():
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         folder = Path(name)
-        (folder / "appendonlydir").touch()  # where a folder must be
+        (folder / "appendonlydir").touch()  # a file where a folder must be
         with FileLock(folder / "server.lock") as lock:
             assert lock.is_taken_alone()
             spawn_valkey(folder, folder / "valkey.sock", lock.descriptor)
         with FileLock(folder / "server.lock") as lock:
-            lock.wait_alone(float("inf"))  # whoever inherited it has ended
+            lock.wait_alone(float("inf"))  # the process that inherited it has ended
         assert (folder / LOG_NAME).stat().st_size > 0
         assert (folder / LOG_NAME).stat().st_mode & 0o077 == 0
 

@@ -45,8 +45,8 @@ def test_a_long_path_gets_a_short_private_folder_of_its_own(tmp_path, temporary)
 
 
 def test_the_limit_is_one_of_bytes_and_the_kernels_own(short_folder):
-    room = MAX_SOCKET_PATH_BYTES - len(short_folder) - 1
-    for length, fits in ((room, True), (room + 1, False)):
+    limit = MAX_SOCKET_PATH_BYTES - len(short_folder) - 1
+    for length, fits in ((limit, True), (limit + 1, False)):
         with socket.socket(socket.AF_UNIX) as listener:
             path = f"{short_folder}/{'x' * length}"
             if fits:

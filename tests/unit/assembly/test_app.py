@@ -1,4 +1,4 @@
-"""What crosses from the command to its workers."""
+"""The argument that a command passes to its worker processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The canary on a real server: who sings, what it measures, and who takes over."""
+"""The canary on a real server: which worker runs it, what it measures, and which takes over."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def store(valkey_url):
 
 
 class Singing:
-    """A canary that sings for as long as the context lasts."""
+    """A canary that runs for as long as the context lasts."""
 
     def __init__(self, store, worker="w"):
         self.lags, self.failures = [], []
@@ -62,7 +62,7 @@ class Singing:
             await self.task
 
     async def until(self, holds):
-        while not holds(self):  # noqa: ASYNC110 -- lists are no events
+        while not holds(self):  # noqa: ASYNC110 -- lists have no events
             await asyncio.sleep(0.005)
 
 
@@ -97,7 +97,7 @@ async def test_when_it_ends_another_takes_over(store):
     async with Singing(store, "b") as second:
         await second.until(lambda one: one.lags)
         assert second.lags[-1] == 0.0
-        # The lock ends by itself; here it is hurried along.
+        # The lock expires by itself; here it is made to expire sooner.
         await store._client.execute_command("PEXPIRE", LOCK, 1)
         await second.until(lambda one: one.lags[-1] > 0.0)
 

@@ -1,4 +1,4 @@
-"""Marks: an entry of the engine's cache is found to be a key's, and Redis tells no guess from another."""
+"""Marks: a key is found for an entry of the engine's cache, and Redis does not help to test guesses."""
 
 from __future__ import annotations
 

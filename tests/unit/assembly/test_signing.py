@@ -1,4 +1,4 @@
-"""The signing key is whole or not there, never replaced, and a broken one comes with advice."""
+"""The signing key: written completely or not at all, never replaced; damage is reported with advice."""
 
 from __future__ import annotations
 

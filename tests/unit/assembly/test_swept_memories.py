@@ -1,4 +1,4 @@
-"""Every memory of a real worker is swept, and the chore that does it is begun."""
+"""Every memory of a real worker is swept, and the background task that does it is started."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gateway.model.facts import Leaf
 from gateway.operations.session import fact_server
 
 UNSWEPT = 2
-"""Networks as they are parsed, and files that were begun: nothing of them ever stops being current."""
+"""Parsed networks, and open files: their entries depend on no fact, so they never stop being current."""
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_what_is_no_longer_current_goes_though_nobody_asks_for_it(worker, monkey
             assert len(memory) == 1
             moved.is_current = False
             async with asyncio.timeout(30):
-                while len(memory):  # noqa: ASYNC110 -- a memory tells nobody
+                while len(memory):  # noqa: ASYNC110 -- a memory has no event
                     await asyncio.sleep(0.01)
 
     asyncio.run(scenario())

@@ -1,4 +1,4 @@
-"""What a worker does beside requests, and what it leaves undone because nothing moved."""
+"""What a worker runs beside requests, and what it skips because nothing has changed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gateway.model.names import KeyId
 
 
 class World:
-    """The facts' generation, who reads the known models, and what the catalogue is told."""
+    """The facts' generation, the reader of known models, and what the catalogue is given."""
 
     def __init__(self):
         self.lease = SimpleNamespace(applied=1)
@@ -132,7 +132,7 @@ def test_that_the_cache_cannot_be_read_is_told_once_and_once_more_when_it_can(wo
 
 
 class Ending(World):
-    """Parts that note that they were let go of, of which one raises."""
+    """Things that note that they were closed, of which one raises."""
 
     def __init__(self, raising, failure):
         super().__init__()

@@ -1,4 +1,4 @@
-"""An admitted file on a real disk, and a server that keeps what it is sent."""
+"""Fixtures: an admitted file on a real disk, and an ASGI server that keeps what it is sent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TRACE = b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-01"
 
 
 class Blob:
-    """A file below a temporary folder, and what a request for it comes to."""
+    """A file in a temporary folder, and the receipt for a request of it."""
 
     def __init__(self, path, content):
         self.path = path
@@ -30,7 +30,7 @@ class Blob:
         self.descriptors = []
 
     def opened(self, *, is_pinned=True, name=None, is_blob=True):
-        """Open it, as the catalogue does. `name` is the MD5 that it is called by."""
+        """Open it, as the catalogue does. `name` is the MD5 by which it is named."""
         descriptor = os.open(self.path, os.O_RDONLY)
         self.descriptors.append(descriptor)
         found = os.fstat(descriptor)
@@ -46,7 +46,7 @@ class Blob:
         )
 
     def receipt(self, *, method="GET", headers=(), **how):
-        """The proof that somebody may have it."""
+        """The receipt of a caller that may read it."""
         return receipt_for(self.opened(**how), method=method, headers=headers)
 
 
@@ -78,12 +78,12 @@ def receipt_for(found, *, method="GET", headers=()):
 
 @pytest.fixture(autouse=True)
 def _steps_are_short(monkeypatch):
-    """So that a file of some megabytes is several messages."""
+    """Smaller steps, so that a file of some megabytes is several messages."""
     monkeypatch.setattr(ZeroCopied, "step_bytes", 4 << 20)
 
 
 class Client:
-    """The server's side of ASGI: messages come in, and `at` does something at the n-th body message."""
+    """The server's side of ASGI: keeps messages, and calls `at[n]` at the n-th body message."""
 
     def __init__(self, *, has_zero_copy=False, at=None):
         self.messages = []
@@ -103,7 +103,7 @@ class Client:
             if action is not None:
                 action()
         if message["type"] == ZERO_COPY:
-            # What the kernel would move, and when: a descriptor is good until `send` returns.
+            # Reads what the kernel would send, when it would: a descriptor is valid until `send` returns.
             message = message | {"body": os.pread(message["file"], message["count"], message["offset"])}
         self.messages.append(message)
 
@@ -137,7 +137,7 @@ class Client:
 
 @pytest.fixture
 def blob_of(tmp_path):
-    """Make a file of some content; what was opened of it is closed after the test."""
+    """Make a file with this content; its descriptors are closed after the test."""
     made = []
 
     def make(content):

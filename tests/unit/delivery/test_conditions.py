@@ -1,4 +1,4 @@
-"""The corpus runs through `plan_delivery`; here is what stands between its cases."""
+"""Preconditions beyond the corpus of cases, which runs through `plan_delivery`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Documents: JSON with its length, its record, and the way to the next page."""
+"""Documents: JSON with its length, its record id, and the link to the next page."""
 
 from __future__ import annotations
 

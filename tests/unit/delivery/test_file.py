@@ -1,4 +1,4 @@
-"""A receipt in, ASGI messages out: by copies and by zero-copy, pinned and not, until something happens."""
+"""A receipt in, ASGI messages out: by copies and by zero-copy, pinned and not, with faults in between."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_head_is_get_without_its_body(content, is_pinned, new_client, blob_of, t
 
 
 @pytest.mark.parametrize("size", [50, 100_000, len(LARGE)])
-def test_a_range_is_that_stretch_of_the_file(size, client, blob_of, trace):
+def test_a_range_is_that_part_of_the_file(size, client, blob_of, trace):
     headers = [(b"range", b"bytes=17-%d" % (size - 2))]
     send(blob_of(LARGE[:size]).receipt(headers=headers), client, trace)
     assert client.status == 206
@@ -176,7 +176,7 @@ def test_a_file_that_changes_meanwhile_is_cut_at_the_next_step(
 
 def test_a_change_before_the_last_step_is_caught_however_late(new_client, blob_of, trace):
     blob = blob_of(LARGE)
-    client = new_client(has_zero_copy=True, at={2: rewriting(blob)})  # of three
+    client = new_client(has_zero_copy=True, at={2: rewriting(blob)})  # of three messages
     assert send(blob.receipt(), client, trace).ending is Ending.CHANGED_ON_DISK
     assert len(client.body) < len(LARGE)
 
@@ -264,7 +264,7 @@ def test_only_a_connection_that_is_gone_is_a_client_that_left(number, client, bl
 
 
 class GoneError(OSError):
-    """As some servers have one of their own."""
+    """As the zero-copy extensions of some other servers are."""
 
 
 @pytest.mark.parametrize(

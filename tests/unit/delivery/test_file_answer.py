@@ -1,4 +1,4 @@
-"""Both corpora, and what has to hold of every plan."""
+"""Both corpora of cases, and what has to hold for every plan."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def status_of(planned):
 
 
 def filled(value):
-    """A header of a case, with the tags put in."""
+    """A header of a case, with its placeholders replaced by tags."""
     for name, tag in (("{etag}", SHA256), ("{other}", OTHER), ("{ETAG}", SHA256.upper())):
         value = value.replace(name, f'"{tag}"')
     return value.encode("latin-1")

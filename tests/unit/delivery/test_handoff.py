@@ -19,7 +19,7 @@ def test_a_pinned_blob_is_handed_over_by_its_own_digest(blob_of):
     assert headers[b"content-type"] == b"application/octet-stream"
     assert headers[b"etag"] == f'"{blob.sha256}"'.encode()
     assert b"repr-digest" in headers
-    assert b"accept-ranges" not in headers  # nginx says so itself, and once is enough
+    assert b"accept-ranges" not in headers  # nginx adds it itself
 
 
 def test_what_nginx_has_no_place_for_or_nobody_has_checked_stays_here(blob_of):

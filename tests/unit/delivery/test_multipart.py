@@ -22,7 +22,7 @@ def test_the_parts_are_the_form_of_the_standard():
 def test_every_answer_has_a_boundary_of_its_own():
     drawn = {draw_boundary() for _ in range(100)}
     assert len(drawn) == 100
-    # At least 128 bits that nobody knows, and a token that needs no quotes (RFC 2046, 5.1.1).
+    # At least 128 random bits, and a token that needs no quotes (RFC 2046, 5.1.1).
     assert all(re.fullmatch(rb"[0-9a-f]{32,70}", one) for one in drawn)
 
 

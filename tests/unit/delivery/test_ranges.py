@@ -1,4 +1,4 @@
-"""The corpus runs through `plan_delivery`; here are the limits."""
+"""Ranges beyond the corpus of cases, which runs through `plan_delivery`: the limits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SIZE = 1_000_000
 
 
 def scattered(count):
-    """A field of so many single bytes, each with a gap after it."""
+    """A field with so many ranges of a single byte, each with a gap after it."""
     return b"bytes=" + b",".join(b"%d-%d" % (2 * n, 2 * n) for n in range(count))
 
 

@@ -1,4 +1,4 @@
-"""What one step is, and when it is not handed out."""
+"""The steps of a body, and when a step must not be sent."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_what_cannot_be_read_is_a_failure_and_no_change(blob_of):
     blob = blob_of(CONTENT)
     file = blob.opened()
     with pytest.raises(CutError) as caught:
-        read_exactly(file, Span(offset=-1, count=1))  # what the system refuses, whatever it is
+        read_exactly(file, Span(offset=-1, count=1))  # an error of the system call
     assert (caught.value.ending, caught.value.reason) == (Ending.FAILED, Reason.CACHE_UNAVAILABLE)
 
 

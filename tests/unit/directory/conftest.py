@@ -1,4 +1,4 @@
-"""A real embedded Valkey for each test process, empty at the start of each test, and small builders."""
+"""Fixtures: a real embedded Valkey per test process, emptied before each test, and builders of facts."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ async def store(valkey_url):
 
 @dataclass
 class Worker:
-    """What one worker remembers, following a real server."""
+    """A worker's near cache and lease, following a real server."""
 
     facts: NearFacts
     lease: Lease
     store: RedisStore
 
     async def catches_up(self) -> None:
-        """Wait until every change that was made so far is applied here."""
+        """Wait until every change made so far is applied here."""
         generation = await self.store.generation()
         async with asyncio.timeout(5):
             while not (self.facts.is_leased() and self.lease.applied >= generation):  # noqa: ASYNC110 -- a lease is no event
@@ -66,7 +66,7 @@ class Worker:
 
 @pytest.fixture
 async def worker(store, valkey_url, tmp_path):
-    """A worker's memory, fed by a real feed."""
+    """A worker's memory, with a real feed."""
     clock = SystemClock()
     lease = Lease(30.0)
     facts = NearFacts(store, NearCache(max_entries=1000, max_bytes=1 << 20), lease, clock)
@@ -76,6 +76,7 @@ async def worker(store, valkey_url, tmp_path):
         worker="w",
         prefix=names.FACTS,
         renew_seconds=0.05,
+        lease_seconds=1.0,
         clock=clock,
     )
     follower = Follower(facts, lease, HistoryFile(tmp_path / "history.json"))
@@ -89,7 +90,7 @@ async def worker(store, valkey_url, tmp_path):
 
 @pytest.fixture
 def corrupt(store):
-    """Writes bytes under a name behind the back of everything, as a change of its own."""
+    """Writes raw bytes under a name as a change of its own, bypassing all checks."""
 
     async def write(name: bytes, raw: bytes | None = b"\xc1garbage"):
         async def plan(snapshot, batch):
@@ -102,7 +103,7 @@ def corrupt(store):
 
 @pytest.fixture
 def run(store):
-    """Runs one operation in a transaction and returns its effect."""
+    """Runs one edit in a transaction and returns its effect."""
 
     async def operate(operation, **arguments):
         effect, _ = await change(store, lambda changes: operation(changes, **arguments))

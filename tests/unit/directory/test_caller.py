@@ -32,7 +32,7 @@ LINK = replace(CALLER, is_link=True)
 
 
 @dataclass
-class HandClock:
+class ManualClock:
     time: float = 100.0
 
     def now(self):
@@ -41,7 +41,7 @@ class HandClock:
 
 @pytest.fixture
 def clock():
-    return HandClock()
+    return ManualClock()
 
 
 @pytest.fixture

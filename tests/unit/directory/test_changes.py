@@ -83,7 +83,7 @@ async def test_a_deleted_fact_is_gone_from_its_index(store, listing, acme):
 
     async def empty(changes):
         await changes.delete_tenant(acme.tenant_id)
-        await changes.put_rule(ModelRule(pattern=Pattern("a")))  # says nothing any more
+        await changes.put_rule(ModelRule(pattern=Pattern("a")))  # the rule is empty now
         await changes.delete_alias(alias.alias)
 
     await change(store, fill)
@@ -132,7 +132,7 @@ async def test_a_change_that_has_to_read_a_malformed_record_is_refused(store, co
 
 async def test_a_hundred_grants_added_at_once_are_a_hundred_grants(store, listing, valkey_url, acme):
     await change(store, lambda changes: changes.put_tenant(acme))
-    stores = [store, *(RedisStore(valkey_url) for _ in range(3))]  # as many processes would have
+    stores = [store, *(RedisStore(valkey_url) for _ in range(3))]  # one store per process
 
     async def add(number):
         return await change(
@@ -199,7 +199,7 @@ async def test_no_tenant_has_more_grants_than_a_worker_reads_in_time(store, list
 
 async def test_the_most_grants_are_taken_and_too_many_can_become_fewer(store, listing, acme, monkeypatch):
     await change(store, lambda changes: changes.put_grants(many_grants(MAX_GRANTS)))
-    monkeypatch.setattr(changes_module, "MAX_GRANTS", 10)  # as a release before this one left them
+    monkeypatch.setattr(changes_module, "MAX_GRANTS", 10)  # as an earlier release could have left them
     await change(store, lambda changes: changes.put_grants(many_grants(MAX_GRANTS - 1)))
     with pytest.raises(Conflict):
         await change(store, lambda changes: changes.put_grants(many_grants(MAX_GRANTS)))

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def put(store, acme):
-    """Writes the tenant with each of these degraded times, one change after the other."""
+    """Writes the tenant with each of these degraded periods, one change after the other."""
 
     async def write(*seconds):
         for one in seconds:

@@ -45,7 +45,7 @@ NOTHING = CurrentFacts()
 
 
 class Store:
-    """The directory's writer, kept in memory: applies what a plan says and hands out the result."""
+    """An in-memory writer: applies a plan's changes and returns the result."""
 
     def __init__(self, facts: CurrentFacts) -> None:
         self.tenants = {each.tenant_id: each for each in facts.tenants}

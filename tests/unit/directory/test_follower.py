@@ -41,7 +41,7 @@ class Clock:
 
 
 class Memory:
-    """What was noted, without a disk; an operator may accept something else."""
+    """The noted moment, in memory; an operator may accept another history."""
 
     def __init__(self):
         self.noted = []
@@ -196,7 +196,7 @@ async def test_facts_that_are_not_the_known_ones_end_everything_at_once(follower
     assert not follower.is_history_known
     assert not leaf.is_current
     assert not facts.is_leased()
-    assert not facts.is_fresh(3600.0)  # no degraded time covers facts that may be the wrong ones
+    assert not facts.is_fresh(3600.0)  # no degraded period covers facts of a wrong history
     assert follower.acknowledged == 0
     assert memory.noted == [at(5)]
     assert memory.reloads == 1
@@ -216,6 +216,6 @@ async def test_once_they_are_accepted_the_worker_begins_anew_by_itself(follower,
     renew(follower, at(8, OTHER), sent_at=100.2)
     assert follower.is_history_known
     assert facts.is_leased()
-    # Counted in the new history: 500 of the old one would acknowledge what is still to come.
+    # Generations of the old history do not count: acknowledging its 500 would confirm future changes.
     assert follower.acknowledged == 8
     assert (await remembered(facts)).is_current

@@ -67,7 +67,7 @@ BUCKETS = [KeyId(f"key_{bucket}0000000000") for bucket in ("ab", "cd", "ef", "gh
 
 @pytest.mark.parametrize("spoilt", range(len(BUCKETS)))
 async def test_a_hash_that_cannot_be_written_keeps_no_other_from_being(store, spoilt):
-    """Somebody made a string of it: it fails each time, wherever it stands among the others."""
+    """A hash that was replaced by a string fails each time, whatever its position among the others."""
     bucket, _ = names.last_use(BUCKETS[spoilt])
     await store._client.set(bucket, b"no hash")
     failure = await note_last_uses(store, dict.fromkeys(BUCKETS, 5.0))
@@ -103,7 +103,7 @@ async def test_a_server_that_does_not_answer_is_not_asked_for_each_hash():
 
 
 async def test_each_hash_has_its_turn_although_others_fail_each_time():
-    """More of them than are tried before it is taken for the server: the order differs each time."""
+    """With more broken hashes than are tried in one call, the random order still reaches the others."""
     written = set()
 
     class Spoilt:

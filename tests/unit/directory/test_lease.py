@@ -22,7 +22,7 @@ def test_a_renewal_counts_from_the_moment_it_was_sent(lease):
 
 
 def test_a_renewal_of_a_generation_that_is_not_applied_does_not_count_yet(lease):
-    # The answer of a heartbeat can overtake an invalidation that was sent before it.
+    # The reply to a heartbeat can overtake an invalidation that was sent before it.
     lease.restart(5)
     lease.renewed(sent_at=10.0, generation=6)
     assert not lease.is_held(10.1)
@@ -83,7 +83,7 @@ def test_what_is_pending_is_bounded(lease):
 def test_each_loss_is_counted_once(lease):
     lease.restart(1)
     assert not lease.watch(0.0)
-    assert lease.losses == 0  # what was never held is not lost
+    assert lease.losses == 0  # a lease that was never held is not lost
     for start in (10.0, 20.0):
         lease.renewed(sent_at=start, generation=1)
         assert [lease.watch(start + seconds) for seconds in (0.1, 0.9, 1.5, 2.0)] == [

@@ -15,7 +15,7 @@ def cache():
 
 
 def fetch(cache, **values):
-    """A whole read: departed, answered, landed."""
+    """A whole read: begun, answered, and cached."""
     named = {name.encode(): value for name, value in values.items()}
     return cache.land(cache.depart(list(named)), named)
 
@@ -66,7 +66,7 @@ def test_a_flight_that_crashed_is_told_of_nothing_more(cache):
     cache.crash(flight)
     cache.invalidate([A])
     assert flight.spoiled == set()
-    assert cache._flights == set()
+    assert cache._reads == set()
 
 
 def test_the_same_value_read_again_leaves_what_stands_on_it_standing(cache):
@@ -76,7 +76,7 @@ def test_the_same_value_read_again_leaves_what_stands_on_it_standing(cache):
 
 
 def test_another_value_read_later_ends_what_stood_on_the_first(cache):
-    # Nobody told of the change yet; the store already says so.
+    # The change was not reported yet, but the store already has it.
     first, second = fetch(cache, a=b"1")[A], fetch(cache, a=b"2")[A]
     assert (first.is_current, second.is_current) == (False, True)
     assert cache.find(A) is second
@@ -93,7 +93,7 @@ def test_the_least_recently_used_goes_first_and_is_no_longer_current(cache):
     leaves = {name: fetch(cache, **{name: b"v"})[name.encode()] for name in "abc"}
     cache.find(A)
     fetch(cache, d=b"v")
-    # Nobody would turn an evicted leaf later, so it is turned now.
+    # Later changes cannot reach an evicted leaf, so it is invalidated at once.
     assert [name for name, leaf in leaves.items() if not leaf.is_current] == ["b"]
     assert cache.find(B) is None
     assert cache.counts.evictions == 1
@@ -115,7 +115,7 @@ def test_a_fact_that_is_decoded_is_charged_as_well_and_makes_others_go():
     fetch(cache, b=b"2")
     assert cache.find(A) is None
     assert not first.is_current
-    first.keep("another", 100)  # nobody's business any more
+    first.keep("another", 100)  # no longer counted by the cache
     assert cache.held_bytes == OVERHEAD + 2
 
 

@@ -1,4 +1,4 @@
-"""Reading through the near cache, over a store whose replies come when the test says so."""
+"""Reading through the near cache, with a store whose replies the test releases."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def anyio_backend(virtual_time):
 
 
 def at(generation, mark="ours"):
-    """A moment of the history that the feed tells of; with another mark, of another."""
+    """A moment of the feed's history; with another mark, of another history."""
     return Moment(history="h", generation=generation, mark=f"{mark}{generation}")
 
 
 class HeldStore:
-    """A store whose replies carry what was true when it was asked, and arrive when they are let go."""
+    """A store whose replies hold the values at the time of the read, and arrive when they are released."""
 
     def __init__(self):
         self.values = {}
@@ -53,8 +53,8 @@ class HeldStore:
         return reply
 
 
-class Hand:
-    """A clock that is moved by hand."""
+class ManualClock:
+    """A clock that the test sets."""
 
     def __init__(self):
         self.time = 100.0
@@ -70,7 +70,7 @@ def store():
 
 @pytest.fixture
 def clock():
-    return Hand()
+    return ManualClock()
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ async def test_who_asks_after_a_change_does_not_get_what_was_read_before_it(fact
 
 @pytest.mark.parametrize("names", [(A, B), (B, A)])
 async def test_a_flight_that_is_joined_for_one_name_says_nothing_about_another(names, facts, store):
-    """It read the other one as well, but before that changed."""
+    """Its read included the other name as well, but before that changed."""
     hold(store)
     store.values = {A: b"old", B: b"same"}
     early = await begin(facts.read([A, B]))
@@ -252,7 +252,7 @@ async def test_a_flight_that_fails_fails_for_all_and_is_not_remembered(facts, st
     assert [type(one) for one in found] == [Unavailable] * 3
     store.fault = None
     assert await values(facts, A) == [None]
-    assert facts.cache._flights == set()
+    assert facts.cache._reads == set()
 
 
 async def test_without_a_feed_a_reader_waits_a_moment_and_then_is_told_so(facts):
@@ -303,7 +303,7 @@ async def test_the_last_check_needs_lease_and_unmoved_facts(facts, clock):
     clock.time = 101.0
     with pytest.raises(Unavailable):
         facts.holds(stamp, 0.0)
-    # A degraded time outlasts the lease; it makes nothing true that is known to have moved.
+    # A degraded period extends the lease; it does not make a changed fact current.
     assert not facts.holds(stamp, 5.0)
     assert facts.holds(Stamp(1, (leaves[0],)), 5.0)
     clock.time = 106.0
@@ -339,8 +339,8 @@ async def test_what_another_server_answers_is_never_remembered_nor_handed_out(
         await getattr(followed, way)([A])
     assert unavailable.value.reason is Reason.NO_LEASE
     assert followed.find([A]) is None
-    assert followed.cache._flights == set()
-    assert store.moves == 1 + near_facts.READ_ATTEMPTS  # by the feed, and at each answer
+    assert followed.cache._reads == set()
+    assert store.moves == 1 + near_facts.READ_ATTEMPTS  # one by the feed, and one after each reply
 
 
 async def test_connections_that_are_made_anew_find_the_server_that_is_followed(followed, store):
@@ -369,7 +369,7 @@ async def test_a_read_that_is_ahead_of_the_feed_waits_until_it_is_told(followed,
     followed.applied([(4, "ours4")])
     _, [leaf] = await ahead
     assert (leaf.value, leaf.is_current) == (b"new", True)
-    assert followed._echoes == []
+    assert followed._reads_ahead == []
 
 
 async def test_what_changes_while_it_waits_to_be_told_is_overtaken(followed, store):

@@ -1,4 +1,4 @@
-"""Pins to bytes and back, and pins through a worker's memory."""
+"""Pins as records, and pins read through a worker's memory."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ async def test_a_malformed_record_is_reported_once_a_look(store, corrupt):
 
 
 async def test_a_remembered_record_that_is_malformed_is_reported_by_every_look(worker, corrupt):
-    # It was decoded once, by the first look; each answer that touches it has to say so all the same.
+    # It was decoded once, for the first answer; every later answer that uses it must report it too.
     reported = []
     name = names.alias_fact(ModelId("a"))
     await corrupt(name)
@@ -75,6 +75,6 @@ async def test_what_was_read_is_not_read_again_within_one_look(worker, corrupt):
     await corrupt(ONE, b"newer")
     await worker.catches_up()
     await read_set.fetch_afresh([ONE])
-    # One answer never stands on two states of one record; that it moved is found by the last check.
+    # One answer never uses two states of one record; the last check detects that it changed.
     assert read_set.leaves[ONE].value is None
     assert not read_set.stamp([ONE]).is_current

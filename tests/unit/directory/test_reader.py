@@ -29,7 +29,7 @@ GRANT = Grant(grant_id="grant_1", actions=frozenset({"read"}), models=(Pattern("
 
 
 class CountingStore:
-    """A real store, with its reads counted."""
+    """A real store that counts its reads."""
 
     def __init__(self, store):
         self.inner = store
@@ -73,7 +73,7 @@ def reader(facts, reported):
 
 @pytest.fixture
 async def near_reader(facts, worker):
-    """A reader as a worker has it: it remembers, and is told of changes."""
+    """A worker's reader, with a near cache and a feed."""
     await worker.catches_up()
     return DirectoryReader(facts, worker.facts)
 
@@ -205,7 +205,7 @@ async def test_a_decision_costs_the_same_round_trips_for_an_alias_a_model_and_no
     worker.facts._store = counting
     reader = DirectoryReader(counting, worker.facts)
     for model in (LATEST, CARS, ModelId("nobody/knows"), CARS, LATEST):
-        await reader.bring(principal, [CARS])  # whatever is remembered about it: the next one is asked afresh
+        await reader.bring(principal, [CARS])  # cached now; the next call must read it from the store again
         counting.reads.clear()
         await reader.bring(principal, [model])
         assert len(counting.reads) == 2
@@ -248,7 +248,7 @@ async def test_an_index_entry_that_is_no_digest_leads_nowhere_and_is_reported(
 
 
 async def test_a_key_record_under_another_digest_is_refused(facts, reader, corrupt):
-    # A record that was moved, or a reply that came to the wrong reader, makes nobody somebody else.
+    # A record that was moved, or a reply that reached the wrong reader, is not used for another key.
     _, [record] = await facts.read([names.key_fact(DIGEST)])
     await corrupt(names.key_fact(OTHER_DIGEST), record)
     with pytest.raises(Refusal) as refused:

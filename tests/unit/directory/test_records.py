@@ -121,7 +121,7 @@ def test_a_record_of_an_unknown_layout_is_unreadable(acme):
     "written", ["key_000000000001", "", "00000000000", "0000000000011", "00000000000\u00e9"]
 )
 def test_a_key_record_whose_short_id_is_none_is_unreadable(make_key, written):
-    # Records hold the id without `key_`, which all of them share.
+    # Records hold the id without the common prefix `key_`.
     row = msgspec.msgpack.decode(encode_key(make_key(), DIGEST))
     assert row[KEY_ID_FIELD] == "000000000001"
     row[KEY_ID_FIELD] = written

@@ -26,7 +26,7 @@ def listing(store):
 
 @pytest.fixture
 async def filled(store, acme, policy, make_key):
-    """A server with a fact of every kind, and a thousand keys, over several pages."""
+    """A server with a fact of every kind, and a thousand keys, which are several pages."""
 
     async def fill(changes):
         await changes.put_policy(policy)

@@ -99,7 +99,7 @@ def test_a_file_of_something_else_is_refused(head, facts):
 
 
 def test_a_rule_stands_before_every_rule_that_covers_more():
-    # Half an import must not open what a narrower rule of its other half closes.
+    # A partial import must not allow what a narrower rule in the rest restricts.
     patterns = ["a/b/c", "a/b/*", "a/*", "zz/1", "z/*"]
     placed = sorted((ModelRule(pattern=Pattern(one)) for one in patterns), key=place_of)
     order = [rule.pattern for rule in placed]

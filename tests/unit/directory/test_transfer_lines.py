@@ -81,9 +81,9 @@ def test_a_field_of_the_wrong_kind_is_no_fact(facts):
                 if document[name] == value or (name == "name" and isinstance(value, str)):
                     continue
                 if name in {"source", "pepper_id", "digest", "schema", "grant_id"} and value == "\x00":
-                    continue  # any text will do, where a text is wanted
+                    continue  # any text is valid where a text is expected
                 if name in {"created_at", "not_before", "expires_at", "revoked_at"} and value == -1:
-                    continue  # a time long ago
+                    continue  # a valid time, long ago
                 with pytest.raises(UnreadableRecordError):
                     parse_fact(json.dumps({**document, name: value}).encode())
 

@@ -1,4 +1,4 @@
-"""The content face: one route for each shape, pages, and documents that say nothing of the disk."""
+"""The content face: one route for each shape, pages, and documents without the disk's layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the file endpoint makes of what delivery says: the meter, and the answer to the client."""
+"""The file endpoint: how delivery's result gets into the meter and the answer to the client."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RECORD = "0190-" + "r" * 31
 
 @pytest.fixture
 def served(tmp_path):
-    """Serve one request for a file; what the client was sent, and the outcome."""
+    """Serve one request for a file; return the messages and the outcome."""
     path = tmp_path / "blob"
     path.write_bytes(CONTENT)
 

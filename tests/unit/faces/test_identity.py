@@ -1,4 +1,4 @@
-"""The identity face tells a key's holder about the key, and nobody the key."""
+"""The identity face tells a key's holder about the key, and never shows the key itself."""
 
 from __future__ import annotations
 

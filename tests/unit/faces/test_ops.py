@@ -1,4 +1,4 @@
-"""The ops face: readiness of all workers together, and metrics that a scraper can add up."""
+"""The ops face: readiness of all workers together, and metrics that a scraper can sum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A route without a declaration does not start, and one with it serves what was declared and no more (I4)."""
+"""A route without a declaration stops the start; one with it serves exactly what was declared (I4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The guard as an ASGI layer: a guard that decides as the test wants, and an app that may misbehave."""
+"""The guard middleware, with a guard that decides as the test says and an app that may misbehave."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def anyio_backend():
 
 @dataclass
 class Gate:
-    """Guard, identity, directory and clock in one; keeps what happened in order."""
+    """Guard, identity, directory and clock in one; keeps the order of events."""
 
-    answers: list = field(default_factory=list)  # what admit gives, the last one for ever; empty: a receipt
-    confirmations: list = field(default_factory=list)  # what confirm raises, in turn; then nothing
+    answers: list = field(default_factory=list)  # what admit returns, the last again; empty: a receipt
+    confirmations: list = field(default_factory=list)  # what confirm raises, in order; then nothing
     key: Leaf = field(default_factory=lambda: Leaf(b"key", b"1"))
     degraded: bool = False
     audit_is_full: bool = False
@@ -128,7 +128,7 @@ async def file_app(scope, receive, send):
 
 @dataclass
 class Exchange:
-    """One request through the layer, and all that came out."""
+    """One request through the middleware, and all messages that came out."""
 
     gate: Gate
     app: object = file_app

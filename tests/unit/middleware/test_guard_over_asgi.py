@@ -1,4 +1,4 @@
-"""The choke point as ASGI: what reaches the app behind it, what is answered, and what is closed."""
+"""The guard middleware over ASGI: what reaches the app, what is answered, and how receipts are closed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Clock:
 
 @dataclass
 class Gate:
-    """The guard: admits or refuses as it is told, and keeps what it was asked."""
+    """A guard that admits or refuses as it is told, and keeps the requests."""
 
     refusal: Reason | None = None
     fault: Exception | None = None
@@ -75,7 +75,7 @@ class Gate:
         return Receipt(record_id=RECORD, admission=admission, on_close=self._close)
 
     def confirm(self, receipt, now):
-        """Nothing moves in these tests; `test_guard.py` is about what does."""
+        """No fact changes in these tests; `test_guard.py` has those in which one does."""
 
     def is_degraded(self):
         return False
@@ -178,7 +178,7 @@ class TestWhatReachesTheApp:
         assert exchange.status == PROBLEMS[reason].status
 
     def test_no_request_whose_raw_path_the_server_hides(self):
-        # The decoded path is at hand and would match; what was decoded by others is not decided by.
+        # The server's decoded path is there and would match; it must not be used.
         gate = Gate()
         exchange = ask(gate, raw_path=None)
         assert (exchange.seen, exchange.status) == ([], 404)
@@ -320,7 +320,7 @@ class TestWhatIsAnswered:
 
 
 class TestWhatIsClosed:
-    """The outcome is written by the guard, so an app behind it cannot forget it."""
+    """The middleware writes the outcome, so an app behind it cannot omit it."""
 
     def outcome(self, app, **more):
         gate = Gate()

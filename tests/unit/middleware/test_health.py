@@ -1,4 +1,4 @@
-"""The probe's constant, and everything else handed on."""
+"""The constant answer of `/health`; all other requests are passed on."""
 
 from __future__ import annotations
 

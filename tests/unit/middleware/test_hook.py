@@ -16,7 +16,7 @@ def anyio_backend(virtual_time):
 
 
 def receiving(*messages):
-    """What a server hands over, message by message; then it is silent."""
+    """A `receive` that returns these messages and then blocks."""
     left = list(messages)
 
     async def receive():

@@ -1,4 +1,4 @@
-"""The meter: what went out, whoever produced it and however it was sent."""
+"""The meter counts what was sent, whichever code produced it and however it was sent."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def sent_through(meter, *messages, fails_at=None):
     asyncio.run(run())
 
 
-def test_stretches_of_files_count_as_bodies_do():
+def test_ranges_of_files_count_as_bodies_do():
     meter = Meter(10.0)
     sent_through(meter, START, body(b"abc", more=True), file_span(1000, more=True), body(b"de"))
     outcome = meter.outcome(10.5)
@@ -41,7 +41,7 @@ def test_stretches_of_files_count_as_bodies_do():
     assert outcome.milliseconds == 500.0
 
 
-def test_an_answer_may_end_with_a_stretch():
+def test_an_answer_may_end_with_a_range_of_a_file():
     meter = Meter(0.0)
     sent_through(meter, START, file_span(1000))
     assert meter.is_complete

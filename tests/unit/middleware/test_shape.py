@@ -1,4 +1,4 @@
-"""What is refused by its shape alone, whoever asks and on whatever server."""
+"""Refusals by the form of a request alone, for every caller and on every server."""
 
 from __future__ import annotations
 

@@ -95,3 +95,21 @@ def test_files_of_our_own_are_all_usable(settings):
     make_state(settings)
     (settings.state / "history.json").write_text("")
     assert unusable_files(settings) == []
+
+
+@pytest.mark.root
+def test_our_folders_in_it_are_ours_and_secrets_may_be_roots(settings):
+    make_state(settings)
+    inner = (settings.pepper_folder, settings.signing_key_file.parent, settings.pins_folder)
+    for folder in (*inner, settings.state / "valkey"):
+        folder.mkdir()
+        verify_state(settings)
+        os.chown(folder, STRANGER, STRANGER)
+        with pytest.raises(Misconfigured, match=f"uid {STRANGER}") as refused:
+            verify_state(settings)
+        assert refused.value.where == str(folder)
+        os.chown(folder, 0, 0)
+        folder.chmod(0o777)
+        with pytest.raises(Misconfigured, match="0777"):
+            verify_state(settings)
+        folder.chmod(0o700)

@@ -1,4 +1,4 @@
-"""A real instance: a supervisor process with its workers, serving a tiny application over real sockets."""
+"""Fixtures: a real instance, that is a supervisor process with workers that serve a tiny application."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ class Instance:
         return self.get(address=self.ops)
 
     def await_status(self, holds):
-        """The first status for which `holds` is true; the test's own limit of time ends the wait."""
+        """The first status for which `holds` is true; the test's timeout ends the wait."""
         while not holds(status := self.status()):
             time.sleep(0.05)
         return status
@@ -250,6 +250,6 @@ def serving(launch):
 
 @pytest.fixture(scope="session")
 def instance(serving):
-    """One instance for the tests that leave it as it was."""
+    """One instance for the tests that do not change it."""
     with serving(workers=1) as running:
         yield running

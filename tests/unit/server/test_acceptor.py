@@ -1,4 +1,4 @@
-"""Connections beyond the room there is: they wait or are reset, and nothing is lost on the way."""
+"""Connections beyond the limits of the acceptor: they wait or are reset, and the counts stay right."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HELLO = b"hello"
 
 
 class Protocol(asyncio.Protocol):
-    """Says hello, and says when it is lost."""
+    """A protocol that sends hello, and notes when the connection is lost."""
 
     def __init__(self):
         self.is_made = False
@@ -48,7 +48,7 @@ class Accepting:
     async def connect(self):
         client = socket.socket()
         client.setblocking(False)
-        with suppress(ConnectionResetError):  # `received` says so
+        with suppress(ConnectionResetError):  # `received` reports it
             await asyncio.get_running_loop().sock_connect(client, self.address)
         return client
 
@@ -75,7 +75,7 @@ async def accepting(*, tls=None, **bounds):
                 one.transport.abort()
         async with asyncio.timeout(20):
             await until(lambda: not counts.open)
-        assert not acceptor._of_source  # nothing is remembered of who was here
+        assert not acceptor._of_source  # no source without connections is kept
 
 
 def run(scenario):
@@ -93,7 +93,7 @@ def open_files():
 
 
 async def received(client):
-    """What came first; nothing where the connection ended or was reset before that."""
+    """The first bytes that came; empty where the connection ended or was reset before."""
     try:
         return await asyncio.get_running_loop().sock_recv(client, 100)
     except OSError:
@@ -126,7 +126,7 @@ def test_who_comes_when_it_is_full_waits_until_another_one_has_left():
             first = [clients.enter_context(await served.connect()) for _ in range(4)]
             assert [await received(one) for one in first] == [HELLO] * 4
             waiting = [clients.enter_context(await served.connect()) for _ in range(3)]
-            await asyncio.sleep(0.05)  # nothing comes, however long one waits
+            await asyncio.sleep(0.05)  # nothing may come, however long one waits
             assert (served.counts.open, len(served.made), served.counts.refused) == (4, 4, 0)
             for one in first[:3]:
                 one.close()
@@ -220,7 +220,7 @@ def test_a_source_is_an_address_or_what_one_host_can_roam_in(address, source):
 
 
 def test_a_process_without_files_pauses_and_serves_again(monkeypatch):
-    """The real limit of this process, reached by files of its own."""
+    """Reach the real descriptor limit of this process by opening files."""
     monkeypatch.setattr(module, "PAUSE_SECONDS", 0.05)
     pauses = []
     pause = Acceptor._pause
@@ -368,8 +368,8 @@ def test_a_client_that_does_not_end_tls_is_not_waited_for_long(tls, certificate)
                 await asyncio.to_thread(trusted.wrap_socket, raw, server_hostname="localhost")
             )
             assert await asyncio.to_thread(client.recv, 100) == HELLO
-            served.made[0].transport.close()  # the client says nothing to that
-            async with asyncio.timeout(20):  # where nobody sets it, it is 30 s
+            served.made[0].transport.close()  # the client does not answer to that
+            async with asyncio.timeout(20):  # asyncio's default is 30 s
                 await until(lambda: served.counts.open == 0)
 
     run(scenario)

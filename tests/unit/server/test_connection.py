@@ -1,4 +1,4 @@
-"""What the kernel says of a real connection: whether the client is there, and what it has not taken in."""
+"""What the kernel tells about a real connection: whether the client is there, and how much is unsent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Ours(asyncio.Protocol):
         self.made = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport):
-        transport.pause_reading()  # as while an answer is worked on and another request waits
+        transport.pause_reading()  # as while a pipelined request waits behind an answer
         self.made.set_result(Connection(transport, FlowControl(transport)))
         self.transport = transport
 
@@ -109,6 +109,6 @@ def test_a_closed_connection_and_a_unix_socket_are_no_error(factory):
             connection.abort()
             await asyncio.sleep(0.01)
             assert connection.unsent_bytes() == 0
-            assert connection.has_gone()  # with whatever was unsent: nobody will get it
+            assert connection.has_gone()  # with bytes unsent
 
     run(factory, scenario)

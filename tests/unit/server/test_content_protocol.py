@@ -1,4 +1,4 @@
-"""The public listener's connections over real sockets: zero-copy, answers at once, and their order."""
+"""Connections of the public listener over real sockets: zero-copy, answers from memory, and their order."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LAST = b"GET /app HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
 
 
 class App:
-    """A small application. What it saw of each request is kept."""
+    """A small application that keeps what it saw of each request."""
 
     def __init__(self, file):
         self.file = file
@@ -96,7 +96,7 @@ class App:
 
 
 class Memory:
-    """Answers `/known` at once; counts what it was asked."""
+    """Answers `/known` from memory; counts how often it was asked."""
 
     def __init__(self, body=b"from memory"):
         self.body = body
@@ -140,7 +140,7 @@ class Memory:
 
 
 class Served:
-    """A server in a thread, with its own loop."""
+    """A server in a thread, with an event loop of its own."""
 
     def __init__(self, app, memory, *, keep_alive_seconds=75, **tls):
         self.listener = bind("127.0.0.1", 0)
@@ -172,7 +172,7 @@ class Served:
         return socket.create_connection(self.address, timeout=20)
 
     def send(self, *pieces, apart=False):
-        """All that comes back until the server closes; with `apart`, each piece is read before the next."""
+        """All bytes that come back until the server closes; `apart`: each piece is read before the next."""
         with self.connect() as connection:
             for piece in pieces:
                 connection.sendall(piece)
@@ -181,7 +181,7 @@ class Served:
             return read_all(connection)
 
     def await_read(self):
-        """Wait until the server has read what was sent: its loop went round, each time past all sockets."""
+        """Wait until the server has read what was sent: its loop ran several full iterations."""
         for _ in range(3):
             went_round = threading.Event()
             self.loop.call_soon_threadsafe(went_round.set)
@@ -216,7 +216,7 @@ def read_whole(connection):
 
 
 def bodies(received):
-    """The bodies of answers that follow each other."""
+    """The bodies of several answers in a row."""
     found = []
     while received:
         head, _, received = received.partition(b"\r\n\r\n")
@@ -265,7 +265,7 @@ def test_a_file_is_sent_whole(serve, app):
     assert app.scopes[0]["cachegate.sent"]() == len(CONTENT)
 
 
-def test_stretches_and_bodies_follow_each_other_in_their_order(serve, app):
+def test_file_ranges_and_bodies_follow_each_other_in_their_order(serve, app):
     with serve() as served:
         received = served.send(b"GET /mixed HTTP/1.1\r\nhost: x\r\n\r\n", APP, LAST)
     assert bodies(received) == [b"one" + CONTENT[1000:301_000] + b"two", b"from the app", b"from the app"]
@@ -273,7 +273,7 @@ def test_stretches_and_bodies_follow_each_other_in_their_order(serve, app):
 
 
 @pytest.mark.parametrize("path", [b"too_long", b"too_early", b"in_chunks"])
-def test_a_stretch_that_does_not_fit_the_answer_is_a_defect_and_sends_nothing_of_the_file(path, serve, app):
+def test_a_range_that_does_not_fit_the_answer_is_a_defect_and_sends_nothing_of_the_file(path, serve, app):
     with serve() as served:
         received = served.send(b"GET /%b HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n" % path)
     assert CONTENT[:16] not in received
@@ -290,7 +290,7 @@ def test_a_connection_that_is_broken_off_delivers_nothing_of_what_is_buffered(se
     assert 0 < sent < len(CONTENT)
 
 
-# At once
+# Answers from memory
 
 
 def test_a_request_that_is_answered_from_memory_never_reaches_the_application(serve, app, memory):
@@ -326,7 +326,7 @@ def test_an_answer_from_memory_looks_like_one_of_the_application(serve):
 
 @pytest.mark.parametrize("apart", [False, True])
 def test_answers_go_out_in_the_order_of_the_requests(apart, serve, app):
-    app.known = b"from memory"  # what waits behind the application goes to it as well
+    app.known = b"from memory"  # a request that waits behind the application goes to it as well
     with serve() as served:
         served.send(ONCE, LAST)
         pieces = [ONCE, APP, ONCE, SLOW, ONCE, ONCE, APP, LAST]
@@ -407,7 +407,7 @@ def test_bytes_that_are_a_request_at_the_start_of_one_only_are_not_taken_for_one
 
 def test_a_client_that_does_not_read_is_not_answered_from_memory_for_ever(serve, app, memory):
     memory.body = CONTENT[: 1 << 16]
-    count = 120  # below what may be pipelined
+    count = 120  # below the limit for pipelined requests
     with serve() as served, served.connect() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         sending = threading.Thread(target=connection.sendall, args=(ONCE * count,))

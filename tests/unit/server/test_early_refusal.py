@@ -1,4 +1,4 @@
-"""Early refusals: answers in the shape of every other refusal."""
+"""Early refusals have the form of every other refusal."""
 
 from __future__ import annotations
 

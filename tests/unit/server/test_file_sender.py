@@ -1,4 +1,4 @@
-"""Files over real sockets by `sendfile`: whole, in order, and without holding anybody up."""
+"""Files sent by `sendfile` over real sockets: complete, in order, and without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def file(tmp_path):
 
 
 class Server(asyncio.Protocol):
-    """Keeps the one connection that is made, and a sender for it."""
+    """Keeps the one connection that is made, and its sender."""
 
     def __init__(self, turns):
         self.turns = turns
@@ -56,7 +56,7 @@ class Server(asyncio.Protocol):
 
 @asynccontextmanager
 async def connected():
-    """A server's end of a connection and a client's socket."""
+    """The server's end of a connection, and a client's socket."""
     loop, end = asyncio.get_running_loop(), Server(SendQueue())
     server = await loop.create_server(lambda: end, "127.0.0.1", 0)
     client = socket.socket()
@@ -88,7 +88,7 @@ def run(test):
 
 
 def test_the_kernel_may_keep_as_much_of_a_file_as_it_likes(file):
-    """Larger pieces cost less, and the pages are the file's. Of anything else it keeps little."""
+    """Larger pieces of a file cost less and hold no memory. Of anything else the kernel holds little."""
 
     async def scenario():
         async with connected() as (end, client):
@@ -106,7 +106,7 @@ def open_descriptors():
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def test_a_stretch_arrives_whole_after_what_was_written_before_it(file):
+def test_a_range_arrives_whole_after_what_was_written_before_it(file):
     async def test():
         async with connected() as (server, client):
             steps = []
@@ -149,7 +149,7 @@ def test_a_client_that_reads_nothing_holds_up_its_own_transfer_alone(file):
 def test_a_client_that_leaves_ends_the_transfer_and_nothing_stays_open(file, how):
     async def test():
         async with connected():
-            pass  # what a loop opens once is open from here on
+            pass  # opens what the loop itself keeps open from here on
         before = open_descriptors()
         async with connected() as (server, client):
             sending = asyncio.create_task(server.sender.send(file, 0, len(CONTENT), unheard))
@@ -187,7 +187,7 @@ def test_a_transfer_that_is_cancelled_leaves_the_connection_to_others(file):
     assert received == CONTENT[:sent] + CONTENT[:5_000_000]
 
 
-def test_a_file_that_ends_before_the_stretch_does_is_no_whole_answer(file):
+def test_a_file_that_ends_before_the_range_does_is_no_whole_answer(file):
     async def test():
         async with connected() as (server, client):
             os.truncate(f"/proc/self/fd/{file}", 1 << 20)
@@ -273,7 +273,7 @@ def test_a_file_is_looked_at_before_each_step_and_once_more_after_the_last(file)
     assert all(seen[place - 1] == "look" for place, what in enumerate(seen) if what == "sent")
 
 
-def test_a_look_that_finds_a_change_ends_the_stretch(file):
+def test_a_check_that_finds_a_change_ends_the_range(file):
     class ChangedError(Exception):
         pass
 
@@ -322,7 +322,7 @@ def test_a_file_that_the_kernel_cannot_send_is_said_to_be_one_before_the_first_b
 
 
 class Watch:
-    """Says once, after so many steps, that it does not know whether to go on."""
+    """A watch that is uncertain once, after so many steps."""
 
     def __init__(self, steps, after):
         self.steps = steps
@@ -407,7 +407,7 @@ def test_a_connection_that_is_lost_while_it_is_not_certain_ends_the_transfer(fil
 
 @pytest.mark.parametrize("after", [0, 1])
 def test_what_ends_a_transfer_is_raised_once_and_kept_by_nobody(after, file):
-    """Nothing is left for the loop to complain of, and no traceback that leads back to the transfer."""
+    """asyncio's loop has no error to report, and no traceback refers to the transfer."""
 
     async def test():
         heard, kept = [], []

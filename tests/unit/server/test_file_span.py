@@ -1,4 +1,4 @@
-"""What of a file can be sent without waiting for a disk. How stretches go out is in test_file_sender.py."""
+"""Whether a range can be read without waiting for a disk. How ranges are sent is in test_file_sender.py."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def file(tmp_path):
 def test_a_hole_in_what_is_in_memory_is_found(file):
     assert is_in_memory(file, 0, WARM_BYTES)
     os.fsync(file)
-    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)  # nothing is read ahead
+    os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)  # no read-ahead
     os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
     if is_in_memory(file, len(CONTENT) - 1, len(CONTENT)):
         pytest.skip("this file system keeps everything in memory")

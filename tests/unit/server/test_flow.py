@@ -1,4 +1,4 @@
-"""What may be queued for a client that does not read: counted, with a transport that nobody empties."""
+"""How many bytes are queued for a client that does not read, counted with a transport that never drains."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STEP = 1 << 20
 
 
 class SilentClient:
-    """A transport whose client sends whatever is read and takes in nothing until it is told to."""
+    """A transport whose client always sends, and takes nothing until it is told to."""
 
     def __init__(self):
         self.queued = self.most_queued = 0
@@ -72,7 +72,7 @@ class SilentClient:
 
 
 class App:
-    """Answers with so many bytes, in steps as delivery takes them."""
+    """Answers with so many bytes, in steps as delivery sends them."""
 
     def __init__(self, size=0):
         self.size = size
@@ -91,7 +91,7 @@ class App:
 
 
 class Memory:
-    """Answers everything at once, with as much as may be."""
+    """Answers everything from memory, with the largest answer allowed."""
 
     def __init__(self):
         self.answered = 0
@@ -118,7 +118,7 @@ def connected(app, **more):
 
 
 async def settle(client):
-    """Until nothing more happens."""
+    """Run until nothing more happens."""
     before, idle = None, 0
     while idle < 20:
         await asyncio.sleep(0)
@@ -127,7 +127,7 @@ async def settle(client):
 
 
 def run(scenario):
-    """A scenario, and the end of the connections that it made: else what waits would wait for ever."""
+    """Run a scenario, and close its connections at the end: waiting senders would wait for ever."""
     clients = []
 
     async def to_the_end():
@@ -144,7 +144,7 @@ def run(scenario):
 
 
 async def send_while_it_is_read(client, piece, count=1000):
-    """How often it was read: the client never stops sending."""
+    """How often the socket was read: the client never stops sending."""
     for number in range(count):
         if not client.is_reading or client.is_aborted:
             return number
@@ -154,7 +154,7 @@ async def send_while_it_is_read(client, piece, count=1000):
 
 
 def one_read_of(path=b"a", most=100):
-    """As many pipelined requests as one read of the socket holds, within what may wait its turn."""
+    """As many pipelined requests as one read of the socket holds, within the limit."""
     return (GET % path) * min(most, ONE_READ // len(GET % path))
 
 
@@ -185,7 +185,7 @@ def test_no_more_is_queued_than_the_limit_of_answers_from_memory():
 
 
 def test_one_request_after_the_other_is_bounded_as_well():
-    """Each in a read of its own, so that none waits its turn."""
+    """Each in a read of its own, so that none has to wait for another."""
 
     async def scenario(connected):
         app = App(700)
@@ -193,9 +193,9 @@ def test_one_request_after_the_other_is_bounded_as_well():
         reads = await send_while_it_is_read(client, GET % b"a")
         assert client.most_queued <= HIGH_WATER_BYTES + 1000
         assert not client.is_reading
-        assert app.begun == app.answered == reads  # what would come next was not even parsed
+        assert app.begun == app.answered == reads  # the next request was not even parsed
         client.take_all()
-        assert client.is_reading  # nothing else would ask for it: no answer is owed
+        assert client.is_reading  # nothing else would resume reading: no answer is pending
         client.protocol.data_received(GET % b"a")
         await settle(client)
         assert app.answered == reads + 1
@@ -221,7 +221,7 @@ def test_a_client_that_reads_again_is_read_again_and_gets_every_answer():
 
 
 def test_an_application_that_waits_for_its_client_to_leave_does_not_have_it_read_on():
-    """As delivery does while it sends: `receive` would have uvicorn read."""
+    """As delivery does while it sends: `receive` makes uvicorn read."""
 
     class Waiting(App):
         async def __call__(self, scope, receive, send):
@@ -252,13 +252,13 @@ def test_a_connection_that_is_lost_is_let_go_of():
         client.protocol.connection_lost(None)
         client.protocol = None
         gc.collect()
-        assert lost() is None  # no timer holds it
+        assert lost() is None  # no timer keeps a reference
 
     run(scenario)
 
 
 def test_requests_that_wait_their_turn_are_not_joined_by_more():
-    """uvicorn reads on after each answer; what waits would grow until it is refused."""
+    """uvicorn resumes reading after each answer; the waiting requests would grow until one is refused."""
 
     async def scenario(connected):
         app = App(0)

@@ -1,4 +1,4 @@
-"""More connections than there are files for, against a real instance with a low limit of open files."""
+"""More connections than there are descriptors, against a real instance with a low limit of open files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REFUSED = "cachegate_connections_refused_total"
 
 
 def answered(connections, count):
-    """Those that were answered, once there are so many."""
+    """The connections that were answered, once there are so many."""
     deadline, found = time.monotonic() + 30, []
     while len(found) < count:
         found = select.select(connections, [], [], 0.1)[0]
@@ -44,7 +44,7 @@ def test_so_many_are_served_as_there_are_files_for_and_the_rest_in_their_turn(se
 
 
 def asked(running):
-    """What a client got; nothing where it was reset, be it while it connected."""
+    """What a client received; empty where it was reset, even while it connected."""
     try:
         return running.send(b"GET /a HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
     except ConnectionError:

@@ -1,4 +1,4 @@
-"""One real worker process, held by its control channel."""
+"""One real worker process, used through its control channel."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def importable(application_folder, monkeypatch):
 
 @asynccontextmanager
 async def started(**argument):
-    """A worker that serves, or has already ended, and the task that hears it out."""
+    """A worker that serves, or has already ended, and the task that reads its messages."""
     order = WorkerOrder(
         factory="served_application:build", argument=argument, grace_seconds=2, keep_alive_seconds=5, tls={}
     )
@@ -70,9 +70,9 @@ def test_many_questions_at_once_each_get_an_answer():
 
 
 def status_of(line):
-    """What the supervisor takes from one line of a worker."""
+    """What the supervisor reads from one line of a worker."""
     worker = WorkerProcess(process=None, reader=None, writer=None)
-    worker._hear(line)
+    worker._receive(line)
     return worker.last_status
 
 

@@ -1,4 +1,4 @@
-"""What a client may send before anything is decided, over raw sockets against a real instance."""
+"""The limits for what a client sends before anything is decided, over raw sockets against a real instance."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def statuses(answer):
 
 
 def assert_problem(answer, refusal):
-    """The answer is this refusal, whole, and nothing follows it."""
+    """Check that the answer is this refusal, complete, and that nothing follows it."""
     head, _, body = answer.partition(b"\r\n\r\n")
     lines = [line.lower() for line in head.split(b"\r\n")]
     assert lines[0].startswith(b"http/1.1 %d " % refusal.status)

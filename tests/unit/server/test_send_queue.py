@@ -1,4 +1,4 @@
-"""Who sends when: what all senders together hold the event loop up for is bounded."""
+"""The send queue: how long all senders together may block the event loop is bounded, and none starves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gateway.server.send_queue import TURN_STEPS, SendQueue
 
 
 async def steps_in_each_turn(turns: SendQueue, count: int, steps: int) -> list[list[int]]:
-    """Which senders took a step in which turn of the event loop."""
+    """Which senders took a step in which event loop iteration."""
     loop = asyncio.get_running_loop()
     seen: list[list[int]] = [[]]
     left = dict.fromkeys(range(count), steps)

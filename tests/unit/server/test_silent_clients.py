@@ -1,4 +1,4 @@
-"""Clients that take in nothing, against a real instance: each is cut, whatever it was sent and by whom."""
+"""Clients that take nothing, against a real instance: each is cut, whatever was sent to it by which code."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 from gateway.server.kernel_queue import MAX_UNSENT_BYTES
 
 STALL_SECONDS = 1
-LONG_REQUEST = b"GET /a HTTP/1.1\r\nhost: x\r\npadding: %b\r\n\r\n" % (b"a" * 3000)  # its answer says as much
+LONG_REQUEST = b"GET /a HTTP/1.1\r\nhost: x\r\npadding: %b\r\n\r\n" % (b"a" * 3000)  # its answer is as long
 BURST = 20
-ONE_SEGMENT = 1 << 17  # the kernel looks at its bound before each piece that it takes
+ONE_SEGMENT = 1 << 17  # the kernel checks its limit before each segment that it takes
 STALLED = "cachegate_connections_stalled_total"
 
 
@@ -27,7 +27,7 @@ def stalling(serving):
 
 
 class SmallClient:
-    """A client with little room of its own, and a look at what the server's kernel holds for it."""
+    """A client with a small receive buffer, and the size of what the server's kernel holds for it."""
 
     def __init__(self, instance):
         self.socket = socket.socket()
@@ -44,7 +44,7 @@ class SmallClient:
         self.socket.close()
 
     def queued(self):
-        """None once the server has let go."""
+        """None once the server has closed the connection."""
         for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
             _, local, remote, _, queues, *_ = line.split()
             if (local[-5:], remote[-5:]) == self._ends:
@@ -56,11 +56,11 @@ class SmallClient:
             pass
 
     def ask(self, count):
-        """Less than may be pipelined, in the end more than all buffers together hold of answers."""
+        """Fewer than may be pipelined; in the end more bytes of answers than all buffers together hold."""
         self.socket.sendall(LONG_REQUEST * count)
 
     def ask_until_cut(self):
-        """Ask for ever and read nothing. The most that the server's kernel held meanwhile."""
+        """Request for ever and read nothing. Returns the most that the server's kernel held meanwhile."""
         most = 0
         with suppress(ConnectionError, ssl.SSLError):
             while True:
@@ -99,12 +99,12 @@ def test_what_is_still_to_be_flushed_to_one_that_does_not_read_is_dropped(end, s
         client.ask(5 * BURST)
         end(client.socket)
         eventually(lambda: client.queued() is None, seconds=60)
-        with pytest.raises(ConnectionResetError):  # not an end that looks like one
+        with pytest.raises(ConnectionResetError):  # a reset, not a normal end
             client.read_to_the_end()
 
 
 def test_one_that_takes_a_few_bytes_at_a_time_is_cut(stalling, eventually):
-    """Fewer than 240 in a second: it would hold a connection for as long as it likes."""
+    """Fewer than 240 bytes in a second: without a minimum it could hold a connection for ever."""
     with SmallClient(stalling) as client:
         client.ask(5 * BURST)
 

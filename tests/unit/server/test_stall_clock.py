@@ -1,4 +1,4 @@
-"""The stall clock by a time of its own: what is progress, what is not, and when it strikes."""
+"""The stall clock, on a clock of the test's own: what counts as progress, and when a connection is cut."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gateway.server.stall_clock import LEAST_BYTES_PER_SECOND, StallClock
 
 SECONDS = 60.0
 LEAST = int(LEAST_BYTES_PER_SECOND * SECONDS)
-LATEST = 1.26 * SECONDS  # what a client may be late, looks taken into account
+LATEST = 1.26 * SECONDS  # when a stalled client is cut at the latest, with the interval of the checks
 
 
 class Loop:
@@ -49,7 +49,7 @@ class Timer:
 
 
 class Client:
-    """What was written to it, what it took, and when it was cut."""
+    """What was written to a client, what it acknowledged, and when it was cut."""
 
     def __init__(self, loop):
         self.loop = loop
@@ -88,7 +88,7 @@ def clock(loop, client):
 
 
 def test_a_client_that_takes_in_nothing_is_cut_in_time_and_once(loop, client, clock):
-    loop.advance(500)  # it was idle: that is no stall
+    loop.advance(500)  # an idle connection is not stalled
     assert client.cut_at is None
     written_at = loop.now
     client.written = 100
@@ -98,7 +98,7 @@ def test_a_client_that_takes_in_nothing_is_cut_in_time_and_once(loop, client, cl
 
 
 def test_what_is_written_anew_is_no_progress(loop, client, clock):
-    """Else an answer could be kept for ever by asking for another one now and then."""
+    """Otherwise a client could keep an answer for ever by requesting another one now and then."""
     written_at = loop.now
     for _ in range(int(LATEST)):
         client.written += 700
@@ -139,7 +139,7 @@ def test_taking_all_that_was_there_is_enough_though_more_has_come(loop, client, 
     for _ in range(50):
         loop.advance(SECONDS / 2)
         client.written += 10
-        client.take(10)  # there is always something left
+        client.take(10)  # there is always something unsent
         assert client.unsent_bytes() == 10
         loop.advance(SECONDS / 2 - 1)
     assert client.cut_at is None
@@ -167,7 +167,7 @@ def test_a_connection_of_which_the_kernel_says_nothing_any_more_is_no_stalled_on
     client.written = 2 * LEAST
     client.take(LEAST)
     loop.advance(SECONDS / 2)
-    client.written = client.taken = 0  # its socket is closed already, the loss not told yet
+    client.written = client.taken = 0  # the socket is closed already, the loss not reported yet
     loop.advance(10 * SECONDS)
     assert client.cut_at is None
 

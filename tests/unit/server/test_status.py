@@ -37,7 +37,7 @@ def test_the_counters_of_the_dead_stay():
 
 
 def test_values_of_the_moment_are_those_of_the_workers_that_answer():
-    # A gauge of a worker that is gone or silent is nobody's value any more; a counter is.
+    # The gauge of a worker that has ended or does not answer has no value any more; a counter has.
     lag = WorkerStatus(ready={}, counters={}, gauges={"lag": 0.25, "transfers": 3.0})
     idle = WorkerStatus(ready={}, counters={}, gauges={"lag": 0.0, "transfers": 2.0})
     assert combine([lag, idle], [lag, idle], Retired()).gauges == {"lag": 0.25, "transfers": 5.0}

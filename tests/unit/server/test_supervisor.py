@@ -1,4 +1,4 @@
-"""Workers that die, workers that cannot start, and ends in good and bad order: with real processes."""
+"""Workers that die, workers that cannot start, graceful and forced ends: with real processes."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def await_end(pids):
 
 
 def await_refusal(running):
-    """Wait until it takes no connection any more; the test's own limit of time ends the wait."""
+    """Wait until no connection is accepted any more; the test's timeout ends the wait."""
     with suppress(ConnectionRefusedError):
         while True:
-            with suppress(ConnectionResetError):  # it was in the queue of a listener that was closed
+            with suppress(ConnectionResetError):  # it was in the accept queue of a listener that was closed
                 running.connect().close()
 
 
@@ -60,7 +60,7 @@ def test_every_worker_serves(serving):
         seen = set()
         deadline = time.monotonic() + 20
         while seen != expected and time.monotonic() < deadline:
-            # Several at once: an idle worker takes what a busy one leaves.
+            # Several at once: an idle worker accepts those that a busy one does not.
             threads = [in_background(running.get, "/a") for _ in range(8)]
             for thread, results in threads:
                 thread.join()
@@ -80,7 +80,7 @@ def test_a_killed_worker_is_replaced_and_the_service_goes_on(serving):
 
 
 def test_a_worker_that_cannot_be_started_now_is_started_later_and_the_others_go_on(serving):
-    """There is no descriptor to be had for a new process, and then there is."""
+    """No descriptor is available for a new process, and then there is."""
     with serving(workers=2) as running:
         pid = running.process.pid
         first, second = running.status()["pids"]
@@ -174,7 +174,7 @@ def test_a_start_that_fails_ends_with_one_clear_line(launch, fails_at, status, l
     assert (process.returncode, output) == (status, b"")
     lines = errors.decode().splitlines(keepends=True)
     assert lines[-1] == line
-    # A worker that was started again while another was still failing leaves a line in the log.
+    # A worker that was restarted while another was still failing may log a line.
     assert all(" ended with status " in other for other in lines[:-1])
 
 
@@ -258,7 +258,7 @@ def test_workers_that_cannot_be_asked_once_are_asked_again(monkeypatch):
 
     class Asking(Supervisor):
         def __init__(self):
-            """Nothing is bound and nothing is started."""
+            """Nothing is bound, and nothing is started."""
 
         async def status(self):
             asked.append(None)

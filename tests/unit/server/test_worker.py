@@ -1,4 +1,4 @@
-"""The worker's half of the control channel, as the whole instance shows it."""
+"""The worker's side of the control channel, as seen through a whole instance."""
 
 from __future__ import annotations
 

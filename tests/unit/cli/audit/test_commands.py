@@ -271,6 +271,66 @@ def test_a_search_that_finds_nothing_says_so_and_is_no_failure(command, copy):
     assert "No record matches" not in command("audit", "search", str(copy))[2]
 
 
+# Names that nothing has
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "nearest"),
+    [("--tenant", "initehc", "initech"), ("--key-id", "one letter less", "a key")],
+)
+def test_a_name_that_nothing_has_is_an_error_with_the_nearest(command, installed, option, name, nearest):
+    if option == "--key-id":
+        nearest = installed.key_id("initech")
+        name = nearest[:-1] + ("0" if nearest[-1] != "0" else "1")
+    status, out, said = command("audit", "search", option, name)
+    assert (status, out) == (1, "")
+    assert f"there is no {'tenant' if option == '--tenant' else 'key'} {name}" in said
+    assert f"the nearest is {nearest}" in said
+
+
+def test_a_tenant_that_the_directory_knows_or_that_has_records_is_no_mistake(command, installed):
+    assert command("tenants", "create", "quiet-one")[0] == 0
+    for arguments in (
+        ("--tenant", "quiet-one", "--decision", "allow"),
+        ("--tenant", "initech", "--until", "99d"),
+    ):
+        status, out, said = command("audit", "search", *arguments)
+        assert (status, out) == (0, "")
+        assert "No record matches" in said
+        assert "nearest" not in said
+
+
+def test_on_a_copy_nobody_can_say_that_a_name_is_wrong_and_the_nearest_is_told(command, copy, tmp_path):
+    environment = {"PATH": os.defpath}
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", "audit", "search", "--tenant", "initehc", str(copy)],
+        env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "")
+    said = " ".join(done.stderr.split())
+    assert "No record here names the tenant initehc; the nearest that one names is initech." in said
+    # The directory of this installation says nothing about a copy, which may be another's.
+    assert command("audit", "search", "--tenant", "initehc", str(copy))[0] == 0
+
+
+def test_without_a_directory_a_search_works_and_tells_the_nearest_name(command, monkeypatch):
+    monkeypatch.setenv("CACHEGATE_REDIS_URL", "redis://127.0.0.1:1")
+    status, _, said = command("audit", "search", "--tenant", "initehc")
+    assert status == 0
+    assert "the nearest that one names is initech" in " ".join(said.split())
+    assert command("audit", "search", "--tenant", "initech")[1]
+
+
+def test_a_model_that_no_record_has_may_be_on_disk_and_that_is_no_error(command):
+    status, _, said = command("audit", "search", "--model", "acme/never-asked-for/1")
+    assert status == 0
+    assert "No record here names the model acme/never-asked-for/1" in " ".join(said.split())
+
+
+def test_a_record_id_that_is_none_is_a_mistake_and_not_a_search_without_a_match(command):
+    assert command("audit", "search", "--record", "nonsense")[0] == 2
+
+
 def test_a_search_where_nothing_is_says_that_it_holds_no_chain(command, tmp_path):
     (tmp_path / "empty").mkdir()
     status, _, said = command("audit", "search", str(tmp_path / "empty"))

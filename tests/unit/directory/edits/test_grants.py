@@ -115,7 +115,7 @@ async def test_a_grant_of_the_folder_is_removed_by_its_file_or_by_force(store, a
     await change(store, lambda changes: changes.put_grants(Grants(tenant_id=ACME, grants=(grant,))))
     with pytest.raises(Conflict, match=r"acme\.toml"):
         await remove(A)
-    await add(A, actions=["infer"])  # beside it, not into it
+    await add(A, actions=["infer"])  # a second grant, not an extension of the first
     assert [found.source for found in await listed()] == ["policies:acme", "cli"]
     await remove(A, force=True)
     assert await listed() == ()

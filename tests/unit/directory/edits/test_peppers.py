@@ -1,4 +1,4 @@
-"""A node holds every pepper that keys were stored under, or notes nothing."""
+"""A node that lacks a pepper under which keys were stored stores no fingerprint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pins are made once, contradicted by quarantine only, and released by an operator."""
+"""Pins are written once, contradicted only by quarantine, and released by an operator."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def origin(handle, *, is_ours):
 
 
 @pytest.fixture
-def settle(store):
+def write_origins(store):
     async def operate(*origins):
         return await change(store, partial(settle_origins, origins=origins))
 
@@ -33,51 +33,51 @@ def settle(store):
 
 
 @pytest.fixture
-def say(store):
+def attest_digests(store):
     async def operate(*digests, source="provider"):
         return await change(store, partial(attest, model=MODEL, digests=digests, source=source))
 
     return operate
 
 
-async def test_the_first_word_on_a_file_stands(store, settle):
-    [first], moment = await settle(origin("a.txt", is_ours=True))
+async def test_the_first_word_on_a_file_stands(store, write_origins):
+    [first], moment = await write_origins(origin("a.txt", is_ours=True))
     assert first.is_ours
-    settled, _ = await settle(origin("a.txt", is_ours=False), origin("b.txt", is_ours=False))
-    assert [one.is_ours for one in settled] == [True, False]
+    in_force, _ = await write_origins(origin("a.txt", is_ours=False), origin("b.txt", is_ours=False))
+    assert [one.is_ours for one in in_force] == [True, False]
     _, [raw] = await store.read([names.origin_fact(MODEL, PACKAGE, FileHandle("a.txt"))])
     known = decode_origin(raw, MODEL, PACKAGE, FileHandle("a.txt"))
     assert (known.is_ours, known.generation) == (True, moment.generation)
 
 
-async def test_what_is_settled_changes_nothing(settle):
-    _, before = await settle(origin("a.txt", is_ours=True))
-    _, after = await settle(origin("a.txt", is_ours=True))
+async def test_what_is_settled_changes_nothing(write_origins):
+    _, before = await write_origins(origin("a.txt", is_ours=True))
+    _, after = await write_origins(origin("a.txt", is_ours=True))
     assert after == before
 
 
-async def test_a_broken_word_is_not_written_over(store, settle):
+async def test_a_broken_word_is_not_written_over(store, write_origins):
     async def spoil(changes):
         await changes.put_record(names.origin_fact(MODEL, PACKAGE, FileHandle("a.txt")), b"broken")
 
     await change(store, spoil)
     with pytest.raises(Conflict):
-        await settle(origin("a.txt", is_ours=True))
+        await write_origins(origin("a.txt", is_ours=True))
 
 
-async def test_attestations_grow_and_are_never_taken_back_by_a_shorter_word(store, say):
-    effect, _ = await say(ONE)
+async def test_attestations_grow_and_are_never_taken_back_by_a_shorter_word(store, attest_digests):
+    effect, _ = await attest_digests(ONE)
     assert effect.is_changed
-    await say(TWO, source="cli")
-    effect, _ = await say(TWO)
+    await attest_digests(TWO, source="cli")
+    effect, _ = await attest_digests(TWO)
     assert not effect.is_changed
     _, [raw] = await store.read([names.attestation_fact(MODEL)])
     assert decode_attestation(raw, MODEL).digests == {ONE, TWO}
 
 
-async def test_a_model_has_only_so_many(say):
+async def test_a_model_has_only_so_many(attest_digests):
     with pytest.raises(Conflict):
-        await say(*(Md5(f"{number:032x}") for number in range(MAX_ATTESTED + 1)))
+        await attest_digests(*(Md5(f"{number:032x}") for number in range(MAX_ATTESTED + 1)))
 
 
 async def test_two_files_never_share_a_record():

@@ -43,7 +43,7 @@ def platform_key(make_key):
 
 @pytest.fixture
 def ruling(store):
-    """A ruling that is asked for now."""
+    """A ruling whose question is asked now."""
 
     async def make(key_id=KEY, model=CARS, reason=Reason.PERMITTED, until=NOW + 60):
         return Ruling(key_id=key_id, model=model, reason=reason, until=until, asked=await store.generation())

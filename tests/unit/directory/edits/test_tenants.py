@@ -45,7 +45,7 @@ async def test_a_tenant_that_is_not_there_cannot_be_suspended(run):
 
 @pytest.fixture
 async def folder_tenant(store, acme):
-    """A tenant that a policy document says, suspended or not, with a degraded time or not."""
+    """A tenant of a policy document, suspended or not, with a degraded period or not."""
 
     async def put(**fields):
         tenant = replace(acme, source="policies:acme", **fields)

@@ -1,0 +1,124 @@
+"""Names that the log is searched for and that nothing has: an error where that can be known.
+
+A mistyped tenant that answers "no record matches" reads as if it had done nothing. A name is known when any
+record that was read has it, whatever else was asked for; or when the directory knows it. The directory is
+asked only where nothing matched, and only for this installation's own records: a copy may be another's. Where
+it cannot be asked, as on an auditor's machine, nobody can say that a name is wrong: then the nearest name of
+the records is told, and nothing fails.
+
+A model is known to whoever has it on disk, so a name of one that no record has is no error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gateway.adapters.redis_store import RedisStore
+from gateway.audit.record import DecisionRecord
+from gateway.directory.listing import Listing
+from gateway.directory.reading import StoreReading
+from gateway.model.errors import BadNameError, Conflict, Misconfigured, Unavailable, UnknownName
+from gateway.model.names import parse_key_id, parse_tenant_id
+from gateway.operations.known_names import MAX_COMPARED, find_nearest
+from gateway.operations.session import fact_server
+from gateway.terminal.console import say
+from gateway.terminal.escaping import escape_controls
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gateway.audit.events import Query
+    from gateway.audit.record import Record
+    from gateway.configuration.settings import Settings
+
+_ADVICE = {"tenant": "`cachegate tenants list` shows them", "key": "`cachegate keys list` shows them"}
+
+
+@dataclass(slots=True)
+class SearchedNames:
+    """A query that remembers which names the records had that it was asked about."""
+
+    query: Query
+    names: dict[str, set[str]] = field(
+        default_factory=lambda: {"tenant": set(), "key": set(), "model": set()}
+    )
+
+    @property
+    def asked(self) -> dict[str, str]:
+        """What was asked for, by kind."""
+        given = {"tenant": self.query.tenant, "key": self.query.key_id, "model": self.query.model}
+        return {kind: name for kind, name in given.items() if name is not None}
+
+    def matches(self, record: Record) -> bool:
+        """Whether a record is one of those asked for."""
+        for kind in self.asked:
+            names = self.names[kind]
+            if len(names) <= MAX_COMPARED:  # more are not compared
+                names.update(_names_of(record, kind))
+        return self.query.matches(record)
+
+    def unknown(self) -> list[tuple[str, str]]:
+        """The kinds and names that no record has. None where there were too many to remember."""
+        return [
+            (kind, name)
+            for kind, name in self.asked.items()
+            if len(self.names[kind]) <= MAX_COMPARED and name not in self.names[kind]
+        ]
+
+
+def verify_names(searched: SearchedNames, settings: Settings | None) -> None:
+    """Raises `UnknownName` for a name that neither the records nor the directory of the settings have.
+
+    Without settings, or where the directory does not answer, it says which name of the records is nearest.
+    """
+    for kind, name in searched.unknown():
+        names = searched.names[kind]
+        known = None
+        if settings is not None and kind in _ADVICE:
+            with suppress(Unavailable, Misconfigured, Conflict):
+                known = asyncio.run(_known_in_directory(settings, kind, name))
+        if known is not None and name in known:
+            continue
+        nearest = find_nearest(name, {*names, *(known or ())})
+        if known is not None:
+            advice = _ADVICE[kind] if nearest is None else f"the nearest is {nearest}; {_ADVICE[kind]}"
+            raise UnknownName(kind, name, advice)
+        hint = "" if nearest is None else f"; the nearest that one names is {escape_controls(nearest)}"
+        say(f"No record here names the {kind} {escape_controls(name)}{hint}.", style="yellow")
+
+
+async def _known_in_directory(settings: Settings, kind: str, name: str) -> set[str]:
+    """The names of a kind that the directory knows, with this one if it does. Writes nothing."""
+    async with fact_server(settings) as url:
+        store = RedisStore(url)
+        try:
+            listing = Listing(StoreReading(store))
+            tenants = {tenant.tenant_id for tenant in await listing.list_tenants()}
+            with suppress(BadNameError):
+                if kind == "key":
+                    key_id = parse_key_id(name)
+                    is_known = await listing.find_key(key_id) is not None
+                    return {*await listing.list_key_ids([None, *tenants]), *([name] if is_known else [])}
+                tenant_id = parse_tenant_id(name)
+                is_known = await listing.find_tenant(tenant_id) is not None or await listing.has_keys(
+                    tenant_id
+                )
+                return {*tenants, *([name] if is_known else [])}
+            return set(tenants) if kind == "tenant" else set()
+        finally:
+            with suppress(Unavailable):
+                await store.close()
+
+
+def _names_of(record: Record, kind: str) -> Iterator[str]:
+    if kind == "model":
+        resource = record.resource if isinstance(record, DecisionRecord) else None
+        found: tuple[str | None, ...] = () if resource is None else (resource.model, resource.requested)
+    elif kind == "key":
+        found = getattr(record, "key_id", None), getattr(record, "claimed_key_id", None)
+    else:
+        found = (getattr(record, "tenant", None),)
+    return (name for name in found if name)
