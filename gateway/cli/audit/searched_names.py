@@ -1,12 +1,12 @@
-"""Names that the log is searched for and that nothing has: an error where that can be known.
+"""Verify the names that `audit search` was given: a name that is known to be wrong is an error.
 
 A mistyped tenant that answers "no record matches" reads as if it had done nothing. A name is known when any
-record that was read has it, whatever else was asked for; or when the directory knows it. The directory is
-asked only where nothing matched, and only for this installation's own records: a copy may be another's. Where
-it cannot be asked, as on an auditor's machine, nobody can say that a name is wrong: then the nearest name of
-the records is told, and nothing fails.
+record that was read has it, whatever else was asked for, or when the directory knows it. The directory is
+read only where nothing matched, and only for this installation's own records: a copy may be another's. Where
+it cannot be read, as on an auditor's machine, it cannot be determined that a name is wrong: then the nearest
+name of the records is printed, and the command does not fail.
 
-A model is known to whoever has it on disk, so a name of one that no record has is no error.
+Any model on disk may be named, so a model that no record names is no error.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _ADVICE = {"tenant": "`cachegate tenants list` shows them", "key": "`cachegate k
 
 @dataclass(slots=True)
 class SearchedNames:
-    """A query that remembers which names the records had that it was asked about."""
+    """A query that collects the records' names of the kinds that it filters by."""
 
     query: Query
     names: dict[str, set[str]] = field(
@@ -48,12 +48,12 @@ class SearchedNames:
 
     @property
     def asked(self) -> dict[str, str]:
-        """What was asked for, by kind."""
+        """The names that the query filters by, by kind."""
         given = {"tenant": self.query.tenant, "key": self.query.key_id, "model": self.query.model}
         return {kind: name for kind, name in given.items() if name is not None}
 
     def matches(self, record: Record) -> bool:
-        """Whether a record is one of those asked for."""
+        """Whether a record matches the query; its names are collected."""
         for kind in self.asked:
             names = self.names[kind]
             if len(names) <= MAX_COMPARED:  # more are not compared
@@ -61,7 +61,7 @@ class SearchedNames:
         return self.query.matches(record)
 
     def unknown(self) -> list[tuple[str, str]]:
-        """The kinds and names that no record has. None where there were too many to remember."""
+        """The kinds and names that no record has. Empty for a kind with too many names to collect."""
         return [
             (kind, name)
             for kind, name in self.asked.items()
@@ -72,7 +72,7 @@ class SearchedNames:
 def verify_names(searched: SearchedNames, settings: Settings | None) -> None:
     """Raises `UnknownName` for a name that neither the records nor the directory of the settings have.
 
-    Without settings, or where the directory does not answer, it says which name of the records is nearest.
+    Without settings, or where the directory does not answer, it prints the nearest name of the records.
     """
     for kind, name in searched.unknown():
         names = searched.names[kind]
@@ -91,7 +91,7 @@ def verify_names(searched: SearchedNames, settings: Settings | None) -> None:
 
 
 async def _known_in_directory(settings: Settings, kind: str, name: str) -> set[str]:
-    """The names of a kind that the directory knows, with this one if it does. Writes nothing."""
+    """The directory's names of a kind, including this one if it exists. Writes nothing."""
     async with fact_server(settings) as url:
         store = RedisStore(url)
         try:
