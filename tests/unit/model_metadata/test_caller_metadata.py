@@ -1,4 +1,4 @@
-"""What the http tests of the engine's face do not reach: where the links of a large answer are made."""
+"""The links of a large answer are made in a thread: what the HTTP tests of the engine face do not cover."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def an_answer(files):
 
 
 class Around:
-    """All that the offers ask, with answers that take no time. `url` is told of each link that is made."""
+    """Everything that `Offers` calls, with immediate answers. `url` is called for each link that is made."""
 
     has_upstream = False
 
@@ -111,7 +111,7 @@ def test_the_event_loop_goes_on_while_the_links_of_many_files_are_made():
     def made():
         if not seen:
             loop.call_soon_threadsafe(turned.set)
-        # The first link is made only once the loop has made a turn after it was asked for.
+        # The first link is made only after the event loop has run once since it was requested.
         seen.append((threading.get_ident(), turned.wait(0 if seen else LONG_SECONDS)))
 
     async def scenario():
