@@ -147,7 +147,7 @@ class AuthorizedFiles:
     async def _verified(self, file: OpenFile, stamp: Stamp) -> tuple[OpenFile, Stamp]:
         """The file after the check of its pin; it is closed when the check fails."""
         try:
-            file = await self._pins.settle(file)
+            file = await self._pins.determine(file)
             pinned = self._pins.stamped(file, stamp)
             if self._held_files is not None:
                 self._held_files.hold(file, pinned.leaves[len(stamp.leaves) :])

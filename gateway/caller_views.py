@@ -87,7 +87,7 @@ class CallerViews:
         return (await self._packages.of(principal)).things
 
     async def _generation(self, principal: Principal) -> int:
-        [about_caller] = await self._directory.bring(principal, [None])
+        [about_caller] = await self._directory.gather(principal, [None])
         return about_caller.stamp.generation
 
     async def _work_out_models(self, principal: Principal) -> View[ModelId]:

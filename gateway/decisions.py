@@ -136,7 +136,7 @@ class Decisions:
         return judgement
 
     async def _decide(self, accesses: Sequence[Access]) -> list[Judgement]:
-        facts = await self._directory.bring(accesses[0].principal, [one.resource.model for one in accesses])
+        facts = await self._directory.gather(accesses[0].principal, [one.resource.model for one in accesses])
         verdicts = self._rules.decide_many(accesses, facts)
         reached = zip(verdicts, facts, strict=True)
         judgements = [Judgement(_ruled(verdict, known), known) for verdict, known in reached]

@@ -26,7 +26,7 @@ from gateway.model.access import Access, Credential, ResourceKind
 from gateway.model.errors import Reason, Refusal, Unavailable, WithdrawnError
 from gateway.model.verdicts import WITHDRAWN, Admission, Declined, Denied, Rejection
 from gateway.passes import Pass
-from gateway.platform.confirmation import reach_settled
+from gateway.platform.confirmation import reach_confirmed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,7 +102,7 @@ class Guard:
         try:
             return self.recorder.admit(admission)
         except Unavailable:
-            admission.let_go()
+            admission.release()
             raise
 
     def confirm(self, receipt: Receipt, now: float) -> None:
@@ -157,7 +157,7 @@ class Guard:
         return await self.identity.authenticate(credential, request.client, request.received_at)
 
     async def _reach(self, access: Access, credential: Credential | SignedLink) -> Judgement:
-        return await reach_settled(self.decisions, self.authority, access, credential)
+        return await reach_confirmed(self.decisions, self.authority, access, credential)
 
     async def _weigh(self, request: WireRequest, route: GuardedRoute) -> Admission | Rejection:
         principal = resource = meant = None
@@ -179,7 +179,7 @@ class Guard:
                 resource = route.locate(request)
                 access = Access(principal=principal, action=route.action, resource=resource)
                 judgement = self.decisions.recall(access)  # the common case, which waits for nothing
-                if judgement is None or not judgement.facts.is_settled:
+                if judgement is None or not judgement.facts.is_confirmed:
                     judgement = await self._reach(await self.authorized_files.resolve(access), credential)
                 verdict = judgement.verdict
                 if isinstance(verdict, Denied):

@@ -395,9 +395,9 @@ def upstream_counters(provider: Provider | None) -> dict[str, float]:
     return {f'cachegate_upstream_questions_total{{outcome="{name}"}}': n for name, n in outcomes.items()}
 
 
-def stranger_counters(authority: Authority | None) -> dict[str, float]:
+def unknown_key_counters(authority: Authority | None) -> dict[str, float]:
     """The counters of requests with unknown keys."""
-    events = {} if authority is None else authority.strangers.counts
+    events = {} if authority is None else authority.unknown_keys.counts
     return {f'cachegate_unknown_keys_total{{event="{name}"}}': count for name, count in events.items()}
 
 

@@ -120,7 +120,7 @@ class Provider:
         return self._circuit.is_open
 
     @property
-    def is_left_alone_by_strangers(self) -> bool:
+    def is_left_alone_by_unknown_keys(self) -> bool:
         """Whether the circuit for questions about unknown keys is open."""
         return self._circuit_for_unknown_keys.is_open
 
@@ -131,7 +131,7 @@ class Provider:
         headers: Headers,
         *,
         seconds: float = ASK_SECONDS,
-        is_stranger: bool = False,
+        is_unknown_key: bool = False,
     ) -> ProviderAnswer:
         """Ask one question. Every status that is a decision is returned, a denial too."""
         has_waited = self._slots.locked()
@@ -143,7 +143,11 @@ class Provider:
             raise undecided("too many questions are under way") from error
         try:
             return await self._ask_with_slot(
-                f"{question_path}?{query}", headers, seconds, has_waited=has_waited, is_stranger=is_stranger
+                f"{question_path}?{query}",
+                headers,
+                seconds,
+                has_waited=has_waited,
+                is_unknown_key=is_unknown_key,
             )
         finally:
             self._slots.release()
@@ -167,9 +171,9 @@ class Provider:
         await self._storage.aclose()
 
     async def _ask_with_slot(
-        self, question: str, headers: Headers, seconds: float, *, has_waited: bool, is_stranger: bool
+        self, question: str, headers: Headers, seconds: float, *, has_waited: bool, is_unknown_key: bool
     ) -> ProviderAnswer:
-        circuit = self._circuit_for_unknown_keys if is_stranger else self._circuit
+        circuit = self._circuit_for_unknown_keys if is_unknown_key else self._circuit
         entered = circuit.enter()
         if entered is None:
             self.outcomes["not-asked"] += 1
@@ -188,7 +192,7 @@ class Provider:
         except _RateLimitedError as error:
             outcome = "no-sense"
             self._circuit_for_unknown_keys.trip()
-            if is_stranger:
+            if is_unknown_key:
                 circuit.fail(entered)
             raise undecided(str(error)) from error
         except Unavailable:

@@ -265,7 +265,7 @@ class RedisStore:
             )
         )
 
-    async def let_go(self, lock: bytes, holder: str) -> None:
+    async def release(self, lock: bytes, holder: str) -> None:
         """Release a lock before it expires, if we hold it."""
         await self._verified(
             lambda note: (

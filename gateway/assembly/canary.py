@@ -47,7 +47,7 @@ class Canary:
         self._on_failure = on_failure
         self._is_settled = is_settled  # the embedded server: `await_workers` explains what that saves
 
-    async def sing(self) -> None:
+    async def measure(self) -> None:
         """Run for ever: while this worker holds the lock, change the fact and wait at the barrier."""
         while True:
             await asyncio.sleep(self._seconds)

@@ -19,7 +19,7 @@ from gateway.model.errors import Misconfigured
 from gateway.model_metadata.attestations import Attestations
 from gateway.model_metadata.links import Links
 from gateway.pinning.ledger import PinLedger
-from gateway.platform.asking import Flights
+from gateway.platform.asking import SharedQuestions
 from gateway.platform.authority import Authority
 from gateway.platform.budget import Budget
 from gateway.platform.stat import Platform
@@ -48,7 +48,7 @@ def build_recorder(settings: Settings, clock: Clock, on_left: Callable[[], None]
         signing_key=load_signing_key(settings.signing_key_file),
         clock=clock,
         durability=settings.audit_durability,
-        limits=Limits(nobody_per_source=settings.audit_refusals_per_second),
+        limits=Limits(anonymous_per_source=settings.audit_refusals_per_second),
         on_left=on_left,
     )
 
@@ -114,8 +114,8 @@ def build_authority(
         source=facts,
         forget=facts.changed,
         perform=Registrar(store=store, recorder=recorder).perform,
-        flights=Flights(store, worker=worker),
-        strangers=UnknownKeys(
+        questions=SharedQuestions(store, worker=worker),
+        unknown_keys=UnknownKeys(
             source=facts,
             budget=Budget(per_second=settings.unknown_key_questions, now=clock.monotonic),
             clock=clock,

@@ -56,7 +56,7 @@ from gateway.pinning.checks import PinChecks
 from gateway.pinning.measuring import Measurer
 from gateway.registrar import Registrar
 from gateway.resource.held_files import HeldFiles
-from gateway.telemetry import Telemetry, freshness_counters, stranger_counters, upstream_counters
+from gateway.telemetry import Telemetry, freshness_counters, unknown_key_counters, upstream_counters
 from gateway.transfers import Transfers
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ class Pipeline:
             "cachegate_feed_reconnects_total": self.feed.reconnects,
             "cachegate_hashed_bytes_total": self.measurer.counts.bytes,
             **upstream_counters(self.provider),
-            **stranger_counters(self.authority),
+            **unknown_key_counters(self.authority),
         }
         gauges = {
             **self.telemetry.gauges,
@@ -270,7 +270,7 @@ class Pipeline:
             "cachegate_transfers_under_way": len(self.transfers),
             "cachegate_upstream_left_alone": float(self.provider is not None and self.provider.is_left_alone),
             "cachegate_upstream_left_alone_by_strangers": float(
-                self.provider is not None and self.provider.is_left_alone_by_strangers
+                self.provider is not None and self.provider.is_left_alone_by_unknown_keys
             ),
         }
         return {"ready": ready, "counters": counters, "gauges": gauges}

@@ -102,7 +102,7 @@ class Upkeep:
         chores.every("policy", HOUSEKEEPING_SECONDS, self._look_at_facts)
         chores.every("audit", HOUSEKEEPING_SECONDS, self._keep_audit)
         if self.canary is not None:
-            chores.keep("canary", self.canary.sing)
+            chores.keep("canary", self.canary.measure)
         chores.keep("settling", self.settling.run)
         if self.store.place.is_asked_for:
             chores.keep("sentinels", self._watch_sentinels)
@@ -118,21 +118,21 @@ class Upkeep:
     async def _end(self) -> None:
         """Close everything, in this order. The audit log is closed after all that may record."""
         await self.chores.close()
-        await self._let_go(self.pins.close)
-        for let_go in self.at_the_end:
-            await self._let_go(let_go)
+        await self._close(self.pins.close)
+        for release in self.at_the_end:
+            await self._close(release)
         if self.pinning_ahead is not None:
-            await self._let_go(self.pinning_ahead.close)
-        await self._let_go(self.catalogue.close)
-        await self._let_go(self._note_last_uses)
-        await self._let_go(self._say_goodbye)
-        await self._let_go(self.recorder.close)
+            await self._close(self.pinning_ahead.close)
+        await self._close(self.catalogue.close)
+        await self._close(self._note_last_uses)
+        await self._close(self._say_goodbye)
+        await self._close(self.recorder.close)
         self.telemetry.lines.end()
-        await self._let_go(self.store.close)
+        await self._close(self.store.close)
 
-    async def _let_go(self, let_go: Callable[[], Awaitable[None] | None]) -> None:
+    async def _close(self, release: Callable[[], Awaitable[None] | None]) -> None:
         try:
-            waiting = let_go()
+            waiting = release()
             if waiting is not None:
                 await waiting
         except Unavailable as failure:

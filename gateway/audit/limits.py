@@ -27,8 +27,10 @@ class Limits:
     segment_bytes: int = 64 << 20  # small enough to ship and to verify one at a time
     head_seconds: float = PROMISED_SECONDS  # how long a record stays unproven on a quiet node
     head_records: int = PROMISED_RECORDS  # and on a busy one; a signature costs about 100 µs
-    nobody_per_source: int = 10  # full records of anonymous refusals per source address (and key) and second
-    nobody_total: int = 200  # and of all sources together: at most some 10 GB a day and worker
+    anonymous_per_source: int = (
+        10  # full records of anonymous refusals per source address (and key) and second
+    )
+    anonymous_total: int = 200  # and of all sources together: at most some 10 GB a day and worker
     pause_seconds: float = 1.0  # before a new chain takes over from a lost one
 
     def __post_init__(self) -> None:

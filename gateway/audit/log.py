@@ -28,7 +28,7 @@ from gateway.audit.record import (
     encode,
 )
 from gateway.audit.record_body import RecordBodies
-from gateway.audit.refusal_limiter import RefusalLimiter, Stranger
+from gateway.audit.refusal_limiter import AnonymousCaller, RefusalLimiter
 from gateway.audit.scrub import clean_name, source_of
 from gateway.audit.writer import Writer
 from gateway.model.errors import Reason, Unavailable
@@ -78,7 +78,7 @@ class AuditLog:
         self._tails = RecordBodies(node)
         self._on_left = on_left
         self._has_left = False
-        self._limiter = RefusalLimiter(per_source=limits.nobody_per_source, total=limits.nobody_total)
+        self._limiter = RefusalLimiter(per_source=limits.anonymous_per_source, total=limits.anonymous_total)
         self._writer = Writer(self._folder, node, Signer(signing_key), durability, limits, clock.now())
 
     @property
@@ -115,8 +115,8 @@ class AuditLog:
         if principal is None:
             new_id = partial(writer.envelopes.ids.next, now)
             whose = rejection.claimed_key_id, rejection.claimed_tenant
-            stranger = Stranger(source_of(rejection.request.client), *whose)
-            summary_id = self._limiter.count(stranger, rejection.reason.value, int(now), new_id)
+            caller = AnonymousCaller(source_of(rejection.request.client), *whose)
+            summary_id = self._limiter.count(caller, rejection.reason.value, int(now), new_id)
             if summary_id is not None:
                 return summary_id
         record_id, time = writer.envelopes.ids.next(now), writer.envelopes.times.text(now)
@@ -187,9 +187,9 @@ class AuditLog:
             links = self._writer.ready(now)
             record = SummaryRecord(
                 **self._writer.envelopes.members(now, links, summary.record_id),
-                source=summary.stranger.source,
-                tenant=summary.stranger.claimed_tenant,
-                claimed_key_id=summary.stranger.claimed_key_id,
+                source=summary.caller.source,
+                tenant=summary.caller.claimed_tenant,
+                claimed_key_id=summary.caller.claimed_key_id,
                 second=self._writer.envelopes.times.text(summary.second),
                 count=sum(summary.reasons.values()),
                 reasons=summary.reasons,

@@ -26,7 +26,7 @@ MANY_SOURCES = "many sources"
 
 
 @dataclass(frozen=True, slots=True)
-class Stranger:
+class AnonymousCaller:
     """The unit of counting: an address or network, and the invalid key that was presented."""
 
     source: str
@@ -34,7 +34,7 @@ class Stranger:
     claimed_tenant: str | None = None  # the owner of that key
 
 
-_MANY_SOURCES = Stranger(MANY_SOURCES)
+_MANY_SOURCES = AnonymousCaller(MANY_SOURCES)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class Summary:
     """Refusals that have no record of their own, of one source and key in one second."""
 
     record_id: str
-    stranger: Stranger
+    caller: AnonymousCaller
     second: int
     reasons: dict[str, int] = field(default_factory=dict)
 
@@ -57,24 +57,26 @@ class RefusalLimiter:
         self._total = total
         self._second = 0
         self._total_recorded = 0
-        self._recorded: dict[Stranger, int] = {}
-        self._open: dict[Stranger, Summary] = {}
+        self._recorded: dict[AnonymousCaller, int] = {}
+        self._open: dict[AnonymousCaller, Summary] = {}
         self._finished: deque[Summary] = deque()
 
-    def count(self, stranger: Stranger, reason: str, second: int, new_id: Callable[[], str]) -> str | None:
+    def count(
+        self, caller: AnonymousCaller, reason: str, second: int, new_id: Callable[[], str]
+    ) -> str | None:
         """Count a refusal. None: record it in full. Otherwise the id of the summary that stands for it."""
         if second != self._second:
             self._start_second(second)
-        recorded = self._recorded.get(stranger, 0)
+        recorded = self._recorded.get(caller, 0)
         if recorded < self._per_source and self._total_recorded < self._total:
-            self._recorded[stranger] = recorded + 1
+            self._recorded[caller] = recorded + 1
             self._total_recorded += 1
             return None
         if recorded < self._per_source:
-            stranger = _MANY_SOURCES
-        summary = self._open.get(stranger)
+            caller = _MANY_SOURCES
+        summary = self._open.get(caller)
         if summary is None:
-            summary = self._open[stranger] = Summary(record_id=new_id(), stranger=stranger, second=second)
+            summary = self._open[caller] = Summary(record_id=new_id(), caller=caller, second=second)
         summary.reasons[reason] = summary.reasons.get(reason, 0) + 1
         return summary.record_id
 

@@ -164,7 +164,7 @@ def _reason(verdict: Verdict, facts: Facts) -> Reason:
     by_rules = Reason.PERMITTED if isinstance(verdict, Allowed) else verdict.reason
     if by_rules in {Reason.UNREADABLE_FACT, Reason.POLICY_ERROR}:
         return by_rules
-    if not facts.is_settled:
+    if not facts.is_confirmed:
         return Reason.UPSTREAM_UNDECIDED
     is_denied = facts.ruling is not None and not facts.ruling.is_allow
     if facts.ruling is not None and is_denied and by_rules in {Reason.PERMITTED, Reason.NOT_PERMITTED}:
@@ -184,7 +184,7 @@ def _find_cause(
         return Cause.POLICY_ERROR, Way(((_rule_repair(access, facts, rulebook),),), ())
     if access.principal.tenant is None:
         return Cause.ADMIN_KEY, Way(((_tenant_key(facts),),), ())
-    if not facts.is_settled or (facts.ruling is not None and not facts.ruling.is_allow):
+    if not facts.is_confirmed or (facts.ruling is not None and not facts.ruling.is_allow):
         word: RemedyStep = (_platform_word(facts),)
         way = find_way(access, _with_platforms_word(facts), rulebook, rules)
         return Cause.PLATFORM, Way((word, *way.steps), way.forbids)
@@ -200,7 +200,7 @@ def _meaning(reason: Reason, cause: Cause, facts: Facts, forbidden_by: tuple[Det
     if cause is Cause.FORBIDDEN:
         rules = " and ".join(f'the rule "{each.policy}" ({each.place})' for each in forbidden_by)
         return f"{rules[:1].upper()}{rules[1:]} forbids it."
-    if cause is Cause.PLATFORM and not facts.is_settled:
+    if cause is Cause.PLATFORM and not facts.is_confirmed:
         return (
             "The platform's word on this key and model is not known here now; it is asked at their next use."
         )
@@ -264,7 +264,7 @@ def _with_platforms_word(facts: Facts) -> Facts:
         models=(Pattern(facts.model),),
         source=SOURCE_PLATFORM,
     )
-    return replace(facts, grants=(*facts.grants, grant), ruling=None, is_settled=True)
+    return replace(facts, grants=(*facts.grants, grant), ruling=None, is_confirmed=True)
 
 
 class _RulePlaces:

@@ -132,7 +132,7 @@ class CallerFacts:
         if ruling is not None and self._clock is not None:
             leaves[0] = EndingLeaf(leaves[0], ruling.until, self._clock)
         stamp = Stamp(facts.stamp.generation, (*facts.stamp.leaves, *leaves))
-        return replace(facts, stamp=stamp, ruling=ruling, is_settled=ruling is not None)
+        return replace(facts, stamp=stamp, ruling=ruling, is_confirmed=ruling is not None)
 
     def _find_in_force(self, used: Sequence[bytes], model: ModelId | None) -> Ruling | None:
         read_set = self._read_set

@@ -4,10 +4,9 @@ A cached record is a `Leaf`. Answers reference the leaves they were computed fro
 `is_current = False`, invalidates every answer that depends on the record, whether cached or on its way to a
 client. A leaf that is evicted for space is invalidated too, since later changes could not reach it.
 
-A record is inserted only if it did not change while it was read. A reader first opens a `Flight` (a read in
-progress); an invalidation that arrives before the reply marks the flight, and the overtaken reply is returned
-as a leaf that is not current. So no late reply can restore an old record, in whatever order two connections
-deliver.
+A record is inserted only if it did not change while it was read. A reader first opens a `PendingRead`; an
+invalidation that arrives before the reply marks it, and the overtaken reply is returned as a leaf that is not
+current. So no late reply can restore an old record, in whatever order two connections deliver.
 
 Names are the Redis names, which are injective by construction. Non-goals: when the worker may trust its
 memory (`lease.py`), and reading (`near_facts.py`).
@@ -40,12 +39,12 @@ class CacheCounts:
 
 
 @dataclass(slots=True, eq=False)
-class Flight:
+class PendingRead:
     """A read in progress: its names, and those that changed meanwhile."""
 
     names: frozenset[bytes]
     epoch: int
-    spoiled: set[bytes] = field(default_factory=set)
+    overtaken: set[bytes] = field(default_factory=set)
 
 
 class NearCache:
@@ -58,7 +57,7 @@ class NearCache:
         self._leaves: OrderedDict[bytes, Leaf] = OrderedDict()
         self._account = Account()  # a leaf that is decoded later holds more, and adds it here
         self._epoch = 0
-        self._reads: set[Flight] = set()
+        self._reads: set[PendingRead] = set()
 
     def __len__(self) -> int:
         return len(self._leaves)
@@ -78,18 +77,18 @@ class NearCache:
         self.counts.hits += 1
         return leaf
 
-    def depart(self, names: Sequence[bytes]) -> Flight:
-        """Begin a read of these names. `land` or `crash` ends it."""
-        flight = Flight(names=frozenset(names), epoch=self._epoch)
-        self._reads.add(flight)
-        return flight
+    def begin_read(self, names: Sequence[bytes]) -> PendingRead:
+        """Begin a read of these names. `finish_read` or `abort_read` ends it."""
+        pending = PendingRead(names=frozenset(names), epoch=self._epoch)
+        self._reads.add(pending)
+        return pending
 
-    def land(self, flight: Flight, values: Mapping[bytes, bytes | None]) -> dict[bytes, Leaf]:
+    def finish_read(self, pending: PendingRead, values: Mapping[bytes, bytes | None]) -> dict[bytes, Leaf]:
         """Cache what was read; return records that changed meanwhile as leaves that are not current."""
-        self._reads.discard(flight)
+        self._reads.discard(pending)
         read: dict[bytes, Leaf] = {}
         for name, value in values.items():
-            if flight.epoch != self._epoch or name in flight.spoiled:
+            if pending.epoch != self._epoch or name in pending.overtaken:
                 self.counts.overtaken += 1
                 read[name] = Leaf(name, value, is_current=False)
                 continue
@@ -101,13 +100,13 @@ class NearCache:
             self._put(read[name])
         return read
 
-    def is_overtaken(self, flight: Flight) -> bool:
+    def is_overtaken(self, pending: PendingRead) -> bool:
         """Whether everything was flushed since the read began, so that nothing of it is cached."""
-        return flight.epoch != self._epoch
+        return pending.epoch != self._epoch
 
-    def crash(self, flight: Flight) -> None:
+    def abort_read(self, pending: PendingRead) -> None:
         """End a read that failed."""
-        self._reads.discard(flight)
+        self._reads.discard(pending)
 
     def invalidate(self, names: Iterable[bytes]) -> None:
         """These records changed."""
@@ -116,9 +115,9 @@ class NearCache:
             leaf = self._leaves.pop(name, None)
             if leaf is not None:
                 self._forget(leaf)
-            for flight in self._reads:
-                if name in flight.names:
-                    flight.spoiled.add(name)
+            for pending in self._reads:
+                if name in pending.names:
+                    pending.overtaken.add(name)
 
     def flush(self) -> None:
         """Forget all records, including those being read."""

@@ -179,22 +179,22 @@ class NearFacts:
     async def _read_current(self, names: Sequence[bytes]) -> dict[bytes, Leaf]:
         """Read and cache; if another server answered, repeat on new connections."""
         for attempt in range(READ_ATTEMPTS):
-            flight = self.cache.depart(names)
+            pending = self.cache.begin_read(names)
             applied_before = self.lease.applied
             try:
                 moment, values = await self._store.read(names)
                 if moment.generation > self.lease.applied:
                     await self._await_generation(moment.generation, ECHO_SECONDS / (1 + 4 * attempt))
             except BaseException:
-                self.cache.crash(flight)
+                self.cache.abort_read(pending)
                 raise
             if not self._feed_is_up.is_set():
-                flight.spoiled.update(names)  # the feed was down: a change would not have been reported
-            elif not self.cache.is_overtaken(flight) and not self._is_ours(moment, applied_before):
-                self.cache.crash(flight)
+                pending.overtaken.update(names)  # the feed was down: a change would not have been reported
+            elif not self.cache.is_overtaken(pending) and not self._is_ours(moment, applied_before):
+                self.cache.abort_read(pending)
                 self._store.move()
                 continue
-            return self.cache.land(flight, dict(zip(names, values, strict=True)))
+            return self.cache.finish_read(pending, dict(zip(names, values, strict=True)))
         why = "another server answers than the one whose changes are followed: a failover is going on"
         raise Unavailable("redis", why, Reason.NO_LEASE)
 

@@ -83,7 +83,7 @@ class DirectoryReader:
             return None
         return digest
 
-    async def bring(self, principal: Principal, models: Sequence[ModelId | None]) -> list[Facts]:
+    async def gather(self, principal: Principal, models: Sequence[ModelId | None]) -> list[Facts]:
         """Return the facts about this caller and each of these models (None: no model), in order."""
         for attempt in range(_POLICY_ATTEMPTS):
             read_set = ReadSet(self._source, self._report)

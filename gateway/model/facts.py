@@ -233,7 +233,7 @@ class Facts:
     are authorised. `unreadable` names the records that did not parse: any of them denies.
 
     `ruling` is the platform's answer about a key of its own, while it is in force; where there is none in
-    force, `is_settled` is false, and the platform has to be asked before the verdict counts.
+    force, `is_confirmed` is false, and the platform has to be asked before the verdict counts.
     """
 
     grants: tuple[Grant, ...]
@@ -245,4 +245,4 @@ class Facts:
     stamp: Stamp
     unreadable: tuple[str, ...] = field(default=())
     ruling: Ruling | None = None
-    is_settled: bool = True
+    is_confirmed: bool = True

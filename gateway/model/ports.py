@@ -109,14 +109,14 @@ class PlatformAuthority(Protocol):
         `client` is the address that the request came from.
         """
 
-    async def settle(self, credential: Credential, principal: Principal, model: ModelId | None) -> None:
+    async def determine(self, credential: Credential, principal: Principal, model: ModelId | None) -> None:
         """Ask the platform whether a key of its own may have a model (None: whether it knows the key)."""
 
 
 class Directory(Protocol):
     """The facts, as the guard reads them."""
 
-    async def bring(self, principal: Principal, models: Sequence[ModelId | None]) -> list[Facts]:
+    async def gather(self, principal: Principal, models: Sequence[ModelId | None]) -> list[Facts]:
         """The facts about this caller and each of these models (None: no model), in order."""
 
     def is_leased(self) -> bool:

@@ -130,7 +130,7 @@ class Admission:
     stamp: Stamp  # of everything the answer depends on: the key, the decision, each model of a page
     key_stamp: Stamp  # of the key and its tenant alone: what a transfer in progress still depends on
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Close the file of an admission that could not be recorded."""
         if isinstance(self.found, OpenFile) and not isinstance(self.found, HeldFile):
             os.close(self.found.descriptor)
@@ -213,7 +213,7 @@ class Receipt:
         on_close, self._on_close = self._on_close, None
         if on_close is None:
             return
-        self.admission.let_go()
+        self.admission.release()
         on_close(outcome)
 
 

@@ -136,7 +136,7 @@ class Attestations:
             return ()
         if len(others) > MAX_OTHERS:
             return None
-        facts = await self._directory.bring(principal, [model, *others])
+        facts = await self._directory.gather(principal, [model, *others])
         owners = {one.requested_standing.owner if one.requested_standing else None for one in facts}
         if len(owners) != 1 or None in owners or any(one.unreadable for one in facts):
             return None

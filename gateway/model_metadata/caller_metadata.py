@@ -130,7 +130,7 @@ class Offers:
         judgements = await self._decisions.reach_many([replace(access, resource=one) for one in resources])
         for judgement in judgements:
             stamp = stamp.joined(judgement.facts.stamp)
-            if not judgement.facts.is_settled:  # the platform's allow ended while its answer was fetched
+            if not judgement.facts.is_confirmed:  # the platform's allow ended while its answer was fetched
                 raise undecided("what it said ended meanwhile")
         verdicts = [judgement.verdict for judgement in judgements]
         if all(isinstance(verdict, Allowed) for verdict in verdicts):
@@ -167,7 +167,7 @@ class Offers:
         if not places.unhashed:
             return
         wanted = {name: name in places.held or self._is_relaying for name in places.unhashed}
-        for name, is_ours in (await self._origins.settle(model, wanted)).items():
+        for name, is_ours in (await self._origins.determine(model, wanted)).items():
             if is_ours:
                 places.ours.add(name)
             elif self._metadata.has_upstream:

@@ -92,7 +92,7 @@ class Minting:
                 if opened is None:
                     continue
                 try:
-                    await self._pins.settle(opened, wait_seconds=0)
+                    await self._pins.determine(opened, wait_seconds=0)
                 finally:
                     os.close(opened.descriptor)
             except Refusal:

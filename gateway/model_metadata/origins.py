@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.directory import names
-from gateway.directory.edits.provenance import settle_origins
+from gateway.directory.edits.provenance import determine_origins
 from gateway.directory.provenance_records import decode_origin
 from gateway.directory.record_layout import UnreadableRecordError
 from gateway.model.errors import Conflict, Reason, Refusal
@@ -50,7 +50,7 @@ class Origins:
         _, leaves = await self._source.read([names.origin_fact(model, *file) for file in files])
         return _known(model, files, leaves)
 
-    async def settle(self, model: ModelId, wanted: Mapping[File, bool]) -> dict[File, bool]:
+    async def determine(self, model: ModelId, wanted: Mapping[File, bool]) -> dict[File, bool]:
         """Whether the origin is ours, for each file; where none is recorded yet, `wanted` is recorded."""
         known = await self.find(model, list(wanted))
         new = [file for file in wanted if file not in known]
@@ -68,7 +68,7 @@ class Origins:
         if origins:
             try:
                 done = await self._perform(
-                    self._change(model, origins), partial(settle_origins, origins=origins)
+                    self._change(model, origins), partial(determine_origins, origins=origins)
                 )
             except Conflict as error:  # a record that does not parse was written meanwhile
                 raise Refusal(Reason.UNREADABLE_FACT) from error

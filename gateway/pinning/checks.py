@@ -2,8 +2,8 @@
 
     open file ─measure─▶ what it holds ─agree─▶ pin ─▶ the file with its SHA-256, or quarantine
 
-`recall` answers almost every read: from memory, without awaiting. `settle` measures what is not known yet and
-waits for it, within a limit; a longer measurement continues in the background and serves later requests.
+`recall` answers almost every read: from memory, without awaiting. `determine` measures what is not known yet
+and waits for it, within a limit; a longer measurement continues in the background and serves later requests.
 `attest` accepts the digests of a delivery that hashed a file while it streamed it.
 
 A measurement belongs to a stat identity and a pin to a blob's name, so a blob that is replaced, truncated or
@@ -68,7 +68,7 @@ class PinChecks:
                 return None
         return replace(file, sha256=measured.sha256)
 
-    async def settle(self, file: OpenFile, *, wait_seconds: float = WAIT_SECONDS) -> OpenFile:
+    async def determine(self, file: OpenFile, *, wait_seconds: float = WAIT_SECONDS) -> OpenFile:
         """The file with its SHA-256; unchanged when that is not known within the wait.
 
         Raises `Refusal(QUARANTINED)` for a blob in quarantine, and for one that is put there now.
@@ -96,7 +96,7 @@ class PinChecks:
         return file if measured is None else await self._agreed(file, measured, generation)
 
     async def attest(self, file: OpenFile, *, md5: str, sha256: str) -> OpenFile:
-        """Pin what a delivery read completely from this very descriptor. Raises as `settle` does.
+        """Pin what a delivery read completely from this very descriptor. Raises as `determine` does.
 
         Called before the last byte is sent, so that no client has a complete file that was not agreed on.
         """

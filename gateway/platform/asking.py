@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 4.0  # the client waits for 5
 LOCK_SECONDS = 5.0  # longer than a task may hold it
 PLACES = 32  # requests under way at once, from one worker
-PLACES_FOR_STRANGERS = 16  # of these, about keys that are not known yet
+PLACES_FOR_UNKNOWN_KEYS = 16  # of these, about keys that are not known yet
 PLACES_FOR_ONE_KEY = 8  # of these, about one known key
-MAX_FLIGHTS = 512  # under way or queued
-MAX_FLIGHTS_FOR_STRANGERS = 256  # of these, about keys that are not known yet
-MAX_FLIGHTS_FOR_ONE_KEY = 128  # a process that starts with a hundred models waits a second or two
+MAX_SHARED_QUESTIONS = 512  # under way or queued
+MAX_SHARED_QUESTIONS_FOR_UNKNOWN_KEYS = 256  # of these, about keys that are not known yet
+MAX_SHARED_QUESTIONS_FOR_ONE_KEY = 128  # a process that starts with a hundred models waits a second or two
 LOOK_SECONDS = 0.02  # how often a task checks whether another worker's answer has come; less often each time
 LONGEST_LOOK_SECONDS = 0.2
 
@@ -47,11 +47,11 @@ class Locks(Protocol):
     async def hold(self, lock: bytes, holder: str, *, seconds: float) -> bool:
         """Take or renew a lock; whether it is ours now."""
 
-    async def let_go(self, lock: bytes, holder: str) -> None:
+    async def release(self, lock: bytes, holder: str) -> None:
         """Release it before it expires."""
 
 
-class Flights:
+class SharedQuestions:
     """The tasks of one worker, one for each answer that is waited for."""
 
     def __init__(self, locks: Locks, *, worker: str) -> None:
@@ -60,7 +60,7 @@ class Flights:
         self._serials = count()
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
         self._places = asyncio.Semaphore(PLACES)
-        self._places_for_unknown_keys = asyncio.Semaphore(PLACES_FOR_STRANGERS)
+        self._places_for_unknown_keys = asyncio.Semaphore(PLACES_FOR_UNKNOWN_KEYS)
         self._places_of_keys: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._tasks_of_keys: Counter[str] = Counter()
         self._tasks_of_unknown_keys = 0
@@ -77,20 +77,20 @@ class Flights:
         lock: bytes,
         *,
         key_id: str,
-        is_stranger: bool,
+        is_unknown_key: bool,
         ask: Callable[[], Awaitable[None]],
         is_answered: Callable[[], Awaitable[bool]],
     ) -> None:
         """Return once the answer is a fact. Raises what `ask` raises, or `Unavailable` after a timeout."""
         task = self._tasks.get(lock)
         if task is None:
-            if not self._has_room_for(key_id, is_stranger=is_stranger):
+            if not self._has_room_for(key_id, is_unknown_key=is_unknown_key):
                 raise _undecided("too many questions wait to be asked")
-            place = self._place_for_unknown_key() if is_stranger else self._place_for(key_id)
+            place = self._place_for_unknown_key() if is_unknown_key else self._place_for(key_id)
             task = self._tasks[lock] = asyncio.create_task(self._run(lock, place, ask, is_answered))
             self._tasks_of_keys[key_id] += 1
-            self._tasks_of_unknown_keys += is_stranger
-            task.add_done_callback(partial(self._finished, lock, key_id, is_stranger))
+            self._tasks_of_unknown_keys += is_unknown_key
+            task.add_done_callback(partial(self._finished, lock, key_id, is_unknown_key))
         await asyncio.shield(task)
 
     async def close(self) -> None:
@@ -121,19 +121,19 @@ class Flights:
                         await ask()
                 finally:
                     with suppress(Unavailable):  # the lock expires by itself
-                        await self._locks.let_go(lock, holder)
+                        await self._locks.release(lock, holder)
         except TimeoutError as error:
             raise _undecided("no answer came in time") from error
 
-    def _has_room_for(self, key_id: str, *, is_stranger: bool) -> bool:
-        if is_stranger and self._tasks_of_unknown_keys >= MAX_FLIGHTS_FOR_STRANGERS:
+    def _has_room_for(self, key_id: str, *, is_unknown_key: bool) -> bool:
+        if is_unknown_key and self._tasks_of_unknown_keys >= MAX_SHARED_QUESTIONS_FOR_UNKNOWN_KEYS:
             return False
         of_key = self._tasks_of_keys.get(key_id, 0)
-        return len(self._tasks) < MAX_FLIGHTS and of_key < MAX_FLIGHTS_FOR_ONE_KEY
+        return len(self._tasks) < MAX_SHARED_QUESTIONS and of_key < MAX_SHARED_QUESTIONS_FOR_ONE_KEY
 
-    def _finished(self, lock: bytes, key_id: str, is_stranger: bool, task: asyncio.Task[None]) -> None:  # noqa: FBT001 -- a callback
+    def _finished(self, lock: bytes, key_id: str, is_unknown_key: bool, task: asyncio.Task[None]) -> None:  # noqa: FBT001 -- a callback
         del self._tasks[lock]
-        self._tasks_of_unknown_keys -= is_stranger
+        self._tasks_of_unknown_keys -= is_unknown_key
         self._tasks_of_keys[key_id] -= 1
         if not self._tasks_of_keys[key_id]:
             del self._tasks_of_keys[key_id]

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from gateway.model.ports import Clock, FactSource
     from gateway.model.stores import FactStore
     from gateway.pinning.ledger import Perform
-    from gateway.platform.asking import Flights
+    from gateway.platform.asking import SharedQuestions
     from gateway.platform.stat import Platform
     from gateway.platform.unknown_keys import UnknownKeys
 
@@ -72,7 +72,7 @@ class Subject:
     digest: bytes | None = None
 
     @property
-    def is_stranger(self) -> bool:
+    def is_unknown_key(self) -> bool:
         """Whether the key is unknown here."""
         return self.key is not None
 
@@ -87,8 +87,8 @@ class Authority:
     # drops facts that this worker itself has changed from its memory
     forget: Callable[[Iterable[bytes]], None]
     perform: Perform
-    flights: Flights
-    strangers: UnknownKeys
+    questions: SharedQuestions
+    unknown_keys: UnknownKeys
     peppers: Peppers
     clock: Clock
     actor: str
@@ -115,7 +115,7 @@ class Authority:
         if key.tenant is not None:
             self.forget([names.tenant_fact(key.tenant)])
 
-    async def settle(self, credential: Credential, principal: Principal, model: ModelId | None) -> None:
+    async def determine(self, credential: Credential, principal: Principal, model: ModelId | None) -> None:
         """Have the platform say whether its key may have a model (None: whether the key is valid)."""
         key_id = principal.key_id
         subject = Subject(credential=credential, key_id=key_id, model=model)
@@ -166,7 +166,7 @@ class Authority:
 
     async def close(self) -> None:
         """Cancel the requests that are under way."""
-        await self.flights.close()
+        await self.questions.close()
 
     async def _find_or_ask(self, subject: Subject, client: str = "") -> Reason:
         """The answer in force: from memory, or asked for by one worker of the fleet.
@@ -175,20 +175,20 @@ class Authority:
         """
         reason = await self._find(SourceReading(self.source), subject)
         if reason is not None:
-            self.strangers.counts["remembered"] += subject.is_stranger
+            self.unknown_keys.counts["remembered"] += subject.is_unknown_key
             return reason
         key_id, model = subject.key_id, subject.model
         reading, lock = StoreReading(self.store), names.asking_lock(key_id, model)
-        if subject.is_stranger and lock not in self.flights:
-            self.strangers.admit(client)
+        if subject.is_unknown_key and lock not in self.questions:
+            self.unknown_keys.admit(client)
 
         async def is_answered() -> bool:
             return await self._find(reading, subject) is not None
 
-        await self.flights.await_answer(
+        await self.questions.await_answer(
             lock,
             key_id=key_id,
-            is_stranger=subject.is_stranger,
+            is_unknown_key=subject.is_unknown_key,
             ask=partial(self._ask, subject),
             is_answered=is_answered,
         )
@@ -201,8 +201,8 @@ class Authority:
 
     async def _find(self, reading: SourceReading | StoreReading, subject: Subject) -> Reason | None:
         """The answer in force; for a key that the platform does not know, that denial."""
-        if subject.is_stranger and subject.model is not None:
-            reason = await self.strangers.find(subject.key_id, subject.model)
+        if subject.is_unknown_key and subject.model is not None:
+            reason = await self.unknown_keys.find(subject.key_id, subject.model)
             if reason is not None:
                 return reason
         now = self.clock.now()
@@ -216,7 +216,7 @@ class Authority:
     async def _ask(self, subject: Subject) -> None:
         """Ask, and store the answer. An answer that was overtaken is asked for once more."""
         for _ in range(ATTEMPTS):
-            asking = self._ask_about_unknown_key if subject.is_stranger else self._ask_and_write
+            asking = self._ask_about_unknown_key if subject.is_unknown_key else self._ask_and_write
             if await asking(subject):
                 return
         raise _undecided("what it said was ended while it was said")
@@ -227,13 +227,13 @@ class Authority:
     async def _ask_about_unknown_key(self, subject: Subject) -> bool:
         """An allow makes the key known, a denial is remembered here; False when it was overtaken."""
         asked = await self.store.generation()
-        standpoint, moment = await self.strangers.take_standpoint(asked), (asked, self.clock.now())
+        standpoint, moment = await self.unknown_keys.take_standpoint(asked), (asked, self.clock.now())
         reason = await self._say(subject, subject.model)
         if reason is Reason.PERMITTED:
             return await self._write(subject, await self._ruling(subject, moment, reason))
         about: dict[ModelId | None, Reason] = {subject.model: reason}
         if reason in MAYBE_OF_THE_KEY:
-            standing = await self.strangers.find_standing(subject.key_id) or await self._say(subject, None)
+            standing = await self.unknown_keys.find_standing(subject.key_id) or await self._say(subject, None)
             about[subject.model] = reason if standing is reason else Reason.UPSTREAM_REFUSED
             about |= {} if standing is Reason.PERMITTED else {None: standing}
             reason = Reason.UPSTREAM_UNAUTHORIZED if standing is Reason.UPSTREAM_UNAUTHORIZED else reason
@@ -242,11 +242,11 @@ class Authority:
         if await is_overtaken(StoreReading(self.store), subject.key_id, subject.model, asked):
             return False
         for model, said in about.items():
-            self.strangers.put(subject.key_id, model, said, standpoint, self.deny_seconds)
+            self.unknown_keys.put(subject.key_id, model, said, standpoint, self.deny_seconds)
         return True
 
     async def _say(self, subject: Subject, model: ModelId | None) -> Reason:
-        return await self.platform.say(subject.credential, model, is_stranger=subject.is_stranger)
+        return await self.platform.say(subject.credential, model, is_unknown_key=subject.is_unknown_key)
 
     async def _hear(self, subject: Subject) -> Ruling:
         """Ask, and make the answer a ruling."""

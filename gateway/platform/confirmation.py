@@ -1,6 +1,6 @@
 """Ask the platform before a decision about one of its keys counts.
 
-While there is no answer of the platform in force (`is_settled` is False), the decision is a denial whatever
+While there is no answer of the platform in force (`is_confirmed` is False), the decision is a denial whatever
 the rules say: a key that the platform has ended must not keep even the rights that every tenant has. A caller
 with a signed link has no key to ask with, and is decided on what was noted when the link was made.
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ATTEMPTS = 2  # an answer may be ended at once, by a webhook; then it is asked for once more
 
 
-async def reach_settled(
+async def reach_confirmed(
     decisions: Decisions,
     authority: PlatformAuthority | None,
     access: Access,
@@ -38,15 +38,15 @@ async def reach_settled(
     """
     judgement = decisions.recall(access) or await decisions.reach(access)
     for _ in range(ATTEMPTS):
-        if judgement.facts.is_settled or access.principal.is_link:
+        if judgement.facts.is_confirmed or access.principal.is_link:
             return _with_platform_reason(judgement)
         if authority is None or not isinstance(credential, Credential):
             raise Refusal(
                 Reason.UNKNOWN_KEY, key_id=access.principal.key_id
             )  # a platform's key, and the platform is not asked
-        await authority.settle(credential, access.principal, judgement.facts.model)
+        await authority.determine(credential, access.principal, judgement.facts.model)
         judgement = await decisions.reach(access)
-    if not judgement.facts.is_settled:
+    if not judgement.facts.is_confirmed:
         raise Unavailable("upstream", "what it said did not last", Reason.UPSTREAM_UNDECIDED)
     return _with_platform_reason(judgement)
 

@@ -56,7 +56,7 @@ class Asker(Protocol):
         headers: Iterable[tuple[bytes, bytes]],
         *,
         seconds: float,
-        is_stranger: bool,
+        is_unknown_key: bool,
     ) -> Answered:
         """Send one request; raises `Unavailable` when nothing was decided."""
 
@@ -68,11 +68,11 @@ class Platform:
     provider: Asker
 
     async def say(
-        self, credential: Credential, model: ModelId | None, *, is_stranger: bool = False
+        self, credential: Credential, model: ModelId | None, *, is_unknown_key: bool = False
     ) -> Reason:
         """The answer: PERMITTED, or why not. Raises `Unavailable` when the platform does not decide.
 
-        `is_stranger`: the key is not known here. The provider client may treat such requests differently.
+        `is_unknown_key`: the key is not known here. The provider client may treat such requests differently.
         """
         query = urlencode({"modelId": model or f"no-such-model-{secrets.token_hex(16)}/1"})
         headers = [
@@ -81,7 +81,7 @@ class Platform:
             (b"user-agent", b"cachegate"),
         ]
         answer = await self.provider.ask(
-            STAT_PATH, query, headers, seconds=QUESTION_SECONDS, is_stranger=is_stranger
+            STAT_PATH, query, headers, seconds=QUESTION_SECONDS, is_unknown_key=is_unknown_key
         )
         match answer.status:
             case 200:

@@ -27,7 +27,7 @@ from gateway.model.access import Resource, ResourceKind
 from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Reason, Refusal
 from gateway.model.verdicts import Denied
-from gateway.platform.confirmation import reach_settled
+from gateway.platform.confirmation import reach_confirmed
 from gateway.platform.retractions import Retractions
 from gateway.platform.shares import Shares
 
@@ -218,7 +218,7 @@ class Upstream:
         if canonical == allowed.model:  # it was authorised along with the requested name
             return allowed.stamp
         access = replace(allowed.access, resource=Resource(kind=ResourceKind.MODEL, model=canonical))
-        judgement = await reach_settled(self._decisions, self._authority, access, inquiry.credential)
+        judgement = await reach_confirmed(self._decisions, self._authority, access, inquiry.credential)
         if isinstance(judgement.verdict, Denied):
             raise Refusal(judgement.verdict.reason)
         return judgement.facts.stamp

@@ -334,7 +334,7 @@ class DiskCatalogue:
             try:
                 return look()
             except UnreadError as unread:
-                await self.manifests.bring(
+                await self.manifests.gather(
                     unread.identity, lambda pause: self._read_manifest(model, package, pause)
                 )
         why = f"the manifest of {package} changes faster than it can be read"

@@ -8,7 +8,7 @@ changes content and no time: the old list of files may then be used until the fi
 manifest only narrows what is served, and its files are checked on disk themselves.
 
 A small manifest is read where it is asked for: that takes less time than handing it to a thread. For a large
-one `find` raises `UnreadError`; a caller that may wait has it read in a thread (`bring`), by one run for all
+one `find` raises `UnreadError`; a caller that may wait has it read in a thread (`gather`), by one run for all
 callers, and asks again. There are two threads, so that a short read never waits behind one of half a second.
 A command has no event loop to keep free: with `reads_all_here` it reads every manifest itself.
 
@@ -104,7 +104,7 @@ class Manifests:
     def find(self, directory: int) -> Manifest | None:
         """The manifest of the package whose directory is open; None when there is none yet.
 
-        Raises `Refusal(UNSERVABLE)` when the file is no valid manifest, `UnreadError` when `bring` has to
+        Raises `Refusal(UNSERVABLE)` when the file is no valid manifest, `UnreadError` when `gather` has to
         read it.
         """
         found = inspect_regular(MANIFEST, below=directory, may_have_other_names=True)
@@ -133,7 +133,7 @@ class Manifests:
         """
         return self._read_there(directory, pause, is_passing=True)
 
-    async def bring(self, identity: StatIdentity, read: Callable[[Callable[[], None]], object]) -> None:
+    async def gather(self, identity: StatIdentity, read: Callable[[Callable[[], None]], object]) -> None:
         """Have `read` called in a thread, unless a run for this file is under way already, and wait for it.
 
         `read` opens the package again and calls `self.read` with the pause that it is given: a waiting caller

@@ -45,8 +45,8 @@ def _imports(path: Path) -> set[str]:
 )
 def test_each_dangerous_library_is_imported_in_one_room_only(library, room):
     importers = {_name(path) for path in MODULES if library in _imports(path)}
-    strangers = {name for name in importers if not name.startswith(f"gateway/{room}/")}
-    assert not strangers
+    unknown_keys = {name for name in importers if not name.startswith(f"gateway/{room}/")}
+    assert not unknown_keys
 
 
 def _calls(path: Path) -> set[str]:

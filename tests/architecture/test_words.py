@@ -44,7 +44,7 @@ def coined_in(text: str) -> set[str]:
 
 
 def _words_of_source(path: Path) -> list[tuple[int, str]]:
-    """Names, comments and docstrings, each with its line. Messages and bytes in Redis are data, and left out."""
+    """Names, comments and docstrings, each with its line. Messages and Redis names are data, and left out."""
     source = path.read_text()
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     words = [

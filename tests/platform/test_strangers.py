@@ -148,12 +148,12 @@ def test_a_platform_that_asks_for_fewer_questions_is_asked_by_known_tenants_only
 ):
     known = platform.new_key(CARS)
     assert get(guarded, CARS, known, "10.6.0.1").status == 200
-    strangers = [token_hex(10) for _ in range(6)]
-    for key in strangers:
+    unknown_keys = [token_hex(10) for _ in range(6)]
+    for key in unknown_keys:
         platform.says[key, None] = 429
-    answers = [get(guarded, CARS, key, source) for key in strangers]
+    answers = [get(guarded, CARS, key, source) for key in unknown_keys]
     assert {answer.status for answer in answers} == {503}
-    assert sum(len(platform.questions(key)) for key in strangers) == 1
+    assert sum(len(platform.questions(key)) for key in unknown_keys) == 1
     metrics = guarded.gateway.metrics()
     assert metrics["cachegate_upstream_left_alone_by_strangers"] == 1
     assert metrics["cachegate_upstream_left_alone"] == 0

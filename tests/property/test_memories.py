@@ -24,7 +24,7 @@ import pytest
 import gateway
 from gateway.audit import record_body
 from gateway.audit.record_body import RecordBodies, _who
-from gateway.audit.refusal_limiter import RefusalLimiter, Stranger
+from gateway.audit.refusal_limiter import AnonymousCaller, RefusalLimiter
 from gateway.audit.scrub import _clean_agent, clean_agent, source_of
 from gateway.caller_views import CallerViews, View
 from gateway.configuration.settings import CHECKOUT_POLICIES
@@ -167,7 +167,7 @@ def judgement(number, *, is_allowed, leaves=None):
         stamp=stamp,
         unreadable=(),
         ruling=None,
-        is_settled=True,
+        is_confirmed=True,
     )
     if is_allowed:
         grant = ",".join(f"grt_{number:08d}{one:04d}" for one in range(20))
@@ -736,7 +736,7 @@ def damaged_records_that_were_told_of(_bound):
 @case(MEGABYTE, size=lambda made: len(made._open))
 def refusals_of_strangers(_bound):
     def put(made, number):
-        stranger = Stranger(f"2001:db8:{number:x}::/64", f"key_{number:012d}")
+        stranger = AnonymousCaller(f"2001:db8:{number:x}::/64", f"key_{number:012d}")
         made.count(stranger, Reason.UNKNOWN_KEY.value, 1, lambda: f"{number:036d}")
         made.count(stranger, Reason.UNKNOWN_KEY.value, 1, lambda: f"{number:036d}")
 
@@ -864,7 +864,7 @@ BOUNDED_OTHERWISE = {
     "resource/manifests.py": "charged and weighed: tests/unit/resource/test_manifests.py",
     "audit/request_secrets.py": "what one request holds, while it is recorded",
     "decision/explain.py": "one answer, for a command",
-    "platform/unknown_keys.py": "weighed in tests/property/test_strangers.py",
+    "platform/unknown_keys.py": "weighed in tests/property/test_anonymous_callers.py",
     "server/acceptor.py": "connections that are open, of which there is a most",
     "adapters/provider.py": "a counter of outcomes, whose names are ours",
     "adapters/redis_store.py": "tasks that are under way",

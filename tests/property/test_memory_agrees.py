@@ -216,7 +216,7 @@ async def quiet():
 async def uncached(store, asked):
     """The answer of now, by nothing that was ever remembered."""
     reader = DirectoryReader(store, PlainFacts(store))
-    [known] = await reader.bring(asked.principal, [asked.resource.model])
+    [known] = await reader.gather(asked.principal, [asked.resource.model])
     return RULES.decide(asked, known)
 
 

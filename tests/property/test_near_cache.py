@@ -28,24 +28,24 @@ class NearCacheBesideAStore(RuleBasedStateMachine):
         self.store = dict.fromkeys(NAMES)
         self.told = dict(self.store)  # the state that the changes told so far come to
         self.untold = []
-        self.flights = []  # with what the store read for them: the oldest that the reply may say
+        self.questions = []  # with what the store read for them: the oldest that the reply may say
         self.leaves = []
         self.has_landed = True  # nothing was decoded since a leaf was put
 
     @rule(names=some_names)
-    def depart(self, names):
-        self.flights.append((self.cache.depart(names), {name: self.store[name] for name in names}))
+    def begin_read(self, names):
+        self.questions.append((self.cache.begin_read(names), {name: self.store[name] for name in names}))
 
-    @precondition(lambda self: self.flights)
+    @precondition(lambda self: self.questions)
     @rule(number=numbers)
-    def land(self, number):
-        flight, reply = self.flights.pop(number % len(self.flights))
-        self.leaves += self.cache.land(flight, reply).values()
+    def finish_read(self, number):
+        pending, reply = self.questions.pop(number % len(self.questions))
+        self.leaves += self.cache.finish_read(pending, reply).values()
 
-    @precondition(lambda self: self.flights)
+    @precondition(lambda self: self.questions)
     @rule(number=numbers)
-    def crash(self, number):
-        self.cache.crash(self.flights.pop(number % len(self.flights))[0])
+    def abort_read(self, number):
+        self.cache.abort_read(self.questions.pop(number % len(self.questions))[0])
 
     @rule(names=some_names, value=values)
     def change(self, names, value):

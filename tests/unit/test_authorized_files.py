@@ -84,7 +84,7 @@ class World:
 
     # the directory
 
-    async def bring(self, principal, models):
+    async def gather(self, principal, models):
         if self.brought:
             await self.brought(models)
         return [self._facts(model) for model in models]
@@ -106,7 +106,7 @@ class World:
 
     # the pins
 
-    async def settle(self, file):
+    async def determine(self, file):
         return file
 
     def stamped(self, file, stamp):

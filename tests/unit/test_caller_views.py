@@ -65,7 +65,7 @@ class World:
     def listed(self):
         return self.scanned
 
-    async def bring(self, principal, models):
+    async def gather(self, principal, models):
         facts = [
             Facts(
                 grants=(),

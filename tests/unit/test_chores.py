@@ -35,10 +35,10 @@ class Sleeper:
             if seconds is None or one[0] == seconds:
                 self._waiting.remove(one)
                 one[1].set()
-        await settle()
+        await determine()
 
 
-async def settle():
+async def determine():
     for _ in range(20):
         await asyncio.sleep(0)
 
@@ -68,7 +68,7 @@ class TestKept:
             raise struct_error()
 
         world.chores.keep("pins", work)
-        await settle()
+        await determine()
         assert [(name, kind) for name, kind, _ in world.failed] == [("pins", StructError)]
         assert (begun.qsize(), world.chores.down) == (1, ("pins",))
         await world.sleep.wake()
@@ -79,7 +79,7 @@ class TestKept:
             return
 
         world.chores.keep("pins", work)
-        await settle()
+        await determine()
         assert [(name, kind) for name, kind, _ in world.failed] == [("pins", EndedError)]
 
     async def test_one_whose_own_work_was_cancelled_is_begun_again(self, world):
@@ -89,7 +89,7 @@ class TestKept:
             await inner
 
         world.chores.keep("pins", work)
-        await settle()
+        await determine()
         assert [(name, kind) for name, kind, _ in world.failed] == [("pins", EndedError)]
 
     async def test_the_pauses_grow_up_to_a_bound(self, world):
@@ -97,7 +97,7 @@ class TestKept:
             raise struct_error()
 
         world.chores.keep("pins", work)
-        await settle()
+        await determine()
         for _ in range(12):
             await world.sleep.wake()
         pauses = [pause for _, _, pause in world.failed]
@@ -114,7 +114,7 @@ class TestKept:
             await asyncio.Event().wait()
 
         world.chores.keep("pins", work)
-        await settle()
+        await determine()
         is_broken = False
         [pause] = [pause for _, _, pause in world.failed]
         await world.sleep.wake(pause)
@@ -128,7 +128,7 @@ class TestKept:
 
         world.chores.keep("pins", work)
         for _ in range(5):
-            await settle()
+            await determine()
             assert world.chores.down == ("pins",)
             await world.sleep.wake()
 
@@ -143,7 +143,7 @@ class TestKept:
 
         world.chores.keep("pins", work)
         world.chores.every("policy", 1.0, make_round)
-        await settle()
+        await determine()
         await world.sleep.wake(1.0)
         assert (len(rounds), world.chores.down) == (1, ("pins",))
 
@@ -152,7 +152,7 @@ class TestKept:
             await asyncio.Event().wait()
 
         world.chores.keep("pins", work)
-        await settle()
+        await determine()
         await world.chores.close()
         assert (world.failed, world.chores.down) == ([], ())
 
@@ -167,7 +167,7 @@ class TestRounds:
                 raise struct_error()
 
         world.chores.every("audit", 1.0, make_round)
-        await settle()
+        await determine()
         await world.sleep.wake()
         assert [(name, kind) for name, kind, _ in world.failed] == [("audit", StructError)]
         assert world.chores.down == ("audit",)
@@ -184,7 +184,7 @@ class TestRounds:
                 raise struct_error()
 
         world.chores.every("lease", 0.1, make_round)
-        await settle()
+        await determine()
         for _ in range(12):
             await world.sleep.wake()
         assert world.sleep.asked[-1] == LONGEST_PAUSE_SECONDS
@@ -197,7 +197,7 @@ class TestRounds:
             raise asyncio.CancelledError
 
         world.chores.every("audit", 1.0, make_round)
-        await settle()
+        await determine()
         await world.sleep.wake()
         assert [(name, kind) for name, kind, _ in world.failed] == [("audit", EndedError)]
         assert len(world.sleep.asked) == 2

@@ -60,7 +60,7 @@ class Pipeline:
         self.leaf.is_current = False
         self.leaf = Leaf(b"fact", b"2")
 
-    async def bring(self, principal, models):
+    async def gather(self, principal, models):
         self.brought.append((principal, list(models)))
         facts = [self.facts(model) for model in models]
         await self.gate.wait()

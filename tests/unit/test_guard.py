@@ -195,13 +195,13 @@ def admit(world: World):
 def test_a_receipt_is_handed_out_only_after_the_record(world):
     receipt = admit(world)
     assert isinstance(receipt, Receipt)
-    receipt.admission.let_go()
+    receipt.admission.release()
     assert world.asked == ["authenticate", "fresh", "resolve", "decide", "find", "record"]
 
 
 def test_what_is_remembered_is_recorded_and_looked_for_on_the_disk_all_the_same(world):
     world.remembers_caller = world.remembers_decision = True
-    admit(world).admission.let_go()
+    admit(world).admission.release()
     assert world.asked == ["fresh", "find", "record"]
 
 
@@ -221,7 +221,7 @@ def test_the_disk_is_never_asked_about_something_denied(world):
 
 def test_an_answer_stands_on_the_key_as_well_as_on_the_facts(world):
     receipt = admit(world)
-    receipt.admission.let_go()
+    receipt.admission.release()
     stamp = receipt.admission.stamp
     assert (stamp.generation, stamp.leaves) == (7, (KEY_LEAF, RULE_LEAF))
     # Once begun, a transfer depends on the key alone.
@@ -232,7 +232,7 @@ def test_what_is_still_true_before_its_first_byte_may_be_delivered(world):
     receipt = admit(world)
     world.guard().confirm(receipt, now=2.0)
     assert world.endings == []
-    receipt.admission.let_go()
+    receipt.admission.release()
 
 
 def test_what_moved_before_its_first_byte_is_withdrawn_and_its_file_closed(world):
@@ -261,7 +261,7 @@ def test_a_key_that_expired_since_it_was_looked_at_starts_nothing(world, now, is
     receipt = admit(world)
     if is_sent:
         world.guard().confirm(receipt, now=now)
-        receipt.admission.let_go()
+        receipt.admission.release()
         return
     with pytest.raises(WithdrawnError):
         world.guard().confirm(receipt, now=now)
@@ -334,7 +334,7 @@ def test_a_route_that_knows_where_its_credential_stands_is_asked_for_it(world):
     seen = []
     world.on_authenticate = seen.append
     receipt = asyncio.run(world.guard().admit(REQUEST, replace(ROUTE, extract=lambda request: LINK)))
-    receipt.admission.let_go()
+    receipt.admission.release()
     assert seen == [LINK]
 
 
@@ -352,5 +352,5 @@ def test_a_pass_of_a_link_ends_with_the_link(world):
     world.principal = replace(PRINCIPAL, is_link=True, expires_at=9.0)
     for asked_at, way in ((1.0, "authenticate"), (8.9, None), (9.0, "authenticate")):
         world.asked.clear()
-        asyncio.run(guard.admit(replace(REQUEST, received_at=asked_at), link)).admission.let_go()
+        asyncio.run(guard.admit(replace(REQUEST, received_at=asked_at), link)).admission.release()
         assert ("authenticate" in world.asked) is (way is not None)

@@ -19,7 +19,7 @@ from gateway.telemetry import (
     SUMMARY_SECONDS,
     Telemetry,
     freshness_counters,
-    stranger_counters,
+    unknown_key_counters,
     upstream_counters,
 )
 
@@ -65,10 +65,10 @@ def freshness():
 
 
 def upstream():
-    strangers = SimpleNamespace(counts={"asked": 1})
+    unknown_keys = SimpleNamespace(counts={"asked": 1})
     return {
         **upstream_counters(SimpleNamespace(outcomes={"answered": 1, "failed": 2})),
-        **stranger_counters(SimpleNamespace(strangers=strangers)),
+        **unknown_key_counters(SimpleNamespace(unknown_keys=unknown_keys)),
     }
 
 

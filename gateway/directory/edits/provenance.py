@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-async def settle_origins(changes: Changes, *, origins: Sequence[Origin]) -> tuple[Origin, ...]:
+async def determine_origins(changes: Changes, *, origins: Sequence[Origin]) -> tuple[Origin, ...]:
     """Write the origins that do not exist yet; return the ones in force for each file."""
     in_force: list[Origin] = []
     for new in origins:

@@ -125,7 +125,7 @@ async def work_out(session: OperatorSession, question: AccessQuestion) -> Access
         raise UnknownName("key", question.key_id, "`cachegate keys list` shows them")
     tenant = await session.listing.find_tenant(key.tenant) if key.tenant is not None else None
     access = Access(principal=principal_of(key, tenant), action=question.action, resource=question.resource)
-    [facts] = await session.directory.bring(access.principal, [question.model])
+    [facts] = await session.directory.gather(access.principal, [question.model])
     catalogue = build_catalogue(session.settings, session.clock, is_command=True)
     rules = explain(access, facts, Rulebook(), await _covering_rules(session, facts))
     disk = await look_at_disk(catalogue, facts.model, question.package, question.file)

@@ -120,24 +120,24 @@ async def test_what_fails_for_strangers_stops_nobody_who_is_known(server, provid
     server.answers = [status(code)]
     for _ in range(8):
         with pytest.raises(Unavailable):
-            await ask(provider, is_stranger=True)
-    assert (provider.is_left_alone, provider.is_left_alone_by_strangers) == (False, True)
+            await ask(provider, is_unknown_key=True)
+    assert (provider.is_left_alone, provider.is_left_alone_by_unknown_keys) == (False, True)
     assert len(server.requests) == 5
     server.answers = [status(200, body=b"{}")]
     assert (await ask(provider)).status == 200
 
 
-@pytest.mark.parametrize("is_stranger", [False, True])
+@pytest.mark.parametrize("is_unknown_key", [False, True])
 async def test_a_provider_that_asks_for_fewer_questions_is_left_alone_by_strangers_only(
-    server, provider, is_stranger
+    server, provider, is_unknown_key
 ):
     server.answers = [status(429)]
     with pytest.raises(Unavailable):
-        await ask(provider, is_stranger=is_stranger)
-    assert (provider.is_left_alone, provider.is_left_alone_by_strangers) == (False, True)
+        await ask(provider, is_unknown_key=is_unknown_key)
+    assert (provider.is_left_alone, provider.is_left_alone_by_unknown_keys) == (False, True)
     for _ in range(8):
         with pytest.raises(Unavailable):
-            await ask(provider, is_stranger=True)
+            await ask(provider, is_unknown_key=True)
     assert len(server.requests) == 1
     for _ in range(8):
         with pytest.raises(Unavailable):

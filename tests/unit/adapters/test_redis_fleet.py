@@ -237,7 +237,7 @@ async def keep_seen(store):
 
 
 SILENT_WRITERS = {
-    "let_go": lambda store: store.let_go(LOCK, "holder"),
+    "let_go": lambda store: store.release(LOCK, "holder"),
     "leave": lambda store: store.leave("w"),
     "keep": keep_seen,
     "look": lambda store: store.look(Moment(), hold_seconds=0.01),

@@ -53,7 +53,7 @@ class Singing:
         )
 
     async def __aenter__(self):
-        self.task = asyncio.create_task(self.canary.sing())
+        self.task = asyncio.create_task(self.canary.measure())
         return self
 
     async def __aexit__(self, *_):

@@ -98,7 +98,7 @@ async def test_one_worker_watches_and_another_takes_over(store):
         async with Watching(store, "b") as second:
             await asyncio.sleep(0.1)
             assert second.settling._last is None
-            await store.let_go(module.LOCK, "a")
+            await store.release(module.LOCK, "a")
 
             async def has_changed_hands():
                 return (first.settling._last is None) != (second.settling._last is None)

@@ -136,11 +136,11 @@ class Ending(World):
 
     def __init__(self, raising, failure):
         super().__init__()
-        self.raising, self.failure, self.let_go = raising, failure, []
+        self.raising, self.failure, self.release = raising, failure, []
 
     def part(self, name, *, is_awaited=True):
         def close():
-            self.let_go.append(name)
+            self.release.append(name)
             if name == self.raising:
                 raise self.failure
 
@@ -171,7 +171,7 @@ def test_at_the_end_each_part_is_let_go_of_whatever_becomes_of_the_others(raisin
 
     upkeep.store.leave = leave
     asyncio.run(upkeep._end())
-    assert world.let_go == list(PARTS)
+    assert world.release == list(PARTS)
     assert len(world.failures) + len(world.told) == 1
 
 

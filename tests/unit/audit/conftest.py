@@ -158,7 +158,7 @@ class AuditFolder:
     def held_admission(self) -> Admission:
         """An admission of a file in memory: its outcome may be deferred to the next record."""
         admission = self.admission()
-        admission.let_go()
+        admission.release()
         found = HeldFile(
             descriptor=-1, content=b"abc", size=3, identity=(1, 2, 3, 4, 5), model="acme/yolo", package="p1",
             handle="weights.onnx", md5="d41d8cd98f00b204e9800998ecf8427e",
@@ -191,7 +191,7 @@ class AuditFolder:
                 ids.append(log.reject(self.denial()))
             else:
                 admission = self.admission()
-                admission.let_go()
+                admission.release()
                 ids.append(log.admit(admission).record_id)
         return ids
 

@@ -85,7 +85,7 @@ def test_a_search_in_time_takes_the_start_and_leaves_the_end(audit):
 
 
 def test_a_suppressed_reason_is_found_in_its_summary(audit):
-    log = audit.open(nobody_per_source=1)
+    log = audit.open(anonymous_per_source=1)
     for reason in (Reason.UNKNOWN_KEY, Reason.MISTYPED_KEY):
         log.reject(audit.nobody(reason=reason))
     log.close()

@@ -26,7 +26,7 @@ def _reject_a_stranger(audit, log, _held):
 
 def _admit(audit, log, _held):
     admission = audit.admission()
-    admission.let_go()
+    admission.release()
     log.admit(admission)
 
 

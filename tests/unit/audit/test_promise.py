@@ -151,7 +151,7 @@ STEPS = st.one_of(
 @given(steps=st.lists(STEPS, max_size=25))
 def test_it_is_kept_whatever_is_recorded_and_whatever_the_clock_does(audit, tmp_path_factory, steps):
     audit.folder = tmp_path_factory.mktemp("promise") / "audit"
-    log = audit.open(head_records=7, segment_bytes=6000, nobody_per_source=2, on_left=lambda: None)
+    log = audit.open(head_records=7, segment_bytes=6000, anonymous_per_source=2, on_left=lambda: None)
     open_receipts = []
     for step, value in steps:
         if step == "pass":

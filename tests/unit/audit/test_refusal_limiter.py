@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from gateway.audit.refusal_limiter import MANY_SOURCES, RefusalLimiter, Stranger
+from gateway.audit.refusal_limiter import MANY_SOURCES, AnonymousCaller, RefusalLimiter
 from gateway.model.errors import Reason
 from gateway.model.verdicts import Rejection
 
@@ -62,7 +62,7 @@ def test_the_next_event_of_anybody_writes_the_summary(audit):
 
 
 def test_one_ipv6_network_is_one_source(audit):
-    log = audit.open(nobody_per_source=3)
+    log = audit.open(anonymous_per_source=3)
     for number in range(8):
         log.reject(audit.nobody(client=f"2001:db8:1:2::{number:x}"))
     log.reject(audit.nobody(client="2001:db8:1:3::1"))
@@ -115,7 +115,7 @@ def test_refusals_with_many_invalid_keys_stay_within_the_total(audit):
 def test_the_table_never_holds_more_sources_than_the_total():
     limiter = RefusalLimiter(per_source=10, total=50)
     for number in range(10_000):
-        limiter.count(Stranger(str(number)), "unknown-key", 1, lambda: "id")
+        limiter.count(AnonymousCaller(str(number)), "unknown-key", 1, lambda: "id")
     assert len(limiter._recorded) == 50
     assert len(limiter._open) == 1
 
@@ -123,7 +123,7 @@ def test_the_table_never_holds_more_sources_than_the_total():
 def test_a_summary_that_was_not_written_stays_owed():
     limiter = RefusalLimiter(per_source=1, total=50)
     for _ in range(3):
-        limiter.count(Stranger("a"), "unknown-key", 1, lambda: "id-1")
+        limiter.count(AnonymousCaller("a"), "unknown-key", 1, lambda: "id-1")
     assert limiter.first_due(1) is None
     owed = limiter.first_due(2)
     assert owed is not None

@@ -125,9 +125,9 @@ def test_a_record_of_another_chain_is_foreign(closed):
     other = closed.open()
     other.close()
     path = closed.segments[0]
-    stranger = _lines(closed.segments[-1])[0]
+    caller = _lines(closed.segments[-1])[0]
     lines = _lines(path)
-    path.write_bytes(b"".join([stranger, *lines[1:]]))
+    path.write_bytes(b"".join([caller, *lines[1:]]))
     fault = _fault(closed)
     assert (fault.damage, fault.line) == (Damage.FOREIGN, 1)
 

@@ -59,40 +59,40 @@ async def reader(store, worker, policy, make_key, clock):
     return DirectoryReader(store, worker.facts, clock=clock)
 
 
-async def bring(reader, *models, principal=CALLER):
-    return await reader.bring(principal, models)
+async def gather(reader, *models, principal=CALLER):
+    return await reader.gather(principal, models)
 
 
 async def test_an_allow_is_a_grant_on_exactly_that_model_beside_the_tenants_own(reader):
-    allowed, other = await bring(reader, CARS, TRUCKS)
+    allowed, other = await gather(reader, CARS, TRUCKS)
     platform = allowed.grants[1]
     assert allowed.grants[0] == GIVEN
     assert (platform.grant_id, platform.source, platform.models) == ("platform", "platform", (Pattern(CARS),))
     assert platform.actions == {"discover", "read", "infer"}
-    assert (allowed.is_settled, other.is_settled) == (True, False)
+    assert (allowed.is_confirmed, other.is_confirmed) == (True, False)
     assert allowed.grants is other.grants, "they can be decided in one go"
 
 
 async def test_an_alias_stands_on_what_was_said_of_its_model(reader):
-    [facts] = await bring(reader, ALIAS)
-    assert (facts.model, facts.is_settled) == (CARS, True)
+    [facts] = await gather(reader, ALIAS)
+    assert (facts.model, facts.is_confirmed) == (CARS, True)
     assert names.ruling_fact(KEY, CARS) in {leaf.name for leaf in facts.stamp.leaves}
 
 
 async def test_what_stands_on_an_allow_ends_with_it(reader, clock):
-    [facts] = await bring(reader, CARS)
+    [facts] = await gather(reader, CARS)
     clock.time = 159.9
     assert facts.stamp.is_current
     clock.time = 160.0
     assert not facts.stamp.is_current
-    [facts] = await bring(reader, CARS)
-    assert not facts.is_settled
+    [facts] = await gather(reader, CARS)
+    assert not facts.is_confirmed
     assert facts.grants == (GIVEN,)
 
 
 async def test_a_key_that_is_not_the_platforms_has_nothing_of_all_this(reader):
-    [facts] = await bring(reader, CARS, principal=replace(CALLER, is_of_platform=False))
-    assert (facts.grants, facts.ruling, facts.is_settled) == ((GIVEN,), None, True)
+    [facts] = await gather(reader, CARS, principal=replace(CALLER, is_of_platform=False))
+    assert (facts.grants, facts.ruling, facts.is_confirmed) == ((GIVEN,), None, True)
     assert not any(leaf.name.startswith(names.FACTS + b"r:") for leaf in facts.stamp.leaves)
 
 
@@ -102,48 +102,52 @@ async def test_a_denial_settles_and_grants_nothing(store, reader, worker):
     )
     await change(store, lambda changes: rule(changes, ruling=denial, now=100.0))
     await worker.catches_up()
-    [facts] = await bring(reader, TRUCKS)
-    assert (facts.is_settled, facts.ruling.reason, facts.grants) == (True, Reason.UPSTREAM_REFUSED, (GIVEN,))
+    [facts] = await gather(reader, TRUCKS)
+    assert (facts.is_confirmed, facts.ruling.reason, facts.grants) == (
+        True,
+        Reason.UPSTREAM_REFUSED,
+        (GIVEN,),
+    )
 
 
 @pytest.mark.parametrize(("keys", "models"), [([KEY], []), ([], [CARS]), ([], [])])
 async def test_an_ending_reaches_what_stands_on_the_allow(store, reader, worker, keys, models):
-    [facts] = await bring(reader, CARS)
+    [facts] = await gather(reader, CARS)
     await change(store, lambda changes: end_rulings(changes, keys=keys, models=models))
     await worker.catches_up()
     assert not facts.stamp.is_current
-    [facts] = await bring(reader, CARS)
-    assert not facts.is_settled
+    [facts] = await gather(reader, CARS)
+    assert not facts.is_confirmed
 
 
 async def test_a_link_stands_on_its_minting_and_not_on_the_allow(store, reader, worker, clock):
-    [facts] = await bring(reader, CARS, principal=LINK)
-    assert not facts.is_settled, "nothing was minted"
+    [facts] = await gather(reader, CARS, principal=LINK)
+    assert not facts.is_confirmed, "nothing was minted"
     await change(store, lambda changes: note_links(changes, key_id=KEY, model=CARS, until=500.0, now=100.0))
     await worker.catches_up()
     clock.time = 300.0
-    [facts] = await bring(reader, CARS, principal=LINK)
-    assert facts.is_settled
+    [facts] = await gather(reader, CARS, principal=LINK)
+    assert facts.is_confirmed
     assert [grant.grant_id for grant in facts.grants] == ["given", "platform"]
     clock.time = 500.0
     assert not facts.stamp.is_current
 
 
 async def test_what_the_platform_says_of_a_key_settles_what_names_no_model(store, reader, worker):
-    [facts] = await bring(reader, None)
-    assert not facts.is_settled
+    [facts] = await gather(reader, None)
+    assert not facts.is_confirmed
     standing = Ruling(
         key_id=KEY, model=None, reason=Reason.PERMITTED, until=160.0, asked=await store.generation()
     )
     await change(store, lambda changes: rule(changes, ruling=standing, now=100.0))
     await worker.catches_up()
-    [facts] = await bring(reader, None)
-    assert (facts.is_settled, facts.grants) == (True, (GIVEN,))
+    [facts] = await gather(reader, None)
+    assert (facts.is_confirmed, facts.grants) == (True, (GIVEN,))
 
 
 async def test_without_a_clock_nothing_is_in_force(store, worker, reader):
-    [facts] = await DirectoryReader(store, worker.facts).bring(CALLER, [CARS])
-    assert (facts.is_settled, facts.grants) == (False, (GIVEN,))
+    [facts] = await DirectoryReader(store, worker.facts).gather(CALLER, [CARS])
+    assert (facts.is_confirmed, facts.grants) == (False, (GIVEN,))
 
 
 @pytest.mark.parametrize(
@@ -152,8 +156,8 @@ async def test_without_a_clock_nothing_is_in_force(store, worker, reader):
 async def test_what_does_not_parse_leaves_it_unsettled(store, reader, worker, corrupt, name):
     await corrupt(name)
     await worker.catches_up()
-    [facts] = await bring(reader, CARS)
-    assert (facts.is_settled, facts.grants) == (False, (GIVEN,))
+    [facts] = await gather(reader, CARS)
+    assert (facts.is_confirmed, facts.grants) == (False, (GIVEN,))
 
 
 async def test_hidden_and_absent_are_read_alike(store, worker, reader):
@@ -169,6 +173,6 @@ async def test_hidden_and_absent_are_read_alike(store, worker, reader):
             return await worker.facts.read_afresh(wanted)
 
     hidden, absent = Counting(), Counting()
-    await DirectoryReader(store, hidden).bring(CALLER, [TRUCKS])
-    await DirectoryReader(store, absent).bring(CALLER, [ModelId("acme/absent/2"[: len(TRUCKS)])])
+    await DirectoryReader(store, hidden).gather(CALLER, [TRUCKS])
+    await DirectoryReader(store, absent).gather(CALLER, [ModelId("acme/absent/2"[: len(TRUCKS)])])
     assert hidden.reads == absent.reads

@@ -17,7 +17,7 @@ def cache():
 def fetch(cache, **values):
     """A whole read: begun, answered, and cached."""
     named = {name.encode(): value for name, value in values.items()}
-    return cache.land(cache.depart(list(named)), named)
+    return cache.finish_read(cache.begin_read(list(named)), named)
 
 
 def test_what_was_read_is_remembered_absent_records_too(cache):
@@ -37,35 +37,35 @@ def test_a_change_reaches_every_answer_that_stands_on_the_record(cache):
 
 
 def test_a_reply_that_was_overtaken_is_handed_out_but_not_remembered(cache):
-    flight = cache.depart([A, B])
+    pending = cache.begin_read([A, B])
     cache.invalidate([A])
-    landed = cache.land(flight, {A: b"old", B: b"2"})
+    landed = cache.finish_read(pending, {A: b"old", B: b"2"})
     assert (landed[A].value, landed[A].is_current) == (b"old", False)
     assert cache.find(A) is None
     assert cache.find(B).is_current
 
 
 def test_a_reply_that_departed_before_a_flush_puts_nothing_back(cache):
-    flight = cache.depart([A])
+    pending = cache.begin_read([A])
     cache.flush()
-    assert not cache.land(flight, {A: b"old"})[A].is_current
+    assert not cache.finish_read(pending, {A: b"old"})[A].is_current
     assert len(cache) == 0
 
 
 def test_a_change_after_the_landing_of_one_flight_spoils_the_other_one_too(cache):
-    first, second = cache.depart([A]), cache.depart([A])
-    landed = cache.land(first, {A: b"old"})[A]
+    first, second = cache.begin_read([A]), cache.begin_read([A])
+    landed = cache.finish_read(first, {A: b"old"})[A]
     cache.invalidate([A])
     assert not landed.is_current
-    assert not cache.land(second, {A: b"old"})[A].is_current
+    assert not cache.finish_read(second, {A: b"old"})[A].is_current
     assert cache.find(A) is None
 
 
 def test_a_flight_that_crashed_is_told_of_nothing_more(cache):
-    flight = cache.depart([A])
-    cache.crash(flight)
+    pending = cache.begin_read([A])
+    cache.abort_read(pending)
     cache.invalidate([A])
-    assert flight.spoiled == set()
+    assert pending.overtaken == set()
     assert cache._reads == set()
 
 
@@ -130,9 +130,9 @@ def test_what_happened_is_counted(cache):
     fetch(cache, a=b"1")
     cache.find(A)
     cache.find(B)
-    flight = cache.depart([B])
+    pending = cache.begin_read([B])
     cache.invalidate([B])
-    cache.land(flight, {B: b"1"})
+    cache.finish_read(pending, {B: b"1"})
     cache.flush()
     counts = cache.counts
     assert (counts.hits, counts.misses, counts.invalidations, counts.overtaken, counts.flushes) == (

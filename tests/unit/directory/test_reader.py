@@ -138,7 +138,7 @@ async def test_a_malformed_key_or_tenant_record_refuses_and_is_reported(
 
 
 async def test_facts_hold_the_grants_the_policy_and_the_standing(reader, principal, policy):
-    (facts,) = await reader.bring(principal, [CARS])
+    (facts,) = await reader.gather(principal, [CARS])
     assert facts.grants == (GRANT,)
     assert facts.policy == replace(policy, generation=1)
     assert facts.requested == facts.model == CARS
@@ -150,7 +150,7 @@ async def test_facts_hold_the_grants_the_policy_and_the_standing(reader, princip
 
 
 async def test_what_is_decoded_is_charged_to_the_near_cache(near_reader, worker, principal):
-    await near_reader.bring(principal, [CARS])
+    await near_reader.gather(principal, [CARS])
     leaves = list(worker.facts.cache._leaves.values())
     decoded = [leaf for leaf in leaves if leaf.decoded is not None]
     assert len(decoded) >= 5  # the policy, the grants, and a rule on each level
@@ -168,11 +168,11 @@ async def test_many_grants_are_decoded_off_the_loop_and_once(reader, facts, prin
 
     for module in (reader_module, caller_module):
         monkeypatch.setattr(module, "decode_grants", decode)
-    await reader.bring(principal, [CARS])
+    await reader.gather(principal, [CARS])
     assert threads == [threading.main_thread()]
     many = tuple(replace(GRANT, grant_id=f"grant_{number}") for number in range(2_000))
     await change(facts, lambda changes: changes.put_grants(Grants(tenant_id=principal.tenant, grants=many)))
-    [about] = await reader.bring(principal, [CARS])
+    [about] = await reader.gather(principal, [CARS])
     assert len(about.grants) == len(many)
     assert len(threads) == 2
     assert threads[1] is not threading.main_thread()
@@ -183,13 +183,13 @@ async def test_a_large_record_that_does_not_parse_denies_as_a_small_one_does(
 ):
     name = names.grants_fact(principal.tenant)
     await corrupt(name, b"x" * (DECODED_HERE_BYTES + 1))
-    [about] = await reader.bring(principal, [CARS])
+    [about] = await reader.gather(principal, [CARS])
     assert about.unreadable == (name.decode(),)
     assert reported == [name.decode()]
 
 
 async def test_an_alias_brings_the_standing_of_both_names(reader, principal):
-    (facts,) = await reader.bring(principal, [LATEST])
+    (facts,) = await reader.gather(principal, [LATEST])
     assert (facts.requested, facts.model) == (LATEST, CARS)
     assert facts.requested_standing.visibility is Visibility.PRIVATE
     assert facts.model_standing.visibility is Visibility.PUBLIC
@@ -205,9 +205,9 @@ async def test_a_decision_costs_the_same_round_trips_for_an_alias_a_model_and_no
     worker.facts._store = counting
     reader = DirectoryReader(counting, worker.facts)
     for model in (LATEST, CARS, ModelId("nobody/knows"), CARS, LATEST):
-        await reader.bring(principal, [CARS])  # cached now; the next call must read it from the store again
+        await reader.gather(principal, [CARS])  # cached now; the next call must read it from the store again
         counting.reads.clear()
-        await reader.bring(principal, [model])
+        await reader.gather(principal, [model])
         assert len(counting.reads) == 2
 
 
@@ -217,10 +217,10 @@ async def test_a_known_caller_costs_no_round_trip(facts, worker, principal):
     worker.facts._store = counting
     reader = DirectoryReader(counting, worker.facts)
     await reader.find_key([OTHER_DIGEST, DIGEST])
-    await reader.bring(principal, [None])
+    await reader.gather(principal, [None])
     counting.reads.clear()
     await reader.find_key([OTHER_DIGEST, DIGEST])
-    await reader.bring(principal, [None])
+    await reader.gather(principal, [None])
     assert counting.reads == []
 
 
@@ -259,20 +259,20 @@ async def test_a_key_record_under_another_digest_is_refused(facts, reader, corru
 async def test_thousands_of_models_are_read_in_bounded_pages(facts, principal):
     counting = CountingStore(facts)
     models = [ModelId(f"acme/m/{number}") for number in range(MAX_NAMES_PER_READ)]
-    found = await DirectoryReader(counting, PlainFacts(counting)).bring(principal, models)
+    found = await DirectoryReader(counting, PlainFacts(counting)).gather(principal, models)
     assert [entry.model for entry in found] == models
     assert {entry.model_standing.owner for entry in found} == {"acme"}
     assert max(map(len, counting.reads)) == MAX_NAMES_PER_READ
 
 
 async def test_facts_about_no_model_are_the_callers_own(reader, principal):
-    (facts,) = await reader.bring(principal, [None])
+    (facts,) = await reader.gather(principal, [None])
     assert (facts.requested, facts.model, facts.requested_standing, facts.model_standing) == (None,) * 4
     assert facts.grants == (GRANT,)
 
 
 async def test_an_admin_brings_no_grants(reader, principal):
-    (facts,) = await reader.bring(replace(principal, tenant=None), [CARS])
+    (facts,) = await reader.gather(replace(principal, tenant=None), [CARS])
     assert facts.grants == ()
     assert names.grants_fact(TenantId("acme")) not in named(facts.stamp)
 
@@ -280,7 +280,7 @@ async def test_an_admin_brings_no_grants(reader, principal):
 async def test_an_alias_of_an_alias_is_unresolved_and_denies(reader, principal, corrupt):
     chained = ModelId("acme/chained")
     await corrupt(names.alias_fact(chained), encode_alias(Alias(alias=chained, canonical=LATEST)))
-    (facts,) = await reader.bring(principal, [chained])
+    (facts,) = await reader.gather(principal, [chained])
     assert facts.model is None
     assert facts.model_standing is None
     assert facts.unreadable == (names.alias_fact(chained).decode(),)
@@ -301,7 +301,7 @@ async def test_a_malformed_record_anywhere_on_the_way_denies_and_is_reported(
     reader, principal, corrupt, reported, name
 ):
     await corrupt(name)
-    (facts,) = await reader.bring(principal, [LATEST])
+    (facts,) = await reader.gather(principal, [LATEST])
     assert name.decode() in facts.unreadable
     assert reported == [name.decode()]
 
@@ -309,7 +309,7 @@ async def test_a_malformed_record_anywhere_on_the_way_denies_and_is_reported(
 async def test_a_malformed_record_of_another_model_denies_nothing_here(reader, principal, corrupt):
     broken = ModelId("acme/broken")
     await corrupt(names.rule_fact(Pattern(broken)))
-    sound, unsound = await reader.bring(principal, [CARS, broken])
+    sound, unsound = await reader.gather(principal, [CARS, broken])
     assert sound.unreadable == ()
     assert unsound.unreadable == (names.rule_fact(Pattern(broken)).decode(),)
 
@@ -318,7 +318,7 @@ async def test_a_malformed_record_of_another_model_denies_nothing_here(reader, p
 async def test_without_a_usable_policy_nothing_is_decided(reader, principal, corrupt, raw):
     await corrupt(names.POLICY, raw)
     with pytest.raises(Unavailable) as unavailable:
-        await reader.bring(principal, [CARS])
+        await reader.gather(principal, [CARS])
     assert unavailable.value.reason is Reason.NO_POLICY
 
 
@@ -327,7 +327,7 @@ async def test_without_the_texts_of_the_policy_nothing_is_decided(facts, reader,
     text_name = next(name for name in await raw_fact_names(facts) if name.startswith(names.FACTS + b"x:"))
     await corrupt(text_name, raw)
     with pytest.raises(Unavailable) as unavailable:
-        await reader.bring(principal, [CARS])
+        await reader.gather(principal, [CARS])
     assert unavailable.value.reason is Reason.NO_POLICY
 
 
@@ -347,14 +347,14 @@ async def test_a_policy_applied_between_two_looks_is_found(facts, principal, pol
             return await super().read(wanted)
 
     store = ApplyingStore(facts)
-    (found,) = await DirectoryReader(store, PlainFacts(store)).bring(principal, [CARS])
+    (found,) = await DirectoryReader(store, PlainFacts(store)).gather(principal, [CARS])
     assert found.policy == replace(newer, generation=2)
 
 
 async def test_an_answer_is_true_until_one_of_its_records_moves(
     facts, near_reader, worker, principal, corrupt
 ):
-    (found,) = await near_reader.bring(principal, [LATEST])
+    (found,) = await near_reader.gather(principal, [LATEST])
     assert near_reader.still_true(found.stamp, 0.0)
     await corrupt(b"{cachegate}:f:t:somebody-else", b"x")
     await worker.catches_up()
@@ -366,7 +366,7 @@ async def test_an_answer_is_true_until_one_of_its_records_moves(
 
 
 async def test_a_fact_that_was_absent_and_appears_moves_the_answer(facts, near_reader, worker, principal):
-    (found,) = await near_reader.bring(principal, [ModelId("initech/x")])
+    (found,) = await near_reader.gather(principal, [ModelId("initech/x")])
     rule = ModelRule(pattern=Pattern("initech/*"), owner=TenantId("initech"))
     await change(facts, lambda changes: changes.put_rule(rule))
     await worker.catches_up()
@@ -375,7 +375,7 @@ async def test_a_fact_that_was_absent_and_appears_moves_the_answer(facts, near_r
 
 async def test_a_revocation_moves_what_stands_on_the_key(facts, near_reader, worker, principal, make_key):
     _, _, stamp = await near_reader.find_key([DIGEST])
-    (found,) = await near_reader.bring(principal, [CARS])
+    (found,) = await near_reader.gather(principal, [CARS])
     await change(facts, lambda changes: changes.put_key(make_key(revoked_at=2.0), DIGEST))
     await worker.catches_up()
     assert not near_reader.still_true(stamp.joined(found.stamp), 0.0)
@@ -385,7 +385,7 @@ async def test_a_revocation_moves_what_stands_on_the_key(facts, near_reader, wor
 async def test_nothing_is_true_without_a_lease_and_nothing_lasts_longer_than_was_allowed(
     near_reader, worker, principal
 ):
-    (found,) = await near_reader.bring(principal, [CARS])
+    (found,) = await near_reader.gather(principal, [CARS])
     assert near_reader.is_leased()
     worker.lease.until = worker.facts._clock.monotonic() - 10.0
     assert not near_reader.is_leased()

@@ -39,7 +39,7 @@ class World:
     def listed(self):
         return self.packages
 
-    async def bring(self, _principal, models):
+    async def gather(self, _principal, models):
         self.brought.append(list(models))
         return [self._facts(model) for model in models]
 

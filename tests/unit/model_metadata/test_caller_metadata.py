@@ -67,7 +67,7 @@ class Around:
         return SimpleNamespace(what=self.answer, is_local=False, stamp=STAMP)
 
     async def reach_many(self, accesses):
-        facts = SimpleNamespace(stamp=STAMP, is_settled=True)
+        facts = SimpleNamespace(stamp=STAMP, is_confirmed=True)
         return [SimpleNamespace(verdict=allowed(one), facts=facts) for one in accesses]
 
     async def entries(self, _model, _package, _handles):

@@ -58,12 +58,12 @@ def origins(facts):
     return Origins(source=facts, perform=facts.perform, clock=facts, actor="worker:n")
 
 
-def settle(origins, wanted):
-    return asyncio.run(origins.settle(MODEL, wanted))
+def determine(origins, wanted):
+    return asyncio.run(origins.determine(MODEL, wanted))
 
 
 def test_what_is_new_becomes_what_is_wanted_in_one_recorded_change(facts, origins):
-    assert settle(origins, {A: True, B: False}) == {A: True, B: False}
+    assert determine(origins, {A: True, B: False}) == {A: True, B: False}
     [change] = facts.changes
     assert change.action == "links.origin"
     assert change.subject == (MODEL, "2 files", "pkgA1/a.txt ours", "pkgA1/b.txt provider")
@@ -71,13 +71,13 @@ def test_what_is_new_becomes_what_is_wanted_in_one_recorded_change(facts, origin
 
 def test_what_is_remembered_stands_and_changes_nothing(facts, origins):
     facts.put(facts.remembered, A, is_ours=False)
-    assert settle(origins, {A: True}) == {A: False}
+    assert determine(origins, {A: True}) == {A: False}
     assert facts.changes == []
 
 
 def test_what_another_worker_has_just_said_stands_and_is_not_recorded_again(facts, origins):
     facts.put(facts.stored, A, is_ours=False)
-    assert settle(origins, {A: True}) == {A: False}
+    assert determine(origins, {A: True}) == {A: False}
     assert facts.changes == []
 
 
@@ -89,7 +89,7 @@ def test_of_what_was_never_handed_out_nothing_is_found(facts, origins):
 def test_a_record_that_does_not_parse_denies(facts, origins):
     facts.remembered[names.origin_fact(MODEL, *A)] = b"broken"
     with pytest.raises(Refusal) as refusal:
-        settle(origins, {A: True})
+        determine(origins, {A: True})
     assert refusal.value.reason is Reason.UNREADABLE_FACT
 
 
@@ -99,12 +99,12 @@ def test_a_record_that_broke_meanwhile_denies_as_well(facts, origins, monkeypatc
 
     monkeypatch.setattr(origins, "_perform", perform)
     with pytest.raises(Refusal) as refusal:
-        settle(origins, {A: True})
+        determine(origins, {A: True})
     assert refusal.value.reason is Reason.UNREADABLE_FACT
 
 
 def test_the_record_of_a_change_names_only_so_many_files(facts, origins):
-    settle(origins, {(PACKAGE, FileHandle(f"{number}.txt")): True for number in range(MAX_NAMED + 5)})
+    determine(origins, {(PACKAGE, FileHandle(f"{number}.txt")): True for number in range(MAX_NAMED + 5)})
     [change] = facts.changes
     assert change.subject[1] == f"{MAX_NAMED + 5} files"
     assert len(change.subject) == MAX_NAMED + 2

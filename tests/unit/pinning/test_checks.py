@@ -82,10 +82,10 @@ class Node:
             md5=None if blob is None else Md5(blob),
         )
 
-    async def settle(self, path, blob=None, wait_seconds=10.0):
+    async def determine(self, path, blob=None, wait_seconds=10.0):
         file = self.open(path, blob)
         try:
-            return await self.pins.settle(file, wait_seconds=wait_seconds)
+            return await self.pins.determine(file, wait_seconds=wait_seconds)
         finally:
             os.close(file.descriptor)
 
@@ -142,32 +142,32 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_blob_has_its_sha256_once_it_is_settled(node, blob, fleet):
-    file = await node.settle(blob, blob.name)
+    file = await node.determine(blob, blob.name)
     assert file.sha256 == sha256(CONTENT).hexdigest() == fleet.pins[blob.name].sha256
 
 
 async def test_what_was_settled_is_recalled_without_waiting(node, blob):
     file = node.open(blob, blob.name)
     assert node.pins.recall(file) is None
-    settled = await node.pins.settle(file)
+    settled = await node.pins.determine(file)
     assert node.pins.recall(file) == settled
     os.close(file.descriptor)
 
 
 async def test_content_that_is_not_its_name_is_quarantined(node, blob, fleet):
     blob.write_bytes(b"something else")
-    assert await refused(node.settle(blob, blob.name)) is Reason.QUARANTINED
+    assert await refused(node.determine(blob, blob.name)) is Reason.QUARANTINED
     assert fleet.pins[blob.name].quarantine.cause == "not-its-name"
 
 
 async def test_content_that_another_node_pinned_differently_is_quarantined(node, blob, fleet):
     fleet.put(Pin(md5=blob.name, sha256="ab" * 32, size=len(CONTENT), pinned_at=1.0))
-    assert await refused(node.settle(blob, blob.name)) is Reason.QUARANTINED
+    assert await refused(node.determine(blob, blob.name)) is Reason.QUARANTINED
     assert fleet.pins[blob.name].quarantine.cause == "not-its-pin"
 
 
 async def test_a_blob_that_another_node_quarantined_is_not_even_read(node, blob, fleet):
-    await node.settle(blob, blob.name)
+    await node.determine(blob, blob.name)
     known = fleet.pins[blob.name]
     found = Quarantine(cause="not-its-pin", since=2.0, found_sha256="cd" * 32)
     fleet.put(replace(known, quarantine=found))
@@ -175,13 +175,13 @@ async def test_a_blob_that_another_node_quarantined_is_not_even_read(node, blob,
     assert node.pins.recall(file) is None
     os.close(file.descriptor)
     os.utime(blob)  # another identity: it would have to be read
-    assert await refused(node.settle(blob, blob.name)) is Reason.QUARANTINED
+    assert await refused(node.determine(blob, blob.name)) is Reason.QUARANTINED
     assert node.measurer.counts.files == 1
 
 
 @pytest.mark.parametrize("how", ["replaced", "rewritten", "truncated"])
 async def test_a_blob_that_changed_is_never_taken_for_the_old_one(node, blob, how, tmp_path):
-    await node.settle(blob, blob.name)
+    await node.determine(blob, blob.name)
     if how == "replaced":
         other = tmp_path / "other"
         other.write_bytes(CONTENT[::-1])
@@ -194,43 +194,43 @@ async def test_a_blob_that_changed_is_never_taken_for_the_old_one(node, blob, ho
     file = node.open(blob, blob.name)
     assert node.pins.recall(file) is None
     os.close(file.descriptor)
-    assert await refused(node.settle(blob, blob.name)) is Reason.QUARANTINED
+    assert await refused(node.determine(blob, blob.name)) is Reason.QUARANTINED
 
 
 async def test_the_same_content_under_a_new_identity_is_hashed_and_served(node, blob, tmp_path):
-    await node.settle(blob, blob.name)
+    await node.determine(blob, blob.name)
     copy = tmp_path / "copy"
     copy.write_bytes(CONTENT)
     copy.replace(blob)
-    assert (await node.settle(blob, blob.name)).sha256 == sha256(CONTENT).hexdigest()
+    assert (await node.determine(blob, blob.name)).sha256 == sha256(CONTENT).hexdigest()
     assert node.measurer.counts.files == 2
 
 
 async def test_a_package_file_gets_a_sha256_and_no_pin(node, blob, fleet):
-    assert (await node.settle(blob)).sha256 == sha256(CONTENT).hexdigest()
+    assert (await node.determine(blob)).sha256 == sha256(CONTENT).hexdigest()
     blob.write_bytes(b"written anew")
-    assert (await node.settle(blob)).sha256 == sha256(b"written anew").hexdigest()
+    assert (await node.determine(blob)).sha256 == sha256(b"written anew").hexdigest()
     assert fleet.pins == {}
 
 
 async def test_one_reading_serves_all_who_ask_on_a_node(make_node, blob):
     one, other = make_node(), make_node()
-    asked = [worker.settle(blob, blob.name) for worker in (one, other) for _ in range(5)]
+    asked = [worker.determine(blob, blob.name) for worker in (one, other) for _ in range(5)]
     assert {file.sha256 for file in await asyncio.gather(*asked)} == {sha256(CONTENT).hexdigest()}
     assert one.measurer.counts.files + other.measurer.counts.files == 1
 
 
 async def test_what_this_node_hashed_before_is_not_hashed_again(make_node, blob):
-    await make_node().settle(blob, blob.name)
+    await make_node().determine(blob, blob.name)
     later = make_node()
-    assert (await later.settle(blob, blob.name)).sha256 is not None
+    assert (await later.determine(blob, blob.name)).sha256 is not None
     assert later.measurer.counts.files == 0
 
 
 async def test_another_node_hashes_for_itself_and_agrees(make_node, blob):
-    await make_node().settle(blob, blob.name)
+    await make_node().determine(blob, blob.name)
     elsewhere = make_node("elsewhere")
-    assert (await elsewhere.settle(blob, blob.name)).sha256 is not None
+    assert (await elsewhere.determine(blob, blob.name)).sha256 is not None
     assert elsewhere.measurer.counts.files == 1
 
 
@@ -238,9 +238,9 @@ async def test_who_waited_long_enough_gets_the_file_unpinned_and_the_next_one_pi
     node, file = make_node(), None
     with MeasurementFile(node.folder / "pins").turn(identity_of(blob.stat())) as is_held:
         assert is_held
-        file = await node.settle(blob, blob.name, wait_seconds=0.05)
+        file = await node.determine(blob, blob.name, wait_seconds=0.05)
         assert file.sha256 is None
-    assert (await node.settle(blob, blob.name)).sha256 is not None
+    assert (await node.determine(blob, blob.name)).sha256 is not None
 
 
 async def test_only_so_many_files_wait_to_be_hashed_at_once(make_node, blob, monkeypatch):
@@ -249,16 +249,16 @@ async def test_only_so_many_files_wait_to_be_hashed_at_once(make_node, blob, mon
     node, other = make_node(), blob.with_name("other")
     other.write_bytes(b"other")
     with MeasurementFile(node.folder / "pins").turn(identity_of(blob.stat())):
-        assert (await node.settle(blob, blob.name, wait_seconds=0.02)).sha256 is None
-        assert (await node.settle(other)).sha256 is None  # at once: it is hashed while it is sent
+        assert (await node.determine(blob, blob.name, wait_seconds=0.02)).sha256 is None
+        assert (await node.determine(other)).sha256 is None  # at once: it is hashed while it is sent
         assert len(node.pins._runs) == 1
     await until(lambda: not node.pins._runs)
-    assert (await node.settle(other)).sha256 is not None
+    assert (await node.determine(other)).sha256 is not None
 
 
 async def test_a_caller_that_leaves_does_not_stop_the_hashing(node, blob, fleet):
     with MeasurementFile(node.folder / "pins").turn(identity_of(blob.stat())):
-        asking = asyncio.create_task(node.settle(blob, blob.name))
+        asking = asyncio.create_task(node.determine(blob, blob.name))
         await asyncio.sleep(0.02)
         asking.cancel()
         with suppress(asyncio.CancelledError):
@@ -268,7 +268,7 @@ async def test_a_caller_that_leaves_does_not_stop_the_hashing(node, blob, fleet)
 
 async def test_closing_ends_what_still_waits_for_its_turn(node, blob):
     with MeasurementFile(node.folder / "pins").turn(identity_of(blob.stat())):
-        assert (await node.settle(blob, blob.name, wait_seconds=0.02)).sha256 is None
+        assert (await node.determine(blob, blob.name, wait_seconds=0.02)).sha256 is None
         async with asyncio.timeout(10):
             await node.pins.close()
 
@@ -305,7 +305,7 @@ class TestStamp:
     """The records that an answer with a file depends on."""
 
     async def test_a_quarantine_withdraws_what_has_not_begun(self, node, blob, fleet):
-        file = await node.settle(blob, blob.name)
+        file = await node.determine(blob, blob.name)
         stamp = node.pins.stamped(file, Stamp(1, ()))
         assert stamp.is_current
         fleet.put(fleet.pins[blob.name])
@@ -313,12 +313,12 @@ class TestStamp:
 
     async def test_a_package_file_stands_on_no_pin(self, node, blob):
         stamp = Stamp(1, ())
-        assert node.pins.stamped(await node.settle(blob), stamp) is stamp
+        assert node.pins.stamped(await node.determine(blob), stamp) is stamp
 
 
 async def test_an_unusable_state_folder_is_reported_and_the_file_goes_unpinned(tmp_path, blob, fleet):
     (tmp_path / "state").write_text("a file where a folder belongs")
     node = Node(tmp_path / "state", fleet)
-    assert (await node.settle(blob, blob.name)).sha256 is None
+    assert (await node.determine(blob, blob.name)).sha256 is None
     assert [failure.dependency for failure in node.failures] == ["state"]
     await node.pins.close()

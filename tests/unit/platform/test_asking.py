@@ -6,14 +6,14 @@ import pytest
 
 from gateway.model.errors import Reason, Unavailable
 from gateway.platform.asking import (
-    MAX_FLIGHTS,
-    MAX_FLIGHTS_FOR_ONE_KEY,
-    MAX_FLIGHTS_FOR_STRANGERS,
+    MAX_SHARED_QUESTIONS,
+    MAX_SHARED_QUESTIONS_FOR_ONE_KEY,
+    MAX_SHARED_QUESTIONS_FOR_UNKNOWN_KEYS,
     PATIENCE_SECONDS,
     PLACES,
     PLACES_FOR_ONE_KEY,
-    PLACES_FOR_STRANGERS,
-    Flights,
+    PLACES_FOR_UNKNOWN_KEYS,
+    SharedQuestions,
 )
 
 pytestmark = pytest.mark.anyio
@@ -41,14 +41,14 @@ class Fleet:
         await asyncio.sleep(0)
         return self.held.setdefault(lock, holder) == holder
 
-    async def let_go(self, lock, holder):
+    async def release(self, lock, holder):
         if self.held.get(lock) == holder:
             del self.held[lock]
 
     def worker(self, name="w"):
-        return Flights(self, worker=name)
+        return SharedQuestions(self, worker=name)
 
-    async def wait(self, flights, lock=LOCK, *, is_stranger=False, key_id=None):
+    async def wait(self, questions, lock=LOCK, *, is_unknown_key=False, key_id=None):
         async def ask():
             self.under_way += 1
             self.most_under_way = max(self.under_way, self.most_under_way)
@@ -64,8 +64,12 @@ class Fleet:
         async def is_answered():
             return lock in self.facts
 
-        await flights.await_answer(
-            lock, key_id=key_id or lock.decode(), is_stranger=is_stranger, ask=ask, is_answered=is_answered
+        await questions.await_answer(
+            lock,
+            key_id=key_id or lock.decode(),
+            is_unknown_key=is_unknown_key,
+            ask=ask,
+            is_answered=is_answered,
         )
 
 
@@ -91,21 +95,21 @@ async def test_what_is_a_fact_by_the_time_that_the_lock_is_ours_is_not_asked(fle
 
 async def test_a_failure_is_told_to_all_who_share_it_and_is_not_remembered(fleet):
     fleet.seconds, fleet.failure = 0.01, Unavailable("upstream", "no", Reason.UPSTREAM_UNDECIDED)
-    flights = fleet.worker()
-    outcomes = await asyncio.gather(*(fleet.wait(flights) for _ in range(9)), return_exceptions=True)
+    questions = fleet.worker()
+    outcomes = await asyncio.gather(*(fleet.wait(questions) for _ in range(9)), return_exceptions=True)
     assert all(isinstance(one, Unavailable) for one in outcomes)
     fleet.failure = None
-    await fleet.wait(flights)
+    await fleet.wait(questions)
     assert fleet.asked == [LOCK, LOCK]
     assert fleet.held == {}
 
 
 async def test_whoever_leaves_leaves_the_others_waiting(fleet):
     fleet.seconds = 0.05
-    flights = fleet.worker()
-    first = asyncio.create_task(fleet.wait(flights))
+    questions = fleet.worker()
+    first = asyncio.create_task(fleet.wait(questions))
     await asyncio.sleep(0.01)
-    second = asyncio.create_task(fleet.wait(flights))
+    second = asyncio.create_task(fleet.wait(questions))
     await asyncio.sleep(0)
     first.cancel()
     await second
@@ -126,70 +130,72 @@ async def test_a_worker_that_died_with_the_lock_costs_the_patience_and_no_more(f
 
 async def test_strangers_take_some_places_and_known_keys_the_rest(fleet):
     fleet.seconds = 0.1
-    flights = fleet.worker()
-    strangers = [asyncio.create_task(fleet.wait(flights, b"s%d" % n, is_stranger=True)) for n in range(40)]
+    questions = fleet.worker()
+    unknown_keys = [
+        asyncio.create_task(fleet.wait(questions, b"s%d" % n, is_unknown_key=True)) for n in range(40)
+    ]
     await asyncio.sleep(0.02)
-    assert fleet.under_way == PLACES_FOR_STRANGERS
-    known = [asyncio.create_task(fleet.wait(flights, b"k%d" % n)) for n in range(40)]
+    assert fleet.under_way == PLACES_FOR_UNKNOWN_KEYS
+    known = [asyncio.create_task(fleet.wait(questions, b"k%d" % n)) for n in range(40)]
     await asyncio.sleep(0.02)
     assert fleet.under_way == PLACES
-    await asyncio.gather(*strangers, *known)
+    await asyncio.gather(*unknown_keys, *known)
     assert fleet.most_under_way == PLACES
 
 
 async def test_one_key_takes_some_places_and_others_the_rest(fleet):
     fleet.seconds = 0.05
-    flights = fleet.worker()
-    greedy = [asyncio.create_task(fleet.wait(flights, b"g%d" % n, key_id="greedy")) for n in range(40)]
+    questions = fleet.worker()
+    greedy = [asyncio.create_task(fleet.wait(questions, b"g%d" % n, key_id="greedy")) for n in range(40)]
     await asyncio.sleep(0.02)
     assert fleet.under_way == PLACES_FOR_ONE_KEY
-    await fleet.wait(flights, b"another's")
+    await fleet.wait(questions, b"another's")
     await asyncio.gather(*greedy)
-    assert not flights._tasks_of_keys
+    assert not questions._tasks_of_keys
 
 
 async def test_one_key_may_have_so_many_questions_waiting_and_others_theirs(fleet):
     fleet.seconds = 10
-    flights = fleet.worker()
+    questions = fleet.worker()
     waiting = [
-        asyncio.create_task(fleet.wait(flights, b"g%d" % n, key_id="greedy"))
-        for n in range(MAX_FLIGHTS_FOR_ONE_KEY)
+        asyncio.create_task(fleet.wait(questions, b"g%d" % n, key_id="greedy"))
+        for n in range(MAX_SHARED_QUESTIONS_FOR_ONE_KEY)
     ]
     await asyncio.sleep(0.02)
     with pytest.raises(Unavailable, match="too many"):
-        await fleet.wait(flights, b"one more", key_id="greedy")
+        await fleet.wait(questions, b"one more", key_id="greedy")
     fleet.facts.add(b"another's")
-    await fleet.wait(flights, b"another's")
-    await flights.close()
+    await fleet.wait(questions, b"another's")
+    await questions.close()
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
 async def test_strangers_that_wait_leave_room_for_known_keys(fleet):
     fleet.seconds = 10
-    flights = fleet.worker()
+    questions = fleet.worker()
     waiting = [
-        asyncio.create_task(fleet.wait(flights, b"s%d" % n, is_stranger=True))
-        for n in range(MAX_FLIGHTS_FOR_STRANGERS)
+        asyncio.create_task(fleet.wait(questions, b"s%d" % n, is_unknown_key=True))
+        for n in range(MAX_SHARED_QUESTIONS_FOR_UNKNOWN_KEYS)
     ]
     await asyncio.sleep(0.02)
     with pytest.raises(Unavailable, match="too many"):
-        await fleet.wait(flights, b"one more", is_stranger=True)
+        await fleet.wait(questions, b"one more", is_unknown_key=True)
     fleet.facts.add(b"known")
-    await fleet.wait(flights, b"known")
-    await flights.close()
+    await fleet.wait(questions, b"known")
+    await questions.close()
     await asyncio.gather(*waiting, return_exceptions=True)
     fleet.facts.add(b"later")
-    await fleet.wait(flights, b"later", is_stranger=True)
+    await fleet.wait(questions, b"later", is_unknown_key=True)
 
 
 async def test_more_than_may_wait_are_told_so_at_once(fleet):
     fleet.seconds = 10
-    flights = fleet.worker()
-    waiting = [asyncio.create_task(fleet.wait(flights, b"%d" % n)) for n in range(MAX_FLIGHTS)]
+    questions = fleet.worker()
+    waiting = [asyncio.create_task(fleet.wait(questions, b"%d" % n)) for n in range(MAX_SHARED_QUESTIONS)]
     await asyncio.sleep(0.02)
     with pytest.raises(Unavailable, match="too many"):
-        await fleet.wait(flights, b"one more")
-    await flights.close()
+        await fleet.wait(questions, b"one more")
+    await questions.close()
     await asyncio.gather(*waiting, return_exceptions=True)
-    assert len(flights) == 0
+    assert len(questions) == 0
     assert fleet.held == {}

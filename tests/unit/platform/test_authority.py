@@ -22,7 +22,7 @@ def test_links_are_not_handed_out_while_the_record_of_their_key_does_not_parse(m
         raise Conflict("the record does not parse")
 
     monkeypatch.setattr(authority, "run_change", run_change)
-    parts = dict.fromkeys(("platform", "store", "forget", "perform", "flights", "strangers", "peppers"))
+    parts = dict.fromkeys(("platform", "store", "forget", "perform", "questions", "unknown_keys", "peppers"))
     asking = Authority(
         **parts,
         source=SimpleNamespace(read=read),

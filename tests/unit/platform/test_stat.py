@@ -34,9 +34,9 @@ class Asked:
         self.questions = []
         self.were_strangers = []
 
-    async def ask(self, path, query, headers, *, seconds, is_stranger):
+    async def ask(self, path, query, headers, *, seconds, is_unknown_key):
         self.questions.append((path, query, dict(headers), seconds))
-        self.were_strangers.append(is_stranger)
+        self.were_strangers.append(is_unknown_key)
         return self.answers.pop(0)
 
 
@@ -107,8 +107,8 @@ async def test_a_question_about_no_model_names_one_that_cannot_exist_and_never_t
     assert len({query for _, query, *_ in asked.questions}) == 2
 
 
-@pytest.mark.parametrize("is_stranger", [False, True])
-async def test_the_provider_is_told_whether_the_key_is_known_here(is_stranger):
+@pytest.mark.parametrize("is_unknown_key", [False, True])
+async def test_the_provider_is_told_whether_the_key_is_known_here(is_unknown_key):
     asked = Asked(ProviderAnswer(401))
-    await Platform(provider=asked).say(KEY, CARS, is_stranger=is_stranger)
-    assert asked.were_strangers == [is_stranger]
+    await Platform(provider=asked).say(KEY, CARS, is_unknown_key=is_unknown_key)
+    assert asked.were_strangers == [is_unknown_key]

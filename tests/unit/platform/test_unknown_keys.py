@@ -31,7 +31,7 @@ class World:
         self.time = 50.0
         self.generation = 7
         self.leaves = {}
-        self.strangers = UnknownKeys(
+        self.unknown_keys = UnknownKeys(
             source=self, budget=Budget(per_second=50, now=self.monotonic), clock=self, max_bytes=max_bytes
         )
 
@@ -47,8 +47,8 @@ class World:
         self.leaves[name] = Leaf(name, encode_ending(self.generation))
 
     async def deny(self, reason=REFUSED, *, key=KEY, model=CARS, seconds=10.0):
-        standpoint = await self.strangers.take_standpoint(self.generation)
-        self.strangers.put(key, model, reason, standpoint, seconds)
+        standpoint = await self.unknown_keys.take_standpoint(self.generation)
+        self.unknown_keys.put(key, model, reason, standpoint, seconds)
 
 
 @pytest.fixture
@@ -58,35 +58,35 @@ def world():
 
 async def test_a_denial_is_remembered_for_its_key_and_model_and_for_its_time(world):
     await world.deny()
-    assert await world.strangers.find(KEY, CARS) is REFUSED
-    assert await world.strangers.find(KEY, TRUCKS) is None
-    assert await world.strangers.find(OTHER, CARS) is None
+    assert await world.unknown_keys.find(KEY, CARS) is REFUSED
+    assert await world.unknown_keys.find(KEY, TRUCKS) is None
+    assert await world.unknown_keys.find(OTHER, CARS) is None
     world.time += 9.99
-    assert await world.strangers.find(KEY, CARS) is REFUSED
+    assert await world.unknown_keys.find(KEY, CARS) is REFUSED
     world.time += 0.01
-    assert await world.strangers.find(KEY, CARS) is None
-    assert len(world.strangers) == world.strangers.bytes == 0
+    assert await world.unknown_keys.find(KEY, CARS) is None
+    assert len(world.unknown_keys) == world.unknown_keys.bytes == 0
 
 
 async def test_a_key_that_is_nobodys_is_so_for_every_model(world):
     await world.deny(NOBODYS, model=None)
-    assert await world.strangers.find(KEY, CARS) is await world.strangers.find(KEY, TRUCKS) is NOBODYS
+    assert await world.unknown_keys.find(KEY, CARS) is await world.unknown_keys.find(KEY, TRUCKS) is NOBODYS
 
 
 async def test_a_paused_key_is_asked_about_for_each_model(world):
     await world.deny(Reason.USAGE_PAUSED, model=None)
-    assert await world.strangers.find(KEY, CARS) is None
-    assert await world.strangers.find_standing(KEY) is Reason.USAGE_PAUSED
+    assert await world.unknown_keys.find(KEY, CARS) is None
+    assert await world.unknown_keys.find_standing(KEY) is Reason.USAGE_PAUSED
 
 
 async def test_time_counts_from_the_question_and_leaves_a_moment(world):
-    standpoint = await world.strangers.take_standpoint(7)
+    standpoint = await world.unknown_keys.take_standpoint(7)
     world.time += 30.0
-    world.strangers.put(KEY, CARS, REFUSED, standpoint, 10.0)
+    world.unknown_keys.put(KEY, CARS, REFUSED, standpoint, 10.0)
     world.time += LEAST_SECONDS / 2
-    assert await world.strangers.find(KEY, CARS) is REFUSED
+    assert await world.unknown_keys.find(KEY, CARS) is REFUSED
     world.time += LEAST_SECONDS / 2
-    assert await world.strangers.find(KEY, CARS) is None
+    assert await world.unknown_keys.find(KEY, CARS) is None
 
 
 @pytest.mark.parametrize(
@@ -96,37 +96,37 @@ async def test_time_counts_from_the_question_and_leaves_a_moment(world):
 async def test_a_webhook_ends_it(world, ending):
     await world.deny()
     world.end(ending)
-    assert await world.strangers.find(KEY, CARS) is None
+    assert await world.unknown_keys.find(KEY, CARS) is None
     await world.deny()  # asked after it
-    assert await world.strangers.find(KEY, CARS) is REFUSED
+    assert await world.unknown_keys.find(KEY, CARS) is REFUSED
 
 
 @pytest.mark.parametrize("ending", [names.ending_fact(OTHER, is_key=True), names.ending_fact(TRUCKS)])
 async def test_a_webhook_about_something_else_does_not(world, ending):
     await world.deny()
     world.end(ending)
-    assert await world.strangers.find(KEY, CARS) is REFUSED
+    assert await world.unknown_keys.find(KEY, CARS) is REFUSED
 
 
 async def test_a_webhook_that_came_while_it_was_asked_ends_it(world):
-    standpoint = await world.strangers.take_standpoint(world.generation)
+    standpoint = await world.unknown_keys.take_standpoint(world.generation)
     world.end(names.ending_fact(KEY, is_key=True))
-    world.strangers.put(KEY, CARS, REFUSED, standpoint, 10.0)
-    assert await world.strangers.find(KEY, CARS) is None
+    world.unknown_keys.put(KEY, CARS, REFUSED, standpoint, 10.0)
+    assert await world.unknown_keys.find(KEY, CARS) is None
 
 
 async def test_an_ending_that_does_not_parse_may_be_about_it(world):
     await world.deny()
     name = names.ending_fact(CARS)
     world.leaves[name] = Leaf(name, b"\xff")
-    assert await world.strangers.find(KEY, CARS) is None
+    assert await world.unknown_keys.find(KEY, CARS) is None
 
 
 async def test_nothing_outlives_what_was_remembered_at_the_question(world):
     # A feed that was lost, or facts that were restored: everything in memory is read anew.
     await world.deny()
     world.leaves.clear()
-    assert await world.strangers.find(KEY, CARS) is None
+    assert await world.unknown_keys.find(KEY, CARS) is None
 
 
 async def test_what_is_remembered_is_bounded_and_the_oldest_goes_first():
@@ -134,10 +134,10 @@ async def test_what_is_remembered_is_bounded_and_the_oldest_goes_first():
     keys = [KeyId(f"key_{number:012}") for number in range(100)]
     for key in keys:
         await world.deny(key=key)
-        assert world.strangers.bytes <= 10_000
-    assert await world.strangers.find(keys[-1], CARS) is REFUSED
-    assert await world.strangers.find(keys[0], CARS) is None
-    assert 5 < len(world.strangers) < 15
+        assert world.unknown_keys.bytes <= 10_000
+    assert await world.unknown_keys.find(keys[-1], CARS) is REFUSED
+    assert await world.unknown_keys.find(keys[0], CARS) is None
+    assert 5 < len(world.unknown_keys) < 15
 
 
 async def test_what_has_ended_is_let_go_by_what_comes(world):
@@ -145,25 +145,25 @@ async def test_what_has_ended_is_let_go_by_what_comes(world):
         await world.deny(key=KeyId(f"key_{number:012}"))
     world.time += 10.0
     await world.deny(key=OTHER)
-    assert len(world.strangers) == 1
+    assert len(world.unknown_keys) == 1
 
 
 async def test_the_same_put_twice_is_charged_once(world):
     await world.deny()
-    charged = world.strangers.bytes
+    charged = world.unknown_keys.bytes
     await world.deny()
-    assert world.strangers.bytes == charged
+    assert world.unknown_keys.bytes == charged
 
 
 def test_beyond_the_budget_nothing_is_said_about_the_key(world):
     for _ in range(20):
-        world.strangers.admit("192.0.2.1")
+        world.unknown_keys.admit("192.0.2.1")
     with pytest.raises(Refusal) as caught:
-        world.strangers.admit("192.0.2.1")
+        world.unknown_keys.admit("192.0.2.1")
     assert (caught.value.reason, caught.value.key_id) == (Reason.UNKNOWN_KEY_LIMIT, None)
     world.time += 0.2
-    world.strangers.admit("192.0.2.1")
-    assert world.strangers.counts == {"asked": 21, "limited": 1}
+    world.unknown_keys.admit("192.0.2.1")
+    assert world.unknown_keys.counts == {"asked": 21, "limited": 1}
 
 
 @pytest.mark.parametrize(
@@ -178,9 +178,9 @@ def test_beyond_the_budget_nothing_is_said_about_the_key(world):
 )
 def test_a_source_is_an_address_or_the_network_of_a_host(world, one, other, is_same):
     for _ in range(20):
-        world.strangers.admit(one)
+        world.unknown_keys.admit(one)
     if is_same:
         with pytest.raises(Refusal):
-            world.strangers.admit(other)
+            world.unknown_keys.admit(other)
     else:
-        world.strangers.admit(other)
+        world.unknown_keys.admit(other)

@@ -117,7 +117,7 @@ def connected(app, **more):
     return client
 
 
-async def settle(client):
+async def determine(client):
     """Run until nothing more happens."""
     before, idle = None, 0
     while idle < 20:
@@ -149,7 +149,7 @@ async def send_while_it_is_read(client, piece, count=1000):
         if not client.is_reading or client.is_aborted:
             return number
         client.protocol.data_received(piece)
-        await settle(client)
+        await determine(client)
     return count
 
 
@@ -197,7 +197,7 @@ def test_one_request_after_the_other_is_bounded_as_well():
         client.take_all()
         assert client.is_reading  # nothing else would resume reading: no answer is pending
         client.protocol.data_received(GET % b"a")
-        await settle(client)
+        await determine(client)
         assert app.answered == reads + 1
 
     run(scenario)
@@ -213,7 +213,7 @@ def test_a_client_that_reads_again_is_read_again_and_gets_every_answer():
             assert not client.is_reading
             while not client.is_reading or client.queued:
                 client.take_all()
-                await settle(client)
+                await determine(client)
             assert app.answered == asked
         assert not client.is_aborted
 
@@ -237,7 +237,7 @@ def test_an_application_that_waits_for_its_client_to_leave_does_not_have_it_read
         app = Waiting(10 * STEP)
         client = connected(app)
         client.protocol.data_received(GET % b"a")
-        await settle(client)
+        await determine(client)
         assert (app.begun, app.answered) == (1, 0)
         assert client.queued > HIGH_WATER_BYTES
         assert not client.is_reading
@@ -267,7 +267,7 @@ def test_requests_that_wait_their_turn_are_not_joined_by_more():
         while client.protocol.pipeline:
             assert not client.is_reading
             await asyncio.sleep(0)
-        await settle(client)
+        await determine(client)
         assert client.is_reading
         assert app.answered == 100
 

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.directory import names
 from gateway.directory.changes import change
-from gateway.directory.edits.provenance import attest, settle_origins
+from gateway.directory.edits.provenance import attest, determine_origins
 from gateway.directory.provenance_records import decode_attestation, decode_origin
 from gateway.model.errors import Conflict
 from gateway.model.names import FileHandle, Md5, ModelId, PackageId
@@ -27,7 +27,7 @@ def origin(handle, *, is_ours):
 @pytest.fixture
 def write_origins(store):
     async def operate(*origins):
-        return await change(store, partial(settle_origins, origins=origins))
+        return await change(store, partial(determine_origins, origins=origins))
 
     return operate
 

@@ -30,7 +30,7 @@ class Source:
         return 1, [GROUND, *(Leaf(name, None) for name in wanted[1:])]
 
 
-def strangers(clock, max_bytes):
+def unknown_keys(clock, max_bytes):
     return UnknownKeys(
         source=Source(),
         budget=Budget(per_second=10_000, now=clock.monotonic),
@@ -54,7 +54,7 @@ EVENTS = st.lists(
 @given(events=EVENTS, max_bytes=st.integers(0, 20_000))
 def test_any_denials_stay_within_the_bound_and_end_by_their_time(events, max_bytes):
     clock = Clock()
-    memory = strangers(clock, max_bytes)
+    memory = unknown_keys(clock, max_bytes)
     said = {}
     for number, text, seconds, pause in events:
         key, model = KeyId(f"key_{number:012}"), None if text is None else ModelId(text)
@@ -72,7 +72,7 @@ def test_any_denials_stay_within_the_bound_and_end_by_their_time(events, max_byt
 @given(length=st.sampled_from([1, 64, 512, 1024]), letter=st.sampled_from("aä\U0001f600"))
 def test_what_is_charged_is_no_less_than_what_is_held(length, letter):
     clock = Clock()
-    memory = strangers(clock, 1 << 30)
+    memory = unknown_keys(clock, 1 << 30)
 
     def fill(count, start=0):
         for number in range(start, start + count):
