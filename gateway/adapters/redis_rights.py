@@ -1,9 +1,9 @@
 """What our user has to be allowed on a Redis server, and whether it is: for the start and `doctor`.
 
-The rules are those of `ACL SETUSER`; README.md has the whole line. A right that only a worker needs would
-else show as a worker that never becomes ready. The commands are queued in a transaction that is never
-executed: a server checks each right as it takes a command in, so nothing is changed and all that is missing
-is found at once.
+The rules are those of `ACL SETUSER`; docs/operators/redis.md has the whole line. A right that only a worker
+needs would else show as a worker that never becomes ready. The commands are queued in a transaction that is
+never executed: a server checks each right as it takes a command in, so nothing is changed and all that is
+missing is found at once.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Settings: one frozen object. Every setting is one field, which knows how it is read and documented.
 
-Its name in the file is the field's, its variable `CACHEGATE_` and the name in capitals; README.md holds
-the same table and a test compares the two. Where the values come from is `sources.py`.
+Its name in the file is the field's, its variable `CACHEGATE_` and the name in capitals.
+docs/reference/settings.md holds the same table and a test compares the two. Where the values come from is
+`sources.py`.
 """
 
 from __future__ import annotations

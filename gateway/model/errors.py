@@ -100,7 +100,7 @@ class Reason(StrEnum):
     explanation: str
 
     def __new__(cls, value: str, explanation: str) -> Self:
-        """Carry the explanation with the value: `cachegate explain` and the README print it."""
+        """Carry the explanation with the value: `cachegate explain` prints it, and the documents."""
         member = str.__new__(cls, value)
         member._value_ = value
         member.explanation = explanation
