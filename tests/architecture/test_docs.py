@@ -100,7 +100,7 @@ def test_every_page_is_in_the_navigation_of_the_site():
 
 def test_the_site_is_built_without_a_warning(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -559,6 +559,16 @@ def test_every_folder_of_tests_is_in_the_table_of_the_tests():
     documented = [code(name)[0] for name, _ in rows(section(read(CONTRIBUTING), "## Tests"))]
     there = {path.parent.relative_to(ROOT / "tests").parts[0] for path in _files_of_tests()}
     assert sorted(documented) == sorted(there)
+
+
+def test_every_name_of_the_code_that_a_recipe_gives_is_there():
+    source = "\n".join(path.read_text() for path in (ROOT / "gateway").rglob("*.py"))
+    named = {
+        one for one in code(section(read(CONTRIBUTING), "## How to add")) if re.fullmatch(r"[A-Z]\w+", one)
+    }
+    defined = set(re.findall(r"^(?:class )?([A-Z]\w+)(?=[(:]| =)", source, re.MULTILINE))
+    assert named
+    assert named <= defined
 
 
 MODULE = re.compile(r"\bgateway[./][\w./]+")
