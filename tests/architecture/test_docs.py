@@ -393,7 +393,7 @@ VARYING = (
     (r"^proven +(yes|no): .*", "proven <yes or no>"),
     (r"\bgeneration( +|\":)\d+", "generation <n>"),  # the canary and pins raise it meanwhile
     (r"\s+", " "),
-    (r"^(there now|seen last) [0-9a-f]{32} \d+$", r"\1 <history> <n>"),
+    (r"^(there now|seen last) [0-9a-f]{32} \d+", r"\1 <history> <n>"),
     (r"^<chain>( \d+){3} ", "<chain> <n> "),
     (r"\d+ records (in \d+ chains)", r"<n> records \1"),
 )
