@@ -1,5 +1,5 @@
 # Names commands, nothing else: what they do is in the tools they call.
-.PHONY: venv demo test test-all test-engine check lint types contracts lock clean
+.PHONY: venv demo test test-all test-engine check lint types contracts docs lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -37,9 +37,12 @@ types: venv
 contracts: venv
 	$(BIN)/lint-imports
 
+docs: venv
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 lock: venv
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --all-extras --no-emit-index-url \
 		--no-emit-find-links --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
 
 clean:
-	rm -rf .venv .venv-engine .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	rm -rf .venv .venv-engine .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* site

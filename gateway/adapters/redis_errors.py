@@ -54,8 +54,8 @@ _WRONG_LOGIN = (
 )
 _WITH_LOGIN = "redis://USER:PASSWORD@host:port/db"
 KEYS_RULE = "~{cachegate}:*"
-_README = "README.md, under Deployment, has the line with all that is needed"
-_NO_RIGHT = f"does not let our user do that: compare with `ACL GETUSER` there; {_README}"
+_DOCUMENT = "docs/operators/redis.md has the line with all that is needed"
+_NO_RIGHT = f"does not let our user do that: compare with `ACL GETUSER` there; {_DOCUMENT}"
 
 # Matched by text, not by redis-py's class: the feed has a parser of its own.
 _ANSWERS = (
@@ -140,7 +140,7 @@ def lacking(rules: Sequence[str]) -> str:
     what = [f"run {', '.join(commands)}"] if commands else []
     what += ["have the keys {cachegate}:*"] if KEYS_RULE in rules else []
     command = f"ACL SETUSER <user> {' '.join(rules)}"
-    return f"does not let our user {' or '.join(what)}: run `{command}` there; {_README}"
+    return f"does not let our user {' or '.join(what)}: run `{command}` there; {_DOCUMENT}"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -1,7 +1,7 @@
 """The settings, as one frozen object. Each is a field that declares how its text is read and documented.
 
-Its name in the file is the field's, its variable `CACHEGATE_` and the name in capitals; README.md holds the
-same table and a test compares the two. `sources.py` loads the values.
+Its name in the file is the field's, its variable `CACHEGATE_` and the name in capitals;
+docs/reference/settings.md holds the same table and a test compares the two. `sources.py` loads the values.
 """
 
 from __future__ import annotations

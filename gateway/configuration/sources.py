@@ -36,6 +36,7 @@ OTHER_VARIABLES = {
 }
 """Variables that are ours but no setting of this release; any other CACHEGATE_ name is a typing error."""
 
+_UNKNOWN = "no such setting; docs/reference/settings.md lists them"
 _CORRECT_NAME = "Or name another file with CACHEGATE_CONFIG."
 _FOUND_HERE = (
     "It was found in the working directory: run this elsewhere, or name your file with CACHEGATE_CONFIG."
@@ -81,7 +82,7 @@ def _from_environment(env: Mapping[str, str], known: Mapping[str, Any]) -> list[
             continue
         name = key.removeprefix(PREFIX).lower()
         if name not in known or key != variable(name):
-            raise Misconfigured(key, "no such setting; README.md lists them. Remove it or correct its name.")
+            raise Misconfigured(key, f"{_UNKNOWN}. Remove it or correct its name.")
         if raw != "":  # an empty variable counts as unset: compose files and CI systems write them so
             found.append((name, raw, key))
     return found
@@ -111,7 +112,7 @@ def _from_file(
     for name, value in document.items():
         where = f"{path}: {name}"
         if name not in known:
-            raise Misconfigured(where, "no such setting; README.md lists them")
+            raise Misconfigured(where, _UNKNOWN)
         if isinstance(value, list) and all(isinstance(one, str) for one in value):
             value = (":" if name == "alias_roots" else ",").join(value)  # noqa: PLW2901 -- one text form for both sources
         is_number = isinstance(value, int) and not isinstance(value, bool) and abs(value) < _TOO_LARGE

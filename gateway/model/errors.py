@@ -100,7 +100,7 @@ class Reason(StrEnum):
     explanation: str
 
     def __new__(cls, value: str, explanation: str) -> Self:
-        """Store the explanation with the value: `cachegate explain` and the README print it."""
+        """Store the explanation with the value: `cachegate explain` and the documents print it."""
         member = str.__new__(cls, value)
         member._value_ = value
         member.explanation = explanation

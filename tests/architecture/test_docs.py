@@ -1,17 +1,20 @@
-"""The documents agree with the code: each table is compared with it, and the tour is run."""
+"""The documents agree with the code: each table is compared with it, and what they show is run.
+
+Every check of words, links and names holds for every page: README.md, SECURITY.md, CHANGELOG.md and docs/.
+"""
 
 from __future__ import annotations
 
 import ast
 import asyncio
 import json
+import os
 import re
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-from collections import defaultdict
 from dataclasses import fields
 from difflib import ndiff
 from itertools import pairwise
@@ -20,6 +23,7 @@ from unittest.mock import MagicMock
 
 import pytest
 import typer
+from markdown.extensions.toc import slugify
 
 from gateway.assembly.pipeline import Pipeline
 from gateway.cli import commands
@@ -38,17 +42,25 @@ from gateway.server.supervisor import Supervisor
 from gateway.telemetry import HELP, METRICS
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "SECURITY.md", "CHANGELOG.md")
-README = (ROOT / "README.md").read_text()
-SECURITY = (ROOT / "SECURITY.md").read_text()
+PAGES = tuple(sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")))
+DOCUMENTS = ("README.md", "SECURITY.md", "CHANGELOG.md", *PAGES)
+MAX_README_LINES = 250
+CONTRIBUTING = "docs/contributing.md"
+
+
+def read(path: str) -> str:
+    return (ROOT / path).read_text()
+
+
+SECURITY = read("SECURITY.md")
 
 
 def section(document: str, title: str) -> str:
-    """The text under a heading, up to the next one of its own level."""
-    level = title.partition(" ")[0]
+    """The text under a heading, up to the next one of its own level or a higher one."""
+    level = len(title.partition(" ")[0])
     _, found, rest = document.partition(f"\n{title}\n")
     assert found, f"there is no heading {title!r}"
-    return re.split(rf"^{level} ", rest, maxsplit=1, flags=re.MULTILINE)[0]
+    return re.split(rf"^#{{1,{level}}} ", rest, maxsplit=1, flags=re.MULTILINE)[0]
 
 
 def rows(text: str) -> list[list[str]]:
@@ -63,11 +75,54 @@ def code(cell: str) -> list[str]:
     return re.findall(r"`([^`]+)`", cell)
 
 
+# Pages
+
+
+def test_the_readme_can_be_read_in_one_go():
+    assert len(read("README.md").splitlines()) <= MAX_README_LINES
+
+
+def test_every_page_is_linked_from_the_readme_or_from_a_page_that_is():
+    reached, waiting = set(), ["README.md"]
+    while waiting:
+        page = waiting.pop()
+        if page not in reached and page.endswith(".md"):
+            reached.add(page)
+            waiting += [file for file, _ in _links(page)]
+    assert set(DOCUMENTS) <= reached
+
+
+def test_every_page_is_in_the_navigation_of_the_site():
+    named = set(re.findall(r"[\w/-]+\.md", read("mkdocs.yml").partition("nav:")[2]))
+    in_site = {path.removeprefix("docs/") for path in DOCUMENTS} - {"README.md"} | {"index.md"}
+    assert named == in_site
+
+
+def test_the_site_is_built_without_a_warning(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "site/search/search_index.json").read_text())
+    assert {one["location"].partition("#")[0] for one in found["docs"]} >= {"index.html", "tour.html"}
+    outside = [
+        path.relative_to(tmp_path).as_posix()
+        for path in (tmp_path / "site").rglob("*.html")
+        if re.search(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=.?https?://", path.read_text())
+    ]
+    assert not outside, "a reader of the site asks no other host for anything"
+
+
 # Settings
 
 
 def test_every_setting_is_documented_with_its_default_and_meaning():
-    documented = [row for row in rows(section(README, "## Settings")) if len(row) == 3]
+    documented = [row for row in rows(read("docs/reference/settings.md")) if len(row) == 3]
     assert documented == [
         [f"`{variable(one.name)}`", one.metadata["shown"], one.metadata["meaning"]]
         for one in fields(Settings)
@@ -75,7 +130,7 @@ def test_every_setting_is_documented_with_its_default_and_meaning():
 
 
 def test_every_other_variable_of_ours_is_documented():
-    documented = [row for row in rows(section(README, "## Settings")) if len(row) == 2]
+    documented = [row for row in rows(read("docs/reference/settings.md")) if len(row) == 2]
     assert documented == [[f"`{name}`", meaning] for name, meaning in OTHER_VARIABLES.items()]
 
 
@@ -92,7 +147,7 @@ def test_no_document_names_a_variable_that_is_not_ours(path):
 
 def test_every_reason_is_documented_with_its_status_and_explanation():
     statuses = {reason: PROBLEMS[reason].status for reason in PROBLEMS} | {Reason.PERMITTED: 200}
-    assert rows(section(README, "## Reasons")) == [
+    assert rows(read("docs/reference/reasons.md")) == [
         [f"`{reason.value}`", str(statuses[reason]), reason.explanation] for reason in Reason
     ]
 
@@ -104,7 +159,7 @@ async def _nobody_asks():
 def test_every_route_is_documented_with_its_methods_and_no_other_is():
     documented = {
         code(route)[0]: methods.split(", ")
-        for route, methods, *_ in rows(section(README, "## Faces and routes"))
+        for route, methods, *_ in rows(section(read("docs/reference/routes.md"), "## All routes"))
     }
     anything = MagicMock()  # the routes are read, not called
     built = (
@@ -131,7 +186,7 @@ def test_every_metric_of_a_scrape_is_documented_and_no_other_is():
 
 
 def _metric_rows() -> list[list[str]]:
-    return [row for row in rows(section(README, "## Operations")) if len(row) == 3]
+    return rows(section(read("docs/reference/metrics.md"), "## All metrics"))
 
 
 def _scrape() -> str:
@@ -159,18 +214,18 @@ def _checks() -> list[str]:
 
 
 def test_every_check_of_readiness_is_documented_and_no_other_is():
-    documented = [row for row in rows(section(README, "## Operations")) if len(row) == 2]
+    documented = rows(section(read("docs/reference/metrics.md"), "## Readiness"))
     assert [code(name)[0] for name, _ in documented] == _checks()
 
 
 def test_every_check_that_the_table_of_failures_names_is_there():
-    named = re.findall(r"ready false \(`([a-z]+)`\)", section(README, "## When something breaks"))
+    named = re.findall(r"ready false \(`([a-z]+)`\)", read("docs/reference/failures.md"))
     assert named
     assert set(named) <= set(_checks())
 
 
 def test_the_scan_pattern_is_the_one_that_finds_our_keys():
-    published = re.search(r"<!-- token-pattern -->\n```text\n(.*)\n```", README)
+    published = re.search(r"<!-- token-pattern -->\n```text\n(.*)\n```", read("docs/operators/keys.md"))
     assert published is not None
     assert published[1] == TOKEN_PATTERN
 
@@ -201,21 +256,25 @@ def _commands() -> dict[str, set[str]]:
 
 def test_every_command_is_documented_with_all_its_options_and_no_other_is():
     documented = {}
-    for row in rows(section(README, "## Commands")):
+    for row in rows(read("docs/reference/commands.md")):
         if row[0].startswith("`cachegate"):
             name = re.sub(r" [\[A-Z].*", "", code(row[0])[0])
             documented[name] = {option for option in code(row[1]) if option.startswith("-")}
     assert documented == _commands()
 
 
-CURL_OPTIONS = {"--fail-with-body"}
+OTHER_OPTIONS = {
+    "--fail-with-body",  # curl
+    "--user", "--read-only", "--cap-drop",  # podman
+    "--require-hashes", "--requirement", "--dest", "--no-index", "--find-links",  # pip
+}  # fmt: skip
 OPTION = re.compile(r'"(--[a-z][a-z0-9-]+)"')
 
 
 @pytest.mark.parametrize("path", DOCUMENTS)
 def test_no_document_names_a_command_or_an_option_that_is_not_there(path):
     known = _commands()
-    options = set().union(*known.values(), CURL_OPTIONS)
+    options = set().union(*known.values(), OTHER_OPTIONS)
     groups = {" ".join(name.split()[:count]) for name in known for count in (1, 2, 3)}
     text = (ROOT / path).read_text()
     used = {match.rstrip("-") for match in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", text)}
@@ -230,17 +289,33 @@ def test_no_document_names_a_command_or_an_option_that_is_not_there(path):
 # Links and tests that are named
 
 
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def _links(page: str) -> list[tuple[str, str]]:
+    """Each link of a page that leads to a file of ours: its path below the top folder, and its anchor."""
+    found = []
+    for target in LINK.findall(read(page)):
+        if not target.startswith("https://"):
+            file, _, anchor = target.partition("#")
+            path = os.path.normpath(ROOT / page / ".." / file) if file else ROOT / page
+            found.append((Path(path).relative_to(ROOT).as_posix(), anchor))
+    return found
+
+
+def _anchors(page: str) -> set[str]:
+    """What a link can name in a page: what is an anchor both in the Markdown as it lies and in the site."""
+    text = re.sub(r"^```.*?^```", "", read(page), flags=re.DOTALL | re.MULTILINE)
+    headings = [heading.replace("`", "") for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE)]
+    lying = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return lying & {slugify(heading, "-") for heading in headings}
+
+
 @pytest.mark.parametrize("path", DOCUMENTS)
 def test_every_link_leads_somewhere(path):
-    text = (ROOT / path).read_text()
-    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    anchors = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    for target in re.findall(r"\]\(([^)]+)\)", text):
-        file, _, anchor = target.partition("#")
-        if target.startswith("https://"):
-            continue
-        assert not file or (ROOT / file).exists(), target
-        assert file or anchor in anchors, target
+    for file, anchor in _links(path):
+        assert (ROOT / file).is_file(), file
+        assert not anchor or anchor in _anchors(file), f"{file}#{anchor}"
 
 
 def _tests_in(path: Path) -> set[str]:
@@ -251,34 +326,54 @@ def _tests_in(path: Path) -> set[str]:
     return names
 
 
-def _named_tests(text: str) -> list[tuple[str, str]]:
-    """Each `path::name` in code. A bare `::name` is of the file that was named before it."""
-    found, path = [], ""
-    for one in re.findall(r"`([\w/.]*::test_\w+)`", text):
-        file, _, name = one.partition("::")
-        path = file or path
-        found.append((path, name))
-    return found
+def _held_by() -> list[tuple[str, str, str]]:
+    """Each line of the table of tests, test by test: what it holds, the file, the test."""
+    table = rows(section(SECURITY, "## Tests"))
+    return [(held, code(file)[0], name) for held, file, names in table for name in code(names)]
 
 
-@pytest.mark.parametrize("named", _named_tests(SECURITY), ids="::".join)
+def _named_tests() -> list[tuple[str, str]]:
+    """Each test that the page names: in its table, and as `path::name` in its text."""
+    inline = [tuple(one.split("::")) for one in re.findall(r"`([\w/.]+::test_\w+)`", SECURITY)]
+    return [*((file, name) for _, file, name in _held_by()), *inline]
+
+
+@pytest.mark.parametrize("named", _named_tests(), ids="::".join)
 def test_every_test_that_is_named_as_holding_a_guarantee_exists(named):
     path, name = named
     assert (ROOT / path).is_file()
     assert name in _tests_in(ROOT / path)
 
 
+def test_every_file_of_tests_that_a_page_names_exists():
+    for page in DOCUMENTS:
+        for path in re.findall(r"(?<![\w/])tests/[\w/]+\.\w+", read(page)):
+            assert (ROOT / path).is_file(), f"{page}: {path}"
+
+
 @pytest.mark.parametrize("number", range(1, 11))
-def test_every_guarantee_names_at_least_two_tests(number):
+def test_every_guarantee_says_how_it_is_held_and_what_is_not_covered_and_names_two_tests(number):
     [title] = re.findall(rf"^### I{number} .*$", SECURITY, re.MULTILINE)
-    text = section(SECURITY, title).split("\n## ")[0]
-    assert "Now:" in text
-    assert len(set(_named_tests(text))) >= 2
+    text = section(SECURITY, title)
+    for word in ("**Guaranteed.**", "**How it is held.**", "**Not covered.**"):
+        assert text.count(word) == 1, word
+    assert len({name for held, _, name in _held_by() if held == f"I{number}"}) >= 2
 
 
-# The tour
+# What pages show is run
 
-BLOCK = re.compile(r"<!-- tour -->\n```sh\n(.*?)```\n(?:```text\n(.*?)```)?", re.DOTALL)
+BLOCK = re.compile(r"<!-- (tour|run) -->\n```(sh|python)\n(.*?)```\n(?:```text\n(.*?)```)?", re.DOTALL)
+"""A block that is run, and the output that is shown of it, if any."""
+
+TOUR = ("docs/tour.md", "docs/operators/policy.md", "docs/concepts/delivery.md")
+"""The pages of the tour, in the order in which a reader goes through them, in one folder and one shell."""
+
+RUN_SECONDS = 900
+"""For what hangs: a page starts dozens of processes, and a busy machine takes its time for each."""
+
+SERVING = "until curl -fs http://127.0.0.1:9090/readyz"
+"""The end of the tour's set-up: with what comes before it, the blocks of every other page begin."""
+
 DIVIDER = "=-=-= end of a block =-=-="
 
 VARYING = (
@@ -287,7 +382,7 @@ VARYING = (
     (r"\b[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}\b", "<record>"),
     (r"\b[\w.-]+\.[0-9a-f]{12}-[0-9a-f]{8}\b", "<chain>"),
     (r"\b00-[0-9a-f]{32}-[0-9a-f]{16}-01\b", "<trace>"),
-    (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "<time>"),
+    (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)", "<time>"),
     (r"^date: .*", "date: <date>"),
     (r"\b[0-9.]+ ms\b", "<ms>"),
     (r"\bpublic key [0-9a-f]{32}\b", "public key <fingerprint>"),
@@ -296,8 +391,9 @@ VARYING = (
     (r"\bof the node [\w.-]+ in\b", "of the node <node> in"),
     (r" +\(not proven\)$", ""),  # until the next signed head, which comes within ten seconds
     (r"^proven +(yes|no): .*", "proven <yes or no>"),
-    (r"\bgeneration +\d+", "generation <n>"),  # the canary and pins raise it meanwhile
+    (r"\bgeneration( +|\":)\d+", "generation <n>"),  # the canary and pins raise it meanwhile
     (r"\s+", " "),
+    (r"^(there now|seen last) [0-9a-f]{32} \d+", r"\1 <history> <n>"),
     (r"^<chain>( \d+){3} ", "<chain> <n> "),
     (r"\d+ records (in \d+ chains)", r"<n> records \1"),
 )
@@ -348,7 +444,7 @@ def _run_tour(folder: Path, scripts: list[str]) -> list[str]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=220,
+        timeout=RUN_SECONDS,
         check=False,
     )
     return [
@@ -363,19 +459,59 @@ def tour_folder():
         yield Path(folder)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(240)
-def test_the_tour_shows_what_a_reader_will_see(tour_folder):
-    assert shutil.which("curl"), "the tour uses curl: apt-get install curl"
-    blocks = BLOCK.findall(README)
-    assert len(blocks) >= 15
-    outputs = _run_tour(tour_folder, [script for script, _ in blocks])
+def _blocks(page: str) -> list[tuple[str, str]]:
+    """The blocks of a page that are run, as shell, each with the output that is shown."""
+    found = []
+    for _, language, script, shown in BLOCK.findall(read(page)):
+        shell = script if language == "sh" else f"python - <<'END_OF_BLOCK'\n{script}END_OF_BLOCK\n"
+        found.append((shell, shown))
+    return found
+
+
+def _set_up() -> list[tuple[str, str]]:
+    """What comes first in the tour, until the gateway serves."""
+    blocks = _blocks(TOUR[0])
+    [end] = [number for number, (script, _) in enumerate(blocks) if SERVING in script]
+    return blocks[: end + 1]
+
+
+def _complaints(blocks: list[tuple[str, str]], folder: Path) -> dict[str, str]:
+    """Each block whose output differs from what is shown, with the difference."""
+    outputs = _run_tour(folder, [script for script, _ in blocks])
     assert len(outputs) == len(blocks), outputs[-1]
-    complaints = defaultdict(str)
+    complaints = {}
     for (script, documented), output in zip(blocks, outputs, strict=True):
-        difference = _difference(_lines(documented, "/tmp/tour"), _lines(output, str(tour_folder)))
+        difference = _difference(_lines(documented, "/tmp/tour"), _lines(output, str(folder)))
         if difference:
             complaints[script] = "\n".join((*difference, output))
+    return complaints
+
+
+EXAMPLES = [page for page in DOCUMENTS if page not in TOUR and BLOCK.search(read(page))]
+
+
+def test_blocks_are_marked_for_the_way_in_which_they_are_run():
+    for page in DOCUMENTS:
+        marks = set(re.findall(r"<!-- (tour|run) -->", read(page)))
+        assert marks <= ({"tour"} if page in TOUR else {"run"}), page
+        assert len(_blocks(page)) == len(re.findall(r"<!-- (?:tour|run) -->", read(page))), page
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(RUN_SECONDS + 60)
+def test_the_tour_shows_what_a_reader_will_see(tour_folder):
+    assert shutil.which("curl"), "the tour uses curl: apt-get install curl"
+    blocks = [block for page in TOUR for block in _blocks(page)]
+    assert len(blocks) >= 15
+    complaints = _complaints(blocks, tour_folder)
+    assert not complaints, "\n\n".join(f"{script}{what}" for script, what in complaints.items())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(RUN_SECONDS + 60)
+@pytest.mark.parametrize("page", EXAMPLES)
+def test_a_page_shows_what_a_reader_will_see(page, tour_folder):
+    complaints = _complaints([*_set_up(), *_blocks(page)], tour_folder)
     assert not complaints, "\n\n".join(f"{script}{what}" for script, what in complaints.items())
 
 
@@ -409,10 +545,46 @@ def test_comparing_the_tour_notices_whatever_differs(documented, is_so):
     assert (_difference(_lines(documented, "-"), _lines(ANSWER, "-")) == []) is is_so
 
 
-def test_every_folder_of_tests_is_in_the_tree_of_the_code():
-    [shown] = re.findall(r"^tests/ +(.*)$", section(README, "## The code"), re.MULTILINE)
-    named = set(re.findall(r"(\w+)/", shown.replace("gateway/", "")))
-    assert named == {path.parent.relative_to(ROOT / "tests").parts[0] for path in _files_of_tests()}
+def test_every_package_is_in_the_table_of_the_code_and_no_other_is():
+    documented = [code(name)[0] for name, _ in rows(section(read(CONTRIBUTING), "## Packages"))]
+    there = [
+        path.name
+        for path in (ROOT / "gateway").iterdir()
+        if path.name != "packaged_policies" and ((path / "__init__.py").exists() or path.suffix == ".py")
+    ]
+    assert sorted(documented) == sorted(set(there) - {"__init__.py", "__main__.py"})
+
+
+def test_every_folder_of_tests_is_in_the_table_of_the_tests():
+    documented = [code(name)[0] for name, _ in rows(section(read(CONTRIBUTING), "## Tests"))]
+    there = {path.parent.relative_to(ROOT / "tests").parts[0] for path in _files_of_tests()}
+    assert sorted(documented) == sorted(there)
+
+
+def test_every_name_of_the_code_that_a_recipe_gives_is_there():
+    source = "\n".join(path.read_text() for path in (ROOT / "gateway").rglob("*.py"))
+    named = {
+        one for one in code(section(read(CONTRIBUTING), "## How to add")) if re.fullmatch(r"[A-Z]\w+", one)
+    }
+    defined = set(re.findall(r"^(?:class )?([A-Z]\w+)(?=[(:]| =)", source, re.MULTILINE))
+    assert named
+    assert named <= defined
+
+
+MODULE = re.compile(r"\bgateway[./][\w./]+")
+IMPORT = re.compile(r"^\s*from (gateway[\w.]*) import ([\w, ]+)$", re.MULTILINE)
+ASGI_APP = "gateway.asgi:app"
+
+
+@pytest.mark.parametrize("path", [path for path in DOCUMENTS if path not in {CONTRIBUTING, "CHANGELOG.md"}])
+def test_a_page_names_a_module_only_to_import_from_it_and_what_it_imports_is_there(path):
+    text = read(path).replace(ASGI_APP, "")
+    imports = IMPORT.findall(text)
+    assert set(MODULE.findall(text)) == {module for module, _ in imports}
+    for module, names in imports:
+        source = (ROOT / module.replace(".", "/")).with_suffix(".py")
+        defined = {getattr(node, "name", None) for node in ast.parse(source.read_text()).body}
+        assert {name.strip() for name in names.split(",")} <= defined
 
 
 def _files_of_tests() -> list[Path]:
@@ -421,7 +593,7 @@ def _files_of_tests() -> list[Path]:
     return [path for path in found if "__pycache__" not in path.parts]
 
 
-def test_the_example_of_a_deployment_serves_what_the_readme_says():
+def test_the_example_of_a_deployment_serves_with_options_that_are_documented():
     unit = (ROOT / "deploy/systemd/cachegate.service").read_text()
     container = (ROOT / "deploy/container/Containerfile").read_text()
     started = set(re.findall(r"ExecStart=\S+/cachegate (.*)", unit))

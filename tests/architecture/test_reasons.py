@@ -25,8 +25,8 @@ def test_every_reason_is_explained_in_one_sentence(reason):
 
 
 @pytest.mark.parametrize("reason", list(Reason))
-def test_every_reason_is_in_the_readme(reason):
-    assert f"`{reason.value}`" in (ROOT / "README.md").read_text()
+def test_every_reason_is_in_the_reference(reason):
+    assert f"`{reason.value}`" in (ROOT / "docs/reference/reasons.md").read_text()
 
 
 def test_whoever_has_no_valid_key_gets_one_body_whatever_the_cause():

@@ -11,8 +11,8 @@ from gateway.adapters.sample_cache import SampleModel, write_sample_cache
 from tests.conftest import Installation
 from tests.unit.adapters.conftest import start_tcp_valkey
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-[RULES] = re.findall(r"^ACL SETUSER cachegate on '>PASSWORD' (.*)$", README, re.MULTILINE)
+DOCUMENT = (Path(__file__).parents[2] / "docs/operators/redis.md").read_text()
+[RULES] = re.findall(r"^ACL SETUSER cachegate on '>PASSWORD' (.*)$", DOCUMENT, re.MULTILINE)
 PASSWORD, ENCODED = "p@ss/w:rd?#%", "p%40ss%2Fw%3Ard%3F%23%25"
 PATH = "/v1/models/acme/cars/1/-/pkgA1/small.bin"
 

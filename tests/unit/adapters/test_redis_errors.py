@@ -16,7 +16,10 @@ ERRORS = [
     (TimeoutError("secret words"), "in time"),
     (OSError("secret words"), "cannot be reached"),
     (REFUSED, "user or password"),
-    (exceptions.NoPermissionError("secret words"), "does not let our user do that: .*README"),
+    (
+        exceptions.NoPermissionError("secret words"),
+        "does not let our user do that: .*docs/operators/redis.md",
+    ),
     (exceptions.BusyLoadingError("secret words"), "loading"),
     (exceptions.OutOfMemoryError("secret words"), "maxmemory"),
     (exceptions.ReadOnlyError("secret words"), "replica"),

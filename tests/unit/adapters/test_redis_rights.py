@@ -47,9 +47,11 @@ async def set_group(server, servers):
 
 
 def documented_rules():
-    """The rules of the line in README.md, after the name and the password."""
+    """The rules of the line in docs/operators/redis.md, after the name and the password."""
     [line] = re.findall(
-        r"^ACL SETUSER cachegate on '>PASSWORD' (.*)$", (ROOT / "README.md").read_text(), re.MULTILINE
+        r"^ACL SETUSER cachegate on '>PASSWORD' (.*)$",
+        (ROOT / "docs/operators/redis.md").read_text(),
+        re.MULTILINE,
     )
     return line.replace("'", "").split()
 
