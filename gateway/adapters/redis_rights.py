@@ -1,9 +1,9 @@
 """Checks which ACL rights our Redis user lacks, at start-up and for `doctor`.
 
 The rules are those of `ACL SETUSER`; docs/operators/redis.md has the complete line. Without this check, a
-missing right that only a worker needs would show as a worker that never becomes ready. The commands are queued
-in a transaction that is never executed: a server checks each right when it queues a command, so all missing
-rights are found at once and nothing is changed.
+missing right that only a worker needs would show as a worker that never becomes ready. The commands are
+queued in a transaction that is never executed: a server checks each right when it queues a command, so all
+missing rights are found at once and nothing is changed.
 """
 
 from __future__ import annotations
