@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from gateway.adapters.redis_sentinels import find_primary, list_replicas
+from gateway.adapters.redis_sentinels import find_primary, list_servers
 from gateway.model.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -53,11 +53,11 @@ class Place:
             self._known = self.found.primary
         return self._known
 
-    async def replicas(self) -> tuple[Host, ...]:
-        """The replicas that any Sentinel lists, those that are silent as well: each may be promoted."""
+    async def servers(self) -> tuple[Host, ...]:
+        """All that any Sentinel knows of, silent ones as well: each may be promoted. Without Sentinels none."""
         if self._service is None:
             return ()
-        return await list_replicas(self._hosts, self._service)
+        return await list_servers(self._hosts, self._service)
 
     def move(self) -> None:
         """No connection that is open now is to be used any more."""

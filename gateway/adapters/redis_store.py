@@ -160,13 +160,16 @@ class RedisStore:
         return parse_group(await self._ask_one("HGET", GENERATION, GROUP))
 
     async def count_servers(self) -> int:
-        """How many servers hold these facts, as far as anybody knows: attached, listed, or of our slot."""
-        attached = (await self.look(Moment())).attached
-        listed = len(await self._place.replicas())
+        """How many servers hold these facts, as far as anybody knows: listed, of our slot, or attached.
+
+        By their addresses where there is a list. A replica that connects again may be attached twice for a
+        minute, and what is counted once too often here stays: no revocation would be sure any more.
+        """
         if isinstance(self._client, RedisCluster):
-            slot = self._client.keyslot(GENERATION)
-            listed = len(self._client.nodes_manager.slots_cache.get(slot, [])) - 1
-        return 1 + max(attached, listed)
+            await self.look(Moment())  # its list is made at the first command
+            nodes = self._client.nodes_manager.slots_cache.get(self._client.keyslot(GENERATION), [])
+            return max(1, len({node.name for node in nodes}))
+        return len(await self._place.servers()) or 1 + (await self.look(Moment())).attached
 
     async def verify_history(self) -> None:
         """Raises `UnknownHistory` unless the server has in its past what this node noted."""
