@@ -342,6 +342,9 @@ class Ledger:
     def status(self, thing):
         return self._events[thing][-1].status
 
+    def statuses(self):
+        return {thing: events[-1].status for thing, events in self._events.items()}
+
     def note(self, flips, began_at, returned_at):
         for thing, status in flips.items():
             self._events[thing].append(Event(began_at, returned_at, status))

@@ -225,6 +225,16 @@ class Group:
 
         wait_until(ask)
 
+    def add_replica(self, machine):
+        """One more server, of the primary that is named now."""
+        primary = self.named()
+        member = Member(
+            self._folder / f"server{len(self.members)}", machine, program=self._program,
+            lines=(f"replicaof {primary.host} {primary.port}",),
+        )  # fmt: skip
+        self.members.append(member.start())
+        wait_until(lambda: member.replication()["master_link_status"] == "up")
+
     def hurry(self, *, is_on):
         """Let the Sentinels look more often, and wait for less long until they put a server right."""
         publish, info = (100, 200) if is_on else (2000, 10_000)
@@ -241,7 +251,9 @@ class Group:
     def _is_followed(self, primary):
         with suppress(redis.RedisError):
             seen = primary.replication()
-            followers = [value for name, value in seen.items() if name.startswith("slave") and name[5:].isdigit()]
+            followers = [
+                value for name, value in seen.items() if name.startswith("slave") and name[5:].isdigit()
+            ]
             return (
                 seen["role"] == "master"
                 and sum(one["state"] == "online" for one in followers) == len(self.members) - 1
@@ -249,14 +261,17 @@ class Group:
             )
         return False
 
+    def listed_replicas(self, watcher):
+        """The replicas that a Sentinel lists, with what it last heard of them."""
+        with watcher.machine.entered(), watcher.client() as client:
+            return client.sentinel_slaves(SERVICE)
+
     def _is_content(self, watcher):
         """Whether nothing goes on there, so that a failover can begin."""
         with suppress(redis.RedisError):
-            state = watcher.ask("SENTINEL", "MASTER", SERVICE)
-            if isinstance(state, list):
-                state = dict(zip(state[::2], state[1::2], strict=True))
-            replicas = watcher.ask("SENTINEL", "REPLICAS", SERVICE)
-            replicas = [one if isinstance(one, dict) else dict(zip(one[::2], one[1::2], strict=True)) for one in replicas]
+            with watcher.machine.entered(), watcher.client() as client:
+                state = client.sentinel_master(SERVICE)
+            replicas = self.listed_replicas(watcher)
             return (
                 state["flags"] == "master"
                 and int(state["num-other-sentinels"]) == len(self.watchers) - 1

@@ -110,7 +110,9 @@ class Operator:
             self._shown.append(thing)
             if len(self._shown) > KEYS_SHOWN:
                 self._trial.readers.drop(self._shown.pop(0))
-            self._trial.readers.show({thing: request_for(path_of(f"{self.tenant}/own/1"), made.document["token"])})
+            self._trial.readers.show(
+                {thing: request_for(path_of(f"{self.tenant}/own/1"), made.document["token"])}
+            )
         return made
 
     def revoke_key(self):
@@ -144,7 +146,6 @@ class Operator:
         return Made(command, done["status"], done["out"], done["err"]), done
 
     def forget(self):
-        """The facts are others now: the keys may not be there."""
         self._live.clear()
 
     def close(self):
@@ -257,7 +258,8 @@ class Trial:
     def _furnish_operators(self, count):
         names = [f"op{number}" for number in range(count)]
         samples = [
-            SampleModel(model_id=f"{name}/own/1", packages={PACKAGE: {"weights.onnx": CONTENT}}) for name in names
+            SampleModel(model_id=f"{name}/own/1", packages={PACKAGE: {"weights.onnx": CONTENT}})
+            for name in names
         ]
         write_sample_cache(self._first.cache_root, samples)
 
@@ -297,6 +299,12 @@ class Trial:
         is_sure = bool(made) and all(one.is_sure for one in made)
         self.counted["sure" if is_sure else "not sure"] += 1
         return is_sure
+
+    def forget_keys(self):
+        """The facts are others now: keys that were made may not be there."""
+        self.changer.key = None
+        for one in self.operators:
+            one.forget()
 
     # Phases
 
@@ -349,7 +357,10 @@ class Trial:
     def await_served(self, *gateways):
         """Until these gateways, or all, allow again what is allowed all the time."""
         for one in gateways or self.gateways:
-            wait_until(lambda one=one: one.status_of(path_of(OWNED), self.tokens["acme"]) == ALLOWED, RECOVERY_SECONDS)
+            wait_until(
+                lambda one=one: one.status_of(path_of(OWNED), self.tokens["acme"]) == ALLOWED,
+                RECOVERY_SECONDS,
+            )
 
     def await_sure(self):
         """Until all is well again without anybody's help."""
@@ -359,6 +370,13 @@ class Trial:
         deadline = time.monotonic() + RECOVERY_SECONDS
         while not self.change_once():
             assert time.monotonic() < deadline, self.last_failure
+
+    def recover(self, group):
+        """Until all servers are back and all is well, without anybody's help."""
+        group.hurry(is_on=True)
+        wait_until(group.is_whole)
+        group.hurry(is_on=False)
+        self.await_sure()
 
     # The end
 
@@ -372,7 +390,9 @@ class Trial:
             f"answers bound ({dict(sorted(verdict.checked.items()))}), {verdict.free} free, "
             f"{verdict.undecided} undecided, {verdict.broken_off} broken off"
         )
-        assert verdict.violations == [], f"{len(verdict.violations)} of {len(seen)} answers: {verdict.violations[:3]}"
+        assert verdict.violations == [], (
+            f"{len(verdict.violations)} of {len(seen)} answers: {verdict.violations[:3]}"
+        )
         for kind in ("key", "lent"):
             assert verdict.checked[kind, ALLOWED] > 0
         assert verdict.checked["key", NOBODY] > 0
