@@ -342,6 +342,10 @@ class Ledger:
     def status(self, thing):
         return self._events[thing][-1].status
 
+    def is_sure(self, thing):
+        """Whether the last change of it had returned, and is known to hold."""
+        return self._events[thing][-1].returned_at < NEVER
+
     def statuses(self):
         return {thing: events[-1].status for thing, events in self._events.items()}
 
