@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 LINES = ("cluster-enabled yes", "cluster-node-timeout 1000", "cluster-allow-replica-migration no")
 SLOTS = ("0", "16383")
+CLUSTER_RIGHTS = ("+command", "+cluster|slots")
 
 
 class Shard:
@@ -24,7 +25,7 @@ class Shard:
 
     def __init__(self, folder):
         self.members = [
-            Member(folder / f"server{number}", rights=("+cluster|slots",), lines=LINES).start()
+            Member(folder / f"server{number}", rights=CLUSTER_RIGHTS, lines=LINES).start()
             for number in range(3)
         ]
         first, *others = self.members
