@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from contextlib import suppress
@@ -17,7 +18,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 LINES = ("cluster-enabled yes", "cluster-node-timeout 1000", "cluster-allow-replica-migration no")
 SLOTS = ("0", "16383")
-CLUSTER_RIGHTS = ("+command", "+cluster|slots")
+README = (Path(__file__).parents[3] / "README.md").read_text()
+[[*CLUSTER_RIGHTS]] = re.findall(r"and a Cluster `(\+[a-z|]+)` and `(\+[a-z|]+)`", README)
 
 
 class Shard:
@@ -56,11 +58,6 @@ class Shard:
 
     def hurry(self, *, is_on):
         """Nodes of a Cluster act at once."""
-
-
-def is_ok(member):
-    info = member.ask("CLUSTER", "INFO")
-    return isinstance(info, dict) and info.get("cluster_state") == "ok"
 
 
 def refused_to_nobody(member, *command):
