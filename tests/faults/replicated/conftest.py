@@ -63,8 +63,9 @@ def new_trial(closing, new_installation, tmp_path_factory):
 
     new_installation.without_init = without_init
 
-    def make(url, machines=(Machine(),), **more):
-        trial = Trial(url, new_installation, tmp_path_factory.mktemp("seen"), machines=machines, **more)
+    def make(url, machines=None, **more):
+        places = machines or [Machine()]
+        trial = Trial(url, new_installation, tmp_path_factory.mktemp("seen"), machines=places, **more)
         closing.callback(trial.close)
         return trial
 

@@ -1,8 +1,8 @@
 """Machines on one network: network namespaces that nobody has to remove.
 
-A namespace has no name. It lives as long as a process in it does, so that nothing is left of it when a test is
-killed: `tests/process_guard.py` ends the processes. One more namespace holds the switch; a machine is cut off
-by taking its port off the switch, whereupon packets vanish and connections stay as they are. Needs root.
+A namespace has no name. It lives as long as a process in it does, so that nothing is left of it when a test
+is killed: `tests/process_guard.py` ends the processes. One more namespace holds the switch; a machine is cut
+off by taking its port off the switch, whereupon packets vanish and connections stay as they are. Needs root.
 
 `entered` moves the calling thread: what it starts or connects meanwhile is on that machine.
 """
@@ -10,7 +10,6 @@ by taking its port off the switch, whereupon packets vanish and connections stay
 from __future__ import annotations
 
 import ctypes
-import os
 import subprocess
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -90,7 +89,7 @@ def _hold():
     """A process that does nothing, in a namespace of its own."""
     ours = Path("/proc/self/ns/net").readlink()
     holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"], stdin=subprocess.DEVNULL)
-    wait_until(lambda: os.readlink(f"/proc/{holder.pid}/ns/net") != str(ours))
+    wait_until(lambda: Path(f"/proc/{holder.pid}/ns/net").readlink() != ours)
     return holder
 
 

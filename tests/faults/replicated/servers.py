@@ -174,7 +174,7 @@ class Group:
         places = list(machines) or [Machine()] * 3
         environments = list(environments) or [{}] * size
         # Of two servers, one alone has to take writes, as `redis.conf` says.
-        lines = (*lines, *(("min-replicas-to-write 0",) if size == 2 else ()))  # noqa: PLR2004
+        lines = (*lines, *(("min-replicas-to-write 0",) if size == 2 else ()))
         self.members = []
         for number in range(size):
             follows = ()

@@ -1,7 +1,7 @@
 """Another server takes over: planned, because the primary froze, or while the one that takes over lags.
 
-In each of these two servers take writes for a while, or one of them is older than what was said. A change that
-called itself sure holds all the same (I6), and afterwards all is well without anybody's help.
+In each of these two servers take writes for a while, or one of them is older than what was said. A change
+that called itself sure holds all the same (I6), and afterwards all is well without anybody's help.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def test_a_replica_that_lags_and_is_promoted_undoes_nothing_that_was_sure(new_gr
         group.hurry(is_on=False)
         with trial.changing() as progress:
             detach(lagging)
-            wait_until(lambda: any(is_held_by(2, one) for one in progress.all()))  # noqa: B023
+            wait_until(lambda: any(is_held_by(2, one) for one in progress.all()))
             while_it_lagged = [one for one in progress.all() if is_held_by(2, one)]
             primary.freeze()
             wait_until(lambda primary=primary: group.named() not in {None, primary})

@@ -1,7 +1,7 @@
 """A machine is cut off from the others, with the primary, a gateway and an operator on it.
 
-There are two primaries then, each with clients. The smaller side loses its leases within their length, and the
-larger side serves; what it changes is not sure while a server is out of reach. The machines are network
+There are two primaries then, each with clients. The smaller side loses its leases within their length, and
+the larger side serves; what it changes is not sure while a server is out of reach. The machines are network
 namespaces, so that packets vanish and connections stay as they are.
 """
 
@@ -43,7 +43,7 @@ def cut_off(network, group, trial):
 
 
 def verify_silent(answers, spans):
-    """Whatever was asked for in these spans was left undecided: no lease outlives the cut by more than itself."""
+    """Whatever was asked for in these spans was left undecided: no lease is longer than it may be."""
     for began_at, ended_at in spans:
         within = [one for one in answers if began_at < one.sent_at and one.arrived_at < ended_at]
         assert within

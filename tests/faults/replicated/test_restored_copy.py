@@ -1,7 +1,7 @@
 """All servers are restored from an older copy, while everything runs: no node takes it for the facts it knew.
 
-The canary is on: each node writes every second, and whatever writes must not make the copy look like the facts
-that were lost. What an operator has to do is said by every command, and once it is done all goes on.
+The canary is on: each node writes every second, and whatever writes must not make the copy look like the
+facts that were lost. What an operator has to do is said by every command, and once it is done all goes on.
 """
 
 from __future__ import annotations

@@ -207,7 +207,7 @@ class Served:
 
 
 class Trial:
-    """See above. `machines`: where the gateways run; operators run on them in turn, the changer on the last."""
+    """See above. Gateways run on `machines`, operators on them in turn, the changer on the last."""
 
     def __init__(self, url, new_installation, folder, *, machines, operators=2, **environment):
         self.ledger, self.readers = Ledger(), AllReaders()
@@ -295,8 +295,8 @@ class Trial:
         try:
             self._in_office(self.changer.step)
         except Conflict as conflict:  # no such key: its creation was not sure, and was undone
-            assert key is not None, conflict
-            assert not was_sure, conflict
+            if key is None or was_sure:
+                raise AssertionError("a change that was sure was undone") from conflict
             self.changer.key = None
             return self.change_once()
         except Unavailable as failure:
@@ -330,9 +330,7 @@ class Trial:
             made.extend(operator.step() for _ in range(changes))
 
         def change():
-            for _ in range(4 * changes):
-                if not self.change_once():
-                    refused.append(self.last_failure)
+            refused.extend(self.last_failure for _ in range(4 * changes) if not self.change_once())
 
         threads = [_Thread(operate, one) for one in self.operators]
         threads.append(_Thread(change))
@@ -395,8 +393,8 @@ class Trial:
         seen = [one for each in by_gateway for one in each]
         verdict = self.ledger.judge(seen)
         print(
-            f"{self.counted['sure']} changes sure, {self.counted['not sure']} not; {verdict.total} of {len(seen)} "
-            f"answers bound ({dict(sorted(verdict.checked.items()))}), {verdict.free} free, "
+            f"{self.counted['sure']} changes sure, {self.counted['not sure']} not; {verdict.total} of "
+            f"{len(seen)} answers bound ({dict(sorted(verdict.checked.items()))}), {verdict.free} free, "
             f"{verdict.undecided} undecided, {verdict.broken_off} broken off"
         )
         assert verdict.violations == [], (
