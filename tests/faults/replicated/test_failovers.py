@@ -82,7 +82,7 @@ def test_a_replica_that_lags_and_is_promoted_undoes_nothing_that_was_sure(new_gr
 
 
 def is_held_by(count, made):
-    return made.document.get("barrier", made.document).get("held_by") == count
+    return made.document.get("held_by") == count
 
 
 def priorities_of(group):

@@ -81,7 +81,8 @@ def test_a_server_that_was_replaced_and_lives_on_gives_no_lease(network, group, 
     group.add_replica(there)
     # The group is as large as before, without the server that is cut off; there, a worker asks it on and on.
     operator = trial.operators[1 - side]
-    wait_until(lambda: operator.step().is_sure)
-    assert [one for one in (operator.step() for _ in range(8)) if not one.is_sure] == []
+    operator.await_sure()
+    unsure = [one for one in (operator.step() for _ in range(8)) if not one.is_sure]
+    assert unsure == []
     ended_at = time.monotonic()
     verify_silent(trial.finish()[side], [(cut_at + LEASE_SECONDS + MARGIN_SECONDS, ended_at)])

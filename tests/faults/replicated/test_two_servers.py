@@ -25,7 +25,7 @@ def test_with_the_replica_gone_nothing_is_sure_and_leases_go_on(new_group, new_t
             replica.thaw()
         for one in alone:
             assert one.status == 1, one
-            document = one.document.get("barrier", one.document)
+            document = one.document
             assert (document["sure"], document["held_by"], document["servers"]) == (False, 1, 2)
             assert "held by 1 of 2 servers" in document["why"]
         trial.recover(group)

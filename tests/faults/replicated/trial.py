@@ -147,6 +147,12 @@ class Operator:
         assert "Traceback" not in done["err"], done["err"]
         return Made(command, done["status"], done["out"], done["err"]), done
 
+    def await_sure(self):
+        """Make changes until one is sure."""
+        deadline = time.monotonic() + RECOVERY_SECONDS
+        while not (made := self.step()).is_sure:
+            assert time.monotonic() < deadline, made
+
     def forget(self):
         self._live.clear()
 
