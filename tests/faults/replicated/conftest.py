@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
@@ -33,13 +30,11 @@ def closing():
 
 
 @pytest.fixture
-def new_group(closing):
+def new_group(closing, tmp_path_factory):
     """Make a group of servers, on machines or here."""
 
     def make(machines=(), **more):
-        folder = Path(tempfile.mkdtemp(prefix="group-"))
-        closing.callback(shutil.rmtree, folder, ignore_errors=True)
-        group = Group(folder, machines, **more)
+        group = Group(tmp_path_factory.mktemp("group"), machines, **more)
         closing.callback(group.close)
         return group
 

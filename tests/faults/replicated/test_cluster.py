@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -65,10 +63,8 @@ def refused_to_nobody(member, *command):
 
 
 @pytest.fixture
-def shard(closing):
-    folder = Path(tempfile.mkdtemp(prefix="shard-"))
-    closing.callback(shutil.rmtree, folder, ignore_errors=True)
-    made = Shard(folder)
+def shard(closing, tmp_path):
+    made = Shard(tmp_path)
     for member in made.members:
         closing.callback(member.close)
     return made
