@@ -54,7 +54,7 @@ class Place:
         return self._known
 
     async def servers(self) -> tuple[Host, ...]:
-        """All that any Sentinel knows of, silent ones as well: each may be promoted. Without Sentinels none."""
+        """All that any Sentinel knows of, silent ones as well: each may be promoted. Else none."""
         if self._service is None:
             return ()
         return await list_servers(self._hosts, self._service)
