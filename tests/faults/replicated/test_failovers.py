@@ -6,6 +6,8 @@ that called itself sure holds all the same (I6), and afterwards all is well with
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.conftest import wait_until
@@ -57,6 +59,7 @@ def test_a_replica_that_lags_and_is_promoted_undoes_nothing_that_was_sure(new_gr
     # Time for changes while it lags: a replica whose link is down for ten times as long is not promoted.
     group = new_group(down_after=1500)
     trial = new_trial(group.url)
+    while_it_lagged = []
     for _ in range(rounds):
         trial.calm()
         primary, (lagging, other) = group.named(), group.replicas()
@@ -67,22 +70,24 @@ def test_a_replica_that_lags_and_is_promoted_undoes_nothing_that_was_sure(new_gr
         group.hurry(is_on=False)
         with trial.changing() as progress:
             detach(lagging)
-            wait_until(lambda: any(is_held_by(2, one) for one in progress.all()))
-            while_it_lagged = [one for one in progress.all() if is_held_by(2, one)]
+            detached_at = time.monotonic()
+            wait_until(lambda: began_after(detached_at, progress))  # noqa: B023
+            while_it_lagged += began_after(detached_at, progress)
             primary.freeze()
             wait_until(lambda primary=primary: group.named() not in {None, primary})
             assert group.named() is lagging
             lagging.ask("CONFIG", "SET", "masterauth", PASSWORDS["replica"])
             primary.thaw()
             progress.await_changes()
-        assert not any(one.is_sure for one in while_it_lagged)
         trial.recover(group)
     trial.calm()
     trial.finish()
+    assert not any(one.is_sure for one in while_it_lagged)
+    assert {one.document["held_by"] for one in while_it_lagged if one.document} == {2}
 
 
-def is_held_by(count, made):
-    return made.document.get("held_by") == count
+def began_after(moment, progress):
+    return [one for one in progress.all() if one.began_at > moment]
 
 
 def priorities_of(group):

@@ -59,6 +59,7 @@ class Made:
     """One change by a command: what it was to come to, and what the command said."""
 
     command: tuple
+    began_at: float
     status: int
     out: str
     err: str
@@ -145,7 +146,7 @@ class Operator:
         self._process.stdin.flush()
         done = json.loads(self._process.stdout.readline())
         assert "Traceback" not in done["err"], done["err"]
-        return Made(command, done["status"], done["out"], done["err"]), done
+        return Made(command, done["began_at"], done["status"], done["out"], done["err"]), done
 
     def await_sure(self):
         """Make changes until one is sure."""
