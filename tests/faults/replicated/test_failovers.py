@@ -16,6 +16,9 @@ from tests.faults.replicated.servers import PASSWORDS
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
+QUIET_KEYS = 24  # more than a worker has connections to the facts
+
+
 def fail_over(group, trial):
     """A planned one, under load, until each operator has begun and ended another change."""
     before = group.named()
@@ -42,15 +45,21 @@ def test_a_primary_that_thaws_undoes_nothing_that_was_sure(new_group, new_trial,
     trial = new_trial(group.url)
     for _ in range(rounds):
         trial.calm()
-        frozen = group.named()
+        frozen, quiet = group.named(), trial.create_quiet_keys(QUIET_KEYS)
+        trial.ask_for(quiet)
         with trial.changing() as progress:
             frozen.freeze()
             wait_until(lambda frozen=frozen: group.named() not in {None, frozen})
             trial.await_served()
-            progress.await_changes()
+            assert not trial.revoke_quiet_keys(quiet).is_sure
             frozen.thaw()
+            # It gives the values from before to whoever still asks it. They must not be remembered.
+            trial.ask_for(quiet)
             progress.await_changes()
         trial.recover(group)
+        # Revoking again changes nothing in the facts. It is sure now, and so nobody may go by the old ones.
+        assert trial.revoke_quiet_keys(quiet).is_sure
+        trial.ask_for(quiet)
     trial.calm()
     trial.finish()
 

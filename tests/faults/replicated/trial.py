@@ -42,6 +42,7 @@ from tests.fleet import (
     Changer,
     Fleet,
     Ledger,
+    Observation,
     Readers,
     furnish,
     mint,
@@ -226,7 +227,7 @@ class Trial:
         self._environment = {**SETTINGS, "CACHEGATE_REDIS_URL": url, **environment}
         self._machines = list(machines)
         self._first = None
-        self._things_of_changer = {}
+        self._asked = []  # answers of the first gateway that the test itself asked for
         self._open = ExitStack()
         with self._machines[-1].entered():
             self._first = self.node("changer")
@@ -321,6 +322,67 @@ class Trial:
         for one in self.operators:
             one.forget()
 
+    # Keys that nobody asks for but by `ask_for`
+
+    def create_quiet_keys(self, count):
+        """Keys of one change, which has to be sure; nobody asks for them yet. Gives what was minted."""
+        minted = []
+
+        async def create(office):
+            minted.extend(mint(office, "acme") for _ in range(count))
+
+            async def operation(changes):
+                for new in minted:
+                    await keys.create_key(changes, key=new.key, digest=new.digest)
+
+            return await office.perform("keys.create", operation)
+
+        with self._machines[-1].entered():
+            done = self._first.in_office(create)
+        assert done.barrier.is_sure, done.barrier
+        for new in minted:
+            self.ledger.begin(f"quiet:{new.key.key_id}", ALLOWED)
+        return minted
+
+    def revoke_quiet_keys(self, minted):
+        """All in one change, or again, as soon as it can be made; gives its barrier."""
+        began_at = time.monotonic()
+        deadline = began_at + RECOVERY_SECONDS
+
+        async def revoke(office):
+            async def operation(changes):
+                for new in minted:
+                    await keys.revoke_key(changes, key_id=new.key.key_id, now=office.clock.now())
+
+            return await office.perform("keys.revoke", operation)
+
+        barrier = None
+        while barrier is None:
+            try:
+                with self._machines[-1].entered():
+                    barrier = self._first.in_office(revoke).barrier
+            except Unavailable:  # the failover is not over: the new primary has no replica yet
+                if time.monotonic() > deadline:
+                    raise
+        returned_at = time.monotonic() if barrier.is_sure else NEVER
+        self.ledger.note({f"quiet:{new.key.key_id}": NOBODY for new in minted}, began_at, returned_at)
+        return barrier
+
+    def ask_for(self, minted, times=4):
+        """Ask for each of them so many times, all at once: each connection to the facts is in use then."""
+        served = self.gateways[0]
+
+        def ask(new):
+            for _ in range(times):
+                sent_at = time.monotonic()
+                answer = served.running.wire.get(path_of(OWNED), new.token)
+                thing = f"quiet:{new.key.key_id}"
+                record_id = answer.header("cachegate-record") or ""
+                self._asked.append(Observation(sent_at, time.monotonic(), answer.status, thing, record_id))
+
+        for thread in [_Thread(ask, new) for new in minted]:
+            thread.end()
+
     # Phases
 
     def calm(self, changes=2):
@@ -397,6 +459,7 @@ class Trial:
     def finish(self):
         """End it, and judge all that was seen; gives the answers by gateway."""
         by_gateway = self.readers.stop()
+        by_gateway[0] += self._asked
         seen = [one for each in by_gateway for one in each]
         verdict = self.ledger.judge(seen)
         print(
