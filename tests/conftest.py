@@ -34,7 +34,12 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 90.0
 """For what comes within three seconds on an idle machine: it ends a test that would hang, and says why."""
 
-LOOPBACK = ("127.", "::1", "localhost")
+LOOPBACK = (
+    "127.",
+    "::1",
+    "localhost",
+    "192.0.2.",  # for documentation (RFC 5737): only the network namespaces of a test have these addresses
+)
 _connect = socket.socket.connect
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from gateway.adapters.redis_sentinels import find_primary, list_replicas
+from gateway.adapters.redis_sentinels import find_primary, list_servers
 from gateway.model.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -53,11 +53,11 @@ class Place:
             self._known = self.found.primary
         return self._known
 
-    async def replicas(self) -> tuple[Host, ...]:
-        """Return the replicas that any Sentinel lists, unreachable ones too: each may be promoted."""
+    async def servers(self) -> tuple[Host, ...]:
+        """Return all servers that any Sentinel names, unreachable ones too; each may be promoted."""
         if self._service is None:
             return ()
-        return await list_replicas(self._hosts, self._service)
+        return await list_servers(self._hosts, self._service)
 
     def move(self) -> None:
         """Invalidate all connections that are open now."""

@@ -82,9 +82,13 @@ async def find_primary(hosts: Sequence[Host], service: str, *, seconds: float) -
         await asyncio.gather(*asked, return_exceptions=True)
 
 
-async def list_replicas(hosts: Sequence[Host], service: str) -> tuple[Host, ...]:
-    """Return every replica that any Sentinel lists. Raises `Unavailable` if none answers in time."""
-    asked = [asyncio.create_task(_list_replicas(host, service)) for host in hosts]
+async def list_servers(hosts: Sequence[Host], service: str) -> tuple[Host, ...]:
+    """Return every server that any Sentinel names or lists, each once. Raises `Unavailable` if none answers.
+
+    During a failover the Sentinels do not change their view at the same moment: the primary of one is still a
+    replica to another. If servers were counted by role, there would be one too many.
+    """
+    asked = [asyncio.create_task(_list_servers(host, service)) for host in hosts]
     await asyncio.wait(asked, timeout=ANSWER_SECONDS)
     for task in asked:
         task.cancel()
@@ -92,13 +96,15 @@ async def list_replicas(hosts: Sequence[Host], service: str) -> tuple[Host, ...]
     listed = [one for one in answers if not isinstance(one, BaseException)]
     if not listed:
         raise Unavailable("redis", f"no sentinel answers: {_listed(hosts)}")
-    return tuple(sorted({replica for one in listed for replica in one}))
+    return tuple(sorted({server for one in listed for server in one}))
 
 
-async def _list_replicas(host: Host, service: str) -> list[Host]:
-    [reply] = await ask_sentinel(host, ("SENTINEL", "REPLICAS", service))
-    found: list[Host] = []
-    for raw in reply if isinstance(reply, list) else ():
+async def _list_servers(host: Host, service: str) -> list[Host]:
+    commands = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service), ("SENTINEL", "REPLICAS", service)
+    named, listed = await ask_sentinel(host, *commands)
+    primary = _primary_in(named)
+    found: list[Host] = [] if primary is None else [primary]
+    for raw in listed if isinstance(listed, list) else ():
         fields = dict(zip(raw[::2], raw[1::2], strict=False)) if isinstance(raw, list) else {}
         name, port = fields.get(b"ip", b""), fields.get(b"port", b"")
         if name and port.isdigit():
@@ -147,6 +153,10 @@ def _verify_no_login_wanted(asked: dict[asyncio.Task[Host | None], Host]) -> Non
 
 async def _name_primary(host: Host, service: str) -> Host | None:
     [reply] = await ask_sentinel(host, ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service))
+    return _primary_in(reply)
+
+
+def _primary_in(reply: Any) -> Host | None:
     match reply:
         case [bytes() as name, bytes() as port] if port.isdigit():
             return name.decode("ascii", "replace"), int(port)

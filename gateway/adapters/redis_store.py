@@ -159,13 +159,16 @@ class RedisStore:
         return parse_group(await self._ask_one("HGET", GENERATION, GROUP))
 
     async def count_servers(self) -> int:
-        """Return how many servers are known to hold these facts: attached, listed, or nodes of our slot."""
-        attached = (await self.look(Moment())).attached
-        listed = len(await self._place.replicas())
+        """Return how many servers hold these facts: listed, nodes of our slot, or else attached.
+
+        Where there is a list, servers are counted by address. A replica that reconnects may be attached twice
+        for a minute, and a group that was counted too large once stays so: no revocation would be sure again.
+        """
         if isinstance(self._client, RedisCluster):
-            slot = self._client.keyslot(GENERATION)
-            listed = len(self._client.nodes_manager.slots_cache.get(slot, [])) - 1
-        return 1 + max(attached, listed)
+            await self.look(Moment())  # its list is made at the first command
+            nodes = self._client.nodes_manager.slots_cache.get(self._client.keyslot(GENERATION), [])
+            return max(1, len({node.name for node in nodes}))
+        return len(await self._place.servers()) or 1 + (await self.look(Moment())).attached
 
     async def verify_history(self) -> None:
         """Raise `UnknownHistory` unless the server has the moment noted by this node in its past."""

@@ -8,9 +8,12 @@ machine affects both.
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
+import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import barrier
@@ -26,6 +29,7 @@ from gateway.adapters.clock import SystemClock
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
 from gateway.directory import names
 from gateway.operations.session import fact_server
+from tests.faults.replicated.servers import Group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,10 +80,54 @@ def measure_barriers(report: Report, size: Size) -> None:
     )
 
 
-def _report_barriers(report: Report, name: str, measured: barrier.Barriers) -> None:
-    count = f"{len(measured.waits):,} changes, {barrier.WORKERS} workers"
+def measure_quorum(report: Report, size: Size) -> None:
+    """The same over three servers, all of which have to have a change, and three Sentinels; idle."""
+    stale = 0
+    for fsync in ("everysec", "always"):
+        with three_servers(fsync) as url, Installation.made(CACHEGATE_REDIS_URL=url) as installation:
+            barrier.write_cache(installation)
+            name = "quorum" if fsync == "everysec" else f"quorum_{fsync}"
+            changes = size.rounds * barrier.CHANGES_PER_ROUND
+            with installation.serving(barrier.WORKERS) as port, bar(f"barriers, {name}", changes) as advance:
+                measured = uvloop.run(
+                    barrier.measure(installation, port, rounds=size.rounds, is_loaded=False, advance=advance)
+                )
+        stale += measured.stale
+        _report_barriers(
+            report, name, measured, target=5, more=f", 3 servers with `appendfsync {fsync}`",
+            is_figure=fsync == "everysec",
+        )  # fmt: skip
+    report.row("stale_allows_quorum", stale, "allows of an old state over three servers")
+
+
+@contextmanager
+def three_servers(fsync: str) -> Iterator[str]:
+    """A primary, two replicas and three Sentinels as `deploy/redis/` sets them up; gives their URL."""
+    folder = Path(tempfile.mkdtemp(prefix="cg-bench-"))
+    try:
+        group = Group(folder, lines=(f"appendfsync {fsync}",))
+        try:
+            yield group.url
+        finally:
+            group.close()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _report_barriers(
+    report: Report,
+    name: str,
+    measured: barrier.Barriers,
+    *,
+    target: float | None = None,
+    more: str = "",
+    is_figure: bool = True,
+) -> None:
+    count = f"{len(measured.waits):,} changes, {barrier.WORKERS} workers{more}"
     about = f"from the commit until it is known to hold in every worker; {count}"
-    report.figure(f"barrier_p99_ms_{name}", quantile(measured.waits, 0.99), meaning=about)
+    if is_figure:
+        p99 = quantile(measured.waits, 0.99)
+        report.figure(f"barrier_p99_ms_{name}", p99, target=target, meaning=about)
     report.spread(f"barrier_ms_{name}", measured.waits, "the same")
     report.spread(
         f"change_ms_{name}", measured.wholes, "the whole change: audit record, commit with fsync, barrier"
@@ -219,6 +267,7 @@ def main() -> int:
     def measure(report: Report) -> None:
         if chosen.only != "decisions":
             measure_barriers(report, size)
+            measure_quorum(report, size)
         if chosen.only != "barriers":
             measure_decisions(report, size)
 

@@ -14,6 +14,7 @@ from tests.unit.adapters.conftest import start_tcp_valkey
 DOCUMENT = (Path(__file__).parents[2] / "docs/operators/redis.md").read_text()
 [RULES] = re.findall(r"^ACL SETUSER cachegate on '>PASSWORD' (.*)$", DOCUMENT, re.MULTILINE)
 PASSWORD, ENCODED = "p@ss/w:rd?#%", "p%40ss%2Fw%3Ard%3F%23%25"
+[SELECT] = re.findall(r"A numbered database takes `(\+[a-z]+)` as well", DOCUMENT)
 PATH = "/v1/models/acme/cars/1/-/pkgA1/small.bin"
 
 
@@ -66,6 +67,24 @@ def test_with_the_documented_rights_everything_works(as_user, serve):
     assert gateway.wire.get(PATH, made["token"]).status == 401
     found = {one["name"]: one for one in as_user.json("doctor", status=None)["checks"]}
     assert found["redis server"]["status"] == "ok", found["redis server"]
+
+
+def test_with_what_a_numbered_database_takes_as_well_everything_works_there(fresh, server, serve):
+    server.set_user("cachegate", SELECT)
+    fresh.environment["CACHEGATE_REDIS_URL"] = f"redis://cachegate:{ENCODED}@127.0.0.1:{server.port}/5"
+    fresh.init()
+    fresh.run("tenants", "create", "acme")
+    made = fresh.json("keys", "create", "--tenant", "acme")
+    gateway = serve(fresh)
+    assert gateway.wire.get("/v1/whoami", made["token"]).status == 200
+    revoked = fresh.json("keys", "revoke", made["key_id"])
+    assert (revoked["workers"], revoked["sure"]) == (1, True)
+    assert gateway.wire.get("/v1/whoami", made["token"]).status == 401
+
+
+def test_without_the_right_to_a_numbered_database_the_command_names_it(fresh, server):
+    fresh.environment["CACHEGATE_REDIS_URL"] = f"redis://cachegate:{ENCODED}@127.0.0.1:{server.port}/5"
+    assert SELECT in fresh.run("init", status=3).stderr
 
 
 @pytest.mark.parametrize("right", ["eval", "client|tracking"])

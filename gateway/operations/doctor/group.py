@@ -75,7 +75,7 @@ async def check_members(url: str, store: RedisStore) -> Finding:
     address, limits = parse_redis_url(url), RedisLimits()
     if address.topology is not Topology.SENTINEL:
         return ok("redis replicas", "not looked at: the URL names no Sentinels")
-    hosts = [await store.place.find(), *await store.place.replicas()]
+    hosts = [await store.place.find(), *await store.place.servers()]
     group = await store.group()
     members = [await load_member(address, limits, host) for host in dict.fromkeys(hosts)]
     return judge_members(members, 1 if group is None else group.servers)

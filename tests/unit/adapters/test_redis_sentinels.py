@@ -11,7 +11,7 @@ import pytest
 from gateway.adapters import redis_sentinels
 from gateway.adapters.redis_errors import Refused
 from gateway.adapters.redis_place import Place
-from gateway.adapters.redis_sentinels import find_primary, list_replicas
+from gateway.adapters.redis_sentinels import find_primary, list_servers
 from gateway.model.errors import Unavailable
 
 pytestmark = pytest.mark.anyio
@@ -46,7 +46,9 @@ async def sentinels(*kinds):
                     elif kind is SILENT:
                         pass
                     elif b"REPLICAS" in data:
-                        writer.write(b"*%d\r\n" % len(kind) + b"".join(replica(*one) for one in kind))
+                        primary, *others = kind
+                        writer.write(packed(primary[0], str(primary[1])))
+                        writer.write(b"*%d\r\n" % len(others) + b"".join(replica(*one) for one in others))
                     else:
                         writer.write(b"$-1\r\n" if kind is None else packed(kind[0], str(kind[1])))
                     await writer.drain()
@@ -128,14 +130,21 @@ async def test_slow_ones_are_waited_for_while_none_has_answered(monkeypatch):
         assert (await find_primary(hosts, "main", seconds=10.0)).primary == NEW
 
 
-async def test_replicas_are_all_that_any_of_them_lists(monkeypatch):
+async def test_servers_are_all_that_any_of_them_knows_of(monkeypatch):
     monkeypatch.setattr(redis_sentinels, "ANSWER_SECONDS", 1.0)
     first, second = ("10.0.0.3", 1), ("10.0.0.4", 2)
-    async with sentinels((first,), (first, second), HTTP, GONE) as (hosts, _):
-        assert await list_replicas(hosts, "main") == (first, second)
+    async with sentinels((NEW, first), (NEW, first, second), HTTP, GONE) as (hosts, _):
+        assert await list_servers(hosts, "main") == (NEW, first, second)
     async with sentinels(HTTP, GONE) as (hosts, _):
         with pytest.raises(Unavailable):
-            await list_replicas(hosts, "main")
+            await list_servers(hosts, "main")
+
+
+async def test_in_a_failover_each_server_is_counted_once_whatever_it_is_to_whom(monkeypatch):
+    monkeypatch.setattr(redis_sentinels, "ANSWER_SECONDS", 1.0)
+    other = ("10.0.0.3", 1)
+    async with sentinels((OLD, NEW, other), (NEW, OLD, other), (NEW, OLD, other)) as (hosts, _):
+        assert await list_servers(hosts, "main") == tuple(sorted((OLD, NEW, other)))
 
 
 async def test_a_place_keeps_what_it_was_told_until_somebody_finds_it_wrong():
