@@ -2,8 +2,8 @@
 
 Changes are made by `cachegate` commands on nodes with state folders of their own (`Operator`), and by the
 operations that the commands use, each in a session of its own, which is faster (`Changer`). A phase is
-*calm* when nothing is broken: then every change has to be sure. While something happens, changes go on and may not
-be; a change that was sure binds every answer after it, whatever happens later.
+*calm* when nothing is broken: then every change has to be sure. While something happens, changes go on and
+may not be; a change that was sure binds every answer after it, whatever happens later.
 
 Every answer is compared with what was changed when (`Ledger`), and with the audit record that it names.
 """
@@ -250,7 +250,7 @@ class Trial:
             self.nodes.append(node)
             self.operators.append(Operator(node, tenant, self.tokens[tenant], self, machine))
         self.changer = Changer(None, fleet, self.readers, self.ledger)
-        self._in_office(self.changer.begin)
+        self._in_session(self.changer.begin)
         for one in self.operators:
             one.begin()
 
@@ -288,7 +288,7 @@ class Trial:
 
         self.tokens |= self._first.in_session(work)
 
-    def _in_office(self, work):
+    def _in_session(self, work):
         async def within(session):
             self.changer.session = session
             await work()
@@ -301,7 +301,7 @@ class Trial:
         before, key = len(self.ledger.barriers), self.changer.key
         was_sure = key is not None and self.ledger.is_sure(f"key:{key.key.key_id}")
         try:
-            self._in_office(self.changer.step)
+            self._in_session(self.changer.step)
         except Conflict as conflict:  # no such key: its creation was not sure, and was undone
             if key is None or was_sure:
                 raise AssertionError("a change that was sure was undone") from conflict
@@ -543,7 +543,7 @@ def verify_records(installation, answers):
             is_right = is_allow
         elif one.status == UNDECIDED:  # an allow may have been withdrawn before its first byte
             is_right = not is_allow or endings.get(one.record_id) != "complete"
-        else:  # not every refusal of a stranger has a record of its own: a flood of them is summed up
+        else:  # not every refusal of a stranger has a record of its own: many are summed up
             is_right = one.status == 0 or (not is_allow and one.status in {NOBODY, HIDDEN})
         if not is_right:
             faults.append((one, decision))
