@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import os
 from bisect import bisect_right
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from msgspec.structs import replace
 
 from gateway.caller_views import CallerViews, discovery
 from gateway.model.access import Access, Page, Resource, ResourceKind

@@ -21,8 +21,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import msgspec
 
 from gateway.model.errors import Unavailable
 
@@ -113,8 +114,7 @@ class Register(Protocol[F]):
         """Write down what two reads have shown."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BarrierReport:
+class BarrierReport(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The result of a barrier: the change is in force everywhere, or why and until when it may not be."""
 
     generation: int

@@ -13,10 +13,12 @@ A view only narrows a search. Everything that is shown or served because of it i
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from msgspec.structs import replace
 
 from gateway.model.access import Access, Action, Resource, ResourceKind
 from gateway.model.bounded_memory import BoundedMemory

@@ -21,10 +21,13 @@ that did not parse, a store that did not answer) is never remembered (I7).
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import attrgetter
 from sys import getsizeof
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
 
 from gateway.model.access import Access, Action, Principal, ResourceKind
 from gateway.model.bounded_memory import BoundedMemory
@@ -48,8 +51,7 @@ GROUP_BYTES = 70  # of one entry in the set of a model's groups
 GRANT_BYTES = 400  # of a grant that was made from a platform's answer, for this decision only
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(msgspec.Struct, frozen=True):
     """A verdict and the facts it was computed from."""
 
     verdict: Verdict

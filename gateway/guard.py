@@ -17,8 +17,9 @@ nothing is awaited between it and the write (I6).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.credential.extract import extract
 from gateway.credential.fingerprint import fingerprint
@@ -44,8 +45,7 @@ FACTLESS = frozenset({Reason.MISTYPED_KEY, Reason.INVALID_LINK, Reason.EXPIRED_L
 """Refusals of a caller that are decided without facts."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Guard:
+class Guard(msgspec.Struct, frozen=True, kw_only=True):
     """The pipeline over the stages that `assembly/` built."""
 
     identity: Authenticate

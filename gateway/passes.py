@@ -15,10 +15,11 @@ disk, each time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from operator import attrgetter
 from sys import getsizeof
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.model.bounded_memory import BoundedMemory
 
@@ -31,8 +32,7 @@ if TYPE_CHECKING:
 PASS_BYTES = 1_800  # with its access, caller, stamps and key, beside texts and records: measured, rounded up
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Pass:
+class Pass(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """An allow that stands. `since` is when its key was last judged the whole way."""
 
     allowed: Allowed

@@ -11,7 +11,7 @@ authentication scheme that is not supported.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from gateway.model.errors import Reason
 from gateway.model.limits import MAX_QUERY_FIELDS
@@ -21,8 +21,7 @@ UNRECORDED = "00000000-0000-0000-0000-000000000000"
 """Sent in place of a record id when the audit log itself has failed: same length, but no record."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """One kind of error response."""
 
     status: int

@@ -11,8 +11,9 @@ A change that a failover could take back is not acknowledged: commands wait at t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
+
+import msgspec
 
 from gateway.directory.changes import change as run_change
 from gateway.model.errors import CachegateError, UnknownOutcome
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Done(Generic[T]):
+class Done(msgspec.Struct, Generic[T], frozen=True):
     """The result of a change, and the moment (generation and mark) that it got."""
 
     result: T
@@ -43,8 +43,7 @@ class Done(Generic[T]):
         return self.moment.generation
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Registrar:
+class Registrar(msgspec.Struct, frozen=True, kw_only=True):
     """Makes changes of facts, and records each one first."""
 
     store: FactStore

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.verdicts import Ending
@@ -53,8 +54,7 @@ async def _at_once() -> None:
     return
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientEnd:
+class ClientEnd(msgspec.Struct, frozen=True, kw_only=True):
     """What the server can tell about a client's connection, and do to it; defaults for other servers."""
 
     drained: Callable[[], Awaitable[None]] = _at_once  # returns once there is room in the write buffer

@@ -25,15 +25,16 @@ import asyncio
 import random
 from collections import Counter
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import httpx
+import msgspec
 
 from gateway.adapters.addresses import AddressError
 from gateway.adapters.checked_transport import DEFAULT_PORTS, CheckedTransport
 from gateway.adapters.circuit import Circuit
 from gateway.model.errors import Reason, Silence, Unavailable
+from gateway.model.hidden_fields import shown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -61,12 +62,14 @@ _NO_URL = (httpx.InvalidURL, UnicodeError)  # UnicodeError for a host that IDNA 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderAnswer:
+class ProviderAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A decision of the provider: a status that is a decision, and a body that may hold signed URLs."""
 
     status: int
-    body: bytes = field(repr=False)
+    body: bytes
+
+    def __repr__(self) -> str:
+        return shown(self, hidden=("body",))
 
 
 class ProviderStream:

@@ -14,9 +14,11 @@ for longer than a lease. While a server has that stamp, all leases that count ar
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec.structs import replace
 
 from gateway.adapters.redis_marks import (
     CHECK,
@@ -122,8 +124,7 @@ return known
 """Releases a lock, if we hold it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Registered:
+class Registered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One entry of the register. `entry` is its raw value, so that it is replaced only if unchanged."""
 
     worker: str
@@ -142,13 +143,12 @@ class Registered:
         return self.silent_seconds if self.silent_under == stamp else 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fleet:
+class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     """One observation of a server: its moment, stamp and register."""
 
     is_known: bool = True  # whether the moment that this node noted is in the server's past
     is_ours: bool = True  # whether the change that was asked about is in its past
-    moment: Moment = field(default_factory=Moment)
+    moment: Moment = msgspec.field(default_factory=Moment)
     group: GroupSize | None = None
     stamp: str = ""
     settled: str = ""

@@ -8,9 +8,9 @@ a fault.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 SETTINGS = ("appendonly", "appendfsync", "replica-read-only", "min-replicas-to-write", "min-replicas-max-lag")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemberReport:
+class MemberReport(msgspec.Struct, frozen=True, kw_only=True):
     """One server of the group. `settings` holds what it disclosed; empty when it was not reached."""
 
     where: str
@@ -36,8 +35,7 @@ class MemberReport:
     settings: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SentinelReport:
+class SentinelReport(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One Sentinel: the primary it names, the quorum for a failover, and the peers it knows."""
 
     where: str

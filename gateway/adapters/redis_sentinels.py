@@ -14,10 +14,10 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import hiredis
+import msgspec
 
 from gateway.adapters.redis_errors import SENTINEL_LOGIN, Refused
 from gateway.model.errors import Unavailable
@@ -36,8 +36,7 @@ class LoginWantedError(ConnectionError):
     """A Sentinel that asks for a password. It counts as silent, but is reported as this."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Found(msgspec.Struct, frozen=True, kw_only=True):
     """The primary that the Sentinels name, and which Sentinels did not agree or answer."""
 
     primary: Host

@@ -8,9 +8,9 @@ them prevent the start.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from redis.exceptions import NoPermissionError, ResponseError
 
 from gateway.adapters.redis_errors import lacking
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis, RedisCluster
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerReport:
+class ServerReport(msgspec.Struct, frozen=True, kw_only=True):
     """A server's answers; None where it did not disclose one."""
 
     where: str

@@ -21,12 +21,12 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+import msgspec
 from redis.asyncio import ConnectionPool, Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
@@ -35,6 +35,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from gateway.adapters.redis_place import Place, PlacedConnection, PlacedSSLConnection, PlacedUnixConnection
 from gateway.model.errors import Misconfigured
+from gateway.model.hidden_fields import shown
 from gateway.model.trusted_files import refusal_of, verify_trusted
 
 _WHERE = "CACHEGATE_REDIS_URL"
@@ -61,8 +62,7 @@ class Topology(StrEnum):
     CLUSTER = "cluster"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RedisAddress:
+class RedisAddress(msgspec.Struct, frozen=True, kw_only=True):
     """A parsed URL. The password is not in its repr."""
 
     topology: Topology
@@ -73,7 +73,10 @@ class RedisAddress:
     is_tls: bool = False
     tls: tuple[tuple[str, str], ...] = ()
     username: str | None = None
-    password: str | None = field(default=None, repr=False)
+    password: str | None = None
+
+    def __repr__(self) -> str:
+        return shown(self, hidden=("password",))
 
     @property
     def display(self) -> str:
@@ -84,8 +87,7 @@ class RedisAddress:
         return hosts if self.service is None else f"{hosts}/{self.service}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RedisLimits:
+class RedisLimits(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Timeouts and the pool size of a store. Requests wait for facts, so the timeouts are short."""
 
     connect_seconds: float = 1.0

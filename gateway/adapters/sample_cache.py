@@ -22,10 +22,11 @@ import json
 import os
 import re
 import shutil
-from dataclasses import dataclass, field
 from hashlib import blake2s, file_digest, md5, sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from gateway.model.names import parse_file_handle, parse_model_id, parse_package_id
 
@@ -41,17 +42,15 @@ _READABLE, _PRIVATE = 0o644, 0o600
 _WRITTEN_AT = "2026-01-01T00:00:00.000000"  # constant, so that the same input gives the same cache
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SampleModel:
+class SampleModel(msgspec.Struct, frozen=True, kw_only=True):
     """A model: package id -> file handle -> content. Handles in `unhashed` become package files."""
 
     model_id: str
     packages: Mapping[str, Mapping[str, Content]]
-    unhashed: frozenset[str] = field(default=frozenset())
+    unhashed: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SampleFile:
+class SampleFile(msgspec.Struct, frozen=True, kw_only=True):
     """A file that was written. `path` is its place in the package, `md5` its blob (None: unhashed)."""
 
     model_id: str

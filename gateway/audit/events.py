@@ -10,9 +10,10 @@ follows it (`proven.py`).
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.audit.folder import chain_started, group_segments, node_of, verify_is_folder
 from gateway.audit.heads_evidence import read_lines
@@ -44,8 +45,7 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.2  # the longest delay before a follower sees a new record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, kw_only=True):
     """One record as read from a segment; nothing about it is verified.
 
     `is_proven`: whether a signed head of its chain follows it; None when no keys were given.
@@ -63,16 +63,14 @@ class Event:
         return self.path.name
 
 
-@dataclass(frozen=True, slots=True)
-class Searched:
+class Searched(msgspec.Struct, frozen=True):
     """What was searched: the number of chains, and their nodes."""
 
     chains: int
     nodes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
+class Query(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A filter for records: all given criteria must match. Times are seconds; `until` is exclusive."""
 
     tenant: str | None = None
@@ -203,8 +201,7 @@ def _listing(folder: Path) -> list[Path]:
         ) from error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _PlacedEvent(Event):
+class _PlacedEvent(Event, frozen=True, kw_only=True):
     """An event with its position in its chain: segment number, and the offset at which its line ends."""
 
     place: ProvenEnd

@@ -7,8 +7,9 @@ last segments is enough, however long the chain is. Nothing before the head is r
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from gateway.audit.heads_evidence import verify_head
 from gateway.audit.promise import PROMISED_RECORDS
@@ -37,8 +38,7 @@ class Place(NamedTuple):
     line: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChainEnd:
+class ChainEnd(msgspec.Struct, frozen=True, kw_only=True):
     """The last head of a chain, the position at which its line ends, and the whole lines after it.
 
     `segment` is the number of the chain's last segment.

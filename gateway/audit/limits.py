@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from gateway.audit.promise import PROMISED_RECORDS, PROMISED_SECONDS
 from gateway.model.errors import Misconfigured
@@ -16,8 +17,7 @@ class Durability(StrEnum):
     POWER = "power"  # a power failure
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Sizes, intervals and rate limits, for each process that writes.
 
     The defaults suit one worker at a few thousand requests a second. Heads may be signed more often than

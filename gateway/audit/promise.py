@@ -15,9 +15,10 @@ are recognised.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from gateway.audit.record import HeadRecord
@@ -28,8 +29,7 @@ PROMISED_RECORDS = 1000
 _EARLIER_RECORDS = 2 * PROMISED_RECORDS  # of an earlier release: one write could double the number
 
 
-@dataclass(frozen=True, slots=True)
-class Promise:
+class Promise(msgspec.Struct, frozen=True, gc=False):
     """The unsigned records that may follow one head: numbers up to `last_seq`, times within this span."""
 
     last_seq: int

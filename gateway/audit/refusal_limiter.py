@@ -18,6 +18,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -25,8 +27,7 @@ MANY_SOURCES = "many sources"
 """The source of the summary for refusals beyond the total of one second."""
 
 
-@dataclass(frozen=True, slots=True)
-class AnonymousCaller:
+class AnonymousCaller(msgspec.Struct, frozen=True, gc=False):
     """The unit of counting: an address or network, and the invalid key that was presented."""
 
     source: str

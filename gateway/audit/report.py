@@ -8,8 +8,9 @@ line that a crash left at the very end of a chain (the restarted process writes 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 
 class Damage(StrEnum):
@@ -50,8 +51,7 @@ class Verdict(StrEnum):
     DAMAGED = "damaged"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """The first bad record of a chain. `line` counts from 1 in `file`; `seq` is the number expected there."""
 
     damage: Damage
@@ -61,8 +61,7 @@ class Fault:
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChainReport:
+class ChainReport(msgspec.Struct, frozen=True, kw_only=True):
     """One chain. Records up to `proven_seq` are proven by a signed head; those up to `last_seq` verify."""
 
     chain: str
@@ -87,8 +86,7 @@ class ChainReport:
         return self.fault is None and not self.missing_segments
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The report on a folder or a list of files. `key_source` is `given`, or the file the keys came from.
 
     `foreign_signers` are keys in `signing.pub` that are not among the given ones: their heads do not count.

@@ -8,9 +8,9 @@ it.
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from gateway.cli.perform import in_session
@@ -38,8 +38,7 @@ OWN_CACHE = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
+class Way(msgspec.Struct, frozen=True, kw_only=True):
     """One way to reach the gateway, as lines to copy."""
 
     name: str

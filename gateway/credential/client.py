@@ -12,10 +12,11 @@ address that the kernel reports.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.model.errors import BadNameError
 
@@ -32,8 +33,7 @@ _UNIX = "unix"  # in a configuration: trust peers on unix sockets
 _WITH_PORT = re.compile(r"\[(?P<v6>[0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|(?P<v4>[0-9.]+):[0-9]{1,5}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrustedNetworks:
+class TrustedNetworks(msgspec.Struct, frozen=True, kw_only=True):
     """The peers whose `X-Forwarded-For` is believed. Empty by default: no peer is."""
 
     networks: tuple[IPv4Network | IPv6Network, ...] = ()

@@ -15,11 +15,11 @@ Not here: who owns what in the running system. A case knows only its own file.
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.decision import cedar, source
 from gateway.decision.left_out import rules_relied_on
@@ -70,8 +70,7 @@ class CaseFile(World, frozen=True, forbid_unknown_fields=True, kw_only=True):
     cases: tuple[Case, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseResult:
+class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a case. `found` differs from `expected` where it failed."""
 
     file: str
@@ -83,8 +82,7 @@ class CaseResult:
     policies: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UncoveredRule:
+class UncoveredRule(msgspec.Struct, frozen=True, kw_only=True):
     """A rule that no passing case relies on.
 
     `decides`: passing cases name the rule, but have the same answer without it. `beside`: the other rules
@@ -112,8 +110,7 @@ class UncoveredRule:
         return f'{self.file}:{self.line}: the rule "{self.policy}" is not covered: {why}; expected {expected}'
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The results of all cases, and the rules that no passing case relies on."""
 
     results: tuple[CaseResult, ...]

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import cedarpy
+import msgspec
 
 from gateway.decision import source
+from gateway.model.hidden_fields import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,8 +34,7 @@ class CedarError(Exception):
     """A text that Cedar refuses. It does not leave this package; the message is Cedar's own."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """One policy of a set: its file, its number in that file, and its annotations."""
 
     file: str
@@ -51,8 +51,7 @@ class Rule:
         return self.policy_id or f"{self.file}#{self.number}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CedarAnswer:
+class CedarAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Cedar's answer to one request. `rules` are the determining ones, or those that failed.
 
     `errors` says why each rule failed. It may quote text from the request: for operators only.
@@ -67,13 +66,15 @@ class CedarAnswer:
 FAILED = CedarAnswer(is_allowed=False, has_failed=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PreparedSet:
+class PreparedSet(msgspec.Struct, frozen=True, kw_only=True):
     """A parsed policy set: parsing takes milliseconds, so it is done once and not per request."""
 
     policies: cedarpy.PolicySet
     schema: cedarpy.Schema
-    rules: Mapping[str, Rule] = field(repr=False)  # by Cedar's positional id: `policy0`, `policy1`, ...
+    rules: Mapping[str, Rule]  # by Cedar's positional id: `policy0`, `policy1`, ...
+
+    def __repr__(self) -> str:
+        return shown(self, hidden=("rules",))
 
 
 def parse_rules(file: str, text: str) -> tuple[Rule, ...]:

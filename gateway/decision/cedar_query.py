@@ -6,8 +6,9 @@ else than the access are a defect of the caller, and raise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from gateway.decision.entities import (
     CATALOGUE,
@@ -32,8 +33,7 @@ if TYPE_CHECKING:
 CONTENT_KINDS = frozenset({ResourceKind.MODEL, ResourceKind.PACKAGE, ResourceKind.FILE})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CedarQuery:
+class CedarQuery(msgspec.Struct, frozen=True, kw_only=True):
     """The Cedar query for one access: every action on every resource; all must be permitted.
 
     The first action is the requested one. `discover` is always asked along with it, whatever the answer:

@@ -10,12 +10,12 @@ requests are decided.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.decision.remedies import Help, Remedy, Way, find_way, needed_lines
 from gateway.decision.rulebook import VIA_OWNER, VIA_PUBLIC
@@ -40,8 +40,7 @@ if TYPE_CHECKING:
     from gateway.model.verdicts import Verdict
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Step(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One step of the path from the key to the file: its kind, its name, and a note."""
 
     kind: str
@@ -49,8 +48,7 @@ class Step:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cover:
+class Cover(msgspec.Struct, frozen=True, kw_only=True):
     """A pattern that covers the model, and the contents of its rule; empty where it has none."""
 
     model: str
@@ -61,8 +59,7 @@ class Cover:
     source: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Determining:
+class Determining(msgspec.Struct, frozen=True, kw_only=True):
     """A rule that determined the decision: its @id, its location, and what is written about it there."""
 
     policy: str
@@ -92,8 +89,7 @@ class Cause(StrEnum):
     NOT_GRANTED = "not-granted"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """A decision with its explanation."""
 
     verdict: str  # allow, deny

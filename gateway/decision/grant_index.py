@@ -9,7 +9,6 @@ too many grants would allow nothing more, and one with too few would deny.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from sys import getsizeof
 from typing import TYPE_CHECKING
 
@@ -43,8 +42,7 @@ def pair_id(container: str, package: PackageId) -> str:
     return msgspec.json.encode([container, package]).decode()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GrantSlice:
+class GrantSlice(msgspec.Struct, frozen=True, kw_only=True):
     """The grants relevant to one query, as the sets of entity ids that the schema names."""
 
     discovers: frozenset[str] = frozenset()

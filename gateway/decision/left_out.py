@@ -12,8 +12,9 @@ on which any rule fails relies on none.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from gateway.decision.cedar import CedarAnswer
 from gateway.model.verdicts import Allowed

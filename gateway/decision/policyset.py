@@ -10,7 +10,6 @@ Not here: applying a set (`directory/`) and tenant documents (`directory/documen
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -41,8 +40,7 @@ MAX_FILE_BYTES = (
 MAX_ID_CHARACTERS = 128  # every audit record of a decision names the rules that made it
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One problem of a policy folder: its location, what was found, what is expected."""
 
     file: str

@@ -12,10 +12,12 @@ Not here: obstacles outside the rules (the key, the platform, the disk).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from shlex import quote
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
 
 from gateway.decision.cedar_query import CONTENT_KINDS
 from gateway.model.access import Action
@@ -56,8 +58,7 @@ class Help(StrEnum):
     ATTESTATION = "attestation"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remedy:
+class Remedy(msgspec.Struct, frozen=True, kw_only=True):
     """One change that helps. `command` makes it, if a command can; `text` says what has to be done."""
 
     kind: Help
@@ -82,8 +83,7 @@ def needed_lines(steps: Iterable[Step]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(msgspec.Struct, frozen=True):
     """What has to be done for an allow: these steps, and these forbids must no longer hold."""
 
     steps: tuple[Step, ...]
@@ -231,7 +231,7 @@ def _standing(facts: Facts, standing: object) -> Facts:
     changed = {"model_standing": standing}
     if facts.requested == facts.model:
         changed["requested_standing"] = standing
-    return replace(facts, **changed)  # type: ignore[arg-type] # both are standings
+    return replace(facts, **changed)
 
 
 def _argument(name: ModelId) -> str:

@@ -8,7 +8,6 @@ is a defect of the caller.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -53,8 +52,7 @@ _SCOPES_THAT_ALLOW: Mapping[Action, frozenset[Scope]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Put:
+class _Put(msgspec.Struct, frozen=True, kw_only=True):
     """A query with its access and facts, and the position of its verdict in the result."""
 
     position: int
@@ -67,8 +65,7 @@ Answers = list[list["CedarAnswer"]]
 """Cedar's answers to one query: for each of its actions, one for each of its resources."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Weighed:
+class Weighed(msgspec.Struct, frozen=True, kw_only=True):
     """One query with Cedar's answers to it, and the resulting verdict."""
 
     put: _Put

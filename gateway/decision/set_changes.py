@@ -6,8 +6,9 @@ Cedar would decide the same by another wording is not checked: a rule that was r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.decision import cedar, source
 from gateway.model.rule_changes import ChangedRule, RulePlace, RuleSetChanges
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
     from gateway.model.facts import PolicySet
 
 
-@dataclass(frozen=True, slots=True)
-class _Written:
+class _Written(msgspec.Struct, frozen=True):
     """A rule's location and its tokens."""
 
     place: RulePlace

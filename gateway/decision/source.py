@@ -11,8 +11,9 @@ Not a parser: it knows strings, comments and the end of a statement, and checks 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -38,8 +39,7 @@ _STRING = re.compile(r'"[^"]*"')
 _UNFINISHED = "unexpected end of input"
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(msgspec.Struct, frozen=True, gc=False):
     """A word, string or punctuation sign, and where it starts and ends."""
 
     text: str
@@ -47,8 +47,7 @@ class Token:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True, gc=False):
     """A line and a column, both from 1."""
 
     line: int
@@ -80,8 +79,7 @@ def statements(text: str) -> list[list[Token]]:
     return [statement for statement in found if statement]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuleText:
+class RuleText(msgspec.Struct, frozen=True, kw_only=True):
     """One rule as it is written: the line it starts on, its text, and its tokens.
 
     `words` are the tokens without blanks and comments: two rules with the same words are the same rule.

@@ -12,9 +12,10 @@ Evaluated after an allow only; nothing here raises.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,8 +35,7 @@ class Condition(Enum):
     UNDECIDABLE = auto()  # If-Match names tags, and the file has none yet
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamedTags:
+class NamedTags(msgspec.Struct, frozen=True, kw_only=True):
     """The tags that a field names: any tag at all, or these. Each is kept with its quotes."""
 
     is_any: bool = False

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from dataclasses import dataclass
 from io import UnsupportedOperation
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.delivery.file_answer import plan_delivery
 from gateway.delivery.handoff import handoff_headers
@@ -39,24 +40,21 @@ async def _keep_nothing(file: OpenFile, *, md5: str, sha256: str) -> None:
     """The default for an app without pins: the hashes are known for this transfer only."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Means:
+class Means(msgspec.Struct, frozen=True, kw_only=True):
     """How files are sent in this installation; the same for all requests."""
 
     accel_prefix: str | None = None
     on_hashed: OnHashed = _keep_nothing
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sent:
+class Sent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An answer was sent. `ending` says why it was cut, if it was; `sha256` is set if it was hashed."""
 
     ending: Ending | None = None
     sha256: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True, kw_only=True):
     """Nothing was sent. The client is to be told the reason, with these headers."""
 
     reason: Reason

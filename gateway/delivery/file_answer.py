@@ -10,8 +10,9 @@ no ranges of it are offered or served.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.delivery.conditions import Condition, evaluate, may_use_range
 from gateway.delivery.digests import entity_tag, is_digest_wanted, repr_digest
@@ -30,15 +31,14 @@ MAX_UNHASHED_RANGED_BYTES = (32 << 20) - 1
 32 MiB and more in ranges, then compares their MD5 with the one it does not have, and fails."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileAnswer:
+class FileAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """An answer. With a `reason` it is a refusal, whose body the caller writes.
 
     `length` is the Content-Length. `pieces` are the body; for HEAD there are none.
     """
 
     status: int = 0  # not set for a refusal: `problems.py` has its status
-    headers: Headers = field(default_factory=list)
+    headers: Headers = msgspec.field(default_factory=list)
     length: int = 0
     pieces: tuple[bytes | Span, ...] = ()
     reason: Reason | None = None

@@ -8,8 +8,9 @@ is then the whole file, which costs us least.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,8 +23,7 @@ _UNIT = re.compile(rb"bytes=(?![ \t])", re.IGNORECASE)  # 14.1: range units are 
 _RANGE = re.compile(rb"([0-9]{0,%d})-([0-9]{0,%d})" % (MAX_DIGITS, MAX_DIGITS))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
+class Span(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A byte range of a file."""
 
     offset: int

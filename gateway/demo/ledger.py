@@ -7,8 +7,9 @@ come from the one table of problems, not from here. `verify` proves the log.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.audit.events import read_events
 from gateway.audit.record import DecisionRecord, OutcomeRecord
@@ -26,8 +27,7 @@ _POLL_SECONDS = 0.05
 _STATUSES = {reason.value: problem.status for reason, problem in PROBLEMS.items()}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """What the log holds about one answer."""
 
     decision: DecisionRecord

@@ -8,8 +8,11 @@ would normalise exactly what an attacker would not.
 from __future__ import annotations
 
 import http.client
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.model.hidden_fields import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,22 +25,23 @@ _VARYING = frozenset(
 _TIMEOUT_SECONDS = 10.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Step(msgspec.Struct, frozen=True, kw_only=True):
     """One request. `token` is the key that is sent; `revokes` names a key that is revoked just before."""
 
     who: str
     path: str
     expected: int
     shows: str
-    token: str | None = field(repr=False, default=None)
+    token: str | None = None
     method: str = "GET"
     twin: str | None = None  # the path of an earlier step whose answer this one's must equal
     revokes: DemoKey | None = None
 
+    def __repr__(self) -> str:
+        return shown(self, hidden=("token",))
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TourAnswer:
+
+class TourAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to a request."""
 
     status: int
@@ -58,8 +62,7 @@ class TourAnswer:
         return self.status, kept, self.body.replace(record.encode(), b"")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Visit:
+class Visit(msgspec.Struct, frozen=True, kw_only=True):
     """A step that was taken, its answer, and what of it was not as expected."""
 
     step: Step

@@ -11,8 +11,9 @@ Everything is made by the operations that the commands use, so the demo's audit 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
 from gateway.configuration.settings import CHECKOUT_POLICIES, PACKAGED_POLICIES
@@ -28,6 +29,7 @@ from gateway.directory.edits import (
 )
 from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.model.facts import KeyKind, Scope
+from gateway.model.hidden_fields import shown
 from gateway.model.names import parse_model_id, parse_package_id, parse_pattern, parse_tenant_id
 from gateway.operations.session import open_session
 from gateway.operations.setup import set_up
@@ -70,16 +72,17 @@ MODELS = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DemoKey:
+class DemoKey(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A key of the demo, with its token, which the demo has to send."""
 
     key_id: KeyId
-    token: str = field(repr=False)
+    token: str
+
+    def __repr__(self) -> str:
+        return shown(self, hidden=("token",))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class World:
+class World(msgspec.Struct, frozen=True, kw_only=True):
     """What the tour needs to know. Keys by the name that the tour's table shows."""
 
     keys: Mapping[str, DemoKey]

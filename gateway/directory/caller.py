@@ -12,9 +12,10 @@ ruling, so no ruling that it could end is in force.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from gateway.directory import names
 from gateway.directory.read_set import names_about

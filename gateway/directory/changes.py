@@ -17,8 +17,9 @@ Non-goals: whether a change is sensible (`edits/`), and recording it in the audi
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
+
+from msgspec.structs import replace
 
 from gateway.directory import names
 from gateway.directory.degraded_modes import encode_former, find_former

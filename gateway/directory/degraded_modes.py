@@ -12,9 +12,10 @@ Non-goal: waiting (`gateway/barrier.py`).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.directory import names
 from gateway.model.facts import MAX_DEGRADED_SECONDS
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
 _FORMER = re.compile(rb"([0-9]{1,7}):([0-9]{1,18})")  # milliseconds, generation
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DegradedPeriod:
+class DegradedPeriod(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A degraded period, and the workers that may use it."""
 
     seconds: float

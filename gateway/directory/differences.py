@@ -5,8 +5,9 @@ A fact of another source is never changed: an equal value is left as it is, a di
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
+
+from msgspec.structs import replace
 
 from gateway.directory.document_changes import Order, PlannedChange, Removed
 from gateway.directory.documents import FOLDER_SOURCE

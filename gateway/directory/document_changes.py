@@ -5,9 +5,10 @@ Values only: `differences.py` finds the changes and `document_plan.py` assembles
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from gateway.model.facts import Alias, Grants, ModelRule, PolicySet, Tenant
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
     from gateway.model.rule_changes import RuleSetChanges
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CurrentFacts:
+class CurrentFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The facts in force that documents can define, of every source."""
 
     tenants: tuple[Tenant, ...] = ()
@@ -27,8 +27,7 @@ class CurrentFacts:
     tenants_with_keys: frozenset[TenantId] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Removed:
+class Removed(msgspec.Struct, frozen=True):
     """A fact that is removed: its kind and name."""
 
     kind: type[Tenant | ModelRule | Alias]
@@ -51,8 +50,7 @@ class Order(IntEnum):
     DROP_TENANT = 10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlannedChange:
+class PlannedChange(msgspec.Struct, frozen=True, kw_only=True):
     """One record that changes: its new value or its removal, and a description in lines."""
 
     order: Order
@@ -60,8 +58,7 @@ class PlannedChange:
     lines: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DocumentPlan:
+class DocumentPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Changes in the order in which they are made, and the conflicts that prevent them."""
 
     changes: tuple[PlannedChange, ...]

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from gateway.directory.document_tables import DocumentTables
 from gateway.model.access import Action
@@ -42,8 +43,7 @@ GRANT_ID_DIGITS = 12  # 48 bits: ids need to differ only among the thousands of 
 _PATTERN_KEYS = ("own", "public", "private")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TenantDocument:
+class TenantDocument(msgspec.Struct, frozen=True, kw_only=True):
     """The content of one file about one tenant. `where` is the file, for conflicts found later."""
 
     where: str

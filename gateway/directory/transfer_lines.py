@@ -11,10 +11,10 @@ Non-goal: the structure of a file of such lines (`transfer_file.py`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.directory.names import DIGEST_BYTES, short_key_id
 from gateway.directory.record_layout import (
@@ -45,8 +45,7 @@ from gateway.model.facts import Alias, Grants, Key, ModelRule, PolicySet, Tenant
 from gateway.model.names import parse_key_id, parse_model_id, parse_pattern, parse_tenant_id
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredKey:
+class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
     """A key and its keyed hash, under which it is stored."""
 
     digest: bytes

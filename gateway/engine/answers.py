@@ -20,13 +20,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.engine.faults import undecided
 from gateway.model.errors import BadNameError
+from gateway.model.hidden_fields import shown
 from gateway.model.names import (
     MAX_SEGMENT_CHARACTERS,
     parse_file_handle,
@@ -61,17 +62,18 @@ PACKAGE_TYPE = "external-model-package-v1"
 _PLAIN = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_SEGMENT_CHARACTERS}}}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PackageFile:
+class PackageFile(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One file of a package; `md5` is None for one that the provider gives no digest of."""
 
     handle: FileHandle
     md5: Md5 | None
-    download_url: str | None = field(repr=False)  # may be signed; None when the answer is made locally
+    download_url: str | None  # may be signed; None when the answer is made locally
+
+    def __repr__(self) -> str:
+        return shown(self, hidden=("download_url",))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnsweredPackage:
+class AnsweredPackage(msgspec.Struct, frozen=True, kw_only=True):
     """One package that the answer lists with links."""
 
     package: PackageId
@@ -84,8 +86,7 @@ Link: TypeAlias = "Callable[[PackageId, PackageFile], str]"
 _Object = dict[str, msgspec.Raw]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Entry:
+class _Entry(msgspec.Struct, frozen=True, kw_only=True):
     """A package as it came, and the parsed package; `offered` is None when it is withheld."""
 
     offered: AnsweredPackage | None
@@ -93,8 +94,7 @@ class _Entry:
     files: tuple[_Object, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Tree:
+class _Tree(msgspec.Struct, frozen=True, kw_only=True):
     """The answer as it came, decoded as far as links need it."""
 
     top: _Object
@@ -102,15 +102,17 @@ class _Tree:
     entries: tuple[_Entry, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderAnswer:
+class ProviderAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """One page of an answer."""
 
     model: ModelId  # the canonical id, as the provider states it
     next_page: str | None
     packages: tuple[AnsweredPackage, ...]
     withheld: int
-    tree: _Tree = field(repr=False)
+    tree: _Tree
+
+    def __repr__(self) -> str:
+        return shown(self, hidden=("tree",))
 
     @property
     def held_bytes(self) -> int:

@@ -20,14 +20,15 @@ volume can make one up.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.engine.answers import METADATA_TYPE, ProviderAnswer, parse_answer
 from gateway.engine.packages import KnownPackage, find_description
 from gateway.model.errors import BadNameError
+from gateway.model.hidden_fields import shown
 from gateway.model.names import parse_file_handle, parse_md5, parse_model_id, parse_package_id
 
 if TYPE_CHECKING:
@@ -39,13 +40,15 @@ if TYPE_CHECKING:
 KNOWN_MANIFEST = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PackageOnDisk:
+class PackageOnDisk(msgspec.Struct, frozen=True, kw_only=True):
     """A package as the catalogue found it: its raw manifest, and which files are servable."""
 
     package: PackageId
-    raw_manifest: bytes = field(repr=False)
+    raw_manifest: bytes
     servable: frozenset[FileHandle]
+
+    def __repr__(self) -> str:
+        return shown(self, hidden=("raw_manifest",))
 
 
 class _RawArtifact(msgspec.Struct):

@@ -23,15 +23,14 @@ Measured memory, latency and the model's variant are lost; no engine decides by 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
 
 from gateway.engine.answers import PACKAGE_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import msgspec
 
     from gateway.model.names import FileHandle, Md5, PackageId
 
@@ -42,8 +41,7 @@ Details: TypeAlias = dict[str, Any]
 """Fields of a package manifest by their names in the protocol."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KnownPackage:
+class KnownPackage(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of one package: its manifest's contents, and `details` if there is a record."""
 
     package: PackageId
@@ -58,8 +56,7 @@ class KnownPackage:
     details: Details | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Form:
+class _Form(msgspec.Struct, frozen=True, kw_only=True):
     """How the protocol describes packages of a backend.
 
     `stand_in` are the defaults; None if there are none.

@@ -22,9 +22,10 @@ The other parameters pass in their order, repeated names too: the engine lets it
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
+
+import msgspec
 
 from gateway.engine.escapes import decode_once
 from gateway.model.errors import BadNameError, Reason, Refusal
@@ -53,8 +54,7 @@ _KEYS = frozenset(
 _INTERNAL = frozenset({"servicesecret", "internalservicesecret", "countinference"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WeightsQuery:
+class WeightsQuery(msgspec.Struct, frozen=True, kw_only=True):
     """The model and page that are requested, and the other parameters for the provider."""
 
     model: ModelId

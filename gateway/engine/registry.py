@@ -11,7 +11,6 @@ not parse is left out alone, as the engine does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -34,8 +33,7 @@ during which no other thread gets the interpreter lock.
 KNOWN_FORMAT = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedPackage:
+class RecordedPackage(msgspec.Struct, frozen=True, kw_only=True):
     """A package by its files, and the details that a manifest lacks; None when the record has none."""
 
     backend: str
@@ -43,8 +41,7 @@ class RecordedPackage:
     details: Details | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(msgspec.Struct, frozen=True, kw_only=True):
     """What a record adds to one model: its variant, and details of its packages."""
 
     variant: str | None

@@ -13,7 +13,6 @@ that we cannot parse it does not prove that no engine would.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ import msgspec
 from gateway.engine.credential_hash import parse_credential_hash
 from gateway.engine.faults import unservable
 from gateway.model.errors import BadNameError
+from gateway.model.hidden_fields import shown
 from gateway.model.names import parse_model_id, parse_package_id
 
 if TYPE_CHECKING:
@@ -39,17 +39,17 @@ DEFAULT_CLIENT_MINUTES = 1440  # the engine's AUTO_LOADER_CACHE_EXPIRATION_MINUT
 _ENTRY_NAME = re.compile(r"[0-9a-f]{64}\.json")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resolution:
+class Resolution(msgspec.Struct, frozen=True, kw_only=True):
     """What an engine remembers: for this key, that model id means this package."""
 
     model: ModelId  # as it was asked for: an alias is kept as such
     canonical_model: ModelId | None
-    credential_hash: CredentialHash | None = field(
-        repr=False
-    )  # None: written by an engine before it had them
+    credential_hash: CredentialHash | None  # None: written by an engine before it had them
     package: PackageId
     created_at: float
+
+    def __repr__(self) -> str:
+        return shown(self, hidden=("credential_hash",))
 
 
 class _RawResolution(msgspec.Struct):

@@ -16,8 +16,9 @@ Non-goal: verifying the signature.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from gateway.engine.escapes import decode_once
 from gateway.engine.proxy_urls import PROXY_PATH, find_path_below, parse_proxied, wrap

@@ -20,10 +20,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass, field
+
+import msgspec
 
 from gateway.engine.escapes import verify_escapes
 from gateway.model.errors import BadNameError
+from gateway.model.hidden_fields import shown
 
 MAX_URL_CHARACTERS = 8192  # the longest request target that we take ourselves
 
@@ -46,15 +48,17 @@ _MAX_PORT = 65535
 _MAX_HOST_CHARACTERS = 253
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Url:
+class Url(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A parsed URL. Path and query may hold a signature: they are not printed (I8)."""
 
     scheme: str
     host: str  # IPv6 with its brackets
     port: int
-    path: str = field(repr=False)  # as written; empty when there is none
-    query: str | None = field(repr=False)  # as written; None when there is no `?`
+    path: str  # as written; empty when there is none
+    query: str | None  # as written; None when there is no `?`
+
+    def __repr__(self) -> str:
+        return shown(self, hidden=("path", "query"))
 
     @property
     def origin(self) -> tuple[str, str, int]:

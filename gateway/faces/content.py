@@ -13,9 +13,10 @@ decides nothing (I4).
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote_to_bytes
+
+from msgspec.structs import replace
 
 from gateway.delivery.document import send_document
 from gateway.delivery.file import PLAIN, Refused, send_file

@@ -12,8 +12,9 @@ and refuse them (`delivery/file_answer.py`).
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from gateway.credential.extract_link import extract_link
 from gateway.delivery.file import PLAIN, Refused

@@ -16,8 +16,9 @@ and two that differ refuse the request.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from gateway.engine.proxy_urls import PROXY_PATH, find_path_below
 from gateway.engine.signed_proxy_urls import parse_asked

@@ -17,9 +17,10 @@ The principal has the scope `read` at most, and ends with the link: the time che
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import replace
 from hmac import compare_digest
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from gateway.identity.links import verify
 from gateway.identity.recent_callers import Caller, RecentCallers

@@ -19,11 +19,13 @@ Non-goals: whether the named key is valid now (`authenticate_link.py`), and how 
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.identity.secret_file import SECRET_BYTES, load_secret
 from gateway.model.errors import Misconfigured, Reason, Refusal
+from gateway.model.hidden_fields import shown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,12 +36,14 @@ if TYPE_CHECKING:
 _LABEL = b"cachegate: signed link, version 1"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class LinkKeys:
+class LinkKeys(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
     """The signing key, and an older key whose links have not all expired. Never printed or compared (I8)."""
 
-    current: bytes = field(repr=False)
-    previous: bytes | None = field(default=None, repr=False)
+    current: bytes
+    previous: bytes | None = None
+
+    def __repr__(self) -> str:
+        return shown(self, hidden=("current", "previous"))
 
     def __post_init__(self) -> None:
         """Refuse a short key, which would be the weakest part of the signature."""

@@ -12,15 +12,17 @@ from __future__ import annotations
 import math
 import re
 import secrets
-from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
 from ipaddress import IPv6Network, ip_network
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gateway.identity.tokens import mint_token, parse_token, random_base62
 from gateway.model.errors import BadNameError, Refusal
 from gateway.model.facts import DEFAULT_SCOPES, Key, KeyKind, Scope
+from gateway.model.hidden_fields import shown
 from gateway.model.names import KeyId
 
 if TYPE_CHECKING:
@@ -52,8 +54,7 @@ class KeyState(StrEnum):
     NOT_YET_VALID = "not-yet-valid"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyOrder:
+class KeyOrder(msgspec.Struct, frozen=True, kw_only=True):
     """The attributes of a new key. `now` is the time of the order; scopes None: the default of the kind."""
 
     now: float
@@ -82,13 +83,15 @@ class KeyOrder:
             raise BadNameError("a key's expiry lies ahead of now and of its not-before")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewKey:
+class NewKey(msgspec.Struct, frozen=True, kw_only=True):
     """A key to be stored under `digest`. `token` is set only when we issued it; show it once."""
 
     key: Key
-    digest: bytes = field(repr=False)
-    token: str | None = field(repr=False, default=None)
+    digest: bytes
+    token: str | None = None
+
+    def __repr__(self) -> str:
+        return shown(self, hidden=("digest", "token"))
 
 
 def issue_key(order: KeyOrder, *, environment: str, peppers: Peppers) -> NewKey:

@@ -14,11 +14,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.identity.secret_file import SECRET_BYTES, create_secret, load_secret
 from gateway.model.errors import Misconfigured
+from gateway.model.hidden_fields import shown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,12 +29,14 @@ _FILE = re.compile(r"p([1-9][0-9]{0,5})\.pepper")
 _FINGERPRINT_LABEL = b"cachegate: fingerprint of a pepper, version 1"  # not 32 bytes, unlike a SHA-256
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Pepper:
+class Pepper(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
     """One pepper. Never printed or compared (I8)."""
 
     id: str
-    secret: bytes = field(repr=False)
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return shown(self, hidden=("secret",))
 
     def __post_init__(self) -> None:
         """Refuse a short pepper, which would be the weakest part of the keyed hash."""
@@ -51,8 +55,7 @@ class Pepper:
         return hmac.digest(self.secret, sha256_of_key, "sha256")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Peppers:
+class Peppers(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """The current pepper, under which new keys are hashed, and older ones, newest first."""
 
     current: Pepper

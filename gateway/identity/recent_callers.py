@@ -7,10 +7,11 @@ not cached; it is checked each time. Keys are stored here by their SHA-256 (I8).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from operator import attrgetter
 from sys import getsizeof
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.model.bounded_memory import BoundedMemory
 
@@ -22,8 +23,7 @@ MAX_BYTES = 16 << 20  # some 8,000 callers with the records that they depend on
 CALLER_BYTES = 600  # of an entry with principal, stamp and cache key, without texts and records: measured
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Caller:
+class Caller(msgspec.Struct, frozen=True, eq=False):
     """A key that was found, its tenant, its principal, and the stamp of the records read."""
 
     key: Key

@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from gateway.model.errors import Misconfigured, Reason
 from gateway.problems import PROBLEMS
@@ -39,8 +40,7 @@ _CREDENTIAL_REASONS = frozenset({Reason.MALFORMED_CREDENTIAL, Reason.CONFLICTING
 _UNDECIDED_STATUS = 500
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineErrors:
+class EngineErrors(msgspec.Struct, frozen=True, kw_only=True):
     """The engine's exception classes, by what they mean."""
 
     unauthorized: type[Exception]

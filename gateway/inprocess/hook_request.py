@@ -11,10 +11,12 @@ from the current directory too, so a name that exists as a path is refused.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+
+import msgspec
 
 from gateway.model.access import Action, GuardedRoute, Resource, ResourceKind, WireRequest
 from gateway.model.errors import BadNameError, Reason, Refusal
+from gateway.model.hidden_fields import shown
 from gateway.model.names import parse_model_id, parse_package_id
 
 NO_ADDRESS = "in-process"
@@ -25,8 +27,7 @@ networks is refused.
 METHOD = "LOAD"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HookRequest:
+class HookRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Whether the holder of this key may do this with this model, or with this package of it.
 
     `hook` names the engine's hook in the audit record; it is ours, never a caller's text.
@@ -36,8 +37,11 @@ class HookRequest:
     action: Action
     raw_model: str
     raw_package: str | None
-    raw_key: str | None = field(repr=False)
+    raw_key: str | None
     client: str = NO_ADDRESS
+
+    def __repr__(self) -> str:
+        return shown(self, hidden=("raw_key",))
 
     def request(self, now: float) -> WireRequest:
         """The request as the guard reads it. Without a key there is no header; `extract` handles that."""

@@ -14,8 +14,12 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec.structs import replace
+
+from gateway.model.hidden_fields import shown
 
 if TYPE_CHECKING:
     from gateway.model.names import KeyId
@@ -23,18 +27,19 @@ if TYPE_CHECKING:
 MAX_ASKED = 64  # questions that a thread remembers: a load with all its dependencies has far fewer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
     """One loaded model, and the key that it belongs to."""
 
-    model: Any = field(repr=False)
+    model: Any
     canonical: str
     package: str
     key_id: KeyId
 
+    def __repr__(self) -> str:
+        return shown(self, hidden=("model",))
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
+
+class _Asked(msgspec.Struct, frozen=True, gc=False):
     canonical: str
     digest: str
 

@@ -16,13 +16,16 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import dataclasses
 import os
 import threading
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
+
+import msgspec
+from msgspec.structs import replace
 
 from gateway.adapters.embedded_valkey import RunningValkey
 from gateway.assembly.pipeline import Pipeline
@@ -50,8 +53,7 @@ START_SECONDS = 30.0  # an embedded server has to read its file first
 MAX_ATTEMPTS = 3  # as over HTTP: an answer whose facts changed before it was given is computed anew
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Granted:
+class Granted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An allow that is in the audit log and was still valid when it was returned."""
 
     record_id: str
@@ -129,7 +131,7 @@ class GuardedProcess:
                 await ensure_policy(session)
             # Blobs are hashed ahead by gateways that serve the cache, not by a process that computes
             # predictions.
-            pipeline = Pipeline(replace(self._settings, pin_in_background=False), url)
+            pipeline = Pipeline(dataclasses.replace(self._settings, pin_in_background=False), url)
             live = _Live(pipeline, asyncio.get_running_loop())
             async with pipeline.running():
                 self._started.set_result(live)

@@ -9,11 +9,12 @@ memory only because somebody once asked for it.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from hashlib import sha256
 from operator import attrgetter
 from sys import getsizeof
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from gateway.audit.record_fields import recorded_headers
 from gateway.model.bounded_memory import BoundedMemory

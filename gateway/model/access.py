@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.model.hidden_fields import shown
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -23,15 +26,16 @@ class Action(StrEnum):
     IDENTIFY = "identify"  # ask for one's own identity; every valid key may
 
 
-@dataclass(frozen=True, slots=True)
-class Credential:
+class Credential(msgspec.Struct, frozen=True, gc=False):
     """One key from a request: syntax checked, validity unknown. Never printed (I8)."""
 
-    secret: str = field(repr=False)
+    secret: str
+
+    def __repr__(self) -> str:
+        return shown(self, hidden=("secret",))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignedLink:
+class SignedLink(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of a signed URL: syntax checked, validity unknown. `mac` is never printed (I8).
 
     `signed` is exactly what the signature covers: the path of the file in its one canonical form.
@@ -40,13 +44,15 @@ class SignedLink:
 
     key_id: KeyId
     expires_at: int
-    signed: bytes = field(repr=False)
-    mac: bytes = field(repr=False)
-    beside: Credential | None = field(default=None, repr=False)
+    signed: bytes
+    mac: bytes
+    beside: Credential | None = None
+
+    def __repr__(self) -> str:
+        return shown(self, hidden=("signed", "mac", "beside"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Principal:
+class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """An authenticated caller: a key that is valid now, and its tenant."""
 
     kind: KeyKind
@@ -73,16 +79,14 @@ class ResourceKind(StrEnum):
     BLOB = "blob"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
+class Page(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The requested page of a listing: at most `limit` models, or files of a package, after this one."""
 
     after: str | None
     limit: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resource:
+class Resource(msgspec.Struct, frozen=True, kw_only=True):
     """The resource that a path names, from the name alone: nothing on disk was read to make one (I3)."""
 
     kind: ResourceKind
@@ -93,8 +97,7 @@ class Resource:
     page: Page | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
+class Access(msgspec.Struct, frozen=True, kw_only=True):
     """The question that `decide` answers: may this principal do this action with this resource."""
 
     principal: Principal
@@ -102,8 +105,7 @@ class Access:
     resource: Resource
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WireRequest:
+class WireRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request as the guard sees it: unmodified bytes from the wire, and the client's address.
 
     `raw_path` is the ASGI raw path, still percent-encoded; only `locate` decodes it, once.
@@ -123,8 +125,7 @@ class WireRequest:
         return next((value for key, value in self.headers if key == name), None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class GuardedRoute:
+class GuardedRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What a route declares to the guard: its shape, its methods, the action, and where its resource is.
 
     `matches` tests the shape of the raw path alone and never raises; `locate` parses it and raises
@@ -144,8 +145,7 @@ class GuardedRoute:
     unwrap: Callable[[WireRequest], tuple[WireRequest, GuardedRoute]] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class HookRoute:
+class HookRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What a route declares whose callers have no key: the proof is in the body, and `take` verifies it.
 
     `take` raises `Refusal`, or does what the body asks and returns the answer. It is given no Receipt, so

@@ -7,9 +7,10 @@ it. Only `directory/records.py` encodes and decodes them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from gateway.model.names import GroupName, KeyId, ModelId, PackageId, Pattern, TenantId
@@ -45,8 +46,7 @@ class KeyKind(StrEnum):
     ADMIN = "admin"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
+class Key(msgspec.Struct, frozen=True, kw_only=True):
     """One API key, without its secret: the record is found by a keyed hash of the key."""
 
     key_id: KeyId
@@ -69,8 +69,7 @@ class Key:
             raise ValueError("a tenant key names a tenant, an admin key names none")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tenant:
+class Tenant(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A tenant: the owner of keys, to whom rights may be given."""
 
     tenant_id: TenantId
@@ -82,8 +81,7 @@ class Tenant:
     source: str = SOURCE_CLI
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
+class Grant(msgspec.Struct, frozen=True, kw_only=True):
     """Rights of one tenant on models it does not own: patterns and groups, perhaps limited to packages."""
 
     grant_id: str
@@ -94,8 +92,7 @@ class Grant:
     source: str = SOURCE_CLI
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grants:
+class Grants(msgspec.Struct, frozen=True, kw_only=True):
     """All grants of one tenant in one record: they are needed together and change together."""
 
     tenant_id: TenantId
@@ -110,8 +107,7 @@ class Visibility(StrEnum):
     PUBLIC = "public"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelRule:
+class ModelRule(msgspec.Struct, frozen=True, kw_only=True):
     """The owner, visibility and groups set for one pattern; None where nothing is set."""
 
     pattern: Pattern
@@ -122,8 +118,7 @@ class ModelRule:
     source: str = SOURCE_CLI
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Alias:
+class Alias(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Another name of a model. It grants nothing by itself: the canonical id is authorised as well."""
 
     alias: ModelId
@@ -132,8 +127,7 @@ class Alias:
     source: str = SOURCE_CLI
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicySet:
+class PolicySet(msgspec.Struct, frozen=True, kw_only=True):
     """The Cedar texts in force, last written by `policy apply`. `digest` names the set in audit records."""
 
     schema: str
@@ -148,8 +142,7 @@ class PolicySet:
         return len(self.schema) + sum(len(text) + _TEXT_BYTES for _, text in self.policies)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """The owner, visibility and groups of a model: the result of all rules on the patterns that cover it.
 
     The most specific rule wins. The owner comes from the most specific rule that names one; the visibility
@@ -202,8 +195,7 @@ class Leaf:
             self.account.held_bytes += held_bytes
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Stamp:
+class Stamp(msgspec.Struct, frozen=True, eq=False):
     """The inputs of an answer: all records that were read for it, absent ones included.
 
     `generation` is the global one up to which every change had been applied when they were read.
@@ -225,8 +217,7 @@ class Stamp:
         return Stamp(min(self.generation, other.generation), self.leaves + other.leaves)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Everything `decide` needs to know about one caller and one model, read beforehand.
 
     `model` is the canonical id. `requested` is what the client wrote; when it is an alias, both
@@ -243,6 +234,6 @@ class Facts:
     model_standing: Standing | None
     policy: PolicySet
     stamp: Stamp
-    unreadable: tuple[str, ...] = field(default=())
+    unreadable: tuple[str, ...] = ()
     ruling: Ruling | None = None
     is_confirmed: bool = True

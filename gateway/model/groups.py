@@ -7,8 +7,9 @@ any one may be promoted next. So the two always share a server.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from gateway.model.stores import Moment
@@ -17,8 +18,7 @@ SMALLEST_MAJORITY_GROUP = 3  # the majority of two servers is both: the loss of 
 MAX_GROUP = 16  # each further replica is one more server that every revocation waits for
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Renewal:
+class Renewal(msgspec.Struct, frozen=True, kw_only=True):
     """An answered renewal: when it was sent, at which moment it was taken, and how many servers have it."""
 
     sent_at: float

@@ -7,8 +7,11 @@ record is checked on disk again.
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.model.hidden_fields import shown
 
 if TYPE_CHECKING:
     from gateway.model.names import FileHandle, Md5, ModelId, PackageId
@@ -17,8 +20,7 @@ MARK_DIGITS = 8  # hex digits of a digest that a scan keeps: four bytes, rarely 
 SEARCHED_BYTES = 1024  # of marks: up to this size a linear search is faster than bisection
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileEntry:
+class FileEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A file that a package's manifest lists and that is on disk as the engine leaves it."""
 
     handle: FileHandle
@@ -26,8 +28,7 @@ class FileEntry:
     md5: Md5 | None  # None: an unhashed artefact, a regular file in the package's own directory
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PackageListing:
+class PackageListing(msgspec.Struct, frozen=True, kw_only=True):
     """A package and its files, in the order of their handles, or one page of them.
 
     `after` is the start of the next page, None on the last. A listed file that is not on disk as it should be
@@ -40,8 +41,7 @@ class PackageListing:
     after: FileHandle | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListedPackage:
+class ListedPackage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A package as the last scan saw it.
 
     `marks` are the first four bytes of the digests that its manifest listed, sorted and concatenated. They
@@ -50,7 +50,10 @@ class ListedPackage:
 
     model: ModelId
     package: PackageId
-    marks: bytes = field(repr=False)
+    marks: bytes
+
+    def __repr__(self) -> str:
+        return shown(self, hidden=("marks",))
 
     def may_list(self, md5: Md5) -> bool:
         """Whether its manifest may have listed this digest; false only if it did not."""
@@ -61,16 +64,14 @@ class ListedPackage:
         return marks[at * len(mark) : (at + 1) * len(mark)] == mark
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelListing:
+class ModelListing(msgspec.Struct, frozen=True, kw_only=True):
     """A model and those of its packages that the caller may discover."""
 
     model: ModelId
     packages: tuple[PackageId, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CataloguePage:
+class CataloguePage(msgspec.Struct, frozen=True, kw_only=True):
     """One page of the models that the caller may discover; `after` starts the next page, None on the last."""
 
     models: tuple[ModelId, ...]

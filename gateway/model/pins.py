@@ -12,9 +12,10 @@ name. So there is nothing for nodes to agree on: it is measured, and never pinne
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from gateway.model.facts import SOURCE_CLI
 
@@ -40,8 +41,7 @@ def identity_of(found: os.stat_result) -> StatIdentity:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
     """The content of a file, read whole under this identity. Digests are lower-case hex."""
 
     identity: StatIdentity
@@ -61,8 +61,7 @@ class Cause(StrEnum):
     NOT_ITS_PIN = "not-its-pin"  # the name fits, and the SHA-256 is not the one that was pinned
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quarantine:
+class Quarantine(msgspec.Struct, frozen=True, kw_only=True):
     """Since when a blob is not served, why, and the SHA-256 of what was found."""
 
     cause: Cause
@@ -70,8 +69,7 @@ class Quarantine:
     found_sha256: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pin:
+class Pin(msgspec.Struct, frozen=True, kw_only=True):
     """What the nodes agreed on about one blob.
 
     `sha256` is None for a blob whose content never matched its name: there is no good digest to remember.
@@ -99,8 +97,7 @@ def find_cause(md5: Md5, measured: Measured, pin: Pin | None) -> Cause | None:
     return None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PinFound:
+class PinFound(msgspec.Struct, frozen=True, kw_only=True):
     """A blob's pin, if it has one, the record it was read from, and the generation it is true for."""
 
     pin: Pin | None

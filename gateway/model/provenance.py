@@ -10,8 +10,9 @@ Where links across owners count only if attested, it is what permits the link (I
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.model.facts import SOURCE_CLI
 
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
 MAX_ATTESTED = 20_000  # digests of one model: a record of 320 kB, and more files than any model has
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Whose URL identifies a file without a digest."""
 
     model: ModelId
@@ -33,8 +33,7 @@ class Origin:
     source: str = SOURCE_CLI
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attestation:
+class Attestation(msgspec.Struct, frozen=True, kw_only=True):
     """The digests attested for a model."""
 
     model: ModelId

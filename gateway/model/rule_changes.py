@@ -6,11 +6,10 @@ part of it, so a rule that is moved to another file is the same rule.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RulePlace:
+class RulePlace(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One rule of a set: its id, its effect, where it starts."""
 
     rule_id: str
@@ -23,16 +22,14 @@ class RulePlace:
         return f"{self.effect}, {self.file}:{self.line}"
 
 
-@dataclass(frozen=True, slots=True)
-class ChangedRule:
+class ChangedRule(msgspec.Struct, frozen=True):
     """A rule whose text has changed: its old and its new location."""
 
     was: RulePlace
     now: RulePlace
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuleSetChanges:
+class RuleSetChanges(msgspec.Struct, frozen=True, kw_only=True):
     """The changes to a set. `is_known` is false where the old set cannot be read, so all rules are new."""
 
     new: tuple[RulePlace, ...] = ()

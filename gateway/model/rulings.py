@@ -17,8 +17,9 @@ Times are seconds since the epoch by the clock of the worker that asked, like th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.model.errors import Reason
 from gateway.model.facts import LEAF_BYTES, Leaf
@@ -38,8 +39,7 @@ DENIALS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ruling:
+class Ruling(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One answer of the platform. `model` is None for the standing of a key.
 
     `asked` is the generation of the facts at which the question was asked.

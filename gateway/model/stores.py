@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moment:
+class Moment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A point in the history of the facts: which history, how many changes, and the mark of the last one.
 
     A mark is random and made by the commit of its generation. Two servers that took different changes
@@ -25,8 +26,7 @@ class Moment:
     mark: str = ""  # empty: written before there were marks
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GroupSize:
+class GroupSize(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The number of servers that hold the facts and may be promoted."""
 
     servers: int

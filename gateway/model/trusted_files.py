@@ -36,8 +36,9 @@ import pwd
 import stat
 from collections import deque
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.model.errors import Misconfigured
 
@@ -202,8 +203,7 @@ def user_name(uid: int) -> str:
         return f"uid {uid}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
+class _Place(msgspec.Struct, frozen=True, kw_only=True):
     """The end of a walk: a name, the descriptor of the folder that contains it, and its status."""
 
     folder: int

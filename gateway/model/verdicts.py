@@ -8,11 +8,13 @@ takes nothing but a Receipt: bytes without an audit record do not type-check (I5
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from enum import StrEnum
 from sys import getsizeof
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from gateway.model.hidden_fields import shown
 from gateway.model.listings import CataloguePage, ModelListing, PackageListing
 
 if TYPE_CHECKING:
@@ -27,8 +29,7 @@ if TYPE_CHECKING:
 FILE_BYTES = 700  # of a found file, beside its names and its content: measured, rounded up
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Allowed:
+class Allowed(msgspec.Struct, frozen=True, kw_only=True):
     """The rules permit the access. `model` is the canonical id; `policies` the determining ones."""
 
     access: Access
@@ -38,8 +39,7 @@ class Allowed:
     stamp: Stamp
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Denied:
+class Denied(msgspec.Struct, frozen=True, kw_only=True):
     """The rules do not permit the access, or something could not be known.
 
     `may_discover` says whether the caller has the right to know that the resource exists: it makes
@@ -57,8 +57,7 @@ class Denied:
 Verdict = Allowed | Denied
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenFile:
+class OpenFile(msgspec.Struct, frozen=True, kw_only=True):
     """An open file about to be served. Its holder has to close it: `Receipt.close` does."""
 
     descriptor: int
@@ -76,14 +75,16 @@ class OpenFile:
         return FILE_BYTES + getsizeof(self.model) + getsizeof(self.package) + getsizeof(self.handle)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeldFile(OpenFile):
+class HeldFile(OpenFile, frozen=True, kw_only=True):
     """A small file that is served from memory: the disk recently had it under this very identity.
 
     It has no open descriptor, whatever the field says, and must not be closed.
     """
 
-    content: bytes = field(repr=False)
+    content: bytes
+
+    def __repr__(self) -> str:
+        return shown(self, hidden=("content",))
 
     @property
     def held_bytes(self) -> int:
@@ -92,36 +93,38 @@ class HeldFile(OpenFile):
         return FILE_BYTES + names + len(self.content)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """The caller itself, for `/v1/whoami`."""
 
     principal: Principal
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineAnswer:
+class EngineAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An answer in the engine's protocol, as it will be sent. It may contain signed URLs: never printed."""
 
-    body: bytes = field(repr=False)
+    body: bytes
+
+    def __repr__(self) -> str:
+        return shown(self, hidden=("body",))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RelayedFile:
+class RelayedFile(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A file that is not in the cache, and its URL at the provider. The URL is signed: never printed."""
 
     model: ModelId
     package: PackageId
     handle: FileHandle
     md5: Md5 | None
-    url: str = field(repr=False)
+    url: str
+
+    def __repr__(self) -> str:
+        return shown(self, hidden=("url",))
 
 
 Found = OpenFile | PackageListing | ModelListing | CataloguePage | Identity | EngineAnswer | RelayedFile
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
-class Admission:
+class Admission(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
     """An allowed access with the resource that was found: it remains to record and send it."""
 
     request: WireRequest
@@ -136,8 +139,7 @@ class Admission:
             os.close(self.found.descriptor)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rejection:
+class Rejection(msgspec.Struct, frozen=True, kw_only=True):
     """A request that will not be served, with everything known when it was refused."""
 
     request: WireRequest
@@ -153,8 +155,7 @@ class Rejection:
     meant: str | None = None  # the template of the wrapped route, if the request's own route wraps another
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Declined:
+class Declined(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The answer to a refused request, after it was recorded. `meant` is as in a `Rejection`."""
 
     reason: Reason
@@ -180,8 +181,7 @@ class Ending(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The outcome of a recorded admission."""
 
     ending: Ending
@@ -217,8 +217,7 @@ class Receipt:
         on_close(outcome)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class Change(msgspec.Struct, frozen=True, kw_only=True):
     """A change of facts or rules that an operator ordered: recorded before it is made, closed after.
 
     `action` is the command's name (`keys.revoke`, `policy.apply`), `subject` the names that it is about:

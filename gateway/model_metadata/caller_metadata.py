@@ -19,8 +19,10 @@ So no client ever gives us a URL that we then fetch: we stream only from URLs th
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from gateway.engine.answers import narrowed, rewritten
 from gateway.engine.faults import undecided

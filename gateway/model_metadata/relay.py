@@ -17,8 +17,9 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from gateway.delivery.file import Refused
 from gateway.delivery.file_answer import OCTETS

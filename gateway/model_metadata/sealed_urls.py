@@ -17,15 +17,16 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
+import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from gateway.directory import names
 from gateway.model.errors import BadNameError
+from gateway.model.hidden_fields import shown
 from gateway.model.names import parse_md5
 
 if TYPE_CHECKING:
@@ -46,12 +47,14 @@ _FOR_CONTENT = b"cachegate: sealing of provider URLs, version 1"
 _FOR_NAMES = b"cachegate: names of sealed provider URLs, version 1"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderFile:
+class ProviderFile(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What was told of a file: its URL, None if it is in the cache, and its digest, if it has one."""
 
-    url: str | None = field(repr=False)
+    url: str | None
     md5: Md5 | None
+
+    def __repr__(self) -> str:
+        return shown(self, hidden=("url",))
 
 
 class _Seal:

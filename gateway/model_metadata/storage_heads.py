@@ -7,8 +7,9 @@ the range that was asked for, or says that there is no such range; anything else
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.engine.faults import undecided
 
@@ -26,8 +27,7 @@ _CONTENT_RANGE = re.compile(rb"bytes (?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StorageHead:
+class StorageHead(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The interpreted head of the provider's answer."""
 
     status: int

@@ -9,10 +9,11 @@ The two packages that parse it do not import each other; this module combines th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.configuration.settings import CHECKOUT_POLICIES, PACKAGED_POLICIES
 from gateway.decision.cases import Report, load_cases, run_cases
@@ -45,8 +46,7 @@ _OTHER_FOLDER = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyFolder:
+class PolicyFolder(msgspec.Struct, frozen=True, kw_only=True):
     """A folder that was read and has no problems. `is_tested`: it holds cases, and they pass."""
 
     policy_set: PolicySet
@@ -54,8 +54,7 @@ class PolicyFolder:
     is_tested: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FolderCheck:
+class FolderCheck(msgspec.Struct, frozen=True, kw_only=True):
     """The result of checking a folder. The cases run only when there is no other problem."""
 
     name: str

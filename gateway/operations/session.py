@@ -10,9 +10,11 @@ from __future__ import annotations
 import getpass
 import time
 from contextlib import asynccontextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, TypeVar
+
+from msgspec.structs import replace
 
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.embedded_valkey import EmbeddedValkey, RunningValkey

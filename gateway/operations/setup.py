@@ -11,8 +11,9 @@ sure that there is one first admin key and one first set of rules.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.adapters.file_lock import FileLock
 from gateway.assembly.signing import create_signing_key
@@ -23,6 +24,7 @@ from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.identity.pepper import create_pepper
 from gateway.identity.secret_file import create_secret
 from gateway.model.facts import KeyKind
+from gateway.model.hidden_fields import shown
 from gateway.operations.policy_folder import apply_folder, load_folder, recorded_rules
 from gateway.operations.session import OperatorSession, open_session
 from gateway.operations.state_folder import make_state
@@ -37,13 +39,15 @@ LOCK_NAME = "init.lock"
 PATIENCE_SECONDS = 30.0  # for another run; one takes a second
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetUp:
+class SetUp(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What was made. `admin_key` is set only if it was made now, and is shown this once."""
 
-    admin_key: str | None = field(repr=False)
+    admin_key: str | None
     admin_key_id: KeyId | None
     is_new: bool
+
+    def __repr__(self) -> str:
+        return shown(self, hidden=("admin_key",))
 
 
 async def set_up(settings: Settings) -> SetUp:

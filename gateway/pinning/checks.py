@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.facts import Leaf, Stamp

@@ -17,9 +17,11 @@ not asked about an unknown key for them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
 
 from gateway.directory import names
 from gateway.directory.changes import change as run_change
@@ -61,8 +63,7 @@ ATTEMPTS = 2  # an answer that was ended while it came is asked for once more
 LINKS_MARGIN_SECONDS = 60.0  # so that not every answer with URLs writes a fact; the URLs expire by themselves
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
     """The key and model that are asked about. `digest` is set for a key that is not known here."""
 
     credential: Credential
@@ -77,8 +78,7 @@ class Subject:
         return self.key is not None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Authority:
+class Authority(msgspec.Struct, frozen=True, kw_only=True):
     """One worker's client of the platform."""
 
     platform: Platform

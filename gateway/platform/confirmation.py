@@ -9,8 +9,9 @@ This module connects decisions and the authority, which do not import each other
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from gateway.decisions import Judgement
 from gateway.model.access import Credential

@@ -13,9 +13,10 @@ It is idempotent.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.barrier import await_workers
 from gateway.directory.degraded_modes import load_degraded_periods
@@ -44,16 +45,14 @@ PATIENCE_SECONDS = 2.0  # beyond a lease, for late polls
 NAMED_IN_RECORD = 50  # keys, and models; beyond it the record gives the number
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The result: the generation, and how many of the named keys only an operator can end."""
 
     generation: int
     not_ours: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Invalidation:
+class Invalidation(msgspec.Struct, frozen=True, kw_only=True):
     """Ends rulings, and waits until every worker has applied it."""
 
     store: RedisStore

@@ -9,8 +9,9 @@ Without such an authority nothing is taken back: answers end by their time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.directory.edits.rulings import is_overtaken
 from gateway.directory.reading import SourceReading
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
 _NOTHING = Stamp(0, ())
 
 
-@dataclass(frozen=True, slots=True)
-class Standpoint:
+class Standpoint(msgspec.Struct, frozen=True):
     """The state before a request was sent: which endings are younger, and what must stay valid meanwhile.
 
     Without a moment it cannot be determined what ended the answer, and it is not cached.

@@ -15,9 +15,10 @@ Keys are sent upstream in the Authorization header and nowhere else.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlencode
+
+import msgspec
 
 from gateway.engine.faults import undecided
 from gateway.engine.stat_answers import parse_stat
@@ -61,8 +62,7 @@ class Asker(Protocol):
         """Send one request; raises `Unavailable` when nothing was decided."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Platform:
+class Platform(msgspec.Struct, frozen=True, kw_only=True):
     """The platform behind a provider."""
 
     provider: Asker

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, OrderedDict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.audit.scrub import source_of
 from gateway.directory import names
@@ -37,8 +38,7 @@ LEAST_SECONDS = 1.0  # for which an answer is usable at least, however long the 
 DENIAL_BYTES = 800  # a denial, its key and its table entry: measured, rounded up
 
 
-@dataclass(frozen=True, slots=True)
-class Standpoint:
+class Standpoint(msgspec.Struct, frozen=True):
     """The state when a request was sent: generation of the facts, last ending of everything, time."""
 
     asked: int
@@ -46,8 +46,7 @@ class Standpoint:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Denial:
+class _Denial(msgspec.Struct, frozen=True):
     reason: Reason
     until: float
     standpoint: Standpoint

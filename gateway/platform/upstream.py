@@ -15,10 +15,12 @@ before anything of the answer is used (I2): an alias grants nothing by itself.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+import msgspec
+from msgspec.structs import replace
 
 from gateway.engine.answers import ProviderAnswer
 from gateway.engine.faults import undecided
@@ -72,8 +74,7 @@ _REFUSALS = {
 """402 and 423 reveal nothing here: it was decided before that the caller may know of the model."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inquiry:
+class Inquiry(msgspec.Struct, frozen=True, kw_only=True):
     """One caller's request to the provider. The allow is ours; the credential is the caller's own."""
 
     request: WireRequest
@@ -87,8 +88,7 @@ class Inquiry:
         return self.allowed.access.principal.key_id
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Told(Generic[T]):
+class Told(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """An answer, where it is from, and the stamp of the facts it depends on beside the caller's allow."""
 
     what: T
@@ -97,8 +97,7 @@ class Told(Generic[T]):
     is_remembered: bool = False  # else it was asked for just now
 
 
-@dataclass(frozen=True, slots=True)
-class _CachedAnswer(Generic[T]):
+class _CachedAnswer(msgspec.Struct, Generic[T], frozen=True):
     """A cached answer: the model's name in it (None: it was not named), and until when it is kept."""
 
     what: T

@@ -26,9 +26,11 @@ import asyncio
 import os
 from bisect import bisect_right
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+from msgspec.structs import replace
 
 from gateway.model.errors import Misconfigured, Reason, Refusal, Unavailable
 from gateway.model.listings import FileEntry, PackageListing
@@ -68,8 +70,7 @@ PACKAGES_PER_TURN = 20
 ATTEMPTS = 3  # a manifest that changes before each of so many reads is no coincidence
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CatalogueSettings:
+class CatalogueSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Where the cache is, and under which other paths its writers knew it.
 
     The engine writes absolute links. On a volume that is mounted at another path than its writer had, they
@@ -96,12 +97,11 @@ class CatalogueSettings:
         return tuple(dict.fromkeys((own, *(alias.rstrip("/") for alias in self.alias_roots))))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CatalogueState:
+class CatalogueState(msgspec.Struct, frozen=True, kw_only=True):
     """The result of the last scan, for `/readyz` and `models show`."""
 
     root: str
-    survey: Survey = field(default_factory=Survey)
+    survey: Survey = msgspec.field(default_factory=Survey)
     seconds: float = 0.0
 
 

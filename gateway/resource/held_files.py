@@ -24,14 +24,16 @@ measured: a store through a memory mapping may change content and no time.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections import OrderedDict
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from dataclasses import fields as dataclass_fields
+from dataclasses import dataclass
 from hashlib import sha256
 from sys import getsizeof
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec.structs import replace
 
 from gateway.model.errors import Refusal, Unavailable
 from gateway.model.pins import identity_of
@@ -111,7 +113,7 @@ class HeldFiles:
             return
         known: OpenFile = replace(file, descriptor=-1)
         if file.size <= MAX_FILE_BYTES:
-            fields = {field.name: getattr(known, field.name) for field in dataclass_fields(OpenFile)}
+            fields = {name: getattr(known, name) for name in OpenFile.__struct_fields__}
             known = HeldFile(**fields, content=content)
         self._put(Held(known, leaves, checks, self._clock.monotonic() + HELD_SECONDS))
 
@@ -134,7 +136,7 @@ class HeldFiles:
             if opened is not None:
                 descriptor, found = opened
                 if identity_of(found) == held.file.identity:
-                    return replace(held, file=replace(held.file, descriptor=descriptor))
+                    return dataclasses.replace(held, file=replace(held.file, descriptor=descriptor))
                 os.close(descriptor)
         return None
 

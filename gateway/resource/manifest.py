@@ -34,7 +34,6 @@ All limits are stated here:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -42,6 +41,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.model.errors import BadNameError, NameTooLongError
+from gateway.model.hidden_fields import shown
 from gateway.model.names import parse_file_handle, parse_md5, parse_model_id
 from gateway.resource.slices import in_slices, no_pause, sorted_in_slices
 from gateway.resource.unservable import unservable
@@ -97,8 +97,7 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.md5 if self.storage is Storage.SHARED_BLOB else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The parsed manifest: the model that the package belongs to, and its files sorted by handle.
 
     A file is found by its handle or its blob without a search.
@@ -107,10 +106,13 @@ class Manifest:
     version: int | None
     canonical_model_id: ModelId | None
     cache_model_id: ModelId | None  # the owner of the directory; the manifest calls it `model_id`
-    artifacts: tuple[Artifact, ...] = field(repr=False)
+    artifacts: tuple[Artifact, ...]
     too_long: int = 0  # files whose handle exceeds the bounds of `names.py`: only they are left out
-    by_handle: Mapping[FileHandle, Artifact] = field(repr=False)
-    by_blob: Mapping[Md5, tuple[Artifact, ...]] = field(repr=False)
+    by_handle: Mapping[FileHandle, Artifact]
+    by_blob: Mapping[Md5, tuple[Artifact, ...]]
+
+    def __repr__(self) -> str:
+        return shown(self, hidden=("artifacts", "by_handle", "by_blob"))
 
     @property
     def held_bytes(self) -> int:

@@ -25,8 +25,9 @@ import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
 
 from gateway.model.errors import CachegateError, Reason, Refusal, Unavailable
 from gateway.model.pins import identity_of
@@ -69,8 +70,7 @@ class UnreadError(CachegateError):
         self.identity = identity
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
+class _Known(msgspec.Struct, frozen=True):
     """A manifest, or why its file holds none. `until` is when it expires; None: when the file changes."""
 
     manifest: Manifest | None

@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.model.errors import Reason, Unavailable
 from gateway.resource.manifest import Storage
@@ -42,8 +43,7 @@ if TYPE_CHECKING:
     from gateway.resource.manifest import Artifact, Manifest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Package:
+class Package(msgspec.Struct, frozen=True, kw_only=True):
     """An open package. It holds open descriptors; only `opened_package` makes one."""
 
     manifest: Manifest

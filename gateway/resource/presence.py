@@ -23,8 +23,9 @@ if one is not the folder of the last scan, the answer is `Unavailable` until the
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.model.errors import Reason, Unavailable
 from gateway.model.presence import Seen
@@ -38,8 +39,7 @@ if TYPE_CHECKING:
     from gateway.model.presence import Place, SeenCache
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Folders:
+class Folders(msgspec.Struct, frozen=True, kw_only=True):
     """The identities of the root and of the engine's folders in it; None for a folder that does not exist."""
 
     root: Place

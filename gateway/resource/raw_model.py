@@ -11,9 +11,11 @@ and neither is ever served.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from gateway.model.hidden_fields import shown
 from gateway.resource.naming import MANIFEST, model_directory
 from gateway.resource.safe_open import load_regular, opened_directory, opened_root
 
@@ -29,26 +31,26 @@ would not be used, since an answer has two thousand files at most.
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RawPackage:
+class RawPackage(msgspec.Struct, frozen=True, kw_only=True):
     """A package whose manifest is valid: the raw manifest, and which files are servable."""
 
     package: PackageId
-    raw_manifest: bytes = field(repr=False)
+    raw_manifest: bytes
     servable: frozenset[FileHandle]
     unhashed: frozenset[FileHandle]  # those of them that have no digest
 
+    def __repr__(self) -> str:
+        return shown(self, hidden=("raw_manifest",))
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RawPackages:
+
+class RawPackages(msgspec.Struct, frozen=True, kw_only=True):
     """The packages of a model that can be described, and how many are left out because there is no room."""
 
     packages: tuple[RawPackage, ...]
     left_out: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DescriptionBounds:
+class DescriptionBounds(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The limits of one description of a model, all its packages together."""
 
     packages: int

@@ -17,11 +17,15 @@ packages of each, and the reports about skipped ones.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+from msgspec.structs import replace
+
 from gateway.model.errors import Refusal, Unavailable
+from gateway.model.hidden_fields import shown
 from gateway.model.listings import ListedPackage
 from gateway.model.names import MAX_NAME_BYTES, MAX_NAME_SEGMENTS
 from gateway.model.pins import identity_of
@@ -56,16 +60,14 @@ MAX_REPORTED_OF_ONE = 10  # of one directory: its problems must not fill the rep
 MAX_REPORTED = 100  # a broken volume has one cause and a million symptoms; people read the report
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Skipped:
+class Skipped(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Something below `models-cache` that is not served, and why. `where` is safe to print."""
 
     where: str
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Survey:
+class Survey(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one scan: the models, sorted, and the report about everything else."""
 
     models: tuple[ModelId, ...] = ()
@@ -81,23 +83,24 @@ class Survey:
     skipped: tuple[Skipped, ...] = ()  # the first of them
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gist:
+class Gist(msgspec.Struct, frozen=True, kw_only=True):
     """What a scan keeps of a manifest, which is not read again while its file's identity is the same."""
 
     identity: StatIdentity
     canonical_model_id: ModelId | None
     cache_model_id: ModelId | None
-    marks: bytes = field(repr=False)
+    marks: bytes
     too_long: int
+
+    def __repr__(self) -> str:
+        return shown(self, hidden=("marks",))
 
     def is_of(self, model: ModelId) -> bool:
         """Whether nothing in it contradicts that the package belongs to this model."""
         return self.canonical_model_id in {None, model} and self.cache_model_id in {None, model}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DirectorySurvey:
+class DirectorySurvey(msgspec.Struct, frozen=True, kw_only=True):
     """The result for one directory below `models-cache`. `model` is set when it has a servable package."""
 
     model: ModelId | None = None
@@ -105,7 +108,7 @@ class DirectorySurvey:
     is_nameless: bool = False  # there is a servable manifest, and nothing names its model
     is_undecided: bool = False  # the disk or the machine failed: the previous result stays in force
     listed: tuple[ListedPackage, ...] = ()  # its servable packages, by name
-    gists: Mapping[PackageId, Gist] = field(default_factory=dict)  # of large manifests, to be reused
+    gists: Mapping[PackageId, Gist] = msgspec.field(default_factory=dict)  # of large manifests, to be reused
     unservable_packages: int = 0
     unreadable_manifests: int = 0
     unservable_files: int = 0
@@ -130,8 +133,7 @@ class _Tally:
             self.skipped.append(Skipped(where=printable(where), why=why))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Looking:
+class Looking(msgspec.Struct, frozen=True, kw_only=True):
     """The context of a scan: the manifest cache, the time, and the pause between slices of work."""
 
     manifests: Manifests

@@ -21,11 +21,11 @@ import heapq
 import os
 from bisect import bisect_left, insort
 from contextlib import suppress
-from dataclasses import replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.model.errors import Refusal, Unavailable
 from gateway.resource.listed import Listed

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.model.errors import BadNameError
 from gateway.model.names import parse_package_id
@@ -36,8 +37,7 @@ so many takes 3 ms.
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelPlace:
+class ModelPlace(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A model's directory, open and listable, and the root that it is below."""
 
     directory: int

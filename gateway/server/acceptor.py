@@ -23,10 +23,12 @@ import socket
 import struct
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from gateway.credential.client import TrustedNetworks
 from gateway.server.kernel_queue import bound_the_kernel
@@ -70,15 +72,14 @@ class ConnectionCounts:
     stalled: int = 0  # cut, because the client acknowledged nothing for too long
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """Limits for connections: their number, the sources without a limit of their own, the timeouts."""
 
     connections: int = MAX_CONNECTIONS
     stall_seconds: float = STALL_SECONDS
     handshake_seconds: float = HANDSHAKE_SECONDS
     shutdown_seconds: float = SHUTDOWN_SECONDS
-    without_share: TrustedNetworks = field(default_factory=TrustedNetworks)
+    without_share: TrustedNetworks = msgspec.field(default_factory=TrustedNetworks)
 
 
 class Acceptor:

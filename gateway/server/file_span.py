@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
 from io import UnsupportedOperation
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from gateway.server.send_queue import STEP_BYTES
 
@@ -65,8 +66,7 @@ def at_ease() -> None:
     """The default of `Looks.verify`: check nothing."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Looks:
+class Looks(msgspec.Struct, frozen=True, kw_only=True):
     """The callbacks of a range: checks before each step, and `on_sent` after the kernel took its bytes."""
 
     on_sent: Callable[[int], None]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from gateway.model.errors import Misconfigured
+from gateway.model.hidden_fields import shown
 from gateway.server.acceptor import MAX_CONNECTIONS
 from gateway.server.worker import WorkerOrder, verify_tls
 
@@ -14,14 +16,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TlsFiles:
+class TlsFiles(msgspec.Struct, frozen=True, kw_only=True):
     """TLS files of the public listener; with `client_ca`, clients must present a certificate signed by it."""
 
     certificate: Path
     key: Path
-    key_password: str | None = field(repr=False, default=None)
+    key_password: str | None = None
     client_ca: Path | None = None
+
+    def __repr__(self) -> str:
+        return shown(self, hidden=("key_password",))
 
     def verify(self) -> None:
         """Raises `Misconfigured` for a file that is missing, or that other users may write."""
@@ -39,12 +43,11 @@ class TlsFiles:
         return arguments
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServePlan:
+class ServePlan(msgspec.Struct, frozen=True, kw_only=True):
     """What to serve, and where. Port 0 asks for any free port."""
 
     factory: str  # module:function; called in each worker with `argument`, returns a WorkerApp
-    argument: Any = field(repr=False)  # of JSON's types
+    argument: Any  # of JSON's types
     host: str
     port: int
     ops_host: str = "127.0.0.1"
@@ -56,6 +59,9 @@ class ServePlan:
     connections: int = MAX_CONNECTIONS  # of each worker
     trusted_proxies: tuple[str, ...] = ()  # networks whose addresses carry many clients each
     tls: TlsFiles | None = None
+
+    def __repr__(self) -> str:
+        return shown(self, hidden=("argument",))
 
     def __post_init__(self) -> None:
         """Raises `Misconfigured` for values that cannot be served."""

@@ -13,28 +13,30 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerStatus:
+class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One worker's report."""
 
     ready: dict[str, bool]
     counters: dict[str, float]
-    gauges: dict[str, float] = field(default_factory=dict)  # current values: they end with their worker
+    gauges: dict[str, float] = msgspec.field(
+        default_factory=dict
+    )  # current values: they end with their worker
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FleetStatus:
+class FleetStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The status of the whole instance."""
 
     expected: int
     answering: int
     ready: dict[str, bool]
     counters: dict[str, float]
-    gauges: dict[str, float] = field(default_factory=dict)
+    gauges: dict[str, float] = msgspec.field(default_factory=dict)
 
     @property
     def is_ready(self) -> bool:

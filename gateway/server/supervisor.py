@@ -14,11 +14,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
 import uvloop
+from msgspec.structs import replace
 
 from gateway.model.errors import Misconfigured
 from gateway.server.acceptor import Bounds

@@ -24,7 +24,6 @@ import resource
 import signal
 import socket
 import sys
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +34,7 @@ import uvloop
 
 from gateway.credential.client import parse_trusted_networks
 from gateway.model.errors import Misconfigured, Unavailable
+from gateway.model.hidden_fields import shown
 from gateway.model.trusted_files import refusal_of, verify_trusted
 from gateway.server.acceptor import MAX_CONNECTIONS, Bounds, ConnectionCounts, room
 from gateway.server.content_protocol import content_protocol
@@ -56,8 +56,7 @@ EXIT_MISCONFIGURED = 2
 EXIT_UNAVAILABLE = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerApp:
+class WorkerApp(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker's factory returns: the ASGI application, and the callbacks of the server.
 
     `report` returns `{"ready": {name: bool}, "counters": {name: number}}`. It is called in the event loop,
@@ -72,18 +71,20 @@ class WorkerApp:
     at_once: AtOnce | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerOrder:
+class WorkerOrder(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker is to run, sent to it as JSON. `tls` holds uvicorn's `ssl_` arguments."""
 
     factory: str  # module:function, called in the worker with `argument`, returns a WorkerApp
-    argument: Any = field(repr=False)  # of JSON's types; it may hold the password of a URL
+    argument: Any  # of JSON's types; it may hold the password of a URL
     grace_seconds: int
     keep_alive_seconds: int
     stall_seconds: float = STALL_SECONDS
     connections: int = MAX_CONNECTIONS
     trusted_proxies: tuple[str, ...] = ()  # networks whose addresses carry many clients each
-    tls: dict[str, Any] = field(repr=False)
+    tls: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return shown(self, hidden=("argument", "tls"))
 
 
 def main() -> None:

@@ -7,9 +7,11 @@ wrong key: a fast server that serves wrong bytes, or serves without a key, would
 from __future__ import annotations
 
 import http.client
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 if TYPE_CHECKING:
     from pathlib import Path

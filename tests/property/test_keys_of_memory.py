@@ -6,11 +6,12 @@ that start like another kind's prefix, the same characters split at another plac
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from itertools import combinations
 
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gateway.decisions import question_of
 from gateway.directory import names

@@ -14,12 +14,13 @@ import json
 import re
 import tracemalloc
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from weakref import ref
 
 import pytest
+from msgspec.structs import replace
 
 import gateway
 from gateway.audit import record_body
@@ -901,6 +902,9 @@ BOUNDED_OTHERWISE = {
     "engine/answers.py": "one answer",
     "delivery/file_answer.py": "one answer",
     "model_metadata/caller_metadata.py": "one answer",
+    "operations/cache/status.py": "the cache's blobs, for a command",
+    "operations/cache/survey.py": "the cache's files, for a command",
+    "operations/cache/verify.py": "the cache's files, for a command",
 }
 """Other modules with something that grows, and what bounds it."""
 
@@ -914,10 +918,11 @@ GROWS = re.compile(
 
 def test_every_memory_is_filled_or_says_what_bounds_it():
     root = Path(gateway.__file__).parent
+    commands = {"cli", "demo", "terminal"}  # they live for a moment
     found = {
         str(path.relative_to(root))
         for path in root.rglob("*.py")
-        if path.relative_to(root).parts[0] != "cli" and GROWS.search(path.read_text())
+        if path.relative_to(root).parts[0] not in commands and GROWS.search(path.read_text())
     }
     wired = {"assembly/pipeline.py", "assembly/upkeep.py", "audit/log.py"}  # they pass memories on
     assert found - wired == FILLED | set(BOUNDED_OTHERWISE)

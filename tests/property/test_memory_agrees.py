@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import copy
 import random
-from dataclasses import replace
 
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gateway.configuration.settings import CHECKOUT_POLICIES
 from gateway.decision.policyset import digest_of, load_policy_folder

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.authorized_files import PACKAGES_PER_TURN, AuthorizedFiles
 from gateway.caller_views import DECISIONS_PER_TURN

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.caller_views import DECISIONS_PER_TURN, REMEMBERED_CALLERS, CallerViews
 from gateway.decisions import Decisions

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.decisions import DECIDED_AT_ONCE, DECISION_BYTES, UNDECIDED, Decisions, Judgement, question_of
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from gateway import transfers as module
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind

@@ -7,8 +7,9 @@ own records, so the commands always state which chains of which nodes were searc
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.assembly.signing import load_signing_key
 from gateway.audit.events import survey
@@ -29,14 +30,13 @@ if TYPE_CHECKING:
     from gateway.configuration.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class Sources:
+class Sources(msgspec.Struct, frozen=True):
     """Audit folders, and files from such folders."""
 
     paths: tuple[Path, ...]
     settings: Settings | None
     warn: Warnings  # called for files that others could have written
-    trusted: tuple[Ed25519PublicKey, ...] = field(default=())
+    trusted: tuple[Ed25519PublicKey, ...] = ()
 
     @classmethod
     def of(

@@ -13,10 +13,10 @@ so it requires the tenant, the volume and `--yes`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from gateway.assembly.credential_marks import find_keys
@@ -49,8 +49,7 @@ ANONYMOUS = frozenset({credential_hash(None), credential_hash(""), credential_ha
 NO_KEY, UNKNOWN, SUSPENDED, UNREADABLE = "no-key", "unknown", "suspended", "unreadable"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
     """One entry and what is known of its key."""
 
     entry: Entry

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
 from gateway.adapters.history_file import HistoryFile
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from gateway.registrar import Done
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HistoryReport:
+class HistoryReport(msgspec.Struct, frozen=True, kw_only=True):
     """What the server holds now, and what this node saw last."""
 
     where: str

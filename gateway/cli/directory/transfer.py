@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
+import msgspec
 import typer
 
 from gateway.cli.barrier_view import barrier_document, say_barrier
@@ -49,8 +49,7 @@ Merge = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Imported:
+class _Imported(msgspec.Struct, frozen=True, kw_only=True):
     """The result of an import."""
 
     compared: Comparison

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
+from msgspec.structs import replace
 
 from gateway.assembly.credential_marks import note_mark
 from gateway.cli.barrier_view import NoWait
@@ -39,8 +40,7 @@ Scopes = Annotated[list[str] | None, typer.Option(help="discover read infer audi
 Networks = Annotated[list[str] | None, typer.Option(help="The networks it may be used from, as CIDR.")]
 
 
-@dataclass(frozen=True, slots=True)
-class _Wishes:
+class _Wishes(msgspec.Struct, frozen=True):
     """The options of `create` and `import` that describe the key, as they were typed."""
 
     tenant: str | None

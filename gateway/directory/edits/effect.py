@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from gateway.model.errors import Conflict
 
@@ -10,8 +10,7 @@ SOURCE_FOLDER_PREFIX = "policies:"
 """The source of folder facts is this prefix and the stem of their document: `policies:acme`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Effect:
+class Effect(msgspec.Struct, frozen=True, kw_only=True):
     """The result of an edit. `sentences` describe it to the operator, one line per thing.
 
     `missing` names what was to be removed and did not exist. The rest was removed, but the command still

@@ -8,9 +8,11 @@ actions on the same pattern or group extend the grant and keep its id.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
 
 from gateway.directory.edits.effect import Effect, verify_not_from_folder
 from gateway.directory.edits.tenants import load_tenant
@@ -27,8 +29,7 @@ if TYPE_CHECKING:
 _ID_CHARACTERS = 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Target:
+class _Target(msgspec.Struct, frozen=True, kw_only=True):
     """The pattern or group that a command's grant is on."""
 
     model: Pattern | None = None

@@ -9,8 +9,9 @@ cannot be imported again.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from gateway.directory.edits.effect import Effect
 from gateway.directory.edits.tenants import load_tenant

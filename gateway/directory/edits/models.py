@@ -9,9 +9,10 @@ another alias. Otherwise it would be unclear whose rules apply.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from gateway.directory.edits.effect import Effect, verify_not_from_folder
 from gateway.directory.edits.tenants import load_tenant

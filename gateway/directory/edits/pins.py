@@ -11,8 +11,9 @@ unless the operator has it forgotten (`forget`).
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from gateway.directory.edits.effect import Effect
 from gateway.model.errors import Conflict

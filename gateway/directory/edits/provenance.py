@@ -6,9 +6,10 @@ same time, one decides for both.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
+
+from msgspec.structs import replace
 
 from gateway.directory import names
 from gateway.directory.edits.effect import Effect

@@ -7,8 +7,9 @@ reports the difference.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from gateway.directory.edits.effect import Effect, verify_not_from_folder
 from gateway.model.errors import Conflict, UnknownName

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.resource.blobs import blobs_below, open_blob
 
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
     from gateway.resource.catalogue import DiskCatalogue
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheFile:
+class CacheFile(msgspec.Struct, frozen=True, kw_only=True):
     """One file. A blob is named by its digest; a package file by model, package and handle."""
 
     size: int

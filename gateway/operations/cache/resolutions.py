@@ -11,9 +11,10 @@ operator who names the engine's own volume, and it removes only entries that wer
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.engine.resolutions import (
     MAX_RESOLUTION_BYTES,
@@ -35,8 +36,7 @@ if TYPE_CHECKING:
 MAX_ENTRIES = 20_000  # some 20 MB to read; an engine writes one for each key, model and machine
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One file of that cache: its content, or why it could not be read."""
 
     name: str
@@ -44,16 +44,14 @@ class Entry:
     fault: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entries:
+class Entries(msgspec.Struct, frozen=True, kw_only=True):
     """The entries that were read; `left_out` more were not."""
 
     entries: tuple[Entry, ...]
     left_out: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Removal:
+class Removal(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a removal."""
 
     removed: tuple[str, ...]

@@ -10,6 +10,8 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gateway.assembly.components import build_catalogue
 from gateway.model.names import ancestors
 from gateway.model.standing import standing_of
@@ -41,8 +43,7 @@ class Share:
         self.bytes += size
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Crossing:
+class Crossing(msgspec.Struct, frozen=True, kw_only=True):
     """A blob that models of more than one owner link."""
 
     md5: Md5

@@ -7,9 +7,10 @@ unknown pepper is a finding and nothing is written.
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from gateway.adapters.history_file import HistoryFile
 from gateway.adapters.redis_diagnosis import diagnosed
@@ -54,16 +55,14 @@ WARN_SECONDS, FAIL_SECONDS = 2.0, 60.0  # of difference; NTP keeps machines with
 MAX_NAMED = 5  # records in one row
 
 
-@dataclass(frozen=True, slots=True)
-class FactFindings:
+class FactFindings(msgspec.Struct, frozen=True):
     """The findings, and the models that the facts name: the cache is checked with them."""
 
     findings: tuple[Finding, ...]
-    known_models: frozenset[ModelId] = field(default=frozenset())
+    known_models: frozenset[ModelId] = frozenset()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
+class Server(msgspec.Struct, frozen=True, kw_only=True):
     """The server, once it was reached, and what the checks need."""
 
     settings: Settings

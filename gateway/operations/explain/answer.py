@@ -8,10 +8,10 @@ worth knowing too.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.assembly.components import build_catalogue
 from gateway.decision.explain import column, explain
@@ -37,8 +37,7 @@ if TYPE_CHECKING:
     from gateway.resource.catalogue import DiskCatalogue
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccessQuestion:
+class AccessQuestion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Key, resource and action."""
 
     key_id: KeyId
@@ -57,8 +56,7 @@ class AccessQuestion:
         return Resource(kind=kind, model=self.model, package=self.package, file=self.file)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccessAnswer:
+class AccessAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What key, rules and disk each say. `key_problem` is why the key itself is refused now, if it is.
 
     `steps` is everything that has to change for the resource to be served, in whichever of the three.

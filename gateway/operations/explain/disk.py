@@ -6,8 +6,10 @@ Asked through the catalogue, as a request would, so that the answer is the one a
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
 
 from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.names import FileHandle
@@ -24,8 +26,7 @@ _NO_FILE = FileHandle("no-file-of-any-package")
 """Opened to find what is wrong with a package: its manifest is checked before the file is looked up."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DiskState:
+class DiskState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What was found on disk. `directory` is where the model's files would be, below the cache root.
 
     `reason` is the reason with which a request would be refused; `model` and `md5` are those of a file that

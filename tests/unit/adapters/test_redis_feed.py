@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
 import pytest
 import redis.asyncio as redis
+from msgspec.structs import replace
 
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.embedded_valkey import EmbeddedValkey

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from urllib.parse import unquote, urlsplit
 
 import pytest
 import redis.asyncio as redis
+from msgspec.structs import replace
 
 from gateway.adapters.redis_fleet import (
     FORGET_SECONDS,

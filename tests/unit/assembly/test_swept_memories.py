@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gc
 import shutil
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ UNSWEPT = 2
 @pytest.fixture
 def worker():
     folder = Path(tempfile.mkdtemp(prefix="cg-test-"))  # short: a unix socket's path has to fit
-    settings = replace(
+    settings = dataclasses.replace(
         demo_settings(folder),
         public_url="https://models.example",
         upstream="https://api.example",

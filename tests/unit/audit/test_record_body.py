@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gateway.audit.envelope import enveloped
 from gateway.audit.record import Links, OutcomeRecord, encode, parse_line, seal

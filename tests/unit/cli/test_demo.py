@@ -73,7 +73,7 @@ def test_a_wrong_expectation_is_exit_status_one_and_is_named(monkeypatch, capsys
 
 
 def _fields(step):
-    return {name: getattr(step, name) for name in step.__dataclass_fields__}
+    return {name: getattr(step, name) for name in step.__struct_fields__}
 
 
 def test_a_port_in_use_is_one_clear_line(capsys):

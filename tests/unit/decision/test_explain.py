@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.decision.explain import explain
 from gateway.model.access import Action, Resource, ResourceKind

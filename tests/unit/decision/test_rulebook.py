@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from gateway.decision import Rulebook
 from gateway.decision.rulebook import MAX_BATCH, MAX_GRANT_INDEXES, MAX_NAMED

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from gateway.decision.set_changes import compare_sets
 from gateway.model.rule_changes import RuleSetChanges

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from gateway.demo.tour import Step, TourAnswer, judge, mistyped, plan_tour, shown_path
 from gateway.identity.tokens import parse_token

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_transaction import STEPS

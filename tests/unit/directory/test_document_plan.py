@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.directory.document_plan import CurrentFacts, DocumentPlan, apply_plan, plan_changes
 from gateway.directory.documents import TenantDocument

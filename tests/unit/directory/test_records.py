@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from gateway.directory.record_layout import CHECK_BYTES, UnreadableRecordError
 from gateway.directory.records import (

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from gateway.directory.record_layout import UnreadableRecordError
 from gateway.directory.ruling_records import decode_ending, decode_ruling, encode_ending, encode_ruling

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from gateway.adapters.embedded_valkey import EmbeddedValkey
 from gateway.adapters.redis_store import RedisStore

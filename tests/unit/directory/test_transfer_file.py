@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from gateway.directory.transfer_file import end_line, header_line, place_of, read_lines
 from gateway.directory.transfer_lines import StoredKey, fact_line

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.directory.record_layout import UnreadableRecordError
 from gateway.directory.transfer_lines import StoredKey, fact_line, parse_fact, unnumbered

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.faces import content, identity
 from gateway.faces.content import BLOB, CATALOGUE, FILE, MODEL, PACKAGE, describe, routes

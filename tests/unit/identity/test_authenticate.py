@@ -3,9 +3,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.identity.authenticate import Authenticator, principal_of
 from gateway.identity.new_keys import KeyOrder, adopt_key, issue_key

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import hmac
 import math
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.identity.links import LinkKeys, load_link_keys, sign, verify
 from gateway.identity.secret_file import create_secret

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.identity.new_keys import (
     ADMIN_SCOPES,

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.identity.authenticate import Authenticator, principal_of
 from gateway.identity.new_keys import KeyOrder, issue_key

@@ -6,10 +6,11 @@ import asyncio
 import json
 import shutil
 import tempfile
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from gateway.demo.world import World, build_world, demo_settings
@@ -180,7 +181,7 @@ def process(installed):
 
 @pytest.fixture
 def errors():
-    names = [one.name for one in fields(EngineErrors)]
+    names = [one.name for one in msgspec.structs.fields(EngineErrors)]
     return EngineErrors(**{name: type(name, (Exception,), {}) for name in names})
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from gateway.credential.extract import extract
 from gateway.inprocess.hook_request import NO_ADDRESS, HookRequest

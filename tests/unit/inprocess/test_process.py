@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import shutil
 import signal
@@ -14,7 +15,6 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -95,7 +95,7 @@ def test_many_threads_may_ask_at_once(installed, process):
 def settings_of_its_own(**more):
     folder = Path(tempfile.mkdtemp(prefix="cg-test-"))
     try:
-        yield replace(demo_settings(folder), **more)
+        yield dataclasses.replace(demo_settings(folder), **more)
     finally:
         shutil.rmtree(folder)
 
@@ -115,7 +115,7 @@ def test_a_closed_process_answers_nothing_and_leaves_a_whole_chain():
 
 def test_without_redis_nothing_is_granted():
     with settings_of_its_own() as settings, EmbeddedValkey(settings.state.parent / "v").running() as url:
-        settings = replace(settings, redis_url=url, lease_milliseconds=200)  # noqa: PLW2901
+        settings = dataclasses.replace(settings, redis_url=url, lease_milliseconds=200)  # noqa: PLW2901
         world = asyncio.run(build_world(settings))
         with GuardedProcess(settings) as process:
             asked = question(world.keys["acme"].token)
@@ -173,7 +173,7 @@ def test_a_forked_child_is_told_that_it_has_no_guard(installed, process):
 
 
 def test_what_stands_in_the_way_of_a_start_is_raised_there(tmp_path):
-    settings = replace(demo_settings(tmp_path), state=tmp_path / "nothing")
+    settings = dataclasses.replace(demo_settings(tmp_path), state=tmp_path / "nothing")
     with pytest.raises(Misconfigured):
         GuardedProcess(settings).start()
     assert "cachegate" not in {thread.name for thread in threading.enumerate() if not thread.is_alive()}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.credential.client import parse_trusted_networks
 from gateway.middleware.guard import METER, RECEIPT, ROUTE, GuardMiddleware

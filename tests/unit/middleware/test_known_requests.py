@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from gateway.middleware.known_requests import KnownRequests, request_key
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest

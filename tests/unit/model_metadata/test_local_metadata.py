@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.sample_cache import SampleModel, sample_directory, write_sample_cache

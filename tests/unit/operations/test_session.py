@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import shutil
 import tempfile
-from dataclasses import replace
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.adapters.history_file import HistoryFile
 from gateway.adapters.redis_fleet import WORKERS
@@ -241,7 +242,8 @@ async def test_an_acceptance_that_cannot_be_recorded_is_none(session, settings, 
     (tmp_path / "audit").write_text("a file where the folder should be")
     with pytest.raises(Misconfigured):
         accept_history(
-            replace(settings, audit_dir=tmp_path / "audit"), Moment(history="f" * 32, generation=1)
+            dataclasses.replace(settings, audit_dir=tmp_path / "audit"),
+            Moment(history="f" * 32, generation=1),
         )
     assert settings.history_file.read_bytes() == before
 
@@ -270,7 +272,7 @@ async def test_a_change_that_names_very_much_leaves_a_log_that_can_be_read(sessi
 async def test_a_server_that_is_named_by_a_file_of_others_is_not_used(settings, tmp_path):
     (tmp_path / "ca.pem").write_text("pem")
     (tmp_path / "ca.pem").chmod(0o666)
-    used = replace(settings, redis_url=f"rediss://127.0.0.1:1?ssl_ca_certs={tmp_path / 'ca.pem'}")
+    used = dataclasses.replace(settings, redis_url=f"rediss://127.0.0.1:1?ssl_ca_certs={tmp_path / 'ca.pem'}")
     with pytest.raises(Misconfigured, match="chmod go-w"):
         fact_server(used)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import suppress
-from dataclasses import replace
 from hashlib import md5, sha256
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.adapters.measurement_file import MeasurementFile
 from gateway.model.errors import Reason, Refusal, Unavailable

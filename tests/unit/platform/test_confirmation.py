@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.decisions import Judgement
 from gateway.model.access import Access, Action, Credential, Principal, Resource, ResourceKind, SignedLink

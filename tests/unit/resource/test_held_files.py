@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
 from gateway.model.facts import Leaf

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.directory.changes import change
 from gateway.directory.edits import add_grants, remove_grants

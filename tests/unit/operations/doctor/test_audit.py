@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
 import shutil
-from dataclasses import replace
 
 import pytest
 
@@ -13,7 +13,7 @@ from gateway.operations.doctor.findings import Level
 @pytest.fixture
 def settings(installed, tmp_path):
     shutil.copytree(installed.settings.audit_folder, tmp_path / "audit")
-    return replace(installed.settings, audit_dir=tmp_path / "audit")
+    return dataclasses.replace(installed.settings, audit_dir=tmp_path / "audit")
 
 
 def health(settings):

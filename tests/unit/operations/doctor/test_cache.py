@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
-from dataclasses import replace
 
 from gateway.adapters.clock import SystemClock
 from gateway.operations.cache.survey import CacheSurvey
@@ -25,13 +25,13 @@ def test_a_cache_as_the_engine_left_it_fails_nowhere(installed):
 
 
 def test_a_cache_that_is_not_there_is_a_failure(installed, tmp_path):
-    settings = replace(installed.settings, cache_root=tmp_path / "missing")
+    settings = dataclasses.replace(installed.settings, cache_root=tmp_path / "missing")
     assert [one.health for one in look_at_cache(settings, (), SystemClock())] == [Level.FAIL]
 
 
 def test_a_link_in_the_place_of_models_cache_is_a_failure_and_does_not_stop_the_rest(installed, tmp_path):
     (tmp_path / "models-cache").symlink_to("/etc")
-    found = look_at_cache(replace(installed.settings, cache_root=tmp_path), (), SystemClock())
+    found = look_at_cache(dataclasses.replace(installed.settings, cache_root=tmp_path), (), SystemClock())
     assert {one.health for one in found} == {Level.FAIL}
 
 

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import shutil
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.embedded_valkey import EmbeddedValkey
@@ -49,7 +50,7 @@ def test_an_installation_as_init_leaves_it_is_in_order(installed):
 
 
 def test_a_server_that_is_down_is_one_failure_and_every_check_that_needs_it_says_so(installed):
-    settings = replace(installed.settings, redis_url="redis://:hunter2@127.0.0.1:1/0")
+    settings = dataclasses.replace(installed.settings, redis_url="redis://:hunter2@127.0.0.1:1/0")
     found = look(settings).findings
     assert [one.name for one in found] == ["redis", *NEEDS_SERVER]
     assert [one.health for one in found] == [Level.FAIL, *[Level.WARNING] * len(NEEDS_SERVER)]
@@ -57,7 +58,7 @@ def test_a_server_that_is_down_is_one_failure_and_every_check_that_needs_it_says
 
 
 def test_a_folder_that_was_never_set_up_is_not_made_by_looking(installed, tmp_path):
-    settings = replace(installed.settings, state=tmp_path / "missing")
+    settings = dataclasses.replace(installed.settings, state=tmp_path / "missing")
     assert health(settings)["redis"] is Level.FAIL
     assert not settings.state.exists()
 
@@ -66,7 +67,7 @@ def test_a_foreign_pepper_is_a_failure_and_stops_nothing_else(installed, tmp_pat
     with EmbeddedValkey(installed.settings.state).running() as url:
         (tmp_path / "state").mkdir(mode=0o700)
         create_pepper(tmp_path / "state" / "peppers")
-        found = health(replace(installed.settings, redis_url=url, state=tmp_path / "state"))
+        found = health(dataclasses.replace(installed.settings, redis_url=url, state=tmp_path / "state"))
     assert found.pop("pepper in redis") is Level.FAIL
     assert set(found.values()) == {Level.OK}
 
@@ -80,12 +81,12 @@ def folder(installed, tmp_path):
 def test_a_policy_folder_that_differs_is_a_warning(installed, folder):
     with (folder / "keys.cedar").open("a") as file:
         file.write("// another digest\n")
-    assert health(replace(installed.settings, policies=folder))["policy folder"] is Level.WARNING
+    assert health(dataclasses.replace(installed.settings, policies=folder))["policy folder"] is Level.WARNING
 
 
 def test_a_policy_folder_that_may_not_be_applied_is_a_failure(installed, folder):
     (folder / "keys.cedar").write_text("permit (")
-    found = health(replace(installed.settings, policies=folder))
+    found = health(dataclasses.replace(installed.settings, policies=folder))
     assert found["policy folder"] is Level.FAIL
     assert found["policy"] is Level.OK
 
@@ -93,7 +94,7 @@ def test_a_policy_folder_that_may_not_be_applied_is_a_failure(installed, folder)
 def test_a_server_without_our_facts_is_told_from_one_with_them(installed, tmp_path):
     (tmp_path / "state").mkdir(mode=0o700)
     create_pepper(tmp_path / "state" / "peppers")
-    found = health(replace(installed.settings, state=tmp_path / "state"))
+    found = health(dataclasses.replace(installed.settings, state=tmp_path / "state"))
     assert (found["redis"], found["facts"], found["policy"]) == (Level.OK, Level.FAIL, Level.FAIL)
     assert found["pepper in redis"] is Level.WARNING
 

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+import dataclasses
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.adapters.embedded_valkey import EmbeddedValkey
 from gateway.adapters.history_file import HistoryFile
@@ -71,13 +72,13 @@ def test_lease_and_degraded_times_are_shown(installed):
 
 @pytest.mark.parametrize("milliseconds", [100, 299, 5001, 60_000])
 def test_a_lease_that_is_too_short_or_too_long_is_a_warning(installed, milliseconds):
-    found = judge_lease(replace(installed.settings, lease_milliseconds=milliseconds), [])
+    found = judge_lease(dataclasses.replace(installed.settings, lease_milliseconds=milliseconds), [])
     assert found.health is Level.WARNING
     assert "CACHEGATE_LEASE_MILLISECONDS" in found.advice
 
 
 def test_facts_that_are_not_the_known_ones_are_a_failure_that_says_what_to_do(installed, tmp_path):
-    settings = replace(installed.settings, state=tmp_path)
+    settings = dataclasses.replace(installed.settings, state=tmp_path)
 
     async def check():
         with EmbeddedValkey(installed.settings.state).running() as url:

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from gateway.adapters.redis_fleet import Fleet, Registered
 from gateway.adapters.redis_group import MemberReport, SentinelReport

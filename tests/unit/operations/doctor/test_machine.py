@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 
 import pytest
 
@@ -47,4 +47,4 @@ def test_the_embedded_server_is_asked_for_only_where_it_is_used():
 )
 def test_settings_that_a_room_will_refuse_are_found_before_it_does(installed, more):
     with pytest.raises(Misconfigured):
-        check_settings(replace(installed.settings, **more))
+        check_settings(dataclasses.replace(installed.settings, **more))

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import shutil
-from dataclasses import replace
 
 from gateway.decision.policyset import load_policy_folder
 from gateway.model.facts import PolicySet
@@ -45,7 +45,7 @@ def test_rules_that_validate_are_named_by_their_digest(installed):
 
 def test_a_folder_without_cases_is_a_warning_and_one_whose_cases_fail_a_failure(installed, tmp_path):
     shutil.copytree(installed.settings.policies, tmp_path / "policies")
-    settings = replace(installed.settings, policies=tmp_path / "policies")
+    settings = dataclasses.replace(installed.settings, policies=tmp_path / "policies")
 
     async def work():
         async with open_session(installed.settings) as session:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
 import shutil
-from dataclasses import replace
 
 import pytest
 
@@ -15,7 +15,7 @@ def settings(installed, tmp_path):
     shutil.copytree(
         installed.settings.state, tmp_path / "state", ignore=shutil.ignore_patterns("valkey", "audit")
     )
-    return replace(installed.settings, state=tmp_path / "state")
+    return dataclasses.replace(installed.settings, state=tmp_path / "state")
 
 
 def health(settings):
@@ -57,7 +57,7 @@ def test_no_secret_is_in_a_finding(settings):
 
 
 def test_a_folder_that_was_never_set_up_fails_in_every_row_and_is_not_made(settings):
-    missing = replace(settings, state=settings.state / "missing")
+    missing = dataclasses.replace(settings, state=settings.state / "missing")
     assert set(health(missing).values()) == {Level.FAIL}
     assert not missing.state.exists()
 
@@ -71,7 +71,7 @@ def test_a_folder_that_was_never_set_up_fails_in_every_row_and_is_not_made(setti
 )
 def test_a_key_that_is_used_is_looked_at(settings, name, path, more):
     assert name not in health(settings)
-    used = replace(settings, **more)
+    used = dataclasses.replace(settings, **more)
     assert health(used)[name] is Level.OK
     (settings.state / path).chmod(0o644)
     assert health(used)[name] is Level.FAIL
@@ -79,7 +79,7 @@ def test_a_key_that_is_used_is_looked_at(settings, name, path, more):
 
 def test_the_tls_files_are_looked_at(settings, tmp_path):
     files = {"tls_certificate": tmp_path / "tls.pem", "tls_key": tmp_path / "tls.key"}
-    used = replace(settings, **files)
+    used = dataclasses.replace(settings, **files)
     assert health(used)["tls"] is Level.FAIL
     for file in files.values():
         file.write_text("pem")
@@ -89,7 +89,7 @@ def test_the_tls_files_are_looked_at(settings, tmp_path):
     assert health(used)["tls"] is Level.WARNING
     files["tls_key"].chmod(0o602)
     assert health(used)["tls"] is Level.FAIL
-    assert health(replace(used, tls_key=None))["tls"] is Level.FAIL
+    assert health(dataclasses.replace(used, tls_key=None))["tls"] is Level.FAIL
 
 
 def test_a_folder_on_the_way_that_others_may_write_is_a_failure(settings, tmp_path):

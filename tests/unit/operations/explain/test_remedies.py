@@ -8,15 +8,17 @@ where somebody has to act by hand, by that act; and the same question has to be 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import shlex
 import shutil
 import tempfile
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.adapters.embedded_valkey import EmbeddedValkey
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
@@ -122,7 +124,7 @@ def _home():
     text = (folder / SETTINGS_FILE).read_text()
     text = "\n".join(line for line in text.splitlines() if not line.startswith("policies"))
     (folder / SETTINGS_FILE).write_text(f'{text}\npolicies = "{folder / "policies"}"\n')
-    settings = replace(settings, policies=folder / "policies")
+    settings = dataclasses.replace(settings, policies=folder / "policies")
     asyncio.run(set_up(settings))
     with EmbeddedValkey(settings.state).running():  # commands join it, which is quicker than one for each
         yield folder
