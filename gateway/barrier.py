@@ -30,7 +30,7 @@ from gateway.model.errors import Unavailable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gateway.directory.degraded_modes import DegradedPeriod
+    from gateway.directory.reading.degraded_modes import DegradedPeriod
     from gateway.model.ports import MonotonicClock
     from gateway.model.stores import Moment
 

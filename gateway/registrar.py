@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 
-from gateway.directory.changes import change as run_change
+from gateway.directory.edits.changes import change as run_change
 from gateway.model.errors import CachegateError, UnknownOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from gateway.barrier import BarrierReport
-    from gateway.directory.changes import Changes
+    from gateway.directory.edits.changes import Changes
     from gateway.model.ports import Recorder
     from gateway.model.stores import FactStore, Moment
     from gateway.model.verdicts import Change

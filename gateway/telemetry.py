@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from gateway.adapters.provider import Provider
     from gateway.audit.request_secrets import RequestSecrets
     from gateway.decisions import Decisions
-    from gateway.directory.near_facts import NearFacts
+    from gateway.directory.memory.near_facts import NearFacts
     from gateway.model.errors import Unavailable
     from gateway.model.pins import Pin
     from gateway.platform.authority import Authority

@@ -13,8 +13,8 @@ from gateway.adapters.seen_cache_file import SeenCacheFile
 from gateway.assembly.signing import load_signing_key
 from gateway.audit.limits import Limits
 from gateway.audit.log import AuditLog
-from gateway.directory.listing import Listing
-from gateway.directory.reading import StoreReading
+from gateway.directory.reading.listing import Listing
+from gateway.directory.reading.sources import StoreReading
 from gateway.model.errors import Misconfigured
 from gateway.model_metadata.attestations import Attestations
 from gateway.model_metadata.links import Links
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from gateway.adapters.clock import SystemClock
     from gateway.adapters.redis_store import RedisStore
     from gateway.configuration.settings import Settings
-    from gateway.directory.near_facts import NearFacts
+    from gateway.directory.memory.near_facts import NearFacts
     from gateway.identity.links import LinkKeys
     from gateway.identity.pepper import Peppers
     from gateway.model.ports import Clock, Directory, MonotonicClock

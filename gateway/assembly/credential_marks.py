@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.directory.key_usage import find_marked_keys, note_credential_marks
+from gateway.directory.reading.key_usage import find_marked_keys, note_credential_marks
 from gateway.engine.credential_hash import credential_hash, keyed_credential_hash
 
 if TYPE_CHECKING:

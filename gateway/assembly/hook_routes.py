@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.directory.listing import Listing
-from gateway.directory.reading import StoreReading
+from gateway.directory.reading.listing import Listing
+from gateway.directory.reading.sources import StoreReading
 from gateway.faces.hooks import authority_hook
 from gateway.identity.secret_file import load_secret
 from gateway.platform.invalidation import Invalidation

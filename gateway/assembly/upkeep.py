@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gateway.chores import Chores
-from gateway.directory.key_usage import note_credential_marks, note_last_uses
+from gateway.directory.reading.key_usage import note_credential_marks, note_last_uses
 from gateway.model.errors import Refusal, Unavailable
 from gateway.model.verdicts import Change
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from gateway.assembly.canary import Canary
     from gateway.assembly.stamp_watch import StampWatch
     from gateway.audit.log import AuditLog
-    from gateway.directory.follower import Follower
-    from gateway.directory.near_facts import NearFacts
-    from gateway.directory.reader import DirectoryReader
+    from gateway.directory.memory.follower import Follower
+    from gateway.directory.memory.near_facts import NearFacts
+    from gateway.directory.reading.reader import DirectoryReader
     from gateway.identity.last_uses import LastUses
     from gateway.model.bounded_memory import BoundedMemory
     from gateway.model.names import ModelId

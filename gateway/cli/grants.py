@@ -16,7 +16,7 @@ from gateway.operations.known_names import verify_tenant
 from gateway.terminal.console import AsJson, print_json, print_table
 
 if TYPE_CHECKING:
-    from gateway.directory.changes import Changes
+    from gateway.directory.edits.changes import Changes
     from gateway.directory.edits.effect import Effect
     from gateway.model.names import GroupName, PackageId, Pattern, TenantId
     from gateway.operations.session import OperatorSession

@@ -26,7 +26,7 @@ from gateway.terminal.console import AsJson, print_json, print_table, say
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.directory.document_plan import DocumentPlan
+    from gateway.directory.documents.plan import DocumentPlan
     from gateway.model.rule_changes import RulePlace, RuleSetChanges
     from gateway.model.trusted_files import Distrusted
     from gateway.operations.policy_folder import FolderCheck, PolicyFolder

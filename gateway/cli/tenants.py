@@ -22,7 +22,7 @@ from gateway.terminal.console import AsJson, print_json, print_table, when
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from gateway.directory.changes import Changes
+    from gateway.directory.edits.changes import Changes
     from gateway.directory.edits.effect import Effect
     from gateway.model.facts import Tenant
     from gateway.model.names import TenantId

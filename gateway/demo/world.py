@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway.configuration.settings import Settings
-    from gateway.directory.changes import Changes
     from gateway.directory.edits import Effect
+    from gateway.directory.edits.changes import Changes
     from gateway.model.names import KeyId, TenantId
     from gateway.operations.session import OperatorSession
 

@@ -22,11 +22,11 @@ from sys import getsizeof
 from typing import TYPE_CHECKING
 
 from gateway.authorized_files import PACKAGES_PER_TURN
-from gateway.directory import names
 from gateway.directory.edits.provenance import attest
-from gateway.directory.fact_sizes import held_bytes
-from gateway.directory.provenance_records import decode_attestation
-from gateway.directory.record_layout import UnreadableRecordError
+from gateway.directory.records import names
+from gateway.directory.records.fact_sizes import held_bytes
+from gateway.directory.records.layout import UnreadableRecordError
+from gateway.directory.records.provenance import decode_attestation
 from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Conflict, Reason, Refusal
 from gateway.model.verdicts import Change

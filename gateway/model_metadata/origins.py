@@ -15,10 +15,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from gateway.directory import names
 from gateway.directory.edits.provenance import determine_origins
-from gateway.directory.provenance_records import decode_origin
-from gateway.directory.record_layout import UnreadableRecordError
+from gateway.directory.records import names
+from gateway.directory.records.layout import UnreadableRecordError
+from gateway.directory.records.provenance import decode_origin
 from gateway.model.errors import Conflict, Reason, Refusal
 from gateway.model.provenance import Origin
 from gateway.model.verdicts import Change

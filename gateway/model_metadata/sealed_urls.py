@@ -24,7 +24,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from gateway.directory import names
+from gateway.directory.records import names
 from gateway.model.errors import BadNameError
 from gateway.model.hidden_fields import shown
 from gateway.model.names import parse_md5

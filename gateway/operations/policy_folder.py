@@ -20,17 +20,17 @@ from gateway.decision.cases import Report, load_cases, run_cases
 from gateway.decision.policyset import load_policy_folder, validate
 from gateway.decision.rulebook import Rulebook
 from gateway.decision.set_changes import compare_sets
-from gateway.directory.document_plan import CurrentFacts, DocumentPlan, apply_plan, plan_changes
-from gateway.directory.documents import DocumentProblems, load_tenant_documents
+from gateway.directory.documents.parse import DocumentProblems, load_tenant_documents
+from gateway.directory.documents.plan import CurrentFacts, DocumentPlan, apply_plan, plan_changes
 from gateway.model.errors import Conflict, Misconfigured
 from gateway.model.trusted_files import Distrusted, refuse, verify_trusted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.directory.changes import Changes
-    from gateway.directory.documents import TenantDocument
-    from gateway.directory.listing import Listing
+    from gateway.directory.documents.parse import TenantDocument
+    from gateway.directory.edits.changes import Changes
+    from gateway.directory.reading.listing import Listing
     from gateway.model.facts import PolicySet
     from gateway.model.rule_changes import RuleSetChanges
 

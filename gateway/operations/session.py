@@ -25,12 +25,12 @@ from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_url import verify_local_files
 from gateway.assembly.components import build_recorder
 from gateway.barrier import MARGIN_SECONDS, BarrierReport, await_workers
-from gateway.directory.degraded_modes import load_degraded_periods
 from gateway.directory.edits.peppers import find_pepper_not_held, remember_peppers
-from gateway.directory.listing import Listing
-from gateway.directory.plain_facts import PlainFacts
-from gateway.directory.reader import DirectoryReader
-from gateway.directory.reading import StoreReading
+from gateway.directory.reading.degraded_modes import load_degraded_periods
+from gateway.directory.reading.listing import Listing
+from gateway.directory.reading.reader import DirectoryReader
+from gateway.directory.reading.sources import StoreReading
+from gateway.directory.reading.uncached import PlainFacts
 from gateway.identity.pepper import Peppers, load_peppers
 from gateway.model.errors import Conflict, Misconfigured, Unavailable
 from gateway.model.facts import MAX_DEGRADED_SECONDS
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
     from gateway.audit.log import AuditLog
     from gateway.configuration.settings import Settings
-    from gateway.directory.changes import Changes
-    from gateway.directory.degraded_modes import DegradedPeriod
+    from gateway.directory.edits.changes import Changes
+    from gateway.directory.reading.degraded_modes import DegradedPeriod
     from gateway.model.stores import Moment
 
 T = TypeVar("T")

@@ -31,7 +31,7 @@ from gateway.operations.state_folder import make_state
 
 if TYPE_CHECKING:
     from gateway.configuration.settings import Settings
-    from gateway.directory.changes import Changes
+    from gateway.directory.edits.changes import Changes
     from gateway.identity.new_keys import NewKey
     from gateway.model.names import KeyId
 

@@ -13,17 +13,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from gateway.directory.edits.pins import pin_blobs, quarantine_blob
-from gateway.directory.names import pin_fact
-from gateway.directory.pin_records import decode_pin
-from gateway.directory.record_layout import UnreadableRecordError
+from gateway.directory.records.layout import UnreadableRecordError
+from gateway.directory.records.names import pin_fact
+from gateway.directory.records.pins import decode_pin
 from gateway.model.pins import find_cause
 from gateway.model.verdicts import Change
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from gateway.directory.changes import Changes
-    from gateway.directory.listing import Listing
+    from gateway.directory.edits.changes import Changes
+    from gateway.directory.reading.listing import Listing
     from gateway.model.names import Md5
     from gateway.model.pins import Measured, Pin
     from gateway.model.ports import Clock

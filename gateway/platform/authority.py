@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec.structs import replace
 
-from gateway.directory import names
-from gateway.directory.changes import change as run_change
+from gateway.directory.edits.changes import change as run_change
 from gateway.directory.edits.rulings import (
     disown_key,
     find_ruling,
@@ -33,7 +32,8 @@ from gateway.directory.edits.rulings import (
     note_links,
     rule,
 )
-from gateway.directory.reading import SourceReading, StoreReading, find_canonical
+from gateway.directory.reading.sources import SourceReading, StoreReading, find_canonical
+from gateway.directory.records import names
 from gateway.identity.platform_keys import platform_key, sha256_of
 from gateway.identity.tokens import TokenShape, parse_token
 from gateway.model.errors import Conflict, Reason, Refusal, Unavailable
@@ -45,7 +45,7 @@ from gateway.platform.unknown_keys import LEAST_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from gateway.directory.changes import Changes
+    from gateway.directory.edits.changes import Changes
     from gateway.identity.pepper import Peppers
     from gateway.model.access import Credential, Principal
     from gateway.model.facts import Key

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.barrier import await_workers
-from gateway.directory.degraded_modes import load_degraded_periods
 from gateway.directory.edits.rulings import end_rulings
-from gateway.directory.reading import StoreReading
+from gateway.directory.reading.degraded_modes import load_degraded_periods
+from gateway.directory.reading.sources import StoreReading
 from gateway.identity.platform_keys import platform_key_id
 from gateway.model.errors import Conflict, Reason, Unavailable
 from gateway.model.rulings import SOURCE_PLATFORM
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from gateway.adapters.redis_store import RedisStore
     from gateway.barrier import BarrierReport
-    from gateway.directory.listing import Listing
+    from gateway.directory.reading.listing import Listing
     from gateway.identity.pepper import Peppers
     from gateway.model.names import KeyId, ModelId
     from gateway.model.ports import Clock, MonotonicClock

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.directory.edits.rulings import is_overtaken
-from gateway.directory.reading import SourceReading
+from gateway.directory.reading.sources import SourceReading
 from gateway.model.errors import Reason, Unavailable
 from gateway.model.facts import Stamp
 from gateway.platform.authority import Subject

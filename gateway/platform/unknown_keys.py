@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.audit.scrub import source_of
-from gateway.directory import names
-from gateway.directory.record_layout import UnreadableRecordError
-from gateway.directory.ruling_records import decode_ending
+from gateway.directory.records import names
+from gateway.directory.records.layout import UnreadableRecordError
+from gateway.directory.records.rulings import decode_ending
 from gateway.model.errors import Reason, Refusal
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ import redis
 from installation import Installation, new_key
 
 from gateway.adapters.clock import SystemClock
-from gateway.directory.transfer_file import end_line, header_line
-from gateway.directory.transfer_lines import StoredKey, fact_line
+from gateway.directory.transfer.file import end_line, header_line
+from gateway.directory.transfer.lines import StoredKey, fact_line
 from gateway.identity.pepper import load_peppers
 from gateway.identity.tokens import BASE62
 from gateway.model.facts import DEFAULT_SCOPES, Grant, Grants, Key, KeyKind, ModelRule, Tenant

@@ -27,7 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
-from gateway.directory import names
+from gateway.directory.records import names
 from gateway.operations.session import fact_server
 from tests.faults.replicated.servers import Group
 

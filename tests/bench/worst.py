@@ -26,10 +26,10 @@ from gateway.delivery.conditions import MAX_FIELD_BYTES as MAX_TAGS_BYTES
 from gateway.delivery.digests import MAX_FIELD_BYTES as MAX_PREFERENCES_BYTES
 from gateway.delivery.file_answer import plan_delivery
 from gateway.delivery.ranges import MAX_FIELD_BYTES as MAX_RANGE_BYTES
-from gateway.directory.changes import MAX_GRANTED_NAMES, MAX_GRANTS
-from gateway.directory.document_tables import MAX_DOCUMENT_BYTES
-from gateway.directory.documents import load_tenant_documents
-from gateway.directory.records import decode_grants, encode_grants
+from gateway.directory.documents.parse import load_tenant_documents
+from gateway.directory.documents.tables import MAX_DOCUMENT_BYTES
+from gateway.directory.edits.changes import MAX_GRANTED_NAMES, MAX_GRANTS
+from gateway.directory.records.codec import decode_grants, encode_grants
 from gateway.engine.answers import (
     MAX_ANSWER_BYTES,
     MAX_FILES,

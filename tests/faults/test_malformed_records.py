@@ -13,8 +13,8 @@ from functools import partial
 
 import pytest
 
-from gateway.directory import names
 from gateway.directory.edits.models import publish
+from gateway.directory.records import names
 from gateway.model.names import Pattern, parse_model_id, parse_pattern, parse_tenant_id
 
 MODEL = parse_model_id("acme/cars/1")

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from gateway.configuration.settings import CHECKOUT_POLICIES
-from gateway.directory import names
+from gateway.directory.records import names
 from gateway.identity.pepper import create_pepper
 
 

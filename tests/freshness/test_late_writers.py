@@ -12,8 +12,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from gateway.directory import names
 from gateway.directory.edits import grants, keys, models
+from gateway.directory.records import names
 from gateway.model.names import parse_pattern, parse_tenant_id
 
 ACME = parse_tenant_id("acme")

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.directory.documents import load_tenant_documents
-from gateway.directory.record_layout import AliasRow, GrantRow, GrantsRow, UnreadableRecordError, encode_row
-from gateway.directory.records import decode_alias, decode_grants
-from gateway.directory.transfer_lines import parse_fact
+from gateway.directory.documents.parse import load_tenant_documents
+from gateway.directory.records.codec import decode_alias, decode_grants
+from gateway.directory.records.layout import AliasRow, GrantRow, GrantsRow, UnreadableRecordError, encode_row
+from gateway.directory.transfer.lines import parse_fact
 from gateway.engine.answers import METADATA_TYPE, PACKAGE_TYPE, parse_answer
 from gateway.engine.proxy_urls import parse_proxied
 from gateway.engine.questions import parse_question

@@ -9,13 +9,13 @@ from urllib.parse import quote, urlsplit
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.directory.provenance_records import (
+from gateway.directory.records.layout import UnreadableRecordError
+from gateway.directory.records.provenance import (
     decode_attestation,
     decode_origin,
     encode_attestation,
     encode_origin,
 )
-from gateway.directory.record_layout import UnreadableRecordError
 from gateway.engine.answers import narrowed, parse_answer, rewritten
 from gateway.engine.proxy_urls import find_path_below
 from gateway.engine.signed_proxy_urls import parse_asked, wrap_signed

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from gateway.decisions import question_of
-from gateway.directory import names
+from gateway.directory.records import names
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind
 from gateway.model.errors import BadNameError
 from gateway.model.facts import KeyKind, Scope

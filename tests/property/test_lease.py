@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from gateway.directory.lease import MAX_PENDING, Lease
+from gateway.directory.memory.lease import MAX_PENDING, Lease
 
 SECONDS = 1.0
 

@@ -34,14 +34,12 @@ from gateway.decision import rulebook
 from gateway.decision.policyset import load_policy_folder
 from gateway.decision.rulebook import Rulebook
 from gateway.decisions import Decisions, Judgement, question_of
-from gateway.directory import names
-from gateway.directory.fact_sizes import held_bytes
-from gateway.directory.lease import Lease
-from gateway.directory.near_cache import NearCache
-from gateway.directory.near_facts import NearFacts
-from gateway.directory.policy_records import encode_policy
-from gateway.directory.reader import DirectoryReader
-from gateway.directory.records import (
+from gateway.directory.memory.lease import Lease
+from gateway.directory.memory.near_cache import NearCache
+from gateway.directory.memory.near_facts import NearFacts
+from gateway.directory.reading.reader import DirectoryReader
+from gateway.directory.records import names
+from gateway.directory.records.codec import (
     decode_alias,
     decode_grants,
     decode_key,
@@ -51,6 +49,8 @@ from gateway.directory.records import (
     encode_key,
     encode_rule,
 )
+from gateway.directory.records.fact_sizes import held_bytes
+from gateway.directory.records.policies import encode_policy
 from gateway.engine.answers import MAX_FILES, METADATA_TYPE, PACKAGE_TYPE, parse_answer
 from gateway.engine.questions import WeightsQuery
 from gateway.identity import authenticate

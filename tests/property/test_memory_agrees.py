@@ -19,14 +19,14 @@ from gateway.configuration.settings import CHECKOUT_POLICIES
 from gateway.decision.policyset import digest_of, load_policy_folder
 from gateway.decision.rulebook import Rulebook
 from gateway.decisions import Decisions
-from gateway.directory import near_facts
-from gateway.directory.changes import change
-from gateway.directory.follower import Follower
-from gateway.directory.lease import Lease
-from gateway.directory.near_cache import NearCache
-from gateway.directory.near_facts import NearFacts
-from gateway.directory.plain_facts import PlainFacts
-from gateway.directory.reader import DirectoryReader
+from gateway.directory.edits.changes import change
+from gateway.directory.memory import near_facts
+from gateway.directory.memory.follower import Follower
+from gateway.directory.memory.lease import Lease
+from gateway.directory.memory.near_cache import NearCache
+from gateway.directory.memory.near_facts import NearFacts
+from gateway.directory.reading.reader import DirectoryReader
+from gateway.directory.reading.uncached import PlainFacts
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind
 from gateway.model.errors import Reason, Unavailable
 from gateway.model.facts import DEFAULT_SCOPES, Alias, Grant, Grants, KeyKind, ModelRule, Visibility

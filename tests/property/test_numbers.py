@@ -24,8 +24,8 @@ from gateway.credential.client import client_address, parse_trusted_networks
 from gateway.credential.extract_link import parse_link
 from gateway.decision.cases import load_cases
 from gateway.delivery.ranges import find_ranges
-from gateway.directory.documents import load_tenant_documents
-from gateway.directory.key_usage import find_last_uses
+from gateway.directory.documents.parse import load_tenant_documents
+from gateway.directory.reading.key_usage import find_last_uses
 from gateway.engine.urls import parse_url
 from gateway.faces.content import CATALOGUE, MAX_PAGE
 from gateway.identity.hook_signatures import verify_hook

@@ -7,9 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.directory.policy_records import decode_policy, decode_policy_head, encode_policy
-from gateway.directory.record_layout import UnreadableRecordError
-from gateway.directory.records import (
+from gateway.directory.records.codec import (
     GRANTABLE,
     decode_alias,
     decode_grants,
@@ -22,6 +20,8 @@ from gateway.directory.records import (
     encode_rule,
     encode_tenant,
 )
+from gateway.directory.records.layout import UnreadableRecordError
+from gateway.directory.records.policies import decode_policy, decode_policy_head, encode_policy
 from gateway.model.errors import BadNameError
 from gateway.model.facts import (
     Alias,

@@ -7,9 +7,9 @@ from contextlib import suppress
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.directory import names
-from gateway.directory.record_layout import UnreadableRecordError
-from gateway.directory.ruling_records import decode_ending, decode_ruling, encode_ruling
+from gateway.directory.records import names
+from gateway.directory.records.layout import UnreadableRecordError
+from gateway.directory.records.rulings import decode_ending, decode_ruling, encode_ruling
 from gateway.model.errors import Reason
 from gateway.model.names import KeyId, ModelId
 from gateway.model.rulings import DENIALS, Ruling

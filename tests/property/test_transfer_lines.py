@@ -7,8 +7,8 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.directory.record_layout import UnreadableRecordError
-from gateway.directory.transfer_lines import StoredKey, fact_line, parse_fact
+from gateway.directory.records.layout import UnreadableRecordError
+from gateway.directory.transfer.lines import StoredKey, fact_line, parse_fact
 from gateway.model.facts import (
     MAX_DEGRADED_SECONDS,
     Alias,

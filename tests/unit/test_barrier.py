@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from gateway.barrier import MARGIN_SECONDS, await_workers
-from gateway.directory.degraded_modes import DegradedPeriod
+from gateway.directory.reading.degraded_modes import DegradedPeriod
 from gateway.model.errors import Unavailable
 from gateway.model.stores import Moment
 

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.audit.request_secrets import RequestSecrets
 from gateway.decisions import DecisionCounts
-from gateway.directory.near_cache import CacheCounts
+from gateway.directory.memory.near_cache import CacheCounts
 from gateway.model.errors import Reason, Unavailable
 from gateway.telemetry import (
     GAUGES,

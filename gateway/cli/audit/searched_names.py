@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 from gateway.adapters.redis_store import RedisStore
 from gateway.audit.record import DecisionRecord
-from gateway.directory.listing import Listing
-from gateway.directory.reading import StoreReading
+from gateway.directory.reading.listing import Listing
+from gateway.directory.reading.sources import StoreReading
 from gateway.model.errors import BadNameError, Conflict, Misconfigured, Unavailable, UnknownName
 from gateway.model.names import parse_key_id, parse_tenant_id
 from gateway.operations.known_names import MAX_COMPARED, find_nearest

@@ -21,9 +21,9 @@ import typer
 from gateway.cli.barrier_view import barrier_document, say_barrier
 from gateway.cli.perform import in_session
 from gateway.decision.policyset import digest_of, validate
-from gateway.directory.transfer import BATCH, Comparison, bring_in, compare, each_fact
-from gateway.directory.transfer_file import end_line, header_line, read_lines
-from gateway.directory.transfer_lines import Fact, fact_line
+from gateway.directory.transfer.file import end_line, header_line, read_lines
+from gateway.directory.transfer.lines import Fact, fact_line
+from gateway.directory.transfer.whole import BATCH, Comparison, bring_in, compare, each_fact
 from gateway.model.errors import Conflict, Misconfigured
 from gateway.model.facts import PolicySet
 from gateway.model.trusted_files import open_trusted, refusal_of
@@ -33,8 +33,8 @@ from gateway.terminal.transfer_progress import transfer_progress
 
 if TYPE_CHECKING:
     from gateway.barrier import BarrierReport
-    from gateway.directory.changes import Changes
-    from gateway.directory.transfer_file import Header
+    from gateway.directory.edits.changes import Changes
+    from gateway.directory.transfer.file import Header
     from gateway.operations.session import OperatorSession
 
 SHOWN = 10  # names of conflicting facts that are shown; the rest is counted

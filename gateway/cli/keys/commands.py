@@ -22,7 +22,7 @@ from gateway.model.names import parse_key_id, parse_tenant_id
 from gateway.terminal.console import AsJson
 
 if TYPE_CHECKING:
-    from gateway.directory.changes import Changes
+    from gateway.directory.edits.changes import Changes
     from gateway.directory.edits.effect import Effect
     from gateway.identity.new_keys import NewKey
     from gateway.operations.session import OperatorSession

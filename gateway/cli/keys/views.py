@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.cli.barrier_view import barrier_document, exit_unless_sure, say_barrier
 from gateway.cli.perform import in_session
-from gateway.directory.key_usage import find_last_uses
+from gateway.directory.reading.key_usage import find_last_uses
 from gateway.identity.new_keys import key_state
 from gateway.model.errors import UnknownName
 from gateway.operations.known_names import verify_tenant

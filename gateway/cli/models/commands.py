@@ -17,7 +17,7 @@ from gateway.terminal.console import AsJson
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from gateway.directory.changes import Changes
+    from gateway.directory.edits.changes import Changes
     from gateway.directory.edits.effect import Effect
     from gateway.model.names import Pattern
 

@@ -16,14 +16,14 @@ from msgspec.structs import replace
 
 from gateway.directory.edits.effect import Effect, verify_not_from_folder
 from gateway.directory.edits.tenants import load_tenant
-from gateway.directory.records import GRANTABLE
+from gateway.directory.records.codec import GRANTABLE
 from gateway.model.errors import Conflict
 from gateway.model.facts import SOURCE_CLI, Grant, Grants
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from gateway.directory.changes import Changes
+    from gateway.directory.edits.changes import Changes
     from gateway.model.names import GroupName, PackageId, Pattern, TenantId
 
 _ID_CHARACTERS = 8

@@ -18,7 +18,7 @@ from gateway.directory.edits.tenants import load_tenant
 from gateway.model.errors import Conflict, UnknownName
 
 if TYPE_CHECKING:
-    from gateway.directory.changes import Changes
+    from gateway.directory.edits.changes import Changes
     from gateway.model.facts import Key
     from gateway.model.names import KeyId, TenantId
 

@@ -23,7 +23,7 @@ from gateway.model.names import ModelId, Pattern, ancestors
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from gateway.directory.changes import Changes
+    from gateway.directory.edits.changes import Changes
     from gateway.model.names import GroupName, TenantId
 
 

@@ -17,7 +17,7 @@ from gateway.model.errors import Conflict
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gateway.directory.changes import Changes
+    from gateway.directory.edits.changes import Changes
 
 
 def find_pepper_not_held(held: Mapping[str, str], known: Mapping[str, str]) -> str | None:

@@ -22,7 +22,7 @@ from gateway.model.pins import Pin, Quarantine, find_cause
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gateway.directory.changes import Changes
+    from gateway.directory.edits.changes import Changes
     from gateway.model.names import Md5
     from gateway.model.pins import Measured
 

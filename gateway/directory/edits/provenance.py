@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec.structs import replace
 
-from gateway.directory import names
 from gateway.directory.edits.effect import Effect
-from gateway.directory.listing import refuse_unreadable
-from gateway.directory.provenance_records import (
+from gateway.directory.reading.listing import refuse_unreadable
+from gateway.directory.records import names
+from gateway.directory.records.layout import UnreadableRecordError
+from gateway.directory.records.provenance import (
     decode_attestation,
     decode_origin,
     encode_attestation,
     encode_origin,
 )
-from gateway.directory.record_layout import UnreadableRecordError
 from gateway.model.errors import Conflict
 from gateway.model.provenance import MAX_ATTESTED, Attestation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from gateway.directory.changes import Changes
+    from gateway.directory.edits.changes import Changes
     from gateway.model.names import Md5, ModelId
     from gateway.model.provenance import Origin
 

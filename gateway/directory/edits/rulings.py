@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from gateway.directory import names
-from gateway.directory.record_layout import UnreadableRecordError
-from gateway.directory.ruling_records import decode_ending, decode_ruling, encode_ending, encode_ruling
+from gateway.directory.records import names
+from gateway.directory.records.layout import UnreadableRecordError
+from gateway.directory.records.rulings import decode_ending, decode_ruling, encode_ending, encode_ruling
 from gateway.model.errors import Reason
 from gateway.model.facts import DEFAULT_SCOPES, Key, KeyKind, Tenant
 from gateway.model.rulings import SOURCE_PLATFORM, Ruling
@@ -24,7 +24,7 @@ from gateway.model.rulings import SOURCE_PLATFORM, Ruling
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gateway.directory.changes import Changes
+    from gateway.directory.edits.changes import Changes
     from gateway.model.names import KeyId, ModelId
 
 ENDING_SECONDS = 2 * 86_400.0  # longer than what it ends: a link lives for a day at most

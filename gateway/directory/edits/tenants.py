@@ -16,7 +16,7 @@ from gateway.model.errors import Conflict, UnknownName
 from gateway.model.facts import MAX_DEGRADED_SECONDS, SOURCE_CLI, Tenant
 
 if TYPE_CHECKING:
-    from gateway.directory.changes import Changes
+    from gateway.directory.edits.changes import Changes
     from gateway.model.names import TenantId
 
 

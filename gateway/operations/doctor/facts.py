@@ -17,8 +17,8 @@ from gateway.adapters.redis_diagnosis import diagnosed
 from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_time import load_server_time
 from gateway.directory.edits.peppers import find_pepper_not_held
-from gateway.directory.listing import Listing
-from gateway.directory.reading import StoreReading
+from gateway.directory.reading.listing import Listing
+from gateway.directory.reading.sources import StoreReading
 from gateway.identity.pepper import load_peppers
 from gateway.model.errors import CachegateError, Conflict, Misconfigured, Unavailable
 from gateway.operations.doctor.findings import fail, look_async, ok, warning

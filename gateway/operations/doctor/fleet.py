@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gateway.adapters.redis_fleet import Fleet
     from gateway.adapters.redis_store import RedisStore
     from gateway.configuration.settings import Settings
-    from gateway.directory.listing import Listing
+    from gateway.directory.reading.listing import Listing
     from gateway.model.facts import Tenant
     from gateway.operations.doctor.findings import Finding
 

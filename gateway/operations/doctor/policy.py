@@ -11,7 +11,7 @@ from gateway.operations.policy_folder import check_folder, plan_folder
 if TYPE_CHECKING:
     from gateway.adapters.clock import SystemClock
     from gateway.configuration.settings import Settings
-    from gateway.directory.listing import Listing
+    from gateway.directory.reading.listing import Listing
     from gateway.operations.doctor.findings import Finding
 
 MAX_SHOWN = 3  # problems in one finding; `cachegate policy check` shows all

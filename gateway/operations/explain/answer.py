@@ -17,7 +17,7 @@ from gateway.assembly.components import build_catalogue
 from gateway.decision.explain import column, explain
 from gateway.decision.remedies import Help, needed_lines
 from gateway.decision.rulebook import Rulebook
-from gateway.directory.plain_facts import PlainFacts
+from gateway.directory.reading.uncached import PlainFacts
 from gateway.identity.authenticate import Authenticator, principal_of
 from gateway.model.access import Access, Resource, ResourceKind
 from gateway.model.errors import Conflict, Reason, Refusal, UnknownName

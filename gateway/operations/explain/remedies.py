@@ -11,7 +11,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from gateway.decision.remedies import Help, Remedy
-from gateway.directory.documents import FOLDER_SOURCE
+from gateway.directory.documents.parse import FOLDER_SOURCE
 from gateway.model.errors import Reason
 from gateway.terminal.console import when
 

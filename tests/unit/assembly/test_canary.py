@@ -10,7 +10,7 @@ from gateway.adapters.clock import SystemClock
 from gateway.adapters.embedded_valkey import EmbeddedValkey
 from gateway.adapters.redis_store import RedisStore
 from gateway.assembly.canary import CANARY, LOCK, Canary
-from gateway.directory.names import FACTS
+from gateway.directory.records.names import FACTS
 from gateway.model.errors import Unavailable
 
 pytestmark = pytest.mark.anyio

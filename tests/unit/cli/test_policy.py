@@ -9,8 +9,8 @@ import shutil
 import pytest
 
 from gateway.configuration.settings import CHECKOUT_POLICIES
-from gateway.directory import names
 from gateway.directory.edits import create_tenant
+from gateway.directory.records import names
 from gateway.model.errors import Conflict
 from gateway.operations.policy_folder import (
     MAX_RECORDED_CHARACTERS,

@@ -15,12 +15,12 @@ from gateway.adapters.history_file import HistoryFile
 from gateway.adapters.redis_feed import RedisFeed
 from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_url import RedisLimits, parse_redis_url
-from gateway.directory import names
-from gateway.directory.changes import change
-from gateway.directory.follower import Follower
-from gateway.directory.lease import Lease
-from gateway.directory.near_cache import NearCache
-from gateway.directory.near_facts import NearFacts
+from gateway.directory.edits.changes import change
+from gateway.directory.memory.follower import Follower
+from gateway.directory.memory.lease import Lease
+from gateway.directory.memory.near_cache import NearCache
+from gateway.directory.memory.near_facts import NearFacts
+from gateway.directory.records import names
 from gateway.model.access import Principal
 from gateway.model.facts import DEFAULT_SCOPES, Key, KeyKind, PolicySet, Tenant
 from gateway.model.names import KeyId, TenantId

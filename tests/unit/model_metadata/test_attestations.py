@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from gateway.authorized_files import PACKAGES_PER_TURN
-from gateway.directory.provenance_records import encode_attestation
+from gateway.directory.records.provenance import encode_attestation
 from gateway.model.errors import Conflict, Reason, Refusal
 from gateway.model.facts import Facts, Leaf, PolicySet, Stamp, Standing, Visibility
 from gateway.model.listings import MARK_DIGITS, ListedPackage

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from gateway.directory import names
-from gateway.directory.provenance_records import decode_origin, encode_origin
+from gateway.directory.records import names
+from gateway.directory.records.provenance import decode_origin, encode_origin
 from gateway.model.errors import Conflict, Reason, Refusal
 from gateway.model.facts import Leaf
 from gateway.model.names import FileHandle, ModelId, PackageId

@@ -8,9 +8,9 @@ import pytest
 
 from gateway.adapters.embedded_valkey import EmbeddedValkey
 from gateway.adapters.redis_store import RedisStore
-from gateway.directory import names
-from gateway.directory.listing import Listing
-from gateway.directory.reading import StoreReading
+from gateway.directory.reading.listing import Listing
+from gateway.directory.reading.sources import StoreReading
+from gateway.directory.records import names
 from gateway.model.errors import NotHeld, Reason, Unavailable
 from gateway.model.names import Md5
 from gateway.model.pins import Measured

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.directory import names
-from gateway.directory.ruling_records import encode_ending
+from gateway.directory.records import names
+from gateway.directory.records.rulings import encode_ending
 from gateway.model.errors import Reason, Refusal
 from gateway.model.facts import Leaf
 from gateway.model.names import KeyId, ModelId

@@ -11,7 +11,7 @@ import pytest
 from gateway.audit import read_events
 from gateway.cli.main import run
 from gateway.demo.world import SETTINGS_FILE, demo_settings
-from gateway.directory.transfer import each_fact
+from gateway.directory.transfer.whole import each_fact
 from gateway.operations.session import open_session
 from gateway.operations.setup import set_up
 

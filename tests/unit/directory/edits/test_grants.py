@@ -5,10 +5,10 @@ import re
 import pytest
 from msgspec.structs import replace
 
-from gateway.directory.changes import change
 from gateway.directory.edits import add_grants, remove_grants
-from gateway.directory.listing import Listing
-from gateway.directory.reading import StoreReading
+from gateway.directory.edits.changes import change
+from gateway.directory.reading.listing import Listing
+from gateway.directory.reading.sources import StoreReading
 from gateway.model.errors import Conflict
 from gateway.model.facts import Grant, Grants
 from gateway.model.names import GroupName, PackageId, Pattern, TenantId

@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from gateway.directory.changes import change
 from gateway.directory.edits import (
     MAX_OVERLAP_SECONDS,
     create_key,
@@ -12,8 +11,9 @@ from gateway.directory.edits import (
     rotate_key,
     suspend_tenant,
 )
-from gateway.directory.listing import Listing
-from gateway.directory.reading import StoreReading
+from gateway.directory.edits.changes import change
+from gateway.directory.reading.listing import Listing
+from gateway.directory.reading.sources import StoreReading
 from gateway.model.errors import Conflict
 from gateway.model.facts import Scope
 from gateway.model.names import TenantId

@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from gateway.directory.changes import change
 from gateway.directory.edits import (
     add_alias,
     add_to_group,
@@ -14,8 +13,9 @@ from gateway.directory.edits import (
     remove_from_group,
     unpublish,
 )
-from gateway.directory.listing import Listing
-from gateway.directory.reading import StoreReading
+from gateway.directory.edits.changes import change
+from gateway.directory.reading.listing import Listing
+from gateway.directory.reading.sources import StoreReading
 from gateway.model.errors import Conflict
 from gateway.model.facts import ModelRule, Visibility
 from gateway.model.names import GroupName, ModelId, Pattern, TenantId

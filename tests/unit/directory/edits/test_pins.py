@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.directory import names
-from gateway.directory.changes import change
+from gateway.directory.edits.changes import change
 from gateway.directory.edits.pins import pin_blobs, quarantine_blob, release_blob
-from gateway.directory.listing import Listing
-from gateway.directory.reading import StoreReading
+from gateway.directory.reading.listing import Listing
+from gateway.directory.reading.sources import StoreReading
+from gateway.directory.records import names
 from gateway.model.errors import Conflict
 from gateway.model.names import Md5
 from gateway.model.pins import Cause, Measured

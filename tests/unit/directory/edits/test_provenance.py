@@ -6,10 +6,10 @@ from functools import partial
 
 import pytest
 
-from gateway.directory import names
-from gateway.directory.changes import change
+from gateway.directory.edits.changes import change
 from gateway.directory.edits.provenance import attest, determine_origins
-from gateway.directory.provenance_records import decode_attestation, decode_origin
+from gateway.directory.records import names
+from gateway.directory.records.provenance import decode_attestation, decode_origin
 from gateway.model.errors import Conflict
 from gateway.model.names import FileHandle, Md5, ModelId, PackageId
 from gateway.model.provenance import MAX_ATTESTED, Origin

@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from gateway.directory import names
 from gateway.directory.edits.rulings import (
     disown_key,
     end_rulings,
@@ -12,8 +11,9 @@ from gateway.directory.edits.rulings import (
     note_links,
     rule,
 )
-from gateway.directory.listing import Listing
-from gateway.directory.reading import StoreReading
+from gateway.directory.reading.listing import Listing
+from gateway.directory.reading.sources import StoreReading
+from gateway.directory.records import names
 from gateway.model.errors import Reason
 from gateway.model.names import KeyId, ModelId, TenantId
 from gateway.model.rulings import SOURCE_PLATFORM, Ruling

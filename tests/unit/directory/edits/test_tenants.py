@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from gateway.directory.changes import change
 from gateway.directory.edits import create_tenant, resume_tenant, set_degraded, suspend_tenant
-from gateway.directory.listing import Listing
-from gateway.directory.reading import StoreReading
+from gateway.directory.edits.changes import change
+from gateway.directory.reading.listing import Listing
+from gateway.directory.reading.sources import StoreReading
 from gateway.model.errors import Conflict
 from gateway.model.facts import MAX_DEGRADED_SECONDS
 from gateway.model.names import TenantId

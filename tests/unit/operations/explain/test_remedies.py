@@ -25,8 +25,8 @@ from gateway.adapters.sample_cache import SampleModel, write_sample_cache
 from gateway.cli.main import run
 from gateway.configuration.sources import load_settings
 from gateway.demo.world import SETTINGS_FILE, demo_settings
-from gateway.directory import names
 from gateway.directory.edits.rulings import introduce_key, rule
+from gateway.directory.records import names
 from gateway.identity.platform_keys import platform_key
 from gateway.model.access import Credential
 from gateway.model.errors import Reason

@@ -1,0 +1,1 @@
+"""Tenant documents: TOML files of the policy folder, and the changes that they amount to."""

@@ -1,0 +1,254 @@
+"""Reads tenant documents: TOML files that define who owns which models and who has which grants.
+
+One file describes one tenant and is named after it; `policies/tenants/example.toml` shows the format. A
+document is accepted as a whole or not at all: unknown keys, bad names and contradictions are problems with
+file and line. All problems of a folder are reported at once.
+
+Non-goals: comparing documents with the facts in force (`document_plan.py`), and keys, which no file may hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from gateway.directory.documents.tables import DocumentTables
+from gateway.model.access import Action
+from gateway.model.errors import BadNameError, Misconfigured
+from gateway.model.facts import MAX_DEGRADED_SECONDS, Grant
+from gateway.model.names import (
+    parse_group_name,
+    parse_model_id,
+    parse_package_id,
+    parse_pattern,
+    parse_tenant_id,
+)
+from gateway.model.trusted_files import refuse, verify_trusted_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from gateway.model.names import GroupName, ModelId, Pattern, TenantId
+    from gateway.model.trusted_files import Distrusted
+
+FOLDER_SOURCE = "policies:"
+"""The prefix of the source of facts from a folder of documents; the tenant's id follows."""
+
+GRANTABLE = (Action.DISCOVER, Action.READ, Action.INFER)
+GRANT_ID_DIGITS = 12  # 48 bits: ids need to differ only among the thousands of grants of one tenant
+_PATTERN_KEYS = ("own", "public", "private")
+
+
+class TenantDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of one file about one tenant. `where` is the file, for conflicts found later."""
+
+    where: str
+    tenant_id: TenantId
+    name: str
+    is_suspended: bool
+    degraded_seconds: float = 0.0
+    own: tuple[Pattern, ...] = ()
+    public: tuple[Pattern, ...] = ()
+    private: tuple[Pattern, ...] = ()
+    aliases: tuple[tuple[ModelId, ModelId], ...] = ()
+    groups: tuple[tuple[GroupName, tuple[Pattern, ...]], ...] = ()
+    grants: tuple[Grant, ...] = ()
+
+    @property
+    def source(self) -> str:
+        """The source of facts from this document."""
+        return f"{FOLDER_SOURCE}{self.tenant_id}"
+
+    @property
+    def said_of_patterns(self) -> tuple[tuple[Pattern, str], ...]:
+        """Every pattern that the document mentions, with the key it is listed under."""
+        keys: list[tuple[str, tuple[Pattern, ...]]] = [
+            ("own", self.own),
+            ("public", self.public),
+            ("private", self.private),
+            *self.groups,
+        ]
+        return tuple((pattern, key) for key, patterns in keys for pattern in patterns)
+
+
+class DocumentProblems(Misconfigured):
+    """All problems of a folder of documents. `where` is the place of the first."""
+
+    def __init__(self, problems: Iterable[Misconfigured]) -> None:
+        self.problems = tuple(problems)
+        first, *more = self.problems
+        super().__init__(first.where, "\n".join([first.why, *map(str, more)]))
+
+
+def load_tenant_documents(
+    folder: Path, *, on_distrust: Callable[[Distrusted], None] = refuse
+) -> tuple[TenantDocument, ...]:
+    """Return every document of a folder, by tenant id. Raises `DocumentProblems` if any has a problem.
+
+    A missing folder is a problem too: treated as an empty one, a mistyped path would remove every fact that
+    documents ever defined. `on_distrust` is called for files that other users could have written.
+    """
+    verify_trusted_folder(folder, expected="one that holds tenant documents", on_distrust=on_distrust)
+    problems: list[Misconfigured] = []
+    read: list[tuple[TenantDocument, DocumentTables]] = []
+    for path in sorted(folder.glob("*.toml")):
+        if path.name.startswith("."):
+            continue
+        tables = DocumentTables(path, on_distrust=on_distrust)
+        document = _document(path, tables) if tables.content else None
+        problems += tables.problems
+        if document is not None:
+            read.append((document, tables))
+    problems += [*_pattern_contradictions(read), *_alias_contradictions(read)]
+    if problems:
+        raise DocumentProblems(problems)
+    return tuple(document for document, _ in read)
+
+
+def _document(path: Path, tables: DocumentTables) -> TenantDocument | None:
+    """Parse one document; None, with a problem recorded, if its tenant is unknown."""
+    content = tables.content
+    tables.refuse_unknown(content, "", ("tenant", "models", "grants"))
+    tenant, models = tables.table(content, "", "tenant"), tables.table(content, "", "models")
+    tables.refuse_unknown(tenant, "tenant", ("id", "name", "suspended", "degraded_seconds"))
+    tables.refuse_unknown(models, "models", ("own", "public", "private", "aliases", "groups"))
+    own, public, private = (
+        tables.names(models, "models", key, parse_pattern) for key in ("own", "public", "private")
+    )
+    are_public = set(public)
+    for pattern in private:
+        if pattern in are_public:
+            tables.complain(f"{pattern!r} is public too; expected one of both", "models", "private", pattern)
+    aliases, groups = _aliases(tables, models), _groups(tables, models)
+    written_id = tables.text(tenant, "tenant", "id", "")
+    grants = _grants(tables, f"{FOLDER_SOURCE}{written_id}")
+    name = tables.text(tenant, "tenant", "name", written_id)
+    is_suspended = tables.flag(tenant, "tenant", "suspended")
+    degraded_seconds = tables.seconds(tenant, "tenant", "degraded_seconds", MAX_DEGRADED_SECONDS)
+    if not isinstance(content.get("tenant", {}), dict) or not isinstance(tenant.get("id", ""), str):
+        return None  # its problem is already recorded
+    if (tenant_id := tables.name(written_id, parse_tenant_id, "tenant", "id").get(written_id)) is None:
+        return None
+    if tenant_id != path.stem:
+        why = f"id is {tenant_id!r} in a file named {path.name!r}; expected both alike"
+        tables.complain(why, "tenant", "id")
+    return TenantDocument(
+        where=tables.where("tenant"),
+        tenant_id=tenant_id,
+        name=name,
+        is_suspended=is_suspended,
+        degraded_seconds=degraded_seconds,
+        own=own,
+        public=public,
+        private=private,
+        aliases=aliases,
+        groups=groups,
+        grants=grants,
+    )
+
+
+def _aliases(tables: DocumentTables, models: Mapping[str, Any]) -> tuple[tuple[ModelId, ModelId], ...]:
+    """Parse the aliases and their model ids."""
+    found: list[tuple[ModelId, ModelId]] = []
+    for written in tables.table(models, "models", "aliases"):
+        target = models["aliases"][written]
+        if not isinstance(target, str):
+            tables.complain(f"{target!r}; expected the model id it stands for", "models.aliases", written)
+            continue
+        names = [
+            *tables.name(written, parse_model_id, "models.aliases", written).values(),
+            *tables.name(target, parse_model_id, "models.aliases", written).values(),
+        ]
+        if len(names) == 2:  # noqa: PLR2004 -- both parsed
+            found.append((names[0], names[1]))
+    return tuple(found)
+
+
+def _groups(
+    tables: DocumentTables, models: Mapping[str, Any]
+) -> tuple[tuple[GroupName, tuple[Pattern, ...]], ...]:
+    """Parse the groups and their patterns."""
+    table = tables.table(models, "models", "groups")
+    return tuple(
+        (group, tables.names(table, "models.groups", written, parse_pattern))
+        for written in table
+        for group in tables.name(written, parse_group_name, "models.groups", written).values()
+    )
+
+
+def _grants(tables: DocumentTables, source: str) -> tuple[Grant, ...]:
+    """Parse the grants, each once."""
+    written = tables.content.get("grants", [])
+    if not isinstance(written, list) or not all(isinstance(table, dict) for table in written):
+        tables.complain("grants is no list of tables; expected [[grants]]", "", "grants")
+        return ()
+    grants: dict[str, Grant] = {}
+    for nth, table in enumerate(written):
+        grant = _grant(tables, table, nth, source)
+        if grant.grant_id in grants and not tables.problems:
+            tables.complain("the same grant again; expected it once", "grants", nth=nth)
+        grants[grant.grant_id] = grant
+    return tuple(grants.values())
+
+
+def _grant(tables: DocumentTables, table: Mapping[str, Any], nth: int, source: str) -> Grant:
+    """Parse one grant. Its id is derived from its content, so reading a document again changes nothing."""
+    tables.refuse_unknown(table, "grants", ("models", "groups", "packages", "actions"), nth)
+    models = tables.names(table, "grants", "models", parse_pattern, nth)
+    groups = tables.names(table, "grants", "groups", parse_group_name, nth)
+    packages = tables.names(table, "grants", "packages", parse_package_id, nth)
+    actions = tables.names(table, "grants", "actions", _parse_action, nth)
+    if table.get("actions", []) == []:
+        tables.complain('no actions; expected some, such as actions = ["read"]', "grants", "actions", nth=nth)
+    if table.get("models", []) == [] and table.get("groups", []) == []:
+        tables.complain("a grant of nothing; expected models or groups", "grants", nth=nth)
+    content = json.dumps([sorted(actions), sorted(models), sorted(groups), sorted(packages)])
+    return Grant(
+        grant_id=f"doc_{hashlib.sha256(content.encode()).hexdigest()[:GRANT_ID_DIGITS]}",
+        actions=frozenset(actions),
+        models=models,
+        groups=groups,
+        packages=packages,
+        source=source,
+    )
+
+
+def _parse_action(text: str) -> Action:
+    """Parse an action that can be granted."""
+    if text not in GRANTABLE:
+        raise BadNameError(f"not an action; expected {', '.join(GRANTABLE)}")
+    return Action(text)
+
+
+def _pattern_contradictions(read: list[tuple[TenantDocument, DocumentTables]]) -> Iterator[Misconfigured]:
+    """Yield a problem for each pattern in two documents, which would overwrite each other's rule."""
+    first: dict[Pattern, TenantDocument] = {}
+    for document, tables in read:
+        for pattern, key in document.said_of_patterns:
+            other = first.setdefault(pattern, document)
+            if other is not document:
+                table, name = ("models.groups", key) if key not in _PATTERN_KEYS else ("models", key)
+                found = "has another owner" if pattern in {*other.own} & {*document.own} else "is spoken of"
+                why = f"{pattern!r} {found} in {other.where}; expected one document per pattern"
+                yield Misconfigured(tables.where(table, name, pattern), why)
+
+
+def _alias_contradictions(read: list[tuple[TenantDocument, DocumentTables]]) -> Iterator[Misconfigured]:
+    """Yield a problem for each alias in two documents, and for each alias of an alias."""
+    owners: dict[ModelId, TenantDocument] = {}
+    for document, _ in read:
+        for alias, _canonical in document.aliases:
+            owners.setdefault(alias, document)
+    for document, tables in read:
+        for alias, canonical in document.aliases:
+            where = tables.where("models.aliases", alias)
+            if owners[alias] is not document:
+                why = f"alias {alias!r} stands in {owners[alias].where} too; expected it once"
+                yield Misconfigured(where, why)
+            if canonical in owners:
+                why = f"{alias!r} stands for {canonical!r}, an alias itself; expected the model id"
+                yield Misconfigured(where, why)

@@ -1,0 +1,243 @@
+"""Writes facts within one transaction: typed puts and deletes that keep records and indexes consistent.
+
+A change writes three things together or none: the record, the indexes that list it, and the transaction's
+generation in the record. Reads through `Changes` already show what was put before in the same transaction, so
+edits can be combined.
+
+`change` runs a function in a transaction. The function may run several times, until no other process commits
+in between; so it must only read and write facts through its `Changes`.
+
+A record that does not parse stops a change that reads it: continuing without it could turn a denial into an
+allow. Putting a new record over it is allowed and repairs it.
+
+All writers are coroutines, though few have to wait, so that their callers need not distinguish them.
+
+Non-goals: whether a change is sensible (`edits/`), and recording it in the audit log.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from msgspec.structs import replace
+
+from gateway.directory.reading.degraded_modes import encode_former, find_former
+from gateway.directory.reading.listing import Listing, refuse_unreadable
+from gateway.directory.reading.sources import PendingReading
+from gateway.directory.records import names
+from gateway.directory.records.codec import (
+    encode_alias,
+    encode_grants,
+    encode_key,
+    encode_rule,
+    encode_tenant,
+)
+from gateway.directory.records.layout import UnreadableRecordError
+from gateway.directory.records.pins import encode_pin
+from gateway.directory.records.policies import decode_policy_head, encode_policy
+from gateway.model.errors import Conflict
+from gateway.model.facts import MAX_DEGRADED_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from gateway.directory.reading.sources import Reading
+    from gateway.model.facts import Alias, Grant, Grants, Key, ModelRule, PolicySet, Tenant
+    from gateway.model.names import KeyId, Md5, ModelId, Pattern, TenantId
+    from gateway.model.pins import Pin
+    from gateway.model.stores import Batch, FactSnapshot, FactStore, GroupSize, Moment
+
+_T = TypeVar("_T")
+
+
+async def change(store: FactStore, work: Callable[[Changes], Awaitable[_T]]) -> tuple[_T, Moment]:
+    """Run `work` in one transaction; return its result and the moment after the commit."""
+    results: list[_T] = []
+
+    async def plan(snapshot: FactSnapshot, batch: Batch) -> None:
+        results[:] = [await work(Changes(snapshot, batch))]
+
+    moment = await store.transact(plan)
+    return results[0], moment
+
+
+MAX_GRANTS = 5_000  # per tenant: a worker reads all of them before its first decision
+MAX_GRANTED_NAMES = 20_000  # in all grants of a tenant together
+MAX_GROUPS_OF_PATTERN = 1_000  # each is checked whenever a model of the pattern is
+
+
+class Changes(Listing):
+    """The facts within one transaction: all readers of `Listing`, and the writers."""
+
+    def __init__(self, snapshot: FactSnapshot, batch: Batch) -> None:
+        super().__init__(PendingReading(snapshot, batch), on_unreadable=refuse_unreadable)
+        self._snapshot = snapshot
+        self._batch = batch
+
+    @property
+    def generation(self) -> int:
+        """The generation of the records that are put here."""
+        return self._snapshot.next_generation
+
+    @property
+    def reading(self) -> Reading:
+        """The records as they will be after this transaction."""
+        return self._reading
+
+    def leniently(self) -> Listing:
+        """The same facts without those that do not parse, for callers that are about to replace them."""
+        return Listing(self._reading)
+
+    async def put_tenant(self, tenant: Tenant, *, is_listed: bool = True) -> None:
+        """Write a tenant; one that is not listed is found only by its id."""
+        await self._remember_degraded_period(tenant)
+        self._put(
+            names.tenant_fact(tenant.tenant_id), encode_tenant(replace(tenant, generation=self.generation))
+        )
+        if is_listed:
+            self._list(names.TENANTS, tenant.tenant_id.encode())
+
+    async def delete_tenant(self, tenant_id: TenantId) -> None:
+        """Delete a tenant and its grants. A tenant that has keys cannot be deleted; suspend it instead."""
+        if await self.has_keys(tenant_id):
+            raise Conflict(f"tenant {tenant_id} has keys; suspend it instead of deleting it")
+        self._put(names.tenant_fact(tenant_id), None)
+        self._put(names.grants_fact(tenant_id), None)
+        self._unlist(names.TENANTS, tenant_id.encode())
+
+    async def put_grants(self, grants: Grants) -> None:
+        """Write all grants of a tenant; without any, delete the record.
+
+        Raises `Conflict` for more than a worker can read in time, unless they are fewer than before.
+        """
+        count, named = len(grants.grants), _names_in(grants.grants)
+        if count > MAX_GRANTS or named > MAX_GRANTED_NAMES:
+            before = await self.leniently().list_grants(grants.tenant_id)
+            if count > len(before) or named > _names_in(before):
+                raise Conflict(
+                    f"tenant {grants.tenant_id} would have {count} grants that name {named} patterns, groups "
+                    f"and packages; at most {MAX_GRANTS} and {MAX_GRANTED_NAMES}: grant a prefix such as "
+                    "acme/*, or a group"
+                )
+        record = encode_grants(replace(grants, generation=self.generation)) if grants.grants else None
+        self._put(names.grants_fact(grants.tenant_id), record)
+
+    async def put_rule(self, rule: ModelRule) -> None:
+        """Write the rule of a pattern; an empty rule is deleted."""
+        if rule.owner is None and rule.visibility is None and not rule.groups:
+            await self.delete_rule(rule.pattern)
+            return
+        if len(rule.groups) > MAX_GROUPS_OF_PATTERN:
+            raise Conflict(
+                f"{rule.pattern} would be in {len(rule.groups)} groups; at most {MAX_GROUPS_OF_PATTERN}"
+            )
+        self._put(names.rule_fact(rule.pattern), encode_rule(replace(rule, generation=self.generation)))
+        self._list(names.PATTERNS, rule.pattern.encode())
+
+    async def delete_rule(self, pattern: Pattern) -> None:
+        """Delete a pattern's rule."""
+        self._put(names.rule_fact(pattern), None)
+        self._unlist(names.PATTERNS, pattern.encode())
+
+    async def put_alias(self, alias: Alias) -> None:
+        """Write an alias of a model."""
+        self._put(names.alias_fact(alias.alias), encode_alias(replace(alias, generation=self.generation)))
+        self._list(names.ALIASES, alias.alias.encode())
+
+    async def delete_alias(self, alias: ModelId) -> None:
+        """Delete an alias."""
+        self._put(names.alias_fact(alias), None)
+        self._unlist(names.ALIASES, alias.encode())
+
+    async def put_key(self, key: Key, digest: bytes) -> None:
+        """Write a key under its keyed hash."""
+        self._put(names.key_fact(digest), encode_key(replace(key, generation=self.generation), digest))
+        self._list(names.key_set(key.tenant), names.short_key_id(key.key_id))
+        self._batch.hash_put.append((*names.key_digest(key.key_id), digest))
+
+    async def delete_key(self, key_id: KeyId) -> None:
+        """Delete a key's record. Operators usually revoke instead, which keeps it for the audit log."""
+        digest = await self.find_key_digest(key_id)
+        key = await self.find_key(key_id)
+        if digest is None or key is None:
+            raise Conflict(f"there is no key {key_id}")
+        self._put(names.key_fact(digest), None)
+        self._unlist(names.key_set(key.tenant), names.short_key_id(key_id))
+        self._batch.hash_drop.append(names.key_digest(key_id))
+
+    async def put_policy(self, policy: PolicySet) -> None:
+        """Put a policy set into force, and delete the texts of the previous one."""
+        head, text_digest, text = encode_policy(replace(policy, generation=self.generation))
+        old = await self._find_text_digest()
+        if old is not None and old != text_digest:
+            self._put(names.policy_text(old), None)
+        self._put(names.policy_text(text_digest), text)
+        self._put(names.POLICY, head)
+
+    async def put_pin(self, pin: Pin) -> None:
+        """Write a blob's pin."""
+        self._put(names.pin_fact(pin.md5), encode_pin(replace(pin, generation=self.generation)))
+        (self._unlist if pin.quarantine is None else self._list)(names.QUARANTINED, pin.md5.encode())
+
+    async def delete_pin(self, md5: Md5) -> None:
+        """Delete a blob's pin: the next content that fits its name is trusted on first use."""
+        self._put(names.pin_fact(md5), None)
+        self._unlist(names.QUARANTINED, md5.encode())
+
+    async def put_record(self, name: bytes, record: bytes) -> None:
+        """Write a record that an edit has encoded with this transaction's generation."""
+        self._put(name, record)
+
+    async def put_for(self, seconds: float, name: bytes, record: bytes | None) -> None:
+        """Write a record that expires, or delete it; used for the platform's rulings."""
+        self._put(name, record)
+        if record is not None:
+            self._batch.seconds[name] = seconds
+
+    async def put_group(self, group: GroupSize) -> None:
+        """Write how many servers of the replication group hold the facts."""
+        self._batch.group = group
+
+    async def put_pepper_fingerprint(self, pepper_id: str, fingerprint: str) -> None:
+        """Store the fingerprint of a pepper; a node with a different pepper is detected by it."""
+        self._list(names.PEPPERS, f"{pepper_id}:{fingerprint}".encode())
+
+    async def _remember_degraded_period(self, tenant: Tenant) -> None:
+        """Store the former degraded period when it is shortened: a disconnected worker still uses it."""
+        try:
+            known = await self.find_tenant(tenant.tenant_id)
+            former = known.degraded_seconds if known is not None else 0.0
+        except Conflict:
+            former = MAX_DEGRADED_SECONDS  # the record does not parse, so assume the longest
+        if former > tenant.degraded_seconds:
+            earlier = [one.seconds for one in await find_former(self._reading, [tenant.tenant_id])]
+            remembered = encode_former(max([former, *earlier]), self.generation)
+            self._batch.hash_put.append((names.DEGRADED, tenant.tenant_id.encode(), remembered))
+
+    async def _find_text_digest(self) -> bytes | None:
+        (raw,) = await self._reading.read([names.POLICY])
+        try:
+            return None if raw is None else decode_policy_head(raw).text_digest
+        except UnreadableRecordError:
+            return None  # the new set repairs it; at worst one text that no head names remains
+
+    def _put(self, name: bytes, record: bytes | None) -> None:
+        self._batch.facts[name] = record
+
+    def _list(self, index: bytes, member: bytes) -> None:
+        _discard(self._batch.set_remove, (index, member))
+        self._batch.set_add.append((index, member))
+
+    def _unlist(self, index: bytes, member: bytes) -> None:
+        _discard(self._batch.set_add, (index, member))
+        self._batch.set_remove.append((index, member))
+
+
+def _discard(entries: list[tuple[bytes, bytes]], entry: tuple[bytes, bytes]) -> None:
+    while entry in entries:
+        entries.remove(entry)
+
+
+def _names_in(grants: Iterable[Grant]) -> int:
+    """Count the patterns, groups and packages that these grants name."""
+    return sum(len(one.models) + len(one.groups) + len(one.packages) for one in grants)

@@ -1,0 +1,1 @@
+"""Reading facts: those that a request depends on, and lists of them for people."""

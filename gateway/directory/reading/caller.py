@@ -1,0 +1,154 @@
+"""Assembles the facts about one caller and the models it asks about from the records that were read.
+
+For a key that the platform knows, the platform's ruling is one of these facts. An allow that is in force
+becomes a grant on exactly that model, so the rules decide as usual and a rule that forbids still wins; the
+answer then depends on a leaf that expires with the allow. Where no ruling is in force, the facts say so and
+the answer is a denial until the platform has been asked. A signed link uses the record of its minting
+instead, since its holder has no key to ask the platform with.
+
+A platform record that does not parse counts as absent. An ending that does not parse could concern any
+ruling, so no ruling that it could end is in force.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from gateway.directory.reading.read_set import names_about
+from gateway.directory.records import names
+from gateway.directory.records.codec import decode_grants
+from gateway.directory.records.rulings import decode_ending, decode_ruling
+from gateway.model.access import Action
+from gateway.model.facts import Facts, Grant, Stamp
+from gateway.model.names import Pattern
+from gateway.model.rulings import PLATFORM_GRANT, SOURCE_PLATFORM, EndingLeaf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from gateway.directory.reading.read_set import ReadSet
+    from gateway.model.access import Principal
+    from gateway.model.facts import PolicySet
+    from gateway.model.names import ModelId
+    from gateway.model.ports import Clock
+    from gateway.model.rulings import Ruling
+
+_ALL_ACTIONS = frozenset({Action.DISCOVER.value, Action.READ.value, Action.INFER.value})
+
+
+def names_about_caller(principal: Principal) -> list[bytes]:
+    """Return the names of all records about a caller, whatever it asks about."""
+    about = (
+        [names.POLICY] if principal.tenant is None else [names.grants_fact(principal.tenant), names.POLICY]
+    )
+    return about + _platform_names(principal, None) if principal.is_of_platform else about
+
+
+def names_about_rulings(principal: Principal, models: Iterable[ModelId]) -> list[bytes]:
+    """Return the names of the platform's records about this caller and these models."""
+    if not principal.is_of_platform:
+        return []
+    return [name for model in models for name in _platform_names(principal, model)]
+
+
+def _platform_names(principal: Principal, model: ModelId | None) -> list[bytes]:
+    """Return the ruling's name first, then the names of all endings that could end it."""
+    key_id = principal.key_id
+    ruling = names.ruling_fact(key_id, model)
+    if principal.is_link and model is not None:
+        ruling = names.links_fact(key_id, model)
+    endings = [names.ending_fact(None), names.ending_fact(key_id, is_key=True)]
+    return [ruling, *endings, *([] if model is None else [names.ending_fact(model)])]
+
+
+class CallerFacts:
+    """The facts about one caller, shared by all models it asks about.
+
+    Without a clock no ruling is in force, because its expiry cannot be checked.
+    """
+
+    def __init__(
+        self, read_set: ReadSet, principal: Principal, policy: PolicySet, clock: Clock | None
+    ) -> None:
+        self._read_set = read_set
+        self._principal = principal
+        self._policy = policy
+        self._clock = clock
+        self._names = names_about_caller(replace(principal, is_of_platform=False))
+        self._grants: tuple[Grant, ...] = ()
+        tenant = principal.tenant
+        if tenant is not None:
+            record = read_set.decoded(names.grants_fact(tenant), partial(decode_grants, tenant_id=tenant))
+            self._grants = () if record is None else record.grants
+
+    def about_each(self, models: Sequence[ModelId | None]) -> list[Facts]:
+        """Return the facts about each of these models (None: no model), in order."""
+        found = [self._facts_about(model) for model in models]
+        if not self._principal.is_of_platform:
+            return found
+        ruled = [self._ruled(facts) for facts in found]
+        allowed = dict.fromkeys(one.model for one in ruled if one.ruling is not None and one.ruling.is_allow)
+        # One tuple for all: callers decide facts with the identical grants object in one batch.
+        grants = (*self._grants, *(_grant_on(model) for model in allowed if model is not None))
+        return [replace(one, grants=grants) for one in ruled]
+
+    def _facts_about(self, requested: ModelId | None) -> Facts:
+        read_set = self._read_set
+        used = list(self._names)
+        model, standing, requested_standing = requested, None, None
+        broken: list[str] = []
+        if requested is not None:
+            used += names_about([requested])
+            alias = read_set.alias_of(requested)
+            standing = requested_standing = read_set.standing_of(requested)
+            if alias is not None:
+                model = alias.canonical
+                used += names_about([model])
+                standing = read_set.standing_of(model)
+                if read_set.alias_of(model) is not None:
+                    broken.append(names.alias_fact(requested).decode())
+                    model, standing = None, None
+        broken += [read_set.unreadable[name] for name in dict.fromkeys(used) if name in read_set.unreadable]
+        return Facts(
+            grants=self._grants,
+            requested=requested,
+            model=model,
+            requested_standing=requested_standing,
+            model_standing=standing,
+            policy=self._policy,
+            stamp=read_set.stamp(dict.fromkeys(used)),
+            unreadable=tuple(broken),
+        )
+
+    def _ruled(self, facts: Facts) -> Facts:
+        """Add the platform's ruling to the facts, if one is in force now."""
+        if facts.unreadable:
+            return facts
+        used = _platform_names(self._principal, facts.model)
+        leaves = [self._read_set.leaves[name] for name in used]
+        ruling = self._find_in_force(used, facts.model)
+        if ruling is not None and self._clock is not None:
+            leaves[0] = EndingLeaf(leaves[0], ruling.until, self._clock)
+        stamp = Stamp(facts.stamp.generation, (*facts.stamp.leaves, *leaves))
+        return replace(facts, stamp=stamp, ruling=ruling, is_confirmed=ruling is not None)
+
+    def _find_in_force(self, used: Sequence[bytes], model: ModelId | None) -> Ruling | None:
+        read_set = self._read_set
+        ruling_name, *ending_names = used
+        decode = partial(decode_ruling, key_id=self._principal.key_id, model=model)
+        ruling = read_set.decoded(ruling_name, decode)
+        endings = [read_set.decoded(name, decode_ending) for name in ending_names]
+        if ruling is None or self._clock is None or not self._clock.now() < ruling.until:
+            return None
+        if any(name in read_set.unreadable for name in ending_names):
+            return None
+        return ruling if all(ending is None or ending <= ruling.asked for ending in endings) else None
+
+
+def _grant_on(model: ModelId) -> Grant:
+    return Grant(
+        grant_id=PLATFORM_GRANT, actions=_ALL_ACTIONS, models=(Pattern(model),), source=SOURCE_PLATFORM
+    )

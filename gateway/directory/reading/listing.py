@@ -1,0 +1,244 @@
+"""Typed readers of facts by name or of a whole kind, for commands, the admin API and the catalogue.
+
+The request path does not use this module: it knows the names that it needs, while these readers use the
+indexes. The same readers work on a live store and on the snapshot within a transaction (`reading.py`).
+
+An index decides nothing: a name in it without a record is skipped. In a list, a record that does not parse is
+reported and skipped, since one bad record must not hide the others from the operator; when it is read by
+name, it raises `Conflict`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+from gateway.directory.records import names
+from gateway.directory.records.codec import (
+    decode_alias,
+    decode_grants,
+    decode_key,
+    decode_rule,
+    decode_tenant,
+)
+from gateway.directory.records.layout import UnreadableRecordError
+from gateway.directory.records.pins import decode_pin
+from gateway.directory.records.policies import decode_policy, decode_policy_head
+from gateway.model.errors import BadNameError, Conflict
+from gateway.model.names import (
+    ModelId,
+    parse_key_id,
+    parse_md5,
+    parse_model_id,
+    parse_pattern,
+    parse_tenant_id,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+
+    from gateway.directory.reading.sources import Reading
+    from gateway.model.facts import Alias, Grant, Grants, Key, ModelRule, PolicySet, Tenant
+    from gateway.model.names import KeyId, Md5, Pattern, TenantId
+    from gateway.model.pins import Pin
+
+_T = TypeVar("_T")
+_NameT = TypeVar("_NameT", bound=str)
+
+PAGE = 500  # records per read: large enough for speed, small enough not to delay other clients
+
+
+def refuse_unreadable(name: str) -> NoReturn:
+    """Raise the `Conflict` of a change that needs a record which does not parse."""
+    raise Conflict(
+        f"the record {name} does not parse, so nothing that depends on it can be changed; "
+        "restore it from an export, or delete it with DEL and enter the fact again"
+    )
+
+
+class Listing:
+    """Typed readers of facts. `on_unreadable` is called with the names of records that do not parse."""
+
+    def __init__(self, reading: Reading, *, on_unreadable: Callable[[str], None] | None = None) -> None:
+        self._reading = reading
+        self._on_unreadable = on_unreadable
+
+    async def find_tenant(self, tenant_id: TenantId) -> Tenant | None:
+        """Return a tenant by its id."""
+        return await self._find(names.tenant_fact(tenant_id), partial(decode_tenant, tenant_id=tenant_id))
+
+    async def find_rule(self, pattern: Pattern) -> ModelRule | None:
+        """Return the rule of exactly this pattern."""
+        return await self._find(names.rule_fact(pattern), partial(decode_rule, pattern=pattern))
+
+    async def find_alias(self, alias: ModelId) -> Alias | None:
+        """Return the alias of this name."""
+        return await self._find(names.alias_fact(alias), partial(decode_alias, alias=alias))
+
+    async def find_key(self, key_id: KeyId) -> Key | None:
+        """Return a key by its public id."""
+        digest = await self.find_key_digest(key_id)
+        return None if digest is None else await self.find_key_by_digest(digest)
+
+    async def find_key_by_digest(self, digest: bytes) -> Key | None:
+        """Return a key by its keyed hash."""
+        return await self._find(names.key_fact(digest), partial(decode_key, digest=digest))
+
+    async def find_key_digest(self, key_id: KeyId) -> bytes | None:
+        """Return the digest under which the key with this id is stored."""
+        name, field = names.key_digest(key_id)
+        (digest,) = await self._reading.hash_fields(name, [field])
+        if digest is not None and len(digest) != names.DIGEST_BYTES:
+            refuse_unreadable(f"{name.decode()} (field {field.decode()})")
+        return digest
+
+    async def find_policy(self) -> PolicySet | None:
+        """Return the policy set in force."""
+        head = await self._find(names.POLICY, decode_policy_head)
+        if head is None:
+            return None
+        text_name = names.policy_text(head.text_digest)
+        policy = await self._find(text_name, partial(decode_policy, head=head))
+        return policy if policy is not None else refuse_unreadable(text_name.decode())
+
+    async def pepper_fingerprints(self) -> dict[str, str]:
+        """Return the fingerprint of every pepper that keys were stored under, by the pepper's id."""
+        noted = [raw.decode(errors="replace") for raw in await self._reading.members(names.PEPPERS)]
+        return {pepper_id: fingerprint for pepper_id, _, fingerprint in (one.partition(":") for one in noted)}
+
+    async def find_pin(self, md5: Md5) -> Pin | None:
+        """Return a blob's pin."""
+        return await self._find(names.pin_fact(md5), partial(decode_pin, md5=md5))
+
+    async def find_pins(self, md5s: Sequence[Md5]) -> list[Pin]:
+        """Return the pins of those of these blobs that have one."""
+        return await self._facts([(names.pin_fact(md5), partial(decode_pin, md5=md5)) for md5 in md5s])
+
+    async def list_quarantined(self) -> list[Pin]:
+        """Return the pins of all blobs in quarantine."""
+        return await self.find_pins(await self._members(names.QUARANTINED, parse_md5))
+
+    async def list_grants(self, tenant_id: TenantId) -> tuple[Grant, ...]:
+        """Return all grants of one tenant."""
+        found = await self._find(names.grants_fact(tenant_id), partial(decode_grants, tenant_id=tenant_id))
+        return () if found is None else found.grants
+
+    async def list_tenants(self) -> list[Tenant]:
+        """Return all tenants, by id."""
+        ids = await self._members(names.TENANTS, parse_tenant_id)
+        return await self._facts([(names.tenant_fact(i), partial(decode_tenant, tenant_id=i)) for i in ids])
+
+    async def list_rules(self) -> list[ModelRule]:
+        """Return all model rules, by pattern."""
+        patterns = await self._members(names.PATTERNS, parse_pattern)
+        return await self._facts([(names.rule_fact(p), partial(decode_rule, pattern=p)) for p in patterns])
+
+    async def list_aliases(self) -> list[Alias]:
+        """Return all aliases, by name."""
+        aliases = await self._members(names.ALIASES, parse_model_id)
+        return await self._facts([(names.alias_fact(a), partial(decode_alias, alias=a)) for a in aliases])
+
+    async def list_all_grants(self) -> list[Grants]:
+        """Return the grants of all tenants."""
+        ids = await self._members(names.TENANTS, parse_tenant_id)
+        return await self._facts([(names.grants_fact(i), partial(decode_grants, tenant_id=i)) for i in ids])
+
+    async def list_keys(self, tenant_id: TenantId | None) -> list[Key]:
+        """Return all keys of a tenant, or the admin keys, by id."""
+        return [key async for key in self.each_key(tenant_id)]
+
+    async def each_key(self, tenant_id: TenantId | None) -> AsyncIterator[Key]:
+        """Yield the keys of a tenant, or the admin keys, by id, read page by page."""
+        async for _, key in self.each_stored_key(await self.list_key_ids([tenant_id])):
+            yield key
+
+    async def list_key_ids(self, owners: Iterable[TenantId | None]) -> list[KeyId]:
+        """Return the ids of all keys of these tenants (None: the admin keys), sorted."""
+        short_ids = [
+            short_id for one in owners for short_id in await self._reading.members(names.key_set(one))
+        ]
+        return self._parsed(sorted(map(names.long_key_id, short_ids)), parse_key_id)
+
+    async def each_stored_key(self, key_ids: Sequence[KeyId]) -> AsyncIterator[tuple[bytes, Key]]:
+        """Yield these keys, each with the digest under which it is stored, read page by page."""
+        for start in range(0, len(key_ids), PAGE):
+            page = key_ids[start : start + PAGE]
+            digests = await self.find_key_digests(page)
+            for missing in (key_id for key_id in page if key_id not in digests):
+                self.unreadable(names.key_digest(missing)[0].decode())
+            placed = [(names.key_fact(one), partial(decode_key, digest=one)) for one in digests.values()]
+            for digest, key in zip(digests.values(), await self.find_all(placed), strict=True):
+                if key is not None:
+                    yield digest, key
+
+    async def has_keys(self, tenant_id: TenantId) -> bool:
+        """Whether any key of this tenant is known, whatever its state."""
+        return bool(await self._reading.members(names.key_set(tenant_id)))
+
+    async def known_models(self) -> frozenset[ModelId]:
+        """Return every exact model id that a rule, an alias or a grant names."""
+        patterns = [rule.pattern for rule in await self.list_rules()]
+        for record in await self.list_all_grants():
+            patterns += [pattern for grant in record.grants for pattern in grant.models]
+        exact = {ModelId(pattern) for pattern in patterns if not pattern.endswith("/*")}
+        return frozenset(exact.union(alias.canonical for alias in await self.list_aliases()))
+
+    def unreadable(self, name: str) -> None:
+        """Report a record that does not parse."""
+        if self._on_unreadable is not None:
+            self._on_unreadable(name)
+
+    async def _find(self, name: bytes, decode: Callable[[bytes], _T]) -> _T | None:
+        raw = (await self._reading.read([name]))[0]
+        if raw is None:
+            return None
+        try:
+            return decode(raw)
+        except UnreadableRecordError:
+            self.unreadable(name.decode())
+            refuse_unreadable(name.decode())
+
+    async def find_all(self, wanted: Sequence[tuple[bytes, Callable[[bytes], _T]]]) -> list[_T | None]:
+        """Return the facts in these records, in order; None if absent or, after a report, not readable."""
+        facts: list[_T | None] = []
+        for start in range(0, len(wanted), PAGE):
+            page = wanted[start : start + PAGE]
+            values = await self._reading.read([name for name, _ in page])
+            for (name, decode), raw in zip(page, values, strict=True):
+                try:
+                    facts.append(None if raw is None else decode(raw))
+                except UnreadableRecordError:
+                    self.unreadable(name.decode())
+                    facts.append(None)
+        return facts
+
+    async def find_key_digests(self, key_ids: Iterable[KeyId]) -> dict[KeyId, bytes]:
+        """Return the digests under which these keys are stored, by id; unknown keys are left out."""
+        digests: dict[KeyId, bytes] = {}
+        placed = sorted((*names.key_digest(key_id), key_id) for key_id in key_ids)
+        # Sorted ids are grouped by bucket, so that a long list costs one read per bucket, not one per key.
+        for bucket, group in groupby(placed, key=itemgetter(0)):
+            entries = list(group)
+            found = await self._reading.hash_fields(bucket, [field for _, field, _ in entries])
+            for (_, _, key_id), digest in zip(entries, found, strict=True):
+                if digest is not None and len(digest) == names.DIGEST_BYTES:
+                    digests[key_id] = digest
+        return digests
+
+    async def _facts(self, wanted: Sequence[tuple[bytes, Callable[[bytes], _T]]]) -> list[_T]:
+        return [fact for fact in await self.find_all(wanted) if fact is not None]
+
+    async def _members(self, name: bytes, parse: Callable[[str], _NameT]) -> list[_NameT]:
+        raw_members = await self._reading.members(name)
+        return self._parsed(sorted(raw.decode(errors="replace") for raw in raw_members), parse)
+
+    def _parsed(self, texts: Sequence[str], parse: Callable[[str], _NameT]) -> list[_NameT]:
+        parsed: list[_NameT] = []
+        for text in texts:
+            try:
+                parsed.append(parse(text))
+            except BadNameError:
+                self.unreadable(f"index member {text!r}")
+        return parsed

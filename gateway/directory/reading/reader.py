@@ -1,0 +1,193 @@
+"""Reads the facts that one request depends on, in as few Redis round trips as possible.
+
+Finding a key takes two: the records under its digests, then its tenant together with the grants and the
+policy head that its decisions will need. A decision takes two as well: for each model its alias and the rules
+of all patterns that cover it, then the same for the targets of aliases. Every answer carries a stamp of all
+that was read, absent records included. The parts of an answer may come from different moments; `still_true`,
+which every answer has to pass before a byte is sent, detects that.
+
+A record that does not parse is reported and denies: as a `Refusal` for keys and tenants, in
+`Facts.unreadable` for everything that is decided about (I1). An alias of an alias is treated the same: no
+command can make one, and following it could allow something by mistake.
+
+Non-goals: deciding, caching answers, and knowing what is on disk.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from gateway.directory.reading.caller import CallerFacts, names_about_caller, names_about_rulings
+from gateway.directory.reading.listing import Listing
+from gateway.directory.reading.read_set import ReadSet, names_about
+from gateway.directory.reading.sources import StoreReading
+from gateway.directory.records import names
+from gateway.directory.records.codec import decode_grants, decode_key, decode_tenant
+from gateway.directory.records.layout import UnreadableRecordError
+from gateway.directory.records.policies import PolicySets, decode_policy_head
+from gateway.model.errors import Reason, Refusal, Unavailable
+from gateway.model.names import ModelId
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gateway.model.access import Principal
+    from gateway.model.facts import Facts, Key, PolicySet, Stamp, Tenant
+    from gateway.model.names import KeyId
+    from gateway.model.ports import Clock, FactSource
+    from gateway.model.stores import FactStore
+
+TEXTS_MISSING = "the texts it names are missing from Redis"
+_POLICY_ATTEMPTS = 3  # an apply between two reads deletes the old texts; this rarely happens twice in a row
+
+
+class DirectoryReader:
+    """`KeyDirectory` and `Directory` of the ports, over a fact store."""
+
+    def __init__(
+        self,
+        store: FactStore,
+        source: FactSource,
+        *,
+        on_unreadable: Callable[[str], None] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._store = store
+        self._source = source
+        self._clock = clock  # for what expires; without a clock, nothing that expires counts
+        self._on_unreadable = on_unreadable
+        self._policies = PolicySets(self._read_policy_text)
+
+    async def find_key(self, digests: Sequence[bytes]) -> tuple[Key | None, Tenant | None, Stamp]:
+        """Return the key under the first of these digests that has one, its tenant, and the stamp."""
+        return await self._find_key(list(map(names.key_fact, digests)))
+
+    async def _find_key(self, key_names: list[bytes]) -> tuple[Key | None, Tenant | None, Stamp]:
+        read_set = ReadSet(self._source, self._report)
+        await read_set.fetch(key_names)
+        key = _find_key(read_set, key_names)
+        if key is None or key.tenant is None:
+            return key, None, read_set.stamp(key_names)
+        tenant_name = names.tenant_fact(key.tenant)
+        # A decision follows, so its grants and policy head are read in the same round trip.
+        await read_set.fetch([tenant_name, names.grants_fact(key.tenant), names.POLICY])
+        return key, _find_tenant(read_set, key), read_set.stamp([*key_names, tenant_name])
+
+    async def find_key_digest(self, key_id: KeyId) -> bytes | None:
+        """Return the digest under which the index lists this key id; it decides nothing."""
+        name, field = names.key_digest(key_id)
+        digest = await self._store.hash_field(name, field)
+        if digest is not None and len(digest) != names.DIGEST_BYTES:
+            self._report(f"{name.decode()} (field {field.decode()})")
+            return None
+        return digest
+
+    async def gather(self, principal: Principal, models: Sequence[ModelId | None]) -> list[Facts]:
+        """Return the facts about this caller and each of these models (None: no model), in order."""
+        for attempt in range(_POLICY_ATTEMPTS):
+            read_set = ReadSet(self._source, self._report)
+            asked = [model for model in models if model is not None]
+            if attempt:  # the texts of the cached head are gone, so there is a newer head
+                await read_set.fetch_afresh([names.POLICY])
+            await read_set.fetch(names_about_caller(principal))
+            if principal.tenant is not None:
+                decode = partial(decode_grants, tenant_id=principal.tenant)
+                await read_set.decode_aside(names.grants_fact(principal.tenant), decode)
+            if asked:
+                await self._fetch_models(read_set, principal, asked)
+            policy = await self._find_policy(read_set)
+            if policy is not None:
+                return CallerFacts(read_set, principal, policy, self._clock).about_each(models)
+        raise Unavailable("policy", TEXTS_MISSING, Reason.NO_POLICY)
+
+    async def find_key_again(self, stamp: Stamp) -> tuple[Key | None, Tenant | None, Stamp]:
+        """As `find_key`, for a key that was found before, by its stamp."""
+        return await self._find_key([leaf.name for leaf in stamp.leaves if names.is_key_fact(leaf.name)])
+
+    def is_leased(self) -> bool:
+        """Whether the lease itself is held, without a degraded period."""
+        return self._source.is_leased()
+
+    def is_fresh(self, degraded_seconds: float) -> bool:
+        """Whether anything may be answered now."""
+        return self._source.is_fresh(degraded_seconds)
+
+    def verify_fresh(self, degraded_seconds: float) -> None:
+        """Raise `Unavailable(NO_LEASE)` if nothing may be answered now."""
+        self._source.verify_fresh(degraded_seconds)
+
+    def still_true(self, stamp: Stamp, degraded_seconds: float) -> bool:
+        """The last check before the first byte: the lease is held and no fact of the stamp has changed."""
+        return self._source.holds(stamp, degraded_seconds)
+
+    async def verify_policy(self) -> None:
+        """Raise `Unavailable` unless the store answers and a usable policy set is in force."""
+        for attempt in range(_POLICY_ATTEMPTS):
+            read_set = ReadSet(self._source, self._report)
+            await (read_set.fetch_afresh if attempt else read_set.fetch)([names.POLICY])
+            if await self._find_policy(read_set) is not None:
+                return
+        raise Unavailable("policy", TEXTS_MISSING, Reason.NO_POLICY)
+
+    async def known_models(self) -> frozenset[ModelId]:
+        """Return every exact model id that a rule, an alias or a grant names, to look for on disk."""
+        listing = Listing(StoreReading(self._store), on_unreadable=self._report)
+        return await listing.known_models()
+
+    async def _fetch_models(self, read_set: ReadSet, principal: Principal, asked: Sequence[ModelId]) -> None:
+        """Read the records about these models, and about the targets of aliases among them.
+
+        Always from the store, and always two round trips: the time of an answer reveals neither that others
+        use a model nor that a name is an alias (I3). If no name is an alias, the second round trip reads
+        names that no model can have.
+        """
+        await read_set.fetch_afresh([*names_about(asked), *names_about_rulings(principal, asked)])
+        aliases = [read_set.alias_of(model) for model in asked]
+        targets = [alias.canonical for alias in aliases if alias is not None]
+        targets = targets or [ModelId(f"{asked[0]}/")]
+        await read_set.fetch_afresh([*names_about(targets), *names_about_rulings(principal, targets)])
+
+    async def _find_policy(self, read_set: ReadSet) -> PolicySet | None:
+        if read_set.leaves[names.POLICY].value is None:
+            raise Unavailable(
+                "policy", "none is in force: apply one with `cachegate policy apply`", Reason.NO_POLICY
+            )
+        head = read_set.decoded(names.POLICY, decode_policy_head)
+        if head is not None:
+            try:
+                return await self._policies.find(head)
+            except UnreadableRecordError:
+                self._report(names.policy_text(head.text_digest).decode())
+        raise Unavailable(
+            "policy",
+            "its record in Redis does not parse: apply it again with `cachegate policy apply`",
+            Reason.NO_POLICY,
+        )
+
+    async def _read_policy_text(self, text_digest: bytes) -> bytes | None:
+        _, values = await self._store.read([names.policy_text(text_digest)])
+        return values[0]
+
+    def _report(self, name: str) -> None:
+        if self._on_unreadable is not None:
+            self._on_unreadable(name)
+
+
+def _find_key(read_set: ReadSet, key_names: Sequence[bytes]) -> Key | None:
+    name = next((name for name in key_names if read_set.leaves[name].value is not None), None)
+    if name is None:
+        return None
+    key = read_set.decoded(name, partial(decode_key, digest=names.digest_of(name)))
+    if key is None:
+        raise Refusal(Reason.UNREADABLE_KEY)
+    return key
+
+
+def _find_tenant(read_set: ReadSet, key: Key) -> Tenant | None:
+    if key.tenant is None:
+        return None
+    tenant = read_set.decoded(names.tenant_fact(key.tenant), partial(decode_tenant, tenant_id=key.tenant))
+    if read_set.unreadable:
+        raise Refusal(Reason.UNREADABLE_KEY, key_id=key.key_id, tenant=key.tenant)
+    return tenant

@@ -1,0 +1,1 @@
+"""Facts as records in Redis: their names, their layout, and the codec of each kind."""

@@ -1,0 +1,88 @@
+"""Stores the policy set as two records: a small head, and the texts that it names by their SHA-256.
+
+Every decision depends on the head, so it is read often, compared byte by byte and kept small. The texts are
+large and never change under their name: they are read once, checked against the digest, and cached. The head
+alone therefore identifies the rules in a stamp.
+
+Non-goal: whether the texts are valid Cedar. `decision/` denies by a set that does not parse.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.directory.records.layout import (
+    PolicyHead,
+    PolicyTextRow,
+    UnreadableRecordError,
+    decode_row,
+    encode_row,
+)
+from gateway.model.facts import PolicySet
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+_HEADS = msgspec.msgpack.Decoder(PolicyHead)
+_TEXTS = msgspec.msgpack.Decoder(PolicyTextRow)
+
+MAX_SETS_IN_MEMORY = 4  # the one in force, its predecessor, and spare ones for readers in between
+
+
+def encode_policy(policy: PolicySet) -> tuple[bytes, bytes, bytes]:
+    """Return the head's record, the digest that names the texts, and the texts' record."""
+    text = encode_row(PolicyTextRow(layout=1, schema=policy.schema, policies=list(policy.policies)))
+    text_digest = sha256(text).digest()
+    head = PolicyHead(
+        layout=1,
+        generation=policy.generation,
+        source=policy.source,
+        digest=policy.digest,
+        text_digest=text_digest,
+    )
+    return encode_row(head), text_digest, text
+
+
+def decode_policy_head(raw: bytes) -> PolicyHead:
+    """Decode the head, which names the texts in force."""
+    return decode_row(_HEADS, raw)
+
+
+def decode_policy(raw_text: bytes, head: PolicyHead) -> PolicySet:
+    """Decode the policy set of a head and its text record; the text is checked against its digest."""
+    if sha256(raw_text).digest() != head.text_digest:
+        raise UnreadableRecordError("the policy texts are not those that the head names")
+    row = decode_row(_TEXTS, raw_text)
+    return PolicySet(
+        schema=row.schema,
+        policies=tuple(row.policies),
+        digest=head.digest,
+        generation=head.generation,
+        source=head.source,
+    )
+
+
+class PolicySets:
+    """Caches the last policy sets, so that texts are transferred once. Bounded; keyed by whole heads."""
+
+    def __init__(self, read_text: Callable[[bytes], Awaitable[bytes | None]]) -> None:
+        self._read_text = read_text
+        self._sets: OrderedDict[PolicyHead, PolicySet] = OrderedDict()
+
+    async def find(self, head: PolicyHead) -> PolicySet | None:
+        """Return the set of this head; None if its texts are gone because a newer head is in force."""
+        known = self._sets.get(head)
+        if known is not None:
+            self._sets.move_to_end(head)
+            return known
+        raw_text = await self._read_text(head.text_digest)
+        if raw_text is None:
+            return None
+        policy = self._sets[head] = decode_policy(raw_text, head)
+        if len(self._sets) > MAX_SETS_IN_MEMORY:
+            self._sets.popitem(last=False)
+        return policy

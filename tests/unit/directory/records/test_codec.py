@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from gateway.directory.records.codec import (
+    decode_alias,
+    decode_grants,
+    decode_key,
+    decode_rule,
+    decode_tenant,
+    encode_alias,
+    encode_grants,
+    encode_key,
+    encode_rule,
+    encode_tenant,
+)
+from gateway.directory.records.layout import CHECK_BYTES, UnreadableRecordError
+from gateway.model.facts import Alias, Grant, Grants, ModelRule
+from gateway.model.names import ModelId, Pattern, TenantId
+
+KEY_ID_FIELD, EXPIRES_FIELD = 4, 11
+DIGEST = bytes(range(32))
+
+
+def test_a_typical_key_record_is_small(make_key):
+    key = make_key(tenant="tenant-0123", name="ci pipeline", expires_at=1.8e9, generation=1_000_000)
+    assert len(encode_key(key, DIGEST)) <= 110
+
+
+@pytest.mark.parametrize("moment", [float("nan"), float("inf"), float("-inf")])
+def test_a_time_that_compares_with_nothing_is_unreadable(make_key, moment):
+    row = msgspec.msgpack.decode(encode_key(make_key(expires_at=1.0), DIGEST))
+    assert row[EXPIRES_FIELD] == 1.0
+    row[EXPIRES_FIELD] = moment
+    with pytest.raises(UnreadableRecordError):
+        decode_key(msgspec.msgpack.encode(row), DIGEST)
+
+
+def test_a_key_bound_to_what_is_no_network_is_unreadable(make_key):
+    with pytest.raises(UnreadableRecordError):
+        decode_key(encode_key(make_key(networks=("everywhere",)), DIGEST), DIGEST)
+
+
+@pytest.mark.parametrize("index", [0, CHECK_BYTES - 1])
+def test_a_key_record_under_another_digest_is_unreadable(make_key, index):
+    other = bytearray(DIGEST)
+    other[index] ^= 1
+    raw = encode_key(make_key(), DIGEST)
+    assert decode_key(raw, DIGEST) == make_key()
+    with pytest.raises(UnreadableRecordError):
+        decode_key(raw, bytes(other))
+
+
+@pytest.mark.parametrize("check", [b"", DIGEST[: CHECK_BYTES - 1], DIGEST, None, "text"])
+def test_a_key_record_without_its_check_is_unreadable(make_key, check):
+    row = msgspec.msgpack.decode(encode_key(make_key(), DIGEST))
+    assert row[-1] == DIGEST[:CHECK_BYTES]
+    for broken in ([*row[:-1], check], row[:-1]):
+        with pytest.raises(UnreadableRecordError):
+            decode_key(msgspec.msgpack.encode(broken), DIGEST)
+
+
+@pytest.mark.parametrize("seconds", [-1.0, 3600.5, float("nan"), float("inf")])
+def test_a_degraded_time_out_of_bounds_is_unreadable(acme, seconds):
+    with pytest.raises(UnreadableRecordError):
+        decode_tenant(encode_tenant(replace(acme, degraded_seconds=seconds)), acme.tenant_id)
+
+
+def test_a_record_under_the_name_of_another_is_unreadable(acme):
+    other = TenantId("globex")
+    rule = ModelRule(pattern=Pattern("a/*"), owner=other)
+    alias = Alias(alias=ModelId("a"), canonical=ModelId("b"))
+    for decode, raw, name in [
+        (decode_tenant, encode_tenant(acme), other),
+        (decode_grants, encode_grants(Grants(tenant_id=acme.tenant_id, grants=())), other),
+        (decode_rule, encode_rule(rule), Pattern("a")),
+        (decode_alias, encode_alias(alias), ModelId("b")),
+    ]:
+        with pytest.raises(UnreadableRecordError):
+            decode(raw, name)
+
+
+@pytest.mark.parametrize("actions", [frozenset(), frozenset({"identify"}), frozenset({"read", "write"})])
+def test_a_grant_of_what_cannot_be_granted_is_unreadable(actions):
+    grants = Grants(tenant_id=TenantId("a"), grants=(Grant(grant_id="g", actions=actions),))
+    with pytest.raises(UnreadableRecordError):
+        decode_grants(encode_grants(grants), TenantId("a"))
+
+
+@pytest.mark.parametrize(
+    "grant",
+    [
+        Grant(grant_id="g", actions=frozenset({"read"}), models=("*",)),
+        Grant(grant_id="g", actions=frozenset({"read"}), groups=("a b",)),
+        Grant(grant_id="g", actions=frozenset({"read"}), packages=("a/b",)),
+    ],
+)
+def test_a_grant_on_what_is_no_name_is_unreadable(grant):
+    with pytest.raises(UnreadableRecordError):
+        decode_grants(encode_grants(Grants(tenant_id=TenantId("a"), grants=(grant,))), TenantId("a"))
+
+
+def test_a_rule_or_alias_that_points_to_what_is_no_name_is_unreadable():
+    with pytest.raises(UnreadableRecordError):
+        decode_rule(encode_rule(ModelRule(pattern=Pattern("a"), owner=TenantId("no tenant"))), Pattern("a"))
+    with pytest.raises(UnreadableRecordError):
+        decode_alias(encode_alias(Alias(alias=ModelId("a"), canonical=ModelId("../b"))), ModelId("a"))
+
+
+def test_a_record_of_an_unknown_layout_is_unreadable(acme):
+    row = msgspec.msgpack.decode(encode_tenant(replace(acme, generation=1)))
+    row[1] = 2
+    with pytest.raises(UnreadableRecordError):
+        decode_tenant(msgspec.msgpack.encode(row), acme.tenant_id)
+
+
+@pytest.mark.parametrize(
+    "written", ["key_000000000001", "", "00000000000", "0000000000011", "00000000000\u00e9"]
+)
+def test_a_key_record_whose_short_id_is_none_is_unreadable(make_key, written):
+    # Records hold the id without the common prefix `key_`.
+    row = msgspec.msgpack.decode(encode_key(make_key(), DIGEST))
+    assert row[KEY_ID_FIELD] == "000000000001"
+    row[KEY_ID_FIELD] = written
+    with pytest.raises(UnreadableRecordError):
+        decode_key(msgspec.msgpack.encode(row), DIGEST)

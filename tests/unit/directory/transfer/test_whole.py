@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from gateway.adapters.embedded_valkey import EmbeddedValkey
+from gateway.adapters.redis_store import RedisStore
+from gateway.directory.edits.changes import change
+from gateway.directory.reading.listing import Listing
+from gateway.directory.reading.sources import StoreReading
+from gateway.directory.records import names
+from gateway.directory.transfer.lines import StoredKey
+from gateway.directory.transfer.whole import bring_in, compare, each_fact
+from gateway.model.errors import Conflict
+from gateway.model.facts import Alias, Grant, Grants, ModelRule, Visibility
+from gateway.model.names import KeyId, ModelId, Pattern, TenantId
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def listing(store):
+    return Listing(StoreReading(store))
+
+
+@pytest.fixture
+async def filled(store, acme, policy, make_key):
+    """A server with a fact of every kind, and a thousand keys, which are several pages."""
+
+    async def fill(changes):
+        await changes.put_policy(policy)
+        await changes.put_tenant(acme)
+        await changes.put_tenant(replace(acme, tenant_id=TenantId("globex"), is_suspended=True))
+        await changes.put_rule(ModelRule(pattern=Pattern("acme/*"), owner=acme.tenant_id))
+        await changes.put_rule(ModelRule(pattern=Pattern("acme/open"), visibility=Visibility.PUBLIC))
+        await changes.put_alias(Alias(alias=ModelId("best"), canonical=ModelId("acme/open")))
+        grant = Grant(grant_id="g", actions=frozenset({"read"}), models=(Pattern("acme/x"),))
+        await changes.put_grants(Grants(tenant_id=TenantId("globex"), grants=(grant,)))
+        await changes.put_key(make_key(0, None), bytes(32))
+        for number in range(1, 1001):
+            tenant = "acme" if number % 3 else "globex"
+            key = make_key(tenant=tenant, key_id=KeyId(f"key_{number % 97:02d}{number:010d}"))
+            await changes.put_key(key, number.to_bytes(32, "big"))
+
+    await change(store, fill)
+    return store
+
+
+async def all_facts(store):
+    return [fact async for fact in each_fact(Listing(StoreReading(store)))]
+
+
+async def test_what_was_exported_and_imported_is_every_fact_and_every_index(filled, tmp_path):
+    facts = await all_facts(filled)
+    with EmbeddedValkey(tmp_path).running() as url:
+        other = RedisStore(url)
+        for start in range(0, len(facts), 100):
+            batch = facts[start : start + 100]
+            await change(other, lambda changes, batch=batch: bring_in(changes, batch, merge=False))
+        assert await all_facts(other) == facts
+        for index in (names.TENANTS, names.PATTERNS, names.ALIASES, names.ADMIN_KEYS):
+            assert set(await other.members(index)) == set(await filled.members(index)) != set()
+        for tenant in ("acme", "globex"):
+            index = names.tenant_keys(TenantId(tenant))
+            assert set(await other.members(index)) == set(await filled.members(index)) != set()
+        await other.close()
+    assert len(facts) == 8 + 1001 - 1
+
+
+async def test_an_export_tells_first_how_many_facts_there_are(filled):
+    told = []
+    count = 0
+    async for _ in each_fact(Listing(StoreReading(filled)), told.append):
+        count += 1
+    assert told == [count]
+
+
+async def test_bringing_the_same_in_again_changes_nothing(filled, listing):
+    facts = await all_facts(filled)
+    before = await filled.generation()
+    compared, moment = await change(filled, lambda changes: bring_in(changes, facts, merge=False))
+    assert (compared.new, compared.same, compared.other) == (0, len(facts), ())
+    assert moment.generation == before
+    assert await compare(listing, facts) == compared
+
+
+async def test_a_fact_that_says_something_else_is_refused_unless_merging(store, listing, acme):
+    await change(store, lambda changes: changes.put_tenant(acme))
+    renamed = replace(acme, name="Another")
+    compared = await compare(listing, [renamed])
+    assert (compared.new, compared.same, compared.other) == (0, 0, ("the tenant acme",))
+    with pytest.raises(Conflict):
+        await change(store, lambda changes: bring_in(changes, [renamed], merge=False))
+    assert (await listing.find_tenant(acme.tenant_id)).name == "Acme"
+    await change(store, lambda changes: bring_in(changes, [renamed], merge=True))
+    assert (await listing.find_tenant(acme.tenant_id)).name == "Another"
+
+
+async def test_a_refused_batch_writes_none_of_its_facts(store, listing, acme):
+    await change(store, lambda changes: changes.put_tenant(acme))
+    batch = [replace(acme, tenant_id=TenantId("aaaa")), replace(acme, name="Another")]
+    with pytest.raises(Conflict):
+        await change(store, lambda changes: bring_in(changes, batch, merge=False))
+    assert [tenant.tenant_id for tenant in await listing.list_tenants()] == ["acme"]
+
+
+async def test_merging_an_older_file_revives_neither_a_revoked_key_nor_a_suspended_tenant(
+    store, listing, acme, make_key
+):
+    digest = b"\x07" * 32
+
+    async def ended(changes):
+        await changes.put_tenant(replace(acme, is_suspended=True))
+        await changes.put_key(make_key(1, revoked_at=5.0), digest)
+
+    await change(store, ended)
+    older = [acme, StoredKey(digest=digest, key=make_key(1, name="as it was"))]
+    await change(store, lambda changes: bring_in(changes, older, merge=True))
+    assert (await listing.find_tenant(acme.tenant_id)).is_suspended
+    key = await listing.find_key_by_digest(digest)
+    assert (key.name, key.revoked_at) == ("as it was", 5.0)
+
+
+async def test_merging_repairs_a_record_that_does_not_parse(store, listing, corrupt, acme):
+    await change(store, lambda changes: changes.put_tenant(acme))
+    await corrupt(names.tenant_fact(acme.tenant_id))
+    with pytest.raises(Conflict):
+        await change(store, lambda changes: bring_in(changes, [acme], merge=False))
+    await change(store, lambda changes: bring_in(changes, [acme], merge=True))
+    assert (await listing.find_tenant(acme.tenant_id)).name == "Acme"
+
+
+async def test_two_keys_never_share_an_id_or_a_digest(store, listing, acme, make_key):
+    async def fill(changes):
+        await changes.put_tenant(acme)
+        await changes.put_key(make_key(1), b"\x01" * 32)
+
+    await change(store, fill)
+    same_id = StoredKey(digest=b"\x02" * 32, key=make_key(1))
+    same_digest = StoredKey(digest=b"\x01" * 32, key=make_key(2))
+    for clash in (same_id, same_digest):
+        with pytest.raises(Conflict):
+            await compare(listing, [clash])
+    for merge in (False, True):
+        with pytest.raises(Conflict):
+            await change(store, lambda changes, merge=merge: bring_in(changes, [same_digest], merge=merge))
+    twins = [StoredKey(digest=b"\x03" * 32, key=make_key(number)) for number in (3, 4)]
+    with pytest.raises(Conflict):
+        await change(store, lambda changes: bring_in(changes, twins, merge=True))
