@@ -10,7 +10,7 @@ has another mark there or none, however far its counter advanced since.
 Every script that writes begins with `CHECK`, so that nothing is written to a server with another history. Its
 keys and arguments come from `check_keys` and `check_arguments`.
 
-Non-goal: deciding what is noted (`directory/follower.py`).
+Non-goal: deciding what is noted (`directory/memory/follower.py`).
 """
 
 from __future__ import annotations

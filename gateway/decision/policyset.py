@@ -4,7 +4,7 @@
 a set, each problem with file, line and column. A set with a problem is not put in force; the one in force
 stays.
 
-Not here: applying a set (`directory/`) and tenant documents (`directory/documents.py`).
+Not here: applying a set (`directory/`) and tenant documents (`directory/documents/parse.py`).
 """
 
 from __future__ import annotations

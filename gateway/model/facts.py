@@ -2,7 +2,7 @@
 
 Facts are data that operators change at any time; rules (Cedar) say what follows from them. Each
 fact is one small record in Redis with the generation of its last change and the source that wrote
-it. Only `directory/records.py` encodes and decodes them.
+it. Only `directory/records/codec.py` encodes and decodes them.
 """
 
 from __future__ import annotations

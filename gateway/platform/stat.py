@@ -1,6 +1,6 @@
 """Ask the platform's `stat` endpoint about a key and a model, and interpret the answer.
 
-    200 and an answer          it may have the model; `stat_answers.py` says what is one
+    200 and an answer          it may have the model; `engine/stat_answers.py` says what is one
     403, 404                   it may not; both mean the same
     402, 423                   it has to pay, or is paused: whether the key or this model is not known yet
     401                        the platform does not know the key

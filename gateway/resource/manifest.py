@@ -25,7 +25,7 @@ All limits are stated here:
   lists would hold the decoder for 10 ms, on a fast machine.
 * `MAX_FILES`, 25,000: each costs 320 bytes and its name in memory, 12 MiB for a manifest at most.
 * Nesting: JSON nested deeper than the interpreter's own limit is refused by the decoder.
-* A handle has at most 512 bytes and 16 segments (`names.py`); a longer one excludes only its own file.
+* A handle has at most 512 bytes and 16 segments (`model/names.py`); a longer one excludes only its own file.
 * `SLICE_FILES`, 500: how many files are processed between two pauses, one to five milliseconds. In a thread
   the pause is a sleep, so that other threads get the interpreter lock.
 
@@ -107,7 +107,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     canonical_model_id: ModelId | None
     cache_model_id: ModelId | None  # the owner of the directory; the manifest calls it `model_id`
     artifacts: tuple[Artifact, ...]
-    too_long: int = 0  # files whose handle exceeds the bounds of `names.py`: only they are left out
+    too_long: int = 0  # files whose handle exceeds the bounds of `model/names.py`: only they are left out
     by_handle: Mapping[FileHandle, Artifact]
     by_blob: Mapping[Md5, tuple[Artifact, ...]]
 

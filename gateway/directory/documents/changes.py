@@ -1,6 +1,6 @@
 """The data types of a document plan: the facts it starts from, its changes, and their order.
 
-Values only: `differences.py` finds the changes and `document_plan.py` assembles the plan.
+Values only: `differences.py` finds the changes and `plan.py` assembles the plan.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ One file describes one tenant and is named after it; `policies/tenants/example.t
 document is accepted as a whole or not at all: unknown keys, bad names and contradictions are problems with
 file and line. All problems of a folder are reported at once.
 
-Non-goals: comparing documents with the facts in force (`document_plan.py`), and keys, which no file may hold.
+Non-goals: comparing documents with the facts in force (`plan.py`), and keys, which no file may hold.
 """
 
 from __future__ import annotations

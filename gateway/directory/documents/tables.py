@@ -3,7 +3,7 @@
 Every method takes the table and key it reads, so that an error has a line. An invalid value is left out of
 the result; the caller checks `problems` at the end.
 
-Non-goal: what a document means (`documents.py`).
+Non-goal: what a document means (`parse.py`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Typed readers of facts by name or of a whole kind, for commands, the admin API and the catalogue.
 
 The request path does not use this module: it knows the names that it needs, while these readers use the
-indexes. The same readers work on a live store and on the snapshot within a transaction (`reading.py`).
+indexes. The same readers work on a live store and on the snapshot within a transaction (`sources.py`).
 
 An index decides nothing: a name in it without a record is skipped. In a list, a record that does not parse is
 reported and skipped, since one bad record must not hide the others from the operator; when it is read by

@@ -1,6 +1,6 @@
 """Converts facts to records and back.
 
-A record is one row of `record_layout.py`, and a fact is a value of `gateway.model.facts`; only this module
+A record is one row of `layout.py`, and a fact is a value of `gateway.model.facts`; only this module
 converts between them. A record repeats the name it is stored under and is refused under any other name: a
 record that was moved, or a reply that reached the wrong reader, is never used for another subject. A key
 repeats a part of its digest.
@@ -10,7 +10,7 @@ finite raises `UnreadableRecordError`, which the caller turns into a denial and 
 most: a key that expires at NaN would never expire.
 
 No record holds a secret: no field is a key, a pepper or a signature. Non-goals: what the facts mean, and the
-policy set, which is two records (`policy_records.py`).
+policy set, which is two records (`policies.py`).
 """
 
 from __future__ import annotations

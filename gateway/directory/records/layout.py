@@ -5,7 +5,7 @@ the fields of the kind in a fixed order. A row with a wrong kind, an unknown ver
 field, or trailing bytes is refused. To change a kind, add a layout 2 beside layout 1 and read both; numbers
 of kinds and bits of scopes never get a new meaning.
 
-Non-goal: whether the strings in a row are valid names; `records.py` converts rows to facts.
+Non-goal: whether the strings in a row are valid names; `codec.py` converts rows to facts.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ Names are injective: two things never share one. Each kind has its own letter, f
 name or a digest, so nothing has to be escaped. Raw client input is never part of a name; a key is found by
 its keyed hash.
 
-Non-goals: the contents of records (`records.py`), and the global generation, which the store owns.
+Non-goals: the contents of records (`codec.py`), and the global generation, which the store owns.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Encodes a blob's pin as a record and decodes it, as strictly as `records.py`.
+"""Encodes a blob's pin as a record and decodes it, as strictly as `codec.py`.
 
 A record that does not parse denies: a blob whose expected content is unknown is not served. Digests are
 stored as raw bytes, half the size of hex; a million pins are about 150 MB.

@@ -1,4 +1,4 @@
-"""Encodes origins and attestations as records and decodes them, as strictly as `records.py`.
+"""Encodes origins and attestations as records and decodes them, as strictly as `codec.py`.
 
 Each record repeats the name of its subject and is refused under another name. Digests are stored as raw
 bytes, sorted.

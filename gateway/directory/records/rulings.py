@@ -1,4 +1,4 @@
-"""Encodes the platform's rulings and endings as records and decodes them, as strictly as `records.py`.
+"""Encodes the platform's rulings and endings as records and decodes them, as strictly as `codec.py`.
 
 Each record repeats its key and model and is refused under any other name. A record that does not parse is no
 ruling: the platform is asked again, and nothing is allowed before it has answered.

@@ -6,7 +6,7 @@ A line is a record's row with the names of its fields. It is parsed by convertin
 decoding the record, so a file cannot import what could not be read from a server. Generations belong to a
 server and are left out. Keys are identified by their digests; no line holds a secret (I8).
 
-Non-goal: the structure of a file of such lines (`transfer_file.py`).
+Non-goal: the structure of a file of such lines (`file.py`).
 """
 
 from __future__ import annotations

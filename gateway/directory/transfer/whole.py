@@ -1,12 +1,12 @@
 """Exports all facts from a server and imports them into another, for back-up and migration.
 
-An export contains every fact, in the order of `transfer_file.py`, each as it was at some moment during the
+An export contains every fact, in the order of `file.py`, each as it was at some moment during the
 export. An import writes facts that do not exist yet. A fact that exists with another value is refused, unless
 merging was requested; then the file's value replaces it, with one exception: a key that is revoked here stays
 revoked and a tenant that is suspended stays suspended, even if an older file says otherwise.
 
 Each batch is a transaction. An import that is interrupted leaves whole batches, and repeating it continues
-from there. Non-goals: files (`transfer_file.py`), and the audit log.
+from there. Non-goals: files (`file.py`), and the audit log.
 """
 
 from __future__ import annotations
