@@ -19,9 +19,9 @@ from msgspec.structs import replace
 from gateway.caller_views import CallerViews, discovery
 from gateway.model.access import Access, Page, Resource, ResourceKind
 from gateway.model.errors import Reason, Refusal
-from gateway.model.facts import Stamp
 from gateway.model.listings import CataloguePage, ModelListing
 from gateway.model.names import FileHandle
+from gateway.model.stamps import Stamp
 from gateway.model.verdicts import Allowed, HeldFile, Identity
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
     from gateway.decisions import Decisions, Judgement
     from gateway.model.access import Principal
-    from gateway.model.facts import Leaf
     from gateway.model.listings import ListedPackage
     from gateway.model.names import Md5, ModelId
     from gateway.model.ports import Catalogue, Directory
+    from gateway.model.stamps import Leaf
     from gateway.model.verdicts import Denied, Found, OpenFile
     from gateway.pinning.checks import PinChecks
     from gateway.resource.held_files import HeldFiles

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gateway.directory.reading.degraded_modes import DegradedPeriod
-    from gateway.model.ports import MonotonicClock
+    from gateway.model.clocks import MonotonicClock
     from gateway.model.stores import Moment
 
 MARGIN_SECONDS = 0.05  # a lease of 1 s could outlast it only on clocks that differ by 5 %

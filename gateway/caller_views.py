@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
     from gateway.decisions import Decisions
     from gateway.model.access import Principal
-    from gateway.model.facts import Leaf
     from gateway.model.listings import ListedPackage
     from gateway.model.names import ModelId
     from gateway.model.ports import Catalogue, Directory
+    from gateway.model.stamps import Leaf
 
 T = TypeVar("T")
 

@@ -34,10 +34,11 @@ if TYPE_CHECKING:
 
     from gateway.authorized_files import AuthorizedFiles
     from gateway.decisions import Decisions, Judgement
-    from gateway.model.access import GuardedRoute, Principal, Resource, SignedLink, WireRequest
-    from gateway.model.facts import Stamp
+    from gateway.model.access import Principal, Resource, SignedLink, WireRequest
     from gateway.model.names import ModelId
     from gateway.model.ports import Authenticate, Directory, PlatformAuthority, Recorder
+    from gateway.model.routes import GuardedRoute
+    from gateway.model.stamps import Stamp
     from gateway.model.verdicts import Allowed, Found, Receipt, Verdict
     from gateway.passes import Passes, PassKey
 

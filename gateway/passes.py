@@ -24,7 +24,7 @@ import msgspec
 from gateway.model.bounded_memory import BoundedMemory
 
 if TYPE_CHECKING:
-    from gateway.model.facts import Stamp
+    from gateway.model.stamps import Stamp
     from gateway.model.verdicts import Allowed
 
     PassKey = tuple[bytes, str, bytes]  # the credential's fingerprint, the client's address, the raw path

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from starlette.types import Message, Send
 
     from gateway.model.access import Principal
-    from gateway.model.facts import Stamp
-    from gateway.model.ports import Clock, Directory, Reauthenticate
+    from gateway.model.clocks import Clock
+    from gateway.model.ports import Directory, Reauthenticate
+    from gateway.model.stamps import Stamp
     from gateway.model.verdicts import Receipt
 
 WATCH_SECONDS = 0.2  # a fifth of the second within which a transfer has to stop

@@ -39,7 +39,7 @@ from gateway.model.hidden_fields import shown
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
 
-    from gateway.model.ports import MonotonicClock
+    from gateway.model.clocks import MonotonicClock
 
     Headers = Iterable[tuple[bytes, bytes]]
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from gateway.adapters.redis_place import Place
     from gateway.adapters.redis_sentinels import Host
     from gateway.adapters.redis_url import RedisAddress, RedisLimits
-    from gateway.model.ports import MonotonicClock
+    from gateway.model.clocks import MonotonicClock
     from gateway.model.stores import Moment
 
 FIRST_PAUSE_SECONDS = 0.02

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.adapters.redis_store import RedisStore
-    from gateway.model.ports import MonotonicClock
+    from gateway.model.clocks import MonotonicClock
     from gateway.model.stores import Batch, FactSnapshot
 
 CANARY = b"{cachegate}:f:canary"

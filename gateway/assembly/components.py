@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from gateway.directory.memory.near_facts import NearFacts
     from gateway.identity.links import LinkKeys
     from gateway.identity.pepper import Peppers
-    from gateway.model.ports import Clock, Directory, MonotonicClock
+    from gateway.model.clocks import Clock, MonotonicClock
+    from gateway.model.ports import Directory
     from gateway.telemetry import Telemetry
 
 

@@ -15,7 +15,7 @@ from gateway.platform.invalidation import Invalidation
 
 if TYPE_CHECKING:
     from gateway.assembly.pipeline import Pipeline
-    from gateway.model.access import HookRoute
+    from gateway.model.routes import HookRoute
 
 
 def hook_routes(pipeline: Pipeline) -> list[HookRoute]:

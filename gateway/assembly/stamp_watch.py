@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from gateway.adapters.redis_fleet import Fleet
     from gateway.adapters.redis_store import RedisStore
-    from gateway.model.ports import MonotonicClock
+    from gateway.model.clocks import MonotonicClock
 
 LOCK = b"{cachegate}:settling"
 EVERY_SECONDS = 0.5

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from gateway.audit.record import Links
     from gateway.model.bounded_memory import BoundedMemory
-    from gateway.model.ports import Clock
+    from gateway.model.clocks import Clock
     from gateway.model.verdicts import Admission, Change, Outcome, Rejection
 
 _MAX_RESULT_CHARACTERS = 200  # a reason, not a stack trace

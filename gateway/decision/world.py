@@ -13,16 +13,7 @@ import msgspec
 
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind
 from gateway.model.errors import BadNameError
-from gateway.model.facts import (
-    Facts,
-    Grant,
-    KeyKind,
-    ModelRule,
-    PolicySet,
-    Scope,
-    Stamp,
-    Visibility,
-)
+from gateway.model.facts import Facts, Grant, KeyKind, ModelRule, PolicySet, Scope, Visibility
 from gateway.model.names import (
     KeyId,
     ancestors,
@@ -33,6 +24,7 @@ from gateway.model.names import (
     parse_pattern,
     parse_tenant_id,
 )
+from gateway.model.stamps import Stamp
 from gateway.model.standing import standing_of
 
 if TYPE_CHECKING:

@@ -25,11 +25,12 @@ from gateway.faces.problem import send_problem
 from gateway.faces.route import FaceRoute
 from gateway.middleware.guard import METER, RECEIPT
 from gateway.middleware.trace import traceparent
-from gateway.model.access import Action, GuardedRoute, Page, Resource, ResourceKind
+from gateway.model.access import Action, Page, Resource, ResourceKind
 from gateway.model.errors import BadNameError, Reason, Refusal
 from gateway.model.listings import CataloguePage, ModelListing, PackageListing
 from gateway.model.names import parse_file_handle, parse_model_id
 from gateway.model.queries import split_query
+from gateway.model.routes import GuardedRoute
 from gateway.resource.paths import (
     BLOBS_PATH,
     MODELS_PATH,

@@ -23,7 +23,8 @@ from gateway.faces.problem import send_problem
 from gateway.faces.route import FaceRoute
 from gateway.middleware.guard import METER, RECEIPT
 from gateway.middleware.trace import traceparent
-from gateway.model.access import Action, GuardedRoute, Resource
+from gateway.model.access import Action, Resource
+from gateway.model.routes import GuardedRoute
 from gateway.model.verdicts import RelayedFile
 from gateway.resource.paths import is_download, parse_download
 

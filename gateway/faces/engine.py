@@ -21,16 +21,17 @@ from gateway.engine.questions import parse_question
 from gateway.faces.route import FaceRoute
 from gateway.middleware.guard import RECEIPT
 from gateway.middleware.trace import traceparent
-from gateway.model.access import Action, GuardedRoute, Resource, ResourceKind
+from gateway.model.access import Action, Resource, ResourceKind
+from gateway.model.routes import GuardedRoute
 from gateway.model.verdicts import EngineAnswer
 from gateway.model_metadata.sources import STAT_PATH, WEIGHTS_PATH
-from gateway.platform.upstream import Inquiry
+from gateway.platform.inquiry import Inquiry
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from gateway.model.access import WireRequest
-    from gateway.model.facts import Stamp
+    from gateway.model.stamps import Stamp
     from gateway.model.verdicts import Allowed, Found, Receipt
     from gateway.model_metadata.caller_metadata import Offers
 

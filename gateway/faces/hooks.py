@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 
 from gateway.identity.hook_signatures import verify_hook
-from gateway.model.access import HookRoute
 from gateway.model.errors import BadNameError, Reason, Refusal
 from gateway.model.names import parse_model_id
+from gateway.model.routes import HookRoute
 
 if TYPE_CHECKING:
     from gateway.model.access import WireRequest

@@ -15,7 +15,8 @@ from gateway.delivery.document import send_document
 from gateway.faces.route import FaceRoute
 from gateway.middleware.guard import RECEIPT
 from gateway.middleware.trace import traceparent
-from gateway.model.access import Action, GuardedRoute, Resource, ResourceKind
+from gateway.model.access import Action, Resource, ResourceKind
+from gateway.model.routes import GuardedRoute
 from gateway.model.verdicts import Identity
 
 if TYPE_CHECKING:

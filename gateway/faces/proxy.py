@@ -26,9 +26,10 @@ from gateway.engine.urls import parse_url
 from gateway.faces.engine import serve_answer, stat_route, weights_route
 from gateway.faces.route import FaceRoute
 from gateway.middleware.guard import RECEIPT
-from gateway.model.access import Action, GuardedRoute
+from gateway.model.access import Action
 from gateway.model.errors import Reason, Refusal
 from gateway.model.queries import split_query
+from gateway.model.routes import GuardedRoute
 from gateway.model.verdicts import EngineAnswer
 from gateway.resource.paths import is_download
 

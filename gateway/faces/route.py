@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from starlette.datastructures import URLPath
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from gateway.model.access import GuardedRoute
+    from gateway.model.routes import GuardedRoute
 
 
 class FaceRoute(BaseRoute):

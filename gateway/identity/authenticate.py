@@ -29,8 +29,9 @@ from gateway.model.rulings import SOURCE_PLATFORM
 if TYPE_CHECKING:
     from gateway.identity.pepper import Peppers
     from gateway.model.access import Credential
-    from gateway.model.facts import Key, Stamp, Tenant
+    from gateway.model.facts import Key, Tenant
     from gateway.model.ports import KeyDirectory
+    from gateway.model.stamps import Stamp
 
 NETWORKS_BYTES = 8 << 20
 NETWORK_BYTES = 1_000  # of one parsed network with its text: measured, rounded up

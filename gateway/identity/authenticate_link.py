@@ -32,9 +32,10 @@ if TYPE_CHECKING:
     from gateway.identity.authenticate import Authenticator
     from gateway.identity.links import LinkKeys
     from gateway.model.access import Principal, SignedLink
-    from gateway.model.facts import Key, Stamp, Tenant
+    from gateway.model.facts import Key, Tenant
     from gateway.model.names import KeyId
     from gateway.model.ports import KeyDirectory
+    from gateway.model.stamps import Stamp
 
 MAX_DIGESTS = 10_000  # remembered index entries; each takes about 300 bytes at most
 

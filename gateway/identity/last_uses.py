@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.model.access import Principal, SignedLink
-    from gateway.model.facts import Stamp
     from gateway.model.names import KeyId
     from gateway.model.ports import Authenticate
+    from gateway.model.stamps import Stamp
 
 
 MAX_SEEN = 100_000  # keys between two calls of `take`: some 15 MB; further keys are not noted

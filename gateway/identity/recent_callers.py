@@ -17,7 +17,8 @@ from gateway.model.bounded_memory import BoundedMemory
 
 if TYPE_CHECKING:
     from gateway.model.access import Principal
-    from gateway.model.facts import Key, Stamp, Tenant
+    from gateway.model.facts import Key, Tenant
+    from gateway.model.stamps import Stamp
 
 MAX_BYTES = 16 << 20  # some 8,000 callers with the records that they depend on
 CALLER_BYTES = 600  # of an entry with principal, stamp and cache key, without texts and records: measured

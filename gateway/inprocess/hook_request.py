@@ -14,10 +14,11 @@ import os
 
 import msgspec
 
-from gateway.model.access import Action, GuardedRoute, Resource, ResourceKind, WireRequest
+from gateway.model.access import Action, Resource, ResourceKind, WireRequest
 from gateway.model.errors import BadNameError, Reason, Refusal
 from gateway.model.hidden_fields import shown
 from gateway.model.names import parse_model_id, parse_package_id
+from gateway.model.routes import GuardedRoute
 
 NO_ADDRESS = "in-process"
 """The caller's address, when the operator does not give one. It is in no network, so a key that is bound to

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
     from gateway.configuration.settings import Settings
     from gateway.inprocess.hook_request import HookRequest
-    from gateway.model.facts import Stamp
     from gateway.model.names import KeyId, ModelId
+    from gateway.model.stamps import Stamp
     from gateway.model.verdicts import Allowed, Denied, Found, Receipt
 
 ANSWER_SECONDS = 10.0  # a decision takes milliseconds; this is for a store that is slow to fail

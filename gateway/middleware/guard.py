@@ -25,9 +25,10 @@ from gateway.middleware.meter import Meter
 from gateway.middleware.routes import UNROUTED, Routes
 from gateway.middleware.shape import refusal_by_shape
 from gateway.middleware.trace import find_trace_id, traceparent
-from gateway.model.access import HookRoute, WireRequest
+from gateway.model.access import WireRequest
 from gateway.model.errors import Reason, Refusal, Unavailable, WithdrawnError
 from gateway.model.extensions import SENT, WATCH, ZERO_COPY
+from gateway.model.routes import HookRoute
 from gateway.model.verdicts import Declined, Ending, Outcome, Rejection
 from gateway.problems import UNRECORDED, problem_of
 from gateway.transfers import TransferCutError
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from gateway.guard import Guard
     from gateway.middleware.routes import Declared
-    from gateway.model.ports import Clock
+    from gateway.model.clocks import Clock
     from gateway.model.verdicts import Receipt
     from gateway.telemetry import Telemetry
     from gateway.transfers import Transfers

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
     from gateway.guard import Guard
     from gateway.middleware.known_requests import RequestKey
-    from gateway.model.access import GuardedRoute
-    from gateway.model.ports import Clock
+    from gateway.model.clocks import Clock
+    from gateway.model.routes import GuardedRoute
     from gateway.model.verdicts import Admission, Receipt
     from gateway.telemetry import Telemetry
 

@@ -10,7 +10,7 @@ from gateway.model.errors import Misconfigured
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from gateway.model.access import GuardedRoute, HookRoute
+    from gateway.model.routes import GuardedRoute, HookRoute
 
     Declared = GuardedRoute | HookRoute
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.model.access import HookRoute
 from gateway.model.errors import Reason
 from gateway.model.limits import MAX_BODY_BYTES, MAX_HEADER_BYTES, MAX_HEADER_COUNT, MAX_TARGET_BYTES
 from gateway.model.queries import has_too_many_fields
+from gateway.model.routes import HookRoute
 
 if TYPE_CHECKING:
-    from gateway.model.access import GuardedRoute, WireRequest
+    from gateway.model.access import WireRequest
+    from gateway.model.routes import GuardedRoute
 
 TOO_LONG = 1 << 62
 MAX_LENGTH_DIGITS = 12  # a terabyte: too large for any route

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
-    from gateway.model.facts import Leaf
+    from gateway.model.stamps import Leaf
 
 K = TypeVar("K")
 V = TypeVar("V")

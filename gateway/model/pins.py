@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
-    from gateway.model.facts import Leaf
     from gateway.model.names import Md5
+    from gateway.model.stamps import Leaf
 
 StatIdentity = tuple[int, int, int, int, int]
 """Device, inode, size, mtime_ns, ctime_ns: no writer can change a file by `write` and keep all five.

@@ -12,24 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from gateway.model.access import Access, Credential, Principal, SignedLink
-    from gateway.model.facts import Facts, Key, Leaf, Stamp, Tenant
+    from gateway.model.facts import Facts, Key, Tenant
     from gateway.model.listings import FileEntry, ListedPackage, PackageListing
     from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId
+    from gateway.model.stamps import Leaf, Stamp
     from gateway.model.verdicts import Admission, Change, ChangeReceipt, OpenFile, Receipt, Rejection, Verdict
-
-
-class Clock(Protocol):
-    """The wall clock; stages never read one themselves."""
-
-    def now(self) -> float:
-        """Seconds since the epoch."""
-
-
-class MonotonicClock(Protocol):
-    """A clock that cannot be set and that continues while the machine sleeps."""
-
-    def monotonic(self) -> float:
-        """Seconds since an arbitrary moment."""
 
 
 class FactSource(Protocol):

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.model.errors import Reason
-from gateway.model.facts import LEAF_BYTES, Leaf
+from gateway.model.stamps import LEAF_BYTES, Leaf
 
 if TYPE_CHECKING:
+    from gateway.model.clocks import Clock
     from gateway.model.names import KeyId, ModelId
-    from gateway.model.ports import Clock
 
 SOURCE_PLATFORM = "platform"
 """The source of keys, tenants and grants that exist because the platform said so."""

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from gateway.model.access import Access, Principal, Resource, WireRequest
     from gateway.model.errors import Reason
-    from gateway.model.facts import Stamp
     from gateway.model.names import FileHandle, Md5, ModelId, PackageId
+    from gateway.model.stamps import Stamp
 
 
 FILE_BYTES = 700  # of a found file, beside its names and its content: measured, rounded up

@@ -35,10 +35,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from gateway.model.access import Principal
-    from gateway.model.facts import Leaf
+    from gateway.model.clocks import Clock
     from gateway.model.listings import ListedPackage
     from gateway.model.names import Md5, ModelId
-    from gateway.model.ports import Catalogue, Clock, Directory, FactSource
+    from gateway.model.ports import Catalogue, Directory, FactSource
+    from gateway.model.stamps import Leaf
     from gateway.pinning.ledger import Perform
 
     Standing = tuple[object, tuple[Leaf, ...]]

@@ -37,16 +37,17 @@ if TYPE_CHECKING:
 
     from gateway.decisions import Decisions
     from gateway.engine.answers import PackageFile, ProviderAnswer
-    from gateway.model.facts import Stamp
     from gateway.model.names import FileHandle, Md5, ModelId, PackageId
     from gateway.model.ports import Catalogue
+    from gateway.model.stamps import Stamp
     from gateway.model_metadata.attestations import Attestations
     from gateway.model_metadata.link_effects import Minting
     from gateway.model_metadata.links import Links
     from gateway.model_metadata.origins import Origins
     from gateway.model_metadata.sealed_urls import SealedUrls
     from gateway.model_metadata.sources import Metadata
-    from gateway.platform.upstream import Inquiry, Told
+    from gateway.platform.inquiry import Inquiry
+    from gateway.platform.upstream import Told
     from gateway.resource.raw_model import RawPackage
 
     File = tuple[PackageId, FileHandle]

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from gateway.model.access import Principal
+    from gateway.model.clocks import Clock
     from gateway.model.names import FileHandle, KeyId, ModelId, PackageId
-    from gateway.model.ports import Catalogue, Clock
+    from gateway.model.ports import Catalogue
     from gateway.pinning.checks import PinChecks
 
     File = tuple[PackageId, FileHandle]

@@ -25,8 +25,8 @@ from gateway.resource.paths import download_link
 
 if TYPE_CHECKING:
     from gateway.identity.links import LinkKeys
+    from gateway.model.clocks import Clock
     from gateway.model.names import FileHandle, KeyId, ModelId, PackageId
-    from gateway.model.ports import Clock
 
 EXPIRY_STEP_SECONDS = 60  # a link lives for up to a minute longer than the setting says
 

@@ -26,9 +26,10 @@ from gateway.model.verdicts import Change
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from gateway.model.facts import Leaf
+    from gateway.model.clocks import Clock
     from gateway.model.names import FileHandle, ModelId, PackageId
-    from gateway.model.ports import Clock, FactSource
+    from gateway.model.ports import FactSource
+    from gateway.model.stamps import Leaf
     from gateway.pinning.ledger import Perform
 
     File = tuple[PackageId, FileHandle]

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from gateway.authorized_files import AuthorizedFiles
     from gateway.delivery.headers import Headers
     from gateway.model.access import Resource, WireRequest
-    from gateway.model.facts import Stamp
+    from gateway.model.stamps import Stamp
     from gateway.model.verdicts import Allowed, Found, Receipt
     from gateway.model_metadata.sealed_urls import ProviderFile, SealedUrls
     from gateway.model_metadata.storage_heads import StorageHead

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from gateway.adapters.redis_store import RedisStore
+    from gateway.model.clocks import Clock
     from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId
-    from gateway.model.ports import Clock
 
     File = tuple[PackageId, FileHandle]
 

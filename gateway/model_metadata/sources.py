@@ -24,10 +24,11 @@ from gateway.platform.upstream import Told
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from gateway.model.clocks import MonotonicClock
     from gateway.model.names import KeyId, ModelId
-    from gateway.model.ports import MonotonicClock
     from gateway.model_metadata.local_metadata import LocalMetadata, Withheld
-    from gateway.platform.upstream import Inquiry, Upstream
+    from gateway.platform.inquiry import Inquiry
+    from gateway.platform.upstream import Upstream
 
 T = TypeVar("T")
 

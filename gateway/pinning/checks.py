@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from gateway.model.errors import Reason, Refusal, Unavailable
-from gateway.model.facts import Leaf, Stamp
 from gateway.model.pins import Measured, identity_of
+from gateway.model.stamps import Leaf, Stamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable

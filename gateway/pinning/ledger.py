@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from gateway.directory.edits.changes import Changes
     from gateway.directory.reading.listing import Listing
+    from gateway.model.clocks import Clock
     from gateway.model.names import Md5
     from gateway.model.pins import Measured, Pin
-    from gateway.model.ports import Clock
     from gateway.model.stores import FactStore
     from gateway.registrar import Done
 

@@ -48,9 +48,10 @@ if TYPE_CHECKING:
     from gateway.directory.edits.changes import Changes
     from gateway.identity.pepper import Peppers
     from gateway.model.access import Credential, Principal
+    from gateway.model.clocks import Clock
     from gateway.model.facts import Key
     from gateway.model.names import KeyId, ModelId
-    from gateway.model.ports import Clock, FactSource
+    from gateway.model.ports import FactSource
     from gateway.model.stores import FactStore
     from gateway.pinning.ledger import Perform
     from gateway.platform.asking import SharedQuestions

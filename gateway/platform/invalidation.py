@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from gateway.barrier import BarrierReport
     from gateway.directory.reading.listing import Listing
     from gateway.identity.pepper import Peppers
+    from gateway.model.clocks import Clock, MonotonicClock
     from gateway.model.names import KeyId, ModelId
-    from gateway.model.ports import Clock, MonotonicClock
     from gateway.model.stores import Moment
     from gateway.pinning.ledger import Perform
 

@@ -16,13 +16,13 @@ import msgspec
 from gateway.directory.edits.rulings import is_overtaken
 from gateway.directory.reading.sources import SourceReading
 from gateway.model.errors import Reason, Unavailable
-from gateway.model.facts import Stamp
+from gateway.model.stamps import Stamp
 from gateway.platform.authority import Subject
 
 if TYPE_CHECKING:
     from gateway.model.names import ModelId
     from gateway.platform.authority import Authority, Moment
-    from gateway.platform.upstream import Inquiry
+    from gateway.platform.inquiry import Inquiry
 
 _NOTHING = Stamp(0, ())
 

@@ -28,9 +28,10 @@ from gateway.directory.records.rulings import decode_ending
 from gateway.model.errors import Reason, Refusal
 
 if TYPE_CHECKING:
-    from gateway.model.facts import Leaf
+    from gateway.model.clocks import MonotonicClock
     from gateway.model.names import KeyId, ModelId
-    from gateway.model.ports import FactSource, MonotonicClock
+    from gateway.model.ports import FactSource
+    from gateway.model.stamps import Leaf
     from gateway.platform.budget import Budget
 
 MAX_BYTES = 8 << 20

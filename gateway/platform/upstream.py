@@ -39,12 +39,11 @@ if TYPE_CHECKING:
     from gateway.adapters.provider import Provider
     from gateway.decisions import Decisions
     from gateway.engine.questions import WeightsQuery
-    from gateway.model.access import Credential, WireRequest
-    from gateway.model.facts import Stamp
+    from gateway.model.clocks import MonotonicClock
     from gateway.model.names import KeyId, ModelId
-    from gateway.model.ports import MonotonicClock
-    from gateway.model.verdicts import Allowed
+    from gateway.model.stamps import Stamp
     from gateway.platform.authority import Authority
+    from gateway.platform.inquiry import Inquiry
     from gateway.platform.retractions import Standpoint
 
 T = TypeVar("T")
@@ -72,20 +71,6 @@ _REFUSALS = {
     423: Reason.USAGE_PAUSED,
 }
 """402 and 423 reveal nothing here: it was decided before that the caller may know of the model."""
-
-
-class Inquiry(msgspec.Struct, frozen=True, kw_only=True):
-    """One caller's request to the provider. The allow is ours; the credential is the caller's own."""
-
-    request: WireRequest
-    allowed: Allowed
-    question: WeightsQuery
-    credential: Credential
-
-    @property
-    def key_id(self) -> KeyId:
-        """The key that the answer is for."""
-        return self.allowed.access.principal.key_id
 
 
 class Told(msgspec.Struct, Generic[T], frozen=True, kw_only=True):

@@ -53,9 +53,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from gateway.model.clocks import Clock
     from gateway.model.listings import ListedPackage
     from gateway.model.names import FileHandle, Md5, ModelId, PackageId
-    from gateway.model.ports import Clock
     from gateway.model.presence import SeenCache
     from gateway.resource.manifest import Artifact, Manifest
     from gateway.resource.package import Package

@@ -35,9 +35,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec.structs import replace
 
+from gateway.model.clocks import Clock, MonotonicClock
 from gateway.model.errors import Refusal, Unavailable
 from gateway.model.pins import identity_of
-from gateway.model.ports import Clock, MonotonicClock
 from gateway.model.verdicts import HeldFile, OpenFile
 from gateway.resource.naming import MANIFEST, MODELS_CACHE, SHARED_BLOBS, model_directory
 from gateway.resource.safe_open import open_regular, opened_cache_folder, opened_root
@@ -45,10 +45,10 @@ from gateway.resource.safe_open import open_regular, opened_cache_folder, opened
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gateway.model.facts import Leaf
     from gateway.model.names import FileHandle, ModelId, PackageId
     from gateway.model.pins import StatIdentity
     from gateway.model.ports import Catalogue
+    from gateway.model.stamps import Leaf
 
     Name = tuple[ModelId, PackageId, FileHandle]
     PathCheck = tuple[str, bool, StatIdentity]  # a path, whether to follow a link there, and what to find

@@ -40,8 +40,8 @@ from gateway.resource.unservable import finding_of, unservable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gateway.model.clocks import Clock
     from gateway.model.pins import StatIdentity
-    from gateway.model.ports import Clock
     from gateway.resource.manifest import Manifest
 
 T = TypeVar("T")

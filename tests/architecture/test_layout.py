@@ -83,3 +83,24 @@ def test_the_layers_name_every_room():
     named = {room.strip() for layer in layers for room in layer.split("|")}
     pipeline = {path.stem for path in (ROOT / "gateway").iterdir() if path.suffix == ".py" or path.is_dir()}
     assert named == {f"gateway.{room}" for room in pipeline - {"__init__", "__main__", "__pycache__"}}
+
+
+def _imported_modules(path: Path, modules: dict[str, Path]) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                found.add(name if name in modules else node.module)
+    return found & modules.keys()
+
+
+def test_no_module_imports_itself_through_others():
+    """Imports for types count as well: what two modules say of each other belongs into one, or into a third."""
+    modules = {_name(path).removesuffix(".py").replace("/", "."): path for path in MODULES}
+    left = {name: _imported_modules(path, modules) - {name} for name, path in modules.items()}
+    while leaves := [name for name, imported in left.items() if not imported]:
+        for name in leaves:
+            del left[name]
+        left = {name: imported - set(leaves) for name, imported in left.items()}
+    assert not left

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.model.errors import Reason
-from gateway.model.facts import Leaf
 from gateway.model.names import KeyId, ModelId
+from gateway.model.stamps import Leaf
 from gateway.platform.budget import Budget
 from gateway.platform.unknown_keys import Standpoint, UnknownKeys
 

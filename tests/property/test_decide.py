@@ -13,7 +13,8 @@ from gateway.decision.left_out import rules_relied_on
 from gateway.decision.policyset import digest_of, load_policy_folder
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind
 from gateway.model.errors import Reason
-from gateway.model.facts import Facts, Grant, KeyKind, Scope, Stamp, Standing, Visibility
+from gateway.model.facts import Facts, Grant, KeyKind, Scope, Standing, Visibility
+from gateway.model.stamps import Stamp
 from gateway.model.verdicts import Allowed, Denied
 
 SHIPPED = load_policy_folder(Path(__file__).parents[2] / "policies")

@@ -14,10 +14,11 @@ from gateway.engine.questions import parse_question
 from gateway.faces.content import CATALOGUE
 from gateway.faces.proxy import Unwrapping
 from gateway.middleware.shape import refusal_by_shape
-from gateway.model.access import Action, GuardedRoute, WireRequest
+from gateway.model.access import Action, WireRequest
 from gateway.model.errors import Reason, Refusal
 from gateway.model.limits import MAX_QUERY_FIELDS, MAX_TARGET_BYTES
 from gateway.model.queries import split_query
+from gateway.model.routes import GuardedRoute
 
 KEY = ((b"x-api-key", b"key"),)
 UNWRAPPING = Unwrapping(

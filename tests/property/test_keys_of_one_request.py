@@ -26,8 +26,9 @@ from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.identity.pepper import Pepper, Peppers
 from gateway.model.access import WireRequest
 from gateway.model.errors import Reason, Refusal
-from gateway.model.facts import KeyKind, Leaf, Stamp, Tenant
+from gateway.model.facts import KeyKind, Tenant
 from gateway.model.names import TenantId
+from gateway.model.stamps import Leaf, Stamp
 from gateway.problems import PROBLEMS
 
 PUBLIC = "https://models.example"

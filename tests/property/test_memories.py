@@ -71,17 +71,16 @@ from gateway.model.facts import (
     Grants,
     Key,
     KeyKind,
-    Leaf,
     ModelRule,
     PolicySet,
     Scope,
-    Stamp,
     Standing,
     Tenant,
     Visibility,
 )
 from gateway.model.names import MAX_NAME_BYTES, ancestors, parse_file_handle, parse_model_id
 from gateway.model.pins import Measured
+from gateway.model.stamps import Leaf, Stamp
 from gateway.model.stores import Moment
 from gateway.model.verdicts import Admission, Allowed, Denied, HeldFile
 from gateway.model_metadata import attestations, link_effects
@@ -92,7 +91,8 @@ from gateway.model_metadata.sources import Metadata
 from gateway.passes import Pass, Passes
 from gateway.pinning.measuring import Measurer
 from gateway.platform import upstream
-from gateway.platform.upstream import Inquiry, Upstream
+from gateway.platform.inquiry import Inquiry
+from gateway.platform.upstream import Upstream
 from gateway.resource.held_files import Held, HeldFiles
 
 FACTOR = 1.3

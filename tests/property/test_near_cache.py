@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gateway.directory.memory.near_cache import ENTRY_BYTES, NearCache
-from gateway.model.facts import LEAF_BYTES
+from gateway.model.stamps import LEAF_BYTES
 
 NAMES = [b"a", b"b", b"c"]
 OVERHEAD = ENTRY_BYTES + LEAF_BYTES

@@ -13,7 +13,7 @@ from gateway.caller_views import DECISIONS_PER_TURN
 from gateway.decisions import Decisions
 from gateway.model.access import Access, Action, Page, Principal, Resource, ResourceKind
 from gateway.model.errors import Reason, Refusal
-from gateway.model.facts import Facts, KeyKind, Leaf, PolicySet, Scope, Stamp
+from gateway.model.facts import Facts, KeyKind, PolicySet, Scope
 from gateway.model.listings import (
     MARK_DIGITS,
     CataloguePage,
@@ -23,6 +23,7 @@ from gateway.model.listings import (
     PackageListing,
 )
 from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId, TenantId
+from gateway.model.stamps import Leaf, Stamp
 from gateway.model.verdicts import Allowed, Denied, Identity
 
 MD5, OTHER = Md5("0" * 32), Md5("1" * 32)

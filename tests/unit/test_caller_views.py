@@ -12,9 +12,10 @@ from gateway.caller_views import DECISIONS_PER_TURN, REMEMBERED_CALLERS, CallerV
 from gateway.decisions import Decisions
 from gateway.model.access import Principal
 from gateway.model.errors import Reason, Unavailable
-from gateway.model.facts import Facts, KeyKind, Leaf, PolicySet, Scope, Stamp
+from gateway.model.facts import Facts, KeyKind, PolicySet, Scope
 from gateway.model.listings import ListedPackage
 from gateway.model.names import KeyId, ModelId, PackageId, TenantId
+from gateway.model.stamps import Leaf, Stamp
 from gateway.model.verdicts import Allowed, Denied
 
 CALLER = Principal(

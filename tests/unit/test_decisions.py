@@ -10,9 +10,10 @@ from msgspec.structs import replace
 from gateway.decisions import DECIDED_AT_ONCE, DECISION_BYTES, UNDECIDED, Decisions, Judgement, question_of
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind
 from gateway.model.errors import Reason, Unavailable
-from gateway.model.facts import Facts, KeyKind, Leaf, PolicySet, Scope, Stamp
+from gateway.model.facts import Facts, KeyKind, PolicySet, Scope
 from gateway.model.names import FileHandle, KeyId, ModelId, PackageId, TenantId
 from gateway.model.rulings import Ruling
+from gateway.model.stamps import Leaf, Stamp
 from gateway.model.verdicts import Allowed, Denied
 
 pytestmark = pytest.mark.anyio

@@ -13,18 +13,12 @@ from msgspec.structs import replace
 
 from gateway.decisions import Judgement
 from gateway.guard import Guard
-from gateway.model.access import (
-    Action,
-    GuardedRoute,
-    Principal,
-    Resource,
-    ResourceKind,
-    SignedLink,
-    WireRequest,
-)
+from gateway.model.access import Action, Principal, Resource, ResourceKind, SignedLink, WireRequest
 from gateway.model.errors import Reason, Refusal, Unavailable, WithdrawnError
-from gateway.model.facts import Facts, KeyKind, Leaf, PolicySet, Scope, Stamp
+from gateway.model.facts import Facts, KeyKind, PolicySet, Scope
 from gateway.model.names import FileHandle, KeyId, ModelId, PackageId, TenantId
+from gateway.model.routes import GuardedRoute
+from gateway.model.stamps import Leaf, Stamp
 from gateway.model.verdicts import Allowed, Declined, Denied, Ending, OpenFile, Receipt
 from gateway.passes import Passes
 

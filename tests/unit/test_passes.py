@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind
-from gateway.model.facts import KeyKind, Leaf, Scope, Stamp
+from gateway.model.facts import KeyKind, Scope
 from gateway.model.names import FileHandle, KeyId, ModelId, PackageId, TenantId
+from gateway.model.stamps import Leaf, Stamp
 from gateway.model.verdicts import Allowed
 from gateway.passes import Pass, Passes
 

@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
-from gateway.model.facts import KeyKind, Stamp
+from gateway.model.facts import KeyKind
 from gateway.model.names import KeyId, TenantId
+from gateway.model.stamps import Stamp
 from gateway.model.verdicts import Admission, Allowed, Ending, Identity, Receipt
 from gateway.transfers import ClientEnd, TransferCutError, Transfers
 

@@ -10,8 +10,9 @@ from msgspec.structs import replace
 from gateway import transfers as module
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind
 from gateway.model.errors import Reason, Refusal, Unavailable
-from gateway.model.facts import KeyKind, Leaf, Stamp
+from gateway.model.facts import KeyKind
 from gateway.model.names import KeyId, TenantId
+from gateway.model.stamps import Leaf, Stamp
 from gateway.model.verdicts import Admission, Allowed, Ending, Identity, Receipt
 from gateway.transfers import ClientEnd, Transfers
 

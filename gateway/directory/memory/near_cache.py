@@ -18,7 +18,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gateway.model.facts import Account, Leaf
+from gateway.model.stamps import Account, Leaf
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

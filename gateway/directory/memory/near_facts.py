@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from gateway.directory.memory.lease import Lease
     from gateway.directory.memory.near_cache import NearCache
-    from gateway.model.facts import Leaf, Stamp
-    from gateway.model.ports import MonotonicClock
+    from gateway.model.clocks import MonotonicClock
+    from gateway.model.stamps import Leaf, Stamp
     from gateway.model.stores import FactStore
 
 # A feed reconnects within milliseconds, and a request can wait this long.

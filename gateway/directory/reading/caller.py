@@ -22,18 +22,19 @@ from gateway.directory.records import names
 from gateway.directory.records.codec import decode_grants
 from gateway.directory.records.rulings import decode_ending, decode_ruling
 from gateway.model.access import Action
-from gateway.model.facts import Facts, Grant, Stamp
+from gateway.model.facts import Facts, Grant
 from gateway.model.names import Pattern
 from gateway.model.rulings import PLATFORM_GRANT, SOURCE_PLATFORM, EndingLeaf
+from gateway.model.stamps import Stamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from gateway.directory.reading.read_set import ReadSet
     from gateway.model.access import Principal
+    from gateway.model.clocks import Clock
     from gateway.model.facts import PolicySet
     from gateway.model.names import ModelId
-    from gateway.model.ports import Clock
     from gateway.model.rulings import Ruling
 
 _ALL_ACTIONS = frozenset({Action.DISCOVER.value, Action.READ.value, Action.INFER.value})

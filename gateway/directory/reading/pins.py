@@ -20,9 +20,9 @@ from gateway.model.pins import Pin, PinFound
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.model.facts import Leaf
     from gateway.model.names import Md5
     from gateway.model.ports import FactSource
+    from gateway.model.stamps import Leaf
 
 
 class NearPins:

@@ -15,16 +15,17 @@ from gateway.directory.records import names
 from gateway.directory.records.codec import decode_alias, decode_rule
 from gateway.directory.records.fact_sizes import held_bytes
 from gateway.directory.records.layout import UnreadableRecordError
-from gateway.model.facts import Stamp
 from gateway.model.names import ancestors
+from gateway.model.stamps import Stamp
 from gateway.model.standing import standing_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from gateway.model.facts import Alias, Leaf, ModelRule, Standing
+    from gateway.model.facts import Alias, ModelRule, Standing
     from gateway.model.names import ModelId
     from gateway.model.ports import FactSource
+    from gateway.model.stamps import Leaf
 
     Reading = Awaitable[tuple[int, list[Leaf]]]
 

@@ -33,9 +33,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gateway.model.access import Principal
-    from gateway.model.facts import Facts, Key, PolicySet, Stamp, Tenant
+    from gateway.model.clocks import Clock
+    from gateway.model.facts import Facts, Key, PolicySet, Tenant
     from gateway.model.names import KeyId
-    from gateway.model.ports import Clock, FactSource
+    from gateway.model.ports import FactSource
+    from gateway.model.stamps import Stamp
     from gateway.model.stores import FactStore
 
 TEXTS_MISSING = "the texts it names are missing from Redis"

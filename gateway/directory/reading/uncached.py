@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.model.facts import Leaf
+from gateway.model.stamps import Leaf
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gateway.model.facts import Stamp
+    from gateway.model.stamps import Stamp
     from gateway.model.stores import FactStore
 
 

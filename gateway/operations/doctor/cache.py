@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gateway.configuration.settings import Settings
+    from gateway.model.clocks import Clock
     from gateway.model.names import ModelId
-    from gateway.model.ports import Clock
     from gateway.operations.doctor.findings import Finding
     from gateway.resource.scan import Survey
 

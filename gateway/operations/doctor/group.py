@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gateway.adapters.redis_fleet import Fleet
     from gateway.adapters.redis_group import MemberReport, SentinelReport
     from gateway.adapters.redis_store import RedisStore
-    from gateway.model.ports import MonotonicClock
+    from gateway.model.clocks import MonotonicClock
     from gateway.operations.doctor.findings import Finding
 
 LEAST_SENTINELS = 3  # of two, a majority is both

@@ -15,7 +15,7 @@ from gateway.assembly import upkeep as upkeep_module
 from gateway.assembly.app import Worker
 from gateway.demo.world import build_world, demo_settings
 from gateway.model.bounded_memory import BoundedMemory
-from gateway.model.facts import Leaf
+from gateway.model.stamps import Leaf
 from gateway.operations.session import fact_server
 
 UNSWEPT = 2

@@ -12,8 +12,8 @@ from gateway.assembly.upkeep import Upkeep
 from gateway.identity.last_uses import LastUses
 from gateway.model.bounded_memory import STEP, BoundedMemory
 from gateway.model.errors import Unavailable
-from gateway.model.facts import Leaf
 from gateway.model.names import KeyId
+from gateway.model.stamps import Leaf
 
 
 class World:

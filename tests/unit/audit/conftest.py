@@ -18,7 +18,8 @@ from gateway.audit.folder import node_of
 from gateway.audit.record import Links, OpenRecord, encode, seal
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
 from gateway.model.errors import Reason
-from gateway.model.facts import DEFAULT_SCOPES, KeyKind, Leaf, Stamp
+from gateway.model.facts import DEFAULT_SCOPES, KeyKind
+from gateway.model.stamps import Leaf, Stamp
 from gateway.model.verdicts import Admission, Allowed, Ending, HeldFile, OpenFile, Outcome, Rejection
 
 if TYPE_CHECKING:

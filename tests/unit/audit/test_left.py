@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from gateway.audit import AuditLog, verify
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
 from gateway.model.errors import Reason, Unavailable
-from gateway.model.facts import KeyKind, Scope, Stamp
+from gateway.model.facts import KeyKind, Scope
+from gateway.model.stamps import Stamp
 from gateway.model.verdicts import Admission, Allowed, Ending, HeldFile, Outcome, Rejection
 
 

@@ -12,7 +12,8 @@ from gateway.audit.record import Links, OutcomeRecord, encode, parse_line, seal
 from gateway.audit.record_body import RecordBodies
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
 from gateway.model.errors import Reason
-from gateway.model.facts import KeyKind, Scope, Stamp
+from gateway.model.facts import KeyKind, Scope
+from gateway.model.stamps import Stamp
 from gateway.model.verdicts import Admission, Allowed, Ending, HeldFile, OpenFile, Outcome, Rejection
 
 NODE, CHAIN, TIME = "node-1", "node-1.019a1f957ad1-0123abcd", "2026-11-20T14:23:33.000001Z"

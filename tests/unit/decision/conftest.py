@@ -12,16 +12,8 @@ from msgspec.structs import replace
 from gateway.decision import Rulebook
 from gateway.decision.policyset import digest_of, load_policy_folder
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind
-from gateway.model.facts import (
-    DEFAULT_SCOPES,
-    Facts,
-    KeyKind,
-    Leaf,
-    PolicySet,
-    Stamp,
-    Standing,
-    Visibility,
-)
+from gateway.model.facts import DEFAULT_SCOPES, Facts, KeyKind, PolicySet, Standing, Visibility
+from gateway.model.stamps import Leaf, Stamp
 
 POLICIES = Path(__file__).parents[3] / "policies"
 PRIVATE = Standing(owner=None, visibility=Visibility.PRIVATE, groups=frozenset())

@@ -11,8 +11,9 @@ import pytest
 from gateway.delivery.steps import ZeroCopied
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
 from gateway.model.extensions import LOOKS, ZERO_COPY
-from gateway.model.facts import KeyKind, Stamp
+from gateway.model.facts import KeyKind
 from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId
+from gateway.model.stamps import Stamp
 from gateway.model.verdicts import Admission, Allowed, OpenFile, Receipt
 
 TRACE = b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-01"

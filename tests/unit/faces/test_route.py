@@ -9,8 +9,9 @@ from starlette.routing import Match, Mount, NoMatchFound, Route
 
 from gateway.faces.route import FaceRoute, declarations
 from gateway.middleware.guard import ROUTE
-from gateway.model.access import Action, GuardedRoute, Resource, ResourceKind
+from gateway.model.access import Action, Resource, ResourceKind
 from gateway.model.errors import Misconfigured
+from gateway.model.routes import GuardedRoute
 
 
 def declaration(template="/a"):

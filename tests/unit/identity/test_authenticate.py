@@ -12,8 +12,9 @@ from gateway.identity.new_keys import KeyOrder, adopt_key, issue_key
 from gateway.identity.pepper import Pepper, Peppers
 from gateway.model.access import Credential
 from gateway.model.errors import Reason, Refusal, Unavailable
-from gateway.model.facts import KeyKind, Leaf, Scope, Stamp, Tenant
+from gateway.model.facts import KeyKind, Scope, Tenant
 from gateway.model.names import TenantId
+from gateway.model.stamps import Leaf, Stamp
 
 NOW = 1_800_000_000.0
 STAMP = Stamp(7, (Leaf(b"key", b"record"),))

@@ -16,8 +16,9 @@ from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.identity.pepper import Pepper, Peppers
 from gateway.model.access import Credential, SignedLink
 from gateway.model.errors import Reason, Refusal
-from gateway.model.facts import KeyKind, Leaf, Scope, Stamp, Tenant
+from gateway.model.facts import KeyKind, Scope, Tenant
 from gateway.model.names import TenantId
+from gateway.model.stamps import Leaf, Stamp
 
 NOW, END = 1_800_000_000.0, 1_800_003_600
 PEPPERS = Peppers(current=Pepper(id="p2", secret=b"2" * 32), previous=(Pepper(id="p1", secret=b"1" * 32),))

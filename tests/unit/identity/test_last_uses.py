@@ -10,8 +10,9 @@ from gateway.identity import last_uses
 from gateway.identity.last_uses import LastUses
 from gateway.model.access import Credential, Principal, SignedLink
 from gateway.model.errors import Reason, Refusal
-from gateway.model.facts import KeyKind, Stamp
+from gateway.model.facts import KeyKind
 from gateway.model.names import KeyId
+from gateway.model.stamps import Stamp
 
 KEY = KeyId("key_abcdefghijkl")
 PRINCIPAL = Principal(

@@ -11,8 +11,9 @@ from gateway.identity.pepper import Pepper, Peppers
 from gateway.identity.recent_callers import Caller, RecentCallers
 from gateway.model.access import Credential
 from gateway.model.errors import Reason, Refusal
-from gateway.model.facts import KeyKind, Leaf, Stamp, Tenant
+from gateway.model.facts import KeyKind, Tenant
 from gateway.model.names import TenantId
+from gateway.model.stamps import Leaf, Stamp
 
 NOW = 1_800_000_000.0
 PEPPERS = Peppers(current=Pepper(id="p1", secret=b"1" * 32))

@@ -9,10 +9,12 @@ import pytest
 
 from gateway.middleware.client_end import NAMES
 from gateway.middleware.guard import MAX_ATTEMPTS, METER, RECEIPT, ROUTE, GuardMiddleware
-from gateway.model.access import Access, Action, GuardedRoute, Principal, Resource, ResourceKind
+from gateway.model.access import Access, Action, Principal, Resource, ResourceKind
 from gateway.model.errors import Misconfigured, Reason, Refusal, Unavailable, WithdrawnError
-from gateway.model.facts import KeyKind, Leaf, Stamp
+from gateway.model.facts import KeyKind
 from gateway.model.names import KeyId, TenantId
+from gateway.model.routes import GuardedRoute
+from gateway.model.stamps import Leaf, Stamp
 from gateway.model.verdicts import WITHDRAWN, Admission, Allowed, Declined, Ending, Identity, Receipt
 from gateway.telemetry import Telemetry
 from gateway.transfers import Transfers

@@ -11,11 +11,13 @@ from msgspec.structs import replace
 
 from gateway.credential.client import parse_trusted_networks
 from gateway.middleware.guard import METER, RECEIPT, ROUTE, GuardMiddleware
-from gateway.model.access import Access, Action, GuardedRoute, Principal, Resource, ResourceKind, WireRequest
+from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
 from gateway.model.errors import Reason, Unavailable
-from gateway.model.facts import KeyKind, Stamp
+from gateway.model.facts import KeyKind
 from gateway.model.limits import MAX_HEADER_BYTES, MAX_HEADER_COUNT, MAX_TARGET_BYTES
 from gateway.model.names import KeyId, TenantId
+from gateway.model.routes import GuardedRoute
+from gateway.model.stamps import Stamp
 from gateway.model.verdicts import Admission, Allowed, Declined, Ending, Identity, Receipt
 from gateway.problems import PROBLEMS, UNRECORDED
 from gateway.telemetry import Telemetry

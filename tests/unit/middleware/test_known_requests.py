@@ -7,8 +7,9 @@ from msgspec.structs import replace
 
 from gateway.middleware.known_requests import KnownRequests, request_key
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
-from gateway.model.facts import KeyKind, Leaf, Stamp
+from gateway.model.facts import KeyKind
 from gateway.model.names import FileHandle, KeyId, ModelId, PackageId
+from gateway.model.stamps import Leaf, Stamp
 from gateway.model.verdicts import Admission, Allowed, HeldFile
 
 STAMP = Stamp(generation=1, leaves=())

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from gateway.middleware.routes import Routes
-from gateway.model.access import Action, GuardedRoute
+from gateway.model.access import Action
 from gateway.model.errors import Misconfigured
+from gateway.model.routes import GuardedRoute
 
 
 def route(prefix):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from gateway.middleware.shape import refusal_by_shape
-from gateway.model.access import Action, GuardedRoute, HookRoute, Resource, ResourceKind, WireRequest
+from gateway.model.access import Action, Resource, ResourceKind, WireRequest
 from gateway.model.errors import Reason
+from gateway.model.routes import GuardedRoute, HookRoute
 
 ROUTE = GuardedRoute(
     template="/a",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gateway.model.bounded_memory import ENTRY_BYTES, PART_BYTES, STEP, BoundedMemory
-from gateway.model.facts import Leaf
+from gateway.model.stamps import Leaf
 
 OWN = 1_000
 

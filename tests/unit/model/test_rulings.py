@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import pytest
 
 from gateway.model.errors import Reason
-from gateway.model.facts import Leaf, Stamp
 from gateway.model.names import KeyId
 from gateway.model.rulings import EndingLeaf, Ruling
+from gateway.model.stamps import Leaf, Stamp
 
 
 @dataclass

@@ -10,10 +10,11 @@ import pytest
 from gateway.authorized_files import PACKAGES_PER_TURN
 from gateway.directory.records.provenance import encode_attestation
 from gateway.model.errors import Conflict, Reason, Refusal
-from gateway.model.facts import Facts, Leaf, PolicySet, Stamp, Standing, Visibility
+from gateway.model.facts import Facts, PolicySet, Standing, Visibility
 from gateway.model.listings import MARK_DIGITS, ListedPackage
 from gateway.model.names import Md5, ModelId, PackageId, TenantId
 from gateway.model.provenance import Attestation
+from gateway.model.stamps import Leaf, Stamp
 from gateway.model_metadata.attestations import MAX_OTHERS, Attestations
 
 MINE, BLOB, OTHER = ModelId("acme/cars/1"), Md5("0123456789abcdef" * 2), Md5("f" * 32)

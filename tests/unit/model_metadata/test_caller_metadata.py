@@ -11,8 +11,9 @@ import pytest
 
 from gateway.engine.answers import parse_answer
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind
-from gateway.model.facts import KeyKind, Stamp
+from gateway.model.facts import KeyKind
 from gateway.model.names import KeyId, ModelId
+from gateway.model.stamps import Stamp
 from gateway.model.verdicts import Allowed
 from gateway.model_metadata.caller_metadata import FILES_AT_ONCE, Offers
 

@@ -9,9 +9,9 @@ import pytest
 from gateway.directory.records import names
 from gateway.directory.records.provenance import decode_origin, encode_origin
 from gateway.model.errors import Conflict, Reason, Refusal
-from gateway.model.facts import Leaf
 from gateway.model.names import FileHandle, ModelId, PackageId
 from gateway.model.provenance import Origin
+from gateway.model.stamps import Leaf
 from gateway.model_metadata.origins import MAX_NAMED, Origins
 from gateway.registrar import Done
 

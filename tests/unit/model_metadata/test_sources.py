@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from gateway.model.errors import Reason, Refusal, Silence, Unavailable
-from gateway.model.facts import Stamp
+from gateway.model.stamps import Stamp
 from gateway.model_metadata import sources
 from gateway.model_metadata.sources import Metadata
 from gateway.platform.upstream import Told

@@ -12,9 +12,9 @@ from msgspec.structs import replace
 
 from gateway.adapters.measurement_file import MeasurementFile
 from gateway.model.errors import Reason, Refusal, Unavailable
-from gateway.model.facts import Leaf, Stamp
 from gateway.model.names import FileHandle, Md5, ModelId, PackageId
 from gateway.model.pins import Pin, PinFound, Quarantine, find_cause, identity_of
+from gateway.model.stamps import Leaf, Stamp
 from gateway.model.verdicts import OpenFile
 from gateway.pinning import checks as pins_module
 from gateway.pinning.checks import PinChecks

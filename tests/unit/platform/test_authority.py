@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from gateway.model.errors import Conflict, Unavailable
-from gateway.model.facts import Leaf
 from gateway.model.names import KeyId, ModelId
+from gateway.model.stamps import Leaf
 from gateway.platform import authority
 from gateway.platform.authority import Authority
 

@@ -7,8 +7,8 @@ import pytest
 from gateway.directory.records import names
 from gateway.directory.records.rulings import encode_ending
 from gateway.model.errors import Reason, Refusal
-from gateway.model.facts import Leaf
 from gateway.model.names import KeyId, ModelId
+from gateway.model.stamps import Leaf
 from gateway.platform.budget import Budget
 from gateway.platform.unknown_keys import LEAST_SECONDS, UnknownKeys
 

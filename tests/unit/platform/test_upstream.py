@@ -14,15 +14,16 @@ from gateway.decisions import Judgement
 from gateway.engine.questions import parse_question
 from gateway.model.access import Access, Action, Credential, Principal, Resource, ResourceKind, WireRequest
 from gateway.model.errors import Reason, Refusal, Unavailable
-from gateway.model.facts import Facts, KeyKind, Leaf, PolicySet, Scope, Stamp
+from gateway.model.facts import Facts, KeyKind, PolicySet, Scope
 from gateway.model.names import KeyId, ModelId, TenantId
+from gateway.model.stamps import Leaf, Stamp
 from gateway.model.verdicts import Allowed, Denied
+from gateway.platform.inquiry import Inquiry
 from gateway.platform.upstream import (
     PARSED_HERE_BYTES,
     PATIENCE_SECONDS,
     QUESTIONS_OF_A_KEY,
     REMEMBERED_BYTES,
-    Inquiry,
     Upstream,
 )
 

@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
-from gateway.model.facts import Leaf
+from gateway.model.stamps import Leaf
 from gateway.model.verdicts import HeldFile
 from gateway.resource.catalogue import CatalogueSettings, DiskCatalogue
 from gateway.resource.held_files import HELD_SECONDS, MAX_FILE_BYTES, HeldFiles

@@ -11,7 +11,8 @@ from gateway.audit.record import DecisionRecord, RequestPart, ResourcePart
 from gateway.cli.explain.record import find_outcome, question_again, record_rows
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
 from gateway.model.errors import BadNameError
-from gateway.model.facts import KeyKind, Stamp
+from gateway.model.facts import KeyKind
+from gateway.model.stamps import Stamp
 from gateway.model.verdicts import Admission, Allowed, Ending, Identity, Outcome
 
 KEY = "key_0123456789ab"

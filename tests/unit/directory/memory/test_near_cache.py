@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.directory.memory.near_cache import ENTRY_BYTES, NearCache
-from gateway.model.facts import LEAF_BYTES
+from gateway.model.stamps import LEAF_BYTES
 
 OVERHEAD = ENTRY_BYTES + LEAF_BYTES
 A, B, C = b"a", b"b", b"c"

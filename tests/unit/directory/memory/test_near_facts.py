@@ -11,7 +11,7 @@ from gateway.directory.memory.lease import Lease
 from gateway.directory.memory.near_cache import NearCache
 from gateway.directory.memory.near_facts import NearFacts
 from gateway.model.errors import Reason, Unavailable
-from gateway.model.facts import Stamp
+from gateway.model.stamps import Stamp
 from gateway.model.stores import Moment
 
 pytestmark = pytest.mark.anyio

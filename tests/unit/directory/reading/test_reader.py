@@ -17,8 +17,9 @@ from gateway.directory.records.codec import decode_grants, encode_alias
 from gateway.directory.records.fact_sizes import FACT_BYTES
 from gateway.directory.records.policies import encode_policy
 from gateway.model.errors import Reason, Refusal, Unavailable
-from gateway.model.facts import LEAF_BYTES, Alias, Grant, Grants, ModelRule, Visibility
+from gateway.model.facts import Alias, Grant, Grants, ModelRule, Visibility
 from gateway.model.names import GroupName, KeyId, ModelId, Pattern, TenantId
+from gateway.model.stamps import LEAF_BYTES
 
 pytestmark = pytest.mark.anyio
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.directory.reading.uncached import PlainFacts
-from gateway.model.facts import Leaf, Stamp
+from gateway.model.stamps import Leaf, Stamp
 
 pytestmark = pytest.mark.anyio
 

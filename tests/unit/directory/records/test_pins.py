@@ -12,9 +12,9 @@ from gateway.directory.records import names
 from gateway.directory.records.layout import UnreadableRecordError
 from gateway.directory.records.pins import decode_pin, encode_pin
 from gateway.model.errors import Reason, Refusal
-from gateway.model.facts import Leaf
 from gateway.model.names import Md5
 from gateway.model.pins import Cause, Pin, Quarantine
+from gateway.model.stamps import Leaf
 
 BLOB = Md5("ab" * 16)
 PIN = Pin(md5=BLOB, sha256="cd" * 32, size=15, pinned_at=7.5, generation=3, source="worker:n:1")
