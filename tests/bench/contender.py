@@ -7,11 +7,9 @@ wrong key: a fast server that serves wrong bytes, or serves without a key, would
 from __future__ import annotations
 
 import http.client
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import file_digest, sha256
 from typing import TYPE_CHECKING
-
-from msgspec.structs import replace
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,9 +11,9 @@ import shutil
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
-from msgspec.structs import replace
 
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
 from gateway.configuration.settings import CHECKOUT_POLICIES
