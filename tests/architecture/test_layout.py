@@ -96,7 +96,7 @@ def _imported_modules(path: Path, modules: dict[str, Path]) -> set[str]:
 
 
 def test_no_module_imports_itself_through_others():
-    """Imports for types count as well: what two modules say of each other belongs into one module or a third."""
+    """Imports for types count too: what two modules say of each other belongs into one module or a third."""
     modules = {_name(path).removesuffix(".py").replace("/", "."): path for path in MODULES}
     left = {name: _imported_modules(path, modules) - {name} for name, path in modules.items()}
     while leaves := [name for name, imported in left.items() if not imported]:
