@@ -154,12 +154,3 @@ def verify_writable(folder: Path) -> None:
         raise Unavailable(
             "audit", f"no file can be made in {folder}; make it writable for this user", Reason.NO_AUDIT
         )
-
-
-def sync_folder(folder: Path) -> None:
-    """Sync a folder, so that its file names survive a power failure. Raises `OSError`."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -20,8 +20,9 @@ from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, NoReturn
 
-from gateway.audit.folder import LIVE_NAME, create_locked, sync_folder
+from gateway.audit.folder import LIVE_NAME, create_locked
 from gateway.model.errors import Reason, Unavailable
+from gateway.model.trusted_files import sync_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

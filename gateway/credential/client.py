@@ -12,12 +12,12 @@ address that the kernel reports.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from gateway.model.addresses import find_address
 from gateway.model.errors import BadNameError
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 UNIX_PEER = "local"
 """The address of a peer on a unix socket, which has no other."""
 
-MAX_ADDRESS_CHARACTERS = 80  # IPv6 takes up to 45; a zone adds the name of an interface
 MAX_HOPS = 32  # proxies before us; a longer list of trusted hops is a loop or an attack
 
 _UNIX = "unix"  # in a configuration: trust peers on unix sockets
@@ -63,7 +62,7 @@ def parse_trusted_networks(texts: Iterable[str]) -> TrustedNetworks:
 
 def client_address(peer: str | None, headers: Iterable[tuple[bytes, bytes]], trusted: TrustedNetworks) -> str:
     """The client's address as text. `peer` is the socket's other end; None for a unix socket."""
-    address = _find_address(peer) if peer is not None else None
+    address = find_address(peer) if peer is not None else None
     own = UNIX_PEER if peer is None else peer if address is None else str(address)
     is_believed = trusted.is_unix_trusted if peer is None else address is not None and trusted.hold(address)
     if not is_believed:
@@ -85,21 +84,4 @@ def _find_forwarded(raw_hop: bytes) -> IPv4Address | IPv6Address | None:
     if match := _WITH_PORT.fullmatch(text):
         text = match["v6"] or match["v4"]
     # A zone (fe80::1%eth0) names an interface of another machine.
-    return None if "%" in text else _find_address(text)
-
-
-def _find_address(text: str) -> IPv4Address | IPv6Address | None:
-    """The address; an IPv4-mapped IPv6 address becomes IPv4, so that IPv4 networks contain it."""
-    # Any text can come from behind a trusted hop: long text is refused before it takes space in the cache.
-    return _remembered_address(text) if len(text) <= MAX_ADDRESS_CHARACTERS else None
-
-
-@lru_cache(maxsize=4096)
-def _remembered_address(text: str) -> IPv4Address | IPv6Address | None:
-    try:
-        address = ip_address(text)
-    except ValueError:
-        return None
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
+    return None if "%" in text else find_address(text)

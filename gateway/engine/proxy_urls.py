@@ -19,9 +19,9 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from gateway.engine.escapes import decode_once
 from gateway.engine.urls import parse_url
 from gateway.model.errors import BadNameError, Reason, Refusal
+from gateway.model.escapes import decode_once
 from gateway.model.limits import MAX_TARGET_BYTES
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from gateway.engine.escapes import decode_once
 from gateway.model.errors import BadNameError, Reason, Refusal
+from gateway.model.escapes import decode_once
 from gateway.model.limits import MAX_TARGET_BYTES
 from gateway.model.names import parse_model_id
 from gateway.model.queries import split_query

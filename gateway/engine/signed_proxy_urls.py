@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from gateway.engine.escapes import decode_once
 from gateway.engine.proxy_urls import PROXY_PATH, find_path_below, parse_proxied, wrap
 from gateway.engine.urls import parse_url
 from gateway.model.errors import BadNameError, Reason, Refusal
+from gateway.model.escapes import decode_once
 from gateway.model.limits import MAX_TARGET_BYTES
 
 if TYPE_CHECKING:

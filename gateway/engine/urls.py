@@ -23,8 +23,8 @@ import re
 
 import msgspec
 
-from gateway.engine.escapes import verify_escapes
 from gateway.model.errors import BadNameError
+from gateway.model.escapes import verify_escapes
 from gateway.model.hidden_fields import shown
 
 MAX_URL_CHARACTERS = 8192  # the longest request target that we take ourselves

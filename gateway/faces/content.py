@@ -20,13 +20,13 @@ from msgspec.structs import replace
 
 from gateway.delivery.document import send_document
 from gateway.delivery.file import PLAIN, Refused, send_file
-from gateway.engine.escapes import decode_once
 from gateway.faces.problem import send_problem
 from gateway.faces.route import FaceRoute
 from gateway.middleware.guard import METER, RECEIPT
 from gateway.middleware.trace import traceparent
 from gateway.model.access import Action, Page, Resource, ResourceKind
 from gateway.model.errors import BadNameError, Reason, Refusal
+from gateway.model.escapes import decode_once
 from gateway.model.listings import CataloguePage, ModelListing, PackageListing
 from gateway.model.names import parse_file_handle, parse_model_id
 from gateway.model.queries import split_query

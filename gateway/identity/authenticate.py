@@ -12,15 +12,15 @@ checked against the latest time that this process has seen, and not-before again
 from __future__ import annotations
 
 import math
-from functools import lru_cache
-from hashlib import sha256
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING
 
 from gateway.identity.new_keys import KeyState, key_state
+from gateway.identity.platform_keys import sha256_of
 from gateway.identity.recent_callers import Caller, RecentCallers
 from gateway.identity.tokens import parse_token
 from gateway.model.access import Principal
+from gateway.model.addresses import find_address
 from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Reason, Refusal
 from gateway.model.facts import KeyKind
@@ -65,7 +65,7 @@ class Authenticator:
 
     def recall(self, credential: Credential, client: str, now: float) -> tuple[Principal, Stamp] | None:
         """A caller who was valid recently and still is, from memory, without waiting; else None."""
-        caller = self._recent.find(_sha256_of(credential))
+        caller = self._recent.find(sha256_of(credential))
         if caller is None:
             return None
         try:
@@ -80,7 +80,7 @@ class Authenticator:
         if key is None:
             raise Refusal(Reason.UNKNOWN_KEY)
         principal = self.judge(key, tenant, client, now)
-        self._recent.put(_sha256_of(credential), Caller(key, tenant, principal, stamp))
+        self._recent.put(sha256_of(credential), Caller(key, tenant, principal, stamp))
         return principal, stamp
 
     async def reauthenticate(self, stamp: Stamp, client: str, now: float) -> tuple[Principal, Stamp]:
@@ -93,7 +93,7 @@ class Authenticator:
     def digests(self, credential: Credential) -> tuple[bytes, ...]:
         """The digests that the key may be stored under. Raises `Refusal(MISTYPED_KEY)`."""
         parse_token(credential.secret)
-        return self._peppers.digests(_sha256_of(credential))
+        return self._peppers.digests(sha256_of(credential))
 
     def is_valid_still(self, principal: Principal, since: float, now: float) -> bool:
         """Whether a caller authenticated at `since`, whose records have not changed, is valid now.
@@ -150,7 +150,7 @@ class Authenticator:
             if networks is None:
                 raise _refusal(Reason.UNREADABLE_KEY, key)
             self._networks.put(key.networks, networks)
-        address = _find_address(client)
+        address = find_address(client)
         return address is not None and any(address in network for network in networks)
 
 
@@ -175,24 +175,9 @@ def principal_of(key: Key, tenant: Tenant | None) -> Principal:
     )
 
 
-def _sha256_of(credential: Credential) -> bytes:
-    return sha256(credential.secret.encode("utf-8")).digest()
-
-
 def _parse_networks(texts: tuple[str, ...]) -> tuple[IPv4Network | IPv6Network, ...] | None:
     """The networks of a record; None when one of them does not parse, which denies."""
     try:
         return tuple(ip_network(text) for text in texts)
     except ValueError:
         return None
-
-
-@lru_cache(maxsize=4096)
-def _find_address(client: str) -> IPv4Address | IPv6Address | None:
-    try:
-        address = ip_address(client)
-    except ValueError:
-        return None
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address

@@ -15,7 +15,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from gateway.model.errors import Conflict, Misconfigured
-from gateway.model.trusted_files import make_own_folder, read_trusted, refusal_of, refuse
+from gateway.model.trusted_files import make_own_folder, read_trusted, refusal_of, refuse, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,7 @@ def write_once(path: Path, content: bytes) -> None:
             os.link(unfinished, path)  # never replaces a file, unlike a rename
         finally:
             unfinished.unlink()
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except FileExistsError as error:
         raise Conflict(f"{path} is there already") from error
     except OSError as error:
@@ -62,11 +62,3 @@ def load_private(path: Path, *, on_distrust: Callable[[Distrusted], None] = refu
         ) from error
     except OSError as error:
         raise Misconfigured(str(path), f"cannot be read ({refusal_of(path, error)})") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from gateway.model.stamps import Stamp
 
 SOURCE_CLI = "cli"
-"""The source of facts that an operator wrote by command. Folders write `policies:<tenant>`."""
+"""The source of facts that an operator wrote by command."""
+
+FOLDER_SOURCE = "policies:"
+"""The source of facts from the policy folder begins so; the tenant of the document follows."""
 
 
 _TEXT_BYTES = 400  # of a policy's text beside its characters: its name and the object headers

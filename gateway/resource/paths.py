@@ -21,10 +21,11 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 from typing import TYPE_CHECKING
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote
 
 from gateway.model.access import Resource, ResourceKind
 from gateway.model.errors import BadNameError, Reason, Refusal
+from gateway.model.escapes import decode_once
 from gateway.model.limits import MAX_TARGET_BYTES
 from gateway.model.names import (
     MAX_NAME_BYTES,
@@ -46,7 +47,6 @@ _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]*(?:/[A-Za-z0-9][A-Za-z0-9._~-]*
 """A model id in which nothing is to be escaped: nearly all ids, and a page has a thousand."""
 
 _END_OF_MODEL = b"/-/"
-_BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _NEVER_IN_A_PATH = re.compile(rb"[\x00-\x20\x7f?#]")
 """Raw, these bytes end a path or break a request line. Here they mean that a proxy before us split the
 request in another place than we do. Escaped, they are checked by the grammar of names.
@@ -184,9 +184,7 @@ def _verify_raw(raw_tail: bytes) -> None:
 
 
 def _decoded_once(raw: bytes) -> str:
-    """One round of percent-decoding, strict in escapes and in UTF-8 (no overlong form, no surrogate)."""
+    """One round of strict percent-decoding, of what is short enough to be a name."""
     if len(raw) > _MAX_RAW_NAME_BYTES:  # decoding kilobytes of escapes would cost more than all the rest
         raise BadNameError("longer than any name, with every byte of it escaped")
-    if _BROKEN_ESCAPE.search(raw):
-        raise BadNameError("a percent sign is not followed by two hex digits")
-    return unquote_to_bytes(raw).decode("utf-8")
+    return decode_once(raw)

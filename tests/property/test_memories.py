@@ -29,7 +29,7 @@ from gateway.audit.refusal_limiter import AnonymousCaller, RefusalLimiter
 from gateway.audit.scrub import _clean_agent, clean_agent, source_of
 from gateway.caller_views import CallerViews, View
 from gateway.configuration.settings import CHECKOUT_POLICIES
-from gateway.credential.client import TrustedNetworks, _remembered_address, client_address
+from gateway.credential.client import TrustedNetworks, client_address
 from gateway.decision import rulebook
 from gateway.decision.policyset import load_policy_folder
 from gateway.decision.rulebook import Rulebook
@@ -64,6 +64,7 @@ from gateway.middleware.immediate import _head
 from gateway.middleware.known_requests import KnownRequests, request_key
 from gateway.middleware.routes import Routes
 from gateway.model.access import Access, Action, Credential, Principal, Resource, ResourceKind, WireRequest
+from gateway.model.addresses import _remembered_address
 from gateway.model.errors import Reason
 from gateway.model.facts import (
     Alias,
@@ -830,7 +831,7 @@ FILLED = {
     "audit/refusal_limiter.py",
     "audit/scrub.py",
     "audit/record_body.py",
-    "credential/client.py",
+    "model/addresses.py",
     "decision/rulebook.py",
     "decisions.py",
     "directory/memory/near_cache.py",

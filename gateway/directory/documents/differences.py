@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from msgspec.structs import replace
 
 from gateway.directory.documents.changes import Order, PlannedChange, Removed
-from gateway.directory.documents.parse import FOLDER_SOURCE
-from gateway.model.facts import Alias, Grants, ModelRule, Tenant, Visibility
+from gateway.model.facts import FOLDER_SOURCE, Alias, Grants, ModelRule, Tenant, Visibility
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

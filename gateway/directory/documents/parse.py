@@ -18,7 +18,7 @@ import msgspec
 from gateway.directory.documents.tables import DocumentTables
 from gateway.model.access import Action
 from gateway.model.errors import BadNameError, Misconfigured
-from gateway.model.facts import MAX_DEGRADED_SECONDS, Grant
+from gateway.model.facts import FOLDER_SOURCE, MAX_DEGRADED_SECONDS, Grant
 from gateway.model.names import (
     parse_group_name,
     parse_model_id,
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from gateway.model.names import GroupName, ModelId, Pattern, TenantId
     from gateway.model.trusted_files import Distrusted
 
-FOLDER_SOURCE = "policies:"
 """The prefix of the source of facts from a folder of documents; the tenant's id follows."""
 
 GRANTABLE = (Action.DISCOVER, Action.READ, Action.INFER)

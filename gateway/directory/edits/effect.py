@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from gateway.model.errors import Conflict
+from gateway.model.facts import FOLDER_SOURCE
 
-SOURCE_FOLDER_PREFIX = "policies:"
 """The source of folder facts is this prefix and the stem of their document: `policies:acme`."""
 
 
@@ -26,9 +26,9 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
 
 def verify_not_from_folder(what: str, source: str, *, force: bool) -> None:
     """Raise `Conflict` for a fact of the policy folder, unless forced."""
-    if force or not source.startswith(SOURCE_FOLDER_PREFIX):
+    if force or not source.startswith(FOLDER_SOURCE):
         return
-    document = source.removeprefix(SOURCE_FOLDER_PREFIX)
+    document = source.removeprefix(FOLDER_SOURCE)
     raise Conflict(
         f"{what} comes from the policy folder: edit tenants/{document}.toml there and run "
         "`cachegate policy apply` (or use --force, and expect the next apply to object)"

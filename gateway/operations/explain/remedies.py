@@ -11,8 +11,8 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from gateway.decision.remedies import Help, Remedy
-from gateway.directory.documents.parse import FOLDER_SOURCE
 from gateway.model.errors import Reason
+from gateway.model.facts import FOLDER_SOURCE
 from gateway.terminal.console import when
 
 if TYPE_CHECKING:

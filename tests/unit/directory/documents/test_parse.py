@@ -10,7 +10,7 @@ from gateway.directory.documents.tables import MAX_DOCUMENT_BYTES
 from gateway.model.errors import Misconfigured
 from gateway.model.trusted_files import Distrusted
 
-EXAMPLE = Path(__file__).parents[3] / "policies" / "tenants" / "example.toml"
+EXAMPLE = Path(__file__).parents[4] / "policies" / "tenants" / "example.toml"
 
 ACME = """\
 [tenant]

@@ -1,4 +1,4 @@
-"""Strict percent-decoding, once; the only decoder of this package.
+"""Strict percent-decoding, once: for paths, queries and URLs that something is decided by.
 
 `urllib` leaves a broken escape unchanged and replaces bytes that are not UTF-8. Either lets one text mean two
 things, to us and to the next parser, so both are refused here.

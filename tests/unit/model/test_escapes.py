@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.engine.escapes import decode_once
 from gateway.model.errors import BadNameError
+from gateway.model.escapes import decode_once
 
 
 def test_an_escape_is_decoded_once_and_no_more():

@@ -1,0 +1,28 @@
+"""Addresses of clients as text, parsed once: an IPv4-mapped IPv6 address becomes the IPv4 address.
+
+So networks that are written for IPv4 contain it. Any text may come from behind a trusted proxy: long text is
+refused before it takes space in the cache.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+MAX_ADDRESS_CHARACTERS = 80  # IPv6 takes up to 45; a zone adds the name of an interface
+
+
+def find_address(text: str) -> IPv4Address | IPv6Address | None:
+    """The address; None for text that is none."""
+    return _remembered_address(text) if len(text) <= MAX_ADDRESS_CHARACTERS else None
+
+
+@lru_cache(maxsize=4096)
+def _remembered_address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
