@@ -16,6 +16,7 @@ from gateway.model.errors import Reason
 from gateway.model.facts import Facts, Grant, KeyKind, Scope, Standing, Visibility
 from gateway.model.stamps import Stamp
 from gateway.model.verdicts import Allowed, Denied
+from tests.structs import made
 
 SHIPPED = load_policy_folder(Path(__file__).parents[2] / "policies")
 RULEBOOK = Rulebook()
@@ -29,14 +30,14 @@ GROUPS = st.sampled_from(["g", "h", "a"])
 PACKAGES = st.sampled_from(["p", "q"])
 ACTIONS = st.sampled_from([Action.DISCOVER, Action.READ, Action.INFER])
 STANDINGS = st.builds(
-    Standing,
+    made(Standing),
     owner=st.none() | TENANTS,
     visibility=st.sampled_from(Visibility),
     groups=st.frozensets(GROUPS, max_size=2),
 )
 GRANTS = st.lists(
     st.builds(
-        Grant,
+        made(Grant),
         grant_id=st.just("g"),
         actions=st.frozensets(ACTIONS, min_size=1, max_size=2),
         models=st.lists(PATTERNS, max_size=2).map(tuple),

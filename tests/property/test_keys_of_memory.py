@@ -6,7 +6,6 @@ that start like another kind's prefix, the same characters split at another plac
 
 from __future__ import annotations
 
-from dataclasses import fields
 from itertools import combinations
 
 from hypothesis import assume, given
@@ -28,6 +27,7 @@ from gateway.model.names import (
     parse_pattern,
     parse_tenant_id,
 )
+from tests.structs import made
 
 PIECES = [
     "a",
@@ -85,7 +85,7 @@ def test_two_facts_share_no_name_in_redis(named):
 
 texts = st.lists(st.sampled_from(PIECES), max_size=4).map("".join)
 principals = st.builds(
-    Principal,
+    made(Principal),
     kind=st.sampled_from(KeyKind),
     key_id=texts.map(KeyId),
     key_name=texts,
@@ -95,21 +95,21 @@ principals = st.builds(
     degraded_seconds=st.sampled_from([0.0, 60.0]),
 )
 resources = st.builds(
-    Resource,
+    made(Resource),
     kind=st.sampled_from(ResourceKind),
     model=st.none() | texts.map(ModelId),
     package=st.none() | texts.map(PackageId),
     file=st.none() | texts,
     md5=st.none() | texts,
 )
-accesses = st.builds(Access, principal=principals, action=st.sampled_from(Action), resource=resources)
+accesses = st.builds(made(Access), principal=principals, action=st.sampled_from(Action), resource=resources)
 
 
 def meaning(access):
     """All that a decision may depend on. A file is decided as its package, by any of its names."""
     resource = access.resource
     kind = "package" if resource.kind is ResourceKind.FILE else resource.kind.value
-    who = tuple(getattr(access.principal, one.name) for one in fields(Principal))
+    who = tuple(getattr(access.principal, name) for name in Principal.__struct_fields__)
     return who, access.action, kind, resource.model, resource.package, resource.md5
 
 
@@ -121,7 +121,7 @@ def test_two_questions_that_differ_share_no_memory_and_no_flight(asked):
 
 @given(accesses, st.data())
 def test_whatever_is_changed_of_the_caller_is_another_question(access, data):
-    field = data.draw(st.sampled_from([one.name for one in fields(Principal)]))
+    field = data.draw(st.sampled_from(Principal.__struct_fields__))
     other = replace(access.principal, **{field: getattr(data.draw(principals), field)})
     assume(other != access.principal)
     assert question_of(access) != question_of(replace(access, principal=other))

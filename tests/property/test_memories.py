@@ -26,7 +26,8 @@ import gateway
 from gateway.audit import record_body
 from gateway.audit.record_body import RecordBodies, _who
 from gateway.audit.refusal_limiter import AnonymousCaller, RefusalLimiter
-from gateway.audit.scrub import _clean_agent, clean_agent, source_of
+from gateway.audit.request_secrets import RequestSecrets
+from gateway.audit.scrub import _clean_agent, _longest_run, clean_agent, source_of
 from gateway.caller_views import CallerViews, View
 from gateway.configuration.settings import CHECKOUT_POLICIES
 from gateway.credential.client import TrustedNetworks, client_address
@@ -422,6 +423,7 @@ def known_requests_for_the_same(bound):
         one = admission(number, agent=b"a" * 3000, leaves=leaves, file=file)
         made.learn(request_key(b"%d" % number, None), one)
         _clean_agent.cache_clear()  # what is remembered of agents is weighed by itself
+        _longest_run.cache_clear()
 
     return lambda: KnownRequests(max_bytes=bound), put
 
@@ -659,6 +661,12 @@ def addresses_of_clients(_bound):
 @case(2 * MEGABYTE, size=lambda made: made.cache_info().currsize)
 def agents_of_clients(_bound):
     return function(lambda number: clean_agent(b"%08d" % number + b" a" * 15_000), _clean_agent)
+
+
+@case(3 * MEGABYTE, size=lambda made: made.cache_info().currsize)
+def runs_in_agents_of_clients(_bound):
+    secrets = RequestSecrets(((b"authorization", b"Bearer " + b"k" * 40),), b"")
+    return function(lambda number: clean_agent(b"%08d" % number + b" a" * 15_000, secrets), _longest_run)
 
 
 @case(2 * MEGABYTE, size=lambda made: made.cache_info().currsize)

@@ -36,6 +36,7 @@ from gateway.model.facts import (
     Visibility,
 )
 from gateway.model.names import KeyId, Pattern, TenantId, parse_model_id
+from tests.structs import made
 
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
 texts = st.text(st.characters(codec="utf-8"), max_size=30)
@@ -80,7 +81,7 @@ def keys(draw) -> Key:
 
 
 tenants = st.builds(
-    Tenant,
+    made(Tenant),
     tenant_id=names,
     name=texts,
     is_suspended=st.booleans(),
@@ -89,11 +90,11 @@ tenants = st.builds(
     source=sources,
 )
 grants = st.builds(
-    Grants,
+    made(Grants),
     tenant_id=names,
     grants=st.lists(
         st.builds(
-            Grant,
+            made(Grant),
             grant_id=names,
             actions=st.frozensets(st.sampled_from(sorted(GRANTABLE)), min_size=1),
             models=st.lists(patterns, max_size=3).map(tuple),
@@ -106,7 +107,7 @@ grants = st.builds(
     generation=generations,
 )
 rules = st.builds(
-    ModelRule,
+    made(ModelRule),
     pattern=patterns,
     owner=st.none() | names,
     visibility=st.none() | st.sampled_from(Visibility),
@@ -114,9 +115,9 @@ rules = st.builds(
     generation=generations,
     source=sources,
 )
-aliases = st.builds(Alias, alias=model_ids, canonical=model_ids, generation=generations, source=sources)
+aliases = st.builds(made(Alias), alias=model_ids, canonical=model_ids, generation=generations, source=sources)
 policies = st.builds(
-    PolicySet,
+    made(PolicySet),
     schema=texts,
     policies=st.lists(st.tuples(texts, texts), max_size=3).map(tuple),
     digest=names,

@@ -13,11 +13,12 @@ from gateway.directory.records.rulings import decode_ending, decode_ruling, enco
 from gateway.model.errors import Reason
 from gateway.model.names import KeyId, ModelId
 from gateway.model.rulings import DENIALS, Ruling
+from tests.structs import made
 
 key_ids = st.from_regex(r"key_[0-9A-Za-z]{12}", fullmatch=True).map(KeyId)
 models = st.none() | st.from_regex(r"[a-z:]{1,8}(/[a-z0-9:]{1,8}){0,2}", fullmatch=True).map(ModelId)
 rulings = st.builds(
-    Ruling,
+    made(Ruling),
     key_id=key_ids,
     model=models,
     reason=st.sampled_from([Reason.PERMITTED, *sorted(DENIALS)]),

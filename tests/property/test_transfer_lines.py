@@ -22,6 +22,7 @@ from gateway.model.facts import (
     Tenant,
     Visibility,
 )
+from tests.structs import made
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 some_text = texts.filter(bool)
@@ -48,7 +49,7 @@ keys = st.builds(
     source=some_text,
 )
 grants = st.builds(
-    Grant,
+    made(Grant),
     grant_id=some_text,
     actions=st.frozensets(st.sampled_from(["discover", "read", "infer"]), min_size=1),
     models=st.lists(patterns, max_size=3).map(tuple),
@@ -57,9 +58,9 @@ grants = st.builds(
     source=some_text,
 )
 facts = st.one_of(
-    st.builds(StoredKey, digest=st.binary(min_size=32, max_size=32), key=keys),
+    st.builds(made(StoredKey), digest=st.binary(min_size=32, max_size=32), key=keys),
     st.builds(
-        Tenant,
+        made(Tenant),
         tenant_id=tenant_ids,
         name=texts,
         is_suspended=st.booleans(),
@@ -68,17 +69,17 @@ facts = st.one_of(
         source=some_text,
     ),
     st.builds(
-        ModelRule,
+        made(ModelRule),
         pattern=patterns,
         owner=st.none() | tenant_ids,
         visibility=st.none() | st.sampled_from(Visibility),
         groups=groups,
         source=some_text,
     ),
-    st.builds(Alias, alias=model_ids, canonical=model_ids, source=some_text),
-    st.builds(Grants, tenant_id=tenant_ids, grants=st.lists(grants, max_size=3).map(tuple)),
+    st.builds(made(Alias), alias=model_ids, canonical=model_ids, source=some_text),
+    st.builds(made(Grants), tenant_id=tenant_ids, grants=st.lists(grants, max_size=3).map(tuple)),
     st.builds(
-        PolicySet,
+        made(PolicySet),
         schema=texts,
         policies=st.lists(st.tuples(texts, texts), max_size=3).map(tuple),
         digest=texts,

@@ -29,7 +29,7 @@ from gateway.identity.times import parse_duration, parse_moment
 from gateway.model.errors import BadNameError, Misconfigured, Reason
 from gateway.terminal.console import AsJson, forget_output, print_json, say, standard_output
 from gateway.terminal.escaping import escape_controls_in_json
-from gateway.terminal.reading_progress import reading_progress
+from gateway.terminal.progress import verifying
 from gateway.terminal.record_lines import record_line
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def verify(
     given = _load_trusted(public_key, warn)
     paths = paths or ([settings.audit_folder] if settings else [])
     reports: list[tuple[str, Report]] = []
-    with reading_progress(paths):
+    with verifying(paths):
         for source in _sources(paths):
             if not given and settings is not None and _is_own(source, settings):
                 warn.look_at(settings.audit_folder)

@@ -15,7 +15,7 @@ from gateway.operations.cache.status import CacheStatus, load_status
 from gateway.operations.cache.verify import Verification, verify_cache
 from gateway.terminal.console import AsJson, print_json, print_table, say, when
 from gateway.terminal.escaping import escape_controls
-from gateway.terminal.hashing_progress import hashing_progress, readable_size
+from gateway.terminal.progress import readable_size, reading
 
 commands = typer.Typer(
     help="The cache's content: verify, status, release, resolutions, attest.",
@@ -45,7 +45,7 @@ def verify(
 
     Exit status 1 when a blob is in quarantine or a file could not be read.
     """
-    with hashing_progress() as progress:
+    with reading("hashing") as progress:
         found = in_session(lambda session: verify_cache(session, jobs=jobs, progress=progress, again=again))
     if as_json:
         print_json(_plain_verification(found))

@@ -29,7 +29,7 @@ from gateway.model.facts import PolicySet
 from gateway.model.trusted_files import open_trusted, refusal_of
 from gateway.operations.policy_folder import find_rule_changes, recorded_rules
 from gateway.terminal.console import AsJson, print_json, say
-from gateway.terminal.transfer_progress import transfer_progress
+from gateway.terminal.progress import counting
 
 if TYPE_CHECKING:
     from gateway.barrier import BarrierReport
@@ -65,7 +65,7 @@ def export(file: ExportFile, as_json: AsJson = False) -> None:
             """Makes no change; the audit log must show who exported all facts."""
 
         begun = await session.perform("directory.export", nothing, subject=(file.name,), wait=False)
-        with _written(file) as out, transfer_progress("exporting") as advance:
+        with _written(file) as out, counting("exporting") as bar:
             out.write(
                 header_line(
                     generation=begun.generation,
@@ -74,9 +74,9 @@ def export(file: ExportFile, as_json: AsJson = False) -> None:
                 )
             )
             count = 0
-            async for fact in each_fact(session.listing, advance.expect):
+            async for fact in each_fact(session.listing, bar.expect):
                 out.write(fact_line(fact))
-                advance.by()
+                bar.advance()
                 count += 1
             generation = await session.store.generation()
             out.write(end_line(facts=count, generation=generation))
@@ -123,7 +123,7 @@ async def _compare(session: OperatorSession, file: Path) -> tuple[Comparison, st
     """Compare the whole file with the server; also returns the file's SHA-256, for the record."""
     digest = sha256()
     compared = Comparison()
-    with _read(file) as lines, transfer_progress("checking") as advance:
+    with _read(file) as lines, counting("checking") as bar:
 
         def hashed() -> Iterator[bytes]:
             for line in lines:
@@ -136,7 +136,7 @@ async def _compare(session: OperatorSession, file: Path) -> tuple[Comparison, st
             for fact in batch:
                 _verify_policy(fact, file)
             compared += await compare(session.listing, batch)
-            advance.by(len(batch))
+            bar.advance(len(batch))
     return compared, digest.hexdigest()
 
 
@@ -147,7 +147,7 @@ async def _import(
     total = compared.new + compared.same + len(compared.other)
     wrote = Comparison()
     subject = (file.name, f"sha256 {digest}")
-    with _read(file) as lines, transfer_progress("importing", total) as advance:
+    with _read(file) as lines, counting("importing", total) as bar:
         header, facts = read_lines(lines, str(file))
         _verify_peppers(session, header)
         done = 0
@@ -159,7 +159,7 @@ async def _import(
             )
             wrote += made.result
             done += len(batch)
-            advance.by(len(batch))
+            bar.advance(len(batch))
     return _Imported(compared=wrote, **await _wait_for_workers(session, subject))
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from gateway.operations.cache.files import CacheFile
     from gateway.operations.session import OperatorSession
     from gateway.resource.catalogue import DiskCatalogue
-    from gateway.terminal.hashing_progress import HashingProgress
+    from gateway.terminal.progress import Bar
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ class Verification:
 
 
 async def verify_cache(
-    session: OperatorSession, *, jobs: int, progress: HashingProgress, again: bool = False
+    session: OperatorSession, *, jobs: int, progress: Bar, again: bool = False
 ) -> Verification:
     """Hash new files, or all of them with `again`, `jobs` files at once, and agree on all blobs."""
     run = _Run(session, progress, again=again)
@@ -102,7 +102,7 @@ class _Forgotten(MeasurementFile):
 class _Run:
     """One verification under way."""
 
-    def __init__(self, session: OperatorSession, progress: HashingProgress, *, again: bool) -> None:
+    def __init__(self, session: OperatorSession, progress: Bar, *, again: bool) -> None:
         self.result = Verification()
         self.catalogue: DiskCatalogue = build_catalogue(session.settings, session.clock, is_command=True)
         measurements = _Forgotten if again else MeasurementFile

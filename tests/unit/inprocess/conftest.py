@@ -173,8 +173,9 @@ def installed():
     shutil.rmtree(folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def process(installed):
+    """Not for the whole session: its threads would go on beside tests that look at threads and parsers."""
     with GuardedProcess(installed.settings) as process:
         yield process
 

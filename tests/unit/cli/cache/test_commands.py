@@ -15,7 +15,7 @@ from gateway.model.pins import identity_of
 from gateway.operations.cache.verify import verify_cache
 from gateway.pinning.ledger import PinLedger
 from gateway.pinning.measuring import Measurer
-from gateway.terminal.hashing_progress import HashingProgress
+from gateway.terminal.progress import Bar
 
 SHARED = b"weights that two tenants loaded\n" * 1000
 
@@ -146,7 +146,7 @@ def test_a_file_that_cannot_be_measured_is_named_and_the_others_are_pinned(site,
         return original(self, descriptor, keep_going)
 
     monkeypatch.setattr(Measurer, "measure_here", measure)
-    found = site.in_session(lambda session: verify_cache(session, jobs=2, progress=HashingProgress()))
+    found = site.in_session(lambda session: verify_cache(session, jobs=2, progress=Bar()))
     assert (found.is_good, found.unreadable, found.pinned) == (False, [name_of(b"own")], 1)
     assert type(trouble).__name__ in found.whys[name_of(b"own")]
 
@@ -160,7 +160,7 @@ def test_a_file_about_which_nothing_can_be_agreed_is_named_and_the_others_are_pi
         return await original(self, contents)
 
     monkeypatch.setattr(PinLedger, "agree", agree)
-    found = site.in_session(lambda session: verify_cache(session, jobs=2, progress=HashingProgress()))
+    found = site.in_session(lambda session: verify_cache(session, jobs=2, progress=Bar()))
     assert (found.unreadable, found.pinned) == ([name_of(SHARED)], 1)
     assert found.whys == {name_of(SHARED): "its record does not parse"}
 
