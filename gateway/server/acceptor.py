@@ -177,12 +177,24 @@ class Acceptor:
     async def _serve(self, connection: socket.socket, release: Callable[[], None]) -> None:
         """Give the connection to a protocol after the TLS handshake. A failed handshake is not a request."""
         protocol = self._make_protocol()
-        protocol.on_lost = release
+        is_lost = False
+
+        def on_lost() -> None:
+            nonlocal is_lost
+            if not is_lost:
+                is_lost = True
+                release()
+
+        protocol.on_lost = on_lost
         try:
             await self._loop.connect_accepted_socket(lambda: protocol, connection, **self._tls)
         except (OSError, TimeoutError, asyncio.CancelledError):
-            if not protocol.is_made:  # otherwise the protocol calls `on_lost` itself
+            if not protocol.is_made:
                 release()
+            elif not is_lost:
+                # Cancelled right behind `connection_made`, uvloop closes the transport and tells nobody: the
+                # protocol would count as open, and a stop would wait for it until its grace limit.
+                protocol.connection_lost(None)
 
     def _release(self, source: str | None) -> None:
         """Count a connection as closed, and accept again if accepting was paused."""

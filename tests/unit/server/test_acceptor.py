@@ -359,6 +359,22 @@ def test_a_server_that_stops_gives_up_handshakes(tls):
     run(scenario)
 
 
+def test_connections_that_come_while_a_server_stops_are_given_up():
+    async def scenario(clients):
+        async with accepting() as server:
+            server.acceptor._pause()
+            for _ in range(3):
+                clients.enter_context(await server.connect())
+            server.acceptor._accept()
+            await asyncio.sleep(0)  # their tasks begin: the protocols are made within the next iteration
+            server.acceptor.close()
+            await server.acceptor.wait_closed()
+            async with asyncio.timeout(20):
+                await until(lambda: not server.counts.open)
+
+    run(scenario)
+
+
 def test_a_client_that_does_not_end_tls_is_not_waited_for_long(tls, certificate):
     async def scenario(clients):
         async with accepting(tls=tls, shutdown_seconds=0.3) as served:
