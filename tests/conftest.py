@@ -28,7 +28,26 @@ import redis
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-# Nothing of `gateway` is imported up here: a room that does not import must fail its own tests and no others.
+# Nothing of `gateway` is imported up here: a package that does not import fails its own tests and no others.
+
+SLOW_FOLDERS = ("faults", "freshness", "proxies")
+"""Servers that are killed, stopped and started again, test by test: minutes, for `make test-all` and CI."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` is applied
+def pytest_collection_modifyitems(items):
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).parts[0] in SLOW_FOLDERS:
+            item.add_marker(pytest.mark.slow)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if "not slow" in config.option.markexpr:
+        terminalreporter.write_line(
+            "Left out: tests that are slow or need root (make test-all), and those with the real engine "
+            "(make test-engine)."
+        )
 
 
 PATIENCE_SECONDS = 90.0
