@@ -50,7 +50,7 @@ class Shard:
         primary = self.primary()
         if primary is None or primary.replication()["connected_slaves"] != len(self.members) - 1:
             return False
-        return all(one.ask("CLUSTER", "INFO")["cluster_state"] == "ok" for one in self.members)
+        return all("cluster_state:ok" in one.ask("CLUSTER", "INFO") for one in self.members)
 
     def hurry(self, *, is_on):
         """Nodes of a Cluster act at once."""

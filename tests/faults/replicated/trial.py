@@ -67,7 +67,8 @@ class Made:
 
     @property
     def is_sure(self):
-        return self.status == 0
+        """Whether it is certain. To remove what an older copy does not have is status 1, and may be as sure."""
+        return self.status == 0 or bool(self.document.get("missing") and self.document["sure"])
 
     @property
     def document(self):
