@@ -67,7 +67,7 @@ class Made:
 
     @property
     def is_sure(self):
-        """Whether it is certain. To remove what an older copy does not have is status 1, and may be as sure."""
+        """Whether it is certain: status 1 is, where an older copy does not have what was to be removed."""
         return self.status == 0 or bool(self.document.get("missing") and self.document["sure"])
 
     @property
