@@ -43,11 +43,12 @@ def test_an_older_copy_is_refused_by_each_node_until_it_is_accepted_there(new_gr
 
         began_at = time.monotonic()
         accept(trial.nodes)
-        trial.forget_keys()
-        trial.recover(group)
+        # From here on things are as the copy has them; what recovery changes comes after.
         trial.ledger.note(
             {thing: then.get(thing, NOBODY) for thing in trial.ledger.statuses()}, began_at, time.monotonic()
         )
+        trial.forget_keys()
+        trial.recover(group)
     trial.calm()
     trial.finish()
 
