@@ -14,13 +14,12 @@ from __future__ import annotations
 import secrets
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
 from gateway.directory.edits import keys
