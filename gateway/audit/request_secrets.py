@@ -39,6 +39,8 @@ _SECRET_NAMES = frozenset(
 )
 _SECRET_ENDS = (b"apikey", b"token", b"secret", b"password", b"authorization", b"signature", b"credential")
 _PLAIN = re.compile(rb"(?:Bearer +)?([0-9A-Za-z_~+/-]{8,})", re.IGNORECASE)  # the form of nearly all keys
+_LONGEST_KEY_BYTES = 4096  # `extract` takes no longer one
+_BEGINNING_BYTES = 20
 _PADDING = (b"", b"\0", b"\0\0")
 _SCHEMES = frozenset({b"bearer", b"basic", b"token", b"digest", b"negotiate", b"apikey", b"local"})
 _BETWEEN = re.compile(rb"[\s,;=:\"']+")
@@ -65,7 +67,8 @@ class RequestSecrets:
         # No form of a secret is shorter than the secret: a text shorter than all of them contains none.
         self.least = NO_SECRET
         for match in self._plain:
-            self.least = min(self.least, MIN_SECRET_BYTES if match is None else len(match[1]))
+            shortest = MIN_SECRET_BYTES if match is None else min(map(len, _found_by(match[1])))
+            self.least = min(self.least, shortest)
 
     def __bool__(self) -> bool:
         return bool(self._raw)
@@ -114,10 +117,15 @@ class RequestSecrets:
         """The candidates, plain keys first: with many other values, `MAX_SECRETS` may cut the list."""
         for match in self._plain:
             if match is not None and match[1].lower() not in _SCHEMES:
-                yield match[1]
+                yield from _found_by(match[1])
         for value, match in zip(self._raw, self._plain, strict=True):
             if match is None:
                 yield from _pieces_of(value)
+
+
+def _found_by(secret: bytes) -> tuple[bytes, ...]:
+    """What a secret is found by. Of one that is too long to be a key, its beginning is enough."""
+    return (secret,) if len(secret) <= _LONGEST_KEY_BYTES else (secret, secret[:_BEGINNING_BYTES])
 
 
 def _readings(text: str) -> Iterator[str]:

@@ -155,3 +155,10 @@ def test_the_secrets_are_not_printed():
 def test_what_is_kept_of_a_known_requests_headers_is_fit_for_a_record():
     headers = ((b"authorization", b"Bearer " + KEY.encode()), (b"user-agent", f"loader ({KEY})".encode()))
     assert recorded_headers(headers) == ((b"user-agent", f"loader ({REMOVED})".encode()),)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_of_a_credential_that_is_too_long_its_beginning_is_removed_too(form):
+    secrets = RequestSecrets(((b"authorization", f"Bearer {KEY * 250}".encode()),), b"")
+    written = FORMS[form](KEY)
+    assert written not in clean_agent(f"loader/1.0 ({written})".encode(), secrets)
