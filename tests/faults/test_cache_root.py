@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from hashlib import md5
@@ -195,8 +194,8 @@ def test_a_volume_that_is_unmounted_and_mounted_again(site, serve, eventually):
         eventually(gateway.is_ready)
         verify_served(site, gateway)
     finally:
-        if os.path.ismount(root):
-            subprocess.run(["umount", "--lazy", root], check=True)
+        # `os.path.ismount` does not see a bind mount of the same file system.
+        subprocess.run(["umount", "--lazy", root], check=False, stderr=subprocess.DEVNULL)
 
 
 def mount(what, where):
