@@ -29,18 +29,21 @@ if TYPE_CHECKING:
 
     from gateway.decisions import Decisions, Judgement
     from gateway.model.access import Principal
-    from gateway.model.listings import ListedPackage
-    from gateway.model.names import Md5, ModelId
+    from gateway.model.listings import ListedPackage, PackageListing
+    from gateway.model.names import Md5, ModelId, PackageId
     from gateway.model.ports import Catalogue, Directory
     from gateway.model.stamps import Leaf
     from gateway.model.verdicts import Denied, Found, OpenFile
     from gateway.pinning.checks import PinChecks
+    from gateway.resource.disk_checks import Looks
     from gateway.resource.held_files import HeldFiles
+    from gateway.resource.held_listings import HeldListings
 
 T = TypeVar("T")
 
 FIRST_PAGE = Page(after=None, limit=100)  # where the request names no page
 PACKAGES_PER_TURN = 500  # searched in some 50 microseconds, then other requests run
+DECIDED_NOW = 100  # decisions recalled for one listing without a pause: some 300 microseconds
 
 
 class CountsLinks(Protocol):
@@ -65,6 +68,7 @@ class AuthorizedFiles:
         pins: PinChecks,
         views_bytes: int,
         held_files: HeldFiles | None = None,
+        held_listings: HeldListings | None = None,
         attestations: CountsLinks | None = None,
     ) -> None:
         self._attestations = attestations  # None: every link on disk counts
@@ -72,10 +76,12 @@ class AuthorizedFiles:
         self._catalogue = catalogue
         self._pins = pins
         self._held_files = held_files
+        self._held_listings = held_listings
         self._caller_views = CallerViews(
             directory=directory, decisions=decisions, catalogue=catalogue, max_bytes=views_bytes
         )
-        self.memories = self._caller_views.memories  # for the regular sweep
+        of_listings = () if held_listings is None else (held_listings.memory,)
+        self.memories = (*self._caller_views.memories, *of_listings)  # for the regular sweep
 
     async def resolve(self, access: Access) -> Access:
         """Replace a blob by the caller's own file through which it may be read."""
@@ -93,6 +99,31 @@ class AuthorizedFiles:
                 return candidate
         raise Refusal(Reason.NOT_PERMITTED)
 
+    def resolve_now(self, access: Access, looks: Looks) -> Access | None:
+        """As `resolve`, from memory alone; None where it has to be asked.
+
+        The first of the caller's packages that may list the digest has to be one whose link to the blob is
+        known, and there now: otherwise another package might be the one to serve it from.
+        """
+        md5, principal = access.resource.md5, access.principal
+        packages = None if md5 is None else self._caller_views.recall_packages(principal)
+        if md5 is None or packages is None or len(packages) > PACKAGES_PER_TURN or self._held_files is None:
+            return None
+        listed = next((one for one in packages if one.may_list(md5)), None)
+        if listed is None:
+            return None
+        handle = self._held_files.find_handle(listed.model, listed.package, md5)
+        if handle is None:
+            return None
+        held = self._held_files.find(listed.model, listed.package, handle, looks)
+        if held is None or self._recall_attested(held.file) is None:
+            return None
+        file = Resource(kind=ResourceKind.FILE, model=listed.model, package=listed.package, file=handle)
+        candidate = replace(access, resource=file)
+        judgement = self._decisions.recall(candidate)
+        is_allowed = judgement is not None and isinstance(judgement.verdict, Allowed)
+        return candidate if is_allowed else None
+
     async def _listing(self, principal: Principal, md5: Md5) -> list[ListedPackage]:
         """The caller's own packages that may contain a blob. All are searched, whatever the digest is."""
         packages = await self._caller_views.packages(principal)
@@ -102,6 +133,11 @@ class AuthorizedFiles:
             found += [one for one in batch if one.may_list(md5)]
             await asyncio.sleep(0)
         return found
+
+    def reason_now(self, denied: Denied) -> Reason | None:
+        """As `answer_to`, where the disk has no say; else None."""
+        depends_on_disk = denied.may_discover and denied.model and denied.access.resource.package
+        return None if depends_on_disk else denied.reason
 
     async def answer_to(self, denied: Denied) -> Reason:
         """The reason to answer a denial with: 403 only for what the caller may discover and what exists."""
@@ -127,9 +163,7 @@ class AuthorizedFiles:
             case ResourceKind.MODEL if model:
                 return await self._model(allowed, model)
             case ResourceKind.PACKAGE if model and resource.package:
-                page = resource.page or FIRST_PAGE
-                after = None if page.after is None else FileHandle(page.after)
-                found = await self._catalogue.listing(model, resource.package, after=after, limit=page.limit)
+                found = await self._list_files(model, resource.package, resource.page or FIRST_PAGE)
             case ResourceKind.FILE if model and resource.package and resource.file:
                 known = self._held_files and self._held_files.reopen(model, resource.package, resource.file)
                 if known:
@@ -157,27 +191,51 @@ class AuthorizedFiles:
             os.close(file.descriptor)
             raise
 
-    def find_now(self, allowed: Allowed, stamp: Stamp) -> tuple[HeldFile, Stamp] | None:
-        """A small file that is in memory and unchanged on disk; None where `find` has to be asked."""
+    async def _list_files(self, model: ModelId, package: PackageId, page: Page) -> PackageListing | None:
+        held = self._held_listings
+        before = () if held is None else held.look_at_package(model, package)
+        after = None if page.after is None else FileHandle(page.after)
+        found = await self._catalogue.listing(model, package, after=after, limit=page.limit)
+        if held is not None and found is not None:
+            held.hold_listing(found, page, before)
+        return found
+
+    def find_now(self, allowed: Allowed, looks: Looks, *, needs_content: bool) -> tuple[Found, Stamp] | None:
+        """As `find`, from memory alone and for what is small; None where `find` has to be asked.
+
+        `looks` are shared by all that is answered in this event loop iteration.
+        """
+        access, resource, model = allowed.access, allowed.access.resource, allowed.model
+        match resource.kind:
+            case ResourceKind.SELF:
+                return Identity(principal=access.principal), allowed.stamp
+            case ResourceKind.CATALOGUE:
+                return self._page_now(access, resource.page or FIRST_PAGE, allowed.stamp)
+            case ResourceKind.MODEL if model:
+                return self._model_now(allowed, model, looks)
+            case ResourceKind.PACKAGE if model and resource.package and self._held_listings:
+                page = resource.page or FIRST_PAGE
+                listing = self._held_listings.find_listing(model, resource.package, page, looks)
+                return None if listing is None else (listing, allowed.stamp)
+            case ResourceKind.FILE:
+                return self._file_now(allowed, looks, needs_content=needs_content)
+            case _:
+                return None
+
+    def _file_now(
+        self, allowed: Allowed, looks: Looks, *, needs_content: bool
+    ) -> tuple[HeldFile, Stamp] | None:
         resource, model = allowed.access.resource, allowed.model
         if self._held_files is None or not (model and resource.package and resource.file):
             return None
-        held = self._held_files.find(model, resource.package, resource.file)
+        held = self._held_files.find(model, resource.package, resource.file, looks)
         if held is None or not isinstance(held.file, HeldFile):
             return None
         attested = self._recall_attested(held.file)
-        return (
-            None
-            if attested is None
-            else (held.file, Stamp(stamp.generation, stamp.leaves + held.leaves + attested))
-        )
-
-    def has_still(self, found: Found) -> bool:
-        """Whether this very file is still in memory, and unchanged on disk."""
-        if self._held_files is None or not isinstance(found, HeldFile):
-            return False
-        held = self._held_files.find(found.model, found.package, found.handle)
-        return held is not None and held.file is found and self._recall_attested(found) is not None
+        if attested is None or (needs_content and held.file.content is None):
+            return None
+        stamp = allowed.stamp
+        return held.file, Stamp(stamp.generation, stamp.leaves + held.leaves + attested)
 
     def _recall_attested(self, file: OpenFile) -> tuple[Leaf, ...] | None:
         """The facts by which this file's link counts; None when memory does not know. Empty: none needed."""
@@ -208,37 +266,86 @@ class AuthorizedFiles:
 
     async def _model(self, allowed: Allowed, model: ModelId) -> tuple[ModelListing, Stamp]:
         """The packages that the caller may discover. A model without any is absent for this caller."""
+        held = self._held_listings
+        before = () if held is None else held.look_at_model(model)
         packages = await self._catalogue.packages(model)
-        asked = allowed.access.resource
-        questions = [
-            replace(allowed.access, resource=replace(asked, kind=ResourceKind.PACKAGE, package=package))
-            for package in packages
-        ]
-        shown, stamp = await self._keep(packages, questions, allowed.stamp)
+        if held is not None:
+            held.hold_packages(model, packages, before)
+        shown, stamp = await self._keep(packages, _of_packages(allowed, packages), allowed.stamp)
         if not shown:
             raise Refusal(Reason.ABSENT)
         return ModelListing(model=model, packages=shown), stamp
+
+    def _model_now(self, allowed: Allowed, model: ModelId, looks: Looks) -> tuple[ModelListing, Stamp] | None:
+        """As `_model`, from memory alone; None where that has to be asked."""
+        packages = self._held_listings and self._held_listings.find_packages(model, looks)
+        if not packages:
+            return None
+        kept = self._keep_now(packages, _of_packages(allowed, packages), allowed.stamp)
+        return None if kept is None or not kept[0] else (ModelListing(model=model, packages=kept[0]), kept[1])
 
     async def _keep(
         self, things: Sequence[T], questions: Sequence[Access], stamp: Stamp
     ) -> tuple[tuple[T, ...], Stamp]:
         """The things whose access is allowed, and the stamp extended by the facts of all these decisions."""
-        judgements = await self._decisions.reach_many(questions)
-        # Merged once: a thousand decisions depend on tens of thousands of records, most of them shared.
-        stamps = [stamp, *(judgement.facts.stamp for judgement in judgements)]
-        leaves = {id(leaf): leaf for one in stamps for leaf in one.leaves}
-        together = Stamp(min(one.generation for one in stamps), tuple(leaves.values()))
-        return _allowed(things, judgements), together
+        return _keep(things, await self._decisions.reach_many(questions), stamp)
+
+    def _keep_now(
+        self, things: Sequence[T], questions: Sequence[Access], stamp: Stamp
+    ) -> tuple[tuple[T, ...], Stamp] | None:
+        """As `_keep`, from memory alone; None where that has to be asked."""
+        if len(questions) > DECIDED_NOW:
+            return None
+        judgements: list[Judgement] = []
+        for question in questions:
+            judgement = self._decisions.recall(question)
+            if judgement is None:
+                return None
+            judgements.append(judgement)
+        return _keep(things, judgements, stamp)
+
+    def _page_now(self, access: Access, page: Page, stamp: Stamp) -> tuple[CataloguePage, Stamp] | None:
+        """As `_page`, from memory alone; None where that has to be asked."""
+        models = self._caller_views.recall_models(access.principal)
+        if models is None:
+            return None
+        shown, more = _cut(models, page)
+        kept = self._keep_now(shown, [discovery(access.principal, one) for one in shown], stamp)
+        if kept is None:
+            return None
+        return CataloguePage(models=kept[0], after=shown[-1] if more else None), kept[1]
 
     async def _page(self, access: Access, page: Page, stamp: Stamp) -> tuple[CataloguePage, Stamp]:
         models = await self._caller_views.models(access.principal)
-        start = bisect_right(models, page.after) if page.after else 0
-        shown = models[start : start + page.limit]
+        shown, more = _cut(models, page)
         # Each model on the page is decided again, and the facts go into the stamp. So the last check before
         # the first byte covers the page, however old the remembered listing was.
         kept, stamp = await self._keep(shown, [discovery(access.principal, one) for one in shown], stamp)
-        more = start + page.limit < len(models)
         return CataloguePage(models=kept, after=shown[-1] if more else None), stamp
+
+
+def _cut(models: Sequence[ModelId], page: Page) -> tuple[Sequence[ModelId], bool]:
+    """The models on a page, and whether more follow."""
+    start = bisect_right(models, page.after) if page.after else 0
+    end = start + page.limit
+    return models[start:end], end < len(models)
+
+
+def _of_packages(allowed: Allowed, packages: Sequence[PackageId]) -> list[Access]:
+    """The same access to each of these packages."""
+    asked = allowed.access.resource
+    return [
+        replace(allowed.access, resource=replace(asked, kind=ResourceKind.PACKAGE, package=package))
+        for package in packages
+    ]
+
+
+def _keep(things: Sequence[T], judgements: Sequence[Judgement], stamp: Stamp) -> tuple[tuple[T, ...], Stamp]:
+    # Merged once: a thousand decisions depend on tens of thousands of records, most of them shared.
+    stamps = [stamp, *(judgement.facts.stamp for judgement in judgements)]
+    leaves = {id(leaf): leaf for one in stamps for leaf in one.leaves}
+    together = Stamp(min(one.generation for one in stamps), tuple(leaves.values()))
+    return _allowed(things, judgements), together
 
 
 def _allowed(things: Sequence[T], judgements: Sequence[Judgement]) -> tuple[T, ...]:

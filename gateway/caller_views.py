@@ -47,17 +47,17 @@ class View(Generic[T]):
 
     things: tuple[T, ...]
     source: Sequence[T]  # the catalogue's list; the catalogue makes a new object when it changes
-    generation: int  # the latest at which all of `leaves` were current
+    epoch: int  # the directory's, the latest at which all of `leaves` were current
     leaves: tuple[Leaf, ...]
 
-    def stands(self, source: Sequence[T], generation: int) -> bool:
-        """Whether it is still valid. With the same generation, no leaf has to be checked."""
+    def stands(self, source: Sequence[T], epoch: int) -> bool:
+        """Whether it is still valid. In the same epoch, no leaf has to be checked."""
         if self.source is not source:
             return False
-        if self.generation != generation:
+        if self.epoch != epoch:
             if not all(leaf.is_current for leaf in self.leaves):
                 return False
-            self.generation = generation
+            self.epoch = epoch
         return True
 
 
@@ -72,8 +72,8 @@ class CallerViews:
         self._decisions = decisions
         self._catalogue = catalogue
         each = max_bytes // 2
-        self._models = _Views(catalogue.models, self._generation, self._work_out_models, each)
-        self._packages = _Views(catalogue.listed, self._generation, self._work_out_packages, each)
+        self._models = _Views(catalogue.models, directory, self._work_out_models, each)
+        self._packages = _Views(catalogue.listed, directory, self._work_out_packages, each)
 
     @property
     def memories(self) -> tuple[BoundedMemory[Any, Any], ...]:
@@ -88,26 +88,32 @@ class CallerViews:
         """The packages that the caller may read, of the models that it may discover."""
         return (await self._packages.of(principal)).things
 
-    async def _generation(self, principal: Principal) -> int:
-        [about_caller] = await self._directory.gather(principal, [None])
-        return about_caller.stamp.generation
+    def recall_models(self, principal: Principal) -> tuple[ModelId, ...] | None:
+        """The same from memory alone; None where it has to be computed."""
+        view = self._models.recall(principal)
+        return None if view is None else view.things
+
+    def recall_packages(self, principal: Principal) -> tuple[ListedPackage, ...] | None:
+        """The same from memory alone; None where it has to be computed."""
+        view = self._packages.recall(principal)
+        return None if view is None else view.things
 
     async def _work_out_models(self, principal: Principal) -> View[ModelId]:
         models = self._catalogue.models()
-        generation = await self._generation(principal)
+        epoch = self._directory.epoch
         asked = ((one, discovery(principal, one)) for one in models)
         things, leaves = await self._permitted(asked)
-        return View(things, models, generation, tuple(leaves.values()))
+        return View(things, models, epoch, tuple(leaves.values()))
 
     async def _work_out_packages(self, principal: Principal) -> View[ListedPackage]:
         listed = self._catalogue.listed()
-        generation = await self._generation(principal)
+        epoch = self._directory.epoch
         seen = await self._models.of(principal)
         models = frozenset(seen.things)
         asked = ((one, _reading(principal, one)) for one in listed if one.model in models)
         things, leaves = await self._permitted(asked)
         leaves |= {id(leaf): leaf for leaf in seen.leaves}  # a model that becomes discoverable adds packages
-        return View(things, listed, generation, tuple(leaves.values()))
+        return View(things, listed, epoch, tuple(leaves.values()))
 
     async def _permitted(self, asked: Iterable[tuple[T, Access]]) -> tuple[tuple[T, ...], dict[int, Leaf]]:
         """The things whose access is allowed, and the facts of all these decisions."""
@@ -130,12 +136,12 @@ class _Views(Generic[T]):
     def __init__(
         self,
         source: Callable[[], Sequence[T]],
-        generation: Callable[[Principal], Coroutine[None, None, int]],
+        directory: Directory,
         work_out: Callable[[Principal], Coroutine[None, None, View[T]]],
         max_bytes: int,
     ) -> None:
         self._source = source
-        self._generation = generation
+        self._directory = directory
         self._work_out = work_out
         self.memory: BoundedMemory[Principal, View[T]] = BoundedMemory(
             max_bytes=max_bytes,
@@ -146,21 +152,25 @@ class _Views(Generic[T]):
         )
         self._in_progress: dict[Principal, asyncio.Task[View[T]]] = {}
 
-    async def of(self, principal: Principal) -> View[T]:
+    def recall(self, principal: Principal) -> View[T] | None:
         view = self.memory.peek(principal)
-        if view is not None and await self._stands(principal, view):
+        return view if view is not None and self._stands(view) else None
+
+    async def of(self, principal: Principal) -> View[T]:
+        view = self.recall(principal)
+        if view is not None:
             return view
         joined = self._in_progress.get(principal)
         if joined is not None:
             view = await asyncio.shield(joined)
-            if await self._stands(principal, view):
+            if self._stands(view):
                 return view
         # That task's view was overtaken by a change: it may have read facts from before this request.
         # A task that begins from here on has not.
         return await asyncio.shield(self._in_progress.get(principal) or self._start(principal))
 
-    async def _stands(self, principal: Principal, view: View[T]) -> bool:
-        return view.stands(self._source(), await self._generation(principal))
+    def _stands(self, view: View[T]) -> bool:
+        return view.stands(self._source(), self._directory.epoch)
 
     def _start(self, principal: Principal) -> asyncio.Task[View[T]]:
         task = self._in_progress[principal] = asyncio.create_task(self._compute(principal))

@@ -1,11 +1,11 @@
 """The guard: the pipeline that decides and records every read of the shared caches; there is no other (I4).
 
     extract → authenticate → locate → decide → find → record → Receipt ─ confirm ─▶ deliver
-    └──────────── or a pass ─────────┘
 
-A pass (`passes.py`) is the remembered result of the first four stages for this caller and path, valid while
-the facts behind it are current. `admit` waits where it has to; `admit_now` returns None instead of waiting,
-and then `admit` is asked. Both use passes, run the same checks, and record.
+`_weigh` is the pipeline up to the record, written once. Each stage answers from memory where it can; where it
+has to wait, the pipeline yields what to wait for. `weigh_now` runs it up to the first such place, and then
+gives up: what it returns was decided without waiting, and can be answered from within the server's parser.
+`admit` waits.
 
 Each stage has one entry point and returns a value. A refusal at any stage is recorded with what was known by
 then (I5). The disk is read only after a decision, and only for what the caller may at least discover: a name
@@ -17,30 +17,33 @@ nothing is awaited between it and the write (I6).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from gateway.credential.extract import extract
-from gateway.credential.fingerprint import fingerprint
 from gateway.model.access import Access, Credential, ResourceKind
 from gateway.model.errors import Reason, Refusal, Unavailable, WithdrawnError
-from gateway.model.verdicts import WITHDRAWN, Admission, Declined, Denied, Rejection
-from gateway.passes import Pass
-from gateway.platform.confirmation import reach_confirmed
+from gateway.model.verdicts import WITHDRAWN, Admission, Declined, Denied, Receipt, Rejection
+from gateway.platform.confirmation import reach_confirmed, with_platform_reason
+from gateway.resource.disk_checks import Looks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Generator, Sequence
 
     from gateway.authorized_files import AuthorizedFiles
     from gateway.decisions import Decisions, Judgement
-    from gateway.model.access import Principal, Resource, SignedLink, WireRequest
+    from gateway.model.access import Principal, SignedLink, WireRequest
     from gateway.model.names import ModelId
     from gateway.model.ports import Authenticate, Directory, PlatformAuthority, Recorder
     from gateway.model.routes import GuardedRoute
     from gateway.model.stamps import Stamp
-    from gateway.model.verdicts import Allowed, Found, Receipt, Verdict
-    from gateway.passes import Passes, PassKey
+    from gateway.model.verdicts import Verdict
+
+    Weighed = Admission | Rejection
+    Steps = Generator[Callable[[], Awaitable[Any]], Any, Weighed]
+    """The pipeline: yields what to wait for, is sent its result, and returns what it came to."""
 
 FACTLESS = frozenset({Reason.MISTYPED_KEY, Reason.INVALID_LINK, Reason.EXPIRED_LINK})
 """Refusals of a caller that are decided without facts."""
@@ -54,50 +57,33 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
     decisions: Decisions
     authorized_files: AuthorizedFiles
     recorder: Recorder
-    passes: Passes
     authority: PlatformAuthority | None = None  # is asked about keys that may be the platform's
 
     async def admit(self, request: WireRequest, route: GuardedRoute) -> Receipt | Declined:
         """Decide and record. The Receipt may be delivered once `confirm` has passed."""
-        admission = await self._weigh(request, route)
-        if isinstance(admission, Rejection):
-            return self.decline(admission)
-        return self._record(admission)
+        weighed = await _run(self._weigh(request, route, Looks()))
+        if isinstance(weighed, Rejection):
+            return self.decline(weighed)
+        return self._record(weighed)
 
-    def admit_now(self, request: WireRequest) -> Receipt | None:
-        """As `admit`, but from memory only and for small files; None where `admit` has to be asked."""
-        known = self._recall(request)
-        if known is None or not self.directory.is_leased():
-            return None
-        found = self.authorized_files.find_now(known.allowed, known.stamp)
-        if found is None:
-            return None
-        file, stamp = found
-        return self._record(_admission(request, known, file, stamp))
+    def weigh_now(self, request: WireRequest, route: GuardedRoute, looks: Looks) -> Weighed | None:
+        """Decide without waiting; None where something has to be waited for. Nothing is recorded yet."""
+        steps = self._weigh(request, route, looks)
+        try:
+            next(steps)
+        except StopIteration as done:
+            weighed: Weighed = done.value
+            return weighed
+        steps.close()
+        return None
 
-    def admit_again(self, admissions: Sequence[Admission], now: float) -> list[Receipt | None]:
-        """Admit requests again that `admit_now` admitted before; None for those that it would not admit now.
-
-        Everything an admission depends on is checked again: facts, time, lease, disk (once for a file that
-        several requests want now). All that are admitted are recorded in one write.
-        """
-        is_leased, is_there = self.directory.is_leased(), {}
-        sure = []
-        for admission in admissions:
-            found = id(admission.found)
-            if found not in is_there:
-                is_there[found] = is_leased and self.authorized_files.has_still(admission.found)
-            if is_there[found] and self._stands(admission, now):
-                sure.append(admission)
-        if len(sure) == len(admissions):
-            return [*self.recorder.admit_all(sure)]
-        receipts = iter(self.recorder.admit_all(sure) if sure else ())
-        kept = {id(admission) for admission in sure}
-        return [next(receipts) if id(admission) in kept else None for admission in admissions]
-
-    def _stands(self, admission: Admission, now: float) -> bool:
-        principal, since = admission.allowed.access.principal, admission.request.received_at
-        return admission.stamp.is_current and self.identity.is_valid_still(principal, since, now)
+    def record_all(self, weighed: Sequence[Weighed]) -> list[Receipt | Declined]:
+        """Record what was weighed, in one write: all of it, or nothing."""
+        recorded = self.recorder.record_all(weighed)
+        return [
+            one if isinstance(one, Receipt) else _declined(what, one)
+            for what, one in zip(weighed, recorded, strict=True)
+        ]
 
     def _record(self, admission: Admission) -> Receipt:
         try:
@@ -134,8 +120,7 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
 
     def decline(self, rejection: Rejection) -> Declined:
         """Record a refusal. The client gets its status and the record's id, and nothing else."""
-        record_id = self.recorder.reject(rejection)
-        return Declined(reason=rejection.reason, record_id=record_id, meant=rejection.meant)
+        return _declined(rejection, self.recorder.reject(rejection))
 
     async def _authenticate(
         self, credential: Credential | SignedLink, request: WireRequest, route: GuardedRoute
@@ -160,37 +145,45 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
     async def _reach(self, access: Access, credential: Credential | SignedLink) -> Judgement:
         return await reach_confirmed(self.decisions, self.authority, access, credential)
 
-    async def _weigh(self, request: WireRequest, route: GuardedRoute) -> Admission | Rejection:
+    def _weigh(self, request: WireRequest, route: GuardedRoute, looks: Looks) -> Steps:
         principal = resource = meant = None
         verdict: Verdict | None = None
         try:
             if route.unwrap is not None:
                 request, route = route.unwrap(request)
                 meant = route.template
-            known = self._recall(request)
-            if known is not None:
-                verdict = known.allowed
-                principal, resource = verdict.access.principal, verdict.access.resource
-                self.directory.verify_fresh(principal.degraded_seconds)
+            credential = _extract(request, route)
+            caller = self.identity.recall(credential, request.client, request.received_at)
+            if caller is None:
+                caller = yield partial(self._authenticate, credential, request, route)
+            principal, key_stamp = caller
+            self.directory.verify_fresh(principal.degraded_seconds)
+            resource = route.locate(request)
+            access = Access(principal=principal, action=route.action, resource=resource)
+            if resource.kind is ResourceKind.BLOB:
+                file = self.authorized_files.resolve_now(access, looks)
+                access = file or (yield partial(self.authorized_files.resolve, access))
+            judgement = self._recall(access)
+            if judgement is None:
+                judgement = yield partial(self._reach, access, credential)
+            verdict = judgement.verdict
+            if isinstance(verdict, Denied):
+                reason = self.authorized_files.reason_now(verdict)
+                reason = reason or (yield partial(self.authorized_files.answer_to, verdict))
+                raise Refusal(reason)  # noqa: TRY301 -- one way out for every refusal
+            if route.find is not None:
+                found, stamp = yield partial(route.find, request, verdict)
             else:
-                credential = _extract(request, route)
-                caller = self.identity.recall(credential, request.client, request.received_at)
-                principal, key_stamp = caller or await self._authenticate(credential, request, route)
-                self.directory.verify_fresh(principal.degraded_seconds)
-                resource = route.locate(request)
-                access = Access(principal=principal, action=route.action, resource=resource)
-                judgement = self.decisions.recall(access)  # the common case, which waits for nothing
-                if judgement is None or not judgement.facts.is_confirmed:
-                    judgement = await self._reach(await self.authorized_files.resolve(access), credential)
-                verdict = judgement.verdict
-                if isinstance(verdict, Denied):
-                    raise Refusal(await self.authorized_files.answer_to(verdict))  # noqa: TRY301 -- one way out for every refusal
-                known = self._remember(request, resource, verdict, key_stamp)
-            if route.find is None:
-                found, stamp = await self.authorized_files.find(known.allowed)
-            else:
-                found, stamp = await route.find(request, known.allowed)
-            return _admission(request, known, found, known.key_stamp.joined(stamp))
+                needs_content = request.method != "HEAD"
+                now = self.authorized_files.find_now(verdict, looks, needs_content=needs_content)
+                found, stamp = now or (yield partial(self.authorized_files.find, verdict))
+            return Admission(
+                request=request,
+                allowed=verdict,
+                found=found,
+                stamp=key_stamp.joined(stamp),
+                key_stamp=key_stamp,
+            )
         except (Refusal, Unavailable) as failure:
             return Rejection(
                 request=request,
@@ -206,20 +199,34 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
                 meant=meant,
             )
 
-    def _recall(self, request: WireRequest) -> Pass | None:
-        """The remembered pass of this caller and path, if it is still valid."""
-        known = self.passes.find(_pass_key(request))
-        if known is None:
+    def _recall(self, access: Access) -> Judgement | None:
+        """The remembered decision, if there is one and nobody has to be asked about it."""
+        judgement = self.decisions.recall(access)
+        if judgement is None or not (judgement.facts.is_confirmed or access.principal.is_link):
             return None
-        principal = known.allowed.access.principal
-        return known if self.identity.is_valid_still(principal, known.since, request.received_at) else None
+        return with_platform_reason(judgement)
 
-    def _remember(self, request: WireRequest, resource: Resource, allowed: Allowed, key_stamp: Stamp) -> Pass:
-        stamp = key_stamp.joined(allowed.stamp)
-        new = Pass(allowed=allowed, key_stamp=key_stamp, stamp=stamp, since=request.received_at)
-        if resource.kind is ResourceKind.FILE:
-            self.passes.put(_pass_key(request), new)
-        return new
+
+async def _run(steps: Steps) -> Weighed:
+    """Run the pipeline to its end, and wait where it has to."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                result = await step()
+            except Exception as error:  # noqa: BLE001 -- raised where the stage was called
+                step = steps.throw(error)
+            else:
+                step = steps.send(result)
+    except StopIteration as done:
+        weighed: Weighed = done.value
+        return weighed
+
+
+def _declined(weighed: Weighed, record_id: str) -> Declined:
+    if not isinstance(weighed, Rejection):
+        raise TypeError("an allow has a receipt")
+    return Declined(reason=weighed.reason, record_id=record_id, meant=weighed.meant)
 
 
 def _extract(request: WireRequest, route: GuardedRoute) -> Credential | SignedLink:
@@ -233,14 +240,3 @@ def _find_model(request: WireRequest, route: GuardedRoute) -> ModelId | None:
         return route.locate(request).model
     except Refusal:
         return None
-
-
-def _pass_key(request: WireRequest) -> PassKey:
-    """All inputs of a pass in the request."""
-    return fingerprint(request.headers, request.query), request.client, request.raw_path
-
-
-def _admission(request: WireRequest, known: Pass, found: Found, stamp: Stamp) -> Admission:
-    return Admission(
-        request=request, allowed=known.allowed, found=found, stamp=stamp, key_stamp=known.key_stamp
-    )

@@ -11,9 +11,14 @@ authentication scheme that is not supported.
 
 from __future__ import annotations
 
+from functools import cache
+from http import HTTPStatus
+
 import msgspec
 
+from gateway.model.answers import Answer
 from gateway.model.errors import Reason
+from gateway.model.header_block import Headers
 from gateway.model.limits import MAX_QUERY_FIELDS
 from gateway.model.names import MAX_NAME_BYTES, MAX_NAME_SEGMENTS
 
@@ -32,24 +37,45 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
     def body(self, record_id: str) -> bytes:
         """The JSON body: constant except for the record id, which has a fixed length."""
-        return (
-            f'{{"type":"urn:cachegate:problem:{self.kind}","title":"{self.title}","status":{self.status},'
-            f'"detail":"{self.detail}","record":"{record_id}"}}\n'
-        ).encode()
+        return b"".join((self._around[0], record_id.encode(), self._around[1]))
 
-    def answer(self, record_id: str, trace: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
-        """The headers, always in the same order, and the body."""
+    def answer(self, record_id: str, *more: tuple[bytes, bytes]) -> Answer:
+        """The answer with this problem. `more` are headers that only this answer has."""
         body = self.body(record_id)
-        headers = [
-            (b"content-type", b"application/problem+json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"cache-control", b"no-store"),
-            (b"x-content-type-options", b"nosniff"),
-            (b"cachegate-record", record_id.encode()),
-            (b"traceparent", trace),
-            *self.headers,
-        ]
-        return headers, body
+        headers = self._described if not more else self._described.and_also(*more)
+        return Answer(self.status, headers, body)
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether nothing was decided: another attempt may have another answer."""
+        return self.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+
+    @property
+    def _described(self) -> Headers:
+        return _describe(self)[0]
+
+    @property
+    def _around(self) -> tuple[bytes, bytes]:
+        return _describe(self)[1]
+
+
+@cache
+def _describe(problem: Problem) -> tuple[Headers, tuple[bytes, bytes]]:
+    """The headers of the answer with a problem, and its body before and after the record id."""
+    opens = (
+        f'{{"type":"urn:cachegate:problem:{problem.kind}","title":"{problem.title}",'
+        f'"status":{problem.status},"detail":"{problem.detail}","record":"'
+    ).encode()
+    closes = b'"}\n'
+    length = len(opens) + len(UNRECORDED) + len(closes)
+    headers = Headers.of(
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", b"%d" % length),
+        (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
+        *problem.headers,
+    )
+    return headers, (opens, closes)
 
 
 _HOW_TO_SEND = "as Authorization: Bearer KEY or as X-API-Key: KEY."

@@ -17,7 +17,7 @@ import traceback
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import structlog
@@ -203,14 +203,14 @@ class Telemetry:
 
     def answered(self, status: int, sent: int) -> None:
         """Count one response."""
-        self.counters[f'cachegate_responses_total{{status="{status}"}}'] += 1
+        self.counters[_response(status)] += 1
         self.counters["cachegate_sent_bytes_total"] += sent
 
-    def served(self, route: str, sent: int) -> None:
-        """Count an allow and its complete answer, as `decided` and `answered` do."""
+    def answered_at_once(self, route: str, reason: Reason, status: int, sent: int) -> None:
+        """Count a decision and its response, which was sent from within the server's parser."""
         counters = self.counters
-        counters[_permitted(route)] += 1
-        counters['cachegate_responses_total{status="200"}'] += 1
+        counters[_decision(route, reason)] += 1
+        counters[_response(status)] += 1
         counters["cachegate_sent_bytes_total"] += sent
         counters["cachegate_answers_at_once_total"] += 1
 
@@ -364,9 +364,9 @@ def _decision(route: str, reason: Reason) -> str:
     return f'cachegate_decisions_total{{route="{route}",reason="{reason}"}}'
 
 
-@lru_cache(maxsize=256)
-def _permitted(route: str) -> str:
-    return _decision(route, Reason.PERMITTED)
+@cache
+def _response(status: int) -> str:
+    return f'cachegate_responses_total{{status="{status}"}}'
 
 
 def freshness_counters(facts: NearFacts, decisions: Decisions) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Builds the ASGI app around the pipeline, the immediate answers, and what a worker process runs.
+"""Builds the ASGI app around the pipeline, what answers at once, and what a worker process runs.
 
 `worker_app` is called in the worker process. The pipeline itself is built in `pipeline.py`.
 """
@@ -19,12 +19,12 @@ from gateway.assembly.hook_routes import hook_routes
 from gateway.assembly.pipeline import Pipeline, soon
 from gateway.configuration.settings import Settings
 from gateway.credential.client import parse_trusted_networks
-from gateway.delivery.file import Means
+from gateway.delivery.file_answer import Means
 from gateway.faces import content, identity
 from gateway.faces.route import declarations
+from gateway.middleware.at_once import AtOnce
 from gateway.middleware.guard import GuardMiddleware
-from gateway.middleware.health import HealthMiddleware
-from gateway.middleware.immediate import ImmediateAnswers
+from gateway.middleware.health import HEALTH_PATH, HealthMiddleware
 from gateway.middleware.routes import UNROUTED
 from gateway.model.access import WireRequest
 from gateway.model.errors import Unavailable
@@ -35,6 +35,7 @@ from gateway.telemetry import configure_logs
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from gateway.middleware.routes import Declared
     from gateway.server.early_refusal import EarlyRefusal
 
 
@@ -43,14 +44,17 @@ class Worker:
 
     def __init__(self, settings: Settings, redis_url: str) -> None:
         self.pipeline = Pipeline(settings, redis_url)
+        means = Means(accel_prefix=settings.accel_redirect_prefix, on_hashed=self.pipeline.pins.attest)
+        self._endpoints = [
+            *content.routes(means),
+            *identity.routes(),
+            *engine_routes(self.pipeline, means),
+        ]
+        self._routes: list[Declared] = [*declarations(self._endpoints), *hook_routes(self.pipeline)]
+        self._trusted_proxies = parse_trusted_networks(settings.trusted_proxies)
 
     def app(self) -> Starlette:
         """The ASGI app: the guard in front of every route."""
-        means = Means(
-            accel_prefix=self.pipeline.settings.accel_redirect_prefix, on_hashed=self.pipeline.pins.attest
-        )
-        routes = [*content.routes(means), *identity.routes()]
-        routes += engine_routes(self.pipeline, means)
 
         @asynccontextmanager
         async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -60,31 +64,27 @@ class Worker:
         guard = Middleware(
             GuardMiddleware,
             guard=self.pipeline.guard,
-            routes=[*declarations(routes), *hook_routes(self.pipeline)],
+            routes=self._routes,
             clock=self.pipeline.clock,
             telemetry=self.pipeline.telemetry,
             transfers=self.pipeline.transfers,
-            trusted_proxies=parse_trusted_networks(self.pipeline.settings.trusted_proxies),
+            trusted_proxies=self._trusted_proxies,
         )
         in_front = [Middleware(HealthMiddleware)] if self.pipeline.links is not None else []
-        return Starlette(routes=routes, middleware=[*in_front, guard], lifespan=lifespan)
+        return Starlette(routes=self._endpoints, middleware=[*in_front, guard], lifespan=lifespan)
 
-    def immediate(self) -> ImmediateAnswers | None:
-        """The immediate answers; None where a proxy has to send small files, too."""
-        if self.pipeline.settings.accel_redirect_prefix is not None:
-            return None
-        immediate = ImmediateAnswers(
+    def at_once(self) -> AtOnce:
+        """What answers without waiting."""
+        return AtOnce(
             guard=self.pipeline.guard,
-            routes=declarations(content.routes()),
+            routes=self._routes,
             clock=self.pipeline.clock,
             seconds=self.pipeline.clock.monotonic,
             soon=soon,
-            max_bytes=self.pipeline.settings.held_files_megabytes << 20,
             telemetry=self.pipeline.telemetry,
-            trusted_proxies=parse_trusted_networks(self.pipeline.settings.trusted_proxies),
+            trusted_proxies=self._trusted_proxies,
+            unguarded=frozenset({HEALTH_PATH}),
         )
-        self.pipeline.sweep(*immediate.memories)
-        return immediate
 
     def refused_early(self, refusal: EarlyRefusal, client: str) -> str | None:
         """Record what the HTTP server itself refused: a refusal of an anonymous caller."""
@@ -120,7 +120,7 @@ def worker_app(argument: Any) -> WorkerApp:
         app=worker.app(),
         report=worker.pipeline.report,
         on_refused=worker.refused_early,
-        at_once=worker.immediate(),
+        at_once=worker.at_once(),
     )
 
 

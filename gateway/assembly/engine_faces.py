@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.faces import download, engine, proxy
+from gateway.faces.route import FaceRoute
 from gateway.model_metadata.caller_metadata import Offers
 from gateway.model_metadata.link_effects import Minting
 from gateway.model_metadata.links import EXPIRY_STEP_SECONDS
@@ -23,8 +24,7 @@ from gateway.registrar import Registrar
 
 if TYPE_CHECKING:
     from gateway.assembly.pipeline import Pipeline
-    from gateway.delivery.file import Means
-    from gateway.faces.route import FaceRoute
+    from gateway.delivery.file_answer import Means
 
 MARGIN_SECONDS = 60.0  # for clocks that differ between nodes, and the time until an answer reaches its client
 
@@ -88,14 +88,11 @@ def engine_routes(pipeline: Pipeline, means: Means) -> list[FaceRoute]:
         relay = Relay(
             provider=pipeline.provider, authorized_files=pipeline.guard.authorized_files, sealed=sealed
         )
+    downloads = download.download_route(means, relay)
     unwrapping = proxy.Unwrapping(
         public_url=settings.public_url,
         upstream=settings.upstream,
         offers=offers,
-        download=download.declared(relay),
+        download=downloads,
     )
-    return [
-        *engine.routes(offers),
-        *download.routes(means, relay),
-        *proxy.routes(unwrapping, download.served(means, relay)),
-    ]
+    return [*engine.routes(offers), FaceRoute(downloads), *proxy.routes(unwrapping, downloads)]

@@ -34,6 +34,7 @@ from gateway.assembly.upkeep import Upkeep
 from gateway.authorized_files import AuthorizedFiles
 from gateway.decision.rulebook import Rulebook
 from gateway.decisions import Decisions
+from gateway.delivery.file_answer import describe_whole
 from gateway.directory.memory.follower import Follower
 from gateway.directory.memory.lease import Lease
 from gateway.directory.memory.near_cache import NearCache
@@ -50,12 +51,12 @@ from gateway.identity.pepper import load_peppers
 from gateway.model.errors import Unavailable
 from gateway.model.stores import GroupSize
 from gateway.model.verdicts import Change
-from gateway.passes import Passes
 from gateway.pinning.ahead import PinningAhead
 from gateway.pinning.checks import PinChecks
 from gateway.pinning.measuring import Measurer
 from gateway.registrar import Registrar
 from gateway.resource.held_files import HeldFiles
+from gateway.resource.held_listings import HeldListings
 from gateway.telemetry import Telemetry, freshness_counters, unknown_key_counters, upstream_counters
 from gateway.transfers import Transfers
 
@@ -66,8 +67,8 @@ if TYPE_CHECKING:
     from gateway.configuration.settings import Settings
     from gateway.model.bounded_memory import BoundedMemory
 
+HELD_LISTINGS_BYTES = 16 << 20  # some 3,000 listings of packages with four files
 RENEWALS_PER_LEASE = 0.3  # a lease of 1 s is renewed every 300 ms: two renewals may be lost
-PASSES_BYTES = 16 << 20  # some 6,000 passes, each of one caller and one file
 
 
 class Pipeline:
@@ -137,12 +138,15 @@ class Pipeline:
                     root=settings.cache_root,
                     catalogue=self.catalogue,
                     clock=self.clock,
+                    describe=describe_whole,
                     max_bytes=settings.held_files_megabytes << 20,
+                ),
+                held_listings=HeldListings(
+                    root=settings.cache_root, clock=self.clock, max_bytes=HELD_LISTINGS_BYTES
                 ),
                 attestations=self.attestations,
             ),
             recorder=self.recorder,
-            passes=Passes(max_bytes=PASSES_BYTES),
             authority=self.authority,
         )
         self.upkeep = self._keep(last_uses)
@@ -150,9 +154,7 @@ class Pipeline:
             *self.decisions.memories,
             rules.memory,
             *identity.memories,
-            self.guard.passes,
             *self.guard.authorized_files.memories,
-            *self.recorder.memories,
             *([] if self.attestations is None else [self.attestations.memory]),
         )
 

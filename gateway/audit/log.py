@@ -14,9 +14,8 @@ Not here: deciding who is allowed (`decision`), and reading the log (`events`, `
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from gateway.audit.envelope import enveloped
 from gateway.audit.folder import parse_node, verify_own, verify_writable
 from gateway.audit.head import Signer
 from gateway.audit.limits import Durability, Limits
@@ -32,7 +31,7 @@ from gateway.audit.refusal_limiter import AnonymousCaller, RefusalLimiter
 from gateway.audit.scrub import clean_name, source_of
 from gateway.audit.writer import Writer
 from gateway.model.errors import Reason, Unavailable
-from gateway.model.verdicts import ChangeReceipt, HeldFile, Receipt
+from gateway.model.verdicts import ChangeReceipt, HeldFile, OpenFile, Receipt, Rejection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,10 +39,10 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+    from gateway.audit.chain import Ready
     from gateway.audit.record import Links
-    from gateway.model.bounded_memory import BoundedMemory
     from gateway.model.clocks import Clock
-    from gateway.model.verdicts import Admission, Change, Outcome, Rejection
+    from gateway.model.verdicts import Admission, Change, Outcome
 
 _MAX_RESULT_CHARACTERS = 200  # a reason, not a stack trace
 
@@ -81,48 +80,68 @@ class AuditLog:
         self._limiter = RefusalLimiter(per_source=limits.anonymous_per_source, total=limits.anonymous_total)
         self._writer = Writer(self._folder, node, Signer(signing_key), durability, limits, clock.now())
 
-    @property
-    def memories(self) -> tuple[BoundedMemory[Any, Any], ...]:
-        """The bounded memories, for the periodic sweep."""
-        return (self._tails.memory,)
-
     def admit(self, admission: Admission) -> Receipt:
         """Record an allow and return its receipt."""
-        return self.admit_all([admission])[0]
-
-    def admit_all(self, admissions: Sequence[Admission]) -> list[Receipt]:
-        """Record several allows in one write and return their receipts: all of them are recorded, or none."""
         now, _ = self._ready()
-        of_allow, new_id = self._tails.of_allow, self._writer.envelopes.ids.next
-        ready = [("decision", new_id(now), of_allow(admission)) for admission in admissions]
+        return self._receipt(self._append_all([self._of_allow(admission, now)], now)[0], admission)
+
+    def record_all(self, decisions: Sequence[Admission | Rejection]) -> list[Receipt | str]:
+        """Record several decisions in one write: all of them are recorded, or none.
+
+        For each in order: the receipt of an allow, the record's id of a refusal (or that of a summary).
+        """
+        now, _ = self._ready()
+        ready: list[Ready] = []
+        recorded: list[Receipt | str] = []
+        for decision in decisions:
+            if isinstance(decision, Rejection):
+                summary_id = self._count(decision, now)
+                if summary_id is not None:
+                    recorded.append(summary_id)
+                    continue
+                one = self._of_refusal(decision, now)
+                recorded.append(one[1])
+            else:
+                one = self._of_allow(decision, now)
+                recorded.append(self._receipt(one[1], decision))
+            ready.append(one)
+        if ready:
+            self._append_all(ready, now)
+        return recorded
+
+    def _append_all(self, ready: Sequence[Ready], now: float) -> list[str]:
         self._writer.append_all(ready, now)
-        return [
-            self._receipt(record_id, admission)
-            for (_, record_id, _), admission in zip(ready, admissions, strict=True)
-        ]
+        return [record_id for _, record_id, _ in ready]
+
+    def _of_allow(self, admission: Admission, now: float) -> Ready:
+        return "decision", self._writer.envelopes.ids.next(now), self._tails.of_allow(admission)
+
+    def _of_refusal(self, rejection: Rejection, now: float) -> Ready:
+        return "decision", self._writer.envelopes.ids.next(now), self._tails.of_refusal(rejection)
+
+    def _count(self, rejection: Rejection, now: float) -> str | None:
+        """The id of the summary that stands for a refusal of an anonymous caller beyond its limit."""
+        if rejection.principal is not None:
+            return None
+        whose = rejection.claimed_key_id, rejection.claimed_tenant
+        caller = AnonymousCaller(source_of(rejection.request.client), *whose)
+        new_id = partial(self._writer.envelopes.ids.next, now)
+        return self._limiter.count(caller, rejection.reason.value, int(now), new_id)
 
     def _receipt(self, record_id: str, admission: Admission) -> Receipt:
-        principal, is_left = admission.allowed.access.principal, isinstance(admission.found, HeldFile)
+        principal, found = admission.allowed.access.principal, admission.found
+        is_left = isinstance(found, HeldFile) or not isinstance(found, OpenFile)
         whose = record_id, principal.tenant, principal.key_id
         on_close = partial(self._close_admission, *whose, is_left=is_left)
         return Receipt(record_id=record_id, admission=admission, on_close=on_close)
 
     def reject(self, rejection: Rejection) -> str:
         """Record a refusal and return the record's id, or that of a summary beyond the rate limit."""
-        now, links = self._ready()
-        writer = self._writer
-        principal = rejection.principal
-        if principal is None:
-            new_id = partial(writer.envelopes.ids.next, now)
-            whose = rejection.claimed_key_id, rejection.claimed_tenant
-            caller = AnonymousCaller(source_of(rejection.request.client), *whose)
-            summary_id = self._limiter.count(caller, rejection.reason.value, int(now), new_id)
-            if summary_id is not None:
-                return summary_id
-        record_id, time = writer.envelopes.ids.next(now), writer.envelopes.times.text(now)
-        tail = self._tails.of_refusal(rejection)
-        writer.append(enveloped("decision", record_id, links, time, tail), now)
-        return record_id
+        now, _ = self._ready()
+        summary_id = self._count(rejection, now)
+        if summary_id is not None:
+            return summary_id
+        return self._append_all([self._of_refusal(rejection, now)], now)[0]
 
     def change(self, change: Change) -> ChangeReceipt:
         """Record that a change is about to be made."""

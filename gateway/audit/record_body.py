@@ -1,32 +1,27 @@
-"""Encode the part of a record that does not depend on its position in the chain (the tail), and cache it.
+"""Encode the part of a record that does not depend on its position in the chain (the tail).
 
     {"kind":"decision","schema":1,"id":"...","chain":"...","seq":7,"prev":"...","time":"..."   the envelope
     ,"node":"...","decision":"allow",...,"request":{...}}                                      the tail
 
 Envelope and tail together are the canonical bytes of the record, the same as if it had been encoded as a
-whole. A file served from memory is admitted many times by the same `Admission`, so the tail of its record
-is cached with that value.
+whole.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-from weakref import ref
 
 from gateway.audit.envelope import enveloped
 from gateway.audit.record import GENESIS, SCHEMA_VERSION, DecisionRecord, Links, encode
 from gateway.audit.record_fields import found_part, named_part, principal_kind, request_part, secrets_of
-from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Reason
-from gateway.model.verdicts import HeldFile, OpenFile
+from gateway.model.verdicts import OpenFile
 
 if TYPE_CHECKING:
     from gateway.model.verdicts import Admission, Outcome, Rejection
 
-REMEMBERED = 4096  # cached tails; also cached pairs of tenant and key
-MAX_BYTES = 8 << 20  # of cached tails: about 700 bytes each as a rule
-BODY_BYTES = 300  # overhead of one cache entry, beside its tail
+REMEMBERED = 4096  # cached pairs of tenant and key
 
 _BLANK: dict[str, Any] = {
     "schema": SCHEMA_VERSION,
@@ -46,23 +41,6 @@ class RecordBodies:
     def __init__(self, node: str) -> None:
         self._node = node
         self._raw_node = node.encode()
-        self.memory: BoundedMemory[int, tuple[ref[Admission], bytes]] = BoundedMemory(
-            max_bytes=MAX_BYTES,
-            max_entries=REMEMBERED,
-            weigh=lambda _, known: BODY_BYTES + len(known[1]),
-            is_over=lambda known: known[0]() is None,
-        )
-
-    def of_allow(self, admission: Admission) -> bytes:
-        """The tail of the record of an allow; cached for files held in memory."""
-        if not isinstance(admission.found, HeldFile):
-            return self._of_allow(admission)
-        known = self.memory.peek(id(admission))
-        if known is not None and known[0]() is admission:  # otherwise `id` was reused after a deletion
-            return known[1]
-        tail = self._of_allow(admission)
-        self.memory.put(id(admission), (ref(admission), tail))
-        return tail
 
     def of_outcome(self, decision_id: str, tenant: str | None, key_id: str | None, outcome: Outcome) -> bytes:
         """The tail of an outcome record. Only the tenant and key names may need JSON escapes."""
@@ -98,7 +76,8 @@ class RecordBodies:
         )
         return encode(record)[_SKIPPED:]
 
-    def _of_allow(self, admission: Admission) -> bytes:
+    def of_allow(self, admission: Admission) -> bytes:
+        """The tail of the record of an allow."""
         allowed, access = admission.allowed, admission.allowed.access
         principal, secrets = access.principal, secrets_of(admission.request)
         record = DecisionRecord(

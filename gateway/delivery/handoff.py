@@ -14,29 +14,33 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from gateway.delivery.file_answer import OCTETS
-from gateway.delivery.headers import Headers, content_headers
+from gateway.delivery.headers import Pair, content_headers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gateway.delivery.file_answer import FileAnswer
     from gateway.model.verdicts import OpenFile
+
+OCTETS = b"application/octet-stream"
 
 _PASSED_ON = frozenset({b"etag", b"repr-digest"})
 _EVALUATED_AGAIN = frozenset({b"if-match", b"if-unmodified-since"})
 
 
 def handoff_headers(
-    plan: FileAnswer, file: OpenFile, prefix: str | None, asked: Iterable[tuple[bytes, bytes]]
-) -> Headers | None:
+    status: int,
+    described: Iterable[Pair],
+    file: OpenFile,
+    prefix: str | None,
+    asked: Iterable[Pair],
+) -> tuple[Pair, ...] | None:
     """The headers that make nginx send this answer; None when the gateway has to send it itself."""
-    if prefix is None or file.md5 is None or file.sha256 is None or plan.status == HTTPStatus.NOT_MODIFIED:
+    if prefix is None or file.md5 is None or file.sha256 is None or status == HTTPStatus.NOT_MODIFIED:
         return None
     if any(name in _EVALUATED_AGAIN for name, _ in asked):
         return None
-    return [
+    return (
         *content_headers(OCTETS, 0),
-        *(field for field in plan.headers if field[0] in _PASSED_ON),
+        *(field for field in described if field[0] in _PASSED_ON),
         (b"x-accel-redirect", f"{prefix}/{file.md5}".encode()),
-    ]
+    )

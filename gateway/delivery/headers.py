@@ -11,40 +11,27 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gateway.model.verdicts import Receipt
+Pair = tuple[bytes, bytes]
 
-Headers = list[tuple[bytes, bytes]]
-
-REVALIDATED = (
-    b"private, no-cache"  # the caller's own cache may store it, but has to revalidate it before each use
+_OF_ONE_CALLER: tuple[Pair, ...] = (
+    (b"vary", b"authorization, x-api-key"),
+    (b"x-content-type-options", b"nosniff"),
 )
+REVALIDATED: tuple[Pair, ...] = ((b"cache-control", b"private, no-cache"), *_OF_ONE_CALLER)
+"""For answers with a validator: the caller's own cache may store them, and revalidates them each time."""
+
+UNSTORED: tuple[Pair, ...] = ((b"cache-control", b"no-store"), *_OF_ONE_CALLER)
+"""For answers without a validator: they could not be revalidated, so no cache may store them."""
 
 _READ = frozenset({b"if-match", b"if-none-match", b"if-range", b"range", b"want-repr-digest"})
 
 
-def delivery_headers(receipt: Receipt, *, content_type: bytes, length: int, trace: bytes) -> Headers:
-    """Headers of an answer without a validator: it could not be revalidated, so no cache may store it."""
-    caller = caller_headers(receipt, trace, cache_control=b"no-store")
-    return [*content_headers(content_type, length), *caller]
-
-
-def content_headers(content_type: bytes, length: int) -> Headers:
+def content_headers(content_type: bytes, length: int) -> tuple[Pair, ...]:
     """The headers that describe the body."""
-    return [(b"content-type", content_type), (b"content-length", str(length).encode())]
+    return (b"content-type", content_type), (b"content-length", b"%d" % length)
 
 
-def caller_headers(receipt: Receipt, trace: bytes, *, cache_control: bytes = REVALIDATED) -> Headers:
-    """The headers that bind an answer to one caller and one audit record."""
-    return [
-        (b"cache-control", cache_control),
-        (b"vary", b"authorization, x-api-key"),
-        (b"x-content-type-options", b"nosniff"),
-        (b"cachegate-record", receipt.record_id.encode()),
-        (b"traceparent", trace),
-    ]
-
-
-def asked_fields(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, list[bytes]]:
+def asked_fields(headers: Iterable[Pair]) -> dict[bytes, list[bytes]]:
     """The request fields that delivery reads, each with the values of all its lines."""
     asked: dict[bytes, list[bytes]] = {}
     for name, value in headers:

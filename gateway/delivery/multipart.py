@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gateway.delivery.ranges import Span
+    from gateway.model.answers import Span
 
 _BOUNDARY_BYTES = 20
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-import msgspec
+from gateway.model.answers import Span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,22 +21,6 @@ MAX_DIGITS = 64  # of one position, which may be far beyond the end; Python can 
 
 _UNIT = re.compile(rb"bytes=(?![ \t])", re.IGNORECASE)  # 14.1: range units are case-insensitive
 _RANGE = re.compile(rb"([0-9]{0,%d})-([0-9]{0,%d})" % (MAX_DIGITS, MAX_DIGITS))
-
-
-class Span(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A byte range of a file."""
-
-    offset: int
-    count: int
-
-    @property
-    def end(self) -> int:
-        """The offset of the first byte after it."""
-        return self.offset + self.count
-
-    def content_range(self, size: int) -> bytes:
-        """The value of Content-Range for it (14.4)."""
-        return b"bytes %d-%d/%d" % (self.offset, self.end - 1, size)
 
 
 def unsatisfied_range(size: int) -> bytes:

@@ -19,8 +19,8 @@ from functools import partial
 from hashlib import md5, sha256
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gateway.delivery.ranges import Span
 from gateway.delivery.unchanged import CutError, verify_unchanged
+from gateway.model.answers import Span
 from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.extensions import VERIFY, ZERO_COPY
 from gateway.model.verdicts import Ending
@@ -28,21 +28,12 @@ from gateway.model.verdicts import Ending
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from gateway.model.answers import OnHashed
     from gateway.model.verdicts import OpenFile
 
 READ_BYTES = 1 << 20  # memory that one client can make us hold; larger steps were not faster
 ZERO_COPY_BYTES = 64 << 20  # holds no memory; the server makes many steps of it, each with its check
 INLINE_BYTES = 1 << 16  # up to here read on the event loop: a thread would cost more than the read
-
-
-class OnHashed(Protocol):
-    """Called with the hashes of a file that was read whole, when all but its last step was sent."""
-
-    async def __call__(self, file: OpenFile, *, md5: str, sha256: str) -> object:
-        """Pin the file. Raises `Refusal` when the content is not what it has to be.
-
-        Raises `Unavailable` when that cannot be known now.
-        """
 
 
 class Source(Protocol):

@@ -18,12 +18,10 @@ from urllib.parse import quote, unquote_to_bytes
 
 from msgspec.structs import replace
 
-from gateway.delivery.document import send_document
-from gateway.delivery.file import PLAIN, Refused, send_file
-from gateway.faces.problem import send_problem
+from gateway.delivery.document import answer_document
+from gateway.delivery.file_answer import PLAIN, answer_file
+from gateway.faces.problem import answer_or_problem
 from gateway.faces.route import FaceRoute
-from gateway.middleware.guard import METER, RECEIPT
-from gateway.middleware.trace import traceparent
 from gateway.model.access import Action, Page, Resource, ResourceKind
 from gateway.model.errors import BadNameError, Reason, Refusal
 from gateway.model.escapes import decode_once
@@ -44,11 +42,9 @@ from gateway.resource.paths import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from starlette.types import ASGIApp, Receive, Scope, Send
-
-    from gateway.delivery.file import Means
-    from gateway.middleware.meter import Meter
+    from gateway.delivery.file_answer import Means
     from gateway.model.access import WireRequest
+    from gateway.model.answers import Answer
     from gateway.model.verdicts import Found, Receipt
 
 READS = ("GET", "HEAD")
@@ -122,68 +118,20 @@ def _has_shape(kind: ResourceKind) -> Any:
     return matches
 
 
-CATALOGUE = GuardedRoute(
-    template="/v1/models",
-    methods=READS,
-    action=Action.DISCOVER,
-    matches=_is_catalogue,
-    locate=_locate_catalogue,
-)
-MODEL = GuardedRoute(
-    template="/v1/models/{model}",
-    methods=READS,
-    action=Action.DISCOVER,
-    matches=_has_shape(ResourceKind.MODEL),
-    locate=_locate,
-)
-PACKAGE = GuardedRoute(
-    template="/v1/models/{model}/-/{package}",
-    methods=READS,
-    action=Action.DISCOVER,
-    matches=_has_shape(ResourceKind.PACKAGE),
-    locate=_locate_package,
-)
-FILE = GuardedRoute(
-    template="/v1/models/{model}/-/{package}/{file}",
-    methods=READS,
-    action=Action.READ,
-    matches=_has_shape(ResourceKind.FILE),
-    locate=_locate,
-)
-BLOB = GuardedRoute(
-    template="/v1/blobs/{md5}", methods=READS, action=Action.READ, matches=_is_blob, locate=_locate
-)
+def answer_listing(receipt: Receipt) -> Answer:
+    """What was found, as JSON."""
+    found = receipt.admission.found
+    next_page = _next_page(found, receipt.admission.allowed.access.resource)
+    return answer_document(describe(found), next_page=next_page)
 
 
-async def serve_document(scope: Scope, _receive: Receive, send: Send) -> None:
-    """Send what was found, as JSON."""
-    receipt: Receipt = scope[RECEIPT]
-    found, request = receipt.admission.found, receipt.admission.request
-    await send_document(
-        receipt,
-        describe(found),
-        method=request.method,
-        trace=traceparent(request.trace_id),
-        link=_next_page(found, receipt.admission.allowed.access.resource),
-        send=send,
-    )
+def file_answers(means: Means) -> Callable[[Receipt], Answer]:
+    """What answers with the bytes of a file."""
 
+    def answer(receipt: Receipt) -> Answer:
+        return answer_or_problem(answer_file(receipt, means), receipt)
 
-def serve_file(means: Means) -> ASGIApp:
-    """The endpoint for the bytes of a file."""
-
-    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        receipt: Receipt = scope[RECEIPT]
-        meter: Meter = scope[METER]
-        trace = traceparent(receipt.admission.request.trace_id)
-        result = await send_file(receipt, scope, receive, send, trace=trace, means=means)
-        meter.cut = result.ending
-        if isinstance(result, Refused):
-            await send_problem(receipt, result.reason, result.headers, send)
-        else:
-            meter.sha256 = result.sha256
-
-    return serve
+    return answer
 
 
 def describe(found: Found) -> dict[str, Any]:
@@ -224,13 +172,49 @@ def _next_page(found: Found, asked: Resource) -> str | None:
     return f"{path}?limit={asked.page.limit}&after={quote(found.after, safe='')}"
 
 
+CATALOGUE = GuardedRoute(
+    template="/v1/models",
+    methods=READS,
+    action=Action.DISCOVER,
+    matches=_is_catalogue,
+    locate=_locate_catalogue,
+    answer=answer_listing,
+)
+MODEL = GuardedRoute(
+    template="/v1/models/{model}",
+    methods=READS,
+    action=Action.DISCOVER,
+    matches=_has_shape(ResourceKind.MODEL),
+    locate=_locate,
+    answer=answer_listing,
+)
+PACKAGE = GuardedRoute(
+    template="/v1/models/{model}/-/{package}",
+    methods=READS,
+    action=Action.DISCOVER,
+    matches=_has_shape(ResourceKind.PACKAGE),
+    locate=_locate_package,
+    answer=answer_listing,
+)
+FILE = GuardedRoute(
+    template="/v1/models/{model}/-/{package}/{file}",
+    methods=READS,
+    action=Action.READ,
+    matches=_has_shape(ResourceKind.FILE),
+    locate=_locate,
+)
+BLOB = GuardedRoute(
+    template="/v1/blobs/{md5}", methods=READS, action=Action.READ, matches=_is_blob, locate=_locate
+)
+
+
 def routes(means: Means = PLAIN) -> list[FaceRoute]:
     """The routes of this face; `means` says how files are sent."""
-    files = serve_file(means)
+    files = file_answers(means)
     return [
-        FaceRoute(CATALOGUE, serve_document),
-        FaceRoute(MODEL, serve_document),
-        FaceRoute(PACKAGE, serve_document),
-        FaceRoute(FILE, files),
-        FaceRoute(BLOB, files),
+        FaceRoute(CATALOGUE),
+        FaceRoute(MODEL),
+        FaceRoute(PACKAGE),
+        FaceRoute(replace(FILE, answer=files)),
+        FaceRoute(replace(BLOB, answer=files)),
     ]

@@ -17,23 +17,21 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from gateway.credential.extract_link import extract_link
-from gateway.delivery.file import PLAIN, Refused
-from gateway.faces.content import READS, serve_file
-from gateway.faces.problem import send_problem
+from gateway.delivery.file_answer import PLAIN
+from gateway.faces.content import READS, file_answers
+from gateway.faces.problem import answer_or_problem
 from gateway.faces.route import FaceRoute
-from gateway.middleware.guard import METER, RECEIPT
-from gateway.middleware.trace import traceparent
 from gateway.model.access import Action, Resource
 from gateway.model.routes import GuardedRoute
 from gateway.model.verdicts import RelayedFile
 from gateway.resource.paths import is_download, parse_download
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from collections.abc import Awaitable
 
-    from gateway.delivery.file import Means
-    from gateway.middleware.meter import Meter
+    from gateway.delivery.file_answer import Means
     from gateway.model.access import WireRequest
+    from gateway.model.answers import Answer
     from gateway.model.verdicts import Receipt
     from gateway.model_metadata.relay import Relay
 
@@ -52,31 +50,25 @@ DOWNLOAD = GuardedRoute(
 )
 
 
-def declared(relay: Relay | None) -> GuardedRoute:
-    """The route of a download. A file that is not in the cache is looked up at the provider by `relay`."""
-    return DOWNLOAD if relay is None else replace(DOWNLOAD, find=relay.find)
+def download_route(means: Means = PLAIN, relay: Relay | None = None) -> GuardedRoute:
+    """The route of a download: files of the cache are sent as `means` says.
 
+    A file that is not in the cache is looked up at the provider, and streamed from there, by `relay`.
+    """
+    from_cache = file_answers(means)
+    if relay is None:
+        return replace(DOWNLOAD, answer=from_cache)
 
-def served(means: Means, relay: Relay | None) -> ASGIApp:
-    """The endpoint: files of the cache are sent as `means` says, others are relayed from the provider."""
-    from_cache = serve_file(means)
+    async def relayed(receipt: Receipt) -> Answer:
+        return answer_or_problem(await relay.answer(receipt), receipt)
 
-    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        receipt: Receipt = scope[RECEIPT]
-        if relay is None or not isinstance(receipt.admission.found, RelayedFile):
-            await from_cache(scope, receive, send)
-            return
-        meter: Meter = scope[METER]
-        trace = traceparent(receipt.admission.request.trace_id)
-        result = await relay.send(receipt, receive, send, trace=trace)
-        if isinstance(result, Refused):
-            await send_problem(receipt, result.reason, result.headers, send)
-        else:
-            meter.cut = result
+    def answer(receipt: Receipt) -> Answer | Awaitable[Answer]:
+        is_relayed = isinstance(receipt.admission.found, RelayedFile)
+        return relayed(receipt) if is_relayed else from_cache(receipt)
 
-    return serve
+    return replace(DOWNLOAD, find=relay.find, answer=answer)
 
 
 def routes(means: Means = PLAIN, relay: Relay | None = None) -> list[FaceRoute]:
     """The routes of this face."""
-    return [FaceRoute(declared(relay), served(means, relay))]
+    return [FaceRoute(download_route(means, relay))]

@@ -16,11 +16,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.credential.extract import extract
-from gateway.delivery.document import send_answer
+from gateway.delivery.document import answer_json
 from gateway.engine.questions import parse_question
 from gateway.faces.route import FaceRoute
-from gateway.middleware.guard import RECEIPT
-from gateway.middleware.trace import traceparent
 from gateway.model.access import Action, Resource, ResourceKind
 from gateway.model.routes import GuardedRoute
 from gateway.model.verdicts import EngineAnswer
@@ -28,9 +26,8 @@ from gateway.model_metadata.sources import STAT_PATH, WEIGHTS_PATH
 from gateway.platform.inquiry import Inquiry
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
-
     from gateway.model.access import WireRequest
+    from gateway.model.answers import Answer
     from gateway.model.stamps import Stamp
     from gateway.model.verdicts import Allowed, Found, Receipt
     from gateway.model_metadata.caller_metadata import Offers
@@ -40,6 +37,14 @@ READS = ("GET", "HEAD")
 
 def _locate(request: WireRequest) -> Resource:
     return Resource(kind=ResourceKind.MODEL, model=parse_question(request.query).model)
+
+
+def answer_question(receipt: Receipt) -> Answer:
+    """What was found, unchanged."""
+    found = receipt.admission.found
+    if not isinstance(found, EngineAnswer):
+        raise TypeError("this route is for the engine's questions")
+    return answer_json(found.body)
 
 
 def weights_route(offers: Offers, *, is_wrapped: bool) -> GuardedRoute:
@@ -55,6 +60,7 @@ def weights_route(offers: Offers, *, is_wrapped: bool) -> GuardedRoute:
         matches=lambda raw_path: raw_path == WEIGHTS_PATH.encode(),
         locate=_locate,
         find=find,
+        answer=answer_question,
     )
 
 
@@ -71,25 +77,13 @@ def stat_route(offers: Offers) -> GuardedRoute:
         matches=lambda raw_path: raw_path == STAT_PATH.encode(),
         locate=_locate,
         find=find,
+        answer=answer_question,
     )
-
-
-async def serve_answer(scope: Scope, _receive: Receive, send: Send) -> None:
-    """Send what was found, unchanged."""
-    receipt: Receipt = scope[RECEIPT]
-    found, request = receipt.admission.found, receipt.admission.request
-    if not isinstance(found, EngineAnswer):
-        raise TypeError("this route is for the engine's questions")
-    trace = traceparent(request.trace_id)
-    await send_answer(receipt, found.body, method=request.method, trace=trace, send=send)
 
 
 def routes(offers: Offers) -> list[FaceRoute]:
     """The routes of this face."""
-    return [
-        FaceRoute(weights_route(offers, is_wrapped=False), serve_answer),
-        FaceRoute(stat_route(offers), serve_answer),
-    ]
+    return [FaceRoute(weights_route(offers, is_wrapped=False)), FaceRoute(stat_route(offers))]
 
 
 def _inquiry(request: WireRequest, allowed: Allowed) -> Inquiry:

@@ -11,18 +11,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from gateway.delivery.document import send_document
+from gateway.delivery.document import answer_document
 from gateway.faces.route import FaceRoute
-from gateway.middleware.guard import RECEIPT
-from gateway.middleware.trace import traceparent
 from gateway.model.access import Action, Resource, ResourceKind
 from gateway.model.routes import GuardedRoute
 from gateway.model.verdicts import Identity
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
-
     from gateway.model.access import Principal, WireRequest
+    from gateway.model.answers import Answer
     from gateway.model.verdicts import Receipt
 
 WHOAMI_PATH = b"/v1/whoami"
@@ -36,20 +33,12 @@ def _locate(_request: WireRequest) -> Resource:
     return Resource(kind=ResourceKind.SELF)
 
 
-WHOAMI = GuardedRoute(
-    template="/v1/whoami", methods=("GET", "HEAD"), action=Action.IDENTIFY, matches=_is_whoami, locate=_locate
-)
-
-
-async def whoami(scope: Scope, _receive: Receive, send: Send) -> None:
-    """Send the description of the caller's key, without the key itself."""
-    receipt: Receipt = scope[RECEIPT]
-    found, request = receipt.admission.found, receipt.admission.request
+def answer_whoami(receipt: Receipt) -> Answer:
+    """The description of the caller's key, without the key itself."""
+    found = receipt.admission.found
     if not isinstance(found, Identity):
         raise TypeError("this route is for the caller itself")
-    document = describe(found.principal)
-    trace = traceparent(request.trace_id)
-    await send_document(receipt, document, method=request.method, trace=trace, link=None, send=send)
+    return answer_document(describe(found.principal))
 
 
 def describe(principal: Principal) -> dict[str, Any]:
@@ -65,6 +54,16 @@ def describe(principal: Principal) -> dict[str, Any]:
     }
 
 
+WHOAMI = GuardedRoute(
+    template="/v1/whoami",
+    methods=("GET", "HEAD"),
+    action=Action.IDENTIFY,
+    matches=_is_whoami,
+    locate=_locate,
+    answer=answer_whoami,
+)
+
+
 def routes() -> list[FaceRoute]:
     """The routes of this face."""
-    return [FaceRoute(WHOAMI, whoami)]
+    return [FaceRoute(WHOAMI)]

@@ -23,9 +23,8 @@ from msgspec.structs import replace
 from gateway.engine.proxy_urls import PROXY_PATH, find_path_below
 from gateway.engine.signed_proxy_urls import parse_asked
 from gateway.engine.urls import parse_url
-from gateway.faces.engine import serve_answer, stat_route, weights_route
+from gateway.faces.engine import answer_question, stat_route, weights_route
 from gateway.faces.route import FaceRoute
-from gateway.middleware.guard import RECEIPT
 from gateway.model.access import Action
 from gateway.model.errors import Reason, Refusal
 from gateway.model.queries import split_query
@@ -34,10 +33,12 @@ from gateway.model.verdicts import EngineAnswer
 from gateway.resource.paths import is_download
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from collections.abc import Awaitable
 
     from gateway.engine.urls import Url
     from gateway.model.access import Resource, WireRequest
+    from gateway.model.answers import Answer
+    from gateway.model.verdicts import Receipt
     from gateway.model_metadata.caller_metadata import Offers
 
 READS = ("GET", "HEAD")
@@ -94,12 +95,15 @@ class Unwrapping:
         raise Refusal(Reason.NOT_PROXIED)
 
 
-def routes(unwrapping: Unwrapping, files: ASGIApp) -> list[FaceRoute]:
-    """The route of this face; `files` is the endpoint of the download face."""
+def routes(unwrapping: Unwrapping, download: GuardedRoute) -> list[FaceRoute]:
+    """The route of this face; `download` is the route of the download face."""
 
-    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        is_answer = isinstance(scope[RECEIPT].admission.found, EngineAnswer)
-        await (serve_answer if is_answer else files)(scope, receive, send)
+    def answer(receipt: Receipt) -> Answer | Awaitable[Answer]:
+        if isinstance(receipt.admission.found, EngineAnswer):
+            return answer_question(receipt)
+        if download.answer is None:
+            raise TypeError("the download route declares no answer")
+        return download.answer(receipt)
 
     proxy = GuardedRoute(
         template=PROXY_PATH,
@@ -108,8 +112,9 @@ def routes(unwrapping: Unwrapping, files: ASGIApp) -> list[FaceRoute]:
         matches=lambda raw_path: raw_path == PROXY_PATH.encode(),
         locate=_nowhere,
         unwrap=unwrapping.unwrap,
+        answer=answer,
     )
-    return [FaceRoute(proxy, serve)]
+    return [FaceRoute(proxy)]
 
 
 def _nowhere(_request: WireRequest) -> Resource:

@@ -10,24 +10,29 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import BaseRoute, Match, NoMatchFound
 
-from gateway.middleware.guard import ROUTE
+from gateway.middleware.guard import METER, RECEIPT, ROUTE
+from gateway.middleware.sending import send_answer
+from gateway.model.answers import Answer
 from gateway.model.errors import Misconfigured
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from starlette.datastructures import URLPath
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import Receive, Scope, Send
 
     from gateway.model.routes import GuardedRoute
+    from gateway.model.verdicts import Receipt
 
 
 class FaceRoute(BaseRoute):
-    """One endpoint with one declaration."""
+    """The route of one declaration, which says how it is answered."""
 
-    def __init__(self, declaration: GuardedRoute, endpoint: ASGIApp) -> None:
+    def __init__(self, declaration: GuardedRoute) -> None:
+        if declaration.answer is None:
+            raise Misconfigured(declaration.template, "this route declares no answer")
         self.declaration = declaration
-        self.endpoint = endpoint
+        self._answer = declaration.answer
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Match exactly when the guard admitted this request for this declaration."""
@@ -38,8 +43,12 @@ class FaceRoute(BaseRoute):
         raise NoMatchFound(name, {})
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the endpoint."""
-        await self.endpoint(scope, receive, send)
+        """Make the answer and send it."""
+        receipt: Receipt = scope[RECEIPT]
+        answer = self._answer(receipt)
+        if not isinstance(answer, Answer):
+            answer = await answer
+        await send_answer(answer, receipt, scope[METER], scope, receive, send)
 
 
 def declarations(routes: Sequence[BaseRoute]) -> tuple[GuardedRoute, ...]:

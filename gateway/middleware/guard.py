@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING
 from gateway.audit.record_fields import secrets_of
 from gateway.credential.client import TrustedNetworks, client_address
 from gateway.middleware.client_end import client_end
-from gateway.middleware.hook import read_body, send_taken
+from gateway.middleware.hook import answer_taken, read_body
 from gateway.middleware.meter import Meter
 from gateway.middleware.routes import UNROUTED, Routes
+from gateway.middleware.sending import bound_to, send_whole
 from gateway.middleware.shape import refusal_by_shape
 from gateway.middleware.trace import find_trace_id, traceparent
 from gateway.model.access import WireRequest
@@ -139,7 +140,8 @@ class GuardMiddleware:
             await self._decline(request, route, self._guard.decline(rejection), send)
             return
         self._telemetry.decided(request.route, Reason.PERMITTED)
-        await send_taken(request, document, send)
+        trace = (b"traceparent", traceparent(request.trace_id))
+        await send_whole(answer_taken(document), (trace,), request.method, send)
 
     async def _deliver(
         self, scope: Scope, receive: Receive, send: Send, receipt: Receipt, meter: Meter
@@ -230,11 +232,11 @@ class GuardMiddleware:
     ) -> None:
         self._telemetry.decided(request.route, declined.reason)
         problem = problem_of(declined.reason, declined.meant or request.route)
-        headers, body = problem.answer(declined.record_id, traceparent(request.trace_id))
+        more: tuple[tuple[bytes, bytes], ...] = ()
         if declined.reason is Reason.METHOD_NOT_ALLOWED and route is not None:
-            headers.append((b"allow", ", ".join(route.methods).encode()))
-        await send({"type": "http.response.start", "status": problem.status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if request.method == "HEAD" else body})
+            more = ((b"allow", ", ".join(route.methods).encode()),)
+        bound = bound_to(declined.record_id, request.trace_id)
+        await send_whole(problem.answer(declined.record_id, *more), bound, request.method, send)
 
     def _record_defect(self, request: WireRequest) -> Declined:
         try:

@@ -12,21 +12,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gateway.delivery.headers import content_headers
+from gateway.middleware.sending import send_whole
+from gateway.model.answers import Answer
+from gateway.model.header_block import Headers
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 HEALTH_PATH = b"/health"
 _METHODS = frozenset({"GET", "HEAD"})
 _BODY = b'{"status":"healthy"}\n'
-_START = {
-    "type": "http.response.start",
-    "status": 200,
-    "headers": [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(_BODY)).encode()),
-        (b"cache-control", b"no-store"),
-    ],
-}
+HEALTHY = Answer(
+    200,
+    Headers.of(*content_headers(b"application/json", len(_BODY)), (b"cache-control", b"no-store")),
+    _BODY,
+)
 
 
 class HealthMiddleware:
@@ -41,5 +42,4 @@ class HealthMiddleware:
         if not is_probe or scope["method"] not in _METHODS:
             await self._app(scope, receive, send)
             return
-        await send({**_START})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else _BODY})
+        await send_whole(HEALTHY, (), scope["method"], send)

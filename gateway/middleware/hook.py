@@ -1,4 +1,4 @@
-"""Reads the bounded body of a webhook, and sends the answer to one that was accepted.
+"""Reads the bounded body of a webhook, and makes the answer to one that was accepted.
 
 A hook is authenticated by the signature over its body, so the body has to be read before the sender is known.
 Therefore its length (declared by the route) and its time (`BODY_SECONDS`) are bounded.
@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from gateway.middleware.trace import traceparent
+from gateway.delivery.headers import content_headers
+from gateway.model.answers import Answer
 from gateway.model.errors import Reason, Refusal
+from gateway.model.header_block import Headers
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Send
-
-    from gateway.model.access import WireRequest
+    from starlette.types import Receive
 
 BODY_SECONDS = 5.0
 
@@ -38,13 +38,7 @@ async def read_body(receive: Receive, max_bytes: int) -> bytes:
         raise Refusal(Reason.SLOW_REQUEST) from error
 
 
-async def send_taken(request: WireRequest, document: bytes, send: Send) -> None:
-    """Answer a hook that was accepted."""
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(document)).encode()),
-        (b"cache-control", b"no-store"),
-        (b"traceparent", traceparent(request.trace_id)),
-    ]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": document})
+def answer_taken(document: bytes) -> Answer:
+    """The answer to a hook that was accepted."""
+    described = content_headers(b"application/json", len(document))
+    return Answer(200, Headers.of(*described, (b"cache-control", b"no-store")), document)

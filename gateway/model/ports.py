@@ -28,6 +28,10 @@ class FactSource(Protocol):
     async def read_afresh(self, names: Sequence[bytes]) -> tuple[int, list[Leaf]]:
         """The same, always from the store, so that no caller learns what others made us cache."""
 
+    @property
+    def epoch(self) -> int:
+        """A number that changes whenever a record may have changed: while it is the same, none has."""
+
     def find(self, names: Sequence[bytes]) -> list[Leaf] | None:
         """The leaves, if every one is cached; waits for nothing."""
 
@@ -105,6 +109,10 @@ class Directory(Protocol):
 
     async def gather(self, principal: Principal, models: Sequence[ModelId | None]) -> list[Facts]:
         """The facts about this caller and each of these models (None: no model), in order."""
+
+    @property
+    def epoch(self) -> int:
+        """A number that changes whenever a record may have changed: while it is the same, none has."""
 
     def is_leased(self) -> bool:
         """Whether the lease itself holds, without degraded time."""
@@ -190,8 +198,11 @@ class Recorder(Protocol):
     def admit(self, admission: Admission) -> Receipt:
         """Record an allow and return its receipt."""
 
-    def admit_all(self, admissions: Sequence[Admission]) -> list[Receipt]:
-        """Record several allows in one write, and return their receipts, in order."""
+    def record_all(self, decisions: Sequence[Admission | Rejection]) -> list[Receipt | str]:
+        """Record several decisions in one write: all of them are recorded, or none.
+
+        For each in order: the receipt of an allow, the record id of a refusal.
+        """
 
     def reject(self, rejection: Rejection) -> str:
         """Record a refusal and return the record's id."""

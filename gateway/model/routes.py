@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from gateway.model.access import Action, Credential, Resource, SignedLink, WireRequest
+    from gateway.model.answers import Answer
     from gateway.model.stamps import Stamp
-    from gateway.model.verdicts import Allowed, Found
+    from gateway.model.verdicts import Allowed, Found, Receipt
 
 
 class GuardedRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -22,6 +23,9 @@ class GuardedRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     wraps requests for others has `unwrap`, which returns the wrapped request and its route, and raises
     `Refusal`: the guard then uses these two, and nothing else of this route. A route without such a
     declaration does not start (I4).
+
+    `answer` makes the answer of an admitted request, as a value, or an awaitable of it where something has to
+    be fetched. Routes of an app of somebody else's have none: that app sends what it likes.
     """
 
     template: str
@@ -32,6 +36,7 @@ class GuardedRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     extract: Callable[[WireRequest], Credential | SignedLink] | None = None  # None: a key in a header
     find: Callable[[WireRequest, Allowed], Awaitable[tuple[Found, Stamp]]] | None = None  # None: in the cache
     unwrap: Callable[[WireRequest], tuple[WireRequest, GuardedRoute]] | None = None
+    answer: Callable[[Receipt], Answer | Awaitable[Answer]] | None = None
 
 
 class HookRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):

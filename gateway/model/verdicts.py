@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 
     from gateway.model.access import Access, Principal, Resource, WireRequest
     from gateway.model.errors import Reason
+    from gateway.model.header_block import Headers
     from gateway.model.names import FileHandle, Md5, ModelId, PackageId
     from gateway.model.stamps import Stamp
 
 
 FILE_BYTES = 700  # of a found file, beside its names and its content: measured, rounded up
+HEADERS_BYTES = 2_000  # of the headers of an answer with it, as pairs and as lines
 
 
 class Allowed(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,12 +78,14 @@ class OpenFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HeldFile(OpenFile, frozen=True, kw_only=True):
-    """A small file that is served from memory: the disk recently had it under this very identity.
+    """A file that needs no open descriptor: the disk has it under this very identity.
 
-    It has no open descriptor, whatever the field says, and must not be closed.
+    `content` is the content of a small file, which is served from memory. Of a large one only the headers are
+    known, which is enough for HEAD. `headers` are those of a plain answer with it.
     """
 
-    content: bytes
+    content: bytes | None
+    headers: Headers
 
     def __repr__(self) -> str:
         return shown(self, hidden=("content",))
@@ -90,7 +94,7 @@ class HeldFile(OpenFile, frozen=True, kw_only=True):
     def held_bytes(self) -> int:
         """The same, with the content."""
         names = getsizeof(self.model) + getsizeof(self.package) + getsizeof(self.handle)
-        return FILE_BYTES + names + len(self.content)
+        return FILE_BYTES + names + HEADERS_BYTES + (len(self.content) if self.content else 0)
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,18 +14,19 @@ A file without a digest is sent whole: see `delivery/file_answer.py` for how the
 
 from __future__ import annotations
 
-import asyncio
 import os
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from gateway.delivery.file import Refused
-from gateway.delivery.file_answer import OCTETS
-from gateway.delivery.headers import caller_headers, content_headers
+from gateway.delivery.file_answer import Refused
+from gateway.delivery.handoff import OCTETS
+from gateway.delivery.headers import REVALIDATED, content_headers
 from gateway.engine.faults import undecided
+from gateway.model.answers import Answer, Streamed
 from gateway.model.errors import Reason, Refusal, Unavailable
+from gateway.model.header_block import Headers
 from gateway.model.verdicts import Ending, HeldFile, OpenFile, RelayedFile
 from gateway.model_metadata.storage_heads import (
     FIRST_BYTE,
@@ -40,11 +41,9 @@ from gateway.platform.shares import Shares
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from starlette.types import Message, Receive, Send
-
     from gateway.adapters.provider import Provider, ProviderStream
     from gateway.authorized_files import AuthorizedFiles
-    from gateway.delivery.headers import Headers
+    from gateway.delivery.headers import Pair
     from gateway.model.access import Resource, WireRequest
     from gateway.model.stamps import Stamp
     from gateway.model.verdicts import Allowed, Found, Receipt
@@ -101,28 +100,34 @@ class Relay:
                 raise  # the content in the cache could differ from what the key was told
             return None
 
-    async def send(self, receipt: Receipt, receive: Receive, send: Send, *, trace: bytes) -> Ending | Refused:
-        """Stream the file of a receipt. Raises `Unavailable` when nothing could be sent, or not all."""
+    async def answer(self, receipt: Receipt) -> Answer | Refused:
+        """The answer with the file of a receipt, a stream. Raises `Unavailable` when it cannot be had."""
         file, request = receipt.admission.found, receipt.admission.request
         if not isinstance(file, RelayedFile):
             raise TypeError("this receipt is not for a file at the provider")
         if request.method == "HEAD":
             head = await self._look(receipt, file)
-            await send(_start(head, file, receipt, trace))
-            await send({"type": "http.response.body", "body": b""})
-            return Ending.RELAYED
+            return Answer(head.status, _describe(head, file), ending=Ending.RELAYED)
         asked = asked_range(request, file)
-        async with self._open(receipt, file.url, range_header(asked)) as answer:
-            head = read_head(answer, asked)
+        async with AsyncExitStack() as stack:
+            provider = await stack.enter_async_context(self._open(receipt, file.url, range_header(asked)))
+            head = read_head(provider, asked)
             if head.status == UNSATISFIABLE:
                 unsatisfied = b"bytes */%d" % (head.size or 0)
-                return Refused(reason=Reason.RANGE_NOT_SATISFIABLE, headers=[(b"content-range", unsatisfied)])
-            await send(_start(head, file, receipt, trace))
-            return await _Stream(answer, head.length, receive, send).run()
+                return Refused(
+                    reason=Reason.RANGE_NOT_SATISFIABLE, headers=((b"content-range", unsatisfied),)
+                )
+            body = Streamed(
+                pieces=_pieces(provider, head.length),
+                length=head.length,
+                close=stack.pop_all().aclose,
+                ending=Ending.RELAYED,
+            )
+            return Answer(head.status, _describe(head, file), body)
 
     @asynccontextmanager
     async def _open(
-        self, receipt: Receipt, url: str, headers: Headers, method: str = "GET"
+        self, receipt: Receipt, url: str, headers: list[Pair], method: str = "GET"
     ) -> AsyncIterator[ProviderStream]:
         """Open the file, within the share of its key."""
         key_id = receipt.admission.allowed.access.principal.key_id
@@ -142,50 +147,17 @@ class Relay:
             return replace(head, status=OK, length=head.size, content_range=None)
 
 
-class _Stream:
-    """One body being sent."""
-
-    def __init__(self, answer: ProviderStream, length: int | None, receive: Receive, send: Send) -> None:
-        self._answer = answer
-        self._left = length
-        self._receive = receive
-        self._send = send
-
-    async def run(self) -> Ending:
-        """Send every chunk as it comes. A body that ends early, or exceeds its length, is cut.
-
-        A client that has the announced length has the whole file and may close, so that chunk is the last.
-        """
-        gone = asyncio.ensure_future(_disconnected(self._receive))
-        try:
-            if self._left != 0:
-                async for piece in self._answer.aiter_raw():
-                    is_last = self._is_last(piece)
-                    if gone.done() or not await self._hand_over(piece, is_last=is_last):
-                        return Ending.CLIENT_GONE
-                    if is_last:
-                        return Ending.RELAYED
-                if self._left:
-                    raise undecided("the provider ended a file before its end")
-            return Ending.RELAYED if await self._hand_over(b"", is_last=True) else Ending.CLIENT_GONE
-        finally:
-            gone.cancel()
-
-    def _is_last(self, piece: bytes) -> bool:
-        if self._left is None:
-            return False
-        self._left -= len(piece)
-        if self._left < 0:
-            raise undecided("the provider sent more than it had announced")
-        return self._left == 0
-
-    async def _hand_over(self, piece: bytes, *, is_last: bool) -> bool:
-        """Send a chunk; whether the client was still connected."""
-        try:
-            await self._send({"type": "http.response.body", "body": piece, "more_body": not is_last})
-        except OSError:  # what servers raise when the connection is gone (ASGI 2.4)
-            return False
-        return True
+async def _pieces(provider: ProviderStream, length: int | None) -> AsyncIterator[bytes]:
+    """The pieces of a body. Raises `Unavailable` when it ends early, or is longer than was announced."""
+    left = length
+    async for piece in provider.aiter_raw():
+        if left is not None:
+            left -= len(piece)
+            if left < 0:
+                raise undecided("the provider sent more than it had announced")
+        yield piece
+    if left:
+        raise undecided("the provider ended a file before its end")
 
 
 def _relayed(file: Resource, told: ProviderFile) -> RelayedFile | None:
@@ -195,19 +167,12 @@ def _relayed(file: Resource, told: ProviderFile) -> RelayedFile | None:
     return RelayedFile(model=file.model, package=file.package, handle=file.file, md5=told.md5, url=told.url)
 
 
-def _start(head: StorageHead, file: RelayedFile, receipt: Receipt, trace: bytes) -> Message:
-    described: Headers = [(b"content-type", OCTETS)]
+def _describe(head: StorageHead, file: RelayedFile) -> Headers:
+    described: list[Pair] = [(b"content-type", OCTETS)]
     if head.length is not None:
-        described = content_headers(OCTETS, head.length)
+        described = [*content_headers(OCTETS, head.length)]
     if head.content_range is not None:
         described.append((b"content-range", head.content_range))
     if head.has_ranges and file.md5 is not None:
         described.append((b"accept-ranges", b"bytes"))
-    headers = [*described, *caller_headers(receipt, trace)]
-    return {"type": "http.response.start", "status": head.status, "headers": headers}
-
-
-async def _disconnected(receive: Receive) -> None:
-    """Return when the client has disconnected."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    return Headers.of(*described, *REVALIDATED)

@@ -15,7 +15,7 @@ from gateway.engine.faults import undecided
 
 if TYPE_CHECKING:
     from gateway.adapters.provider import ProviderStream
-    from gateway.delivery.headers import Headers
+    from gateway.delivery.headers import Pair
     from gateway.model.access import WireRequest
     from gateway.model.verdicts import RelayedFile
 
@@ -79,6 +79,6 @@ def _part(asked: bytes, size: int) -> tuple[int, int]:
     return int(first), min(int(last), size - 1) if last else size - 1
 
 
-def range_header(asked: bytes | None) -> Headers:
+def range_header(asked: bytes | None) -> list[Pair]:
     """The header that asks for the range."""
     return [] if asked is None else [(b"range", asked)]

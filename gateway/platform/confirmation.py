@@ -40,7 +40,7 @@ async def reach_confirmed(
     judgement = decisions.recall(access) or await decisions.reach(access)
     for _ in range(ATTEMPTS):
         if judgement.facts.is_confirmed or access.principal.is_link:
-            return _with_platform_reason(judgement)
+            return with_platform_reason(judgement)
         if authority is None or not isinstance(credential, Credential):
             raise Refusal(
                 Reason.UNKNOWN_KEY, key_id=access.principal.key_id
@@ -49,10 +49,10 @@ async def reach_confirmed(
         judgement = await decisions.reach(access)
     if not judgement.facts.is_confirmed:
         raise Unavailable("upstream", "what it said did not last", Reason.UPSTREAM_UNDECIDED)
-    return _with_platform_reason(judgement)
+    return with_platform_reason(judgement)
 
 
-def _with_platform_reason(judgement: Judgement) -> Judgement:
+def with_platform_reason(judgement: Judgement) -> Judgement:
     """Give a denial for a missing right the platform's reason, where the platform gave one.
 
     `Decisions` makes sure that nothing overrides the platform's denial.

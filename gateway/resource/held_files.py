@@ -1,7 +1,8 @@
 """Cache of recently served files, each checked against the disk with `stat` before it is served again.
 
-For small files the content is in memory. For large blobs only their identity is: they are fetched in many
-range requests, and not each of these has to open the whole path from the root again.
+For small files the content is in memory. For large blobs only their identity is, and the headers of an answer
+with them: they are fetched in many range requests, and not each of these has to open the whole path from the
+root again; HEAD needs no more than this.
 
 One `stat` decides about the file. It uses the name that the engine gave the file in its package and follows
 the link, so it verifies four things at once: the package exists, the file is in it, the link leads to this
@@ -24,51 +25,54 @@ measured: a store through a memory mapping may change content and no time.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections import OrderedDict
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from sys import getsizeof
 from typing import TYPE_CHECKING, Protocol
-
-from msgspec.structs import replace
 
 from gateway.model.clocks import Clock, MonotonicClock
 from gateway.model.errors import Refusal, Unavailable
 from gateway.model.pins import identity_of
 from gateway.model.verdicts import HeldFile, OpenFile
+from gateway.resource.disk_checks import CHECK_BYTES, Looks, are_reliable, find_identity
 from gateway.resource.naming import MANIFEST, MODELS_CACHE, SHARED_BLOBS, model_directory
 from gateway.resource.safe_open import open_regular, opened_cache_folder, opened_root
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gateway.model.names import FileHandle, ModelId, PackageId
-    from gateway.model.pins import StatIdentity
+    from gateway.model.header_block import Headers
+    from gateway.model.names import FileHandle, Md5, ModelId, PackageId
     from gateway.model.ports import Catalogue
     from gateway.model.stamps import Leaf
+    from gateway.resource.disk_checks import PathCheck
 
     Name = tuple[ModelId, PackageId, FileHandle]
-    PathCheck = tuple[str, bool, StatIdentity]  # a path, whether to follow a link there, and what to find
 
 MAX_FILE_BYTES = 64 * 1024  # of content in memory; for larger files sending costs more than locating
 HELD_SECONDS = 2.0  # how long a change that no check notices may stay unnoticed
-RELIABLE_AFTER_SECONDS = 2.0  # hundreds of ticks of a file system's clock; FAT, the coarsest, has 2 s
-OVERHEAD_BYTES = 1_000  # of an entry beside the file and its strings: measured, rounded up
-CHECK_BYTES = 350  # of one check beside its path
+OVERHEAD_BYTES = 1_200  # of an entry beside the file and its strings: measured, rounded up
 
 
 class Clocks(Clock, MonotonicClock, Protocol):
     """A clock for the time of day, and one that nobody can set."""
 
 
+class DescribeFile(Protocol):
+    """Makes the headers of a plain answer with a file of this size and content."""
+
+    def __call__(self, size: int, sha256: str, *, is_blob: bool) -> Headers:
+        """The headers."""
+
+
 @dataclass(slots=True)
 class Held:
     """A cached file, the records that its integrity was checked against, and the paths to check."""
 
-    file: OpenFile  # its descriptor is closed; a `HeldFile` if the content is in memory
+    file: OpenFile  # a `HeldFile`, or one that was just opened again
     leaves: tuple[Leaf, ...]
     checks: tuple[PathCheck, ...]
     until: float  # when it has to be located from the root again
@@ -78,25 +82,35 @@ class Held:
 class HeldFiles:
     """The cached files of one worker."""
 
-    def __init__(self, *, root: Path, catalogue: Catalogue, clock: Clocks, max_bytes: int) -> None:
+    def __init__(
+        self, *, root: Path, catalogue: Catalogue, clock: Clocks, describe: DescribeFile, max_bytes: int
+    ) -> None:
         self._root = root
         self._catalogue = catalogue
         self._clock = clock
+        self._describe = describe
         self._max_bytes = max_bytes
         self._bytes = 0
         self._held: OrderedDict[Name, Held] = OrderedDict()
+        self._of_blob: dict[tuple[ModelId, PackageId, Md5], FileHandle] = {}  # only of files that are held
 
-    def find(self, model: ModelId, package: PackageId, handle: FileHandle) -> Held | None:
-        """The file, if it is cached and unchanged on disk."""
+    def find(
+        self, model: ModelId, package: PackageId, handle: FileHandle, looks: Looks | None = None
+    ) -> Held | None:
+        """The file, if it is cached and unchanged on disk. `looks` were made in this event loop iteration."""
         name = (model, package, handle)
         held = self._held.get(name)
         if held is None:
             return None
-        if self._is_as_it_was(held):
+        if self._is_as_it_was(held, looks or Looks()):
             self._held.move_to_end(name)
             return held
         self._drop(name)
         return None
+
+    def find_handle(self, model: ModelId, package: PackageId, md5: Md5) -> FileHandle | None:
+        """The name of a cached file of this package that links this blob; `find` tells if it still does."""
+        return self._of_blob.get((model, package, md5))
 
     def hold(self, file: OpenFile, leaves: tuple[Leaf, ...]) -> None:
         """Cache a file that was located from the root and whose content is known (its SHA-256 is set)."""
@@ -105,16 +119,24 @@ class HeldFiles:
         if self.find(file.model, file.package, file.handle) is not None:
             return
         checks = self._checks_for(file)
-        if not checks or not self._are_reliable(checks):
+        if not checks or not are_reliable(checks, self._clock.now()):
             return
         # Located once more, after its stat identities were taken: any later change is noticed by a check.
         content = self._found_again(file)
         if content is None or not _is_what_was_measured(file, content):
             return
-        known: OpenFile = replace(file, descriptor=-1)
-        if file.size <= MAX_FILE_BYTES:
-            fields = {name: getattr(known, name) for name in OpenFile.__struct_fields__}
-            known = HeldFile(**fields, content=content)
+        known = HeldFile(
+            descriptor=-1,
+            size=file.size,
+            identity=file.identity,
+            model=file.model,
+            package=file.package,
+            handle=file.handle,
+            md5=file.md5,
+            sha256=file.sha256,
+            content=content if file.size <= MAX_FILE_BYTES else None,
+            headers=self._describe(file.size, file.sha256, is_blob=file.md5 is not None),
+        )
         self._put(Held(known, leaves, checks, self._clock.monotonic() + HELD_SECONDS))
 
     def reopen(self, model: ModelId, package: PackageId, handle: FileHandle) -> Held | None:
@@ -123,7 +145,7 @@ class HeldFiles:
         The caller must close the descriptor.
         """
         held = self.find(model, package, handle)
-        if held is None or held.file.md5 is None or isinstance(held.file, HeldFile):
+        if held is None or held.file.md5 is None:
             return None
         with suppress(Refusal, Unavailable):
             with (
@@ -136,19 +158,15 @@ class HeldFiles:
             if opened is not None:
                 descriptor, found = opened
                 if identity_of(found) == held.file.identity:
-                    return dataclasses.replace(held, file=replace(held.file, descriptor=descriptor))
+                    return replace(held, file=_opened_again(held.file, descriptor))
                 os.close(descriptor)
         return None
 
-    def _is_as_it_was(self, held: Held) -> bool:
+    def _is_as_it_was(self, held: Held, looks: Looks) -> bool:
         for leaf in held.leaves:
             if not leaf.is_current:
                 return False
-        try:
-            for path, follows, identity in held.checks:
-                if _identity_at(path, follows=follows) != identity:
-                    return False
-        except OSError:
+        if not looks.agree(held.checks):
             return False
         now = self._clock.monotonic()
         if now >= held.until:
@@ -185,39 +203,39 @@ class HeldFiles:
         root = str(self._root)
         package = f"{root}/{MODELS_CACHE}/{model_directory(file.model)}/{file.package}"
         place, manifest = f"{package}/{file.handle}", f"{package}/{MANIFEST}"
-        try:
-            around: tuple[PathCheck, ...] = tuple(
-                (path, False, _identity_at(path, follows=False)) for path in (package, manifest)
-            )
-            if file.md5 is None:
-                return ((place, False, file.identity), *around)
-            link = _identity_at(place, follows=False)
-            if _leads_to(place, file.identity):
-                return ((place, True, file.identity), *around)
-        except OSError:
+        of_package, of_manifest, of_place = (
+            find_identity(path, follows=False) for path in (package, manifest, place)
+        )
+        if of_package is None or of_manifest is None or of_place is None:
             return ()
+        around: tuple[PathCheck, ...] = ((package, False, of_package), (manifest, False, of_manifest))
+        if file.md5 is None:
+            return ((place, False, file.identity), *around)
+        if find_identity(place, follows=True) == file.identity:
+            return ((place, True, file.identity), *around)
         blob = f"{root}/{SHARED_BLOBS}/{file.md5}"
-        return ((place, False, link), (blob, False, file.identity), *around)
-
-    def _are_reliable(self, checks: tuple[PathCheck, ...]) -> bool:
-        latest = (self._clock.now() - RELIABLE_AFTER_SECONDS) * 1e9
-        # Only the change time counts: every change updates it and nobody can set it. An mtime may be any
-        # date.
-        return all(identity[4] < latest for _, _, identity in checks)
+        return ((place, False, of_place), (blob, False, file.identity), *around)
 
     def _put(self, held: Held) -> None:
         name = (held.file.model, held.file.package, held.file.handle)
         self._drop(name)
         held.held_bytes = _held_bytes(held)
         self._held[name] = held
+        if held.file.md5 is not None:
+            self._of_blob[held.file.model, held.file.package, held.file.md5] = held.file.handle
         self._bytes += held.held_bytes
         while self._bytes > self._max_bytes:
             self._drop(next(iter(self._held)))
 
     def _drop(self, name: Name) -> None:
         held = self._held.pop(name, None)
-        if held is not None:
-            self._bytes -= held.held_bytes
+        if held is None:
+            return
+        self._bytes -= held.held_bytes
+        if held.file.md5 is not None:
+            blob = (held.file.model, held.file.package, held.file.md5)
+            if self._of_blob.get(blob) == held.file.handle:
+                del self._of_blob[blob]
 
 
 def _held_bytes(held: Held) -> int:
@@ -232,12 +250,14 @@ def _is_what_was_measured(file: OpenFile, content: bytes) -> bool:
     return file.size > MAX_FILE_BYTES or sha256(content).hexdigest() == file.sha256
 
 
-def _identity_at(path: str, *, follows: bool) -> StatIdentity:
-    return identity_of(os.stat(path, follow_symlinks=follows))  # noqa: PTH116 -- a Path would cost as much again
-
-
-def _leads_to(place: str, identity: StatIdentity) -> bool:
-    try:
-        return _identity_at(place, follows=True) == identity
-    except OSError:
-        return False
+def _opened_again(file: OpenFile, descriptor: int) -> OpenFile:
+    return OpenFile(
+        descriptor=descriptor,
+        size=file.size,
+        identity=file.identity,
+        model=file.model,
+        package=file.package,
+        handle=file.handle,
+        md5=file.md5,
+        sha256=file.sha256,
+    )

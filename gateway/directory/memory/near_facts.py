@@ -51,6 +51,7 @@ class NearFacts:
         self.cache = cache
         self.lease = lease
         self.stale_refusals = 0
+        self.epoch = 0  # raised whenever a record may have changed
         self._store = store
         self._clock = clock
         self._reads: dict[bytes, asyncio.Task[dict[bytes, Leaf]]] = {}
@@ -116,6 +117,7 @@ class NearFacts:
 
         The feed may have connected to another server than the open connections, so these are replaced.
         """
+        self.epoch += 1
         self.cache.flush()
         self._reads.clear()
         self._store.move()
@@ -143,6 +145,7 @@ class NearFacts:
 
     def changed(self, names: Iterable[bytes] | None) -> None:
         """These records changed; None: any of them may have."""
+        self.epoch += 1
         if names is None:
             self.cache.flush()
             self._reads.clear()

@@ -107,6 +107,11 @@ class DirectoryReader:
         """As `find_key`, for a key that was found before, by its stamp."""
         return await self._find_key([leaf.name for leaf in stamp.leaves if names.is_key_fact(leaf.name)])
 
+    @property
+    def epoch(self) -> int:
+        """A number that changes whenever a record may have changed."""
+        return self._source.epoch
+
     def is_leased(self) -> bool:
         """Whether the lease itself is held, without a degraded period."""
         return self._source.is_leased()

@@ -1,10 +1,9 @@
-"""Sends the file that a Receipt admits: whole, a range, several ranges, or headers only.
+"""Sends a body that consists of parts of an open file, through ASGI.
 
-A body is sent in steps and with constant memory: by zero-copy where the server offers it, else through this
-process's memory. Where RFC 9110 demands an answer other than the file, a `Refused` is returned and nothing
-was sent; the caller writes that answer.
+It is sent in steps and with constant memory: by zero-copy where the server offers it, else through this
+process's memory.
 
-Nothing here decides who may read: that was decided and recorded before the Receipt was made.
+Nothing here decides who may read: that was decided and recorded before the answer was made.
 """
 
 from __future__ import annotations
@@ -16,35 +15,20 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.delivery.file_answer import plan_delivery
-from gateway.delivery.handoff import handoff_headers
-from gateway.delivery.headers import Headers, caller_headers
 from gateway.delivery.steps import INLINE_BYTES, Copied, Hashed, ZeroCopied, steps_of
-from gateway.delivery.unchanged import CutError, unsent, verify_unchanged
+from gateway.delivery.unchanged import CutError
 from gateway.model.errors import Reason
 from gateway.model.extensions import LOOKS, ZERO_COPY
-from gateway.model.verdicts import Ending, OpenFile
+from gateway.model.verdicts import Ending
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from starlette.types import Message, Receive, Scope, Send
 
-    from gateway.delivery.file_answer import FileAnswer
-    from gateway.delivery.ranges import Span
-    from gateway.delivery.steps import OnHashed, Source
-    from gateway.model.verdicts import Receipt
-
-
-async def _keep_nothing(file: OpenFile, *, md5: str, sha256: str) -> None:
-    """The default for an app without pins: the hashes are known for this transfer only."""
-
-
-class Means(msgspec.Struct, frozen=True, kw_only=True):
-    """How files are sent in this installation; the same for all requests."""
-
-    accel_prefix: str | None = None
-    on_hashed: OnHashed = _keep_nothing
+    from gateway.delivery.steps import Source
+    from gateway.model.answers import FileParts, Span
+    from gateway.model.verdicts import OpenFile
 
 
 class Sent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -54,63 +38,27 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     sha256: str | None = None
 
 
-class Refused(msgspec.Struct, frozen=True, kw_only=True):
-    """Nothing was sent. The client is to be told the reason, with these headers."""
-
-    reason: Reason
-    headers: Headers
-    ending: Ending | None = None
-
-
-PLAIN = Means()
-
 _CLIENT_GONE = frozenset({errno.ENOTCONN, errno.EHOSTUNREACH, errno.ENETUNREACH})
 """In addition to errors with a class of their own (`EPIPE` and the like are `ConnectionError`s)."""
 
 
-async def send_file(
-    receipt: Receipt, scope: Scope, receive: Receive, send: Send, *, trace: bytes, means: Means = PLAIN
-) -> Sent | Refused:
-    """Send the file of a receipt in the form that the request asks for.
+async def send_parts(start: Message, parts: FileParts, scope: Scope, receive: Receive, send: Send) -> Sent:
+    """Send an answer with this body, after the message that starts it.
 
-    Raises `Unavailable` when the file changed, or cannot be read, before anything was sent.
+    Raises `CutError` when the file changed, or cannot be read, before anything was sent.
     """
-    file, request = receipt.admission.found, receipt.admission.request
-    if not isinstance(file, OpenFile):
-        raise TypeError("this receipt is not for a file")
-    try:
-        verify_unchanged(file)
-        plan = plan_delivery(
-            request.method, request.headers, size=file.size, sha256=file.sha256, is_blob=file.md5 is not None
-        )
-        if plan.reason is not None:
-            return Refused(reason=plan.reason, headers=plan.headers)
-        handoff = handoff_headers(plan, file, means.accel_prefix, request.headers)
-        start = {
-            "type": "http.response.start",
-            "status": 200 if handoff else plan.status,
-            "headers": [*(handoff or plan.headers), *caller_headers(receipt, trace)],
-        }
-        if handoff or not plan.pieces:
-            await send(start)
-            await send({"type": "http.response.body", "body": b""})
-            return Sent(ending=Ending.HANDED_OFF if handoff else None)
-        source = _source(file, plan, scope, means)
-        return await _Body(start, source, file, receive, send).run(plan)
-    except CutError as cut:
-        if cut.ending is Ending.QUARANTINED:
-            return Refused(reason=cut.reason, headers=[], ending=cut.ending)
-        raise unsent(file, cut) from cut
+    source = _source(parts, scope)
+    return await _Body(start, source, parts.file, receive, send).run(parts.pieces)
 
 
-def _source(file: OpenFile, plan: FileAnswer, scope: Scope, means: Means) -> Source:
-    if file.sha256 is None:
-        return Hashed(file, means.on_hashed)
+def _source(parts: FileParts, scope: Scope) -> Source:
+    if parts.file.sha256 is None:
+        return Hashed(parts.file, parts.on_hashed)
     offer = (scope.get("extensions") or {}).get(ZERO_COPY) or {}
     # A server that offers zero-copy but not these checks would not verify the file between its steps.
-    if plan.length > INLINE_BYTES and LOOKS in offer:
-        return ZeroCopied(file)
-    return Copied(file)
+    if parts.length > INLINE_BYTES and LOOKS in offer:
+        return ZeroCopied(parts.file)
+    return Copied(parts.file)
 
 
 class _Body:
@@ -125,10 +73,10 @@ class _Body:
         self._has_begun = False
         self._gone: asyncio.Future[None] | None = None
 
-    async def run(self, plan: FileAnswer) -> Sent:
+    async def run(self, pieces: Sequence[bytes | Span]) -> Sent:
         """Send every step. Raises `CutError` only while nothing was sent."""
         try:
-            if not await self._went_out(plan.pieces):
+            if not await self._went_out(pieces):
                 return Sent(ending=Ending.CLIENT_GONE)
         except CutError as cut:
             if not self._has_begun:
@@ -145,7 +93,7 @@ class _Body:
         for step, is_last in steps:
             message = await self._source.fetch(step, is_last=is_last)
             if self._gone is None and not is_last and not self._source.is_told_of_leaving:
-                self._gone = asyncio.ensure_future(_disconnected(self._receive))
+                self._gone = asyncio.ensure_future(disconnected(self._receive))
             if self._gone is not None and self._gone.done():
                 return False
             try:
@@ -186,7 +134,7 @@ def _is_of_the_client(error: OSError) -> bool:
     )
 
 
-async def _disconnected(receive: Receive) -> None:
+async def disconnected(receive: Receive) -> None:
     """Return when the client has gone: some servers silently drop what is sent after that."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -1,0 +1,269 @@
+"""Answers from within the server's parser: no ASGI scope, no task, nothing to wait for.
+
+It takes requests without a body from the server (`server/at_once.py`), and answers all that came in one
+iteration of the event loop together, at its end:
+
+    weigh each  ─▶  record all of them in one write  ─▶  for each: make the answer, last check, write
+
+It is not a second guard. The decision is the guard's (`weigh_now`, which is the pipeline that `admit` runs),
+so are the record before the bytes and the last check before the first byte; the answers are made by the
+faces' functions, as for the application. This module only calls them in order. What would have to wait for
+something (a key or a decision that is not in memory, a file that is not), and whatever cannot be recorded or
+confirmed, is passed on to the application, which begins from the start.
+
+What was seen on disk is shared by the requests of one iteration, and never kept for the next.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from gateway.audit.record_fields import secrets_of
+from gateway.audit.request_secrets import RequestSecrets
+from gateway.credential.client import TrustedNetworks, client_address
+from gateway.middleware.routes import UNROUTED, Routes
+from gateway.middleware.shape import refusal_by_shape
+from gateway.middleware.trace import find_trace_id, traceparent
+from gateway.model.access import WireRequest
+from gateway.model.answers import Answer
+from gateway.model.errors import Reason, Unavailable, WithdrawnError
+from gateway.model.routes import GuardedRoute, HookRoute
+from gateway.model.verdicts import WITHDRAWN, Admission, Declined, Ending, Outcome, Rejection
+from gateway.problems import problem_of
+from gateway.resource.disk_checks import Looks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from gateway.guard import Guard
+    from gateway.middleware.routes import Declared
+    from gateway.model.clocks import Clock
+    from gateway.model.verdicts import Receipt
+    from gateway.telemetry import Telemetry
+
+_METHODS = {b"GET": "GET", b"HEAD": "HEAD"}
+NOBODY = TrustedNetworks()
+
+
+class ParsedRequest(Protocol):
+    """A request as the server parsed it."""
+
+    @property
+    def method(self) -> bytes:
+        """GET or HEAD."""
+
+    @property
+    def target(self) -> bytes:
+        """The request target as it came."""
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """ASGI pairs, in order."""
+
+
+class Client(Protocol):
+    """The connection that a request came on (`server/at_once.py`)."""
+
+    @property
+    def peer(self) -> str | None:
+        """The peer's address; None on a unix socket."""
+
+    @property
+    def may_answer(self) -> bool:
+        """Whether it is open and takes what is written."""
+
+    def answer(self, status: int, head: bytes, body: bytes) -> None:
+        """Write a whole answer."""
+
+    def pass_on(self) -> None:
+        """Have the application answer. Does nothing once the connection is closed."""
+
+
+class _Taken:
+    """One request of this iteration, and what it came to so far."""
+
+    __slots__ = ("client", "request", "route", "started_at")
+
+    def __init__(
+        self, request: WireRequest, route: GuardedRoute | None, client: Client, started_at: float
+    ) -> None:
+        self.request = request
+        self.route = route
+        self.client = client
+        self.started_at = started_at
+
+
+class AtOnce:
+    """What the server asks before it makes a scope. Nothing here raises."""
+
+    def __init__(
+        self,
+        *,
+        guard: Guard,
+        routes: Iterable[Declared],
+        clock: Clock,
+        seconds: Callable[[], float],
+        soon: Callable[[Callable[[], None]], object],
+        telemetry: Telemetry,
+        trusted_proxies: TrustedNetworks = NOBODY,
+        unguarded: frozenset[bytes] = frozenset(),
+    ) -> None:
+        """`unguarded` are paths that the application answers before the guard."""
+        self._guard = guard
+        self._routes = Routes(routes)
+        self._clock = clock
+        self._seconds = seconds  # the clock by which response times are measured, as in the middleware
+        self._soon = soon  # schedules a call at the end of the event loop iteration
+        self._telemetry = telemetry
+        self._trusted_proxies = trusted_proxies
+        self._unguarded = unguarded
+        self._taken: list[tuple[ParsedRequest, Client, float]] = []
+
+    def take(self, request: ParsedRequest, client: Client) -> None:
+        """Take a request; it is answered or passed on by `finish`."""
+        if not self._taken:
+            self._soon(self.finish)
+        self._taken.append((request, client, self._seconds()))
+
+    def finish(self) -> None:
+        """Answer everything that was taken."""
+        taken, self._taken = self._taken, []
+        if not taken:
+            return
+        weighed: list[tuple[_Taken, Admission | Rejection]] = []
+        looks, now = Looks(), self._clock.now()
+        is_leased = not self._guard.is_degraded()
+        for parsed, client, started_at in taken:
+            one = self._weigh(parsed, client, started_at, looks, now) if is_leased else None
+            if one is None or not client.may_answer:
+                client.pass_on()
+            else:
+                weighed.append(one)
+        if weighed:
+            self._answer(weighed)
+
+    def _weigh(
+        self, parsed: ParsedRequest, client: Client, started_at: float, looks: Looks, now: float
+    ) -> tuple[_Taken, Admission | Rejection] | None:
+        """What the guard decides without waiting; None where the application has to be asked."""
+        route: Declared | None = None
+        try:
+            raw_path, _, query = parsed.target.partition(b"?")
+            if not raw_path.startswith(b"/") or not parsed.target.isascii() or raw_path in self._unguarded:
+                return None
+            route = self._routes.find(raw_path)
+            if isinstance(route, HookRoute) or (route is not None and route.answer is None):
+                return None
+            request = self._read(parsed, raw_path, query, route, client.peer, now)
+            taken = _Taken(request, route, client, started_at)
+            reason = refusal_by_shape(request, route)
+            if reason is not None or route is None:
+                return taken, Rejection(request=request, reason=reason or Reason.NO_ROUTE)
+            weighed = self._guard.weigh_now(request, route, looks)
+            is_undecided = isinstance(weighed, Rejection) and problem_of(weighed.reason, "").is_undecided
+        except Exception as defect:  # noqa: BLE001 -- a boundary: it must not get into the server
+            self._telemetry.defect(UNROUTED, defect, RequestSecrets(parsed.headers, b""))
+            return None
+        return None if weighed is None or is_undecided else (taken, weighed)
+
+    def _answer(self, weighed: list[tuple[_Taken, Admission | Rejection]]) -> None:
+        """Record all of it in one write, then answer one after the other."""
+        try:
+            recorded = self._guard.record_all([one for _, one in weighed])
+        except Exception as error:  # noqa: BLE001 -- each of them still gets its answer, from the application
+            if not isinstance(error, Unavailable):
+                self._telemetry.defect(UNROUTED, error)
+            for taken, _ in weighed:
+                taken.client.pass_on()
+            return
+        for (taken, _), one in zip(weighed, recorded, strict=True):
+            if isinstance(one, Declined):
+                self._decline(taken, one)
+            elif not self._has_delivered(taken, one):
+                taken.client.pass_on()
+
+    def _decline(self, taken: _Taken, declined: Declined) -> None:
+        request, route = taken.request, taken.route
+        more: tuple[tuple[bytes, bytes], ...] = ()
+        if declined.reason is Reason.METHOD_NOT_ALLOWED and route is not None:
+            more = ((b"allow", ", ".join(route.methods).encode()),)
+        problem = problem_of(declined.reason, declined.meant or request.route)
+        answer = problem.answer(declined.record_id, *more)
+        sent = _write(taken, answer, declined.record_id)
+        self._telemetry.answered_at_once(request.route, declined.reason, answer.status, sent)
+
+    def _has_delivered(self, taken: _Taken, receipt: Receipt) -> bool:
+        """Make the answer, run the last check and write it; false when nothing was written."""
+        request, route = taken.request, taken.route
+        try:
+            answer = _made(route, receipt)
+            self._guard.confirm(receipt, self._clock.now())
+        except WithdrawnError:
+            self._telemetry.withdrawn()
+            return False
+        except Unavailable:
+            receipt.close(WITHDRAWN)
+            return False
+        except Exception as defect:  # noqa: BLE001 -- as above
+            receipt.close(Outcome(ending=Ending.FAILED, status=0, bytes_sent=0, milliseconds=0.0))
+            self._telemetry.defect(request.route, defect, secrets_of(request))
+            return False
+        sent = _write(taken, answer, receipt.record_id)
+        self._finish(taken, receipt, answer, sent)
+        return True
+
+    def _finish(self, taken: _Taken, receipt: Receipt, answer: Answer, sent: int) -> None:
+        """Record the outcome. The answer was sent: whatever fails here must not cause a second one."""
+        milliseconds = (self._seconds() - taken.started_at) * 1000
+        ending = answer.ending or Ending.COMPLETE
+        outcome = Outcome(ending=ending, status=answer.status, bytes_sent=sent, milliseconds=milliseconds)
+        try:
+            receipt.close(outcome)
+        except Unavailable as failure:
+            self._telemetry.failed(failure)  # it cannot be recorded, only logged
+        except Exception as defect:  # noqa: BLE001 -- see above
+            self._telemetry.defect(taken.request.route, defect, secrets_of(taken.request))
+        self._telemetry.answered_at_once(taken.request.route, Reason.PERMITTED, answer.status, sent)
+
+    def _read(
+        self,
+        parsed: ParsedRequest,
+        raw_path: bytes,
+        query: bytes,
+        route: GuardedRoute | None,
+        peer: str | None,
+        now: float,
+    ) -> WireRequest:
+        """The request, as `GuardMiddleware` reads it."""
+        headers = parsed.headers
+        trace = next((value for name, value in headers if name == b"traceparent"), None)
+        return WireRequest(
+            method=_METHODS[parsed.method],
+            raw_path=raw_path,
+            query=query,
+            headers=tuple(headers),
+            client=client_address(peer, headers, self._trusted_proxies),
+            route=route.template if route is not None else UNROUTED,
+            trace_id=find_trace_id(trace),
+            received_at=now,
+        )
+
+
+def _made(route: GuardedRoute | None, receipt: Receipt) -> Answer:
+    answer = None if route is None or route.answer is None else route.answer(receipt)
+    if not isinstance(answer, Answer) or not isinstance(answer.body, bytes):
+        raise TypeError("what is answered at once is in memory")
+    return answer
+
+
+def _write(taken: _Taken, answer: Answer, record_id: str) -> int:
+    """Write a whole answer; how many bytes its body has."""
+    body = answer.body if taken.request.method == "GET" and isinstance(answer.body, bytes) else b""
+    trace = traceparent(taken.request.trace_id)
+    head = b"%bcachegate-record: %b\r\ntraceparent: %b\r\n\r\n" % (
+        answer.headers.block,
+        record_id.encode(),
+        trace,
+    )
+    taken.client.answer(answer.status, head, body)
+    return len(body)
