@@ -22,8 +22,6 @@ from gateway.audit.scrub import (
 from gateway.model.verdicts import OpenFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from gateway.model.access import Principal, Resource, WireRequest
     from gateway.model.verdicts import Admission
 
@@ -36,15 +34,6 @@ _READ = b"user-agent"
 def secrets_of(request: WireRequest) -> RequestSecrets:
     """The secrets of a request, which no field of its record may contain."""
     return RequestSecrets(request.headers, request.query)
-
-
-def recorded_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[bytes, bytes], ...]:
-    """The request headers that a record uses, cleaned for it; all others are dropped."""
-    headers = tuple(headers)
-    secrets = RequestSecrets(headers, b"")
-    return tuple(
-        (name, clean_agent(value, secrets).encode("latin-1")) for name, value in headers if name == _READ
-    )
 
 
 def request_part(request: WireRequest, secrets: RequestSecrets) -> RequestPart:

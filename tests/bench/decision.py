@@ -27,8 +27,9 @@ from gateway.model.verdicts import Allowed
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from gateway.configuration.settings import Settings
     from gateway.passes import Pass
+
+    from gateway.configuration.settings import Settings
 
 MODEL, PACKAGE, FILE_NAME = "bench/model/1", "pkgB1", "weights.onnx"
 TURN = 100  # decisions, then the worker's own chores get a turn, or its lease would run out

@@ -17,14 +17,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from weakref import ref
 
 import pytest
+from gateway.middleware.immediate import _head
 from msgspec.structs import replace
 
 import gateway
-from gateway.audit import record_body
-from gateway.audit.record_body import RecordBodies, _who
+from gateway.audit.record_body import _who
 from gateway.audit.refusal_limiter import AnonymousCaller, RefusalLimiter
 from gateway.audit.request_secrets import RequestSecrets
 from gateway.audit.scrub import _clean_agent, _longest_run, clean_agent, source_of
@@ -35,6 +34,7 @@ from gateway.decision import rulebook
 from gateway.decision.policyset import load_policy_folder
 from gateway.decision.rulebook import Rulebook
 from gateway.decisions import Decisions, Judgement, question_of
+from gateway.delivery.file_answer import describe_whole
 from gateway.directory.memory.lease import Lease
 from gateway.directory.memory.near_cache import NearCache
 from gateway.directory.memory.near_facts import NearFacts
@@ -61,10 +61,17 @@ from gateway.identity.authenticate_link import LinkAuthenticator
 from gateway.identity.last_uses import LastUses
 from gateway.identity.pepper import Pepper, Peppers
 from gateway.identity.recent_callers import Caller, RecentCallers
-from gateway.middleware.immediate import _head
-from gateway.middleware.known_requests import KnownRequests, request_key
 from gateway.middleware.routes import Routes
-from gateway.model.access import Access, Action, Credential, Principal, Resource, ResourceKind, WireRequest
+from gateway.model.access import (
+    Access,
+    Action,
+    Credential,
+    Page,
+    Principal,
+    Resource,
+    ResourceKind,
+    WireRequest,
+)
 from gateway.model.addresses import _remembered_address
 from gateway.model.errors import Reason
 from gateway.model.facts import (
@@ -80,6 +87,7 @@ from gateway.model.facts import (
     Tenant,
     Visibility,
 )
+from gateway.model.listings import FileEntry, PackageListing
 from gateway.model.names import MAX_NAME_BYTES, ancestors, parse_file_handle, parse_model_id
 from gateway.model.pins import Measured
 from gateway.model.stamps import Leaf, Stamp
@@ -90,12 +98,13 @@ from gateway.model_metadata.attestations import Attestations
 from gateway.model_metadata.link_effects import Minting
 from gateway.model_metadata.local_metadata import LocalMetadata
 from gateway.model_metadata.sources import Metadata
-from gateway.passes import Pass, Passes
 from gateway.pinning.measuring import Measurer
 from gateway.platform import upstream
 from gateway.platform.inquiry import Inquiry
 from gateway.platform.upstream import Upstream
 from gateway.resource.held_files import Held, HeldFiles
+from gateway.resource.held_listings import Held as HeldListing
+from gateway.resource.held_listings import HeldListings
 
 FACTOR = 1.3
 """By how much a memory may weigh more than its bound: what it charges is an estimate."""
@@ -201,6 +210,7 @@ def held_file(number, size):
         md5=f"{number:032x}",
         sha256=f"{number:064x}",
         content=bytes(size),
+        headers=describe_whole(size, f"{number:064x}", is_blob=True),
     )
 
 
@@ -363,26 +373,6 @@ def allows_that_stand_on_the_same(bound):
     return decisions(bound, is_allowed=True, leaves=(Leaf(b"shared", b"v"),))
 
 
-def passing(bound, leaves):
-    def put(made, number):
-        what = allowed(number, leaves)
-        path = b"/v1/models/%08d" % number + b"%61" * 800
-        kept = Pass(allowed=what, key_stamp=Stamp(1, ()), stamp=Stamp(1, what.stamp.leaves), since=NOW)
-        made.put((number.to_bytes(32, "big"), f"2001:db8::{number:x}", path), kept)
-
-    return lambda: Passes(max_bytes=bound), put
-
-
-@case(4 * MEGABYTE)
-def passes(bound):
-    return passing(bound, None)
-
-
-@case(4 * MEGABYTE)
-def passes_that_stand_on_the_same(bound):
-    return passing(bound, (Leaf(b"shared", b"v"),))
-
-
 @case(MEGABYTE)
 def recent_callers(bound):
     def put(made, number):
@@ -407,35 +397,6 @@ def networks_of_keys(_bound):
     return lambda: Authenticator(None, peppers), put
 
 
-@case(4 * MEGABYTE)
-def known_requests(bound):
-    def put(made, number):
-        made.learn(request_key(b"%d" % number, None), admission(number, agent=b"a" * 3000))
-
-    return lambda: KnownRequests(max_bytes=bound), put
-
-
-@case(4 * MEGABYTE)
-def known_requests_for_the_same(bound):
-    leaves, file = (Leaf(b"shared", b"v"),), held_file(0, 64)
-
-    def put(made, number):
-        one = admission(number, agent=b"a" * 3000, leaves=leaves, file=file)
-        made.learn(request_key(b"%d" % number, None), one)
-        _clean_agent.cache_clear()  # what is remembered of agents is weighed by itself
-        _longest_run.cache_clear()
-
-    return lambda: KnownRequests(max_bytes=bound), put
-
-
-@case(4 * MEGABYTE)
-def known_requests_for_large_files(bound):
-    def put(made, number):
-        made.learn(request_key(b"%d" % number, None), admission(number, size=64 * 1024))
-
-    return lambda: KnownRequests(max_bytes=bound), put
-
-
 def holding(bound, size):
     def put(made, number):
         file = held_file(number, size)
@@ -447,7 +408,7 @@ def holding(bound, size):
         made._put(Held(file, (Leaf(names.pin_fact(file.md5), b"p" * 100),), looks, NOW))
 
     def make():
-        return HeldFiles(root=Path("/"), catalogue=None, clock=None, max_bytes=bound)
+        return HeldFiles(root=Path("/"), catalogue=None, clock=None, describe=None, max_bytes=bound)
 
     return make, put
 
@@ -462,22 +423,22 @@ def held_files_with_content(bound):
     return holding(bound, 64 * 1024)
 
 
-@case(2 * MEGABYTE, size=lambda made: len(made.memory), sets=[(record_body, "MAX_BYTES", 2 * MEGABYTE)])
-def tails(_bound):
-    admissions = []  # somebody holds them; what they weigh is for `known_requests`
-
+@case(4 * MEGABYTE)
+def held_listings(bound):
     def put(made, number):
-        one = admission(number, agent=b"a" * 200)
-        grant = ",".join(f"grt_{number:08d}{each:04d}" for each in range(500))
-        line = made._of_allow(replace(one, allowed=replace(one.allowed, grant=grant)))
-        admissions.append(Part())
-        made.memory.put(id(admissions[-1]), (ref(admissions[-1]), line))
+        folder = f"/{'r' * 1000}/models-cache/{'d' * 90}/{package(number)}"
+        files = tuple(
+            FileEntry(handle=f"{handle(number)}{one}", size=number + (1 << 40), md5=f"{number:031x}{one}")
+            for one in range(8)
+        )
+        checks = tuple(
+            (f"{folder}/{one.handle}", True, tuple(one.size + each for each in range(5))) for one in files
+        )
+        listing = PackageListing(model=model_id(number), package=package(number), files=files)
+        page = Page(after=f"{handle(number)}", limit=100)
+        made.memory.put((listing.model, listing.package, page), HeldListing(listing, 8, checks, NOW))
 
-    return lambda: RecordBodies("node"), put
-
-
-class Part:
-    """Something that a weak reference may name."""
+    return lambda: HeldListings(root=Path("/"), clock=None, max_bytes=bound), put
 
 
 @case(
@@ -847,17 +808,15 @@ FILLED = {
     "identity/authenticate_link.py",
     "identity/last_uses.py",
     "identity/recent_callers.py",
-    "middleware/immediate.py",
-    "middleware/known_requests.py",
     "middleware/routes.py",
     "model_metadata/attestations.py",
     "model_metadata/local_metadata.py",
     "model_metadata/sources.py",
     "model_metadata/link_effects.py",
-    "passes.py",
     "pinning/measuring.py",
     "platform/upstream.py",
     "resource/held_files.py",
+    "resource/held_listings.py",
     "caller_views.py",
 }
 """The modules with a memory that is filled above."""

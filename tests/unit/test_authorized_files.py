@@ -86,6 +86,10 @@ class World:
 
     # the directory
 
+    @property
+    def epoch(self):
+        return self.generation
+
     async def gather(self, principal, models):
         if self.brought:
             await self.brought(models)

@@ -67,6 +67,10 @@ class World:
     def listed(self):
         return self.scanned
 
+    @property
+    def epoch(self):
+        return self.generation
+
     async def gather(self, principal, models):
         facts = [
             Facts(

@@ -19,6 +19,7 @@ from gateway.audit.record import Links, OpenRecord, encode, seal
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
 from gateway.model.errors import Reason
 from gateway.model.facts import DEFAULT_SCOPES, KeyKind
+from gateway.model.header_block import Headers
 from gateway.model.stamps import Leaf, Stamp
 from gateway.model.verdicts import Admission, Allowed, Ending, HeldFile, OpenFile, Outcome, Rejection
 
@@ -162,7 +163,8 @@ class AuditFolder:
         admission = self.admission()
         admission.release()
         found = HeldFile(
-            descriptor=-1, content=b"abc", size=3, identity=(1, 2, 3, 4, 5), model="acme/yolo", package="p1",
+            descriptor=-1, content=b"abc", headers=Headers.of(),
+            size=3, identity=(1, 2, 3, 4, 5), model="acme/yolo", package="p1",
             handle="weights.onnx", md5="d41d8cd98f00b204e9800998ecf8427e",
         )  # fmt: skip
         return replace(admission, found=found)

@@ -12,6 +12,7 @@ from gateway.audit import AuditLog, verify
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
 from gateway.model.errors import Reason, Unavailable
 from gateway.model.facts import KeyKind, Scope
+from gateway.model.header_block import Headers
 from gateway.model.stamps import Stamp
 from gateway.model.verdicts import Admission, Allowed, Ending, HeldFile, Outcome, Rejection
 
@@ -37,7 +38,8 @@ def admission(client="192.0.2.7"):
         model="acme/cars/1", policies=("owner",), grant="owner", stamp=stamp,
     )  # fmt: skip
     found = HeldFile(
-        descriptor=-1, content=b"abc", size=3, identity=(1, 2, 3, 4, 5), model="acme/cars/1", package="p",
+        descriptor=-1, content=b"abc", headers=Headers.of(),
+        size=3, identity=(1, 2, 3, 4, 5), model="acme/cars/1", package="p",
         handle="f", md5="0" * 32, sha256="1" * 64,
     )  # fmt: skip
     request = WireRequest(

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 from gateway.delivery.file_answer import plan_delivery
 from gateway.delivery.handoff import handoff_headers
+from gateway.delivery.headers import asked_fields
 
 PREFIX = "/_blobs"
 
 
 def handed(file, headers=(), prefix=PREFIX, method="GET"):
-    plan = plan_delivery(method, headers, size=file.size, sha256=file.sha256, is_blob=file.md5 is not None)
-    return handoff_headers(plan, file, prefix, headers)
+    asked = asked_fields(headers)
+    plan = plan_delivery(method, asked, size=file.size, sha256=file.sha256, is_blob=file.md5 is not None)
+    return handoff_headers(plan.status, plan.headers, file, prefix, headers)
 
 
 def test_a_pinned_blob_is_handed_over_by_its_own_digest(blob_of):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 
 from gateway.delivery.multipart import draw_boundary, multipart_pieces, multipart_type
-from gateway.delivery.ranges import Span
+from gateway.model.answers import Span
 
 SPANS = (Span(offset=0, count=2), Span(offset=5, count=1))
 

@@ -7,9 +7,9 @@ import os
 
 import pytest
 
-from gateway.delivery.ranges import Span
 from gateway.delivery.steps import INLINE_BYTES, Copied, Hashed, ZeroCopied, read_exactly, steps_of
 from gateway.delivery.unchanged import CutError
+from gateway.model.answers import Span
 from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.verdicts import Ending
 

@@ -8,9 +8,11 @@ import os
 from hashlib import md5, sha256
 
 import pytest
+from msgspec.structs import replace
 
-from gateway.delivery.file import Means
-from gateway.faces.content import serve_file
+from gateway.delivery.file_answer import Means
+from gateway.faces.content import FILE, file_answers
+from gateway.faces.route import FaceRoute
 from gateway.middleware.guard import METER, RECEIPT
 from gateway.middleware.meter import Meter
 from gateway.model.access import WireRequest
@@ -56,7 +58,8 @@ def served(tmp_path):
             await asyncio.Event().wait()
 
         scope = {RECEIPT: receipt, METER: meter}
-        asyncio.run(serve_file(means or Means())(scope, receive, meter.counting(send)))
+        route = FaceRoute(replace(FILE, answer=file_answers(means or Means())))
+        asyncio.run(route.handle(scope, receive, meter.counting(send)))
         outcome = meter.outcome(0.0)
         receipt.close(outcome)
         return messages, outcome

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 from starlette.routing import Match, Mount, NoMatchFound, Route
 
 from gateway.faces.route import FaceRoute, declarations
-from gateway.middleware.guard import ROUTE
+from gateway.middleware.guard import METER, RECEIPT, ROUTE
+from gateway.middleware.meter import Meter
 from gateway.model.access import Action, Resource, ResourceKind
+from gateway.model.answers import Answer
 from gateway.model.errors import Misconfigured
+from gateway.model.header_block import Headers
 from gateway.model.routes import GuardedRoute
 
+ANSWER = Answer(200, Headers.of((b"content-length", b"2")), b"ok")
 
-def declaration(template="/a"):
+
+def declaration(template="/a", answer=lambda receipt: ANSWER):
     return GuardedRoute(
         template=template,
         methods=("GET",),
         action=Action.READ,
         matches=lambda raw: True,
         locate=lambda request: Resource(kind=ResourceKind.SELF),
+        answer=answer,
     )
 
 
@@ -33,28 +40,47 @@ async def endpoint(scope, receive, send):
 )
 def test_a_route_that_declares_no_guard_stops_the_start(stranger):
     with pytest.raises(Misconfigured):
-        declarations([FaceRoute(declaration(), endpoint), stranger])
+        declarations([FaceRoute(declaration()), stranger])
 
 
 def test_declarations_are_those_of_the_routes_in_order():
     first, second = declaration("/a"), declaration("/b")
-    assert declarations([FaceRoute(first, endpoint), FaceRoute(second, endpoint)]) == (first, second)
+    assert declarations([FaceRoute(first), FaceRoute(second)]) == (first, second)
 
 
 def test_a_route_matches_only_what_the_guard_admitted_for_it():
     mine, twin = declaration(), declaration()
-    route = FaceRoute(mine, endpoint)
+    route = FaceRoute(mine)
     assert route.matches({ROUTE: mine, "path": "/elsewhere"})[0] is Match.FULL
     assert route.matches({ROUTE: twin, "path": "/a"})[0] is Match.NONE
     assert route.matches({"path": "/a"})[0] is Match.NONE
 
 
-def test_a_route_hands_the_request_to_its_endpoint():
-    scope = {"served": []}
-    asyncio.run(FaceRoute(declaration(), endpoint).handle(scope, None, None))
-    assert scope["served"] == [scope]
+async def made_later(receipt):
+    return ANSWER
+
+
+@pytest.mark.parametrize("answer", [lambda receipt: ANSWER, made_later])
+def test_a_route_sends_the_answer_that_it_declares(answer):
+    request = SimpleNamespace(method="GET", trace_id=None, route="/a")
+    receipt = SimpleNamespace(record_id="r" * 36, admission=SimpleNamespace(request=request))
+    messages = []
+
+    async def send(message):
+        messages.append(message)
+
+    route = FaceRoute(declaration(answer=answer))
+    asyncio.run(route.handle({RECEIPT: receipt, METER: Meter(0.0)}, None, send))
+    start, body = messages
+    assert (start["status"], body["body"]) == (200, b"ok")
+    assert dict(start["headers"])[b"cachegate-record"] == b"r" * 36
+
+
+def test_a_route_without_an_answer_stops_the_start():
+    with pytest.raises(Misconfigured):
+        FaceRoute(declaration(answer=None))
 
 
 def test_a_route_makes_no_links():
     with pytest.raises(NoMatchFound):
-        FaceRoute(declaration(), endpoint).url_path_for("a")
+        FaceRoute(declaration()).url_path_for("a")

@@ -12,9 +12,11 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
+from gateway.delivery.file_answer import describe_whole
 from gateway.model.stamps import Leaf
 from gateway.model.verdicts import HeldFile
 from gateway.resource.catalogue import CatalogueSettings, DiskCatalogue
+from gateway.resource.disk_checks import Looks
 from gateway.resource.held_files import HELD_SECONDS, MAX_FILE_BYTES, HeldFiles
 
 WEIGHTS = b"weights of cars"
@@ -55,7 +57,13 @@ class Place:
         self.clock = Clock()
         roots = () if writer_root is None else (str(writer_root),)
         self.catalogue = DiskCatalogue(CatalogueSettings(root=root, alias_roots=roots), self.clock)
-        self.held = HeldFiles(root=root, catalogue=self.catalogue, clock=self.clock, max_bytes=max_bytes)
+        self.held = HeldFiles(
+            root=root,
+            catalogue=self.catalogue,
+            clock=self.clock,
+            describe=describe_whole,
+            max_bytes=max_bytes,
+        )
 
     @property
     def link(self):
@@ -233,7 +241,7 @@ def test_a_file_that_changed_a_moment_ago_or_in_the_future_is_not_held(ahead, pl
 def test_a_large_file_is_known_without_its_content_and_opened_anew_each_time(place):
     place.hold("large.bin")
     name = (*NAME[:2], "large.bin")
-    assert not isinstance(place.held.find(*name).file, HeldFile)
+    assert place.held.find(*name).file.content is None
     for _ in range(2):
         known = place.held.reopen(*name)
         with os.fdopen(known.file.descriptor, "rb") as file:
@@ -246,9 +254,7 @@ def test_a_large_file_is_known_without_its_content_and_opened_anew_each_time(pla
     assert place.held.reopen(*name) is None
 
 
-def test_a_small_file_and_one_whose_content_is_not_known_are_found_the_whole_way(place):
-    place.hold()
-    assert place.held.reopen(*NAME) is None  # it is in memory; an open file has to be opened normally
+def test_a_file_whose_content_is_not_known_is_found_the_whole_way(place):
     opened = place.catalogue.open_file_now(*NAME[:2], "other.bin")
     place.held.hold(opened, ())
     os.close(opened.descriptor)
@@ -307,3 +313,25 @@ def test_no_descriptor_stays_open(place):
     place.clock.steady += HELD_SECONDS
     place.find()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_blob_is_found_by_its_digest_within_its_package_for_as_long_as_it_is_cached(place):
+    model, package, handle = NAME
+    md5 = place.written["weights.onnx"].md5
+    assert place.held.find_handle(model, package, md5) is None
+    place.hold()
+    assert place.held.find_handle(model, package, md5) == handle
+    assert place.held.find_handle(model, "pkgB2", md5) is None
+    assert place.held.find_handle(model, package, "0" * 32) is None
+    place.link.unlink()
+    assert place.held.find(*NAME) is None
+    assert place.held.find_handle(model, package, md5) is None
+
+
+def test_what_was_seen_in_one_iteration_serves_all_of_it_and_no_other(place):
+    place.hold()
+    looks = Looks()
+    assert place.held.find(*NAME, looks) is not None
+    place.link.unlink()
+    assert place.held.find(*NAME, looks) is not None
+    assert place.held.find(*NAME, Looks()) is None
