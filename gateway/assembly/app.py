@@ -73,18 +73,15 @@ class Worker:
         """The immediate answers; None where a proxy has to send small files, too."""
         if self.pipeline.settings.accel_redirect_prefix is not None:
             return None
-        immediate = ImmediateAnswers(
+        return ImmediateAnswers(
             guard=self.pipeline.guard,
             routes=declarations(content.routes()),
             clock=self.pipeline.clock,
             seconds=self.pipeline.clock.monotonic,
             soon=soon,
-            max_bytes=self.pipeline.settings.held_files_megabytes << 20,
             telemetry=self.pipeline.telemetry,
             trusted_proxies=parse_trusted_networks(self.pipeline.settings.trusted_proxies),
         )
-        self.pipeline.sweep(*immediate.memories)
-        return immediate
 
     def refused_early(self, refusal: EarlyRefusal, client: str) -> str | None:
         """Record what the HTTP server itself refused: a refusal of an anonymous caller."""

@@ -62,7 +62,6 @@ from gateway.identity.last_uses import LastUses
 from gateway.identity.pepper import Pepper, Peppers
 from gateway.identity.recent_callers import Caller, RecentCallers
 from gateway.middleware.immediate import _head
-from gateway.middleware.known_requests import KnownRequests, request_key
 from gateway.middleware.routes import Routes
 from gateway.model.access import Access, Action, Credential, Principal, Resource, ResourceKind, WireRequest
 from gateway.model.addresses import _remembered_address
@@ -407,35 +406,6 @@ def networks_of_keys(_bound):
     return lambda: Authenticator(None, peppers), put
 
 
-@case(4 * MEGABYTE)
-def known_requests(bound):
-    def put(made, number):
-        made.learn(request_key(b"%d" % number, None), admission(number, agent=b"a" * 3000))
-
-    return lambda: KnownRequests(max_bytes=bound), put
-
-
-@case(4 * MEGABYTE)
-def known_requests_for_the_same(bound):
-    leaves, file = (Leaf(b"shared", b"v"),), held_file(0, 64)
-
-    def put(made, number):
-        one = admission(number, agent=b"a" * 3000, leaves=leaves, file=file)
-        made.learn(request_key(b"%d" % number, None), one)
-        _clean_agent.cache_clear()  # what is remembered of agents is weighed by itself
-        _longest_run.cache_clear()
-
-    return lambda: KnownRequests(max_bytes=bound), put
-
-
-@case(4 * MEGABYTE)
-def known_requests_for_large_files(bound):
-    def put(made, number):
-        made.learn(request_key(b"%d" % number, None), admission(number, size=64 * 1024))
-
-    return lambda: KnownRequests(max_bytes=bound), put
-
-
 def holding(bound, size):
     def put(made, number):
         file = held_file(number, size)
@@ -464,7 +434,7 @@ def held_files_with_content(bound):
 
 @case(2 * MEGABYTE, size=lambda made: len(made.memory), sets=[(record_body, "MAX_BYTES", 2 * MEGABYTE)])
 def tails(_bound):
-    admissions = []  # somebody holds them; what they weigh is for `known_requests`
+    admissions = []  # somebody holds them
 
     def put(made, number):
         one = admission(number, agent=b"a" * 200)
@@ -848,7 +818,6 @@ FILLED = {
     "identity/last_uses.py",
     "identity/recent_callers.py",
     "middleware/immediate.py",
-    "middleware/known_requests.py",
     "middleware/routes.py",
     "model_metadata/attestations.py",
     "model_metadata/local_metadata.py",
@@ -901,6 +870,7 @@ BOUNDED_OTHERWISE = {
     "resource/listed.py": "the catalogue: what is on disk",
     "resource/scan.py": "the catalogue: what is on disk",
     "resource/scanner.py": "the catalogue: what is on disk",
+    "server/head_starts.py": "statuses",
     "server/process.py": "questions to a worker that are under way",
     "server/protocol.py": "requests of a connection, at most so many",
     "server/status.py": "counters, whose names are ours",
