@@ -1,6 +1,6 @@
 """Answers from within the server's parser: no ASGI scope, no task, nothing to wait for.
 
-It takes requests without a body from the server (`server/at_once.py`), and answers all that came in one
+It takes requests without a body from the server (`model/at_once.py`), and answers all that came in one
 iteration of the event loop together, at its end:
 
     weigh each  ─▶  record all of them in one write  ─▶  for each: make the answer, last check, write
@@ -16,7 +16,7 @@ What was seen on disk is shared by the requests of one iteration, and never kept
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from gateway.audit.record_fields import secrets_of
 from gateway.audit.request_secrets import RequestSecrets
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from gateway.guard import Guard
     from gateway.middleware.routes import Declared
+    from gateway.model.at_once import Connection, Request
     from gateway.model.clocks import Clock
     from gateway.model.verdicts import Receipt
     from gateway.telemetry import Telemetry
@@ -45,47 +46,13 @@ _METHODS = {b"GET": "GET", b"HEAD": "HEAD"}
 NOBODY = TrustedNetworks()
 
 
-class ParsedRequest(Protocol):
-    """A request as the server parsed it."""
-
-    @property
-    def method(self) -> bytes:
-        """GET or HEAD."""
-
-    @property
-    def target(self) -> bytes:
-        """The request target as it came."""
-
-    @property
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        """ASGI pairs, in order."""
-
-
-class Client(Protocol):
-    """The connection that a request came on (`server/at_once.py`)."""
-
-    @property
-    def peer(self) -> str | None:
-        """The peer's address; None on a unix socket."""
-
-    @property
-    def may_answer(self) -> bool:
-        """Whether it is open and takes what is written."""
-
-    def answer(self, status: int, head: bytes, body: bytes) -> None:
-        """Write a whole answer."""
-
-    def pass_on(self) -> None:
-        """Have the application answer. Does nothing once the connection is closed."""
-
-
 class _Taken:
     """One request of this iteration, and what it came to so far."""
 
     __slots__ = ("client", "request", "route", "started_at")
 
     def __init__(
-        self, request: WireRequest, route: GuardedRoute | None, client: Client, started_at: float
+        self, request: WireRequest, route: GuardedRoute | None, client: Connection, started_at: float
     ) -> None:
         self.request = request
         self.route = route
@@ -117,9 +84,9 @@ class AtOnce:
         self._telemetry = telemetry
         self._trusted_proxies = trusted_proxies
         self._unguarded = unguarded
-        self._taken: list[tuple[ParsedRequest, Client, float]] = []
+        self._taken: list[tuple[Request, Connection, float]] = []
 
-    def take(self, request: ParsedRequest, client: Client) -> None:
+    def take(self, request: Request, client: Connection) -> None:
         """Take a request; it is answered or passed on by `finish`."""
         if not self._taken:
             self._soon(self.finish)
@@ -143,13 +110,13 @@ class AtOnce:
             self._answer(weighed)
 
     def _weigh(
-        self, parsed: ParsedRequest, client: Client, started_at: float, looks: Looks, now: float
+        self, parsed: Request, client: Connection, started_at: float, looks: Looks, now: float
     ) -> tuple[_Taken, Admission | Rejection] | None:
         """What the guard decides without waiting; None where the application has to be asked."""
         route: Declared | None = None
         try:
             raw_path, _, query = parsed.target.partition(b"?")
-            if not raw_path.startswith(b"/") or not parsed.target.isascii() or raw_path in self._unguarded:
+            if raw_path in self._unguarded:
                 return None
             route = self._routes.find(raw_path)
             if isinstance(route, HookRoute) or (route is not None and route.answer is None):
@@ -227,7 +194,7 @@ class AtOnce:
 
     def _read(
         self,
-        parsed: ParsedRequest,
+        parsed: Request,
         raw_path: bytes,
         query: bytes,
         route: GuardedRoute | None,

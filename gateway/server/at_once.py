@@ -1,56 +1,52 @@
-"""The seam between the server and what answers requests without waiting (`AtOnce`).
+"""What the server and the synchronous core agree on: requests that are answered without the application.
 
-The protocol hands over a request without a body that is the next to be answered on its connection. By the end
-of the event loop iteration it is either answered, or passed on to the application.
+A request is taken if nothing about it needs waiting for the client: GET or HEAD without a body, HTTP/1.1 on a
+connection that stays open and takes what is written, with no earlier request unanswered. All requests that
+were taken in one iteration of the event loop can so be answered together, at its end. Every other request,
+and each one that is passed on, goes to the application through ASGI.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    Headers = list[tuple[bytes, bytes]]
+import msgspec
 
 
-class Request:
-    """A parsed request without a body."""
+class Request(msgspec.Struct, gc=False):
+    """A request without a body, as the parser reported it."""
 
-    __slots__ = ("headers", "method", "target")
-
-    def __init__(self, method: bytes, target: bytes, headers: Headers) -> None:
-        self.method = method
-        self.target = target
-        self.headers = headers  # names in lower case, in the order in which they came
+    method: bytes
+    target: bytes  # in origin-form, ASCII
+    headers: list[tuple[bytes, bytes]]  # names in lower case, in the order in which they came
 
 
 class Connection(Protocol):
-    """The connection that a request came on. Exactly one of `answer` and `pass_on` is called for each."""
+    """The connection of a request that was taken, until exactly one of `answer` and `pass_on` is called."""
 
-    memo: object | None  # what the other side worked out once for this connection
-
-    @property
-    def peer(self) -> str | None:
-        """The peer's address; None on a unix socket."""
+    peer: str | None  # the peer's address; None on a unix socket
+    memo: object | None  # free for `AtOnce`: what it works out once for a connection
 
     @property
     def may_answer(self) -> bool:
         """Whether it is open and takes what is written."""
 
     def answer(self, status: int, head: bytes, body: bytes) -> None:
-        """Write a whole answer. `head`: header lines, with the empty line at their end."""
+        """Write the whole answer.
+
+        `head` follows the status line and the server's own headers, and ends with the empty line. The next
+        request of the connection may be taken before this returns.
+        """
 
     def pass_on(self) -> None:
-        """Have the application answer the request. Does nothing once the connection is closed."""
+        """Have the application answer. Does nothing once the connection is closed."""
 
 
 class AtOnce(Protocol):
-    """Answers what needs no waiting."""
+    """Answers what it takes by the end of the event loop iteration. Neither method raises."""
 
     def take(self, request: Request, connection: Connection) -> None:
-        """Take a request; it is answered or passed on by the end of this event loop iteration.
-
-        Never raises.
-        """
+        """Take a request that is the next to be answered on its connection."""
 
     def finish(self) -> None:
         """Answer everything that was taken, now: the server stops."""

@@ -19,7 +19,7 @@ from gateway.model import extensions
 if TYPE_CHECKING:
     import asyncio
 
-    from uvicorn.protocols.http.flow_control import FlowControl
+    from gateway.server.flow import Flow
 
 _DROP_WHAT_IS_UNSENT = struct.pack("ii", 1, 0)  # SO_LINGER on, zero seconds: closing sends a reset
 _TCP_CLOSE = 7  # tcpi_state, the first byte of `struct tcp_info`, once a reset has arrived
@@ -27,10 +27,17 @@ _BYTES_ACKED = slice(120, 128)  # tcpi_bytes_acked, a u64, since Linux 4.1
 _GONE = (OSError, ValueError)  # the socket is closed already; uvloop raises ValueError for that
 
 
+def address_of(end: object) -> tuple[str, int | None] | None:
+    """One end of a connection as ASGI names it; None for the client of a unix socket: it has no address."""
+    if isinstance(end, tuple):
+        return str(end[0]), int(end[1])
+    return (end, None) if isinstance(end, str) and end else None
+
+
 class Connection:
     """One client's connection. `was_cut_short` is set once it is aborted, or lost before its answer ended."""
 
-    def __init__(self, transport: asyncio.Transport, flow: FlowControl) -> None:
+    def __init__(self, transport: asyncio.Transport, flow: Flow) -> None:
         self._transport = transport
         self._flow = flow
         self.was_cut_short = False

@@ -13,12 +13,10 @@ What the kernel holds in addition is bounded in `kernel_queue.py`.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
-from uvicorn.protocols.http.flow_control import FlowControl
-
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Sized
 
 HIGH_WATER_BYTES = 1 << 16
@@ -26,19 +24,42 @@ MAX_WRITE_BYTES = (1 << 20) + (1 << 16)  # a step of a file (`delivery/steps.py`
 MAX_QUEUED_BYTES = HIGH_WATER_BYTES + MAX_WRITE_BYTES
 
 
-class Flow(FlowControl):
-    """uvicorn's flow control, which by itself reads on from such a client. `waiting`: pipelined requests."""
+class Flow:
+    """Pauses and resumes one transport. `waiting`: the requests that wait for an earlier answer."""
+
+    __slots__ = ("_has_room", "_is_read_paused", "_transport", "_waiting", "write_paused")
 
     def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
-        super().__init__(transport)
+        self._transport = transport
         self._waiting = waiting
+        self._is_read_paused = False
+        self.write_paused = False
+        self._has_room = asyncio.Event()  # set while writing is not paused
+        self._has_room.set()
+
+    async def drain(self) -> None:
+        """Return once writing is not paused."""
+        await self._has_room.wait()
 
     def pause_writing(self) -> None:
-        """Stop reading as well when the write buffer is above its high-water mark."""
-        super().pause_writing()
+        """Stop writing, and reading as well: the write buffer is above its high-water mark."""
+        self.write_paused = True
+        self._has_room.clear()
         self.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Let writers go on."""
+        self.write_paused = False
+        self._has_room.set()
+
+    def pause_reading(self) -> None:
+        """Stop reading from the client."""
+        if not self._is_read_paused:
+            self._is_read_paused = True
+            self._transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Read on, unless writing is paused or requests wait: when that ends, this is called again."""
-        if not self.write_paused and not self._waiting:
-            super().resume_reading()
+        if self._is_read_paused and not self.write_paused and not self._waiting:
+            self._is_read_paused = False
+            self._transport.resume_reading()

@@ -1,149 +1,275 @@
-"""HTTP/1.1 for one connection, with limits on what a client can make a worker hold before it is authorized.
+"""HTTP/1.1 on one connection: from the bytes of the socket to requests, and their answers in order.
 
-uvicorn's parser accepts a request line and headers of any size, waits for them without a timeout, and answers
-malformed input in plain text. This protocol limits size and time before the application is called, and
-answers in the form of every other refusal. After an early refusal nothing more is parsed: the end of the
-refused request is unknown, and what follows could be parsed as a request that was never sent (smuggling).
+`httptools` parses; this class decides what it may parse, for how long, and who answers.
+
+A request goes to the application through ASGI (`exchange.py`), or is taken by the synchronous core
+(`at_once.py`) if it needs nothing from the client but to be answered. One request is answered at a time:
+those that follow it on its connection (pipelining) wait in `waiting` and are not answered out of order.
+
+Before a request is authorized, a client can make a worker hold little, and not for long: the request line,
+the headers and their number, the time until they are complete, and the requests that wait have limits. What
+is not HTTP as we know it, or beyond a limit, is refused here, in the form of every other refusal. After a
+refusal nothing more is parsed: the end of the refused request is unknown, and what follows could be parsed as
+a request that was never sent (smuggling). The refusal is sent after the answers to earlier requests. Only a
+request whose own body broke off is dropped.
 
 A client that acknowledges nothing is cut by the stall clock of its connection, whichever code wrote the
 bytes, and is not read from meanwhile (`stall_clock.py`, `flow.py`).
 
-Requests may be pipelined. A refusal is sent after the answers to earlier requests, because answers go out in
-request order. Only a request whose own body broke off is dropped.
+There is one timer. It runs while nothing is being answered, and closes the connection at `_deadline`: when
+a kept connection stays idle, or when a request that has begun is not complete. A later deadline is only
+noted, and found when the timer fires, so that requests cost no timer.
 
-Non-goals: the meaning of a path or a header, and limits on bodies. Those are the application's.
+uvicorn runs the server: it makes this class with `(config, server_state, app_state)`, looks at
+`server_state` and calls `shutdown`. Non-goals: the meaning of a path or a header, and limits on bodies. Those
+are the application's.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from gateway.model.limits import MAX_TARGET_BYTES
+from gateway.model.at_once import Request
+from gateway.model.limits import MAX_HEADER_BYTES, MAX_HEADER_COUNT, MAX_TARGET_BYTES
 from gateway.problems import UNRECORDED
-from gateway.server.connection import Connection
+from gateway.server.connection import Connection, address_of
 from gateway.server.early_refusal import EarlyRefusal
+from gateway.server.exchange import Exchange
+from gateway.server.file_sender import FileSender
 from gateway.server.flow import HIGH_WATER_BYTES, Flow
-from gateway.server.head_budget import HeadBudget
+from gateway.server.head_starts import HeadStarts
 from gateway.server.request_form import BODY_FIELDS, is_http_as_we_know_it, is_unwanted_upgrade
+from gateway.server.send_queue import SendQueue
 from gateway.server.stall_clock import STALL_SECONDS, StallClock
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
+    from uvicorn import Config
+    from uvicorn.server import ServerState
+
+    from gateway.model.at_once import AtOnce
+
 MAX_PIPELINED = 128  # requests waiting; one read of the socket can hold thousands
+MAX_BODY_BYTES = 1 << 16  # of a request's body that wait for the application; then nothing more is read
 HEAD_SECONDS = 10.0  # from a request's first byte, and from the connection, to the end of the headers
 LINGER_SECONDS = 1.0  # closing with unread bytes resets the connection, and the answer may be lost with it
+
+_HEADER_OVERHEAD_BYTES = 4  # the colon, a blank and the line end
+_MAX_HEAD_BYTES = MAX_TARGET_BYTES + MAX_HEADER_BYTES + 1024
+
+_FORM_FIELDS = frozenset({b"host", b"expect"}) | BODY_FIELDS
+_TAKEN_METHODS = frozenset({b"GET", b"HEAD"})
 
 
 def _do_nothing() -> None:
     return
 
 
-class _RefusedError(Exception):
-    """Aborts the parser from within one of its callbacks."""
+class _LeftError(Exception):
+    """Leaves the parser from within one of its callbacks."""
 
 
-class GatewayHttpProtocol(HttpToolsProtocol):
-    """One connection of any listener. `on_lost` is called once, when the connection is over."""
+class GatewayHttpProtocol(asyncio.Protocol):
+    """One connection of any listener. `worker_protocol` makes the subclass that a worker uses.
 
+    It is also the `Connection` of a request that `at_once` has taken.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_app_state",
+        "_common_scope",
+        "_config",
+        "_connection",
+        "_current",
+        "_deadline",
+        "_fed_bytes",
+        "_fires_at",
+        "_has_begun_in_this_feed",
+        "_has_stopped_parsing",
+        "_header_bytes",
+        "_headers",
+        "_is_head_open",
+        "_is_idle",
+        "_is_in_message",
+        "_is_last_request",
+        "_is_limited",
+        "_is_lingering",
+        "_is_stopping",
+        "_loop",
+        "_parser",
+        "_receiving",
+        "_refusal",
+        "_refusal_answer",
+        "_server_state",
+        "_stall_clock",
+        "_target",
+        "_timer",
+        "flow",
+        "is_made",
+        "memo",
+        "on_lost",
+        "peer",
+        "sender",
+        "transport",
+        "waiting",
+    )
+
+    at_once: AtOnce | None = None
     stall_seconds = STALL_SECONDS
-    on_lost: Callable[[], None] = staticmethod(_do_nothing)
+    send_queue = SendQueue()
+    head_starts = HeadStarts()
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.access_log = False  # uvicorn's access log would write query strings down
+    transport: asyncio.Transport
+    flow: Flow
+    _connection: Connection
+    _stall_clock: StallClock
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._config = config
+        self._server_state = server_state
+        self._app_state = app_state
+        self._loop = _loop or asyncio.get_running_loop()
+        # The connection
+        self.on_lost: Callable[[], None] = _do_nothing  # called once, when the connection is over
+        self.is_made = False  # set once the connection is set up, its TLS handshake included
+        self.peer: str | None = None
+        self.memo: object | None = None
+        self.sender: FileSender | None = None  # where the kernel can send files: on a plain connection
+        self._common_scope: dict[str, Any] | None = None
+        # The request that is being parsed
+        self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
+        self._target = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._header_bytes = 0  # that the parser has reported, trailers included
+        self._fed_bytes = 0  # since the head began, from the next read on: what the parser may hold of it
+        self._has_begun_in_this_feed = False
+        self._is_head_open = self._is_in_message = False
+        self._is_last_request = False  # the connection closes after the answer to it
+        self._receiving: Exchange | None = None  # the one that the body belongs to
+        self._has_stopped_parsing = False
+        # What is answered
+        self._current: Exchange | Request | None = None
+        self.waiting: deque[Exchange | Request] = deque()
         self._refusal: EarlyRefusal | None = None
         self._refusal_answer: bytes | None = None
-        self.is_made = False  # set once the connection is set up, its TLS handshake included
-        self._connection: Connection | None = None
-        self._stall_clock: StallClock | None = None
-        self._unanswered: deque[RequestResponseCycle] = deque()  # in request order
-        self._has_stopped_parsing = False
-        self._head = HeadBudget()
-        self._has_body = self._is_answered = self._is_in_message = False
+        self._is_stopping = False
+        # The timer
         self._timer: asyncio.TimerHandle | None = None
+        self._fires_at = self._deadline = 0.0
+        self._is_idle = False  # since the last read every request was answered, and none has begun
+        self._is_limited = (
+            False  # the deadline is that of a request that has begun: more bytes do not move it
+        )
+        self._is_lingering = False
 
     # The connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
         """Start the timer for the first request: a connection that stays silent is closed."""
-        super().connection_made(transport)
         self.is_made = True
+        self._server_state.connections.add(self)  # type: ignore[arg-type]  # uvicorn's own classes
+        self.transport = transport
         transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)  # the default over TLS is higher
-        self.flow = Flow(transport, self.pipeline)
+        self.flow = Flow(transport, self.waiting)
         self._connection = Connection(transport, self.flow)
+        address = address_of(transport.get_extra_info("peername"))
+        self.peer = address[0] if address else None
         self._stall_clock = StallClock(
-            self._connection, self.loop, self.stall_seconds, on_stall=self.report_stall
+            self._connection, self._loop, self.stall_seconds, on_stall=self.report_stall
         )
         self._stall_clock.start()
-        self.timeout_keep_alive_task = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)
+        self._close_after(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop all timers, whichever side closed the connection."""
-        if self._connection is not None and (exc is not None or self._owes_an_answer):
-            self._connection.was_cut_short = True
-        if self._stall_clock is not None:
+        """Stop all timers, whichever side closed the connection, and tell who still works for it."""
+        self._server_state.connections.discard(self)
+        self._has_stopped_parsing = True
+        if self.is_made:
+            if exc is not None or self._current is not None:
+                self._connection.was_cut_short = True
             self._stall_clock.stop()
-        self._stop_timer()
-        self._unset_keepalive_if_required()
-        super().connection_lost(exc)
-        for cycle in self._unanswered:  # uvicorn notifies only the newest one, which may still be waiting
-            cycle.disconnected = True
-            cycle.message_event.set()
+            self.flow.resume_writing()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.sender is not None:
+            self.sender.close()
+        if isinstance(self._current, Exchange):
+            self._current.disconnect()
+        self._current = self._receiving = self._parser = None  # the parser holds this protocol
+        self.waiting.clear()
         self.on_lost()
 
+    def pause_writing(self) -> None:
+        """Stop writing and reading: the client does not take what was written."""
+        self.flow.pause_writing()
+
     def resume_writing(self) -> None:
-        """Resume writing, and reading as well, once the client has taken some."""
-        super().resume_writing()
+        """Write on, and read on as well, once the client has taken some."""
+        self.flow.resume_writing()
         self.flow.resume_reading()
 
-    def timeout_keep_alive_handler(self) -> None:
-        """Close an idle connection; abort one whose client takes nothing, as it would never close."""
-        if self._connection is not None and self.transport.get_write_buffer_size():
-            self._connection.abort()
-        super().timeout_keep_alive_handler()
+    def shutdown(self) -> None:
+        """Close the connection once everything that was asked for is answered. uvicorn calls this."""
+        self._is_stopping = True
+        if isinstance(self._current, Request) and self.at_once is not None:
+            self.at_once.finish()
+        if self._current is None and self._refusal_answer is None:
+            self.transport.close()
+
+    # Parsing
 
     def data_received(self, data: bytes) -> None:
-        """Parse within the limits. Nothing is parsed after a refusal."""
-        if self._has_stopped_parsing:
+        """Parse within the limits. Nothing is parsed after a refusal, or after the last request."""
+        if self._has_stopped_parsing or self._parser is None:
             return
-        self._unset_keepalive_if_required()
-        self._head.begin_feed()
+        self._has_begun_in_this_feed = self._is_idle = False
         try:
-            self.parser.feed_data(data)
+            self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._has_stopped_parsing = True  # the request itself was accepted; see on_headers_complete
+            self.on_message_complete()
         except httptools.HttpParserError:
-            self._refuse(self._refusal or EarlyRefusal.MALFORMED_REQUEST)
+            if self._is_last_request and not self._is_in_message:
+                self._has_stopped_parsing = True  # what follows a request with `Connection: close`
+            else:
+                self._refuse(self._refusal or EarlyRefusal.MALFORMED_REQUEST)
         else:
-            self._watch_head(len(data))
+            self._limit_head(len(data))
 
-    @property
-    def _owes_an_answer(self) -> bool:
-        return bool(self._unanswered)
-
-    def _watch_head(self, fed_bytes: int) -> None:
-        """Limit what the parser may hold of an unfinished header, and for how long."""
-        if not self._head.has_room_after(fed_bytes):
-            self._refuse(EarlyRefusal.HEADERS_TOO_LARGE)
-            return
-        # A request is unfinished and no answer is being worked on: the client has to send, within the limit.
-        if self._timer is None and self.timeout_keep_alive_task is None and not self._owes_an_answer:
-            self._timer = self.loop.call_later(HEAD_SECONDS, self._on_timer)
+    def _limit_head(self, fed_bytes: int) -> None:
+        """Limit what the parser may hold of an unfinished header, and for how long it may be unfinished."""
+        if self._is_head_open and not self._has_begun_in_this_feed:
+            self._fed_bytes += fed_bytes
+            if self._fed_bytes > _MAX_HEAD_BYTES:
+                self._refuse(EarlyRefusal.HEADERS_TOO_LARGE)
+                return
+        if self._current is None and not (self._is_idle or self._is_limited):
+            # Nothing is being answered: the client has to send, within the limit.
+            self._is_limited = True
+            self._close_after(HEAD_SECONDS)
 
     # Callbacks of the parser
 
     def on_message_begin(self) -> None:
-        """Begin a new request. Its scope is made once it is known to need one."""
-        self.url, self.headers = b"", []
-        self.expect_100_continue = self._has_body = self._is_answered = False
-        self._is_in_message = True
-        self._head.begin()
+        """Begin a new request."""
+        if self._is_last_request:
+            raise _LeftError
+        self._target, self._headers, self._header_bytes, self._fed_bytes = b"", [], 0, 0
+        self._is_in_message = self._is_head_open = self._has_begun_in_this_feed = True
+        self._is_idle = False
 
     def on_url(self, url: bytes) -> None:
         """A piece of the request target.
@@ -152,88 +278,215 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         in front of us may have read the target differently.
         """
         if b"#" in url:
-            self._leave_parser(EarlyRefusal.MALFORMED_REQUEST)
-        if len(self.url) + len(url) > MAX_TARGET_BYTES:
-            self._leave_parser(EarlyRefusal.PATH_TOO_LONG)
-        super().on_url(url)
+            self._leave(EarlyRefusal.MALFORMED_REQUEST)
+        if len(self._target) + len(url) > MAX_TARGET_BYTES:
+            self._leave(EarlyRefusal.PATH_TOO_LONG)
+        self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; or a trailer, which must not be added to the headers that were decided on."""
-        if not self._head.has_room_for(name, value, len(self.headers)):
-            self._leave_parser(EarlyRefusal.HEADERS_TOO_LARGE)
-        if self._head.is_open:
-            super().on_header(name, value)
-            self._has_body = self._has_body or self.headers[-1][0] in BODY_FIELDS
+        self._header_bytes += len(name) + len(value) + _HEADER_OVERHEAD_BYTES
+        headers = self._headers
+        if self._header_bytes > MAX_HEADER_BYTES or len(headers) >= MAX_HEADER_COUNT:
+            self._leave(EarlyRefusal.HEADERS_TOO_LARGE)
+        if self._is_head_open:
+            headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        """Refuse the request, or answer it at once, or hand it to the application."""
-        self._head.is_open = False
-        self._stop_timer()
-        version = self.parser.get_http_version()
-        if len(self.pipeline) >= MAX_PIPELINED or not is_http_as_we_know_it(version, self.headers):
-            self._leave_parser(EarlyRefusal.MALFORMED_REQUEST)
-        is_upgrade = self.parser.should_upgrade()
-        if is_upgrade and is_unwanted_upgrade(self.parser.get_method(), self.headers):
-            self._leave_parser(EarlyRefusal.MALFORMED_REQUEST)
-        if not is_upgrade and not self._has_body and self.answer_request():
-            self._is_answered = True
+        """Refuse the request, or hand it on: to whom is decided once all earlier ones are answered."""
+        parser, headers = self._parser, self._headers
+        if parser is None:
+            raise _LeftError
+        self._is_head_open = self._is_limited = False
+        hosts, has_body, expects = 0, False, False
+        for name, value in headers:
+            if name in _FORM_FIELDS:
+                if name == b"host":
+                    hosts += 1
+                elif name == b"expect":
+                    has_body = True  # one that is announced: whether it comes depends on the answer
+                    expects = expects or value.lower() == b"100-continue"
+                else:
+                    has_body = True
+        version, method = parser.get_http_version(), parser.get_method()
+        if len(self.waiting) >= MAX_PIPELINED or not is_http_as_we_know_it(version, hosts):
+            self._leave(EarlyRefusal.MALFORMED_REQUEST)
+        is_upgrade = parser.should_upgrade()
+        if is_upgrade and is_unwanted_upgrade(method, headers):
+            self._leave(EarlyRefusal.MALFORMED_REQUEST)
+        keep_alive = version == "1.1" and not is_upgrade and parser.should_keep_alive()
+        self._is_last_request = not keep_alive
+        request = Request(method, self._target, headers)
+        is_complete = not has_body and not is_upgrade
+        if (
+            is_complete
+            and keep_alive
+            and method in _TAKEN_METHODS
+            and self.at_once is not None
+            and request.target.startswith(b"/")
+            and request.target.isascii()
+        ):
+            self._is_in_message = False
+            self._begin(request)
             return
-        self._open_scope()
-        super().on_headers_complete()
-        self._unanswered.append(self.cycle)
-        if is_upgrade:
-            self.cycle.keep_alive = False
+        exchange = self._make_exchange(request, version=version, keep_alive=keep_alive, expects=expects)
+        if is_complete:
+            self._is_in_message = False
+            exchange.end_body()
+        else:
+            self._receiving = exchange
+        self._begin(exchange)
 
-    def _open_scope(self) -> None:
-        """Have uvicorn make the scope, which it would have made at the first byte."""
-        url, headers, expects = self.url, self.headers, self.expect_100_continue
-        super().on_message_begin()
-        self.url, self.headers, self.expect_100_continue = url, headers, expects
-        self.scope["headers"] = headers
-        if self._connection is not None:
-            self.scope.update(self._connection.for_the_guard)  # type: ignore[typeddict-item] # not in ASGI
-
-    def answer_request(self) -> bool:
-        """Answer a request without a body now; false when the application has to. Here always false."""
-        return False
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body. Nothing more is read while the application has not taken it."""
+        if self._receiving is not None and self._receiving.feed(body) > MAX_BODY_BYTES:
+            self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
-        """The request is complete."""
-        self._is_in_message = False
-        self._stop_timer()
-        if not self._is_answered:
-            super().on_message_complete()
+        """The request is complete, with its body and its trailers."""
+        self._is_in_message = self._is_limited = False
+        if self._receiving is not None:
+            self._receiving.end_body()
+            self._receiving = None
 
-    def note_answered_at_once(self) -> None:
-        """Finish an answer from memory, which was never added to the unanswered requests."""
-        super().on_response_complete()
+    def _leave(self, refusal: EarlyRefusal) -> None:
+        self._refusal = refusal
+        raise _LeftError
 
-    def on_response_complete(self) -> None:
-        """Go on with the next request; after the last one, send the refusal that waited for it."""
-        self._unanswered.popleft()
-        if self._refusal_answer is not None and not self.pipeline:
-            self._send_refusal()
+    # Answering, one request after the other
+
+    def _begin(self, request: Exchange | Request) -> None:
+        """Answer a request, or let it wait: answers go out in request order."""
+        if self._current is None:
+            self._answer(request)
         else:
-            super().on_response_complete()
+            self.flow.pause_reading()
+            self.waiting.append(request)
+
+    def _answer(self, request: Exchange | Request) -> None:
+        self._current = request
+        if isinstance(request, Exchange):
+            self._run(request)
+        elif self.at_once is not None and self.may_answer and not self._is_stopping:
+            self.at_once.take(request, self)
+        else:
+            self.pass_on()
+
+    def _go_on(self) -> None:
+        """The current request is answered: go on with the next one, or send the refusal that waited."""
+        self._current = None
+        self._server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.waiting:
+            self._answer(self.waiting.popleft())
+        elif self._refusal_answer is not None:
+            self._send_refusal()
+        elif self._is_stopping:
+            self.transport.close()
+        else:
+            self._is_limited = self._is_in_message
+            self._is_idle = not self._is_in_message
+            self._close_after(HEAD_SECONDS if self._is_limited else self._config.timeout_keep_alive)
+
+    # What `at_once` may call
+
+    @property
+    def may_answer(self) -> bool:
+        """Whether an answer can be written at once."""
+        return not (self.flow.write_paused or self.transport.is_closing())
+
+    def answer(self, status: int, head: bytes, body: bytes) -> None:
+        """Write the whole answer in one system call: status line, server headers, `head`, `body`."""
+        self.transport.write(b"%b%b%b" % (self.head_start(status), head, body))
+        if self._current is not None:  # otherwise the connection is lost
+            self._go_on()
+
+    def pass_on(self) -> None:
+        """Have the application answer the request that was taken."""
+        request = self._current
+        if isinstance(request, Request) and not self.transport.is_closing():
+            exchange = self._make_exchange(request)
+            exchange.end_body()
+            self._current = exchange
+            self._run(exchange)
+
+    # What exchanges call
+
+    def head_start(self, status: int) -> bytes:
+        """The status line and the server's own headers."""
+        return self.head_starts.find(status, self._server_state.default_headers)
+
+    @property
+    def is_last_answer(self) -> bool:
+        """Whether the server stops, and no request waits behind the current one."""
+        return self._is_stopping and not self.waiting
+
+    def end_exchange(self, exchange: Exchange) -> None:
+        """Close the connection, or go on, as the answer is complete."""
+        if not exchange.keep_alive:
+            self.transport.close()
+        self._go_on()
+
+    def _make_exchange(
+        self, request: Request, *, version: str = "1.1", keep_alive: bool = True, expects: bool = False
+    ) -> Exchange:
+        """The request for the application, with its scope. Leaves the parser if the target names no path."""
+        target = _split_target(request.target)
+        if target is None:
+            self._leave(EarlyRefusal.MALFORMED_REQUEST)
+            raise AssertionError  # not reached
+        raw_path, query = target
+        common, root_path = self._common_scope or self._open_scope(), self._config.root_path
+        path = raw_path.decode("ascii")
+        scope = {
+            **common,
+            "asgi": {"version": self._config.asgi_version, "spec_version": "2.3"},
+            "http_version": version,
+            "method": request.method.decode("ascii"),
+            "path": root_path + (unquote(path) if "%" in path else path),
+            "raw_path": root_path.encode("ascii") + raw_path,
+            "query_string": query,
+            "headers": request.headers,
+            "state": self._app_state.copy(),
+        }
+        return Exchange(scope, self, keep_alive=keep_alive, expects=expects)
+
+    def _open_scope(self) -> dict[str, Any]:
+        """What all scopes of this connection have in common."""
+        transport, is_plain = self.transport, not self.transport.get_extra_info("sslcontext")
+        if is_plain:
+            self.sender = FileSender(transport, self._loop, self.send_queue)
+        self._common_scope = {
+            "type": "http",
+            "server": address_of(transport.get_extra_info("sockname")),
+            "client": address_of(transport.get_extra_info("peername")),
+            "scheme": "http" if is_plain else "https",
+            "root_path": self._config.root_path,
+            **self._connection.for_the_guard,
+        }
+        return self._common_scope
+
+    def _run(self, exchange: Exchange) -> None:
+        tasks = self._server_state.tasks
+        task = self._loop.create_task(exchange.run(self._config.loaded_app))
+        task.add_done_callback(tasks.discard)
+        tasks.add(task)
 
     # Refusals
 
-    def _leave_parser(self, refusal: EarlyRefusal) -> None:
-        self._refusal = refusal
-        raise _RefusedError
-
     def _refuse(self, refusal: EarlyRefusal) -> None:
         """Record the refusal, send it now or after the earlier answers, and parse nothing more."""
-        record_id = self.report_refusal(refusal, self.client[0] if self.client else "local")
+        record_id = self.report_refusal(refusal, self.peer or "local")
         self._refusal = refusal
         self._refusal_answer = refusal.answer(record_id or UNRECORDED)
         self._has_stopped_parsing = True
-        self._stop_timer()
-        if not self._owes_an_answer:
+        if self._current is None:
             self._send_refusal()
-        elif self.cycle.more_body and not self._head.is_open:
-            self._give_up()
-        # Otherwise on_response_complete sends it.
+        elif self._receiving is not None:
+            self._give_up(self._receiving)
+        # Otherwise `_go_on` sends it.
 
     def report_refusal(self, _refusal: EarlyRefusal, _peer: str) -> str | None:
         """Report a refusal; return the id of its record, if one was made. Here nothing is reported."""
@@ -242,41 +495,91 @@ class GatewayHttpProtocol(HttpToolsProtocol):
     def report_stall(self) -> None:
         """Report that the client took nothing for too long and is about to be cut. Here it does nothing."""
 
-    def _give_up(self) -> None:
+    def _give_up(self, broken: Exchange) -> None:
         """Drop the newest request, whose body broke off. Earlier requests still get their answers."""
-        if self.pipeline:
-            self.pipeline.popleft()
-            self._unanswered.pop()
-            return
-        cycle = self.cycle
-        cycle.disconnected = True
-        cycle.message_event.set()
-        if cycle.response_started:
-            self.transport.close()
-        else:
-            self._send_refusal()
+        if self.waiting and self.waiting[-1] is broken:
+            self.waiting.pop()
+        elif self._current is broken:
+            broken.disconnect()
+            if broken.is_started:
+                self.transport.close()
+            else:
+                self._current = None
+                self._connection.was_cut_short = True
+                self._send_refusal()
+        # Otherwise it was answered before its body broke off.
 
     def _send_refusal(self) -> None:
         refusal, answer = self._refusal, self._refusal_answer
         if refusal is None or answer is None or self.transport.is_closing():
             return
-        headers = (b"%b: %b\r\n" % header for header in self.server_state.default_headers)
-        self.transport.write(b"".join((STATUS_LINE[refusal.status], *headers, answer)))
+        self.transport.write(self.head_start(refusal.status) + answer)
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.flow.resume_reading()  # to notice when the client closes
-        self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+        self._is_lingering = True
+        self._close_after(LINGER_SECONDS)
+
+    # The timer
+
+    def _close_after(self, seconds: float) -> None:
+        """Set the deadline. An earlier timer stays, and is set anew when it fires."""
+        self._deadline = self._loop.time() + seconds
+        if self._timer is None or self._deadline < self._fires_at:
+            self._set_timer(seconds)
+
+    def _set_timer(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._fires_at = self._deadline
+        self._timer = self._loop.call_later(seconds, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
-        if self.transport.is_closing():
-            return
-        if self._head.is_open:
+        if self._current is not None or self.transport.is_closing():
+            return  # the deadline is set anew when the request is answered
+        left = self._deadline - self._loop.time()
+        if left > 0:
+            self._set_timer(left)
+        elif self._is_head_open and not self._is_lingering:
             self._refuse(EarlyRefusal.SLOW_REQUEST)
-        else:
-            self.transport.close()  # only blank lines came, or the rest of a body that is not needed
+        else:  # idle, or only blank lines or the rest of an unneeded body came, or a refusal was sent
+            if self.transport.get_write_buffer_size() and not self._is_lingering:
+                self._connection.abort()  # the client takes nothing, so it would never close
+            self.transport.close()
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+
+def _split_target(target: bytes) -> tuple[bytes, bytes] | None:
+    """The path and the query of a request target in any form; None if it has no path in ASCII."""
+    if not target.isascii():
+        return None
+    if target.startswith(b"/"):
+        path, _, query = target.partition(b"?")
+        return path, query
+    try:
+        url = httptools.parse_url(target)
+    except httptools.HttpParserInvalidURLError:
+        return None
+    return (url.path, url.query or b"") if url.path else None
+
+
+def worker_protocol(
+    *,
+    on_refused: Callable[[EarlyRefusal, str], str | None] | None = None,
+    on_stall: Callable[[], None] | None = None,
+    at_once: AtOnce | None = None,
+    stall_seconds: float = STALL_SECONDS,
+) -> type[GatewayHttpProtocol]:
+    """The protocol class of one worker. Neither `on_refused` nor `on_stall` raises."""
+    members: dict[str, Any] = {
+        "__slots__": (),
+        "at_once": at_once,
+        "head_starts": HeadStarts(),
+        "send_queue": SendQueue(),
+        "stall_seconds": stall_seconds,
+    }
+    if on_refused is not None:
+        members["report_refusal"] = staticmethod(on_refused)
+    if on_stall is not None:
+        members["report_stall"] = staticmethod(on_stall)
+    return type("WorkerProtocol", (GatewayHttpProtocol,), members)

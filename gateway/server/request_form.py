@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-VERSIONS = frozenset({"1.0", "1.1"})
-BODY_FIELDS = frozenset({b"content-length", b"transfer-encoding", b"expect"})
-_WITH_A_BODY = frozenset({b"content-length", b"transfer-encoding"})
+BODY_FIELDS = frozenset({b"content-length", b"transfer-encoding"})
 
 
-def is_http_as_we_know_it(version: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+def is_http_as_we_know_it(version: str, hosts: int) -> bool:
     """Whether it is HTTP/1.0 or 1.1, with exactly one Host as RFC 9112 demands (3.2; optional in 1.0)."""
-    hosts = sum(name == b"host" for name, _ in headers)
-    return version in VERSIONS and (hosts == 1 or (hosts == 0 and version == "1.0"))
+    return version == "1.1" and hosts == 1 or version == "1.0" and hosts <= 1  # noqa: RUF021
 
 
 def is_unwanted_upgrade(method: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bool:
@@ -27,4 +24,4 @@ def is_unwanted_upgrade(method: bytes, headers: Iterable[tuple[bytes, bytes]]) -
     """
     names = dict(headers)
     is_websocket = b"websocket" in names.get(b"upgrade", b"").lower()
-    return method == b"CONNECT" or is_websocket or not _WITH_A_BODY.isdisjoint(names)
+    return method == b"CONNECT" or is_websocket or not BODY_FIELDS.isdisjoint(names)

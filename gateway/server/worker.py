@@ -37,14 +37,14 @@ from gateway.model.errors import Misconfigured, Unavailable
 from gateway.model.hidden_fields import shown
 from gateway.model.trusted_files import refusal_of, verify_trusted
 from gateway.server.acceptor import MAX_CONNECTIONS, Bounds, ConnectionCounts, room
-from gateway.server.content_protocol import content_protocol
 from gateway.server.listener import BACKLOG, QuietServer
+from gateway.server.protocol import worker_protocol
 from gateway.server.stall_clock import STALL_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from gateway.server.content_protocol import AtOnce
+    from gateway.model.at_once import AtOnce
     from gateway.server.early_refusal import EarlyRefusal
 
     OnRefused = Callable[[EarlyRefusal, str], str | None]
@@ -62,7 +62,7 @@ class WorkerApp(msgspec.Struct, frozen=True, kw_only=True):
     `report` returns `{"ready": {name: bool}, "counters": {name: number}}`. It is called in the event loop,
     so it must not block. `on_refused` is called for requests that the server refused itself, with the peer's
     address, and returns the id of the record, if it made one; it does not raise. `at_once` answers what it
-    can from memory (`content_protocol.py`).
+    can without waiting (`at_once.py`).
     """
 
     app: Callable[..., Any]
@@ -171,7 +171,6 @@ async def _serve(
         counts=counts,
     )
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.stop)
-    logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
     answering = asyncio.create_task(_answer(reader, writer, report, server))
     try:
         await server.serve(sockets=[listener])
@@ -236,11 +235,6 @@ class _Reporting:
         return self._last
 
 
-def _is_no_cancellation(record: logging.LogRecord) -> bool:
-    """Whether to log a record: a request that is cancelled after the grace limit is no defect."""
-    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
-
-
 def _say(writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:
     writer.write(msgspec.json.encode(message) + b"\n")
 
@@ -259,7 +253,7 @@ def _config(
 
     config = uvicorn.Config(
         watched,
-        http=content_protocol(
+        http=worker_protocol(
             on_refused=worker_app.on_refused,
             on_stall=count_stall,
             at_once=worker_app.at_once,

@@ -860,6 +860,7 @@ BOUNDED_OTHERWISE = {
     "resource/listed.py": "the catalogue: what is on disk",
     "resource/scan.py": "the catalogue: what is on disk",
     "resource/scanner.py": "the catalogue: what is on disk",
+    "server/head_starts.py": "statuses",
     "server/process.py": "questions to a worker that are under way",
     "server/protocol.py": "requests of a connection, at most so many",
     "server/status.py": "counters, whose names are ours",

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 import uvloop
-from uvicorn.protocols.http.flow_control import FlowControl
 
 from gateway.server.connection import Connection
+from gateway.server.flow import Flow
 
 LOOPS = pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop])
 BACKLOG_BYTES = 32 << 20
@@ -23,7 +23,7 @@ class Ours(asyncio.Protocol):
 
     def connection_made(self, transport):
         transport.pause_reading()  # as while a pipelined request waits behind an answer
-        self.made.set_result(Connection(transport, FlowControl(transport)))
+        self.made.set_result(Connection(transport, Flow(transport, ())))
         self.transport = transport
 
 

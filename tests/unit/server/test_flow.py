@@ -10,8 +10,8 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from gateway.server.content_protocol import content_protocol
 from gateway.server.flow import HIGH_WATER_BYTES, MAX_QUEUED_BYTES
+from gateway.server.protocol import worker_protocol
 
 GET = b"GET /%b HTTP/1.1\r\nhost: x\r\n\r\n"
 ONE_READ = 1 << 18  # what uvloop reads at once
@@ -96,20 +96,24 @@ class Memory:
     def __init__(self):
         self.answered = 0
 
-    def answer(self, method, target, headers, peer, write, raw_request):
-        self.answered += 1
-        write(b"content-length: %d\r\n\r\n" % LARGEST_FROM_MEMORY, bytes(LARGEST_FROM_MEMORY))
-        return True
+    def take(self, request, connection):
+        asyncio.get_running_loop().call_soon(self._give, connection)
 
-    def promise(self, raw_request, peer, to):
-        return False
+    def _give(self, connection):
+        if connection.may_answer:
+            self.answered += 1
+            connection.answer(
+                200, b"content-length: %d\r\n\r\n" % LARGEST_FROM_MEMORY, bytes(LARGEST_FROM_MEMORY)
+            )
+        else:
+            connection.pass_on()
 
-    def keep(self):
+    def finish(self):
         pass
 
 
 def connected(app, **more):
-    config = uvicorn.Config(app, http=content_protocol(**more), lifespan="off", log_config=None)
+    config = uvicorn.Config(app, http=worker_protocol(**more), lifespan="off", log_config=None)
     config.load()
     client = SilentClient()
     client.protocol = config.http_protocol_class(config=config, server_state=ServerState(), app_state={})
@@ -122,7 +126,7 @@ async def determine(client):
     before, idle = None, 0
     while idle < 20:
         await asyncio.sleep(0)
-        now = client.queued, len(client.protocol.pipeline), client.is_reading
+        now = client.queued, len(client.protocol.waiting), client.is_reading
         before, idle = now, idle + 1 if now == before else 0
 
 
@@ -264,7 +268,7 @@ def test_requests_that_wait_their_turn_are_not_joined_by_more():
         app = App(0)
         client = connected(app)
         client.protocol.data_received(one_read_of(most=100))
-        while client.protocol.pipeline:
+        while client.protocol.waiting:
             assert not client.is_reading
             await asyncio.sleep(0)
         await determine(client)

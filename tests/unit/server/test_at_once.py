@@ -17,8 +17,8 @@ import pytest
 import uvicorn
 import uvloop
 
-from gateway.server.content_protocol import MAX_REPEATED_BYTES, content_protocol
 from gateway.server.listener import QuietServer, bind
+from gateway.server.protocol import worker_protocol
 
 CONTENT = random.Random(5).randbytes(12 << 20)  # more than the buffers between two sockets
 ONCE = b"GET /known HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -96,47 +96,32 @@ class App:
 
 
 class Memory:
-    """Answers `/known` from memory; counts how often it was asked."""
+    """Takes every request, answers `/known` from memory and passes the rest on."""
 
     def __init__(self, body=b"from memory"):
         self.body = body
-        self.asked = self.kept = 0
-        self.known = set()
-        self.promises = []
-        self.is_lazy = self.is_forgetful = False
+        self.taken = []
+        self.asked = self.answered = 0
+        self.is_lazy = self.is_eager = self.is_forgetful = False
 
-    @property
-    def head(self):
-        return b"content-length: %d\r\n\r\n" % len(self.body)
-
-    def answer(self, method, target, headers, peer, write, raw_request):
+    def take(self, request, connection):
+        assert connection.peer == "127.0.0.1"
         self.asked += 1
-        assert peer == "127.0.0.1"
-        if target != b"/known":
-            return False
-        if raw_request is not None:
-            self.known.add(raw_request)
-        write(self.head, self.body if method == b"GET" else b"")
-        return True
+        if not self.taken and not self.is_lazy:
+            asyncio.get_running_loop().call_soon(self.finish)
+        self.taken.append((request, connection))
+        if self.is_eager:
+            self.finish()
 
-    def promise(self, raw_request, peer, to):
-        if raw_request not in self.known:
-            return False
-        if not self.promises and not self.is_lazy:
-            asyncio.get_running_loop().call_soon(self.keep)
-        self.promises.append((raw_request, to))
-        return True
-
-    def keep(self):
-        promises, self.promises = self.promises, []
-        for raw_request, to in promises:
-            if self.is_forgetful or not to.may_answer:
-                self.known.discard(raw_request)
-                to.take_long_way(raw_request)
-            else:
-                self.kept += 1
-                to.write_now(self.head, self.body)
-                to.note_answered()
+    def finish(self):
+        taken, self.taken = self.taken, []
+        for request, connection in taken:
+            if request.target != b"/known" or self.is_forgetful or not connection.may_answer:
+                connection.pass_on()
+                continue
+            self.answered += 1
+            head = b"content-length: %d\r\n\r\n" % len(self.body)
+            connection.answer(200, head, self.body if request.method == b"GET" else b"")
 
 
 class Served:
@@ -147,7 +132,7 @@ class Served:
         self.address = self.listener.getsockname()
         config = uvicorn.Config(
             app,
-            http=content_protocol(at_once=memory),
+            http=worker_protocol(at_once=memory),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -299,16 +284,7 @@ def test_a_request_that_is_answered_from_memory_never_reaches_the_application(se
             connection.sendall(ONCE)
             assert read_answer(connection) == b"from memory"
     assert app.paths == []
-    assert (memory.asked, memory.kept) == (1, 4)
-
-
-def test_a_request_that_was_answered_once_is_known_on_other_connections(serve, memory):
-    with serve() as served:
-        for _ in range(3):
-            with served.connect() as connection:
-                connection.sendall(ONCE)
-                assert read_answer(connection) == b"from memory"
-    assert (memory.asked, memory.kept) == (1, 2)
+    assert memory.answered == 5
 
 
 def test_an_answer_from_memory_looks_like_one_of_the_application(serve):
@@ -337,17 +313,59 @@ def test_answers_go_out_in_the_order_of_the_requests(apart, serve, app):
             ]  # fmt: skip
 
 
-def test_a_promise_that_cannot_be_kept_is_answered_by_the_application_once(serve, app, memory):
+def test_a_request_that_is_passed_on_is_answered_by_the_application_once(serve, app, memory):
+    memory.is_forgetful = True
     with serve() as served, served.connect() as connection:
-        connection.sendall(ONCE)
-        assert read_answer(connection) == b"from memory"
-        memory.is_forgetful = True
-        memory.body = b"must not be seen"
-        memory.answer = lambda *_: False
         for _ in range(3):
             connection.sendall(ONCE)
             assert read_answer(connection) == b"from the app"
     assert app.paths == ["/known"] * 3
+    assert memory.asked == 3
+
+
+def test_requests_that_wait_are_taken_one_after_the_other(serve, app, memory):
+    """Each as soon as the one before it is answered, also where the application answers that."""
+    memory.is_lazy = True
+    with serve() as served, served.connect() as connection:
+        connection.sendall(ONCE * 3 + SLOW + ONCE + LAST)
+        for _ in range(3):
+            await_taken(memory)
+            [(request, _)] = memory.taken
+            assert (request.target, app.paths) == (b"/known", [])
+            served.loop.call_soon_threadsafe(memory.finish)
+            assert read_answer(connection) == b"from memory"
+        await_taken(memory)
+        served.loop.call_soon_threadsafe(memory.finish)
+        assert read_answer(connection) == b"slowly"
+        await_taken(memory)
+        served.loop.call_soon_threadsafe(memory.finish)
+        assert bodies(read_all(connection)) == [b"from memory", b"from the app"]
+    assert app.paths == ["/slow", "/app"]
+
+
+def test_a_refusal_waits_for_the_answer_to_what_was_taken(serve, memory):
+    memory.is_lazy = True
+    with serve() as served, served.connect() as connection:
+        connection.sendall(ONCE + b"garbage\r\n\r\n")
+        await_taken(memory)
+        served.await_read()
+        served.loop.call_soon_threadsafe(memory.finish)
+        received = read_all(connection)
+    assert re.findall(rb"HTTP/1.1 (\d+)", received) == [b"200", b"400"]
+
+
+def test_what_is_answered_within_take_is_answered_in_order(serve, app, memory):
+    memory.is_eager = True
+    with serve() as served:
+        received = served.send(ONCE + ONCE + SLOW + ONCE + LAST)
+        assert bodies(received) == [
+            b"from memory", b"from memory", b"slowly", b"from memory", b"from the app"
+        ]  # fmt: skip
+
+
+def await_taken(memory):
+    while not memory.taken:
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -368,41 +386,6 @@ def test_what_is_not_the_plainest_request_is_for_the_application(request_, serve
         assert read_answer(connection) == b"from the app"
     assert memory.asked == 0
     assert app.paths == ["/known"]
-
-
-@pytest.mark.parametrize(
-    "pieces",
-    [
-        [ONCE[:9], ONCE[9:]],
-        [ONCE[:-1], ONCE[-1:]],
-        [ONCE + ONCE],
-        [ONCE + b"GET /kn", b"own HTTP/1.1\r\nhost: x\r\n\r\n"],
-        [b"GET /known HTTP/1.1\r\nhost: x\r\nlong: %b\r\n\r\n" % (b"a" * MAX_REPEATED_BYTES)],
-    ],
-)
-def test_only_what_came_whole_and_alone_is_remembered_by_its_bytes(pieces, serve, memory):
-    with serve() as served, served.connect() as connection:
-        for piece in pieces:
-            connection.sendall(piece)
-            served.await_read()
-        assert read_answer(connection) == b"from memory"
-    assert memory.asked
-    assert memory.known == set()
-
-
-def test_bytes_that_are_a_request_at_the_start_of_one_only_are_not_taken_for_one_within_another(
-    serve, memory, app
-):
-    # The second piece is, byte for byte, a known request; here it belongs to the header before it.
-    with serve() as served:
-        with served.connect() as connection:
-            connection.sendall(ONCE)
-            assert read_answer(connection) == b"from memory"
-        received = served.send(
-            b"GET /app HTTP/1.1\r\nhost: x\r\nconnection: close\r\nfolded: ", ONCE, apart=True
-        )
-    assert memory.kept == 0
-    assert b"from memory" not in received
 
 
 def test_a_client_that_does_not_read_is_not_answered_from_memory_for_ever(serve, app, memory):
@@ -433,37 +416,48 @@ def test_a_connection_that_is_answered_from_memory_is_closed_once_it_is_idle(ser
         assert time.monotonic() - idle_since > 0.8
 
 
-def test_what_was_promised_is_answered_before_a_server_that_stops_closes(serve, memory):
+def test_what_was_taken_is_answered_before_a_server_that_stops_closes(serve, memory):
+    memory.is_lazy = True
     with serve() as served, served.connect() as connection:
         connection.sendall(ONCE)
-        assert read_answer(connection) == b"from memory"
-        memory.is_lazy = True
-        connection.sendall(ONCE)
-        while not memory.promises:
-            time.sleep(0.01)
+        await_taken(memory)
         served.server.stop()
         assert read_answer(connection) == b"from memory"
+        assert connection.recv(1) == b""
 
 
-def test_a_promise_to_a_client_that_has_left_is_forgotten(serve, app, memory):
+def test_what_waits_behind_it_is_answered_as_well_and_the_last_answer_says_so(serve, app, memory):
+    memory.is_lazy = True
+    with serve() as served, served.connect() as connection:
+        connection.sendall(ONCE + ONCE + SLOW)
+        await_taken(memory)
+        served.await_read()
+        served.server.stop()
+        received = read_all(connection)
+    assert received.count(b"connection: close\r\n") == 1
+    first, *_, last = received.split(b"HTTP/1.1 200 OK\r\n")[1:]
+    assert b"connection: close" not in first
+    assert b"connection: close" in last
+    assert app.paths == ["/known", "/slow"]
+
+
+def test_a_request_of_a_client_that_has_left_is_forgotten(serve, app, memory):
+    memory.is_lazy = True
     with serve() as served:
         with served.connect() as connection:
             connection.sendall(ONCE)
-            assert read_answer(connection) == b"from memory"
-            memory.is_lazy = True
-            connection.sendall(ONCE)
-            while not memory.promises:
-                time.sleep(0.01)
-        [(_, to)] = memory.promises
-        while not to.transport.is_closing():
+            await_taken(memory)
+        [(_, connection)] = memory.taken
+        while not connection.transport.is_closing():
             time.sleep(0.01)
         memory.is_lazy = False
-        with served.connect() as connection:
-            connection.sendall(APP)
-            assert read_answer(connection) == b"from the app"
-        memory.keep()
-    assert memory.kept == 0
-    assert app.paths == ["/app"]
+        with served.connect() as other:
+            other.sendall(ONCE)
+            served.await_read()
+            served.loop.call_soon_threadsafe(memory.finish)
+            assert read_answer(other) == b"from memory"
+    assert memory.answered == 1
+    assert app.paths == []
 
 
 def test_over_tls_the_extension_is_not_offered_and_answers_from_memory_are(serve, app, memory, tmp_path):
@@ -482,4 +476,4 @@ def test_over_tls_the_extension_is_not_offered_and_answers_from_memory_are(serve
             connection.sendall(request)
             assert read_answer(connection) == answer
     assert "extensions" not in app.scopes[0]
-    assert memory.kept == 1
+    assert memory.answered == 2
