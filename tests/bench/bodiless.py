@@ -59,8 +59,9 @@ def send_for(
                     connection = key.fileobj
                     answer = connection.recv(BUFFER_BYTES)
                     if not (answer.startswith(wanted) and answer.find(_END) == len(answer) - len(_END)):
+                        begin = answer[:200]
                         raise RuntimeError(
-                            f"{contender.title} gave an answer that is not one of {sent.name!r}: {answer[:200]!r}"
+                            f"{contender.title} gave an answer that is not one of {sent.name!r}: {begin!r}"
                         )
                     taken.append(clock() - began[key.fd])
                     send_next(connection)

@@ -47,7 +47,10 @@ class Request:
 
     @property
     def raw(self) -> str:
-        lines = [f"{self.method} {self.target} HTTP/1.1", *(f"{name}: {value}" for name, value in self.headers)]
+        lines = [
+            f"{self.method} {self.target} HTTP/1.1",
+            *(f"{name}: {value}" for name, value in self.headers),
+        ]
         return "\r\n".join((*lines, "", ""))
 
     def header(self, name: str) -> str | None:
@@ -65,7 +68,9 @@ class Request:
 def refresh(text: str) -> str:
     """The text with something new in place of its placeholder."""
     if FRESH_TRACE in text:
-        return text.replace(FRESH_TRACE, f"00-{_choose.getrandbits(128):032x}-{_choose.getrandbits(64):016x}-01")
+        return text.replace(
+            FRESH_TRACE, f"00-{_choose.getrandbits(128):032x}-{_choose.getrandbits(64):016x}-01"
+        )
     return text.replace(FRESH_NAME, f"{_choose.getrandbits(64):016x}") if FRESH_NAME in text else text
 
 
@@ -178,7 +183,9 @@ def _reads(workload: Workload) -> Iterable[RequestSet]:
 def _file_answers(workload: Workload) -> Iterable[RequestSet]:
     requests = _by_clients(
         workload,
-        lambda client, token, item: client.get(item.path, token, ("If-None-Match", f'"{item.md5}"')),
+        lambda client, token, item: client.get(
+            item.path, token, ("If-None-Match", workload.etags[item.path])
+        ),
     )
     yield _set("conditional", "If-None-Match with the file's ETag", requests, _UNCHANGED)
     requests = _by_clients(workload, lambda client, token, item: client.get(f"/v1/blobs/{item.md5}", token))
@@ -188,9 +195,15 @@ def _file_answers(workload: Workload) -> Iterable[RequestSet]:
 def _documents(workload: Workload) -> Iterable[RequestSet]:
     """Listings, the caller itself, the engine's metadata."""
 
-    def about_file(target: Callable[[Item], str], holds: Callable[[Item], str]) -> list[Request]:
+    packages = {item.package_path: item for _, _, item in workload.readers()}
+
+    def about_package(target: Callable[[Item], str], holds: Callable[[Item], str]) -> list[Request]:
         made = _by_clients(workload, lambda client, token, item: client.get(target(item), token))
-        return [replace(one, must_hold=(holds(one.item),)) for one in made if one.item is not None]
+        return [
+            replace(one, must_hold=(holds(one.item),))
+            for one in made
+            if one.item is not None and packages[one.item.package_path] is one.item
+        ]
 
     def about_tenant(target: str, holds: Callable[[Tenant], Sequence[str]]) -> list[Request]:
         callers = [(tenant, token) for tenant in workload.tenants for token in tenant.tokens]
@@ -201,15 +214,15 @@ def _documents(workload: Workload) -> Iterable[RequestSet]:
             for client in clients[KINDS * number : KINDS * (number + 1)]
         ]
 
-    requests = about_file(lambda item: item.package_path, lambda item: item.path)
+    requests = about_package(lambda item: item.package_path, lambda item: item.path)
     yield _set("listing", "a package's files", requests, _DOCUMENT)
     requests = about_tenant("/v1/models", lambda tenant: [item.model_path for item in tenant.files])
     yield _set("models", "the caller's five models", requests, _DOCUMENT)
     requests = about_tenant("/v1/whoami", lambda tenant: [f'"{tenant.name}"'])
     yield _set("whoami", "the caller itself", requests, _DOCUMENT)
-    requests = about_file(lambda item: f"{WEIGHTS}?modelId={item.model}", lambda item: item.link_path)
+    requests = about_package(lambda item: f"{WEIGHTS}?modelId={item.model}", lambda item: item.link_path)
     yield _set("weights", "the engine's metadata of a model", requests, _DOCUMENT)
-    requests = about_file(lambda item: f"{STAT}?modelId={item.model}", lambda item: item.model)
+    requests = about_package(lambda item: f"{STAT}?modelId={item.model}", lambda item: item.model)
     yield _set("stat", "the engine's question for a right", requests, _DOCUMENT)
 
 
@@ -275,9 +288,7 @@ def _client(workload: Workload, number: int) -> Client:
 
 def _clients(workload: Workload) -> list[Client]:
     """The kinds in turn, the traced one from several addresses."""
-    return [
-        client for address in _addresses(workload) for client in (REQUESTS, HTTPX, CURL, traced(address))
-    ]
+    return [client for address in _addresses(workload) for client in (REQUESTS, HTTPX, CURL, traced(address))]
 
 
 def _addresses(workload: Workload) -> list[str]:

@@ -1,8 +1,8 @@
 """A contender: a server that is sent the same requests as every other.
 
-Before anything is measured, each has to give the right answer to every request that it will be measured with
-(`client_requests.py` says which), and each that has a guard has to refuse an unknown key and a request without
-one: a fast server that serves wrong bytes, or serves without a key, would win every round.
+Before anything is measured, each has to give the right answers to the requests that it will be measured with
+(`client_requests.py` says which), and each that has a guard has to refuse an unknown key and a request
+without one: a fast server that serves wrong bytes, or serves without a key, would win every round.
 """
 
 from __future__ import annotations
@@ -56,15 +56,17 @@ class Contender:
         finally:
             connection.close()
 
-    def verify(self, sent: RequestSet) -> None:
-        """Raises when one answer to these requests is not the one that the set expects."""
-        requests = [request.refreshed() for request in sent.requests]
-        for request, answer in zip(requests, self.answers(requests), strict=True):
+    def verify(self, sent: RequestSet, *, step: int = 1) -> list[tuple[Request, Answer]]:
+        """Send one in `step` of these requests. Raises when an answer is not the one that the set expects."""
+        requests = [request.refreshed() for request in sent.requests[::step]]
+        found = list(zip(requests, self.answers(requests), strict=True))
+        for request, answer in found:
             if (fault := sent.expected.fault(request, answer)) is not None:
                 raise RuntimeError(
                     f"{self.title} answers {request.method} {request.target} of the set {sent.name!r} with "
                     f"{answer.status} and {len(answer.body):,} bytes: {fault}"
                 )
+        return found
 
     def verify_refusals(self, refused: Sequence[Request]) -> None:
         """Raises when one of these requests, which have no key that counts, is served."""
@@ -87,12 +89,16 @@ class Contender:
         finally:
             connection.close()
         if (answer.status, digest.hexdigest()) != (http.client.OK, workload.large.sha256):
-            raise RuntimeError(f"{self.title} answers {answer.status} to {whole.target}, or not with the file")
+            raise RuntimeError(
+                f"{self.title} answers {answer.status} to {whole.target}, or not with the file"
+            )
         asks = [workload.ranges()[-1], *([workload.part_ranges()[-1]] if workload.part_links else [])]
         for ask in asks:
             self._verify_range(ask.item, ask.target, ask.first, ask.length, dict(ask.headers))
 
-    def _verify_range(self, item: Item, target: str, first: int, length: int, headers: dict[str, str]) -> None:
+    def _verify_range(
+        self, item: Item, target: str, first: int, length: int, headers: dict[str, str]
+    ) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=SECONDS)
         try:
             connection.request("GET", target, headers=headers)

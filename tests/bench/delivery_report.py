@@ -141,7 +141,7 @@ def _ratio_rows(report: Report, found: Findings) -> None:
             add_row(report, f"{name}_vs_{rival}", rounds.ratios(OURS, rival, _rate), what)
         if ASKING in rounds.runs:
             costs = rounds.ratios(OURS, ASKING, lambda turn: turn.cpu_us)
-            what = "CPU time for each over nginx asking a second nginx; what else the machine does moves it least"
+            what = "CPU time for each over nginx asking a second nginx: other load moves it least"
             add_row(report, f"{name}_cpu_vs_nginx_auth_request", costs, what)
 
 

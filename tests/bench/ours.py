@@ -55,7 +55,7 @@ class Sizes:
 
 
 async def furnish(installation: Installation, sizes: Sizes) -> Workload:
-    """Write the files, and make the tenants that own them and their keys. Links are made by `with_links`."""
+    """Write the files, and make their tenants and keys. Links and entity tags come later."""
     choose = random.Random(7)
     names = [f"tenant{number:02}" for number in range(TENANTS)]
     small = [
@@ -97,13 +97,14 @@ async def furnish(installation: Installation, sizes: Sizes) -> Workload:
         parts=tuple(items.get(PARTS_MODEL, ())),
         unknown_tokens=made[""],
         links={},
+        etags={},
         part_links={},
     )
 
 
 @dataclass(frozen=True)
 class Serving:
-    """Our gateway under way, the workload with its links, and a worker's memory before anything was asked."""
+    """Our gateway under way, the workload with its links and tags, and an idle worker's memory."""
 
     contender: Contender
     workload: Workload
@@ -120,9 +121,13 @@ def serving_ours(installation: Installation, workload: Workload, *, workers: int
         title = "Cachegate" if workers == 1 else f"Cachegate, {workers} workers"
         ours = Contender("cachegate", title, port, (_serve_pid(installation), valkey))
         idle_mb = memory_mb(worker_pids(ours)[0])
-        _await_pinned(ours, [(workload.large, workload.token), *((one, workload.token) for one in workload.parts)])
-        _await_pinned(ours, [(item, tenant.tokens[0]) for tenant in workload.tenants for item in tenant.files])
-        yield Serving(ours, _with_links(ours, workload), idle_mb)
+        _await_pinned(
+            ours, [(workload.large, workload.token), *((one, workload.token) for one in workload.parts)]
+        )
+        _await_pinned(
+            ours, [(item, tenant.tokens[0]) for tenant in workload.tenants for item in tenant.files]
+        )
+        yield Serving(ours, _with_answers(ours, workload), idle_mb)
 
 
 def worker_pids(contender: Contender) -> list[int]:
@@ -165,14 +170,26 @@ async def _make_keys(installation: Installation, counts: dict[str, int]) -> dict
     return made
 
 
-def _with_links(ours: Contender, workload: Workload) -> Workload:
-    """Ask for the metadata of every model, as the engine does, and take the links from it."""
+def _with_answers(ours: Contender, workload: Workload) -> Workload:
+    """With what a client has from earlier answers: entity tags, and links from the engine's metadata."""
     small = {
         path: link
         for tenant in workload.tenants
         for path, link in _links(ours, tenant.files, tenant.tokens[0]).items()
     }
-    return replace(workload, links=small, part_links=_links(ours, workload.parts, workload.token))
+    return replace(
+        workload,
+        links=small,
+        part_links=_links(ours, workload.parts, workload.token),
+        etags={path: etag for tenant in workload.tenants for path, etag in _etags(ours, tenant).items()},
+    )
+
+
+def _etags(ours: Contender, tenant: Tenant) -> dict[str, str]:
+    """The entity tag of each file, by its path."""
+    heads = [REQUESTS.get(item.path, tenant.tokens[0], method="HEAD") for item in tenant.files]
+    tags = [answer.header("etag") for answer in ours.answers(heads)]
+    return {item.path: tag for item, tag in zip(tenant.files, tags, strict=True) if tag is not None}
 
 
 def _links(ours: Contender, items: Iterable[Item], token: str) -> dict[str, str]:
@@ -180,7 +197,9 @@ def _links(ours: Contender, items: Iterable[Item], token: str) -> dict[str, str]
     wanted = {item.link_path: item.path for item in items}
     asked = sorted({item.model for item in items})
     answers = ours.answers([REQUESTS.get(f"{WEIGHTS}?modelId={model}", token) for model in asked])
-    urls = [url for answer in answers for url in _texts(json.loads(answer.body)) if url.startswith(PUBLIC_URL)]
+    urls = [
+        url for answer in answers for url in _texts(json.loads(answer.body)) if url.startswith(PUBLIC_URL)
+    ]
     links = [url.removeprefix(PUBLIC_URL) for url in urls]
     found = {wanted[path]: link for link in links if (path := link.partition("?")[0]) in wanted}
     if len(found) != len(wanted):

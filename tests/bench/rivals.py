@@ -19,7 +19,7 @@ from contender import Contender
 from processes import running
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from client_requests import Request, RequestSet
     from contender import Answer
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 START_SECONDS = 30.0
 APPS = Path(__file__).with_name("rival_apps.py")
 OWNER = "bench"  # the tenant of the large files
-PYTHON_NAMES = {"hosted_shape", "fastapi_dependency"}
-REFUSALS = {"hidden", "unknown_key", "no_key", "no_route"}  # sets whose requests have one answer
+REFUSALS = ("hidden", "unknown_key", "no_key", "no_route")  # sets whose requests all have one answer
+OF_NO_REQUEST = (*REFUSALS, "absent", "scan")  # the last two are not found, as what is hidden
 _OF_THE_SERVER = {"date", "connection", "keep-alive", "server"}
 
 _NGINX = """
@@ -116,11 +116,9 @@ class Rivals:
         folder: Path,
         workload: Workload,
         stack: ExitStack,
-        answers: Sequence[tuple[Request, Answer]],
-        refusals: dict[str, Answer],
+        answered: Mapping[str, Sequence[tuple[Request, Answer]]],
     ) -> None:
-        self._answers = answers
-        self._refusals = refusals
+        self._answered = answered
         self._equipment = equipment
         self._folder = folder
         self._workload = workload
@@ -172,21 +170,27 @@ class Rivals:
         large = [workload.large, *workload.parts]
         paths = {path: str(one.blob) for one in large for path in (one.path, one.link_path)}
         answers: dict[tuple[str, ...], Any] = {}
-        for request, answer in self._answers:
+        by_request = [
+            one for name, pairs in self._answered.items() if name not in OF_NO_REQUEST for one in pairs
+        ]
+        for request, answer in by_request:
             conditions = (request.header(name) or "" for name in ("range", "if-none-match"))
             answers[request.tenant, request.method, request.target, *conditions] = bodies.kept(answer)
         return {
             "keys": {**keys, workload.token: OWNER},
             "large": paths,
             "answers": list(answers.items()),
-            "refusals": {name: bodies.kept(answer) for name, answer in self._refusals.items()},
+            "refusals": {name: bodies.kept(self._answered[name][0][1]) for name in REFUSALS},
             "bodies": list(bodies),
         }
 
     def _guard(self, name: str) -> tuple[int, Path]:
         place, allowed = self._folder / f"{name}.sock", self._folder_of(name) / "allowed"
         workload = self._workload
-        readers = [*workload.readers(), *((None, workload.token, one) for one in (workload.large, *workload.parts))]
+        readers = [
+            *workload.readers(),
+            *((None, workload.token, one) for one in (workload.large, *workload.parts)),
+        ]
         known = [f"Bearer {token} {item.path}" for _, token, item in readers]
         known += [f" {link}" for link in (*workload.links.values(), *workload.part_links.values())]
         allowed.write_text("".join(f'"{one}" 1;\n' for one in known))
@@ -244,14 +248,12 @@ def serving_rivals(
     folder: Path,
     workload: Workload,
     names: Collection[str],
-    ours: Contender,
-    sets: Sequence[RequestSet],
+    answered: Mapping[str, Sequence[tuple[Request, Answer]]],
 ) -> Iterator[list[Contender]]:
-    """Those with these names, on the servers' core. What the Python ones answer, `ours` is asked before."""
+    """Those with these names, on the servers' core. `answered` is what the Python ones answer, by set."""
     folder.mkdir()
     with ExitStack() as stack:
-        answers, refusals = _answered(ours, sets) if PYTHON_NAMES & set(names) else ([], {})
-        rivals = Rivals(equipment, folder, workload, stack, answers, refusals)
+        rivals = Rivals(equipment, folder, workload, stack, answered)
         cached = "open_file_cache max=1000 inactive=60s; open_file_cache_valid 60s;"
         starts: dict[str, Callable[[], Contender]] = {
             "nginx_auth_request": rivals.nginx_auth_request,
@@ -268,21 +270,6 @@ def serving_rivals(
             "caddy_forward_auth": rivals.caddy,
         }
         yield [start() for name, start in starts.items() if name in names]
-
-
-def _answered(
-    ours: Contender, sets: Sequence[RequestSet]
-) -> tuple[list[tuple[Request, Answer]], dict[str, Answer]]:
-    """Our answers: to every request, and one of each refusal that does not depend on the request."""
-    every: list[tuple[Request, Answer]] = []
-    refusals: dict[str, Answer] = {}
-    for one in sets:
-        requests = [request.refreshed() for request in one.requests]
-        if one.name in REFUSALS:
-            [refusals[one.name]] = ours.answers(requests[:1])
-        elif one.name not in {"absent", "scan"}:  # they are not found, as what is hidden
-            every += zip(requests, ours.answers(requests), strict=True)
-    return every, refusals
 
 
 def verify_same_headers(ours: Contender, theirs: Contender, sets: Iterable[RequestSet]) -> None:

@@ -1,9 +1,10 @@
 """Where a worker's time goes: the stages of a request in microseconds (`delivery.py --stages`).
 
 A worker on its core answers one set of requests after the other, as when it is compared, and samples which
-functions it is in (`sampled_worker/sitecustomize.py`). A sample belongs to the innermost function that `STAGES`
-names; so what a helper takes counts for the stage that called it, and what nobody names is `the rest`. A
-stage's share of the samples, of the worker's CPU time for each request, is its microseconds.
+functions it is in (`sampled_worker/sitecustomize.py`). A sample belongs to the innermost function that
+`STAGES` names; so what a helper takes counts for the stage that called it, and what nobody names is
+`the rest`. A stage's share of the samples is its share of the CPU time that a request takes when nothing
+samples.
 
 `STAGES` is the one thing here that knows the gateway's modules. Adapt it when they change: the rows of
 the functions with the most samples, each with the stage to which it counts, show what is not named yet.
@@ -14,7 +15,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -39,38 +42,60 @@ STAGES: dict[str, tuple[str, ...]] = {
     # Modules below `gateway/`, or `module:function` with the function's qualified name or the end of it. The
     # first that names a function counts, so the more exact come first.
     "last check and write": (
-        "server/send_queue.py",
+        "guard.py:Guard.confirm",
+        "guard.py:Guard._stands",
+        "server/content_protocol.py:write_now",
         "server/file_sender.py",
         "server/file_span.py",
-        "server/response.py",
         "server/kernel_queue.py",
+        "server/response.py",
+        "server/send_queue.py",
         "delivery/",
         "middleware/client_end.py",
-        "middleware/meter.py",
+        "middleware/immediate.py:_has_delivered",
+        "middleware/immediate.py:_head",
     ),
-    "record and outcome": ("audit/", "transfers.py", "guard.py:Guard.decline", "guard.py:Guard._record"),
-    "looks at the disk": ("resource/", "pinning/", "authorized_files.py"),
-    "decision": ("decision/", "decisions.py", "directory/", "model_metadata/", "engine/"),
-    "credential and caller": ("credential/", "identity/", "platform/", "caller_views.py"),
+    "record and outcome": (
+        "audit/",
+        "guard.py:Guard._record",
+        "guard.py:Guard.decline",
+        "middleware/immediate.py:_finish",
+        "middleware/guard.py:_close",
+        "middleware/meter.py",
+        "telemetry.py",
+        "transfers.py",
+    ),
+    "looks at the disk": ("authorized_files.py", "pinning/", "resource/"),
+    "decision": ("decision/", "decisions.py", "directory/", "engine/", "model_metadata/", "passes.py"),
+    "credential and caller": (
+        "caller_views.py",
+        "credential/",
+        "guard.py:_extract",
+        "guard.py:Guard._recall",
+        "identity/",
+        "platform/",
+    ),
     "read and parse": (
-        "server/protocol.py",
-        "server/content_protocol.py",
-        "server/connection.py",
-        "server/request_form.py",
-        "server/head_budget.py",
-        "server/flow.py",
-        "server/early_refusal.py",
+        "middleware/guard.py:_read",
+        "middleware/immediate.py:_read",
+        "middleware/known_requests.py",
         "middleware/routes.py",
         "middleware/shape.py",
         "middleware/trace.py",
+        "server/connection.py",
+        "server/content_protocol.py",
+        "server/early_refusal.py",
+        "server/flow.py",
+        "server/head_budget.py",
+        "server/protocol.py",
+        "server/request_form.py",
     ),
 }
 MOST_FUNCTIONS = 12
 WARM_SECONDS, WAIT_SECONDS = 0.5, 20.0
 SMALL = Sizes(large=1 << 20)  # no large file is asked for
 _ROOT = str(Path(gateway.__file__).parent) + os.sep
-_HOOKS = Path(__file__).with_name("sampled_worker")
-
+_SAMPLER = Path(__file__).parent / "sampled_worker" / "sitecustomize.py"
 
 
 def stage_of(stack: Iterable[Sequence[str]]) -> str:
@@ -95,10 +120,14 @@ def measure_stages(report: Report, names: Sequence[str], seconds: float) -> None
     """A row for each stage of each of these sets of requests."""
     equipment = equip()
     os.sched_setaffinity(0, (LOAD_CORE,))
-    path = os.pathsep.join((str(_HOOKS), str(Path(_ROOT).parent)))
-    with Installation.made(**SETTINGS, PYTHONPATH=path, BENCH_STAGES="") as made:
-        place = made.folder / "stages.json"
-        installation = Installation(made.folder, {**made.more, "BENCH_STAGES": str(place)})
+    with (
+        tempfile.TemporaryDirectory(prefix="cg-stages-") as folder,
+        Installation.made(
+            **SETTINGS, PYTHONPATH=os.pathsep.join((folder, str(Path(_ROOT).parent)))
+        ) as installation,
+    ):
+        shutil.copy(_SAMPLER, folder)
+        place = Path(folder) / "samples.json"
         furnished = asyncio.run(furnish(installation, SMALL))
         with serving_ours(installation, furnished) as serving:
             ours, sets = serving.contender, request_sets(serving.workload)
@@ -110,10 +139,11 @@ def measure_stages(report: Report, names: Sequence[str], seconds: float) -> None
                 ours.verify(sent)
                 send_requests(equipment, ours, sent, WARM_SECONDS)
                 before = cpu_seconds((worker,))
+                reads = send_requests(equipment, ours, sent, seconds)  # not sampled
+                cpu_us = (cpu_seconds((worker,)) - before) / reads.count * 1e6
                 os.kill(worker, signal.SIGUSR1)
-                reads = send_requests(equipment, ours, sent, seconds)
+                send_requests(equipment, ours, sent, seconds)
                 os.kill(worker, signal.SIGUSR2)
-                cpu_us = (cpu_seconds((worker,)) - before) / (reads.per_second * reads.seconds) * 1e6
                 _add_rows(report, name, sent.title, _sampled(place), cpu_us)
 
 

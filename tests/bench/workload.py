@@ -79,13 +79,17 @@ class Ask:
 
     @property
     def raw(self) -> bytes:
-        lines = [f"GET {self.target} HTTP/1.1", "Host: bench", *(f"{name}: {value}" for name, value in self.headers)]
+        lines = [
+            f"GET {self.target} HTTP/1.1",
+            "Host: bench",
+            *(f"{name}: {value}" for name, value in self.headers),
+        ]
         return "\r\n".join((*lines, "", "")).encode()
 
 
 @dataclass(frozen=True)
 class Workload:
-    """All of it. `links` and `part_links` are the signed links by the path of their file."""
+    """All of it. `links`, `part_links` and `etags` are by the path of their file."""
 
     tenants: tuple[Tenant, ...]
     token: str  # of the tenant of the large files
@@ -94,6 +98,7 @@ class Workload:
     unknown_tokens: tuple[str, ...]
     links: dict[str, str]
     part_links: dict[str, str]
+    etags: dict[str, str]
 
     def readers(self) -> Iterator[tuple[Tenant, str, Item]]:
         """Every file with every key that may read it."""

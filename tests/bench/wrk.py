@@ -7,7 +7,6 @@ announces a length and has no body, as one to HEAD and a 304 do: those are sent 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import tempfile
@@ -39,7 +38,8 @@ request = function()
     local kind = kinds[at]
     if kind == 0 then return heads[at] end
     if kind == 1 then
-        return heads[at] .. string.format("00-%%08x%%08x%%08x%%08x-%%08x%%08x-01", r(), r(), r(), r(), r(), r())
+        return heads[at]
+            .. string.format("00-%%08x%%08x%%08x%%08x-%%08x%%08x-01", r(), r(), r(), r(), r(), r())
             .. tails[at]
     end
     return heads[at] .. string.format("%%08x%%08x", r(), r()) .. tails[at]
@@ -47,7 +47,8 @@ end
 done = function(summary, latency, requests)
     local errors = summary.errors
     io.write(string.format(
-        '\nREPORT {"requests": %%d, "us": %%d, "bytes": %%d, "failed": %%d, "status": %%d, "p50_us": %%d, "p99_us": %%d}\n',
+        '\nREPORT {"requests": %%d, "us": %%d, "bytes": %%d, "failed": %%d, "status": %%d, '
+            .. '"p50_us": %%d, "p99_us": %%d}\n',
         summary.requests, summary.duration, summary.bytes,
         errors.connect + errors.read + errors.write + errors.timeout, errors.status,
         latency:percentile(50), latency:percentile(99)))
@@ -63,7 +64,7 @@ class Reads:
     p50_ms: float
     p99_ms: float
     cpu_us: float  # of the server, of each request
-    seconds: float
+    count: int
 
 
 def send_requests(equipment: Equipment, contender: Contender, sent: RequestSet, seconds: float) -> Reads:
@@ -74,7 +75,9 @@ def send_requests(equipment: Equipment, contender: Contender, sent: RequestSet, 
     else:
         count, elapsed, p50_ms, p99_ms = send_for(contender, sent, seconds, CONNECTIONS)
     used = cpu_seconds(contender.roots) - before
-    return Reads(per_second=count / elapsed, p50_ms=p50_ms, p99_ms=p99_ms, cpu_us=used / count * 1e6, seconds=elapsed)
+    return Reads(
+        per_second=count / elapsed, p50_ms=p50_ms, p99_ms=p99_ms, cpu_us=used / count * 1e6, count=count
+    )
 
 
 def _wrk(
@@ -89,7 +92,7 @@ def _wrk(
         ]
         with subprocess.Popen(
             arguments,
-            env={**os.environ, **equipment.environment},
+            env=equipment.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -98,7 +101,9 @@ def _wrk(
             try:
                 process.wait(seconds)
             except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGINT)  # wrk counts whole seconds only, and reports when interrupted
+                process.send_signal(
+                    signal.SIGINT
+                )  # wrk counts whole seconds only, and reports when interrupted
             except BaseException:
                 process.kill()
                 raise
