@@ -1,64 +1,37 @@
-"""A contender: a server that gets the same requests for the same two files as every other.
+"""A contender: a server that is sent the same requests as every other.
 
-Before anything is measured, each has to give the right answer, and each that has a guard has to refuse a
-wrong key: a fast server that serves wrong bytes, or serves without a key, would win every round.
+Before anything is measured, each has to give the right answers to the requests that it will be measured with
+(`client_requests.py` says which), and each that has a guard has to refuse an unknown key and a request
+without one: a fast server that serves wrong bytes, or serves without a key, would win every round.
 """
 
 from __future__ import annotations
 
 import http.client
 from dataclasses import dataclass, replace
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
-RANGE_BYTES = 16 << 20
+    from client_requests import Client, Request, RequestSet
+    from workload import Item, Workload
+
 SECONDS = 60.0
 REFUSALS = (http.client.UNAUTHORIZED, http.client.FORBIDDEN, http.client.NOT_FOUND)
 
 
 @dataclass(frozen=True)
-class Item:
-    """A file of the workload: what it is called, where its blob lies, and what is in it."""
+class Answer:
+    """What came back."""
 
-    path: str
-    blob: Path
-    size: int
-    sha256: str
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
 
-    @classmethod
-    def of(cls, path: str, blob: Path) -> Item:
-        """Reads the file once, after which it is in memory."""
-        with blob.open("rb") as file:
-            digest = file_digest(file, "sha256").hexdigest()
-        return cls(path, blob, blob.stat().st_size, digest)
-
-
-@dataclass(frozen=True)
-class Ask:
-    """The bytes of a request, and how many bytes have to come back."""
-
-    raw: bytes
-    length: int
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What is read, and with which key."""
-
-    small: Item
-    large: Item
-    token: str
-
-    def ask(self, item: Item, first: int | None = None) -> Ask:
-        """For all of a file, or for a range that begins there."""
-        lines = [f"GET {item.path} HTTP/1.1", "Host: bench", f"Authorization: Bearer {self.token}"]
-        if first is not None:
-            lines.append(f"Range: bytes={first}-{first + RANGE_BYTES - 1}")
-        length = item.size if first is None else RANGE_BYTES
-        return Ask("\r\n".join((*lines, "", "")).encode(), length)
+    def header(self, name: str) -> str | None:
+        return next((value for key, value in self.headers if key.lower() == name), None)
 
 
 @dataclass(frozen=True)
@@ -75,49 +48,75 @@ class Contender:
         """The same server under another name."""
         return replace(self, name=name)
 
-    def verify_answers(self, workload: Workload, *, with_large: bool) -> None:
-        """Raises when it does not serve what it should, or serves what it should not."""
-        small, large = workload.small, workload.large
-        self._verify(small.path, workload.token, 200, small.size, small.sha256)
-        if with_large:
-            self._verify(large.path, workload.token, 200, large.size, large.sha256)
-            first = 3 * RANGE_BYTES
-            with large.blob.open("rb") as file:
-                file.seek(first)
-                part = sha256(file.read(RANGE_BYTES)).hexdigest()
-            span = f"bytes={first}-{first + RANGE_BYTES - 1}"
-            self._verify(large.path, workload.token, 206, RANGE_BYTES, part, span)
-        if self.is_guarded:
-            wrong = workload.token[:-1] + ("0" if workload.token[-1] != "0" else "1")
-            for path in (small.path, large.path):
-                for token in (wrong, None):
-                    self._verify_refused(path, token)
-
-    def _verify(
-        self, path: str, token: str, status: int, size: int, digest: str, span: str | None = None
-    ) -> None:
-        found, count, hashed = self._get(path, token, span)
-        if (found, count, hashed) != (status, size, digest):
-            raise RuntimeError(
-                f"{self.title} answers {found} with {count} bytes to {path} ({span}), not {status}"
-            )
-
-    def _verify_refused(self, path: str, token: str | None) -> None:
-        status, *_ = self._get(path, token)
-        if status not in REFUSALS:
-            raise RuntimeError(
-                f"{self.title} answers {status} to a wrong key or none: its guard does not guard"
-            )
-
-    def _get(self, path: str, token: str | None, span: str | None = None) -> tuple[int, int, str]:
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+    def answers(self, requests: Sequence[Request]) -> list[Answer]:
+        """Send these one after the other on one connection."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=SECONDS)
         try:
-            connection.request("GET", path, headers=headers | ({"Range": span} if span else {}))
-            answer, digest, count = connection.getresponse(), sha256(), 0
-            while piece := answer.read(1 << 20):
-                digest.update(piece)
-                count += len(piece)
-            return answer.status, count, digest.hexdigest()
+            return [_answer(connection, request) for request in requests]
         finally:
             connection.close()
+
+    def verify(self, sent: RequestSet, *, step: int = 1) -> list[tuple[Request, Answer]]:
+        """Send one in `step` of these requests. Raises when an answer is not the one that the set expects."""
+        requests = [request.refreshed() for request in sent.requests[::step]]
+        found = list(zip(requests, self.answers(requests), strict=True))
+        for request, answer in found:
+            if (fault := sent.expected.fault(request, answer)) is not None:
+                raise RuntimeError(
+                    f"{self.title} answers {request.method} {request.target} of the set {sent.name!r} with "
+                    f"{answer.status} and {len(answer.body):,} bytes: {fault}"
+                )
+        return found
+
+    def verify_refusals(self, refused: Sequence[Request]) -> None:
+        """Raises when one of these requests, which have no key that counts, is served."""
+        for request, answer in zip(refused, self.answers(refused), strict=True):
+            if answer.status not in REFUSALS:
+                raise RuntimeError(
+                    f"{self.title} answers {answer.status} to {request.target} with a wrong key or none: "
+                    "its guard does not guard"
+                )
+
+    def verify_large(self, workload: Workload, client: Client) -> None:
+        """Raises when the large file, or a range of a large one, is not what lies on the disk."""
+        whole = client.get(workload.large.path, workload.token)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=SECONDS)
+        try:
+            connection.request("GET", whole.target, headers=dict(whole.headers))
+            answer, digest = connection.getresponse(), sha256()
+            while piece := answer.read(1 << 20):
+                digest.update(piece)
+        finally:
+            connection.close()
+        if (answer.status, digest.hexdigest()) != (http.client.OK, workload.large.sha256):
+            raise RuntimeError(
+                f"{self.title} answers {answer.status} to {whole.target}, or not with the file"
+            )
+        asks = [workload.ranges()[-1], *([workload.part_ranges()[-1]] if workload.part_links else [])]
+        for ask in asks:
+            self._verify_range(ask.item, ask.target, ask.first, ask.length, dict(ask.headers))
+
+    def _verify_range(
+        self, item: Item, target: str, first: int, length: int, headers: dict[str, str]
+    ) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=SECONDS)
+        try:
+            connection.request("GET", target, headers=headers)
+            answer = connection.getresponse()
+            body = answer.read()
+        finally:
+            connection.close()
+        with item.blob.open("rb") as file:
+            file.seek(first)
+            wanted = file.read(length)
+        if (answer.status, body) != (http.client.PARTIAL_CONTENT, wanted):
+            raise RuntimeError(f"{self.title} answers {answer.status} to a range of {target}, or wrong bytes")
+
+
+def _answer(connection: http.client.HTTPConnection, request: Request) -> Answer:
+    connection.putrequest(request.method, request.target, skip_host=True, skip_accept_encoding=True)
+    for name, value in request.headers:
+        connection.putheader(name, value)
+    connection.endheaders()
+    answer = connection.getresponse()
+    return Answer(answer.status, tuple(answer.getheaders()), answer.read())

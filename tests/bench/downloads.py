@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from contender import Workload
+    from workload import Workload
 
 RECEIVE_BUFFER = 32 << 10
 FIRST_BYTES = 64 << 10
@@ -54,7 +54,7 @@ class Watched:
         before_mb, descriptors = memory_mb(self.pid), len(open_files(self.pid))
         downloads: list[Download] = []
         try:
-            ask = workload.ask(workload.large)
+            ask = workload.whole()
             # One by one into the list, so that those which are there are closed if another fails.
             downloads.extend(Download(self.port, ask, receive_buffer=RECEIVE_BUFFER) for _ in range(count))
             most = self._trickle(downloads, workload, before_mb)

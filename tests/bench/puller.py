@@ -20,7 +20,8 @@ from processes import cpu_seconds
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from contender import Ask, Contender
+    from contender import Contender
+    from workload import Ask
 
 BUFFER_BYTES = 512 << 10
 SILENCE_SECONDS = 30.0

@@ -11,21 +11,22 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from contender import RANGE_BYTES
 from puller import pull, pulling
-from wrk import read_small
+from wrk import send_requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from contender import Contender, Workload
+    from client_requests import RequestSet
+    from contender import Contender
     from equipment import Equipment
     from puller import Pulled
     from report import Report
+    from workload import Ask, Workload
     from wrk import Reads
 
 Turn = TypeVar("Turn")
-PARALLEL_RANGES, PARALLEL_LARGE = 8, 4
+PARALLEL_RANGES, PARALLEL_OF_A_PACKAGE, PARALLEL_LARGE = 8, 64, 4
 
 
 @dataclass(frozen=True)
@@ -83,31 +84,35 @@ class ContenderRuns:
 
     equipment: Equipment
     workload: Workload
-    seconds: int  # of small reads
+    seconds: float  # of small requests
     repeats: int  # of large ones, since the kernel counts time in steps of 10 ms
 
-    def small(self, contender: Contender) -> Reads:
-        return read_small(self.equipment, contender, self.workload, self.seconds)
+    def small(self, contender: Contender, sent: RequestSet) -> Reads:
+        return send_requests(self.equipment, contender, sent, self.seconds)
 
     def large(self, contender: Contender) -> Pulled:
         """The whole file on one connection."""
-        ask = self.workload.ask(self.workload.large)
-        return _sum([pull(contender, [ask]) for _ in range(self.repeats)])
+        return _sum([pull(contender, [self.workload.whole()]) for _ in range(self.repeats)])
 
     def ranges(self, contender: Contender) -> Pulled:
-        """Eight ranges at once, then the next eight."""
-        firsts = range(0, self.workload.large.size - RANGE_BYTES, RANGE_BYTES)
-        asks = [self.workload.ask(self.workload.large, first) for first in firsts]
-        batches = [asks[at : at + PARALLEL_RANGES] for at in range(0, len(asks), PARALLEL_RANGES)]
-        return _sum([pull(contender, batch) for _ in range(self.repeats) for batch in batches])
+        """Eight ranges at once, each on a connection of its own, then the next eight."""
+        return self._pull_batches(contender, self.workload.ranges(), PARALLEL_RANGES)
 
-    def mixed(self, contender: Contender) -> Mixed:
-        asks = [self.workload.ask(self.workload.large)] * PARALLEL_LARGE
+    def package_ranges(self, contender: Contender) -> Pulled:
+        """All 64 ranges of a package of eight files at once, as the engine downloads one."""
+        return self._pull_batches(contender, self.workload.part_ranges(), PARALLEL_OF_A_PACKAGE)
+
+    def mixed(self, contender: Contender, sent: RequestSet) -> Mixed:
+        asks = [self.workload.whole()] * PARALLEL_LARGE
         with pulling(contender, asks) as count:
             time.sleep(0.1)
             before, started = count(), time.monotonic()
-            reads = self.small(contender)
+            reads = self.small(contender, sent)
             return Mixed(reads, (count() - before) / (time.monotonic() - started) / 1e9)
+
+    def _pull_batches(self, contender: Contender, asks: Sequence[Ask], count: int) -> Pulled:
+        batches = [asks[at : at + count] for at in range(0, len(asks), count)]
+        return _sum([pull(contender, batch) for _ in range(self.repeats) for batch in batches])
 
 
 def add_row(report: Report, name: str, values: Sequence[float], what: str, **more: Any) -> None:
