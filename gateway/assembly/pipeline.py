@@ -278,8 +278,12 @@ class Pipeline:
         return {"ready": ready, "counters": counters, "gauges": gauges}
 
     def _audit_is_behind(self) -> None:
-        """Write the waiting outcome records once, after all answers of this event loop iteration."""
-        soon(self._catch_up_audit)
+        """Write the waiting outcome records, before the event loop waits for anything.
+
+        Not in the very next iteration but in the one after it: under load, requests come in the next one, and
+        their records and these outcomes are one write.
+        """
+        soon(partial(soon, self._catch_up_audit))
 
     def _catch_up_audit(self) -> None:
         try:

@@ -13,7 +13,8 @@ contain the shortest secret of its request costs one comparison of lengths.
 from __future__ import annotations
 
 import re
-from base64 import b64decode, b64encode
+from base64 import b64decode
+from binascii import b2a_base64
 from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -99,18 +100,24 @@ class RequestSecrets:
 
     def is_part(self, text: str) -> bool:
         """Whether the text is a secret in any form, or a long part of one: for fields of a fixed length."""
+        if len(text) < _MIN_PART or not self._raw:
+            return False
         lowered = text.lower()
-        return len(text) >= _MIN_PART and (
-            self.is_in(text) or any(lowered in form for form in self._all()[1])
-        )
+        for form in self._all()[1]:
+            if lowered in form:
+                return True
+        return self.is_in(text)
 
     def _all(self) -> tuple[list[str], list[str]]:
         """The secrets in lower case, longest first because one may contain another; and all their forms."""
         if self._written is None:
             secrets = dict.fromkeys(islice(self._pieces(), MAX_SECRETS))
             plain = [secret.decode("latin-1").lower() for secret in secrets]
-            forms = [form for secret in secrets for form in _forms(secret)]
-            self._written = sorted(plain, key=len, reverse=True), forms
+            forms: list[str] = []
+            for secret in secrets:
+                forms += _forms(secret)
+            plain.sort(key=len, reverse=True)
+            self._written = plain, forms
         return self._written
 
     def _pieces(self) -> Iterator[bytes]:
@@ -141,15 +148,21 @@ def _readings(text: str) -> Iterator[str]:
         text = decoded
 
 
-def _forms(secret: bytes) -> Iterator[str]:
+def _forms(secret: bytes) -> tuple[str, ...]:
     """The forms in which a secret may be written, in lower case."""
-    yield secret.decode("latin-1").lower()
-    yield secret.hex()
-    length = len(secret)
-    for offset in range(3):
-        # Only the base64 characters that depend on the secret alone, not those shared with its neighbours.
-        encoded = b64encode(_PADDING[offset] + secret)
-        yield encoded[-(-offset * 8 // 6) : (offset + length) * 8 // 6].decode().lower()
+    return (
+        secret.decode("latin-1").lower(),
+        secret.hex(),
+        _in_base64(secret, 0),
+        _in_base64(secret, 1),
+        _in_base64(secret, 2),
+    )
+
+
+def _in_base64(secret: bytes, offset: int) -> str:
+    """Only the characters that depend on the secret alone, not those that it shares with its neighbours."""
+    encoded = b2a_base64(_PADDING[offset] + secret, newline=False)
+    return encoded[-(-offset * 8 // 6) : (offset + len(secret)) * 8 // 6].decode().lower()
 
 
 def _pieces_of(value: bytes) -> Iterator[bytes]:

@@ -62,20 +62,41 @@ def parse_trusted_networks(texts: Iterable[str]) -> TrustedNetworks:
 
 def client_address(peer: str | None, headers: Iterable[tuple[bytes, bytes]], trusted: TrustedNetworks) -> str:
     """The client's address as text. `peer` is the socket's other end; None for a unix socket."""
-    address = find_address(peer) if peer is not None else None
-    own = UNIX_PEER if peer is None else peer if address is None else str(address)
-    is_believed = trusted.is_unix_trusted if peer is None else address is not None and trusted.hold(address)
-    if not is_believed:
-        return own
-    forwarded = b",".join(value for name, value in headers if name == b"x-forwarded-for")
-    # Split from the right: the unread rest to the left stays one piece, however long it is.
-    for raw_hop in reversed(forwarded.rsplit(b",", MAX_HOPS)[-MAX_HOPS:]):
-        hop = _find_forwarded(raw_hop)
-        if hop is None:
-            return own
-        if not trusted.hold(hop):
-            return str(hop)
-    return own
+    return Peer(peer, trusted).client(headers)
+
+
+class Peer:
+    """The other end of one connection: what does not change between its requests is determined once."""
+
+    __slots__ = ("_is_believed", "_last", "_own", "_trusted")
+
+    def __init__(self, peer: str | None, trusted: TrustedNetworks) -> None:
+        address = find_address(peer) if peer is not None else None
+        self._trusted = trusted
+        self._own = UNIX_PEER if peer is None else peer if address is None else str(address)
+        self._is_believed = (
+            trusted.is_unix_trusted if peer is None else address is not None and trusted.hold(address)
+        )
+        self._last: tuple[bytes, str] = (b"", self._own)  # the last list that it sent, and whom it names
+
+    def client(self, headers: Iterable[tuple[bytes, bytes]]) -> str:
+        """The address of the client of one request."""
+        if not self._is_believed:
+            return self._own
+        forwarded = b",".join([value for name, value in headers if name == b"x-forwarded-for"])
+        if forwarded != self._last[0]:
+            self._last = forwarded, self._find(forwarded)
+        return self._last[1]
+
+    def _find(self, forwarded: bytes) -> str:
+        # Split from the right: the unread rest to the left stays one piece, however long it is.
+        for raw_hop in reversed(forwarded.rsplit(b",", MAX_HOPS)[-MAX_HOPS:]):
+            hop = _find_forwarded(raw_hop)
+            if hop is None:
+                return self._own
+            if not self._trusted.hold(hop):
+                return str(hop)
+        return self._own
 
 
 def _find_forwarded(raw_hop: bytes) -> IPv4Address | IPv6Address | None:

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 
 from gateway.audit.record_fields import secrets_of
 from gateway.audit.request_secrets import RequestSecrets
-from gateway.credential.client import TrustedNetworks, client_address
+from gateway.credential.client import Peer, TrustedNetworks
 from gateway.middleware.routes import UNROUTED, Routes
-from gateway.middleware.shape import refusal_by_shape
+from gateway.middleware.shape import refusal_of_bodiless
 from gateway.middleware.trace import find_trace_id, traceparent
 from gateway.model.access import WireRequest
 from gateway.model.answers import Answer
@@ -121,9 +121,9 @@ class AtOnce:
             route = self._routes.find(raw_path)
             if isinstance(route, HookRoute) or (route is not None and route.answer is None):
                 return None
-            request = self._read(parsed, raw_path, query, route, client.peer, now)
+            request = self._read(parsed, raw_path, query, route, client, now)
             taken = _Taken(request, route, client, started_at)
-            reason = refusal_by_shape(request, route)
+            reason = refusal_of_bodiless(request, route)
             if reason is not None or route is None:
                 return taken, Rejection(request=request, reason=reason or Reason.NO_ROUTE)
             weighed = self._guard.weigh_now(request, route, looks)
@@ -198,18 +198,20 @@ class AtOnce:
         raw_path: bytes,
         query: bytes,
         route: GuardedRoute | None,
-        peer: str | None,
+        client: Connection,
         now: float,
     ) -> WireRequest:
         """The request, as `GuardMiddleware` reads it."""
-        headers = parsed.headers
-        trace = next((value for name, value in headers if name == b"traceparent"), None)
+        headers, peer = parsed.headers, client.memo
+        if not isinstance(peer, Peer):
+            peer = client.memo = Peer(client.peer, self._trusted_proxies)
+        trace = dict(reversed(headers)).get(b"traceparent")  # the first, if there are several
         return WireRequest(
             method=_METHODS[parsed.method],
             raw_path=raw_path,
             query=query,
             headers=tuple(headers),
-            client=client_address(peer, headers, self._trusted_proxies),
+            client=peer.client(headers),
             route=route.template if route is not None else UNROUTED,
             trace_id=find_trace_id(trace),
             received_at=now,

@@ -21,15 +21,22 @@ def refusal_by_shape(request: WireRequest, route: GuardedRoute | HookRoute | Non
     """The reason to refuse this request by its form alone, if there is one."""
     if len(request.raw_path) + len(request.query) > MAX_TARGET_BYTES:
         return Reason.PATH_TOO_LONG
-    block = sum(len(name) + len(value) + 4 for name, value in request.headers)
+    block = sum([len(name) + len(value) + 4 for name, value in request.headers])
     if block > MAX_HEADER_BYTES or len(request.headers) > MAX_HEADER_COUNT:
         return Reason.HEADERS_TOO_LARGE
+    return refusal_of_bodiless(request, route) or _refusal_of_body(request, route)
+
+
+def refusal_of_bodiless(request: WireRequest, route: GuardedRoute | HookRoute | None) -> Reason | None:
+    """The same for a request without a body, whose size our own server has checked."""
     if request.query and has_too_many_fields(request.query):
         return Reason.MALFORMED_QUERY
     if route is None:
         return Reason.NO_ROUTE
-    if request.method not in route.methods:
-        return Reason.METHOD_NOT_ALLOWED
+    return None if request.method in route.methods else Reason.METHOD_NOT_ALLOWED
+
+
+def _refusal_of_body(request: WireRequest, route: GuardedRoute | HookRoute | None) -> Reason | None:
     if isinstance(route, HookRoute):  # `read_body` counts: the body may be chunked, with no length announced
         is_too_long = not _is_chunked(request) and _announced_body(request) > route.max_body_bytes
     else:

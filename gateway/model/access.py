@@ -49,7 +49,7 @@ class SignedLink(msgspec.Struct, frozen=True, kw_only=True):
         return shown(self, hidden=("signed", "mac", "beside"))
 
 
-class Principal(msgspec.Struct, frozen=True, kw_only=True):
+class Principal(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """An authenticated caller: a key that is valid now, and its tenant."""
 
     kind: KeyKind
@@ -83,7 +83,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     limit: int
 
 
-class Resource(msgspec.Struct, frozen=True, kw_only=True):
+class Resource(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """The resource that a path names, from the name alone: nothing on disk was read to make one (I3)."""
 
     kind: ResourceKind

@@ -19,6 +19,7 @@ whatever is in the cache (I3). Nothing is normalised, and no dot segment is ever
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 MODELS_PATH = b"/v1/models"
 BLOBS_PATH = b"/v1/blobs"
 DOWNLOADS_PATH = b"/d"
+
+REMEMBERED_PATHS = 4096
+MAX_REMEMBERED_BYTES = 512  # of one path; longer ones are parsed each time
 
 _MAX_RAW_NAME_BYTES = 3 * MAX_NAME_BYTES
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]*(?:/[A-Za-z0-9][A-Za-z0-9._~-]*)*")
@@ -65,7 +69,15 @@ def locate(raw_path: bytes) -> Resource:
 
 
 def parse_model_tail(raw_tail: bytes) -> Resource:
-    """Parse what follows `/v1/models/`: a model, package or file."""
+    """Parse what follows `/v1/models/`: a model, package or file.
+
+    What a path names never changes, so the last ones are remembered; only authenticated callers get here.
+    """
+    is_short = len(raw_tail) <= MAX_REMEMBERED_BYTES
+    return _parse_remembered(raw_tail) if is_short else _parse_model_tail(raw_tail)
+
+
+def _parse_model_tail(raw_tail: bytes) -> Resource:
     _verify_raw(raw_tail)
     raw_model, raw_package, raw_file = _split(raw_tail)
     try:
@@ -79,6 +91,9 @@ def parse_model_tail(raw_tail: bytes) -> Resource:
     except (BadNameError, UnicodeDecodeError) as error:
         raise Refusal(Reason.MALFORMED_PATH) from error
     return Resource(kind=ResourceKind.FILE, model=model, package=package, file=file)
+
+
+_parse_remembered = lru_cache(REMEMBERED_PATHS)(_parse_model_tail)
 
 
 def parse_blob_tail(raw_tail: bytes) -> Resource:
