@@ -212,9 +212,9 @@ def routes(means: Means = PLAIN) -> list[FaceRoute]:
     """The routes of this face; `means` says how files are sent."""
     files = file_answers(means)
     return [
-        FaceRoute(CATALOGUE),
-        FaceRoute(MODEL),
-        FaceRoute(PACKAGE),
-        FaceRoute(replace(FILE, answer=files)),
+        FaceRoute(replace(FILE, answer=files)),  # first, as it is asked for most
         FaceRoute(replace(BLOB, answer=files)),
+        FaceRoute(PACKAGE),
+        FaceRoute(MODEL),
+        FaceRoute(CATALOGUE),
     ]

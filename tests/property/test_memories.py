@@ -61,7 +61,6 @@ from gateway.identity.authenticate_link import LinkAuthenticator
 from gateway.identity.last_uses import LastUses
 from gateway.identity.pepper import Pepper, Peppers
 from gateway.identity.recent_callers import Caller, RecentCallers
-from gateway.middleware.routes import Routes
 from gateway.model.access import (
     Access,
     Action,
@@ -599,14 +598,6 @@ def function(call, cached):
     return make, lambda _, number: call(number)
 
 
-@case(3 * MEGABYTE, size=lambda made: made._find_remembered.cache_info().currsize)
-def routes_of_paths(_bound):
-    def make():
-        return Routes([SimpleNamespace(matches=lambda _path: False)])
-
-    return make, lambda made, number: made.find(b"%08d" % number + b"/" * (8000 if number % 2 else 500))
-
-
 PROXY = TrustedNetworks(networks=(), is_unix_trusted=True)
 
 
@@ -808,7 +799,6 @@ FILLED = {
     "identity/authenticate_link.py",
     "identity/last_uses.py",
     "identity/recent_callers.py",
-    "middleware/routes.py",
     "model_metadata/attestations.py",
     "model_metadata/local_metadata.py",
     "model_metadata/sources.py",
