@@ -65,8 +65,9 @@ class Wire:
 class Client:
     """One connection to an application."""
 
-    def __init__(self, app, **config):
-        configuration = uvicorn.Config(app, http=worker_protocol(), lifespan="off", log_config=None, **config)
+    def __init__(self, app, on_refused=None, **config):
+        kind = worker_protocol(on_refused=on_refused)
+        configuration = uvicorn.Config(app, http=kind, lifespan="off", log_config=None, **config)
         configuration.load()
         self.wire, self.state = Wire(), ServerState()
         self.protocol = configuration.http_protocol_class(configuration, self.state, {"of": "the app"})
@@ -369,3 +370,26 @@ def test_requests_set_no_timer(monkeypatch):
         await client.leave()
 
     asyncio.run(scenario())
+
+
+LAST_REQUESTS = [
+    GET.replace(b"host", b"connection: close\r\nhost"),
+    GET.replace(b"1.1", b"1.0"),
+    GET.replace(b"1.1", b"1.0").replace(b"host", b"connection: keep-alive\r\nhost"),
+    GET.replace(b"host", b"connection: upgrade\r\nupgrade: h2c\r\nhost"),
+]
+
+
+@pytest.mark.parametrize("request_", LAST_REQUESTS)
+@pytest.mark.parametrize("follows", [b"garbage\r\n\r\n", GET, b"GET /" + b"a" * 10_000])
+def test_what_follows_the_last_request_is_not_parsed_and_not_refused(request_, follows):
+    refused, asked = [], []
+
+    async def app(scope, receive, send):
+        asked.append(scope["path"])
+        await answering(b"", headers=[length(0)])(scope, receive, send)
+
+    wire = exchange(app, request_ + follows, on_refused=lambda *why: refused.append(why))
+    assert wire.written.count(b"HTTP/1.1 ") == len(asked) == 1
+    assert wire.is_closed
+    assert refused == []
