@@ -65,8 +65,8 @@ class Wire:
 class Client:
     """One connection to an application."""
 
-    def __init__(self, app, on_refused=None, **config):
-        kind = worker_protocol(on_refused=on_refused)
+    def __init__(self, app, on_refused=None, at_once=None, **config):
+        kind = worker_protocol(on_refused=on_refused, at_once=at_once)
         configuration = uvicorn.Config(app, http=kind, lifespan="off", log_config=None, **config)
         configuration.load()
         self.wire, self.state = Wire(), ServerState()
@@ -393,3 +393,18 @@ def test_what_follows_the_last_request_is_not_parsed_and_not_refused(request_, f
     assert wire.written.count(b"HTTP/1.1 ") == len(asked) == 1
     assert wire.is_closed
     assert refused == []
+
+
+def test_a_request_that_was_taken_on_a_connection_that_closes_is_not_passed_on():
+    class Core:
+        def take(self, request, connection):
+            connection.transport.close()
+            connection.pass_on()
+
+    asked = []
+
+    async def app(scope, receive, send):
+        asked.append(scope)
+
+    assert exchange(app, GET, at_once=Core()).written == b""
+    assert asked == []
