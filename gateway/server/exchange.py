@@ -86,7 +86,9 @@ class Exchange:
         "_is_chunked",
         "_is_complete",
         "_is_disconnected",
+        "_is_head",
         "_left_bytes",
+        "_may_be_chunked",
         "_more_body",
         "_news",
         "_scope",
@@ -98,7 +100,9 @@ class Exchange:
     def __init__(
         self, scope: dict[str, Any], connection: ConnectionOfExchange, *, keep_alive: bool, expects: bool
     ) -> None:
-        self._scope = scope
+        self._scope: dict[str, Any] | None = scope  # until it runs: a scope refers to its exchange
+        self._is_head = scope["method"] == "HEAD"
+        self._may_be_chunked = scope["http_version"] == "1.1"
         self._connection = connection
         self.keep_alive = keep_alive  # whether the connection stays open after the answer
         # The request
@@ -144,8 +148,9 @@ class Exchange:
 
     async def run(self, app: App) -> None:
         """Have the application answer. Its errors end here: 500 where nothing was sent, else the close."""
+        scope, self._scope = self._scope, None
         try:
-            await app(self._scope, self.receive, self.send)
+            await app(scope, self.receive, self.send)
         except asyncio.CancelledError:
             await self._fail()  # the grace limit of a server that stops: no defect
         except BaseException:  # a boundary: no request may end the worker
@@ -218,10 +223,10 @@ class Exchange:
         self.keep_alive = self.keep_alive and not says_close and not connection.is_last_answer
         if not (self.keep_alive or says_close):
             lines.append(b"connection: close\r\n")
-        self._has_no_body = self._scope["method"] == "HEAD" or status in _WITHOUT_A_BODY
+        self._has_no_body = self._is_head or status in _WITHOUT_A_BODY
         if self._has_no_body or self._is_chunked:
             self._left_bytes = None
-        elif not is_length_known and self._scope["http_version"] == "1.1":
+        elif not is_length_known and self._may_be_chunked:
             self._is_chunked = True
             lines.append(b"transfer-encoding: chunked\r\n")
         lines.append(b"\r\n")

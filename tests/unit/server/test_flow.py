@@ -94,9 +94,10 @@ class Memory:
     """Answers everything from memory, with the largest answer allowed."""
 
     def __init__(self):
-        self.answered = 0
+        self.answered = self.taken_in_vain = 0
 
     def take(self, request, connection):
+        self.taken_in_vain += not connection.may_answer
         asyncio.get_running_loop().call_soon(self._give, connection)
 
     def _give(self, connection):
@@ -182,6 +183,7 @@ def test_no_more_is_queued_than_the_limit_of_answers_from_memory():
         client = connected(App(LARGEST_FROM_MEMORY), at_once=memory)
         await send_while_it_is_read(client, one_read_of(most=100))
         assert client.most_queued <= MAX_QUEUED_BYTES
+        assert memory.taken_in_vain == 0
         assert memory.answered <= 1 + HIGH_WATER_BYTES // LARGEST_FROM_MEMORY
         assert not client.is_reading
 
@@ -245,6 +247,20 @@ def test_an_application_that_waits_for_its_client_to_leave_does_not_have_it_read
         assert (app.begun, app.answered) == (1, 0)
         assert client.queued > HIGH_WATER_BYTES
         assert not client.is_reading
+
+    run(scenario)
+
+
+def test_an_application_that_waits_for_a_client_to_take_its_answer_learns_that_it_has_left():
+    async def scenario(_connected):
+        app = App(10 * STEP)
+        client = connected(app)
+        client.protocol.data_received(GET % b"a")
+        await determine(client)
+        [task] = asyncio.all_tasks() - {asyncio.current_task()}
+        client.protocol.connection_lost(None)
+        async with asyncio.timeout(60):
+            await asyncio.wait([task])
 
     run(scenario)
 
