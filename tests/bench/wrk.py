@@ -84,7 +84,7 @@ def _wrk(
     equipment: Equipment, contender: Contender, sent: RequestSet, seconds: float
 ) -> tuple[int, float, float, float]:
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(_SCRIPT % {"requests": _lua_requests(sent), "seed": time.monotonic_ns() % 2**31})
+        script.write(_SCRIPT % {"requests": lua_requests(sent), "seed": time.monotonic_ns() % 2**31})
         script.flush()
         arguments = [
             *(str(equipment.wrk), "-t1", f"-c{CONNECTIONS}", f"-d{MOST_SECONDS}s", "-s", script.name),
@@ -121,7 +121,7 @@ def _wrk(
     return count, told["us"] / 1e6, told["p50_us"] / 1e3, told["p99_us"] / 1e3
 
 
-def _lua_requests(sent: RequestSet) -> str:
+def lua_requests(sent: RequestSet) -> str:
     """Each as its text before and after what is new in it each time."""
     lines = []
     for at, request in enumerate(sent.requests, 1):
