@@ -51,7 +51,7 @@ def send_for(
             for connection in opened:
                 send_next(connection)
             end = started + seconds
-            while (now := clock()) < end:
+            while (now := clock()) < end or not taken:
                 events = selector.select(SILENCE_SECONDS)
                 if not events:
                     raise TimeoutError(f"{contender.title} does not answer any more")

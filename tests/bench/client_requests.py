@@ -196,14 +196,13 @@ def _documents(workload: Workload) -> Iterable[RequestSet]:
     """Listings, the caller itself, the engine's metadata."""
 
     packages = {item.package_path: item for _, _, item in workload.readers()}
+    one_a_package = [one for one in workload.readers() if packages[one[2].package_path] is one[2]]
 
     def about_package(target: Callable[[Item], str], holds: Callable[[Item], str]) -> list[Request]:
-        made = _by_clients(workload, lambda client, token, item: client.get(target(item), token))
-        return [
-            replace(one, must_hold=(holds(one.item),))
-            for one in made
-            if one.item is not None and packages[one.item.package_path] is one.item
-        ]
+        made = _by_clients(
+            workload, lambda client, token, item: client.get(target(item), token), one_a_package
+        )
+        return [replace(one, must_hold=(holds(one.item),)) for one in made if one.item is not None]
 
     def about_tenant(target: str, holds: Callable[[Tenant], Sequence[str]]) -> list[Request]:
         callers = [(tenant, token) for tenant in workload.tenants for token in tenant.tokens]
@@ -235,8 +234,9 @@ def _refusals(workload: Workload) -> Iterable[RequestSet]:
         for item in after[tenant.name].files
         for token in tenant.tokens
     ]
+    clients = _clients(workload)
     requests = [
-        replace(_client(workload, number).get(item.path, token), tenant=tenant.name)
+        replace(_client(clients, number).get(item.path, token), tenant=tenant.name)
         for number, (tenant, token, item) in enumerate(pairs)
     ]
     yield _set("hidden", "a file of another tenant", requests, _NOT_FOUND)
@@ -247,11 +247,10 @@ def _refusals(workload: Workload) -> Iterable[RequestSet]:
     requests = _by_clients(workload, lambda client, token, item: client.get(absent(item), token))
     yield _set("absent", "a model that is not there", requests, _NOT_FOUND)
     paths = [item.path for tenant in tenants for item in tenant.files]
-    unknown = cycle(workload.unknown_tokens)
-    clients = cycle(_clients(workload))
-    requests = [next(clients).get(path, next(unknown)) for path in paths]
+    unknown, turns = cycle(workload.unknown_tokens), cycle(clients)
+    requests = [next(turns).get(path, next(unknown)) for path in paths]
     yield _set("unknown_key", "a key that nobody has", requests, _NO_KEY)
-    requests = [next(clients).get(path, None) for path in paths]
+    requests = [next(turns).get(path, None) for path in paths]
     yield _set("no_key", "no key", requests, _NO_KEY)
     requests = _by_clients(
         workload, lambda client, token, item: client.get(item.path.replace("/v1/", "/v9/", 1), token)
@@ -272,17 +271,21 @@ def _set(name: str, title: str, requests: Sequence[Request], expected: Expected)
     return RequestSet(name, title, tuple(shuffled), expected)
 
 
-def _by_clients(workload: Workload, make: Callable[[Client, str, Item], Request]) -> list[Request]:
-    """Every file with every key, with the clients in turn, so that each key has all of them."""
+def _by_clients(
+    workload: Workload,
+    make: Callable[[Client, str, Item], Request],
+    readers: Iterable[tuple[Tenant, str, Item]] | None = None,
+) -> list[Request]:
+    """Every file with every key, or these, with the clients in turn, so that each key has all of them."""
+    clients = _clients(workload)
     return [
-        _for(item, tenant, make(_client(workload, number), token, item))
-        for number, (tenant, token, item) in enumerate(workload.readers())
+        _for(item, tenant, make(_client(clients, number), token, item))
+        for number, (tenant, token, item) in enumerate(readers or workload.readers())
     ]
 
 
-def _client(workload: Workload, number: int) -> Client:
+def _client(clients: Sequence[Client], number: int) -> Client:
     """The client of one in a list in which two keys take turns: each key comes to all four kinds."""
-    clients = _clients(workload)
     return clients[(number + number // 2) % len(clients)]
 
 

@@ -28,6 +28,10 @@ SILENCE_SECONDS = 30.0
 _HEAD_ENDS = b"\r\n\r\n"
 
 
+class NotServingError(RuntimeError):
+    """A 503: a worker that could not run for a second has to get its lease again."""
+
+
 @dataclass(frozen=True)
 class Pulled:
     """What came, how long it took, and what it cost the server."""
@@ -84,6 +88,8 @@ class Download:
         self.head = head
         if not end:
             return
+        if head.split(b" ", 2)[1] == b"503":
+            raise NotServingError(f"not served: {head[:200]!r}")
         if head.split(b" ", 2)[1] not in (b"200", b"206"):
             raise RuntimeError(f"not the file: {head[:200]!r}")
         self.length = int(self.field("content-length"))

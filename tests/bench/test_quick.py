@@ -29,6 +29,27 @@ def told() -> dict[str, set[str]]:
     return found
 
 
+def run_quick(tmp_path: Path, name: str, *more: str) -> list[dict]:
+    """The rows of a run; its figures are those of the rows that are marked so."""
+    file = tmp_path / "figures.json"
+    done = subprocess.run(
+        [sys.executable, HERE / f"{name}.py", "--quick", "--json", file, *more],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(file.read_text())
+    assert told["figures"] == {row["name"]: row["value"] for row in told["rows"] if row.get("is_figure")}
+    assert all(math.isfinite(row["value"]) for row in told["rows"])
+    return told["rows"]
+
+
+def figures(rows: list[dict]) -> set[str]:
+    return {row["name"] for row in rows if row.get("is_figure")}
+
+
 @pytest.mark.parametrize(
     ("name", "more"),
     [
@@ -41,17 +62,25 @@ def told() -> dict[str, set[str]]:
     ],
 )
 def test_it_measures_what_the_documents_tell(name, more, tmp_path):
-    file = tmp_path / "figures.json"
-    done = subprocess.run(
-        [sys.executable, HERE / f"{name}.py", "--quick", "--json", file, *more],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    figures = json.loads(file.read_text())["figures"]
-    assert figures
-    assert all(math.isfinite(value) for value in figures.values())
-    assert figures.keys() == told()[name]
+    found = figures(run_quick(tmp_path, name, *more))
+    assert found
+    assert found == told()[name]
     assert all((tmp_path / one).stat().st_size > 1000 for one in more[1::2])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_one_workload_is_measured_alone(tmp_path):
+    rows = run_quick(tmp_path, "delivery", "--only", "head,hidden", "--rounds", "2", "--seconds", "0.3")
+    assert figures(rows) == {"head_vs_nginx_auth_request", "slowest_route_vs_hosted_shape"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_stages_of_a_request_add_up_to_its_time(tmp_path):
+    rows = run_quick(tmp_path, "delivery", "--stages", "--only", "varied", "--seconds", "1")
+    values = {row["name"]: row["value"] for row in rows if not row["name"].endswith("_function_us")}
+    whole = values.pop("stages_varied_us")
+    assert whole > 0
+    assert sum(values.values()) == pytest.approx(whole, abs=0.01)
+    assert values["stages_varied_record_and_outcome_us"] > 0  # the table of stages still names the modules
