@@ -1,7 +1,7 @@
 """Finds the declared route of a raw path, by the path's shape alone.
 
-Nothing is remembered: anonymous callers choose paths, and a shape is found in a microsecond. At most one route
-matches a path, so their order only matters for the time: the one that is asked for most comes first.
+Nothing is remembered: anonymous callers choose paths, and a shape is found in a microsecond. At most one
+route matches a path, so their order only matters for the time: the one that is asked for most comes first.
 """
 
 from __future__ import annotations
