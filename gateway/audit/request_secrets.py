@@ -40,6 +40,7 @@ _SECRET_NAMES = frozenset(
 )
 _SECRET_ENDS = (b"apikey", b"token", b"secret", b"password", b"authorization", b"signature", b"credential")
 _PLAIN = re.compile(rb"(?:Bearer +)?([0-9A-Za-z_~+/-]{8,})", re.IGNORECASE)  # the form of nearly all keys
+_NAMED = re.compile(rb"([0-9A-Za-z_~+/-]{1,128}\.([0-9A-Za-z_~+/-]{8,}))")  # a link's key and signature
 _LONGEST_KEY_BYTES = 4096  # `extract` takes no longer one
 _BEGINNING_BYTES = 20
 _PADDING = (b"", b"\0", b"\0\0")
@@ -63,12 +64,12 @@ class RequestSecrets:
         if query:
             raw += _parameters(query)
         self._raw = raw
-        self._plain = [_PLAIN.fullmatch(value) for value in raw]
+        self._plain = [_PLAIN.fullmatch(value) or _NAMED.fullmatch(value) for value in raw]
         self._written: tuple[list[str], list[str]] | None = None
         # No form of a secret is shorter than the secret: a text shorter than all of them contains none.
         self.least = NO_SECRET
         for match in self._plain:
-            shortest = MIN_SECRET_BYTES if match is None else min(map(len, _found_by(match[1])))
+            shortest = MIN_SECRET_BYTES if match is None else min(map(len, _found_by(match)))
             self.least = min(self.least, shortest)
 
     def __bool__(self) -> bool:
@@ -124,15 +125,19 @@ class RequestSecrets:
         """The candidates, plain keys first: with many other values, `MAX_SECRETS` may cut the list."""
         for match in self._plain:
             if match is not None and match[1].lower() not in _SCHEMES:
-                yield from _found_by(match[1])
+                yield from _found_by(match)
         for value, match in zip(self._raw, self._plain, strict=True):
             if match is None:
                 yield from _pieces_of(value)
 
 
-def _found_by(secret: bytes) -> tuple[bytes, ...]:
-    """What a secret is found by. Of one that is too long to be a key, its beginning is enough."""
-    return (secret,) if len(secret) <= _LONGEST_KEY_BYTES else (secret, secret[:_BEGINNING_BYTES])
+def _found_by(match: re.Match[bytes]) -> tuple[bytes, ...]:
+    """What a secret is found by: itself, or what follows its name as well.
+
+    Of one that is too long to be a key, its beginning is enough.
+    """
+    found: tuple[bytes, ...] = match.groups()
+    return found if len(match[1]) <= _LONGEST_KEY_BYTES else (*found, match[1][:_BEGINNING_BYTES])
 
 
 def _readings(text: str) -> Iterator[str]:
