@@ -892,11 +892,12 @@ BOUNDED_OTHERWISE = {
     "directory/records/codec.py": "the seven sets of actions",
     "inprocess/instances.py": "as many models as the operator says; 64 questions of each thread",
     "model/bounded_memory.py": "itself",
+    "model/singleflight.py": "itself",
     "model/stores.py": "one change",
     "operations/session.py": "records that do not parse, for a command",
     "pinning/ahead.py": "blobs that changed while they were read, until the next look",
     "pinning/checks.py": "files that are measured, at most so many",
-    "platform/asking.py": "512 flights",
+    "platform/asking.py": "512 tasks under way",
     "platform/shares.py": "keys that have something under way",
     "resource/listed.py": "the catalogue: what is on disk",
     "resource/scan.py": "the catalogue: what is on disk",
@@ -918,7 +919,7 @@ BOUNDED_OTHERWISE = {
 """Other modules with something that grows, and what bounds it."""
 
 GROWS = re.compile(
-    r"lru_cache|OrderedDict\(|BoundedMemory|WeakValueDictionary\(|deque\(|Counter\("
+    r"lru_cache|OrderedDict\(|BoundedMemory|Singleflight\(|WeakValueDictionary\(|deque\(|Counter\("
     r"|self\.\w+(?:: [^=\n]+)? = (?:\{\}|set\(\)|dict\(\)|\[\])"
     r"|default_factory=(?:dict|set|list|Counter)|^_\w+: dict\b.* = \{\}",
     re.MULTILINE,
