@@ -154,6 +154,7 @@ class Pipeline:
             *self.guard.authorized_files.memories,
             *self.recorder.memories,
             *([] if self.attestations is None else [self.attestations.memory]),
+            *([] if self.authority is None else [self.authority.unknown_keys.memory]),
         )
 
     def sweep(self, *memories: BoundedMemory[Any, Any]) -> None:

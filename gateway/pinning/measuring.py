@@ -12,11 +12,11 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.pins import identity_of
 from gateway.pinning.hashing import measure
 
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from gateway.model.pins import Measured, Measurements, StatIdentity
 
 LARGE_BYTES = 256 << 20  # about half a second of one core
-# results in a worker's memory; about 400 bytes each. Others are read from this node's file.
-REMEMBERED = 16_384
+# results in a worker's memory, some 16,000. Others are read from this node's file.
+REMEMBERED_BYTES = 13 << 20
+MEASURED_BYTES = 500  # of a result and its identity: measured, rounded up
 TURN_SECONDS = 0.05  # how often a caller that waits for another process checks whether it has finished
 
 
@@ -45,7 +46,9 @@ class Measurer:
     def __init__(self, measurements: Measurements) -> None:
         self.counts = MeasuringCounts()
         self._measurements = measurements
-        self._remembered: OrderedDict[StatIdentity, Measured] = OrderedDict()
+        self._remembered: BoundedMemory[StatIdentity, Measured] = BoundedMemory(
+            max_bytes=REMEMBERED_BYTES, weigh=lambda _identity, _measured: MEASURED_BYTES
+        )
         self._awaited: set[StatIdentity] = set()
         self._small = ThreadPoolExecutor(1, "measure-small")
         self._large = ThreadPoolExecutor(1, "measure-large")
@@ -54,7 +57,7 @@ class Measurer:
 
     def recall(self, identity: StatIdentity) -> Measured | None:
         """The result in memory for this very file."""
-        return self._remembered.get(identity)
+        return self._remembered.peek(identity)  # every read of a file comes here
 
     async def measure(self, descriptor: int) -> Measured | None:
         """Measure an open file; None when it changed meanwhile. The caller keeps and closes the descriptor.
@@ -111,9 +114,7 @@ class Measurer:
 
     def remember(self, measured: Measured) -> None:
         """Keep it in memory. Only on the event loop."""
-        self._remembered[measured.identity] = measured
-        if len(self._remembered) > REMEMBERED:
-            self._remembered.popitem(last=False)
+        self._remembered.put(measured.identity, measured)
 
     @property
     def is_stopped(self) -> bool:

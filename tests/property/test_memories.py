@@ -689,7 +689,7 @@ def digests_of_links(_bound):
     def make():
         return LinkAuthenticator(SimpleNamespace(memories=()), None, None)
 
-    return make, lambda made, number: made._remember(f"key_{number:012d}", number.to_bytes(32, "big"))
+    return make, lambda made, number: made._digests.put(f"key_{number:012d}", number.to_bytes(32, "big"))
 
 
 @case(14 * MEGABYTE, size=lambda made: len(made._remembered))
