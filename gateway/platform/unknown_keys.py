@@ -22,9 +22,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.audit.scrub import source_of
+from gateway.directory.reading.rulings import is_overtaken
 from gateway.directory.records import names
-from gateway.directory.records.layout import UnreadableRecordError
-from gateway.directory.records.rulings import decode_ending
 from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Reason, Refusal
 
@@ -114,13 +113,5 @@ class UnknownKeys:
 
     async def _stands(self, denial: _Denial, key_id: KeyId, model: ModelId | None) -> bool:
         """Whether no ending is younger, as far as this worker has applied changes: all that have returned."""
-        about = [names.ending_fact(None), names.ending_fact(key_id, is_key=True)]
-        about += [] if model is None else [names.ending_fact(model)]
-        _, leaves = await self._source.read(about)
-        if leaves[0] is not denial.standpoint.ground:
-            return False
-        try:
-            endings = [decode_ending(leaf.value) for leaf in leaves if leaf.value is not None]
-        except UnreadableRecordError:
-            return False
-        return max(endings, default=0) <= denial.standpoint.asked
+        is_ended = await is_overtaken(self._source, key_id, model, denial.standpoint.asked)
+        return denial.standpoint.ground.is_current and not is_ended

@@ -125,7 +125,22 @@ async def test_an_ending_that_does_not_parse_may_be_about_it(world):
 async def test_nothing_outlives_what_was_remembered_at_the_question(world):
     # A feed that was lost, or facts that were restored: everything in memory is read anew.
     await world.deny()
+    for leaf in world.leaves.values():
+        leaf.is_current = False
     world.leaves.clear()
+    assert await world.unknown_keys.find(KEY, CARS) is None
+
+
+async def test_what_is_read_anew_while_a_denial_is_looked_up_ends_it(world):
+    await world.deny()
+    [ground] = world.leaves.values()
+    read = world.read
+
+    async def lose_the_feed(wanted):
+        ground.is_current = False
+        return await read(wanted)
+
+    world.read = lose_the_feed
     assert await world.unknown_keys.find(KEY, CARS) is None
 
 
