@@ -26,8 +26,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from gateway.adapters.file_lock import FileLock
 from gateway.model.errors import Reason, Refusal, Unavailable
+from gateway.model.file_lock import FileLock
 from gateway.model.names import parse_md5
 from gateway.model.pins import identity_of
 from gateway.model.trusted_files import make_own_folder
