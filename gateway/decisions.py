@@ -39,9 +39,10 @@ from gateway.model.verdicts import Allowed, Denied
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gateway.decision.rulebook import Rulebook
     from gateway.model.facts import Facts
     from gateway.model.names import Md5, ModelId, PackageId
-    from gateway.model.ports import Decide, Directory
+    from gateway.model.ports import Directory
     from gateway.model.verdicts import Verdict
 
     Question = tuple[Principal, Action, ResourceKind, ModelId | None, PackageId | None, Md5 | None]
@@ -76,7 +77,7 @@ class DecisionCounts:
 class Decisions:
     """Decides by the rules, on facts that the directory provides, and remembers the results."""
 
-    def __init__(self, *, directory: Directory, rules: Decide, max_entries: int, max_bytes: int) -> None:
+    def __init__(self, *, directory: Directory, rules: Rulebook, max_entries: int, max_bytes: int) -> None:
         """`max_entries` and `max_bytes` apply to the allows, and separately to the denials."""
         self.counts = DecisionCounts()
         self._directory = directory

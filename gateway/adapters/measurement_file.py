@@ -46,7 +46,10 @@ _SCHEMA = """
 
 
 class MeasurementFile:
-    """`Measurements` on disk. Safe to call from several threads."""
+    """The measurements of this node, shared by its processes. Safe to call from several threads.
+
+    Every method raises `Unavailable` when the file cannot be read or written.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -37,20 +37,15 @@ from gateway.model.errors import Unavailable
 from gateway.model.file_lock import is_at, try_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
-    from typing import Protocol
 
     from gateway.audit.head import Signer
     from gateway.audit.heads_file import HeadsFile
     from gateway.audit.last_head import ChainEnd
 
-    class MakeHead(Protocol):
-        """Makes a recovered head at this position of a chain."""
-
-        def __call__(self, now: float, links: Links, segment: int, unproven_from: int) -> bytes:
-            """Return its line."""
-
+    MakeHead = Callable[[float, Links, int, int], bytes]
+    """Makes the line of a recovered head, of a time, a position, a segment and the first unproven record."""
 
 MOST_AT_ONCE = 64  # files that one start handles; the next start continues
 MOST_SEARCHED_BYTES = 256 << 20  # of heads.jsonl, from its end: months of heads

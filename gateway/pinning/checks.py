@@ -28,9 +28,11 @@ from gateway.model.stamps import Leaf, Stamp
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from gateway.directory.reading.pins import NearPins
     from gateway.model.names import Md5
-    from gateway.model.pins import Ledger, Pin, PinReader, StatIdentity
+    from gateway.model.pins import Pin, StatIdentity
     from gateway.model.verdicts import OpenFile
+    from gateway.pinning.ledger import PinLedger
     from gateway.pinning.measuring import Measurer
 
 WAIT_SECONDS = 4.0  # how long a read waits for its file's pin; the engine gives up after 5 s of silence
@@ -47,8 +49,8 @@ class PinChecks:
     def __init__(
         self,
         *,
-        reader: PinReader,
-        ledger: Ledger,
+        reader: NearPins,
+        ledger: PinLedger,
         measurer: Measurer,
         on_failure: Callable[[Unavailable], None],
     ) -> None:

@@ -23,7 +23,8 @@ from gateway.pinning.hashing import measure
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.model.pins import Measured, Measurements, StatIdentity
+    from gateway.adapters.measurement_file import MeasurementFile
+    from gateway.model.pins import Measured, StatIdentity
 
 LARGE_BYTES = 256 << 20  # about half a second of one core
 # results in a worker's memory, some 16,000. Others are read from this node's file.
@@ -43,7 +44,7 @@ class MeasuringCounts:
 class Measurer:
     """Measures open files for one worker or command."""
 
-    def __init__(self, measurements: Measurements) -> None:
+    def __init__(self, measurements: MeasurementFile) -> None:
         self.counts = MeasuringCounts()
         self._measurements = measurements
         self._remembered: BoundedMemory[StatIdentity, Measured] = BoundedMemory(

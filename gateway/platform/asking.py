@@ -19,7 +19,7 @@ import asyncio
 from collections import Counter
 from contextlib import asynccontextmanager, suppress
 from itertools import count
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from gateway.model.errors import Reason, Unavailable
@@ -27,6 +27,8 @@ from gateway.model.singleflight import Singleflight, checked_by_callers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+
+    from gateway.adapters.redis_store import RedisStore
 
 PATIENCE_SECONDS = 4.0  # the client waits for 5
 LOCK_SECONDS = 5.0  # longer than a task may hold it
@@ -40,20 +42,10 @@ LOOK_SECONDS = 0.02  # how often a task checks whether another worker's answer h
 LONGEST_LOOK_SECONDS = 0.2
 
 
-class Locks(Protocol):
-    """Locks that the fleet shares and that expire by themselves."""
-
-    async def hold(self, lock: bytes, holder: str, *, seconds: float) -> bool:
-        """Take or renew a lock; whether it is ours now."""
-
-    async def release(self, lock: bytes, holder: str) -> None:
-        """Release it before it expires."""
-
-
 class SharedQuestions:
     """The tasks of one worker, one for each answer that is waited for."""
 
-    def __init__(self, locks: Locks, *, worker: str) -> None:
+    def __init__(self, locks: RedisStore, *, worker: str) -> None:
         self._locks = locks
         self._worker = worker
         self._serials = count()
