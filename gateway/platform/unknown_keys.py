@@ -6,9 +6,9 @@ holds nothing of it. An allow is a fact like others: it makes the key known.
 
 A denial in memory ends as a fact would (I6). It was asked for at a generation of the facts, and each use
 checks whether an ending of the key, of the model, or of everything is younger: the platform's webhook ends it
-in every worker before the webhook is answered. The record of the last ending of everything has to be the same
-object as when the request was sent, so that no denial outlives a lost connection to Redis or a restore of the
-facts.
+in every worker before the webhook is answered. The record of the last ending of everything, as it was read
+when the request was sent, has to be still current in memory, so that no denial outlives a lost connection to
+Redis or a restore of the facts.
 
 Memory is bounded by size; the denials that were not used for the longest are dropped first.
 """
