@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -30,6 +30,8 @@ from gateway.model.errors import Unavailable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gateway.adapters.redis_fleet import Fleet, Registered
+    from gateway.adapters.redis_store import RedisStore
     from gateway.directory.reading.degraded_modes import DegradedPeriod
     from gateway.model.clocks import MonotonicClock
     from gateway.model.stores import Moment
@@ -39,79 +41,6 @@ FIRST_LOOK_SECONDS = 0.0005
 LONGEST_LOOK_SECONDS = 0.01
 HOLD_SECONDS = 0.3  # one wait for the replicas; it is repeated until the deadline
 HOLD_PAUSE_SECONDS = 0.05
-
-
-class RegisteredWorker(Protocol):
-    """One worker's entry in the register."""
-
-    @property
-    def worker(self) -> str:
-        """The worker's id."""
-
-    @property
-    def applied(self) -> int:
-        """The generation it has acknowledged."""
-
-    @property
-    def silent_seconds(self) -> float:
-        """For how long, at least, it has not renewed its lease, as another worker observed."""
-
-    @property
-    def silent_under(self) -> str:
-        """The stamp of the server while that was observed."""
-
-
-class WorkerFleet(Protocol):
-    """The register of workers and the state of the server, as read at one time."""
-
-    @property
-    def is_known(self) -> bool:
-        """Whether the server's history is the one that this node knows."""
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether the server has the change that was asked about."""
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether both hold, and every server of the group has the write made with this read."""
-
-    @property
-    def servers(self) -> int:
-        """How many servers must have it."""
-
-    @property
-    def held(self) -> int:
-        """How many servers have it."""
-
-    @property
-    def stamp(self) -> str:
-        """A value that changes whenever another server may have taken over."""
-
-    @property
-    def settled(self) -> str:
-        """The last stamp that was observed unchanged for longer than a lease."""
-
-    @property
-    def lease_seconds(self) -> float:
-        """The longest lease of any worker that was ever registered."""
-
-    @property
-    def workers(self) -> Sequence[RegisteredWorker]:
-        """The registered workers."""
-
-
-F = TypeVar("F", bound=WorkerFleet)
-
-
-class Register(Protocol[F]):
-    """The store in which workers are registered."""
-
-    async def look(self, about: Moment, *, hold_seconds: float | None = None) -> F:
-        """Read it. With `hold_seconds`, write first and wait that long for the replicas to have the write."""
-
-    async def keep(self, first: F, last: F, seconds: float, *, settles: bool) -> None:
-        """Write down what two reads have shown."""
 
 
 class BarrierReport(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -129,7 +58,7 @@ class BarrierReport(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 async def await_workers(
-    register: Register[F],
+    register: RedisStore,
     about: Moment,
     *,
     lease_seconds: float,
@@ -201,9 +130,7 @@ class _Wait:
         """A worker may have a lease as long as this."""
         self.span = max(self.span, lease_seconds + MARGIN_SECONDS)
 
-    def ends_at(
-        self, first: WorkerFleet, found: WorkerFleet, held_at: float, looked_at: float
-    ) -> float | None:
+    def ends_at(self, first: Fleet, found: Fleet, held_at: float, looked_at: float) -> float | None:
         """When nobody can act on anything older any more; None: now.
 
         A lease that counts was granted before all servers had the change. A worker that was silent already
@@ -228,9 +155,7 @@ class _Wait:
             )
         return max(ends, default=None)
 
-    def report(
-        self, first: WorkerFleet, last: WorkerFleet, now: float, *, ends_at: float | None
-    ) -> BarrierReport:
+    def report(self, first: Fleet, last: Fleet, now: float, *, ends_at: float | None) -> BarrierReport:
         """The result. `ends_at`: when it is sure; None: that cannot be said."""
         concerned = [one.worker for one in first.workers if self._left(one, first) > 0]
         acknowledged = {one.worker for one in last.workers if one.applied >= self._about.generation}
@@ -247,18 +172,18 @@ class _Wait:
             why="" if is_sure else _why(last, self._about, is_timed=ends_at is not None),
         )
 
-    def _left(self, one: RegisteredWorker, found: WorkerFleet) -> float:
+    def _left(self, one: Registered, found: Fleet) -> float:
         """For how long after a read this worker may still act on something older."""
         silent = one.silent_seconds if one.silent_under == found.stamp else 0.0
         return max(0.0, self._longest(one) - silent)
 
-    def _longest(self, one: RegisteredWorker) -> float:
+    def _longest(self, one: Registered) -> float:
         """For how long after its last renewal this worker may act on something older."""
         granted = [each.seconds for each in self._degraded_periods if each.counts_for(one.applied)]
         return self.span + max(granted, default=0.0)
 
 
-def _why(found: WorkerFleet, about: Moment, *, is_timed: bool) -> str:
+def _why(found: Fleet, about: Moment, *, is_timed: bool) -> str:
     """Why it is not sure, and what would make it sure."""
     if not found.is_known:
         return "the server's facts are not the ones that this node knew: see `cachegate directory show`"

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from sys import getsizeof
 from typing import TYPE_CHECKING
@@ -32,14 +33,16 @@ from msgspec.structs import replace
 from gateway.model.access import Access, Action, Principal, ResourceKind
 from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Reason
+from gateway.model.singleflight import Singleflight
 from gateway.model.verdicts import Allowed, Denied
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gateway.decision.rulebook import Rulebook
     from gateway.model.facts import Facts
     from gateway.model.names import Md5, ModelId, PackageId
-    from gateway.model.ports import Decide, Directory
+    from gateway.model.ports import Directory
     from gateway.model.verdicts import Verdict
 
     Question = tuple[Principal, Action, ResourceKind, ModelId | None, PackageId | None, Md5 | None]
@@ -74,14 +77,16 @@ class DecisionCounts:
 class Decisions:
     """Decides by the rules, on facts that the directory provides, and remembers the results."""
 
-    def __init__(self, *, directory: Directory, rules: Decide, max_entries: int, max_bytes: int) -> None:
+    def __init__(self, *, directory: Directory, rules: Rulebook, max_entries: int, max_bytes: int) -> None:
         """`max_entries` and `max_bytes` apply to the allows, and separately to the denials."""
         self.counts = DecisionCounts()
         self._directory = directory
         self._rules = rules
         self._allows = _memory(max_entries, max_bytes)
         self._denials = _memory(max_entries, max_bytes)
-        self._in_progress: dict[Question, asyncio.Task[Judgement]] = {}
+        self._in_progress: Singleflight[Question, Judgement] = Singleflight(
+            lambda _, judgement: judgement.is_current
+        )
 
     @property
     def memories(self) -> tuple[BoundedMemory[Question, Judgement], ...]:
@@ -104,17 +109,7 @@ class Decisions:
             return known
         self.counts.misses += 1
         question = question_of(access)
-        joined = self._in_progress.get(question)
-        if joined is not None:
-            judgement = await asyncio.shield(joined)
-            if judgement.is_current:
-                return _about(judgement, access)
-            # It was overtaken by a change, and may have read facts from before this request: even a denial
-            # could be outdated then, and denials have no last check.
-            return (await self._decide([access]))[0]
-        task = self._in_progress[question] = asyncio.create_task(self._compute(question, access))
-        task.add_done_callback(_retrieve)
-        return _about(await asyncio.shield(task), access)
+        return _about(await self._in_progress.run(question, partial(self._compute, access)), access)
 
     async def reach_many(self, accesses: Sequence[Access]) -> list[Judgement]:
         """Many decisions, in order and in batches; what is remembered is not computed again."""
@@ -130,12 +125,8 @@ class Decisions:
         new = iter(reached)
         return [judgement or next(new) for judgement in known]
 
-    async def _compute(self, question: Question, access: Access) -> Judgement:
-        try:
-            [judgement] = await self._decide([access])
-        finally:
-            del self._in_progress[question]
-        return judgement
+    async def _compute(self, access: Access) -> Judgement:
+        return (await self._decide([access]))[0]
 
     async def _decide(self, accesses: Sequence[Access]) -> list[Judgement]:
         facts = await self._directory.gather(accesses[0].principal, [one.resource.model for one in accesses])
@@ -206,9 +197,3 @@ def _ruled(verdict: Verdict, facts: Facts) -> Verdict:
     if ruling is None or ruling.is_allow or isinstance(verdict, Denied):
         return verdict
     return Denied(access=verdict.access, reason=ruling.reason, model=verdict.model, stamp=verdict.stamp)
-
-
-def _retrieve(task: asyncio.Task[Judgement]) -> None:
-    """Retrieve the exception, so that asyncio does not warn when every waiter was cancelled."""
-    if not task.cancelled():
-        task.exception()

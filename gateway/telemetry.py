@@ -17,8 +17,8 @@ import traceback
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, cast
 
 import structlog
 
@@ -48,68 +48,82 @@ GAUGES = {
 }
 """Current values. Workers without a value report 0, so that the sum over all workers is the value."""
 
-METRICS = {
-    "cachegate_decisions_total": ("route", "reason"),
-    "cachegate_responses_total": ("status",),
-    "cachegate_sent_bytes_total": (),
-    "cachegate_answers_at_once_total": (),
-    "cachegate_unreadable_facts_total": (),
-    "cachegate_damaged_registry_records_total": (),
-    "cachegate_undescribed_packages_total": (),
-    "cachegate_dependency_failures_total": ("dependency",),
-    "cachegate_defects_total": (),
-    "cachegate_chore_failures_total": ("chore",),
-    "cachegate_chore_items_total": ("chore",),
-    "cachegate_refused_by_server_total": ("reason",),
-    "cachegate_connections_refused_total": (),
-    "cachegate_connections_stalled_total": (),
-    "cachegate_withdrawn_total": (),
-    "cachegate_degraded_responses_total": (),
-    "cachegate_barriers_total": (),
-    "cachegate_barrier_seconds_total": (),
-    "cachegate_lease_losses_total": (),
-    "cachegate_stale_refusals_total": (),
-    "cachegate_feed_reconnects_total": (),
-    "cachegate_pins_total": ("event",),
-    "cachegate_hashed_bytes_total": (),
-    "cachegate_upstream_questions_total": ("outcome",),
-    "cachegate_unknown_keys_total": ("event",),
-    "cachegate_near_cache_total": ("event",),
-    "cachegate_decision_memory_total": ("event",),
-}
-"""Every metric with its labels. A label's value is one of ours, never a client's text."""
 
-HELP = {
-    "cachegate_decisions_total": "Decisions by route template and reason; `permitted` is an allow.",
-    "cachegate_responses_total": "Responses by status; 0 is a connection that ended before one.",
-    "cachegate_sent_bytes_total": "Bytes of response bodies handed to the server.",
-    "cachegate_answers_at_once_total": "Small files that were answered from memory, without the application.",
-    "cachegate_unreadable_facts_total": "Records in Redis that did not parse, each time one denied.",
-    "cachegate_damaged_registry_records_total": "Records of the offline registry that did not parse.",
-    "cachegate_undescribed_packages_total": "Packages that a local answer about their model had no room for.",
-    "cachegate_dependency_failures_total": "Requests that were not decided because a dependency failed.",
-    "cachegate_defects_total": "Requests that ended in a defect of the gateway.",
-    "cachegate_chore_failures_total": "Times that a chore beside requests failed and was begun again.",
-    "cachegate_chore_items_total": "Things that a chore could not deal with, each time it came to them.",
-    "cachegate_withdrawn_total": "Answers that were overtaken by a change before their first byte.",
-    "cachegate_degraded_responses_total": "Responses on what was last known, without a lease.",
-    "cachegate_barriers_total": "Changes of the canary that were waited for.",
-    "cachegate_barrier_seconds_total": "Time that these took, together.",
-    "cachegate_lease_losses_total": "Times that a worker lost its lease on the facts.",
-    "cachegate_stale_refusals_total": "Last checks that found a fact changed.",
-    "cachegate_feed_reconnects_total": "Times that the feed of changes had to be made anew.",
-    "cachegate_pins_total": "Blobs that this worker pinned or put into quarantine: pinned, quarantined.",
-    "cachegate_hashed_bytes_total": "Bytes of files that were hashed for their pins.",
-    "cachegate_upstream_questions_total": "Questions to the provider: answered, refused, failed, no-sense, "
-    "given-up, not-asked.",
-    "cachegate_unknown_keys_total": "Requests with a platform's key that nobody here knew: asked, remembered "
-    "(denied from memory), limited (beyond the budget of questions).",
-    "cachegate_near_cache_total": "Facts in memory: hit, miss, eviction, invalidation, flush, overtaken.",
-    "cachegate_decision_memory_total": "Decisions in memory: hit, miss.",
-    "cachegate_refused_by_server_total": "Requests that were refused before they were whole.",
-    "cachegate_connections_refused_total": "Connections that were reset: their address had its share.",
-    "cachegate_connections_stalled_total": "Connections that were cut: their client took in nothing.",
+class Metric(NamedTuple):
+    """What a counter counts, and the names of its labels."""
+
+    meaning: str
+    labels: tuple[str, ...] = ()
+
+
+COUNTERS = {
+    "cachegate_decisions_total": Metric(
+        "Decisions by route template and reason; `permitted` is an allow.", ("route", "reason")
+    ),
+    "cachegate_responses_total": Metric(
+        "Responses by status; 0 is a connection that ended before one.", ("status",)
+    ),
+    "cachegate_sent_bytes_total": Metric("Bytes of response bodies handed to the server."),
+    "cachegate_answers_at_once_total": Metric(
+        "Small files that were answered from memory, without the application."
+    ),
+    "cachegate_unreadable_facts_total": Metric("Records in Redis that did not parse, each time one denied."),
+    "cachegate_damaged_registry_records_total": Metric("Records of the offline registry that did not parse."),
+    "cachegate_undescribed_packages_total": Metric(
+        "Packages that a local answer about their model had no room for."
+    ),
+    "cachegate_dependency_failures_total": Metric(
+        "Requests that were not decided because a dependency failed.", ("dependency",)
+    ),
+    "cachegate_defects_total": Metric("Requests that ended in a defect of the gateway."),
+    "cachegate_chore_failures_total": Metric(
+        "Times that a chore beside requests failed and was begun again.", ("chore",)
+    ),
+    "cachegate_chore_items_total": Metric(
+        "Things that a chore could not deal with, each time it came to them.", ("chore",)
+    ),
+    "cachegate_refused_by_server_total": Metric(
+        "Requests that were refused before they were whole.", ("reason",)
+    ),
+    "cachegate_connections_refused_total": Metric(
+        "Connections that were reset: their address had its share."
+    ),
+    "cachegate_connections_stalled_total": Metric("Connections that were cut: their client took in nothing."),
+    "cachegate_withdrawn_total": Metric("Answers that were overtaken by a change before their first byte."),
+    "cachegate_degraded_responses_total": Metric("Responses on what was last known, without a lease."),
+    "cachegate_barriers_total": Metric("Changes of the canary that were waited for."),
+    "cachegate_barrier_seconds_total": Metric("Time that these took, together."),
+    "cachegate_lease_losses_total": Metric("Times that a worker lost its lease on the facts."),
+    "cachegate_stale_refusals_total": Metric("Last checks that found a fact changed."),
+    "cachegate_feed_reconnects_total": Metric("Times that the feed of changes had to be made anew."),
+    "cachegate_pins_total": Metric(
+        "Blobs that this worker pinned or put into quarantine: pinned, quarantined.", ("event",)
+    ),
+    "cachegate_hashed_bytes_total": Metric("Bytes of files that were hashed for their pins."),
+    "cachegate_upstream_questions_total": Metric(
+        "Questions to the provider: answered, refused, failed, no-sense, given-up, not-asked.", ("outcome",)
+    ),
+    "cachegate_unknown_keys_total": Metric(
+        "Requests with a platform's key that nobody here knew: asked, remembered (denied from memory), "
+        "limited (beyond the budget of questions).",
+        ("event",),
+    ),
+    "cachegate_near_cache_total": Metric(
+        "Facts in memory: hit, miss, eviction, invalidation, flush, overtaken.", ("event",)
+    ),
+    "cachegate_decision_memory_total": Metric("Decisions in memory: hit, miss.", ("event",)),
 }
+"""Every counter. A label's value is one of ours, never a client's text."""
+
+METRICS = {name: metric.labels for name, metric in COUNTERS.items()}
+HELP = {name: metric.meaning for name, metric in COUNTERS.items()}
+
+
+@lru_cache(maxsize=1024)
+def sample(name: str, *values: str) -> str:
+    """The key under which a worker counts: the metric's name, with the values of its labels."""
+    pairs = ",".join(f'{label}="{value}"' for label, value in zip(COUNTERS[name].labels, values, strict=True))
+    return f"{name}{{{pairs}}}" if pairs else name
 
 
 SUMMARY_SECONDS = 60.0  # between two lines about one failure that continues
@@ -199,24 +213,24 @@ class Telemetry:
 
     def decided(self, route: str, reason: Reason) -> None:
         """Count one decision."""
-        self.counters[_decision(route, reason)] += 1
+        self.counters[sample("cachegate_decisions_total", route, reason)] += 1
 
     def answered(self, status: int, sent: int) -> None:
         """Count one response."""
-        self.counters[_response(status)] += 1
+        self.counters[sample("cachegate_responses_total", str(status))] += 1
         self.counters["cachegate_sent_bytes_total"] += sent
 
     def answered_at_once(self, route: str, reason: Reason, status: int, sent: int) -> None:
         """Count a decision and its response, which was sent from within the server's parser."""
         counters = self.counters
-        counters[_decision(route, reason)] += 1
-        counters[_response(status)] += 1
+        counters[sample("cachegate_decisions_total", route, reason.value)] += 1
+        counters[sample("cachegate_responses_total", str(status))] += 1
         counters["cachegate_sent_bytes_total"] += sent
         counters["cachegate_answers_at_once_total"] += 1
 
     def failed(self, failure: Unavailable) -> None:
         """Count and log a dependency of the guard that did not answer."""
-        self.counters[f'cachegate_dependency_failures_total{{dependency="{failure.dependency}"}}'] += 1
+        self.counters[sample("cachegate_dependency_failures_total", failure.dependency)] += 1
         dependency, why, reason = failure.dependency, failure.why, failure.reason.value
         key = (dependency, why, reason)
         self.lines.say("not decided", key, dependency=dependency, why=why, reason=reason)
@@ -240,7 +254,7 @@ class Telemetry:
 
         The log has the stack trace of an unexpected exception only; our own failures say all there is.
         """
-        self.counters[f'cachegate_chore_failures_total{{chore="{chore}"}}'] += 1
+        self.counters[sample("cachegate_chore_failures_total", chore)] += 1
         is_ours = isinstance(failure, CachegateError)
         self._log.error(
             "a chore failed and is begun again",
@@ -252,7 +266,7 @@ class Telemetry:
 
     def items_failed(self, chore: str, items: Sequence[tuple[str, str]], count: int) -> None:
         """Count the items that a background task could not process; log the first ones with the cause."""
-        self.counters[f'cachegate_chore_items_total{{chore="{chore}"}}'] += count
+        self.counters[sample("cachegate_chore_items_total", chore)] += count
         for item, why in items:
             self._log.error("left aside, the others go on", chore=chore, item=item, why=why)
         if count > len(items):
@@ -324,11 +338,11 @@ class Telemetry:
 
     def pinned(self, count: int) -> None:
         """Count blobs that were pinned by this worker."""
-        self.counters['cachegate_pins_total{event="pinned"}'] += count
+        self.counters[sample("cachegate_pins_total", "pinned")] += count
 
     def quarantined(self, pin: Pin) -> None:
         """Count and log a blob with wrong content: no caller gets it, and an operator has to check it."""
-        self.counters['cachegate_pins_total{event="quarantined"}'] += 1
+        self.counters[sample("cachegate_pins_total", "quarantined")] += 1
         self._log.error(
             "a blob is in quarantine: its content is not what it should be",
             blob=pin.md5,
@@ -342,7 +356,7 @@ class Telemetry:
 
     def refused_by_server(self, reason: Reason) -> None:
         """Count a request that the HTTP server itself refused."""
-        self.counters[f'cachegate_refused_by_server_total{{reason="{reason.value}"}}'] += 1
+        self.counters[sample("cachegate_refused_by_server_total", reason)] += 1
 
 
 class _LossyStandardError(io.TextIOBase):
@@ -360,15 +374,6 @@ class _LossyStandardError(io.TextIOBase):
             sys.stderr.flush()
 
 
-def _decision(route: str, reason: Reason) -> str:
-    return f'cachegate_decisions_total{{route="{route}",reason="{reason}"}}'
-
-
-@cache
-def _response(status: int) -> str:
-    return f'cachegate_responses_total{{status="{status}"}}'
-
-
 def freshness_counters(facts: NearFacts, decisions: Decisions) -> dict[str, float]:
     """The counters of the near cache, the decision memory and the lease of this worker."""
     near, remembered = facts.cache.counts, decisions.counts
@@ -381,9 +386,9 @@ def freshness_counters(facts: NearFacts, decisions: Decisions) -> dict[str, floa
         "overtaken": near.overtaken,
     }
     return {
-        **{f'cachegate_near_cache_total{{event="{event}"}}': count for event, count in events.items()},
-        'cachegate_decision_memory_total{event="hit"}': remembered.hits,
-        'cachegate_decision_memory_total{event="miss"}': remembered.misses,
+        **{sample("cachegate_near_cache_total", event): count for event, count in events.items()},
+        sample("cachegate_decision_memory_total", "hit"): remembered.hits,
+        sample("cachegate_decision_memory_total", "miss"): remembered.misses,
         "cachegate_lease_losses_total": facts.lease.losses,
         "cachegate_stale_refusals_total": facts.stale_refusals,
     }
@@ -392,13 +397,13 @@ def freshness_counters(facts: NearFacts, decisions: Decisions) -> dict[str, floa
 def upstream_counters(provider: Provider | None) -> dict[str, float]:
     """The outcomes of this worker's requests to the provider."""
     outcomes = {} if provider is None else provider.outcomes
-    return {f'cachegate_upstream_questions_total{{outcome="{name}"}}': n for name, n in outcomes.items()}
+    return {sample("cachegate_upstream_questions_total", name): count for name, count in outcomes.items()}
 
 
 def unknown_key_counters(authority: Authority | None) -> dict[str, float]:
     """The counters of requests with unknown keys."""
     events = {} if authority is None else authority.unknown_keys.counts
-    return {f'cachegate_unknown_keys_total{{event="{name}"}}': count for name, count in events.items()}
+    return {sample("cachegate_unknown_keys_total", name): count for name, count in events.items()}
 
 
 def configure_logs(*, is_terminal: bool) -> None:

@@ -30,7 +30,6 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from gateway.adapters.file_lock import FileLock
 from gateway.adapters.valkey_program import LOG_NAME, spawn_valkey
 from gateway.adapters.valkey_socket import (
     ask_to_stop,
@@ -41,6 +40,7 @@ from gateway.adapters.valkey_socket import (
     socket_path_for,
 )
 from gateway.model.errors import Misconfigured, Unavailable
+from gateway.model.file_lock import FileLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,6 @@ must accept the server's history before anything goes on.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from gateway.model.errors import Misconfigured, Unavailable
+from gateway.model.file_lock import open_lock_file, try_lock
 from gateway.model.stores import Moment
 from gateway.model.trusted_files import make_own_folder, read_trusted
 
@@ -110,8 +110,7 @@ class HistoryFile:
         """
         try:
             make_own_folder(self._path.parent, is_private=False)
-            path = self._path.with_suffix(".lock")
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            descriptor = open_lock_file(self._path.with_suffix(".lock"))
         except OSError as error:
             raise Unavailable("state", f"{self._path} cannot be written: {error.strerror}") from error
         except Misconfigured as error:
@@ -144,12 +143,9 @@ class HistoryFile:
 
 def _is_taken(descriptor: int) -> bool:
     for attempt in range(LOCK_ATTEMPTS):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(0 if attempt == 0 else LOCK_PAUSE_SECONDS)
-        else:
+        if try_lock(descriptor):
             return True
+        time.sleep(0 if attempt == 0 else LOCK_PAUSE_SECONDS)
     return False
 
 

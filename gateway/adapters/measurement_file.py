@@ -13,7 +13,6 @@ and must try again.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 import struct
@@ -23,6 +22,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from gateway.model.errors import Misconfigured, Reason, Unavailable
+from gateway.model.file_lock import is_at, open_lock_file, try_lock
 from gateway.model.pins import Measured
 from gateway.model.trusted_files import make_own_folder, verify_trusted
 
@@ -46,7 +46,10 @@ _SCHEMA = """
 
 
 class MeasurementFile:
-    """`Measurements` on disk. Safe to call from several threads."""
+    """The measurements of this node, shared by its processes. Safe to call from several threads.
+
+    Every method raises `Unavailable` when the file cannot be read or written.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -75,7 +78,7 @@ class MeasurementFile:
         path = self._folder / f"{identity[0]:x}-{identity[1]:x}.lock"
         try:
             make_own_folder(self._folder)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            descriptor = open_lock_file(path)
         except (OSError, Misconfigured) as error:
             raise self._unusable(error) from error
         try:
@@ -98,10 +101,7 @@ class MeasurementFile:
 
     def _is_locked(self, descriptor: int, path: Path) -> bool:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return _is_same(descriptor, path)
-        except BlockingIOError:
-            return False
+            return try_lock(descriptor) and is_at(path, descriptor)
         except OSError as error:
             raise self._unusable(error) from error
 
@@ -164,10 +164,3 @@ def _fitting(form: struct.Struct, numbers: tuple[int, ...]) -> bytes:
         return form.pack(*numbers)
     except struct.error:
         return b"".join(number.to_bytes(_WIDE_BYTES, "big", signed=True) for number in numbers)
-
-
-def _is_same(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False))
-    except FileNotFoundError:
-        return False

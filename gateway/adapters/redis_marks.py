@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from gateway.model.errors import Unavailable
 from gateway.model.stores import GroupSize, Moment
@@ -56,16 +56,6 @@ A note of a version that had no marks has an empty mark; only history and counte
 """
 
 VERIFY = CHECK + b"return {known, g[1], g[2], g[3], g[4]}"
-
-
-class HistorySource(Protocol):
-    """The moment that this node noted, for code that checks a server against it."""
-
-    def known(self) -> Moment | None:
-        """The newest moment that this node is sure of, or None if there is none."""
-
-    def reload(self) -> Moment | None:
-        """The same, read from disk again: another process, or an operator, may have written it."""
 
 
 def new_mark() -> str:

@@ -67,7 +67,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-    from gateway.adapters.redis_marks import HistorySource
+    from gateway.adapters.history_file import HistoryFile
     from gateway.adapters.redis_place import Place
     from gateway.model.stores import Batch, FactSnapshot, GroupSize
 
@@ -101,7 +101,7 @@ class RedisStore:
     """`FactStore` of `model/stores`. Belongs to one event loop; `close` it there."""
 
     def __init__(
-        self, url: str, *, limits: RedisLimits | None = None, history: HistorySource | None = None
+        self, url: str, *, limits: RedisLimits | None = None, history: HistoryFile | None = None
     ) -> None:
         self._limits = limits or RedisLimits()
         self._address = parse_redis_url(url)

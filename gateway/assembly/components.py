@@ -14,7 +14,7 @@ from gateway.assembly.signing import load_signing_key
 from gateway.audit.limits import Limits
 from gateway.audit.log import AuditLog
 from gateway.directory.reading.listing import Listing
-from gateway.directory.reading.sources import StoreReading
+from gateway.directory.reading.uncached import PlainFacts
 from gateway.model.errors import Misconfigured
 from gateway.model_metadata.attestations import Attestations
 from gateway.model_metadata.links import Links
@@ -70,7 +70,7 @@ def build_ledger(
     """The ledger by which this process agrees on pins."""
     return PinLedger(
         store=store,
-        listing=Listing(StoreReading(store), on_unreadable=telemetry.unreadable),
+        listing=Listing(PlainFacts(store), on_unreadable=telemetry.unreadable),
         perform=Registrar(store=store, recorder=recorder).perform,
         clock=clock,
         actor=actor,

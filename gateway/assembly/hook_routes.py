@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.directory.reading.listing import Listing
-from gateway.directory.reading.sources import StoreReading
+from gateway.directory.reading.uncached import PlainFacts
 from gateway.faces.hooks import authority_hook
 from gateway.identity.secret_file import load_secret
 from gateway.platform.invalidation import Invalidation
@@ -24,7 +24,7 @@ def hook_routes(pipeline: Pipeline) -> list[HookRoute]:
         return []
     invalidation = Invalidation(
         store=pipeline.store,
-        listing=Listing(StoreReading(pipeline.store), on_unreadable=pipeline.telemetry.unreadable),
+        listing=Listing(PlainFacts(pipeline.store), on_unreadable=pipeline.telemetry.unreadable),
         perform=pipeline.authority.perform,
         peppers=pipeline.authority.peppers,
         clock=pipeline.clock,

@@ -156,6 +156,7 @@ class Pipeline:
             *identity.memories,
             *self.guard.authorized_files.memories,
             *([] if self.attestations is None else [self.attestations.memory]),
+            *([] if self.authority is None else [self.authority.unknown_keys.memory]),
         )
 
     def sweep(self, *memories: BoundedMemory[Any, Any]) -> None:

@@ -15,7 +15,6 @@ write to it or to a directory on its path (`model/trusted_files.py`).
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import secrets
@@ -23,6 +22,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from gateway.model.errors import Misconfigured, Reason, Unavailable
+from gateway.model.file_lock import is_at, try_lock
 from gateway.model.trusted_files import make_own_folder, refusal_of, verify_own_folder
 
 if TYPE_CHECKING:
@@ -126,11 +126,8 @@ def create_locked(path: Path, flags: int = 0) -> int:
     for _ in range(_CREATE_ATTEMPTS):
         descriptor = os.open(path, flags, FILE_MODE)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if is_at(path, descriptor):
+            if try_lock(descriptor) and is_at(path, descriptor):
                 return descriptor
-        except BlockingIOError:
-            pass
         except OSError:
             os.close(descriptor)
             raise
@@ -138,14 +135,6 @@ def create_locked(path: Path, flags: int = 0) -> int:
         with suppress(OSError):
             path.unlink()
     raise OSError(errno.EBUSY, f"{path} is taken away again and again")
-
-
-def is_at(path: Path, descriptor: int) -> bool:
-    """Whether the path names the file that the descriptor is open on."""
-    try:
-        return os.path.samestat(os.lstat(path), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 def verify_writable(folder: Path) -> None:

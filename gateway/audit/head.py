@@ -11,7 +11,6 @@ that; nothing here makes them.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from contextlib import suppress
@@ -21,9 +20,10 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from gateway.audit.folder import FILE_MODE, LIVE_NAME, PUBLIC_KEY_NAME, chain_started, create_locked, is_at
+from gateway.audit.folder import FILE_MODE, LIVE_NAME, PUBLIC_KEY_NAME, chain_started, create_locked
 from gateway.audit.segment import Remedy, raise_fault, write_whole
 from gateway.model.errors import Misconfigured
+from gateway.model.file_lock import is_at, try_lock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,10 +153,8 @@ def _is_locked(path: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return not try_lock(descriptor)
     except OSError:
         return True
-    else:
-        return False
     finally:
         os.close(descriptor)

@@ -20,7 +20,6 @@ Limit: lines cut off the very end, before any process checked again, leave no ga
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from contextlib import contextmanager, suppress
@@ -40,6 +39,7 @@ from gateway.audit.record import (
     with_signature,
 )
 from gateway.audit.segment import Remedy, SegmentError, raise_fault, write_whole
+from gateway.model.file_lock import try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,12 +134,10 @@ class HeadsFile:
         except OSError as error:
             raise_fault(error, self._path, Remedy.RETRY)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            if not has_line_ending_at(descriptor, self.known):
-                self._raise_lost()
-            self.known = _find_end(descriptor, os.fstat(descriptor).st_size) or self.known
-        except BlockingIOError:
-            pass
+            if try_lock(descriptor, is_shared=True):
+                if not has_line_ending_at(descriptor, self.known):
+                    self._raise_lost()
+                self.known = _find_end(descriptor, os.fstat(descriptor).st_size) or self.known
         except OSError as error:
             raise_fault(error, self._path, Remedy.RETRY)
         finally:
@@ -163,14 +161,14 @@ class HeadsFile:
 
     def _try_append(self, pending: list[bytes], *, is_synced: bool, is_anew: bool) -> None:
         try:
-            with _locked(self._path) as descriptor:
+            with _opened(self._path) as descriptor:
+                if not try_lock(descriptor):
+                    return  # a process that was stopped while it holds the lock must not block us
                 if not has_line_ending_at(descriptor, self.known) and not is_anew:
                     self._raise_lost()
                 while pending:
                     self.known = self._append_one(descriptor, pending[0], is_synced=is_synced)
                     del pending[0]
-        except BlockingIOError:
-            return
         except OSError as error:
             raise_fault(error, self._path, Remedy.RETRY)
 
@@ -202,14 +200,10 @@ class HeadsFile:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[int]:
-    """Open a file that several processes append to, and lock it.
-
-    Raises `BlockingIOError` when it is locked: a process stopped while holding the lock must not block us.
-    """
+def _opened(path: Path) -> Iterator[int]:
+    """Open a file that several processes append to."""
     descriptor = os.open(path, _APPEND, FILE_MODE)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield descriptor
     finally:
         os.close(descriptor)  # also releases the lock

@@ -16,7 +16,6 @@ many and as old as the promise allows. That is why they are not proven.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -26,7 +25,6 @@ from gateway.audit.folder import (
     LIVE_NAME,
     chain_started,
     group_segments,
-    is_at,
     node_of,
     parse_segment_name,
 )
@@ -36,22 +34,18 @@ from gateway.audit.promise import promise_after
 from gateway.audit.record import ENDED_BY_OTHERS, HeadRecord, Links, parse_line
 from gateway.audit.segment import SegmentError
 from gateway.model.errors import Unavailable
+from gateway.model.file_lock import is_at, try_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
-    from typing import Protocol
 
     from gateway.audit.head import Signer
     from gateway.audit.heads_file import HeadsFile
     from gateway.audit.last_head import ChainEnd
 
-    class MakeHead(Protocol):
-        """Makes a recovered head at this position of a chain."""
-
-        def __call__(self, now: float, links: Links, segment: int, unproven_from: int) -> bytes:
-            """Return its line."""
-
+    MakeHead = Callable[[float, Links, int, int], bytes]
+    """Makes the line of a recovered head, of a time, a position, a segment and the first unproven record."""
 
 MOST_AT_ONCE = 64  # files that one start handles; the next start continues
 MOST_SEARCHED_BYTES = 256 << 20  # of heads.jsonl, from its end: months of heads
@@ -113,7 +107,7 @@ def _held(path: Path) -> Iterator[bool]:
     """Try to lock a file; False when its process lives or another start handles it. Raises `OSError`."""
     descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        yield _has_locked(descriptor, fcntl.LOCK_EX) and is_at(path, descriptor)
+        yield try_lock(descriptor) and is_at(path, descriptor)
     finally:
         os.close(descriptor)
 
@@ -122,17 +116,9 @@ def _is_written(path: Path) -> bool:
     """Whether a process has this segment locked for writing."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        return not _has_locked(descriptor, fcntl.LOCK_SH)
+        return not try_lock(descriptor, is_shared=True)
     finally:
         os.close(descriptor)
-
-
-def _has_locked(descriptor: int, kind: int) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _find_end(tail: ChainEnd) -> Links | None:

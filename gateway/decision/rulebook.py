@@ -86,7 +86,10 @@ class Rulebook:
         self._prepare_permits = lru_cache(maxsize=MAX_PREPARED_SETS)(_prepare_permits)
 
     def decide(self, access: Access, facts: Facts) -> Verdict:
-        """Whether this principal may do this with this resource. See `Decide` in ports.py."""
+        """Whether this principal may do this with this resource. No I/O; a denial is a value.
+
+        A rule that cannot be evaluated and a fact that cannot be read deny (I1).
+        """
         return self.decide_many((access,), (facts,))[0]
 
     def decide_many(self, accesses: Sequence[Access], facts: Sequence[Facts]) -> list[Verdict]:

@@ -16,7 +16,6 @@ The principal has the scope `read` at most, and ends with the link: the time che
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from hmac import compare_digest
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ from msgspec.structs import replace
 from gateway.identity.links import verify
 from gateway.identity.recent_callers import Caller, RecentCallers
 from gateway.model.access import Credential
+from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Reason, Refusal
 from gateway.model.facts import Scope
 
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from gateway.model.ports import KeyDirectory
     from gateway.model.stamps import Stamp
 
-MAX_DIGESTS = 10_000  # remembered index entries; each takes about 300 bytes at most
+DIGESTS_BYTES = 4 << 20  # some 10,000 remembered index entries
+DIGEST_BYTES = 120  # of an entry: a key id and a digest
 
 LINK_SCOPES = frozenset({Scope.READ})
 
@@ -53,7 +54,9 @@ class LinkAuthenticator:
         self._directory = directory
         self._link_keys = link_keys
         self._recent = RecentCallers()
-        self._digests: OrderedDict[KeyId, bytes] = OrderedDict()
+        self._digests: BoundedMemory[KeyId, bytes] = BoundedMemory(
+            max_bytes=DIGESTS_BYTES, weigh=lambda _key_id, _digest: DIGEST_BYTES
+        )
 
     @property
     def memories(self) -> tuple[RecentCallers, ...]:
@@ -116,18 +119,12 @@ class LinkAuthenticator:
                 continue
             key, tenant, stamp = await self._directory.find_key([digest])
             if key is not None and key.key_id == key_id:
-                self._remember(key_id, digest)
+                self._digests.put(key_id, digest)
                 return digest, key, tenant, stamp
         raise Refusal(Reason.UNKNOWN_KEY, key_id=key_id)
 
     async def _remembered_digest(self, key_id: KeyId) -> bytes | None:
-        return self._digests.get(key_id)
-
-    def _remember(self, key_id: KeyId, digest: bytes) -> None:
-        self._digests[key_id] = digest
-        self._digests.move_to_end(key_id)
-        if len(self._digests) > MAX_DIGESTS:
-            self._digests.popitem(last=False)
+        return self._digests.find(key_id)
 
     def _verify_is_stored_under(self, digest: bytes, beside: Credential) -> None:
         """Raise unless the key in the header is the one that the link names."""

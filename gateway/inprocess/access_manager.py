@@ -33,17 +33,11 @@ from gateway.model.errors import Misconfigured, Reason, Unavailable
 
 if TYPE_CHECKING:
     from gateway.inprocess.engine import EngineErrors
+    from gateway.inprocess.process import GuardedProcess
     from gateway.model.verdicts import Declined
 
 ACTIONS = frozenset({Action.INFER, Action.READ})
 _PER_PACKAGE = frozenset({403, 404})  # another package may still be granted; an invalid key never is
-
-
-class Asks(Protocol):
-    """What answers the hooks' questions: a `GuardedProcess`."""
-
-    def ask(self, question: HookRequest) -> Granted | Declined:
-        """Decide and record. Raises `Unavailable` when that cannot be done."""
 
 
 class AccessIdentifiers(Protocol):
@@ -78,7 +72,7 @@ class CachegateAccessManager:
 
     def __init__(
         self,
-        process: Asks,
+        process: GuardedProcess,
         *,
         client: str = NO_ADDRESS,
         action: Action = Action.INFER,

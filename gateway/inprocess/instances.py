@@ -13,12 +13,13 @@ model that matches no question is not kept.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec.structs import replace
 
+from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.hidden_fields import shown
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Instances:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._kept: BoundedMemory[str, Kept] = BoundedMemory(max_entries=limit)
         self._lock = threading.Lock()
         self._thread = threading.local()
 
@@ -64,10 +65,7 @@ class Instances:
         if not asked or asked[-1].digest != digest:
             asked.append(_Asked(requested, digest))
         with self._lock:
-            kept = self._kept.get(digest)
-            if kept is not None:
-                self._kept.move_to_end(digest)
-            return kept
+            return self._kept.find(digest)
 
     def stands_for(self, alias: str, canonical: str) -> None:
         """Replace the name of this thread's latest question by the canonical one that the engine reported."""
@@ -85,20 +83,17 @@ class Instances:
             return
         asked.remove(found)
         with self._lock:
-            self._kept[found.digest] = kept
-            self._kept.move_to_end(found.digest)
-            if len(self._kept) > self._limit:
-                self._kept.popitem(last=False)
+            self._kept.put(found.digest, kept)
 
     def drop(self, digest: str | None) -> None:
         """Remove one that may no longer be returned."""
         with self._lock:
-            self._kept.pop(digest or "", None)
+            self._kept.drop(digest or "")
 
     def clear(self) -> None:
         """Remove all."""
         with self._lock:
-            self._kept.clear()
+            self._kept = BoundedMemory(max_entries=self._limit)
 
     def _asked(self) -> deque[_Asked]:
         asked: deque[_Asked] | None = getattr(self._thread, "asked", None)

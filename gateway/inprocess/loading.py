@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from gateway.configuration.settings import Settings
-    from gateway.inprocess.access_manager import Asks
     from gateway.inprocess.engine import EngineErrors
 
 SAFE_ARGUMENTS: dict[str, Any] = {
@@ -78,7 +77,7 @@ class GuardedLoading:
 
     def __init__(
         self,
-        process: Asks,
+        process: GuardedProcess,
         load: Callable[..., Any],
         *,
         errors: EngineErrors,

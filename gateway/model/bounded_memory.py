@@ -1,4 +1,4 @@
-"""A bounded cache: values by key, with a limit on their number and on the bytes that they hold.
+"""A bounded cache: values by key, with a limit on their number, on the bytes that they hold, or on both.
 
 A value may have been computed from records that were read (`Leaf`). Once one of them is no longer current,
 neither is the value: it is never found again, and is removed when it is asked for, or by `sweep`, which a
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from itertools import chain
+from math import inf
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -67,9 +68,9 @@ class BoundedMemory(Generic[K, V]):
     def __init__(
         self,
         *,
-        max_bytes: int,
-        weigh: Callable[[K, V], int],
-        max_entries: int | None = None,
+        max_bytes: float = inf,
+        weigh: Callable[[K, V], int] = lambda _key, _value: 0,
+        max_entries: float = inf,
         stands_on: Callable[[V], tuple[Leaf, ...]] = on_nothing,
         other_parts: Callable[[V], Iterable[Part]] = nothing,
         is_over: Callable[[V], bool] | None = None,
@@ -177,9 +178,7 @@ class BoundedMemory(Generic[K, V]):
         """Whether a value has to be evicted. Values being put are charged already, so none may be left."""
         if not self._entries:
             return False
-        return self.held_bytes > self._max_bytes or (
-            self._max_entries is not None and len(self._entries) > self._max_entries
-        )
+        return self.held_bytes > self._max_bytes or len(self._entries) > self._max_entries
 
     def _take(self, value: V, leaves: tuple[Leaf, ...]) -> Generator[None, None, int]:
         """Count the parts of a value. Returns their bytes, shared with other values or not."""

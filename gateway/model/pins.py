@@ -13,7 +13,7 @@ name. So there is nothing for nodes to agree on: it is measured, and never pinne
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -21,8 +21,6 @@ from gateway.model.facts import SOURCE_CLI
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
-    from contextlib import AbstractContextManager
 
     from gateway.model.names import Md5
     from gateway.model.stamps import Leaf
@@ -103,42 +101,3 @@ class PinFound(msgspec.Struct, frozen=True, kw_only=True):
     pin: Pin | None
     leaf: Leaf
     generation: int
-
-
-class PinReader(Protocol):
-    """Reads pins, as known to a worker."""
-
-    async def find(self, md5: Md5) -> PinFound:
-        """A blob's pin. Raises `Refusal(UNREADABLE_FACT)` when its record does not parse."""
-
-    def recall(self, md5: Md5) -> PinFound | None:
-        """The same from memory alone; None when it is not cached, or does not parse."""
-
-
-class Ledger(Protocol):
-    """The place where nodes agree on pins."""
-
-    async def agree(self, contents: Sequence[tuple[Md5, Measured]]) -> int:
-        """Pin blobs that have no pin, quarantine those whose content does not match.
-
-        Returns a generation at which all of this is true.
-        """
-
-
-class Measurements(Protocol):
-    """The measurements of this node, shared by its processes. Called from threads.
-
-    Every method raises `Unavailable` when it cannot be read or written.
-    """
-
-    def find(self, identity: StatIdentity) -> Measured | None:
-        """The measurement made under exactly this identity."""
-
-    def put(self, measured: Measured) -> None:
-        """Store a measurement; drop what was known of that file under an older identity."""
-
-    def close(self) -> None:
-        """Close what is open."""
-
-    def turn(self, identity: StatIdentity) -> AbstractContextManager[bool]:
-        """Exclusive right to measure this file on this node. False: another process has it."""

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from gateway.model.access import Access, Credential, Principal, SignedLink
+    from gateway.model.access import Credential, Principal, SignedLink
     from gateway.model.facts import Facts, Key, Tenant
     from gateway.model.listings import FileEntry, ListedPackage, PackageListing
     from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId
     from gateway.model.stamps import Leaf, Stamp
-    from gateway.model.verdicts import Admission, Change, ChangeReceipt, OpenFile, Receipt, Rejection, Verdict
+    from gateway.model.verdicts import Admission, Change, ChangeReceipt, OpenFile, Receipt, Rejection
 
 
 class FactSource(Protocol):
@@ -128,16 +128,6 @@ class Directory(Protocol):
 
         Synchronous. Raises `Unavailable(NO_LEASE)` when there is no lease.
         """
-
-
-class Decide(Protocol):
-    """Evaluates the rules. No I/O; a denial is a value."""
-
-    def decide(self, access: Access, facts: Facts) -> Verdict:
-        """Allowed or Denied. A rule that cannot be evaluated and a fact that cannot be read deny (I1)."""
-
-    def decide_many(self, accesses: Sequence[Access], facts: Sequence[Facts]) -> list[Verdict]:
-        """The same for many accesses at once, in order."""
 
 
 class Catalogue(Protocol):

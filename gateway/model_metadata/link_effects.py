@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 from sys import getsizeof
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Refusal, Unavailable
@@ -36,13 +36,6 @@ FILE_BYTES = 200  # of one, beside its names
 MAX_BEGUN = 64  # files of one answer; the others are hashed when they are requested
 
 
-class NotesLinks(Protocol):
-    """The part of the authority that is told of links: `Authority.note_links`."""
-
-    def __call__(self, key_id: KeyId, model: ModelId, until: float) -> Awaitable[object]:
-        """URLs of this key for this model live until then."""
-
-
 class Minting:
     """What one worker does when links are handed out."""
 
@@ -53,7 +46,7 @@ class Minting:
         pins: PinChecks,
         clock: Clock,
         link_seconds: float,
-        note_links: NotesLinks | None,
+        note_links: Callable[[KeyId, ModelId, float], Awaitable[object]] | None,
         on_failure: Callable[[Unavailable], None],
         on_items_failed: Callable[[Sequence[tuple[str, str]], int], None],
     ) -> None:

@@ -29,7 +29,6 @@ from gateway.directory.edits.peppers import find_pepper_not_held, remember_peppe
 from gateway.directory.reading.degraded_modes import load_degraded_periods
 from gateway.directory.reading.listing import Listing
 from gateway.directory.reading.reader import DirectoryReader
-from gateway.directory.reading.sources import StoreReading
 from gateway.directory.reading.uncached import PlainFacts
 from gateway.identity.pepper import Peppers, load_peppers
 from gateway.model.errors import Conflict, Misconfigured, Unavailable
@@ -194,7 +193,7 @@ class OperatorSession:
             tenants = [] if found is None else [found]
         else:
             tenants = await self.listing.list_tenants()
-        return await load_degraded_periods(StoreReading(self.store), tenants)
+        return await load_degraded_periods(PlainFacts(self.store), tenants)
 
     async def verify_peppers(self) -> None:
         """Note the fingerprints of new peppers; raise unless all that keys are stored under are held here."""
@@ -289,7 +288,7 @@ async def open_session(settings: Settings) -> AsyncIterator[OperatorSession]:
             directory=DirectoryReader(
                 store, PlainFacts(store), on_unreadable=unreadable.append, clock=SystemClock()
             ),
-            listing=Listing(StoreReading(store), on_unreadable=unreadable.append),
+            listing=Listing(PlainFacts(store), on_unreadable=unreadable.append),
             peppers=peppers,
             history=history,
             clock=SystemClock(),

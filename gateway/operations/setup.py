@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.adapters.file_lock import FileLock
 from gateway.assembly.signing import create_signing_key
 from gateway.decision.set_changes import compare_sets
 from gateway.directory.edits.effect import Effect
@@ -24,6 +23,7 @@ from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.identity.pepper import create_pepper
 from gateway.identity.secret_file import create_secret
 from gateway.model.facts import KeyKind
+from gateway.model.file_lock import FileLock
 from gateway.model.hidden_fields import shown
 from gateway.operations.policy_folder import apply_folder, load_folder, recorded_rules
 from gateway.operations.session import OperatorSession, open_session

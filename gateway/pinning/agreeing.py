@@ -11,13 +11,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gateway.model.names import Md5
-    from gateway.model.pins import Ledger, Measured
+    from gateway.model.pins import Measured
+    from gateway.pinning.ledger import PinLedger
 
     Trouble = tuple[Md5, str]
     """A blob, and in one line why it could not be processed."""
 
 
-async def agree_on_all(ledger: Ledger, contents: Sequence[tuple[Md5, Measured]]) -> list[Trouble]:
+async def agree_on_all(ledger: PinLedger, contents: Sequence[tuple[Md5, Measured]]) -> list[Trouble]:
     """Agree on all blobs in one call; if that fails for one of them, on each by itself. Returns the failures.
 
     Raises `Unavailable` for failures that affect all (the facts, or the audit log), and `Misconfigured`.
@@ -31,7 +32,7 @@ async def agree_on_all(ledger: Ledger, contents: Sequence[tuple[Md5, Measured]])
     return []
 
 
-async def _trouble_with(ledger: Ledger, one: tuple[Md5, Measured]) -> Trouble | None:
+async def _trouble_with(ledger: PinLedger, one: tuple[Md5, Measured]) -> Trouble | None:
     try:
         await ledger.agree([one])
     except (Unavailable, Misconfigured):

@@ -26,8 +26,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from gateway.adapters.file_lock import FileLock
 from gateway.model.errors import Reason, Refusal, Unavailable
+from gateway.model.file_lock import FileLock
 from gateway.model.names import parse_md5
 from gateway.model.pins import identity_of
 from gateway.model.trusted_files import make_own_folder
@@ -43,8 +43,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway.model.names import Md5
-    from gateway.model.pins import Ledger, Measured, StatIdentity
+    from gateway.model.pins import Measured, StatIdentity
     from gateway.pinning.agreeing import Trouble
+    from gateway.pinning.ledger import PinLedger
     from gateway.pinning.measuring import Measurer
     from gateway.resource.held_files import Clocks
 
@@ -90,7 +91,7 @@ class PinningAhead:
         root: Path,
         lock_file: Path,
         measurer: Measurer,
-        ledger: Ledger,
+        ledger: PinLedger,
         clock: Clocks,
         on_failure: Callable[[Unavailable], None],
         on_items_failed: Callable[[Sequence[tuple[str, str]], int], None],

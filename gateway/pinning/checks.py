@@ -15,20 +15,24 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
 from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.pins import Measured, identity_of
+from gateway.model.singleflight import Singleflight, checked_by_callers
 from gateway.model.stamps import Leaf, Stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
+    from gateway.directory.reading.pins import NearPins
     from gateway.model.names import Md5
-    from gateway.model.pins import Ledger, Pin, PinReader, StatIdentity
+    from gateway.model.pins import Pin, StatIdentity
     from gateway.model.verdicts import OpenFile
+    from gateway.pinning.ledger import PinLedger
     from gateway.pinning.measuring import Measurer
 
 WAIT_SECONDS = 4.0  # how long a read waits for its file's pin; the engine gives up after 5 s of silence
@@ -38,8 +42,6 @@ MAX_RUNS = 128  # files being measured or queued: each keeps a descriptor open
 ECHO_SECONDS = 0.1
 _LOOK_SECONDS = 0.002
 
-_Run = asyncio.Task[tuple["Measured | None", int]]
-
 
 class PinChecks:
     """The pins as one worker knows them."""
@@ -47,8 +49,8 @@ class PinChecks:
     def __init__(
         self,
         *,
-        reader: PinReader,
-        ledger: Ledger,
+        reader: NearPins,
+        ledger: PinLedger,
         measurer: Measurer,
         on_failure: Callable[[Unavailable], None],
     ) -> None:
@@ -56,7 +58,8 @@ class PinChecks:
         self._ledger = ledger
         self._measurer = measurer
         self._on_failure = on_failure
-        self._runs: dict[StatIdentity, _Run] = {}
+        # What a run finds belongs to a stat identity; the pin is read after it, by each caller.
+        self._runs: Singleflight[StatIdentity, tuple[Measured | None, int]] = Singleflight(checked_by_callers)
 
     def recall(self, file: OpenFile) -> OpenFile | None:
         """The file with its SHA-256, if memory shows that it matches its pin. Synchronous."""
@@ -79,16 +82,13 @@ class PinChecks:
             return known
         if file.md5 is not None:
             _verified((await self._reader.find(file.md5)).pin)
-        run = self._runs.get(file.identity)
-        if run is None:
-            if len(self._runs) >= MAX_RUNS:
-                return file  # it is hashed while it is sent
-            run = self._begin(file)
-        await asyncio.wait({run}, timeout=wait_seconds)
-        if not run.done():
-            return file
+        if file.identity not in self._runs and len(self._runs) >= MAX_RUNS:
+            return file  # it is hashed while it is sent
         try:
-            measured, generation = run.result()
+            async with asyncio.timeout(wait_seconds):
+                measured, generation = await self._runs.run(file.identity, partial(self._begin, file))
+        except TimeoutError:
+            return file
         except Unavailable as failure:
             if failure.reason is not Reason.NOT_PINNED:
                 raise
@@ -125,16 +125,12 @@ class PinChecks:
     async def close(self) -> None:
         """End all measurements, each at its next step."""
         self._measurer.stop()
-        await asyncio.gather(*self._runs.values(), return_exceptions=True)
+        await self._runs.finish()
         await asyncio.to_thread(self._measurer.close)
 
-    def _begin(self, file: OpenFile) -> _Run:
+    def _begin(self, file: OpenFile) -> Coroutine[Any, Any, tuple[Measured | None, int]]:
         # The caller may close its descriptor at any time; the run keeps a duplicate.
-        run = asyncio.create_task(self._measure(os.dup(file.descriptor), file.md5))
-        self._runs[file.identity] = run
-        run.add_done_callback(lambda _: self._runs.pop(file.identity, None))
-        run.add_done_callback(_retrieve)
-        return run
+        return self._measure(os.dup(file.descriptor), file.md5)
 
     async def _measure(self, descriptor: int, md5: Md5 | None) -> tuple[Measured | None, int]:
         try:
@@ -172,9 +168,3 @@ def _verified(pin: Pin | None) -> Pin | None:
     if pin is not None and pin.quarantine is not None:
         raise Refusal(Reason.QUARANTINED)
     return pin
-
-
-def _retrieve(run: _Run) -> None:
-    """Retrieve the exception, so that asyncio does not warn when every waiter was cancelled."""
-    if not run.cancelled():
-        run.exception()

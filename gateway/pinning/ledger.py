@@ -44,7 +44,7 @@ class Perform(Protocol):
 
 
 class PinLedger:
-    """`Ledger` over the facts."""
+    """The place where nodes agree on pins: the facts."""
 
     def __init__(
         self,

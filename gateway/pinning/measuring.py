@@ -12,22 +12,24 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.pins import identity_of
 from gateway.pinning.hashing import measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gateway.model.pins import Measured, Measurements, StatIdentity
+    from gateway.adapters.measurement_file import MeasurementFile
+    from gateway.model.pins import Measured, StatIdentity
 
 LARGE_BYTES = 256 << 20  # about half a second of one core
-# results in a worker's memory; about 400 bytes each. Others are read from this node's file.
-REMEMBERED = 16_384
+# results in a worker's memory, some 16,000. Others are read from this node's file.
+REMEMBERED_BYTES = 13 << 20
+MEASURED_BYTES = 500  # of a result and its identity: measured, rounded up
 TURN_SECONDS = 0.05  # how often a caller that waits for another process checks whether it has finished
 
 
@@ -42,10 +44,12 @@ class MeasuringCounts:
 class Measurer:
     """Measures open files for one worker or command."""
 
-    def __init__(self, measurements: Measurements) -> None:
+    def __init__(self, measurements: MeasurementFile) -> None:
         self.counts = MeasuringCounts()
         self._measurements = measurements
-        self._remembered: OrderedDict[StatIdentity, Measured] = OrderedDict()
+        self._remembered: BoundedMemory[StatIdentity, Measured] = BoundedMemory(
+            max_bytes=REMEMBERED_BYTES, weigh=lambda _identity, _measured: MEASURED_BYTES
+        )
         self._awaited: set[StatIdentity] = set()
         self._small = ThreadPoolExecutor(1, "measure-small")
         self._large = ThreadPoolExecutor(1, "measure-large")
@@ -54,7 +58,7 @@ class Measurer:
 
     def recall(self, identity: StatIdentity) -> Measured | None:
         """The result in memory for this very file."""
-        return self._remembered.get(identity)
+        return self._remembered.peek(identity)  # every read of a file comes here
 
     async def measure(self, descriptor: int) -> Measured | None:
         """Measure an open file; None when it changed meanwhile. The caller keeps and closes the descriptor.
@@ -111,9 +115,7 @@ class Measurer:
 
     def remember(self, measured: Measured) -> None:
         """Keep it in memory. Only on the event loop."""
-        self._remembered[measured.identity] = measured
-        if len(self._remembered) > REMEMBERED:
-            self._remembered.popitem(last=False)
+        self._remembered.put(measured.identity, measured)
 
     @property
     def is_stopped(self) -> bool:

@@ -18,16 +18,17 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from gateway.model.errors import Reason, Unavailable
+from gateway.model.singleflight import Singleflight, checked_by_callers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+
+    from gateway.adapters.redis_store import RedisStore
 
 PATIENCE_SECONDS = 4.0  # the client waits for 5
 LOCK_SECONDS = 5.0  # longer than a task may hold it
@@ -41,24 +42,15 @@ LOOK_SECONDS = 0.02  # how often a task checks whether another worker's answer h
 LONGEST_LOOK_SECONDS = 0.2
 
 
-class Locks(Protocol):
-    """Locks that the fleet shares and that expire by themselves."""
-
-    async def hold(self, lock: bytes, holder: str, *, seconds: float) -> bool:
-        """Take or renew a lock; whether it is ours now."""
-
-    async def release(self, lock: bytes, holder: str) -> None:
-        """Release it before it expires."""
-
-
 class SharedQuestions:
     """The tasks of one worker, one for each answer that is waited for."""
 
-    def __init__(self, locks: Locks, *, worker: str) -> None:
+    def __init__(self, locks: RedisStore, *, worker: str) -> None:
         self._locks = locks
         self._worker = worker
         self._serials = count()
-        self._tasks: dict[bytes, asyncio.Task[None]] = {}
+        # The answer is a fact, which each caller reads for itself once it is written.
+        self._tasks: Singleflight[bytes, None] = Singleflight(checked_by_callers)
         self._places = asyncio.Semaphore(PLACES)
         self._places_for_unknown_keys = asyncio.Semaphore(PLACES_FOR_UNKNOWN_KEYS)
         self._places_of_keys: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
@@ -82,31 +74,29 @@ class SharedQuestions:
         is_answered: Callable[[], Awaitable[bool]],
     ) -> None:
         """Return once the answer is a fact. Raises what `ask` raises, or `Unavailable` after a timeout."""
-        task = self._tasks.get(lock)
-        if task is None:
-            if not self._has_room_for(key_id, is_unknown_key=is_unknown_key):
-                raise _undecided("too many questions wait to be asked")
-            place = self._place_for_unknown_key() if is_unknown_key else self._place_for(key_id)
-            task = self._tasks[lock] = asyncio.create_task(self._run(lock, place, ask, is_answered))
+        if lock not in self._tasks and not self._has_room_for(key_id, is_unknown_key=is_unknown_key):
+            raise _undecided("too many questions wait to be asked")
+
+        def begin() -> Coroutine[Any, Any, None]:
             self._tasks_of_keys[key_id] += 1
             self._tasks_of_unknown_keys += is_unknown_key
-            task.add_done_callback(partial(self._finished, lock, key_id, is_unknown_key))
-        await asyncio.shield(task)
+            return self._run(lock, key_id, is_unknown_key, ask, is_answered)
+
+        await self._tasks.run(lock, begin)
 
     async def close(self) -> None:
         """Cancel all tasks."""
-        for task in tuple(self._tasks.values()):
-            task.cancel()
-            with suppress(asyncio.CancelledError, Unavailable):
-                await task
+        await self._tasks.close()
 
     async def _run(
         self,
         lock: bytes,
-        place: AbstractAsyncContextManager[None],
+        key_id: str,
+        is_unknown_key: bool,  # noqa: FBT001 -- as in `await_answer`
         ask: Callable[[], Awaitable[None]],
         is_answered: Callable[[], Awaitable[bool]],
     ) -> None:
+        place = self._place_for_unknown_key() if is_unknown_key else self._place_for(key_id)
         holder = f"{self._worker}:{next(self._serials)}"
         try:
             async with asyncio.timeout(PATIENCE_SECONDS), place:
@@ -124,21 +114,17 @@ class SharedQuestions:
                         await self._locks.release(lock, holder)
         except TimeoutError as error:
             raise _undecided("no answer came in time") from error
+        finally:
+            self._tasks_of_unknown_keys -= is_unknown_key
+            self._tasks_of_keys[key_id] -= 1
+            if not self._tasks_of_keys[key_id]:
+                del self._tasks_of_keys[key_id]
 
     def _has_room_for(self, key_id: str, *, is_unknown_key: bool) -> bool:
         if is_unknown_key and self._tasks_of_unknown_keys >= MAX_SHARED_QUESTIONS_FOR_UNKNOWN_KEYS:
             return False
         of_key = self._tasks_of_keys.get(key_id, 0)
         return len(self._tasks) < MAX_SHARED_QUESTIONS and of_key < MAX_SHARED_QUESTIONS_FOR_ONE_KEY
-
-    def _finished(self, lock: bytes, key_id: str, is_unknown_key: bool, task: asyncio.Task[None]) -> None:  # noqa: FBT001 -- a callback
-        del self._tasks[lock]
-        self._tasks_of_unknown_keys -= is_unknown_key
-        self._tasks_of_keys[key_id] -= 1
-        if not self._tasks_of_keys[key_id]:
-            del self._tasks_of_keys[key_id]
-        if not task.cancelled():
-            task.exception()  # retrieved, so that asyncio does not warn when every waiter was cancelled
 
     @asynccontextmanager
     async def _place_for_unknown_key(self) -> AsyncIterator[None]:

@@ -26,13 +26,13 @@ from msgspec.structs import replace
 from gateway.directory.edits.changes import change as run_change
 from gateway.directory.edits.rulings import (
     disown_key,
-    find_ruling,
     introduce_key,
-    is_overtaken,
     note_links,
     rule,
 )
-from gateway.directory.reading.sources import SourceReading, StoreReading, find_canonical
+from gateway.directory.reading.read_set import ReadSet
+from gateway.directory.reading.rulings import find_ruling, is_overtaken
+from gateway.directory.reading.uncached import PlainFacts
 from gateway.directory.records import names
 from gateway.identity.platform_keys import platform_key, sha256_of
 from gateway.identity.tokens import TokenShape, parse_token
@@ -104,8 +104,13 @@ class Authority(msgspec.Struct, frozen=True, kw_only=True):
         if model is None or parse_token(credential.secret) is TokenShape.OURS:
             raise Refusal(Reason.UNKNOWN_KEY)
         key, digest = platform_key(credential, self.peppers, self.clock.now())
-        model = await find_canonical(SourceReading(self.source), model)
-        subject = Subject(credential=credential, key=key, digest=digest, key_id=key.key_id, model=model)
+        subject = Subject(
+            credential=credential,
+            key=key,
+            digest=digest,
+            key_id=key.key_id,
+            model=await self._canonical(model),
+        )
         reason = await self._find_or_ask(subject, client)
         if reason is Reason.UPSTREAM_UNAUTHORIZED:
             # unknown to the platform: with an id of its own, each made-up key would get records of its own
@@ -131,7 +136,7 @@ class Authority(msgspec.Struct, frozen=True, kw_only=True):
         sent; for a key that is not the platform's it does nothing.
         """
         now, name = self.clock.now(), names.links_fact(key_id, model)
-        known = await find_ruling(SourceReading(self.source), key_id, model, now, name=name)
+        known = await find_ruling(self.source, key_id, model, now, of_links=True)
         if known is not None and known.until >= until:
             return
         noting = partial(note_links, key_id=key_id, model=model, until=until + LINKS_MARGIN_SECONDS, now=now)
@@ -169,22 +174,29 @@ class Authority(msgspec.Struct, frozen=True, kw_only=True):
         """Cancel the requests that are under way."""
         await self.questions.close()
 
+    async def _canonical(self, model: ModelId) -> ModelId:
+        """The model that an alias names. Of a record that does not parse, the name: it will be denied."""
+        read_set = ReadSet(self.source)
+        await read_set.fetch([names.alias_fact(model)])
+        alias = read_set.alias_of(model)
+        return model if alias is None else alias.canonical
+
     async def _find_or_ask(self, subject: Subject, client: str = "") -> Reason:
         """The answer in force: from memory, or asked for by one worker of the fleet.
 
         A denial of an unknown key is remembered by each worker for itself, so each worker asks for itself.
         """
-        reason = await self._find(SourceReading(self.source), subject)
+        reason = await self._find(self.source, subject)
         if reason is not None:
             self.unknown_keys.counts["remembered"] += subject.is_unknown_key
             return reason
         key_id, model = subject.key_id, subject.model
-        reading, lock = StoreReading(self.store), names.asking_lock(key_id, model)
+        stored, lock = PlainFacts(self.store), names.asking_lock(key_id, model)
         if subject.is_unknown_key and lock not in self.questions:
             self.unknown_keys.admit(client)
 
         async def is_answered() -> bool:
-            return await self._find(reading, subject) is not None
+            return await self._find(stored, subject) is not None
 
         await self.questions.await_answer(
             lock,
@@ -195,23 +207,23 @@ class Authority(msgspec.Struct, frozen=True, kw_only=True):
         )
         # What this worker has in memory may be older than what it, or another worker, has just written.
         self.forget(names.ruling_facts(subject.key_id, subject.model))
-        reason = await self._find(reading, subject)
+        reason = await self._find(stored, subject)
         if reason is None:
             raise _undecided("its answer had ended before it could be used")
         return reason
 
-    async def _find(self, reading: SourceReading | StoreReading, subject: Subject) -> Reason | None:
+    async def _find(self, source: FactSource, subject: Subject) -> Reason | None:
         """The answer in force; for a key that the platform does not know, that denial."""
         if subject.is_unknown_key and subject.model is not None:
             reason = await self.unknown_keys.find(subject.key_id, subject.model)
             if reason is not None:
                 return reason
         now = self.clock.now()
-        standing = await find_ruling(reading, subject.key_id, None, now)
+        standing = await find_ruling(source, subject.key_id, None, now)
         if standing is not None and standing.reason is Reason.UPSTREAM_UNAUTHORIZED:
             return standing.reason
         if subject.model is not None:
-            standing = await find_ruling(reading, subject.key_id, subject.model, now)
+            standing = await find_ruling(source, subject.key_id, subject.model, now)
         return None if standing is None else standing.reason
 
     async def _ask(self, subject: Subject) -> None:
@@ -240,7 +252,7 @@ class Authority(msgspec.Struct, frozen=True, kw_only=True):
             reason = Reason.UPSTREAM_UNAUTHORIZED if standing is Reason.UPSTREAM_UNAUTHORIZED else reason
         if reason is Reason.UPSTREAM_UNAUTHORIZED:
             about = {None: reason}
-        if await is_overtaken(StoreReading(self.store), subject.key_id, subject.model, asked):
+        if await is_overtaken(PlainFacts(self.store), subject.key_id, subject.model, asked):
             return False
         for model, said in about.items():
             self.unknown_keys.put(subject.key_id, model, said, standpoint, self.deny_seconds)
@@ -272,7 +284,7 @@ class Authority(msgspec.Struct, frozen=True, kw_only=True):
 
         Else an ordinary denial.
         """
-        known = await find_ruling(StoreReading(self.store), subject.key_id, None, self.clock.now())
+        known = await find_ruling(PlainFacts(self.store), subject.key_id, None, self.clock.now())
         if known is None or known.is_allow:
             known = await self._hear(replace(subject, model=None))
             if known.reason is Reason.UPSTREAM_UNAUTHORIZED:

@@ -21,7 +21,7 @@ import msgspec
 from gateway.barrier import await_workers
 from gateway.directory.edits.rulings import end_rulings
 from gateway.directory.reading.degraded_modes import load_degraded_periods
-from gateway.directory.reading.sources import StoreReading
+from gateway.directory.reading.uncached import PlainFacts
 from gateway.identity.platform_keys import platform_key_id
 from gateway.model.errors import Conflict, Reason, Unavailable
 from gateway.model.rulings import SOURCE_PLATFORM
@@ -103,7 +103,7 @@ class Invalidation(msgspec.Struct, frozen=True, kw_only=True):
             lease_seconds=self.lease_seconds,
             patience_seconds=self.lease_seconds + PATIENCE_SECONDS,
             clock=self.monotonic,
-            degraded_periods=await load_degraded_periods(StoreReading(self.store), tenants),
+            degraded_periods=await load_degraded_periods(PlainFacts(self.store), tenants),
             is_settled=self.is_settled,
         )
 

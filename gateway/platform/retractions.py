@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.directory.edits.rulings import is_overtaken
-from gateway.directory.reading.sources import SourceReading
+from gateway.directory.reading.rulings import is_overtaken
 from gateway.model.errors import Reason, Unavailable
 from gateway.model.stamps import Stamp
 from gateway.platform.authority import Subject
@@ -60,9 +59,9 @@ class Retractions:
         """Whether an answer, which calls the model `canonical`, has been ended since it was asked for."""
         if self._authority is None or standpoint.moment is None:
             return False
-        reading, asked = SourceReading(self._authority.source), standpoint.moment[0]
+        source, asked = self._authority.source, standpoint.moment[0]
         for model in {inquiry.question.model, inquiry.allowed.model, canonical}:
-            if await is_overtaken(reading, inquiry.key_id, model, asked):
+            if await is_overtaken(source, inquiry.key_id, model, asked):
                 return True
         return False
 

@@ -15,7 +15,7 @@ Keys are sent upstream in the Authorization header and nowhere else.
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 import msgspec
@@ -25,8 +25,7 @@ from gateway.engine.stat_answers import parse_stat
 from gateway.model.errors import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
+    from gateway.adapters.provider import Provider
     from gateway.model.access import Credential
     from gateway.model.names import ModelId
 
@@ -35,37 +34,10 @@ QUESTION_SECONDS = 3.0  # a request waits for the answer for four seconds at mos
 MAYBE_OF_THE_KEY = frozenset({Reason.PAYMENT_REQUIRED, Reason.USAGE_PAUSED})
 
 
-class Answered(Protocol):
-    """The part of `ProviderAnswer` that is read here."""
-
-    @property
-    def status(self) -> int:
-        """A status that decides something."""
-
-    @property
-    def body(self) -> bytes:
-        """The response body."""
-
-
-class Asker(Protocol):
-    """The part of `Provider` that is used here."""
-
-    async def ask(
-        self,
-        question_path: str,
-        query: str,
-        headers: Iterable[tuple[bytes, bytes]],
-        *,
-        seconds: float,
-        is_unknown_key: bool,
-    ) -> Answered:
-        """Send one request; raises `Unavailable` when nothing was decided."""
-
-
 class Platform(msgspec.Struct, frozen=True, kw_only=True):
     """The platform behind a provider."""
 
-    provider: Asker
+    provider: Provider
 
     async def say(
         self, credential: Credential, model: ModelId | None, *, is_unknown_key: bool = False

@@ -6,25 +6,25 @@ holds nothing of it. An allow is a fact like others: it makes the key known.
 
 A denial in memory ends as a fact would (I6). It was asked for at a generation of the facts, and each use
 checks whether an ending of the key, of the model, or of everything is younger: the platform's webhook ends it
-in every worker before the webhook is answered. The record of the last ending of everything has to be the same
-object as when the request was sent, so that no denial outlives a lost connection to Redis or a restore of the
-facts.
+in every worker before the webhook is answered. The record of the last ending of everything, as it was read
+when the request was sent, has to be still current in memory, so that no denial outlives a lost connection to
+Redis or a restore of the facts.
 
-Memory is bounded by size; the oldest denials are dropped first, which are also those that end first.
+Memory is bounded by size; the denials that were not used for the longest are dropped first.
 """
 
 from __future__ import annotations
 
 import sys
-from collections import Counter, OrderedDict
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from gateway.audit.scrub import source_of
+from gateway.directory.reading.rulings import is_overtaken
 from gateway.directory.records import names
-from gateway.directory.records.layout import UnreadableRecordError
-from gateway.directory.records.rulings import decode_ending
+from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Reason, Refusal
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 8 << 20
 LEAST_SECONDS = 1.0  # for which an answer is usable at least, however long the request took
-DENIAL_BYTES = 800  # a denial, its key and its table entry: measured, rounded up
+DENIAL_BYTES = 500  # a denial and its key, without the text of the model: measured, rounded up
 
 
 class Standpoint(msgspec.Struct, frozen=True):
@@ -51,7 +51,6 @@ class _Denial(msgspec.Struct, frozen=True):
     reason: Reason
     until: float
     standpoint: Standpoint
-    size: int
 
 
 class UnknownKeys:
@@ -64,18 +63,12 @@ class UnknownKeys:
         self._source = source
         self._budget = budget
         self._clock = clock
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._denials: OrderedDict[tuple[KeyId, ModelId | None], _Denial] = OrderedDict()
-
-    def __len__(self) -> int:
-        """How many denials are cached."""
-        return len(self._denials)
-
-    @property
-    def bytes(self) -> int:
-        """Their charged size."""
-        return self._bytes
+        self.memory: BoundedMemory[tuple[KeyId, ModelId | None], _Denial] = BoundedMemory(
+            max_bytes=max_bytes,
+            weigh=lambda about, _: DENIAL_BYTES + (0 if about[1] is None else sys.getsizeof(about[1])),
+            stands_on=lambda denial: (denial.standpoint.ground,),
+            is_over=lambda denial: clock.monotonic() >= denial.until,
+        )
 
     def admit(self, client: str) -> None:
         """Take one token for a client's source. Raises `Refusal` when none is left for it, or in all."""
@@ -106,40 +99,19 @@ class UnknownKeys:
         """Cache a denial for `seconds` from the request, and at least for a moment from now."""
         now = self._clock.monotonic()
         until = max(standpoint.at + seconds, now + min(seconds, LEAST_SECONDS))
-        size = DENIAL_BYTES + (0 if model is None else sys.getsizeof(model))
-        self._drop((key_id, model))
-        self._denials[key_id, model] = _Denial(reason, until, standpoint, size)
-        self._bytes += size
-        while self._denials:
-            oldest, denial = next(iter(self._denials.items()))
-            if self._bytes <= self._max_bytes and now < denial.until:
-                break
-            self._drop(oldest)
+        self.memory.put((key_id, model), _Denial(reason, until, standpoint))
 
     async def _find(self, key_id: KeyId, model: ModelId | None) -> Reason | None:
-        denial = self._denials.get((key_id, model))
+        denial = self.memory.find((key_id, model))
         if denial is None:
             return None
-        if self._clock.monotonic() < denial.until and await self._stands(denial, key_id, model):
+        if await self._stands(denial, key_id, model):
             return denial.reason
-        if self._denials.get((key_id, model)) is denial:
-            self._drop((key_id, model))
+        if self.memory.peek((key_id, model)) is denial:
+            self.memory.drop((key_id, model))
         return None
 
     async def _stands(self, denial: _Denial, key_id: KeyId, model: ModelId | None) -> bool:
         """Whether no ending is younger, as far as this worker has applied changes: all that have returned."""
-        about = [names.ending_fact(None), names.ending_fact(key_id, is_key=True)]
-        about += [] if model is None else [names.ending_fact(model)]
-        _, leaves = await self._source.read(about)
-        if leaves[0] is not denial.standpoint.ground:
-            return False
-        try:
-            endings = [decode_ending(leaf.value) for leaf in leaves if leaf.value is not None]
-        except UnreadableRecordError:
-            return False
-        return max(endings, default=0) <= denial.standpoint.asked
-
-    def _drop(self, key: tuple[KeyId, ModelId | None]) -> None:
-        denial = self._denials.pop(key, None)
-        if denial is not None:
-            self._bytes -= denial.size
+        is_ended = await is_overtaken(self._source, key_id, model, denial.standpoint.asked)
+        return denial.standpoint.ground.is_current and not is_ended

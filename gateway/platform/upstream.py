@@ -28,6 +28,7 @@ from gateway.engine.request_headers import headers_for_upstream
 from gateway.model.access import Resource, ResourceKind
 from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Reason, Refusal
+from gateway.model.singleflight import Singleflight
 from gateway.model.verdicts import Denied
 from gateway.platform.confirmation import reach_confirmed
 from gateway.platform.retractions import Retractions
@@ -92,6 +93,13 @@ class _CachedAnswer(msgspec.Struct, Generic[T], frozen=True):
     standpoint: Standpoint
 
 
+class _Denial(msgspec.Struct, frozen=True):
+    """What the provider refused to a request. It is never cached."""
+
+    reason: Reason
+    standpoint: Standpoint
+
+
 _Key = tuple[str, "KeyId", "WeightsQuery", tuple[tuple[bytes, bytes], ...]]
 
 
@@ -120,7 +128,9 @@ class Upstream:
             stands_on=attrgetter("standpoint.ground.leaves"),
             is_over=lambda cached: clock.monotonic() >= cached.until,
         )
-        self._tasks: dict[_Key, asyncio.Task[_CachedAnswer[Any]]] = {}
+        self._tasks: Singleflight[_Key, _CachedAnswer[Any] | _Denial] = Singleflight(
+            lambda _, heard: heard.standpoint.ground.is_current
+        )
         self._shares = Shares(QUESTIONS_OF_A_KEY, patience_seconds=PATIENCE_SECONDS)
 
     async def told(
@@ -134,7 +144,9 @@ class Upstream:
         key: _Key = (path, inquiry.key_id, inquiry.question, headers)
         for _ in range(ATTEMPTS):
             known = self.memory.find(key)
-            cached = known or await self._hear(key, inquiry, parse)
+            cached = known or await self._tasks.run(key, partial(self._fetch, key, inquiry, parse))
+            if isinstance(cached, _Denial):
+                raise Refusal(cached.reason)
             if not await self._retractions.is_taken_back(inquiry, cached.canonical, cached.standpoint):
                 break
             if self.memory.peek(key) is cached:
@@ -148,28 +160,17 @@ class Upstream:
 
     async def close(self) -> None:
         """Cancel the requests under way."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _hear(
-        self, key: _Key, inquiry: Inquiry, parse: Callable[[bytes], tuple[T, ModelId | None]]
-    ) -> _CachedAnswer[Any]:
-        """Ask the provider, with one task for all who wait."""
-        task = self._tasks.get(key)
-        if task is None:
-            task = self._tasks[key] = asyncio.create_task(self._fetch(key, inquiry, parse))
-            task.add_done_callback(partial(self._finished, key))
-        return await asyncio.shield(task)
+        await self._tasks.close()
 
     async def _fetch(
         self, key: _Key, inquiry: Inquiry, parse: Callable[[bytes], tuple[T, ModelId | None]]
-    ) -> _CachedAnswer[T]:
+    ) -> _CachedAnswer[T] | _Denial:
         async with self._shares.taken(inquiry.key_id):
             standpoint = await self._retractions.take_standpoint(inquiry)
             until = self._clock.monotonic() + self._remembered_seconds
             body = await self._ask(key[0], inquiry, standpoint)
+        if isinstance(body, Reason):
+            return _Denial(body, standpoint)
         if len(body) > PARSED_HERE_BYTES:
             what, canonical = await asyncio.to_thread(parse, body)
         else:
@@ -182,13 +183,13 @@ class Upstream:
             self.memory.put(key, cached)
         return cached
 
-    async def _ask(self, path: str, inquiry: Inquiry, standpoint: Standpoint) -> bytes:
+    async def _ask(self, path: str, inquiry: Inquiry, standpoint: Standpoint) -> bytes | Reason:
         credential = (b"authorization", b"Bearer " + inquiry.credential.secret.encode())
         headers = headers_for_upstream(inquiry.request.headers, credential)
         answer = await self._provider.ask(path, inquiry.question.upstream_query(), headers)
         reason = _REFUSALS.get(answer.status)
         if reason is not None:
-            raise Refusal(await self._retractions.hear_denial(inquiry, standpoint, reason))
+            return await self._retractions.hear_denial(inquiry, standpoint, reason)
         if answer.status != _OK:
             raise undecided(f"the provider answered {answer.status}")
         return answer.body
@@ -206,13 +207,6 @@ class Upstream:
         if isinstance(judgement.verdict, Denied):
             raise Refusal(judgement.verdict.reason)
         return judgement.facts.stamp
-
-    def _finished(self, key: _Key, task: asyncio.Task[_CachedAnswer[Any]]) -> None:
-        """Remove a finished task; retrieve its exception, so that asyncio does not warn without a waiter."""
-        if self._tasks.get(key) is task:
-            del self._tasks[key]
-        if not task.cancelled():
-            task.exception()
 
 
 def _size(key: _Key) -> int:

@@ -61,7 +61,7 @@ def test_any_denials_stay_within_the_bound_and_end_by_their_time(events, max_byt
         standpoint = Standpoint(asked=1, ground=GROUND, at=clock.time)
         memory.put(key, model, Reason.UPSTREAM_REFUSED, standpoint, seconds)
         said[key, model] = clock.time + max(seconds, min(seconds, 1.0))
-        assert memory.bytes <= max_bytes
+        assert memory.memory.held_bytes <= max_bytes
         clock.time += pause
         for (one, about), until in said.items():
             if about is not None and asyncio.run(memory.find(one, about)) is not None:
@@ -83,9 +83,9 @@ def test_what_is_charged_is_no_less_than_what_is_held(length, letter):
     fill(10)
     gc.collect()
     tracemalloc.start()
-    before, charged = tracemalloc.get_traced_memory()[0], memory.bytes
+    before, charged = tracemalloc.get_traced_memory()[0], memory.memory.held_bytes
     fill(3000, start=10)
     gc.collect()
     held = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
-    assert held <= memory.bytes - charged
+    assert held <= memory.memory.held_bytes - charged

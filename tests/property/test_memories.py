@@ -641,7 +641,7 @@ def digests_of_links(_bound):
     def make():
         return LinkAuthenticator(SimpleNamespace(memories=()), None, None)
 
-    return make, lambda made, number: made._remember(f"key_{number:012d}", number.to_bytes(32, "big"))
+    return make, lambda made, number: made._digests.put(f"key_{number:012d}", number.to_bytes(32, "big"))
 
 
 @case(14 * MEGABYTE, size=lambda made: len(made._remembered))
@@ -841,11 +841,12 @@ BOUNDED_OTHERWISE = {
     "directory/records/codec.py": "the seven sets of actions",
     "inprocess/instances.py": "as many models as the operator says; 64 questions of each thread",
     "model/bounded_memory.py": "itself",
+    "model/singleflight.py": "itself",
     "model/stores.py": "one change",
     "operations/session.py": "records that do not parse, for a command",
     "pinning/ahead.py": "blobs that changed while they were read, until the next look",
     "pinning/checks.py": "files that are measured, at most so many",
-    "platform/asking.py": "512 flights",
+    "platform/asking.py": "512 tasks under way",
     "platform/shares.py": "keys that have something under way",
     "resource/listed.py": "the catalogue: what is on disk",
     "resource/scan.py": "the catalogue: what is on disk",
@@ -868,7 +869,7 @@ BOUNDED_OTHERWISE = {
 """Other modules with something that grows, and what bounds it."""
 
 GROWS = re.compile(
-    r"lru_cache|OrderedDict\(|BoundedMemory|WeakValueDictionary\(|deque\(|Counter\("
+    r"lru_cache|OrderedDict\(|BoundedMemory|Singleflight\(|WeakValueDictionary\(|deque\(|Counter\("
     r"|self\.\w+(?:: [^=\n]+)? = (?:\{\}|set\(\)|dict\(\)|\[\])"
     r"|default_factory=(?:dict|set|list|Counter)|^_\w+: dict\b.* = \{\}",
     re.MULTILINE,

@@ -19,6 +19,7 @@ from gateway.telemetry import (
     SUMMARY_SECONDS,
     Telemetry,
     freshness_counters,
+    sample,
     unknown_key_counters,
     upstream_counters,
 )
@@ -78,18 +79,27 @@ def test_a_worker_without_an_upstream_counts_no_questions():
 
 
 def test_every_sample_belongs_to_a_metric_that_is_declared_with_its_labels(busy):
-    for sample in (*busy.values(), *freshness(), *upstream()):
-        name, labels = SAMPLE.fullmatch(sample).group(1, 2)
-        assert tuple(re.findall(r'([a-z]+)="', labels or "")) == METRICS[name], sample
+    for one in (*busy.values(), *freshness(), *upstream()):
+        name, labels = SAMPLE.fullmatch(one).group(1, 2)
+        assert tuple(re.findall(r'([a-z]+)="', labels or "")) == METRICS[name], one
 
 
 def test_every_metric_is_explained():
-    assert METRICS.keys() == HELP.keys()
+    assert all(HELP.values())
     assert all(GAUGES.values())
 
 
+def test_a_metric_is_counted_with_exactly_the_labels_that_it_is_declared_with():
+    counted = sample("cachegate_decisions_total", "/v1/models", Reason.PERMITTED)
+    assert counted == 'cachegate_decisions_total{route="/v1/models",reason="permitted"}'
+    assert sample("cachegate_defects_total") == "cachegate_defects_total"
+    for name, values in (("cachegate_responses_total", ()), ("cachegate_defects_total", ("x",))):
+        with pytest.raises(ValueError, match="zip"):
+            sample(name, *values)
+
+
 def test_every_metric_but_those_of_the_feed_the_measurer_and_the_server_is_counted_somewhere(busy):
-    counted = {SAMPLE.fullmatch(sample).group(1) for sample in (*busy.values(), *freshness(), *upstream())}
+    counted = {SAMPLE.fullmatch(one).group(1) for one in (*busy.values(), *freshness(), *upstream())}
     assert METRICS.keys() - counted == {
         "cachegate_feed_reconnects_total",
         "cachegate_hashed_bytes_total",

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from gateway.adapters.redis_store import RedisStore
 from gateway.audit.record import DecisionRecord
 from gateway.directory.reading.listing import Listing
-from gateway.directory.reading.sources import StoreReading
+from gateway.directory.reading.uncached import PlainFacts
 from gateway.model.errors import BadNameError, Conflict, Misconfigured, Unavailable, UnknownName
 from gateway.model.names import parse_key_id, parse_tenant_id
 from gateway.operations.known_names import MAX_COMPARED, find_nearest
@@ -95,7 +95,7 @@ async def _known_in_directory(settings: Settings, kind: str, name: str) -> set[s
     async with fact_server(settings) as url:
         store = RedisStore(url)
         try:
-            listing = Listing(StoreReading(store))
+            listing = Listing(PlainFacts(store))
             tenants = {tenant.tenant_id for tenant in await listing.list_tenants()}
             with suppress(BadNameError):
                 if kind == "key":

@@ -10,7 +10,7 @@ nothing that its rest would have restricted. Planning again after applying finds
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from gateway.directory.documents.changes import CurrentFacts, DocumentPlan, Order, PlannedChange, Removed
 from gateway.directory.documents.differences import alias_changes, grant_changes, rule_changes, tenant_changes
@@ -19,13 +19,13 @@ from gateway.model.facts import Alias, Grants, ModelRule, PolicySet, Tenant
 from gateway.model.names import ModelId, Pattern, TenantId
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable
+    from collections.abc import Iterable
 
     from gateway.directory.documents.parse import TenantDocument
+    from gateway.directory.edits.changes import Changes
     from gateway.model.rule_changes import RuleSetChanges
 
 __all__ = [
-    "Changes",
     "CurrentFacts",
     "DocumentPlan",
     "PlannedChange",
@@ -33,34 +33,6 @@ __all__ = [
     "apply_plan",
     "plan_changes",
 ]
-
-
-class Changes(Protocol):
-    """The subset of the directory's writer that a plan needs."""
-
-    def put_policy(self, policy: PolicySet) -> Awaitable[object]:
-        """Put a policy set into force."""
-
-    def put_tenant(self, tenant: Tenant) -> Awaitable[object]:
-        """Write a tenant."""
-
-    def delete_tenant(self, tenant_id: TenantId) -> Awaitable[object]:
-        """Delete a tenant."""
-
-    def put_rule(self, rule: ModelRule) -> Awaitable[object]:
-        """Write a pattern's rule."""
-
-    def delete_rule(self, pattern: Pattern) -> Awaitable[object]:
-        """Delete a pattern's rule."""
-
-    def put_alias(self, alias: Alias) -> Awaitable[object]:
-        """Write an alias."""
-
-    def delete_alias(self, alias: ModelId) -> Awaitable[object]:
-        """Delete an alias."""
-
-    def put_grants(self, grants: Grants) -> Awaitable[object]:
-        """Write all grants of a tenant."""
 
 
 def plan_changes(

@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from gateway.directory.reading.degraded_modes import encode_former, find_former
 from gateway.directory.reading.listing import Listing, refuse_unreadable
-from gateway.directory.reading.sources import PendingReading
+from gateway.directory.reading.uncached import PendingFacts, PlainFacts
 from gateway.directory.records import names
 from gateway.directory.records.codec import (
     encode_alias,
@@ -32,7 +32,6 @@ from gateway.directory.records.codec import (
     encode_rule,
     encode_tenant,
 )
-from gateway.directory.records.layout import UnreadableRecordError
 from gateway.directory.records.pins import encode_pin
 from gateway.directory.records.policies import decode_policy_head, encode_policy
 from gateway.model.errors import Conflict
@@ -41,7 +40,6 @@ from gateway.model.facts import MAX_DEGRADED_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from gateway.directory.reading.sources import Reading
     from gateway.model.facts import Alias, Grant, Grants, Key, ModelRule, PolicySet, Tenant
     from gateway.model.names import KeyId, Md5, ModelId, Pattern, TenantId
     from gateway.model.pins import Pin
@@ -70,7 +68,7 @@ class Changes(Listing):
     """The facts within one transaction: all readers of `Listing`, and the writers."""
 
     def __init__(self, snapshot: FactSnapshot, batch: Batch) -> None:
-        super().__init__(PendingReading(snapshot, batch), on_unreadable=refuse_unreadable)
+        super().__init__(PendingFacts(snapshot, batch), on_unreadable=refuse_unreadable)
         self._snapshot = snapshot
         self._batch = batch
 
@@ -80,13 +78,13 @@ class Changes(Listing):
         return self._snapshot.next_generation
 
     @property
-    def reading(self) -> Reading:
+    def source(self) -> PlainFacts:
         """The records as they will be after this transaction."""
-        return self._reading
+        return self._source
 
     def leniently(self) -> Listing:
         """The same facts without those that do not parse, for callers that are about to replace them."""
-        return Listing(self._reading)
+        return Listing(self._source)
 
     async def put_tenant(self, tenant: Tenant, *, is_listed: bool = True) -> None:
         """Write a tenant; one that is not listed is found only by its id."""
@@ -210,16 +208,14 @@ class Changes(Listing):
         except Conflict:
             former = MAX_DEGRADED_SECONDS  # the record does not parse, so assume the longest
         if former > tenant.degraded_seconds:
-            earlier = [one.seconds for one in await find_former(self._reading, [tenant.tenant_id])]
+            earlier = [one.seconds for one in await find_former(self._source, [tenant.tenant_id])]
             remembered = encode_former(max([former, *earlier]), self.generation)
             self._batch.hash_put.append((names.DEGRADED, tenant.tenant_id.encode(), remembered))
 
     async def _find_text_digest(self) -> bytes | None:
-        (raw,) = await self._reading.read([names.POLICY])
-        try:
-            return None if raw is None else decode_policy_head(raw).text_digest
-        except UnreadableRecordError:
-            return None  # the new set repairs it; at worst one text that no head names remains
+        [head] = await self.leniently().find_all([(names.POLICY, decode_policy_head)])
+        # One that does not parse is repaired by the new set; at worst a text that no head names remains.
+        return None if head is None else head.text_digest
 
     def _put(self, name: bytes, record: bytes | None) -> None:
         self._batch.facts[name] = record

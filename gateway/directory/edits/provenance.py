@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from msgspec.structs import replace
 
 from gateway.directory.edits.effect import Effect
-from gateway.directory.reading.listing import refuse_unreadable
 from gateway.directory.records import names
-from gateway.directory.records.layout import UnreadableRecordError
 from gateway.directory.records.provenance import (
     decode_attestation,
     decode_origin,
@@ -25,7 +23,7 @@ from gateway.model.errors import Conflict
 from gateway.model.provenance import MAX_ATTESTED, Attestation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from gateway.directory.edits.changes import Changes
     from gateway.model.names import Md5, ModelId
@@ -40,7 +38,7 @@ async def determine_origins(changes: Changes, *, origins: Sequence[Origin]) -> t
     for new in origins:
         name = names.origin_fact(new.model, new.package, new.handle)
         decode = partial(decode_origin, model=new.model, package=new.package, handle=new.handle)
-        known = await _find(changes, name, decode)
+        known = await changes.find_fact(name, decode)
         if known is None:
             await changes.put_record(name, encode_origin(replace(new, generation=changes.generation)))
         in_force.append(known or new)
@@ -50,7 +48,7 @@ async def determine_origins(changes: Changes, *, origins: Sequence[Origin]) -> t
 async def attest(changes: Changes, *, model: ModelId, digests: Iterable[Md5], source: str) -> Effect:
     """Attest these digests for a model, in addition to those already attested."""
     name = names.attestation_fact(model)
-    known = await _find(changes, name, partial(decode_attestation, model=model))
+    known = await changes.find_fact(name, partial(decode_attestation, model=model))
     known = known or Attestation(model=model, digests=frozenset())
     new = frozenset(digests) - known.digests
     if not new:
@@ -61,12 +59,3 @@ async def attest(changes: Changes, *, model: ModelId, digests: Iterable[Md5], so
     grown = replace(known, digests=together, source=source, generation=changes.generation)
     await changes.put_record(name, encode_attestation(grown))
     return Effect(is_changed=True, sentences=(f"{len(new)} digests are attested for {model} now",))
-
-
-async def _find(changes: Changes, name: bytes, decode: Callable[[bytes], T]) -> T | None:
-    """Return the fact under a name; a record that does not parse stops the change."""
-    [raw] = await changes.reading.read([name])
-    try:
-        return None if raw is None else decode(raw)
-    except UnreadableRecordError:
-        refuse_unreadable(name.decode())

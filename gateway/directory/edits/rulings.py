@@ -12,11 +12,11 @@ two answers to questions asked at the same generation, a denial wins.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from gateway.directory.reading.rulings import find_ruling, is_overtaken
 from gateway.directory.records import names
-from gateway.directory.records.layout import UnreadableRecordError
-from gateway.directory.records.rulings import decode_ending, decode_ruling, encode_ending, encode_ruling
+from gateway.directory.records.rulings import encode_ending, encode_ruling
 from gateway.model.errors import Reason
 from gateway.model.facts import DEFAULT_SCOPES, Key, KeyKind, Tenant
 from gateway.model.rulings import SOURCE_PLATFORM, Ruling
@@ -28,41 +28,6 @@ if TYPE_CHECKING:
     from gateway.model.names import KeyId, ModelId
 
 ENDING_SECONDS = 2 * 86_400.0  # longer than what it ends: a link lives for a day at most
-
-
-class Records(Protocol):
-    """A reader of records by name."""
-
-    async def read(self, names: Sequence[bytes]) -> list[bytes | None]:
-        """Return the values of these names, in order."""
-
-
-async def find_ruling(
-    records: Records, key_id: KeyId, model: ModelId | None, now: float, *, name: bytes | None = None
-) -> Ruling | None:
-    """Return the platform's ruling on this key and model if it is in force; None if it does not parse.
-
-    With another `name`, it reads that record instead: the one for minted links.
-    """
-    wanted = [name or names.ruling_fact(key_id, model), *_endings(key_id, model)]
-    raw_ruling, *raw_endings = await records.read(wanted)
-    if raw_ruling is None:
-        return None
-    try:
-        ruling = decode_ruling(raw_ruling, key_id, model)
-        endings = [decode_ending(raw) for raw in raw_endings if raw is not None]
-    except UnreadableRecordError:
-        return None
-    return ruling if now < ruling.until and max(endings, default=0) <= ruling.asked else None
-
-
-async def is_overtaken(records: Records, key_id: KeyId, model: ModelId | None, asked: int) -> bool:
-    """Whether an ending is younger than the question. An ending that does not parse counts as younger."""
-    raw_endings = await records.read(_endings(key_id, model))
-    try:
-        return any(decode_ending(raw) > asked for raw in raw_endings if raw is not None)
-    except UnreadableRecordError:
-        return True
 
 
 async def rule(changes: Changes, *, ruling: Ruling, now: float) -> bool:
@@ -124,7 +89,7 @@ async def note_links(changes: Changes, *, key_id: KeyId, model: ModelId, until: 
     key = await changes.find_key(key_id)
     if key is not None and key.source != SOURCE_PLATFORM:
         return True
-    ruling = await find_ruling(changes.reading, key_id, model, now)
+    ruling = await find_ruling(changes.source, key_id, model, now)
     if ruling is None or not ruling.is_allow:
         return False
     minted = Ruling(key_id=key_id, model=model, reason=Reason.PERMITTED, until=until, asked=ruling.asked)
@@ -174,14 +139,9 @@ def _is_as_introduced(key: Key) -> bool:
 
 async def _is_timely(changes: Changes, ruling: Ruling, now: float) -> bool:
     """Whether no ending and no other answer is younger than this ruling's question."""
-    if await is_overtaken(changes.reading, ruling.key_id, ruling.model, ruling.asked):
+    if await is_overtaken(changes.source, ruling.key_id, ruling.model, ruling.asked):
         return False
-    known = await find_ruling(changes.reading, ruling.key_id, ruling.model, now)
+    known = await find_ruling(changes.source, ruling.key_id, ruling.model, now)
     if known is None or known.asked < ruling.asked:
         return True
     return known.asked == ruling.asked and (known.is_allow or not ruling.is_allow)
-
-
-def _endings(key_id: KeyId, model: ModelId | None) -> list[bytes]:
-    endings = [names.ending_fact(None), names.ending_fact(key_id, is_key=True)]
-    return endings if model is None else [*endings, names.ending_fact(model)]

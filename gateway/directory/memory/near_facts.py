@@ -20,6 +20,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from gateway.model.errors import Reason, Unavailable
+from gateway.model.singleflight import Singleflight
 from gateway.model.stores import Moment
 
 if TYPE_CHECKING:
@@ -54,7 +55,9 @@ class NearFacts:
         self.epoch = 0  # raised whenever a record may have changed
         self._store = store
         self._clock = clock
-        self._reads: dict[bytes, asyncio.Task[dict[bytes, Leaf]]] = {}
+        self._reads: Singleflight[bytes, dict[bytes, Leaf]] = Singleflight(
+            lambda name, read: read[name].is_current
+        )
         self._feed_is_up = asyncio.Event()
         self._is_history_known = True
         self._marks: OrderedDict[int, str] = OrderedDict()  # of the generations that the feed reported
@@ -104,7 +107,7 @@ class NearFacts:
         """
         generation = self.lease.applied
         await self._await_feed()
-        read = await asyncio.shield(self._start_read(names))
+        read = await self._read_current(names)
         return generation, [read[name] for name in names]
 
     def find(self, names: Sequence[bytes]) -> list[Leaf] | None:
@@ -119,7 +122,7 @@ class NearFacts:
         """
         self.epoch += 1
         self.cache.flush()
-        self._reads.clear()
+        self._reads.forget()
         self._store.move()
         self._history = moment.history
         self._marks.clear()
@@ -148,36 +151,18 @@ class NearFacts:
         self.epoch += 1
         if names is None:
             self.cache.flush()
-            self._reads.clear()
+            self._reads.forget()
             return
         names = tuple(names)
         self.cache.invalidate(names)
-        for name in names:
-            self._reads.pop(name, None)
+        self._reads.forget(names)
 
     async def _fetch(self, names: list[bytes]) -> dict[bytes, Leaf]:
         await self._await_feed()
-        new = [name for name in dict.fromkeys(names) if name not in self._reads]
-        if new:
-            self._reads.update(dict.fromkeys(new, self._start_read(new)))
         # Each name from its own read: an older read that is joined for another name may have read this one
         # before it changed.
-        reads = {name: self._reads[name] for name in names}
-        return {name: (await asyncio.shield(one))[name] for name, one in reads.items()}
-
-    def _start_read(self, names: Sequence[bytes]) -> asyncio.Task[dict[bytes, Leaf]]:
-        task = asyncio.create_task(self._run_read(names))
-        task.add_done_callback(_retrieve)
-        return task
-
-    async def _run_read(self, names: Sequence[bytes]) -> dict[bytes, Leaf]:
-        me = asyncio.current_task()
-        try:
-            return await self._read_current(names)
-        finally:
-            for name in names:
-                if self._reads.get(name) is me:
-                    del self._reads[name]
+        reads = await self._reads.run_many(names, self._read_current)
+        return {name: read[name] for name, read in reads.items()}
 
     async def _read_current(self, names: Sequence[bytes]) -> dict[bytes, Leaf]:
         """Read and cache; if another server answered, repeat on new connections."""
@@ -240,9 +225,3 @@ class NearFacts:
         except TimeoutError:
             why = "changes of the facts cannot be followed" if self._is_history_known else UNKNOWN_HISTORY
             raise Unavailable("redis", why, Reason.NO_LEASE) from None
-
-
-def _retrieve(task: asyncio.Task[dict[bytes, Leaf]]) -> None:
-    """Retrieve the exception, so that asyncio does not warn when every waiter was cancelled."""
-    if not task.cancelled():
-        task.exception()

@@ -5,22 +5,20 @@ becomes a grant on exactly that model, so the rules decide as usual and a rule t
 answer then depends on a leaf that expires with the allow. Where no ruling is in force, the facts say so and
 the answer is a denial until the platform has been asked. A signed link uses the record of its minting
 instead, since its holder has no key to ask the platform with.
-
-A platform record that does not parse counts as absent. An ending that does not parse could concern any
-ruling, so no ruling that it could end is in force.
 """
 
 from __future__ import annotations
 
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from gateway.directory.reading.read_set import names_about
+from gateway.directory.reading.rulings import names_of_ruling, ruling_in_force
 from gateway.directory.records import names
 from gateway.directory.records.codec import decode_grants
-from gateway.directory.records.rulings import decode_ending, decode_ruling
 from gateway.model.access import Action
 from gateway.model.facts import Facts, Grant
 from gateway.model.names import Pattern
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
     from gateway.model.clocks import Clock
     from gateway.model.facts import PolicySet
     from gateway.model.names import ModelId
-    from gateway.model.rulings import Ruling
 
 _ALL_ACTIONS = frozenset({Action.DISCOVER.value, Action.READ.value, Action.INFER.value})
 
@@ -45,24 +42,18 @@ def names_about_caller(principal: Principal) -> list[bytes]:
     about = (
         [names.POLICY] if principal.tenant is None else [names.grants_fact(principal.tenant), names.POLICY]
     )
-    return about + _platform_names(principal, None) if principal.is_of_platform else about
+    return about + _ruling_names(principal, None) if principal.is_of_platform else about
 
 
 def names_about_rulings(principal: Principal, models: Iterable[ModelId]) -> list[bytes]:
     """Return the names of the platform's records about this caller and these models."""
     if not principal.is_of_platform:
         return []
-    return [name for model in models for name in _platform_names(principal, model)]
+    return [name for model in models for name in _ruling_names(principal, model)]
 
 
-def _platform_names(principal: Principal, model: ModelId | None) -> list[bytes]:
-    """Return the ruling's name first, then the names of all endings that could end it."""
-    key_id = principal.key_id
-    ruling = names.ruling_fact(key_id, model)
-    if principal.is_link and model is not None:
-        ruling = names.links_fact(key_id, model)
-    endings = [names.ending_fact(None), names.ending_fact(key_id, is_key=True)]
-    return [ruling, *endings, *([] if model is None else [names.ending_fact(model)])]
+def _ruling_names(principal: Principal, model: ModelId | None) -> list[bytes]:
+    return names_of_ruling(principal.key_id, model, of_links=principal.is_link)
 
 
 class CallerFacts:
@@ -128,25 +119,14 @@ class CallerFacts:
         """Add the platform's ruling to the facts, if one is in force now."""
         if facts.unreadable:
             return facts
-        used = _platform_names(self._principal, facts.model)
-        leaves = [self._read_set.leaves[name] for name in used]
-        ruling = self._find_in_force(used, facts.model)
+        key_id, is_link = self._principal.key_id, self._principal.is_link
+        leaves = [self._read_set.leaves[name] for name in _ruling_names(self._principal, facts.model)]
+        now = inf if self._clock is None else self._clock.now()
+        ruling = ruling_in_force(self._read_set, key_id, facts.model, now, of_links=is_link)
         if ruling is not None and self._clock is not None:
             leaves[0] = EndingLeaf(leaves[0], ruling.until, self._clock)
         stamp = Stamp(facts.stamp.generation, (*facts.stamp.leaves, *leaves))
         return replace(facts, stamp=stamp, ruling=ruling, is_confirmed=ruling is not None)
-
-    def _find_in_force(self, used: Sequence[bytes], model: ModelId | None) -> Ruling | None:
-        read_set = self._read_set
-        ruling_name, *ending_names = used
-        decode = partial(decode_ruling, key_id=self._principal.key_id, model=model)
-        ruling = read_set.decoded(ruling_name, decode)
-        endings = [read_set.decoded(name, decode_ending) for name in ending_names]
-        if ruling is None or self._clock is None or not self._clock.now() < ruling.until:
-            return None
-        if any(name in read_set.unreadable for name in ending_names):
-            return None
-        return ruling if all(ending is None or ending <= ruling.asked for ending in endings) else None
 
 
 def _grant_on(model: ModelId) -> Grant:

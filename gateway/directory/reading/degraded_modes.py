@@ -23,7 +23,7 @@ from gateway.model.facts import MAX_DEGRADED_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from gateway.directory.reading.sources import Reading
+    from gateway.directory.reading.uncached import PlainFacts
     from gateway.model.facts import Tenant
     from gateway.model.names import TenantId
 
@@ -41,17 +41,17 @@ class DegradedPeriod(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.until_generation is None or applied < self.until_generation
 
 
-async def find_former(reading: Reading, tenant_ids: Sequence[TenantId]) -> list[DegradedPeriod]:
+async def find_former(source: PlainFacts, tenant_ids: Sequence[TenantId]) -> list[DegradedPeriod]:
     """Return the former degraded periods of these tenants."""
-    raw = await reading.hash_fields(names.DEGRADED, [one.encode() for one in tenant_ids])
+    raw = await source.hash_fields(names.DEGRADED, [one.encode() for one in tenant_ids])
     return [_parse(value) for value in raw if value is not None]
 
 
-async def load_degraded_periods(reading: Reading, tenants: Iterable[Tenant]) -> list[DegradedPeriod]:
+async def load_degraded_periods(source: PlainFacts, tenants: Iterable[Tenant]) -> list[DegradedPeriod]:
     """Return the current and former degraded periods of these tenants."""
     listed = list(tenants)
     now = [DegradedPeriod(seconds=one.degraded_seconds) for one in listed if one.degraded_seconds > 0]
-    return [*now, *await find_former(reading, [one.tenant_id for one in listed])]
+    return [*now, *await find_former(source, [one.tenant_id for one in listed])]
 
 
 def encode_former(seconds: float, until_generation: int) -> bytes:

@@ -1,7 +1,7 @@
 """Typed readers of facts by name or of a whole kind, for commands, the admin API and the catalogue.
 
 The request path does not use this module: it knows the names that it needs, while these readers use the
-indexes. The same readers work on a live store and on the snapshot within a transaction (`sources.py`).
+indexes. The same readers work on a live store and on the snapshot within a transaction (`uncached.py`).
 
 An index decides nothing: a name in it without a record is skipped. In a list, a record that does not parse is
 reported and skipped, since one bad record must not hide the others from the operator; when it is read by
@@ -39,7 +39,7 @@ from gateway.model.names import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
-    from gateway.directory.reading.sources import Reading
+    from gateway.directory.reading.uncached import PlainFacts
     from gateway.model.facts import Alias, Grant, Grants, Key, ModelRule, PolicySet, Tenant
     from gateway.model.names import KeyId, Md5, Pattern, TenantId
     from gateway.model.pins import Pin
@@ -61,21 +61,21 @@ def refuse_unreadable(name: str) -> NoReturn:
 class Listing:
     """Typed readers of facts. `on_unreadable` is called with the names of records that do not parse."""
 
-    def __init__(self, reading: Reading, *, on_unreadable: Callable[[str], None] | None = None) -> None:
-        self._reading = reading
+    def __init__(self, source: PlainFacts, *, on_unreadable: Callable[[str], None] | None = None) -> None:
+        self._source = source
         self._on_unreadable = on_unreadable
 
     async def find_tenant(self, tenant_id: TenantId) -> Tenant | None:
         """Return a tenant by its id."""
-        return await self._find(names.tenant_fact(tenant_id), partial(decode_tenant, tenant_id=tenant_id))
+        return await self.find_fact(names.tenant_fact(tenant_id), partial(decode_tenant, tenant_id=tenant_id))
 
     async def find_rule(self, pattern: Pattern) -> ModelRule | None:
         """Return the rule of exactly this pattern."""
-        return await self._find(names.rule_fact(pattern), partial(decode_rule, pattern=pattern))
+        return await self.find_fact(names.rule_fact(pattern), partial(decode_rule, pattern=pattern))
 
     async def find_alias(self, alias: ModelId) -> Alias | None:
         """Return the alias of this name."""
-        return await self._find(names.alias_fact(alias), partial(decode_alias, alias=alias))
+        return await self.find_fact(names.alias_fact(alias), partial(decode_alias, alias=alias))
 
     async def find_key(self, key_id: KeyId) -> Key | None:
         """Return a key by its public id."""
@@ -84,33 +84,33 @@ class Listing:
 
     async def find_key_by_digest(self, digest: bytes) -> Key | None:
         """Return a key by its keyed hash."""
-        return await self._find(names.key_fact(digest), partial(decode_key, digest=digest))
+        return await self.find_fact(names.key_fact(digest), partial(decode_key, digest=digest))
 
     async def find_key_digest(self, key_id: KeyId) -> bytes | None:
         """Return the digest under which the key with this id is stored."""
         name, field = names.key_digest(key_id)
-        (digest,) = await self._reading.hash_fields(name, [field])
+        (digest,) = await self._source.hash_fields(name, [field])
         if digest is not None and len(digest) != names.DIGEST_BYTES:
             refuse_unreadable(f"{name.decode()} (field {field.decode()})")
         return digest
 
     async def find_policy(self) -> PolicySet | None:
         """Return the policy set in force."""
-        head = await self._find(names.POLICY, decode_policy_head)
+        head = await self.find_fact(names.POLICY, decode_policy_head)
         if head is None:
             return None
         text_name = names.policy_text(head.text_digest)
-        policy = await self._find(text_name, partial(decode_policy, head=head))
+        policy = await self.find_fact(text_name, partial(decode_policy, head=head))
         return policy if policy is not None else refuse_unreadable(text_name.decode())
 
     async def pepper_fingerprints(self) -> dict[str, str]:
         """Return the fingerprint of every pepper that keys were stored under, by the pepper's id."""
-        noted = [raw.decode(errors="replace") for raw in await self._reading.members(names.PEPPERS)]
+        noted = [raw.decode(errors="replace") for raw in await self._source.members(names.PEPPERS)]
         return {pepper_id: fingerprint for pepper_id, _, fingerprint in (one.partition(":") for one in noted)}
 
     async def find_pin(self, md5: Md5) -> Pin | None:
         """Return a blob's pin."""
-        return await self._find(names.pin_fact(md5), partial(decode_pin, md5=md5))
+        return await self.find_fact(names.pin_fact(md5), partial(decode_pin, md5=md5))
 
     async def find_pins(self, md5s: Sequence[Md5]) -> list[Pin]:
         """Return the pins of those of these blobs that have one."""
@@ -122,7 +122,9 @@ class Listing:
 
     async def list_grants(self, tenant_id: TenantId) -> tuple[Grant, ...]:
         """Return all grants of one tenant."""
-        found = await self._find(names.grants_fact(tenant_id), partial(decode_grants, tenant_id=tenant_id))
+        found = await self.find_fact(
+            names.grants_fact(tenant_id), partial(decode_grants, tenant_id=tenant_id)
+        )
         return () if found is None else found.grants
 
     async def list_tenants(self) -> list[Tenant]:
@@ -157,7 +159,7 @@ class Listing:
     async def list_key_ids(self, owners: Iterable[TenantId | None]) -> list[KeyId]:
         """Return the ids of all keys of these tenants (None: the admin keys), sorted."""
         short_ids = [
-            short_id for one in owners for short_id in await self._reading.members(names.key_set(one))
+            short_id for one in owners for short_id in await self._source.members(names.key_set(one))
         ]
         return self._parsed(sorted(map(names.long_key_id, short_ids)), parse_key_id)
 
@@ -175,7 +177,7 @@ class Listing:
 
     async def has_keys(self, tenant_id: TenantId) -> bool:
         """Whether any key of this tenant is known, whatever its state."""
-        return bool(await self._reading.members(names.key_set(tenant_id)))
+        return bool(await self._source.members(names.key_set(tenant_id)))
 
     async def known_models(self) -> frozenset[ModelId]:
         """Return every exact model id that a rule, an alias or a grant names."""
@@ -190,12 +192,13 @@ class Listing:
         if self._on_unreadable is not None:
             self._on_unreadable(name)
 
-    async def _find(self, name: bytes, decode: Callable[[bytes], _T]) -> _T | None:
-        raw = (await self._reading.read([name]))[0]
-        if raw is None:
+    async def find_fact(self, name: bytes, decode: Callable[[bytes], _T]) -> _T | None:
+        """Return the fact in a record; None if absent. Raises `Conflict`, after a report, if not readable."""
+        _, [leaf] = await self._source.read([name])
+        if leaf.value is None:
             return None
         try:
-            return decode(raw)
+            return decode(leaf.value)
         except UnreadableRecordError:
             self.unreadable(name.decode())
             refuse_unreadable(name.decode())
@@ -205,10 +208,10 @@ class Listing:
         facts: list[_T | None] = []
         for start in range(0, len(wanted), PAGE):
             page = wanted[start : start + PAGE]
-            values = await self._reading.read([name for name, _ in page])
-            for (name, decode), raw in zip(page, values, strict=True):
+            _, leaves = await self._source.read([name for name, _ in page])
+            for (name, decode), leaf in zip(page, leaves, strict=True):
                 try:
-                    facts.append(None if raw is None else decode(raw))
+                    facts.append(None if leaf.value is None else decode(leaf.value))
                 except UnreadableRecordError:
                     self.unreadable(name.decode())
                     facts.append(None)
@@ -221,7 +224,7 @@ class Listing:
         # Sorted ids are grouped by bucket, so that a long list costs one read per bucket, not one per key.
         for bucket, group in groupby(placed, key=itemgetter(0)):
             entries = list(group)
-            found = await self._reading.hash_fields(bucket, [field for _, field, _ in entries])
+            found = await self._source.hash_fields(bucket, [field for _, field, _ in entries])
             for (_, _, key_id), digest in zip(entries, found, strict=True):
                 if digest is not None and len(digest) == names.DIGEST_BYTES:
                     digests[key_id] = digest
@@ -231,7 +234,7 @@ class Listing:
         return [fact for fact in await self.find_all(wanted) if fact is not None]
 
     async def _members(self, name: bytes, parse: Callable[[str], _NameT]) -> list[_NameT]:
-        raw_members = await self._reading.members(name)
+        raw_members = await self._source.members(name)
         return self._parsed(sorted(raw.decode(errors="replace") for raw in raw_members), parse)
 
     def _parsed(self, texts: Sequence[str], parse: Callable[[str], _NameT]) -> list[_NameT]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class NearPins:
-    """`PinReader` over a worker's facts."""
+    """The pins, as one worker knows them."""
 
     def __init__(self, source: FactSource, *, on_unreadable: Callable[[str], None] | None = None) -> None:
         self._source = source

@@ -40,7 +40,7 @@ MAX_NAMES_PER_READ = 1_000
 class ReadSet:
     """What was read for one answer: leaves by name, the oldest generation, the names that do not parse."""
 
-    def __init__(self, source: FactSource, report: Callable[[str], None]) -> None:
+    def __init__(self, source: FactSource, report: Callable[[str], None] | None = None) -> None:
         self.leaves: dict[bytes, Leaf] = {}
         self.unreadable: dict[bytes, str] = {}
         self._generations: list[int] = []
@@ -82,7 +82,8 @@ class ReadSet:
                 leaf.decoded = _UNREADABLE
         if leaf.decoded is _UNREADABLE:
             self.unreadable[name] = name.decode(errors="replace")
-            self._report(self.unreadable[name])
+            if self._report is not None:
+                self._report(self.unreadable[name])
             return None
         return leaf.decoded  # type: ignore[return-value] # one name is always decoded the same way
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from gateway.directory.reading.caller import CallerFacts, names_about_caller, names_about_rulings
 from gateway.directory.reading.listing import Listing
 from gateway.directory.reading.read_set import ReadSet, names_about
-from gateway.directory.reading.sources import StoreReading
+from gateway.directory.reading.uncached import PlainFacts
 from gateway.directory.records import names
 from gateway.directory.records.codec import decode_grants, decode_key, decode_tenant
 from gateway.directory.records.layout import UnreadableRecordError
@@ -139,7 +139,7 @@ class DirectoryReader:
 
     async def known_models(self) -> frozenset[ModelId]:
         """Return every exact model id that a rule, an alias or a grant names, to look for on disk."""
-        listing = Listing(StoreReading(self._store), on_unreadable=self._report)
+        listing = Listing(PlainFacts(self._store), on_unreadable=self._report)
         return await listing.known_models()
 
     async def _fetch_models(self, read_set: ReadSet, principal: Principal, asked: Sequence[ModelId]) -> None:

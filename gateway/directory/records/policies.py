@@ -9,7 +9,6 @@ Non-goal: whether the texts are valid Cedar. `decision/` denies by a set that do
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from gateway.directory.records.layout import (
     decode_row,
     encode_row,
 )
+from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.facts import PolicySet
 
 if TYPE_CHECKING:
@@ -71,18 +71,16 @@ class PolicySets:
 
     def __init__(self, read_text: Callable[[bytes], Awaitable[bytes | None]]) -> None:
         self._read_text = read_text
-        self._sets: OrderedDict[PolicyHead, PolicySet] = OrderedDict()
+        self._sets: BoundedMemory[PolicyHead, PolicySet] = BoundedMemory(max_entries=MAX_SETS_IN_MEMORY)
 
     async def find(self, head: PolicyHead) -> PolicySet | None:
         """Return the set of this head; None if its texts are gone because a newer head is in force."""
-        known = self._sets.get(head)
+        known = self._sets.find(head)
         if known is not None:
-            self._sets.move_to_end(head)
             return known
         raw_text = await self._read_text(head.text_digest)
         if raw_text is None:
             return None
-        policy = self._sets[head] = decode_policy(raw_text, head)
-        if len(self._sets) > MAX_SETS_IN_MEMORY:
-            self._sets.popitem(last=False)
+        policy = decode_policy(raw_text, head)
+        self._sets.put(head, policy)
         return policy

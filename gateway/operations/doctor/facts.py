@@ -18,7 +18,7 @@ from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_time import load_server_time
 from gateway.directory.edits.peppers import find_pepper_not_held
 from gateway.directory.reading.listing import Listing
-from gateway.directory.reading.sources import StoreReading
+from gateway.directory.reading.uncached import PlainFacts
 from gateway.identity.pepper import load_peppers
 from gateway.model.errors import CachegateError, Conflict, Misconfigured, Unavailable
 from gateway.operations.doctor.findings import fail, look_async, ok, warning
@@ -116,7 +116,7 @@ async def _reached(settings: Settings, clock: SystemClock) -> AsyncIterator[Serv
     async with fact_server(settings) as url:
         store = RedisStore(url, history=HistoryFile(settings.history_file))
         unreadable: list[str] = []
-        listing = Listing(StoreReading(store), on_unreadable=unreadable.append)
+        listing = Listing(PlainFacts(store), on_unreadable=unreadable.append)
         try:
             async with diagnosed(url):
                 await store.moment()

@@ -20,9 +20,9 @@ import pytest
 
 from gateway.adapters import embedded_valkey, valkey_program
 from gateway.adapters.embedded_valkey import EmbeddedValkey, RunningValkey
-from gateway.adapters.file_lock import FileLock
 from gateway.adapters.valkey_socket import find_listener, is_answering
 from gateway.model.errors import Misconfigured, Unavailable
+from gateway.model.file_lock import FileLock
 
 # A process that prints the server's URL and uses the server until its standard input ends.
 USER = """

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.adapters.file_lock import FileLock
 from gateway.adapters.valkey_program import LOG_NAME, _configuration, _readable, find_program, spawn_valkey
+from gateway.model.file_lock import FileLock
 
 
 def test_the_wheel_holds_a_program_that_runs():

@@ -18,8 +18,10 @@ from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.stamps import Leaf
 from gateway.operations.session import fact_server
 
-UNSWEPT = 2
-"""Parsed networks, and open files: their entries depend on no fact, so they never stop being current."""
+UNSWEPT = 5
+"""Parsed networks, open files, measurements, policy sets, digests of links: their entries
+depend on no fact, so they never stop being current.
+"""
 
 
 @pytest.fixture
@@ -30,6 +32,7 @@ def worker():
         public_url="https://models.example",
         upstream="https://api.example",
         shared_links="attested",
+        authority="platform",
     )
     asyncio.run(build_world(settings))
     with fact_server(settings) as url:

@@ -15,6 +15,7 @@ from gateway.identity.links import LinkKeys, sign
 from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.identity.pepper import Pepper, Peppers
 from gateway.model.access import Credential, SignedLink
+from gateway.model.bounded_memory import ENTRY_BYTES
 from gateway.model.errors import Reason, Refusal
 from gateway.model.facts import KeyKind, Scope, Tenant
 from gateway.model.names import TenantId
@@ -176,7 +177,8 @@ def test_a_key_whose_record_moved_is_found_by_the_index_anew():
 
 
 def test_what_is_remembered_of_the_index_is_bounded(monkeypatch):
-    monkeypatch.setattr(authenticate_link, "MAX_DIGESTS", 1)
+    of_one = ENTRY_BYTES + authenticate_link.DIGEST_BYTES
+    monkeypatch.setattr(authenticate_link, "DIGESTS_BYTES", of_one)
     directory = Directory()
     subject = authenticator_over(directory)
     for key_id in (KEY_ID, OTHER.key.key_id, KEY_ID):

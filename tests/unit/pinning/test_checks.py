@@ -24,7 +24,7 @@ CONTENT = b"weights of cars"
 
 
 class Fleet:
-    """`PinReader` and `Ledger` in memory: what all nodes agree on."""
+    """`NearPins` and `PinLedger` in memory: what all nodes agree on."""
 
     def __init__(self):
         self.pins: dict[str, Pin] = {}

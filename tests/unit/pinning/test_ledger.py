@@ -9,7 +9,7 @@ import pytest
 from gateway.adapters.embedded_valkey import EmbeddedValkey
 from gateway.adapters.redis_store import RedisStore
 from gateway.directory.reading.listing import Listing
-from gateway.directory.reading.sources import StoreReading
+from gateway.directory.reading.uncached import PlainFacts
 from gateway.directory.records import names
 from gateway.model.errors import NotHeld, Reason, Unavailable
 from gateway.model.names import Md5
@@ -59,7 +59,7 @@ class Node:
         self.recorded = Recorded()
         self.pinned = 0
         self.quarantined = []
-        self.listing = Listing(StoreReading(store))
+        self.listing = Listing(PlainFacts(store))
         self.ledger = PinLedger(
             store=store,
             listing=self.listing,

@@ -9,6 +9,7 @@ from hashlib import sha256
 import pytest
 
 from gateway.adapters.measurement_file import MeasurementFile
+from gateway.model.bounded_memory import ENTRY_BYTES
 from gateway.model.pins import Measured, identity_of
 from gateway.pinning import measuring as module
 from gateway.pinning.measuring import Measurer
@@ -49,8 +50,9 @@ async def test_what_is_measured_is_remembered_in_memory_and_on_disk(measurer, me
     assert (measurer.counts.files, measurer.counts.bytes) == (1, 7)
 
 
-async def test_memory_is_bounded_and_the_oldest_goes(measurer, monkeypatch):
-    monkeypatch.setattr(module, "REMEMBERED", 2)
+async def test_memory_is_bounded_and_the_oldest_goes(measurements, monkeypatch):
+    monkeypatch.setattr(module, "REMEMBERED_BYTES", 2 * (ENTRY_BYTES + module.MEASURED_BYTES))
+    measurer = Measurer(measurements)
     found = [Measured(identity=(1, number, 0, 0, 0), md5="", sha256="") for number in range(3)]
     for one in found:
         measurer.remember(one)

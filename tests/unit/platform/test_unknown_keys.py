@@ -65,7 +65,7 @@ async def test_a_denial_is_remembered_for_its_key_and_model_and_for_its_time(wor
     assert await world.unknown_keys.find(KEY, CARS) is REFUSED
     world.time += 0.01
     assert await world.unknown_keys.find(KEY, CARS) is None
-    assert len(world.unknown_keys) == world.unknown_keys.bytes == 0
+    assert len(world.unknown_keys.memory) == world.unknown_keys.memory.held_bytes == 0
 
 
 async def test_a_key_that_is_nobodys_is_so_for_every_model(world):
@@ -125,34 +125,50 @@ async def test_an_ending_that_does_not_parse_may_be_about_it(world):
 async def test_nothing_outlives_what_was_remembered_at_the_question(world):
     # A feed that was lost, or facts that were restored: everything in memory is read anew.
     await world.deny()
+    for leaf in world.leaves.values():
+        leaf.is_current = False
     world.leaves.clear()
     assert await world.unknown_keys.find(KEY, CARS) is None
 
 
-async def test_what_is_remembered_is_bounded_and_the_oldest_goes_first():
+async def test_what_is_read_anew_while_a_denial_is_looked_up_ends_it(world):
+    await world.deny()
+    [ground] = world.leaves.values()
+    read = world.read
+
+    async def lose_the_feed(wanted):
+        ground.is_current = False
+        return await read(wanted)
+
+    world.read = lose_the_feed
+    assert await world.unknown_keys.find(KEY, CARS) is None
+
+
+async def test_what_is_remembered_is_bounded_and_the_least_recently_used_goes_first():
     world = World(max_bytes=10_000)
     keys = [KeyId(f"key_{number:012}") for number in range(100)]
     for key in keys:
         await world.deny(key=key)
-        assert world.unknown_keys.bytes <= 10_000
+        assert world.unknown_keys.memory.held_bytes <= 10_000
     assert await world.unknown_keys.find(keys[-1], CARS) is REFUSED
     assert await world.unknown_keys.find(keys[0], CARS) is None
-    assert 5 < len(world.unknown_keys) < 15
+    assert 5 < len(world.unknown_keys.memory) < 15
 
 
-async def test_what_has_ended_is_let_go_by_what_comes(world):
+async def test_what_has_ended_is_let_go_by_the_regular_sweep(world):
     for number in range(50):
         await world.deny(key=KeyId(f"key_{number:012}"))
     world.time += 10.0
     await world.deny(key=OTHER)
-    assert len(world.unknown_keys) == 1
+    list(world.unknown_keys.memory.sweep())
+    assert len(world.unknown_keys.memory) == 1
 
 
 async def test_the_same_put_twice_is_charged_once(world):
     await world.deny()
-    charged = world.unknown_keys.bytes
+    charged = world.unknown_keys.memory.held_bytes
     await world.deny()
-    assert world.unknown_keys.bytes == charged
+    assert world.unknown_keys.memory.held_bytes == charged
 
 
 def test_beyond_the_budget_nothing_is_said_about_the_key(world):

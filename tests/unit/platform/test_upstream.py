@@ -218,6 +218,29 @@ def test_all_who_ask_the_same_at_once_share_one_flight(world, upstream):
     assert len(world.asked) == 1
 
 
+@pytest.mark.parametrize("first", [(200, b"early"), (403, b"")])
+def test_who_joined_an_overtaken_question_gets_a_later_answer(world, upstream, first):
+    """A denial counts no more than an answer: the right may have been granted meanwhile."""
+    world.answers = [first, (200, b"late")]
+    leaf = Leaf(b"ruling", b"")
+
+    async def crowd():
+        world.gate = asyncio.Event()
+        askers = [
+            on_an_allow_of_the_platform(one) for one in (leaf, Leaf(b"ruling", b""), Leaf(b"ruling", b""))
+        ]
+        waiting = [asyncio.create_task(upstream.told(PATH, one, parse)) for one in askers]
+        await asyncio.sleep(0)
+        leaf.is_current = False
+        world.gate.set()
+        return await asyncio.gather(*waiting, return_exceptions=True)
+
+    asked_first, *joined = asyncio.run(crowd())
+    assert isinstance(asked_first, Refusal) if first[0] == 403 else asked_first.what == b"early"
+    assert [one.what for one in joined] == [b"late"] * 2
+    assert len(world.asked) == 2
+
+
 @pytest.mark.parametrize("size", [PARSED_HERE_BYTES, PARSED_HERE_BYTES + 1])
 def test_a_large_answer_is_parsed_off_the_loop(world, upstream, size):
     threads = []
@@ -302,7 +325,7 @@ def test_nothing_is_under_way_any_more_once_it_is_closed(world, upstream, run_in
         return asyncio.all_tasks() - {asyncio.current_task(), waiting}
 
     assert run_in_virtual_time(leave()) == set()
-    assert upstream._tasks == {}
+    assert len(upstream._tasks) == 0
 
 
 def test_no_key_is_printed():

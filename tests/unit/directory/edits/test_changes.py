@@ -11,7 +11,7 @@ from gateway.directory.edits import add_grants
 from gateway.directory.edits import changes as changes_module
 from gateway.directory.edits.changes import MAX_GRANTED_NAMES, MAX_GRANTS, MAX_GROUPS_OF_PATTERN, change
 from gateway.directory.reading.listing import Listing
-from gateway.directory.reading.sources import StoreReading
+from gateway.directory.reading.uncached import PlainFacts
 from gateway.directory.records import names
 from gateway.model.errors import Conflict
 from gateway.model.facts import Alias, Grant, Grants, ModelRule, Visibility
@@ -25,7 +25,7 @@ DIGEST = b"\x01" * 32
 
 @pytest.fixture
 def listing(store):
-    return Listing(StoreReading(store))
+    return Listing(PlainFacts(store))
 
 
 async def test_a_fact_carries_the_generation_of_its_last_change(store, listing, acme):

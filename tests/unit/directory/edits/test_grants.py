@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from gateway.directory.edits import add_grants, remove_grants
 from gateway.directory.edits.changes import change
 from gateway.directory.reading.listing import Listing
-from gateway.directory.reading.sources import StoreReading
+from gateway.directory.reading.uncached import PlainFacts
 from gateway.model.errors import Conflict
 from gateway.model.facts import Grant, Grants
 from gateway.model.names import GroupName, PackageId, Pattern, TenantId
@@ -29,7 +29,7 @@ async def tenant(store, acme):
 @pytest.fixture
 def listed(store):
     async def read():
-        return await Listing(StoreReading(store)).list_grants(ACME)
+        return await Listing(PlainFacts(store)).list_grants(ACME)
 
     return read
 

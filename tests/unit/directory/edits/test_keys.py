@@ -13,7 +13,7 @@ from gateway.directory.edits import (
 )
 from gateway.directory.edits.changes import change
 from gateway.directory.reading.listing import Listing
-from gateway.directory.reading.sources import StoreReading
+from gateway.directory.reading.uncached import PlainFacts
 from gateway.model.errors import Conflict
 from gateway.model.facts import Scope
 from gateway.model.names import TenantId
@@ -30,7 +30,7 @@ async def tenant(store, acme):
 
 @pytest.fixture
 def listing(store):
-    return Listing(StoreReading(store))
+    return Listing(PlainFacts(store))
 
 
 async def test_a_created_key_is_found_by_id_and_digest(run, listing, make_key):

@@ -15,7 +15,7 @@ from gateway.directory.edits import (
 )
 from gateway.directory.edits.changes import change
 from gateway.directory.reading.listing import Listing
-from gateway.directory.reading.sources import StoreReading
+from gateway.directory.reading.uncached import PlainFacts
 from gateway.model.errors import Conflict
 from gateway.model.facts import ModelRule, Visibility
 from gateway.model.names import GroupName, ModelId, Pattern, TenantId
@@ -35,7 +35,7 @@ async def tenants(store, acme):
 @pytest.fixture
 def rules(store):
     async def read():
-        return {rule.pattern: rule for rule in await Listing(StoreReading(store)).list_rules()}
+        return {rule.pattern: rule for rule in await Listing(PlainFacts(store)).list_rules()}
 
     return read
 
@@ -134,7 +134,7 @@ async def test_a_rule_of_the_folder_is_changed_by_its_file_or_by_force(store, ru
 
 async def test_an_alias_is_given_moved_and_taken_away(store, run):
     alias = ModelId("a/latest")
-    listing = Listing(StoreReading(store))
+    listing = Listing(PlainFacts(store))
     for target in ("a/1", "a/2"):
         assert (await run(add_alias, alias=alias, canonical=ModelId(target))).is_changed
         assert not (await run(add_alias, alias=alias, canonical=ModelId(target))).is_changed

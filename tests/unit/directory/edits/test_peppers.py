@@ -6,7 +6,7 @@ import pytest
 
 from gateway.directory.edits import find_pepper_not_held, remember_peppers
 from gateway.directory.reading.listing import Listing
-from gateway.directory.reading.sources import StoreReading
+from gateway.directory.reading.uncached import PlainFacts
 from gateway.model.errors import Conflict
 
 pytestmark = pytest.mark.anyio
@@ -23,7 +23,7 @@ async def test_a_node_without_a_known_pepper_notes_nothing(run, store, held):
     await run(remember_peppers, held={"p1": "f1"})
     with pytest.raises(Conflict, match="p1"):
         await run(remember_peppers, held=held)
-    assert await Listing(StoreReading(store)).pepper_fingerprints() == {"p1": "f1"}
+    assert await Listing(PlainFacts(store)).pepper_fingerprints() == {"p1": "f1"}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from gateway.directory.edits.changes import change
 from gateway.directory.edits.pins import pin_blobs, quarantine_blob, release_blob
 from gateway.directory.reading.listing import Listing
-from gateway.directory.reading.sources import StoreReading
+from gateway.directory.reading.uncached import PlainFacts
 from gateway.directory.records import names
 from gateway.model.errors import Conflict
 from gateway.model.names import Md5
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def listing(store):
-    return Listing(StoreReading(store))
+    return Listing(PlainFacts(store))
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ from msgspec.structs import replace
 from gateway.directory.edits.rulings import (
     disown_key,
     end_rulings,
-    find_ruling,
     introduce_key,
     note_links,
     rule,
 )
 from gateway.directory.reading.listing import Listing
-from gateway.directory.reading.sources import StoreReading
+from gateway.directory.reading.rulings import find_ruling
+from gateway.directory.reading.uncached import PlainFacts
 from gateway.directory.records import names
 from gateway.model.errors import Reason
 from gateway.model.names import KeyId, ModelId, TenantId
@@ -27,7 +27,7 @@ DIGEST, NOW = b"\x01" * 32, 100.0
 
 @pytest.fixture
 def reading(store):
-    return StoreReading(store)
+    return PlainFacts(store)
 
 
 @pytest.fixture
@@ -72,7 +72,8 @@ async def test_a_ruling_goes_away_by_itself(store, run, ruling, reading):
 
     await run(rule, ruling=await ruling(until=NOW + 0.05), now=NOW)
     await asyncio.sleep(0.1)
-    assert await reading.read([names.ruling_fact(KEY, CARS)]) == [None]
+    _, [leaf] = await reading.read([names.ruling_fact(KEY, CARS)])
+    assert leaf.value is None
 
 
 @pytest.mark.parametrize(
@@ -137,7 +138,7 @@ async def test_a_key_that_is_nobodys_is_gone_with_all_that_was_said_of_it(
     assert await run(disown_key, standing=standing, now=NOW)
     assert await listing.find_key(KEY) is None
     assert await find_ruling(reading, KEY, CARS, NOW) is None
-    assert await find_ruling(reading, KEY, CARS, NOW, name=names.links_fact(KEY, CARS)) is None
+    assert await find_ruling(reading, KEY, CARS, NOW, of_links=True) is None
     found = await find_ruling(reading, KEY, None, NOW)
     assert found.reason is Reason.UPSTREAM_UNAUTHORIZED
 
@@ -214,7 +215,7 @@ async def _put_key(changes, *, key):
 
 
 async def links(reading, now=NOW):
-    return await find_ruling(reading, KEY, CARS, now, name=names.links_fact(KEY, CARS))
+    return await find_ruling(reading, KEY, CARS, now, of_links=True)
 
 
 async def test_links_outlive_the_allow_that_they_were_minted_under(introduce, reading, run):

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from gateway.directory.edits import create_tenant, resume_tenant, set_degraded, suspend_tenant
 from gateway.directory.edits.changes import change
 from gateway.directory.reading.listing import Listing
-from gateway.directory.reading.sources import StoreReading
+from gateway.directory.reading.uncached import PlainFacts
 from gateway.model.errors import Conflict
 from gateway.model.facts import MAX_DEGRADED_SECONDS
 from gateway.model.names import TenantId
@@ -19,7 +19,7 @@ ACME = TenantId("acme")
 async def test_a_tenant_is_created_once_and_the_second_time_changes_nothing(store, run):
     assert (await run(create_tenant, tenant_id=ACME, name="Acme", now=5.0)).is_changed
     assert not (await run(create_tenant, tenant_id=ACME, name="Acme", now=6.0)).is_changed
-    tenant = await Listing(StoreReading(store)).find_tenant(ACME)
+    tenant = await Listing(PlainFacts(store)).find_tenant(ACME)
     assert (tenant.created_at, tenant.is_suspended, tenant.generation) == (5.0, False, 1)
 
 
@@ -33,7 +33,7 @@ async def test_suspending_and_resuming_say_whether_they_changed_anything(store, 
     await run(create_tenant, tenant_id=ACME, name="Acme", now=5.0)
     for operation, is_suspended in ((suspend_tenant, True), (resume_tenant, False)):
         assert (await run(operation, tenant_id=ACME)).is_changed
-        assert (await Listing(StoreReading(store)).find_tenant(ACME)).is_suspended is is_suspended
+        assert (await Listing(PlainFacts(store)).find_tenant(ACME)).is_suspended is is_suspended
         assert not (await run(operation, tenant_id=ACME)).is_changed
 
 
@@ -75,7 +75,7 @@ async def test_a_degraded_time_of_the_folder_is_shortened_freely_and_lengthened_
     await folder_tenant(degraded_seconds=60.0)
     assert (await run(set_degraded, tenant_id=ACME, seconds=0.0)).is_changed
     assert not (await run(set_degraded, tenant_id=ACME, seconds=0.0)).is_changed
-    assert (await Listing(StoreReading(store)).find_tenant(ACME)).degraded_seconds == 0.0
+    assert (await Listing(PlainFacts(store)).find_tenant(ACME)).degraded_seconds == 0.0
 
 
 @pytest.mark.parametrize("seconds", [-1.0, MAX_DEGRADED_SECONDS + 1, float("nan"), float("inf")])
@@ -89,4 +89,4 @@ async def test_a_tenant_keeps_its_degraded_time_when_it_is_suspended(store, run)
     await run(create_tenant, tenant_id=ACME, name="Acme", now=5.0)
     await run(set_degraded, tenant_id=ACME, seconds=60.0)
     await run(suspend_tenant, tenant_id=ACME)
-    assert (await Listing(StoreReading(store)).find_tenant(ACME)).degraded_seconds == 60.0
+    assert (await Listing(PlainFacts(store)).find_tenant(ACME)).degraded_seconds == 60.0

@@ -171,6 +171,18 @@ async def test_a_flight_that_is_joined_for_one_name_says_nothing_about_another(n
     assert store.asked == [[A, B], [A]]
 
 
+async def test_who_joined_a_read_before_it_was_overtaken_reads_once_more(facts, store):
+    hold(store)
+    store.values[A] = b"old"
+    first, joined = await begin(facts.read([A])), await begin(facts.read([A]))
+    facts.changed([A])
+    store.values[A] = b"new"
+    store.gate.set()
+    (_, [overtaken]), (_, [leaf]) = await asyncio.gather(first, joined)
+    assert (overtaken.value, overtaken.is_current) == (b"old", False)
+    assert (leaf.value, leaf.is_current) == (b"new", True)
+
+
 async def test_a_late_reply_does_not_put_an_old_record_back_over_a_new_one(facts, store):
     hold(store)
     store.values[A] = b"old"

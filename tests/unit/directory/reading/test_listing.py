@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from gateway.directory.edits.changes import change
 from gateway.directory.reading.listing import PAGE, Listing
-from gateway.directory.reading.sources import StoreReading
+from gateway.directory.reading.uncached import PlainFacts
 from gateway.directory.records import names
 from gateway.model.errors import Conflict
 from gateway.model.facts import Alias, Grant, Grants, ModelRule
@@ -21,7 +21,7 @@ def reported():
 
 @pytest.fixture
 def listing(store, reported):
-    return Listing(StoreReading(store), on_unreadable=reported.append)
+    return Listing(PlainFacts(store), on_unreadable=reported.append)
 
 
 async def test_everything_that_was_written_is_listed_in_order(store, listing, acme, policy):

@@ -7,7 +7,7 @@ from gateway.adapters.embedded_valkey import EmbeddedValkey
 from gateway.adapters.redis_store import RedisStore
 from gateway.directory.edits.changes import change
 from gateway.directory.reading.listing import Listing
-from gateway.directory.reading.sources import StoreReading
+from gateway.directory.reading.uncached import PlainFacts
 from gateway.directory.records import names
 from gateway.directory.transfer.lines import StoredKey
 from gateway.directory.transfer.whole import bring_in, compare, each_fact
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def listing(store):
-    return Listing(StoreReading(store))
+    return Listing(PlainFacts(store))
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ async def filled(store, acme, policy, make_key):
 
 
 async def all_facts(store):
-    return [fact async for fact in each_fact(Listing(StoreReading(store)))]
+    return [fact async for fact in each_fact(Listing(PlainFacts(store)))]
 
 
 async def test_what_was_exported_and_imported_is_every_fact_and_every_index(filled, tmp_path):
@@ -70,7 +70,7 @@ async def test_what_was_exported_and_imported_is_every_fact_and_every_index(fill
 async def test_an_export_tells_first_how_many_facts_there_are(filled):
     told = []
     count = 0
-    async for _ in each_fact(Listing(StoreReading(filled)), told.append):
+    async for _ in each_fact(Listing(PlainFacts(filled)), told.append):
         count += 1
     assert told == [count]
 

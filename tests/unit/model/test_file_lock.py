@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.adapters.file_lock import FileLock
 from gateway.model.errors import Misconfigured, Unavailable
+from gateway.model.file_lock import FileLock
 from tests.conftest import as_user
 
 
