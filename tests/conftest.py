@@ -12,10 +12,12 @@ import importlib.util
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout, suppress
@@ -535,14 +537,19 @@ def installation(tmp_path: Path) -> Installation:
 
 
 @pytest.fixture
-def installation_here(tmp_path: Path) -> Iterator[Installation]:
+def installation_here() -> Iterator[Installation]:
     """The same, whose commands are calls in this process and share one Valkey, which runs for the test."""
     from gateway.adapters.embedded_valkey import EmbeddedValkey  # noqa: PLC0415 -- see above
 
-    (tmp_path / "cache").mkdir()
-    installation = Installation(tmp_path, runs_here=True).init()
-    with EmbeddedValkey(installation.state).running():
-        yield installation
+    # Short and always as long, because tables are as wide as the paths in them.
+    folder = Path(tempfile.mkdtemp(prefix="cg-test-", dir="/tmp"))
+    try:
+        (folder / "cache").mkdir()
+        installation = Installation(folder, runs_here=True).init()
+        with EmbeddedValkey(installation.state).running():
+            yield installation
+    finally:
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
