@@ -8,7 +8,6 @@ recorded, changes always are.
 from __future__ import annotations
 
 import getpass
-import time
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -23,7 +22,7 @@ from gateway.adapters.redis_diagnosis import diagnosed
 from gateway.adapters.redis_errors import lacking
 from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_url import verify_local_files
-from gateway.assembly.components import build_recorder, build_registrar
+from gateway.assembly.components import build_registrar
 from gateway.barrier import MARGIN_SECONDS, BarrierReport, await_workers
 from gateway.directory.edits.peppers import find_pepper_not_held, remember_peppers
 from gateway.directory.reading.degraded_modes import load_degraded_periods
@@ -239,34 +238,6 @@ def bounded_subject(subject: tuple[str, ...]) -> tuple[str, ...]:
     return (*subject[:kept], f"{len(subject) - kept} more; sha256 of all {digest}")
 
 
-def accept_history(settings: Settings, present: Moment) -> None:
-    """Accept the facts on the server as the known ones, on an operator's order. Recorded like every change.
-
-    No method of `OperatorSession`: none can be opened while the facts are not the known ones.
-    """
-    verify_state(settings)
-    clock = SystemClock()
-    recorder = build_recorder(settings, clock)
-    try:
-        subject = (f"history {present.history or 'none'}",)
-        receipt = recorder.change(
-            Change(
-                actor=f"cli:{_user()}", action="directory.accept", subject=subject, received_at=clock.now()
-            )
-        )
-        try:
-            HistoryFile(settings.history_file).accept(present)
-            # A worker may hold a lease from before the server was restored. A later revocation cannot ask
-            # about that lease, so wait until it has run out.
-            time.sleep(settings.lease_milliseconds / 1000 + MARGIN_SECONDS)
-        except Unavailable:
-            receipt.close(generation=None, result="unavailable")
-            raise
-        receipt.close(generation=present.generation, result="done")
-    finally:
-        recorder.close()
-
-
 def fact_server(settings: Settings) -> RunningValkey | nullcontext[str]:
     """The URL of the server that holds the facts, for as long as it is used."""
     if settings.redis_url is not None:
@@ -295,7 +266,7 @@ async def open_session(settings: Settings) -> AsyncIterator[OperatorSession]:
             peppers=peppers,
             history=history,
             clock=SystemClock(),
-            actor=f"cli:{_user()}",
+            actor=actor(),
             unreadable=unreadable,
         )
         try:
@@ -318,8 +289,9 @@ async def verify_rights(session: OperatorSession) -> None:
         raise Unavailable("redis", f"{session.store.display} {lacking(missing)}")
 
 
-def _user() -> str:
+def actor() -> str:
+    """Who audit records say ran a command: the user of this process."""
     try:
-        return getpass.getuser()
+        return f"cli:{getpass.getuser()}"
     except (KeyError, OSError):  # a container's user without a name
-        return "unnamed"
+        return "cli:unnamed"
