@@ -236,7 +236,7 @@ def _shown_entries(found: EntriesView) -> Iterator[Note | Table]:
     root = escape_controls(found.root)
     yield Table(f"Auto-resolution entries below {root}", columns, rows, f"No entry below {root}.")
     if found.left_out:
-        yield Note(f"{found.left_out} more entries were not looked at.", "yellow")
+        yield Note(f"{found.left_out} more entries were not read.", "yellow")
     outliving = sum(one.outlives_its_key for one in found.entries)
     if outliving:
         yield Note(

@@ -113,7 +113,10 @@ def group(
 
 @commands.command("export")
 def export(file: ExportFile, as_json: AsJson = False) -> None:
-    """Write every fact into a file: the policy, tenants, rules, aliases, grants, keys by digest."""
+    """Write the facts into a file: the policy, tenants, rules, aliases, grants, keys by digest.
+
+    Left out are pins, quarantines, attestations and the origins of files.
+    """
     done = in_session(lambda session: export_facts(session, file))
     note = f"{done.facts} facts written to {file}. Keep the pepper folder with it: without it no key works."
     show(done, [Note(note)], as_json=as_json)

@@ -207,7 +207,7 @@ def rotate(
 
 @commands.command("list")
 def list_(tenant: OfTenant = None, as_json: AsJson = False) -> None:
-    """List keys: of one tenant, or all, the admin keys first."""
+    """List keys: of one tenant, or all, the admin keys first. The oldest come first."""
     only = parse_tenant_id(tenant) if tenant else None
     keys = in_session(lambda session: list_keys(session, only))
     rows = (

@@ -170,7 +170,7 @@ async def find_tenant(session: OperatorSession, tenant_id: TenantId) -> TenantRe
         raise unknown_tenant(tenant_id)
     rules = await session.listing.list_rules()
     grants = await session.listing.list_grants(tenant_id)
-    keys = await session.listing.list_keys(tenant_id)
+    keys = await _keys_by_age(session, tenant_id)
     return TenantRecord(
         **msgspec.structs.asdict(_tenant(found)),
         without_redis=without_redis(found.degraded_seconds),
@@ -199,14 +199,14 @@ async def list_grants(session: OperatorSession, only: TenantId | None) -> list[G
 
 
 async def list_keys(session: OperatorSession, only: TenantId | None) -> list[KeyView]:
-    """The keys of a tenant, or all, the admin keys first."""
+    """The keys of a tenant, or all: the admin keys, then tenant by tenant, each in the order of creation."""
     if only is not None:
         await verify_tenant(session, only)
     owners: list[TenantId | None] = [only]
     if only is None:
         owners += [one.tenant_id for one in await session.listing.list_tenants()]
     now = session.clock.now()
-    keys = [key for owner in owners for key in await session.listing.list_keys(owner)]
+    keys = [key for owner in owners for key in await _keys_by_age(session, owner)]
     seen = await find_last_uses(session.store, [key.key_id for key in keys])
     return [key_view(key, now, seen.get(key.key_id)) for key in keys]
 
@@ -313,6 +313,11 @@ async def find_model(session: OperatorSession, asked: ModelId) -> ModelView:
             if one is not None
         ],
     )
+
+
+async def _keys_by_age(session: OperatorSession, owner: TenantId | None) -> list[Key]:
+    keys = await session.listing.list_keys(owner)
+    return sorted(keys, key=lambda key: (key.created_at, key.key_id))
 
 
 def _tenant(tenant: Tenant) -> TenantView:

@@ -283,7 +283,7 @@ def verify_removable(root: Path) -> None:
     try:
         flags = os.statvfs(root / RESOLUTIONS).f_flag
     except OSError as error:
-        raise Conflict(f"{root / RESOLUTIONS} cannot be looked at ({error.strerror}); name the folder that "
+        raise Conflict(f"{root / RESOLUTIONS} cannot be accessed ({error.strerror}); name the folder that "
                        "the engine has as its INFERENCE_HOME") from error  # fmt: skip
     if flags & os.ST_RDONLY:
         raise Conflict(
@@ -296,7 +296,7 @@ def _read(name: str, directory: int, zone: tzinfo | None) -> Entry:
     try:
         found = open_regular(name, below=directory, may_have_other_names=False)
         if found is None:
-            return Entry(name=name, resolution=None, fault="it went away while we looked")
+            return Entry(name=name, resolution=None, fault="it was removed while it was read")
         descriptor, _ = found
         with os.fdopen(descriptor, "rb") as file:
             raw = file.read(MAX_RESOLUTION_BYTES + 1)
