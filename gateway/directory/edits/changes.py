@@ -50,13 +50,7 @@ _T = TypeVar("_T")
 
 async def change(store: FactStore, work: Callable[[Changes], Awaitable[_T]]) -> tuple[_T, Moment]:
     """Run `work` in one transaction; return its result and the moment after the commit."""
-    results: list[_T] = []
-
-    async def plan(snapshot: FactSnapshot, batch: Batch) -> None:
-        results[:] = [await work(Changes(snapshot, batch))]
-
-    moment = await store.transact(plan)
-    return results[0], moment
+    return await store.transact(lambda snapshot, batch: work(Changes(snapshot, batch)))
 
 
 MAX_GRANTS = 5_000  # per tenant: a worker reads all of them before its first decision

@@ -1,9 +1,10 @@
-"""Exports all facts from a server and imports them into another, for back-up and migration.
+"""Exports the facts of a server and imports them into another, for back-up and migration.
 
-An export contains every fact, in the order of `file.py`, each as it was at some moment during the
-export. An import writes facts that do not exist yet. A fact that exists with another value is refused, unless
-merging was requested; then the file's value replaces it, with one exception: a key that is revoked here stays
-revoked and a tenant that is suspended stays suspended, even if an older file says otherwise.
+An export contains the policy, tenants, rules, aliases, grants and keys, in the order of `file.py`, each as it
+was at some moment during the export. An import writes facts that do not exist yet. A fact that exists with
+another value is refused, unless merging was requested; then the file's value replaces it, with one exception:
+a key that is revoked here stays revoked and a tenant that is suspended stays suspended, even if an older file
+says otherwise.
 
 Each batch is a transaction. An import that is interrupted leaves whole batches, and repeating it continues
 from there. Non-goals: files (`file.py`), and the audit log.
@@ -54,7 +55,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 async def each_fact(
     listing: Listing, on_total: Callable[[int], None] = lambda _total: None
 ) -> AsyncIterator[Fact]:
-    """Yield every fact, in order; `on_total` is called with their number before the first one."""
+    """Yield every fact of an export, in order; `on_total` is called with their number first."""
     policy = await listing.find_policy()
     tenants = await listing.list_tenants()
     facts: list[Fact] = [*([] if policy is None else [policy]), *tenants]

@@ -24,6 +24,11 @@ DOCUMENT = '[tenant]\nid = "umbrella"\n\n[models]\nown = ["umbrella/*"]\n'
 
 
 @pytest.fixture
+def installation(installation_here):
+    return installation_here
+
+
+@pytest.fixture
 def folder(tmp_path):
     shutil.copytree(CHECKOUT_POLICIES, tmp_path / "policies")
     (tmp_path / "policies" / "tenants" / "umbrella.toml").write_text(DOCUMENT)
