@@ -23,8 +23,7 @@ import msgspec
 
 from gateway.audit.scrub import source_of
 from gateway.directory.records import names
-from gateway.directory.records.layout import UnreadableRecordError
-from gateway.directory.records.rulings import decode_ending
+from gateway.directory.records.codec import UnreadableRecordError, decode_ending
 from gateway.model.errors import Reason, Refusal
 
 if TYPE_CHECKING:

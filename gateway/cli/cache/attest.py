@@ -18,8 +18,8 @@ from gateway.cli.barrier_view import NoWait
 from gateway.cli.perform import in_session, report
 from gateway.directory.edits.provenance import attest as attest_digests
 from gateway.model.errors import Conflict
-from gateway.model.facts import SOURCE_CLI
 from gateway.model.names import parse_md5, parse_model_id
+from gateway.model.records import SOURCE_CLI
 from gateway.terminal.console import AsJson
 
 if TYPE_CHECKING:

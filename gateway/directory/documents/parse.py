@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gateway.directory.documents.tables import DocumentTables
-from gateway.model.access import Action
+from gateway.model.access import GRANTABLE, Action
 from gateway.model.errors import BadNameError, Misconfigured
 from gateway.model.facts import FOLDER_SOURCE, MAX_DEGRADED_SECONDS, Grant
 from gateway.model.names import (
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from gateway.model.names import GroupName, ModelId, Pattern, TenantId
     from gateway.model.trusted_files import Distrusted
 
-"""The prefix of the source of facts from a folder of documents; the tenant's id follows."""
-
-GRANTABLE = (Action.DISCOVER, Action.READ, Action.INFER)
 GRANT_ID_DIGITS = 12  # 48 bits: ids need to differ only among the thousands of grants of one tenant
 _PATTERN_KEYS = ("own", "public", "private")
 
@@ -219,7 +216,9 @@ def _grant(tables: DocumentTables, table: Mapping[str, Any], nth: int, source: s
 def _parse_action(text: str) -> Action:
     """Parse an action that can be granted."""
     if text not in GRANTABLE:
-        raise BadNameError(f"not an action; expected {', '.join(GRANTABLE)}")
+        raise BadNameError(
+            f"not an action; expected {', '.join(each for each in Action if each in GRANTABLE)}"
+        )
     return Action(text)
 
 

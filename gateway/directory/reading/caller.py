@@ -19,9 +19,8 @@ from msgspec.structs import replace
 
 from gateway.directory.reading.read_set import names_about
 from gateway.directory.records import names
-from gateway.directory.records.codec import decode_grants
-from gateway.directory.records.rulings import decode_ending, decode_ruling
-from gateway.model.access import Action
+from gateway.directory.records.codec import decode_ending, decode_grants, decode_ruling
+from gateway.model.access import GRANTABLE
 from gateway.model.facts import Facts, Grant
 from gateway.model.names import Pattern
 from gateway.model.rulings import PLATFORM_GRANT, SOURCE_PLATFORM, EndingLeaf
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
     from gateway.model.facts import PolicySet
     from gateway.model.names import ModelId
     from gateway.model.rulings import Ruling
-
-_ALL_ACTIONS = frozenset({Action.DISCOVER.value, Action.READ.value, Action.INFER.value})
 
 
 def names_about_caller(principal: Principal) -> list[bytes]:
@@ -150,6 +147,4 @@ class CallerFacts:
 
 
 def _grant_on(model: ModelId) -> Grant:
-    return Grant(
-        grant_id=PLATFORM_GRANT, actions=_ALL_ACTIONS, models=(Pattern(model),), source=SOURCE_PLATFORM
-    )
+    return Grant(grant_id=PLATFORM_GRANT, actions=GRANTABLE, models=(Pattern(model),), source=SOURCE_PLATFORM)

@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.directory.records import names
-from gateway.directory.records.codec import decode_alias
-from gateway.directory.records.layout import UnreadableRecordError
+from gateway.directory.records.codec import UnreadableRecordError, decode_alias
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

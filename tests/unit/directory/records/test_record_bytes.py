@@ -10,36 +10,31 @@ import msgspec
 import pytest
 
 from gateway.directory.records.codec import (
+    UnreadableRecordError,
     decode_alias,
+    decode_attestation,
+    decode_ending,
     decode_grants,
     decode_key,
-    decode_rule,
-    decode_tenant,
-    encode_alias,
-    encode_grants,
-    encode_key,
-    encode_rule,
-    encode_tenant,
-)
-from gateway.directory.records.layout import UnreadableRecordError
-from gateway.directory.records.pins import decode_pin, encode_pin
-from gateway.directory.records.policies import decode_policy, decode_policy_head, encode_policy
-from gateway.directory.records.provenance import (
-    decode_attestation,
     decode_origin,
-    encode_attestation,
-    encode_origin,
+    decode_pin,
+    decode_rule,
+    decode_ruling,
+    decode_tenant,
+    encode,
+    encode_key,
 )
-from gateway.directory.records.rulings import decode_ending, decode_ruling, encode_ending, encode_ruling
+from gateway.directory.records.policies import decode_policy, decode_policy_head, encode_policy
 from gateway.model.errors import Reason
 from gateway.model.facts import (
     DEFAULT_SCOPES,
     Alias,
+    Attestation,
     Grant,
     Grants,
     Key,
-    KeyKind,
     ModelRule,
+    Origin,
     PolicySet,
     Scope,
     Tenant,
@@ -47,8 +42,7 @@ from gateway.model.facts import (
 )
 from gateway.model.names import FileHandle, GroupName, KeyId, Md5, ModelId, PackageId, Pattern, TenantId
 from gateway.model.pins import Cause, Pin, Quarantine
-from gateway.model.provenance import Attestation, Origin
-from gateway.model.rulings import Ruling
+from gateway.model.rulings import Ending, Ruling
 
 DIGEST = bytes(range(32))
 ACME, CARS, KEY_ID = TenantId("acme"), ModelId("acme/cars/1"), KeyId("key_0000000000aB")
@@ -56,7 +50,6 @@ BLOB = Md5("0123456789abcdef" * 2)
 
 KEY = Key(
     key_id=KEY_ID,
-    kind=KeyKind.TENANT,
     tenant=ACME,
     name="ci Ü",
     scopes=DEFAULT_SCOPES,
@@ -71,7 +64,6 @@ KEY = Key(
 )
 ADMIN_KEY = Key(
     key_id=KEY_ID,
-    kind=KeyKind.ADMIN,
     tenant=None,
     name="",
     scopes=frozenset({Scope.AUDIT_READ, Scope.KEYS_MANAGE}),
@@ -147,13 +139,13 @@ RECORDS = {
     ),
     "a tenant": (
         TENANT,
-        encode_tenant,
+        encode,
         lambda raw: decode_tenant(raw, ACME),
         "990201cd012ca3636c69a461636d65a441636d65c3cb3ff8000000000000cb404e000000000000",
     ),
     "grants": (
         GRANTS,
-        encode_grants,
+        encode,
         lambda raw: decode_grants(raw, ACME),
         (
             "95030109a461636d659296a2673193a8646973636f766572a5696e666572a47265616492a8676c6f6265782f2a"
@@ -163,25 +155,25 @@ RECORDS = {
     ),
     "a rule": (
         RULE,
-        encode_rule,
+        encode,
         lambda raw: decode_rule(raw, RULE.pattern),
         "98040102a3636c69a661636d652f2aa461636d65a67075626c696392a162a161",
     ),
     "a rule that says nothing": (
         BARE_RULE,
-        encode_rule,
+        encode,
         lambda raw: decode_rule(raw, BARE_RULE.pattern),
         "98040100a3636c69a661636d652f78c0c090",
     ),
     "an alias": (
         ALIAS,
-        encode_alias,
+        encode,
         lambda raw: decode_alias(raw, ALIAS.alias),
         "960501ce00011170a3636c69a462657374ab61636d652f636172732f31",
     ),
     "a pin": (
         PIN,
-        encode_pin,
+        encode,
         lambda raw: decode_pin(raw, BLOB),
         (
             "9b080103aa776f726b65723a6e3a31c4100123456789abcdef0123456789abcdefc420cdcdcdcdcdcdcdcdcdcd"
@@ -190,7 +182,7 @@ RECORDS = {
     ),
     "a pin in quarantine": (
         HELD_PIN,
-        encode_pin,
+        encode,
         lambda raw: decode_pin(raw, BLOB),
         (
             "9b080100a3636c69c4100123456789abcdef0123456789abcdefc00fcb401e000000000000ab6e6f742d697473"
@@ -200,7 +192,7 @@ RECORDS = {
     ),
     "a ruling": (
         RULING,
-        encode_ruling,
+        encode,
         lambda raw: decode_ruling(raw, KEY_ID, CARS),
         (
             "98090108b06b65795f303030303030303030306142ab61636d652f636172732f31a97065726d6974746564cb40"
@@ -209,25 +201,25 @@ RECORDS = {
     ),
     "a standing": (
         STANDING,
-        encode_ruling,
+        encode,
         lambda raw: decode_ruling(raw, KEY_ID, None),
         ("98090100b06b65795f303030303030303030306142c0ac75736167652d706175736564cb3ff000000000000000"),
     ),
     "an ending": (
         12,
-        encode_ending,
+        lambda generation: encode(Ending(generation=generation)),
         decode_ending,
         "930a010c",
     ),
     "an origin": (
         ORIGIN,
-        encode_origin,
+        encode,
         lambda raw: decode_origin(raw, CARS, ORIGIN.package, ORIGIN.handle),
         "980b0107a3636c69ab61636d652f636172732f31a5706b674131aa6c6162656c732e747874c3",
     ),
     "an attestation": (
         ATTESTATION,
-        encode_attestation,
+        encode,
         lambda raw: decode_attestation(raw, CARS),
         (
             "960c0107a870726f7669646572ab61636d652f636172732f31c430000000000000000000000000000000000123"
@@ -267,14 +259,14 @@ def test_a_generation_that_is_no_count_is_unreadable(kind, number):
 
 @pytest.mark.parametrize("change", [lambda row: row[:-1], lambda row: [*row, "cli"]])
 def test_a_grant_with_a_field_less_or_more_is_unreadable(change):
-    row = msgspec.msgpack.decode(encode_grants(GRANTS))
+    row = msgspec.msgpack.decode(encode(GRANTS))
     row[4][1] = change(row[4][1])
     with pytest.raises(UnreadableRecordError):
         decode_grants(msgspec.msgpack.encode(row), ACME)
 
 
 def test_a_time_that_another_writer_wrote_as_a_whole_number_is_read():
-    row = msgspec.msgpack.decode(encode_tenant(TENANT))
+    row = msgspec.msgpack.decode(encode(TENANT))
     row[7] = 2
     assert decode_tenant(msgspec.msgpack.encode(row), ACME).created_at == 2.0
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from msgspec.structs import replace
 
-from gateway.directory.records.layout import UnreadableRecordError
+from gateway.directory.records.codec import UnreadableRecordError
 from gateway.directory.transfer.lines import StoredKey, fact_line, parse_fact, unnumbered
 from gateway.model.facts import Alias, Grant, Grants, ModelRule, Visibility
 from gateway.model.names import GroupName, ModelId, PackageId, Pattern, TenantId
