@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from gateway.directory.documents.changes import CurrentFacts
     from gateway.directory.documents.parse import TenantDocument
     from gateway.model.facts import Grant
-    from gateway.model.names import GroupName, Pattern
 
 Fact = TypeVar("Fact", Tenant, ModelRule, Alias)
 
@@ -67,7 +66,7 @@ def rule_changes(
     """Yield changes of the rules for patterns."""
     known = {rule.pattern: rule for rule in current.rules}
     for document in documents:
-        for new in _rules(document):
+        for new in document.rules(document.tenant_id, document.source):
             old = known.pop(new.pattern, None)
             if _is_wanted(new, old, f"models {new.pattern}", document.where, conflicts):
                 was = f" (was {_rule_text(old)})" if old else ""
@@ -83,25 +82,6 @@ def rule_changes(
             yield PlannedChange(order=order, fact=Removed(ModelRule, old.pattern), lines=(line,))
 
 
-def _rules(document: TenantDocument) -> Iterator[ModelRule]:
-    """Yield a document's rules: one per pattern, combining everything it says about the pattern."""
-    groups: dict[Pattern, list[GroupName]] = {}
-    for group, patterns in document.groups:
-        for pattern in patterns:
-            groups.setdefault(pattern, []).append(group)
-    visibility = dict.fromkeys(document.public, Visibility.PUBLIC) | dict.fromkeys(
-        document.private, Visibility.PRIVATE
-    )
-    for pattern in dict.fromkeys(pattern for pattern, _ in document.said_of_patterns):
-        yield ModelRule(
-            pattern=pattern,
-            owner=document.tenant_id if pattern in document.own else None,
-            visibility=visibility.get(pattern),
-            groups=tuple(groups.get(pattern, ())),
-            source=document.source,
-        )
-
-
 def alias_changes(
     documents: tuple[TenantDocument, ...], current: CurrentFacts, conflicts: list[str]
 ) -> Iterator[PlannedChange]:
@@ -110,7 +90,7 @@ def alias_changes(
     foreign = {name: alias.canonical for name, alias in known.items() if not _is_ours(alias)}
     targets = set(foreign.values())
     for document in documents:
-        for name, canonical in document.aliases:
+        for name, canonical in document.aliases.items():
             new = Alias(alias=name, canonical=canonical, source=document.source)
             old = known.pop(name, None)
             if canonical in foreign or name in targets:

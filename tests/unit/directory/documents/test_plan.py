@@ -35,8 +35,8 @@ FULL = document(
     own=("acme/*",),
     public=("acme/demo/*",),
     private=("acme/demo/2",),
-    aliases=(("acme/latest", "acme/cars/1"),),
-    groups=(("vision", ("acme/*", "acme/signs")),),
+    aliases={"acme/latest": "acme/cars/1"},
+    groups={"vision": ("acme/*", "acme/signs")},
     grants=(grant("globex/x"), grant("globex/y", packages=("p1",))),
 )
 
@@ -130,8 +130,8 @@ CHANGED = replace(
     name="Acme Corp",
     public=(),
     private=("acme/demo/3",),
-    aliases=(("acme/latest", "acme/cars/2"), ("acme/new", "acme/cars/1")),
-    groups=(),
+    aliases={"acme/latest": "acme/cars/2", "acme/new": "acme/cars/1"},
+    groups={},
     grants=(grant("globex/y", packages=("p1",)), grant("globex/z")),
 )
 
@@ -237,7 +237,7 @@ def test_the_same_value_from_another_source_is_no_conflict_and_stays_theirs():
         name="By hand",
         own=("cli/*",),
         public=("cli/*",),
-        aliases=(("cli/latest", "cli/1"),),
+        aliases={"cli/latest": "cli/1"},
     )
     assert plan_changes([same], FOREIGN, now=NOW).is_empty
 
@@ -249,9 +249,9 @@ def test_the_same_value_from_another_source_is_no_conflict_and_stays_theirs():
         document("cli", name="By hand", is_suspended=True),
         document(own=("cli/*",)),
         document(private=("cli/*",)),
-        document(aliases=(("cli/latest", "cli/2"),)),
-        document(aliases=(("acme/x", "cli/latest"),)),
-        document(aliases=(("cli/1", "acme/y"),)),
+        document(aliases={"cli/latest": "cli/2"}),
+        document(aliases={"acme/x": "cli/latest"}),
+        document(aliases={"cli/1": "acme/y"}),
     ],
 )
 def test_a_fact_of_another_source_with_another_value_stops_the_plan(clash):
