@@ -28,13 +28,13 @@ from gateway.directory.records import names
 from gateway.directory.records.codec import UnreadableRecordError, encode, encode_key
 from gateway.directory.records.policies import decode_policy_head, encode_policy
 from gateway.model.errors import Conflict
-from gateway.model.facts import MAX_DEGRADED_SECONDS
+from gateway.model.facts import MAX_DEGRADED_SECONDS, Alias, Grants, ModelRule, PolicySet, Tenant
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from gateway.directory.reading.sources import Reading
-    from gateway.model.facts import Alias, Grant, Grants, Key, ModelRule, PolicySet, Tenant
+    from gateway.model.facts import Grant, Key
     from gateway.model.names import KeyId, Md5, ModelId, Pattern, TenantId
     from gateway.model.pins import Pin
     from gateway.model.records import Record
@@ -80,6 +80,20 @@ class Changes(Listing):
     def leniently(self) -> Listing:
         """The same facts without those that do not parse, for callers that are about to replace them."""
         return Listing(self._reading)
+
+    async def put(self, fact: PolicySet | Tenant | ModelRule | Alias | Grants) -> None:
+        """Write a fact of a kind that tenant documents or exports have."""
+        match fact:
+            case PolicySet():
+                await self.put_policy(fact)
+            case Tenant():
+                await self.put_tenant(fact)
+            case ModelRule():
+                await self.put_rule(fact)
+            case Alias():
+                await self.put_alias(fact)
+            case Grants():
+                await self.put_grants(fact)
 
     async def put_tenant(self, tenant: Tenant, *, is_listed: bool = True) -> None:
         """Write a tenant; one that is not listed is found only by its id."""

@@ -12,7 +12,7 @@ two answers to questions asked at the same generation, a denial wins.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -26,16 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gateway.directory.edits.changes import Changes
+    from gateway.directory.reading.sources import Records
     from gateway.model.names import KeyId, ModelId
 
 ENDING_SECONDS = 2 * 86_400.0  # longer than what it ends: a link lives for a day at most
-
-
-class Records(Protocol):
-    """A reader of records by name."""
-
-    async def read(self, names: Sequence[bytes]) -> list[bytes | None]:
-        """Return the values of these names, in order."""
 
 
 async def find_ruling(

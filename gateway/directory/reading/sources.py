@@ -19,11 +19,15 @@ if TYPE_CHECKING:
     from gateway.model.stores import Batch, FactSnapshot, FactStore
 
 
-class Reading(Protocol):
-    """What a listing reads from: a snapshot, or a store through `StoreReading`."""
+class Records(Protocol):
+    """A reader of records by name."""
 
     async def read(self, names: Sequence[bytes]) -> list[bytes | None]:
         """Return the values of these names, in order."""
+
+
+class Reading(Records, Protocol):
+    """What a listing reads from: a snapshot, or a store through `StoreReading`."""
 
     async def members(self, name: bytes) -> list[bytes]:
         """Return the members of a set, unordered."""
