@@ -128,7 +128,7 @@ class Alias(Record, frozen=True, kw_only=True, tag=5, gc=False):
     canonical: ModelId
 
 
-class PolicySet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PolicySet(msgspec.Struct, frozen=True, kw_only=True):
     """The Cedar texts in force, last written by `policy apply`. `digest` names the set in audit records.
 
     It is stored as two records (`directory/records/policies.py`).

@@ -6,8 +6,11 @@ one, read the same bytes. So a change of these bytes needs a new layout beside t
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from gateway.directory.records.codec import (
     UnreadableRecordError,
@@ -28,6 +31,7 @@ from gateway.directory.records.policies import decode_policy, decode_policy_head
 from gateway.model.errors import Reason
 from gateway.model.facts import (
     DEFAULT_SCOPES,
+    MAX_ATTESTED,
     Alias,
     Attestation,
     Grant,
@@ -283,6 +287,76 @@ TEXT = (
     "940701ae656e746974792054656e616e743b9192a7612e6365646172d9257065726d697420287072696e636970"
     "616c2c20616374696f6e2c207265736f75726365293b"
 )
+
+
+def decode_texts(raw: bytes) -> PolicySet:
+    """Texts under a head that names them, so that only their own form can be wrong."""
+    return decode_policy(
+        raw, replace(decode_policy_head(bytes.fromhex(HEAD)), text_digest=sha256(raw).digest())
+    )
+
+
+DECODERS = {kind: (decode, written) for kind, (_, _, decode, written) in RECORDS.items()} | {
+    "a head": (decode_policy_head, HEAD),
+    "texts": (decode_texts, TEXT),
+}
+NAN, BASE64 = float("nan"), "eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHg="
+
+HOSTILE = [
+    ("a tenant's key", 3, ""), ("a tenant's key", 4, 123456789012), ("a tenant's key", 5, b"acme"),
+    ("a tenant's key", 6, None), ("a tenant's key", 7, True), ("a tenant's key", 7, 1.0),
+    ("a tenant's key", 7, 32), ("a tenant's key", 7, ["read"]), ("a tenant's key", 8, [1]),
+    ("a tenant's key", 8, "::1"), ("a tenant's key", 9, NAN), ("a tenant's key", 9, None),
+    ("a tenant's key", 10, NAN), ("a tenant's key", 11, NAN), ("a tenant's key", 12, NAN),
+    ("a tenant's key", 12, True), ("a tenant's key", 13, ""),
+    ("a tenant", 3, ""), ("a tenant", 5, None), ("a tenant", 6, 1), ("a tenant", 7, NAN),
+    ("a tenant", 8, NAN), ("grants", 4, [["", ["read"], [], [], [], "cli"]]),
+    ("grants", 4, [["g", ["read"], [], [], [], ""]]),
+    ("grants", 4, [["g", "read", [], [], [], "cli"]]), ("grants", 4, [["g", ["read"], [1], [], [], "cli"]]),
+    ("grants", 4, [{"grant_id": "g"}]), ("grants", 4, [7]), ("grants", 4, None),
+    ("a rule", 3, ""), ("a rule", 5, 7), ("a rule", 6, "secret"), ("a rule", 7, None),
+    ("an alias", 3, ""), ("an alias", 5, None),
+    ("a pin", 3, ""), ("a pin", 4, BLOB), ("a pin", 4, "x" * 16), ("a pin", 4, None), ("a pin", 5, "x" * 32),
+    ("a pin", 6, -1), ("a pin", 6, 1.5), ("a pin", 7, NAN), ("a pin", 8, "not-its-pin"), ("a pin", 9, 8.5),
+    ("a pin in quarantine", 8, "whatever"), ("a pin in quarantine", 9, NAN), ("a pin in quarantine", 10, "x"),
+    ("an origin", 3, ""), ("an origin", 7, 1), ("an origin", 7, None),
+    ("an attestation", 3, ""), ("an attestation", 5, ""), ("an attestation", 5, None),
+    ("an attestation", 5, [BLOB]), ("an attestation", 5, bytes(16 * (MAX_ATTESTED + 1))),
+    ("a head", 1, 2), ("a head", 2, -1), ("a head", 3, ""), ("a head", 4, ""), ("a head", 5, b"x" * 31),
+    ("a head", 5, BASE64),
+    ("texts", 1, 2), ("texts", 2, None), ("texts", 3, [["a"]]), ("texts", 3, [["a", "b", "c"]]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "place", "value"), HOSTILE)
+def test_a_field_that_is_not_of_its_type_is_unreadable(kind, place, value):
+    decode, written = DECODERS[kind]
+    row = msgspec.msgpack.decode(bytes.fromhex(written))
+    row[place] = value
+    with pytest.raises(UnreadableRecordError):
+        decode(msgspec.msgpack.encode(row))
+
+
+@pytest.mark.parametrize("kind", ["a head", "texts"])
+@pytest.mark.parametrize(
+    "change", [lambda row: row[:-1], lambda row: [*row, "cli"], lambda row: [8, *row[1:]]]
+)
+def test_a_record_of_a_policy_set_that_is_not_exactly_one_is_unreadable(kind, change):
+    decode, written = DECODERS[kind]
+    with pytest.raises(UnreadableRecordError):
+        decode(msgspec.msgpack.encode(change(msgspec.msgpack.decode(bytes.fromhex(written)))))
+
+
+def test_as_many_digests_as_a_model_may_have_are_read():
+    row = msgspec.msgpack.decode(bytes.fromhex(RECORDS["an attestation"][3]))
+    row[5] = b"".join(number.to_bytes(16, "big") for number in range(MAX_ATTESTED))
+    assert len(decode_attestation(msgspec.msgpack.encode(row), CARS).digests) == MAX_ATTESTED
+
+
+def test_grants_share_what_is_the_same_in_all():
+    first, second = decode_grants(encode(replace(GRANTS, grants=(GRANT, GRANT))), ACME).grants
+    assert first.actions is second.actions
+    assert first.source is second.source
 
 
 def test_the_two_records_of_a_policy_set_have_the_bytes_that_they_always_had():

@@ -100,6 +100,10 @@ def test_why_a_line_is_no_fact_is_said(facts):
         ({**alias, "canonical": "../b"}, "an alias points to what is no model id"),
         ({**grants, "grants": 7}, "grants is missing or no list"),
         (
+            {**grants, "grants": [{**grant, "until": 1}]},
+            "a grant has the fields grant_id, actions, models, groups, packages, source",
+        ),
+        (
             {**grants, "grants": [{}]},
             "a grant has the fields grant_id, actions, models, groups, packages, source",
         ),
