@@ -23,8 +23,8 @@ from gateway.directory.edits.pins import release_blob
 from gateway.directory.edits.provenance import attest as attest_digests
 from gateway.engine.resolutions import DEFAULT_CLIENT_MINUTES
 from gateway.model.errors import BadNameError
-from gateway.model.facts import SOURCE_CLI
 from gateway.model.names import parse_md5, parse_model_id, parse_tenant_id
+from gateway.model.records import SOURCE_CLI
 from gateway.operations.cache.files import load_listed_digests
 from gateway.operations.cache.resolutions import list_entries, purge_entries
 from gateway.operations.cache.status import load_status

@@ -106,7 +106,10 @@ async def bring_in(changes: Changes, facts: Sequence[Fact], *, merge: bool) -> C
             other.append(shown(fact))
         else:
             raise Conflict(f"{shown(fact)} is there already and says something else; --merge replaces it")
-        await _put(changes, wanted)
+        if isinstance(wanted, StoredKey):
+            await changes.put_key(wanted.key, wanted.digest)
+        else:
+            await changes.put(wanted)
     return Comparison(new=new, same=same, other=tuple(other))
 
 
@@ -175,19 +178,3 @@ def _record_of(
             return names.key_fact(digest), lambda raw: StoredKey(digest=digest, key=decode_key(raw, digest))
         case _:
             raise TypeError("a policy set is two records, read by the listing")
-
-
-async def _put(changes: Changes, fact: Fact) -> None:
-    match fact:
-        case PolicySet():
-            await changes.put_policy(fact)
-        case Tenant():
-            await changes.put_tenant(fact)
-        case ModelRule():
-            await changes.put_rule(fact)
-        case Alias():
-            await changes.put_alias(fact)
-        case Grants():
-            await changes.put_grants(fact)
-        case StoredKey():
-            await changes.put_key(fact.key, fact.digest)

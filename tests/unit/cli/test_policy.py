@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from gateway.configuration.settings import CHECKOUT_POLICIES
-from gateway.directory.edits import create_tenant
+from gateway.directory.edits.tenants import create_tenant
 from gateway.directory.records import names
 from gateway.model.errors import Conflict
 from gateway.operations.policy_folder import (
