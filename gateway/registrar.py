@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 
-from gateway.directory.edits.changes import change as run_change
+from gateway.directory.edits.changes import Changes
 from gateway.model.errors import CachegateError, UnknownOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from gateway.audit.log import AuditLog
     from gateway.barrier import BarrierReport
-    from gateway.directory.edits.changes import Changes
-    from gateway.model.ports import Recorder
     from gateway.model.stores import FactStore, Moment
     from gateway.model.verdicts import Change
 
@@ -47,13 +46,15 @@ class Registrar(msgspec.Struct, frozen=True, kw_only=True):
     """Makes changes of facts, and records each one first."""
 
     store: FactStore
-    recorder: Recorder
+    recorder: AuditLog
 
     async def perform(self, change: Change, operation: Callable[[Changes], Awaitable[T]]) -> Done[T]:
         """Run one operation as one transaction; it is run again when facts change meanwhile."""
         receipt = self.recorder.change(change)
         try:
-            result, moment = await run_change(self.store, operation)
+            result, moment = await self.store.transact(
+                lambda snapshot, batch: operation(Changes(snapshot, batch))
+            )
         except UnknownOutcome:
             receipt.close(generation=None, result="unknown, may have been made")
             raise

@@ -9,24 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
+from unittest.mock import patch
 
 import pytest
 import redis
+import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 # Nothing of `gateway` is imported up here: a package that does not import fails its own tests and no others.
 
@@ -282,11 +287,16 @@ def free_port() -> int:
 
 @dataclass
 class Installation:
-    """A state folder, a cache and the command: what an operator has."""
+    """A state folder, a cache and the command: what an operator has.
+
+    A command is a process of its own, or, with `runs_here`, a call in this one: starting Python and importing
+    the program takes a hundred times as long as most commands do.
+    """
 
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
     admin_key: str = ""
+    runs_here: bool = False
 
     @property
     def cache_root(self) -> Path:
@@ -303,7 +313,13 @@ class Installation:
     def run(
         self, *arguments: str, status: int | None = 0, text: str | None = None
     ) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
+        done = (self._call if self.runs_here else self._spawn)(arguments, text)
+        if status is not None:
+            assert done.returncode == status, f"cachegate {' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def _spawn(self, arguments: Sequence[str], text: str | None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [sys.executable, "-m", "gateway", *arguments],
             env=self.variables(),
             cwd=self.folder,
@@ -313,9 +329,27 @@ class Installation:
             timeout=PATIENCE_SECONDS,
             check=False,
         )
-        if status is not None:
-            assert done.returncode == status, f"cachegate {' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
-        return done
+
+    def _call(self, arguments: Sequence[str], text: str | None) -> subprocess.CompletedProcess[str]:
+        """The same in this process: its environment, working folder and streams, and a loop of its own."""
+        from gateway.cli.main import run  # noqa: PLC0415 -- see above
+
+        given = io.TextIOWrapper(io.BytesIO((text or "").encode()), "utf-8")
+        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+        logs = structlog.get_config()
+        try:
+            with (
+                patch.dict(os.environ, self.variables(), clear=True),  # noqa: TID251 -- the command's own
+                patch.object(sys, "stdin", given),
+                chdir(self.folder),
+                redirect_stdout(out),
+                redirect_stderr(err),
+            ):
+                status = run(arguments)
+        finally:
+            structlog.configure(**logs)
+        said = [stream.buffer.getvalue().decode() for stream in (out, err)]
+        return subprocess.CompletedProcess(arguments, status, *said)
 
     def json(self, *arguments: str, status: int | None = 0, text: str | None = None) -> Any:
         done = self.run(*arguments, "--json", status=status, text=text)
@@ -500,6 +534,22 @@ def installation(tmp_path: Path) -> Installation:
     """A fresh installation, initialised, with an empty cache."""
     (tmp_path / "cache").mkdir()
     return Installation(tmp_path).init()
+
+
+@pytest.fixture
+def installation_here() -> Iterator[Installation]:
+    """The same, whose commands are calls in this process and share one Valkey, which runs for the test."""
+    from gateway.adapters.embedded_valkey import EmbeddedValkey  # noqa: PLC0415 -- see above
+
+    # Short and always as long, because tables are as wide as the paths in them.
+    folder = Path(tempfile.mkdtemp(prefix="cg-test-", dir="/tmp"))
+    try:
+        (folder / "cache").mkdir()
+        installation = Installation(folder, runs_here=True).init()
+        with EmbeddedValkey(installation.state).running():
+            yield installation
+    finally:
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

@@ -206,8 +206,8 @@ class RedisStore:
                 )
             )
 
-    async def transact(self, plan: Callable[[FactSnapshot, Batch], Awaitable[None]]) -> Moment:
-        """Run `plan` and commit what it put into the batch; return the moment after the commit.
+    async def transact(self, plan: Callable[[FactSnapshot, Batch], Awaitable[_T]]) -> tuple[_T, Moment]:
+        """Run `plan` and commit what it put into the batch; return its result and the moment after it.
 
         An empty batch commits nothing and returns the current moment. The plan may run several times; what it
         raises is raised here, and nothing is committed.
@@ -396,7 +396,7 @@ class RedisStore:
             self._number = self._place.number
             await self._client.aclose()  # it reconnects and asks the nodes at its next command
 
-    async def _transact(self, plan: Callable[[FactSnapshot, Batch], Awaitable[None]]) -> Moment:
+    async def _transact(self, plan: Callable[[FactSnapshot, Batch], Awaitable[_T]]) -> tuple[_T, Moment]:
         pause = _SHORTEST_PAUSE_SECONDS
         try:
             async with asyncio.timeout(self._limits.transaction_seconds):
@@ -406,9 +406,9 @@ class RedisStore:
         try:
             deadline = asyncio.get_running_loop().time() + self._limits.transaction_seconds
             while asyncio.get_running_loop().time() < deadline:
-                moment = await self._in_slot(lambda: self._attempt(plan))
-                if moment is not None:
-                    return moment
+                done = await self._in_slot(lambda: self._attempt(plan))
+                if done is not None:
+                    return done
                 # Jitter separates processes that conflicted, so that they do not conflict again.
                 await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 -- nothing secret in it
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
@@ -416,7 +416,9 @@ class RedisStore:
             self._writing.release()
         raise Unavailable("redis", "the facts kept changing while a change was made; nothing was changed")
 
-    async def _attempt(self, plan: Callable[[FactSnapshot, Batch], Awaitable[None]]) -> Moment | None:
+    async def _attempt(
+        self, plan: Callable[[FactSnapshot, Batch], Awaitable[_T]]
+    ) -> tuple[_T, Moment] | None:
         try:
             return await attempt(self._client, self.display, plan, self._note())
         except UnknownHistory:

@@ -12,7 +12,7 @@ second run of the plan would find its own changes and attribute them to another 
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import WatchError
 
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
     from gateway.model.stores import FactSnapshot, GroupSize
 
+_T = TypeVar("_T")
+
 STEPS = b"{cachegate}:f:step:"
 """The prefix of a record that each transaction writes, named by its generation and mark.
 
@@ -59,9 +61,9 @@ _HISTORY_BYTES = 16  # 128 random bits: unique
 async def attempt(
     client: Redis | RedisCluster,
     display: str,
-    plan: Callable[[FactSnapshot, Batch], Awaitable[None]],
+    plan: Callable[[FactSnapshot, Batch], Awaitable[_T]],
     note: Moment | None,
-) -> Moment | None:
+) -> tuple[_T, Moment] | None:
     """Run one attempt at a transaction; return None if another process committed first.
 
     `note` is the moment that this node noted. Raises `UnknownHistory` if it is not in the server's past.
@@ -77,12 +79,12 @@ async def attempt(
                 raise UnknownHistory(display)
             before = parse_moment((counter, mark, history))
             batch = Batch()
-            await plan(_Snapshot(pipe, before.generation + 1), batch)
+            result = await plan(_Snapshot(pipe, before.generation + 1), batch)
         except WatchError:
             return None  # the connection broke before anything was committed: retry
         commands = _commands(batch)
         if not commands and batch.group is None:
-            return before
+            return result, before
         after = Moment(
             history=before.history or secrets.token_hex(_HISTORY_BYTES),
             generation=before.generation + 1,
@@ -91,7 +93,7 @@ async def attempt(
         looking.multi()
         for command in (*commands, *_step(before, after, batch.group)):
             pipe.execute_command(*command)
-        return after if await _is_committed(pipe, display) else None
+        return (result, after) if await _is_committed(pipe, display) else None
 
 
 def _step(before: Moment, after: Moment, group: GroupSize | None) -> list[tuple[Any, ...]]:

@@ -63,7 +63,7 @@ class Canary:
         async def plan(_snapshot: FactSnapshot, batch: Batch) -> None:
             batch.facts[CANARY] = self._worker.encode()
 
-        moment = await self._store.transact(plan)
+        _, moment = await self._store.transact(plan)
         report = await await_workers(
             self._store,
             moment,

@@ -54,6 +54,13 @@ def build_recorder(settings: Settings, clock: Clock, on_left: Callable[[], None]
     )
 
 
+def build_registrar(
+    settings: Settings, store: RedisStore, clock: Clock, on_left: Callable[[], None] | None = None
+) -> Registrar:
+    """What makes the changes of facts of this process, and records them in its audit log."""
+    return Registrar(store=store, recorder=build_recorder(settings, clock, on_left))
+
+
 def build_catalogue(settings: Settings, clock: Clock, *, is_command: bool = False) -> DiskCatalogue:
     """The catalogue of the disk. A command delays no requests, so it reads large manifests in its thread."""
     return DiskCatalogue(
@@ -64,14 +71,13 @@ def build_catalogue(settings: Settings, clock: Clock, *, is_command: bool = Fals
     )
 
 
-def build_ledger(
-    store: RedisStore, recorder: AuditLog, clock: Clock, telemetry: Telemetry, *, actor: str
-) -> PinLedger:
+def build_ledger(registrar: Registrar, clock: Clock, telemetry: Telemetry, *, actor: str) -> PinLedger:
     """The ledger by which this process agrees on pins."""
+    store = registrar.store
     return PinLedger(
         store=store,
         listing=Listing(PlainFacts(store), on_unreadable=telemetry.unreadable),
-        perform=Registrar(store=store, recorder=recorder).perform,
+        perform=registrar.perform,
         clock=clock,
         actor=actor,
         on_pinned=telemetry.pinned,
@@ -98,7 +104,7 @@ def build_authority(
     provider: Provider | None,
     store: RedisStore,
     facts: NearFacts,
-    recorder: AuditLog,
+    registrar: Registrar,
     peppers: Peppers,
     clock: SystemClock,
     worker: str,
@@ -114,7 +120,7 @@ def build_authority(
         store=store,
         source=facts,
         forget=facts.changed,
-        perform=Registrar(store=store, recorder=recorder).perform,
+        perform=registrar.perform,
         questions=SharedQuestions(store, worker=worker),
         unknown_keys=UnknownKeys(
             source=facts,
@@ -131,11 +137,10 @@ def build_authority(
 
 def build_attestations(
     settings: Settings,
-    store: RedisStore,
     facts: NearFacts,
     directory: Directory,
     catalogue: DiskCatalogue,
-    recorder: AuditLog,
+    registrar: Registrar,
     clock: Clock,
 ) -> Attestations | None:
     """What decides which links across owners count; None where all do."""
@@ -145,7 +150,7 @@ def build_attestations(
         directory=directory,
         source=facts,
         catalogue=catalogue,
-        perform=Registrar(store=store, recorder=recorder).perform,
+        perform=registrar.perform,
         clock=clock,
         actor="worker:attestations",
     )

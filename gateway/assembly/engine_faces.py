@@ -20,7 +20,6 @@ from gateway.model_metadata.relay import Relay
 from gateway.model_metadata.sealed_urls import SealedUrls
 from gateway.model_metadata.sources import Metadata
 from gateway.platform.upstream import Upstream
-from gateway.registrar import Registrar
 
 if TYPE_CHECKING:
     from gateway.assembly.pipeline import Pipeline
@@ -64,7 +63,7 @@ def engine_routes(pipeline: Pipeline, means: Means) -> list[FaceRoute]:
         catalogue=pipeline.catalogue,
         origins=Origins(
             source=pipeline.facts,
-            perform=Registrar(store=pipeline.store, recorder=pipeline.recorder).perform_held,
+            perform=pipeline.registrar.perform_held,
             clock=pipeline.clock,
             actor=f"worker:{pipeline.name}",
         ),

@@ -26,7 +26,7 @@ from gateway.assembly.components import (
     build_ledger,
     build_links,
     build_provider,
-    build_recorder,
+    build_registrar,
 )
 from gateway.assembly.credential_marks import marker
 from gateway.assembly.stamp_watch import StampWatch
@@ -54,7 +54,6 @@ from gateway.model.verdicts import Change
 from gateway.pinning.ahead import PinningAhead
 from gateway.pinning.checks import PinChecks
 from gateway.pinning.measuring import Measurer
-from gateway.registrar import Registrar
 from gateway.resource.held_files import HeldFiles
 from gateway.resource.held_listings import HeldListings
 from gateway.telemetry import Telemetry, freshness_counters, unknown_key_counters, upstream_counters
@@ -86,7 +85,8 @@ class Pipeline:
             self.store, self.facts, on_unreadable=self.telemetry.unreadable, clock=self.clock
         )
         self.catalogue = build_catalogue(settings, self.clock)
-        self.recorder = build_recorder(settings, self.clock, self._audit_is_behind)
+        self.registrar = build_registrar(settings, self.store, self.clock, self._audit_is_behind)
+        self.recorder = self.registrar.recorder
         peppers = load_peppers(settings.pepper_folder)
         last_uses = LastUses(marker(peppers))
         rules = Rulebook()
@@ -99,7 +99,7 @@ class Pipeline:
         authenticator = Authenticator(self.directory, peppers)
         self.provider = build_provider(settings, self.clock)
         self.authority = build_authority(
-            settings, self.provider, self.store, self.facts, self.recorder, peppers, self.clock, self.name
+            settings, self.provider, self.store, self.facts, self.registrar, peppers, self.clock, self.name
         )
         self.transfers = Transfers(
             identity=authenticator,
@@ -107,9 +107,7 @@ class Pipeline:
             clock=self.clock,
             stall_seconds=settings.stall_seconds,
         )
-        self.ledger = build_ledger(
-            self.store, self.recorder, self.clock, self.telemetry, actor=f"worker:{self.name}"
-        )
+        self.ledger = build_ledger(self.registrar, self.clock, self.telemetry, actor=f"worker:{self.name}")
         self.measurer = Measurer(MeasurementFile(settings.pins_folder))
         self.pins = PinChecks(
             reader=NearPins(self.facts, on_unreadable=self.telemetry.unreadable),
@@ -121,7 +119,7 @@ class Pipeline:
         self.link_keys = load_link_keys(settings.link_key_file) if settings.public_url else None
         self.links = build_links(settings, self.link_keys, self.clock)
         self.attestations = build_attestations(
-            settings, self.store, self.facts, self.directory, self.catalogue, self.recorder, self.clock
+            settings, self.facts, self.directory, self.catalogue, self.registrar, self.clock
         )
         identity = LinkAuthenticator(authenticator, self.directory, self.link_keys)
         self.guard = Guard(
@@ -221,9 +219,7 @@ class Pipeline:
             subject=(f"{servers} servers",),
             received_at=self.clock.now(),
         )
-        await Registrar(store=self.store, recorder=self.recorder).perform(
-            change, lambda changes: changes.put_group(GroupSize(servers=servers))
-        )
+        await self.registrar.perform(change, lambda changes: changes.put_group(GroupSize(servers=servers)))
 
     def _follow(self, redis_url: str) -> tuple[NearFacts, Follower, RedisFeed]:
         """Build the near cache, and what keeps it up to date."""

@@ -106,7 +106,7 @@ def verify_own(folder: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise Misconfigured(str(folder), f"cannot be looked at ({refusal_of(folder, error)})") from error
+        raise Misconfigured(str(folder), f"cannot be accessed ({refusal_of(folder, error)})") from error
 
 
 def prepare_folder(folder: Path) -> None:

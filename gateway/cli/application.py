@@ -11,7 +11,7 @@ import typer
 from typer import Exit
 
 from gateway import __version__
-from gateway.terminal.console import standard_output
+from gateway.terminal.console import Line
 
 app = typer.Typer(
     name="cachegate",
@@ -25,8 +25,7 @@ app = typer.Typer(
 
 def _show_version(is_asked: bool) -> None:
     if is_asked:
-        with standard_output() as out:
-            out.write(f"cachegate {__version__}\n")
+        Line(f"cachegate {__version__}").print()
         raise Exit
 
 

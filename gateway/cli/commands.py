@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from gateway.cli import connect, demo, doctor, grants, init, policy, serve, tenants
+from gateway.cli import (
+    cache,
+    connect,
+    demo,
+    directory,
+    doctor,
+    explain,
+    grants,
+    init,
+    keys,
+    models,
+    policy,
+    serve,
+    tenants,
+)
 from gateway.cli.application import app
 from gateway.cli.audit import commands as audit
-from gateway.cli.cache import commands as cache
-from gateway.cli.directory import commands as directory
-from gateway.cli.explain import commands as explain
-from gateway.cli.keys import commands as keys
-from gateway.cli.models import commands as models
 
 app.command("init")(init.init)
 app.command("serve")(serve.serve)

@@ -8,7 +8,7 @@ it.
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -18,7 +18,7 @@ from gateway.engine.urls import parse_url
 from gateway.model.errors import BadNameError
 from gateway.model.names import parse_tenant_id
 from gateway.operations.known_names import unknown_tenant
-from gateway.terminal.console import AsJson, print_json, say, standard_output
+from gateway.terminal.console import AsJson, Line, Note, show
 
 if TYPE_CHECKING:
     from gateway.engine.urls import Url
@@ -60,15 +60,9 @@ def connect(
     public_url = in_session(lambda session: _public_url(session, owner))
     address = given or parse_base(public_url or LOCAL_URL)
     ways = ways_for(owner, address, has_engine_face=bool(public_url))
-    if as_json:
-        print_json({"tenant": owner, "url": base_of(address), "ways": [_plain(way) for way in ways]})
-        return
-    with standard_output() as out:
-        for way in ways:
-            out.write("\n".join((f"# {way.title}", *way.lines)) + "\n\n")
-    for way in ways:
-        if way.note:
-            say(f"{way.title}: {way.note}", style="yellow")
+    shown: list[Line | Note] = [Line("\n".join((f"# {way.title}", *way.lines, ""))) for way in ways]
+    shown += [Note(f"{way.title}: {way.note}", "yellow") for way in ways if way.note]
+    show({"tenant": owner, "url": base_of(address), "ways": ways}, shown, as_json=as_json)
 
 
 async def _public_url(session: OperatorSession, owner: TenantId) -> str | None:
@@ -157,7 +151,3 @@ def _secure_gateway_note(address: Url) -> str | None:
 def _joined(*notes: str | None) -> str | None:
     """The notes on one way; None when there are none."""
     return "; ".join(note for note in notes if note) or None
-
-
-def _plain(way: Way) -> dict[str, Any]:
-    return {"name": way.name, "title": way.title, "lines": list(way.lines), "note": way.note}

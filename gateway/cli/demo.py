@@ -22,7 +22,7 @@ import typer
 from gateway.adapters.embedded_valkey import EmbeddedValkey
 from gateway.audit.verify import verify
 from gateway.cli.audit.report import complaints as audit_complaints
-from gateway.cli.audit.report import print_report
+from gateway.cli.audit.report import shown_report
 from gateway.demo.ledger import check_ledger, load_ledger
 from gateway.demo.report import print_curl, print_ledger, print_verdict, print_visits
 from gateway.demo.served_gateway import DemoGateway
@@ -72,7 +72,8 @@ def _show(folder: Path, port: int, *, stays: bool) -> list[str]:
             complaints = [complaint for visit in visits for complaint in visit.complaints]
             complaints += check_ledger(visits, ledger)
             report = verify(settings.audit_folder)
-            print_report("of the demo", report)
+            for item in shown_report("of the demo", report):
+                item.print()
             complaints += audit_complaints(report)
             print_verdict(complaints)
             if stays:

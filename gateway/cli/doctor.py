@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-import typer
-
 from gateway.adapters.clock import SystemClock
 from gateway.cli.distrust import Warnings
 from gateway.configuration.sources import load_settings
@@ -21,11 +19,11 @@ from gateway.operations.doctor.facts import look_at_facts
 from gateway.operations.doctor.findings import Level, fail
 from gateway.operations.doctor.machine import look_at_machine
 from gateway.operations.doctor.state import look_at_state
-from gateway.terminal.console import AsJson, print_json, print_table, say
+from gateway.terminal.console import AsJson, Note, Table, show
 from gateway.terminal.escaping import escape_controls
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from gateway.configuration.settings import Settings
     from gateway.model.trusted_files import Distrusted
@@ -37,12 +35,11 @@ def doctor(as_json: AsJson = False) -> None:
     warn = Warnings()
     settings = load_settings(on_distrust=warn)
     findings = [*settings_file(warn.found), *asyncio.run(examine(settings, SystemClock()))]
-    has_failed = any(one.health is Level.FAIL for one in findings)
-    if as_json:
-        print_json({"ok": not has_failed, "checks": [_plain(one) for one in findings]})
-    else:
-        _print(findings)
-    raise typer.Exit(1 if has_failed else 0)
+    is_ok = all(one.health is not Level.FAIL for one in findings)
+    checks = [
+        {"name": one.name, "status": one.health, "found": one.found, "advice": one.advice} for one in findings
+    ]
+    show({"ok": is_ok, "checks": checks}, _shown(findings), as_json=as_json, is_yes=is_ok)
 
 
 def settings_file(distrusted: Sequence[Distrusted]) -> list[Finding]:
@@ -63,7 +60,7 @@ async def examine(settings: Settings, clock: SystemClock) -> list[Finding]:
     ]
 
 
-def _print(findings: list[Finding]) -> None:
+def _shown(findings: list[Finding]) -> Iterator[Table | Note]:
     rows = [
         (
             one.name,
@@ -73,16 +70,7 @@ def _print(findings: list[Finding]) -> None:
         )
         for one in findings
     ]
-    print_table("Doctor", ("check", "", "found", "what to do"), rows, "")
+    yield Table("Doctor", ("check", "", "found", "what to do"), rows)
     counts = {health: sum(one.health is health for one in findings) for health in Level}
     style = "red" if counts[Level.FAIL] else "yellow" if counts[Level.WARNING] else "green"
-    say(", ".join(f"{count} {health}" for health, count in counts.items()), style=f"bold {style}")
-
-
-def _plain(finding: Finding) -> dict[str, str]:
-    return {
-        "name": finding.name,
-        "status": finding.health.value,
-        "found": finding.found,
-        "advice": finding.advice,
-    }
+    yield Note(", ".join(f"{count} {health}" for health, count in counts.items()), f"bold {style}")

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 from gateway.configuration.sources import load_settings
 from gateway.operations.setup import set_up
-from gateway.terminal.console import AsJson, print_json, print_secret, say
+from gateway.terminal.console import AsJson, Line, Note, show, showing_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from gateway.operations.setup import SetUp
 
 
 def init(as_json: AsJson = False) -> None:
@@ -14,17 +22,16 @@ def init(as_json: AsJson = False) -> None:
     settings = load_settings()
     done = asyncio.run(set_up(settings))
     document = {"admin_key": done.admin_key, "state": str(settings.state), "changed": done.is_new}
-    if done.admin_key is None or done.admin_key_id is None:
-        if as_json:
-            print_json(document)
-            return
+    with nullcontext() if done.admin_key_id is None else showing_key(done.admin_key_id):
+        show(document, _shown(done, settings.state), as_json=as_json)
+
+
+def _shown(done: SetUp, state: Path) -> Iterator[Note | Line]:
+    if done.admin_key is None:
         what = "completed" if done.is_new else "set up already; nothing was changed"
-        say(f"The state folder {settings.state} is {what}.")
+        yield Note(f"The state folder {state} is {what}.")
         return
-    if as_json:
-        print_secret(done.admin_key, document, key_id=done.admin_key_id)
-        return
-    say(f"The state folder {settings.state} is set up: pepper, signing key and rules are in place.")
-    say("Back its peppers up: without them no key can ever be recognised again.")
-    say("This is the first admin key. It is shown once and stored nowhere:", style="bold")
-    print_secret(done.admin_key, None, key_id=done.admin_key_id)
+    yield Note(f"The state folder {state} is set up: pepper, signing key and rules are in place.")
+    yield Note("Back its peppers up: without them no key can ever be recognised again.")
+    yield Note("This is the first admin key. It is shown once and stored nowhere:", "bold")
+    yield Line(done.admin_key)

@@ -1,27 +1,36 @@
-"""Run one operation in an open session, and print what a change did."""
+"""Run an operation in an open session; make a change and print what came of it.
+
+A change is in force everywhere, or it is said until when it may not be. One that is not sure is made all the
+same; exit status 1 keeps a script from treating it as done.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from gateway.cli.barrier_view import barrier_document, exit_unless_sure, say_barrier
 from gateway.configuration.sources import load_settings
 from gateway.model.errors import UnknownName
 from gateway.operations.known_names import find_nearest, with_nearest
 from gateway.operations.session import OperatorSession, open_session
-from gateway.terminal.console import print_json, say
+from gateway.terminal.console import Note, say, show
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
+    from gateway.barrier import BarrierReport
     from gateway.directory.edits.changes import Changes
     from gateway.directory.edits.effect import Effect
     from gateway.registrar import Done
 
 T = TypeVar("T")
+
+NoWait = Annotated[
+    bool, typer.Option("--no-wait", help="Return once it is written, without waiting for the workers.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Also change what the policy folder says.")]
 
 
 def in_session(work: Callable[[OperatorSession], Awaitable[T]]) -> T:
@@ -44,55 +53,100 @@ def in_session(work: Callable[[OperatorSession], Awaitable[T]]) -> T:
 
 def perform(
     action: str,
-    operation: Callable[[Changes, float], Awaitable[Effect]],
+    edit: Callable[[Changes], Awaitable[Effect]],
+    details: Mapping[str, Any],
     *,
+    no_wait: bool,
     as_json: bool,
     tenant: str | None = None,
     key_id: str | None = None,
     subject: tuple[str, ...] = (),
-    details: dict[str, Any] | None = None,
-    wait: bool = True,
-) -> Done[Effect]:
-    """Make one change, dated now, and report it."""
-
-    async def work(session: OperatorSession) -> Done[Effect]:
-        now = session.clock.now()
-        return await session.perform(
-            action,
-            lambda changes: operation(changes, now),
-            tenant=tenant,
-            key_id=key_id,
-            subject=subject,
-            wait=wait,
+) -> None:
+    """Make one change, and show it; `details` say to scripts of what."""
+    done = in_session(
+        lambda session: session.perform(
+            action, edit, tenant=tenant, key_id=key_id, subject=subject, wait=not no_wait
         )
-
-    done = in_session(work)
-    report(done, as_json=as_json, details=details or {})
-    return done
+    )
+    show_change(done, details, as_json=as_json)
 
 
-def report(done: Done[Effect], *, as_json: bool, details: dict[str, Any]) -> None:
-    """Print what a change did: its sentences for people, its generation for scripts.
+def show_change(done: Done[Effect], details: Mapping[str, Any], *, as_json: bool) -> None:
+    """Show what a change did: its sentences to people, its generation to scripts.
 
     Exit status 1 when something that was to be removed did not exist.
     """
     effect = done.result
-    hints = [_hint(name, effect.known) for name in effect.missing]
-    if as_json:
-        changed = {"changed": done.result.is_changed, "generation": done.generation}
-        missing = {"messages": list(effect.sentences), "missing": list(effect.missing)}
-        print_json({**details, **changed, **barrier_document(done.barrier), **missing})
-    else:
-        for sentence in effect.sentences:
-            say(sentence)
-        say_barrier(done.barrier)
-    for hint in hints:
-        say(hint, style="red")
-    exit_unless_sure(done.barrier)
-    if effect.missing:
-        raise typer.Exit(1)
+
+    def shown() -> Iterator[Note]:
+        yield from map(Note, effect.sentences)
+        yield from barrier_notes(done.barrier)
+
+    show(
+        {
+            **details,
+            "changed": effect.is_changed,
+            "generation": done.generation,
+            **barrier_document(done.barrier),
+            "messages": effect.sentences,
+            "missing": effect.missing,
+        },
+        shown(),
+        as_json=as_json,
+        notes=[Note(_not_there(name, effect.known), "red") for name in effect.missing],
+        is_yes=is_sure(done.barrier) and not effect.missing,
+    )
 
 
-def _hint(name: str, known: tuple[str, ...]) -> str:
+def barrier_document(barrier: BarrierReport | None) -> dict[str, Any]:
+    """For scripts; empty when it was not waited for."""
+    if barrier is None:
+        return {}
+    return {
+        "workers": barrier.workers,
+        "acknowledged": barrier.acknowledged,
+        "milliseconds": barrier.milliseconds,
+        "sure": barrier.is_sure,
+        "sure_in_seconds": None if barrier.sure_in_seconds is None else round(barrier.sure_in_seconds, 3),
+        "held_by": barrier.held,
+        "servers": barrier.servers,
+        "why": barrier.why,
+    }
+
+
+def barrier_notes(barrier: BarrierReport | None) -> Iterator[Note]:
+    """For people."""
+    if barrier is None:
+        yield Note(
+            "Not waited for: workers hear of it within milliseconds, and at the latest when their lease ends."
+        )
+    elif not barrier.is_sure:
+        yield Note(f"Not sure yet: {_reason(barrier)}.", "bold yellow")
+    elif barrier.workers:
+        out = barrier.workers - barrier.acknowledged
+        waited_out = f", {out} waited out" if out else ""
+        yield Note(
+            f"True in all workers ({barrier.acknowledged} acknowledged{waited_out}) after "
+            f"{barrier.milliseconds:.1f} ms, generation {barrier.generation}."
+        )
+
+
+def is_sure(barrier: BarrierReport | None) -> bool:
+    """Whether a command may exit with status 0: it was not waited for, or it is true everywhere."""
+    return barrier is None or barrier.is_sure
+
+
+def _reason(barrier: BarrierReport) -> str:
+    silent = barrier.workers - barrier.acknowledged
+    why = barrier.why
+    if barrier.sure_in_seconds is None:
+        return why
+    if silent:
+        late = f"{silent} of {barrier.workers} workers did not acknowledge generation {barrier.generation}"
+        why = f"{late}; {why}"
+    return f"{why}; it is true everywhere in {barrier.sure_in_seconds:.1f} s at the latest"
+
+
+def _not_there(name: str, known: tuple[str, ...]) -> str:
     nearest = find_nearest(name, known)
     return f"not there: {name}" + ("" if nearest is None else f"; the nearest is {nearest}")

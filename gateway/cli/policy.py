@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.cli.barrier_view import NoWait, barrier_document, exit_unless_sure, say_barrier
 from gateway.cli.distrust import Warnings
-from gateway.cli.perform import in_session
+from gateway.cli.perform import NoWait, barrier_document, barrier_notes, in_session, is_sure
 from gateway.configuration.sources import load_settings
 from gateway.model.errors import Misconfigured
 from gateway.model.trusted_files import refuse
@@ -21,10 +20,10 @@ from gateway.operations.policy_folder import (
     plan_folder,
     recorded_plan,
 )
-from gateway.terminal.console import AsJson, print_json, print_table, say
+from gateway.terminal.console import AsJson, Note, Table, say, show
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from gateway.directory.documents.plan import DocumentPlan
     from gateway.model.rule_changes import RulePlace, RuleSetChanges
@@ -49,17 +48,18 @@ def check(folder: Folder = None, as_json: AsJson = False) -> None:
     warn = Warnings()
     path = _folder(folder, warn)
     checked = check_folder(path, on_distrust=warn)
-    if as_json:
-        print_json({"folder": str(path), "passed": checked.has_passed, **_plain(checked)})
-    else:
-        for problem in checked.problems:
-            say(problem, style="red")
-        _print_cases(checked, only_failed=True)
+    document = {"folder": str(path), "passed": checked.has_passed, **_plain(checked)}
+
+    def shown() -> Iterator[Note | Table]:
+        yield from _shown_check(checked, only_failed=True)
         if checked.has_passed and checked.folder is not None:
             count, documents = len(checked.folder.policy_set.policies), len(checked.folder.documents)
             cases = len(checked.cases.results) if checked.cases else 0
-            say(f"{path}: {count} policy files, {documents} tenant documents, {cases} cases passed", "green")
-    raise typer.Exit(0 if checked.has_passed else 1)
+            yield Note(
+                f"{path}: {count} policy files, {documents} tenant documents, {cases} cases passed", "green"
+            )
+
+    show(document, shown(), as_json=as_json, is_yes=checked.has_passed)
 
 
 @commands.command("test")
@@ -67,13 +67,9 @@ def run_tests(folder: Folder = None, as_json: AsJson = False) -> None:
     """Run the cases in tests/ and show each."""
     warn = Warnings()
     checked = check_folder(_folder(folder, warn), on_distrust=warn)
-    if as_json:
-        print_json({"passed": checked.has_passed, **_plain(checked)})
-    else:
-        for problem in checked.problems:
-            say(problem, style="red")
-        _print_cases(checked, only_failed=False)
-    raise typer.Exit(0 if checked.has_passed else 1)
+    document = {"passed": checked.has_passed, **_plain(checked)}
+    shown = _shown_check(checked, only_failed=False)
+    show(document, shown, as_json=as_json, is_yes=checked.has_passed)
 
 
 @commands.command("diff")
@@ -82,8 +78,7 @@ def diff(folder: Folder = None, as_json: AsJson = False) -> None:
     read = load_folder(_folder(folder))
     plan, _ = _plan(read)
     _say_untested(read)
-    _print_plan(plan, as_json=as_json)
-    raise typer.Exit(0 if plan.is_empty else 1)
+    _show_plan(plan, as_json=as_json, is_yes=plan.is_empty)
 
 
 @commands.command("apply")
@@ -103,10 +98,10 @@ def apply(
     plan, now = _plan(read)
     _say_untested(read)
     if dry_run or plan.is_empty or plan.conflicts:
-        _print_plan(plan, as_json=as_json)
-        raise typer.Exit(1 if plan.conflicts else 0)
+        _show_plan(plan, as_json=as_json, is_yes=not plan.conflicts)
+        return
     if not yes:
-        _print_plan(plan, as_json=False)
+        _show_plan(plan, as_json=False)
         if not sys.stdin.isatty():
             raise Misconfigured(
                 "policy apply", "there is nobody to ask; say --yes, or --dry-run to look only"
@@ -123,8 +118,7 @@ def apply(
         )
 
     done = in_session(work)
-    _print_plan(done.result, as_json=as_json, done=done)
-    exit_unless_sure(done.barrier)
+    _show_plan(done.result, as_json=as_json, done=done, is_yes=is_sure(done.barrier))
 
 
 def _plan(folder: PolicyFolder) -> tuple[DocumentPlan, float]:
@@ -146,24 +140,32 @@ def _folder(given: Path | None, on_distrust: Callable[[Distrusted], None] = refu
     return given.absolute() if given is not None else load_settings(on_distrust=on_distrust).policies
 
 
-def _print_plan(plan: DocumentPlan, *, as_json: bool, done: Done[DocumentPlan] | None = None) -> None:
-    """Print a plan; with `done`, its result."""
-    if as_json:
-        document: dict[str, Any] = {"changes": list(plan.lines), "conflicts": list(plan.conflicts)}
-        document["rules"] = None if plan.rules is None else _rules_document(plan.rules)
-        document |= {"applied": done is not None, "generation": done.generation if done else None}
-        print_json({**document, **barrier_document(done.barrier if done else None)})
-        return
+def _show_plan(
+    plan: DocumentPlan, *, as_json: bool, done: Done[DocumentPlan] | None = None, is_yes: bool = True
+) -> None:
+    """Show a plan; with `done`, its result."""
+    document = {
+        "changes": plan.lines,
+        "conflicts": plan.conflicts,
+        "rules": None if plan.rules is None else _rules_document(plan.rules),
+        "applied": done is not None,
+        "generation": done.generation if done else None,
+        **barrier_document(done.barrier if done else None),
+    }
+    show(document, _shown_plan(plan, done), as_json=as_json, is_yes=is_yes)
+
+
+def _shown_plan(plan: DocumentPlan, done: Done[DocumentPlan] | None) -> Iterator[Note]:
     colours = {"+": "green", "-": "red", "~": "yellow"}
     for line in plan.lines:
-        say(line, style=colours.get(line[:1], ""))
+        yield Note(line, colours.get(line[:1], ""))
     for conflict in plan.conflicts:
-        say(f"conflict: {conflict}", style="bold red")
+        yield Note(f"conflict: {conflict}", "bold red")
     if plan.is_empty:
-        say("Nothing to change: what is in force says what the folder says.")
+        yield Note("Nothing to change: what is in force says what the folder says.")
     elif done is not None:
-        say(f"Applied, generation {done.generation}.", style="bold")
-        say_barrier(done.barrier)
+        yield Note(f"Applied, generation {done.generation}.", "bold")
+        yield from barrier_notes(done.barrier)
 
 
 def _rules_document(rules: RuleSetChanges) -> dict[str, Any]:
@@ -183,30 +185,31 @@ def _place_document(rule: RulePlace) -> dict[str, Any]:
     return {"id": rule.rule_id, "effect": rule.effect, "file": rule.file, "line": rule.line}
 
 
-def _print_cases(checked: FolderCheck, *, only_failed: bool) -> None:
-    if checked.cases is None:
-        return
-    shown = [one for one in checked.cases.results if not (only_failed and one.has_passed)]
-    if shown:
-        rows = [
-            (
-                "passed" if one.has_passed else "FAILED",
-                f"{one.file}:{one.line}",
-                one.name,
-                one.expected,
-                one.found,
-            )
-            for one in shown
-        ]
-        print_table("Cases", ("", "where", "case", "expected", "found"), rows, "")
+def _shown_check(checked: FolderCheck, *, only_failed: bool) -> Iterator[Note | Table]:
+    for problem in checked.problems:
+        yield Note(problem, "red")
+    results = checked.cases.results if checked.cases else ()
+    rows = [
+        (
+            "passed" if one.has_passed else "FAILED",
+            f"{one.file}:{one.line}",
+            one.name,
+            one.expected,
+            one.found,
+        )
+        for one in results
+        if not (only_failed and one.has_passed)
+    ]
+    if rows:
+        yield Table("Cases", ("", "where", "case", "expected", "found"), rows)
     for gap in checked.gaps:
-        say(gap, style="red")
+        yield Note(gap, "red")
 
 
 def _plain(checked: FolderCheck) -> dict[str, Any]:
     cases = checked.cases
     return {
-        "problems": list(checked.problems),
+        "problems": checked.problems,
         "cases": [
             {
                 "file": one.file,
@@ -219,5 +222,5 @@ def _plain(checked: FolderCheck) -> dict[str, Any]:
             for one in (cases.results if cases else ())
         ],
         "uncovered": [rule.policy for rule in cases.uncovered] if cases else [],
-        "gaps": list(checked.gaps),
+        "gaps": checked.gaps,
     }

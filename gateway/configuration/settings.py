@@ -137,7 +137,7 @@ class Settings:
     )
     pin_in_background: bool = _setting(
         "`on` or `off`: whether blobs are hashed and pinned before they are asked for, one at a time on "
-        "each node, at the lowest priority.",
+        "each node, with pauses: it uses at most a quarter of a core.",
         read_switch,
         True,
         "on",

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from gateway.decision.remedies import Help, Remedy, Way, find_way, needed_lines
 from gateway.decision.rulebook import VIA_OWNER, VIA_PUBLIC
 from gateway.decision.source import rule_texts
-from gateway.model.access import Action
+from gateway.model.access import GRANTABLE
 from gateway.model.errors import Reason
 from gateway.model.facts import Grant
 from gateway.model.names import Pattern, ancestors
@@ -256,7 +256,7 @@ def _with_platforms_word(facts: Facts) -> Facts:
         return facts
     grant = Grant(
         grant_id=PLATFORM_GRANT,
-        actions=frozenset({Action.DISCOVER.value, Action.READ.value, Action.INFER.value}),
+        actions=GRANTABLE,
         models=(Pattern(facts.model),),
         source=SOURCE_PLATFORM,
     )

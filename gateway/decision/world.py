@@ -13,9 +13,10 @@ import msgspec
 
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind
 from gateway.model.errors import BadNameError
-from gateway.model.facts import Facts, Grant, KeyKind, ModelRule, PolicySet, Scope, Visibility
+from gateway.model.facts import Facts, Grant, KeyKind, ModelRule, PolicySet, Scope
 from gateway.model.names import (
     KeyId,
+    TenantId,
     ancestors,
     parse_file_handle,
     parse_group_name,
@@ -25,7 +26,7 @@ from gateway.model.names import (
     parse_tenant_id,
 )
 from gateway.model.stamps import Stamp
-from gateway.model.standing import standing_of
+from gateway.model.standing import TenantModels, standing_of
 
 if TYPE_CHECKING:
     from gateway.model.facts import Standing
@@ -46,14 +47,9 @@ class WorldGrant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     packages: tuple[str, ...] = ()
 
 
-class WorldTenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A tenant: what it owns, what of it is public, its aliases and groups, and the grants it received."""
+class WorldTenant(TenantModels, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A tenant: what is said of its models, as it is written (not parsed), and the grants it received."""
 
-    own: tuple[str, ...] = ()
-    public: tuple[str, ...] = ()
-    private: tuple[str, ...] = ()
-    aliases: dict[str, str] = {}
-    groups: dict[str, tuple[str, ...]] = {}
     grants: tuple[WorldGrant, ...] = ()
 
 
@@ -99,28 +95,17 @@ class World(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     def rules(self) -> dict[Pattern, ModelRule]:
         """The model rules by pattern, combined from all tenants' tables."""
-        owners = {
-            parse_pattern(text): parse_tenant_id(name)
-            for name, tenant in self.tenants.items()
-            for text in tenant.own
-        }
-        seen: dict[Pattern, Visibility] = {}
-        groups: dict[Pattern, list[str]] = {}
-        for tenant in self.tenants.values():
-            seen |= {parse_pattern(text): Visibility.PUBLIC for text in tenant.public}
-            seen |= {parse_pattern(text): Visibility.PRIVATE for text in tenant.private}
-            for group, texts in tenant.groups.items():
-                for text in texts:
-                    groups.setdefault(parse_pattern(text), []).append(group)
-        return {
-            pattern: ModelRule(
-                pattern=pattern,
-                owner=owners.get(pattern),
-                visibility=seen.get(pattern),
-                groups=tuple(map(parse_group_name, groups.get(pattern, ()))),
-            )
-            for pattern in [*owners, *seen, *groups]
-        }
+        rules: dict[Pattern, ModelRule] = {}
+        for name, tenant in self.tenants.items():
+            for rule in tenant.rules(TenantId(name)):
+                before = rules.get(parse_pattern(rule.pattern), ModelRule(pattern=rule.pattern))
+                rules[rule.pattern] = ModelRule(
+                    pattern=rule.pattern,
+                    owner=before.owner if rule.owner is None else parse_tenant_id(rule.owner),
+                    visibility=rule.visibility or before.visibility,
+                    groups=(*before.groups, *map(parse_group_name, rule.groups)),
+                )
+        return rules
 
 
 def standing_by(rules: dict[Pattern, ModelRule], model: ModelId) -> Standing:

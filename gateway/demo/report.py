@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from gateway.demo.tour import shown_path
-from gateway.terminal.console import print_table, say
+from gateway.terminal.console import Table, say
 from gateway.terminal.escaping import escape_controls
 from gateway.terminal.record_lines import thing
 
@@ -30,17 +30,17 @@ def print_visits(visits: Sequence[Visit]) -> None:
         )
         for visit in visits
     ]
-    print_table("The tour", ("who", "request", "expected", "got", "what it shows"), rows, "")
+    Table("The tour", ("who", "request", "expected", "got", "what it shows"), rows).print()
 
 
 def print_ledger(visits: Sequence[Visit], ledger: Mapping[str, Entry]) -> None:
     """The records of the tour, in its order."""
-    print_table(
+    Table(
         "What the audit log says",
         ("time", "decision", "tenant", "key", "what", "reason", "bytes"),
         [_ledger_row(ledger[visit.record_id]) for visit in visits if visit.record_id in ledger],
         "The audit log has none of it.",
-    )
+    ).print()
 
 
 def print_verdict(complaints: Sequence[str]) -> None:

@@ -18,15 +18,10 @@ import msgspec
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
 from gateway.configuration.settings import CHECKOUT_POLICIES, PACKAGED_POLICIES
 from gateway.configuration.sources import load_settings
-from gateway.directory.edits import (
-    add_alias,
-    add_grants,
-    create_key,
-    create_tenant,
-    own,
-    publish,
-    revoke_key,
-)
+from gateway.directory.edits.grants import add_grants
+from gateway.directory.edits.keys import create_key, revoke_key
+from gateway.directory.edits.models import add_alias, own, publish
+from gateway.directory.edits.tenants import create_tenant
 from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.model.facts import KeyKind, Scope
 from gateway.model.hidden_fields import shown
@@ -39,8 +34,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway.configuration.settings import Settings
-    from gateway.directory.edits import Effect
     from gateway.directory.edits.changes import Changes
+    from gateway.directory.edits.effect import Effect
     from gateway.model.names import KeyId, TenantId
     from gateway.operations.session import OperatorSession
 

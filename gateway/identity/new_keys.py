@@ -188,7 +188,6 @@ def _new_key(order: KeyOrder, sha256_of_key: bytes, peppers: Peppers, token: str
     default = ADMIN_SCOPES if order.kind is KeyKind.ADMIN else DEFAULT_SCOPES
     key = Key(
         key_id=KeyId("key_" + random_base62(KEY_ID_CHARACTERS, secrets.choice)),
-        kind=order.kind,
         tenant=order.tenant,
         name=order.name,
         scopes=default if order.scopes is None else order.scopes,

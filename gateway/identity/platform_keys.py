@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from gateway.identity.new_keys import KEY_ID_CHARACTERS
 from gateway.identity.tokens import BASE62
-from gateway.model.facts import DEFAULT_SCOPES, Key, KeyKind
+from gateway.model.facts import DEFAULT_SCOPES, Key
 from gateway.model.names import KeyId, TenantId
 from gateway.model.rulings import SOURCE_PLATFORM
 
@@ -35,7 +35,6 @@ def platform_key(credential: Credential, peppers: Peppers, now: float) -> tuple[
     digest = peppers.digest(sha256_of(credential))
     key = Key(
         key_id=platform_key_id(digest),
-        kind=KeyKind.TENANT,
         tenant=TenantId(f"platform-{_short_id(digest)}"),
         name="",
         scopes=DEFAULT_SCOPES,

@@ -23,6 +23,10 @@ class Action(StrEnum):
     IDENTIFY = "identify"  # ask for one's own identity; every valid key may
 
 
+GRANTABLE = frozenset({Action.DISCOVER.value, Action.READ.value, Action.INFER.value})
+"""The actions that a grant may name."""
+
+
 class Credential(msgspec.Struct, frozen=True, gc=False):
     """One key from a request: syntax checked, validity unknown. Never printed (I8)."""
 

@@ -2,7 +2,8 @@
 
 Facts are data that operators change at any time; rules (Cedar) say what follows from them. Each
 fact is one small record in Redis with the generation of its last change and the source that wrote
-it. Only `directory/records/codec.py` encodes and decodes them.
+it; a class states its fields in the order in which they are stored (`records.py`). Only
+`directory/records/codec.py` encodes and decodes them.
 """
 
 from __future__ import annotations
@@ -12,18 +13,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from gateway.model.names import FileHandle, GroupName, KeyId, Md5, ModelId, PackageId, Pattern, TenantId
+from gateway.model.records import SOURCE_CLI, Record, Text, Time
+
 if TYPE_CHECKING:
-    from gateway.model.names import GroupName, KeyId, ModelId, PackageId, Pattern, TenantId
     from gateway.model.rulings import Ruling
     from gateway.model.stamps import Stamp
-
-SOURCE_CLI = "cli"
-"""The source of facts that an operator wrote by command."""
 
 FOLDER_SOURCE = "policies:"
 """The source of facts from the policy folder begins so; the tenant of the document follows."""
 
-
+MAX_ATTESTED = 20_000  # digests of one model: a record of 320 kB, and more files than any model has
 _TEXT_BYTES = 400  # of a policy's text beside its characters: its name and the object headers
 
 
@@ -50,58 +50,57 @@ class KeyKind(StrEnum):
     ADMIN = "admin"
 
 
-class Key(msgspec.Struct, frozen=True, kw_only=True):
-    """One API key, without its secret: the record is found by a keyed hash of the key."""
+class Key(Record, frozen=True, kw_only=True, tag=1):
+    """One API key, without its secret: the record is found by a keyed hash of the key.
 
+    A record has the id without its common prefix, the scopes as bits, and a part of the digest at its end.
+    """
+
+    source: Text = SOURCE_CLI
     key_id: KeyId
-    kind: KeyKind
-    tenant: TenantId | None
+    tenant: TenantId | None  # None: an admin key
     name: str
     scopes: frozenset[Scope]
     networks: tuple[str, ...]
-    created_at: float
-    not_before: float | None = None
-    expires_at: float | None = None
-    revoked_at: float | None = None
-    pepper_id: str
-    generation: int = 0
-    source: str = SOURCE_CLI
+    created_at: Time
+    not_before: Time | None = None
+    expires_at: Time | None = None
+    revoked_at: Time | None = None
+    pepper_id: Text
 
-    def __post_init__(self) -> None:
-        """Check that a tenant key names a tenant and an admin key none."""
-        if (self.kind is KeyKind.TENANT) != (self.tenant is not None):
-            raise ValueError("a tenant key names a tenant, an admin key names none")
+    @property
+    def kind(self) -> KeyKind:
+        """A tenant key names a tenant, an admin key none."""
+        return KeyKind.ADMIN if self.tenant is None else KeyKind.TENANT
 
 
-class Tenant(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Tenant(Record, frozen=True, kw_only=True, tag=2, rename={"tenant_id": "tenant"}, gc=False):
     """A tenant: the owner of keys, to whom rights may be given."""
 
+    source: Text = SOURCE_CLI
     tenant_id: TenantId
     name: str
     is_suspended: bool
-    created_at: float
+    created_at: Time
     degraded_seconds: float = 0.0  # 0 is `closed`; else `last-known-good` for so long after a lost lease
-    generation: int = 0
-    source: str = SOURCE_CLI
 
 
-class Grant(msgspec.Struct, frozen=True, kw_only=True):
+class Grant(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
     """Rights of one tenant on models it does not own: patterns and groups, perhaps limited to packages."""
 
-    grant_id: str
+    grant_id: Text
     actions: frozenset[str]
     models: tuple[Pattern, ...] = ()
     groups: tuple[GroupName, ...] = ()
     packages: tuple[PackageId, ...] = ()
-    source: str = SOURCE_CLI
+    source: Text = SOURCE_CLI
 
 
-class Grants(msgspec.Struct, frozen=True, kw_only=True):
+class Grants(Record, frozen=True, kw_only=True, tag=3, rename={"tenant_id": "tenant"}):
     """All grants of one tenant in one record: they are needed together and change together."""
 
     tenant_id: TenantId
     grants: tuple[Grant, ...]
-    generation: int = 0
 
 
 class Visibility(StrEnum):
@@ -111,39 +110,66 @@ class Visibility(StrEnum):
     PUBLIC = "public"
 
 
-class ModelRule(msgspec.Struct, frozen=True, kw_only=True):
+class ModelRule(Record, frozen=True, kw_only=True, tag=4):
     """The owner, visibility and groups set for one pattern; None where nothing is set."""
 
+    source: Text = SOURCE_CLI
     pattern: Pattern
     owner: TenantId | None = None
     visibility: Visibility | None = None
     groups: tuple[GroupName, ...] = ()
-    generation: int = 0
-    source: str = SOURCE_CLI
 
 
-class Alias(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Alias(Record, frozen=True, kw_only=True, tag=5, gc=False):
     """Another name of a model. It grants nothing by itself: the canonical id is authorised as well."""
 
+    source: Text = SOURCE_CLI
     alias: ModelId
     canonical: ModelId
-    generation: int = 0
-    source: str = SOURCE_CLI
 
 
 class PolicySet(msgspec.Struct, frozen=True, kw_only=True):
-    """The Cedar texts in force, last written by `policy apply`. `digest` names the set in audit records."""
+    """The Cedar texts in force, last written by `policy apply`. `digest` names the set in audit records.
 
+    It is stored as two records (`directory/records/policies.py`).
+    """
+
+    digest: str
+    source: str = SOURCE_CLI
     schema: str
     policies: tuple[tuple[str, str], ...]  # (file name, Cedar text), sorted by file name
-    digest: str
     generation: int = 0
-    source: str = SOURCE_CLI
 
     @property
     def held_bytes(self) -> int:
         """The bytes of its texts."""
         return len(self.schema) + sum(len(text) + _TEXT_BYTES for _, text in self.policies)
+
+
+class Origin(Record, frozen=True, kw_only=True, tag=11, gc=False):
+    """Whose URL was given out for a file without a digest: ours, or the provider's.
+
+    The engine keeps the URL as the identity of the content and refuses the package permanently when it
+    changes, so the first answer is binding.
+    """
+
+    source: Text = SOURCE_CLI
+    model: ModelId
+    package: PackageId
+    handle: FileHandle
+    is_ours: bool
+
+
+class Attestation(Record, frozen=True, kw_only=True, tag=12):
+    """The digests of files that the provider, or an operator, stated that a model has.
+
+    Where links across owners count only if attested, it is what permits the link (I2). A record has the
+    digests as raw bytes, sorted and concatenated.
+    """
+
+    source: Text = SOURCE_CLI
+    model: ModelId
+    digests: frozenset[Md5]
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.model.facts import SOURCE_CLI
+from gateway.model.names import Md5
+from gateway.model.records import SOURCE_CLI, Count, Record, Text, Time
 
 if TYPE_CHECKING:
     import os
 
-    from gateway.model.names import Md5
     from gateway.model.stamps import Leaf
 
 StatIdentity = tuple[int, int, int, int, int]
@@ -59,27 +59,28 @@ class Cause(StrEnum):
     NOT_ITS_PIN = "not-its-pin"  # the name fits, and the SHA-256 is not the one that was pinned
 
 
-class Quarantine(msgspec.Struct, frozen=True, kw_only=True):
+class Quarantine(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Since when a blob is not served, why, and the SHA-256 of what was found."""
 
     cause: Cause
-    since: float
+    since: Time
     found_sha256: str
 
 
-class Pin(msgspec.Struct, frozen=True, kw_only=True):
+class Pin(Record, frozen=True, kw_only=True, tag=8):
     """What the nodes agreed on about one blob.
 
     `sha256` is None for a blob whose content never matched its name: there is no good digest to remember.
+    A record has digests as raw bytes, half the size of hex, and the three fields of the quarantine at its
+    end; a million pins are about 150 MB.
     """
 
+    source: Text = SOURCE_CLI
     md5: Md5
     sha256: str | None
-    size: int
-    pinned_at: float
+    size: Count
+    pinned_at: Time
     quarantine: Quarantine | None = None
-    generation: int = 0
-    source: str = SOURCE_CLI
 
     def is_of(self, measured: Measured) -> bool:
         """Whether this content may be served as the blob."""

@@ -19,14 +19,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from gateway.model.errors import Reason
+from gateway.model.names import KeyId, ModelId
+from gateway.model.records import Count, Record, Time
 from gateway.model.stamps import LEAF_BYTES, Leaf
 
 if TYPE_CHECKING:
     from gateway.model.clocks import Clock
-    from gateway.model.names import KeyId, ModelId
 
 SOURCE_PLATFORM = "platform"
 """The source of keys, tenants and grants that exist because the platform said so."""
@@ -39,7 +38,7 @@ DENIALS = frozenset(
 )
 
 
-class Ruling(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Ruling(Record, frozen=True, kw_only=True, tag=9, gc=False):
     """One answer of the platform. `model` is None for the standing of a key.
 
     `asked` is the generation of the facts at which the question was asked.
@@ -48,9 +47,8 @@ class Ruling(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     key_id: KeyId
     model: ModelId | None
     reason: Reason
-    until: float
-    asked: int
-    generation: int = 0
+    until: Time
+    asked: Count
 
     def __post_init__(self) -> None:
         """Accept only reasons that the platform can give: any other would be a right that nobody granted."""
@@ -61,6 +59,10 @@ class Ruling(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def is_allow(self) -> bool:
         """Whether the platform lets the key have the model, or knows the key."""
         return self.reason is Reason.PERMITTED
+
+
+class Ending(Record, frozen=True, kw_only=True, tag=10, gc=False):
+    """A mark that rulings asked before its generation do not count. Its name identifies the subject."""
 
 
 class EndingLeaf(Leaf):

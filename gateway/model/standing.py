@@ -1,6 +1,7 @@
-"""Compute the standing of a model (owner, visibility, groups) from the rules on the patterns that cover it.
+"""Compute rules from what tenants say of models, and a model's standing from the rules that cover it.
 
-A pure function. The most specific rule that names an owner determines the owner; the most specific one that
+Tenant documents and case files say it in the same words (`TenantModels`). A standing is owner, visibility and
+groups. The most specific rule that names an owner determines the owner; the most specific one that
 names a visibility determines that, unless it is broader than the owner's rule. Groups are collected from the
 same rules, from the model's own up to the owner's: giving `acme/x` to another tenant neither publishes it nor
 puts it into a group by what `acme/*` says. Where no rule names an owner, every rule counts. Where none names
@@ -11,12 +12,50 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.model.facts import Standing, Visibility
+import msgspec
+
+from gateway.model.facts import ModelRule, Standing, Visibility
+from gateway.model.names import GroupName, ModelId, Pattern  # noqa: TC001 -- msgspec reads annotations
+from gateway.model.records import SOURCE_CLI
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from gateway.model.facts import ModelRule
+    from gateway.model.names import TenantId
+
+
+class TenantModels(msgspec.Struct, frozen=True, kw_only=True):
+    """What is said for one tenant: the models it owns, which of them are public, their aliases and groups."""
+
+    own: tuple[Pattern, ...] = ()
+    public: tuple[Pattern, ...] = ()
+    private: tuple[Pattern, ...] = ()
+    aliases: dict[ModelId, ModelId] = {}
+    groups: dict[GroupName, tuple[Pattern, ...]] = {}
+
+    @property
+    def said_of_patterns(self) -> tuple[tuple[Pattern, str], ...]:
+        """Every pattern that is mentioned, with the key it is listed under."""
+        keys = {"own": self.own, "public": self.public, "private": self.private}
+        said = [*keys.items(), *self.groups.items()]
+        return tuple((pattern, key) for key, patterns in said for pattern in patterns)
+
+    def rules(self, owner: TenantId, source: str = SOURCE_CLI) -> Iterator[ModelRule]:
+        """Yield one rule per pattern, combining everything that is said about the pattern."""
+        own, public, private = set(self.own), set(self.public), set(self.private)
+        groups: dict[Pattern, list[GroupName]] = {}
+        for group, patterns in self.groups.items():
+            for pattern in patterns:
+                groups.setdefault(pattern, []).append(group)
+        for pattern in dict.fromkeys(pattern for pattern, _ in self.said_of_patterns):
+            visibility = Visibility.PUBLIC if pattern in public else None
+            yield ModelRule(
+                pattern=pattern,
+                owner=owner if pattern in own else None,
+                visibility=Visibility.PRIVATE if pattern in private else visibility,
+                groups=tuple(groups.get(pattern, ())),
+                source=source,
+            )
 
 
 def standing_of(rules: Sequence[ModelRule]) -> Standing:

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+
+T = TypeVar("T")
 
 
 class Moment(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -93,8 +95,8 @@ class FactStore(Protocol):
     async def put_hash(self, name: bytes, values: dict[bytes, bytes]) -> None:
         """Write hash fields outside any transaction: for hints such as "last used", never for facts."""
 
-    async def transact(self, plan: Callable[[FactSnapshot, Batch], Awaitable[None]]) -> Moment:
-        """Run `plan` and commit what it put into the batch; returns the moment after it.
+    async def transact(self, plan: Callable[[FactSnapshot, Batch], Awaitable[T]]) -> tuple[T, Moment]:
+        """Run `plan` and commit what it put into the batch; returns its result and the moment after it.
 
         An empty batch commits nothing and returns the current moment. Raises `UnknownHistory` where the
         server's history is not the one that this node knew.

@@ -99,7 +99,7 @@ def verify_trusted_folder(
     except (FileNotFoundError, NotADirectoryError):
         is_folder = False
     except OSError as error:
-        raise Misconfigured(str(folder), f"cannot be looked at ({error.strerror})") from error
+        raise Misconfigured(str(folder), f"cannot be accessed ({error.strerror})") from error
     if not is_folder:
         raise Misconfigured(str(folder), f"is not a folder; expected {expected}")
 

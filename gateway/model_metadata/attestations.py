@@ -24,9 +24,8 @@ from typing import TYPE_CHECKING
 from gateway.authorized_files import PACKAGES_PER_TURN
 from gateway.directory.edits.provenance import attest
 from gateway.directory.records import names
+from gateway.directory.records.codec import UnreadableRecordError, decode_attestation
 from gateway.directory.records.fact_sizes import held_bytes
-from gateway.directory.records.layout import UnreadableRecordError
-from gateway.directory.records.provenance import decode_attestation
 from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Conflict, Reason, Refusal
 from gateway.model.verdicts import Change

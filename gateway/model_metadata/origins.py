@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING
 
 from gateway.directory.edits.provenance import determine_origins
 from gateway.directory.records import names
-from gateway.directory.records.layout import UnreadableRecordError
-from gateway.directory.records.provenance import decode_origin
+from gateway.directory.records.codec import UnreadableRecordError, decode_origin
 from gateway.model.errors import Conflict, Reason, Refusal
-from gateway.model.provenance import Origin
+from gateway.model.facts import Origin
 from gateway.model.verdicts import Change
 
 if TYPE_CHECKING:

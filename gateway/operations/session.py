@@ -8,7 +8,6 @@ recorded, changes always are.
 from __future__ import annotations
 
 import getpass
-import time
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -23,7 +22,7 @@ from gateway.adapters.redis_diagnosis import diagnosed
 from gateway.adapters.redis_errors import lacking
 from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_url import verify_local_files
-from gateway.assembly.components import build_recorder
+from gateway.assembly.components import build_registrar
 from gateway.barrier import MARGIN_SECONDS, BarrierReport, await_workers
 from gateway.directory.edits.peppers import find_pepper_not_held, remember_peppers
 from gateway.directory.reading.degraded_modes import load_degraded_periods
@@ -37,16 +36,15 @@ from gateway.model.names import KeyId, TenantId
 from gateway.model.stores import GroupSize
 from gateway.model.verdicts import Change
 from gateway.operations.state_folder import verify_state
-from gateway.registrar import Done, Registrar
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from gateway.audit.log import AuditLog
     from gateway.configuration.settings import Settings
     from gateway.directory.edits.changes import Changes
     from gateway.directory.reading.degraded_modes import DegradedPeriod
     from gateway.model.stores import Moment
+    from gateway.registrar import Done, Registrar
 
 T = TypeVar("T")
 
@@ -67,7 +65,7 @@ class OperatorSession:
     clock: SystemClock
     actor: str
     unreadable: list[str] = field(default_factory=list)
-    _recorder: AuditLog | None = None
+    _registrar: Registrar | None = None
 
     async def perform(
         self,
@@ -89,7 +87,7 @@ class OperatorSession:
             received_at=self.clock.now(),
         )
         before = await self._degraded_periods_if_known(change) if wait else []
-        done = await self.record(change, operation)
+        done = await (await self.registrar()).perform(change, operation)
         if wait:
             return replace(done, barrier=await self.await_workers(change, done.moment, before))
         with suppress(Unavailable):  # noted if every server has it already: always so with a single server
@@ -98,15 +96,18 @@ class OperatorSession:
         return done
 
     async def record(self, change: Change, operation: Callable[[Changes], Awaitable[T]]) -> Done[T]:
-        """Make one change, recorded before and after, without waiting for the workers."""
-        await self.verify_history()
-        if self._recorder is None:
-            self._recorder = build_recorder(self.settings, self.clock)
-        return await Registrar(store=self.store, recorder=self._recorder).perform(change, operation)
+        """Make a change that a component describes itself, without waiting for the workers."""
+        return await (await self.registrar()).perform(change, operation)
 
-    async def verify_history(self) -> None:
-        """Refuse to change facts that are not the ones this node knew: a restored or lagging server."""
+    async def registrar(self) -> Registrar:
+        """What makes and records changes; the first use opens the audit chain.
+
+        Raises `UnknownHistory` where the facts are not the ones this node knew: a restored or lagging server.
+        """
         await self.store.verify_history()
+        if self._registrar is None:
+            self._registrar = build_registrar(self.settings, self.store, self.clock)
+        return self._registrar
 
     async def await_workers(
         self, change: Change, moment: Moment, before: Sequence[DegradedPeriod] | None = None
@@ -214,8 +215,8 @@ class OperatorSession:
 
     def close(self) -> None:
         """Sign the last head of this command's chain, if it changed anything."""
-        if self._recorder is not None:
-            self._recorder.close()
+        if self._registrar is not None:
+            self._registrar.recorder.close()
 
 
 def bounded_subject(subject: tuple[str, ...]) -> tuple[str, ...]:
@@ -234,34 +235,6 @@ def bounded_subject(subject: tuple[str, ...]) -> tuple[str, ...]:
         return subject
     digest = sha256("".join(f"{name}\n" for name in subject).encode()).hexdigest()
     return (*subject[:kept], f"{len(subject) - kept} more; sha256 of all {digest}")
-
-
-def accept_history(settings: Settings, present: Moment) -> None:
-    """Accept the facts on the server as the known ones, on an operator's order. Recorded like every change.
-
-    No method of `OperatorSession`: none can be opened while the facts are not the known ones.
-    """
-    verify_state(settings)
-    clock = SystemClock()
-    recorder = build_recorder(settings, clock)
-    try:
-        subject = (f"history {present.history or 'none'}",)
-        receipt = recorder.change(
-            Change(
-                actor=f"cli:{_user()}", action="directory.accept", subject=subject, received_at=clock.now()
-            )
-        )
-        try:
-            HistoryFile(settings.history_file).accept(present)
-            # A worker may hold a lease from before the server was restored. A later revocation cannot ask
-            # about that lease, so wait until it has run out.
-            time.sleep(settings.lease_milliseconds / 1000 + MARGIN_SECONDS)
-        except Unavailable:
-            receipt.close(generation=None, result="unavailable")
-            raise
-        receipt.close(generation=present.generation, result="done")
-    finally:
-        recorder.close()
 
 
 def fact_server(settings: Settings) -> RunningValkey | nullcontext[str]:
@@ -292,7 +265,7 @@ async def open_session(settings: Settings) -> AsyncIterator[OperatorSession]:
             peppers=peppers,
             history=history,
             clock=SystemClock(),
-            actor=f"cli:{_user()}",
+            actor=actor(),
             unreadable=unreadable,
         )
         try:
@@ -315,8 +288,9 @@ async def verify_rights(session: OperatorSession) -> None:
         raise Unavailable("redis", f"{session.store.display} {lacking(missing)}")
 
 
-def _user() -> str:
+def actor() -> str:
+    """Who audit records say ran a command: the user of this process."""
     try:
-        return getpass.getuser()
+        return f"cli:{getpass.getuser()}"
     except (KeyError, OSError):  # a container's user without a name
-        return "unnamed"
+        return "cli:unnamed"

@@ -52,7 +52,7 @@ def verify_state(settings: Settings) -> None:
         except Distrusted as error:
             raise error.with_hint(f"Or set {setting} to a folder of your own.") from None
         except OSError as error:
-            why = f"cannot be looked at ({refusal_of(folder, error)}): is {setting} right?"
+            why = f"cannot be accessed ({refusal_of(folder, error)}): is {setting} right?"
             raise Misconfigured(str(folder), why) from error
     _verify_inner(settings)
 
@@ -100,7 +100,7 @@ def _verify_inner(settings: Settings) -> None:
         except FileNotFoundError:
             continue
         except OSError as error:
-            why = f"cannot be looked at ({refusal_of(folder, error)})"
+            why = f"cannot be accessed ({refusal_of(folder, error)})"
             raise Misconfigured(str(folder), why) from error
 
 

@@ -13,9 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from gateway.directory.edits.pins import pin_blobs, quarantine_blob
-from gateway.directory.records.layout import UnreadableRecordError
+from gateway.directory.records.codec import UnreadableRecordError, decode_pin
 from gateway.directory.records.names import pin_fact
-from gateway.directory.records.pins import decode_pin
 from gateway.model.pins import find_cause
 from gateway.model.verdicts import Change
 

@@ -1,6 +1,8 @@
-"""Print what commands show: tables and colours for people, JSON for scripts, one line for an error.
+"""Prints the result of a command: one JSON document for scripts, or tables, lines and notes for people.
 
-Data goes to standard output, everything else to standard error, so that a pipe gets data only.
+A command has a result, mostly a value of `operations/`, and declares how people see it; `show` prints one of
+the two and ends the command. Data (JSON, tables, lines) goes to standard output, everything else to standard
+error, so that a pipe gets data only.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Table as RichTable
 
 from gateway.model.errors import CachegateError
 
@@ -57,17 +59,82 @@ def forget_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
 
 
-def print_secret(secret: str, document: dict[str, Any] | None, *, key_id: str) -> None:
-    """Show a key, this once: alone on standard output, or within a JSON document.
+class Note(msgspec.Struct, frozen=True):
+    """A line for people on standard error, printed as it is. A failure to print it is ignored."""
+
+    text: str
+    style: str = ""
+
+    def print(self) -> None:
+        """Print it."""
+        with suppress(OSError):
+            people.print(escape(self.text), style=self.style)
+
+
+class Line(msgspec.Struct, frozen=True):
+    """A line of data on standard output."""
+
+    text: str
+
+    def print(self) -> None:
+        """Print it."""
+        with standard_output() as out:
+            out.write(f"{self.text}\n")
+
+
+class Table(msgspec.Struct, frozen=True):
+    """A table on standard output; without rows, the note `empty` instead."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Iterable[Sequence[object]]
+    empty: str = ""
+
+    def print(self) -> None:
+        """Print it. In a pipe each row is one line, for grep: cells must not wrap at some column."""
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+        listed = [[escape(str(cell)) if cell is not None else "-" for cell in row] for row in self.rows]
+        if not listed:
+            Note(self.empty).print()
+            return
+        title = escape(self.title)
+        table = RichTable(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+        for column in self.columns:
+            table.add_column(column, overflow="fold")
+        for row in listed:
+            table.add_row(*row)
+        with standard_output():
+            console.print(table)
+
+
+def show(
+    document: object,
+    shown: Iterable[Note | Line | Table],
+    *,
+    as_json: bool,
+    notes: Iterable[Note] = (),
+    is_yes: bool = True,
+) -> None:
+    """Print a result: the document to scripts, or what is shown to people; then the notes, to both.
+
+    Exits with status 1 where the answer is no.
+    """
+    if as_json:
+        print_json(document)
+    for item in (*(() if as_json else shown), *notes):
+        item.print()
+    if not is_yes:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def showing_key(key_id: str) -> Iterator[None]:
+    """Show a new key within this context, this once.
 
     A key that was created but not shown is a risk, since it is valid: so the error names its id.
     """
     try:
-        if document is not None:
-            print_json(document)
-        else:
-            with standard_output() as out:
-                out.write(f"{secret}\n")
+        yield
     except (OutputError, BrokenPipeError) as error:
         forget_output()
         why = "its reader is gone" if isinstance(error, BrokenPipeError) else str(error)
@@ -86,30 +153,9 @@ def print_json(document: Any) -> None:
         out.write(encoded.decode() + "\n")
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
-    """A table on standard output; `empty` is printed instead when there are no rows."""
-    # In a pipe each row is one line, for grep; cells must not wrap at some column.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
-    listed = [[escape(str(cell)) if cell is not None else "-" for cell in row] for row in rows]
-    if not listed:
-        people.print(escape(empty))
-        return
-    table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in listed:
-        table.add_row(*row)
-    with standard_output():
-        console.print(table)
-
-
 def say(text: str, style: str = "") -> None:
-    """Print a line for people on standard error; `text` is printed as it is.
-
-    A failure to print is ignored.
-    """
-    with suppress(OSError):
-        people.print(escape(text), style=style)
+    """Print a note at once, where there is no result to show it with."""
+    Note(text, style).print()
 
 
 def when(seconds: float | None) -> str | None:

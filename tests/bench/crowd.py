@@ -23,7 +23,7 @@ from gateway.directory.transfer.file import end_line, header_line
 from gateway.directory.transfer.lines import StoredKey, fact_line
 from gateway.identity.pepper import load_peppers
 from gateway.identity.tokens import BASE62
-from gateway.model.facts import DEFAULT_SCOPES, Grant, Grants, Key, KeyKind, ModelRule, Tenant
+from gateway.model.facts import DEFAULT_SCOPES, Grant, Grants, Key, ModelRule, Tenant
 from gateway.model.names import KeyId, Pattern, TenantId
 
 if TYPE_CHECKING:
@@ -104,7 +104,6 @@ def used_memory(url: str) -> int:
 def _key(choose: random.Random, tenant: TenantId, now: float) -> Key:
     return Key(
         key_id=KeyId("key_" + "".join(choose.choices(BASE62, k=12))),
-        kind=KeyKind.TENANT,
         tenant=tenant,
         name="bench",
         scopes=DEFAULT_SCOPES,

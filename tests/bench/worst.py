@@ -29,7 +29,7 @@ from gateway.delivery.ranges import MAX_FIELD_BYTES as MAX_RANGE_BYTES
 from gateway.directory.documents.parse import load_tenant_documents
 from gateway.directory.documents.tables import MAX_DOCUMENT_BYTES
 from gateway.directory.edits.changes import MAX_GRANTED_NAMES, MAX_GRANTS
-from gateway.directory.records.codec import decode_grants, encode_grants
+from gateway.directory.records.codec import decode_grants, encode
 from gateway.engine.answers import (
     MAX_ANSWER_BYTES,
     MAX_FILES,
@@ -305,8 +305,8 @@ def grants() -> Parser:
     """A tenant's grants, decoded: large records are, aside."""
     each = MAX_GRANTED_NAMES // MAX_GRANTS
     records = {
-        "as many grants as there may be": encode_grants(grants_of(MAX_GRANTS, each)),
-        "as many names": encode_grants(grants_of(100, MAX_GRANTED_NAMES // 100)),
+        "as many grants as there may be": encode(grants_of(MAX_GRANTS, each)),
+        "as many names": encode(grants_of(100, MAX_GRANTED_NAMES // 100)),
     }
     return Parser(
         "grants",

@@ -17,8 +17,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.directory.documents.parse import load_tenant_documents
-from gateway.directory.records.codec import decode_alias, decode_grants
-from gateway.directory.records.layout import AliasRow, GrantRow, GrantsRow, UnreadableRecordError, encode_row
+from gateway.directory.records.codec import UnreadableRecordError, decode_alias, decode_grants, encode
 from gateway.directory.transfer.lines import parse_fact
 from gateway.engine.answers import METADATA_TYPE, PACKAGE_TYPE, parse_answer
 from gateway.engine.proxy_urls import parse_proxied
@@ -31,11 +30,13 @@ from gateway.faces.hooks import SIGNATURE, authority_hook
 from gateway.inprocess.hook_request import HookRequest
 from gateway.model.access import Action, WireRequest
 from gateway.model.errors import BadNameError, Misconfigured, NameTooLongError, Reason, Refusal, Unavailable
+from gateway.model.facts import Alias, Grant, Grants
 from gateway.model.limits import MAX_TARGET_BYTES
 from gateway.model.names import (
     MAX_NAME_BYTES,
     MAX_NAME_SEGMENTS,
     ModelId,
+    Pattern,
     TenantId,
     parse_file_handle,
     parse_model_id,
@@ -103,12 +104,12 @@ def by_resolution(text):
 
 
 def by_grants_record(text):
-    grant = GrantRow("g", ["read"], [text], [], [], "cli")
-    decode_grants(encode_row(GrantsRow(1, 1, "acme", [grant])), TenantId("acme"))
+    grant = Grant(grant_id="g", actions=frozenset({"read"}), models=(Pattern(text),))
+    decode_grants(encode(Grants(tenant_id=TenantId("acme"), grants=(grant,))), TenantId("acme"))
 
 
 def by_alias_record(text):
-    decode_alias(encode_row(AliasRow(1, 1, "cli", "short", text)), ModelId("short"))
+    decode_alias(encode(Alias(alias=ModelId("short"), canonical=ModelId(text))), ModelId("short"))
 
 
 def by_import(kind, name, **rest):

@@ -9,20 +9,19 @@ from urllib.parse import quote, urlsplit
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.directory.records.layout import UnreadableRecordError
-from gateway.directory.records.provenance import (
+from gateway.directory.records.codec import (
+    UnreadableRecordError,
     decode_attestation,
     decode_origin,
-    encode_attestation,
-    encode_origin,
+    encode,
 )
 from gateway.engine.answers import narrowed, parse_answer, rewritten
 from gateway.engine.proxy_urls import find_path_below
 from gateway.engine.signed_proxy_urls import parse_asked, wrap_signed
 from gateway.engine.urls import parse_url
 from gateway.model.errors import BadNameError, Reason, Refusal
+from gateway.model.facts import Attestation, Origin
 from gateway.model.names import FileHandle, Md5, ModelId, PackageId, parse_model_id
-from gateway.model.provenance import Attestation, Origin
 from gateway.resource.paths import download_link, is_download, parse_download
 
 PUBLIC_URL = "https://models.example/gw"
@@ -144,7 +143,7 @@ def test_a_narrowed_answer_is_the_one_of_a_provider_that_has_no_other_packages(d
 @given(model_ids, digests, st.integers(0, 2**40))
 def test_an_attestation_is_read_as_it_was_written_and_under_no_other_name(model, named, generation):
     attestation = Attestation(model=model, digests=named, generation=generation)
-    raw = encode_attestation(attestation)
+    raw = encode(attestation)
     assert decode_attestation(raw, model) == attestation
     assert _is_unreadable(lambda: decode_attestation(raw, ModelId(f"{model}x")))
 
@@ -152,7 +151,7 @@ def test_an_attestation_is_read_as_it_was_written_and_under_no_other_name(model,
 @given(model_ids, packages, handles, st.booleans())
 def test_an_origin_is_read_as_it_was_written_and_under_no_other_name(model, package, handle, is_ours):
     origin = Origin(model=model, package=package, handle=handle, is_ours=is_ours)
-    raw = encode_origin(origin)
+    raw = encode(origin)
     assert decode_origin(raw, model, package, handle) == origin
     assert _is_unreadable(lambda: decode_origin(raw, model, package, FileHandle(f"{handle}x")))
 

@@ -45,10 +45,8 @@ from gateway.directory.records.codec import (
     decode_grants,
     decode_key,
     decode_rule,
-    encode_alias,
-    encode_grants,
+    encode,
     encode_key,
-    encode_rule,
 )
 from gateway.directory.records.fact_sizes import held_bytes
 from gateway.directory.records.policies import encode_policy
@@ -278,7 +276,7 @@ def rules_with_many_groups(bound):
     def rule(number):
         pattern = model_id(number)
         groups = tuple(f"g{number % 1000}{one}" for one in range(200))
-        raw = encode_rule(ModelRule(pattern=pattern, owner="acme", groups=groups))
+        raw = encode(ModelRule(pattern=pattern, owner="acme", groups=groups))
         return names.rule_fact(pattern), raw, lambda raw: decode_rule(raw, pattern)
 
     return near(bound, rule)
@@ -289,9 +287,9 @@ def rules_and_aliases_of_wide_names(bound):
     def record(number):
         one, other = model_id(number), model_id(number + (1 << 20))
         if number % 2:
-            raw = encode_alias(Alias(alias=one, canonical=other))
+            raw = encode(Alias(alias=one, canonical=other))
             return names.alias_fact(one), raw, lambda raw: decode_alias(raw, one)
-        raw = encode_rule(ModelRule(pattern=one, owner="acme"))
+        raw = encode(ModelRule(pattern=one, owner="acme"))
         return names.rule_fact(one), raw, lambda raw: decode_rule(raw, one)
 
     return near(bound, record)
@@ -305,7 +303,7 @@ def records_of_many_small_grants(bound):
             Grant(grant_id=f"g{number}{one}", actions=frozenset({"read"}), models=(f"a{one % 97}",))
             for one in range(400)
         ]
-        raw = encode_grants(Grants(tenant_id=tenant, grants=tuple(each)))
+        raw = encode(Grants(tenant_id=tenant, grants=tuple(each)))
         return names.grants_fact(tenant), raw, lambda raw: decode_grants(raw, tenant)
 
     return near(bound, grants)
@@ -319,7 +317,7 @@ def records_of_grants_with_wide_patterns(bound):
             Grant(grant_id="g", actions=frozenset({"read"}), models=(model_id(number * 100 + one),))
             for one in range(40)
         ]
-        raw = encode_grants(Grants(tenant_id=tenant, grants=tuple(each)))
+        raw = encode(Grants(tenant_id=tenant, grants=tuple(each)))
         return names.grants_fact(tenant), raw, lambda raw: decode_grants(raw, tenant)
 
     return near(bound, grants)
@@ -328,7 +326,6 @@ def records_of_grants_with_wide_patterns(bound):
 def worst_key(number):
     return Key(
         key_id=f"key_{number:012d}",
-        kind=KeyKind.TENANT,
         tenant="acme",
         name="\U0001d11e" * 100,
         scopes=frozenset({Scope.READ}),

@@ -72,12 +72,12 @@ class MemoryStore:
 
     async def transact(self, plan):
         batch = Batch()
-        await plan(_Snapshot(self), batch)
+        result = await plan(_Snapshot(self), batch)
         self.counter += 1
         for name, value in batch.facts.items():
             self.facts.pop(name, None) if value is None else self.facts.update({name: value})
         self.untold.append((set(batch.facts), self.counter))
-        return moment(self.counter)
+        return result, moment(self.counter)
 
     def move(self):
         pass

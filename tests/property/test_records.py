@@ -8,27 +8,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.directory.records.codec import (
-    GRANTABLE,
+    UnreadableRecordError,
     decode_alias,
     decode_grants,
     decode_key,
     decode_rule,
     decode_tenant,
-    encode_alias,
-    encode_grants,
+    encode,
     encode_key,
-    encode_rule,
-    encode_tenant,
 )
-from gateway.directory.records.layout import UnreadableRecordError
 from gateway.directory.records.policies import decode_policy, decode_policy_head, encode_policy
+from gateway.model.access import GRANTABLE
 from gateway.model.errors import BadNameError
 from gateway.model.facts import (
     Alias,
     Grant,
     Grants,
     Key,
-    KeyKind,
     ModelRule,
     PolicySet,
     Scope,
@@ -65,7 +61,6 @@ def keys(draw) -> Key:
     tenant = draw(st.none() | names)
     return Key(
         key_id=KeyId(draw(st.from_regex(r"key_[0-9A-Za-z]{12}", fullmatch=True))),
-        kind=KeyKind.ADMIN if tenant is None else KeyKind.TENANT,
         tenant=tenant,
         name=draw(texts),
         scopes=frozenset(draw(st.sets(st.sampled_from(Scope)))),
@@ -130,16 +125,10 @@ def encoded(fact) -> bytes:
     match fact:
         case Key():
             return encode_key(fact, DIGEST)
-        case Tenant():
-            return encode_tenant(fact)
-        case Grants():
-            return encode_grants(fact)
-        case ModelRule():
-            return encode_rule(fact)
-        case Alias():
-            return encode_alias(fact)
-        case _:
+        case PolicySet():
             return encode_policy(fact)[0]
+        case _:
+            return encode(fact)
 
 
 def decoders_for(fact) -> dict[type, object]:

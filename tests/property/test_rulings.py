@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.directory.records import names
-from gateway.directory.records.layout import UnreadableRecordError
-from gateway.directory.records.rulings import decode_ending, decode_ruling, encode_ruling
+from gateway.directory.records.codec import UnreadableRecordError, decode_ending, decode_ruling, encode
 from gateway.model.errors import Reason
 from gateway.model.names import KeyId, ModelId
 from gateway.model.rulings import DENIALS, Ruling
@@ -30,7 +29,7 @@ rulings = st.builds(
 
 @given(rulings, key_ids, models)
 def test_a_ruling_is_read_under_its_own_name_and_under_no_other(ruling, key_id, model):
-    raw = encode_ruling(ruling)
+    raw = encode(ruling)
     assert decode_ruling(raw, ruling.key_id, ruling.model) == ruling
     if (key_id, model) != (ruling.key_id, ruling.model):
         read = []

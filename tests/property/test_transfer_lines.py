@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.directory.records.layout import UnreadableRecordError
+from gateway.directory.records.codec import UnreadableRecordError
 from gateway.directory.transfer.lines import StoredKey, fact_line, parse_fact
 from gateway.model.facts import (
     MAX_DEGRADED_SECONDS,
@@ -15,7 +15,6 @@ from gateway.model.facts import (
     Grant,
     Grants,
     Key,
-    KeyKind,
     ModelRule,
     PolicySet,
     Scope,
@@ -33,9 +32,7 @@ patterns = st.one_of(model_ids, model_ids.map("{}/*".format))
 groups = st.lists(tenant_ids, max_size=3).map(tuple)
 
 keys = st.builds(
-    lambda tenant, **more: Key(
-        kind=KeyKind.ADMIN if tenant is None else KeyKind.TENANT, tenant=tenant, **more
-    ),
+    made(Key),
     tenant=st.none() | tenant_ids,
     key_id=st.from_regex(r"key_[0-9A-Za-z]{12}", fullmatch=True),
     name=texts,

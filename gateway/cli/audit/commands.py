@@ -21,13 +21,13 @@ from gateway.audit.events import Query, read_events
 from gateway.audit.head import parse_public_keys
 from gateway.audit.timeline import parse_record_id
 from gateway.audit.verify import verify as verify_log
-from gateway.cli.audit.report import plain_report, print_report
+from gateway.cli.audit.report import plain_report, shown_report
 from gateway.cli.audit.searched_names import SearchedNames, verify_names
-from gateway.cli.audit.sources import Sources, find_settings, say_searched, verify_there
+from gateway.cli.audit.sources import Sources, find_settings, searched_note, verify_there
 from gateway.cli.distrust import Warnings
 from gateway.identity.times import parse_duration, parse_moment
 from gateway.model.errors import BadNameError, Misconfigured, Reason
-from gateway.terminal.console import AsJson, forget_output, print_json, say, standard_output
+from gateway.terminal.console import AsJson, forget_output, say, show, standard_output
 from gateway.terminal.escaping import escape_controls_in_json
 from gateway.terminal.progress import verifying
 from gateway.terminal.record_lines import record_line
@@ -88,12 +88,9 @@ def verify(
                 report = verify_log(source, trusted_keys=given)
             reports.append((_where(source), report))
     is_intact = all(report.is_intact for _, report in reports)
-    if as_json:
-        print_json({"intact": is_intact, "checked": [plain_report(*one) for one in reports]})
-    else:
-        for one in reports:
-            print_report(*one)
-    raise typer.Exit(0 if is_intact else 1)
+    document = {"intact": is_intact, "checked": [plain_report(*one) for one in reports]}
+    shown = (item for one in reports for item in shown_report(*one))
+    show(document, shown, as_json=as_json, is_yes=is_intact)
 
 
 @commands.command("tail")
@@ -172,7 +169,7 @@ def search(
             found += 1
     if not found:
         say("No record matches.", style="yellow")
-    say_searched(sources)
+    searched_note(sources).print()
     if not found:
         verify_names(names, None if paths else sources.settings)
 

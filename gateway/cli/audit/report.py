@@ -14,11 +14,11 @@ from gateway.audit.folder import chain_started
 from gateway.audit.promise import PROMISED_RECORDS, PROMISED_SECONDS
 from gateway.audit.report import Ending
 from gateway.audit.verify import GIVEN
-from gateway.terminal.console import print_table, say, when
+from gateway.terminal.console import Note, Table, when
 from gateway.terminal.escaping import escape_controls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from gateway.audit.report import ChainReport, Report
 
@@ -55,8 +55,8 @@ def plain_report(where: str, report: Report) -> dict[str, Any]:
     return {**totals, **msgspec.to_builtins(report), "chains": chains}
 
 
-def print_report(where: str, report: Report) -> None:
-    """The table of chains on standard output, then all problems, then the result."""
+def shown_report(where: str, report: Report) -> Iterator[Note | Table]:
+    """The table of chains, then all problems, then the result."""
     shown, left_out = _worth_showing(report.chains)
     rows = [
         (escape_controls(one.chain), one.records, one.records - one.unproven, one.unproven, chain_state(one))
@@ -66,26 +66,26 @@ def print_report(where: str, report: Report) -> None:
         records = sum(one.records for one in left_out)
         rows.append((f"and {len(left_out)} more chains", records, records, 0, "closed"))
     columns = ("chain", "records", "proven", "not proven", "state")
-    print_table(f"Audit log {escape_controls(where)}", columns, rows, "No chain.")
+    yield Table(f"Audit log {escape_controls(where)}", columns, rows, "No chain.")
     for line in complaints(report):
-        say(line, style="red")
+        yield Note(line, "red")
     origin = GIVEN if report.key_source == GIVEN else f"from {escape_controls(report.key_source)}"
-    say(f"Checked with the public key {', '.join(report.signers)} ({origin}).")
+    yield Note(f"Checked with the public key {', '.join(report.signers)} ({origin}).")
     for foreign in report.foreign_signers:
-        say(f"signing.pub also holds the key {foreign}, by which no head counts here.", style="yellow")
+        yield Note(f"signing.pub also holds the key {foreign}, by which no head counts here.", "yellow")
     for line in _unproven(report):
-        say(line, style="yellow")
+        yield Note(line, "yellow")
     total = f"{report.records} records in {_chains(len(report.chains))}"
     if not report.is_intact:
-        say("DAMAGED: this log is not what was written.", style="bold red")
+        yield Note("DAMAGED: this log is not what was written.", "bold red")
     elif report.unproven:
         proven = report.records - report.unproven
-        say(
+        yield Note(
             f"Intact, and not all proven: {total}, {proven} proven, {report.unproven} not.",
-            style="bold yellow",
+            "bold yellow",
         )
     else:
-        say(f"Intact: {total}, all proven.", style="bold green")
+        yield Note(f"Intact: {total}, all proven.", "bold green")
 
 
 def _chains(count: int) -> str:

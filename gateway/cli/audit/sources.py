@@ -17,7 +17,7 @@ from gateway.audit.folder import PUBLIC_KEY_NAME, verify_is_folder
 from gateway.audit.head import fingerprint, parse_public_keys
 from gateway.configuration.sources import load_settings
 from gateway.model.errors import Misconfigured
-from gateway.terminal.console import say
+from gateway.terminal.console import Note, say
 from gateway.terminal.escaping import escape_controls
 
 if TYPE_CHECKING:
@@ -72,19 +72,21 @@ class Sources(msgspec.Struct, frozen=True):
             return {}
 
 
-def say_searched(sources: Sources) -> None:
-    """Print which chains of which nodes were searched: other nodes keep their own records."""
+def searched_note(sources: Sources) -> Note:
+    """Which chains of which nodes were searched: other nodes keep their own records."""
     found = survey(sources.paths)
     where = escape_controls(sources.words)
     chains = "1 chain" if found.chains == 1 else f"{found.chains} chains"
     nodes = ", ".join(map(escape_controls, found.nodes))
     match len(found.nodes):
         case 0:
-            say(f"Nothing to search in {where}: it holds no chain.", style="yellow")
+            return Note(f"Nothing to search in {where}: it holds no chain.", "yellow")
         case 1:
-            say(f"Searched {chains} of the node {nodes} in {where}. Other nodes keep their own records.")
+            return Note(
+                f"Searched {chains} of the node {nodes} in {where}. Other nodes keep their own records."
+            )
         case count:
-            say(f"Searched {chains} of {count} nodes ({nodes}) in {where}.")
+            return Note(f"Searched {chains} of {count} nodes ({nodes}) in {where}.")
 
 
 def verify_there(paths: Sequence[Path]) -> None:

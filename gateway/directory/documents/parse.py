@@ -13,10 +13,8 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from gateway.directory.documents.tables import DocumentTables
-from gateway.model.access import Action
+from gateway.model.access import GRANTABLE, Action
 from gateway.model.errors import BadNameError, Misconfigured
 from gateway.model.facts import FOLDER_SOURCE, MAX_DEGRADED_SECONDS, Grant
 from gateway.model.names import (
@@ -26,6 +24,7 @@ from gateway.model.names import (
     parse_pattern,
     parse_tenant_id,
 )
+from gateway.model.standing import TenantModels
 from gateway.model.trusted_files import refuse, verify_trusted_folder
 
 if TYPE_CHECKING:
@@ -35,14 +34,11 @@ if TYPE_CHECKING:
     from gateway.model.names import GroupName, ModelId, Pattern, TenantId
     from gateway.model.trusted_files import Distrusted
 
-"""The prefix of the source of facts from a folder of documents; the tenant's id follows."""
-
-GRANTABLE = (Action.DISCOVER, Action.READ, Action.INFER)
 GRANT_ID_DIGITS = 12  # 48 bits: ids need to differ only among the thousands of grants of one tenant
 _PATTERN_KEYS = ("own", "public", "private")
 
 
-class TenantDocument(msgspec.Struct, frozen=True, kw_only=True):
+class TenantDocument(TenantModels, frozen=True, kw_only=True):
     """The content of one file about one tenant. `where` is the file, for conflicts found later."""
 
     where: str
@@ -50,28 +46,12 @@ class TenantDocument(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     is_suspended: bool
     degraded_seconds: float = 0.0
-    own: tuple[Pattern, ...] = ()
-    public: tuple[Pattern, ...] = ()
-    private: tuple[Pattern, ...] = ()
-    aliases: tuple[tuple[ModelId, ModelId], ...] = ()
-    groups: tuple[tuple[GroupName, tuple[Pattern, ...]], ...] = ()
     grants: tuple[Grant, ...] = ()
 
     @property
     def source(self) -> str:
         """The source of facts from this document."""
         return f"{FOLDER_SOURCE}{self.tenant_id}"
-
-    @property
-    def said_of_patterns(self) -> tuple[tuple[Pattern, str], ...]:
-        """Every pattern that the document mentions, with the key it is listed under."""
-        keys: list[tuple[str, tuple[Pattern, ...]]] = [
-            ("own", self.own),
-            ("public", self.public),
-            ("private", self.private),
-            *self.groups,
-        ]
-        return tuple((pattern, key) for key, patterns in keys for pattern in patterns)
 
 
 class DocumentProblems(Misconfigured):
@@ -150,9 +130,9 @@ def _document(path: Path, tables: DocumentTables) -> TenantDocument | None:
     )
 
 
-def _aliases(tables: DocumentTables, models: Mapping[str, Any]) -> tuple[tuple[ModelId, ModelId], ...]:
+def _aliases(tables: DocumentTables, models: Mapping[str, Any]) -> dict[ModelId, ModelId]:
     """Parse the aliases and their model ids."""
-    found: list[tuple[ModelId, ModelId]] = []
+    found: dict[ModelId, ModelId] = {}
     for written in tables.table(models, "models", "aliases"):
         target = models["aliases"][written]
         if not isinstance(target, str):
@@ -163,20 +143,18 @@ def _aliases(tables: DocumentTables, models: Mapping[str, Any]) -> tuple[tuple[M
             *tables.name(target, parse_model_id, "models.aliases", written).values(),
         ]
         if len(names) == 2:  # noqa: PLR2004 -- both parsed
-            found.append((names[0], names[1]))
-    return tuple(found)
+            found[names[0]] = names[1]
+    return found
 
 
-def _groups(
-    tables: DocumentTables, models: Mapping[str, Any]
-) -> tuple[tuple[GroupName, tuple[Pattern, ...]], ...]:
+def _groups(tables: DocumentTables, models: Mapping[str, Any]) -> dict[GroupName, tuple[Pattern, ...]]:
     """Parse the groups and their patterns."""
     table = tables.table(models, "models", "groups")
-    return tuple(
-        (group, tables.names(table, "models.groups", written, parse_pattern))
+    return {
+        group: tables.names(table, "models.groups", written, parse_pattern)
         for written in table
         for group in tables.name(written, parse_group_name, "models.groups", written).values()
-    )
+    }
 
 
 def _grants(tables: DocumentTables, source: str) -> tuple[Grant, ...]:
@@ -219,7 +197,9 @@ def _grant(tables: DocumentTables, table: Mapping[str, Any], nth: int, source: s
 def _parse_action(text: str) -> Action:
     """Parse an action that can be granted."""
     if text not in GRANTABLE:
-        raise BadNameError(f"not an action; expected {', '.join(GRANTABLE)}")
+        raise BadNameError(
+            f"not an action; expected {', '.join(each for each in Action if each in GRANTABLE)}"
+        )
     return Action(text)
 
 
@@ -240,10 +220,10 @@ def _alias_contradictions(read: list[tuple[TenantDocument, DocumentTables]]) -> 
     """Yield a problem for each alias in two documents, and for each alias of an alias."""
     owners: dict[ModelId, TenantDocument] = {}
     for document, _ in read:
-        for alias, _canonical in document.aliases:
+        for alias in document.aliases:
             owners.setdefault(alias, document)
     for document, tables in read:
-        for alias, canonical in document.aliases:
+        for alias, canonical in document.aliases.items():
             where = tables.where("models.aliases", alias)
             if owners[alias] is not document:
                 why = f"alias {alias!r} stands in {owners[alias].where} too; expected it once"

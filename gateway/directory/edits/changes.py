@@ -25,24 +25,18 @@ from gateway.directory.reading.degraded_modes import encode_former, find_former
 from gateway.directory.reading.listing import Listing, refuse_unreadable
 from gateway.directory.reading.uncached import PendingFacts, PlainFacts
 from gateway.directory.records import names
-from gateway.directory.records.codec import (
-    encode_alias,
-    encode_grants,
-    encode_key,
-    encode_rule,
-    encode_tenant,
-)
-from gateway.directory.records.pins import encode_pin
+from gateway.directory.records.codec import encode, encode_key
 from gateway.directory.records.policies import decode_policy_head, encode_policy
 from gateway.model.errors import Conflict
-from gateway.model.facts import MAX_DEGRADED_SECONDS
+from gateway.model.facts import MAX_DEGRADED_SECONDS, Alias, Grants, ModelRule, PolicySet, Tenant
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from gateway.model.facts import Alias, Grant, Grants, Key, ModelRule, PolicySet, Tenant
+    from gateway.model.facts import Grant, Key
     from gateway.model.names import KeyId, Md5, ModelId, Pattern, TenantId
     from gateway.model.pins import Pin
+    from gateway.model.records import Record
     from gateway.model.stores import Batch, FactSnapshot, FactStore, GroupSize, Moment
 
 _T = TypeVar("_T")
@@ -50,13 +44,7 @@ _T = TypeVar("_T")
 
 async def change(store: FactStore, work: Callable[[Changes], Awaitable[_T]]) -> tuple[_T, Moment]:
     """Run `work` in one transaction; return its result and the moment after the commit."""
-    results: list[_T] = []
-
-    async def plan(snapshot: FactSnapshot, batch: Batch) -> None:
-        results[:] = [await work(Changes(snapshot, batch))]
-
-    moment = await store.transact(plan)
-    return results[0], moment
+    return await store.transact(lambda snapshot, batch: work(Changes(snapshot, batch)))
 
 
 MAX_GRANTS = 5_000  # per tenant: a worker reads all of them before its first decision
@@ -86,12 +74,24 @@ class Changes(Listing):
         """The same facts without those that do not parse, for callers that are about to replace them."""
         return Listing(self._source)
 
+    async def put(self, fact: PolicySet | Tenant | ModelRule | Alias | Grants) -> None:
+        """Write a fact of a kind that tenant documents or exports have."""
+        match fact:
+            case PolicySet():
+                await self.put_policy(fact)
+            case Tenant():
+                await self.put_tenant(fact)
+            case ModelRule():
+                await self.put_rule(fact)
+            case Alias():
+                await self.put_alias(fact)
+            case Grants():
+                await self.put_grants(fact)
+
     async def put_tenant(self, tenant: Tenant, *, is_listed: bool = True) -> None:
         """Write a tenant; one that is not listed is found only by its id."""
         await self._remember_degraded_period(tenant)
-        self._put(
-            names.tenant_fact(tenant.tenant_id), encode_tenant(replace(tenant, generation=self.generation))
-        )
+        await self.put_fact(names.tenant_fact(tenant.tenant_id), tenant)
         if is_listed:
             self._list(names.TENANTS, tenant.tenant_id.encode())
 
@@ -117,8 +117,11 @@ class Changes(Listing):
                     f"and packages; at most {MAX_GRANTS} and {MAX_GRANTED_NAMES}: grant a prefix such as "
                     "acme/*, or a group"
                 )
-        record = encode_grants(replace(grants, generation=self.generation)) if grants.grants else None
-        self._put(names.grants_fact(grants.tenant_id), record)
+        name = names.grants_fact(grants.tenant_id)
+        if grants.grants:
+            await self.put_fact(name, grants)
+        else:
+            self._put(name, None)
 
     async def put_rule(self, rule: ModelRule) -> None:
         """Write the rule of a pattern; an empty rule is deleted."""
@@ -129,7 +132,7 @@ class Changes(Listing):
             raise Conflict(
                 f"{rule.pattern} would be in {len(rule.groups)} groups; at most {MAX_GROUPS_OF_PATTERN}"
             )
-        self._put(names.rule_fact(rule.pattern), encode_rule(replace(rule, generation=self.generation)))
+        await self.put_fact(names.rule_fact(rule.pattern), rule)
         self._list(names.PATTERNS, rule.pattern.encode())
 
     async def delete_rule(self, pattern: Pattern) -> None:
@@ -139,7 +142,7 @@ class Changes(Listing):
 
     async def put_alias(self, alias: Alias) -> None:
         """Write an alias of a model."""
-        self._put(names.alias_fact(alias.alias), encode_alias(replace(alias, generation=self.generation)))
+        await self.put_fact(names.alias_fact(alias.alias), alias)
         self._list(names.ALIASES, alias.alias.encode())
 
     async def delete_alias(self, alias: ModelId) -> None:
@@ -174,7 +177,7 @@ class Changes(Listing):
 
     async def put_pin(self, pin: Pin) -> None:
         """Write a blob's pin."""
-        self._put(names.pin_fact(pin.md5), encode_pin(replace(pin, generation=self.generation)))
+        await self.put_fact(names.pin_fact(pin.md5), pin)
         (self._unlist if pin.quarantine is None else self._list)(names.QUARANTINED, pin.md5.encode())
 
     async def delete_pin(self, md5: Md5) -> None:
@@ -182,9 +185,9 @@ class Changes(Listing):
         self._put(names.pin_fact(md5), None)
         self._unlist(names.QUARANTINED, md5.encode())
 
-    async def put_record(self, name: bytes, record: bytes) -> None:
-        """Write a record that an edit has encoded with this transaction's generation."""
-        self._put(name, record)
+    async def put_fact(self, name: bytes, fact: Record) -> None:
+        """Write a fact that is in no index, or whose indexes the caller writes."""
+        self._put(name, encode(replace(fact, generation=self.generation)))
 
     async def put_for(self, seconds: float, name: bytes, record: bytes | None) -> None:
         """Write a record that expires, or delete it; used for the platform's rulings."""

@@ -16,9 +16,10 @@ from msgspec.structs import replace
 
 from gateway.directory.edits.effect import Effect, verify_not_from_folder
 from gateway.directory.edits.tenants import load_tenant
-from gateway.directory.records.codec import GRANTABLE
+from gateway.model.access import GRANTABLE
 from gateway.model.errors import Conflict
-from gateway.model.facts import SOURCE_CLI, Grant, Grants
+from gateway.model.facts import Grant, Grants
+from gateway.model.records import SOURCE_CLI
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -61,7 +61,6 @@ def heir_of(old: Key, successor: Key) -> Key:
     """
     return replace(
         successor,
-        kind=old.kind,
         tenant=old.tenant,
         name=old.name,
         scopes=old.scopes,

@@ -17,8 +17,9 @@ from msgspec.structs import replace
 from gateway.directory.edits.effect import Effect, verify_not_from_folder
 from gateway.directory.edits.tenants import load_tenant
 from gateway.model.errors import Conflict
-from gateway.model.facts import SOURCE_CLI, Alias, ModelRule, Visibility
+from gateway.model.facts import Alias, ModelRule, Visibility
 from gateway.model.names import ModelId, Pattern, ancestors
+from gateway.model.records import SOURCE_CLI
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -13,21 +13,16 @@ from msgspec.structs import replace
 
 from gateway.directory.edits.effect import Effect
 from gateway.directory.records import names
-from gateway.directory.records.provenance import (
-    decode_attestation,
-    decode_origin,
-    encode_attestation,
-    encode_origin,
-)
+from gateway.directory.records.codec import decode_attestation, decode_origin
 from gateway.model.errors import Conflict
-from gateway.model.provenance import MAX_ATTESTED, Attestation
+from gateway.model.facts import MAX_ATTESTED, Attestation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from gateway.directory.edits.changes import Changes
+    from gateway.model.facts import Origin
     from gateway.model.names import Md5, ModelId
-    from gateway.model.provenance import Origin
 
 T = TypeVar("T")
 
@@ -40,7 +35,7 @@ async def determine_origins(changes: Changes, *, origins: Sequence[Origin]) -> t
         decode = partial(decode_origin, model=new.model, package=new.package, handle=new.handle)
         known = await changes.find_fact(name, decode)
         if known is None:
-            await changes.put_record(name, encode_origin(replace(new, generation=changes.generation)))
+            await changes.put_fact(name, new)
         in_force.append(known or new)
     return tuple(in_force)
 
@@ -56,6 +51,5 @@ async def attest(changes: Changes, *, model: ModelId, digests: Iterable[Md5], so
     together = known.digests | new
     if len(together) > MAX_ATTESTED:
         raise Conflict(f"{model} would have more than {MAX_ATTESTED} attested digests; no model has")
-    grown = replace(known, digests=together, source=source, generation=changes.generation)
-    await changes.put_record(name, encode_attestation(grown))
+    await changes.put_fact(name, replace(known, digests=together, source=source))
     return Effect(is_changed=True, sentences=(f"{len(new)} digests are attested for {model} now",))

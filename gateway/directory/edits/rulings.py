@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from gateway.directory.reading.rulings import find_ruling, is_overtaken
 from gateway.directory.records import names
-from gateway.directory.records.rulings import encode_ending, encode_ruling
+from gateway.directory.records.codec import encode
 from gateway.model.errors import Reason
-from gateway.model.facts import DEFAULT_SCOPES, Key, KeyKind, Tenant
-from gateway.model.rulings import SOURCE_PLATFORM, Ruling
+from gateway.model.facts import DEFAULT_SCOPES, Key, Tenant
+from gateway.model.rulings import SOURCE_PLATFORM, Ending, Ruling
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,19 +102,13 @@ async def note_links(changes: Changes, *, key_id: KeyId, model: ModelId, until: 
 async def _put(
     changes: Changes, name: bytes, ruling: Ruling, now: float, *, asked: int | None = None
 ) -> None:
-    record = Ruling(
-        key_id=ruling.key_id,
-        model=ruling.model,
-        reason=ruling.reason,
-        until=ruling.until,
-        asked=ruling.asked if asked is None else asked,
-        generation=changes.generation,
-    )
-    await changes.put_for(ruling.until - now, name, encode_ruling(record))
+    asked = ruling.asked if asked is None else asked
+    record = replace(ruling, asked=asked, generation=changes.generation)
+    await changes.put_for(ruling.until - now, name, encode(record))
 
 
 async def _end(changes: Changes, name: bytes) -> None:
-    await changes.put_for(ENDING_SECONDS, name, encode_ending(changes.generation))
+    await changes.put_for(ENDING_SECONDS, name, encode(Ending(generation=changes.generation)))
 
 
 async def _forget_key(changes: Changes, key_id: KeyId) -> None:
@@ -125,7 +121,6 @@ def _is_as_introduced(key: Key) -> bool:
     """Whether the record is unchanged since the platform's ruling made it."""
     return key == Key(
         key_id=key.key_id,
-        kind=KeyKind.TENANT,
         tenant=key.tenant,
         name="",
         scopes=DEFAULT_SCOPES,

@@ -13,7 +13,8 @@ from msgspec.structs import replace
 
 from gateway.directory.edits.effect import Effect, verify_not_from_folder
 from gateway.model.errors import Conflict, UnknownName
-from gateway.model.facts import MAX_DEGRADED_SECONDS, SOURCE_CLI, Tenant
+from gateway.model.facts import MAX_DEGRADED_SECONDS, Tenant
+from gateway.model.records import SOURCE_CLI
 
 if TYPE_CHECKING:
     from gateway.directory.edits.changes import Changes

@@ -19,7 +19,7 @@ from gateway.directory.reading.read_set import names_about
 from gateway.directory.reading.rulings import names_of_ruling, ruling_in_force
 from gateway.directory.records import names
 from gateway.directory.records.codec import decode_grants
-from gateway.model.access import Action
+from gateway.model.access import GRANTABLE
 from gateway.model.facts import Facts, Grant
 from gateway.model.names import Pattern
 from gateway.model.rulings import PLATFORM_GRANT, SOURCE_PLATFORM, EndingLeaf
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from gateway.model.clocks import Clock
     from gateway.model.facts import PolicySet
     from gateway.model.names import ModelId
-
-_ALL_ACTIONS = frozenset({Action.DISCOVER.value, Action.READ.value, Action.INFER.value})
 
 
 def names_about_caller(principal: Principal) -> list[bytes]:
@@ -130,6 +128,4 @@ class CallerFacts:
 
 
 def _grant_on(model: ModelId) -> Grant:
-    return Grant(
-        grant_id=PLATFORM_GRANT, actions=_ALL_ACTIONS, models=(Pattern(model),), source=SOURCE_PLATFORM
-    )
+    return Grant(grant_id=PLATFORM_GRANT, actions=GRANTABLE, models=(Pattern(model),), source=SOURCE_PLATFORM)

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from gateway.directory.records import names
 from gateway.directory.records.codec import (
+    UnreadableRecordError,
     decode_alias,
     decode_grants,
     decode_key,
+    decode_pin,
     decode_rule,
     decode_tenant,
 )
-from gateway.directory.records.layout import UnreadableRecordError
-from gateway.directory.records.pins import decode_pin
 from gateway.directory.records.policies import decode_policy, decode_policy_head
 from gateway.model.errors import BadNameError, Conflict
 from gateway.model.names import (

@@ -11,9 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.directory.records import names
+from gateway.directory.records.codec import UnreadableRecordError, decode_pin
 from gateway.directory.records.fact_sizes import held_bytes
-from gateway.directory.records.layout import UnreadableRecordError
-from gateway.directory.records.pins import decode_pin
 from gateway.model.errors import Reason, Refusal
 from gateway.model.pins import Pin, PinFound
 

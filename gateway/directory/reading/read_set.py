@@ -12,9 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from gateway.directory.records import names
-from gateway.directory.records.codec import decode_alias, decode_rule
+from gateway.directory.records.codec import UnreadableRecordError, decode_alias, decode_rule
 from gateway.directory.records.fact_sizes import held_bytes
-from gateway.directory.records.layout import UnreadableRecordError
 from gateway.model.names import ancestors
 from gateway.model.stamps import Stamp
 from gateway.model.standing import standing_of

@@ -23,8 +23,7 @@ from gateway.directory.reading.listing import Listing
 from gateway.directory.reading.read_set import ReadSet, names_about
 from gateway.directory.reading.uncached import PlainFacts
 from gateway.directory.records import names
-from gateway.directory.records.codec import decode_grants, decode_key, decode_tenant
-from gateway.directory.records.layout import UnreadableRecordError
+from gateway.directory.records.codec import UnreadableRecordError, decode_grants, decode_key, decode_tenant
 from gateway.directory.records.policies import PolicySets, decode_policy_head
 from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.names import ModelId

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from gateway.directory.reading.read_set import ReadSet
 from gateway.directory.records import names
-from gateway.directory.records.rulings import decode_ending, decode_ruling
+from gateway.directory.records.codec import decode_ending, decode_ruling
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

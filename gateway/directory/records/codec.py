@@ -1,13 +1,14 @@
 """Converts facts to records and back.
 
-A record is one row of `layout.py`, and a fact is a value of `gateway.model.facts`; only this module
-converts between them. A record repeats the name it is stored under and is refused under any other name: a
-record that was moved, or a reply that reached the wrong reader, is never used for another subject. A key
-repeats a part of its digest.
+A record is the msgpack array of a fact (`model/records.py`). Three kinds are packed: keys, pins and
+attestations have digests as raw bytes and scopes as bits. A record repeats the name it is stored under and is
+refused under any other name: a record that was moved, or a reply that reached the wrong reader, is never used
+for another subject. A key repeats a part of its digest.
 
-Decoding is strict. A row that is not exactly of its kind, a name that does not parse, or a time that is not
-finite raises `UnreadableRecordError`, which the caller turns into a denial and a report (I1). NaN matters
-most: a key that expires at NaN would never expire.
+Decoding is strict. A record with a wrong kind, an unknown layout, a missing or surplus field, a field of
+another type, a name that does not parse, or a time that is not finite raises `UnreadableRecordError`, which
+the caller turns into a denial and a report (I1). A ruling of the platform that does not parse is none: the
+platform is asked again, and nothing is allowed before it has answered.
 
 No record holds a secret: no field is a key, a pepper or a signature. Non-goals: what the facts mean, and the
 policy set, which is two records (`policies.py`).
@@ -17,35 +18,24 @@ from __future__ import annotations
 
 import ipaddress
 from sys import intern
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from gateway.directory.records import names
-from gateway.directory.records.layout import (
-    CHECK_BYTES,
-    SCOPE_BITS,
-    AliasRow,
-    GrantRow,
-    GrantsRow,
-    KeyRow,
-    RuleRow,
-    TenantRow,
-    UnreadableRecordError,
-    decode_row,
-    encode_row,
-    verify_times,
-    verify_written_for,
-)
-from gateway.model.access import Action
+from gateway.model.access import GRANTABLE
 from gateway.model.facts import (
+    MAX_ATTESTED,
     MAX_DEGRADED_SECONDS,
     Alias,
+    Attestation,
     Grant,
     Grants,
     Key,
-    KeyKind,
     ModelRule,
+    Origin,
+    Scope,
     Tenant,
 )
 from gateway.model.names import (
@@ -56,201 +46,202 @@ from gateway.model.names import (
     parse_pattern,
     parse_tenant_id,
 )
+from gateway.model.pins import Pin
+from gateway.model.rulings import Ending, Ruling
 
 if TYPE_CHECKING:
-    from gateway.model.names import ModelId, Pattern, TenantId
+    from collections.abc import Callable, Iterable
 
-GRANTABLE = frozenset({Action.DISCOVER.value, Action.READ.value, Action.INFER.value})
+    from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId, Pattern, TenantId
+    from gateway.model.records import PolicyTexts, Record
+
+FactT = TypeVar("FactT", bound="Record | PolicyTexts")
+
+# One bit per scope instead of up to three names in each of a million key records; no bit gets a new meaning.
+SCOPE_BITS = {
+    Scope.DISCOVER: 1,
+    Scope.READ: 2,
+    Scope.INFER: 4,
+    Scope.AUDIT_READ: 8,
+    Scope.KEYS_MANAGE: 16,
+}
+_ALL_SCOPE_BITS = sum(SCOPE_BITS.values())
+
+CHECK_BYTES = 8  # of the digest that a key is stored under: two keys share them once in 2**64 pairs
+_MD5_BYTES, _SHA256_BYTES = 16, 32
+
+# The places of packed fields in the row.
+_KEY_ID, _SCOPES = 4, 7
+_MD5, _SHA256 = 4, 5
 
 _ACTION_SETS: dict[frozenset[str], frozenset[str]] = {}
 """The seven possible sets of actions, each stored once, so that thousands of grants share them."""
 
-_KEYS = msgspec.msgpack.Decoder(KeyRow)
-_TENANTS = msgspec.msgpack.Decoder(TenantRow)
-_GRANTS = msgspec.msgpack.Decoder(GrantsRow)
-_RULES = msgspec.msgpack.Decoder(RuleRow)
-_ALIASES = msgspec.msgpack.Decoder(AliasRow)
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
+_rows = msgspec.msgpack.Decoder(list[Any])
+
+
+class UnreadableRecordError(ValueError):
+    """A record is not what its name says. Handled within the packages that read records."""
+
+
+def encode(fact: Record | PolicyTexts) -> bytes:
+    """Encode a fact; a key needs its digest as well (`encode_key`)."""
+    match fact:
+        case Key():
+            raise TypeError("a key is encoded together with its digest")
+        case Pin():
+            *row, quarantine = msgspec.to_builtins(fact)
+            row[_MD5], row[_SHA256] = bytes.fromhex(fact.md5), fact.sha256 and bytes.fromhex(fact.sha256)
+            cause, since, found = quarantine or (None, None, None)
+            return _encoder.encode([*row, cause, since, found and bytes.fromhex(found)])
+        case Attestation():
+            *row, digests = msgspec.to_builtins(fact, order="deterministic")
+            return _encoder.encode([*row, b"".join(map(bytes.fromhex, digests))])
+    return _encoder.encode(fact)
+
+
+def decode(kind: type[FactT], raw: bytes, **names_of_fact: object) -> FactT:
+    """Decode a record of a kind that is not packed, found under these names."""
+    return _fact(kind, _row(kind, raw), names_of_fact)
 
 
 def encode_key(key: Key, digest: bytes) -> bytes:
     """Encode a key, to be stored under this digest."""
-    return encode_row(
-        KeyRow(
-            layout=1,
-            generation=key.generation,
-            source=key.source,
-            key_id=names.short_key_id(key.key_id).decode(),
-            tenant=key.tenant,
-            name=key.name,
-            scopes=sum(SCOPE_BITS[scope] for scope in key.scopes),
-            networks=list(key.networks),
-            created_at=key.created_at,
-            not_before=key.not_before,
-            expires_at=key.expires_at,
-            revoked_at=key.revoked_at,
-            pepper_id=key.pepper_id,
-            digest_check=digest[:CHECK_BYTES],
-        )
-    )
+    row: list[Any] = msgspec.to_builtins(key)
+    row[_KEY_ID] = names.short_key_id(key.key_id).decode()
+    row[_SCOPES] = sum(SCOPE_BITS[scope] for scope in key.scopes)
+    return _encoder.encode([*row, digest[:CHECK_BYTES]])
 
 
 def decode_key(raw: bytes, digest: bytes) -> Key:
     """Decode the record stored under this digest."""
-    row = decode_row(_KEYS, raw)
-    verify_written_for(row.digest_check, digest[:CHECK_BYTES])
-    verify_times(row.created_at, row.not_before, row.expires_at, row.revoked_at)
-    try:
-        for network in row.networks:
-            ipaddress.ip_network(network)
-        return Key(
-            key_id=parse_key_id(names.long_key_id(row.key_id.encode())),
-            kind=KeyKind.ADMIN if row.tenant is None else KeyKind.TENANT,
-            tenant=None if row.tenant is None else parse_tenant_id(row.tenant),
-            name=row.name,
-            scopes=frozenset(scope for scope, bit in SCOPE_BITS.items() if row.scopes & bit),
-            networks=tuple(row.networks),
-            created_at=row.created_at,
-            not_before=row.not_before,
-            expires_at=row.expires_at,
-            revoked_at=row.revoked_at,
-            pepper_id=row.pepper_id,
-            generation=row.generation,
-            source=row.source,
-        )
-    except ValueError as error:
-        raise UnreadableRecordError("a key record holds a name or network that does not parse") from error
-
-
-def encode_tenant(tenant: Tenant) -> bytes:
-    """Encode a tenant."""
-    return encode_row(
-        TenantRow(
-            layout=1,
-            generation=tenant.generation,
-            source=tenant.source,
-            tenant=tenant.tenant_id,
-            name=tenant.name,
-            is_suspended=tenant.is_suspended,
-            created_at=tenant.created_at,
-            degraded_seconds=tenant.degraded_seconds,
-        )
-    )
+    *row, check = _row(Key, raw, packed=1)
+    if check != digest[:CHECK_BYTES]:
+        _refuse("the record was written for another name")
+    short_id, bits = row[_KEY_ID], row[_SCOPES]
+    if not isinstance(short_id, str) or type(bits) is not int or not 0 <= bits <= _ALL_SCOPE_BITS:
+        _refuse()
+    row[_KEY_ID] = names.long_key_id(short_id.encode())
+    row[_SCOPES] = [scope for scope, bit in SCOPE_BITS.items() if bits & bit]
+    key = _fact(Key, row, {})
+    why = "a key record holds a name or network that does not parse"
+    _verify(why, parse_key_id, [key.key_id])
+    _verify(why, parse_tenant_id, [] if key.tenant is None else [key.tenant])
+    _verify(why, ipaddress.ip_network, key.networks)
+    return key
 
 
 def decode_tenant(raw: bytes, tenant_id: TenantId) -> Tenant:
     """Decode the record stored under this tenant's name."""
-    row = decode_row(_TENANTS, raw)
-    verify_written_for(row.tenant, tenant_id)
-    verify_times(row.created_at)
-    if not 0 <= row.degraded_seconds <= MAX_DEGRADED_SECONDS:
-        raise UnreadableRecordError("a degraded time out of bounds")
-    return Tenant(
-        tenant_id=tenant_id,
-        name=row.name,
-        is_suspended=row.is_suspended,
-        created_at=row.created_at,
-        degraded_seconds=row.degraded_seconds,
-        generation=row.generation,
-        source=row.source,
-    )
-
-
-def encode_grants(grants: Grants) -> bytes:
-    """Encode all grants of a tenant."""
-    rows = [
-        GrantRow(
-            grant_id=grant.grant_id,
-            actions=sorted(grant.actions),
-            models=list(grant.models),
-            groups=list(grant.groups),
-            packages=list(grant.packages),
-            source=grant.source,
-        )
-        for grant in grants.grants
-    ]
-    return encode_row(GrantsRow(layout=1, generation=grants.generation, tenant=grants.tenant_id, grants=rows))
+    tenant = decode(Tenant, raw, tenant_id=tenant_id)
+    if not 0 <= tenant.degraded_seconds <= MAX_DEGRADED_SECONDS:
+        _refuse("a degraded time out of bounds")
+    return tenant
 
 
 def decode_grants(raw: bytes, tenant_id: TenantId) -> Grants:
     """Decode the record stored under this tenant's name."""
-    row = decode_row(_GRANTS, raw)
-    verify_written_for(row.tenant, tenant_id)
-    return Grants(
-        tenant_id=tenant_id,
-        grants=tuple(_grant(grant) for grant in row.grants),
-        generation=row.generation,
-    )
-
-
-def _grant(row: GrantRow) -> Grant:
-    actions = frozenset(row.actions)
-    if not actions or not actions <= GRANTABLE:
-        raise UnreadableRecordError("a grant names no action, or one that nothing can be granted for")
-    actions = _ACTION_SETS.setdefault(actions, actions)
-    try:
-        return Grant(
-            grant_id=row.grant_id,
-            actions=actions,
-            models=tuple(parse_pattern(pattern) for pattern in row.models),
-            groups=tuple(parse_group_name(group) for group in row.groups),
-            packages=tuple(parse_package_id(package) for package in row.packages),
-            source=intern(row.source),
-        )
-    except ValueError as error:
-        raise UnreadableRecordError("a grant holds a name that does not parse") from error
-
-
-def encode_rule(rule: ModelRule) -> bytes:
-    """Encode a pattern's rule."""
-    return encode_row(
-        RuleRow(
-            layout=1,
-            generation=rule.generation,
-            source=rule.source,
-            pattern=rule.pattern,
-            owner=rule.owner,
-            visibility=rule.visibility,
-            groups=list(rule.groups),
-        )
-    )
+    row = _row(Grants, raw)
+    grants = _fact(Grants, row, {"tenant_id": tenant_id})
+    if any(len(values) != len(Grant.__struct_fields__) for values in row[-1]):
+        _refuse()
+    for grant in grants.grants:
+        if not grant.actions or not grant.actions <= GRANTABLE:
+            _refuse("a grant names no action, or one that nothing can be granted for")
+        why = "a grant holds a name that does not parse"
+        _verify(why, parse_pattern, grant.models)
+        _verify(why, parse_group_name, grant.groups)
+        _verify(why, parse_package_id, grant.packages)
+        force_setattr(grant, "actions", _ACTION_SETS.setdefault(grant.actions, grant.actions))
+        force_setattr(grant, "source", intern(grant.source))
+    return grants
 
 
 def decode_rule(raw: bytes, pattern: Pattern) -> ModelRule:
     """Decode the record stored under this pattern's name."""
-    row = decode_row(_RULES, raw)
-    verify_written_for(row.pattern, pattern)
-    try:
-        return ModelRule(
-            pattern=pattern,
-            owner=None if row.owner is None else parse_tenant_id(row.owner),
-            visibility=row.visibility,
-            groups=tuple(parse_group_name(group) for group in row.groups),
-            generation=row.generation,
-            source=row.source,
-        )
-    except ValueError as error:
-        raise UnreadableRecordError("a model rule holds a name that does not parse") from error
-
-
-def encode_alias(alias: Alias) -> bytes:
-    """Encode an alias."""
-    return encode_row(
-        AliasRow(
-            layout=1,
-            generation=alias.generation,
-            source=alias.source,
-            alias=alias.alias,
-            canonical=alias.canonical,
-        )
-    )
+    rule = decode(ModelRule, raw, pattern=pattern)
+    why = "a model rule holds a name that does not parse"
+    _verify(why, parse_tenant_id, [] if rule.owner is None else [rule.owner])
+    _verify(why, parse_group_name, rule.groups)
+    return rule
 
 
 def decode_alias(raw: bytes, alias: ModelId) -> Alias:
     """Decode the record stored under this alias's name."""
-    row = decode_row(_ALIASES, raw)
-    verify_written_for(row.alias, alias)
+    found = decode(Alias, raw, alias=alias)
+    _verify("an alias points to what is no model id", parse_model_id, [found.canonical])
+    return found
+
+
+def decode_pin(raw: bytes, md5: Md5) -> Pin:
+    """Decode the record stored under this blob's name: without it, a blob's content is unknown."""
+    *row, cause, since, found = _row(Pin, raw, packed=2)
+    row[_MD5] = _hex(row[_MD5], _MD5_BYTES)
+    row[_SHA256] = None if row[_SHA256] is None else _hex(row[_SHA256], _SHA256_BYTES)
+    is_whole = (cause, since, found) == (None, None, None)
+    row.append(None if is_whole else [cause, since, _hex(found, _SHA256_BYTES)])
+    return _fact(Pin, row, {"md5": md5})
+
+
+def decode_ruling(raw: bytes, key_id: KeyId, model: ModelId | None) -> Ruling:
+    """Decode the ruling, standing or links record stored under the name of this key and model."""
+    return decode(Ruling, raw, key_id=key_id, model=model)
+
+
+def decode_ending(raw: bytes) -> int:
+    """Decode an ending: rulings asked before this generation do not count."""
+    return decode(Ending, raw).generation
+
+
+def decode_origin(raw: bytes, model: ModelId, package: PackageId, handle: FileHandle) -> Origin:
+    """Decode the record stored under this file's name."""
+    return decode(Origin, raw, model=model, package=package, handle=handle)
+
+
+def decode_attestation(raw: bytes, model: ModelId) -> Attestation:
+    """Decode the record stored under this model's name."""
+    *row, digests = _row(Attestation, raw)
+    if not isinstance(digests, bytes) or len(digests) > MAX_ATTESTED * _MD5_BYTES:
+        _refuse()
+    starts = range(0, len(digests), _MD5_BYTES)
+    row.append([_hex(digests[start : start + _MD5_BYTES], _MD5_BYTES) for start in starts])
+    return _fact(Attestation, row, {"model": model})
+
+
+def _row(kind: type[msgspec.Struct], raw: bytes, *, packed: int = 0) -> list[Any]:
+    """Return the array of a record, which has so many fields more than its class and its number."""
     try:
-        canonical = parse_model_id(row.canonical)
+        row = _rows.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        _refuse(cause=error)
+    if len(row) != 1 + len(kind.__struct_fields__) + packed:
+        _refuse()
+    return row
+
+
+def _fact(kind: type[FactT], row: list[Any], names_of_fact: dict[str, object]) -> FactT:
+    try:
+        fact = msgspec.convert(row, kind, builtin_types=(bytes,))
+    except msgspec.ValidationError as error:
+        _refuse(cause=error)
+    if any(getattr(fact, field) != name for field, name in names_of_fact.items()):
+        _refuse("the record was written for another name")
+    return fact
+
+
+def _verify(why: str, parse: Callable[[str], object], texts: Iterable[str]) -> None:
+    try:
+        for text in texts:
+            parse(text)
     except ValueError as error:
-        raise UnreadableRecordError("an alias points to what is no model id") from error
-    return Alias(alias=alias, canonical=canonical, generation=row.generation, source=row.source)
+        _refuse(why, error)
+
+
+def _hex(value: object, length: int) -> str:
+    """Return a digest in hex; an unreadable record if it has not so many bytes."""
+    return value.hex() if isinstance(value, bytes) and len(value) == length else _refuse()
+
+
+def _refuse(why: str = "not a record of this kind and layout", cause: Exception | None = None) -> NoReturn:
+    raise UnreadableRecordError(why) from cause

@@ -12,54 +12,40 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from gateway.directory.records.layout import (
-    PolicyHead,
-    PolicyTextRow,
-    UnreadableRecordError,
-    decode_row,
-    encode_row,
-)
+from gateway.directory.records.codec import UnreadableRecordError, decode, encode
 from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.facts import PolicySet
+from gateway.model.records import PolicyHead, PolicyTexts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-_HEADS = msgspec.msgpack.Decoder(PolicyHead)
-_TEXTS = msgspec.msgpack.Decoder(PolicyTextRow)
 
 MAX_SETS_IN_MEMORY = 4  # the one in force, its predecessor, and spare ones for readers in between
 
 
 def encode_policy(policy: PolicySet) -> tuple[bytes, bytes, bytes]:
     """Return the head's record, the digest that names the texts, and the texts' record."""
-    text = encode_row(PolicyTextRow(layout=1, schema=policy.schema, policies=list(policy.policies)))
+    text = encode(PolicyTexts(schema=policy.schema, policies=policy.policies))
     text_digest = sha256(text).digest()
     head = PolicyHead(
-        layout=1,
-        generation=policy.generation,
-        source=policy.source,
-        digest=policy.digest,
-        text_digest=text_digest,
+        generation=policy.generation, source=policy.source, digest=policy.digest, text_digest=text_digest
     )
-    return encode_row(head), text_digest, text
+    return encode(head), text_digest, text
 
 
 def decode_policy_head(raw: bytes) -> PolicyHead:
     """Decode the head, which names the texts in force."""
-    return decode_row(_HEADS, raw)
+    return decode(PolicyHead, raw)
 
 
 def decode_policy(raw_text: bytes, head: PolicyHead) -> PolicySet:
     """Decode the policy set of a head and its text record; the text is checked against its digest."""
     if sha256(raw_text).digest() != head.text_digest:
         raise UnreadableRecordError("the policy texts are not those that the head names")
-    row = decode_row(_TEXTS, raw_text)
+    texts = decode(PolicyTexts, raw_text)
     return PolicySet(
-        schema=row.schema,
-        policies=tuple(row.policies),
+        schema=texts.schema,
+        policies=texts.policies,
         digest=head.digest,
         generation=head.generation,
         source=head.source,

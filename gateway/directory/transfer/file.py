@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.directory.records.layout import UnreadableRecordError
+from gateway.directory.records.codec import UnreadableRecordError
 from gateway.directory.transfer.lines import BROKEN, Fact, parse_fact
 from gateway.model.errors import Misconfigured
 from gateway.model.facts import Alias, Grants, ModelRule, PolicySet, Tenant

@@ -2,47 +2,37 @@
 
     {"fact": "tenant", "layout": 1, "source": "cli", "tenant": "acme", ...}
 
-A line is a record's row with the names of its fields. It is parsed by converting it to that record and
-decoding the record, so a file cannot import what could not be read from a server. Generations belong to a
-server and are left out. Keys are identified by their digests; no line holds a secret (I8).
+A line is a record with the names of its fields. It is parsed by converting it to that record and decoding the
+record, so a file cannot import what could not be read from a server. Generations belong to a server and are
+left out. Keys are identified by their digests; no line holds a secret (I8).
 
 Non-goal: the structure of a file of such lines (`file.py`).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec.structs import replace
 
 from gateway.directory.records.codec import (
+    CHECK_BYTES,
+    UnreadableRecordError,
     decode_alias,
     decode_grants,
     decode_key,
     decode_rule,
     decode_tenant,
-    encode_alias,
-    encode_grants,
+    encode,
     encode_key,
-    encode_rule,
-    encode_tenant,
-)
-from gateway.directory.records.layout import (
-    CHECK_BYTES,
-    AliasRow,
-    GrantRow,
-    GrantsRow,
-    KeyRow,
-    PolicyTextRow,
-    Row,
-    RuleRow,
-    TenantRow,
-    UnreadableRecordError,
 )
 from gateway.directory.records.names import DIGEST_BYTES, short_key_id
-from gateway.model.facts import Alias, Grants, Key, ModelRule, PolicySet, Tenant
+from gateway.model.facts import Alias, Grant, Grants, Key, ModelRule, PolicySet, Tenant
 from gateway.model.names import parse_key_id, parse_model_id, parse_pattern, parse_tenant_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 
 class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,13 +44,21 @@ class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
 
 Fact = PolicySet | Tenant | ModelRule | Alias | Grants | StoredKey
 
-_ROWS: dict[str, type[Row]] = {
-    "tenant": TenantRow,
-    "rule": RuleRow,
-    "alias": AliasRow,
-    "grants": GrantsRow,
-    "key": KeyRow,
+_KINDS = {"tenant": Tenant, "rule": ModelRule, "alias": Alias, "grants": Grants, "key": Key}
+_NAMES = {each: kind for kind, each in _KINDS.items()}
+_FIELDS = {kind: each.__struct_encode_fields__[2:] for kind, each in _KINDS.items()}  # after the generation
+_FIELDS["key"] = (*_FIELDS["key"], "digest_check")
+_FIELDS["grant"] = Grant.__struct_encode_fields__
+_FIELDS["policy"] = tuple(name for name in PolicySet.__struct_encode_fields__ if name != "generation")
+
+# The field that names the fact, its parser, and the decoder of its record.
+_DECODERS: dict[str, tuple[str, Callable[[str], Any], Callable[[bytes, Any], Fact]]] = {
+    "tenant": ("tenant", parse_tenant_id, decode_tenant),
+    "rule": ("pattern", parse_pattern, decode_rule),
+    "alias": ("alias", parse_model_id, decode_alias),
+    "grants": ("tenant", parse_tenant_id, decode_grants),
 }
+
 _json = msgspec.json.Encoder()
 _pack = msgspec.msgpack.Encoder()
 _documents = msgspec.json.Decoder(dict[str, Any])
@@ -71,29 +69,18 @@ def fact_line(fact: Fact) -> bytes:
     """Encode a fact as a line."""
     match fact:
         case PolicySet():
-            document: dict[str, Any] = {
-                "fact": "policy",
-                "digest": fact.digest,
-                "source": fact.source,
-                "schema": fact.schema,
-                "policies": fact.policies,
-            }
-        case Tenant():
-            document = _named("tenant", encode_tenant(fact))
-        case ModelRule():
-            document = _named("rule", encode_rule(fact))
-        case Alias():
-            document = _named("alias", encode_alias(fact))
+            document = {"fact": "policy", **{name: getattr(fact, name) for name in _FIELDS["policy"]}}
+        case StoredKey(digest=digest, key=key):
+            document = _named("key", encode_key(key, digest))
+            del document["digest_check"]  # derived from the digest
+            document |= {"key_id": key.key_id, "digest": digest.hex()}
         case Grants():
-            document = _named("grants", encode_grants(fact))
+            document = _named("grants", encode(fact))
             document["grants"] = [
-                dict(zip(GrantRow.__struct_fields__, grant, strict=True)) for grant in document["grants"]
+                dict(zip(_FIELDS["grant"], values, strict=True)) for values in document["grants"]
             ]
         case _:
-            document = _named("key", encode_key(fact.key, fact.digest))
-            del document["digest_check"]  # derived from the digest
-            document["key_id"] = fact.key.key_id
-            document["digest"] = fact.digest.hex()
+            document = _named(_NAMES[type(fact)], encode(fact))
     return _json.encode(document) + b"\n"
 
 
@@ -113,45 +100,30 @@ def parse_fact(raw: bytes) -> Fact:
 
 
 def _named(kind: str, record: bytes) -> dict[str, Any]:
-    """Return a record's row with the names of its fields."""
-    _, *values = msgspec.msgpack.decode(record)
-    document = {"fact": kind, **dict(zip(_ROWS[kind].__struct_fields__, values, strict=True))}
-    del document["generation"]
-    return document
+    """Return a record with the names of its fields."""
+    _, layout, _, *values = msgspec.msgpack.decode(record)
+    return {"fact": kind, "layout": layout, **dict(zip(_FIELDS[kind], values, strict=True))}
 
 
 def _record(kind: str, document: dict[str, Any]) -> bytes:
-    """The inverse of `_named`: the record whose row has exactly these fields."""
-    row = _ROWS[kind]
-    odd = document.keys() ^ (set(row.__struct_fields__) - {"generation"})
-    if odd:
-        raise UnreadableRecordError(f"missing or unknown: {', '.join(sorted(odd))}")
-    fields = {**document, "generation": 0}
-    return _pack.encode([row.__struct_config__.tag, *(fields[name] for name in row.__struct_fields__)])
+    """The inverse of `_named`: the record that has exactly these fields."""
+    layout, *values = _values(document, ("layout", *_FIELDS[kind]))
+    return _pack.encode([_KINDS[kind].__struct_config__.tag, layout, 0, *values])
 
 
 def _fact_of(document: dict[str, Any]) -> Fact:
     kind = document.pop("fact", None)
     match kind:
         case "policy":
-            text = msgspec.convert(
-                [7, 1, document.pop("schema", None), document.pop("policies", None)], PolicyTextRow
-            )
-            rest = msgspec.convert(document, _PolicyRest)
-            return PolicySet(
-                schema=text.schema, policies=tuple(text.policies), digest=rest.digest, source=rest.source
-            )
-        case "tenant":
-            return decode_tenant(_record(kind, document), parse_tenant_id(_text(document, "tenant")))
-        case "rule":
-            return decode_rule(_record(kind, document), parse_pattern(_text(document, "pattern")))
-        case "alias":
-            return decode_alias(_record(kind, document), parse_model_id(_text(document, "alias")))
-        case "grants":
-            if not isinstance(grants := document.get("grants"), list):
-                raise UnreadableRecordError("grants is missing or no list")
-            document["grants"] = [_grant_values(grant) for grant in grants]
-            return decode_grants(_record(kind, document), parse_tenant_id(_text(document, "tenant")))
+            _values(document, _FIELDS["policy"])
+            return msgspec.convert(document, PolicySet)
+        case "tenant" | "rule" | "alias" | "grants":
+            if kind == "grants":
+                if not isinstance(grants := document.get("grants"), list):
+                    raise UnreadableRecordError("grants is missing or no list")
+                document["grants"] = [_grant_values(grant) for grant in grants]
+            field, parse, decode = _DECODERS[kind]
+            return decode(_record(kind, document), parse(_text(document, field)))
         case "key":
             digest = bytes.fromhex(_text(document, "digest"))
             if len(digest) != DIGEST_BYTES:
@@ -165,15 +137,18 @@ def _fact_of(document: dict[str, Any]) -> Fact:
     raise UnreadableRecordError("no such kind of fact")
 
 
-class _PolicyRest(msgspec.Struct, forbid_unknown_fields=True):
-    digest: str
-    source: str
+def _values(document: dict[str, Any], fields: Iterable[str]) -> list[Any]:
+    """Return the values of exactly these fields."""
+    if odd := document.keys() ^ set(fields):
+        raise UnreadableRecordError(f"missing or unknown: {', '.join(sorted(odd))}")
+    return [document[name] for name in fields]
 
 
 def _grant_values(grant: object) -> list[Any]:
-    if not isinstance(grant, dict) or grant.keys() != set(GrantRow.__struct_fields__):
-        raise UnreadableRecordError(f"a grant has the fields {', '.join(GrantRow.__struct_fields__)}")
-    return [grant[name] for name in GrantRow.__struct_fields__]
+    fields = _FIELDS["grant"]
+    if not isinstance(grant, dict) or grant.keys() != set(fields):
+        raise UnreadableRecordError(f"a grant has the fields {', '.join(fields)}")
+    return [grant[name] for name in fields]
 
 
 def _text(document: dict[str, Any], name: str) -> str:

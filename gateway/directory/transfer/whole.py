@@ -1,9 +1,10 @@
-"""Exports all facts from a server and imports them into another, for back-up and migration.
+"""Exports the facts of a server and imports them into another, for back-up and migration.
 
-An export contains every fact, in the order of `file.py`, each as it was at some moment during the
-export. An import writes facts that do not exist yet. A fact that exists with another value is refused, unless
-merging was requested; then the file's value replaces it, with one exception: a key that is revoked here stays
-revoked and a tenant that is suspended stays suspended, even if an older file says otherwise.
+An export contains the policy, tenants, rules, aliases, grants and keys, in the order of `file.py`, each as it
+was at some moment during the export. An import writes facts that do not exist yet. A fact that exists with
+another value is refused, unless merging was requested; then the file's value replaces it, with one exception:
+a key that is revoked here stays revoked and a tenant that is suspended stays suspended, even if an older file
+says otherwise.
 
 Each batch is a transaction. An import that is interrupted leaves whole batches, and repeating it continues
 from there. Non-goals: files (`file.py`), and the audit log.
@@ -54,7 +55,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 async def each_fact(
     listing: Listing, on_total: Callable[[int], None] = lambda _total: None
 ) -> AsyncIterator[Fact]:
-    """Yield every fact, in order; `on_total` is called with their number before the first one."""
+    """Yield every fact of an export, in order; `on_total` is called with their number first."""
     policy = await listing.find_policy()
     tenants = await listing.list_tenants()
     facts: list[Fact] = [*([] if policy is None else [policy]), *tenants]
@@ -105,7 +106,10 @@ async def bring_in(changes: Changes, facts: Sequence[Fact], *, merge: bool) -> C
             other.append(shown(fact))
         else:
             raise Conflict(f"{shown(fact)} is there already and says something else; --merge replaces it")
-        await _put(changes, wanted)
+        if isinstance(wanted, StoredKey):
+            await changes.put_key(wanted.key, wanted.digest)
+        else:
+            await changes.put(wanted)
     return Comparison(new=new, same=same, other=tuple(other))
 
 
@@ -174,19 +178,3 @@ def _record_of(
             return names.key_fact(digest), lambda raw: StoredKey(digest=digest, key=decode_key(raw, digest))
         case _:
             raise TypeError("a policy set is two records, read by the listing")
-
-
-async def _put(changes: Changes, fact: Fact) -> None:
-    match fact:
-        case PolicySet():
-            await changes.put_policy(fact)
-        case Tenant():
-            await changes.put_tenant(fact)
-        case ModelRule():
-            await changes.put_rule(fact)
-        case Alias():
-            await changes.put_alias(fact)
-        case Grants():
-            await changes.put_grants(fact)
-        case StoredKey():
-            await changes.put_key(fact.key, fact.digest)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from gateway.assembly.components import build_catalogue
+from gateway.model.errors import Conflict
 from gateway.resource.blobs import blobs_below, open_blob
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from gateway.model.errors import Refusal
     from gateway.model.listings import PackageListing
     from gateway.model.names import FileHandle, Md5, ModelId, PackageId
+    from gateway.operations.session import OperatorSession
     from gateway.resource.catalogue import DiskCatalogue
 
 
@@ -53,6 +56,24 @@ async def each_file(
             if file.md5 is None:
                 place = (listing.model, listing.package, file.handle)
                 yield CacheFile(size=file.size, package_file=place)
+
+
+async def load_listed_digests(session: OperatorSession, model: ModelId) -> frozenset[Md5]:
+    """The digests of a model's servable links, as they are on disk now. Raises `Conflict` without any."""
+    catalogue = build_catalogue(session.settings, session.clock, is_command=True)
+    listings = [await catalogue.listing(model, package) for package in await catalogue.packages(model)]
+    found = frozenset(
+        file.md5
+        for listing in listings
+        if listing is not None
+        for file in listing.files
+        if file.md5 is not None
+    )
+    if not found:
+        raise Conflict(
+            f"the cache has no package of {model} that links a blob; name digests, or load it first"
+        )
+    return found
 
 
 def find_descriptor(root: Path, catalogue: DiskCatalogue, file: CacheFile) -> int | None:

@@ -7,16 +7,17 @@ tenant's file is another tenant's file: a writer of one writes both.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import field
 
 from gateway.assembly.components import build_catalogue
 from gateway.model.names import ancestors
 from gateway.model.standing import standing_of
 from gateway.operations.cache.files import each_listing
 from gateway.resource.blobs import blobs_below
+from gateway.terminal.console import when
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
 NOBODY = "(no owner)"
 
 
-@dataclass(slots=True)
-class Share:
+class Share(msgspec.Struct):
     """A number of files and their total size."""
 
     count: int = 0
@@ -47,34 +47,36 @@ class Crossing(msgspec.Struct, frozen=True, kw_only=True):
     """A blob that models of more than one owner link."""
 
     md5: Md5
-    size: int
+    bytes: int
     owners: tuple[str, ...]
     models: tuple[ModelId, ...]
 
 
-@dataclass(slots=True)
-class CacheStatus:
-    """The counts. Blobs are those on this disk; the quarantine is the whole fleet's."""
+class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
+    """A blob that is not served, and why."""
+
+    md5: Md5
+    cause: str | None
+    since: str | None
+    pinned_sha256: str | None
+    found_sha256: str | None
+
+
+class CacheStatus(msgspec.Struct, kw_only=True):
+    """The counts. Blobs are those on this disk; the quarantine is the whole fleet's.
+
+    `unlinked` blobs are counted in one of the other states too.
+    """
 
     models: int = 0
     packages: int = 0
     links: int = 0
-    pinned: Share = field(default_factory=Share)
-    unpinned: Share = field(default_factory=Share)
-    quarantined: Share = field(default_factory=Share)
-    unlinked: Share = field(default_factory=Share)
     package_files: Share = field(default_factory=Share)
-    quarantined_pins: list[Pin] = field(default_factory=list)
-    crossing: list[Crossing] = field(default_factory=list)
-
-    def shares(self) -> dict[str, Share]:
-        """The blobs on this disk by their state; `unlinked` ones are counted in one of the others too."""
-        return {
-            "pinned": self.pinned,
-            "unpinned": self.unpinned,
-            "quarantined": self.quarantined,
-            "unlinked": self.unlinked,
-        }
+    blobs: dict[str, Share] = field(
+        default_factory=lambda: {name: Share() for name in ("pinned", "unpinned", "quarantined", "unlinked")}
+    )
+    quarantined: list[Quarantined] = field(default_factory=list)
+    crossing_links: list[Crossing] = field(default_factory=list)
 
 
 async def load_status(session: OperatorSession) -> CacheStatus:
@@ -86,14 +88,14 @@ async def load_status(session: OperatorSession) -> CacheStatus:
         lambda: {md5: found[2] for md5, found in blobs_below(session.settings.cache_root)}
     )
     linked = await _walk(catalogue, status)
-    status.quarantined_pins = await session.listing.list_quarantined()
+    status.quarantined = [_held(pin) for pin in await session.listing.list_quarantined()]
     pins = {pin.md5: pin for pin in await session.listing.find_pins(list(blobs))}
     for md5, size in blobs.items():
-        _share_of(status, pins.get(md5)).add(size)
+        status.blobs[_state_of(pins.get(md5))].add(size)
         if md5 not in linked:
-            status.unlinked.add(size)
+            status.blobs["unlinked"].add(size)
     rules = {rule.pattern: rule for rule in await session.listing.list_rules()}
-    status.crossing = _crossing(linked, blobs, rules)
+    status.crossing_links = _crossing(linked, blobs, rules)
     return status
 
 
@@ -112,12 +114,21 @@ async def _walk(catalogue: DiskCatalogue, status: CacheStatus) -> dict[Md5, set[
     return linked
 
 
-def _share_of(status: CacheStatus, pin: Pin | None) -> Share:
-    if pin is None:
-        return status.unpinned
-    if pin.quarantine is not None:
-        return status.quarantined
-    return status.unpinned if pin.sha256 is None else status.pinned
+def _state_of(pin: Pin | None) -> str:
+    if pin is not None and pin.quarantine is not None:
+        return "quarantined"
+    return "unpinned" if pin is None or pin.sha256 is None else "pinned"
+
+
+def _held(pin: Pin) -> Quarantined:
+    quarantine = pin.quarantine
+    return Quarantined(
+        md5=pin.md5,
+        cause=quarantine.cause if quarantine else None,
+        since=when(quarantine.since if quarantine else None),
+        pinned_sha256=pin.sha256,
+        found_sha256=quarantine.found_sha256 if quarantine else None,
+    )
 
 
 def _crossing(
@@ -136,6 +147,6 @@ def _crossing(
         found = sorted({owner_of(model) for model in models})
         if len(found) > 1:
             crossing.append(
-                Crossing(md5=md5, size=sizes.get(md5, 0), owners=tuple(found), models=tuple(sorted(models)))
+                Crossing(md5=md5, bytes=sizes.get(md5, 0), owners=tuple(found), models=tuple(sorted(models)))
             )
     return crossing

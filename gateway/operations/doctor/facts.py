@@ -130,7 +130,7 @@ async def _reached(settings: Settings, clock: SystemClock) -> AsyncIterator[Serv
 
 def _out_of_reach(why: str, advice: str) -> FactFindings:
     findings = [fail("redis", why, advice)]
-    findings += [warning(name, "not looked at: Redis is not in reach", "see redis") for name in NEEDS_SERVER]
+    findings += [warning(name, "not checked: Redis is not in reach", "see redis") for name in NEEDS_SERVER]
     return FactFindings(tuple(findings))
 
 

@@ -61,12 +61,13 @@ def judge_workers(first: Fleet, last: Fleet, lease_seconds: float) -> Finding:
     """Whether every registered worker renews, and has applied the generation of the first read."""
     if not last.workers:
         return ok("workers", "none is registered")
-    generation = first.moment.generation
+    # A change may come between the two reads: workers may be as far as the second, and must be as the first.
+    generation, newest = first.moment.generation, last.moment.generation
     before = {one.worker: one.renewal for one in first.workers}
     silent = {one.worker for one in last.workers if before.get(one.worker) == one.renewal}
     behind = {one.worker for one in last.workers if one.applied < generation} - silent
     rows = [
-        f"{one.worker} has acknowledged {one.applied} of {generation}"
+        f"{one.worker} has acknowledged {one.applied} of {newest}"
         + (f", silent for {max(one.silent_seconds, lease_seconds):.1f} s" if one.worker in silent else "")
         for one in sorted(last.workers, key=lambda one: (one.applied, one.worker))
     ]

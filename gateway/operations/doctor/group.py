@@ -74,7 +74,7 @@ async def check_members(url: str, store: RedisStore) -> Finding:
     """Check each server's settings: after a failover a replica's settings are in force."""
     address, limits = parse_redis_url(url), RedisLimits()
     if address.topology is not Topology.SENTINEL:
-        return ok("redis replicas", "not looked at: the URL names no Sentinels")
+        return ok("redis replicas", "not checked: the URL names no Sentinels")
     hosts = [await store.place.find(), *await store.place.servers()]
     group = await store.group()
     members = [await load_member(address, limits, host) for host in dict.fromkeys(hosts)]

@@ -50,7 +50,7 @@ async def look_at_disk(
 ) -> DiskState:
     """Check a file, a package, or any package of the model."""
     if model is None:
-        return DiskState(is_there=False, found="not looked at: it is not known which model is meant")
+        return DiskState(is_there=False, found="not checked: it is not known which model is meant")
     md5: Md5 | None = None
     reason: Reason | None = None
     try:

@@ -207,7 +207,7 @@ async def test_a_fact_that_somebody_changed_by_hand_is_told_without_a_new_genera
 async def test_an_old_step_that_is_cleared_away_takes_nothing_back(store, raw, valkey_url):
     async with Follow(valkey_url) as follow:
         await follow.connected()
-        first, *_ = [await store.transact(writing(FACT)) for _ in range(3)]
+        first, *_ = [(await store.transact(writing(FACT)))[1] for _ in range(3)]
         await follow.until(lambda one: ("applied", 3) in one.told)
         step = STEPS + f"1:{first.mark}".encode()
         await raw.delete(step)
@@ -406,7 +406,7 @@ async def test_a_step_without_a_mark_ends_the_connection(store, raw, valkey_url)
 async def test_a_server_that_lacks_what_was_noted_is_refused_and_nothing_is_registered(
     store, raw, valkey_url
 ):
-    moment = await store.transact(writing(FACT))
+    _, moment = await store.transact(writing(FACT))
     async with Follow(valkey_url) as follow:
         follow.listener.note = replace(moment, mark="f" * 16)
         await follow.until(lambda one: one.kinds().count("refused") >= 2)
@@ -417,7 +417,7 @@ async def test_a_server_that_lacks_what_was_noted_is_refused_and_nothing_is_regi
 
 
 async def test_a_server_that_loses_what_was_noted_while_it_is_followed_is_refused(store, raw, valkey_url):
-    moment = await store.transact(writing(FACT))
+    _, moment = await store.transact(writing(FACT))
     async with Follow(valkey_url) as follow:
         await follow.connected()
         follow.listener.note = replace(moment, generation=2)  # stored by another process of this node

@@ -77,7 +77,7 @@ async def test_nobody_is_registered_on_an_empty_server(store):
 
 async def test_a_renewal_registers_and_answers_with_the_moment(store, raw):
     assert await renew(raw, "w", 0) == [1, None, None, None, None]
-    moment = await store.transact(plan)
+    _, moment = await store.transact(plan)
     answer = await renew(raw, "w", 6)
     assert answer[:4] == [1, b"1", moment.mark.encode(), moment.history.encode()]
     [worker] = (await look(store)).workers
@@ -98,8 +98,8 @@ async def test_an_entry_that_says_nothing_gives_nobody_a_say(store, raw):
 
 
 async def test_a_change_is_found_by_its_mark_and_nothing_else_will_do(store):
-    moment = await store.transact(plan)
-    later = await store.transact(plan)
+    _, moment = await store.transact(plan)
+    _, later = await store.transact(plan)
     assert (await store.look(moment)).is_ours
     assert (await store.look(later)).is_ours
     for other in (Moment(generation=1, mark=later.mark), Moment(generation=3, mark="0" * 16)):
@@ -211,10 +211,10 @@ async def test_a_change_is_held_when_every_server_of_the_group_has_it(store, raw
     async def grows(_snapshot, batch):
         batch.group = GroupSize(servers=2)
 
-    moment = await store.transact(plan)
+    _, moment = await store.transact(plan)
     await store.hold_by_all(moment)
     assert await raw.get(TOUCH) is None  # with one server, nothing is written to wait for
-    later = await store.transact(grows)
+    _, later = await store.transact(grows)
     with pytest.raises(NotHeld) as missing:
         await store.hold_by_all(later, seconds=0.01)
     assert "held by 1 of 2 servers" in missing.value.why
@@ -294,7 +294,7 @@ async def test_a_server_that_counted_on_without_our_change_is_another_history(va
     # A copy from before a change, with as many other changes since: same history id, higher counter.
     await store.transact(plan)
     saved = {name: await raw.dump(name) for name in await raw.keys("*")}
-    noted = await store.transact(plan)
+    _, noted = await store.transact(plan)
     knowing = RedisStore(valkey_url, history=Notes(noted))
     await knowing.verify_history()
     for name in await raw.keys("*"):
@@ -311,7 +311,7 @@ async def test_a_server_that_counted_on_without_our_change_is_another_history(va
 
 
 async def test_a_note_from_before_there_were_marks_goes_by_history_and_counter(valkey_url, store):
-    present = await store.transact(plan)
+    _, present = await store.transact(plan)
     for note, is_known in (
         (Moment(history=present.history, generation=1), True),
         (Moment(history=present.history, generation=2), False),

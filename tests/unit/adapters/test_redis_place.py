@@ -68,7 +68,7 @@ async def test_a_transaction_that_is_under_way_is_not_disturbed_by_a_move(valkey
         store.move()
         await plan(snapshot, batch)
 
-    assert (await store.transact(moving)).generation == 1
+    assert (await store.transact(moving))[1].generation == 1
     await store.close()
 
 

@@ -104,9 +104,9 @@ async def test_all_servers_that_are_there_are_counted(store):
 
 
 async def test_a_write_is_held_by_all_once_the_replica_has_it_and_not_while_it_is_stopped(store, pair):
-    await store.hold_by_all(await store.transact(plan), seconds=5.0)
+    await store.hold_by_all((await store.transact(plan))[1], seconds=5.0)
     pair[1].signal(signal.SIGSTOP)
-    moment = await store.transact(plan)
+    _, moment = await store.transact(plan)
     # Without a write of its own, earlier acknowledgements would be counted for this change.
     for _ in range(2):
         with pytest.raises(NotHeld) as missing:
@@ -126,7 +126,7 @@ async def test_a_replica_that_attaches_is_another_stamp(store, pair):
 
 
 async def test_a_server_that_is_promoted_is_another_stamp_and_the_same_history(store, pair):
-    moment = await store.transact(plan)
+    _, moment = await store.transact(plan)
     await store.hold_by_all(moment, seconds=5.0)
     before = await store.look(moment)
     pair[1].ask("REPLICAOF", "NO", "ONE")
@@ -138,7 +138,7 @@ async def test_a_server_that_is_promoted_is_another_stamp_and_the_same_history(s
 
 
 async def test_a_replica_takes_no_write_and_says_what_it_is(store, pair):
-    await store.hold_by_all(await store.transact(plan), seconds=5.0)
+    await store.hold_by_all((await store.transact(plan))[1], seconds=5.0)
     replica = RedisStore(pair[1].url)
     for write in (
         replica.transact(plan),

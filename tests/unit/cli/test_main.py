@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -43,3 +44,22 @@ def test_logs_of_a_command_go_to_standard_error_and_its_json_stays_whole(logging
 @pytest.fixture(scope="module")
 def logging_command():
     return subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (("policy", "check", "--json"), 0),
+        (("tenants", "list"), 0),
+        (("tenants", "show", "nobody"), 1),
+        (("policy", "apply", "--json"), 2),
+        (("cache", "unheard-of"), 2),
+    ],
+)
+def test_a_command_does_the_same_as_a_process_as_in_the_process_of_a_test(
+    installation_here, arguments, status
+):
+    spawned = replace(installation_here, runs_here=False).run(*arguments, status=status)
+    called = installation_here.run(*arguments, status=status)
+    assert (spawned.stdout, spawned.stderr) == (called.stdout, called.stderr)
+    assert spawned.stdout + spawned.stderr

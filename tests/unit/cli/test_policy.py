@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from gateway.configuration.settings import CHECKOUT_POLICIES
-from gateway.directory.edits import create_tenant
+from gateway.directory.edits.tenants import create_tenant
 from gateway.directory.records import names
 from gateway.model.errors import Conflict
 from gateway.operations.policy_folder import (
@@ -21,6 +21,11 @@ from gateway.operations.policy_folder import (
 )
 
 DOCUMENT = '[tenant]\nid = "umbrella"\n\n[models]\nown = ["umbrella/*"]\n'
+
+
+@pytest.fixture
+def installation(installation_here):
+    return installation_here
 
 
 @pytest.fixture

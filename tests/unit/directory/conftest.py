@@ -130,7 +130,6 @@ def make_key():
         return Key(
             **{
                 "key_id": KeyId(f"key_{number:012d}"),
-                "kind": KeyKind.ADMIN if tenant is None else KeyKind.TENANT,
                 "tenant": tenant,
                 "name": "ci",
                 "scopes": DEFAULT_SCOPES,

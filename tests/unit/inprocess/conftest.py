@@ -14,7 +14,8 @@ import msgspec
 import pytest
 
 from gateway.demo.world import World, build_world, demo_settings
-from gateway.directory.edits import add_grants, create_key, revoke_key
+from gateway.directory.edits.grants import add_grants
+from gateway.directory.edits.keys import create_key, revoke_key
 from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.inprocess.engine import EngineErrors
 from gateway.inprocess.process import GuardedProcess

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.model.facts import ModelRule, Standing, Visibility
 from gateway.model.names import GroupName, Pattern, TenantId
-from gateway.model.standing import standing_of
+from gateway.model.standing import TenantModels, standing_of
 
 PUBLIC, PRIVATE = Visibility.PUBLIC, Visibility.PRIVATE
 
@@ -62,3 +62,21 @@ def test_a_model_stands_as_its_most_specific_rules_say(name):
         for index, (owner, visibility, groups) in enumerate(rows)
     ]
     assert standing_of(rules) == Standing(owner=owner, visibility=visibility, groups=frozenset(groups))
+
+
+def test_what_a_tenant_says_of_a_pattern_is_one_rule():
+    said = TenantModels(
+        own=("acme/*", "acme/x"),
+        public=("acme/x", "acme/y"),
+        private=("acme/y",),
+        groups={"b": ("acme/y", "acme/z"), "a": ("acme/y",)},
+    )
+    assert list(said.rules("acme", "policies:acme")) == [
+        ModelRule(pattern=pattern, owner=owner, visibility=visibility, groups=groups, source="policies:acme")
+        for pattern, owner, visibility, groups in [
+            ("acme/*", "acme", None, ()),
+            ("acme/x", "acme", Visibility.PUBLIC, ()),
+            ("acme/y", None, Visibility.PRIVATE, ("b", "a")),  # a contradiction is not public
+            ("acme/z", None, None, ("b",)),
+        ]
+    ]

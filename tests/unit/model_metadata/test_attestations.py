@@ -8,12 +8,11 @@ from types import SimpleNamespace
 import pytest
 
 from gateway.authorized_files import PACKAGES_PER_TURN
-from gateway.directory.records.provenance import encode_attestation
+from gateway.directory.records.codec import encode
 from gateway.model.errors import Conflict, Reason, Refusal
-from gateway.model.facts import Facts, PolicySet, Standing, Visibility
+from gateway.model.facts import Attestation, Facts, PolicySet, Standing, Visibility
 from gateway.model.listings import MARK_DIGITS, ListedPackage
 from gateway.model.names import Md5, ModelId, PackageId, TenantId
-from gateway.model.provenance import Attestation
 from gateway.model.stamps import Leaf, Stamp
 from gateway.model_metadata.attestations import MAX_OTHERS, Attestations
 
@@ -63,7 +62,7 @@ class World:
     async def read(self, wanted):
         raw = None
         if self.attested is not None:
-            raw = encode_attestation(Attestation(model=MINE, digests=frozenset(self.attested)))
+            raw = encode(Attestation(model=MINE, digests=frozenset(self.attested)))
         self.leaf = Leaf(wanted[0], raw)
         return 1, [self.leaf]
 

@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from gateway.directory.records import names
-from gateway.directory.records.provenance import decode_origin, encode_origin
+from gateway.directory.records.codec import decode_origin, encode
 from gateway.model.errors import Conflict, Reason, Refusal
+from gateway.model.facts import Origin
 from gateway.model.names import FileHandle, ModelId, PackageId
-from gateway.model.provenance import Origin
 from gateway.model.stamps import Leaf
 from gateway.model_metadata.origins import MAX_NAMED, Origins
 from gateway.registrar import Done
@@ -36,7 +36,7 @@ class Facts:
         settled = []
         for new in operation.keywords["origins"]:
             name = names.origin_fact(new.model, new.package, new.handle)
-            raw = self.stored.setdefault(name, encode_origin(new))
+            raw = self.stored.setdefault(name, encode(new))
             settled.append(decode_origin(raw, new.model, new.package, new.handle))
         return Done(tuple(settled), 2)
 
@@ -45,7 +45,7 @@ class Facts:
 
     def put(self, where, file, *, is_ours):
         origin = Origin(model=MODEL, package=file[0], handle=file[1], is_ours=is_ours)
-        where[names.origin_fact(MODEL, *file)] = encode_origin(origin)
+        where[names.origin_fact(MODEL, *file)] = encode(origin)
 
 
 @pytest.fixture

@@ -28,9 +28,9 @@ from gateway.model.errors import Misconfigured, Unavailable
 from gateway.model.facts import MAX_DEGRADED_SECONDS, KeyKind
 from gateway.model.names import KeyId, Pattern, TenantId
 from gateway.model.stores import GroupSize, Moment
+from gateway.operations.history import accept_history
 from gateway.operations.session import (
     MAX_SUBJECT_BYTES,
-    accept_history,
     bounded_subject,
     fact_server,
     open_session,

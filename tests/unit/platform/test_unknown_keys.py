@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from gateway.directory.records import names
-from gateway.directory.records.rulings import encode_ending
+from gateway.directory.records.codec import encode
 from gateway.model.errors import Reason, Refusal
 from gateway.model.names import KeyId, ModelId
+from gateway.model.rulings import Ending
 from gateway.model.stamps import Leaf
 from gateway.platform.budget import Budget
 from gateway.platform.unknown_keys import LEAST_SECONDS, UnknownKeys
@@ -44,7 +45,7 @@ class World:
     def end(self, name):
         """A webhook's ending, as this worker receives it."""
         self.generation += 1
-        self.leaves[name] = Leaf(name, encode_ending(self.generation))
+        self.leaves[name] = Leaf(name, encode(Ending(generation=self.generation)))
 
     async def deny(self, reason=REFUSED, *, key=KEY, model=CARS, seconds=10.0):
         standpoint = await self.unknown_keys.take_standpoint(self.generation)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from gateway.audit.report import ChainReport, Damage, Ending, Fault, Report
-from gateway.cli.audit.report import MANY_CHAINS, chain_state, complaints, plain_report, print_report
+from gateway.cli.audit.report import MANY_CHAINS, chain_state, complaints, plain_report, shown_report
 
 
 def chain(name="n.1", **more):
@@ -22,6 +22,11 @@ def chain(name="n.1", **more):
 def report(*chains, **more):
     values = {"missing_chains": (), "problems": (), "key_source": "given", "signers": ("ab",)}
     return Report(chains=chains, **{**values, **more})
+
+
+def print_all(found):
+    for item in shown_report("here", found):
+        item.print()
 
 
 FAULT = Fault(damage=Damage.EDITED, file="n-000001.jsonl", line=3, seq=3, why="\x1b[2Jits bytes differ")
@@ -58,14 +63,14 @@ def test_states_tell_damage_from_a_torn_tail_and_from_a_chain_that_is_still_writ
 
 def test_of_many_chains_the_damaged_one_is_shown_and_the_dull_ones_are_counted(capsys):
     dull = [chain(f"n.{number}") for number in range(MANY_CHAINS)]
-    print_report("here", report(*dull, chain("the-bad-one", fault=FAULT)))
+    print_all(report(*dull, chain("the-bad-one", fault=FAULT)))
     out = capsys.readouterr().out
     assert "the-bad-one" in out
     assert f"and {MANY_CHAINS} more chains" in out
 
 
 def test_the_key_and_where_it_came_from_are_always_said(capsys):
-    print_report("here", report(chain(), key_source="/copy/signing.pub"))
+    print_all(report(chain(), key_source="/copy/signing.pub"))
     assert "ab (from /copy/signing.pub)" in capsys.readouterr().err
 
 

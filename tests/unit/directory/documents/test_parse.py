@@ -55,8 +55,8 @@ def test_a_document_says_what_is_written_in_it(tmp_path):
     assert (acme.tenant_id, acme.name, acme.is_suspended) == ("acme", "Acme Corp", True)
     assert (acme.own, acme.public, acme.private) == (("acme/*",), ("acme/demo/*",), ("acme/demo/2",))
     assert acme.degraded_seconds == 60.0
-    assert acme.aliases == (("acme/latest", "acme/cars/1"),)
-    assert acme.groups == (("vision", ("acme/cars/*",)),)
+    assert acme.aliases == {"acme/latest": "acme/cars/1"}
+    assert acme.groups == {"vision": ("acme/cars/*",)}
     first, second = acme.grants
     assert (first.models, first.actions, first.packages) == (("globex/shared/1",), {"read", "infer"}, ())
     assert (second.groups, second.actions, second.packages) == (("text",), {"discover"}, ("p1",))

@@ -6,7 +6,17 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.directory.documents.parse import TenantDocument
-from gateway.directory.documents.plan import CurrentFacts, DocumentPlan, apply_plan, plan_changes
+from gateway.directory.documents.plan import (
+    CurrentFacts,
+    DocumentPlan,
+    Order,
+    PlannedChange,
+    Removed,
+    apply_plan,
+    grant_changes,
+    plan_changes,
+)
+from gateway.directory.edits.changes import Changes
 from gateway.model.errors import Conflict
 from gateway.model.facts import Alias, Grant, Grants, ModelRule, PolicySet, Tenant, Visibility
 
@@ -35,8 +45,8 @@ FULL = document(
     own=("acme/*",),
     public=("acme/demo/*",),
     private=("acme/demo/2",),
-    aliases=(("acme/latest", "acme/cars/1"),),
-    groups=(("vision", ("acme/*", "acme/signs")),),
+    aliases={"acme/latest": "acme/cars/1"},
+    groups={"vision": ("acme/*", "acme/signs")},
     grants=(grant("globex/x"), grant("globex/y", packages=("p1",))),
 )
 
@@ -54,6 +64,8 @@ class Store:
         self.grants = {each.tenant_id: each for each in facts.grants}
         self.policy, self.with_keys, self.generation = facts.policy, facts.tenants_with_keys, 100
         self.calls: list[str] = []
+
+    put = Changes.put
 
     def _next(self, name: str) -> int:
         self.calls.append(name)
@@ -130,8 +142,8 @@ CHANGED = replace(
     name="Acme Corp",
     public=(),
     private=("acme/demo/3",),
-    aliases=(("acme/latest", "acme/cars/2"), ("acme/new", "acme/cars/1")),
-    groups=(),
+    aliases={"acme/latest": "acme/cars/2", "acme/new": "acme/cars/1"},
+    groups={},
     grants=(grant("globex/y", packages=("p1",)), grant("globex/z")),
 )
 
@@ -237,7 +249,7 @@ def test_the_same_value_from_another_source_is_no_conflict_and_stays_theirs():
         name="By hand",
         own=("cli/*",),
         public=("cli/*",),
-        aliases=(("cli/latest", "cli/1"),),
+        aliases={"cli/latest": "cli/1"},
     )
     assert plan_changes([same], FOREIGN, now=NOW).is_empty
 
@@ -249,9 +261,9 @@ def test_the_same_value_from_another_source_is_no_conflict_and_stays_theirs():
         document("cli", name="By hand", is_suspended=True),
         document(own=("cli/*",)),
         document(private=("cli/*",)),
-        document(aliases=(("cli/latest", "cli/2"),)),
-        document(aliases=(("acme/x", "cli/latest"),)),
-        document(aliases=(("cli/1", "acme/y"),)),
+        document(aliases={"cli/latest": "cli/2"}),
+        document(aliases={"acme/x": "cli/latest"}),
+        document(aliases={"cli/1": "acme/y"}),
     ],
 )
 def test_a_fact_of_another_source_with_another_value_stops_the_plan(clash):
@@ -288,3 +300,25 @@ def test_the_rule_set_is_put_in_force_first_and_only_when_it_differs():
     assert plan_changes([FULL], result, now=NOW, policy=rules).is_empty
     newer = replace(rules, digest="d2")
     assert plan_changes([FULL], result, now=NOW, policy=newer).lines == ("~ policy: d2, 0 files (was d1)",)
+
+
+def test_a_plan_is_empty_only_with_nothing_to_do_and_nothing_in_the_way():
+    change = PlannedChange(order=Order.DROP_ALIAS, fact=Removed(Alias, "a"), lines=("- alias a: b", "note"))
+    assert DocumentPlan(changes=()).is_empty
+    assert not DocumentPlan(changes=(change,)).is_empty
+    assert not DocumentPlan(changes=(), conflicts=("two sources",)).is_empty
+    assert DocumentPlan(changes=(change, change)).lines == ("- alias a: b", "note") * 2
+
+
+def test_closing_sorts_before_opening():
+    closing = {Order.SUSPEND, Order.LOSE_GRANTS, Order.DROP_ALIAS, Order.CLOSE_MODELS}
+    opening = {Order.ADMIT_TENANT, Order.PUT_MODELS, Order.FORGET_MODELS, Order.PUT_ALIAS, Order.GAIN_GRANTS}
+    assert max(closing) < min(opening)
+
+
+def test_a_record_that_loses_and_gains_is_written_twice_the_loss_first():
+    kept, lost, gained = grant("kept"), grant("lost"), grant("gained")
+    current = CurrentFacts(grants=(Grants(tenant_id="acme", grants=(lost, kept)),))
+    first, second = grant_changes((document(grants=(gained, kept)),), current)
+    assert (first.order, first.fact.grants) == (Order.LOSE_GRANTS, (kept,))
+    assert (second.order, second.fact.grants) == (Order.GAIN_GRANTS, (kept, gained))

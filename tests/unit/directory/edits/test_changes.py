@@ -7,9 +7,9 @@ from msgspec.structs import replace
 
 from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_transaction import STEPS
-from gateway.directory.edits import add_grants
 from gateway.directory.edits import changes as changes_module
 from gateway.directory.edits.changes import MAX_GRANTED_NAMES, MAX_GRANTS, MAX_GROUPS_OF_PATTERN, change
+from gateway.directory.edits.grants import add_grants
 from gateway.directory.reading.listing import Listing
 from gateway.directory.reading.uncached import PlainFacts
 from gateway.directory.records import names

@@ -5,8 +5,8 @@ import re
 import pytest
 from msgspec.structs import replace
 
-from gateway.directory.edits import add_grants, remove_grants
 from gateway.directory.edits.changes import change
+from gateway.directory.edits.grants import add_grants, remove_grants
 from gateway.directory.reading.listing import Listing
 from gateway.directory.reading.uncached import PlainFacts
 from gateway.model.errors import Conflict

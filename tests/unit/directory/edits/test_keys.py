@@ -3,15 +3,9 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from gateway.directory.edits import (
-    MAX_OVERLAP_SECONDS,
-    create_key,
-    import_key,
-    revoke_key,
-    rotate_key,
-    suspend_tenant,
-)
 from gateway.directory.edits.changes import change
+from gateway.directory.edits.keys import MAX_OVERLAP_SECONDS, create_key, import_key, revoke_key, rotate_key
+from gateway.directory.edits.tenants import suspend_tenant
 from gateway.directory.reading.listing import Listing
 from gateway.directory.reading.uncached import PlainFacts
 from gateway.model.errors import Conflict

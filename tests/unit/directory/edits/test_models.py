@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from gateway.directory.edits import (
+from gateway.directory.edits.changes import change
+from gateway.directory.edits.models import (
     add_alias,
     add_to_group,
     disown,
@@ -13,7 +14,6 @@ from gateway.directory.edits import (
     remove_from_group,
     unpublish,
 )
-from gateway.directory.edits.changes import change
 from gateway.directory.reading.listing import Listing
 from gateway.directory.reading.uncached import PlainFacts
 from gateway.model.errors import Conflict

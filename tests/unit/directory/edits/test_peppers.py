@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.directory.edits import find_pepper_not_held, remember_peppers
+from gateway.directory.edits.peppers import find_pepper_not_held, remember_peppers
 from gateway.directory.reading.listing import Listing
 from gateway.directory.reading.uncached import PlainFacts
 from gateway.model.errors import Conflict

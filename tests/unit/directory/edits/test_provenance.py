@@ -9,10 +9,10 @@ import pytest
 from gateway.directory.edits.changes import change
 from gateway.directory.edits.provenance import attest, determine_origins
 from gateway.directory.records import names
-from gateway.directory.records.provenance import decode_attestation, decode_origin
+from gateway.directory.records.codec import decode_attestation, decode_origin
 from gateway.model.errors import Conflict
+from gateway.model.facts import MAX_ATTESTED, Origin
 from gateway.model.names import FileHandle, Md5, ModelId, PackageId
-from gateway.model.provenance import MAX_ATTESTED, Origin
 
 pytestmark = pytest.mark.anyio
 
@@ -56,11 +56,8 @@ async def test_what_is_settled_changes_nothing(write_origins):
     assert after == before
 
 
-async def test_a_broken_word_is_not_written_over(store, write_origins):
-    async def spoil(changes):
-        await changes.put_record(names.origin_fact(MODEL, PACKAGE, FileHandle("a.txt")), b"broken")
-
-    await change(store, spoil)
+async def test_a_broken_word_is_not_written_over(corrupt, write_origins):
+    await corrupt(names.origin_fact(MODEL, PACKAGE, FileHandle("a.txt")), b"broken")
     with pytest.raises(Conflict):
         await write_origins(origin("a.txt", is_ours=True))
 

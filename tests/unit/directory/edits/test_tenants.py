@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from gateway.directory.edits import create_tenant, resume_tenant, set_degraded, suspend_tenant
 from gateway.directory.edits.changes import change
+from gateway.directory.edits.tenants import create_tenant, resume_tenant, set_degraded, suspend_tenant
 from gateway.directory.reading.listing import Listing
 from gateway.directory.reading.uncached import PlainFacts
 from gateway.model.errors import Conflict

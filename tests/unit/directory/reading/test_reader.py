@@ -13,7 +13,7 @@ from gateway.directory.reading.read_set import DECODED_HERE_BYTES, MAX_NAMES_PER
 from gateway.directory.reading.reader import DirectoryReader
 from gateway.directory.reading.uncached import PlainFacts
 from gateway.directory.records import names
-from gateway.directory.records.codec import decode_grants, encode_alias
+from gateway.directory.records.codec import decode_grants, encode
 from gateway.directory.records.fact_sizes import FACT_BYTES
 from gateway.directory.records.policies import encode_policy
 from gateway.model.errors import Reason, Refusal, Unavailable
@@ -280,7 +280,7 @@ async def test_an_admin_brings_no_grants(reader, principal):
 
 async def test_an_alias_of_an_alias_is_unresolved_and_denies(reader, principal, corrupt):
     chained = ModelId("acme/chained")
-    await corrupt(names.alias_fact(chained), encode_alias(Alias(alias=chained, canonical=LATEST)))
+    await corrupt(names.alias_fact(chained), encode(Alias(alias=chained, canonical=LATEST)))
     (facts,) = await reader.gather(principal, [chained])
     assert facts.model is None
     assert facts.model_standing is None

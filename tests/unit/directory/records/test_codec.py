@@ -1,27 +1,65 @@
 from __future__ import annotations
 
+from importlib import import_module
+from pkgutil import iter_modules
+
 import msgspec
 import pytest
 from msgspec.structs import replace
 
+from gateway import model
 from gateway.directory.records.codec import (
+    CHECK_BYTES,
+    SCOPE_BITS,
+    UnreadableRecordError,
     decode_alias,
     decode_grants,
     decode_key,
     decode_rule,
     decode_tenant,
-    encode_alias,
-    encode_grants,
+    encode,
     encode_key,
-    encode_rule,
-    encode_tenant,
 )
-from gateway.directory.records.layout import CHECK_BYTES, UnreadableRecordError
-from gateway.model.facts import Alias, Grant, Grants, ModelRule
+from gateway.model.facts import Alias, Grant, Grants, ModelRule, Scope
 from gateway.model.names import ModelId, Pattern, TenantId
+from gateway.model.records import PolicyTexts, Record
 
 KEY_ID_FIELD, EXPIRES_FIELD = 4, 11
 DIGEST = bytes(range(32))
+
+
+def kinds() -> list[type[Record]]:
+    """Every kind of record, whichever modules other tests have loaded."""
+    for module in iter_modules(model.__path__, f"{model.__name__}."):
+        import_module(module.name)
+    return [*Record.__subclasses__(), PolicyTexts]
+
+
+def test_every_kind_has_a_number_of_its_own():
+    numbers = [kind.__struct_config__.tag for kind in kinds()]
+    assert sorted(numbers) == list(range(1, len(kinds()) + 1))
+
+
+def test_every_record_begins_with_its_layout_and_its_generation():
+    for kind in kinds():
+        assert kind.__struct_fields__[0] == "layout"
+        assert kind is PolicyTexts or kind.__struct_fields__[1] == "generation"
+
+
+def test_every_scope_has_a_bit_of_its_own():
+    assert SCOPE_BITS.keys() == set(Scope)
+    assert len({bit for bit in SCOPE_BITS.values() if bit.bit_count() == 1}) == len(Scope)
+
+
+@pytest.mark.parametrize("raw", [b"", b"\xff", b"\x90", b"\x91\x05", b"\x96\x05\x01\x00\xa1\xff\xa1a\xa1a"])
+def test_what_is_no_row_is_unreadable(raw):
+    with pytest.raises(UnreadableRecordError):
+        decode_alias(raw, ModelId("a"))
+
+
+def test_a_key_is_not_encoded_without_its_digest(make_key):
+    with pytest.raises(TypeError):
+        encode(make_key())
 
 
 def test_a_typical_key_record_is_small(make_key):
@@ -65,7 +103,7 @@ def test_a_key_record_without_its_check_is_unreadable(make_key, check):
 @pytest.mark.parametrize("seconds", [-1.0, 3600.5, float("nan"), float("inf")])
 def test_a_degraded_time_out_of_bounds_is_unreadable(acme, seconds):
     with pytest.raises(UnreadableRecordError):
-        decode_tenant(encode_tenant(replace(acme, degraded_seconds=seconds)), acme.tenant_id)
+        decode_tenant(encode(replace(acme, degraded_seconds=seconds)), acme.tenant_id)
 
 
 def test_a_record_under_the_name_of_another_is_unreadable(acme):
@@ -73,10 +111,10 @@ def test_a_record_under_the_name_of_another_is_unreadable(acme):
     rule = ModelRule(pattern=Pattern("a/*"), owner=other)
     alias = Alias(alias=ModelId("a"), canonical=ModelId("b"))
     for decode, raw, name in [
-        (decode_tenant, encode_tenant(acme), other),
-        (decode_grants, encode_grants(Grants(tenant_id=acme.tenant_id, grants=())), other),
-        (decode_rule, encode_rule(rule), Pattern("a")),
-        (decode_alias, encode_alias(alias), ModelId("b")),
+        (decode_tenant, encode(acme), other),
+        (decode_grants, encode(Grants(tenant_id=acme.tenant_id, grants=())), other),
+        (decode_rule, encode(rule), Pattern("a")),
+        (decode_alias, encode(alias), ModelId("b")),
     ]:
         with pytest.raises(UnreadableRecordError):
             decode(raw, name)
@@ -86,7 +124,7 @@ def test_a_record_under_the_name_of_another_is_unreadable(acme):
 def test_a_grant_of_what_cannot_be_granted_is_unreadable(actions):
     grants = Grants(tenant_id=TenantId("a"), grants=(Grant(grant_id="g", actions=actions),))
     with pytest.raises(UnreadableRecordError):
-        decode_grants(encode_grants(grants), TenantId("a"))
+        decode_grants(encode(grants), TenantId("a"))
 
 
 @pytest.mark.parametrize(
@@ -99,18 +137,18 @@ def test_a_grant_of_what_cannot_be_granted_is_unreadable(actions):
 )
 def test_a_grant_on_what_is_no_name_is_unreadable(grant):
     with pytest.raises(UnreadableRecordError):
-        decode_grants(encode_grants(Grants(tenant_id=TenantId("a"), grants=(grant,))), TenantId("a"))
+        decode_grants(encode(Grants(tenant_id=TenantId("a"), grants=(grant,))), TenantId("a"))
 
 
 def test_a_rule_or_alias_that_points_to_what_is_no_name_is_unreadable():
     with pytest.raises(UnreadableRecordError):
-        decode_rule(encode_rule(ModelRule(pattern=Pattern("a"), owner=TenantId("no tenant"))), Pattern("a"))
+        decode_rule(encode(ModelRule(pattern=Pattern("a"), owner=TenantId("no tenant"))), Pattern("a"))
     with pytest.raises(UnreadableRecordError):
-        decode_alias(encode_alias(Alias(alias=ModelId("a"), canonical=ModelId("../b"))), ModelId("a"))
+        decode_alias(encode(Alias(alias=ModelId("a"), canonical=ModelId("../b"))), ModelId("a"))
 
 
 def test_a_record_of_an_unknown_layout_is_unreadable(acme):
-    row = msgspec.msgpack.decode(encode_tenant(replace(acme, generation=1)))
+    row = msgspec.msgpack.decode(encode(replace(acme, generation=1)))
     row[1] = 2
     with pytest.raises(UnreadableRecordError):
         decode_tenant(msgspec.msgpack.encode(row), acme.tenant_id)

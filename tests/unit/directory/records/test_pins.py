@@ -9,8 +9,7 @@ from msgspec.structs import replace
 
 from gateway.directory.reading.pins import NearPins
 from gateway.directory.records import names
-from gateway.directory.records.layout import UnreadableRecordError
-from gateway.directory.records.pins import decode_pin, encode_pin
+from gateway.directory.records.codec import UnreadableRecordError, decode_pin, encode
 from gateway.model.errors import Reason, Refusal
 from gateway.model.names import Md5
 from gateway.model.pins import Cause, Pin, Quarantine
@@ -46,12 +45,12 @@ def anyio_backend():
 
 @pytest.mark.parametrize("pin", [PIN, HELD, replace(HELD, sha256=None)])
 def test_what_was_encoded_is_decoded(pin):
-    assert decode_pin(encode_pin(pin), BLOB) == pin
+    assert decode_pin(encode(pin), BLOB) == pin
 
 
 def test_a_record_speaks_for_its_own_blob_only():
     with pytest.raises(UnreadableRecordError):
-        decode_pin(encode_pin(PIN), Md5("00" * 16))
+        decode_pin(encode(PIN), Md5("00" * 16))
 
 
 @pytest.mark.parametrize(
@@ -64,17 +63,17 @@ def test_a_record_speaks_for_its_own_blob_only():
 )
 def test_a_time_that_is_none_or_a_short_digest_is_unreadable(pin):
     with pytest.raises(UnreadableRecordError):
-        decode_pin(encode_pin(pin), BLOB)
+        decode_pin(encode(pin), BLOB)
 
 
-@pytest.mark.parametrize("raw", [b"", b"\xc1", b"\x90", encode_pin(PIN)[:-1], encode_pin(PIN) + b"\x00"])
+@pytest.mark.parametrize("raw", [b"", b"\xc1", b"\x90", encode(PIN)[:-1], encode(PIN) + b"\x00"])
 def test_what_is_not_exactly_a_record_is_unreadable(raw):
     with pytest.raises(UnreadableRecordError):
         decode_pin(raw, BLOB)
 
 
 def test_half_a_quarantine_is_unreadable():
-    whole, bare = encode_pin(HELD), encode_pin(PIN)
+    whole, bare = encode(HELD), encode(PIN)
     assert bare.endswith(b"\xc0\xc0\xc0")
     half = whole[: -len(bytes.fromhex("ef" * 32)) - 2] + b"\xc0"
     with pytest.raises(UnreadableRecordError):
@@ -83,7 +82,7 @@ def test_half_a_quarantine_is_unreadable():
 
 @pytest.mark.anyio
 async def test_a_pin_is_found_with_the_record_and_the_generation_it_stands_on():
-    source = source_with(encode_pin(PIN))
+    source = source_with(encode(PIN))
     found = await NearPins(source).find(BLOB)
     assert (found.pin, found.generation) == (PIN, 9)
     assert found.leaf is source.leaves[names.pin_fact(BLOB)]

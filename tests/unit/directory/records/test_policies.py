@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from gateway.directory.records.layout import UnreadableRecordError
+from gateway.directory.records.codec import UnreadableRecordError
 from gateway.directory.records.policies import (
     MAX_SETS_IN_MEMORY,
     PolicySets,

@@ -5,7 +5,7 @@ import json
 import pytest
 from msgspec.structs import replace
 
-from gateway.directory.records.layout import UnreadableRecordError
+from gateway.directory.records.codec import UnreadableRecordError
 from gateway.directory.transfer.lines import StoredKey, fact_line, parse_fact, unnumbered
 from gateway.model.facts import Alias, Grant, Grants, ModelRule, Visibility
 from gateway.model.names import GroupName, ModelId, PackageId, Pattern, TenantId
@@ -36,6 +36,101 @@ def facts(acme, policy, make_key):
         StoredKey(digest=DIGEST, key=key),
         StoredKey(digest=DIGEST, key=make_key(tenant=None)),
     ]
+
+
+LINES = [
+    (
+        '{"fact":"policy","digest":"d1","source":"cli","schema":"entity Tenant;","policies":[["a.ce'
+        'dar","permit (principal, action, resource);"]]}'
+    ),
+    (
+        '{"fact":"tenant","layout":1,"source":"cli","tenant":"acme","name":"Acme","is_suspended":tr'
+        'ue,"created_at":1.0,"degraded_seconds":2.5}'
+    ),
+    (
+        '{"fact":"rule","layout":1,"source":"cli","pattern":"acme/*","owner":"acme","visibility":"p'
+        'ublic","groups":[]}'
+    ),
+    (
+        '{"fact":"rule","layout":1,"source":"cli","pattern":"acme/x","owner":null,"visibility":null'
+        ',"groups":["vision"]}'
+    ),
+    '{"fact":"alias","layout":1,"source":"cli","alias":"best","canonical":"acme/x"}',
+    (
+        '{"fact":"grants","layout":1,"tenant":"acme","grants":[{"grant_id":"grant_1","actions":["di'
+        'scover","read"],"models":["globex/*"],"groups":["vision"],"packages":["pkg1"],"source":"po'
+        'licies:acme"}]}'
+    ),
+    (
+        '{"fact":"key","layout":1,"source":"cli","key_id":"key_000000000001","tenant":"acme","name"'
+        ':"Ünïcode, \\"quoted\\"\\n","scopes":7,"networks":["10.0.0.0/8"],"created_at":1.0,"not_before'
+        '":2.5,"expires_at":9000000000.0,"revoked_at":3.0,"pepper_id":"p1","digest":"00010203040506'
+        '0708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"}'
+    ),
+    (
+        '{"fact":"key","layout":1,"source":"cli","key_id":"key_000000000001","tenant":null,"name":"'
+        'ci","scopes":7,"networks":[],"created_at":1.0,"not_before":null,"expires_at":null,"revoked'
+        '_at":null,"pepper_id":"p1","digest":"000102030405060708090a0b0c0d0e0f101112131415161718191'
+        'a1b1c1d1e1f"}'
+    ),
+]
+"""Each of `facts` as every version so far has exported it."""
+
+
+def test_a_line_is_written_as_it_always_was(facts):
+    assert [fact_line(fact) for fact in facts] == [line.encode() + b"\n" for line in LINES]
+
+
+def test_why_a_line_is_no_fact_is_said(facts):
+    lines = [json.loads(line) for line in LINES]
+    _, tenant, rule, _, alias, grants, key, _ = lines
+    [grant] = grants["grants"]
+    for document, why in [
+        (
+            {**tenant, "tenant": "no tenant"},
+            "'no tenant' is not a tenant id: expected [A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+        ),
+        ({**tenant, "tenant": 7}, "tenant is missing or no text"),
+        ({**tenant, "degraded_seconds": 3601}, "a degraded time out of bounds"),
+        ({**tenant, "layout": 2}, "not a record of this kind and layout"),
+        ({**tenant, "name": 7}, "not a record of this kind and layout"),
+        ({**tenant, "a": 7, "b": 8}, "missing or unknown: a, b"),
+        ({**rule, "owner": "no tenant"}, "a model rule holds a name that does not parse"),
+        ({**rule, "groups": ["no group"]}, "a model rule holds a name that does not parse"),
+        ({**alias, "canonical": "../b"}, "an alias points to what is no model id"),
+        ({**grants, "grants": 7}, "grants is missing or no list"),
+        (
+            {**grants, "grants": [{**grant, "until": 1}]},
+            "a grant has the fields grant_id, actions, models, groups, packages, source",
+        ),
+        (
+            {**grants, "grants": [{}]},
+            "a grant has the fields grant_id, actions, models, groups, packages, source",
+        ),
+        (
+            {**grants, "grants": [{**grant, "actions": ["manage"]}]},
+            "a grant names no action, or one that nothing can be granted for",
+        ),
+        (
+            {**grants, "grants": [{**grant, "actions": []}]},
+            "a grant names no action, or one that nothing can be granted for",
+        ),
+        ({**grants, "grants": [{**grant, "models": ["*"]}]}, "a grant holds a name that does not parse"),
+        ({**grants, "grants": [{**grant, "models": "a"}]}, "not a record of this kind and layout"),
+        ({**key, "networks": ["everywhere"]}, "a key record holds a name or network that does not parse"),
+        ({**key, "tenant": "no tenant"}, "a key record holds a name or network that does not parse"),
+        ({**key, "scopes": 32}, "not a record of this kind and layout"),
+        ({**key, "digest": "00"}, "a digest is 64 hex digits"),
+        ({**key, "digest_check": "00"}, "digest_check follows from the digest"),
+        (
+            {**key, "key_id": "x"},
+            "not a key id: expected key_ and 12 letters or digits (`cachegate keys list` shows them)",
+        ),
+        ({"fact": "secret"}, "no such kind of fact"),
+    ]:
+        with pytest.raises(UnreadableRecordError) as error:
+            parse_fact(json.dumps(document).encode())
+        assert str(error.value) == why
 
 
 def test_a_fact_is_read_back_from_its_line_as_it_was(facts):

@@ -21,17 +21,23 @@ def worker(name, applied=10, number=2, silent=0.0):
     return Registered(worker=name, applied=applied, entry=b"%d:%d" % (applied, number), silent_seconds=silent)
 
 
-def judged(*workers):
-    """The finding after a second read; at the first, every worker was at its first renewal."""
+def judged(*workers, newest=10):
+    """The finding after a second read; at the first, at 10, every worker was at its first renewal."""
     first = tuple(replace(one, entry=b"%d:1" % one.applied) for one in workers)
-    moment = Moment(generation=10)
-    return judge_workers(Fleet(workers=first, moment=moment), Fleet(workers=workers), 1.0)
+    last = Fleet(workers=workers, moment=Moment(generation=newest))
+    return judge_workers(Fleet(workers=first, moment=Moment(generation=10)), last, 1.0)
 
 
 def test_a_fleet_that_renews_and_has_applied_everything_is_in_order():
-    found = judged(worker("a"), worker("b", applied=11))
+    found = judged(worker("a"), worker("b"))
     assert found.health is Level.OK
-    assert all(part in found.found for part in ("a has acknowledged 10 of 10", "b has acknowledged 11 of 10"))
+    assert all(part in found.found for part in ("a has acknowledged 10 of 10", "b has acknowledged 10 of 10"))
+
+
+def test_a_change_between_the_two_reads_is_counted_in_both_numbers_and_nobody_is_behind_by_it():
+    found = judged(worker("a"), worker("b", applied=11), newest=11)
+    assert found.health is Level.OK
+    assert all(part in found.found for part in ("a has acknowledged 10 of 11", "b has acknowledged 11 of 11"))
 
 
 def test_nobody_serving_is_no_fault():

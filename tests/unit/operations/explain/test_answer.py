@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.directory.edits import resume_tenant, suspend_tenant
+from gateway.directory.edits.tenants import resume_tenant, suspend_tenant
 from gateway.model.access import Action, ResourceKind
 from gateway.model.errors import Conflict, Reason
 from gateway.operations.explain.answer import AccessQuestion, work_out

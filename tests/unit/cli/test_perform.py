@@ -4,7 +4,10 @@ import pytest
 import typer
 
 from gateway.barrier import BarrierReport
-from gateway.cli.barrier_view import barrier_document, exit_unless_sure, say_barrier
+from gateway.cli.perform import barrier_document, barrier_notes, is_sure, show_change
+from gateway.directory.edits.effect import Effect
+from gateway.model.stores import Moment
+from gateway.registrar import Done
 
 SURE = BarrierReport(generation=7, workers=4, acknowledged=3, milliseconds=12.5, is_sure=True)
 UNSURE = BarrierReport(
@@ -40,7 +43,8 @@ ALONE = BarrierReport(generation=7, workers=0, acknowledged=0, milliseconds=0.5,
 
 
 def said(report, capsys):
-    say_barrier(report)
+    for note in barrier_notes(report):
+        note.print()
     printed = capsys.readouterr()
     assert printed.out == ""  # for people: standard output stays free for the pipe
     return printed.err
@@ -91,10 +95,13 @@ def test_where_nobody_serves_there_is_nothing_to_say(capsys):
     ("report", "status"),
     [(SURE, None), (ALONE, None), (None, None), (UNSURE, 1), (NOT_ASKED, 1), (NOT_HELD, 1)],
 )
-def test_a_script_never_takes_an_unsure_change_for_done(report, status):
+@pytest.mark.parametrize("as_json", [True, False])
+def test_a_script_never_takes_an_unsure_change_for_done(report, status, as_json):
+    assert is_sure(report) is (status is None)
+    done = Done(Effect(is_changed=True, sentences=("done",)), Moment(generation=7), report)
     if status is None:
-        exit_unless_sure(report)
+        show_change(done, {}, as_json=as_json)
         return
     with pytest.raises(typer.Exit) as ending:
-        exit_unless_sure(report)
+        show_change(done, {}, as_json=as_json)
     assert ending.value.exit_code == status

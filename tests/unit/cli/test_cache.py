@@ -25,6 +25,11 @@ def name_of(content):
 
 
 @pytest.fixture
+def installation(installation_here):
+    return installation_here
+
+
+@pytest.fixture
 def site(installation):
     models = [
         SampleModel(

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
+from gateway.adapters.clock import SystemClock
 from gateway.assembly.credential_marks import note_mark
-from gateway.cli.barrier_view import NoWait
-from gateway.cli.keys.views import list_keys, print_new_key, show_key
-from gateway.cli.perform import in_session, perform
-from gateway.directory.edits import keys as operations
+from gateway.cli.perform import NoWait, barrier_document, barrier_notes, in_session, is_sure, perform
+from gateway.directory.edits import keys as edits
 from gateway.identity.new_keys import KeyOrder, adopt_key, import_key, issue_key, parse_networks, parse_scopes
 from gateway.identity.times import parse_duration, parse_moment
 from gateway.model.errors import BadNameError
 from gateway.model.facts import KeyKind
 from gateway.model.names import parse_key_id, parse_tenant_id
-from gateway.terminal.console import AsJson
+from gateway.operations.listings import find_key, key_view, list_keys
+from gateway.terminal.console import AsJson, Line, Note, Table, show, showing_key
 
 if TYPE_CHECKING:
-    from gateway.directory.edits.changes import Changes
+    from collections.abc import Awaitable, Callable, Iterator
+
     from gateway.directory.edits.effect import Effect
     from gateway.identity.new_keys import NewKey
+    from gateway.model.names import KeyId
     from gateway.operations.session import OperatorSession
     from gateway.registrar import Done
 
@@ -83,20 +87,10 @@ def create(
     """Create a key and show it, this once."""
     wishes = _Wishes(tenant, admin, name, expires, not_before, scopes, networks)
 
-    async def work(session: OperatorSession) -> tuple[NewKey, Done[Effect]]:
-        order = wishes.order(session.clock.now())
-        new = issue_key(order, environment=session.settings.token_env, peppers=session.peppers)
-        done = await session.perform(
-            "keys.create",
-            lambda changes: operations.create_key(changes, key=new.key, digest=new.digest),
-            tenant=new.key.tenant,
-            key_id=new.key.key_id,
-            wait=not no_wait,
-        )
-        await note_mark(session.store, session.peppers, new.key.key_id, new.token)
-        return new, done
+    def make(session: OperatorSession, order: KeyOrder) -> NewKey:
+        return issue_key(order, environment=session.settings.token_env, peppers=session.peppers)
 
-    print_new_key(*in_session(work), as_json=as_json)
+    _add("keys.create", edits.create_key, wishes, make, no_wait=no_wait, as_json=as_json)
 
 
 @commands.command("import")
@@ -118,42 +112,48 @@ def import_(
     wishes = _Wishes(tenant, False, name, expires, not_before, scopes, networks)
     raw_key = sys.stdin.readline().rstrip("\r\n") if stdin else None
 
-    async def work(session: OperatorSession) -> tuple[NewKey, Done[Effect]]:
-        order = wishes.order(session.clock.now())
+    def make(session: OperatorSession, order: KeyOrder) -> NewKey:
         if raw_key is not None:
-            new = adopt_key(order, raw_key=raw_key, peppers=session.peppers)
-        else:
-            new = import_key(order, sha256_hex=sha256 or "", peppers=session.peppers)
+            return adopt_key(order, raw_key=raw_key, peppers=session.peppers)
+        return import_key(order, sha256_hex=sha256 or "", peppers=session.peppers)
+
+    _add("keys.import", edits.import_key, wishes, make, raw_key, no_wait=no_wait, as_json=as_json)
+
+
+def _add(
+    action: str,
+    edit: Callable[..., Awaitable[Effect]],
+    wishes: _Wishes,
+    make: Callable[[OperatorSession, KeyOrder], NewKey],
+    raw_key: str | None = None,
+    *,
+    no_wait: bool,
+    as_json: bool,
+) -> None:
+    """Make a key as it was ordered, add it to the facts and show it."""
+
+    async def work(session: OperatorSession) -> tuple[NewKey, Done[Effect]]:
+        new = make(session, wishes.order(session.clock.now()))
         done = await session.perform(
-            "keys.import",
-            lambda changes: operations.import_key(changes, key=new.key, digest=new.digest),
+            action,
+            partial(edit, key=new.key, digest=new.digest),
             tenant=new.key.tenant,
             key_id=new.key.key_id,
             wait=not no_wait,
         )
         if done.result.is_changed:  # else it has another id already, and its mark belongs to that one
-            await note_mark(session.store, session.peppers, new.key.key_id, raw_key)
+            await note_mark(session.store, session.peppers, new.key.key_id, raw_key or new.token)
         return new, done
 
-    print_new_key(*in_session(work), as_json=as_json)
+    _show_new(*in_session(work), as_json=as_json)
 
 
 @commands.command("revoke")
 def revoke(key_id: KeyArgument, no_wait: NoWait = False, as_json: AsJson = False) -> None:
     """Refuse a key from now on, in every worker when this returns; its transfers are cut off."""
     parsed = parse_key_id(key_id)
-
-    async def operation(changes: Changes, now: float) -> Effect:
-        return await operations.revoke_key(changes, key_id=parsed, now=now)
-
-    perform(
-        "keys.revoke",
-        operation,
-        as_json=as_json,
-        key_id=parsed,
-        details={"key_id": parsed},
-        wait=not no_wait,
-    )
+    edit = partial(edits.revoke_key, key_id=parsed, now=SystemClock().now())
+    perform("keys.revoke", edit, {"key_id": parsed}, no_wait=no_wait, as_json=as_json, key_id=parsed)
 
 
 @commands.command("rotate")
@@ -169,7 +169,7 @@ def rotate(
     The new key begins and ends when the old one would have, unless --expires gives it another end.
     """
     parsed, overlap_seconds = parse_key_id(key_id), parse_duration(overlap)
-    if overlap_seconds > operations.MAX_OVERLAP_SECONDS:
+    if overlap_seconds > edits.MAX_OVERLAP_SECONDS:
         raise BadNameError(f"--overlap {overlap}: expected 0s to 30d")
 
     async def work(session: OperatorSession) -> tuple[NewKey, Done[Effect]]:
@@ -183,11 +183,11 @@ def rotate(
         )
         new = issue_key(order, environment=session.settings.token_env, peppers=session.peppers)
         if old is not None:
-            new = replace(new, key=operations.heir_of(old, new.key))
+            new = replace(new, key=edits.heir_of(old, new.key))
         done = await session.perform(
             "keys.rotate",
-            lambda changes: operations.rotate_key(
-                changes,
+            partial(
+                edits.rotate_key,
                 key_id=parsed,
                 successor=new.key,
                 digest=new.digest,
@@ -202,16 +202,62 @@ def rotate(
         await note_mark(session.store, session.peppers, new.key.key_id, new.token)
         return new, done
 
-    print_new_key(*in_session(work), as_json=as_json, replaces=parsed)
+    _show_new(*in_session(work), as_json=as_json, replaces=parsed)
 
 
 @commands.command("list")
 def list_(tenant: OfTenant = None, as_json: AsJson = False) -> None:
-    """List keys: of one tenant, or all, the admin keys first."""
-    list_keys(parse_tenant_id(tenant) if tenant else None, as_json=as_json)
+    """List keys: of one tenant, or all, the admin keys first. The oldest come first."""
+    only = parse_tenant_id(tenant) if tenant else None
+    keys = in_session(lambda session: list_keys(session, only))
+    rows = (
+        (
+            key.key_id,
+            key.tenant or "(admin)",
+            key.name,
+            key.state,
+            " ".join(key.scopes),
+            key.expires_at,
+            key.last_used_at,
+        )
+        for key in keys
+    )
+    columns = ("key id", "tenant", "name", "state", "scopes", "expires", "last used")
+    empty = "No key yet. Create one: cachegate keys create --tenant ID"
+    show(keys, [Table("Keys", columns, rows, empty)], as_json=as_json)
 
 
 @commands.command("show")
-def show(key_id: KeyArgument, as_json: AsJson = False) -> None:
+def show_(key_id: KeyArgument, as_json: AsJson = False) -> None:
     """Show a key's record. The key itself is stored nowhere and cannot be shown."""
-    show_key(parse_key_id(key_id), as_json=as_json)
+    parsed = parse_key_id(key_id)
+    key = in_session(lambda session: find_key(session, parsed))
+    rows = ((name.replace("_", " "), _text(value)) for name, value in asdict(key).items())
+    show(key, [Table(f"Key {parsed}", ("", ""), rows)], as_json=as_json)
+
+
+def _text(value: object) -> object:
+    return " ".join(value) or "-" if isinstance(value, list | tuple) else value
+
+
+def _show_new(new: NewKey, done: Done[Effect], *, as_json: bool, replaces: KeyId | None = None) -> None:
+    """Show a new key. The token goes to standard output alone, so that a pipe gets it."""
+    document = {
+        **asdict(key_view(new.key, new.key.created_at, None)),
+        "generation": done.generation,
+        "changed": done.result.is_changed,
+        "messages": done.result.sentences,
+        **barrier_document(done.barrier),
+        **({} if replaces is None else {"replaces": replaces}),
+        **({} if new.token is None else {"token": new.token}),
+    }
+
+    def shown() -> Iterator[Note | Line]:
+        yield from map(Note, done.result.sentences)
+        yield from barrier_notes(done.barrier)
+        if new.token is not None:
+            yield Note("This is the key. It is shown once and stored nowhere:", "bold")
+            yield Line(new.token)
+
+    with nullcontext() if new.token is None else showing_key(new.key.key_id):
+        show(document, shown(), as_json=as_json, is_yes=is_sure(done.barrier))

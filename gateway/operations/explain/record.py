@@ -29,7 +29,7 @@ _UNKNOWN = "a reason that this release does not know"
 _PROVEN = {
     True: "yes: a signed head stands behind it",
     False: "no: no signed head stands behind it",
-    None: "not looked at: there is no public key",
+    None: "not checked: there is no public key",
 }
 
 

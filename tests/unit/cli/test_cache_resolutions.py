@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 import pytest
 
 from gateway.assembly.credential_marks import note_mark
-from gateway.cli.cache.resolutions import SHOWN_NAME_CHARACTERS
 from gateway.engine.credential_hash import credential_hash
+from gateway.operations.cache.resolutions import SHOWN_NAME_CHARACTERS
 from gateway.operations.session import open_session
 
 HOUR = 3600

@@ -8,12 +8,12 @@ from gateway.assembly.signing import create_signing_key, load_signing_key
 from gateway.audit.events import Event, find_record
 from gateway.audit.log import AuditLog
 from gateway.audit.record import DecisionRecord, RequestPart, ResourcePart
-from gateway.cli.explain.record import find_outcome, question_again, record_rows
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
 from gateway.model.errors import BadNameError
 from gateway.model.facts import KeyKind
 from gateway.model.stamps import Stamp
 from gateway.model.verdicts import Admission, Allowed, Ending, Identity, Outcome
+from gateway.operations.explain.record import find_outcome, question_again, record_rows
 
 KEY = "key_0123456789ab"
 

@@ -1,4 +1,4 @@
-"""`cachegate directory export` and `import`: write all facts to a file, and a file's facts to this server.
+"""Write the facts to a file, and a file's facts to this server. Pins, attestations and origins are left out.
 
 Both are in the audit log. A file is read and compared from its first line to its last before the first fact
 is written. Then it is written in transactions of some thousand facts, each with a record of its own, and the
@@ -8,18 +8,14 @@ workers are waited for once, at the end.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from hashlib import sha256
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
-import typer
 
-from gateway.cli.barrier_view import barrier_document, say_barrier
-from gateway.cli.perform import in_session
 from gateway.decision.policyset import digest_of, validate
 from gateway.directory.transfer.file import end_line, header_line, read_lines
 from gateway.directory.transfer.lines import Fact, fact_line
@@ -28,10 +24,12 @@ from gateway.model.errors import Conflict, Misconfigured
 from gateway.model.facts import PolicySet
 from gateway.model.trusted_files import open_trusted, refusal_of
 from gateway.operations.policy_folder import find_rule_changes, recorded_rules
-from gateway.terminal.console import AsJson, print_json, say
 from gateway.terminal.progress import counting
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
     from gateway.barrier import BarrierReport
     from gateway.directory.edits.changes import Changes
     from gateway.directory.transfer.file import Header
@@ -39,17 +37,16 @@ if TYPE_CHECKING:
 
 SHOWN = 10  # names of conflicting facts that are shown; the rest is counted
 
-ExportFile = Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it; it must not be there.")]
-ImportFile = Annotated[Path, typer.Argument(metavar="FILE", help="What `directory export` wrote.")]
-Merge = Annotated[
-    bool,
-    typer.Option(
-        "--merge", help="Replace facts that are there and differ; what was revoked or suspended stays so."
-    ),
-]
+
+class Exported(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of an export."""
+
+    file: str
+    facts: int
+    generation: int
 
 
-class _Imported(msgspec.Struct, frozen=True, kw_only=True):
+class Imported(msgspec.Struct, frozen=True, kw_only=True):
     """The result of an import."""
 
     compared: Comparison
@@ -57,66 +54,41 @@ class _Imported(msgspec.Struct, frozen=True, kw_only=True):
     barrier: BarrierReport | None
 
 
-def export(file: ExportFile, as_json: AsJson = False) -> None:
-    """Write every fact into a file: the policy, tenants, rules, aliases, grants, keys by digest."""
-
-    async def work(session: OperatorSession) -> tuple[int, int]:
-        async def nothing(_changes: Changes) -> None:
-            """Makes no change; the audit log must show who exported all facts."""
-
-        begun = await session.perform("directory.export", nothing, subject=(file.name,), wait=False)
-        with _written(file) as out, counting("exporting") as bar:
-            out.write(
-                header_line(
-                    generation=begun.generation,
-                    history=await session.store.history() or "",
-                    peppers=session.peppers.fingerprints(),
-                )
+async def export_facts(session: OperatorSession, file: Path) -> Exported:
+    """Write the facts into a new file: the policy, tenants, rules, aliases, grants, keys by digest."""
+    begun = await session.perform("directory.export", _change_nothing, subject=(file.name,), wait=False)
+    with _written(file) as out, counting("exporting") as bar:
+        out.write(
+            header_line(
+                generation=begun.generation,
+                history=await session.store.history() or "",
+                peppers=session.peppers.fingerprints(),
             )
-            count = 0
-            async for fact in each_fact(session.listing, bar.expect):
-                out.write(fact_line(fact))
-                bar.advance()
-                count += 1
-            generation = await session.store.generation()
-            out.write(end_line(facts=count, generation=generation))
-            if session.unreadable:
-                raise Conflict(
-                    "records that do not parse cannot be exported: "
-                    + ", ".join(list(dict.fromkeys(session.unreadable))[:SHOWN])
-                )
-        return count, generation
-
-    count, generation = in_session(work)
-    if as_json:
-        print_json({"file": str(file), "facts": count, "generation": generation})
-    else:
-        say(f"{count} facts written to {file}. Keep the pepper folder with it: without it no key works.")
-
-
-def import_(file: ImportFile, merge: Merge = False, as_json: AsJson = False) -> None:
-    """Write the facts of a file into this server. Facts that exist and differ are not overwritten."""
-
-    async def work(session: OperatorSession) -> _Imported:
-        compared, digest = await _compare(session, file)
-        if compared.other and not merge:
-            raise Conflict(
-                f"{len(compared.other)} facts are there already and say something else, among them "
-                f"{', '.join(compared.other[:SHOWN])}; nothing was changed. --merge replaces them"
-            )
-        return await _import(session, file, digest, compared, merge=merge)
-
-    done = in_session(work)
-    counts = {"new": done.compared.new, "same": done.compared.same, "replaced": len(done.compared.other)}
-    if as_json:
-        print_json(
-            {"file": str(file), **counts, "generation": done.generation, **barrier_document(done.barrier)}
         )
-    else:
-        say(", ".join(f"{count} {name}" for name, count in counts.items()))
-        say_barrier(done.barrier)
-    if done.barrier is not None and not done.barrier.is_sure:
-        raise typer.Exit(1)
+        count = 0
+        async for fact in each_fact(session.listing, bar.expect):
+            out.write(fact_line(fact))
+            bar.advance()
+            count += 1
+        generation = await session.store.generation()
+        out.write(end_line(facts=count, generation=generation))
+        if session.unreadable:
+            raise Conflict(
+                "records that do not parse cannot be exported: "
+                + ", ".join(list(dict.fromkeys(session.unreadable))[:SHOWN])
+            )
+    return Exported(file=str(file), facts=count, generation=generation)
+
+
+async def import_facts(session: OperatorSession, file: Path, *, merge: bool) -> Imported:
+    """Write the facts of a file. Raises `Conflict` if there are others by the same names, unless `merge`."""
+    compared, digest = await _compare(session, file)
+    if compared.other and not merge:
+        raise Conflict(
+            f"{len(compared.other)} facts are there already and say something else, among them "
+            f"{', '.join(compared.other[:SHOWN])}; nothing was changed. --merge replaces them"
+        )
+    return await _import(session, file, digest, compared, merge=merge)
 
 
 async def _compare(session: OperatorSession, file: Path) -> tuple[Comparison, str]:
@@ -142,7 +114,7 @@ async def _compare(session: OperatorSession, file: Path) -> tuple[Comparison, st
 
 async def _import(
     session: OperatorSession, file: Path, digest: str, compared: Comparison, *, merge: bool
-) -> _Imported:
+) -> Imported:
     """Write the file's facts, batch by batch, and wait for the workers after the last one."""
     total = compared.new + compared.same + len(compared.other)
     wrote = Comparison()
@@ -155,12 +127,14 @@ async def _import(
             part = (*subject, f"facts {done + 1} to {done + len(batch)}", *(("merge",) if merge else ()))
             part += await _recorded_policy(session, batch)
             made = await session.perform(
-                "directory.import", _bringing(batch, merge=merge), subject=part, wait=False
+                "directory.import", partial(bring_in, facts=batch, merge=merge), subject=part, wait=False
             )
             wrote += made.result
             done += len(batch)
             bar.advance(len(batch))
-    return _Imported(compared=wrote, **await _wait_for_workers(session, subject))
+    # A last change, which changes nothing: its barrier is that of all of them.
+    last = await session.perform("directory.import", _change_nothing, subject=(*subject, "done"))
+    return Imported(compared=wrote, generation=last.generation, barrier=last.barrier)
 
 
 async def _recorded_policy(session: OperatorSession, batch: list[Fact]) -> tuple[str, ...]:
@@ -172,18 +146,8 @@ async def _recorded_policy(session: OperatorSession, batch: list[Fact]) -> tuple
     return ()
 
 
-async def _wait_for_workers(session: OperatorSession, subject: tuple[str, ...]) -> dict[str, Any]:
-    """Wait until every worker has applied all of it: a last change, which changes nothing."""
-
-    async def nothing(_changes: Changes) -> None:
-        """Makes no change; the barrier waits for it."""
-
-    last = await session.perform("directory.import", nothing, subject=(*subject, "done"))
-    return {"generation": last.generation, "barrier": last.barrier}
-
-
-def _bringing(batch: list[Fact], *, merge: bool) -> Callable[[Changes], Awaitable[Comparison]]:
-    return lambda changes: bring_in(changes, batch, merge=merge)
+async def _change_nothing(_changes: Changes) -> None:
+    """A change without an effect, for its record: who exported the facts, and when an import was complete."""
 
 
 def _verify_peppers(session: OperatorSession, header: Header) -> None:

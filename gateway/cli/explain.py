@@ -8,26 +8,25 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gateway.audit.events import find_record
 from gateway.audit.record import DecisionRecord
-from gateway.cli.audit.sources import Sources, say_searched
+from gateway.cli.audit.sources import Sources, searched_note
 from gateway.cli.distrust import Warnings
-from gateway.cli.explain.record import find_outcome, plain_record, question_again, record_rows
 from gateway.cli.perform import in_session
 from gateway.model.access import Action
 from gateway.model.errors import BadNameError, CachegateError, Conflict
 from gateway.model.names import parse_file_handle, parse_key_id, parse_model_id, parse_package_id
 from gateway.operations.explain.answer import AccessAnswer, AccessQuestion, work_out
-from gateway.terminal.console import AsJson, print_json, print_table, say
+from gateway.operations.explain.record import find_outcome, plain_record, question_again, record_rows
+from gateway.terminal.console import AsJson, Note, Table, show
 from gateway.terminal.escaping import escape_controls
 
 if TYPE_CHECKING:
     from gateway.audit.record import OutcomeRecord
-    from gateway.operations.session import OperatorSession
 
 EXPLAINABLE = (Action.DISCOVER, Action.READ, Action.INFER)
 
@@ -70,15 +69,9 @@ def explain(
         key_id=key_id, model=model, package=package, file=file, action=action, address=address
     )
 
-    async def work(session: OperatorSession) -> AccessAnswer:
-        return await work_out(session, question)
-
-    answer = in_session(work)
-    if as_json:
-        print_json(answer.as_json())
-    else:
-        _print_answer(f"{question.action} of {_named(question)} by {question.key_id}", answer)
-    raise typer.Exit(0 if answer.is_yes else 1)
+    answer = in_session(lambda session: work_out(session, question))
+    title = f"{question.action} of {_named(question)} by {question.key_id}"
+    show(answer.as_json(), [_table(title, answer)], as_json=as_json, is_yes=answer.is_yes)
 
 
 def parse_question(
@@ -116,7 +109,7 @@ def _explain_record(record_id: str, paths: list[Path] | None, *, as_json: bool) 
     sources = Sources.of(paths, Warnings())
     event = find_record(sources.paths, record_id, keys=sources.keys)
     if event is None:
-        say_searched(sources)
+        searched_note(sources).print()
         why = "retention may have taken it away, or another node wrote it: name its folder as well"
         raise Conflict(f"there is no record {record_id} in {sources.words}; {why}")
     outcome: OutcomeRecord | None = None
@@ -125,34 +118,22 @@ def _explain_record(record_id: str, paths: list[Path] | None, *, as_json: bool) 
     if isinstance(event.record, DecisionRecord):
         outcome = find_outcome(event)
         now, why_not = _ask_again(event.record)
-    if as_json:
-        print_json(
-            {
-                "record": plain_record(event),
-                "outcome": outcome,
-                "now": now.as_json() if now else None,
-                "why_not_now": None if now else why_not,
-            }
-        )
-        say_searched(sources)
-        return
-    print_table(f"Record {record_id}", ("", ""), record_rows(event, outcome), "")
-    if now is None:
-        say(f"Now: {why_not}.")
-    else:
-        _print_answer("The same asked now", now)
-    say_searched(sources)
+    document = {
+        "record": plain_record(event),
+        "outcome": outcome,
+        "now": now.as_json() if now else None,
+        "why_not_now": None if now else why_not,
+    }
+    shown: list[Note | Table] = [Table(f"Record {record_id}", ("", ""), record_rows(event, outcome))]
+    shown.append(Note(f"Now: {why_not}.") if now is None else _table("The same asked now", now))
+    show(document, shown, as_json=as_json, notes=[searched_note(sources)])
 
 
 def _ask_again(record: DecisionRecord) -> tuple[AccessAnswer | None, str]:
     """What the answer would be now; or None, and why it cannot be determined."""
     try:
         question = question_again(record)
-
-        async def work(session: OperatorSession) -> AccessAnswer:
-            return await work_out(session, question)
-
-        return in_session(work), ""
+        return in_session(lambda session: work_out(session, question)), ""
     except CachegateError as failure:  # the record is shown all the same
         return None, f"that cannot be asked again: {failure}"
 
@@ -161,8 +142,6 @@ def _named(question: AccessQuestion) -> str:
     return " ".join(one for one in (question.model, question.package, question.file) if one)
 
 
-def _print_answer(title: str, answer: AccessAnswer) -> None:
-    rows: list[tuple[Any, ...]] = [
-        (escape_controls(name), escape_controls(text)) for name, text in answer.as_rows()
-    ]
-    print_table(escape_controls(title), ("", ""), rows, "")
+def _table(title: str, answer: AccessAnswer) -> Table:
+    rows = [(escape_controls(name), escape_controls(text)) for name, text in answer.as_rows()]
+    return Table(escape_controls(title), ("", ""), rows)

@@ -1,1 +1,0 @@
-"""`cachegate keys`: create, show, revoke and rotate API keys."""

@@ -1,0 +1,197 @@
+"""`cachegate models`: ownership, visibility, groups and aliases of models, and the models on disk."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gateway.cli.perform import Force, NoWait, in_session, perform
+from gateway.directory.edits import models as edits
+from gateway.model.names import parse_group_name, parse_model_id, parse_pattern, parse_tenant_id
+from gateway.operations.listings import find_model, list_models
+from gateway.terminal.console import AsJson, Note, Table, show
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from gateway.directory.edits.effect import Effect
+    from gateway.operations.listings import ModelsView, ModelView
+
+commands = typer.Typer(
+    help="Models: own, disown, publish, unpublish, alias, unalias, group, ungroup, list, show.",
+    no_args_is_help=True,
+)
+
+Tenant = Annotated[str, typer.Argument(metavar="TENANT", help="The owner.")]
+Group = Annotated[str, typer.Argument(metavar="GROUP", help="The group's name.")]
+Patterns = Annotated[
+    list[str], typer.Argument(metavar="PATTERN...", help="Model ids, or prefix/* for all below a prefix.")
+]
+Alias = Annotated[str, typer.Argument(metavar="ALIAS")]
+
+
+def _of_owner(name: str, edit: Callable[..., Awaitable[Effect]], text: str) -> None:
+    """Register a command that changes whose models are."""
+
+    @commands.command(name, help=text)
+    def command(
+        tenant: Tenant,
+        patterns: Patterns,
+        force: Force = False,
+        no_wait: NoWait = False,
+        as_json: AsJson = False,
+    ) -> None:
+        owner = parse_tenant_id(tenant)
+        edit_theirs = partial(edit, tenant_id=owner, force=force)
+        _perform(f"models.{name}", edit_theirs, patterns, tenant=owner, no_wait=no_wait, as_json=as_json)
+
+
+def _of_visibility(name: str, edit: Callable[..., Awaitable[Effect]], text: str) -> None:
+    """Register a command that changes who reads models."""
+
+    @commands.command(name, help=text)
+    def command(
+        patterns: Patterns, force: Force = False, no_wait: NoWait = False, as_json: AsJson = False
+    ) -> None:
+        _perform(f"models.{name}", partial(edit, force=force), patterns, no_wait=no_wait, as_json=as_json)
+
+
+def _of_group(name: str, edit: Callable[..., Awaitable[Effect]], text: str) -> None:
+    """Register a command that changes what is in a group."""
+
+    @commands.command(name, help=text)
+    def command(
+        group: Group,
+        patterns: Patterns,
+        force: Force = False,
+        no_wait: NoWait = False,
+        as_json: AsJson = False,
+    ) -> None:
+        parsed = parse_group_name(group)
+        edit_it = partial(edit, group=parsed, force=force)
+        _perform(f"models.{name}", edit_it, patterns, f"group {parsed}", no_wait=no_wait, as_json=as_json)
+
+
+def _perform(
+    action: str,
+    edit: Callable[..., Awaitable[Effect]],
+    patterns: list[str],
+    *subject: str,
+    no_wait: bool,
+    as_json: bool,
+    tenant: str | None = None,
+) -> None:
+    parsed = [parse_pattern(one) for one in patterns]
+    perform(
+        action,
+        partial(edit, patterns=parsed),
+        {"patterns": parsed},
+        no_wait=no_wait,
+        as_json=as_json,
+        tenant=tenant,
+        subject=(*subject, *parsed),
+    )
+
+
+_of_owner(
+    "own",
+    edits.own,
+    "Make a tenant the owner of models. They are private to it until they are published or granted.",
+)
+_of_owner("disown", edits.disown, "Take models from their owner.")
+_of_visibility("publish", edits.publish, "Let every tenant read models.")
+_of_visibility("unpublish", edits.unpublish, "Make models private.")
+_of_group("group", edits.add_to_group, "Put models into a group, which grants can name.")
+_of_group("ungroup", edits.remove_from_group, "Take models out of a group.")
+
+
+@commands.command("alias")
+def alias(
+    alias: Alias,
+    model: Annotated[str, typer.Argument(metavar="ID")],
+    force: Force = False,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give a model another name. It gives no access that the model itself does not give."""
+    name, canonical = parse_model_id(alias), parse_model_id(model)
+    perform(
+        "models.alias",
+        partial(edits.add_alias, alias=name, canonical=canonical, force=force),
+        {"alias": name, "model": canonical},
+        no_wait=no_wait,
+        as_json=as_json,
+        subject=(name, canonical),
+    )
+
+
+@commands.command("unalias")
+def unalias(alias: Alias, force: Force = False, no_wait: NoWait = False, as_json: AsJson = False) -> None:
+    """Take a model's other name away."""
+    name = parse_model_id(alias)
+    edit = partial(edits.remove_alias, alias=name, force=force)
+    perform("models.unalias", edit, {"alias": name}, no_wait=no_wait, as_json=as_json, subject=(name,))
+
+
+@commands.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """List who owns what, and the models on disk."""
+    found = in_session(list_models)
+    show(found, _shown_models(found), as_json=as_json)
+
+
+@commands.command("show")
+def show_(model: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
+    """Show one model: its owner and visibility, who may read it, its packages and files on disk."""
+    asked = parse_model_id(model)
+    found = in_session(lambda session: find_model(session, asked))
+    notes = [] if found.known else [Note(_unknown(found), "red")]
+    show(found, _shown_model(found), as_json=as_json, notes=notes, is_yes=found.known)
+
+
+def _unknown(found: ModelView) -> str:
+    nearest = "" if found.nearest is None else f"; the nearest name is {found.nearest}"
+    return f"there is no model {found.asked}: nothing names it, and it is not on disk{nearest}"
+
+
+def _shown_models(found: ModelsView) -> Iterator[Note | Table]:
+    yield Table(
+        "Rules",
+        ("pattern", "owner", "visibility", "groups", "source"),
+        [(one.pattern, one.owner, one.visibility, " ".join(one.groups), one.source) for one in found.rules],
+        "No model belongs to anybody: cachegate models own TENANT PATTERN",
+    )
+    if found.aliases:
+        aliases = [(one.alias, one.model, one.source) for one in found.aliases]
+        yield Table("Aliases", ("alias", "model", "source"), aliases)
+    yield Table(
+        "On disk",
+        ("model", "owner", "visibility", "packages"),
+        [(one.model, one.owner, one.visibility, " ".join(one.packages)) for one in found.on_disk],
+        f"No model on disk in {found.cache_root}.",
+    )
+    if found.problem:
+        yield Note(f"{found.cache_root}: {found.problem}", "red")
+    for skipped in found.skipped:
+        yield Note(f"not served: {skipped.where}: {skipped.why}", "yellow")
+
+
+def _shown_model(found: ModelView) -> Iterator[Table]:
+    rows = (
+        ("model", found.model),
+        ("asked for as", found.asked),
+        ("owner", found.owner),
+        ("visibility", found.visibility),
+        ("groups", " ".join(found.groups) or None),
+        ("readers", "\n".join(f"{one.tenant} ({one.how})" for one in found.readers) or "nobody"),
+        ("directory", found.directory),
+    )
+    yield Table(f"Model {found.model}", ("", ""), rows)
+    files = [
+        (package.package, file.file, file.size, file.md5)
+        for package in found.packages
+        for file in package.files
+    ]
+    yield Table("Files", ("package", "file", "bytes", "md5"), files, "Nothing of it is on disk.")

@@ -1,1 +1,0 @@
-"""`cachegate models`: edit and show who owns models and who may see them."""

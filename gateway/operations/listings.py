@@ -1,0 +1,355 @@
+"""What operators see of tenants, grants, keys and models: values whose JSON form is what scripts get.
+
+Each function reads the facts (for models also the disk) and changes nothing. Unknown names raise
+`UnknownName`; a model that nothing names is no error, because any name may be asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from gateway.assembly.components import build_catalogue
+from gateway.directory.reading.key_usage import find_last_uses
+from gateway.identity.new_keys import key_state
+from gateway.model.errors import UnknownName
+from gateway.model.facts import Visibility
+from gateway.model.names import ancestors
+from gateway.model.standing import standing_of
+from gateway.operations.known_names import find_nearest, unknown_tenant, verify_tenant
+from gateway.resource.naming import model_directory
+from gateway.terminal.console import when
+
+if TYPE_CHECKING:
+    from gateway.identity.new_keys import KeyState
+    from gateway.model.facts import Grant, Key, KeyKind, Scope, Tenant
+    from gateway.model.names import GroupName, KeyId, ModelId, PackageId, Pattern, TenantId
+    from gateway.operations.session import OperatorSession
+    from gateway.resource.catalogue import DiskCatalogue
+    from gateway.resource.scan import Skipped
+
+
+class GrantView(msgspec.Struct, frozen=True, kw_only=True):
+    """A grant; without its tenant where that is known."""
+
+    tenant: TenantId | UnsetType = UNSET
+    grant_id: str
+    models: tuple[Pattern, ...]
+    groups: tuple[GroupName, ...]
+    packages: tuple[PackageId, ...]
+    actions: list[str]
+    source: str
+
+
+class TenantView(msgspec.Struct, frozen=True, kw_only=True):
+    """A tenant."""
+
+    tenant: TenantId
+    name: str
+    state: str
+    degraded_seconds: float
+    created_at: str | None
+    generation: int
+    source: str
+
+
+class TenantRecord(TenantView, frozen=True, kw_only=True):
+    """A tenant and what it has."""
+
+    without_redis: str
+    owns: list[Pattern]
+    grants: list[GrantView]
+    keys: list[KeyId]
+
+
+class KeyView(msgspec.Struct, frozen=True, kw_only=True):
+    """A key's record and its state now. Times are texts."""
+
+    key_id: KeyId
+    kind: KeyKind
+    tenant: TenantId | None
+    name: str
+    state: KeyState
+    scopes: list[Scope]
+    networks: tuple[str, ...]
+    created_at: str | None
+    not_before: str | None
+    expires_at: str | None
+    revoked_at: str | None
+    last_used_at: str | None
+    pepper: str
+    source: str
+
+
+class RuleView(msgspec.Struct, frozen=True, kw_only=True):
+    """What is said about a pattern."""
+
+    pattern: Pattern
+    owner: TenantId | None
+    visibility: Visibility | None
+    groups: tuple[GroupName, ...]
+    source: str
+
+
+class AliasView(msgspec.Struct, frozen=True, kw_only=True):
+    """Another name of a model."""
+
+    alias: ModelId
+    model: ModelId
+    source: str
+
+
+class ModelOnDisk(msgspec.Struct, frozen=True, kw_only=True):
+    """A model on disk, and whose it is."""
+
+    model: ModelId
+    owner: TenantId | None
+    visibility: Visibility
+    packages: list[PackageId]
+
+
+class ModelsView(msgspec.Struct, frozen=True, kw_only=True):
+    """All rules and aliases, and all models on disk."""
+
+    rules: list[RuleView]
+    aliases: list[AliasView]
+    cache_root: str
+    on_disk: list[ModelOnDisk]
+    problem: str | None
+    skipped: tuple[Skipped, ...]
+
+
+class Reader(msgspec.Struct, frozen=True, kw_only=True):
+    """Who may read a model, and by what."""
+
+    tenant: str
+    how: str
+
+
+class FileView(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of a package."""
+
+    file: str
+    size: int
+    md5: str | None
+
+
+class PackageView(msgspec.Struct, frozen=True, kw_only=True):
+    """A package on disk."""
+
+    package: PackageId
+    files: list[FileView]
+
+
+class ModelView(msgspec.Struct, frozen=True, kw_only=True):
+    """One model, by any of its names. `nearest` is a name that may have been meant, where none is known."""
+
+    asked: ModelId
+    model: ModelId
+    known: bool
+    nearest: str | None
+    owner: TenantId | None
+    visibility: Visibility
+    groups: list[GroupName]
+    readers: list[Reader]
+    directory: str
+    packages: list[PackageView]
+
+
+async def list_tenants(session: OperatorSession) -> list[TenantView]:
+    """All tenants, by id."""
+    return [_tenant(one) for one in await session.listing.list_tenants()]
+
+
+async def find_tenant(session: OperatorSession, tenant_id: TenantId) -> TenantRecord:
+    """One tenant, what it owns, what it was granted, its keys."""
+    found = await session.listing.find_tenant(tenant_id)
+    if found is None:
+        raise unknown_tenant(tenant_id)
+    rules = await session.listing.list_rules()
+    grants = await session.listing.list_grants(tenant_id)
+    keys = await _keys_by_age(session, tenant_id)
+    return TenantRecord(
+        **msgspec.structs.asdict(_tenant(found)),
+        without_redis=without_redis(found.degraded_seconds),
+        owns=[rule.pattern for rule in rules if rule.owner == tenant_id],
+        grants=[_grant(one) for one in grants],
+        keys=[key.key_id for key in keys],
+    )
+
+
+def without_redis(degraded_seconds: float) -> str:
+    """What a tenant is served when Redis is out of reach."""
+    return f"last-known-good for {degraded_seconds:g} s" if degraded_seconds else "closed"
+
+
+async def list_grants(session: OperatorSession, only: TenantId | None) -> list[GrantView]:
+    """All grants, or those of one tenant."""
+    if only is not None:
+        await verify_tenant(session, only)
+    listed = await session.listing.list_all_grants()
+    return [
+        _grant(grant, each.tenant_id)
+        for each in listed
+        if only in (None, each.tenant_id)
+        for grant in each.grants
+    ]
+
+
+async def list_keys(session: OperatorSession, only: TenantId | None) -> list[KeyView]:
+    """The keys of a tenant, or all: the admin keys, then tenant by tenant, each in the order of creation."""
+    if only is not None:
+        await verify_tenant(session, only)
+    owners: list[TenantId | None] = [only]
+    if only is None:
+        owners += [one.tenant_id for one in await session.listing.list_tenants()]
+    now = session.clock.now()
+    keys = [key for owner in owners for key in await _keys_by_age(session, owner)]
+    seen = await find_last_uses(session.store, [key.key_id for key in keys])
+    return [key_view(key, now, seen.get(key.key_id)) for key in keys]
+
+
+async def find_key(session: OperatorSession, key_id: KeyId) -> KeyView:
+    """One key's record."""
+    key = await session.listing.find_key(key_id)
+    if key is None:
+        raise UnknownName("key", key_id, "`cachegate keys list` shows them")
+    seen = await find_last_uses(session.store, [key_id])
+    return key_view(key, session.clock.now(), seen.get(key_id))
+
+
+def key_view(key: Key, now: float, last_used: float | None) -> KeyView:
+    """A key's record, with its state at this time."""
+    return KeyView(
+        key_id=key.key_id,
+        kind=key.kind,
+        tenant=key.tenant,
+        name=key.name,
+        state=key_state(key, now),
+        scopes=sorted(key.scopes),
+        networks=key.networks,
+        created_at=when(key.created_at),
+        not_before=when(key.not_before),
+        expires_at=when(key.expires_at),
+        revoked_at=when(key.revoked_at),
+        last_used_at=when(last_used),
+        pepper=key.pepper_id,
+        source=key.source,
+    )
+
+
+async def list_models(session: OperatorSession) -> ModelsView:
+    """All rules and aliases, and all models on disk with owner and visibility."""
+    catalogue = await _catalogue(session)
+    rules = {rule.pattern: rule for rule in await session.listing.list_rules()}
+    survey = catalogue.state().survey
+    on_disk = []
+    for model in survey.models:
+        standing = standing_of([rules[one] for one in ancestors(model) if one in rules])
+        packages = list(await catalogue.packages(model))
+        on_disk.append(
+            ModelOnDisk(model=model, owner=standing.owner, visibility=standing.visibility, packages=packages)
+        )
+    return ModelsView(
+        rules=[
+            RuleView(
+                pattern=rule.pattern,
+                owner=rule.owner,
+                visibility=rule.visibility,
+                groups=rule.groups,
+                source=rule.source,
+            )
+            for rule in rules.values()
+        ],
+        aliases=[
+            AliasView(alias=one.alias, model=one.canonical, source=one.source)
+            for one in await session.listing.list_aliases()
+        ],
+        cache_root=str(session.settings.cache_root),
+        on_disk=on_disk,
+        problem=survey.problem,
+        skipped=survey.skipped,
+    )
+
+
+async def find_model(session: OperatorSession, asked: ModelId) -> ModelView:
+    """One model: the rules about it, who may read it, and what of it is on disk."""
+    alias = await session.listing.find_alias(asked)
+    model = alias.canonical if alias else asked
+    rules = {rule.pattern: rule for rule in await session.listing.list_rules()}
+    standing = standing_of([rules[one] for one in ancestors(model) if one in rules])
+    catalogue = await _catalogue(session)
+    listings = [await catalogue.listing(model, package) for package in await catalogue.packages(model)]
+    readers = [Reader(tenant=standing.owner, how="owner")] if standing.owner else []
+    if standing.visibility is Visibility.PUBLIC:
+        readers.append(Reader(tenant="every tenant", how="public"))
+    for each in await session.listing.list_all_grants():
+        readers += [
+            Reader(tenant=each.tenant_id, how=_how(grant))
+            for grant in each.grants
+            if set(grant.models) & set(ancestors(model)) or set(grant.groups) & standing.groups
+        ]
+    named = await session.listing.known_models()
+    is_known = alias is not None or model in named or bool(listings)
+    others = named.union(catalogue.models(), (one.alias for one in await session.listing.list_aliases()))
+    return ModelView(
+        asked=asked,
+        model=model,
+        known=is_known,
+        nearest=None if is_known else find_nearest(asked, others),
+        owner=standing.owner,
+        visibility=standing.visibility,
+        groups=sorted(standing.groups),
+        readers=readers,
+        directory=model_directory(model),
+        packages=[
+            PackageView(
+                package=one.package,
+                files=[FileView(file=file.handle, size=file.size, md5=file.md5) for file in one.files],
+            )
+            for one in listings
+            if one is not None
+        ],
+    )
+
+
+async def _keys_by_age(session: OperatorSession, owner: TenantId | None) -> list[Key]:
+    keys = await session.listing.list_keys(owner)
+    return sorted(keys, key=lambda key: (key.created_at, key.key_id))
+
+
+def _tenant(tenant: Tenant) -> TenantView:
+    return TenantView(
+        tenant=tenant.tenant_id,
+        name=tenant.name,
+        state="suspended" if tenant.is_suspended else "active",
+        degraded_seconds=tenant.degraded_seconds,
+        created_at=when(tenant.created_at),
+        generation=tenant.generation,
+        source=tenant.source,
+    )
+
+
+def _grant(grant: Grant, tenant: TenantId | UnsetType = UNSET) -> GrantView:
+    return GrantView(
+        tenant=tenant,
+        grant_id=grant.grant_id,
+        models=grant.models,
+        groups=grant.groups,
+        packages=grant.packages,
+        actions=sorted(grant.actions),
+        source=grant.source,
+    )
+
+
+async def _catalogue(session: OperatorSession) -> DiskCatalogue:
+    catalogue = build_catalogue(session.settings, session.clock, is_command=True)
+    await catalogue.refresh(await session.directory.known_models())
+    return catalogue
+
+
+def _how(grant: Grant) -> str:
+    narrowed = f" of packages {' '.join(grant.packages)}" if grant.packages else ""
+    return f"grant {grant.grant_id}: {' '.join(sorted(grant.actions))}{narrowed}"

@@ -1,0 +1,79 @@
+"""Keys and grants on the command line: wrong arguments are a usage error."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+
+import pytest
+
+from gateway.directory.edits import create_key, create_tenant
+from gateway.identity.new_keys import KeyOrder, issue_key
+from gateway.model.facts import KeyKind
+from gateway.model.names import parse_tenant_id
+from gateway.operations.session import open_session
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("keys", "rotate", "key_abcdefghijkl", "--overlap", "40d"),
+        ("grants", "add", "--tenant", "acme"),
+        ("grants", "remove", "--tenant", "acme", "--packages", "p1"),
+    ],
+)
+def test_what_is_asked_for_wrongly_is_a_usage_error(command, arguments):
+    assert command(*arguments)[0] == 2
+
+
+def test_a_rotated_key_is_shown_as_it_is_stored(command_json):
+    asked = (
+        "--tenant",
+        "initech",
+        "--name",
+        "short",
+        "--scopes",
+        "discover",
+        "--expires",
+        "2h",
+        "--not-before",
+        "1h",
+    )
+    _, old = command_json("keys", "create", *asked)
+    status, new = command_json("keys", "rotate", old["key_id"])
+    _, stored = command_json("keys", "show", new["key_id"])
+    assert status == 0
+    for name in ("expires_at", "not_before", "scopes", "name", "tenant"):
+        assert new[name] == stored[name] == old[name]
+
+
+@pytest.fixture
+def keys_of_a_tenant(installed):
+    """Keys of a tenant of their own, some made at the same moment; the oldest first, then by id."""
+
+    async def work():
+        async with open_session(installed.settings) as session:
+            tenant, now = parse_tenant_id(f"t-{uuid.uuid4().hex[:8]}"), session.clock.now()
+            made = []
+
+            async def edit(changes):
+                made.clear()
+                await create_tenant(changes, tenant_id=tenant, name="", now=now)
+                for age in (3, 1, 2, 1, 2, 1):
+                    order = KeyOrder(now=now - age, kind=KeyKind.TENANT, tenant=tenant)
+                    new = issue_key(order, environment="test", peppers=session.peppers)
+                    await create_key(changes, key=new.key, digest=new.digest)
+                    made.append((-age, new.key.key_id))
+
+            await session.perform("test.keys", edit)
+            return tenant, [key_id for _, key_id in sorted(made)]
+
+    return asyncio.run(work())
+
+
+def test_keys_are_listed_by_their_creation_and_then_by_id(command_json, keys_of_a_tenant):
+    tenant, key_ids = keys_of_a_tenant
+    assert [one["key_id"] for one in command_json("keys", "list", "--tenant", tenant)[1]] == key_ids
+    everyones = [one["key_id"] for one in command_json("keys", "list")[1] if one["tenant"] == tenant]
+    assert everyones == key_ids
+    assert command_json("tenants", "show", tenant)[1]["keys"] == key_ids
