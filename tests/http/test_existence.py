@@ -299,6 +299,7 @@ def test_the_engines_faces_answer_the_same_for_what_is_hidden_as_for_what_is_now
 @pytest.mark.parametrize("what", ["a model of others", "an alias"])
 def test_redis_is_asked_the_same_by_the_engines_faces(what, face, world, commands_of):
     name, *models = ENGINE_SAME_WORK[what]
+    commands_of(*engine_target(face, world, name, "nobody/first"))  # the key of a first link is looked for
     hidden, nowhere = (commands_of(*engine_target(face, world, name, model)) for model in models)
     assert "MGET" in hidden
     assert hidden == nowhere
