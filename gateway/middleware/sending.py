@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gateway.delivery.parts import send_parts
+from gateway.delivery.file_body import send_parts
 from gateway.delivery.steps import READ_BYTES
-from gateway.delivery.stream import send_stream
+from gateway.delivery.stream_body import send_stream
 from gateway.delivery.unchanged import CutError, unsent
 from gateway.middleware.trace import traceparent
 from gateway.model.answers import FileParts

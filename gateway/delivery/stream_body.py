@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from gateway.delivery.parts import disconnected
+from gateway.delivery.file_body import disconnected
 from gateway.model.verdicts import Ending
 
 if TYPE_CHECKING:

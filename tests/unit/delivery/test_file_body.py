@@ -12,7 +12,7 @@ import pytest
 
 from gateway.delivery import steps
 from gateway.delivery.file_answer import Means, Refused, answer_file
-from gateway.delivery.parts import Sent
+from gateway.delivery.file_body import Sent
 from gateway.middleware.meter import Meter
 from gateway.middleware.sending import send_answer
 from gateway.model.errors import Reason, Refusal, Unavailable
