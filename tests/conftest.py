@@ -29,11 +29,16 @@ from unittest.mock import patch
 import pytest
 import redis
 import structlog
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 # Nothing of `gateway` is imported up here: a package that does not import fails its own tests and no others.
+
+# How long an example takes says how busy the machine is, and nothing about the law that it is for.
+settings.register_profile("without a clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("without a clock")
 
 SLOW_FOLDERS = ("faults", "freshness", "proxies")
 """Servers that are killed, stopped and started again, test by test: minutes, for `make test-all` and CI."""

@@ -7,7 +7,8 @@ import uuid
 
 import pytest
 
-from gateway.directory.edits import create_key, create_tenant
+from gateway.directory.edits.keys import create_key
+from gateway.directory.edits.tenants import create_tenant
 from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.model.facts import KeyKind
 from gateway.model.names import parse_tenant_id

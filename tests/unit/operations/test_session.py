@@ -25,7 +25,7 @@ from gateway.directory.edits import keys as key_operations
 from gateway.directory.edits import models as model_operations
 from gateway.directory.edits import tenants as tenant_operations
 from gateway.model.errors import Misconfigured, Unavailable
-from gateway.model.facts import MAX_DEGRADED_SECONDS, KeyKind
+from gateway.model.facts import MAX_DEGRADED_SECONDS
 from gateway.model.names import KeyId, Pattern, TenantId
 from gateway.model.stores import GroupSize, Moment
 from gateway.operations.history import accept_history
@@ -136,7 +136,7 @@ async def test_a_key_is_waited_for_as_its_tenant_is(session):
     keys = {None: admin.key_id}
     for number, tenant in enumerate((ACME, GLOBEX)):
         key_id = KeyId(f"key_00000000000{number}")
-        key = replace(admin, key_id=key_id, kind=KeyKind.TENANT, tenant=tenant)
+        key = replace(admin, key_id=key_id, tenant=tenant)
         digest = bytes([number]) * 32
         operation = lambda changes, key=key, digest=digest: key_operations.create_key(  # noqa: E731
             changes, key=key, digest=digest
