@@ -85,7 +85,7 @@ def subject(tmp_path):
 
 def test_allows_that_are_recorded_together_are_each_proven(subject):
     admissions = [admission(f"192.0.2.{number}") for number in range(5)]
-    receipts = subject.log.admit_all(admissions)
+    receipts = subject.log.record_all(admissions)
     assert [receipt.admission for receipt in receipts] == admissions
     records = subject.records()
     assert [record["id"] for record in records] == [receipt.record_id for receipt in receipts]
@@ -95,7 +95,7 @@ def test_allows_that_are_recorded_together_are_each_proven(subject):
 
 
 def test_an_outcome_that_was_left_is_written_before_the_next_record(subject):
-    [receipt] = subject.log.admit_all([admission()])
+    [receipt] = subject.log.record_all([admission()])
     receipt.close(DONE)
     assert subject.kinds() == ["decision"]
     subject.log.reject(Rejection(request=admission().request, reason=Reason.NO_ROUTE))
@@ -108,7 +108,7 @@ def test_an_outcome_that_was_left_is_written_before_the_next_record(subject):
 
 @pytest.mark.parametrize("how", ["flush", "tick", "close"])
 def test_an_outcome_that_was_left_is_written_when_nothing_follows(how, subject):
-    for receipt in subject.log.admit_all([admission(), admission()]):
+    for receipt in subject.log.record_all([admission(), admission()]):
         receipt.close(DONE)
     {
         "flush": subject.log.flush,
@@ -122,17 +122,17 @@ def test_an_outcome_that_was_left_is_written_when_nothing_follows(how, subject):
 
 
 def test_somebody_is_told_once_that_something_was_left(subject):
-    for receipt in subject.log.admit_all([admission(), admission(), admission()]):
+    for receipt in subject.log.record_all([admission(), admission(), admission()]):
         receipt.close(DONE)
     assert subject.told == 1
     subject.log.flush()
-    [receipt] = subject.log.admit_all([admission()])
+    [receipt] = subject.log.record_all([admission()])
     receipt.close(DONE)
     assert subject.told == 2
 
 
 def test_a_receipt_is_closed_once(subject):
-    [receipt] = subject.log.admit_all([admission()])
+    [receipt] = subject.log.record_all([admission()])
     receipt.close(DONE)
     receipt.close(DONE)
     subject.log.flush()
@@ -140,7 +140,7 @@ def test_a_receipt_is_closed_once(subject):
 
 
 def test_of_allows_that_cannot_all_be_recorded_none_is_and_what_was_left_is_not_lost(subject, monkeypatch):
-    [receipt] = subject.log.admit_all([admission()])
+    [receipt] = subject.log.record_all([admission()])
     receipt.close(DONE)
     write = os.write
 
@@ -150,16 +150,16 @@ def test_of_allows_that_cannot_all_be_recorded_none_is_and_what_was_left_is_not_
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", full)
         with pytest.raises(Unavailable):
-            subject.log.admit_all([admission(), admission()])
+            subject.log.record_all([admission(), admission()])
     assert subject.kinds() == ["decision"]
-    subject.log.admit_all([admission()])
+    subject.log.record_all([admission()])
     assert subject.kinds() == ["decision", "outcome", "decision"]
     subject.log.close()
     assert verify(subject.folder).is_intact
 
 
 def test_what_was_left_outlives_a_segment_that_is_taken_away(subject):
-    [receipt] = subject.log.admit_all([admission()])
+    [receipt] = subject.log.record_all([admission()])
     receipt.close(DONE)
     subject.segment.unlink()
     with pytest.raises(Unavailable):

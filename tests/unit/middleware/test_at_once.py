@@ -1,4 +1,4 @@
-"""Answers without waiting: the real guard over stages in memory, on connections that keep what they are told."""
+"""Answers without waiting: the real guard over stages in memory, and connections that keep their answers."""
 
 from __future__ import annotations
 
@@ -496,6 +496,16 @@ def test_a_defect_of_a_face_is_logged_and_passed_on_and_gets_no_further(face, wo
     assert core.defects == 1
 
 
+def test_a_face_that_cannot_answer_now_sends_nothing_and_is_no_defect(world):
+    def unavailable(receipt):
+        raise Unavailable("cache", "changed", Reason.CHANGED_ON_DISK)
+
+    core = Core(world, routes=[replace(FILES, answer=unavailable)])
+    [client] = core.answer(request())
+    assert (client.passed_on, client.answers, core.defects) == (1, [], 0)
+    assert [one.ending for one in world.outcomes] == [Ending.WITHDRAWN]
+
+
 def test_a_defect_takes_no_other_request_with_it(world):
     faulty = replace(ONLY_GET, answer=faulty_answer)
     core = Core(world, routes=[FILES, faulty])
@@ -635,6 +645,7 @@ def test_hooks_and_foreign_and_unguarded_paths_are_the_applications(target, worl
     core = Core(world, unguarded=frozenset({b"/healthz"}))
     [client] = core.answer(request(target))
     assert (client.passed_on, client.answers, world.happened) == (1, [], ["pass on"])
+    assert core.defects == 0
 
 
 def test_a_path_that_only_begins_like_an_unguarded_one_is_guarded(world):
