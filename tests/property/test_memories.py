@@ -898,7 +898,7 @@ BOUNDED_OTHERWISE = {
 """Other modules with something that grows, and what bounds it."""
 
 GROWS = re.compile(
-    r"lru_cache|^\s*@cache$|functools import.*\bcache\b|OrderedDict\(|BoundedMemory|WeakValueDictionary\(|deque\(|Counter\("
+    r"lru_cache|^@cache$|OrderedDict\(|BoundedMemory|WeakValueDictionary\(|deque\(|Counter\("
     r"|self\.\w+(?:: [^=\n]+)? = (?:\{\}|set\(\)|dict\(\)|\[\])"
     r"|default_factory=(?:dict|set|list|Counter)|^_\w+: dict\b.* = \{\}",
     re.MULTILINE,
