@@ -8,7 +8,7 @@ import os
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway.audit import AuditLog, verify
+from gateway.audit import AuditLog, Limits, verify
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
 from gateway.model.errors import Reason, Unavailable
 from gateway.model.facts import KeyKind, Scope
@@ -20,9 +20,10 @@ from gateway.model.verdicts import Admission, Allowed, Ending, HeldFile, Outcome
 class Clock:
     def __init__(self):
         self.time = 1_790_000_000.25
+        self.step = 0.001
 
     def now(self):
-        self.time += 0.001
+        self.time += self.step
         return self.time
 
 
@@ -168,3 +169,64 @@ def test_what_was_left_outlives_a_segment_that_is_taken_away(subject):
     subject.log.flush()
     [outcome] = subject.records()
     assert (outcome["kind"], outcome["decision_id"]) == ("outcome", receipt.record_id)
+
+
+def refusal(reason=Reason.NOT_PERMITTED, principal=None):
+    return Rejection(request=admission().request, reason=reason, principal=principal)
+
+
+def test_allows_and_refusals_are_recorded_together_in_their_order(subject):
+    whose = admission().allowed.access.principal
+    decided = [
+        refusal(principal=whose),
+        admission("192.0.2.1"),
+        refusal(Reason.NO_ROUTE),
+        admission("192.0.2.2"),
+    ]
+    recorded = subject.log.record_all(decided)
+    records = subject.records()
+    assert [record["decision"] for record in records] == ["deny", "allow", "deny", "allow"]
+    assert [record["id"] for record in records] == [getattr(one, "record_id", one) for one in recorded]
+    assert [isinstance(one, str) for one in recorded] == [True, False, True, False]
+    assert [one.admission for one in recorded if not isinstance(one, str)] == [decided[1], decided[3]]
+    subject.log.close()
+    assert verify(subject.folder).is_intact
+
+
+def test_refusals_of_anonymous_callers_beyond_their_limit_are_counted_and_not_recorded_each(subject):
+    limit = Limits().anonymous_per_source
+    subject.log._clock.step = 0.0  # all of it within one second
+    recorded = subject.log.record_all([refusal() for _ in range(limit + 3)] + [admission()])
+    *refused, _ = recorded
+    assert len(subject.records()) == limit + 1
+    assert len(set(refused[:limit])) == limit
+    assert len(set(refused[limit:])) == 1  # the id of the summary that stands for them
+    assert refused[limit] not in refused[:limit]
+    subject.log.close()
+    [summary] = [
+        one for one in map(json.loads, subject.segment.read_bytes().splitlines()) if one["kind"] == "summary"
+    ]
+    assert (summary["id"], summary["count"]) == (refused[limit], 3)
+
+
+def test_refusals_of_known_callers_are_recorded_each(subject):
+    whose = admission().allowed.access.principal
+    count = Limits().anonymous_per_source + 3
+    subject.log.record_all([refusal(principal=whose) for _ in range(count)])
+    assert len(subject.records()) == count
+
+
+def test_of_decisions_that_cannot_all_be_recorded_none_is(subject, monkeypatch):
+    write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda descriptor, line: write(descriptor, line[: len(line) // 2]))
+        with pytest.raises(Unavailable):
+            subject.log.record_all([admission(), refusal()])
+    assert subject.kinds() == []
+    subject.log.close()
+    assert verify(subject.folder).is_intact
+
+
+def test_nothing_to_record_writes_nothing(subject):
+    assert subject.log.record_all([]) == []
+    assert subject.kinds() == []
