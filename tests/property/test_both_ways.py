@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import re
 import shutil
 import socket
@@ -38,6 +39,8 @@ ETAG = f'"{sha256(SHARED_WEIGHTS).hexdigest()}"'
 FILE = "/v1/models/acme/cars/1/-/pkgA1/weights.onnx"
 LINK = "(link)"  # replaced by a signed link of the key
 NEVER_TWICE = re.compile(rb"(cachegate-record: |traceparent: 00-[0-9a-f]{32}-|boundary=)([0-9a-f-]+)")
+RECORD = re.compile(rb"cachegate-record: ([0-9a-f-]{36})")
+VARYING = {"id", "seq", "prev", "time", "hash", "decision_id", "milliseconds"}
 TRACE = re.compile(rb"traceparent: 00-([0-9a-f]{32})-")
 
 
@@ -49,6 +52,8 @@ class Gateway:
         self.world = world
         self.tokens = {name: key.token for name, key in world.keys.items()}
         self.connections = {}
+        self.audit = worker.pipeline.settings.audit_folder
+        self.record_ids = []
 
     @property
     def answered_at_once(self):
@@ -122,7 +127,14 @@ class Gateway:
         by_app = self.send("application", raw, is_head=is_head)
         before = self.answered_at_once
         at_once = self.send("at once", raw, is_head=is_head)
+        self.record_ids = [RECORD.search(head)[1].decode() for head, _ in (at_once, by_app)]
         return comparable(at_once, request), comparable(by_app, request), self.answered_at_once > before
+
+    def recorded(self, record_id):
+        """The decision of this id and its outcome, without what is another each time."""
+        lines = [line for path in self.audit.glob("*-0*.jsonl") for line in path.read_bytes().splitlines()]
+        records = [one for one in map(json.loads, lines) if record_id in (one["id"], one.get("decision_id"))]
+        return [{name: value for name, value in one.items() if name not in VARYING} for one in records]
 
     def raw(self, request):
         target = request["target"]
@@ -163,6 +175,7 @@ def gateway():
         public_url="https://models.example",
         trusted_proxies=("127.0.0.0/8",),
         lease_milliseconds=10_000,
+        audit_refusals_per_second=10_000,  # each is recorded, none only counted
     )
     world = asyncio.run(build_world(chosen))
     try:
@@ -225,6 +238,19 @@ def test_what_memory_knows_is_answered_at_once_and_equal(name, gateway):
         assert at_once == by_app
     assert is_at_once
     assert gateway.defects == 0
+    by_app = records_of(gateway, gateway.record_ids[1])
+    assert records_of(gateway, gateway.record_ids[0]) == by_app
+    assert [one["kind"] for one in by_app] == ["decision", "outcome"][: len(by_app)]
+
+
+def records_of(gateway, record_id):
+    """A decision, and the outcome of an allow: that may be written a moment later."""
+    ends_at = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        records = gateway.recorded(record_id)
+        if len(records) == 2 or (records and records[0]["decision"] == "deny"):
+            return records
+        assert time.monotonic() < ends_at, records
 
 
 MODELS = (
