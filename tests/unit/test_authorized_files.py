@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import time
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -36,6 +35,7 @@ from gateway.resource.catalogue import CatalogueSettings, DiskCatalogue
 from gateway.resource.disk_checks import Looks
 from gateway.resource.held_files import HELD_SECONDS, MAX_FILE_BYTES, HeldFiles
 from gateway.resource.held_listings import HeldListings
+from tests.unit.conftest import ClockBesideFiles
 
 MD5, OTHER = Md5("0" * 32), Md5("1" * 32)
 PRINCIPAL = Principal(
@@ -448,25 +448,13 @@ OWN = {
 EVERYTHING = {(action, model) for action in ("discover", "read") for model in OWN} | {("discover", None)}
 
 
-class Clock:
-    def __init__(self):
-        self.wall = time.time() + 60  # noqa: TID251 -- it is compared with the times of files
-        self.steady = 100.0
-
-    def now(self):
-        return self.wall
-
-    def monotonic(self):
-        return self.steady
-
-
 class Disk:
     """A cache on disk, what a worker remembers of it, and all that a caller may read in it."""
 
     def __init__(self, root, *, is_attested=False):
         self.root = root
         self.world = World({}, set(EVERYTHING))
-        self.clock = Clock()
+        self.clock = ClockBesideFiles()
         self.written = {}
         self.catalogue = DiskCatalogue(CatalogueSettings(root=root), self.clock)
         for model, packages in OWN.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,21 +18,10 @@ from gateway.resource.catalogue import CatalogueSettings, DiskCatalogue
 from gateway.resource.disk_checks import Looks
 from gateway.resource.held_files import HELD_SECONDS, MAX_FILE_BYTES, HeldFiles
 from gateway.resource.safe_open import open_regular
+from tests.unit.conftest import ClockBesideFiles
 
 WEIGHTS = b"weights of cars"
 NAME = ("acme/cars/1", "pkgA1", "weights.onnx")
-
-
-class Clock:
-    def __init__(self):
-        self.wall = time.time() + 60  # noqa: TID251 -- it is compared with the times of files
-        self.steady = 100.0
-
-    def now(self):
-        return self.wall
-
-    def monotonic(self):
-        return self.steady
 
 
 class Place:
@@ -55,7 +43,7 @@ class Place:
                 writer_root=writer_root,
             )
         }
-        self.clock = Clock()
+        self.clock = ClockBesideFiles()
         roots = () if writer_root is None else (str(writer_root),)
         self.catalogue = DiskCatalogue(CatalogueSettings(root=root, alias_roots=roots), self.clock)
         self.held = HeldFiles(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import time
 
 import pytest
 
@@ -15,21 +14,10 @@ from gateway.resource.catalogue import CatalogueSettings, DiskCatalogue
 from gateway.resource.disk_checks import Looks
 from gateway.resource.held_listings import HELD_SECONDS, MAX_CHECKS, HeldListings
 from gateway.resource.naming import model_directory
+from tests.unit.conftest import ClockBesideFiles
 
 MODEL = "acme/cars/1"
 PAGE = Page(after=None, limit=100)
-
-
-class Clock:
-    def __init__(self):
-        self.wall = time.time() + 60  # noqa: TID251 -- it is compared with the times of files
-        self.steady = 100.0
-
-    def now(self):
-        return self.wall
-
-    def monotonic(self):
-        return self.steady
 
 
 class Place:
@@ -41,7 +29,7 @@ class Place:
         named = {f"p{number:03}": contents | {"notes.txt": b"unhashed"} for number in range(packages)}
         sample = SampleModel(model_id=MODEL, packages=named, unhashed=frozenset({"notes.txt"}))
         write_sample_cache(root, [sample], writer_root=writer_root)
-        self.clock = Clock()
+        self.clock = ClockBesideFiles()
         roots = () if writer_root is None else (str(writer_root),)
         self.catalogue = DiskCatalogue(CatalogueSettings(root=root, alias_roots=roots), self.clock)
         self.held = HeldListings(root=root, clock=self.clock, max_bytes=1 << 20)
