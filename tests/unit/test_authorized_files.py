@@ -853,7 +853,7 @@ class TestLinksThatCount:
         assert disk.ask(by_name) is Reason.UNATTESTED
         assert disk.files._held_files.find("acme/a", "p2", "shared.bin") is not None  # it is known
         assert disk.ask_now(by_name) is None
-        assert disk.ask_now(by_digest) is None
+        assert disk.files.resolve_now(by_digest, Looks()) is None
         assert disk.ask(by_digest) is Reason.NOT_PERMITTED
 
     def test_a_link_that_does_not_count_is_passed_over_for_one_that_does(self, disk):
@@ -861,7 +861,8 @@ class TestLinksThatCount:
         disk.links["globex/b"] = Leaf(b"link", b"")
         assert disk.ask(question(disk, "file")) is Reason.UNATTESTED
         assert disk.ask(asked)[0][0][0] == "globex/b"
-        assert disk.ask_now(asked) is None  # the first package may list it: whether it counts is asked
+        # The first package may list it: whether its link counts has to be asked.
+        assert disk.files.resolve_now(asked, Looks()) is None
 
     @pytest.mark.parametrize("name", ["file", "blob"])
     def test_an_answer_stands_on_what_makes_its_link_count(self, name, disk):
