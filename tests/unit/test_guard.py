@@ -391,6 +391,7 @@ class Remembering(World):
     is_on_disk: bool = True
     waited: list = field(default_factory=list)
     content_needed: list = field(default_factory=list)
+    looks: list = field(default_factory=list)  # of each stage that looks at the disk
 
     def _wait(self, stage):
         self.waited.append(stage)
@@ -410,6 +411,7 @@ class Remembering(World):
         return self.principal, KEY_STAMP
 
     def resolve_now(self, access, looks):
+        self.looks.append(looks)
         return replace(access, resource=FILE) if self._knows("resolution") else None
 
     async def resolve(self, access):
@@ -433,6 +435,7 @@ class Remembering(World):
 
     def find_now(self, allowed, looks, *, needs_content):
         self.content_needed.append(needs_content)
+        self.looks.append(looks)
         return (HELD, allowed.stamp) if self._knows("found") else None
 
     async def find(self, allowed):
@@ -566,6 +569,14 @@ def test_a_defect_of_a_stage_that_is_awaited_is_no_refusal():
     with pytest.raises(RuntimeError):
         asyncio.run(world.guard().admit(REQUEST, ROUTE))
     assert (world.admissions, world.rejections) == ([], [])
+
+
+@pytest.mark.parametrize("waits_for", ["resolution", "decision", None])
+def test_what_was_seen_on_disk_before_a_wait_is_not_used_after_it(waits_for):
+    world = Remembering(memory=frozenset(STAGES) - {waits_for})
+    asyncio.run(world.guard().admit(REQUEST, replace(ROUTE, locate=lambda _: BLOB)))
+    before, after = world.looks
+    assert (before is after) == (waits_for is None)
 
 
 def test_a_decision_that_the_platform_has_not_confirmed_waits_for_it():

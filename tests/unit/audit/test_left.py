@@ -230,3 +230,19 @@ def test_of_decisions_that_cannot_all_be_recorded_none_is(subject, monkeypatch):
 def test_nothing_to_record_writes_nothing(subject):
     assert subject.log.record_all([]) == []
     assert subject.kinds() == []
+
+
+def test_what_is_recorded_together_is_one_write(subject, monkeypatch):
+    """So that either all of it is recorded, or nothing."""
+    subject.log.record_all([admission()])
+    written, write = [], os.write
+
+    def counted(descriptor, line):
+        written.append(line)
+        return write(descriptor, line)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", counted)
+        subject.log.record_all([admission(), refusal(), admission()])
+    assert len(written) == 1
+    assert written[0].count(b'"kind":"decision"') == 3
