@@ -162,10 +162,14 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
             access = Access(principal=principal, action=route.action, resource=resource)
             if resource.kind is ResourceKind.BLOB:
                 file = self.authorized_files.resolve_now(access, looks)
-                access = file or (yield partial(self.authorized_files.resolve, access))
+                if file is None:
+                    file = yield partial(self.authorized_files.resolve, access)
+                    looks = Looks()  # what was seen on disk before a wait is not used after it
+                access = file
             judgement = self._recall(access)
             if judgement is None:
                 judgement = yield partial(self._reach, access, credential)
+                looks = Looks()
             verdict = judgement.verdict
             if isinstance(verdict, Denied):
                 reason = self.authorized_files.reason_now(verdict)

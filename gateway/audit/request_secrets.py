@@ -29,6 +29,7 @@ MAX_SECRETS = 128  # that are searched for; an honest request has one or two
 MAX_PIECES = 16  # of one value
 _MAX_DECODINGS = 3  # of percent escapes: a key encoded more often is decoded by no server
 NO_SECRET = 1 << 62
+_REMEMBERED_NAME_BYTES = 64  # anonymous callers choose names, of up to 32 KiB
 _MIN_PART = 12  # this many characters of a secret are too many to be recorded
 
 _NOT_A_LETTER = re.compile(rb"[^A-Za-z]+")
@@ -204,8 +205,14 @@ def _parameters(query: bytes) -> list[bytes]:
     return found
 
 
-@lru_cache(maxsize=512)
 def _is_secret_name(name: bytes) -> bool:
-    """Whether a header or parameter of this name contains a secret. Only the letters of a name count."""
+    """Whether a header or parameter of this name contains a secret. Short names are remembered."""
+    is_short = len(name) <= _REMEMBERED_NAME_BYTES
+    return _names_a_secret(name) if is_short else _names_a_secret.__wrapped__(name)
+
+
+@lru_cache(maxsize=512)
+def _names_a_secret(name: bytes) -> bool:
+    """The same. Only the letters of a name count."""
     letters = _NOT_A_LETTER.sub(b"", name).lower()
     return letters.removeprefix(b"x") in _SECRET_NAMES or letters.endswith(_SECRET_ENDS)

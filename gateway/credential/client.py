@@ -28,6 +28,8 @@ UNIX_PEER = "local"
 
 MAX_HOPS = 32  # proxies before us; a longer list of trusted hops is a loop or an attack
 
+MAX_REMEMBERED_BYTES = 256  # of a list, kept for as long as its connection is open; clients begin these lists
+
 _UNIX = "unix"  # in a configuration: trust peers on unix sockets
 _WITH_PORT = re.compile(r"\[(?P<v6>[0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|(?P<v4>[0-9.]+):[0-9]{1,5}")
 
@@ -84,6 +86,8 @@ class Peer:
         if not self._is_believed:
             return self._own
         forwarded = b",".join([value for name, value in headers if name == b"x-forwarded-for"])
+        if len(forwarded) > MAX_REMEMBERED_BYTES:
+            return self._find(forwarded)
         if forwarded != self._last[0]:
             self._last = forwarded, self._find(forwarded)
         return self._last[1]

@@ -129,7 +129,8 @@ class AtOnce:
             weighed = self._guard.weigh_now(request, route, looks)
             is_undecided = isinstance(weighed, Rejection) and problem_of(weighed.reason, "").is_undecided
         except Exception as defect:  # noqa: BLE001 -- a boundary: it must not get into the server
-            self._telemetry.defect(UNROUTED, defect, RequestSecrets(parsed.headers, b""))
+            secrets = RequestSecrets(parsed.headers, parsed.target.partition(b"?")[2])
+            self._telemetry.defect(UNROUTED, defect, secrets)
             return None
         return None if weighed is None or is_undecided else (taken, weighed)
 
@@ -139,7 +140,9 @@ class AtOnce:
             recorded = self._guard.record_all([one for _, one in weighed])
         except Exception as error:  # noqa: BLE001 -- each of them still gets its answer, from the application
             if not isinstance(error, Unavailable):
-                self._telemetry.defect(UNROUTED, error)
+                self._telemetry.defect(
+                    UNROUTED, error, _secrets_of_all(taken.request for taken, _ in weighed)
+                )
             for taken, _ in weighed:
                 taken.client.pass_on()
             return
@@ -216,6 +219,13 @@ class AtOnce:
             trace_id=find_trace_id(trace),
             received_at=now,
         )
+
+
+def _secrets_of_all(requests: Iterable[WireRequest]) -> RequestSecrets:
+    """The secrets of several requests: a defect of what they have in common may tell of any of them."""
+    all_of_them = tuple(requests)
+    headers = [header for one in all_of_them for header in one.headers]
+    return RequestSecrets(headers, b"&".join([one.query for one in all_of_them]))
 
 
 def _made(route: GuardedRoute | None, receipt: Receipt) -> Answer:

@@ -19,13 +19,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from gateway.middleware.immediate import _head
 from msgspec.structs import replace
 
 import gateway
 from gateway.audit.record_body import _who
 from gateway.audit.refusal_limiter import AnonymousCaller, RefusalLimiter
-from gateway.audit.request_secrets import RequestSecrets
+from gateway.audit.request_secrets import RequestSecrets, _names_a_secret
 from gateway.audit.scrub import _clean_agent, _longest_run, clean_agent, source_of
 from gateway.caller_views import CallerViews, View
 from gateway.configuration.settings import CHECKOUT_POLICIES
@@ -102,6 +101,7 @@ from gateway.platform.upstream import Upstream
 from gateway.resource.held_files import Held, HeldFiles
 from gateway.resource.held_listings import Held as HeldListing
 from gateway.resource.held_listings import HeldListings
+from gateway.resource.paths import MAX_REMEMBERED_BYTES, MODELS_PATH, _parse_remembered, locate
 
 FACTOR = 1.3
 """By how much a memory may weigh more than its bound: what it charges is an estimate."""
@@ -419,7 +419,7 @@ def held_files_with_content(bound):
     return holding(bound, 64 * 1024)
 
 
-@case(4 * MEGABYTE)
+@case(4 * MEGABYTE, size=lambda made: len(made.memory))
 def held_listings(bound):
     def put(made, number):
         folder = f"/{'r' * 1000}/models-cache/{'d' * 90}/{package(number)}"
@@ -628,9 +628,26 @@ def whose_outcomes(_bound):
     return function(lambda number: _who(f"{number:064d}", f"key_{number:012d}"), _who)
 
 
-@case(4 * MEGABYTE, size=lambda made: made.cache_info().currsize)
-def heads_of_answers(_bound):
-    return function(lambda number: _head("GET", number + (1 << 40), f"{number:064x}", True), _head)
+@case(MEGABYTE // 8, size=lambda made: made.cache_info().currsize)
+def names_of_headers(_bound):
+    def call(number):
+        RequestSecrets([(b"x-%08d" % number + b"n" * (30_000 if number % 2 else 54), b"value")], b"")
+
+    return function(call, _names_a_secret)
+
+
+@case(12 * MEGABYTE, size=lambda made: made.cache_info().currsize)
+def resources_of_paths(_bound):
+    """One character beyond the basic plane, and the rest of the path in one text with it."""
+
+    def call(number):
+        head = b"%08d%%F0%%9D%%84%%9E/" % number
+        tail = b"/-/p/f" if number % 2 else b"/-/pp/ff"
+        length = MAX_REMEMBERED_BYTES + (number % 2) - len(head) - len(tail)  # the longer ones: one too long
+        segments = b"/".join([b"a" * 30] * 14)
+        locate(MODELS_PATH + b"/" + head + segments + b"b" * (length - len(segments)) + tail)
+
+    return function(call, _parse_remembered)
 
 
 @case(5 * MEGABYTE, size=lambda made: len(made._digests))
@@ -788,6 +805,7 @@ FILLED = {
     "audit/refusal_limiter.py",
     "audit/scrub.py",
     "audit/record_body.py",
+    "audit/request_secrets.py",
     "model/addresses.py",
     "decision/rulebook.py",
     "decisions.py",
@@ -804,6 +822,7 @@ FILLED = {
     "platform/upstream.py",
     "resource/held_files.py",
     "resource/held_listings.py",
+    "resource/paths.py",
     "caller_views.py",
 }
 """The modules with a memory that is filled above."""
@@ -818,7 +837,9 @@ BOUNDED_OTHERWISE = {
     "model/trusted_files.py": "components of one path",
     "platform/budget.py": "sources that are counted, at most so many: tests/unit/platform/test_budget.py",
     "resource/manifests.py": "charged and weighed: tests/unit/resource/test_manifests.py",
-    "audit/request_secrets.py": "what one request holds, while it is recorded",
+    "middleware/at_once.py": "requests of one event loop iteration, at most one of each connection",
+    "problems.py": "problems, which are ours",
+    "resource/disk_checks.py": "what was seen in one event loop iteration",
     "decision/explain.py": "one answer, for a command",
     "platform/unknown_keys.py": "weighed in tests/property/test_anonymous_callers.py",
     "server/acceptor.py": "connections that are open, of which there is a most",
@@ -854,10 +875,9 @@ BOUNDED_OTHERWISE = {
     "server/status.py": "counters, whose names are ours",
     "server/supervisor.py": "worker slots",
     "server/send_queue.py": "transfers under way",
-    "telemetry.py": "counters, whose names are ours",
+    "telemetry.py": "counters, whose names are ours, and statuses",
     "transfers.py": "transfers under way",
     "engine/answers.py": "one answer",
-    "delivery/file_answer.py": "one answer",
     "model_metadata/caller_metadata.py": "one answer",
     "operations/cache/status.py": "the cache's blobs, for a command",
     "operations/cache/survey.py": "the cache's files, for a command",
@@ -866,7 +886,7 @@ BOUNDED_OTHERWISE = {
 """Other modules with something that grows, and what bounds it."""
 
 GROWS = re.compile(
-    r"lru_cache|OrderedDict\(|BoundedMemory|Singleflight\(|WeakValueDictionary\(|deque\(|Counter\("
+    r"lru_cache|^@cache$|OrderedDict\(|BoundedMemory|Singleflight\(|WeakValueDictionary\(|deque\(|Counter\("
     r"|self\.\w+(?:: [^=\n]+)? = (?:\{\}|set\(\)|dict\(\)|\[\])"
     r"|default_factory=(?:dict|set|list|Counter)|^_\w+: dict\b.* = \{\}",
     re.MULTILINE,

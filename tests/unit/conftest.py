@@ -12,6 +12,7 @@ import json
 import selectors
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +66,20 @@ def run_in_virtual_time():
             return runner.run(main)
 
     return run
+
+
+class ClockBesideFiles:
+    """Clocks that the test sets. The time of day is a minute later than that of files just written."""
+
+    def __init__(self):
+        self.wall = time.time() + 60  # noqa: TID251 -- it is compared with the times of files
+        self.steady = 100.0
+
+    def now(self):
+        return self.wall
+
+    def monotonic(self):
+        return self.steady
 
 
 @dataclass(frozen=True)

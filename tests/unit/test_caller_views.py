@@ -299,3 +299,91 @@ def test_no_more_is_made_at_once_than_is_decided_at_once():
         assert world.decided == 5 * DECISIONS_PER_TURN
 
     asyncio.run(scenario())
+
+
+# From memory, and when a view ends
+
+
+@pytest.mark.parametrize("view", ["models", "packages"])
+def test_what_is_in_memory_is_what_waiting_finds_and_else_nothing(view):
+    async def scenario():
+        world = World(rights=may("discover", "m/1", "m/2") | may("read", "m/1", "m/2"))
+        views = world.caller_views()
+        ask, recall = getattr(views, view), getattr(views, f"recall_{view}")
+        assert recall(CALLER) is None
+        found = await ask(CALLER)
+        assert recall(CALLER) is found
+        assert recall(replace(CALLER, key_name="another")) is None
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("view", ["models", "packages"])
+@pytest.mark.parametrize("reason", ["a fact", "a scan"])
+def test_a_view_ends_with_a_fact_of_its_own_and_with_the_scan(view, reason):
+    async def scenario():
+        world = World(rights=may("discover", "m/1", "m/2") | may("read", "m/1", "m/2"))
+        views = world.caller_views()
+        ask, recall = getattr(views, view), getattr(views, f"recall_{view}")
+        await ask(CALLER)
+        world.rights -= may("discover", "m/1")
+        if reason == "a fact":
+            world.change("m/1")
+        else:
+            world.names = ("m/2",)
+            world.scan()
+        assert recall(CALLER) is None
+        assert [getattr(one, "model", one) for one in await ask(CALLER)] == ["m/2"]
+        assert recall(CALLER) is not None
+
+    asyncio.run(scenario())
+
+
+class CountedLeaf(Leaf):
+    """A record that counts how often it is asked whether it is current."""
+
+    asked = 0
+
+    def __getattribute__(self, name):
+        if name == "is_current":
+            CountedLeaf.asked += 1
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize("view", ["models", "packages"])
+def test_within_one_epoch_no_record_is_looked_at_and_in_the_next_each_once(view):
+    async def scenario():
+        world = World(rights=may("discover", "m/1", "m/2") | may("read", "m/1", "m/2"))
+        world.leaves = {name: CountedLeaf(name.encode(), b"") for name in world.names}
+        views = world.caller_views()
+        recall = getattr(views, f"recall_{view}")
+        found = await getattr(views, view)(CALLER)
+        counts = []
+        for epoch in (1, 2, 2, 3):
+            world.generation = epoch
+            CountedLeaf.asked = 0
+            assert recall(CALLER) is found
+            counts.append(CountedLeaf.asked)
+        assert counts[0] == counts[2] == 0
+        assert counts[1] == counts[3] >= 2
+
+    asyncio.run(scenario())
+
+
+def test_a_change_while_a_view_is_computed_is_not_lost_with_the_epoch():
+    """The epoch of a view is the one in which its first record was read."""
+
+    async def scenario():
+        world = World(rights=may("discover", "m/1"))
+        views = world.caller_views()
+        world.gate.clear()
+        computing = asyncio.create_task(views.models(CALLER))
+        await world.reached.wait()
+        world.rights = may("discover", "m/2")
+        world.change("m/1")  # its record was read, and is not what it was by the time that this ends
+        world.gate.set()
+        await computing
+        assert views.recall_models(CALLER) is None
+        assert await views.models(CALLER) == ("m/2",)
+
+    asyncio.run(scenario())

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from gateway.decisions import Judgement
@@ -16,10 +19,22 @@ from gateway.guard import Guard
 from gateway.model.access import Action, Principal, Resource, ResourceKind, SignedLink, WireRequest
 from gateway.model.errors import Reason, Refusal, Unavailable, WithdrawnError
 from gateway.model.facts import Facts, KeyKind, PolicySet, Scope
-from gateway.model.names import FileHandle, KeyId, ModelId, PackageId, TenantId
+from gateway.model.header_block import Headers
+from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId, TenantId
 from gateway.model.routes import GuardedRoute
 from gateway.model.stamps import Leaf, Stamp
-from gateway.model.verdicts import Allowed, Declined, Denied, Ending, OpenFile, Receipt
+from gateway.model.verdicts import (
+    Admission,
+    Allowed,
+    Declined,
+    Denied,
+    Ending,
+    HeldFile,
+    OpenFile,
+    Receipt,
+    Rejection,
+)
+from gateway.resource.disk_checks import Looks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -347,3 +362,259 @@ def test_a_route_that_finds_no_credential_lets_nobody_in(world):
     answer = asyncio.run(world.guard().admit(REQUEST, replace(ROUTE, extract=extract)))
     assert answer == Declined(reason=Reason.INVALID_LINK, record_id="r")
     assert world.asked == ["record"]
+
+
+# Without waiting
+
+BLOB = Resource(kind=ResourceKind.BLOB, md5=Md5("0" * 32))
+HELD = HeldFile(
+    descriptor=-1,
+    size=7,
+    identity=(0, 0, 0, 0, 0),
+    model=MODEL,
+    package=PACKAGE,
+    handle=HANDLE,
+    md5=None,
+    content=b"weights",
+    headers=Headers.of(),
+)
+STAGES = ("caller", "resolution", "decision", "reason", "found")
+
+
+@dataclass
+class Remembering(World):
+    """What is true of each stage, and of which stages it is in memory. Memory knows no failures."""
+
+    errors: dict = field(default_factory=dict)  # by stage: what it raises
+    memory: frozenset = frozenset(STAGES)
+    is_confirmed: bool = True
+    is_on_disk: bool = True
+    waited: list = field(default_factory=list)
+    content_needed: list = field(default_factory=list)
+    looks: list = field(default_factory=list)  # of each stage that looks at the disk
+
+    def _wait(self, stage):
+        self.waited.append(stage)
+        if stage in self.errors:
+            raise self.errors[stage]
+
+    def _knows(self, stage):
+        return stage in self.memory and stage not in self.errors
+
+    def recall(self, *asked):
+        if len(asked) == 1:
+            return self.judge(*asked) if self._knows("decision") else None
+        return (self.principal, KEY_STAMP) if self._knows("caller") else None
+
+    async def authenticate(self, credential, client, now):
+        self._wait("caller")
+        return self.principal, KEY_STAMP
+
+    def resolve_now(self, access, looks):
+        self.looks.append(looks)
+        return replace(access, resource=FILE) if self._knows("resolution") else None
+
+    async def resolve(self, access):
+        self._wait("resolution")
+        return replace(access, resource=FILE)
+
+    async def reach(self, access):
+        self._wait("decision")
+        return self.judge(access)
+
+    def judge(self, access):
+        made = super().judge(access)
+        return Judgement(made.verdict, replace(made.facts, is_confirmed=self.is_confirmed))
+
+    def reason_now(self, denied):
+        return denied.reason if self._knows("reason") else None
+
+    async def answer_to(self, denied):
+        self._wait("reason")
+        return denied.reason if self.is_on_disk else Reason.ABSENT
+
+    def find_now(self, allowed, looks, *, needs_content):
+        self.content_needed.append(needs_content)
+        self.looks.append(looks)
+        return (HELD, allowed.stamp) if self._knows("found") else None
+
+    async def find(self, allowed):
+        self._wait("found")
+        return HELD, allowed.stamp
+
+    async def find_by_route(self, request, allowed):
+        return await self.find(allowed)
+
+    def reject(self, rejection):
+        self.rejections.append(rejection)
+        return "r"
+
+
+FAILURES = [
+    Refusal(Reason.REVOKED_KEY, key_id="key_abcdefghijkl", tenant="acme"),
+    Refusal(Reason.ABSENT),
+    Unavailable("redis", "gone", Reason.NO_FACTS),
+]
+DENIALS = [
+    Denied(access=None, reason=one, model=MODEL) for one in (Reason.NOT_PERMITTED, Reason.MISSING_SCOPE)
+]
+
+
+@st.composite
+def generated_worlds(draw):
+    """How to make a world, a route and a request."""
+    made = {
+        "verdict": draw(st.sampled_from([None, *DENIALS])),
+        "is_fresh": draw(st.sampled_from([True, True, False])),
+        "leased": draw(st.booleans()),
+        "errors": draw(st.dictionaries(st.sampled_from(STAGES), st.sampled_from(FAILURES), max_size=2)),
+        "memory": frozenset(draw(st.sets(st.sampled_from(STAGES)) | st.just(frozenset(STAGES)))),
+    }
+    resource = draw(st.sampled_from([FILE, BLOB, None]))
+
+    def locate(request):
+        if resource is None:
+            raise Refusal(Reason.MALFORMED_PATH)
+        return resource
+
+    def unwrap(request):
+        return replace(request, query=b"inner"), replace(ROUTE, template="/inner", locate=locate)
+
+    route = replace(
+        ROUTE,
+        locate=locate,
+        extract=draw(st.sampled_from([None, lambda _: LINK])),
+        unwrap=draw(st.sampled_from([None, None, unwrap])),
+    )
+    headers = draw(st.sampled_from([REQUEST.headers, REQUEST.headers, ()]))
+    request = replace(REQUEST, headers=headers, method=draw(st.sampled_from(["GET", "HEAD"])))
+    return made, route, draw(st.booleans()), request
+
+
+def weigh_now(world, route, request=REQUEST):
+    return world.guard().weigh_now(request, route, Looks())
+
+
+@given(generated_worlds())
+def test_without_waiting_it_comes_to_what_it_comes_to_with_waiting_or_to_nothing(generated):
+    made, route, has_find, request = generated
+    world, waiting = Remembering(**made), Remembering(**made)
+    weighed = weigh_now(world, with_find(route, world, has_find), request)
+    asyncio.run(waiting.guard().admit(request, with_find(route, waiting, has_find)))
+    [recorded] = waiting.admissions + waiting.rejections
+    assert world.waited == []
+    assert (world.admissions, world.rejections) == ([], [])  # nothing is recorded yet
+    if waiting.waited:
+        assert weighed is None
+    else:
+        assert contents(weighed) == contents(recorded)
+
+
+def contents(weighed):
+    """All that it says. Stamps are compared by what they stand on."""
+    said = {name: getattr(weighed, name) for name in weighed.__struct_fields__}
+    stamps = {name: (one.generation, one.leaves) for name, one in said.items() if isinstance(one, Stamp)}
+    verdict = said.pop("allowed", None)
+    of_verdict = verdict and (verdict.access, verdict.model, verdict.policies, verdict.grant)
+    return type(weighed), said | stamps, of_verdict
+
+
+def with_find(route, world, has_find):
+    return replace(route, find=world.find_by_route) if has_find else route
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_where_a_stage_would_wait_nothing_is_begun(stage):
+    """A coroutine that was made and never awaited would warn, and warnings are errors."""
+    world = Remembering(memory=frozenset(STAGES) - {stage})
+    if stage == "reason":
+        world.verdict = DENIALS[0]
+    route = replace(ROUTE, locate=lambda _: BLOB)
+    assert weigh_now(world, route) is None
+    gc.collect()
+    assert (world.waited, world.admissions, world.rejections) == ([], [], [])
+
+
+def test_a_route_that_searches_for_itself_is_never_answered_without_waiting():
+    world = Remembering()
+    assert weigh_now(world, replace(ROUTE, find=world.find_by_route)) is None
+    assert world.waited == world.content_needed == []
+
+
+@pytest.mark.parametrize(("method", "needs_content"), [("GET", True), ("HEAD", False)])
+def test_head_needs_no_content_in_memory(method, needs_content):
+    world = Remembering()
+    assert isinstance(weigh_now(world, ROUTE, replace(REQUEST, method=method)), Admission)
+    assert world.content_needed == [needs_content]
+
+
+@pytest.mark.parametrize("error", FAILURES)
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_a_stage_raises_while_it_is_awaited_is_recorded_with_what_was_known_by_then(stage, error):
+    world = Remembering(errors={stage: error}, memory=frozenset(), leased=True)
+    if stage == "reason":
+        world.verdict = DENIALS[0]
+    answer = asyncio.run(world.guard().admit(REQUEST, replace(ROUTE, locate=lambda _: BLOB)))
+    assert answer == Declined(reason=error.reason, record_id="r")
+    [rejection] = world.rejections
+    known = STAGES.index(stage)
+    assert (rejection.principal is None) == (known == 0)
+    assert (rejection.resource is None) == (known == 0)
+    assert (rejection.model is None) == (known < STAGES.index("reason"))
+    assert rejection.claimed_key_id == getattr(error, "key_id", None)
+
+
+def test_a_defect_of_a_stage_that_is_awaited_is_no_refusal():
+    world = Remembering(errors={"found": RuntimeError("a defect")}, memory=frozenset())
+    with pytest.raises(RuntimeError):
+        asyncio.run(world.guard().admit(REQUEST, ROUTE))
+    assert (world.admissions, world.rejections) == ([], [])
+
+
+@pytest.mark.parametrize("waits_for", ["resolution", "decision", None])
+def test_what_was_seen_on_disk_before_a_wait_is_not_used_after_it(waits_for):
+    world = Remembering(memory=frozenset(STAGES) - {waits_for})
+    asyncio.run(world.guard().admit(REQUEST, replace(ROUTE, locate=lambda _: BLOB)))
+    before, after = world.looks
+    assert (before is after) == (waits_for is None)
+
+
+def test_a_decision_that_the_platform_has_not_confirmed_waits_for_it():
+    world = Remembering(is_confirmed=False)
+    assert weigh_now(world, ROUTE) is None
+    world.principal = replace(PRINCIPAL, is_link=True)  # there is no key to ask with
+    assert isinstance(weigh_now(world, ROUTE), Admission)
+
+
+def test_what_is_weighed_without_waiting_is_recorded_in_one_write():
+    written = []
+
+    class Recorder(Remembering):
+        def record_all(self, weighed):
+            written.append(list(weighed))
+            return [
+                "id" if isinstance(one, Rejection) else Receipt(record_id="r", admission=one, on_close=None)
+                for one in weighed
+            ]
+
+    world = Recorder()
+    allow = weigh_now(world, ROUTE)
+    refusal = replace(weigh_now(world, replace(ROUTE, extract=refuse_link)), meant="/inner")
+    first, second = world.guard().record_all([allow, refusal])
+    assert written == [[allow, refusal]]
+    assert first.admission is allow
+    assert second == Declined(reason=Reason.INVALID_LINK, record_id="id", meant="/inner")
+
+
+def refuse_link(request):
+    raise Refusal(Reason.INVALID_LINK)
+
+
+def test_an_allow_without_a_receipt_is_no_answer():
+    class Recorder(Remembering):
+        def record_all(self, weighed):
+            return ["id"]
+
+    world = Recorder()
+    with pytest.raises(TypeError):
+        world.guard().record_all([weigh_now(world, ROUTE)])

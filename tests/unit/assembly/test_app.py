@@ -33,7 +33,7 @@ def test_a_worker_gets_the_very_settings_that_were_read(settings, monkeypatch):
         def __init__(self, *arguments):
             got.extend(arguments)
 
-        app = immediate = refused_early = lambda self: None
+        app = at_once = refused_early = lambda self: None
         pipeline = SimpleNamespace(report=None)
 
     monkeypatch.setattr(app, "Worker", Worker)

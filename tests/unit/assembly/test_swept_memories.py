@@ -44,14 +44,14 @@ def test_every_memory_that_a_worker_has_is_swept(worker):
     gc.collect()
     former = {id(one) for one in gc.get_objects() if isinstance(one, BoundedMemory)}
     worker = Worker(worker.pipeline.settings, "redis://127.0.0.1:1")
-    app, immediate = worker.app(), worker.immediate()
+    app, at_once = worker.app(), worker.at_once()
     made = [one for one in gc.get_objects() if isinstance(one, BoundedMemory) and id(one) not in former]
     swept = worker.pipeline.upkeep.memories
     assert len({id(one) for one in swept}) == len(swept)
     left_out = [one for one in made if not any(one is other for other in swept)]
     assert len(left_out) == UNSWEPT
     assert app is not None
-    assert immediate is not None
+    assert at_once is not None
 
 
 def test_what_is_no_longer_current_goes_though_nobody_asks_for_it(worker, monkeypatch):

@@ -31,7 +31,7 @@ def _admit(audit, log, _held):
 
 
 def _admit_several(audit, log, _held):
-    log.admit_all([audit.held_admission(), audit.held_admission()])
+    log.record_all([audit.held_admission(), audit.held_admission()])
 
 
 def _change(_room, log, _held):

@@ -49,11 +49,11 @@ def test_a_head_comes_before_the_record_that_would_be_one_too_many(audit):
 @pytest.mark.parametrize("count", [1, 9, 10, 11, 35])
 def test_records_that_are_written_at_once_have_heads_among_them(audit, count):
     log = audit.open(head_records=10, on_left=lambda: None)
-    receipts = log.admit_all(_admissions(audit, count))
+    receipts = log.record_all(_admissions(audit, count))
     assert_kept(_records(audit), most=10)
     for receipt in receipts:
         receipt.close(audit.outcome())  # deferred to the next write
-    log.admit_all(_admissions(audit, count))
+    log.record_all(_admissions(audit, count))
     assert_kept(_records(audit), most=10)
     log.close()
     report = audit.verify()
@@ -94,7 +94,7 @@ def test_a_clock_that_is_set_back_or_forward_has_a_head_first(audit):
 
 def test_outcomes_that_waited_for_a_full_disk_carry_the_time_at_which_they_were_written(audit, monkeypatch):
     log = audit.open(on_left=lambda: None)
-    [receipt] = log.admit_all(_admissions(audit, 1))
+    [receipt] = log.record_all(_admissions(audit, 1))
     receipt.close(audit.outcome())
 
     def full(*_):
@@ -157,7 +157,7 @@ def test_it_is_kept_whatever_is_recorded_and_whatever_the_clock_does(audit, tmp_
         if step == "pass":
             audit.clock.time += value
         elif step == "admit":
-            open_receipts += log.admit_all(_admissions(audit, value))
+            open_receipts += log.record_all(_admissions(audit, value))
         elif step == "reject":
             log.reject(audit.denial())
         elif step == "nobody":

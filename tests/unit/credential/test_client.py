@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.credential.client import MAX_HOPS, client_address, parse_trusted_networks
+from gateway.credential.client import MAX_HOPS, Peer, client_address, parse_trusted_networks
 from gateway.model.errors import BadNameError
 
 PROXIES = parse_trusted_networks(["10.0.0.0/8", "2001:db8::/32", "unix"])
@@ -77,3 +77,12 @@ def test_only_so_many_hops_are_followed():
 def test_what_is_no_network_is_refused(text):
     with pytest.raises(BadNameError):
         parse_trusted_networks([text])
+
+
+def test_a_connection_remembers_whom_a_short_list_names_and_no_long_list():
+    """Clients begin these lists, and a proxy keeps its connections open."""
+    peer = Peer("10.0.0.1", PROXIES)
+    short, long = b"198.51.100.1", b"203.0.113.7, " * 2000 + b"198.51.100.2"
+    for value, named in [(short, "198.51.100.1"), (long, "198.51.100.2"), (short, "198.51.100.1")]:
+        assert peer.client(forwarded(value)) == named
+        assert peer._last == (short, "198.51.100.1")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,21 +17,11 @@ from gateway.model.verdicts import HeldFile
 from gateway.resource.catalogue import CatalogueSettings, DiskCatalogue
 from gateway.resource.disk_checks import Looks
 from gateway.resource.held_files import HELD_SECONDS, MAX_FILE_BYTES, HeldFiles
+from gateway.resource.safe_open import open_regular
+from tests.unit.conftest import ClockBesideFiles
 
 WEIGHTS = b"weights of cars"
 NAME = ("acme/cars/1", "pkgA1", "weights.onnx")
-
-
-class Clock:
-    def __init__(self):
-        self.wall = time.time() + 60  # noqa: TID251 -- it is compared with the times of files
-        self.steady = 100.0
-
-    def now(self):
-        return self.wall
-
-    def monotonic(self):
-        return self.steady
 
 
 class Place:
@@ -54,7 +43,7 @@ class Place:
                 writer_root=writer_root,
             )
         }
-        self.clock = Clock()
+        self.clock = ClockBesideFiles()
         roots = () if writer_root is None else (str(writer_root),)
         self.catalogue = DiskCatalogue(CatalogueSettings(root=root, alias_roots=roots), self.clock)
         self.held = HeldFiles(
@@ -335,3 +324,42 @@ def test_what_was_seen_in_one_iteration_serves_all_of_it_and_no_other(place):
     place.link.unlink()
     assert place.held.find(*NAME, looks) is not None
     assert place.held.find(*NAME, Looks()) is None
+
+
+@pytest.mark.parametrize("is_large", [False, True])
+@pytest.mark.parametrize(
+    "change",
+    [rewrite_quietly, replace_blob, lambda place: os.utime(place.blob), lambda place: place.blob.unlink()],
+)
+def test_a_blob_that_changes_between_the_look_and_the_open_is_not_reopened(
+    change, is_large, tmp_path, monkeypatch
+):
+    """Device, inode and size may all be the same: what was opened is compared by its times as well."""
+    place = Place(tmp_path / "cache", weights=b"w" * (MAX_FILE_BYTES + 1) if is_large else WEIGHTS)
+    place.hold()
+    opened, before = [], len(list(Path("/proc/self/fd").iterdir()))
+
+    def open_changed(*name, **how):
+        change(place)
+        opened.append(name)
+        return open_regular(*name, **how)
+
+    monkeypatch.setattr("gateway.resource.held_files.open_regular", open_changed)
+    assert place.held.reopen(*NAME) is None
+    assert len(opened) == 1
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_file_of_the_package_alone_is_not_opened_by_a_digest(place):
+    place.hold("notes.txt")
+    assert place.held.reopen(*NAME[:2], "notes.txt") is None
+
+
+def test_a_reopened_blob_stands_on_the_records_of_the_held_one(place):
+    leaf = Leaf(b"pin", b"value")
+    place.hold(leaves=(leaf,))
+    known = place.held.reopen(*NAME)
+    os.close(known.file.descriptor)
+    assert known.leaves == (leaf,)
+    leaf.is_current = False
+    assert place.held.reopen(*NAME) is None

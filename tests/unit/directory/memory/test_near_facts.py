@@ -419,3 +419,30 @@ async def test_few_marks_are_remembered(facts):
     facts.applied([(number, f"ours{number}") for number in range(2, 3 * near_facts.REMEMBERED_MARKS)])
     assert len(facts._marks) == near_facts.REMEMBERED_MARKS
     assert facts.moment == at(3 * near_facts.REMEMBERED_MARKS - 1)
+
+
+async def test_whatever_may_have_changed_a_record_raises_the_epoch(facts, store):
+    """Views of callers are checked only when it was raised: a record that is not cached counts as well."""
+    [epoch] = {facts.epoch}
+    _, [leaf] = await facts.read([A])
+    assert facts.epoch == epoch  # reading changes nothing
+    for change in (
+        lambda: facts.changed([A]),
+        lambda: facts.changed([A]),  # it is no longer cached
+        lambda: facts.changed([C]),
+        lambda: facts.changed(None),
+        lambda: facts.connected(at(2)),
+    ):
+        before = facts.epoch
+        change()
+        assert facts.epoch > before
+    assert not leaf.is_current
+
+
+async def test_a_record_that_is_no_longer_current_by_a_change_is_so_in_a_later_epoch(facts, store):
+    for change in (lambda: facts.changed([A]), lambda: facts.changed(None), lambda: facts.connected(at(1))):
+        _, [leaf] = await facts.read([A])
+        epoch = facts.epoch
+        assert leaf.is_current
+        change()
+        assert (leaf.is_current, facts.epoch > epoch) == (False, True)

@@ -37,3 +37,8 @@ def test_nothing_is_remembered():
     facts = PlainFacts(None)
     assert facts.find([NAME]) is None
     assert facts.find([]) == []
+
+
+def test_no_two_epochs_are_the_same_where_no_changes_are_followed():
+    facts = PlainFacts(None)
+    assert len({facts.epoch for _ in range(5)}) == 5
