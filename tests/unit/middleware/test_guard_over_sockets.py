@@ -156,7 +156,9 @@ def transfer(file, change):
 
 
 @pytest.mark.parametrize(
-    ("change", "ending"), [(Gate.revoke, Ending.REVOKED), (Gate.expire, Ending.EXPIRED)], ids=str
+    ("change", "ending"),
+    [(Gate.revoke, Ending.REVOKED), (Gate.expire, Ending.EXPIRED)],
+    ids=["revoked", "expired"],
 )
 def test_the_steps_of_one_message_stop_when_the_key_ends(change, ending, file):
     received, outcome = transfer(file, change)
