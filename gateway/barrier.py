@@ -107,8 +107,14 @@ F = TypeVar("F", bound=WorkerFleet)
 class Register(Protocol[F]):
     """The store in which workers are registered."""
 
-    async def look(self, about: Moment, *, hold_seconds: float | None = None) -> F:
-        """Read it. With `hold_seconds`, write first and wait that long for the replicas to have the write."""
+    async def look(
+        self, about: Moment, *, hold_seconds: float | None = None, prompts: bool = False
+    ) -> F:
+        """Read it. With `hold_seconds`, write first and wait that long for the replicas to have the write.
+
+        With `prompts`, write first as well and wait for nothing: replicas then acknowledge sooner what workers
+        wait for.
+        """
 
     async def keep(self, first: F, last: F, seconds: float, *, settles: bool) -> None:
         """Write down what two reads have shown."""
@@ -156,7 +162,7 @@ async def await_workers(
     if found.servers > 1:
         # That look was answered before the replicas were waited for. One that was attached meanwhile may have
         # given leases under another server: it is counted among them, and only a later stamp tells of it.
-        found = await register.look(about)
+        found = await register.look(about, prompts=True)
     while True:
         now = clock.monotonic()
         ends_at = wait.ends_at(first, found, held_at, now)
@@ -175,7 +181,7 @@ async def await_workers(
             return wait.report(first, found, now, ends_at=ends_at)
         await asyncio.sleep(pause)
         pause = min(2 * pause, LONGEST_LOOK_SECONDS)
-        found = await register.look(about)
+        found = await register.look(about, prompts=True)
 
 
 class _Wait:
