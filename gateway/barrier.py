@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 MARGIN_SECONDS = 0.05  # a lease of 1 s could outlast it only on clocks that differ by 5 %
 FIRST_LOOK_SECONDS = 0.0005
 LONGEST_LOOK_SECONDS = 0.01
+LOOK_GROWTH = 1.5
 HOLD_SECONDS = 0.3  # one wait for the replicas; it is repeated until the deadline
 HOLD_PAUSE_SECONDS = 0.05
 
@@ -180,7 +181,7 @@ async def await_workers(
         if now > deadline:
             return wait.report(first, found, now, ends_at=ends_at)
         await asyncio.sleep(pause)
-        pause = min(2 * pause, LONGEST_LOOK_SECONDS)
+        pause = min(LOOK_GROWTH * pause, LONGEST_LOOK_SECONDS)
         found = await register.look(about, prompts=True)
 
 

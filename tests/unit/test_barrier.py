@@ -58,13 +58,16 @@ class Register:
     now: float = 1000.0
     looks: int = 0
     holds: list = field(default_factory=list)  # the reads that waited for the replicas
+    prompts: list = field(default_factory=list)  # the reads that prompted them
     kept: list = field(default_factory=list)
     happens: dict = field(default_factory=dict)  # read number -> what happens then
     server: Fleet = field(default_factory=Fleet)
     is_gone: bool = False
 
-    async def look(self, about, *, hold_seconds=None):
+    async def look(self, about, *, hold_seconds=None, prompts=False):
         assert about == ABOUT
+        if prompts:
+            self.prompts.append(self.looks + 1)
         self.looks += 1
         self.now += STEP
         self.happens.get(self.looks, lambda: None)()
