@@ -108,13 +108,11 @@ F = TypeVar("F", bound=WorkerFleet)
 class Register(Protocol[F]):
     """The store in which workers are registered."""
 
-    async def look(
-        self, about: Moment, *, hold_seconds: float | None = None, prompts: bool = False
-    ) -> F:
+    async def look(self, about: Moment, *, hold_seconds: float | None = None, prompts: bool = False) -> F:
         """Read it. With `hold_seconds`, write first and wait that long for the replicas to have the write.
 
-        With `prompts`, write first as well and wait for nothing: replicas then acknowledge sooner what workers
-        wait for.
+        With `prompts`, write first as well and wait for nothing: replicas then acknowledge sooner what
+        workers wait for.
         """
 
     async def keep(self, first: F, last: F, seconds: float, *, settles: bool) -> None:

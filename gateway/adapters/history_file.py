@@ -1,7 +1,7 @@
 """Stores the newest moment of the facts that this node knows, in a small file shared by the node's processes.
 
 A moment is generation, mark and history id. It is written before anything is acknowledged. A Redis server
-that has another mark at that generation, or none, is refused. The file is written under a lock, so that of two
+that has another mark at that generation, or none, is refused. It is written under a lock, so that of two
 processes that write at once the newer moment stays. A file that does not parse, or that another user could
 have written, counts as an unknown history (`UNREADABLE`), which no server has: an operator must accept the
 server's history before anything goes on.

@@ -84,7 +84,7 @@ return {known, g[1], g[2], g[3], g[4], ours, stamp, attached,
 PROMPT = CHECK + b"if known == 1 then redis.call('INCR', KEYS[3]) end return known"
 """Makes the primary send its replicas something, which ends a delay of their acknowledgements by TCP.
 
-A replica of Valkey 9.1 leaves Nagle's algorithm on for the connection to its primary (a replica of Redis turns
+A replica of Valkey 9.1 leaves Nagle's algorithm on for its connection to the primary (one of Redis turns
 it off). So it holds an acknowledgement back while the one before it is unconfirmed, and a primary that has
 nothing to send confirms only after 40 ms (delayed ACK). Whatever the primary sends carries the confirmation.
 What `WAIT` counts is unchanged.

@@ -217,9 +217,7 @@ class RedisStore:
         """
         return await self._undisturbed(self._transact(plan))
 
-    async def look(
-        self, about: Moment, *, hold_seconds: float | None = None, prompts: bool = False
-    ) -> Fleet:
+    async def look(self, about: Moment, *, hold_seconds: float | None = None, prompts: bool = False) -> Fleet:
         """Read register and stamp, and whether the commit of that moment is in this server's past.
 
         With `hold_seconds` it also makes a write and waits until all replicas of the group have it, which

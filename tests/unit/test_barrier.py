@@ -305,6 +305,15 @@ async def test_what_not_all_servers_hold_is_never_sure_however_long_it_is_waited
     assert register.kept == []
 
 
+async def test_while_workers_are_waited_for_every_look_prompts_the_replicas():
+    late = Worker("late", GENERATION - 1)
+    register = Register([late])
+    register.becomes(servers=3, held=3)
+    register.happens[9] = lambda: setattr(late, "applied", GENERATION)
+    assert (await wait(register)).is_sure
+    assert (register.holds, register.prompts) == ([1], list(range(2, 10)))
+
+
 async def test_it_is_waited_until_the_last_server_has_it():
     register = Register([Worker("a", GENERATION)])
     register.becomes(servers=3, held=2)

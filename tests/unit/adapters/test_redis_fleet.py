@@ -236,11 +236,17 @@ async def keep_seen(store):
     await store.keep(found, found, 1.0, settles=True)
 
 
+async def prompt(store):
+    await store.look(Moment())  # finds the size of the group
+    await store.look(Moment(), prompts=True)
+
+
 SILENT_WRITERS = {
     "let_go": lambda store: store.release(LOCK, "holder"),
     "leave": lambda store: store.leave("w"),
     "keep": keep_seen,
-    "look": lambda store: store.look(Moment(), hold_seconds=0.01),
+    "look": lambda store: store.look(Moment(), hold_seconds=0.05),  # long enough for prompts
+    "prompt": prompt,
 }
 
 
