@@ -204,6 +204,14 @@ def test_a_reader_that_meets_an_unfinished_write_reads_again(memory, path, monke
     assert len(seen) == 3
 
 
+def test_a_longer_file_is_replaced_as_a_whole(memory, path):
+    path.parent.mkdir()
+    document = {"history": OURS, "generation": 5, "mark": moment(5).mark, "more": "x" * 300}
+    path.write_text(json.dumps(document))
+    assert memory.note(moment(6))
+    assert HistoryFile(path).load() == moment(6)
+
+
 def test_a_file_of_a_version_without_a_checksum_is_known_and_gets_one(memory, path):
     path.parent.mkdir()
     path.write_text(json.dumps({"history": OURS, "generation": 5, "mark": moment(5).mark}) + "\n")
