@@ -36,6 +36,7 @@ from gateway.adapters.redis_fleet import (
     LET_GO,
     WORKERS,
     Fleet,
+    LookWrite,
     keep_command,
     look_command,
     parse_look,
@@ -300,14 +301,15 @@ class RedisStore:
     async def _observe(self, about: Moment, hold_seconds: float | None, *, prompts: bool) -> Fleet:
         note = self._note()
         if hold_seconds is None or self._group in {None, 1}:
-            command = look_command(note, about, touches=prompts and self._group not in {None, 1})
+            is_prompt = prompts and self._group not in {None, 1}
+            command = look_command(note, about, LookWrite.PROMPT if is_prompt else LookWrite.NOTHING)
             found = parse_look(await self._client.execute_command(*command))
             self._group = found.servers
             if hold_seconds is None or found.servers == 1:
                 return found
         # If the group grew since, too few servers are waited for here; the caller compares the counts.
         waiting = "WAIT", (self._group or 1) - 1, max(1, int(hold_seconds * 1000))
-        held = self._in_order(look_command(note, about, touches=True), waiting)
+        held = self._in_order(look_command(note, about, LookWrite.TOUCH), waiting)
         observed, acknowledged = await self._prompting(held, note)
         found = parse_look(observed, held=1 + int(acknowledged))
         self._group = found.servers

@@ -24,7 +24,7 @@ from gateway.model.stores import GroupSize, Moment
 
 pytestmark = pytest.mark.anyio
 
-PREFIX = b"{cachegate}:f:"
+PREFIX, HASH = b"{cachegate}:f:", b"{cachegate}:u:a"
 
 
 class Server:
@@ -139,6 +139,24 @@ async def test_a_prompt_is_a_write_if_there_are_replicas_and_waits_for_nothing(s
     assert int(pair[0].ask("GET", TOUCH)) == before + 1
 
 
+async def test_a_server_that_takes_no_writes_is_looked_at_all_the_same(store, pair):
+    # A barrier that polls while a replica is gone for a moment, or the primary was just replaced, goes on.
+    moment = await store.transact(plan)
+    await store.hold_by_all(moment, seconds=5.0)
+    pair[0].ask("CONFIG", "SET", "min-replicas-to-write", "5")
+    for write in (
+        store.look(moment, hold_seconds=0.1),
+        store.transact(plan),
+        store.put_hash(HASH, {b"k": b"1"}),
+    ):
+        with pytest.raises(Unavailable, match="min-replicas-to-write"):
+            await write
+    assert (await store.look(moment, prompts=True)).is_ours
+    pair[0].ask("CONFIG", "SET", "min-replicas-to-write", "0")
+    pair[0].ask("REPLICAOF", "127.0.0.1", pair[1].port)
+    assert (await store.look(moment, prompts=True)).is_ours
+
+
 async def test_a_replica_that_attaches_is_another_stamp(store, pair):
     await store.transact(plan)
     before = await store.look(Moment())
@@ -165,7 +183,7 @@ async def test_a_replica_takes_no_write_and_says_what_it_is(store, pair):
     replica = RedisStore(pair[1].url)
     for write in (
         replica.transact(plan),
-        replica.put_hash(b"{cachegate}:u:a", {b"k": b"1"}),
+        replica.put_hash(HASH, {b"k": b"1"}),
         replica.look(Moment(), hold_seconds=0.1),
     ):
         with pytest.raises(Unavailable, match="replica"):
