@@ -103,8 +103,7 @@ def began_after(moment, progress):
 def priorities_of(group, watcher):
     """As one Sentinel knows them; any of them may be the one that promotes."""
     return {
-        (one["ip"], int(one["port"])): int(one["slave-priority"])
-        for one in group.listed_replicas(watcher)
+        (one["ip"], int(one["port"])): int(one["slave-priority"]) for one in group.listed_replicas(watcher)
     }
 
 
