@@ -141,13 +141,16 @@ class HistoryFile:
         self._known, self._is_loaded = moment, True
 
     def _overwrite(self, content: bytes) -> bool:
-        """Write over a file that was just read, if it has the fixed length: by one call, within one page."""
+        """Write over a file that was just read, by one call and within one page; return whether that was done.
+
+        Only a file of the fixed length is overwritten, and none that a backup has linked to.
+        """
         descriptor = os.open(self._path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            return (
-                os.fstat(descriptor).st_size == len(content)
-                and os.pwrite(descriptor, content, 0) == len(content)
-            )  # fmt: skip
+            status = os.fstat(descriptor)
+            if status.st_size != len(content) or status.st_nlink != 1:
+                return False
+            return os.pwrite(descriptor, content, 0) == len(content)
         finally:
             os.close(descriptor)
 

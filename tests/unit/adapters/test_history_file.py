@@ -204,6 +204,14 @@ def test_a_reader_that_meets_an_unfinished_write_reads_again(memory, path, monke
     assert len(seen) == 3
 
 
+def test_a_file_that_a_backup_has_linked_to_is_replaced(memory, path):
+    memory.note(moment(5))
+    path.with_name("backup").hardlink_to(path)
+    memory.note(moment(6))
+    assert HistoryFile(path).load() == moment(6)
+    assert HistoryFile(path.with_name("backup")).load() == moment(5)
+
+
 def test_a_longer_file_is_replaced_as_a_whole(memory, path):
     path.parent.mkdir()
     document = {"history": OURS, "generation": 5, "mark": moment(5).mark, "more": "x" * 300}
