@@ -141,7 +141,7 @@ class HistoryFile:
         self._known, self._is_loaded = moment, True
 
     def _overwrite(self, content: bytes) -> bool:
-        """Write over a file that was just read, by one call and within one page; return whether that was done.
+        """Write over a file that was just read, by one call and within one page; return whether it was done.
 
         Only a file of the fixed length is overwritten, and none that a backup has linked to.
         """
