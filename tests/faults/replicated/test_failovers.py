@@ -27,6 +27,7 @@ def fail_over(group, trial):
         group.failover()
         wait_until(lambda: group.named() not in {None, before})
         progress.await_changes()
+    assert [one for one in progress.all() if "directory accept" in one.err] == []  # nothing was lost
     trial.recover(group)
 
 
