@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from gateway.configuration.settings import Settings
+    from gateway.directory.edits.changes import Changes
     from gateway.model.bounded_memory import BoundedMemory
 
 RENEWALS_PER_LEASE = 0.3  # a lease of 1 s is renewed every 300 ms: two renewals may be lost
@@ -210,14 +211,20 @@ class Pipeline:
         )
 
     async def _note_group(self, servers: int) -> None:
-        """Note how many servers replicate each other by now."""
+        """Note how many servers replicate each other by now. What an operator set, or is larger, stays."""
         change = Change(
             actor=f"worker:{self.name}",
             action="directory.group",
             subject=(f"{servers} servers",),
             received_at=self.clock.now(),
         )
-        await self.registrar.perform(change, lambda changes: changes.put_group(GroupSize(servers=servers)))
+
+        async def grow(changes: Changes) -> None:
+            known = await self.store.group()
+            if known is None or not (known.is_set or known.servers >= servers):
+                await changes.put_group(GroupSize(servers=servers))
+
+        await self.registrar.perform(change, grow)
 
     def _follow(self, redis_url: str) -> tuple[NearFacts, Follower, RedisFeed]:
         """Build the near cache, and what keeps it up to date."""
