@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 MARGIN_SECONDS = 0.05  # a lease of 1 s could outlast it only on clocks that differ by 5 %
 FIRST_LOOK_SECONDS = 0.0005
 LONGEST_LOOK_SECONDS = 0.01
+LOOK_GROWTH = 1.5
 HOLD_SECONDS = 0.3  # one wait for the replicas; it is repeated until the deadline
 HOLD_PAUSE_SECONDS = 0.05
 
@@ -85,7 +86,7 @@ async def await_workers(
     if found.servers > 1:
         # That look was answered before the replicas were waited for. One that was attached meanwhile may have
         # given leases under another server: it is counted among them, and only a later stamp tells of it.
-        found = await register.look(about)
+        found = await register.look(about, prompts=True)
     while True:
         now = clock.monotonic()
         ends_at = wait.ends_at(first, found, held_at, now)
@@ -103,8 +104,8 @@ async def await_workers(
         if now > deadline:
             return wait.report(first, found, now, ends_at=ends_at)
         await asyncio.sleep(pause)
-        pause = min(2 * pause, LONGEST_LOOK_SECONDS)
-        found = await register.look(about)
+        pause = min(LOOK_GROWTH * pause, LONGEST_LOOK_SECONDS)
+        found = await register.look(about, prompts=True)
 
 
 class _Wait:

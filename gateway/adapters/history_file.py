@@ -1,14 +1,19 @@
 """Stores the newest moment of the facts that this node knows, in a small file shared by the node's processes.
 
 A moment is generation, mark and history id. It is written before anything is acknowledged. A Redis server
-that has another mark at that generation, or none, is refused. The file is replaced as a whole, under a lock,
-so that of two processes that write at once the newer moment stays. A file that does not parse, or that
-another user could have written, counts as an unknown history (`UNREADABLE`), which no server has: an operator
-must accept the server's history before anything goes on.
+that has another mark at that generation, or none, is refused. It is written under a lock, so that of two
+processes that write at once the newer moment stays. A file that does not parse, or that another user could
+have written, counts as an unknown history (`UNREADABLE`), which no server has: an operator must accept the
+server's history before anything goes on.
+
+Every revocation waits for this file in each node, so a note of the same history overwrites it in place: on
+ext4, replacing a file takes up to 5 ms while others sync, and overwriting 0.02. The file has a fixed length
+and a checksum. Readers take no lock: one that meets an unfinished write reads again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -25,7 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_MAX_FILE_BYTES = 4096  # about sixty are written
+_MAX_FILE_BYTES = 4096
+_FILE_BYTES = 192  # of a note: filled up with spaces, within one page and one sector of the disk
+_READINGS = 10  # of a file that is different each time, and never whole
 _HISTORY = re.compile(r"[0-9a-f]{32}")
 _MARK = re.compile(r"(?:[0-9a-f]{16})?")  # empty in a file of a version that had no marks
 LOCK_ATTEMPTS, LOCK_PAUSE_SECONDS = 10, 0.0005  # a write takes 0.1 ms
@@ -66,7 +73,7 @@ class HistoryFile:
                 return False  # another process is writing, or was stopped while it wrote: try again later
             noted = self.reload()
             if noted is None or (noted.history == moment.history and _is_newer(moment, noted)):
-                self._write(moment)
+                self._write(moment, is_present=noted is not None)
         return self._has(moment)
 
     def _has(self, moment: Moment) -> bool:
@@ -88,17 +95,20 @@ class HistoryFile:
 
     def load(self) -> Moment | None:
         """Read the file; None if it does not exist."""
-        try:
-            document: Any = json.loads(read_trusted(self._path, max_bytes=_MAX_FILE_BYTES))
-        except FileNotFoundError:
-            return None
-        except (OSError, Misconfigured, ValueError, RecursionError):
-            return UNREADABLE
-        match document:
-            case {"history": str(history), "generation": int(generation)} if _HISTORY.fullmatch(history):
-                mark = document.get("mark", "")
-                if isinstance(mark, str) and _MARK.fullmatch(mark) and generation >= 0:
-                    return Moment(history=history, generation=generation, mark=mark)
+        before = b""
+        for _ in range(_READINGS):
+            try:
+                content = read_trusted(self._path, max_bytes=_MAX_FILE_BYTES)
+            except FileNotFoundError:
+                return None
+            except (OSError, Misconfigured):
+                return UNREADABLE
+            found = _parse(content)
+            if found is not None:
+                return found
+            if content == before:
+                break  # nobody is writing it
+            before = content
         return UNREADABLE
 
     @contextmanager
@@ -120,18 +130,36 @@ class HistoryFile:
         finally:
             os.close(descriptor)
 
-    def _write(self, moment: Moment) -> None:
-        unfinished = self._path.with_suffix(f".{os.getpid()}")
-        document = {"history": moment.history, "generation": moment.generation, "mark": moment.mark}
+    def _write(self, moment: Moment, *, is_present: bool = False) -> None:
+        content = _format(moment)
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-            descriptor = os.open(unfinished, flags, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(json.dumps(document) + "\n")
-            unfinished.replace(self._path)
+            if not (is_present and self._overwrite(content)):
+                self._replace(content)
         except OSError as error:
             raise Unavailable("state", f"{self._path} cannot be written: {error.strerror}") from error
         self._known, self._is_loaded = moment, True
+
+    def _overwrite(self, content: bytes) -> bool:
+        """Write over a file that was just read, by one call and within one page; return whether it was done.
+
+        Only a file of the fixed length is overwritten, and none that a backup has linked to.
+        """
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(descriptor)
+            if status.st_size != len(content) or status.st_nlink != 1:
+                return False
+            return os.pwrite(descriptor, content, 0) == len(content)
+        finally:
+            os.close(descriptor)
+
+    def _replace(self, content: bytes) -> None:
+        unfinished = self._path.with_suffix(f".{os.getpid()}")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(unfinished, flags, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        unfinished.replace(self._path)
 
     def _forget(self) -> None:
         try:
@@ -139,6 +167,39 @@ class HistoryFile:
         except OSError as error:
             raise Unavailable("state", f"{self._path} cannot be removed: {error.strerror}") from error
         self._known, self._is_loaded = None, False
+
+
+def _format(moment: Moment) -> bytes:
+    document = {
+        "history": moment.history,
+        "generation": moment.generation,
+        "mark": moment.mark,
+        "check": _checksum(moment),
+    }
+    return json.dumps(document).ljust(_FILE_BYTES - 1).encode() + b"\n"
+
+
+def _parse(content: bytes) -> Moment | None:
+    """Parse a note; None for anything else, such as parts of two notes."""
+    try:
+        document: Any = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    match document:
+        case {"history": str(history), "generation": int(generation)} if _HISTORY.fullmatch(history):
+            mark = document.get("mark", "")
+            if isinstance(mark, str) and _MARK.fullmatch(mark) and generation >= 0:
+                moment = Moment(history=history, generation=generation, mark=mark)
+                # A file of a version that always replaced it has no checksum and the length of its text.
+                is_whole = document.get("check") == _checksum(moment)
+                if is_whole or ("check" not in document and len(content) != _FILE_BYTES):
+                    return moment
+    return None
+
+
+def _checksum(moment: Moment) -> str:
+    text = f"{moment.history}:{moment.generation}:{moment.mark}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _is_taken(descriptor: int) -> bool:

@@ -106,6 +106,9 @@ _CODES = {
 }
 
 
+_IN_PIPELINE = " of pipeline caused error: "
+
+
 @contextmanager
 def translated(display: str) -> Iterator[None]:
     """A context that raises errors of redis-py, the system and timeouts as `Unavailable` for this server."""
@@ -118,13 +121,21 @@ def translated(display: str) -> Iterator[None]:
         said = _refusal(error) or _tls_failure(error)
         if said is not None:
             raise Refused("redis", f"{display} {said}") from error
-        if (code := _CODES.get(str(root).partition(" ")[0])) is not None:
+        if (code := _CODES.get(_code_of(root))) is not None:
             raise Unavailable("redis", f"{display} {code}") from error
         for kinds, why in _WHY:
             if isinstance(root, kinds):
                 raise Unavailable("redis", f"{display} {why}") from error
         what = f"gave no usable answer ({type(root).__name__})"
         raise Unavailable("redis", f"{display} {what}") from error
+
+
+def _code_of(error: BaseException) -> str:
+    """Return the first word of the server's answer.
+
+    In a pipeline, redis-py puts the command before it, and its asynchronous client writes it as a tuple.
+    """
+    return str(error).rpartition(_IN_PIPELINE)[2].lstrip("('\"").partition(" ")[0]
 
 
 def missing_rule(answer: str) -> str | None:

@@ -51,6 +51,7 @@ LONGEST_PAUSE_SECONDS = 1.0
 
 LEASE_WAIT_MILLISECONDS = 200  # for the replicas that a lease needs; healthy ones take 1 or 2 ms
 ALL_WAIT_MILLISECONDS = 20  # for the other replicas: the next renewal asks again for what they lack
+FIRST_RETRY_SECONDS = 0.005  # doubled up to the time between renewals: a replica that is gone costs little
 MAX_WITHOUT_QUORUM = 5  # the lease has expired by then, so a new connection costs nothing more
 ASK_AGAIN_SECONDS = 1.0  # how often the Sentinels are asked while replicas are missing
 
@@ -68,6 +69,10 @@ class Listener(Protocol):
     @property
     def acknowledged(self) -> int:
         """The generation to acknowledge."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something was applied that cannot be acknowledged yet."""
 
     def connected(self, moment: Moment, group: int) -> None:
         """Later changes than this moment will be reported; `group` is the number of servers."""
@@ -147,13 +152,22 @@ class RedisFeed:
             listener.connected(moment, group)
             connection.begin(moment.generation)
             connection.group = group
+            retry_seconds = FIRST_RETRY_SECONDS
             while not connection.is_over.is_set():
                 await self._renew(connection, listener)
                 if listener.acknowledged > connection.acknowledged:
                     continue  # acknowledge at once what was just applied: a revocation waits for it
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._renew_seconds):
+                seconds = self._renew_seconds
+                if listener.is_behind:  # a replica took too long, or another process was writing the note
+                    seconds = min(retry_seconds, seconds)
+                    retry_seconds *= 2
+                try:
+                    async with asyncio.timeout(seconds):
                         await connection.news.wait()
+                except TimeoutError:
+                    if listener.is_behind:
+                        continue
+                retry_seconds = FIRST_RETRY_SECONDS
         finally:
             connection.close()
 

@@ -14,6 +14,7 @@ for longer than a lease. While a server has that stamp, all leases that count ar
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -74,12 +75,22 @@ LOOK = (
     + b"""
 local ours = 0
 if ARGV[5] == '' or redis.call('GETRANGE', KEYS[6], ARGV[6], ARGV[6] + 15) == ARGV[5] then ours = 1 end
-if known == 1 and ours == 1 and ARGV[7] == '1' then redis.call('INCR', KEYS[5]) end
+if known == 1 and ours == 1 and ARGV[7] == 'touch' then redis.call('INCR', KEYS[5]) end
+if known == 1 and ours == 1 and ARGV[7] == 'prompt' then redis.pcall('INCR', KEYS[5]) end
 return {known, g[1], g[2], g[3], g[4], ours, stamp, attached,
     redis.call('GET', KEYS[4]) or '', redis.call('HGETALL', KEYS[3]),
     redis.call('HGET', KEYS[1], 'lease') or '0'}
 """
 )
+
+PROMPT = CHECK + b"if known == 1 then redis.call('INCR', KEYS[3]) end return known"
+"""Makes the primary send its replicas something, which ends a delay of their acknowledgements by TCP.
+
+A replica of Valkey 9.1 leaves Nagle's algorithm on for its connection to the primary (one of Redis turns
+it off). So it holds an acknowledgement back while the one before it is unconfirmed, and a primary that has
+nothing to send confirms only after 40 ms (delayed ACK). Whatever the primary sends carries the confirmation.
+What `WAIT` counts is unchanged.
+"""
 
 KEEP = (
     CHECK
@@ -168,10 +179,18 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
         return self.is_known and self.is_ours and self.held >= self.servers
 
 
-def look_command(note: Moment | None, about: Moment, *, touches: bool) -> tuple[Any, ...]:
-    """Make the command that observes a server with regard to a change; `touches` adds a write to wait for."""
+class LookWrite(StrEnum):
+    """What an observation writes."""
+
+    NOTHING = "nothing"
+    TOUCH = "touch"  # to wait for; a server that takes no writes is a failure
+    PROMPT = "prompt"  # as `PROMPT`; a server that takes no writes is observed all the same
+
+
+def look_command(note: Moment | None, about: Moment, write: LookWrite = LookWrite.NOTHING) -> tuple[Any, ...]:
+    """Make the command that observes a server with regard to a change."""
     keys = (*check_keys(note), WORKERS, SETTLED, TOUCH, block_of(about.generation))
-    more = about.mark.encode(), b"%d" % offset_of(about.generation), b"1" if touches else b"0"
+    more = about.mark.encode(), b"%d" % offset_of(about.generation), write.encode()
     return "EVAL", LOOK, len(keys), *keys, *check_arguments(note), *more
 
 
@@ -192,6 +211,11 @@ def parse_look(reply: Sequence[Any], *, held: int = 1) -> Fleet:
         held=held,
         workers=tuple(one for one in workers if one is not None),
     )
+
+
+def prompt_command(note: Moment | None) -> tuple[Any, ...]:
+    """Make the command that has the primary send its replicas something."""
+    return "EVAL", PROMPT, 3, *check_keys(note), TOUCH, *check_arguments(note)
 
 
 def keep_command(

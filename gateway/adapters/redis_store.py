@@ -36,9 +36,11 @@ from gateway.adapters.redis_fleet import (
     LET_GO,
     WORKERS,
     Fleet,
+    LookWrite,
     keep_command,
     look_command,
     parse_look,
+    prompt_command,
     seen_silent,
 )
 from gateway.adapters.redis_marks import (
@@ -77,6 +79,8 @@ _SHORTEST_PAUSE_SECONDS = 0.002  # about one transaction; doubled after each con
 _LONGEST_PAUSE_SECONDS = 0.1
 
 HOLD_SECONDS = 0.2  # how long a worker's write waits for the replicas; healthy ones take 1 ms
+FIRST_PROMPT_SECONDS = 0.001
+LONGEST_PROMPT_SECONDS = 0.02  # a replica that is gone is waited for with few writes
 
 PUT_FOR = (
     CHECK
@@ -214,13 +218,14 @@ class RedisStore:
         """
         return await self._undisturbed(self._transact(plan))
 
-    async def look(self, about: Moment, *, hold_seconds: float | None = None) -> Fleet:
+    async def look(self, about: Moment, *, hold_seconds: float | None = None, prompts: bool = False) -> Fleet:
         """Read register and stamp, and whether the commit of that moment is in this server's past.
 
         With `hold_seconds` it also makes a write and waits until all replicas of the group have it, which
-        shows that they have everything that was committed before.
+        shows that they have everything that was committed before. With `prompts` it only makes the write, if
+        there are replicas: acknowledgements that workers wait for arrive sooner then (`redis_fleet.PROMPT`).
         """
-        return await self._ask(lambda: self._observe(about, hold_seconds))
+        return await self._ask(lambda: self._observe(about, hold_seconds, prompts=prompts))
 
     async def hold_by_all(self, about: Moment, *, seconds: float = HOLD_SECONDS) -> None:
         """Raise `NotHeld` unless every server of the group has this commit within the time."""
@@ -293,20 +298,33 @@ class RedisStore:
         with translated(self.display):
             await self._client.aclose()
 
-    async def _observe(self, about: Moment, hold_seconds: float | None) -> Fleet:
+    async def _observe(self, about: Moment, hold_seconds: float | None, *, prompts: bool) -> Fleet:
         note = self._note()
         if hold_seconds is None or self._group in {None, 1}:
-            command = look_command(note, about, touches=False)
+            is_prompt = prompts and self._group not in {None, 1}
+            command = look_command(note, about, LookWrite.PROMPT if is_prompt else LookWrite.NOTHING)
             found = parse_look(await self._client.execute_command(*command))
             self._group = found.servers
             if hold_seconds is None or found.servers == 1:
                 return found
         # If the group grew since, too few servers are waited for here; the caller compares the counts.
         waiting = "WAIT", (self._group or 1) - 1, max(1, int(hold_seconds * 1000))
-        observed, acknowledged = await self._in_order(look_command(note, about, touches=True), waiting)
+        held = self._in_order(look_command(note, about, LookWrite.TOUCH), waiting)
+        observed, acknowledged = await self._prompting(held, note)
         found = parse_look(observed, held=1 + int(acknowledged))
         self._group = found.servers
         return found
+
+    async def _prompting(self, held: Coroutine[Any, Any, _T], note: Moment | None) -> _T:
+        """Await a `WAIT`; while it takes longer than it should, prompt the replicas by another connection."""
+        task, prompt, pause = asyncio.create_task(held), None, FIRST_PROMPT_SECONDS
+        while not (await asyncio.wait({task}, timeout=pause))[0]:
+            if prompt is None or prompt.done():
+                prompt = asyncio.create_task(self._ask_one(*prompt_command(note)))
+                self._running.add(prompt)
+                prompt.add_done_callback(self._end)  # nothing depends on its result
+            pause = min(2 * pause, LONGEST_PROMPT_SECONDS)
+        return task.result()
 
     async def _in_order(self, *commands: tuple[Any, ...]) -> list[Any]:
         """Run commands on one connection, in order: `WAIT` counts only for writes of its own connection."""

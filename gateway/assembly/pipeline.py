@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from gateway.configuration.settings import Settings
+    from gateway.directory.edits.changes import Changes
     from gateway.model.bounded_memory import BoundedMemory
 
 HELD_LISTINGS_BYTES = 16 << 20  # some 3,000 listings of packages with four files
@@ -212,14 +213,20 @@ class Pipeline:
         )
 
     async def _note_group(self, servers: int) -> None:
-        """Note how many servers replicate each other by now."""
+        """Note how many servers replicate each other by now. What an operator set, or is larger, stays."""
         change = Change(
             actor=f"worker:{self.name}",
             action="directory.group",
             subject=(f"{servers} servers",),
             received_at=self.clock.now(),
         )
-        await self.registrar.perform(change, lambda changes: changes.put_group(GroupSize(servers=servers)))
+
+        async def grow(changes: Changes) -> None:
+            known = await self.store.group()
+            if known is None or not (known.is_set or known.servers >= servers):
+                await changes.put_group(GroupSize(servers=servers))
+
+        await self.registrar.perform(change, grow)
 
     def _follow(self, redis_url: str) -> tuple[NearFacts, Follower, RedisFeed]:
         """Build the near cache, and what keeps it up to date."""

@@ -14,6 +14,8 @@ from gateway.assembly.app import worker_argument
 from gateway.configuration.sources import load_settings
 from gateway.faces.ops import ops_app
 from gateway.identity.links import load_link_keys
+from gateway.operations.doctor.findings import Level, look_async
+from gateway.operations.doctor.group import check_group
 from gateway.operations.session import fact_server, open_session, verify_rights
 from gateway.operations.setup import ensure_policy
 from gateway.operations.state_folder import verify_state
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from gateway.configuration.settings import Settings
+    from gateway.operations.session import OperatorSession
     from gateway.server.supervisor import Supervisor
 
 MAX_WORKERS = 64
@@ -87,6 +90,16 @@ async def _prepare(settings: Settings) -> None:
     async with open_session(settings) as session:
         await verify_rights(session)
         await ensure_policy(session)
+        await _say_group(session)
+
+
+async def _say_group(session: OperatorSession) -> None:
+    """Say at the start when revocations cannot be sure, as `doctor` says it. Serving begins all the same."""
+    if session.settings.redis_url is None:
+        return
+    finding = await look_async("redis group", lambda: check_group(session.store, session.clock))
+    if finding.health is not Level.OK:
+        say(f"{finding.name}: {finding.found}; {finding.advice}", style="yellow")
 
 
 def _ops_app(supervisor: Supervisor) -> ASGIApp:

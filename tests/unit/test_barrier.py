@@ -58,13 +58,16 @@ class Register:
     now: float = 1000.0
     looks: int = 0
     holds: list = field(default_factory=list)  # the reads that waited for the replicas
+    prompts: list = field(default_factory=list)  # the reads that prompted them
     kept: list = field(default_factory=list)
     happens: dict = field(default_factory=dict)  # read number -> what happens then
     server: Fleet = field(default_factory=Fleet)
     is_gone: bool = False
 
-    async def look(self, about, *, hold_seconds=None):
+    async def look(self, about, *, hold_seconds=None, prompts=False):
         assert about == ABOUT
+        if prompts:
+            self.prompts.append(self.looks + 1)
         self.looks += 1
         self.now += STEP
         self.happens.get(self.looks, lambda: None)()
@@ -300,6 +303,15 @@ async def test_what_not_all_servers_hold_is_never_sure_however_long_it_is_waited
     assert "held by 2 of 3 servers" in report.why
     assert register.holds == list(range(1, register.looks + 1)), "each is a write of its own"
     assert register.kept == []
+
+
+async def test_while_workers_are_waited_for_every_look_prompts_the_replicas():
+    late = Worker("late", GENERATION - 1)
+    register = Register([late])
+    register.becomes(servers=3, held=3)
+    register.happens[9] = lambda: setattr(late, "applied", GENERATION)
+    assert (await wait(register)).is_sure
+    assert (register.holds, register.prompts) == ([1], list(range(2, 10)))
 
 
 async def test_it_is_waited_until_the_last_server_has_it():

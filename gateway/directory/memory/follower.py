@@ -56,6 +56,11 @@ class Follower:
         """The moment that a server must have in its past."""
         return self._memory.known()
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether something was applied that cannot be acknowledged yet: not held by all, or not noted."""
+        return self._lease.applied > self.acknowledged
+
     def connected(self, moment: Moment, group: int) -> None:
         """A new feed connects to a server with the known history: start with an empty memory."""
         self.is_history_known = True

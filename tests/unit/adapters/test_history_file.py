@@ -161,12 +161,73 @@ def test_what_cannot_be_written_is_a_failure_of_the_state_folder():
 
 def test_nothing_is_written_when_nothing_moved(memory, path):
     memory.note(moment(5))
-    before = path.stat().st_ino
+    os.utime(path, (0, 0))
     memory.note(moment(5))
     HistoryFile(path).note(moment(5))
-    assert path.stat().st_ino == before
+    assert path.stat().st_mtime == 0
     memory.note(moment(6))
-    assert path.stat().st_ino != before
+    assert path.stat().st_mtime != 0
+
+
+def test_a_note_of_the_same_history_overwrites_the_file_and_an_accepted_one_replaces_it(memory, path):
+    memory.note(moment(5))
+    before = path.stat()
+    memory.note(moment(10**17))
+    assert (path.stat().st_ino, path.stat().st_size) == (before.st_ino, before.st_size)
+    assert HistoryFile(path).load() == moment(10**17)
+    memory.accept(moment(1, OTHER))
+    assert path.stat().st_ino != before.st_ino
+
+
+@pytest.mark.parametrize("at", range(192))
+def test_parts_of_two_notes_are_no_note(memory, path, at):
+    notes = []
+    for one in (moment(5), moment(6, mark="ab" * 8)):
+        memory.note(one)
+        notes.append(path.read_bytes())
+    mixed = notes[1][:at] + notes[0][at:]
+    path.write_bytes(mixed)
+    known = {notes[0]: moment(5), notes[1]: moment(6, mark="ab" * 8)}
+    assert HistoryFile(path).load() == known.get(mixed, UNREADABLE)
+
+
+def test_a_reader_that_meets_an_unfinished_write_reads_again(memory, path, monkeypatch):
+    memory.note(moment(5))
+    whole, seen = path.read_bytes(), []
+
+    def read(_path, *, max_bytes):
+        seen.append(max_bytes)
+        return whole if len(seen) == 3 else whole[: 20 + len(seen)] + b" " * (len(whole) - 20 - len(seen))
+
+    monkeypatch.setattr("gateway.adapters.history_file.read_trusted", read)
+    assert HistoryFile(path).load() == moment(5)
+    assert len(seen) == 3
+
+
+def test_a_file_that_a_backup_has_linked_to_is_replaced(memory, path):
+    memory.note(moment(5))
+    path.with_name("backup").hardlink_to(path)
+    memory.note(moment(6))
+    assert HistoryFile(path).load() == moment(6)
+    assert HistoryFile(path.with_name("backup")).load() == moment(5)
+
+
+def test_a_longer_file_is_replaced_as_a_whole(memory, path):
+    path.parent.mkdir()
+    document = {"history": OURS, "generation": 5, "mark": moment(5).mark, "more": "x" * 300}
+    path.write_text(json.dumps(document))
+    assert memory.note(moment(6))
+    assert HistoryFile(path).load() == moment(6)
+
+
+def test_a_file_of_a_version_without_a_checksum_is_known_and_gets_one(memory, path):
+    path.parent.mkdir()
+    path.write_text(json.dumps({"history": OURS, "generation": 5, "mark": moment(5).mark}) + "\n")
+    assert memory.known() == moment(5)
+    assert memory.note(moment(6))
+    assert b"check" in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(b'"check"', b'"other"'))
+    assert HistoryFile(path).load() == UNREADABLE
 
 
 def test_no_half_written_file_is_left_beside_it(memory, path):

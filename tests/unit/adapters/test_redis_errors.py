@@ -10,6 +10,7 @@ from gateway.model.errors import Conflict, Unavailable
 
 REFUSED = exceptions.AuthenticationError("secret words")
 
+IN_PIPELINE = "Command # 1 (SET secret words) of pipeline caused error: "
 ERRORS = [
     (exceptions.ConnectionError("secret words"), "cannot be reached"),
     (exceptions.TimeoutError("secret words"), "in time"),
@@ -27,6 +28,9 @@ ERRORS = [
     (exceptions.ResponseError("NOREPLICAS secret words"), "min-replicas-to-write"),
     (exceptions.ResponseError("UNBLOCKED secret words"), "failover"),
     (exceptions.ResponseError("MISCONF secret words"), "disk"),
+    (exceptions.ResponseError(IN_PIPELINE + "NOREPLICAS secret words"), "min-replicas-to-write"),
+    (exceptions.ResponseError(IN_PIPELINE + "('NOREPLICAS secret words',)"), "min-replicas-to-write"),
+    (exceptions.ResponseError(IN_PIPELINE + """("UNBLOCKED secret's words",)"""), "failover"),
     (exceptions.RedisClusterException("secret words"), "no usable answer"),
 ]
 

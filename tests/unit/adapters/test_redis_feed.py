@@ -35,6 +35,7 @@ class Listener:
     told: list = field(default_factory=list)
     renewals: list = field(default_factory=list)
     acknowledged: int = 0
+    is_behind: bool = False
     note: Moment | None = None
     marks: dict = field(default_factory=dict)
 
@@ -239,6 +240,17 @@ async def test_a_change_is_acknowledged_at_once_and_not_at_the_next_renewal(stor
         await store.transact(writing(FACT))
         await follow.until(lambda one: one.renewals[-1].moment.generation == 1, seconds=2.0)
         assert (await store.look(Moment())).workers[0].applied == 1
+
+
+async def test_what_cannot_be_acknowledged_yet_is_tried_again_long_before_the_next_renewal(store, valkey_url):
+    async with Follow(valkey_url, renew_seconds=30.0) as follow:
+        await follow.connected()
+        follow.listener.is_behind = True
+        await store.transact(writing(FACT))
+        listener = await follow.until(lambda one: len(one.renewals) >= 5, seconds=10.0)
+        listener.is_behind = False
+        await store.transact(writing(OTHER))
+        await follow.until(lambda one: one.renewals[-1].moment.generation == 2, seconds=10.0)
 
 
 async def test_a_renewal_says_when_it_was_sent_and_not_when_it_was_answered(valkey_url):

@@ -16,7 +16,7 @@ from gateway.adapters.redis_fleet import (
     WORKERS,
     renew_command,
 )
-from gateway.adapters.redis_marks import GENERATION
+from gateway.adapters.redis_marks import GENERATION, MARKS
 from gateway.adapters.redis_store import RedisStore
 from gateway.model.errors import NotHeld, UnknownHistory
 from gateway.model.stores import GroupSize, Moment
@@ -207,6 +207,16 @@ async def test_a_lock_has_one_holder_until_it_ends_by_itself(store, raw):
     assert 9_000 < await raw.pttl(LOCK) <= 10_000
 
 
+async def test_nothing_that_the_barrier_reads_ends_by_the_clock_of_the_server(store, raw):
+    # A step of that clock would take a worker out of the register that can still answer.
+    await store.transact(plan)
+    await renew(raw, "w", 1)
+    first = await look(store)
+    await store.keep(first, first, 1.0, settles=True)
+    for name in (WORKERS, SETTLED, GENERATION, *await raw.keys(MARKS + b"*")):
+        assert await raw.pttl(name) == -1, name
+
+
 async def test_a_change_is_held_when_every_server_of_the_group_has_it(store, raw):
     async def grows(_snapshot, batch):
         batch.group = GroupSize(servers=2)
@@ -236,11 +246,17 @@ async def keep_seen(store):
     await store.keep(found, found, 1.0, settles=True)
 
 
+async def prompt(store):
+    await store.look(Moment())  # finds the size of the group
+    await store.look(Moment(), prompts=True)
+
+
 SILENT_WRITERS = {
     "let_go": lambda store: store.release(LOCK, "holder"),
     "leave": lambda store: store.leave("w"),
     "keep": keep_seen,
-    "look": lambda store: store.look(Moment(), hold_seconds=0.01),
+    "look": lambda store: store.look(Moment(), hold_seconds=0.05),  # long enough for prompts
+    "prompt": prompt,
 }
 
 

@@ -14,6 +14,7 @@ import redis as plain_redis
 
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.redis_feed import RedisFeed
+from gateway.adapters.redis_fleet import TOUCH
 from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_url import RedisLimits, parse_redis_url
 from gateway.adapters.valkey_program import find_program
@@ -23,7 +24,7 @@ from gateway.model.stores import GroupSize, Moment
 
 pytestmark = pytest.mark.anyio
 
-PREFIX = b"{cachegate}:f:"
+PREFIX, HASH = b"{cachegate}:f:", b"{cachegate}:u:a"
 
 
 class Server:
@@ -116,6 +117,46 @@ async def test_a_write_is_held_by_all_once_the_replica_has_it_and_not_while_it_i
     await store.hold_by_all(moment, seconds=5.0)
 
 
+async def test_while_a_replica_is_waited_for_it_is_prompted_by_another_connection(store, pair):
+    moment = await store.transact(plan)
+    await store.hold_by_all(moment, seconds=5.0)
+    pair[1].signal(signal.SIGSTOP)
+    before = int(pair[0].ask("GET", TOUCH))
+    with pytest.raises(NotHeld):
+        await store.hold_by_all(moment, seconds=0.2)
+    await store.close()  # waits for the last prompt
+    prompts = int(pair[0].ask("GET", TOUCH)) - before - 1
+    assert 3 <= prompts <= 30  # one was the write that is waited for
+
+
+async def test_a_prompt_is_a_write_if_there_are_replicas_and_waits_for_nothing(store, pair):
+    await store.hold_by_all(await store.transact(plan), seconds=5.0)
+    pair[1].signal(signal.SIGSTOP)
+    before = int(pair[0].ask("GET", TOUCH))
+    assert (await store.look(Moment())).held == 1
+    assert int(pair[0].ask("GET", TOUCH)) == before
+    assert (await store.look(Moment(), prompts=True)).held == 1
+    assert int(pair[0].ask("GET", TOUCH)) == before + 1
+
+
+async def test_a_server_that_takes_no_writes_is_looked_at_all_the_same(store, pair):
+    # A barrier that polls while a replica is gone for a moment, or the primary was just replaced, goes on.
+    moment = await store.transact(plan)
+    await store.hold_by_all(moment, seconds=5.0)
+    pair[0].ask("CONFIG", "SET", "min-replicas-to-write", "5")
+    for write in (
+        store.look(moment, hold_seconds=0.1),
+        store.transact(plan),
+        store.put_hash(HASH, {b"k": b"1"}),
+    ):
+        with pytest.raises(Unavailable, match="min-replicas-to-write"):
+            await write
+    assert (await store.look(moment, prompts=True)).is_ours
+    pair[0].ask("CONFIG", "SET", "min-replicas-to-write", "0")
+    pair[0].ask("REPLICAOF", "127.0.0.1", pair[1].port)
+    assert (await store.look(moment, prompts=True)).is_ours
+
+
 async def test_a_replica_that_attaches_is_another_stamp(store, pair):
     await store.transact(plan)
     before = await store.look(Moment())
@@ -142,7 +183,7 @@ async def test_a_replica_takes_no_write_and_says_what_it_is(store, pair):
     replica = RedisStore(pair[1].url)
     for write in (
         replica.transact(plan),
-        replica.put_hash(b"{cachegate}:u:a", {b"k": b"1"}),
+        replica.put_hash(HASH, {b"k": b"1"}),
         replica.look(Moment(), hold_seconds=0.1),
     ):
         with pytest.raises(Unavailable, match="replica"):
@@ -155,6 +196,7 @@ class Listener:
 
     note = None
     acknowledged = 0
+    is_behind = False
 
     def __init__(self):
         self.renewals = []

@@ -172,7 +172,7 @@ async def test_a_server_that_is_gone_after_the_commit_makes_the_change_unsure_an
     session, monkeypatch
 ):
     # What was made, such as a new key, has still to be shown.
-    async def gone(_about, *, hold_seconds=None):
+    async def gone(_about, **_more):
         raise Unavailable("redis", "gone")
 
     monkeypatch.setattr(session.store, "look", gone)
@@ -188,7 +188,7 @@ async def test_a_server_that_is_gone_after_the_commit_makes_the_change_unsure_an
 async def test_how_long_a_tenant_that_is_degraded_may_go_on_is_known_though_the_server_is_gone(
     session, monkeypatch
 ):
-    async def gone(_about, *, hold_seconds=None):
+    async def gone(_about, **_more):
         raise Unavailable("redis", "gone")
 
     await session.perform("tenants.create", creating(ACME), tenant=ACME)

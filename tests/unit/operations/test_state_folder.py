@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from gateway.configuration.settings import Settings
 from gateway.model.errors import Misconfigured
 from gateway.operations.state_folder import make_state, unusable_files, verify_state
+from tests.conftest import as_user
 
 STRANGER = 61234
 
@@ -16,6 +21,10 @@ STRANGER = 61234
 @pytest.fixture
 def settings(tmp_path):
     return Settings(state=tmp_path / "state")
+
+
+def inner_folders(settings):
+    return settings.pepper_folder, settings.signing_key_file.parent, settings.pins_folder
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o710, 0o707, 0o2770, 0o701])
@@ -100,8 +109,7 @@ def test_files_of_our_own_are_all_usable(settings):
 @pytest.mark.root
 def test_our_folders_in_it_are_ours_and_secrets_may_be_roots(settings):
     make_state(settings)
-    inner = (settings.pepper_folder, settings.signing_key_file.parent, settings.pins_folder)
-    for folder in (*inner, settings.state / "valkey"):
+    for folder in (*inner_folders(settings), settings.state / "valkey"):
         folder.mkdir()
         verify_state(settings)
         os.chown(folder, STRANGER, STRANGER)
@@ -113,3 +121,47 @@ def test_our_folders_in_it_are_ours_and_secrets_may_be_roots(settings):
         with pytest.raises(Misconfigured, match="0777"):
             verify_state(settings)
         folder.chmod(0o700)
+
+
+@pytest.fixture
+def enterable():
+    """A folder that every user may enter, unlike pytest's own."""
+    folder = Path(tempfile.mkdtemp(prefix="cg-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.root
+def test_what_we_write_to_has_to_be_our_own_and_secrets_may_be_roots(enterable):
+    settings = Settings(state=enterable / "state")
+    settings.state.mkdir(0o700)
+    os.chown(settings.state, STRANGER, STRANGER)
+    for folder in inner_folders(settings):
+        folder.mkdir(0o755)
+    with as_user(STRANGER):
+        with pytest.raises(Misconfigured) as refused:
+            verify_state(settings)
+        assert refused.value.where == str(settings.pins_folder)
+        settings.pins_folder.rename(settings.state / "elsewhere")
+        verify_state(settings)
+
+
+@pytest.mark.root
+def test_a_folder_of_the_embedded_server_counts_only_where_there_is_one(settings):
+    make_state(settings)
+    (settings.state / "valkey").mkdir()
+    os.chown(settings.state / "valkey", STRANGER, STRANGER)
+    with pytest.raises(Misconfigured):
+        verify_state(settings)
+    verify_state(replace(settings, redis_url="redis://127.0.0.1"))
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_folder_of_ours_that_cannot_be_looked_at_is_refused(settings, number):
+    make_state(settings)
+    folder = inner_folders(settings)[number]
+    folder.symlink_to(folder)
+    with pytest.raises(Misconfigured) as refused:
+        verify_state(settings)
+    assert refused.value.where == str(folder)

@@ -7,10 +7,12 @@ import threading
 from dataclasses import dataclass, field
 
 import pytest
+from gateway.directory.records.rulings import encode_ending
 from msgspec.structs import replace
 
 from gateway.adapters.provider import ProviderAnswer
 from gateway.decisions import Judgement
+from gateway.directory.records import names
 from gateway.engine.questions import parse_question
 from gateway.model.access import Access, Action, Credential, Principal, Resource, ResourceKind, WireRequest
 from gateway.model.errors import Reason, Refusal, Unavailable
@@ -20,6 +22,7 @@ from gateway.model.stamps import Leaf, Stamp
 from gateway.model.verdicts import Allowed, Denied
 from gateway.platform.inquiry import Inquiry
 from gateway.platform.upstream import (
+    ATTEMPTS,
     PARSED_HERE_BYTES,
     PATIENCE_SECONDS,
     QUESTIONS_OF_A_KEY,
@@ -200,6 +203,70 @@ def test_a_remembered_word_ends_with_the_allow_that_it_was_asked_on(world, upstr
     leaf.is_current = False  # the allow ended, or was ended; the next one is another
     told(upstream, replace(asking, allowed=replace(asking.allowed, stamp=stamp())))
     assert len(world.asked) == (2 if is_of_platform else 1)
+
+
+@dataclass
+class Endings:
+    """An authority that knows of endings and nothing else; also its own source."""
+
+    applied: int = 5
+    records: dict = field(default_factory=dict)
+
+    @property
+    def source(self):
+        return self
+
+    async def moment(self):
+        return self.applied, 0.0
+
+    async def read(self, wanted):
+        return self.applied, [Leaf(one, self.records.get(one)) for one in wanted]
+
+    def end(self, about):
+        self.applied += 1
+        self.records[about] = encode_ending(self.applied)
+
+
+ENDED = {
+    "everything": names.ending_fact(None),
+    "the key": names.ending_fact(KeyId("key_0123456789ab"), is_key=True),
+    "the model": names.ending_fact(MODEL),
+    "its name there": names.ending_fact(ModelId("globex/vans/2")),
+}
+
+
+@pytest.mark.parametrize("ended", ENDED)
+def test_a_remembered_word_is_not_used_once_it_was_ended(world, ended):
+    authority = Endings()
+    upstream = Upstream(
+        provider=world, decisions=world, authority=authority, clock=world, remembered_seconds=60.0
+    )
+    world.answers = [(200, b"globex/vans/2")]
+    told(upstream, inquiry(), inquiry())
+    assert len(world.asked) == 1
+    authority.end(names.ending_fact(ModelId("acme/others/1")))
+    told(upstream, inquiry())
+    assert len(world.asked) == 1
+    authority.end(ENDED[ended])
+    told(upstream, inquiry(), inquiry())
+    assert len(world.asked) == 2
+
+
+def test_a_word_that_is_ended_each_time_while_it_is_said_is_not_used(world):
+    authority = Endings()
+    upstream = Upstream(
+        provider=world, decisions=world, authority=authority, clock=world, remembered_seconds=60.0
+    )
+    ask = world.ask
+
+    async def ask_and_end(*question):
+        authority.end(ENDED["the key"])
+        return await ask(*question)
+
+    world.ask = ask_and_end
+    with pytest.raises(Unavailable):
+        told(upstream, inquiry())
+    assert len(world.asked) == ATTEMPTS
 
 
 def test_all_who_ask_the_same_at_once_share_one_flight(world, upstream):

@@ -137,9 +137,9 @@ async def test_only_what_all_servers_hold_is_noted_and_acknowledged(follower, fa
     follower.applied(step(6))
     renew(follower, at(6), group=3, held=2)
     assert facts.is_leased()
-    assert (follower.acknowledged, memory.noted) == (0, [])
+    assert (follower.acknowledged, memory.noted, follower.is_behind) == (0, [], True)
     renew(follower, at(6), group=3, held=3)
-    assert (follower.acknowledged, memory.noted) == (6, [at(6)])
+    assert (follower.acknowledged, memory.noted, follower.is_behind) == (6, [at(6)], False)
 
 
 async def test_what_all_hold_and_was_not_heard_yet_is_not_noted(follower, memory):
@@ -157,9 +157,11 @@ async def test_what_could_not_be_noted_is_not_acknowledged_and_is_tried_again(fo
     memory.is_writable = False
     renew(follower, at(5))
     assert (follower.acknowledged, facts.is_leased()) == (0, True)
+    assert follower.is_behind
     memory.is_writable = True
     renew(follower, at(5), sent_at=100.1)
     assert follower.acknowledged == 5
+    assert not follower.is_behind
 
 
 async def test_a_group_that_grew_counts_from_the_next_renewal_on(follower, facts, memory):

@@ -366,6 +366,19 @@ async def test_connections_that_are_made_anew_find_the_server_that_is_followed(f
     assert followed.find([A])[0].value == b"new"
 
 
+async def test_who_asks_after_a_feed_was_made_anew_does_not_get_what_was_read_before_it(facts, store):
+    hold(store)
+    store.values[A] = b"old"
+    early = await begin(facts.read([A]))
+    store.values[A] = b"new"
+    facts.connected(at(1))
+    late = await begin(facts.read([A]))
+    store.gate.set()
+    _, (_, [leaf]) = await asyncio.gather(early, late)
+    assert (leaf.value, leaf.is_current) == (b"new", True)
+    assert await values(facts, A) == [b"new"]
+
+
 async def test_a_feed_that_is_made_anew_moves_the_connections(facts, store):
     before = store.moves
     facts.disconnected()
