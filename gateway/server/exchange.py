@@ -173,10 +173,10 @@ class Exchange:
 
     async def receive(self) -> Message:
         """ASGI's `receive`."""
-        if self._awaits_continue and not self._connection.transport.is_closing():
-            self._awaits_continue = False
-            self._connection.transport.write(_CONTINUE)
         if not (self._is_disconnected or self._is_complete):
+            if self._awaits_continue and not self._connection.transport.is_closing():
+                self._awaits_continue = False
+                self._connection.transport.write(_CONTINUE)
             self._connection.flow.resume_reading()
             await self._news.wait()
             self._news.clear()
