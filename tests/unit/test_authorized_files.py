@@ -817,6 +817,25 @@ class TestBlobsFromMemory:
         assert disk.ask_now(asked) is None
         assert disk.ask(asked)[0][0][0] == "globex/b"
 
+    @pytest.mark.parametrize(
+        "what", ["file is gone", "link leads elsewhere", "file is no link", "no manifest"]
+    )
+    def test_a_package_that_links_it_no_more_is_passed_over(self, what, disk):
+        asked = question(disk, "blob")
+        disk.ask(asked)
+        assert disk.files.resolve_now(asked, Looks()) is not None
+        CHANGES[what][0](disk)
+        assert disk.files.resolve_now(asked, Looks()) is None
+        assert disk.ask(asked)[0][0][0] == "globex/b"
+
+    def test_a_package_that_has_to_be_decided_again_has_to_be_asked(self, disk):
+        asked = question(disk, "blob")
+        disk.ask(asked)
+        for memory in disk.files._decisions.memories:
+            for name in list(memory._entries):
+                memory.drop(name)
+        assert disk.files.resolve_now(asked, Looks()) is None
+
     def test_a_digest_of_nobody_or_of_others_has_to_be_asked_for(self, disk):
         disk.ask(question(disk, "blob"))
         disk.world.rights -= {("read", "acme/a"), ("read", "globex/b")}
