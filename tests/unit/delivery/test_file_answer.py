@@ -198,6 +198,8 @@ def test_a_file_in_memory_is_answered_like_one_that_is_open(method, headers, blo
         assert from_memory == from_disk
         return
     assert (from_memory.status, from_memory.headers) == (from_disk.status, from_disk.headers)
+    if method == "HEAD":  # whoever sends the answer leaves the body out
+        return
     body = from_disk.body
     if isinstance(body, FileParts):
         body = b"".join(blob.content[one.offset : one.end] for one in body.pieces)
