@@ -780,6 +780,15 @@ class TestPagesFromMemory:
         assert disk.ask_now(asked) is None
 
 
+def test_a_model_that_shows_no_package_is_absent_and_no_empty_listing_from_memory(disk):
+    asked = access(ResourceKind.MODEL, Action.DISCOVER, model=ModelId("globex/b"))
+    disk.world.rights -= {("discover", "globex/b")}
+    disk.world.rights |= {("discover", "globex/b", None)}  # the model itself, and none of its packages
+    for _ in range(2):
+        assert disk.ask(asked) is Reason.ABSENT
+        assert disk.ask_now(asked) is None
+
+
 class TestBlobsFromMemory:
     def test_it_is_found_in_the_first_package_of_the_caller_that_links_it(self, disk):
         asked = question(disk, "blob")
