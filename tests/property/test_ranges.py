@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gateway.delivery.conditions import entity_tags
 from gateway.delivery.digests import is_digest_wanted
 from gateway.delivery.file_answer import plan_delivery
+from gateway.delivery.headers import asked_fields
 from gateway.delivery.ranges import MAX_RANGES, Span, coalesce, find_ranges
 from gateway.model.errors import Reason
 
@@ -46,7 +47,13 @@ spans = st.lists(st.builds(lambda offset, count: Span(offset=offset, count=count
 
 
 def plan(content, headers, method="GET"):
-    return plan_delivery(method, headers, size=len(content), sha256=sha256(content).hexdigest(), is_blob=True)
+    return plan_delivery(
+        method,
+        asked_fields(headers),
+        size=len(content),
+        sha256=sha256(content).hexdigest(),
+        is_blob=True,
+    )
 
 
 def body_of(planned, content):

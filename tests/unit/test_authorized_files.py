@@ -780,6 +780,15 @@ class TestPagesFromMemory:
         assert disk.ask_now(asked) is None
 
 
+def test_a_model_that_shows_no_package_is_absent_and_no_empty_listing_from_memory(disk):
+    asked = access(ResourceKind.MODEL, Action.DISCOVER, model=ModelId("globex/b"))
+    disk.world.rights -= {("discover", "globex/b")}
+    disk.world.rights |= {("discover", "globex/b", None)}  # the model itself, and none of its packages
+    for _ in range(2):
+        assert disk.ask(asked) is Reason.ABSENT
+        assert disk.ask_now(asked) is None
+
+
 class TestBlobsFromMemory:
     def test_it_is_found_in_the_first_package_of_the_caller_that_links_it(self, disk):
         asked = question(disk, "blob")
@@ -816,6 +825,25 @@ class TestBlobsFromMemory:
         disk.world.change("acme/a")
         assert disk.ask_now(asked) is None
         assert disk.ask(asked)[0][0][0] == "globex/b"
+
+    @pytest.mark.parametrize(
+        "what", ["file is gone", "link leads elsewhere", "file is no link", "no manifest"]
+    )
+    def test_a_package_that_links_it_no_more_is_passed_over(self, what, disk):
+        asked = question(disk, "blob")
+        disk.ask(asked)
+        assert disk.files.resolve_now(asked, Looks()) is not None
+        CHANGES[what][0](disk)
+        assert disk.files.resolve_now(asked, Looks()) is None
+        assert disk.ask(asked)[0][0][0] == "globex/b"
+
+    def test_a_package_that_has_to_be_decided_again_has_to_be_asked(self, disk):
+        asked = question(disk, "blob")
+        disk.ask(asked)
+        for memory in disk.files._decisions.memories:
+            for name in list(memory._entries):
+                memory.drop(name)
+        assert disk.files.resolve_now(asked, Looks()) is None
 
     def test_a_digest_of_nobody_or_of_others_has_to_be_asked_for(self, disk):
         disk.ask(question(disk, "blob"))

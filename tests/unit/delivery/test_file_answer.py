@@ -10,10 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from gateway.delivery.file_answer import MAX_UNHASHED_RANGED_BYTES, plan_delivery
+from gateway.delivery.file_answer import (
+    MAX_UNHASHED_RANGED_BYTES,
+    Refused,
+    answer_file,
+    describe_whole,
+    plan_delivery,
+)
 from gateway.delivery.headers import asked_fields
-from gateway.model.answers import Span
+from gateway.model.answers import FileParts, Span
 from gateway.model.errors import Reason
+from gateway.model.verdicts import HeldFile
 from gateway.problems import PROBLEMS
 
 CASES = Path(__file__).parents[2] / "cases"
@@ -163,3 +170,37 @@ def test_nothing_is_ever_encoded():
         planned = plan(headers=headers)
         assert b"content-encoding" not in dict(planned.headers)
         assert body_of(planned) == CONTENT
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (),
+        ((b"range", b"bytes=2-5"),),
+        ((b"range", b"bytes=-3"),),
+        ((b"range", b"bytes=99-"),),
+        ((b"if-none-match", b'"another"'),),
+        ((b"if-match", b'"another"'),),
+        ((b"want-repr-digest", b"sha-256=1"),),
+    ],
+)
+def test_a_file_in_memory_is_answered_like_one_that_is_open(method, headers, blob_of, new_receipt):
+    blob = blob_of(b"0123456789")
+    opened = blob.opened()
+    known = {name: getattr(opened, name) for name in opened.__struct_fields__}
+    described = describe_whole(opened.size, opened.sha256, is_blob=True)
+    held = HeldFile(**known | {"descriptor": -1, "content": blob.content, "headers": described})
+    from_disk, from_memory = (
+        answer_file(new_receipt(one, method=method, headers=headers)) for one in (opened, held)
+    )
+    if isinstance(from_disk, Refused):
+        assert from_memory == from_disk
+        return
+    assert (from_memory.status, from_memory.headers) == (from_disk.status, from_disk.headers)
+    if method == "HEAD":  # whoever sends the answer leaves the body out
+        return
+    body = from_disk.body
+    if isinstance(body, FileParts):
+        body = b"".join(blob.content[one.offset : one.end] for one in body.pieces)
+    assert from_memory.body == body

@@ -90,6 +90,7 @@ def test_what_was_seen_once_is_not_looked_at_again_and_both_ways_of_looking_are_
     link.symlink_to(file)
     followed, itself, looks = check(link, follows=True), check(link), Looks()
     assert looks.agree([followed])
+    assert Looks().agree([followed, itself])
     link.unlink()
     assert looks.agree([followed])
     assert not looks.agree([itself])

@@ -10,7 +10,15 @@ import pytest
 from gateway.model.access import Resource, ResourceKind
 from gateway.model.errors import BadNameError, Reason, Refusal
 from gateway.model.names import FileHandle, Md5, ModelId, PackageId
-from gateway.resource.paths import blob_link, download_link, locate, model_link, shape_of
+from gateway.resource import paths
+from gateway.resource.paths import (
+    MAX_REMEMBERED_BYTES,
+    blob_link,
+    download_link,
+    locate,
+    model_link,
+    shape_of,
+)
 
 CASES = json.loads((Path(__file__).parents[2] / "cases" / "paths.json").read_text("utf-8"))["cases"]
 
@@ -121,3 +129,21 @@ def test_a_file_outside_a_package_has_no_link():
 def test_a_download_link_keeps_a_dash_segment_off_raw_slashes_and_leaves_it_bare(model, path):
     link = download_link(ModelId(model), PackageId("pkg"), FileHandle("x/-/y.bin"))
     assert link == f"/d/{path}/-/pkg/x/-/y.bin"
+
+
+@pytest.mark.parametrize(
+    ("length", "is_remembered"), [(MAX_REMEMBERED_BYTES, 1), (MAX_REMEMBERED_BYTES + 1, 0)]
+)
+def test_only_a_short_path_is_remembered(length, is_remembered):
+    escaped = b"%61" * 150
+    paths._parse_remembered.cache_clear()
+    found = locate(b"/v1/models/" + escaped + b"b" * (length - len(escaped)))
+    assert found.model == "a" * 150 + "b" * (length - len(escaped))
+    assert paths._parse_remembered.cache_info().currsize == is_remembered
+
+
+def test_a_refusal_is_not_remembered():
+    paths._parse_remembered.cache_clear()
+    with pytest.raises(Refusal):
+        locate(b"/v1/models/a//b")
+    assert paths._parse_remembered.cache_info().currsize == 0
