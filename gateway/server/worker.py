@@ -55,7 +55,7 @@ LENGTH_BYTES = 8  # of the order's length, big-endian
 YOUNG_OBJECTS = 20_000
 """New objects between two garbage collections of the young ones, which then take a millisecond.
 
-A request makes some sixty, none of which is part of a cycle: with Python's own limit of 700, collections took an
+A request makes some sixty, none of them part of a cycle: with Python's own limit of 700, collections took an
 eighth of a worker's time.
 """
 
