@@ -16,12 +16,13 @@ from msgspec.structs import replace
 
 from gateway.decisions import Judgement
 from gateway.guard import Guard
-from gateway.model.access import Action, Principal, Resource, ResourceKind, SignedLink, WireRequest
+from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, SignedLink, WireRequest
 from gateway.model.errors import Reason, Refusal, Unavailable, WithdrawnError
 from gateway.model.facts import Facts, KeyKind, PolicySet, Scope
 from gateway.model.header_block import Headers
 from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId, TenantId
 from gateway.model.routes import GuardedRoute
+from gateway.model.rulings import Ruling
 from gateway.model.stamps import Leaf, Stamp
 from gateway.model.verdicts import (
     Admission,
@@ -618,3 +619,15 @@ def test_an_allow_without_a_receipt_is_no_answer():
     world = Recorder()
     with pytest.raises(TypeError):
         world.guard().record_all([weigh_now(world, ROUTE)])
+
+
+@pytest.mark.parametrize("is_remembered", [False, True])
+def test_a_platforms_denial_has_the_platforms_reason_each_time(is_remembered, world):
+    ruling = Ruling(
+        key_id=PRINCIPAL.key_id, model=MODEL, reason=Reason.PAYMENT_REQUIRED, until=9.0, asked=1, generation=1
+    )
+    access = Access(principal=PRINCIPAL, action=Action.READ, resource=FILE)
+    denied = Denied(access=access, reason=Reason.NOT_PERMITTED, model=MODEL, stamp=FACT_STAMP)
+    world.judge = lambda access: Judgement(denied, replace(FACTS, ruling=ruling))
+    world.remembers_caller = world.remembers_decision = is_remembered
+    assert admit(world).reason is Reason.PAYMENT_REQUIRED
