@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -22,6 +23,7 @@ from msgspec.structs import replace
 
 from gateway.model.access import Access, Action, Resource, ResourceKind
 from gateway.model.bounded_memory import BoundedMemory
+from gateway.model.singleflight import Singleflight
 from gateway.model.verdicts import Allowed
 
 if TYPE_CHECKING:
@@ -150,40 +152,24 @@ class _Views(Generic[T]):
             stands_on=attrgetter("leaves"),
             is_over=lambda view: view.source is not source(),  # an outdated list of the catalogue is large
         )
-        self._in_progress: dict[Principal, asyncio.Task[View[T]]] = {}
+        self._computing: Singleflight[Principal, View[T]] = Singleflight(lambda _, view: self._stands(view))
 
     def recall(self, principal: Principal) -> View[T] | None:
         view = self.memory.peek(principal)
         return view if view is not None and self._stands(view) else None
 
     async def of(self, principal: Principal) -> View[T]:
-        view = self.recall(principal)
-        if view is not None:
-            return view
-        joined = self._in_progress.get(principal)
-        if joined is not None:
-            view = await asyncio.shield(joined)
-            if self._stands(view):
-                return view
-        # That task's view was overtaken by a change: it may have read facts from before this request.
-        # A task that begins from here on has not.
-        return await asyncio.shield(self._in_progress.get(principal) or self._start(principal))
+        return self.recall(principal) or await self._computing.run(
+            principal, partial(self._compute, principal)
+        )
 
     def _stands(self, view: View[T]) -> bool:
         return view.stands(self._source(), self._directory.epoch)
 
-    def _start(self, principal: Principal) -> asyncio.Task[View[T]]:
-        task = self._in_progress[principal] = asyncio.create_task(self._compute(principal))
-        task.add_done_callback(_retrieve)
-        return task
-
     async def _compute(self, principal: Principal) -> View[T]:
-        try:
-            view = await self._work_out(principal)
-            for _ in self.memory.putting(principal, view):
-                await asyncio.sleep(0)
-        finally:
-            del self._in_progress[principal]
+        view = await self._work_out(principal)
+        for _ in self.memory.putting(principal, view):
+            await asyncio.sleep(0)
         return view
 
 
@@ -196,9 +182,3 @@ def discovery(principal: Principal, model: ModelId) -> Access:
 def _reading(principal: Principal, listed: ListedPackage) -> Access:
     resource = Resource(kind=ResourceKind.PACKAGE, model=listed.model, package=listed.package)
     return replace(discovery(principal, listed.model), action=Action.READ, resource=resource)
-
-
-def _retrieve(task: asyncio.Task[View[T]]) -> None:
-    """Retrieve the exception, so that asyncio does not warn when every waiter was cancelled."""
-    if not task.cancelled():
-        task.exception()

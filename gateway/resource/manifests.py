@@ -25,12 +25,14 @@ import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from gateway.model.errors import CachegateError, Reason, Refusal, Unavailable
 from gateway.model.pins import identity_of
+from gateway.model.singleflight import Singleflight, checked_by_callers
 from gateway.resource.manifest import MAX_MANIFEST_BYTES, parse_manifest
 from gateway.resource.naming import MANIFEST
 from gateway.resource.safe_open import inspect_regular, open_regular, raise_unavailable
@@ -92,7 +94,8 @@ class Manifests:
         self._held_bytes = 0
         self._remembering = threading.Lock()
         self._reading_large = threading.Lock()  # one at a time, so that a second reader finds it cached
-        self._runs: dict[StatIdentity, asyncio.Task[None]] = {}
+        # What a run read is found by its file's identity: nothing overtakes it.
+        self._runs: Singleflight[StatIdentity, None] = Singleflight(checked_by_callers)
         self._small = ThreadPoolExecutor(1, "manifests-small")
         self._large = ThreadPoolExecutor(1, "manifests-large")
 
@@ -140,16 +143,16 @@ class Manifests:
         may be cancelled, so its descriptor is not used. Raises what `read` raises, and `Unavailable` when it
         takes too long.
         """
-        run = self._runs.get(identity)
-        if run is None:
-            if len(self._runs) >= MAX_WAITING:
-                raise _late()
-            run = self._runs[identity] = asyncio.create_task(self._bring(identity, read))
-            run.add_done_callback(_retrieve)
-        await asyncio.wait({run}, timeout=WAIT_SECONDS)
-        if not run.done():
+        if identity not in self._runs and len(self._runs) >= MAX_WAITING:
             raise _late()
-        run.result()
+        limit = asyncio.timeout(WAIT_SECONDS)
+        try:
+            async with limit:
+                await self._runs.run(identity, partial(self._bring, identity, read))
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise _late() from None
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Run other work on manifests in the thread for small ones."""
@@ -177,10 +180,7 @@ class Manifests:
 
     async def _bring(self, identity: StatIdentity, read: Callable[[Callable[[], None]], object]) -> None:
         threads = self._large if identity[2] > LARGE_BYTES else self._small
-        try:
-            await asyncio.get_running_loop().run_in_executor(threads, read, sleep_a_little)
-        finally:
-            del self._runs[identity]
+        await asyncio.get_running_loop().run_in_executor(threads, read, sleep_a_little)
 
     def _read(
         self, descriptor: int, found: os.stat_result, pause: Callable[[], None], *, is_passing: bool
@@ -259,9 +259,3 @@ def _given(known: _Known) -> Manifest:
 def _late() -> Unavailable:
     why = "a large manifest is still being read; it is served once it was"
     return Unavailable("cache", why, Reason.CACHE_UNAVAILABLE)
-
-
-def _retrieve(run: asyncio.Task[None]) -> None:
-    """Retrieve the exception, so that asyncio does not warn when every waiter was cancelled."""
-    if not run.cancelled():
-        run.exception()

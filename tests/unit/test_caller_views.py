@@ -270,7 +270,7 @@ def test_only_so_many_callers_are_remembered():
         for number in range(REMEMBERED_CALLERS + 5):
             await caller_views.models(replace(CALLER, key_name=str(number)))
         assert len(caller_views._models.memory) == REMEMBERED_CALLERS
-        assert not caller_views._models._in_progress
+        assert not len(caller_views._models._computing)
 
     asyncio.run(scenario())
 
