@@ -31,7 +31,7 @@ from gateway.audit.refusal_limiter import AnonymousCaller, RefusalLimiter
 from gateway.audit.scrub import clean_name, source_of
 from gateway.audit.writer import Writer
 from gateway.model.errors import Reason, Unavailable
-from gateway.model.verdicts import ChangeReceipt, HeldFile, OpenFile, Receipt, Rejection
+from gateway.model.verdicts import ChangeReceipt, Receipt, Rejection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,8 +50,8 @@ _MAX_RESULT_CHARACTERS = 200  # a reason, not a stack trace
 class AuditLog:
     """A process's audit log (a `Recorder`): one thread, one chain.
 
-    Outcomes of answers from memory are deferred, and `on_left` is called so that the caller schedules
-    `flush` for when the event loop has nothing else to do; without `on_left`, each is written at once.
+    Outcomes of answers that were recorded together (`record_all`) are deferred, and `on_left` is called so
+    that the caller schedules `flush` before the event loop waits; without `on_left`, each is written at once.
 
     Open it after forking and close it at the end. Raises `Unavailable` when the folder cannot be
     written, `Misconfigured` when the path is not a folder or others can write to it, and for a node's name
@@ -83,7 +83,9 @@ class AuditLog:
     def admit(self, admission: Admission) -> Receipt:
         """Record an allow and return its receipt."""
         now, _ = self._ready()
-        return self._receipt(self._append_all([self._of_allow(admission, now)], now)[0], admission)
+        return self._receipt(
+            self._append_all([self._of_allow(admission, now)], now)[0], admission, is_left=False
+        )
 
     def record_all(self, decisions: Sequence[Admission | Rejection]) -> list[Receipt | str]:
         """Record several decisions in one write: all of them are recorded, or none.
@@ -103,7 +105,7 @@ class AuditLog:
                 recorded.append(one[1])
             else:
                 one = self._of_allow(decision, now)
-                recorded.append(self._receipt(one[1], decision))
+                recorded.append(self._receipt(one[1], decision, is_left=True))
             ready.append(one)
         if ready:
             self._append_all(ready, now)
@@ -128,9 +130,8 @@ class AuditLog:
         new_id = partial(self._writer.envelopes.ids.next, now)
         return self._limiter.count(caller, rejection.reason.value, int(now), new_id)
 
-    def _receipt(self, record_id: str, admission: Admission) -> Receipt:
-        principal, found = admission.allowed.access.principal, admission.found
-        is_left = isinstance(found, HeldFile) or not isinstance(found, OpenFile)
+    def _receipt(self, record_id: str, admission: Admission, *, is_left: bool) -> Receipt:
+        principal = admission.allowed.access.principal
         whose = record_id, principal.tenant, principal.key_id
         on_close = partial(self._close_admission, *whose, is_left=is_left)
         return Receipt(record_id=record_id, admission=admission, on_close=on_close)
@@ -168,7 +169,7 @@ class AuditLog:
         self._write_summaries(now, int(now))
 
     def flush(self) -> None:
-        """Write the deferred outcomes; `on_left` asks for it, within the same event loop iteration."""
+        """Write the deferred outcomes; `on_left` asks for it."""
         self._has_left = False
         self._writer.flush(self._clock.now())
 
@@ -219,7 +220,7 @@ class AuditLog:
     def _close_admission(
         self, decision_id: str, tenant: str | None, key_id: str | None, outcome: Outcome, *, is_left: bool
     ) -> None:
-        """Write the outcome, or defer it (`is_left`) when the answer came whole from memory.
+        """Write the outcome, or defer it (`is_left`) when the answer was recorded together with others.
 
         An outcome that cannot be written now stays deferred.
         """

@@ -25,6 +25,7 @@ from gateway.decision.grant_index import GrantIndex
 from gateway.delivery.conditions import MAX_FIELD_BYTES as MAX_TAGS_BYTES
 from gateway.delivery.digests import MAX_FIELD_BYTES as MAX_PREFERENCES_BYTES
 from gateway.delivery.file_answer import plan_delivery
+from gateway.delivery.headers import asked_fields
 from gateway.delivery.ranges import MAX_FIELD_BYTES as MAX_RANGE_BYTES
 from gateway.directory.documents.parse import load_tenant_documents
 from gateway.directory.documents.tables import MAX_DOCUMENT_BYTES
@@ -209,7 +210,7 @@ def ranges() -> Parser:
     """The fields that say which part of a file is asked for, and on what condition."""
 
     def read(**fields: bytes) -> None:
-        asked = [(name.replace("_", "-").encode(), value) for name, value in fields.items()]
+        asked = asked_fields([(name.replace("_", "-").encode(), value) for name, value in fields.items()])
         plan_delivery("GET", asked, size=SIZE, sha256="0" * 64, is_blob=True)
 
     scattered = b"bytes=" + b",".join(b"%d-%d" % (one, one) for one in range(0, 10_000, 2))

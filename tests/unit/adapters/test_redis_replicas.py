@@ -118,7 +118,7 @@ async def test_a_write_is_held_by_all_once_the_replica_has_it_and_not_while_it_i
 
 
 async def test_while_a_replica_is_waited_for_it_is_prompted_by_another_connection(store, pair):
-    moment = await store.transact(plan)
+    _, moment = await store.transact(plan)
     await store.hold_by_all(moment, seconds=5.0)
     pair[1].signal(signal.SIGSTOP)
     before = int(pair[0].ask("GET", TOUCH))
@@ -130,7 +130,7 @@ async def test_while_a_replica_is_waited_for_it_is_prompted_by_another_connectio
 
 
 async def test_a_prompt_is_a_write_if_there_are_replicas_and_waits_for_nothing(store, pair):
-    await store.hold_by_all(await store.transact(plan), seconds=5.0)
+    await store.hold_by_all((await store.transact(plan))[1], seconds=5.0)
     pair[1].signal(signal.SIGSTOP)
     before = int(pair[0].ask("GET", TOUCH))
     assert (await store.look(Moment())).held == 1
@@ -141,7 +141,7 @@ async def test_a_prompt_is_a_write_if_there_are_replicas_and_waits_for_nothing(s
 
 async def test_a_server_that_takes_no_writes_is_looked_at_all_the_same(store, pair):
     # A barrier that polls while a replica is gone for a moment, or the primary was just replaced, goes on.
-    moment = await store.transact(plan)
+    _, moment = await store.transact(plan)
     await store.hold_by_all(moment, seconds=5.0)
     pair[0].ask("CONFIG", "SET", "min-replicas-to-write", "5")
     for write in (

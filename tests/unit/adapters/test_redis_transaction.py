@@ -36,7 +36,7 @@ async def plan(snapshot, batch):
 
 
 async def test_an_attempt_commits_everything_with_one_step_of_the_generation(client):
-    assert (await attempt(client, "a:1", plan, None)).generation == 1
+    assert (await attempt(client, "a:1", plan, None))[1].generation == 1
     assert await client.execute_command("GET", b"a") == b"1"
     assert await client.execute_command("HGET", GENERATION, COUNTER) == b"1"
 
@@ -51,7 +51,7 @@ async def test_an_attempt_that_somebody_else_overtook_commits_nothing(client):
 
 
 async def test_each_commit_makes_a_mark_that_is_found_at_its_counter_and_in_its_push(client):
-    moments = [await attempt(client, "a:1", plan, None) for _ in range(300)]
+    moments = [(await attempt(client, "a:1", plan, None))[1] for _ in range(300)]
     assert len({one.mark for one in moments}) == 300
     assert len({one.history for one in moments}) == 1
     for one in moments:
@@ -65,7 +65,7 @@ async def test_each_commit_makes_a_mark_that_is_found_at_its_counter_and_in_its_
 
 async def test_old_marks_make_room_and_a_note_of_them_is_no_longer_known(client, monkeypatch):
     monkeypatch.setattr(redis_transaction, "MAX_BLOCKS", 2)
-    moments = [await attempt(client, "a:1", plan, None) for _ in range(2 * MARKS_PER_BLOCK)]
+    moments = [(await attempt(client, "a:1", plan, None))[1] for _ in range(2 * MARKS_PER_BLOCK)]
     assert await client.execute_command("EXISTS", block_of(0)) == 0
     assert await client.execute_command("EXISTS", block_of(MARKS_PER_BLOCK)) == 1
     await attempt(client, "a:1", plan, moments[MARKS_PER_BLOCK])
@@ -77,7 +77,7 @@ async def test_nothing_is_planned_where_the_history_is_not_the_one(client):
     async def never(snapshot, batch):
         raise AssertionError("planned on facts that are not the known ones")
 
-    moment = await attempt(client, "a:1", plan, None)
+    _, moment = await attempt(client, "a:1", plan, None)
     await attempt(client, "a:1", plan, moment)
     for other in (
         Moment(history=moment.history, generation=1, mark="0" * 16),
@@ -92,7 +92,7 @@ async def test_the_size_of_the_group_is_a_change_of_its_own(client):
     async def grows(snapshot, batch):
         batch.group = GroupSize(servers=3, is_set=True)
 
-    assert (await attempt(client, "a:1", grows, None)).generation == 1
+    assert (await attempt(client, "a:1", grows, None))[1].generation == 1
     assert parse_group(await client.execute_command("HGET", GENERATION, GROUP)) == GroupSize(
         servers=3, is_set=True
     )

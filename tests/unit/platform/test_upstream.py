@@ -7,17 +7,18 @@ import threading
 from dataclasses import dataclass, field
 
 import pytest
-from gateway.directory.records.rulings import encode_ending
 from msgspec.structs import replace
 
 from gateway.adapters.provider import ProviderAnswer
 from gateway.decisions import Judgement
 from gateway.directory.records import names
+from gateway.directory.records.codec import encode
 from gateway.engine.questions import parse_question
 from gateway.model.access import Access, Action, Credential, Principal, Resource, ResourceKind, WireRequest
 from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.facts import Facts, KeyKind, PolicySet, Scope
 from gateway.model.names import KeyId, ModelId, TenantId
+from gateway.model.rulings import Ending
 from gateway.model.stamps import Leaf, Stamp
 from gateway.model.verdicts import Allowed, Denied
 from gateway.platform.inquiry import Inquiry
@@ -224,7 +225,7 @@ class Endings:
 
     def end(self, about):
         self.applied += 1
-        self.records[about] = encode_ending(self.applied)
+        self.records[about] = encode(Ending(generation=self.applied))
 
 
 ENDED = {
