@@ -14,10 +14,10 @@ demo: venv
 
 # `exec`: make ends its own child when it is ended, and a shell in between would not pass that on to the tests.
 test: venv
-	exec $(BIN)/pytest -n auto -m "not slow and not root and not engine" $(ARGS)
+	exec $(BIN)/pytest -n auto --dist worksteal -m "not slow and not root and not engine" $(ARGS)
 
 test-all: venv
-	exec $(BIN)/pytest -n auto -m "not engine" $(ARGS)
+	exec $(BIN)/pytest -n auto --dist worksteal -m "not engine" $(ARGS)
 
 test-engine: venv .venv-engine/ready
 	exec $(BIN)/pytest -n 2 --dist loadfile -m engine $(ARGS)
