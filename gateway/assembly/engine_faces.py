@@ -56,6 +56,7 @@ def engine_routes(pipeline: Pipeline, means: Means) -> list[FaceRoute]:
                 pipeline.catalogue,
                 on_damaged=pipeline.telemetry.damaged_record,
                 on_left_out=pipeline.telemetry.packages_left_out,
+                held=pipeline.held_listings,
             ),
             clock=pipeline.clock,
         ),

@@ -122,6 +122,9 @@ class Pipeline:
         self.attestations = build_attestations(
             settings, self.facts, self.directory, self.catalogue, self.registrar, self.clock
         )
+        self.held_listings = HeldListings(
+            root=settings.cache_root, clock=self.clock, max_bytes=HELD_LISTINGS_BYTES
+        )
         identity = LinkAuthenticator(authenticator, self.directory, self.link_keys)
         self.guard = Guard(
             identity=last_uses.noting(identity),
@@ -140,9 +143,7 @@ class Pipeline:
                     describe=describe_whole,
                     max_bytes=settings.held_files_megabytes << 20,
                 ),
-                held_listings=HeldListings(
-                    root=settings.cache_root, clock=self.clock, max_bytes=HELD_LISTINGS_BYTES
-                ),
+                held_listings=self.held_listings,
                 attestations=self.attestations,
             ),
             recorder=self.recorder,

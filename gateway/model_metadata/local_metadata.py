@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.engine.local_answers import PackageOnDisk, find_local_answer
 from gateway.engine.registry import parse_record
 from gateway.model.errors import Refusal
+from gateway.resource.disk_checks import Looks
 from gateway.resource.raw_model import DescriptionBounds
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from gateway.engine.registry import Record
     from gateway.model.names import ModelId, PackageId
     from gateway.resource.catalogue import DiskCatalogue
-    from gateway.resource.raw_model import RawPackage
+    from gateway.resource.held_listings import HeldListings
+    from gateway.resource.raw_model import RawPackage, RawPackages
 
     Withheld = Callable[[ModelId, Sequence[RawPackage]], Awaitable[frozenset[PackageId]]]
 
@@ -48,8 +50,10 @@ class LocalMetadata:
         *,
         on_damaged: Callable[[ModelId], None],
         on_left_out: Callable[[ModelId, int], None],
+        held: HeldListings | None = None,
     ) -> None:
         self._catalogue = catalogue
+        self._held = held
         self._on_damaged = on_damaged
         self._on_left_out = on_left_out
         self._told: set[ModelId] = set()
@@ -59,7 +63,7 @@ class LocalMetadata:
 
         `withheld` returns which of the packages are to be left out.
         """
-        found = await self._catalogue.raw_packages(model, BOUNDS)
+        found = await self._find_packages(model)
         if found.left_out and self._is_told_first(model):
             self._on_left_out(model, found.left_out)
         away = await withheld(model, found.packages) if withheld is not None and found.packages else ()
@@ -88,6 +92,17 @@ class LocalMetadata:
         metadata = answer.tree.metadata
         shown = {name: metadata[name] for name in SHOWN_IN_STAT if name in metadata}
         return {"modelMetadata": {**shown, "modelLatencyMs": None}}
+
+    async def _find_packages(self, model: ModelId) -> RawPackages:
+        held = self._held
+        if held is None:
+            return await self._catalogue.raw_packages(model, BOUNDS)
+        known = held.find_manifests(model, Looks())
+        if known is None:
+            before = held.look_at_model(model)
+            known = await self._catalogue.raw_packages(model, BOUNDS)
+            held.hold_manifests(model, known, before)
+        return known
 
     def _find_raw_record(self, model: ModelId) -> bytes | None:
         try:

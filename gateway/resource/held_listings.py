@@ -1,6 +1,7 @@
 """Cache of listings of models and packages, each checked against the disk before it is shown again.
 
-A listing says which packages a model has, or which files a package has and how large they are. So everything
+A listing says which packages a model has, which files a package has and how large they are, or what is in the
+manifests of all packages whose files are there (for the engine's metadata). So everything
 that it was made of is checked (`disk_checks.py`): the folder of the model, the folders and manifests of its
 packages, and each file that is listed. Two packages that differ by case only, a changed manifest, a file that
 is gone or was replaced all change one of these. As for files, what no check notices (a folder further up or
@@ -18,18 +19,21 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.model.bounded_memory import BoundedMemory
+from gateway.model.listings import PackageListing
 from gateway.resource.disk_checks import CHECK_BYTES, Looks, are_reliable, find_identity
 from gateway.resource.naming import MANIFEST, MODELS_CACHE, model_directory
+from gateway.resource.raw_model import RawPackages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from gateway.model.access import Page
-    from gateway.model.listings import PackageListing
     from gateway.model.names import ModelId, PackageId
     from gateway.resource.disk_checks import PathCheck
     from gateway.resource.held_files import Clocks
+
+    Listing = PackageListing | RawPackages | tuple[PackageId, ...]
 
 MAX_CHECKS = 64  # some 1.4 us each
 HELD_SECONDS = 2.0
@@ -41,7 +45,7 @@ _SIZE = 2  # in an identity
 class Held(msgspec.Struct, frozen=True):
     """Files of a package, or packages of a model, and what that was made of."""
 
-    found: PackageListing | tuple[PackageId, ...]
+    found: Listing
     entries: int
     checks: tuple[PathCheck, ...]
     until: float
@@ -67,7 +71,12 @@ class HeldListings:
     ) -> PackageListing | None:
         """The files of a package, if they are cached and the same now."""
         found = self._find((model, package, page), looks)
-        return None if isinstance(found, tuple) else found
+        return found if isinstance(found, PackageListing) else None
+
+    def find_manifests(self, model: ModelId, looks: Looks) -> RawPackages | None:
+        """The packages of a model with their manifests, if they are cached and the same now."""
+        found = self._find((model, RawPackages), looks)
+        return found if isinstance(found, RawPackages) else None
 
     def look_at_model(self, model: ModelId) -> tuple[PathCheck, ...]:
         """What the list of packages is about to be made of; empty when it cannot be seen."""
@@ -97,10 +106,23 @@ class HeldListings:
         if sizes == [one.size for one in listing.files]:
             self._hold((listing.model, listing.package, page), listing, len(files), before, parts)
 
+    def hold_manifests(self, model: ModelId, found: RawPackages, before: tuple[PathCheck, ...]) -> None:
+        """Cache the packages of a model with their manifests. `before` is what `look_at_model` saw."""
+        folders = [(f"{self._folder(model)}/{one.package}", one) for one in found.packages[:MAX_CHECKS]]
+        around = [path for folder, _ in folders for path in (folder, f"{folder}/{MANIFEST}")]
+        files = [f"{folder}/{handle}" for folder, one in folders for handle in one.servable]
+        if found.left_out or len(around) + len(files) > MAX_CHECKS:
+            return
+        parts = (*_look(around), *_look(files, follows=True))
+        if len(parts) == len(around) + len(files):
+            size = sum([len(one.raw_manifest) for one in found.packages])
+            entries = len(files) + size // ENTRY_BYTES + 1
+            self._hold((model, RawPackages), found, entries, before, parts)
+
     def _folder(self, model: ModelId) -> str:
         return f"{self._root}/{MODELS_CACHE}/{model_directory(model)}"
 
-    def _find(self, name: object, looks: Looks) -> PackageListing | tuple[PackageId, ...] | None:
+    def _find(self, name: object, looks: Looks) -> Listing | None:
         held = self.memory.find(name)
         if held is None:
             return None
@@ -112,7 +134,7 @@ class HeldListings:
     def _hold(
         self,
         name: object,
-        found: PackageListing | tuple[PackageId, ...],
+        found: Listing,
         entries: int,
         before: tuple[PathCheck, ...],
         parts: tuple[PathCheck, ...],

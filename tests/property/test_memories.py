@@ -99,9 +99,10 @@ from gateway.platform import upstream
 from gateway.platform.inquiry import Inquiry
 from gateway.platform.upstream import Upstream
 from gateway.resource.held_files import Held, HeldFiles
+from gateway.resource.held_listings import ENTRY_BYTES, HeldListings
 from gateway.resource.held_listings import Held as HeldListing
-from gateway.resource.held_listings import HeldListings
 from gateway.resource.paths import MAX_REMEMBERED_BYTES, MODELS_PATH, _parse_remembered, locate
+from gateway.resource.raw_model import RawPackage, RawPackages
 
 FACTOR = 1.3
 """By how much a memory may weigh more than its bound: what it charges is an estimate."""
@@ -433,6 +434,27 @@ def held_listings(bound):
         listing = PackageListing(model=model_id(number), package=package(number), files=files)
         page = Page(after=f"{handle(number)}", limit=100)
         made.memory.put((listing.model, listing.package, page), HeldListing(listing, 8, checks, NOW))
+
+    return lambda: HeldListings(root=Path("/"), clock=None, max_bytes=bound), put
+
+
+@case(4 * MEGABYTE, size=lambda made: len(made.memory))
+def held_manifests(bound):
+    def put(made, number):
+        folder = f"/{'r' * 1000}/models-cache/{'d' * 90}/{package(number)}"
+        handles = [f"{handle(number)}{one}" for one in range(8)]
+        checks = tuple(
+            (f"{folder}/{one}", True, tuple(number + each for each in range(5))) for one in handles
+        )
+        raw = RawPackage(
+            package=package(number),
+            raw_manifest=b"%d" % number * 600,
+            servable=frozenset(handles),
+            unhashed=frozenset(),
+        )
+        found = RawPackages(packages=(raw,), left_out=0)
+        entries = len(handles) + len(raw.raw_manifest) // ENTRY_BYTES + 1
+        made.memory.put((model_id(number), RawPackages), HeldListing(found, entries, checks, NOW))
 
     return lambda: HeldListings(root=Path("/"), clock=None, max_bytes=bound), put
 

@@ -7,9 +7,11 @@ import os
 import shutil
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
 from gateway.model.access import Page
+from gateway.model_metadata.local_metadata import BOUNDS
 from gateway.resource.catalogue import CatalogueSettings, DiskCatalogue
 from gateway.resource.disk_checks import Looks
 from gateway.resource.held_listings import HELD_SECONDS, MAX_CHECKS, HeldListings
@@ -56,6 +58,17 @@ class Place:
 
     def find_packages(self):
         return self.held.find_packages(MODEL, Looks())
+
+    def hold_manifests(self, *, bounds=BOUNDS, between=None):
+        before = self.held.look_at_model(MODEL)
+        found = asyncio.run(self.catalogue.raw_packages(MODEL, bounds))
+        if between is not None:
+            between(self)
+        self.held.hold_manifests(MODEL, found, before)
+        return found
+
+    def find_manifests(self):
+        return self.held.find_manifests(MODEL, Looks())
 
     @property
     def blob(self):
@@ -214,3 +227,45 @@ def test_what_was_seen_in_one_iteration_serves_all_of_it_and_no_other(place):
     rewrite_quietly(place)
     assert place.held.find_listing(MODEL, "p000", PAGE, looks) is listing
     assert place.find() is None
+
+
+# The manifests of a model's packages, for the engine's metadata.
+
+
+def test_manifests_are_given_as_they_were_read(place):
+    assert place.find_manifests() is None
+    found = place.hold_manifests()
+    assert place.find_manifests() is found
+    assert [one.package for one in found.packages] == ["p000", "p001"]
+    assert place.find_packages() is None
+    assert place.held.find_manifests("acme/cars/2", Looks()) is None
+
+
+@pytest.mark.parametrize("change", OF_A_PACKAGE + OF_A_FILE)
+def test_what_changed_in_a_package_ends_what_is_known_of_its_manifest(change, place):
+    place.hold_manifests()
+    change(place)
+    assert place.find_manifests() is None
+
+
+def test_manifests_are_read_anew_after_two_seconds(place):
+    place.hold_manifests()
+    place.clock.steady += HELD_SECONDS
+    assert place.find_manifests() is None
+
+
+def test_manifests_with_many_files_are_not_held(tmp_path):
+    place = Place(tmp_path / "cache", files=MAX_CHECKS // 2)
+    place.hold_manifests()
+    assert place.find_manifests() is None
+
+
+def test_what_had_to_be_left_out_is_looked_for_each_time(place):
+    place.hold_manifests(bounds=replace(BOUNDS, packages=1))
+    assert place.find_manifests() is None
+
+
+@pytest.mark.parametrize("change", [OF_A_FILE[-1], OF_A_PACKAGE[1], OF_A_PACKAGE[-1]])
+def test_manifests_of_what_changed_while_they_were_read_are_not_held(change, place):
+    place.hold_manifests(between=change)
+    assert place.find_manifests() is None
