@@ -33,6 +33,14 @@ _REMEMBERED_NAME_BYTES = 64  # anonymous callers choose names, of up to 32 KiB
 _MIN_PART = 12  # this many characters of a secret are too many to be recorded
 
 _NOT_A_LETTER = re.compile(rb"[^A-Za-z]+")
+_USUAL_NAMES = frozenset(
+    {
+        *(b"host", b"user-agent", b"accept", b"accept-encoding", b"connection", b"traceparent", b"range"),
+        *(b"if-none-match", b"x-forwarded-for", b"x-forwarded-proto"),
+    }
+)
+"""Headers that hold no secret: nearly all, known without a call."""
+
 _SECRET_NAMES = frozenset(
     {
         *(b"authorization", b"proxyauthorization", b"cookie", b"bearer", b"basic", b"key", b"token"),
@@ -61,7 +69,7 @@ class RequestSecrets:
     __slots__ = ("_plain", "_raw", "_written", "least")
 
     def __init__(self, headers: Iterable[tuple[bytes, bytes]], query: bytes) -> None:
-        raw = [value for name, value in headers if _is_secret_name(name)]
+        raw = [value for name, value in headers if name not in _USUAL_NAMES and _is_secret_name(name)]
         if query:
             raw += _parameters(query)
         self._raw = raw

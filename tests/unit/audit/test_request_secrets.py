@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gateway.audit import request_secrets
 from gateway.audit.request_secrets import MAX_PIECES, REMOVED, RequestSecrets
 from gateway.audit.scrub import clean_agent, clean_digits, clean_name
 
@@ -156,3 +157,7 @@ def test_of_a_credential_that_is_too_long_its_beginning_is_removed_too(form):
     secrets = RequestSecrets(((b"authorization", f"Bearer {KEY * 250}".encode()),), b"")
     written = FORMS[form](KEY)
     assert written not in clean_agent(f"loader/1.0 ({written})".encode(), secrets)
+
+
+def test_no_usual_header_has_the_name_of_a_secret():
+    assert not any(map(request_secrets._is_secret_name, request_secrets._USUAL_NAMES))
