@@ -20,7 +20,7 @@ import os
 from typing import TYPE_CHECKING
 
 from gateway.server.file_span import FileSpan
-from gateway.server.kernel_queue import lift_the_bound
+from gateway.server.kernel_queue import raise_the_bound
 
 if TYPE_CHECKING:
     import asyncio
@@ -74,7 +74,7 @@ class FileSender:
             raise ConnectionResetError
         if self._socket is None:
             connection = self._transport.get_extra_info("socket")
-            lift_the_bound(connection)
+            raise_the_bound(connection)
             self._socket = os.dup(connection.fileno())
         return self._socket
 

@@ -6,7 +6,9 @@ turn into gigabytes that no limit of this process counts. So the kernel is told 
 bytes on their way to it are not counted.
 
 A file sent by `sendfile` costs no memory but its pages in the page cache, and larger pieces cost less CPU: on
-such a connection the sender lifts the bound. Anonymous callers get no files.
+such a connection the sender raises the bound. It does not lift it. The kernel counts these pages as memory of
+TCP all the same, and once all sockets of the machine have used that up (`tcp_mem`, a tenth of the memory), it
+resets connections of others: two thousand slow readers of a large file were enough.
 
 The kernel also holds what a closed connection has not sent yet, which the stall clock cannot see any more.
 `TCP_USER_TIMEOUT` makes it give up in the end.
@@ -18,8 +20,8 @@ import socket
 from contextlib import suppress
 
 MAX_UNSENT_BYTES = 1 << 17
+MAX_UNSENT_FILE_BYTES = 1 << 18  # a gigabyte for as many connections as a worker has
 STALLS = 2  # the kernel gives up after this multiple of the stall clock's limit, which is to act first
-_AS_THE_SYSTEM_HAS_IT = 0  # TCP_NOTSENT_LOWAT of 0: the system's default
 
 
 def bound_the_kernel(listener: socket.socket, stall_seconds: float) -> None:
@@ -29,7 +31,7 @@ def bound_the_kernel(listener: socket.socket, stall_seconds: float) -> None:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALLS * stall_seconds * 1000))
 
 
-def lift_the_bound(connection: socket.socket) -> None:
-    """Let the kernel buffer as much of a file as it can."""
+def raise_the_bound(connection: socket.socket) -> None:
+    """Let the kernel buffer more of a file."""
     with suppress(OSError):
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _AS_THE_SYSTEM_HAS_IT)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_FILE_BYTES)

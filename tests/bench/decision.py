@@ -1,10 +1,10 @@
 """How long one decision takes in a worker: from memory, and on facts that have to be read from Redis.
 
 Measured in this process, on the objects that a worker serves with (`gateway.assembly.pipeline.Pipeline`),
-over a real Valkey on a unix socket. `from_memory` is what the guard does for a file whose caller and path are
-cached, between the parsed request and the first byte, without what costs the same with any guard: opening the
-file and writing the audit record. These are in the row `admit_us`. `stages` is the same for a path that this
-caller requests for the first time, when caller and decision are cached and the path is not.
+over a real Valkey on a unix socket. `from_memory` is what the guard does for a file whose caller, path and
+decision are cached, between the parsed request and the first byte, without what costs the same with any
+guard: opening the file and writing the audit record. These are in the row `admit_us`. `stages` times the
+parts of it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ from gateway.model.verdicts import Allowed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
-
-    from gateway.passes import Pass
 
     from gateway.configuration.settings import Settings
 
@@ -57,24 +55,17 @@ class Bench:
     async def from_memory(self, request: WireRequest) -> None:
         """`Guard._weigh` up to the disk, and `Guard.confirm`, on the guard's own parts."""
         guard = self.pipeline.guard
-        known = guard._recall(request) or await self._weighed(request)
-        principal = known.allowed.access.principal
-        guard.directory.verify_fresh(principal.degraded_seconds)
-        if not guard.directory.still_true(known.stamp, principal.degraded_seconds):
-            raise TypeError("facts moved in a benchmark that moves none")
-
-    async def _weighed(self, request: WireRequest) -> Pass:
-        """The way that a pass stands for."""
-        guard = self.pipeline.guard
         credential = extract(request.headers, request.query)
         caller = guard.identity.recall(credential, request.client, request.received_at)
         principal, key_stamp = caller or await guard._authenticate(credential, request, FILE)
-        resource = FILE.locate(request)
-        access = Access(principal=principal, action=FILE.action, resource=resource)
-        judgement = guard.decisions.recall(access) or await guard.decisions.reach(access)
+        guard.directory.verify_fresh(principal.degraded_seconds)
+        access = Access(principal=principal, action=FILE.action, resource=FILE.locate(request))
+        judgement = guard._recall(access) or await guard.decisions.reach(access)
         if not isinstance(judgement.verdict, Allowed):
             raise TypeError(f"the benchmark's own key was refused: {judgement.verdict}")
-        return guard._remember(request, resource, judgement.verdict, key_stamp)
+        stamp = key_stamp.joined(judgement.verdict.stamp)
+        if not guard.directory.still_true(stamp, principal.degraded_seconds):
+            raise TypeError("facts moved in a benchmark that moves none")
 
     async def microseconds(self, requests: Sequence[WireRequest]) -> list[float]:
         """How long each of these takes."""
@@ -89,7 +80,7 @@ class Bench:
         return taken
 
     async def stages(self, requests: Sequence[WireRequest]) -> dict[str, list[float]]:
-        """The parts of the way without a pass, each timed alone."""
+        """The parts of the way, each timed alone."""
         guard, clock = self.pipeline.guard, time.perf_counter_ns
         taken: dict[str, list[float]] = {
             stage: [] for stage in ("extract", "authenticate", "locate", "recall", "last_check")
