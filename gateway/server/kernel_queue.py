@@ -8,7 +8,8 @@ bytes on their way to it are not counted.
 A file sent by `sendfile` costs no memory but its pages in the page cache, and larger pieces cost less CPU: on
 such a connection the sender raises the bound. It does not lift it. The kernel counts these pages as memory of
 TCP all the same, and once all sockets of the machine have used that up (`tcp_mem`, a tenth of the memory), it
-resets connections of others: two thousand slow readers of a large file were enough.
+resets connections of others: two thousand slow readers of a large file were enough, where each could fill
+the 4 MiB of `tcp_wmem`.
 
 The kernel also holds what a closed connection has not sent yet, which the stall clock cannot see any more.
 `TCP_USER_TIMEOUT` makes it give up in the end.
@@ -20,7 +21,7 @@ import socket
 from contextlib import suppress
 
 MAX_UNSENT_BYTES = 1 << 17
-MAX_UNSENT_FILE_BYTES = 1 << 18  # a gigabyte for as many connections as a worker has
+MAX_UNSENT_FILE_BYTES = (1 << 19) + (1 << 15)  # a step of `send_queue.py`, and some: smaller ones cost more
 STALLS = 2  # the kernel gives up after this multiple of the stall clock's limit, which is to act first
 
 
