@@ -187,7 +187,8 @@ class GuardMiddleware:
                 except Refusal as refusal:
                     await self._refuse(Rejection(request=request, reason=refusal.reason), route, meter, send)
                     return
-                await self._answer_forwarded(scope, receive, send, request, route, meter, forwarding, asked)
+                known = replace(request, headers=(*request.headers, _as_header(asked)))
+                await self._answer_forwarded(scope, receive, send, known, route, meter, forwarding, asked)
         finally:
             await forwarding.close()
 
@@ -349,6 +350,11 @@ class GuardMiddleware:
             return self._guard.decline(Rejection(request=request, reason=Reason.INTERNAL))
         except Unavailable:
             return Declined(reason=Reason.INTERNAL, record_id=UNRECORDED)
+
+
+def _as_header(asked: Asked) -> tuple[bytes, bytes]:
+    """The key that was found in a body, where records look for the secrets of a request (I8)."""
+    return b"authorization", b"Bearer " + asked.credential.secret.encode()
 
 
 def _late(receipt: Receipt, refusal: Refusal) -> Rejection:
