@@ -1,9 +1,9 @@
 """Find the route of a request, exactly as the inference server's router does.
 
-The server decodes the path before it routes, takes the first route of its list whose path and method match, and
-hands what nothing matches to a folder of files. So `GET /clip/embed_image` is not the route of that name, which
-is a POST, but a request for the model `clip/embed_image`. A path that the server and we could read in two ways
-is refused: control characters, empty and dot segments, percent-encoding that is none, other encodings.
+The server decodes the path before it routes, takes the first route of its list whose path and method match,
+and hands what nothing matches to a folder of files. So `GET /clip/embed_image` is not the route of that name,
+which is a POST, but a request for the model `clip/embed_image`. A path that the server and we could read in two
+ways is refused: control characters, empty and dot segments, bad percent-encoding, other encodings.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from gateway.front_door.table import ServerTable
     from gateway.front_door.values import ServerRoute
 
-_RAW = re.compile(rb"/(?:[\x21-\x22\x24\x26-\x3e\x40-\x7e]|%[0-9A-Fa-f]{2})*")  # no `?`, no `#`, nothing encoded badly
+_RAW = re.compile(
+    rb"/(?:[\x21-\x22\x24\x26-\x3e\x40-\x7e]|%[0-9A-Fa-f]{2})*"
+)  # no `?`, no `#`, nothing encoded badly
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\\\u2028\u2029]")
 _REST = "/{path:path}"
 
@@ -53,6 +55,8 @@ def decoded_path(raw_path: bytes) -> str:
         path = unquote_to_bytes(raw_path).decode()
     except UnicodeDecodeError:
         raise Refusal(Reason.MALFORMED_PATH) from None
+    if path == "/":
+        return path
     if _CONTROLS.search(path) or not {"", ".", ".."}.isdisjoint(path.split("/")[1:]):
         raise Refusal(Reason.MALFORMED_PATH)
     return path

@@ -46,7 +46,7 @@ class Family(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A stage of a model that is made of two: its member in a body, and the prefix of the models it may be."""
+    """A stage of a model that is made of two: its member in a body, and the prefix of its models."""
 
     member: str
     prefix: str
@@ -64,7 +64,7 @@ class Stages(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     member: str  # names both in one text
 
     def of(self, model_id: str) -> tuple[str, str] | None:
-        """The two stages of an id of this family; None for another id, or one that the server does not know."""
+        """The two stages of an id of this family; None for another, or one that the server does not know."""
         if model_id == self.family:
             return self.default, self.default
         family, _, token = model_id.partition("/")
@@ -73,7 +73,7 @@ class Stages(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return self.split(token)
 
     def split(self, token: str) -> tuple[str, str] | None:
-        """The two stages that a text names: `small`, `tiny-none`. None where the server knows no such model."""
+        """The two stages that a text names: `small`, `tiny-none`. None where there is no such model."""
         first, dash, second = token.partition("-")
         stages = (first, second if dash else first)
         if not all(stage in self.values for stage in stages) or stages == (self.absent, self.absent):
@@ -147,10 +147,10 @@ class ServerTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 def parse_served_id(text: str) -> ModelId:
     """A model id that the server takes in only one way. Raises `BadNameError`.
 
-    It has one slash or none; letters, digits, dots, dashes and underscores only, since the ids in the answer's
-    `X-Model-Id` are separated by commas, and what the server appends to an id begins with a colon. The server
-    reads a version as a number where it can, so one that it would read as another text (`01`, `1_0`) is refused:
-    what it keeps of two models would meet under one name.
+    It has one slash or none; letters, digits, dots, dashes and underscores only, since commas separate the ids
+    in the answer's `X-Model-Id`, and what the server appends to an id begins with a colon. The server reads a
+    version as a number where it can, so one that is written in another way (`01`, `1_0`) is refused: what it
+    keeps of two models would meet under one name.
     """
     if len(text) > MAX_ID_CHARACTERS or not _ID.fullmatch(text):
         raise BadNameError("not an id of a model that the inference server could serve")
@@ -173,7 +173,8 @@ def load_table(version: str) -> ServerTable:
     if version not in SERVER_VERSIONS:
         known = ", ".join(SERVER_VERSIONS)
         raise Misconfigured(
-            "the inference server's version", f"is {version!r}; the routes of {known} are known here, no other"
+            "the inference server's version",
+            f"is {version!r}; the routes of {known} are known here, no other",
         )
     name = f"inference-{version}.toml"
     folder = _PACKAGED if (_PACKAGED / name).exists() else _CHECKOUT
@@ -234,6 +235,17 @@ def _problems(document: _Document, version: str) -> Iterator[str]:
         yield f"has unknown rules for fields: {', '.join(wrong)}"
     if both := sorted(set(document.fields) & {*document.id_members, "api_key", "image_id", *_IMAGES}):
         yield f"has rules for fields that mean something else: {', '.join(both)}"
+    yield from _problems_of_names(document)
+    seen: set[tuple[str, str]] = set()
+    for row in document.routes:
+        if (row.method, row.path) in seen:
+            yield f"has two rows for {row.method} {row.path}"
+        seen.add((row.method, row.path))
+        for problem in (*_problems_of_row(row, document), *_problems_of_reading(row, document)):
+            yield f"{row.method} {row.path}: {problem}"
+
+
+def _problems_of_names(document: _Document) -> Iterator[str]:
     members = {family.member for family in document.families.values()}
     members |= {document.stages.detection.member, document.stages.recognition.member, document.stages.member}
     if missing := sorted({*members, "model_id"} - set(document.id_members)):
@@ -244,13 +256,6 @@ def _problems(document: _Document, version: str) -> Iterator[str]:
         yield from _problems_of_ids(alias, canonical)
     for name, family in document.families.items():
         yield from _problems_of_ids(f"{name}/{family.default}")
-    seen: set[tuple[str, str]] = set()
-    for row in document.routes:
-        if (row.method, row.path) in seen:
-            yield f"has two rows for {row.method} {row.path}"
-        seen.add((row.method, row.path))
-        for problem in _problems_of_row(row, document):
-            yield f"{row.method} {row.path}: {problem}"
 
 
 def _problems_of_ids(*identifiers: str) -> Iterator[str]:
@@ -268,7 +273,11 @@ def _problems_of_row(row: _Row, document: _Document) -> Iterator[str]:
         yield "not a path"
     if (row.answering in {Answering.PASS, Answering.MODELS}) != (row.model is not Naming.NONE):
         yield "a route that is passed on names a model, and no other does"
-    if row.answering is Answering.CLOSED and (row.body, row.images, row.query) != (BodyKind.NONE, (), frozenset()):
+    if row.answering is Answering.CLOSED and (row.body, row.images, row.query) != (
+        BodyKind.NONE,
+        (),
+        frozenset(),
+    ):
         yield "a closed route reads nothing"
     if row.model in {Naming.MEMBER, Naming.VERSION, Naming.STAGES} and row.body is not BodyKind.JSON:
         yield "its model stands in a body that it does not read"
@@ -276,6 +285,11 @@ def _problems_of_row(row: _Row, document: _Document) -> Iterator[str]:
         yield "no such family"
     if (row.model is Naming.FIXED) != (row.id is not None):
         yield "an id goes with `fixed`, and `fixed` with an id"
+    identifiers = [identifier for identifier in (row.id, row.default) if identifier is not None]
+    yield from _problems_of_ids(*identifiers)
+
+
+def _problems_of_reading(row: _Row, document: _Document) -> Iterator[str]:
     if row.model is Naming.PATH and "{" not in row.path:
         yield "its path has no parameters"
     if not set(row.images) <= _IMAGES or ("?image" in row.images) != (row.body is BodyKind.STREAM):
@@ -284,5 +298,3 @@ def _problems_of_row(row: _Row, document: _Document) -> Iterator[str]:
         name for name, rule in document.fields.items() if rule == "pass"
     }:
         yield "lets a parameter pass that has a rule of its own"
-    identifiers = [identifier for identifier in (row.id, row.default) if identifier is not None]
-    yield from _problems_of_ids(*identifiers)
