@@ -44,8 +44,8 @@ def read(table: ServerTable, matched: Matched, request: WireRequest, body: bytes
     """What a request asks for. `body` is the whole body of a route that reads JSON, else None.
 
     Raises `Refusal`: MALFORMED_QUERY, MALFORMED_BODY, MALFORMED_CREDENTIAL, CONFLICTING_CREDENTIALS,
-    UNSUPPORTED_SCHEME, NO_CREDENTIAL, CONFLICTING_MODELS, FORBIDDEN_FIELD, FORBIDDEN_IMAGE; MALFORMED_PATH for
-    an id in the path that is none.
+    UNSUPPORTED_SCHEME, NO_CREDENTIAL, CONFLICTING_MODELS, FORBIDDEN_FIELD, FORBIDDEN_IMAGE;
+    MALFORMED_PATH for an id in the path that is none.
     """
     route = matched.route
     if route.answering in {Answering.INFO, Answering.HEALTH}:

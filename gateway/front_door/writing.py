@@ -6,9 +6,9 @@ client's bytes looked like.
 
 Handlers of SAM keep embeddings and masks under the body's `image_id`, for all tenants alike. So each tenant
 gets names of its own: a keyed hash over the tenant and the name, or over the tenant and the image where the
-client gave no name. One name for all images of a tenant would not do: the server answers with what it has under
-a name, and looks at no other image. The name in the server's answer can be sent again: it ends with a second
-keyed hash, by which it is known to be ours for this tenant, and passes as it is.
+client gave no name. One name for all images of a tenant would not do: the server answers with what it has
+under a name, and looks at no other image. The name in the server's answer can be sent again: it ends with a
+second keyed hash, by which it is known to be ours for this tenant, and passes as it is.
 
 Non-goals: sending it.
 """
