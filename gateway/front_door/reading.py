@@ -146,7 +146,7 @@ def _read_body(route: ServerRoute, content_type: bytes | None, body: bytes | Non
         if content_type is None or not _JSON_TYPE.fullmatch(content_type):
             raise Refusal(Reason.MALFORMED_BODY)
         return parse_strict_object(body or b"")
-    if body:
+    if body and route.body is BodyKind.NONE:
         raise Refusal(Reason.MALFORMED_BODY)
     return None
 

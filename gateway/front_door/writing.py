@@ -54,11 +54,14 @@ def write(
     method = request.method
     content_type = None
     body: bytes | None = None
+    image_name = None
     if route.body is BodyKind.JSON:
         places = zip([image.place or () for image in inquiry.images], images, strict=True)
         document = with_images(inquiry.document, places)
         if route.image_ids:
+            name = document.get("image_id")
             document["image_id"] = image_id_for(document, tenant, secret)
+            image_name = document["image_id"] if name is None else name
         body = write_json(document)
         content_type = b"application/json"
     elif inquiry.images:  # the image of the query: it goes into the body, where nothing is fetched
@@ -72,7 +75,9 @@ def write(
     accept = request.header(b"accept")
     if accept is not None:
         headers.append((b"accept", accept))
-    return Outbound(method=method, target=_target(inquiry), headers=tuple(headers), body=body)
+    return Outbound(
+        method=method, target=_target(inquiry), headers=tuple(headers), body=body, image_name=image_name
+    )
 
 
 def _target(inquiry: Inquiry) -> bytes:

@@ -184,5 +184,13 @@ def test_the_name_does_not_show_what_it_was_made_of():
     assert b"mine" not in decoded
 
 
+def test_the_tenants_own_name_is_known_for_the_answer():
+    own = send("/sam2/embed_image", {"image": IMAGE, "image_id": "mine"})
+    assert own.image_name == "mine"
+    unnamed = send("/sam2/embed_image", {"image": IMAGE})
+    assert unnamed.image_name == json.loads(unnamed.body)["image_id"]
+    assert send("/infer/lmm", {"model_id": "acme/1", "image_id": "x"}).image_name is None
+
+
 def test_other_routes_have_no_such_name():
     assert b"image_id" not in send("/infer/lmm", {"model_id": "acme/1", "image": IMAGE}).body
