@@ -134,9 +134,8 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
         is_true = False
         try:
             stamps = [one.admission.stamp for one in receipts] + ([] if beside is None else [beside])
-            is_true = all(
-                [self.directory.still_true(stamp, principal.degraded_seconds) for stamp in stamps]
-            ) and (principal.expires_at is None or now < principal.expires_at)
+            are_true = all(self.directory.still_true(one, principal.degraded_seconds) for one in stamps)
+            is_true = are_true and (principal.expires_at is None or now < principal.expires_at)
         finally:
             if not is_true:
                 for one in receipts:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from gateway.model.access import Action, Credential, Resource, SignedLink, WireRequest
     from gateway.model.answers import Answer
@@ -104,4 +104,5 @@ class ForwardedRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     max_body_bytes: int
     matches: Callable[[bytes], bool]
     begin: Callable[[WireRequest, Receive], Forwarding]
+    beside: Callable[[WireRequest], Iterable[tuple[bytes, bytes]]]  # headers that all its answers have
     answer: Callable[[Receipt], Awaitable[Answer]]
