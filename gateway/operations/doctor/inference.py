@@ -81,13 +81,11 @@ _NO_BLOCK = {
     "code": {"type": "PythonCode", "run_function_code": "def run(self):\n    return {}\n"},
 }
 _SOME_PYTHON = {
-    "specification": {
-        "version": "1.0",
-        "inputs": [],
-        "steps": [],
-        "outputs": [],
-        "dynamic_blocks_definitions": [_NO_BLOCK],
-    }
+    "version": "1.0",
+    "inputs": [],
+    "steps": [],
+    "outputs": [],
+    "dynamic_blocks_definitions": [_NO_BLOCK],
 }
 _ORIGIN = b"https://doctor.cachegate.invalid"
 _NO_URLS = b"Providing images via URL is not supported"
