@@ -176,6 +176,51 @@ PROBLEMS: dict[Reason, Problem] = {
     Reason.NO_ROUTE: NOT_FOUND,
     Reason.NOT_PROXIED: NOT_FOUND,
     Reason.UPSTREAM_REFUSED: NOT_FOUND,
+    Reason.CLOSED_ROUTE: NOT_FOUND,
+    Reason.CONFLICTING_MODELS: _bad(
+        "conflicting-models",
+        "The request names two models, or one in a place that this route does not read. Name it once, where "
+        "the route reads it.",
+    ),
+    Reason.FORBIDDEN_FIELD: _bad(
+        "forbidden-field",
+        "The request has a field that bills, uploads or reveals something. Leave it out: service_secret, "
+        "active_learning_target_dataset and the like are not taken from clients.",
+    ),
+    Reason.FORBIDDEN_IMAGE: _bad(
+        "forbidden-image",
+        "An image is named by a file or by a URL. Send the image itself, as base64; or have the operator "
+        "allow the host of the URL for your tenant.",
+    ),
+    Reason.IMAGE_NOT_FETCHED: _bad(
+        "image-not-fetched", "The image at the URL could not be fetched, or is too large. Send it as base64."
+    ),
+    Reason.NO_SERVICE_KEY: _forbidden(
+        "no-service-key",
+        "This key reads files, and cannot run models here: the gateway has no key for the inference server. "
+        "Ask the operator.",
+    ),
+    Reason.INFERENCE_UNAVAILABLE: Problem(
+        status=503,
+        kind="inference-unavailable",
+        title="Inference server unavailable",
+        detail="No inference server answered in time. Try again.",
+        headers=((b"retry-after", b"1"),),
+    ),
+    Reason.UNEXPECTED_MODEL: Problem(
+        status=503,
+        kind="unexpected-model",
+        title="Not sent",
+        detail="The inference server used a model that this request was not authorised for. Nothing of its "
+        "answer was sent; the operator was told.",
+    ),
+    Reason.BUSY: Problem(
+        status=503,
+        kind="busy",
+        title="Busy",
+        detail="Too many requests are under way. Try again.",
+        headers=((b"retry-after", b"1"),),
+    ),
     Reason.INVALID_LINK: UNAUTHORIZED,
     Reason.EXPIRED_LINK: UNAUTHORIZED,
     Reason.BAD_HOOK_SIGNATURE: UNAUTHORIZED,
@@ -395,6 +440,12 @@ _OF_ROUTE: dict[str, dict[Reason, Problem]] = {
 }
 _OF_ANY_ROUTE: dict[Reason, Problem] = {
     Reason.UNSUPPORTED_SCHEME: _OTHER_SCHEME,
+    Reason.CLOSED_ROUTE: Problem(
+        status=404,
+        kind="not-found",
+        title="Not found",
+        detail="This route of the inference server is closed here, for everybody.",
+    ),
     Reason.NO_ROUTE: Problem(
         status=404,
         kind="not-found",
