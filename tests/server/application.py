@@ -6,6 +6,7 @@ it: the network is off but for loopback, the operators that torchvision's CUDA b
 (client.py of the engine's tests does both), every request and answer is noted by an ASGI application in
 front of it, and every model that is added, run or loaded is noted by the model manager:
 
+    {"event": "route", "request": null, "methods": ["GET"], "path": "/info"}        each of its routes, in order
     {"event": "request", "request": 7, "method": "POST", "path": "/infer/classification",
      "raw_path": "...", "query": "...", "headers": [["host", "..."], ...], "length": 1234, "sha256": "...",
      "json": {...}}                                          json is null where the body is none
@@ -15,6 +16,9 @@ front of it, and every model that is added, run or loaded is noted by the model 
     {"event": "answer", "request": 7, "status": 200, "headers": [...]}
 
 A line is in the file before what it tells of goes on, so that whoever has an answer finds what led to it.
+
+While a file `reported` lies beside RECORDS, its text is added to `X-Model-Id` of every answer: a server that used
+another model than it was asked for.
 """
 
 from __future__ import annotations
@@ -41,6 +45,11 @@ class Records:
     def __init__(self, path):
         self._file = Path(path).open("a")  # noqa: SIM115 -- as long as the process
         self._lock = threading.Lock()
+        self._reported = Path(path).with_name("reported")
+
+    def also_reported(self):
+        """The ids that a test has the server report."""
+        return self._reported.read_text() if self._reported.exists() else ""
 
     def note(self, event, **more):
         line = json.dumps({"event": event, "request": _request.get(), **more}, default=str)
@@ -98,6 +107,8 @@ class Recorder:
 
         async def noted(message):
             if message["type"] == "http.response.start":
+                if more := self._records.also_reported():
+                    message["headers"] = _with_reported(message["headers"], more)
                 self._records.note("answer", status=message["status"], headers=_plain(message["headers"]))
             await send(message)
 
@@ -106,6 +117,12 @@ class Recorder:
 
 def _plain(headers):
     return [[name.decode("latin-1"), value.decode("latin-1")] for name, value in headers]
+
+
+def _with_reported(headers, more):
+    names = [value.decode("latin-1") for name, value in headers if name.lower() == b"x-model-id"]
+    others = [(name, value) for name, value in headers if name.lower() != b"x-model-id"]
+    return [*others, (b"x-model-id", ",".join([*names, more]).encode("latin-1"))]
 
 
 def _parsed(body):
@@ -154,7 +171,11 @@ def main(descriptor, path):
     for folder in ("static", "_next/static"):  # the server mounts them, and ends without
         (Path.cwd() / "inference/landing/out" / folder).mkdir(parents=True, exist_ok=True)
     records = Records(path)
-    application = Recorder(build(records), records)
+    server = build(records)
+    for route in server.routes:  # a mount has no methods: it takes all
+        methods = getattr(route, "methods", None)
+        records.note("route", path=route.path, methods=sorted(methods) if methods else ["*"])
+    application = Recorder(server, records)
     print("built", flush=True)
     uvicorn.run(application, fd=descriptor, log_level="warning", lifespan="on")
     del operators

@@ -14,10 +14,13 @@ import socket
 import subprocess
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HERE = Path(__file__).parent
 ENVIRONMENT = HERE.parents[1] / ".venv-server"
@@ -74,6 +77,20 @@ class Notes:
     def requests(self) -> list[Note]:
         return self.all("request")
 
+    def of(self, request: Note, *events: str) -> list[Note]:
+        """What the server did for one request."""
+        return [note for note in self.all(*events) if note.request == request.request]
+
+    def routes(self) -> list[tuple[str, str]]:
+        """The running application's routes in their order: method and path; a mount takes all methods."""
+        with self._path.open() as file:
+            notes = [json.loads(line) for line in file if line.startswith('{"event": "route"')]
+        pairs = []
+        for note in notes:
+            path = f"{note['path']}/{{path:path}}" if note["methods"] == ["*"] else note["path"]
+            pairs += [(method, path) for method in note["methods"]]
+        return pairs
+
 
 class Server:
     """One process of the inference server."""
@@ -114,6 +131,16 @@ class Server:
                 if connection.recv(15).startswith(b"HTTP/1.1 200"):
                     return
         raise AssertionError(f"the inference server was not ready within {START_SECONDS} s:\n{self.log()}")
+
+    @contextmanager
+    def reporting(self, *models: str) -> Iterator[None]:
+        """Within it, the server says of every answer that it used these models as well."""
+        file = self.folder / "reported"
+        file.write_text(",".join(models))
+        try:
+            yield
+        finally:
+            file.unlink()
 
     def log(self) -> str:
         return (self.folder / "log").read_text()
