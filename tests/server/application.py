@@ -6,7 +6,7 @@ it: the network is off but for loopback, the operators that torchvision's CUDA b
 (client.py of the engine's tests does both), every request and answer is noted by an ASGI application in
 front of it, and every model that is added, run or loaded is noted by the model manager:
 
-    {"event": "route", "request": null, "methods": ["GET"], "path": "/info"}        each of its routes, in order
+    {"event": "route", "request": null, "methods": ["GET"], "path": "/info"}   each of its routes, in order
     {"event": "request", "request": 7, "method": "POST", "path": "/infer/classification",
      "raw_path": "...", "query": "...", "headers": [["host", "..."], ...], "length": 1234, "sha256": "...",
      "json": {...}}                                          json is null where the body is none
@@ -17,8 +17,8 @@ front of it, and every model that is added, run or loaded is noted by the model 
 
 A line is in the file before what it tells of goes on, so that whoever has an answer finds what led to it.
 
-While a file `reported` lies beside RECORDS, its text is added to `X-Model-Id` of every answer: a server that used
-another model than it was asked for.
+While a file `reported` lies beside RECORDS, its text is added to `X-Model-Id` of every answer, as of a server
+that used another model than it was asked for.
 """
 
 from __future__ import annotations

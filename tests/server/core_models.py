@@ -1,4 +1,4 @@
-"""Build the files of core models that the server really loads. Runs in `.venv-server`: `core_models.py FOLDER`.
+"""Build the files of core models that the server loads. Runs in `.venv-server`: `core_models.py FOLDER`.
 
 CLIP is two tiny ONNX graphs. SAM 2 is the real architecture in its smallest size with weights from a seed
 (160 MB, built once a session): what it segments is noise, but the same noise for the same picture, so that

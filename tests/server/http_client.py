@@ -26,6 +26,13 @@ class Answer:
     def header(self, name: str) -> str | None:
         return next((value for key, value in self.headers if key == name), None)
 
+    @property
+    def record_id(self) -> str:
+        """The audit record that the answer names."""
+        record_id = self.header("cachegate-record")
+        assert record_id is not None, f"an answer without a record: {self.status} {self.headers}"
+        return record_id
+
     def json(self) -> Any:
         return json.loads(self.body)
 
@@ -33,7 +40,7 @@ class Answer:
 def send(
     url: str, method: str, target: str, body: bytes | None = None, headers: tuple[tuple[str, str], ...] = ()
 ) -> Answer:
-    """Send it to the server of `url`. `target` is what stands in the request line, below the path of `url`."""
+    """Send it to the server of `url`; `target` stands in the request line as it is, below the path of `url`."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=SECONDS)
     try:

@@ -1,10 +1,12 @@
-"""The unmodified SDK, told what to call. Runs in `.venv-server`: it reads orders, one line of JSON each, and answers.
+"""The unmodified SDK, told what to call. Runs in `.venv-server`; orders and answers are lines of JSON.
 
-    {"url": "...", "key": "...", "transport": "legacy", "version": "v1", "method": "infer", "arguments": {...}}
+    {"url": "...", "key": "...", "transport": "legacy", "version": "v1", "method": "infer",
+     "arguments": {...}}
         -> {"ok": true, "result": ...}
         -> {"ok": false, "error": "HTTPCallErrorError", "status": 404, "message": "..."}
 
-A client is made anew for each order. A method that gives an awaitable is awaited. `transport` null: the SDK's own.
+A client is made anew for each order. A method that gives an awaitable is awaited. Without a transport, the
+SDK chooses.
 """
 
 from __future__ import annotations
@@ -54,7 +56,12 @@ def answer(order):
         return {"ok": True, "result": call(order)}
     except Exception as error:  # noqa: BLE001 -- which one it is, is what the tests ask
         status, message = (getattr(error, name, None) for name in ("status_code", "api_message"))
-        return {"ok": False, "error": type(error).__name__, "status": status, "message": message or str(error)}
+        return {
+            "ok": False,
+            "error": type(error).__name__,
+            "status": status,
+            "message": message or str(error),
+        }
 
 
 if __name__ == "__main__":

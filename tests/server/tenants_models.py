@@ -22,7 +22,12 @@ ALIAS, ALIASES = "a-cars", {"a-cars": CARS}
 CLIP, SAM2 = "clip/ViT-B-16", "sam2/hiera_tiny"
 ABSENT = "acme/99"
 
-_TORCH = {"type": "torch-model-package-v1", "backendType": "torch", "quantization": "fp32", "dynamicBatchSize": True}
+_TORCH = {
+    "type": "torch-model-package-v1",
+    "backendType": "torch",
+    "quantization": "fp32",
+    "dynamicBatchSize": True,
+}
 
 
 def tenants_models(files: Path, core_files: Path) -> list[Model]:

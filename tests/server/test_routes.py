@@ -27,20 +27,20 @@ def _without_row(routes, rows):
     return [route for route in routes if route not in _pairs(rows)], expected
 
 
-def test_every_route_of_the_running_server_has_a_row_in_the_same_order(_upstream, rows):
-    routes = _upstream.server.notes.routes()
+def test_every_route_of_the_running_server_has_a_row_in_the_same_order(server, rows):
+    routes = server.notes.routes()
     assert len(routes) > 60, routes
     missing, in_order = _without_row(routes, rows)
     assert not missing, "routes of the server without a row: they are denied"
     assert in_order == routes
 
 
-def test_every_row_is_a_route_of_the_server_unless_it_says_otherwise(_upstream, rows):
-    routes = set(_upstream.server.notes.routes())
+def test_every_row_is_a_route_of_the_server_unless_it_says_otherwise(server, rows):
+    routes = set(server.notes.routes())
     always = [row for row in rows if row.get("exists", "always") == "always"]
     assert [pair for pair in _pairs(always) if pair not in routes] == []
 
 
-def test_a_route_that_the_table_does_not_know_is_found_by_the_comparison(_upstream, rows):
-    routes = _upstream.server.notes.routes()
+def test_a_route_that_the_table_does_not_know_is_found_by_the_comparison(server, rows):
+    routes = server.notes.routes()
     assert _without_row([*routes, ("POST", "/models/new/thing")], rows)[0] == [("POST", "/models/new/thing")]

@@ -121,7 +121,7 @@ class Server:
                 )
 
     def await_ready(self) -> None:
-        """Until it answers. Its socket listens from the start, so that one request waits as long as it takes."""
+        """Until it answers. Its socket listens from the start, so one request waits as long as it takes."""
         deadline = time.monotonic() + START_SECONDS
         port = int(self.url.rpartition(":")[2])
         while time.monotonic() < deadline:
