@@ -40,7 +40,7 @@ class Answer:
 def send(
     url: str, method: str, target: str, body: bytes | None = None, headers: tuple[tuple[str, str], ...] = ()
 ) -> Answer:
-    """Send it to the server of `url`; `target` stands in the request line as it is, below the path of `url`."""
+    """Send it to the server of `url`; `target` stands in the request line as it is, below its path."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=SECONDS)
     try:
