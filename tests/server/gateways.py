@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,7 @@ class Front:
     gateway: Any
     upstream: Upstream
     mount: str = "/inference"
+    _keys: dict[tuple[str, ...], TenantKey] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -62,7 +63,20 @@ class Front:
         return self.upstream.server.notes
 
     def key(self, tenant: str = "acme") -> TenantKey:
-        """A new key of ours."""
+        """A key of ours, which no test revokes."""
+        return self._kept(tenant, "first")
+
+    def other_key(self, tenant: str = "acme") -> TenantKey:
+        """Another one."""
+        return self._kept(tenant, "second")
+
+    def _kept(self, *name: str) -> TenantKey:
+        if name not in self._keys:
+            self._keys[name] = self.new_key(name[0])
+        return self._keys[name]
+
+    def new_key(self, tenant: str = "acme") -> TenantKey:
+        """A key of this test's own."""
         return self.installation.in_session(lambda session: _new_key(session, tenant))
 
     def platform_key(self, tenant: str = "acme", *patterns: str) -> TenantKey:

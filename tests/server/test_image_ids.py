@@ -1,4 +1,31 @@
-"""SAM 2 keeps embeddings under names that callers choose: behind the gateway each tenant has its own."""What the server itself makes of a picture, without any name."""
+"""SAM 2 keeps embeddings under names that callers choose: behind the gateway each tenant has its own."""
+
+from __future__ import annotations
+
+import pytest
+from gateways import SERVICE_KEY
+from http_client import image, post
+from tenants_models import SAM2
+
+pytestmark = pytest.mark.server
+
+EMBED, SEGMENT = "/sam2/embed_image", "/sam2/segment_image"
+POINT = [{"points": [{"x": 10, "y": 12, "positive": True}]}]
+NAMES = ("mine", "")
+
+
+def asking(seed, **more):
+    return {"sam2_version_id": SAM2.rpartition("/")[2], "image": image(seed)} | more
+
+
+def masks(answer):
+    assert answer.status == 200, answer.body
+    return answer.json()["predictions"]
+
+
+@pytest.fixture(scope="module")
+def masks_of(_upstream):
+    """What the server itself makes of a picture, without any name."""
     known = {}
 
     def find(seed):
@@ -59,7 +86,7 @@ def test_without_a_name_pictures_are_kept_apart_by_tenant_and_content(front):
 
 def test_a_key_of_the_same_tenant_finds_the_picture(front, masks_of):
     assert front.post(EMBED, asking(1, image_id="ours"), front.key("acme")).status == 200
-    assert segment(front, front.new_key("acme"), 2, image_id="ours") == masks_of(1)
+    assert segment(front, front.other_key("acme"), 2, image_id="ours") == masks_of(1)
 
 
 def test_the_digest_by_which_the_server_names_a_picture_finds_nothing(front, masks_of):

@@ -14,7 +14,7 @@ from tenants_models import ALIAS, ALIASES, CARS, GLOBEX_VANS, SHARED, STATIC_ALI
 
 pytestmark = pytest.mark.server
 
-VARYING = {"time", "inference_id"}
+VARYING = {"time", "inference_id", "detection_id"}
 RESOLVED = ALIASES | {STATIC_ALIAS: SHARED}
 
 
