@@ -6,7 +6,8 @@ it: the network is off but for loopback, the operators that torchvision's CUDA b
 (client.py of the engine's tests does both), every request and answer is noted by an ASGI application in
 front of it, and every model that is added, run or loaded is noted by the model manager:
 
-    {"event": "route", "request": null, "methods": ["GET"], "path": "/info"}   each of its routes, in order
+    {"event": "route", "request": null, "methods": ["GET"], "path": "/info",
+     "pattern": "^/info$"}                              each of its routes, in order
     {"event": "request", "request": 7, "method": "POST", "path": "/infer/classification",
      "raw_path": "...", "query": "...", "headers": [["host", "..."], ...], "length": 1234, "sha256": "...",
      "json": {...}}                                          json is null where the body is none
@@ -174,7 +175,8 @@ def main(descriptor, path):
     server = build(records)
     for route in server.routes:  # a mount has no methods: it takes all
         methods = getattr(route, "methods", None)
-        records.note("route", path=route.path, methods=sorted(methods) if methods else ["*"])
+        more = {"methods": sorted(methods) if methods else ["*"], "pattern": route.path_regex.pattern}
+        records.note("route", path=route.path, **more)
     application = Recorder(server, records)
     print("built", flush=True)
     uvicorn.run(application, fd=descriptor, log_level="warning", lifespan="on")

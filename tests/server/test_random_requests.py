@@ -29,8 +29,8 @@ NAMES = {ALIAS: {"acme"}, "pp_ocr": {"acme", "globex"}}
 
 MODELS = (CARS, BOXES, CHILD, GLOBEX_VANS, GLOBEX_BOXES, SHARED, STATIC_ALIAS, ALIAS)
 IDS = st.sampled_from(
-    (*MODELS, *MODELS, "clip/ViT-B-16", "clip/RN50", "grounding_dino/default", "sam/vit_h", "acme/99", "pp_ocr",
-     "acme/1,globex/1", "acme/1/", "Acme/1", " acme/1", "acme/..", "acme%2F1", "infer/lmm", "")
+    (*MODELS, *MODELS, "clip/ViT-B-16", "clip/RN50", "grounding_dino/default", "sam/vit_h", "acme/99",
+     "pp_ocr", "acme/1,globex/1", "acme/1/", "Acme/1", " acme/1", "acme/..", "acme%2F1", "infer/lmm", "")
 )  # fmt: skip
 VERSIONS = st.sampled_from(("ViT-B-16", "RN50", "../../acme", "ViT-B-16,x", "", None, 1))
 KEYS = st.sampled_from(

@@ -83,13 +83,17 @@ class Notes:
 
     def routes(self) -> list[tuple[str, str]]:
         """The running application's routes in their order: method and path; a mount takes all methods."""
+        return [(method, path) for method, path, _ in self.patterns()]
+
+    def patterns(self) -> list[tuple[str, str, str]]:
+        """The same with the regular expressions by which the application finds them."""
         with self._path.open() as file:
             notes = [json.loads(line) for line in file if line.startswith('{"event": "route"')]
-        pairs = []
+        found = []
         for note in notes:
             path = f"{note['path']}/{{path:path}}" if note["methods"] == ["*"] else note["path"]
-            pairs += [(method, path) for method in note["methods"]]
-        return pairs
+            found += [(method, path, note["pattern"]) for method in note["methods"]]
+        return found
 
 
 class Server:
