@@ -42,8 +42,9 @@ def found_by_server(routes, method, raw_path):
 
 
 WORDS = (
-    *"infer classification clip embed_image model add registry workflows start sam2 acme 1 build lmm info".split(),
-    *("depth-anything-v2", "depth-estimation", "run", "a b", "caf\xe9", "", ".", ".."),
+    *("infer", "classification", "clip", "embed_image", "model", "add", "registry", "workflows", "start"),
+    *("sam2", "acme", "1", "build", "lmm", "info", "depth-anything-v2", "depth-estimation", "run"),
+    *("a b", "caf\xe9", "", ".", ".."),
 )
 
 
