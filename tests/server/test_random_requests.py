@@ -16,7 +16,7 @@ from tenants_models import ALIAS
 
 pytestmark = pytest.mark.server
 
-EXAMPLES = 400
+EXAMPLES = 250
 OPEN_TO_ALL = (
     *("clip/", "classifiers/", "sam2/", "pp_ocr/", "doctr/", "perception_encoder/"),
     *("perception-encoder/", "depth-anything-v2/", "pp-ocrv6-det/", "pp-ocrv6-rec/"),

@@ -1,7 +1,7 @@
 """What the gateway reads of a request is what the real handler then does, whoever may do it.
 
-Here are the stages alone (match, read, write), without a guard: so many requests come through that each kind of
-route is tried with each kind of place.
+Here are the stages alone (match, read, write), without a guard: so more requests come through, and each kind
+of route is tried with each kind of place.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gateway.model.names import TenantId
 
 pytestmark = pytest.mark.server
 
-EXAMPLES = 400
+EXAMPLES = 250
 TOKENS = {"one": "a-key-of-a-tenant", "other": "another-key-of-a-tenant"}
 SECRET = bytes(range(32))
 
