@@ -13,13 +13,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from gateway.audit.envelope import enveloped
-from gateway.audit.record import GENESIS, SCHEMA_VERSION, DecisionRecord, Links, encode
+from gateway.audit.record import GENESIS, SCHEMA_VERSION, DecisionRecord, Links, UpstreamPart, encode
 from gateway.audit.record_fields import found_part, named_part, principal_kind, request_part, secrets_of
 from gateway.model.errors import Reason
 from gateway.model.verdicts import OpenFile
 
 if TYPE_CHECKING:
-    from gateway.model.verdicts import Admission, Outcome, Rejection
+    from gateway.model.verdicts import Admission, Outcome, Rejection, Upstream
 
 REMEMBERED = 4096  # cached pairs of tenant and key
 
@@ -32,7 +32,7 @@ _BLANK: dict[str, Any] = {
     "time": "",
 }
 _SKIPPED = len(enveloped("decision", "", Links(""), "", b""))
-_OUTCOME = b',"node":"%b","decision_id":"%b"%b,"ending":"%b","status":%d,"bytes":%d,"milliseconds":%a%b}'
+_OUTCOME = b',"node":"%b","decision_id":"%b"%b,"ending":"%b","status":%d,"bytes":%d,"milliseconds":%a%b%b}'
 
 
 class RecordBodies:
@@ -54,6 +54,7 @@ class RecordBodies:
             outcome.bytes_sent,
             round(outcome.milliseconds, 3),
             sha256,
+            b"" if outcome.upstream is None else b',"upstream":%b' % encode(_upstream_part(outcome.upstream)),
         )
 
     def of_refusal(self, rejection: Rejection) -> bytes:
@@ -97,6 +98,15 @@ class RecordBodies:
             request=request_part(admission.request, secrets),
         )
         return encode(record)[_SKIPPED:]
+
+
+def _upstream_part(upstream: Upstream) -> UpstreamPart:
+    return UpstreamPart(
+        server=upstream.server,
+        status=upstream.status,
+        bytes=upstream.bytes_received,
+        milliseconds=round(upstream.milliseconds, 3),
+    )
 
 
 @lru_cache(maxsize=REMEMBERED)

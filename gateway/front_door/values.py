@@ -39,15 +39,41 @@ class Answering(StrEnum):
     CLOSED = "closed"  # refused, for everybody
 
 
+class Naming(StrEnum):
+    """Where the id of a route's model stands, for its handler."""
+
+    NONE = "none"  # it names none
+    MEMBER = "member"  # the member `model_id` of the body
+    PATH = "path"  # the parameters of the path
+    VERSION = "version"  # the version of a core model, in the member of its family
+    FIXED = "fixed"  # nowhere: it is always the same model
+    STAGES = "stages"  # the members for the stages of PP-OCR
+
+
+class Existence(StrEnum):
+    """When the server has a route."""
+
+    ALWAYS = "always"
+    FLAG = "flag"  # with a setting of its operator
+    NEVER = "never"  # a row of ours, which closes what no row of the server's names
+
+
 class ServerRoute(msgspec.Struct, frozen=True, kw_only=True):
     """A route of the inference server, as its handler reads it: a row of the packaged table."""
 
-    method: str
+    method: str  # `*`: any
     path: str  # in the form of the server's own table: `/infer/lmm/{model_id:path}`
     answering: Answering = Answering.PASS
     body: BodyKind = BodyKind.NONE
-    # More members are the table's own business (`table.py`): where id, key, images and flags stand.
-    rules: dict[str, Any] = msgspec.field(default_factory=dict)
+    exists: Existence = Existence.ALWAYS
+    model: Naming = Naming.NONE
+    family: str | None = None  # of core models: the one whose version is read
+    id: str | None = None  # with `Naming.FIXED`
+    default: str | None = None  # with `Naming.MEMBER`: the id that is used when the body has none
+    images: tuple[str, ...] = ()  # members of the body, or `?image`: the parameter of a query
+    image_ids: bool = False  # the handler keeps something under the body's `image_id`
+    query: frozenset[str] = frozenset()  # parameters that pass
+    reported: tuple[str, ...] = ()  # more forms of the id in `X-Model-Id`
 
 
 class Matched(msgspec.Struct, frozen=True, kw_only=True):
