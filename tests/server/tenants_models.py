@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 CARS, BOXES, CHILD = "acme/1", "acme/2", "acme/3"
 GLOBEX_VANS, GLOBEX_BOXES = "globex/1", "globex/2"
+GLOBEX_CHILD = "globex/3"
+"""Depends on a model of acme's."""
 SHARED = "classifiers/1"
 """Of the platform; `resnet18` is the server's own alias of it."""
 STATIC_ALIAS = "resnet18"
@@ -52,6 +54,9 @@ def tenants_models(files: Path, core_files: Path) -> list[Model]:
         Model(model_id=BOXES, packages=(boxes,), **detector),
         Model(model_id=CHILD, packages=(classifier("parent", "pkgP1"),), dependencies={"backbone": CARS}),
         Model(model_id=GLOBEX_VANS, packages=(classifier("vans"),)),
+        Model(
+            model_id=GLOBEX_CHILD, packages=(classifier("parent", "pkgP1"),), dependencies={"backbone": CARS}
+        ),
         Model(model_id=GLOBEX_BOXES, packages=(boxes,), **detector),
         Model(model_id=SHARED, packages=(classifier("many1"),)),
         Model(model_id=CLIP, packages=(clip,), architecture="clip", task="embedding"),

@@ -6,7 +6,7 @@ import pytest
 from gateways import SERVICE_KEY
 from http_client import bearer, image, picture, post, send
 from sdk import TRANSPORTS
-from tenants_models import ABSENT, BOXES, CARS, GLOBEX_BOXES, GLOBEX_VANS, SHARED, STATIC_ALIAS
+from tenants_models import ABSENT, BOXES, CARS, GLOBEX_BOXES, GLOBEX_CHILD, GLOBEX_VANS, SHARED, STATIC_ALIAS
 
 pytestmark = pytest.mark.server
 
@@ -151,7 +151,18 @@ def test_an_alias_of_the_server_needs_the_model_behind_it(front, target):
         front.installation.run("models", "unpublish", STATIC_ALIAS)
 
 
-def test_a_dependency_of_another_owner_is_authorised_as_well(front):
+def test_a_model_that_depends_on_another_tenants_is_refused(front_with, upstream):
+    """The provider says what it depends on, so the gateway has to ask it."""
+    front = front_with(UPSTREAM=upstream.provider.api_url, PRIVATE_UPSTREAMS="on")
+    globex = front.platform_key("globex", "*")
+    assert front.post(CLASSIFY, asking(GLOBEX_VANS), globex).status == 200
+    front.notes.mark()
+    for target in (CLASSIFY, "/model/add"):
+        assert front.post(target, asking(GLOBEX_CHILD), globex).status == 404
+    assert front.sent() == []
+
+
+def test_each_stage_of_a_model_that_is_made_of_two_is_authorised(front):
     """`pp_ocr/small` loads a detection and a recognition model."""
     key = front.key()
     document = {"image": image()}
