@@ -177,6 +177,11 @@ PROBLEMS: dict[Reason, Problem] = {
     Reason.NOT_PROXIED: NOT_FOUND,
     Reason.UPSTREAM_REFUSED: NOT_FOUND,
     Reason.CLOSED_ROUTE: NOT_FOUND,
+    Reason.RESERVED_PATH: _bad(
+        "reserved-path",
+        "The first segment of this path is a name of the gateway's own routes: v1, d, proxy, models, hooks, "
+        "health, check, access, admin, audit, .well-known. Name the model in the body, on a route of its task.",
+    ),
     Reason.CONFLICTING_MODELS: _bad(
         "conflicting-models",
         "The request names two models, or one in a place that this route does not read. Name it once, where "
@@ -437,6 +442,55 @@ _OF_ROUTE: dict[str, dict[Reason, Problem]] = {
             detail="The request's body did not arrive within 5 seconds.",
         ),
     },
+}
+_OF_ROUTE["{mount}"] = {
+    Reason.NO_ROUTE: Problem(
+        status=404,
+        kind="not-found",
+        title="Not found",
+        detail="The inference server has no such path. Task routes such as /infer/object_detection name the "
+        "model in their body.",
+    ),
+    Reason.MALFORMED_PATH: _bad(
+        "malformed-path",
+        "The path does not parse. A model id has one slash or none, and consists of letters, digits, dots, "
+        "dashes and underscores.",
+    ),
+    Reason.MALFORMED_QUERY: _bad(
+        "malformed-query",
+        f"The query does not parse, or names one thing twice with different values. {_QUERY_BOUND}",
+    ),
+    Reason.MALFORMED_BODY: _bad(
+        "malformed-body",
+        "The body is not what this route reads. JSON is an object in UTF-8 under Content-Type: "
+        "application/json, each name once, without NaN, and not compressed; a route that reads none gets none.",
+    ),
+    Reason.MALFORMED_CREDENTIAL: _bad(
+        "malformed-credential",
+        "A key is visible ASCII without blanks and commas, at most 4096 bytes: in the Authorization header, as "
+        "api_key in the query, or as api_key in a JSON body.",
+    ),
+    Reason.CONFLICTING_CREDENTIALS: _bad(
+        "conflicting-credentials",
+        "Two differing keys came with this request: in headers, query or body. Send one, or the same in all.",
+    ),
+    Reason.MISSING_SCOPE: _forbidden(
+        "missing-scope",
+        "This key lacks the scope infer. Its scopes were set when it was created; ask for another key.",
+    ),
+    Reason.BODY_TOO_LARGE: Problem(
+        status=413,
+        kind="body-too-large",
+        title="Body too large",
+        detail="The body is larger than the operator lets requests to inference servers be. Send fewer or "
+        "smaller images.",
+    ),
+    Reason.SLOW_REQUEST: Problem(
+        status=408,
+        kind="slow-request",
+        title="Request timeout",
+        detail="The request's body did not arrive within 60 seconds, or paused for 10.",
+    ),
 }
 _OF_ANY_ROUTE: dict[Reason, Problem] = {
     Reason.UNSUPPORTED_SCHEME: _OTHER_SCHEME,

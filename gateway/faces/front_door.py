@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import ExitStack
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -56,6 +56,8 @@ if TYPE_CHECKING:
         [Receipt, Credential, Sequence[ModelId]], Awaitable[tuple[frozenset[ModelId], Stamp]]
     ]
     FetchImages = Callable[[Principal, Sequence[ImageUrl]], Awaitable[Sequence[str]]]
+
+T = TypeVar("T")
 
 TEMPLATE = "{mount}"
 METHODS = ("GET", "POST")
@@ -298,7 +300,7 @@ class Request:
             yield piece
         self._body_has_ended.set()
 
-    async def _while_client_stays[T](self, work: Coroutine[Any, Any, T]) -> T:
+    async def _while_client_stays(self, work: Coroutine[Any, Any, T]) -> T:
         """What this work returns. Ends it when the client leaves: then the connection to the server closes."""
         if self._matched.route.body is not BodyKind.STREAM:
             self._body_has_ended.set()

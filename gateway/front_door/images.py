@@ -2,8 +2,8 @@
 
 An image is `{"type": …, "value": …}`. The server loads it from a URL or a file as its type says, in any case
 of letters; it guesses where a text without a type stands for an image, and reads an object as a set of such
-texts where its class of requests allows that. So every image is written anew in the one form that names nothing
-to load, `{"type": "base64", "value": …}`, and those at URLs are listed, for the gateway to fetch.
+texts where its class of requests allows that. So every image is written anew in the one form that names
+nothing to load, `{"type": "base64", "value": …}`, and those at URLs are listed, for the gateway to fetch.
 
 Non-goals: whether a URL may be fetched, and fetching it.
 """

@@ -2,8 +2,8 @@
 
 The server decodes the path before it routes, takes the first route of its list whose path and method match,
 and hands what nothing matches to a folder of files. So `GET /clip/embed_image` is not the route of that name,
-which is a POST, but a request for the model `clip/embed_image`. A path that the server and we could read in two
-ways is refused: control characters, empty and dot segments, bad percent-encoding, other encodings.
+which is a POST, but a request for the model `clip/embed_image`. A path that the server and we could read in
+two ways is refused: control characters, empty and dot segments, bad percent-encoding, other encodings.
 """
 
 from __future__ import annotations

@@ -44,8 +44,8 @@ def read(table: ServerTable, matched: Matched, request: WireRequest, body: bytes
     """What a request asks for. `body` is the whole body of a route that reads JSON, else None.
 
     Raises `Refusal`: MALFORMED_QUERY, MALFORMED_BODY, MALFORMED_CREDENTIAL, CONFLICTING_CREDENTIALS,
-    UNSUPPORTED_SCHEME, NO_CREDENTIAL, CONFLICTING_MODELS, FORBIDDEN_FIELD, FORBIDDEN_IMAGE; MALFORMED_PATH for
-    an id in the path that is none.
+    UNSUPPORTED_SCHEME, NO_CREDENTIAL, CONFLICTING_MODELS, FORBIDDEN_FIELD, FORBIDDEN_IMAGE;
+    MALFORMED_PATH for an id in the path that is none.
     """
     route = matched.route
     if route.answering in {Answering.INFO, Answering.HEALTH}:
@@ -146,7 +146,7 @@ def _read_body(route: ServerRoute, content_type: bytes | None, body: bytes | Non
         if content_type is None or not _JSON_TYPE.fullmatch(content_type):
             raise Refusal(Reason.MALFORMED_BODY)
         return parse_strict_object(body or b"")
-    if body:
+    if body and route.body is BodyKind.NONE:
         raise Refusal(Reason.MALFORMED_BODY)
     return None
 

@@ -61,7 +61,7 @@ def parse_strict_object(body: bytes) -> dict[str, Any]:
 
 def write_json(document: Any) -> bytes:
     """The one text of a document: every parser reads the same in it, as it holds nothing that was refused."""
-    return json.dumps(document, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii")
+    return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _verify_bounds(body: bytes) -> None:

@@ -119,6 +119,7 @@ class Outbound(msgspec.Struct, frozen=True, kw_only=True):
     target: bytes  # path and query, encoded
     headers: tuple[tuple[bytes, bytes], ...]  # without Host, length and hop-by-hop headers
     body: bytes | None  # None: streamed from the client
+    image_name: str | None = None  # what the tenant calls its image, where the server has another name for it
 
     def __repr__(self) -> str:
-        return shown(self, hidden=("target", "headers", "body"))
+        return shown(self, hidden=("target", "headers", "body", "image_name"))

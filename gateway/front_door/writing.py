@@ -6,9 +6,9 @@ client's bytes looked like.
 
 Handlers of SAM keep embeddings and masks under the body's `image_id`, for all tenants alike. So each tenant
 gets names of its own: a keyed hash over the tenant and the name, or over the tenant and the image where the
-client gave no name. One name for all images of a tenant would not do: the server answers with what it has under
-a name, and looks at no other image. The name in the server's answer can be sent again: it ends with a second
-keyed hash, by which it is known to be ours for this tenant, and passes as it is.
+client gave no name. One name for all images of a tenant would not do: the server answers with what it has
+under a name, and looks at no other image. The name in the server's answer can be sent again: it ends with a
+second keyed hash, by which it is known to be ours for this tenant, and passes as it is.
 
 Non-goals: sending it.
 """
@@ -54,11 +54,14 @@ def write(
     method = request.method
     content_type = None
     body: bytes | None = None
+    image_name = None
     if route.body is BodyKind.JSON:
         places = zip([image.place or () for image in inquiry.images], images, strict=True)
         document = with_images(inquiry.document, places)
         if route.image_ids:
+            name = document.get("image_id")
             document["image_id"] = image_id_for(document, tenant, secret)
+            image_name = document["image_id"] if name is None else name
         body = write_json(document)
         content_type = b"application/json"
     elif inquiry.images:  # the image of the query: it goes into the body, where nothing is fetched
@@ -72,7 +75,9 @@ def write(
     accept = request.header(b"accept")
     if accept is not None:
         headers.append((b"accept", accept))
-    return Outbound(method=method, target=_target(inquiry), headers=tuple(headers), body=body)
+    return Outbound(
+        method=method, target=_target(inquiry), headers=tuple(headers), body=body, image_name=image_name
+    )
 
 
 def _target(inquiry: Inquiry) -> bytes:

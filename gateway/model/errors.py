@@ -70,6 +70,10 @@ class Reason(StrEnum):
     HEADERS_TOO_LARGE = "headers-too-large", "The request's header block is over the limit."
 
     CLOSED_ROUTE = "closed-route", "A route of the inference server that no rule can open to tenants."
+    RESERVED_PATH = (
+        "reserved-path",
+        "With the front door at the root, the path names a data set like one of the gateway's own routes.",
+    )
     CONFLICTING_MODELS = (
         "conflicting-models",
         "A request to the inference server names two models, or one in a place that its route does not read.",
