@@ -37,7 +37,7 @@ BEHIND = ALIASES | {CHILD: CARS}
 def tally():
     counted = Counter()
     yield counted
-    assert counted["used"] > EXAMPLES // 4, counted
+    assert counted["used"] > EXAMPLES // 8, counted
 
 
 def stages(request):
