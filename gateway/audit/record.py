@@ -122,6 +122,7 @@ class OutcomeRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="ki
     bytes: int
     milliseconds: float
     sha256: str | None = None  # of a file that was hashed while it was sent
+    reason: str | None = None  # why a forwarded request was refused after it had been admitted
     upstream: UpstreamPart | None = None  # of a request that was forwarded to an inference server
 
 

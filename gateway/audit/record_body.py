@@ -54,7 +54,7 @@ class RecordBodies:
             outcome.bytes_sent,
             round(outcome.milliseconds, 3),
             sha256,
-            b"" if outcome.upstream is None else b',"upstream":%b' % encode(_upstream_part(outcome.upstream)),
+            _of_forwarded(outcome),
         )
 
     def of_refusal(self, rejection: Rejection) -> bytes:
@@ -98,6 +98,14 @@ class RecordBodies:
             request=request_part(admission.request, secrets),
         )
         return encode(record)[_SKIPPED:]
+
+
+def _of_forwarded(outcome: Outcome) -> bytes:
+    """The fields that only the outcomes of forwarded requests have."""
+    reason = b"" if outcome.reason is None else b',"reason":"%b"' % outcome.reason.encode()
+    if outcome.upstream is None:
+        return reason
+    return b'%b,"upstream":%b' % (reason, encode(_upstream_part(outcome.upstream)))
 
 
 def _upstream_part(upstream: Upstream) -> UpstreamPart:

@@ -52,9 +52,7 @@ if TYPE_CHECKING:
     from gateway.model.verdicts import Receipt
     from gateway.telemetry import Telemetry
 
-    MayInfer = Callable[
-        [Receipt, Credential, Sequence[ModelId]], Awaitable[tuple[frozenset[ModelId], Stamp]]
-    ]
+    MayInfer = Callable[[Receipt, Credential, Sequence[ModelId]], Awaitable[tuple[frozenset[ModelId], Stamp]]]
     FetchImages = Callable[[Principal, Sequence[ImageUrl]], Awaitable[Sequence[str]]]
 
 T = TypeVar("T")
@@ -231,7 +229,8 @@ class Request:
         """Send the request, and return its answer once it has begun."""
         if inquiry.credential is None or principal.tenant is None:
             raise Refusal(Reason.NOT_PERMITTED)
-        key, images = self._key(principal, inquiry.credential), ()
+        key = self._key(principal, inquiry.credential)
+        images: Sequence[str] = ()
         if inquiry.images:
             if self._door.fetch_images is None:
                 raise Refusal(Reason.FORBIDDEN_IMAGE)
@@ -333,9 +332,7 @@ class Request:
             raise
         if answer.status >= HTTPStatus.BAD_REQUEST:
             body = await self._read_whole(answer)
-            return answers.error_answer(
-                answer.status, body, inquiry, self._secrets, record=receipt.record_id
-            )
+            return answers.error_answer(answer.status, body, inquiry, self._secrets, record=receipt.record_id)
         if answer.status != HTTPStatus.OK:
             raise Refusal(Reason.INFERENCE_UNAVAILABLE)
         if self._matched.route.answering is Answering.MODELS:

@@ -218,9 +218,7 @@ class GuardMiddleware:
             return
         await self._decline(request, route, self._guard.give_up(request), meter.counting(send))
 
-    async def _refuse(
-        self, rejection: Rejection, route: Declared | None, meter: Meter, send: Send
-    ) -> None:
+    async def _refuse(self, rejection: Rejection, route: Declared | None, meter: Meter, send: Send) -> None:
         """Record a refusal and answer it."""
         declined = self._guard.decline(rejection)
         await self._decline(rejection.request, route, declined, meter.counting(send))
@@ -270,8 +268,10 @@ class GuardMiddleware:
             except Refusal as refusal:
                 if meter.status:
                     raise
-                await self._refuse(_late(receipt, refusal), scope[ROUTE], meter, send)
-                meter.cut = Ending.FAILED
+                # It was admitted, and ended for another reason: the outcome has it.
+                meter.cut, meter.reason = Ending.FAILED, refusal.reason
+                declined = Declined(reason=refusal.reason, record_id=receipt.record_id)
+                await self._decline(receipt.admission.request, scope[ROUTE], declined, meter.counting(send))
             except Exception as error:  # noqa: BLE001 -- answered here, so that the outcome says what was sent
                 await self._fail(error, receipt.admission.request, scope[ROUTE], meter, send)
             finally:
@@ -355,19 +355,6 @@ class GuardMiddleware:
 def _as_header(asked: Asked) -> tuple[bytes, bytes]:
     """The key that was found in a body, where records look for the secrets of a request (I8)."""
     return b"authorization", b"Bearer " + asked.credential.secret.encode()
-
-
-def _late(receipt: Receipt, refusal: Refusal) -> Rejection:
-    """A refusal of what was admitted, for a reason that was found out only after the decision."""
-    admission = receipt.admission
-    return Rejection(
-        request=admission.request,
-        reason=refusal.reason,
-        principal=admission.allowed.access.principal,
-        resource=admission.allowed.access.resource,
-        action=admission.allowed.access.action,
-        model=admission.allowed.model,
-    )
 
 
 def _first(headers: tuple[tuple[bytes, bytes], ...], name: bytes) -> bytes | None:

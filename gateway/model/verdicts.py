@@ -218,6 +218,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     bytes_sent: int
     milliseconds: float
     sha256: str | None = None  # of a file that was not pinned yet and was hashed while it was sent
+    reason: Reason | None = None  # why a forwarded request was refused after it had been admitted
     upstream: Upstream | None = None  # of a request that was forwarded to an inference server
 
 
