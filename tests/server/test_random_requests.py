@@ -68,7 +68,7 @@ def test_what_the_handler_uses_was_authorised_for_the_caller(front, tally):
         new = [one for one in front.installation.records() if one.get("id") not in seen]
         seen.update(one["id"] for one in new if "id" in one)
         allowed = {
-            one["model"]
+            one["resource"]["model"]
             for one in new
             if one.get("action") == "infer"
             and one.get("key_id") == key.key_id

@@ -190,7 +190,7 @@ def test_each_model_of_a_request_has_its_decision_before_it_is_sent(front):
         for one in front.installation.records()
         if one.get("id") not in before and one.get("action") == "infer"
     ]
-    assert {one["model"] for one in decisions} == {SHARED}
+    assert {one["resource"]["model"] for one in decisions} == {SHARED}
     assert {(one["tenant"], one["key_id"]) for one in decisions} == {("acme", key.key_id)}
     outcome = front.installation.outcome_of(answer.record_id)
     assert outcome["bytes"] == len(answer.body)
