@@ -252,13 +252,21 @@ class _Progress:
 
 
 class _Streamed(httpx.AsyncByteStream):
-    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
-        self._pieces = pieces
+    """The client's body. With another length than was announced, the request ends with its connection."""
+
+    def __init__(self, pieces: AsyncIterator[bytes], length: int | None) -> None:
+        self._pieces, self._length = pieces, length
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        came = 0
         async for piece in self._pieces:
+            came += len(piece)
+            if self._length is not None and came > self._length:
+                break
             if piece:  # an empty piece would end a chunked body
                 yield piece
+        if self._length is not None and came != self._length:
+            raise InferenceFailed("the body has another length", was_sent=True, is_of_server=False)
 
 
 def _request(
@@ -277,7 +285,7 @@ def _request(
     headers = [(b"host", url.netloc), *outbound.headers, (b"accept-encoding", b"identity")]
     content: httpx.AsyncByteStream = httpx.ByteStream(outbound.body or b"")
     if outbound.body is None and body is not None:
-        content = _Streamed(body)
+        content = _Streamed(body, length)
         framing = (
             (b"transfer-encoding", b"chunked") if length is None else (b"content-length", b"%d" % length)
         )

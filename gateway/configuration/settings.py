@@ -29,11 +29,10 @@ from gateway.configuration.values import (
     read_text,
     read_url,
 )
-from gateway.model.inference import InferenceServer  # noqa: TC001 -- workers decode settings by their types
+from gateway.model.inference import InferenceServer  # noqa: TC001 -- msgspec reads annotations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
 
 PREFIX = "CACHEGATE_"
 PACKAGED_POLICIES = Path(__file__).parent.parent / "packaged_policies"

@@ -32,7 +32,7 @@ from gateway.front_door.reading import read
 from gateway.front_door.values import Answering, BodyKind, Outbound
 from gateway.front_door.writing import write
 from gateway.model.answers import Answer, Streamed
-from gateway.model.errors import Reason, Refusal
+from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.routes import Asked, ForwardedRoute
 from gateway.model.verdicts import Ending, Forwarded, Upstream
 from gateway.transfers import ClientGoneError
@@ -343,7 +343,7 @@ class Request:
             answer.status,
             headers,
             Streamed(
-                pieces=self._pieces_of(answer),
+                pieces=self._streamed(answer),
                 length=None if length is None else int(length),
                 close=_do_nothing,  # the middleware closes the request: it may be decided anew before
                 ending=Ending.RELAYED,
@@ -365,6 +365,14 @@ class Request:
         except InferenceFailed as failure:
             raise Refusal(Reason.INFERENCE_UNAVAILABLE) from failure
         return bytes(body)
+
+    async def _streamed(self, answer: UpstreamAnswer) -> AsyncIterator[bytes]:
+        """The pieces of an answer that has begun. Where the server breaks off, ours is cut: nothing else can be."""
+        try:
+            async for piece in self._pieces_of(answer):
+                yield piece
+        except InferenceFailed as failure:
+            raise Unavailable("inference", failure.why, Reason.INFERENCE_UNAVAILABLE) from failure
 
     async def _pieces_of(self, answer: UpstreamAnswer) -> AsyncIterator[bytes]:
         async for piece in answer.chunks():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from gateway.model.names import TenantId  # noqa: TC001 -- workers decode settings by their types
+from gateway.model.names import TenantId  # noqa: TC001 -- msgspec reads annotations
 
 
 class InferenceServer(msgspec.Struct, frozen=True, kw_only=True, gc=False):

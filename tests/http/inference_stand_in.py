@@ -93,7 +93,7 @@ class StandIn:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection):
-        with connection, suppress(OSError):
+        with connection, suppress(OSError, ValueError):
             stream = connection.makefile("rb")
             while (seen := _read(stream)) is not None:
                 self.seen.append(seen)

@@ -172,3 +172,370 @@ def test_a_request_goes_out_with_the_operators_key_and_its_answer_comes_back(fro
     upstream = outcome["upstream"]
     assert upstream["server"] in {server.name for server in front.servers}
     assert (upstream["status"], upstream["bytes"]) == (200, len(answer.body))
+
+
+# Who may
+
+
+def test_forbidden_and_absent_are_one_answer_and_nothing_is_sent(front, acme):
+    token, _ = acme
+    forbidden, absent = (front.detect(model, token) for model in ("globex/1", "nobody/7"))
+    assert forbidden.status == 404
+    assert forbidden.comparable() == absent.comparable()
+    assert front.reason(forbidden) == front.reason(absent) == "not-permitted"
+    assert front.asked() == []
+
+
+def test_one_refused_model_of_several_refuses_the_request(front, acme):
+    token, _ = acme
+    front.installation.run("models", "publish", "pp_ocr/*", "pp-ocrv6-det/*")
+    front.reply("/ocr/pp-ocr", said("pp_ocr/small-small"))
+    refused = front.post("/ocr/pp-ocr", {"image": IMAGE}, token)
+    assert (refused.status, front.reason(refused), front.asked()) == (404, "not-permitted", [])
+    assert front.records(refused)["resource"]["requested"] == "pp-ocrv6-rec/small"
+    front.installation.run("models", "publish", "pp-ocrv6-rec/*")
+    answer = front.post("/ocr/pp-ocr", {"image": IMAGE}, token)
+    assert answer.status == 200
+    front.installation.outcome_of(answer.record_id)
+    records = front.installation.records()
+    key_id = front.records(answer)["key_id"]
+    decided = [
+        one["resource"]["requested"]
+        for one in records
+        if one["kind"] == "decision"
+        and one["decision"] == "allow"
+        and one.get("key_id") == key_id
+        and one["request"]["route"] == "{mount}/ocr/pp-ocr"
+    ]
+    assert {"pp-ocrv6-det/small", "pp-ocrv6-rec/small"} < set(decided)
+    first = records.index(front.records(answer))
+    group = records[first : first + len(decided)]
+    assert [one["resource"]["requested"] for one in group] == decided, "in one write, one after the other"
+
+
+def test_a_key_revoked_after_the_load_is_refused_at_the_next_request(front):
+    token, key_id = front.key("acme")
+    front.reply(ADD, Reply(pieces=(b'{"models":[{"model_id":"acme/1","task_type":"x"}]}',)))
+    front.reply(DETECT, said("acme/1"))
+    assert front.post(ADD, {"model_id": "acme/1", "api_key": token}).status == 200
+    front.revoke(key_id)
+    refused = front.post(DETECT, {"model_id": "acme/1", "image": IMAGE, "api_key": token})
+    assert (refused.status, front.reason(refused)) == (401, "revoked-key")
+    assert [one.target for one in front.asked()] == [ADD]
+
+
+def test_a_key_without_the_scope_or_no_key_sends_nothing(front):
+    reader, _ = front.key("acme", scopes=frozenset({Scope.READ}))
+    scopeless, nobody, unknown = (front.detect("acme/1", key) for key in (reader, None, "sk-unknown-1"))
+    assert (scopeless.status, front.reason(scopeless)) == (403, "missing-scope")
+    assert (nobody.status, front.reason(nobody)) == (401, "no-credential")
+    assert (unknown.status, front.reason(unknown)) == (401, "unknown-key")
+    assert front.asked() == []
+
+
+def test_two_differing_keys_are_refused_and_two_equal_ones_are_one(front, acme):
+    token, _ = acme
+    other, _ = front.key("globex")
+    front.reply(DETECT, said("acme/1"))
+    refused = front.detect("acme/1", token, api_key=other)
+    assert (refused.status, front.reason(refused)) == (400, "conflicting-credentials")
+    assert front.asked() == []
+    same = front.post(f"{DETECT}?api_key={token}", {"model_id": "acme/1", "image": IMAGE, "api_key": token})
+    assert same.status == 200
+
+
+def test_a_key_in_a_body_is_in_no_record(front, acme):
+    token, _ = acme
+    agent = (("User-Agent", f"sdk {token}"),)
+    front.reply(DETECT, said("acme/1"))
+    answer = front.post(DETECT, {"model_id": "acme/1", "image": IMAGE, "api_key": token}, headers=agent)
+    assert answer.status == 200
+    assert token not in json.dumps(front.installation.records())
+    assert token not in front.gateway.log()
+
+
+def test_a_tenant_with_a_server_of_its_own_is_sent_there_alone(front, acme):
+    token, _ = acme
+    north, _ = front.key("north")
+    front.reply(DETECT, said("north/1"))
+    assert front.detect("north/1", north).status == 200
+    assert len(front.bound.asked()) == 1
+    front.reply(DETECT, said("public/x"))
+    for number in range(8):
+        front.detect(f"acme/{number}", token)
+    assert len(front.bound.asked()) == 1
+
+
+# What comes back
+
+
+def test_an_answer_with_another_model_is_not_sent_and_alarms(front, acme):
+    token, _ = acme
+    front.reply(DETECT, said("globex/1"))
+    answer = front.detect("acme/1", token)
+    assert (answer.status, answer.json()["type"]) == (503, "urn:cachegate:problem:unexpected-model")
+    assert b"predictions" not in answer.body
+    outcome = front.installation.outcome_of(answer.record_id)
+    assert (outcome["reason"], outcome["ending"], outcome["status"]) == ("unexpected-model", "failed", 503)
+    counted = [
+        value
+        for name, value in front.gateway.metrics().items()
+        if name.startswith("cachegate_unexpected_models_total")
+    ]
+    assert sum(counted) >= 1
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 422, 500])
+def test_an_error_of_the_server_is_ours(front, acme, status):
+    token, _ = acme
+    text = json.dumps({"message": f"key {SERVICE_KEY} of globex/9 is bad"}).encode()
+    front.reply(DETECT, Reply(status=status, pieces=(text,)))
+    answer = front.detect("acme/1", token)
+    assert answer.status >= 400
+    assert answer.header("content-type") == "application/problem+json"
+    assert SERVICE_KEY.encode() not in answer.body
+    assert b"globex" not in answer.body
+    assert answer.json()["record"] == answer.record_id
+    assert front.installation.outcome_of(answer.record_id)["upstream"]["status"] == status
+
+
+def test_a_redirect_of_the_server_is_not_passed_on(front, acme):
+    front.reply(DETECT, Reply(status=302, headers=(("location", "http://other/"),)))
+    answer = front.detect("acme/1", acme[0])
+    assert (answer.status, answer.header("location")) == (503, None)
+
+
+def test_an_answer_streams(front, acme):
+    token, _ = acme
+    front.reply(DETECT, Reply(pieces=(b"first", b"second"), length=-1))
+    body = json.dumps({"model_id": "acme/1", "image": IMAGE}).encode()
+    raw = front.raw("POST", DETECT, body, (("Content-Type", "application/json"),), token)
+    with front.wire.connect() as connection:
+        connection.sendall(raw)
+        received = b""
+        while b"first" not in received:
+            received += connection.recv(1 << 16)
+        assert b"second" not in received
+        front_go_on(front)
+        while piece := connection.recv(1 << 16):
+            received += piece
+    assert received.endswith(b"6\r\nsecond\r\n0\r\n\r\n")
+
+
+def front_go_on(front):
+    for server in (*front.servers, front.bound):
+        server.go_on.set()
+
+
+def begin(front, token, path=DETECT, model="acme/1"):
+    """A connection with a request that its server has received."""
+    body = json.dumps({"model_id": model, "image": IMAGE}).encode()
+    connection = front.wire.connect(60)
+    connection.sendall(front.raw("POST", path, body, (("Content-Type", "application/json"),), token))
+    return connection
+
+
+def test_a_revocation_cuts_an_answer_that_has_begun(front, eventually):
+    token, key_id = front.key("acme")
+    front.reply(DETECT, Reply(pieces=(b"first", b"second"), length=11))
+    connection = begin(front, token)
+    received = b""
+    while b"first" not in received:
+        received += connection.recv(1 << 16)
+    front.revoke(key_id)
+    with suppress(ConnectionError):
+        assert connection.recv(1 << 16) == b""
+    connection.close()
+    eventually(lambda: any(server.client_left.is_set() for server in front.servers))
+    [outcome] = eventually(lambda: outcomes_of(front, key_id))
+    assert (outcome["ending"], outcome["upstream"]["bytes"]) == ("revoked", 5)
+
+
+def outcomes_of(front, key_id):
+    records = front.installation.records()
+    return [one for one in records if one["kind"] == "outcome" and one.get("key_id") == key_id]
+
+
+@pytest.mark.parametrize("reply", [Reply(waits=True), Reply(pieces=(b"first", b"second"), length=11)])
+def test_when_the_client_leaves_the_servers_connection_is_closed(front, eventually, reply):
+    token, key_id = front.key("acme")
+    front.reply(DETECT, reply)
+    connection = begin(front, token)
+    eventually(lambda: any(server.busy.is_set() for server in front.servers))
+    connection.close()
+    eventually(lambda: any(server.client_left.is_set() for server in front.servers))
+    [outcome] = eventually(lambda: outcomes_of(front, key_id))
+    assert outcome["ending"] == "client-gone"
+
+
+def test_an_answer_that_breaks_off_is_cut_and_not_completed(front, acme):
+    token, _ = acme
+    front.reply(DETECT, Reply(pieces=(b"half",), length=8, breaks_off=True))
+    answer = front.detect("acme/1", token)
+    assert (answer.status, answer.is_cut) == (200, True)
+    assert front.installation.outcome_of(answer.record_id)["ending"] == "failed"
+
+
+# What goes in
+
+
+def test_closed_and_unknown_routes_are_refused_before_any_body_is_read(front, acme):
+    token, _ = acme
+    expects = (("Expect", "100-continue"), ("Content-Length", "1000"))
+    for path, reason in (("/model/clear", "closed-route"), ("/workflows/run", "closed-route")):
+        answer = front.wire.send(front.raw("POST", path, headers=expects, key=token))
+        assert (answer.status, front.reason(answer)) == (404, reason), path
+    assert front.get("/logs", token).status == 404
+    assert front.asked() == []
+
+
+def test_a_client_that_expects_it_is_told_to_send_its_body(front, acme):
+    token, _ = acme
+    front.reply(DETECT, said("acme/1"))
+    body = json.dumps({"model_id": "acme/1", "image": IMAGE}).encode()
+    head = front.raw(
+        "POST",
+        DETECT,
+        headers=(
+            ("Content-Type", "application/json"),
+            ("Content-Length", str(len(body))),
+            ("Expect", "100-continue"),
+        ),
+        key=token,
+    )
+    with front.wire.connect() as connection:
+        connection.sendall(head)
+        assert connection.recv(1 << 16) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(body)
+        assert front.wire.read(connection).status == 200
+    assert front.asked()[0].header("expect") is None
+
+
+def test_a_body_beyond_the_limit_is_refused_however_it_comes(front, acme):
+    token, _ = acme
+    large = b'{"model_id":"acme/1","x":"' + b"x" * (1 << 20) + b'"}'
+    json_type = ("Content-Type", "application/json")
+    announced = front.wire.send(front.raw("POST", DETECT, large, (json_type,), token))
+    chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(large), large)
+    chunked = front.wire.send(
+        front.raw("POST", DETECT, chunks, (json_type, ("Transfer-Encoding", "chunked")), token)
+    )
+    for answer in (announced, chunked):
+        assert (answer.status, front.reason(answer)) == (413, "body-too-large")
+    streamed = front.wire.send(
+        front.raw(
+            "POST",
+            "/acme/1",
+            chunks,
+            (("Content-Type", "text/plain"), ("Transfer-Encoding", "chunked")),
+            token,
+        )
+    )
+    assert streamed.status == 413
+    assert front.installation.outcome_of(streamed.record_id)["reason"] == "body-too-large"
+
+
+def test_the_body_of_the_legacy_route_streams(front, acme):
+    token, _ = acme
+    front.reply("/acme/1", said("acme/1"))
+    content = b"aGVsbG8=" * 9000
+    answer = front.wire.send(
+        front.raw("POST", f"/acme/1?api_key={token}", content, (("Content-Type", "application/json"),))
+    )
+    assert answer.status == 200
+    [sent] = front.asked()
+    assert sha256(sent.body).digest() == sha256(content).digest()
+    assert sent.header("content-length") == str(len(content))
+    assert token not in sent.target
+
+
+def test_what_the_hop_before_says_of_itself_is_not_passed_on(front, acme):
+    token, _ = acme
+    front.reply(DETECT, said("acme/1"))
+    headers = (
+        ("X-Forwarded-For", "1.2.3.4"),
+        ("Forwarded", "for=1.2.3.4"),
+        ("X-Workspace-Id", "other"),
+        ("Cookie", "a=b"),
+        ("TE", "trailers"),
+        ("Content-Type", "application/json"),
+    )
+    body = json.dumps({"model_id": "acme/1", "image": IMAGE}).encode()
+    assert front.wire.send(front.raw("POST", DETECT, body, headers, token)).status == 200
+    [sent] = front.asked()
+    names = {name for name, _ in sent.headers}
+    assert names <= {"host", "authorization", "content-type", "content-length", "accept", "accept-encoding"}
+    assert sent.header("host") in {server.name for server in front.servers}
+
+
+def test_websockets_are_refused(front, acme):
+    upgrade = (("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"))
+    answer = front.get("/info", acme[0], upgrade)
+    assert (answer.status, front.reason(answer)) == (400, "malformed-request")
+
+
+def test_other_methods_are_refused_and_told_which_there_are(front, acme):
+    answer = front.wire.send(front.raw("PUT", DETECT, key=acme[0]))
+    assert (answer.status, front.reason(answer)) == (405, "method-not-allowed")
+    assert front.get(DETECT, acme[0]).status in {400, 404}  # a request for the model infer/object_detection
+
+
+# What the gateway answers
+
+
+def test_info_and_health_need_no_key_and_no_server(front):
+    info = front.get("/info")
+    assert (info.status, set(info.json())) == (200, {"name", "version", "uuid"})
+    assert front.get("/healthz").json() == {"status": "healthy"}
+    assert front.get("/readiness").json() == {"status": "ready"}
+    assert front.asked() == []
+
+
+def test_the_registry_shows_what_the_caller_may_infer_of_all_servers(front, acme):
+    token, key_id = acme
+    listed = [{"model_id": one, "task_type": "t"} for one in ("acme/1", "globex/1", "public/2")]
+    front.servers[0].replies[REGISTRY] = Reply(pieces=(json.dumps({"models": listed}).encode(),))
+    front.servers[1].replies[REGISTRY] = Reply(
+        pieces=(json.dumps({"models": [{"model_id": "acme/9", "task_type": "t"}]}).encode(),)
+    )
+    front.bound.replies[REGISTRY] = Reply(
+        pieces=(json.dumps({"models": [{"model_id": "acme/5", "task_type": "t"}]}).encode(),)
+    )
+    answer = front.get(f"{REGISTRY}?api_key={token}")
+    assert answer.status == 200
+    assert [one["model_id"] for one in answer.json()["models"]] == ["acme/1", "acme/9", "public/2"]
+    assert {one.header("authorization") for one in front.asked()} == {f"Bearer {SERVICE_KEY}"}
+    decision = front.records(answer)
+    assert (decision["action"], decision["key_id"]) == ("identify", key_id)
+    assert front.get(REGISTRY).status == 401
+
+
+# Other installations
+
+
+def test_a_server_that_is_not_there_is_passed_over(new_installation):
+    for front in front_of(new_installation, "one-gone", CACHEGATE_CANARY_SECONDS="0"):
+        token, _ = front.key("acme")
+        for server in front.servers[:1]:
+            server.stop()
+        alive = front.servers[1]
+        statuses = []
+        for number in range(6):
+            alive.replies[DETECT] = said(f"acme/{number}")
+            statuses.append(front.detect(f"acme/{number}", token).status)
+        assert statuses == [200] * 6
+        alive.stop()
+        answer = front.detect("acme/1", token)
+        assert (answer.status, answer.json()["type"]) == (503, "urn:cachegate:problem:inference-unavailable")
+
+
+def test_at_the_root_our_own_routes_come_first(new_installation):
+    for front in front_of(new_installation, "at-the-root", mount=""):
+        token, _ = front.key("acme")
+        assert front.get("/v1/whoami", token).json()["tenant"] == "acme"
+        front.reply(DETECT, said("acme/1"))
+        assert front.detect("acme/1", token).status == 200
+        for path in ("/v1/3", "/%761/3", "/models/1", "/admin/1"):
+            answer = front.wire.send(front.raw("POST", path, b"aGVsbG8=", key=token))
+            assert (answer.status, front.reason(answer)) == (400, "reserved-path"), path
+        assert len(front.asked()) == 1
