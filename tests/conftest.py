@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 from unittest.mock import patch
@@ -418,7 +418,8 @@ class Installation:
         assert report.is_intact, report
 
     def init(self) -> Installation:
-        self.admin_key = self.json("init")["admin_key"]
+        """In this process: what `init` does as a process is for the tests of it."""
+        self.admin_key = replace(self, runs_here=True).json("init")["admin_key"]
         return self
 
     def serve(self, *, workers: int = 1, is_awaited: bool = True) -> RunningGateway:
@@ -559,12 +560,12 @@ def installation_here() -> Iterator[Installation]:
 
 @pytest.fixture(scope="session")
 def new_installation(tmp_path_factory: pytest.TempPathFactory):
-    """Make installations that outlive a single test."""
+    """Make installations that outlive a single test. Their commands are calls in this process."""
 
     def make(name: str, **environment: str) -> Installation:
         folder = tmp_path_factory.mktemp(name)
         (folder / "cache").mkdir()
-        return Installation(folder, environment).init()
+        return Installation(folder, environment, runs_here=True).init()
 
     return make
 
