@@ -44,6 +44,12 @@ SLOW_FOLDERS = ("faults", "freshness", "proxies")
 """Servers that are killed, stopped and started again, test by test: minutes, for `make test-all` and CI."""
 
 
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """One more than there are processors: tests wait for servers and timers a third of their time."""
+    return (yield) + 1
+
+
 @pytest.hookimpl(tryfirst=True)  # before `-m` is applied
 def pytest_collection_modifyitems(items):
     here = Path(__file__).parent

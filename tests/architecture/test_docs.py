@@ -17,6 +17,7 @@ import sys
 import tempfile
 from dataclasses import fields
 from difflib import ndiff
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -318,6 +319,7 @@ def test_every_link_leads_somewhere(path):
         assert not anchor or anchor in _anchors(file), f"{file}#{anchor}"
 
 
+@cache
 def _tests_in(path: Path) -> set[str]:
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
