@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.directory.documents.parse import DocumentProblems, load_tenant_documents
+from gateway.directory.documents.parse import load_tenant_documents
 from gateway.directory.documents.tables import MAX_DOCUMENT_BYTES
 from gateway.model.errors import Misconfigured
+from gateway.model.toml_tables import DocumentProblems
 from gateway.model.trusted_files import Distrusted
 
 EXAMPLE = Path(__file__).parents[4] / "policies" / "tenants" / "example.toml"
