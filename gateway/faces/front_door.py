@@ -125,7 +125,10 @@ async def _answer(receipt: Receipt) -> Answer:
     found = receipt.admission.found
     if not isinstance(found, Forwarded):
         raise TypeError("this route is for requests to inference servers")
-    return await found.answer(receipt)
+    answer = await found.answer(receipt)
+    if not isinstance(answer, Answer):
+        raise TypeError("what was found is no answer")
+    return answer
 
 
 def begin(door: FrontDoor, request: WireRequest, receive: Receive) -> Forwarding:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from gateway.directory.edits import keys
-from gateway.identity.new_keys import KeyOrder, import_key, issue_key
+from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.model.facts import KeyKind, Scope
 from gateway.model.names import TenantId
 
@@ -110,11 +110,16 @@ def front_of(new_installation, name, mount="/inference", **more):
         installation = new_installation(
             name,
             CACHEGATE_INFERENCE_URL=",".join((*(one.url for one in servers), f"north={bound.url}")),
-            CACHEGATE_INFERENCE_KEY=SERVICE_KEY,
-            CACHEGATE_INFERENCE_MAX_BODY_MEGABYTES="1",
-            CACHEGATE_INFERENCE_MOUNT=mount or "/",
-            **more,
+            **{
+                "CACHEGATE_INFERENCE_KEY": SERVICE_KEY,
+                "CACHEGATE_INFERENCE_MAX_BODY_MEGABYTES": "1",
+                "CACHEGATE_INFERENCE_MOUNT": mount or "/",
+                "CACHEGATE_INFERENCE_ORIGINS": "https://app.example",
+                **more,
+            },
         )
+        if not more.get("CACHEGATE_INFERENCE_KEY", SERVICE_KEY):
+            del installation.environment["CACHEGATE_INFERENCE_KEY"]
         installation.run("tenants", "create", "acme")
         installation.run("tenants", "create", "globex")
         installation.run("tenants", "create", "north")
@@ -144,12 +149,9 @@ def acme(front):
     return front.key("acme")
 
 
-def said(model, **more):
-    return Reply(
-        headers=(("content-type", "application/json"), ("x-model-id", model), ("x-model-load-time", "3"))
-        + tuple(more.items()),
-        pieces=(b'{"predictions":[]}',),
-    )
+def said(model):
+    headers = ("content-type", "application/json"), ("x-model-id", model), ("x-model-load-time", "3")
+    return Reply(headers=headers, pieces=(b'{"predictions":[]}',))
 
 
 def test_a_request_goes_out_with_the_operators_key_and_its_answer_comes_back(front, acme):
@@ -510,6 +512,47 @@ def test_the_registry_shows_what_the_caller_may_infer_of_all_servers(front, acme
     assert front.get(REGISTRY).status == 401
 
 
+def test_pages_of_the_listed_origins_may_call_and_no_others(front, acme):
+    token, _ = acme
+    asks = (("Access-Control-Request-Method", "POST"),)
+    allowed = front.wire.send(
+        front.raw("OPTIONS", DETECT, headers=(("Origin", "https://app.example"), *asks))
+    )
+    other = front.wire.send(front.raw("OPTIONS", DETECT, headers=(("Origin", "https://evil.example"), *asks)))
+    assert (allowed.status, other.status) == (204, 204)
+    assert allowed.header("access-control-allow-origin") == "https://app.example"
+    assert other.header("access-control-allow-origin") is None
+    assert front.asked() == []
+    front.reply(DETECT, said("acme/1"))
+    body = json.dumps({"model_id": "acme/1", "image": IMAGE}).encode()
+    for model_key, status in ((token, 200), (None, 401)):
+        headers = (("Origin", "https://app.example"), ("Content-Type", "application/json"))
+        answer = front.wire.send(front.raw("POST", DETECT, body, headers, model_key))
+        assert (answer.status, answer.header("access-control-allow-origin")) == (
+            status,
+            "https://app.example",
+        )
+
+
+def test_images_by_url_or_file_are_refused_and_nothing_is_sent(front, acme):
+    token, _ = acme
+    for kind, value in (
+        ("url", "https://images.example/1.png"),
+        ("URL", "http://127.0.0.1/"),
+        ("file", "/etc/hosts"),
+    ):
+        answer = front.detect("acme/1", token, image={"type": kind, "value": value})
+        assert (answer.status, answer.json()["type"]) == (400, "urn:cachegate:problem:forbidden-image"), kind
+    assert front.asked() == []
+
+
+def test_what_the_record_says_of_an_image_names_no_url(front, acme):
+    token, _ = acme
+    front.detect("acme/1", token, image={"type": "url", "value": "https://images.example/?sig=SIGNED-1"})
+    assert "SIGNED-1" not in json.dumps(front.installation.records())
+    assert "SIGNED-1" not in front.gateway.log()
+
+
 # Other installations
 
 
@@ -539,3 +582,12 @@ def test_at_the_root_our_own_routes_come_first(new_installation):
             answer = front.wire.send(front.raw("POST", path, b"aGVsbG8=", key=token))
             assert (answer.status, front.reason(answer)) == (400, "reserved-path"), path
         assert len(front.asked()) == 1
+
+
+def test_without_a_service_key_keys_of_ours_run_nothing(new_installation):
+    for front in front_of(new_installation, "no-service-key", CACHEGATE_INFERENCE_KEY=""):
+        token, _ = front.key("acme")
+        answer = front.detect("acme/1", token)
+        assert (answer.status, answer.json()["type"]) == (403, "urn:cachegate:problem:no-service-key")
+        assert front.installation.outcome_of(answer.record_id)["reason"] == "no-service-key"
+        assert front.asked() == []
