@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from gateway.adapters.image_fetch import ImageFetcher
     from gateway.adapters.inference_server import InferenceClient, UpstreamAnswer
+    from gateway.front_door.brought import Brought
     from gateway.front_door.servers import Server, Servers, Use
     from gateway.front_door.table import ServerTable
     from gateway.front_door.values import Inquiry, Matched
@@ -100,6 +101,7 @@ class FrontDoor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     secret: bytes  # parts what tenants keep in a server under names of their own
     may_infer: MayInfer
     images: ImageFetcher
+    brought: Brought | None  # None: there is no provider that could be asked
     is_ready: Callable[[], bool]
     clock: MonotonicClock
     telemetry: Telemetry
@@ -214,7 +216,12 @@ class Request:
         inquiry = self._inquiry = read(self._door.table, self._matched, self._request, body)
         if inquiry.credential is None:
             raise Refusal(Reason.NO_CREDENTIAL)
-        return Asked(credential=inquiry.credential, models=inquiry.models, answer=self.answer)
+        return Asked(
+            credential=inquiry.credential,
+            models=inquiry.models,
+            find_brought=self._find_brought,
+            answer=self.answer,
+        )
 
     @property
     def upstream(self) -> Upstream | None:
@@ -252,9 +259,19 @@ class Request:
 
     # To the server
 
+    async def _find_brought(self, principal: Principal, model: ModelId) -> Sequence[ModelId]:
+        """What the server would load besides, with the key that goes in. Without a key, nothing is sent."""
+        if self._door.brought is None or self._inquiry is None or self._inquiry.credential is None:
+            return ()
+        key = self._find_key(principal, self._inquiry.credential)
+        return () if key is None else await self._door.brought.find(model, key)
+
+    def _find_key(self, principal: Principal, credential: Credential) -> str | None:
+        return credential.secret if principal.is_of_platform else self._door.service_key
+
     def _key(self, principal: Principal, credential: Credential) -> str:
         """The key that goes in: the platform's own, or the operator's for keys and tokens of ours."""
-        key = credential.secret if principal.is_of_platform else self._door.service_key
+        key = self._find_key(principal, credential)
         if key is None:
             raise Refusal(Reason.NO_SERVICE_KEY)
         self._secrets = (key, credential.secret)

@@ -23,6 +23,7 @@ from gateway.model.names import TenantId
 sys.path.append(str(Path(__file__).parent))  # the server beside us
 
 from inference_stand_in import Reply, StandIn
+from weights_provider import WeightsProvider
 
 SERVICE_KEY = "the-operators-own-key-1"
 DETECT, ADD, REGISTRY = "/infer/object_detection", "/model/add", "/model/registry"
@@ -591,3 +592,30 @@ def test_without_a_service_key_keys_of_ours_run_nothing(new_installation):
         assert (answer.status, answer.json()["type"]) == (403, "urn:cachegate:problem:no-service-key")
         assert front.installation.outcome_of(answer.record_id)["reason"] == "no-service-key"
         assert front.asked() == []
+
+
+def test_what_a_model_brings_is_authorised_before_anything_is_sent(new_installation):
+    """The provider tells the key that goes in what the server would load with it."""
+    with WeightsProvider().running() as provider:
+        upstream = {"CACHEGATE_UPSTREAM": provider.url, "CACHEGATE_PRIVATE_UPSTREAMS": "on"}
+        for front in front_of(new_installation, "brought", **upstream):
+            token, _ = front.key("acme")
+            front.reply(DETECT, said("acme/3"))
+            for child, brought in (("acme/3", "acme/1"), ("acme/4", "globex/1"), ("acme/5", "acme/4")):
+                provider.offer(child, {}, modelDependencies=[{"name": "x", "modelId": brought}])
+            provider.offer("globex/2", {}, asked_as="acme/6")
+            assert front.detect("acme/3", token).status == 200
+            asked = provider.asked("/models/v1/external/weights")
+            assert {one.headers["authorization"] for one in asked} == {f"Bearer {SERVICE_KEY}"}
+            assert len(front.asked()) == 1
+            for model, refused in (("acme/4", "globex/1"), ("acme/5", "globex/1"), ("acme/6", "globex/2")):
+                answer = front.detect(model, token)
+                assert (answer.status, front.reason(answer)) == (404, "not-permitted"), model
+                assert front.records(answer)["resource"]["requested"] == refused
+            before = len(provider.seen)
+            assert front.detect("globex/9", token).status == 404
+            assert len(provider.seen) == before, "nothing is asked about what the caller may not have"
+            provider.is_silent = True
+            undecided = front.detect("acme/7", token)
+            assert (undecided.status, front.reason(undecided)) == (503, "upstream-undecided")
+            assert len(front.asked()) == 1
