@@ -269,6 +269,28 @@ async def test_a_server_that_does_not_answer_is_given_up(server, fetcher, monkey
     assert await refused(fetcher, [f"{server.host}/a"], [server.host]) is Reason.IMAGE_NOT_FETCHED
 
 
+async def test_a_server_that_sends_byte_by_byte_is_given_up(fetcher, monkeypatch):
+    monkeypatch.setattr(image_fetch, "FETCH_SECONDS", 0.2)
+
+    has_ended = asyncio.Event()
+
+    async def drip(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
+        for _ in range(100):
+            if reader.at_eof():  # the client has left
+                break
+            writer.write(b"x")
+            await asyncio.sleep(0.02)  # sooner than the bound for one read, and in all longer than the bound
+        writer.close()
+        has_ended.set()
+
+    async with await asyncio.start_server(drip, "127.0.0.1", 0) as server:
+        host = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        assert await refused(fetcher, [f"{host}/a"], [host]) is Reason.IMAGE_NOT_FETCHED
+        await has_ended.wait()
+
+
 async def test_a_tenant_with_a_slow_host_leaves_room_for_others(server, fetcher):
     server.may_answer.clear()
     url, slow, other = f"{server.host}/a", TenantId("slow"), TenantId("other")

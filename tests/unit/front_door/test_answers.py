@@ -254,6 +254,18 @@ class TestErrors:
     def test_a_message_is_bounded(self):
         assert len(told(400, "image " * 300)[1]) < 450
 
+    def test_a_key_that_shows_only_once_other_words_are_out_drops_the_message(self):
+        body = json.dumps({"message": "The server x9-z model is not loaded"}).encode()
+        assert "It says" in json.loads(error_answer(400, body, inquiry(), [KEY]).body)["detail"]
+        detail = json.loads(error_answer(400, body, inquiry(), ["servermodel"]).body)["detail"]
+        assert "It says" not in detail
+
+    @pytest.mark.parametrize("odd", ["image(((((!", "1234567890", "10.0.0.7:9001", "x<script>"])
+    def test_what_is_neither_a_word_nor_a_name_of_a_member_is_left_out(self, odd):
+        fields = {"10.0.0.7:9001": 1, "x<script>": 1, "class_agnostic_nms": 1}
+        detail = told(400, f"The field {odd} class_agnostic_nms is not valid", document=fields)[1]
+        assert detail.endswith("It says: The field [...] class_agnostic_nms is not valid")
+
     def test_letters_of_two_sizes_spell_nothing(self):
         assert "iMaGe" not in told(400, "The input iMaGe is not valid here")[1]
 
