@@ -1,9 +1,10 @@
 """What the front door adds to a request: `.venv/bin/python tests/bench/frontdoor.py [--quick] [--json FILE]`.
 
-One client sends the same request, a small image to a small model that is loaded, to the real server: directly, through nginx with `proxy_pass` and kept connections, and through the gateway, which reads the body,
-decides, records and checks the answer. The three take turns request by request, in changing order, so that
-what else the machine does falls on all. What is added is the difference of a round's quantiles; the figures
-are the median of the rounds. `--svg FILE` draws the result.
+One client sends the same request, a small image to a small model that is loaded, to the real server: directly,
+through nginx with `proxy_pass` and kept connections, and through the gateway, which reads the body, decides,
+records and checks the answer. The three take turns request by request, in changing order, so that what else
+the machine does falls on all. What is added is the difference of a round's quantiles; the figures are the
+median of the rounds. `--svg FILE` draws the result.
 
 It needs `.venv-server` (`make test-server`), installs nginx for itself, and leaves nothing behind.
 """
@@ -32,9 +33,8 @@ from program import arguments_of, run
 from report import Report, console, quantile
 from rounds import add_figure, add_row
 
-TESTS = Path(__file__).parent.parent
-sys.path.append(str(TESTS / "server"))  # the same server and provider as in the tests
-sys.path.append(str(TESTS / "engine"))
+sys.path.append(str(Path(__file__).parent.parent / "server"))  # the same server and provider as in the tests
+sys.path.append(str(Path(__file__).parent.parent / "engine"))
 
 from http_client import image
 from provider import Provider
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Sequence
 
+MODELS = Path(__file__).parent.parent / "engine" / "models.py"
 TENANT, ROUTE, WORKERS = "acme", "/infer/classification", 1
 DIRECT, NGINX, GATEWAY = "direct", "nginx", "gateway"
 TITLES = {DIRECT: "the server directly", NGINX: "nginx proxy_pass", GATEWAY: "Cachegate"}
@@ -137,7 +138,7 @@ def _ways() -> Iterator[list[Way]]:
         provider.grant(service_key, "*")
         server = Server(provider.api_url)
         stack.callback(server.stop)
-        subprocess.run([PYTHON, TESTS / "engine/models.py", files], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([PYTHON, MODELS, files], check=True, stdout=subprocess.DEVNULL)
         console.print("waiting for the inference server")
         server.await_ready()
         more = {"CACHEGATE_INFERENCE_URL": server.url, "CACHEGATE_INFERENCE_KEY": service_key}
