@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import httpx
 import msgspec
 
+from gateway.adapters import missing_sniffio
 from gateway.model.errors import CachegateError
 
 if TYPE_CHECKING:
@@ -146,6 +147,7 @@ class InferenceClient:
 
     def __init__(self, limits: InferenceLimits | None = None) -> None:
         self._limits = limits or InferenceLimits()
+        missing_sniffio.remember()
         self._transport = httpx.AsyncHTTPTransport(
             verify=httpx.create_ssl_context(),  # certifi's roots, or those of SSL_CERT_FILE
             trust_env=False,
