@@ -302,6 +302,14 @@ def test_an_error_of_the_server_is_ours(front, acme, status):
     assert front.installation.outcome_of(answer.record_id)["upstream"]["status"] == status
 
 
+def test_what_a_request_took_of_a_server_is_given_back(front, acme):
+    """A tenant has a share of each server: none of it may be lost, however a request ends."""
+    for status in (200, 500):
+        front.reply(DETECT, Reply(status=status))
+        for _ in range(35):
+            assert front.detect("acme/1", acme[0]).status in {200, 502}
+
+
 def test_a_redirect_of_the_server_is_not_passed_on(front, acme):
     front.reply(DETECT, Reply(status=302, headers=(("location", "http://other/"),)))
     answer = front.detect("acme/1", acme[0])
@@ -379,7 +387,51 @@ def test_an_answer_that_breaks_off_is_cut_and_not_completed(front, acme):
     assert front.installation.outcome_of(answer.record_id)["ending"] == "failed"
 
 
+def test_a_request_that_was_sent_is_not_sent_again(front, acme):
+    """A prediction may run, and cost, only once."""
+    front.reply(DETECT, Reply(drops=True))
+    answer = front.detect("acme/1", acme[0])
+    assert (answer.status, answer.json()["type"]) == (503, "urn:cachegate:problem:inference-unavailable")
+    assert len(front.asked()) == 1
+    outcome = front.installation.outcome_of(answer.record_id)
+    assert (outcome["reason"], outcome["upstream"]["status"]) == ("inference-unavailable", 0)
+
+
+def test_a_right_that_ends_while_the_server_works_ends_the_answer(front, acme, eventually):
+    """The last check is before the first byte; the server is asked once, however often it is decided."""
+    token, _ = acme
+    grant = ("--tenant", "acme", "--models", "globex/7", "--actions", "infer")
+    front.installation.run("grants", "add", *grant)
+    front.reply(DETECT, Reply(waits=True, headers=(("x-model-id", "globex/7"),)))
+    with begin(front, token, model="globex/7") as connection:
+        eventually(lambda: any(server.busy.is_set() for server in front.servers))
+        front.installation.run("grants", "remove", *grant)
+        front_go_on(front)
+        answer = front.wire.read(connection)
+    assert (answer.status, front.reason(answer)) == (404, "not-permitted")
+    assert len(front.asked()) == 1
+
+
+def test_an_answer_is_kept_where_the_request_is_decided_anew_and_allowed(front, acme, eventually):
+    token, _ = acme
+    front.reply(DETECT, Reply(waits=True, headers=(("x-model-id", "acme/1"),), pieces=(b"[1]",)))
+    with begin(front, token) as connection:
+        eventually(lambda: any(server.busy.is_set() for server in front.servers))
+        front.installation.run("models", "publish", "acme/1")
+        front_go_on(front)
+        answer = front.wire.read(connection)
+    assert (answer.status, answer.body) == (200, b"[1]")
+    assert len(front.asked()) == 1
+    front.installation.run("models", "unpublish", "acme/1")
+
+
 # What goes in
+
+
+def test_a_body_where_the_handler_reads_none_is_refused(front, acme):
+    answer = front.wire.send(front.raw("GET", REGISTRY, b"{}", key=acme[0]))
+    assert (answer.status, front.reason(answer)) == (400, "malformed-body")
+    assert front.asked() == []
 
 
 def test_closed_and_unknown_routes_are_refused_before_any_body_is_read(front, acme):
@@ -618,4 +670,25 @@ def test_what_a_model_brings_is_authorised_before_anything_is_sent(new_installat
             provider.is_silent = True
             undecided = front.detect("acme/7", token)
             assert (undecided.status, front.reason(undecided)) == (503, "upstream-undecided")
+            assert len(front.asked()) == 1
+
+
+def test_a_key_of_the_platform_passes_through_as_the_tenants_own(new_installation):
+    with WeightsProvider().running() as provider:
+        upstream = {
+            "CACHEGATE_UPSTREAM": provider.url,
+            "CACHEGATE_PRIVATE_UPSTREAMS": "on",
+            "CACHEGATE_AUTHORITY": "platform",
+        }
+        provider.offer("stark/1", {})
+        for front in front_of(new_installation, "of-the-platform", **upstream):
+            front.reply(DETECT, said("stark/1"))
+            document = {"model_id": "stark/1", "image": IMAGE, "api_key": "sk-of-the-platform-1"}
+            answer = front.post(DETECT, document, headers=(("User-Agent", "sdk sk-of-the-platform-1"),))
+            assert answer.status == 200, (front.reason(answer), answer.body)
+            [sent] = front.asked()
+            assert sent.header("authorization") == "Bearer sk-of-the-platform-1"
+            assert "sk-of-the-platform-1" not in json.dumps(front.installation.records())
+            refused = front.detect("stark/2", None, api_key="sk-of-the-platform-1")
+            assert refused.status == 404
             assert len(front.asked()) == 1
