@@ -171,7 +171,7 @@ VERSION_MEMBERS = (
 
 @st.composite
 def requests(draw):
-    """A request as bytes: a route, and keys, ids and flags in any of the places, a few of them wrong or twice."""
+    """A request as bytes: a route, and keys, ids and flags in any of the places; a few are wrong."""
 
     def happens(percent):
         return draw(st.integers(0, 99)) >= 100 - percent
