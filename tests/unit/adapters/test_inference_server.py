@@ -272,6 +272,25 @@ async def test_a_connection_is_used_again(client):
     assert server.connections == 1
 
 
+async def test_an_answer_of_which_all_bytes_were_taken_leaves_its_connection(client):
+    """Who knows the length does not ask for one more piece."""
+    async with Server() as server:
+        for _ in range(3):
+            answer = await client.send(server.url, Request())
+            assert await anext(answer.chunks()) == b"{}"
+            await answer.close()
+    assert server.connections == 1
+
+
+async def test_bytes_after_an_answer_are_seen_though_nobody_asks_for_one_more_piece(client):
+    async with Server(OK + FORGED, OK) as server:
+        answer = await client.send(server.url, Request())
+        assert await anext(answer.chunks()) == b"{}"
+        await answer.close()
+        assert (await ask(client, server))[2] == b"{}"
+    assert server.connections == 2
+
+
 @pytest.mark.parametrize(
     "answer",
     [
