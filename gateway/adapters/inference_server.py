@@ -44,7 +44,6 @@ MAX_KEPT = 32  # idle connections
 CHECK_SECONDS = 5.0  # between two health checks of a server
 CHECK_ANSWER_SECONDS = 4.0
 _READY = 200
-_SWITCHING = 101
 
 _FRAMING = frozenset(
     {
@@ -205,7 +204,7 @@ class InferenceClient:
         except httpx.HTTPError as error:
             raise _failure(error, was_sent=progress.was_begun) from error
         answer = UpstreamAnswer(response, timeouts, limits.idle_seconds)
-        if answer.status == _SWITCHING or _has_two_framings(answer.headers):
+        if _has_two_framings(answer.headers):
             await _discard(response)
             raise InferenceFailed("its answer's framing is ambiguous", was_sent=True, is_of_server=True)
         return answer
