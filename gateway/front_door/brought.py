@@ -5,8 +5,8 @@ what the provider says to that very key is authorised before the request is sent
 refuses to this key brings nothing: the server cannot load it either. Where the provider does not answer,
 nothing is sent (I7).
 
-An answer is remembered for `REMEMBERED_SECONDS`: that long a new dependency may be unknown. Without a provider
-in the settings nobody can be asked, and what a model depends on is not authorised.
+An answer is remembered for `REMEMBERED_SECONDS`: a new dependency may be unknown for so long. Without a
+provider in the settings nobody can be asked, and what a model depends on is not authorised.
 """
 
 from __future__ import annotations
