@@ -1,10 +1,10 @@
 """What the front door adds to a request: `.venv/bin/python tests/bench/frontdoor.py [--quick] [--json FILE]`.
 
-One client sends the same request, a small image to a small model that is loaded, to the real server: directly,
-through nginx with `proxy_pass` and kept connections, and through the gateway, which reads the body, decides,
-records and checks the answer. The three take turns request by request, in changing order, so that what else
-the machine does falls on all. What is added is the difference of a round's quantiles; the figures are the
-median of the rounds. `--svg FILE` draws the result.
+One client sends the same request, a small image to a small model that is loaded, to the real server:
+directly, through nginx with `proxy_pass` and kept connections, and through the gateway, which reads the body,
+decides, records and checks the answer. The three take turns request by request, in changing order, so that
+what else the machine does falls on all. What is added is the difference of a round's quantiles; the figures
+are the median of the rounds. `--svg FILE` draws the result.
 
 It needs `.venv-server` (`make test-server`), installs nginx for itself, and leaves nothing behind.
 """

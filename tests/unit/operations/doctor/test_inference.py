@@ -32,15 +32,20 @@ class Server:
         self.open_flags = set()
         self.has_workflows = True
         self.asked = []
+        self._serving = []
 
     @asynccontextmanager
     async def running(self):
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.name = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with server:
+        try:
             yield self
+        finally:
+            server.close()
+            await asyncio.gather(*self._serving)  # doctor has closed its connections
 
     async def _serve(self, reader, writer):
+        self._serving.append(asyncio.current_task())
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -56,6 +61,7 @@ class Server:
                 )
         except asyncio.IncompleteReadError:
             writer.close()
+            await writer.wait_closed()
 
     def _answer(self, target, headers, body):
         status, more, answer = 200, "", {}
