@@ -272,12 +272,13 @@ def test_a_tenant_with_a_server_of_its_own_is_sent_there_alone(front, acme):
 # What comes back
 
 
-def test_an_answer_with_another_model_is_not_sent_and_alarms(front, acme):
+def test_an_answer_with_another_model_is_not_sent_and_alarms(front, acme, eventually):
     token, _ = acme
-    front.reply(DETECT, said("globex/1"))
+    front.reply(DETECT, Reply(headers=(("x-model-id", "globex/1"),), pieces=(b'{"predictions":', b"1}")))
     answer = front.detect("acme/1", token)
     assert (answer.status, answer.json()["type"]) == (503, "urn:cachegate:problem:unexpected-model")
     assert b"predictions" not in answer.body
+    eventually(lambda: any(server.client_left.is_set() for server in front.servers))
     outcome = front.installation.outcome_of(answer.record_id)
     assert (outcome["reason"], outcome["ending"], outcome["status"]) == ("unexpected-model", "failed", 503)
     counted = [
@@ -621,6 +622,7 @@ def test_a_server_that_is_not_there_is_passed_over(new_installation):
             statuses.append(front.detect(f"acme/{number}", token).status)
         assert statuses == [200] * 6
         alive.stop()
+        alive.replies[DETECT] = Reply(drops=True)  # where a connection is still kept
         answer = front.detect("acme/1", token)
         assert (answer.status, answer.json()["type"]) == (503, "urn:cachegate:problem:inference-unavailable")
 
@@ -692,3 +694,13 @@ def test_a_key_of_the_platform_passes_through_as_the_tenants_own(new_installatio
             refused = front.detect("stark/2", None, api_key="sk-of-the-platform-1")
             assert refused.status == 404
             assert len(front.asked()) == 1
+
+
+def test_without_a_server_there_is_no_front_door(new_installation):
+    installation = new_installation("no-front-door", CACHEGATE_INFERENCE_KEY=SERVICE_KEY)
+    gateway = installation.serve(workers=1)
+    try:
+        for path in ("/inference/info", "/inference/model/registry", "/info"):
+            assert gateway.wire.get(path, installation.admin_key).json()["type"].endswith(":not-found")
+    finally:
+        gateway.stop()
