@@ -6,6 +6,7 @@ The real server and its SDK are in `tests/server`.
 from __future__ import annotations
 
 import json
+import resource
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -605,6 +606,20 @@ def test_what_the_record_says_of_an_image_names_no_url(front, acme):
     front.detect("acme/1", token, image={"type": "url", "value": "https://images.example/?sig=SIGNED-1"})
     assert "SIGNED-1" not in json.dumps(front.installation.records())
     assert "SIGNED-1" not in front.gateway.log()
+
+
+def test_what_cannot_be_recorded_is_not_sent(front, acme, eventually):
+    """I5: the decision is in the log before the server has the request."""
+    [worker] = front.gateway.worker_pids()
+    front.reply(DETECT, said("acme/1"))
+    limits = resource.prlimit(worker, resource.RLIMIT_FSIZE)
+    resource.prlimit(worker, resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        answer = front.detect("acme/1", acme[0])
+    finally:
+        resource.prlimit(worker, resource.RLIMIT_FSIZE, limits)
+    assert (answer.status, front.asked()) == (503, [])
+    eventually(lambda: front.detect("acme/1", acme[0]).status == 200)
 
 
 # Other installations
