@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     Steps = Generator[Callable[[], Awaitable[Any]], Any, Weighed]
     """The pipeline: yields what to wait for, is sent its result, and returns what it came to."""
 
+MAX_MODELS = 32  # of one request, with all that they bring
 FACTLESS = frozenset({Reason.MISTYPED_KEY, Reason.INVALID_LINK, Reason.EXPIRED_LINK})
 """Refusals of a caller that are decided without facts."""
 
@@ -134,9 +135,8 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
         is_true = False
         try:
             stamps = [one.admission.stamp for one in receipts] + ([] if beside is None else [beside])
-            is_true = all(
-                [self.directory.still_true(stamp, principal.degraded_seconds) for stamp in stamps]
-            ) and (principal.expires_at is None or now < principal.expires_at)
+            are_true = all(self.directory.still_true(one, principal.degraded_seconds) for one in stamps)
+            is_true = are_true and (principal.expires_at is None or now < principal.expires_at)
         finally:
             if not is_true:
                 for one in receipts:
@@ -256,7 +256,9 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
             principal, key_stamp = caller
             self.directory.verify_fresh(principal.degraded_seconds)
             accesses = [_inference(principal, model) for model in models] or [_identification(principal)]
-            judged = [self._recall(one) or await self._reach(one, credential) for one in accesses]
+            judged = [await self._judge(one, credential) for one in accesses]
+            if all(isinstance(one.verdict, Allowed) for one in judged):
+                judged += await self._judge_brought(principal, asked)
         except (Refusal, Unavailable) as failure:
             return [
                 Rejection(
@@ -285,6 +287,29 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
             if isinstance(one, Allowed)
         ]
 
+    async def _judge(self, access: Access, credential: Credential) -> Judgement:
+        return self._recall(access) or await self._reach(access, credential)
+
+    async def _judge_brought(self, principal: Principal, asked: Asked) -> list[Judgement]:
+        """Decide what the models of a request bring, and what that brings, until a model is refused.
+
+        It is asked for only once all that brings it is allowed.
+        """
+        judged: list[Judgement] = []
+        known, waiting = set(asked.models), list(asked.models)
+        while waiting:
+            for model in await asked.find_brought(principal, waiting.pop(0)):
+                if model in known:
+                    continue
+                if len(known) >= MAX_MODELS:
+                    raise Unavailable("upstream", "a model brings too many others", Reason.UPSTREAM_UNDECIDED)
+                known.add(model)
+                waiting.append(model)
+                judged.append(await self._judge(_inference(principal, model), asked.credential))
+                if isinstance(judged[-1].verdict, Denied):
+                    return judged
+        return judged
+
     async def inferable(
         self, receipt: Receipt, credential: Credential, models: Sequence[ModelId]
     ) -> tuple[frozenset[ModelId], Stamp]:
@@ -293,7 +318,7 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
         stamp, allowed = receipt.admission.key_stamp, set()
         for model in models:
             access = _inference(principal, model)
-            verdict = (self._recall(access) or await self._reach(access, credential)).verdict
+            verdict = (await self._judge(access, credential)).verdict
             if isinstance(verdict, Allowed):
                 allowed.add(model)
             if verdict.stamp is not None:

@@ -180,7 +180,7 @@ PROBLEMS: dict[Reason, Problem] = {
     Reason.RESERVED_PATH: _bad(
         "reserved-path",
         "The first segment of this path is a name of the gateway's own routes: v1, d, proxy, models, hooks, "
-        "health, check, access, admin, audit, .well-known. Name the model in the body, on a route of its task.",
+        "health, check, access, admin, audit, .well-known. Name the model in the body, on its task's route.",
     ),
     Reason.CONFLICTING_MODELS: _bad(
         "conflicting-models",
@@ -463,12 +463,12 @@ _OF_ROUTE["{mount}"] = {
     Reason.MALFORMED_BODY: _bad(
         "malformed-body",
         "The body is not what this route reads. JSON is an object in UTF-8 under Content-Type: "
-        "application/json, each name once, without NaN, and not compressed; a route that reads none gets none.",
+        "application/json, each name once, without NaN, not compressed; a route that reads none gets none.",
     ),
     Reason.MALFORMED_CREDENTIAL: _bad(
         "malformed-credential",
-        "A key is visible ASCII without blanks and commas, at most 4096 bytes: in the Authorization header, as "
-        "api_key in the query, or as api_key in a JSON body.",
+        "A key is visible ASCII without blanks and commas, at most 4096 bytes: in the Authorization header, "
+        "as api_key in the query, or as api_key in a JSON body.",
     ),
     Reason.CONFLICTING_CREDENTIALS: _bad(
         "conflicting-credentials",

@@ -123,15 +123,21 @@ COUNTERS = {
 }
 """Every counter. A label's value is one of ours, never a client's text."""
 
-METRICS = {name: metric.labels for name, metric in COUNTERS.items()}
-HELP = {name: metric.meaning for name, metric in COUNTERS.items()}
+_BETWEEN = "\t"  # in no value of a label
 
 
 @lru_cache(maxsize=1024)
 def sample(name: str, *values: str) -> str:
-    """The key under which a worker counts: the metric's name, with the values of its labels."""
-    pairs = ",".join(f'{label}="{value}"' for label, value in zip(COUNTERS[name].labels, values, strict=True))
-    return f"{name}{{{pairs}}}" if pairs else name
+    """The key under which a worker counts: the metric's name and the values of its labels, in their order."""
+    if len(values) != len(COUNTERS[name].labels):
+        raise ValueError(f"{name} has the labels {COUNTERS[name].labels}, not as many as {values}")
+    return _BETWEEN.join((name, *values))
+
+
+def split_sample(key: str) -> tuple[str, list[str]]:
+    """The name and the values of the labels that a key was made of."""
+    name, *values = key.split(_BETWEEN)
+    return name, values
 
 
 SUMMARY_SECONDS = 60.0  # between two lines about one failure that continues

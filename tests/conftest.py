@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 from unittest.mock import patch
@@ -42,6 +42,12 @@ settings.load_profile("without a clock")
 
 SLOW_FOLDERS = ("faults", "freshness", "proxies")
 """Servers that are killed, stopped and started again, test by test: minutes, for `make test-all` and CI."""
+
+
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """One more than there are processors: tests wait for servers and timers a third of their time."""
+    return (yield) + 1
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` is applied
@@ -418,7 +424,8 @@ class Installation:
         assert report.is_intact, report
 
     def init(self) -> Installation:
-        self.admin_key = self.json("init")["admin_key"]
+        """In this process: what `init` does as a process is for the tests of it."""
+        self.admin_key = replace(self, runs_here=True).json("init")["admin_key"]
         return self
 
     def serve(self, *, workers: int = 1, is_awaited: bool = True) -> RunningGateway:
@@ -559,12 +566,12 @@ def installation_here() -> Iterator[Installation]:
 
 @pytest.fixture(scope="session")
 def new_installation(tmp_path_factory: pytest.TempPathFactory):
-    """Make installations that outlive a single test."""
+    """Make installations that outlive a single test. Their commands are calls in this process."""
 
     def make(name: str, **environment: str) -> Installation:
         folder = tmp_path_factory.mktemp(name)
         (folder / "cache").mkdir()
-        return Installation(folder, environment).init()
+        return Installation(folder, environment, runs_here=True).init()
 
     return make
 

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import httpx
 import msgspec
 
+from gateway.adapters import missing_sniffio
 from gateway.model.errors import CachegateError
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ MAX_KEPT = 32  # idle connections
 CHECK_SECONDS = 5.0  # between two health checks of a server
 CHECK_ANSWER_SECONDS = 4.0
 _READY = 200
-_SWITCHING = 101
 
 _FRAMING = frozenset(
     {
@@ -123,16 +123,28 @@ class UpstreamAnswer:
         self.headers: list[tuple[bytes, bytes]] = [
             (name.lower(), value) for name, value in response.headers.raw
         ]
+        length = next((value for name, value in self.headers if name == b"content-length"), None)
+        self._length = None if length is None else int(length)  # the parser has verified it
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes, not decompressed. Raises `InferenceFailed` if it ends early or pauses."""
         stream = self._response.stream
         assert isinstance(stream, httpx.AsyncByteStream)  # noqa: S101 -- of an asynchronous transport
+        pieces, came = aiter(stream), 0
         try:
-            async for piece in stream:
+            async for piece in pieces:
+                came += len(piece)
+                if came == self._length:
+                    # The end is read before the last piece is given: who has it all may not ask again, and
+                    # a connection whose answer was not read to its end cannot be used again.
+                    await anext(pieces, None)
+                    await self._verify_end()
                 yield piece
         except httpx.HTTPError as error:
             raise _failure(error, was_sent=True) from error
+        await self._verify_end()
+
+    async def _verify_end(self) -> None:
         if not _is_clean(self._response):
             await _discard(self._response)
 
@@ -146,6 +158,7 @@ class InferenceClient:
 
     def __init__(self, limits: InferenceLimits | None = None) -> None:
         self._limits = limits or InferenceLimits()
+        missing_sniffio.remember()
         self._transport = httpx.AsyncHTTPTransport(
             verify=httpx.create_ssl_context(),  # certifi's roots, or those of SSL_CERT_FILE
             trust_env=False,
@@ -191,7 +204,7 @@ class InferenceClient:
         except httpx.HTTPError as error:
             raise _failure(error, was_sent=progress.was_begun) from error
         answer = UpstreamAnswer(response, timeouts, limits.idle_seconds)
-        if answer.status == _SWITCHING or _has_two_framings(answer.headers):
+        if _has_two_framings(answer.headers):
             await _discard(response)
             raise InferenceFailed("its answer's framing is ambiguous", was_sent=True, is_of_server=True)
         return answer

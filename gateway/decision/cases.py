@@ -16,26 +16,30 @@ from __future__ import annotations
 
 import tomllib
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from gateway.decision import cedar, source
 from gateway.decision.left_out import rules_relied_on
 from gateway.decision.policyset import MAX_FILE_BYTES, digest_of
-from gateway.decision.world import CaseQuestion, World
+from gateway.decision.world import CaseQuestion, World, WorldTenant
 from gateway.model.errors import BadNameError, Misconfigured, Reason
+from gateway.model.names import parse_tenant_id
+from gateway.model.tenant_tables import GRANT_KEYS, MODELS_KEYS, grant_tables, read_grant, read_models
+from gateway.model.toml_tables import DocumentProblems, TomlTables
 from gateway.model.trusted_files import read_trusted, refuse
 from gateway.model.verdicts import Allowed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from gateway.decision.cedar import Rule
     from gateway.decision.rulebook import Answers, Rulebook
-    from gateway.model.facts import PolicySet
+    from gateway.model.facts import Grant, PolicySet
+    from gateway.model.names import TenantId
     from gateway.model.trusted_files import Distrusted
     from gateway.model.verdicts import Verdict
 
@@ -64,8 +68,14 @@ class Case(CaseQuestion, frozen=True, forbid_unknown_fields=True, kw_only=True):
         _check_added_permits(self.added_permits)
 
 
-class CaseFile(World, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class CaseFile(World, frozen=True, kw_only=True):
     """A set of tenants (a world) and the cases about it."""
+
+    cases: tuple[Case, ...]
+
+
+class _Cases(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a file holds beside its tenants."""
 
     cases: tuple[Case, ...]
 
@@ -205,7 +215,7 @@ def _check_added_permits(added: str) -> None:
 def _load(path: Path, on_distrust: Callable[[Distrusted], None]) -> tuple[str, str, CaseFile]:
     try:
         text = read_trusted(path, max_bytes=MAX_FILE_BYTES, on_distrust=on_distrust).decode("utf-8")
-        content = msgspec.convert(tomllib.loads(text), CaseFile)
+        content = _case_file(TomlTables(path, text, tomllib.loads(text)))
         for case in content.cases:
             content.put(case)
     except OSError as error:
@@ -219,6 +229,43 @@ def _load(path: Path, on_distrust: Callable[[Distrusted], None]) -> tuple[str, s
     except ValueError as error:  # raised by Python, not by TOML, for a number of thousands of digits
         raise Misconfigured(str(path), "holds a number that is too long to be read") from error
     return path.name, text, content
+
+
+def _case_file(tables: TomlTables) -> CaseFile:
+    """A file's tenants, in the words of tenant documents, and its cases."""
+    written = tables.table(tables.content, "", "tenants")
+    tenants = dict(
+        tenant for name in written for tenant in _tenant(tables, name, tables.table(written, "tenants", name))
+    )
+    if tables.problems:
+        raise DocumentProblems(tables.problems)
+    beside = {key: value for key, value in tables.content.items() if key != "tenants"}
+    return CaseFile(tenants=tenants, cases=msgspec.convert(beside, _Cases).cases)
+
+
+def _tenant(
+    tables: TomlTables, name: str, table: Mapping[str, Any]
+) -> Iterator[tuple[TenantId, WorldTenant]]:
+    """A tenant by its id; nothing, with a problem recorded, for a bad one."""
+    at = f"tenants.{name}"
+    tables.refuse_unknown(table, at, (*MODELS_KEYS, "grants"))
+    said = read_models(tables, table, at)
+    grants = [
+        _grant(tables, grant, f"{at}.grants", nth)
+        for nth, grant in enumerate(grant_tables(tables, table, at))
+    ]
+    for tenant_id in tables.name(name, parse_tenant_id, "tenants", name).values():
+        yield tenant_id, WorldTenant(grants=tuple(grants), **asdict(said))
+
+
+def _grant(tables: TomlTables, table: Mapping[str, Any], at: str, nth: int) -> Grant:
+    """A grant, with the id by which a case can expect it."""
+    tables.refuse_unknown(table, at, ("id", *GRANT_KEYS), nth)
+    if "id" not in table:
+        tables.complain(
+            'no id; expected one by which a case can name the grant, such as id = "lent"', at, nth=nth
+        )
+    return replace(read_grant(tables, table, at, nth), grant_id=tables.text(table, at, "id", ""))
 
 
 def _result(file: str, line: int, case: Case, verdict: Verdict) -> CaseResult:

@@ -19,10 +19,8 @@ from gateway.model.names import (
     TenantId,
     ancestors,
     parse_file_handle,
-    parse_group_name,
     parse_model_id,
     parse_package_id,
-    parse_pattern,
     parse_tenant_id,
 )
 from gateway.model.stamps import Stamp
@@ -37,20 +35,10 @@ Member = TypeVar("Member", bound=StrEnum)
 NO_POLICY = PolicySet(schema="", policies=(), digest="")
 
 
-class WorldGrant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A grant, as `[[grants]]` of a tenant document, with an id by which a case can expect it."""
+class WorldTenant(TenantModels, frozen=True, kw_only=True):
+    """A tenant: what is said of its models, and the grants it received."""
 
-    id: str
-    actions: tuple[str, ...]
-    models: tuple[str, ...] = ()
-    groups: tuple[str, ...] = ()
-    packages: tuple[str, ...] = ()
-
-
-class WorldTenant(TenantModels, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A tenant: what is said of its models, as it is written (not parsed), and the grants it received."""
-
-    grants: tuple[WorldGrant, ...] = ()
+    grants: tuple[Grant, ...] = ()
 
 
 class CaseQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -66,21 +54,22 @@ class CaseQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     what: str | None = None  # self or catalogue
 
 
-class World(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class World(msgspec.Struct, frozen=True, kw_only=True):
     """All tenants of one case file."""
 
-    tenants: dict[str, WorldTenant] = {}
+    tenants: dict[TenantId, WorldTenant] = {}
 
     def put(self, question: CaseQuestion, policy_set: PolicySet = NO_POLICY) -> tuple[Access, Facts]:
         """The access and the facts of a question. Raises `BadNameError` for text that is not a name."""
         resource = _resource(question)
         requested = resource.model
         aliases = {alias: name for tenant in self.tenants.values() for alias, name in tenant.aliases.items()}
-        model = None if requested is None else parse_model_id(aliases.get(requested, requested))
+        model = None if requested is None else aliases.get(requested, requested)
         rules = self.rules()
-        granted = self.tenants.get(question.tenant or "", WorldTenant()).grants
+        principal = _principal(question)
+        asking = None if principal.tenant is None else self.tenants.get(principal.tenant)
         facts = Facts(
-            grants=tuple(map(_grant, granted)),
+            grants=() if asking is None else asking.grants,
             requested=requested,
             model=model,
             requested_standing=None if requested is None else standing_by(rules, requested),
@@ -88,22 +77,20 @@ class World(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             policy=policy_set,
             stamp=Stamp(0, ()),
         )
-        access = Access(
-            principal=_principal(question), action=_member(Action, question.action), resource=resource
-        )
+        access = Access(principal=principal, action=_member(Action, question.action), resource=resource)
         return access, facts
 
     def rules(self) -> dict[Pattern, ModelRule]:
         """The model rules by pattern, combined from all tenants' tables."""
         rules: dict[Pattern, ModelRule] = {}
         for name, tenant in self.tenants.items():
-            for rule in tenant.rules(TenantId(name)):
-                before = rules.get(parse_pattern(rule.pattern), ModelRule(pattern=rule.pattern))
+            for rule in tenant.rules(name):
+                before = rules.get(rule.pattern, ModelRule(pattern=rule.pattern))
                 rules[rule.pattern] = ModelRule(
                     pattern=rule.pattern,
-                    owner=before.owner if rule.owner is None else parse_tenant_id(rule.owner),
+                    owner=rule.owner or before.owner,
                     visibility=rule.visibility or before.visibility,
-                    groups=(*before.groups, *map(parse_group_name, rule.groups)),
+                    groups=(*before.groups, *rule.groups),
                 )
         return rules
 
@@ -141,16 +128,6 @@ def _resource(question: CaseQuestion) -> Resource:
         model=parse_model_id(question.model),
         package=None if question.package is None else parse_package_id(question.package),
         file=None if question.file is None else parse_file_handle(question.file),
-    )
-
-
-def _grant(grant: WorldGrant) -> Grant:
-    return Grant(
-        grant_id=grant.id,
-        actions=frozenset(_member(Action, action) for action in grant.actions),
-        models=tuple(map(parse_pattern, grant.models)),
-        groups=tuple(map(parse_group_name, grant.groups)),
-        packages=tuple(map(parse_package_id, grant.packages)),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.delivery.file_body import disconnected
 from gateway.model.verdicts import Ending
@@ -43,7 +43,8 @@ async def _next_piece(pieces: AsyncIterator[bytes], gone: asyncio.Future[None]) 
     """The next piece; None at the end, or once the client has gone: whoever sends may pause for minutes."""
     coming: asyncio.Future[bytes | None] = asyncio.ensure_future(anext(pieces, None))
     try:
-        await asyncio.wait([coming, gone], return_when=asyncio.FIRST_COMPLETED)
+        waited: list[asyncio.Future[Any]] = [coming, gone]
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         return coming.result() if coming.done() else None
     finally:
         if not coming.done():

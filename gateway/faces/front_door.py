@@ -28,11 +28,13 @@ from gateway.adapters.inference_server import InferenceFailed
 from gateway.faces.route import FaceRoute
 from gateway.front_door import answers
 from gateway.front_door.matching import match
+from gateway.front_door.origins import cors_headers, preflight
 from gateway.front_door.reading import read
 from gateway.front_door.values import Answering, BodyKind, Outbound
 from gateway.front_door.writing import write
 from gateway.model.answers import Answer, Streamed
 from gateway.model.errors import Reason, Refusal, Unavailable
+from gateway.model.header_block import Headers
 from gateway.model.routes import Asked, ForwardedRoute
 from gateway.model.verdicts import Ending, Forwarded, Upstream
 from gateway.transfers import ClientGoneError
@@ -40,25 +42,26 @@ from gateway.transfers import ClientGoneError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 
+    from gateway.adapters.image_fetch import ImageFetcher
     from gateway.adapters.inference_server import InferenceClient, UpstreamAnswer
+    from gateway.front_door.brought import Brought
     from gateway.front_door.servers import Server, Servers, Use
     from gateway.front_door.table import ServerTable
-    from gateway.front_door.values import ImageUrl, Inquiry, Matched
+    from gateway.front_door.values import Inquiry, Matched
     from gateway.model.access import Credential, Principal, WireRequest
     from gateway.model.clocks import MonotonicClock
     from gateway.model.names import ModelId, TenantId
-    from gateway.model.routes import Receive
+    from gateway.model.routes import Forwarding, Receive
     from gateway.model.stamps import Stamp
     from gateway.model.verdicts import Receipt
     from gateway.telemetry import Telemetry
 
     MayInfer = Callable[[Receipt, Credential, Sequence[ModelId]], Awaitable[tuple[frozenset[ModelId], Stamp]]]
-    FetchImages = Callable[[Principal, Sequence[ImageUrl]], Awaitable[Sequence[str]]]
 
 T = TypeVar("T")
 
 TEMPLATE = "{mount}"
-METHODS = ("GET", "POST")
+METHODS = ("GET", "POST", "OPTIONS")
 RESERVED = frozenset(
     {
         "v1",
@@ -75,6 +78,9 @@ RESERVED = frozenset(
     }
 )
 """First segments of our own routes, those to come included. At the root, they are no data sets' names."""
+
+NAMING_ROUTES = frozenset({"/sam2/embed_image", "/sam3/embed_image"})
+"""Whose answers have the name that an image is kept under: the tenant gets its own there."""
 
 MAX_SERVERS = 3  # that one request is tried on, where the ones before could not be reached
 MAX_WHOLE_BYTES = 4 << 20  # of an answer that is read whole: a list of models, or an error
@@ -94,7 +100,8 @@ class FrontDoor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     service_key: str | None
     secret: bytes  # parts what tenants keep in a server under names of their own
     may_infer: MayInfer
-    fetch_images: FetchImages | None
+    images: ImageFetcher
+    brought: Brought | None  # None: there is no provider that could be asked
     is_ready: Callable[[], bool]
     clock: MonotonicClock
     telemetry: Telemetry
@@ -110,6 +117,7 @@ def route_of(door: FrontDoor) -> FaceRoute:
             max_body_bytes=door.max_body_bytes,
             matches=lambda raw_path: raw_path.startswith(inside),
             begin=lambda request, receive: begin(door, request, receive),
+            beside=lambda request: cors_headers(request.header(b"origin"), door.origins),
             answer=_answer,
         )
     )
@@ -119,14 +127,19 @@ async def _answer(receipt: Receipt) -> Answer:
     found = receipt.admission.found
     if not isinstance(found, Forwarded):
         raise TypeError("this route is for requests to inference servers")
-    return await found.answer(receipt)
+    answer = await found.answer(receipt)
+    if not isinstance(answer, Answer):
+        raise TypeError("what was found is no answer")
+    return answer
 
 
-def begin(door: FrontDoor, request: WireRequest, receive: Receive) -> Request:
+def begin(door: FrontDoor, request: WireRequest, receive: Receive) -> Forwarding:
     """Find the server's route, from the head alone. Raises `Refusal`."""
     raw_path = request.raw_path[len(door.mount) :]
     if not door.mount and is_reserved(raw_path):
         raise Refusal(Reason.RESERVED_PATH)
+    if request.method == "OPTIONS":
+        return Own(preflight(request.headers, door.origins))
     matched = match(door.table, request.method, raw_path)
     if matched.route.body is BodyKind.NONE and _announces_a_body(request):
         raise Refusal(Reason.MALFORMED_BODY)
@@ -143,6 +156,29 @@ def _announces_a_body(request: WireRequest) -> bool:
     return bool(length.lstrip(b"0")) or request.header(b"transfer-encoding") is not None
 
 
+class Own:
+    """A request that the gateway answers whatever else is in it: a preflight."""
+
+    template = TEMPLATE
+    reads_whole_body = False
+    upstream = None
+    stamp = None
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    def own_answer(self) -> Answer:
+        """The answer."""
+        return self._answer
+
+    def ask(self, body: bytes | None) -> Asked:  # noqa: ARG002 -- as every `Forwarding`
+        """Nothing is asked."""
+        raise Refusal(Reason.NO_ROUTE)
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
 class Request:
     """One request on its way: a `Forwarding`."""
 
@@ -156,6 +192,7 @@ class Request:
         self._whole: bytes | None = None  # the body of its answer, where it is read whole
         self._lists: list[bytes] | None = None
         self._secrets: tuple[str, ...] = ()
+        self._image_name: str | None = None
         self._body_has_begun = False
         self._body_has_ended = asyncio.Event()
         self._server: Server | None = None
@@ -179,7 +216,12 @@ class Request:
         inquiry = self._inquiry = read(self._door.table, self._matched, self._request, body)
         if inquiry.credential is None:
             raise Refusal(Reason.NO_CREDENTIAL)
-        return Asked(credential=inquiry.credential, models=inquiry.models, answer=self.answer)
+        return Asked(
+            credential=inquiry.credential,
+            models=inquiry.models,
+            find_brought=self._find_brought,
+            answer=self.answer,
+        )
 
     @property
     def upstream(self) -> Upstream | None:
@@ -217,9 +259,19 @@ class Request:
 
     # To the server
 
+    async def _find_brought(self, principal: Principal, model: ModelId) -> Sequence[ModelId]:
+        """What the server would load besides, with the key that goes in. Without a key, nothing is sent."""
+        if self._door.brought is None or self._inquiry is None or self._inquiry.credential is None:
+            return ()
+        key = self._find_key(principal, self._inquiry.credential)
+        return () if key is None else await self._door.brought.find(model, key)
+
+    def _find_key(self, principal: Principal, credential: Credential) -> str | None:
+        return credential.secret if principal.is_of_platform else self._door.service_key
+
     def _key(self, principal: Principal, credential: Credential) -> str:
         """The key that goes in: the platform's own, or the operator's for keys and tokens of ours."""
-        key = credential.secret if principal.is_of_platform else self._door.service_key
+        key = self._find_key(principal, credential)
         if key is None:
             raise Refusal(Reason.NO_SERVICE_KEY)
         self._secrets = (key, credential.secret)
@@ -232,9 +284,8 @@ class Request:
         key = self._key(principal, inquiry.credential)
         images: Sequence[str] = ()
         if inquiry.images:
-            if self._door.fetch_images is None:
-                raise Refusal(Reason.FORBIDDEN_IMAGE)
-            images = await self._door.fetch_images(principal, inquiry.images)
+            urls = [image.url for image in inquiry.images]
+            images = await self._door.images.fetch(urls, principal.image_hosts, tenant=principal.tenant)
         outbound = write(
             inquiry,
             self._request,
@@ -243,6 +294,7 @@ class Request:
             secret=self._door.secret,
             images=images,
         )
+        self._image_name = outbound.image_name
         return await self._send(outbound, str(inquiry.models[0]), principal.tenant)
 
     async def _send(self, outbound: Outbound, model: str, tenant: TenantId) -> UpstreamAnswer:
@@ -300,7 +352,7 @@ class Request:
         self._body_has_ended.set()
 
     async def _while_client_stays(self, work: Coroutine[Any, Any, T]) -> T:
-        """What this work returns. Ends it when the client leaves: then the connection to the server closes."""
+        """What this work returns. It ends when the client leaves: then the server's connection closes."""
         if self._matched.route.body is not BodyKind.STREAM:
             self._body_has_ended.set()
         working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(self._client_leaves())
@@ -338,6 +390,9 @@ class Request:
         if self._matched.route.answering is Answering.MODELS:
             return await self._list([await self._read_whole(answer)], receipt, credential)
         headers = answers.pass_headers(answer.headers)
+        if self._image_name is not None and self._matched.route.path in NAMING_ROUTES:
+            body = answers.name_image(await self._read_whole(answer), self._image_name)
+            return Answer(answer.status, _with_length(headers, len(body)), body)
         length = next((value for name, value in headers.pairs if name == b"content-length"), None)
         return Answer(
             answer.status,
@@ -367,7 +422,7 @@ class Request:
         return bytes(body)
 
     async def _streamed(self, answer: UpstreamAnswer) -> AsyncIterator[bytes]:
-        """The pieces of an answer that has begun. Where the server breaks off, ours is cut: nothing else can be."""
+        """The pieces of an answer that has begun. Where the server breaks off, ours is cut."""
         try:
             async for piece in self._pieces_of(answer):
                 yield piece
@@ -421,6 +476,11 @@ class Request:
             return allowed.issuperset(models)
 
         return await answers.keep_models(bodies, may_infer)
+
+
+def _with_length(headers: Headers, length: int) -> Headers:
+    kept = [pair for pair in headers.pairs if pair[0] != b"content-length"]
+    return Headers.of(*kept, (b"content-length", b"%d" % length))
 
 
 async def _do_nothing() -> None:

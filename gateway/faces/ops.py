@@ -10,7 +10,6 @@ clients.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -20,7 +19,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from gateway.telemetry import GAUGES, HELP, METRICS
+from gateway.telemetry import COUNTERS, GAUGES, split_sample
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -58,10 +57,6 @@ class InstanceStatus(Protocol):
         """Current values of the workers that answered."""
 
 
-_COUNTER = re.compile(r"(?P<name>[a-z_]+)(?:\{(?P<labels>.*)\})?")
-_LABEL = re.compile(r'([a-z_]+)="([^"]*)"')
-
-
 class _Snapshot(Collector):
     """The metrics of one scrape."""
 
@@ -69,16 +64,16 @@ class _Snapshot(Collector):
         self._status = status
 
     def collect(self) -> Iterable[Metric]:
-        """Every declared metric; one without labels is 0 until it is counted."""
+        """Every declared metric, and no other; one without labels is 0 until it is counted."""
         families = {
-            name: CounterMetricFamily(name, HELP[name], labels=labels) for name, labels in METRICS.items()
+            name: CounterMetricFamily(name, metric.meaning, labels=metric.labels)
+            for name, metric in COUNTERS.items()
         }
-        unlabelled = {name: 0.0 for name, labels in METRICS.items() if not labels}
+        unlabelled = {name: 0.0 for name, metric in COUNTERS.items() if not metric.labels}
         for key, value in sorted({**unlabelled, **self._status.counters}.items()):
-            match = _COUNTER.fullmatch(key)
-            if match and match["name"] in families:
-                name, labels = match["name"], dict(_LABEL.findall(match["labels"] or ""))
-                families[name].add_metric([labels.get(label, "") for label in METRICS[name]], value)
+            name, values = split_sample(key)
+            if name in families and len(values) == len(COUNTERS[name].labels):
+                families[name].add_metric(values, value)
         yield from families.values()
         for name, meaning in GAUGES.items():
             gauge = GaugeMetricFamily(name, meaning)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MAX_MESSAGE_CHARACTERS = 4096  # of the server's text: a longer one is dropped unread
 MAX_SHOWN_CHARACTERS = 300
 MAX_NUMBER_DIGITS = 5
+MAX_NUMBERS = 8  # more could be the bytes of a key
 HIDDEN = "[...]"
 
 _PUNCTUATION = "'\"`()[]{}<>.,:;!?-"
@@ -72,10 +73,12 @@ def plain_message(text: str, *, names: Collection[str], fields: Collection[str])
     """
     if len(text) > MAX_MESSAGE_CHARACTERS:
         return None
+    if sum(_bare(token).isdigit() for token in text.split()) > MAX_NUMBERS:
+        return None
     shown: list[str] = []
     count = length = 0
     for token in text.split():
-        piece = token if _is_plain(token.strip(_PUNCTUATION), token, names, fields) else HIDDEN
+        piece = token if _is_plain(_bare(token), token, names, fields) else HIDDEN
         if piece == HIDDEN and shown[-1:] == [HIDDEN]:
             continue
         length += len(piece) + 1
@@ -84,6 +87,10 @@ def plain_message(text: str, *, names: Collection[str], fields: Collection[str])
         shown.append(piece)
         count += piece != HIDDEN
     return " ".join(shown) if count * 2 > len(shown) else None
+
+
+def _bare(token: str) -> str:
+    return token.strip(_PUNCTUATION)
 
 
 def _is_plain(word: str, token: str, names: Collection[str], fields: Collection[str]) -> bool:

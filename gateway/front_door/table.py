@@ -147,10 +147,10 @@ class ServerTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 def parse_served_id(text: str) -> ModelId:
     """A model id that the server takes in only one way. Raises `BadNameError`.
 
-    It has one slash or none, and letters, digits, dots, dashes and underscores: commas separate the ids in an
-    answer's `X-Model-Id`, and a colon begins what the server appends to an id. The server reads a version as a
-    number where it can. So one that is written in another way (`01`, `1_0`) is refused: what it keeps of two
-    models would meet under one name.
+    It has one slash or none, and letters, digits, dots, dashes and underscores: commas separate the ids in
+    an answer's `X-Model-Id`, and a colon begins what the server appends to an id. The server reads a version
+    as a number where it can. So one that is written in another way (`01`, `1_0`) is refused: the server could
+    keep what it knows of two models under one name.
     """
     if len(text) > MAX_ID_CHARACTERS or not _ID.fullmatch(text):
         raise BadNameError("not an id of a model that the inference server could serve")

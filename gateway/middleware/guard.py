@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from gateway.model.routes import Asked, Forwarding
     from gateway.model.verdicts import Receipt
     from gateway.telemetry import Telemetry
-    from gateway.transfers import Transfers
+    from gateway.transfers import Transfer, Transfers
 
 RECEIPT = "cachegate.receipt"
 ROUTE = "cachegate.route"
@@ -113,6 +113,8 @@ class GuardMiddleware:
         meter: Meter,
     ) -> None:
         """Decide and deliver; decide anew when a fact changed before the first byte."""
+        if isinstance(route, ForwardedRoute):
+            send = _with_headers(send, tuple(route.beside(request)))
         reason = refusal_by_shape(request, route)
         if reason is not None or route is None:
             rejection = Rejection(request=request, reason=reason or Reason.NO_ROUTE)
@@ -244,10 +246,7 @@ class GuardMiddleware:
             async def confirmed(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     await client.drained()  # so that nothing is awaited between the check and the write
-                    if forwarding is None:
-                        self._guard.confirm(receipt, self._clock.now())
-                    else:
-                        self._guard.confirm_all(receipts, forwarding.stamp, self._clock.now())
+                    self._confirm(receipts, forwarding)
                     self._telemetry.decided(receipt.admission.request.route, Reason.PERMITTED)
                     if self._guard.is_degraded():
                         self._telemetry.degraded()
@@ -259,19 +258,9 @@ class GuardMiddleware:
                 await transfer.hand_over(message, counting)
 
             try:
-                await self._app(scope, receive, confirmed)
-            except ClientGoneError:
-                transfer.cut = Ending.CLIENT_GONE
-                raise
+                await self._run_app(scope, receive, confirmed, transfer)
             except (WithdrawnError, TransferCutError):
                 raise
-            except Refusal as refusal:
-                if meter.status:
-                    raise
-                # It was admitted, and ended for another reason: the outcome has it.
-                meter.cut, meter.reason = Ending.FAILED, refusal.reason
-                declined = Declined(reason=refusal.reason, record_id=receipt.record_id)
-                await self._decline(receipt.admission.request, scope[ROUTE], declined, meter.counting(send))
             except Exception as error:  # noqa: BLE001 -- answered here, so that the outcome says what was sent
                 await self._fail(error, receipt.admission.request, scope[ROUTE], meter, send)
             finally:
@@ -283,6 +272,20 @@ class GuardMiddleware:
                 for one in receipts:
                     self._close(one, outcome)
 
+    def _confirm(self, receipts: tuple[Receipt, ...], forwarding: Forwarding | None) -> None:
+        """The guard's last check."""
+        if forwarding is None:
+            self._guard.confirm(receipts[0], self._clock.now())
+        else:
+            self._guard.confirm_all(receipts, forwarding.stamp, self._clock.now())
+
+    async def _run_app(self, scope: Scope, receive: Receive, send: Send, transfer: Transfer) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except ClientGoneError:
+            transfer.cut = Ending.CLIENT_GONE
+            raise
+
     async def _fail(
         self,
         error: Exception,
@@ -291,10 +294,15 @@ class GuardMiddleware:
         meter: Meter,
         send: Send,
     ) -> None:
-        """Answer an error, if nothing was sent yet: 503 for a dependency that is down, else 500."""
-        reason = error.reason if isinstance(error, Unavailable) else Reason.INTERNAL
+        """Answer an error, if nothing was sent yet: 503 for a dependency that is down, else 500.
+
+        A refusal is of a forwarded request, for what was found out after its decision: the outcome has it.
+        """
+        reason = error.reason if isinstance(error, Unavailable | Refusal) else Reason.INTERNAL
         if isinstance(error, Unavailable):
             self._telemetry.failed(error)
+        elif isinstance(error, Refusal):
+            meter.reason = reason
         else:
             self._telemetry.defect(request.route, error, secrets_of(request))
         if meter.status == 0:
@@ -350,6 +358,19 @@ class GuardMiddleware:
             return self._guard.decline(Rejection(request=request, reason=Reason.INTERNAL))
         except Unavailable:
             return Declined(reason=Reason.INTERNAL, record_id=UNRECORDED)
+
+
+def _with_headers(send: Send, more: tuple[tuple[bytes, bytes], ...]) -> Send:
+    """`send`, with these headers added to the answer."""
+    if not more:
+        return send
+
+    async def adding(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *more]}
+        await send(message)
+
+    return adding
 
 
 def _as_header(asked: Asked) -> tuple[bytes, bytes]:

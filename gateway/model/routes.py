@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from gateway.model.access import Action, Credential, Resource, SignedLink, WireRequest
+    from gateway.model.access import Action, Credential, Principal, Resource, SignedLink, WireRequest
     from gateway.model.answers import Answer
     from gateway.model.names import ModelId
     from gateway.model.stamps import Stamp
@@ -64,6 +64,9 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
     credential: Credential
     models: tuple[ModelId, ...]
+    find_brought: Callable[
+        [Principal, ModelId], Awaitable[Sequence[ModelId]]
+    ]  # what loading it loads besides
     answer: Callable[[Receipt], Awaitable[Answer]]
 
 
@@ -104,4 +107,5 @@ class ForwardedRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     max_body_bytes: int
     matches: Callable[[bytes], bool]
     begin: Callable[[WireRequest, Receive], Forwarding]
+    beside: Callable[[WireRequest], Iterable[tuple[bytes, bytes]]]  # headers that all its answers have
     answer: Callable[[Receipt], Awaitable[Answer]]

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from gateway.model.access import Access, Principal, Resource, WireRequest
-    from gateway.model.answers import Answer
     from gateway.model.errors import Reason
     from gateway.model.header_block import Headers
     from gateway.model.names import FileHandle, Md5, ModelId, PackageId
@@ -129,7 +128,7 @@ class RelayedFile(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Forwarded(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A request that an inference server answers: nothing of it is in the cache. `answer` sends it there."""
 
-    answer: Callable[[Receipt], Awaitable[Answer]]
+    answer: Callable[[Receipt], Awaitable[object]]  # an `Answer`
 
 
 Found = (

@@ -20,9 +20,10 @@ from gateway.decision.cases import Report, load_cases, run_cases
 from gateway.decision.policyset import load_policy_folder, validate
 from gateway.decision.rulebook import Rulebook
 from gateway.decision.set_changes import compare_sets
-from gateway.directory.documents.parse import DocumentProblems, load_tenant_documents
+from gateway.directory.documents.parse import load_tenant_documents
 from gateway.directory.documents.plan import CurrentFacts, DocumentPlan, apply_plan, plan_changes
 from gateway.model.errors import Conflict, Misconfigured
+from gateway.model.toml_tables import DocumentProblems
 from gateway.model.trusted_files import Distrusted, refuse, verify_trusted
 
 if TYPE_CHECKING:
@@ -106,6 +107,8 @@ def check_folder(path: Path, *, on_distrust: Callable[[Distrusted], None] = refu
     if policy_set is not None and not problems:
         try:
             cases = run_cases(load_cases(path / "tests", on_distrust=on_distrust), policy_set, Rulebook())
+        except DocumentProblems as error:
+            problems += map(str, error.problems)
         except Misconfigured as error:
             problems.append(str(error))
     folder = None

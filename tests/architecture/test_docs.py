@@ -17,6 +17,7 @@ import sys
 import tempfile
 from dataclasses import fields
 from difflib import ndiff
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -39,7 +40,7 @@ from gateway.model.errors import Reason
 from gateway.problems import PROBLEMS
 from gateway.server.status import FleetStatus
 from gateway.server.supervisor import Supervisor
-from gateway.telemetry import HELP, METRICS
+from gateway.telemetry import COUNTERS
 
 ROOT = Path(__file__).parents[2]
 PAGES = tuple(sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")))
@@ -175,8 +176,8 @@ def test_every_route_is_documented_with_its_methods_and_no_other_is():
 
 def test_every_metric_is_documented_with_its_labels_and_meaning():
     documented = {code(name)[0]: (code(labels), meaning) for name, labels, meaning in _metric_rows()}
-    assert {name: documented.get(name) for name in METRICS} == {
-        name: (list(labels), HELP[name]) for name, labels in METRICS.items()
+    assert {name: documented.get(name) for name in COUNTERS} == {
+        name: (list(metric.labels), metric.meaning) for name, metric in COUNTERS.items()
     }
 
 
@@ -318,6 +319,7 @@ def test_every_link_leads_somewhere(path):
         assert not anchor or anchor in _anchors(file), f"{file}#{anchor}"
 
 
+@cache
 def _tests_in(path: Path) -> set[str]:
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):

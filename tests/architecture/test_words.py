@@ -10,6 +10,7 @@ import ast
 import io
 import re
 import tokenize
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -42,18 +43,24 @@ def coined_in(text: str) -> set[str]:
     return set(_COINED.findall(_HUMP.sub(" ", text).lower()))
 
 
-def _words_of_source(path: Path) -> list[tuple[int, str]]:
-    """Names, comments and docstrings, each with its line. Messages and Redis names are data, and left out."""
-    source = path.read_text()
+@cache
+def _sources() -> dict[str, tuple[list[tuple[int, str]], list[str]]]:
+    """Of each source: coined words in names, comments and docstrings, with their lines; and its classes.
+
+    Messages and names in Redis are data, and left out.
+    """
+    return {_name(path): _read(path.read_text()) for path in SOURCES}
+
+
+def _read(source: str) -> tuple[list[tuple[int, str]], list[str]]:
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    words = [
-        (node.body[0].lineno, docstring)
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, documented) and (docstring := ast.get_docstring(node))
-    ]
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, documented)]
+    words = [(node.body[0].lineno, docstring) for node in nodes if (docstring := ast.get_docstring(node))]
     kinds = {tokenize.NAME, tokenize.COMMENT}
-    return words + [(token.start[0], token.string) for token in tokens if token.type in kinds]
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    words += [(token.start[0], token.string) for token in tokens if token.type in kinds]
+    found = [(line, text) for line, text in words if coined_in(text)]
+    return found, [node.name for node in nodes if isinstance(node, ast.ClassDef)]
 
 
 @pytest.mark.parametrize(
@@ -72,15 +79,12 @@ def test_a_coined_word_is_found_in_every_form(text, words):
     assert coined_in(text) == words
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=_name)
-def test_no_source_uses_a_coined_word(path):
-    found = [(line, coined_in(text)) for line, text in _words_of_source(path) if coined_in(text)]
-    assert not found
+def test_no_source_uses_a_coined_word():
+    assert not {name: words for name, (words, _) in _sources().items() if words}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=_name)
-def test_no_file_is_called_by_a_coined_word(path):
-    assert not coined_in(_name(path))
+def test_no_file_is_called_by_a_coined_word():
+    assert not [_name(path) for path in SOURCES if coined_in(_name(path))]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=_name)
@@ -92,10 +96,10 @@ def test_no_document_uses_a_coined_word(path):
 def test_no_module_or_class_is_called_by_a_word_that_could_name_anything():
     modules = {_name(path) for path in SOURCES if path.stem in VAGUE}
     classes = {
-        (_name(path), node.name)
-        for path in SOURCES
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ClassDef) and node.name.lower().strip("_") in VAGUE
+        (name, one)
+        for name, (_, classes) in _sources().items()
+        for one in classes
+        if one.lower().strip("_") in VAGUE
     }
     assert not modules
     assert not classes

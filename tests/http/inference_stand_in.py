@@ -38,6 +38,7 @@ class Reply:
     pieces: tuple[bytes, ...] = (b"{}",)
     length: int | None = None  # None: that of the pieces; -1: chunked
     breaks_off: bool = False
+    drops: bool = False  # closes the connection instead of an answer
     waits: bool = False
 
 
@@ -106,6 +107,8 @@ class StandIn:
                     return
 
     def _answer(self, connection, reply):
+        if reply.drops:
+            return False
         if reply.waits:
             self._wait(connection)
         length = sum(map(len, reply.pieces)) if reply.length is None else reply.length

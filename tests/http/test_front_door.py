@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 
 from gateway.directory.edits import keys
-from gateway.identity.new_keys import KeyOrder, import_key, issue_key
+from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.model.facts import KeyKind, Scope
 from gateway.model.names import TenantId
 
 sys.path.append(str(Path(__file__).parent))  # the server beside us
 
 from inference_stand_in import Reply, StandIn
+from weights_provider import WeightsProvider
 
 SERVICE_KEY = "the-operators-own-key-1"
 DETECT, ADD, REGISTRY = "/infer/object_detection", "/model/add", "/model/registry"
@@ -110,11 +111,16 @@ def front_of(new_installation, name, mount="/inference", **more):
         installation = new_installation(
             name,
             CACHEGATE_INFERENCE_URL=",".join((*(one.url for one in servers), f"north={bound.url}")),
-            CACHEGATE_INFERENCE_KEY=SERVICE_KEY,
-            CACHEGATE_INFERENCE_MAX_BODY_MEGABYTES="1",
-            CACHEGATE_INFERENCE_MOUNT=mount or "/",
-            **more,
+            **{
+                "CACHEGATE_INFERENCE_KEY": SERVICE_KEY,
+                "CACHEGATE_INFERENCE_MAX_BODY_MEGABYTES": "1",
+                "CACHEGATE_INFERENCE_MOUNT": mount or "/",
+                "CACHEGATE_INFERENCE_ORIGINS": "https://app.example",
+                **more,
+            },
         )
+        if not more.get("CACHEGATE_INFERENCE_KEY", SERVICE_KEY):
+            del installation.environment["CACHEGATE_INFERENCE_KEY"]
         installation.run("tenants", "create", "acme")
         installation.run("tenants", "create", "globex")
         installation.run("tenants", "create", "north")
@@ -144,12 +150,9 @@ def acme(front):
     return front.key("acme")
 
 
-def said(model, **more):
-    return Reply(
-        headers=(("content-type", "application/json"), ("x-model-id", model), ("x-model-load-time", "3"))
-        + tuple(more.items()),
-        pieces=(b'{"predictions":[]}',),
-    )
+def said(model):
+    headers = ("content-type", "application/json"), ("x-model-id", model), ("x-model-load-time", "3")
+    return Reply(headers=headers, pieces=(b'{"predictions":[]}',))
 
 
 def test_a_request_goes_out_with_the_operators_key_and_its_answer_comes_back(front, acme):
@@ -299,6 +302,14 @@ def test_an_error_of_the_server_is_ours(front, acme, status):
     assert front.installation.outcome_of(answer.record_id)["upstream"]["status"] == status
 
 
+def test_what_a_request_took_of_a_server_is_given_back(front, acme):
+    """A tenant has a share of each server: none of it may be lost, however a request ends."""
+    for status in (200, 500):
+        front.reply(DETECT, Reply(status=status))
+        for _ in range(35):
+            assert front.detect("acme/1", acme[0]).status in {200, 502}
+
+
 def test_a_redirect_of_the_server_is_not_passed_on(front, acme):
     front.reply(DETECT, Reply(status=302, headers=(("location", "http://other/"),)))
     answer = front.detect("acme/1", acme[0])
@@ -376,7 +387,51 @@ def test_an_answer_that_breaks_off_is_cut_and_not_completed(front, acme):
     assert front.installation.outcome_of(answer.record_id)["ending"] == "failed"
 
 
+def test_a_request_that_was_sent_is_not_sent_again(front, acme):
+    """A prediction may run, and cost, only once."""
+    front.reply(DETECT, Reply(drops=True))
+    answer = front.detect("acme/1", acme[0])
+    assert (answer.status, answer.json()["type"]) == (503, "urn:cachegate:problem:inference-unavailable")
+    assert len(front.asked()) == 1
+    outcome = front.installation.outcome_of(answer.record_id)
+    assert (outcome["reason"], outcome["upstream"]["status"]) == ("inference-unavailable", 0)
+
+
+def test_a_right_that_ends_while_the_server_works_ends_the_answer(front, acme, eventually):
+    """The last check is before the first byte; the server is asked once, however often it is decided."""
+    token, _ = acme
+    grant = ("--tenant", "acme", "--models", "globex/7", "--actions", "infer")
+    front.installation.run("grants", "add", *grant)
+    front.reply(DETECT, Reply(waits=True, headers=(("x-model-id", "globex/7"),)))
+    with begin(front, token, model="globex/7") as connection:
+        eventually(lambda: any(server.busy.is_set() for server in front.servers))
+        front.installation.run("grants", "remove", *grant)
+        front_go_on(front)
+        answer = front.wire.read(connection)
+    assert (answer.status, front.reason(answer)) == (404, "not-permitted")
+    assert len(front.asked()) == 1
+
+
+def test_an_answer_is_kept_where_the_request_is_decided_anew_and_allowed(front, acme, eventually):
+    token, _ = acme
+    front.reply(DETECT, Reply(waits=True, headers=(("x-model-id", "acme/1"),), pieces=(b"[1]",)))
+    with begin(front, token) as connection:
+        eventually(lambda: any(server.busy.is_set() for server in front.servers))
+        front.installation.run("models", "publish", "acme/1")
+        front_go_on(front)
+        answer = front.wire.read(connection)
+    assert (answer.status, answer.body) == (200, b"[1]")
+    assert len(front.asked()) == 1
+    front.installation.run("models", "unpublish", "acme/1")
+
+
 # What goes in
+
+
+def test_a_body_where_the_handler_reads_none_is_refused(front, acme):
+    answer = front.wire.send(front.raw("GET", REGISTRY, b"{}", key=acme[0]))
+    assert (answer.status, front.reason(answer)) == (400, "malformed-body")
+    assert front.asked() == []
 
 
 def test_closed_and_unknown_routes_are_refused_before_any_body_is_read(front, acme):
@@ -510,6 +565,47 @@ def test_the_registry_shows_what_the_caller_may_infer_of_all_servers(front, acme
     assert front.get(REGISTRY).status == 401
 
 
+def test_pages_of_the_listed_origins_may_call_and_no_others(front, acme):
+    token, _ = acme
+    asks = (("Access-Control-Request-Method", "POST"),)
+    allowed = front.wire.send(
+        front.raw("OPTIONS", DETECT, headers=(("Origin", "https://app.example"), *asks))
+    )
+    other = front.wire.send(front.raw("OPTIONS", DETECT, headers=(("Origin", "https://evil.example"), *asks)))
+    assert (allowed.status, other.status) == (204, 204)
+    assert allowed.header("access-control-allow-origin") == "https://app.example"
+    assert other.header("access-control-allow-origin") is None
+    assert front.asked() == []
+    front.reply(DETECT, said("acme/1"))
+    body = json.dumps({"model_id": "acme/1", "image": IMAGE}).encode()
+    for model_key, status in ((token, 200), (None, 401)):
+        headers = (("Origin", "https://app.example"), ("Content-Type", "application/json"))
+        answer = front.wire.send(front.raw("POST", DETECT, body, headers, model_key))
+        assert (answer.status, answer.header("access-control-allow-origin")) == (
+            status,
+            "https://app.example",
+        )
+
+
+def test_images_by_url_or_file_are_refused_and_nothing_is_sent(front, acme):
+    token, _ = acme
+    for kind, value in (
+        ("url", "https://images.example/1.png"),
+        ("URL", "http://127.0.0.1/"),
+        ("file", "/etc/hosts"),
+    ):
+        answer = front.detect("acme/1", token, image={"type": kind, "value": value})
+        assert (answer.status, answer.json()["type"]) == (400, "urn:cachegate:problem:forbidden-image"), kind
+    assert front.asked() == []
+
+
+def test_what_the_record_says_of_an_image_names_no_url(front, acme):
+    token, _ = acme
+    front.detect("acme/1", token, image={"type": "url", "value": "https://images.example/?sig=SIGNED-1"})
+    assert "SIGNED-1" not in json.dumps(front.installation.records())
+    assert "SIGNED-1" not in front.gateway.log()
+
+
 # Other installations
 
 
@@ -539,3 +635,60 @@ def test_at_the_root_our_own_routes_come_first(new_installation):
             answer = front.wire.send(front.raw("POST", path, b"aGVsbG8=", key=token))
             assert (answer.status, front.reason(answer)) == (400, "reserved-path"), path
         assert len(front.asked()) == 1
+
+
+def test_without_a_service_key_keys_of_ours_run_nothing(new_installation):
+    for front in front_of(new_installation, "no-service-key", CACHEGATE_INFERENCE_KEY=""):
+        token, _ = front.key("acme")
+        answer = front.detect("acme/1", token)
+        assert (answer.status, answer.json()["type"]) == (403, "urn:cachegate:problem:no-service-key")
+        assert front.installation.outcome_of(answer.record_id)["reason"] == "no-service-key"
+        assert front.asked() == []
+
+
+def test_what_a_model_brings_is_authorised_before_anything_is_sent(new_installation):
+    """The provider tells the key that goes in what the server would load with it."""
+    with WeightsProvider().running() as provider:
+        upstream = {"CACHEGATE_UPSTREAM": provider.url, "CACHEGATE_PRIVATE_UPSTREAMS": "on"}
+        for front in front_of(new_installation, "brought", **upstream):
+            token, _ = front.key("acme")
+            front.reply(DETECT, said("acme/3"))
+            for child, brought in (("acme/3", "acme/1"), ("acme/4", "globex/1"), ("acme/5", "acme/4")):
+                provider.offer(child, {}, modelDependencies=[{"name": "x", "modelId": brought}])
+            provider.offer("globex/2", {}, asked_as="acme/6")
+            assert front.detect("acme/3", token).status == 200
+            asked = provider.asked("/models/v1/external/weights")
+            assert {one.headers["authorization"] for one in asked} == {f"Bearer {SERVICE_KEY}"}
+            assert len(front.asked()) == 1
+            for model, refused in (("acme/4", "globex/1"), ("acme/5", "globex/1"), ("acme/6", "globex/2")):
+                answer = front.detect(model, token)
+                assert (answer.status, front.reason(answer)) == (404, "not-permitted"), model
+                assert front.records(answer)["resource"]["requested"] == refused
+            before = len(provider.seen)
+            assert front.detect("globex/9", token).status == 404
+            assert len(provider.seen) == before, "nothing is asked about what the caller may not have"
+            provider.is_silent = True
+            undecided = front.detect("acme/7", token)
+            assert (undecided.status, front.reason(undecided)) == (503, "upstream-undecided")
+            assert len(front.asked()) == 1
+
+
+def test_a_key_of_the_platform_passes_through_as_the_tenants_own(new_installation):
+    with WeightsProvider().running() as provider:
+        upstream = {
+            "CACHEGATE_UPSTREAM": provider.url,
+            "CACHEGATE_PRIVATE_UPSTREAMS": "on",
+            "CACHEGATE_AUTHORITY": "platform",
+        }
+        provider.offer("stark/1", {})
+        for front in front_of(new_installation, "of-the-platform", **upstream):
+            front.reply(DETECT, said("stark/1"))
+            document = {"model_id": "stark/1", "image": IMAGE, "api_key": "sk-of-the-platform-1"}
+            answer = front.post(DETECT, document, headers=(("User-Agent", "sdk sk-of-the-platform-1"),))
+            assert answer.status == 200, (front.reason(answer), answer.body)
+            [sent] = front.asked()
+            assert sent.header("authorization") == "Bearer sk-of-the-platform-1"
+            assert "sk-of-the-platform-1" not in json.dumps(front.installation.records())
+            refused = front.detect("stark/2", None, api_key="sk-of-the-platform-1")
+            assert refused.status == 404
+            assert len(front.asked()) == 1

@@ -1,6 +1,6 @@
 """The caches of a worker hold no more memory than their bounds, whatever they are filled with.
 
-Each cache is filled, several times over, with the worst values that the syntax of names, requests, records
+Each cache is filled, twice over, with the worst values that the syntax of names, requests, records
 and answers permits; then the interpreter's allocations since then are measured. A cache that charges less
 than it holds fails here, and so does one that is not listed.
 """
@@ -631,13 +631,13 @@ def addresses_of_clients(_bound):
 
 @case(2 * MEGABYTE, size=lambda made: made.cache_info().currsize)
 def agents_of_clients(_bound):
-    return function(lambda number: clean_agent(b"%08d" % number + b" a" * 15_000), _clean_agent)
+    return function(lambda number: clean_agent(b"%08d" % number + b" " * 30_000), _clean_agent)
 
 
 @case(3 * MEGABYTE, size=lambda made: made.cache_info().currsize)
 def runs_in_agents_of_clients(_bound):
     secrets = RequestSecrets(((b"authorization", b"Bearer " + b"k" * 40),), b"")
-    return function(lambda number: clean_agent(b"%08d" % number + b" a" * 15_000, secrets), _longest_run)
+    return function(lambda number: clean_agent(b"%08d" % number + b" " * 30_000, secrets), _longest_run)
 
 
 @case(2 * MEGABYTE, size=lambda made: made.cache_info().currsize)
@@ -742,14 +742,14 @@ def refusals_of_strangers(_bound):
 
 
 def weighed(one):
-    """What the interpreter allocated for a memory that was filled several times over, and is still held."""
+    """What the interpreter allocated for a memory that was filled twice over, and is still held."""
     gc.collect()
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
         made = one.make()
         put = 0
-        while put < one.least or put < 2.5 * one.size(made):
+        while put < one.least or put < 2.2 * one.size(made):
             one.put(made, put)
             put += 1
         gc.collect()
@@ -765,7 +765,7 @@ def test_a_memory_weighs_no_more_than_it_may(name, monkeypatch):
     for where, constant, value in one.sets:
         monkeypatch.setattr(where, constant, value)
     _made, size, put, held = weighed(one)
-    assert 0 < size < put  # it is full, and has let go of most of what was put there
+    assert 0 < size < put / 2  # it is full, and has let go of more than half of what was put there
     assert held <= FACTOR * one.bound + SPARE
     assert held >= one.bound / 4  # and what it may hold is not given away by counting too much
 
@@ -872,8 +872,8 @@ BOUNDED_OTHERWISE = {
     "audit/walk.py": "chains of a folder, for a command",
     "audit/heads_evidence.py": "chains of a folder, for a command",
     "decisions.py": "questions under way",
-    "directory/documents/lines.py": "a document, for a command",
-    "directory/documents/tables.py": "a document, for a command",
+    "model/toml_lines.py": "a document, for a command",
+    "model/toml_tables.py": "a document, for a command",
     "directory/memory/lease.py": "sixteen renewals",
     "directory/reading/read_set.py": "one answer",
     "directory/memory/near_facts.py": "reads under way",

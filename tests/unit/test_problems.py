@@ -58,7 +58,11 @@ ROUTES = sorted({*KEY_ROUTES, LINK_ROUTE, HOOK_ROUTE, *_OF_ROUTE})
 OTHER_SCHEME = Reason.UNSUPPORTED_SCHEME
 UNAUTHORIZED = [reason for reason, problem in PROBLEMS.items() if problem.status == 401]
 OF_A_CREDENTIAL = [one for one in UNAUTHORIZED if one not in {OTHER_SCHEME, Reason.BAD_HOOK_SIGNATURE}]
-BY_SHAPE = {Reason.NO_ROUTE, Reason.NOT_PROXIED, Reason.CLOSED_ROUTE}  # of the request alone, the same for all callers
+BY_SHAPE = {
+    Reason.NO_ROUTE,
+    Reason.NOT_PROXIED,
+    Reason.CLOSED_ROUTE,
+}  # of the request alone, the same for all callers
 HIDDEN = [one for one, problem in PROBLEMS.items() if problem.status == 404 and one not in BY_SHAPE]
 EVERYWHERE = pytest.mark.parametrize("route", ROUTES)
 

@@ -11,28 +11,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from msgspec.structs import asdict, replace
 
 from gateway.directory.documents.tables import DocumentTables
-from gateway.model.access import GRANTABLE, Action
-from gateway.model.errors import BadNameError, Misconfigured
+from gateway.model.errors import Misconfigured
 from gateway.model.facts import FOLDER_SOURCE, MAX_DEGRADED_SECONDS, Grant
 from gateway.model.image_hosts import MAX_IMAGE_HOSTS, parse_image_host
-from gateway.model.names import (
-    parse_group_name,
-    parse_model_id,
-    parse_package_id,
-    parse_pattern,
-    parse_tenant_id,
-)
+from gateway.model.names import parse_tenant_id
 from gateway.model.standing import TenantModels
+from gateway.model.tenant_tables import GRANT_KEYS, MODELS_KEYS, grant_tables, read_grant, read_models
+from gateway.model.toml_tables import DocumentProblems
 from gateway.model.trusted_files import refuse, verify_trusted_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from gateway.model.names import GroupName, ModelId, Pattern, TenantId
+    from gateway.model.names import ModelId, Pattern, TenantId
     from gateway.model.trusted_files import Distrusted
 
 GRANT_ID_DIGITS = 12  # 48 bits: ids need to differ only among the thousands of grants of one tenant
@@ -54,15 +51,6 @@ class TenantDocument(TenantModels, frozen=True, kw_only=True):
     def source(self) -> str:
         """The source of facts from this document."""
         return f"{FOLDER_SOURCE}{self.tenant_id}"
-
-
-class DocumentProblems(Misconfigured):
-    """All problems of a folder of documents. `where` is the place of the first."""
-
-    def __init__(self, problems: Iterable[Misconfigured]) -> None:
-        self.problems = tuple(problems)
-        first, *more = self.problems
-        super().__init__(first.where, "\n".join([first.why, *map(str, more)]))
 
 
 def load_tenant_documents(
@@ -96,15 +84,8 @@ def _document(path: Path, tables: DocumentTables) -> TenantDocument | None:
     tables.refuse_unknown(content, "", ("tenant", "models", "grants"))
     tenant, models = tables.table(content, "", "tenant"), tables.table(content, "", "models")
     tables.refuse_unknown(tenant, "tenant", ("id", "name", "suspended", "degraded_seconds", "image_hosts"))
-    tables.refuse_unknown(models, "models", ("own", "public", "private", "aliases", "groups"))
-    own, public, private = (
-        tables.names(models, "models", key, parse_pattern) for key in ("own", "public", "private")
-    )
-    are_public = set(public)
-    for pattern in private:
-        if pattern in are_public:
-            tables.complain(f"{pattern!r} is public too; expected one of both", "models", "private", pattern)
-    aliases, groups = _aliases(tables, models), _groups(tables, models)
+    tables.refuse_unknown(models, "models", MODELS_KEYS)
+    said = read_models(tables, models, "models")
     written_id = tables.text(tenant, "tenant", "id", "")
     grants = _grants(tables, f"{FOLDER_SOURCE}{written_id}")
     name = tables.text(tenant, "tenant", "name", written_id)
@@ -131,86 +112,29 @@ def _document(path: Path, tables: DocumentTables) -> TenantDocument | None:
         is_suspended=is_suspended,
         degraded_seconds=degraded_seconds,
         image_hosts=image_hosts,
-        own=own,
-        public=public,
-        private=private,
-        aliases=aliases,
-        groups=groups,
         grants=grants,
+        **asdict(said),
     )
-
-
-def _aliases(tables: DocumentTables, models: Mapping[str, Any]) -> dict[ModelId, ModelId]:
-    """Parse the aliases and their model ids."""
-    found: dict[ModelId, ModelId] = {}
-    for written in tables.table(models, "models", "aliases"):
-        target = models["aliases"][written]
-        if not isinstance(target, str):
-            tables.complain(f"{target!r}; expected the model id it stands for", "models.aliases", written)
-            continue
-        names = [
-            *tables.name(written, parse_model_id, "models.aliases", written).values(),
-            *tables.name(target, parse_model_id, "models.aliases", written).values(),
-        ]
-        if len(names) == 2:  # noqa: PLR2004 -- both parsed
-            found[names[0]] = names[1]
-    return found
-
-
-def _groups(tables: DocumentTables, models: Mapping[str, Any]) -> dict[GroupName, tuple[Pattern, ...]]:
-    """Parse the groups and their patterns."""
-    table = tables.table(models, "models", "groups")
-    return {
-        group: tables.names(table, "models.groups", written, parse_pattern)
-        for written in table
-        for group in tables.name(written, parse_group_name, "models.groups", written).values()
-    }
 
 
 def _grants(tables: DocumentTables, source: str) -> tuple[Grant, ...]:
     """Parse the grants, each once."""
-    written = tables.content.get("grants", [])
-    if not isinstance(written, list) or not all(isinstance(table, dict) for table in written):
-        tables.complain("grants is no list of tables; expected [[grants]]", "", "grants")
-        return ()
     grants: dict[str, Grant] = {}
-    for nth, table in enumerate(written):
-        grant = _grant(tables, table, nth, source)
+    for nth, table in enumerate(grant_tables(tables, tables.content, "")):
+        tables.refuse_unknown(table, "grants", GRANT_KEYS, nth)
+        grant = replace(read_grant(tables, table, "grants", nth), source=source)
+        grant = replace(grant, grant_id=_grant_id(grant))
         if grant.grant_id in grants and not tables.problems:
             tables.complain("the same grant again; expected it once", "grants", nth=nth)
         grants[grant.grant_id] = grant
     return tuple(grants.values())
 
 
-def _grant(tables: DocumentTables, table: Mapping[str, Any], nth: int, source: str) -> Grant:
-    """Parse one grant. Its id is derived from its content, so reading a document again changes nothing."""
-    tables.refuse_unknown(table, "grants", ("models", "groups", "packages", "actions"), nth)
-    models = tables.names(table, "grants", "models", parse_pattern, nth)
-    groups = tables.names(table, "grants", "groups", parse_group_name, nth)
-    packages = tables.names(table, "grants", "packages", parse_package_id, nth)
-    actions = tables.names(table, "grants", "actions", _parse_action, nth)
-    if table.get("actions", []) == []:
-        tables.complain('no actions; expected some, such as actions = ["read"]', "grants", "actions", nth=nth)
-    if table.get("models", []) == [] and table.get("groups", []) == []:
-        tables.complain("a grant of nothing; expected models or groups", "grants", nth=nth)
-    content = json.dumps([sorted(actions), sorted(models), sorted(groups), sorted(packages)])
-    return Grant(
-        grant_id=f"doc_{hashlib.sha256(content.encode()).hexdigest()[:GRANT_ID_DIGITS]}",
-        actions=frozenset(actions),
-        models=models,
-        groups=groups,
-        packages=packages,
-        source=source,
-    )
-
-
-def _parse_action(text: str) -> Action:
-    """Parse an action that can be granted."""
-    if text not in GRANTABLE:
-        raise BadNameError(
-            f"not an action; expected {', '.join(each for each in Action if each in GRANTABLE)}"
-        )
-    return Action(text)
+def _grant_id(grant: Grant) -> str:
+    """An id that is derived from the content, so that reading a document again changes nothing."""
+    content = [sorted(names) for names in (grant.actions, grant.models, grant.groups, grant.packages)]
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return f"doc_{digest[:GRANT_ID_DIGITS]}"
 
 
 def _pattern_contradictions(read: list[tuple[TenantDocument, DocumentTables]]) -> Iterator[Misconfigured]:

@@ -1,122 +1,38 @@
-"""Typed access to one TOML document that collects all errors instead of stopping at the first.
+"""Reads one tenant document: its tables, or the problems that keep it from being read.
 
-Every method takes the table and key it reads, so that an error has a line. An invalid value is left out of
-the result; the caller checks `problems` at the end.
-
-Non-goal: what a document means (`parse.py`).
+Non-goals: access to the tables (`TomlTables`), and what a document means (`parse.py`).
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from gateway.directory.documents.lines import DocumentLines
-from gateway.model.errors import BadNameError, Misconfigured
+from gateway.model.errors import Misconfigured
+from gateway.model.toml_lines import DocumentLines
+from gateway.model.toml_tables import TomlTables
 from gateway.model.trusted_files import read_trusted, refusal_of, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from gateway.model.trusted_files import Distrusted
 
 _TOML_PLACE = re.compile(r"\s*\(at (?:line ([0-9]+), column [0-9]+|end of document)\)")
 MAX_DOCUMENT_BYTES = 1 << 20  # five thousand grants are about 500 kB
-MAX_SHOWN_CHARACTERS = 200  # of a quoted value
-
-Value = TypeVar("Value")
 
 
-class DocumentTables:
+class DocumentTables(TomlTables):
     """The tables of one document, and the problems found in them."""
 
-    __slots__ = ("_lines", "_on_distrust", "_path", "content", "problems")
+    __slots__ = ("_on_distrust",)
 
     def __init__(self, path: Path, *, on_distrust: Callable[[Distrusted], None] = refuse) -> None:
-        self._path = path
-        self._lines = DocumentLines("")
+        super().__init__(path, "", {})
         self._on_distrust = on_distrust
-        self.problems: list[Misconfigured] = []
-        self.content: dict[str, Any] = self._load()
-
-    def where(self, table: str, key: str | None = None, value: str | None = None, nth: int = 0) -> str:
-        """Return file and line of a table, a key in it, or a value of that key."""
-        return f"{self._path}:{self._lines.find(table, key, value, nth=nth)}"
-
-    def complain(
-        self, why: str, table: str, key: str | None = None, value: str | None = None, nth: int = 0
-    ) -> None:
-        """Record a problem at this place, with what was expected."""
-        self.problems.append(Misconfigured(self.where(table, key, value, nth), why))
-
-    def table(self, parent: Mapping[str, Any], at: str, key: str) -> dict[str, Any]:
-        """Return a table below another one; empty if it is missing."""
-        found = parent.get(key, {})
-        if isinstance(found, dict):
-            return found
-        self.complain(f"{key} is {_shown(found)}; expected a table", at, key)
-        return {}
-
-    def refuse_unknown(self, table: Mapping[str, Any], at: str, known: tuple[str, ...], nth: int = 0) -> None:
-        """Record a problem for every unknown key: most are misspelt, and would have no effect."""
-        for key in table:
-            if key not in known:
-                self.complain(f"unknown key {key!r}; expected {', '.join(known)}", at, key, nth=nth)
-
-    def text(self, table: Mapping[str, Any], at: str, key: str, default: str) -> str:
-        """Return a string."""
-        found = table.get(key, default)
-        if isinstance(found, str):
-            return found
-        self.complain(f"{key} is {_shown(found)}; expected a string", at, key)
-        return default
-
-    def flag(self, table: Mapping[str, Any], at: str, key: str) -> bool:
-        """Return true or false; false if it is missing."""
-        found = table.get(key, False)
-        if isinstance(found, bool):
-            return found
-        self.complain(f"{key} is {_shown(found)}; expected true or false", at, key)
-        return False
-
-    def seconds(self, table: Mapping[str, Any], at: str, key: str, most: float) -> float:
-        """Return a number of seconds from 0 to `most`; 0 if it is missing."""
-        found = table.get(key, 0)
-        is_number = isinstance(found, int | float) and not isinstance(found, bool)
-        if is_number and 0 <= found <= most:  # NaN, which TOML can express, fails this comparison
-            return float(found)
-        self.complain(f"{key} is {_shown(found)}; expected a number of seconds from 0 to {most:g}", at, key)
-        return 0.0
-
-    def names(
-        self, table: Mapping[str, Any], at: str, key: str, parse: Callable[[str], Value], nth: int = 0
-    ) -> tuple[Value, ...]:
-        """Return a list of names, each once."""
-        written = table.get(key, [])
-        if not isinstance(written, list):
-            self.complain(f"{key} is {_shown(written)}; expected a list of strings", at, key, nth=nth)
-            return ()
-        found: dict[str, Value] = {}
-        for text in written:
-            if not isinstance(text, str):
-                self.complain(f"{_shown(text)} in {key}; expected a string", at, key, nth=nth)
-            elif text in found:
-                self.complain(f"{text!r} again in {key}; expected it once", at, key, text, nth)
-            else:
-                found |= self.name(text, parse, at, key, nth)
-        return tuple(found.values())
-
-    def name(
-        self, text: str, parse: Callable[[str], Value], at: str, key: str, nth: int = 0
-    ) -> dict[str, Value]:
-        """Return one name by its text, or nothing after recording a problem."""
-        try:
-            return {text: parse(text)}
-        except BadNameError as error:
-            self.complain(f"{text!r} in {key}: {error}", at, key, text, nth)
-            return {}
+        self.content = self._load()
 
     def _load(self) -> dict[str, Any]:
         """Return the file as TOML; empty for an empty file and for one that cannot be read."""
@@ -154,12 +70,3 @@ class DocumentTables:
 
     def _complain_of_file(self, line: int, why: str) -> None:
         self.problems.append(Misconfigured(f"{self._path}:{line}", why))
-
-
-def _shown(value: object) -> str:
-    """Return a value for a message: shortened, and without a number of thousands of digits."""
-    try:
-        text = repr(value)
-    except ValueError:
-        return "a number of thousands of digits"
-    return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}..."

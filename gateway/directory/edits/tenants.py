@@ -64,16 +64,15 @@ async def set_degraded(
 async def set_image_hosts(
     changes: Changes, *, tenant_id: TenantId, hosts: Sequence[str], force: bool = False
 ) -> Effect:
-    """Set the hosts whose images the front door fetches for a tenant, in place of those before; () for none."""
+    """Set the hosts whose images the front door fetches for a tenant, in place of the present ones."""
     wanted = tuple(dict.fromkeys(map(parse_image_host, hosts)))
     if len(wanted) > MAX_IMAGE_HOSTS:
         raise Conflict(f"a tenant has at most {MAX_IMAGE_HOSTS} hosts of images")
     tenant = await load_tenant(changes, tenant_id)
     named = " ".join(wanted) or "nowhere"
     if tenant.image_hosts == wanted:
-        return Effect(
-            is_changed=False, sentences=(f"images for tenant {tenant_id} came from {named} already",)
-        )
+        sentence = f"images for tenant {tenant_id} came from {named} already"
+        return Effect(is_changed=False, sentences=(sentence,))
     is_closing = set(wanted) <= set(tenant.image_hosts)
     verify_not_from_folder(f"tenant {tenant_id}", tenant.source, force=force or is_closing)
     await changes.put_tenant(replace(tenant, image_hosts=wanted, source=SOURCE_CLI))

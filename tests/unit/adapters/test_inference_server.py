@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
+from contextlib import asynccontextmanager, suppress
 
 import msgspec
 import pytest
@@ -27,6 +28,32 @@ class Request(msgspec.Struct, kw_only=True):
     body: bytes | None = b"{}"
 
 
+@asynccontextmanager
+async def listening(serve):
+    """A server's URL. Its connections end with it, whatever they wait for."""
+    tasks = []
+
+    async def handle(reader, writer):
+        tasks.append(asyncio.current_task())
+        try:
+            await serve(reader, writer)
+        except asyncio.CancelledError:
+            pass  # the end: asyncio would report it as a failure of ours
+        finally:
+            writer.close()
+            with suppress(ConnectionError, asyncio.CancelledError):
+                await writer.wait_closed()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, limit=1 << 20)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 class Server:
     """Answers the requests of all its connections, in order, with `answers`; the last one is repeated.
 
@@ -41,12 +68,12 @@ class Server:
         self.came, self.left = asyncio.Event(), asyncio.Event()
 
     async def __aenter__(self):
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self._running = listening(self._serve)
+        self.url = await self._running.__aenter__()
         return self
 
     async def __aexit__(self, *_):
-        self._server.close()
+        await self._running.__aexit__(None, None, None)
 
     async def _serve(self, reader, writer):
         self.connections += 1
@@ -272,6 +299,25 @@ async def test_a_connection_is_used_again(client):
     assert server.connections == 1
 
 
+async def test_an_answer_of_which_all_bytes_were_taken_leaves_its_connection(client):
+    """Who knows the length does not ask for one more piece."""
+    async with Server() as server:
+        for _ in range(3):
+            answer = await client.send(server.url, Request())
+            assert await anext(answer.chunks()) == b"{}"
+            await answer.close()
+    assert server.connections == 1
+
+
+async def test_bytes_after_an_answer_are_seen_though_nobody_asks_for_one_more_piece(client):
+    async with Server(OK + FORGED, OK) as server:
+        answer = await client.send(server.url, Request())
+        assert await anext(answer.chunks()) == b"{}"
+        await answer.close()
+        assert (await ask(client, server))[2] == b"{}"
+    assert server.connections == 2
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -382,13 +428,11 @@ async def test_many_requests_at_once_have_their_own_answers(client):
         except asyncio.IncompleteReadError:
             writer.close()
 
-    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
     server = Server()
-    server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-    requests = [ask(client, server, method="GET", target=b"/%d" % one, body=None) for one in numbers]
-    found = await asyncio.gather(*requests)
+    async with listening(serve) as server.url:
+        requests = [ask(client, server, method="GET", target=b"/%d" % one, body=None) for one in numbers]
+        found = await asyncio.gather(*requests)
     assert [body for *_, body in found] == [b"/%d" % one for one in numbers]
-    listening.close()
 
 
 # A client that leaves
@@ -417,15 +461,13 @@ async def test_a_wait_for_an_answer_that_is_cancelled_ends_the_connection(client
         closed.set()
         writer.close()
 
-    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-    sending = asyncio.create_task(client.send(url, Request()))
-    await came.wait()
-    sending.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await sending
-    await closed.wait()
-    listening.close()
+    async with listening(serve) as url:
+        sending = asyncio.create_task(client.send(url, Request()))
+        await came.wait()
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        await closed.wait()
 
 
 # Answers that break off, or are none
@@ -501,11 +543,9 @@ async def test_informational_answers_do_not_put_off_the_time_out():
         except ConnectionError:
             writer.close()
 
-    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
     server = Server()
-    server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-    assert not (await fail(client, server)).is_of_server
-    listening.close()
+    async with listening(serve) as server.url:
+        assert not (await fail(client, server)).is_of_server
     await client.close()
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ from msgspec.structs import replace
 from gateway.decision import Rulebook
 from gateway.decision.cases import load_cases, run_cases
 from gateway.decision.policyset import digest_of, load_policy_folder
+from gateway.directory.documents.parse import load_tenant_documents
 from gateway.model.errors import Misconfigured, Reason
+from gateway.model.toml_tables import DocumentProblems
 from gateway.model.trusted_files import Distrusted
 
 ROOT = Path(__file__).parents[3]
@@ -259,6 +262,55 @@ def test_no_case_at_all_is_no_pass():
 def test_a_case_file_that_makes_no_sense_is_refused_with_its_name(tmp_path, text):
     with pytest.raises(Misconfigured, match=r"some\.toml"):
         load_cases(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("models", "grant"),
+    [
+        ('own = ["*"]', ""),
+        ('own = ["a/*", "a/*"]', ""),
+        ("own = 1", ""),
+        ('owns = ["a/*"]', ""),
+        ('public = ["a/*"]\nprivate = ["a/*"]', ""),
+        ('aliases = {"a/b" = 1}', ""),
+        ('aliases = {"a/b" = "a/../c"}', ""),
+        ('groups = {"a b" = ["a/*"]}', ""),
+        ("", 'models = ["a/*"]'),
+        ("", 'models = ["a/*"]\nactions = ["write"]'),
+        ("", 'actions = ["read"]'),
+        ("", 'models = ["a/*"]\nactions = ["read"]\npackages = ["p-1"]'),
+        ("", 'groups = ["a b"]\nactions = ["read"]'),
+    ],
+)
+def test_a_case_file_and_a_tenant_document_refuse_the_same_words_for_the_same_cause(tmp_path, models, grant):
+    document, cases = tmp_path / "documents", tmp_path / "cases"
+    for folder in (document, cases):
+        folder.mkdir()
+    held = f"[[grants]]\n{grant}\n" if grant else ""
+    (document / "acme.toml").write_text(f'[models]\n{models}\n{held}[tenant]\nid = "acme"\n')
+    held = f'[[tenants.acme.grants]]\n{grant}\nid = "g"\n' if grant else ""
+    write(cases, f"[tenants.acme]\n{models}\n{held}" + ONE.partition("\n\n")[2] + 'expect = "allow"\n')
+    with pytest.raises(DocumentProblems) as of_document:
+        load_tenant_documents(document)
+    with pytest.raises(DocumentProblems) as of_cases:
+        load_cases(cases)
+
+    def told(error):
+        keys = r"; expected own, .*"  # the tables differ in what else they hold
+        return [
+            (problem.where.rpartition(":")[2], re.sub(keys, "", problem.why))
+            for problem in error.value.problems
+        ]
+
+    assert told(of_cases) == told(of_document) != []
+
+
+def test_a_grant_of_a_case_file_has_an_id(tmp_path):
+    cases = ONE.replace(
+        "[[cases]]", '[[tenants.acme.grants]]\nmodels = ["a/*"]\nactions = ["read"]\n[[cases]]'
+    )
+    with pytest.raises(DocumentProblems, match=r"some\.toml:5: no id"):
+        load_cases(write(tmp_path, cases + 'expect = "allow"\n'))
 
 
 def test_cases_know_every_reason_of_a_denial():

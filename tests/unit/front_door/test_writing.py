@@ -110,11 +110,13 @@ def test_writing_twice_gives_the_same_and_changes_nothing():
         {"model_id": "acme/1", "image": [{"type": "url", "value": "https://a.example/"}]}
     ).encode()
     inquiry = read(TABLE, match(TABLE, "POST", b"/infer/lmm"), request, body)
+    before = json.dumps(inquiry.document)
     first, second = (
         write(inquiry, request, key="k", tenant=TenantId("a"), secret=SECRET, images=[image]).body
         for image in ("MA==", "MQ==")
     )
     assert first.replace(b"MA==", b"MQ==") == second
+    assert json.dumps(inquiry.document) == before
 
 
 def test_an_image_is_not_left_out_of_those_that_were_fetched():

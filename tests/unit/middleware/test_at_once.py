@@ -28,7 +28,7 @@ from gateway.model.routes import GuardedRoute, HookRoute
 from gateway.model.stamps import Leaf, Stamp
 from gateway.model.verdicts import Allowed, Denied, Ending, HeldFile, Receipt, Rejection
 from gateway.problems import problem_of
-from gateway.telemetry import Telemetry
+from gateway.telemetry import Telemetry, sample
 from gateway.transfers import Transfers
 
 MODEL = ModelId("acme/cars/1")
@@ -549,7 +549,7 @@ def test_an_outcome_that_cannot_be_recorded_causes_no_second_answer(core, world)
         [client] = core.answer(request())
         assert (len(client.answers), client.passed_on) == (1, 0)
         assert core.defects == number
-    assert core.telemetry.counters['cachegate_dependency_failures_total{dependency="audit"}'] == 1
+    assert core.telemetry.counters[sample("cachegate_dependency_failures_total", "audit")] == 1
 
 
 def test_the_outcome_says_what_was_sent_and_how_long_it_took(core, world):
@@ -570,10 +570,10 @@ def test_what_is_answered_at_once_is_counted_like_everything_else(core):
     core.answer(request(), request(method=b"HEAD"), request(b"/nowhere"))
     counted = core.telemetry.counters
     body = len(problem_of(Reason.NO_ROUTE, "-").body("0" * 36))
-    assert counted['cachegate_decisions_total{route="/f/{file}",reason="permitted"}'] == 2
-    assert counted['cachegate_decisions_total{route="-",reason="no-route"}'] == 1
-    assert counted['cachegate_responses_total{status="200"}'] == 2
-    assert counted['cachegate_responses_total{status="404"}'] == 1
+    assert counted[sample("cachegate_decisions_total", "/f/{file}", "permitted")] == 2
+    assert counted[sample("cachegate_decisions_total", "-", "no-route")] == 1
+    assert counted[sample("cachegate_responses_total", "200")] == 2
+    assert counted[sample("cachegate_responses_total", "404")] == 1
     assert counted["cachegate_sent_bytes_total"] == 7 + body
     assert counted["cachegate_answers_at_once_total"] == 3
 

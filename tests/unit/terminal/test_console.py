@@ -13,6 +13,13 @@ from gateway import __version__
 from gateway.terminal.console import when
 
 
+@pytest.fixture
+def installation(installation):
+    """What is not written to a full disk needs no process."""
+    installation.runs_here = True
+    return installation
+
+
 def _to_a_full_disk(installation, *arguments):
     with Path("/dev/full").open("w") as full:
         return subprocess.run(

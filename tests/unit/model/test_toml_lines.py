@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.directory.documents.lines import DocumentLines
+from gateway.model.toml_lines import DocumentLines
 
 TEXT = """\
 title = "top"
