@@ -92,15 +92,19 @@ class Front:
     def post(self, target: str, document: Any, key: TenantKey | None = None, **more: Any) -> Answer:
         return post(self.url, target, document, None if key is None else key.token, **more)
 
-    def send(self, method: str, target: str, body: bytes | None = None, headers: Any = ()) -> Answer:
-        return send(self.url, method, target, body, headers)
+    def send(
+        self, method: str, target: str, body: bytes | None = None, headers: Any = (), **more: Any
+    ) -> Answer:
+        return send(self.url, method, target, body, headers, **more)
 
     def record(self, answer: Answer) -> dict[str, Any]:
         """The decision that an answer names."""
         return next(one for one in self.installation.records() if one.get("id") == answer.record_id)
 
     def reason(self, answer: Answer) -> str:
-        return str(self.record(answer)["reason"])
+        """Why a request was refused: by its decision, or by what came of it after it was permitted."""
+        reason = str(self.record(answer)["reason"])
+        return self.reason_of_end(answer) if reason == "permitted" else reason
 
     def reason_of_end(self, answer: Answer) -> str:
         """The reason in the record that closes the decision which the answer names."""

@@ -38,11 +38,18 @@ class Answer:
 
 
 def send(
-    url: str, method: str, target: str, body: bytes | None = None, headers: tuple[tuple[str, str], ...] = ()
+    url: str,
+    method: str,
+    target: str,
+    body: bytes | None = None,
+    headers: tuple[tuple[str, str], ...] = (),
+    source: str = "127.0.0.1",
 ) -> Answer:
     """Send it to the server of `url`; `target` stands in the request line as it is, below its path."""
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=SECONDS)
+    connection = http.client.HTTPConnection(
+        parts.hostname, parts.port, timeout=SECONDS, source_address=(source, 0)
+    )
     try:
         connection.putrequest(method, parts.path + target, skip_accept_encoding=True)
         for name, value in headers:

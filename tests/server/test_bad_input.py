@@ -78,7 +78,7 @@ MALFORMED = (
         "a version that is null", "malformed-body", "/clip/embed_text", {"text": "a", "clip_version_id": None}
     ),
     Case("an image that is a string", "malformed-body", body=ask(image=encoded())),
-    Case("a key that is a number", "malformed-body", body=ask(api_key=1)),
+    Case("a key that is a number", "malformed-credential", body=ask(api_key=1)),
     Case("a body where none is read", "malformed-body", "/model/registry", b"{}", JSON, "GET"),
 )
 CREDENTIALS = (
@@ -184,7 +184,9 @@ def test_a_bad_request_is_a_clear_problem_and_nothing_is_sent(front, case):
     headers = tuple((name, filled(value)) for name, value in case.headers)
     headers += bearer(key.token) if case.has_key else ()
     has_body = body or case.method == "POST"
-    answer = front.send(case.method, filled(case.target), body if has_body else None, headers)
+    # Refusals without a caller are counted, not recorded, where one address has many: each case has its own.
+    source = f"127.0.1.{1 + CASES.index(case)}"
+    answer = front.send(case.method, filled(case.target), body if has_body else None, headers, source=source)
     assert (front.reason(answer), answer.status // 100) == (case.reason, 4)
     assert answer.header("content-type") == "application/problem+json"
     problem = answer.json()

@@ -68,11 +68,11 @@ def test_what_the_handler_uses_was_authorised_for_the_caller(front, tally):
         new = [one for one in front.installation.records() if one.get("id") not in seen]
         seen.update(one["id"] for one in new if "id" in one)
         allowed = {
-            one["resource"]["model"]
+            name  # an alias is decided on with the model that it names
             for one in new
-            if one.get("action") == "infer"
-            and one.get("key_id") == key.key_id
-            and one["reason"] == "permitted"
+            if one.get("action") == "infer" and one.get("key_id") == key.key_id
+            if one["reason"] == "permitted"
+            for name in (one["resource"]["requested"], one["resource"]["model"])
         }
         for note in used:
             assert note.key in (SERVICE_KEY, None), note  # `infer` repeats the body's key, which is out
