@@ -282,6 +282,9 @@ def test_an_answer_with_another_model_is_not_sent_and_alarms(front, acme, eventu
     eventually(lambda: any(server.client_left.is_set() for server in front.servers))
     outcome = front.installation.outcome_of(answer.record_id)
     assert (outcome["reason"], outcome["ending"], outcome["status"]) == ("unexpected-model", "failed", 503)
+    explained = front.installation.run("explain", "--record", answer.record_id).stdout
+    assert "unexpected-model" in explained
+    assert outcome["upstream"]["server"] in explained
     counted = [
         value
         for name, value in front.gateway.metrics().items()
