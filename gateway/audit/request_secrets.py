@@ -41,6 +41,9 @@ _USUAL_NAMES = frozenset(
 )
 """Headers that hold no secret: nearly all, known without a call."""
 
+_KEY_HEADERS = frozenset({b"authorization", b"x-api-key"})
+"""Headers that hold one: nearly all that do, known in the same way."""
+
 _SECRET_NAMES = frozenset(
     {
         *(b"authorization", b"proxyauthorization", b"cookie", b"bearer", b"basic", b"key", b"token"),
@@ -69,7 +72,11 @@ class RequestSecrets:
     __slots__ = ("_plain", "_raw", "_written", "least")
 
     def __init__(self, headers: Iterable[tuple[bytes, bytes]], query: bytes) -> None:
-        raw = [value for name, value in headers if name not in _USUAL_NAMES and _is_secret_name(name)]
+        raw = [
+            value
+            for name, value in headers
+            if name not in _USUAL_NAMES and (name in _KEY_HEADERS or _is_secret_name(name))
+        ]
         if query:
             raw += _parameters(query)
         self._raw = raw
@@ -78,8 +85,7 @@ class RequestSecrets:
         # No form of a secret is shorter than the secret: a text shorter than all of them contains none.
         self.least = NO_SECRET
         for match in self._plain:
-            shortest = MIN_SECRET_BYTES if match is None else min(map(len, _found_by(match)))
-            self.least = min(self.least, shortest)
+            self.least = min(self.least, MIN_SECRET_BYTES if match is None else len(_found_by(match)[-1]))
 
     def __bool__(self) -> bool:
         return bool(self._raw)
@@ -141,7 +147,7 @@ class RequestSecrets:
 
 
 def _found_by(match: re.Match[bytes]) -> tuple[bytes, ...]:
-    """What a secret is found by: itself, or what follows its name as well.
+    """What a secret is found by: itself, or what follows its name as well. The last one is the shortest.
 
     Of one that is too long to be a key, its beginning is enough.
     """
@@ -167,16 +173,16 @@ def _forms(secret: bytes) -> tuple[str, ...]:
     return (
         secret.decode("latin-1").lower(),
         secret.hex(),
-        _in_base64(secret, 0),
-        _in_base64(secret, 1),
-        _in_base64(secret, 2),
+        *[
+            # Only the characters that depend on the secret alone, not those shared with its neighbours.
+            b2a_base64(padding + secret, newline=False)[
+                -(-len(padding) * 8 // 6) : (len(padding) + len(secret)) * 8 // 6
+            ]
+            .decode()
+            .lower()
+            for padding in _PADDING
+        ],
     )
-
-
-def _in_base64(secret: bytes, offset: int) -> str:
-    """Only the characters that depend on the secret alone, not those that it shares with its neighbours."""
-    encoded = b2a_base64(_PADDING[offset] + secret, newline=False)
-    return encoded[-(-offset * 8 // 6) : (offset + len(secret)) * 8 // 6].decode().lower()
 
 
 def _pieces_of(value: bytes) -> Iterator[bytes]:
@@ -206,7 +212,7 @@ def _parameters(query: bytes) -> list[bytes]:
     found = []
     for _ in range(_MAX_DECODINGS):
         found += [match[2] for match in _PARAMETER.finditer(query) if _is_secret_name(match[1])]
-        decoded = unquote_to_bytes(query)
+        decoded = unquote_to_bytes(query) if b"%" in query else query
         if decoded == query:
             break
         query = decoded
