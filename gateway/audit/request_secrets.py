@@ -55,7 +55,6 @@ _PLAIN = re.compile(rb"(?:Bearer +)?([0-9A-Za-z_~+/-]{8,})", re.IGNORECASE)  # t
 _NAMED = re.compile(rb"([0-9A-Za-z_~+/-]{1,128}\.([0-9A-Za-z_~+/-]{8,}))")  # a link's key and signature
 _LONGEST_KEY_BYTES = 4096  # `extract` takes no longer one
 _BEGINNING_BYTES = 20
-_PADDING = (b"", b"\0", b"\0\0")
 _SCHEMES = frozenset({b"bearer", b"basic", b"token", b"digest", b"negotiate", b"apikey", b"local"})
 _BETWEEN = re.compile(rb"[\s,;=:\"']+")
 _PARAMETER = re.compile(rb"([A-Za-z][A-Za-z0-9_.\-\[\]]*)=([^&;#?\s]*)")
@@ -127,13 +126,9 @@ class RequestSecrets:
     def _all(self) -> tuple[list[str], list[str]]:
         """The secrets in lower case, longest first because one may contain another; and all their forms."""
         if self._written is None:
-            secrets = dict.fromkeys(islice(self._pieces(), MAX_SECRETS))
-            plain = [secret.decode("latin-1").lower() for secret in secrets]
-            forms: list[str] = []
-            for secret in secrets:
-                forms += _forms(secret)
-            plain.sort(key=len, reverse=True)
-            self._written = plain, forms
+            found = [_forms(secret) for secret in dict.fromkeys(islice(self._pieces(), MAX_SECRETS))]
+            plain = sorted([forms[0] for forms in found], key=len, reverse=True)
+            self._written = plain, [form for forms in found for form in forms]
         return self._written
 
     def _pieces(self) -> Iterator[bytes]:
@@ -169,20 +164,18 @@ def _readings(text: str) -> Iterator[str]:
 
 
 def _forms(secret: bytes) -> tuple[str, ...]:
-    """The forms in which a secret may be written, in lower case."""
-    return (
-        secret.decode("latin-1").lower(),
-        secret.hex(),
-        *[
-            # Only the characters that depend on the secret alone, not those shared with its neighbours.
-            b2a_base64(padding + secret, newline=False)[
-                -(-len(padding) * 8 // 6) : (len(padding) + len(secret)) * 8 // 6
-            ]
-            .decode()
-            .lower()
-            for padding in _PADDING
-        ],
+    """The forms in which a secret may be written, in lower case, itself first.
+
+    Of base64 only the characters that depend on the secret alone, not those shared with its neighbours: the
+    secret may begin at any of three places in a group of 24 bits.
+    """
+    bits = 8 * len(secret)
+    in_base64 = (
+        b2a_base64(secret, newline=False)[: bits // 6],
+        b2a_base64(b"\0" + secret, newline=False)[2 : (8 + bits) // 6],
+        b2a_base64(b"\0\0" + secret, newline=False)[3 : (16 + bits) // 6],
     )
+    return secret.decode("latin-1").lower(), secret.hex(), *b" ".join(in_base64).decode().lower().split(" ")
 
 
 def _pieces_of(value: bytes) -> Iterator[bytes]:
