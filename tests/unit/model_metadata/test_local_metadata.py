@@ -178,6 +178,13 @@ def test_an_answer_is_not_kept_beyond_a_change(keeping, change):
     assert keeping.kept() is None
 
 
+def test_an_answer_is_not_kept_beyond_what_others_then_found(keeping):
+    asyncio.run(keeping.local.find(MODEL))
+    os.utime(keeping.package / "model_config.json")
+    assert asyncio.run(keeping.local._find_packages(MODEL)) is keeping.held.find_manifests(MODEL, Looks())
+    assert keeping.kept() is None
+
+
 @pytest.mark.parametrize("change", ["gone", "rewritten"])
 def test_an_answer_is_not_kept_beyond_a_change_of_the_record(keeping, change):
     keeping.write_record(RECORD)
