@@ -214,7 +214,8 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
                 reason = reason or (yield partial(self.authorized_files.answer_to, verdict))
                 raise Refusal(reason)  # noqa: TRY301 -- one way out for every refusal
             if route.find is not None:
-                found, stamp = yield partial(route.find, request, verdict)
+                known = route.find_now(request, verdict, looks) if route.find_now is not None else None
+                found, stamp = known or (yield partial(route.find, request, verdict))
             else:
                 needs_content = request.method != "HEAD"
                 now = self.authorized_files.find_now(verdict, looks, needs_content=needs_content)

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from gateway.model.pins import Pin
     from gateway.platform.authority import Authority
 
+    AnsweredAtOnce = tuple[str, Reason, int, int]
+    """The route's template, the reason, the status and the bytes that were sent."""
+
 _OUR_KEY = re.compile(r"cg_[0-9A-Za-z_]*", re.IGNORECASE)
 
 GAUGES = {
@@ -234,13 +237,14 @@ class Telemetry:
         self.counters[sample("cachegate_responses_total", str(status))] += 1
         self.counters["cachegate_sent_bytes_total"] += sent
 
-    def answered_at_once(self, route: str, reason: Reason, status: int, sent: int) -> None:
-        """Count a decision and its response, which was sent from within the server's parser."""
+    def answered_at_once(self, answers: Sequence[AnsweredAtOnce]) -> None:
+        """Count decisions and their responses, which were sent from within the server's parser."""
         counters = self.counters
-        counters[sample("cachegate_decisions_total", route, reason.value)] += 1
-        counters[sample("cachegate_responses_total", str(status))] += 1
-        counters["cachegate_sent_bytes_total"] += sent
-        counters["cachegate_answers_at_once_total"] += 1
+        for (route, reason, status), count in Counter([answer[:3] for answer in answers]).items():
+            counters[sample("cachegate_decisions_total", route, reason.value)] += count
+            counters[sample("cachegate_responses_total", str(status))] += count
+        counters["cachegate_sent_bytes_total"] += sum([sent for *_, sent in answers])
+        counters["cachegate_answers_at_once_total"] += len(answers)
 
     def failed(self, failure: Unavailable) -> None:
         """Count and log a dependency of the guard that did not answer."""

@@ -49,17 +49,14 @@ def engine_routes(pipeline: Pipeline, means: Means) -> list[FaceRoute]:
         pipeline.sweep(upstream.memory)
         # Closed before the provider's connections: requests in progress would open new ones.
         pipeline.upkeep.at_the_end = (upstream.close, *pipeline.upkeep.at_the_end)
+    local = LocalMetadata(
+        pipeline.catalogue,
+        on_damaged=pipeline.telemetry.damaged_record,
+        on_left_out=pipeline.telemetry.packages_left_out,
+        held=pipeline.held_listings,
+    )
     offers = Offers(
-        metadata=Metadata(
-            upstream=upstream,
-            local=LocalMetadata(
-                pipeline.catalogue,
-                on_damaged=pipeline.telemetry.damaged_record,
-                on_left_out=pipeline.telemetry.packages_left_out,
-                held=pipeline.held_listings,
-            ),
-            clock=pipeline.clock,
-        ),
+        metadata=Metadata(upstream=upstream, local=local, clock=pipeline.clock),
         decisions=pipeline.decisions,
         catalogue=pipeline.catalogue,
         origins=Origins(
@@ -83,6 +80,7 @@ def engine_routes(pipeline: Pipeline, means: Means) -> list[FaceRoute]:
         ),
         attestations=pipeline.attestations,
     )
+    pipeline.sweep(local.memory, offers.memory)
     relay = None
     if pipeline.provider is not None:
         relay = Relay(

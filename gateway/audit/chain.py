@@ -44,9 +44,9 @@ class Chain:
         self._written = self.links.seq, self.links.hash
         return self.links
 
-    def leave(self, record: Ready) -> None:
-        """Defer a record: it is written in front of the next one."""
-        self._waiting.append(record)
+    def leave(self, records: Iterable[Ready]) -> None:
+        """Defer records: they are written in front of the next one."""
+        self._waiting += records
 
     def take_waiting(self) -> list[Ready]:
         """The deferred records that are not sealed. The caller seals them; `roll_back` requeues them."""
@@ -63,10 +63,13 @@ class Chain:
 
     def seal_all(self, records: Iterable[Ready], time: str) -> bytes:
         """Seal the next records, all with this time, and return their lines."""
-        links = self.links
-        return b"".join(
-            [self.seal(enveloped(kind, record_id, links, time, tail)) for kind, record_id, tail in records]
-        )
+        links, lines = self.links, []
+        for kind, record_id, tail in records:
+            line, digest = seal(enveloped(kind, record_id, links, time, tail))
+            links.seq += 1
+            links.hash = digest
+            lines.append(line)
+        return b"".join(lines)
 
     def note_written(self) -> None:
         """Take note that all sealed lines are in the file."""

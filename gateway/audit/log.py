@@ -39,10 +39,13 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from gateway.audit.chain import Ready
     from gateway.audit.record import Links
+    from gateway.model.access import Principal
     from gateway.model.clocks import Clock
     from gateway.model.verdicts import Admission, Change, Outcome
+
+    _Ending = tuple[str, Principal, Outcome]
+    """How an admission ended: the id of its record, its caller, the outcome."""
 
 _MAX_RESULT_CHARACTERS = 200  # a reason, not a stack trace
 
@@ -76,15 +79,18 @@ class AuditLog:
         self._clock = clock
         self._tails = RecordBodies(node)
         self._on_left = on_left
-        self._has_left = False
+        self._endings: list[_Ending] = []  # of receipts that were closed, and are not yet left to the chain
         self._limiter = RefusalLimiter(per_source=limits.anonymous_per_source, total=limits.anonymous_total)
         self._writer = Writer(self._folder, node, Signer(signing_key), durability, limits, clock.now())
 
     def admit(self, admission: Admission) -> Receipt:
         """Record an allow and return its receipt."""
-        now, _ = self._ready()
-        return self._receipt(
-            self._append_all([self._of_allow(admission, now)], now)[0], admission, is_left=False
+        now = self._ready()[0]
+        [record_id] = self._append_all([(self._new_id(now), self._tails.of_allow(admission))], now)
+        return Receipt(
+            record_id=record_id,
+            admission=admission,
+            on_close=partial(self._close_now, record_id, admission.allowed.access.principal),
         )
 
     def record_all(self, decisions: Sequence[Admission | Rejection]) -> list[Receipt | str]:
@@ -92,34 +98,33 @@ class AuditLog:
 
         For each in order: the receipt of an allow, the record's id of a refusal (or that of a summary).
         """
-        now, _ = self._ready()
-        ready: list[Ready] = []
+        now = self._ready()[0]
+        tails, close = self._tails, self._close_left
+        ready: list[tuple[str, bytes]] = []
         recorded: list[Receipt | str] = []
-        for decision in decisions:
+        for decision, record_id in zip(
+            decisions, self._writer.envelopes.ids.take(now, len(decisions)), strict=True
+        ):
             if isinstance(decision, Rejection):
                 summary_id = self._count(decision, now)
-                if summary_id is not None:
-                    recorded.append(summary_id)
-                    continue
-                one = self._of_refusal(decision, now)
-                recorded.append(one[1])
-            else:
-                one = self._of_allow(decision, now)
-                recorded.append(self._receipt(one[1], decision, is_left=True))
-            ready.append(one)
+                recorded.append(summary_id or record_id)
+                if summary_id is None:
+                    ready.append((record_id, tails.of_refusal(decision)))
+                continue
+            ready.append((record_id, tails.of_allow(decision)))
+            on_close = partial(close, record_id, decision.allowed.access.principal)
+            recorded.append(Receipt(record_id=record_id, admission=decision, on_close=on_close))
         if ready:
             self._append_all(ready, now)
         return recorded
 
-    def _append_all(self, ready: Sequence[Ready], now: float) -> list[str]:
-        self._writer.append_all(ready, now)
-        return [record_id for _, record_id, _ in ready]
+    def _append_all(self, ready: Sequence[tuple[str, bytes]], now: float) -> list[str]:
+        """Write the records of decisions: ids and tails."""
+        self._writer.append_all([("decision", record_id, tail) for record_id, tail in ready], now)
+        return [record_id for record_id, _ in ready]
 
-    def _of_allow(self, admission: Admission, now: float) -> Ready:
-        return "decision", self._writer.envelopes.ids.next(now), self._tails.of_allow(admission)
-
-    def _of_refusal(self, rejection: Rejection, now: float) -> Ready:
-        return "decision", self._writer.envelopes.ids.next(now), self._tails.of_refusal(rejection)
+    def _new_id(self, now: float) -> str:
+        return self._writer.envelopes.ids.next(now)
 
     def _count(self, rejection: Rejection, now: float) -> str | None:
         """The id of the summary that stands for a refusal of an anonymous caller beyond its limit."""
@@ -127,14 +132,7 @@ class AuditLog:
             return None
         whose = rejection.claimed_key_id, rejection.claimed_tenant
         caller = AnonymousCaller(source_of(rejection.request.client), *whose)
-        new_id = partial(self._writer.envelopes.ids.next, now)
-        return self._limiter.count(caller, rejection.reason.value, int(now), new_id)
-
-    def _receipt(self, record_id: str, admission: Admission, *, is_left: bool) -> Receipt:
-        principal = admission.allowed.access.principal
-        whose = record_id, principal.tenant, principal.key_id
-        on_close = partial(self._close_admission, *whose, is_left=is_left)
-        return Receipt(record_id=record_id, admission=admission, on_close=on_close)
+        return self._limiter.count(caller, rejection.reason.value, int(now), partial(self._new_id, now))
 
     def reject(self, rejection: Rejection) -> str:
         """Record a refusal and return the record's id, or that of a summary beyond the rate limit."""
@@ -142,7 +140,7 @@ class AuditLog:
         summary_id = self._count(rejection, now)
         if summary_id is not None:
             return summary_id
-        return self._append_all([self._of_refusal(rejection, now)], now)[0]
+        return self._append_all([(self._new_id(now), self._tails.of_refusal(rejection))], now)[0]
 
     def change(self, change: Change) -> ChangeReceipt:
         """Record that a change is about to be made."""
@@ -165,13 +163,15 @@ class AuditLog:
 
     def tick(self, now: float) -> None:
         """Write what is due by time: summaries and the signed head. The server calls it every second."""
+        self._leave_outcomes(now)
         self._writer.tick(now)
         self._write_summaries(now, int(now))
 
     def flush(self) -> None:
         """Write the deferred outcomes; `on_left` asks for it."""
-        self._has_left = False
-        self._writer.flush(self._clock.now())
+        now = self._clock.now()
+        self._leave_outcomes(now)
+        self._writer.flush(now)
 
     def check(self) -> None:
         """Raises `Unavailable`, saying what to do, unless the next record can be accepted.
@@ -193,12 +193,14 @@ class AuditLog:
         """Write pending summaries, sign the last head, close the files. Raises `Unavailable` if it cannot."""
         now = self._clock.now()
         try:
+            self._leave_outcomes(now)
             self._write_summaries(now, None)
         finally:
             self._writer.close(now)
 
     def _ready(self) -> tuple[float, Links]:
         now = self._clock.now()
+        self._leave_outcomes(now)
         self._write_summaries(now, int(now))
         return now, self._writer.ready(now)  # after the summaries: they may make a head due
 
@@ -217,22 +219,33 @@ class AuditLog:
             self._writer.append(encode(record), now)
             self._limiter.drop_first()  # only now: one that could not be written stays due
 
-    def _close_admission(
-        self, decision_id: str, tenant: str | None, key_id: str | None, outcome: Outcome, *, is_left: bool
-    ) -> None:
-        """Write the outcome, or defer it (`is_left`) when the answer was recorded together with others.
-
-        An outcome that cannot be written now stays deferred.
-        """
-        now, writer = self._clock.now(), self._writer
-        record_id = writer.envelopes.ids.next(now)
-        tail = self._tails.of_outcome(decision_id, tenant, key_id, outcome)
-        writer.chain.leave(("outcome", record_id, tail))
-        if not is_left or self._on_left is None:
-            writer.flush(now)
-        elif not self._has_left:
-            self._has_left = True
+    def _close_left(self, decision_id: str, principal: Principal, outcome: Outcome) -> None:
+        """Defer the outcome of an answer that was recorded together with others."""
+        if self._on_left is None:
+            self._close_now(decision_id, principal, outcome)
+            return
+        self._endings.append((decision_id, principal, outcome))
+        if len(self._endings) == 1:
             self._on_left()
+
+    def _close_now(self, decision_id: str, principal: Principal, outcome: Outcome) -> None:
+        """Write the outcome. One that cannot be written now stays deferred."""
+        self._endings.append((decision_id, principal, outcome))
+        self.flush()
+
+    def _leave_outcomes(self, now: float) -> None:
+        """Encode the outcomes since the last call; they are written in front of the next record."""
+        endings = self._endings
+        if not endings:
+            return
+        self._endings = []
+        of_outcome, ids = self._tails.of_outcome, self._writer.envelopes.ids.take(now, len(endings))
+        self._writer.chain.leave(
+            [
+                ("outcome", record_id, of_outcome(decision_id, principal.tenant, principal.key_id, outcome))
+                for record_id, (decision_id, principal, outcome) in zip(ids, endings, strict=True)
+            ]
+        )
 
     def _close_change(
         self, change_id: str, tenant: str | None, key_id: str | None, generation: int | None, result: str

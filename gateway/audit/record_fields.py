@@ -1,15 +1,21 @@
-"""Build the fields of a decision record from a request and its decision.
+"""Build the fields of a decision record from a request and its decision, encoded as JSON members.
 
 This is where text chosen by a client enters the log: each field goes through `scrub`, with the secrets of
 the same request at hand. There is no field for the path, the query or a header other than the user agent
 (I8).
+
+What is the same for many requests (a file, a client with its user agent, a caller with what was allowed) is
+encoded once: the functions that remember are pure functions of names, so nothing in them is ever out of date.
+A file's names are encoded without a look at the secrets of a request only if each of them is too short to
+contain one.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
-from gateway.audit.record import RequestPart, ResourcePart
+from gateway.audit.record import RequestPart, ResourcePart, encode
 from gateway.audit.request_secrets import RequestSecrets
 from gateway.audit.scrub import (
     clean_agent,
@@ -23,12 +29,20 @@ from gateway.model.verdicts import OpenFile
 
 if TYPE_CHECKING:
     from gateway.model.access import Principal, Resource, WireRequest
-    from gateway.model.verdicts import Admission
+    from gateway.model.verdicts import Found
 
 LINK = "link"
 
+REMEMBERED = 4096  # files that were found, and callers with what they were allowed
+REMEMBERED_CLIENTS = 1024  # with their user agents
 
 _READ = b"user-agent"
+
+
+def members(**values: Any) -> bytes:
+    """JSON members, each with a comma before it. What is absent or empty is left out, as in the schema."""
+    present = {name: value for name, value in values.items() if value not in (None, ())}
+    return b"," + encode(present)[1:-1] if present else b""
 
 
 def secrets_of(request: WireRequest) -> RequestSecrets:
@@ -36,16 +50,22 @@ def secrets_of(request: WireRequest) -> RequestSecrets:
     return RequestSecrets(request.headers, request.query)
 
 
-def request_part(request: WireRequest, secrets: RequestSecrets) -> RequestPart:
+def request_member(request: WireRequest, secrets: RequestSecrets) -> bytes:
     """The recorded fields of a request."""
     raw_agent = request.header(_READ)
-    return RequestPart(
-        method=clean_method(request.method),
-        route=request.route,
-        client=clean_client(request.client),
-        agent=clean_agent(raw_agent, secrets) if raw_agent else None,
-        trace_id=clean_digits(clean_trace_id(request.trace_id), secrets),
-    )
+    agent = clean_agent(raw_agent, secrets) if raw_agent else None
+    opened = _of_client(clean_method(request.method), request.route, request.client, agent)
+    if request.trace_id is None:
+        return opened + b"}"
+    trace_id = clean_digits(clean_trace_id(request.trace_id), secrets)
+    return opened + (b"}" if trace_id is None else b',"trace_id":"%b"}' % trace_id.encode())
+
+
+@lru_cache(REMEMBERED_CLIENTS)
+def _of_client(method: str, route: str, client: str, agent: str | None) -> bytes:
+    """The fields of a request but for its trace, without the closing brace."""
+    part = RequestPart(method=method, route=route, client=clean_client(client), agent=agent)
+    return b',"request":' + encode(part)[:-1]
 
 
 def principal_kind(principal: Principal) -> str:
@@ -53,30 +73,48 @@ def principal_kind(principal: Principal) -> str:
     return LINK if principal.is_link else principal.kind.value
 
 
-def found_part(admission: Admission, secrets: RequestSecrets) -> ResourcePart:
-    """The resource of an allow: as requested, with the file and blob that were found."""
-    found = admission.found
-    resource = admission.allowed.access.resource
-    if isinstance(found, OpenFile):
-        return ResourcePart(
-            kind=resource.kind.value,
-            requested=_clean(resource.model, secrets),
-            model=clean_name(found.model, secrets),
-            package=found.package,
-            file=clean_name(found.handle, secrets),
-            md5=found.md5,
-            sha256=found.sha256,
-        )
-    return _part(resource, admission.allowed.model, secrets)
+def found_members(found: Found, resource: Resource, model: str | None, secrets: RequestSecrets) -> bytes:
+    """The resource of an allow: as requested, with the file and blob that were found, and its size."""
+    if not isinstance(found, OpenFile):
+        return named_member(resource, model, secrets)
+    requested, package, file = resource.model, found.package, found.handle
+    kind, of_content = resource.kind.value, (found.md5, found.sha256, found.size)
+    longest, encoded = _of_file(kind, requested, found.model, package, file, *of_content)
+    if longest < secrets.least:
+        return encoded
+    names = _clean(requested, secrets), clean_name(found.model, secrets), package, clean_name(file, secrets)
+    return _file_members(kind, *names, *of_content)
 
 
-def named_part(resource: Resource | None, model: str | None, secrets: RequestSecrets) -> ResourcePart | None:
-    """The resource that a refused request named, as far as its path could be parsed."""
-    return None if resource is None else _part(resource, model, secrets)
+@lru_cache(REMEMBERED)
+def _of_file(
+    kind: str, requested: str | None, model: str, package: str, file: str, *of_content: Any
+) -> tuple[int, bytes]:
+    """The members of a file, and the length of its longest name."""
+    longest = max(len(requested or ""), len(model), len(file))
+    names = None if requested is None else clean_name(requested), clean_name(model), package, clean_name(file)
+    return longest, _file_members(kind, *names, *of_content)
 
 
-def _part(resource: Resource, model: str | None, secrets: RequestSecrets) -> ResourcePart:
-    return ResourcePart(
+def _file_members(
+    kind: str,
+    requested: str | None,
+    model: str,
+    package: str,
+    file: str,
+    md5: str | None,
+    sha256: str | None,
+    size: int,
+) -> bytes:
+    part = ResourcePart(kind, requested, model, package, file, md5, sha256)
+    return b',"resource":%b,"size":%d' % (encode(part), size)
+
+
+def named_member(resource: Resource | None, model: str | None, secrets: RequestSecrets) -> bytes:
+    """The resource that a request named, as far as its path could be parsed."""
+    if resource is None:
+        return b""
+    part = ResourcePart(
         kind=resource.kind.value,
         requested=_clean(resource.model, secrets),
         model=_clean(model, secrets),
@@ -84,6 +122,7 @@ def _part(resource: Resource, model: str | None, secrets: RequestSecrets) -> Res
         file=_clean(resource.file, secrets),
         md5=clean_digits(resource.md5, secrets),
     )
+    return b',"resource":' + encode(part)
 
 
 def _clean(name: str | None, secrets: RequestSecrets) -> str | None:

@@ -41,6 +41,9 @@ _USUAL_NAMES = frozenset(
 )
 """Headers that hold no secret: nearly all, known without a call."""
 
+_KEY_HEADERS = frozenset({b"authorization", b"x-api-key"})
+"""Headers that hold one: nearly all that do, known in the same way."""
+
 _SECRET_NAMES = frozenset(
     {
         *(b"authorization", b"proxyauthorization", b"cookie", b"bearer", b"basic", b"key", b"token"),
@@ -52,7 +55,6 @@ _PLAIN = re.compile(rb"(?:Bearer +)?([0-9A-Za-z_~+/-]{8,})", re.IGNORECASE)  # t
 _NAMED = re.compile(rb"([0-9A-Za-z_~+/-]{1,128}\.([0-9A-Za-z_~+/-]{8,}))")  # a link's key and signature
 _LONGEST_KEY_BYTES = 4096  # `extract` takes no longer one
 _BEGINNING_BYTES = 20
-_PADDING = (b"", b"\0", b"\0\0")
 _SCHEMES = frozenset({b"bearer", b"basic", b"token", b"digest", b"negotiate", b"apikey", b"local"})
 _BETWEEN = re.compile(rb"[\s,;=:\"']+")
 _PARAMETER = re.compile(rb"([A-Za-z][A-Za-z0-9_.\-\[\]]*)=([^&;#?\s]*)")
@@ -69,7 +71,11 @@ class RequestSecrets:
     __slots__ = ("_plain", "_raw", "_written", "least")
 
     def __init__(self, headers: Iterable[tuple[bytes, bytes]], query: bytes) -> None:
-        raw = [value for name, value in headers if name not in _USUAL_NAMES and _is_secret_name(name)]
+        raw = [
+            value
+            for name, value in headers
+            if name not in _USUAL_NAMES and (name in _KEY_HEADERS or _is_secret_name(name))
+        ]
         if query:
             raw += _parameters(query)
         self._raw = raw
@@ -78,8 +84,7 @@ class RequestSecrets:
         # No form of a secret is shorter than the secret: a text shorter than all of them contains none.
         self.least = NO_SECRET
         for match in self._plain:
-            shortest = MIN_SECRET_BYTES if match is None else min(map(len, _found_by(match)))
-            self.least = min(self.least, shortest)
+            self.least = min(self.least, MIN_SECRET_BYTES if match is None else len(_found_by(match)[-1]))
 
     def __bool__(self) -> bool:
         return bool(self._raw)
@@ -121,13 +126,9 @@ class RequestSecrets:
     def _all(self) -> tuple[list[str], list[str]]:
         """The secrets in lower case, longest first because one may contain another; and all their forms."""
         if self._written is None:
-            secrets = dict.fromkeys(islice(self._pieces(), MAX_SECRETS))
-            plain = [secret.decode("latin-1").lower() for secret in secrets]
-            forms: list[str] = []
-            for secret in secrets:
-                forms += _forms(secret)
-            plain.sort(key=len, reverse=True)
-            self._written = plain, forms
+            found = [_forms(secret) for secret in dict.fromkeys(islice(self._pieces(), MAX_SECRETS))]
+            plain = sorted([forms[0] for forms in found], key=len, reverse=True)
+            self._written = plain, [form for forms in found for form in forms]
         return self._written
 
     def _pieces(self) -> Iterator[bytes]:
@@ -141,7 +142,7 @@ class RequestSecrets:
 
 
 def _found_by(match: re.Match[bytes]) -> tuple[bytes, ...]:
-    """What a secret is found by: itself, or what follows its name as well.
+    """What a secret is found by: itself, or what follows its name as well. The last one is the shortest.
 
     Of one that is too long to be a key, its beginning is enough.
     """
@@ -163,20 +164,18 @@ def _readings(text: str) -> Iterator[str]:
 
 
 def _forms(secret: bytes) -> tuple[str, ...]:
-    """The forms in which a secret may be written, in lower case."""
-    return (
-        secret.decode("latin-1").lower(),
-        secret.hex(),
-        _in_base64(secret, 0),
-        _in_base64(secret, 1),
-        _in_base64(secret, 2),
+    """The forms in which a secret may be written, in lower case, itself first.
+
+    Of base64 only the characters that depend on the secret alone, not those shared with its neighbours: the
+    secret may begin at any of three places in a group of 24 bits.
+    """
+    bits = 8 * len(secret)
+    in_base64 = (
+        b2a_base64(secret, newline=False)[: bits // 6],
+        b2a_base64(b"\0" + secret, newline=False)[2 : (8 + bits) // 6],
+        b2a_base64(b"\0\0" + secret, newline=False)[3 : (16 + bits) // 6],
     )
-
-
-def _in_base64(secret: bytes, offset: int) -> str:
-    """Only the characters that depend on the secret alone, not those that it shares with its neighbours."""
-    encoded = b2a_base64(_PADDING[offset] + secret, newline=False)
-    return encoded[-(-offset * 8 // 6) : (offset + len(secret)) * 8 // 6].decode().lower()
+    return secret.decode("latin-1").lower(), secret.hex(), *b" ".join(in_base64).decode().lower().split(" ")
 
 
 def _pieces_of(value: bytes) -> Iterator[bytes]:
@@ -206,7 +205,7 @@ def _parameters(query: bytes) -> list[bytes]:
     found = []
     for _ in range(_MAX_DECODINGS):
         found += [match[2] for match in _PARAMETER.finditer(query) if _is_secret_name(match[1])]
-        decoded = unquote_to_bytes(query)
+        decoded = unquote_to_bytes(query) if b"%" in query else query
         if decoded == query:
             break
         query = decoded

@@ -51,15 +51,21 @@ class RecordIds:
 
     def next(self, now: float) -> str:
         """A new id, greater than every one before it."""
+        return self.take(now, 1)[0]
+
+    def take(self, now: float, count: int) -> list[str]:
+        """New ids, each greater than every one before it."""
         milliseconds = int(now * 1000)
         if milliseconds > self._milliseconds:
             self._start_millisecond(milliseconds)
-        else:
-            self._counter += 1
+        taken = []
+        for _ in range(count):
             if self._counter == _COUNTER_LIMIT:
                 self._start_millisecond(self._milliseconds + 1)
-        noise = next(self._noise, None) or self._fresh_noise()
-        return f"{self._prefix}{self._counter:03x}-8{noise}"
+            noise = next(self._noise, None) or self._fresh_noise()
+            taken.append(f"{self._prefix}{self._counter:03x}-8{noise}")
+            self._counter += 1
+        return taken
 
     def _fresh_noise(self) -> str:
         """Fetch random bytes for 256 ids: one system call per record would double the cost of an id."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gateway.model.stamps import Stamp
     from gateway.model.verdicts import Allowed, Found, Receipt
     from gateway.model_metadata.caller_metadata import Offers
+    from gateway.resource.disk_checks import Looks
 
 READS = ("GET", "HEAD")
 
@@ -53,6 +54,9 @@ def weights_route(offers: Offers, *, is_wrapped: bool) -> GuardedRoute:
     async def find(request: WireRequest, allowed: Allowed) -> tuple[Found, Stamp]:
         return await offers.weights(_inquiry(request, allowed), is_wrapped=is_wrapped)
 
+    def find_now(request: WireRequest, allowed: Allowed, looks: Looks) -> tuple[Found, Stamp] | None:
+        return offers.weights_now(request, allowed, looks, is_wrapped=is_wrapped)
+
     return GuardedRoute(
         template=WEIGHTS_PATH,
         methods=READS,
@@ -60,6 +64,7 @@ def weights_route(offers: Offers, *, is_wrapped: bool) -> GuardedRoute:
         matches=lambda raw_path: raw_path == WEIGHTS_PATH.encode(),
         locate=_locate,
         find=find,
+        find_now=find_now,
         answer=answer_question,
     )
 
@@ -70,6 +75,9 @@ def stat_route(offers: Offers) -> GuardedRoute:
     async def find(request: WireRequest, allowed: Allowed) -> tuple[Found, Stamp]:
         return await offers.stat(_inquiry(request, allowed))
 
+    def find_now(_request: WireRequest, allowed: Allowed, looks: Looks) -> tuple[Found, Stamp] | None:
+        return offers.stat_now(allowed, looks)
+
     return GuardedRoute(
         template=STAT_PATH,
         methods=READS,
@@ -77,6 +85,7 @@ def stat_route(offers: Offers) -> GuardedRoute:
         matches=lambda raw_path: raw_path == STAT_PATH.encode(),
         locate=_locate,
         find=find,
+        find_now=find_now,
         answer=answer_question,
     )
 

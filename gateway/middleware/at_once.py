@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from gateway.model.at_once import Connection, Request
     from gateway.model.clocks import Clock
     from gateway.model.verdicts import Receipt
-    from gateway.telemetry import Telemetry
+    from gateway.telemetry import AnsweredAtOnce, Telemetry
 
 _METHODS = {b"GET": "GET", b"HEAD": "HEAD"}
 NOBODY = TrustedNetworks()
@@ -146,13 +146,16 @@ class AtOnce:
             for taken, _ in weighed:
                 taken.client.pass_on()
             return
+        answered: list[AnsweredAtOnce] = []
         for (taken, _), one in zip(weighed, recorded, strict=True):
-            if isinstance(one, Declined):
-                self._decline(taken, one)
-            elif not self._has_delivered(taken, one):
+            sent = self._decline(taken, one) if isinstance(one, Declined) else self._deliver(taken, one)
+            if sent is None:
                 taken.client.pass_on()
+            else:
+                answered.append(sent)
+        self._telemetry.answered_at_once(answered)
 
-    def _decline(self, taken: _Taken, declined: Declined) -> None:
+    def _decline(self, taken: _Taken, declined: Declined) -> AnsweredAtOnce:
         request, route = taken.request, taken.route
         more: tuple[tuple[bytes, bytes], ...] = ()
         if declined.reason is Reason.METHOD_NOT_ALLOWED and route is not None:
@@ -160,29 +163,29 @@ class AtOnce:
         problem = problem_of(declined.reason, declined.meant or request.route)
         answer = problem.answer(declined.record_id, *more)
         sent = _write(taken, answer, declined.record_id)
-        self._telemetry.answered_at_once(request.route, declined.reason, answer.status, sent)
+        return request.route, declined.reason, answer.status, sent
 
-    def _has_delivered(self, taken: _Taken, receipt: Receipt) -> bool:
-        """Make the answer, run the last check and write it; false when nothing was written."""
+    def _deliver(self, taken: _Taken, receipt: Receipt) -> AnsweredAtOnce | None:
+        """Make the answer, run the last check and write it; None when nothing was written."""
         request, route = taken.request, taken.route
         try:
             answer = _made(route, receipt)
             self._guard.confirm(receipt, self._clock.now())
         except WithdrawnError:
             self._telemetry.withdrawn()
-            return False
+            return None
         except Unavailable:
             receipt.close(WITHDRAWN)
-            return False
+            return None
         except Exception as defect:  # noqa: BLE001 -- as above
             receipt.close(Outcome(ending=Ending.FAILED, status=0, bytes_sent=0, milliseconds=0.0))
             self._telemetry.defect(request.route, defect, secrets_of(request))
-            return False
+            return None
         sent = _write(taken, answer, receipt.record_id)
-        self._finish(taken, receipt, answer, sent)
-        return True
+        self._close(taken, receipt, answer, sent)
+        return request.route, Reason.PERMITTED, answer.status, sent
 
-    def _finish(self, taken: _Taken, receipt: Receipt, answer: Answer, sent: int) -> None:
+    def _close(self, taken: _Taken, receipt: Receipt, answer: Answer, sent: int) -> None:
         """Record the outcome. The answer was sent: whatever fails here must not cause a second one."""
         milliseconds = (self._seconds() - taken.started_at) * 1000
         ending = answer.ending or Ending.COMPLETE
@@ -193,7 +196,6 @@ class AtOnce:
             self._telemetry.failed(failure)  # it cannot be recorded, only logged
         except Exception as defect:  # noqa: BLE001 -- see above
             self._telemetry.defect(taken.request.route, defect, secrets_of(taken.request))
-        self._telemetry.answered_at_once(taken.request.route, Reason.PERMITTED, answer.status, sent)
 
     def _read(
         self,

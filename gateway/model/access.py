@@ -124,4 +124,7 @@ class WireRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header that no decision depends on; for the record only."""
-        return next((value for key, value in self.headers if key == name), None)
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None

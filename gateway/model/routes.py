@@ -22,7 +22,9 @@ class GuardedRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What a route declares to the guard: its shape, its methods, the action, and where its resource is.
 
     `matches` tests the shape of the raw path alone and never raises; `locate` parses it and raises
-    `Refusal`. `find` searches for the resource itself once it is allowed, and never before. A route that
+    `Refusal`. `find` searches for the resource itself once it is allowed, and never before; `find_now` is the
+    same from memory alone, and returns None where it would have to wait: its last argument is what was seen
+    on disk in this event loop iteration (`resource/disk_checks.py`). A route that
     wraps requests for others has `unwrap`, which returns the wrapped request and its route, and raises
     `Refusal`: the guard then uses these two, and nothing else of this route. A route without such a
     declaration does not start (I4).
@@ -38,6 +40,7 @@ class GuardedRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     locate: Callable[[WireRequest], Resource]
     extract: Callable[[WireRequest], Credential | SignedLink] | None = None  # None: a key in a header
     find: Callable[[WireRequest, Allowed], Awaitable[tuple[Found, Stamp]]] | None = None  # None: in the cache
+    find_now: Callable[[WireRequest, Allowed, Any], tuple[Found, Stamp] | None] | None = None
     unwrap: Callable[[WireRequest], tuple[WireRequest, GuardedRoute]] | None = None
     answer: Callable[[Receipt], Answer | Awaitable[Answer]] | None = None
 

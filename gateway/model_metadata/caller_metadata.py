@@ -13,6 +13,9 @@ the URL that it will be fetched by:
 A file without a digest has one origin for ever (`origins.py`), whatever else would apply today. In the form
 for `SECURE_GATEWAY` it is always ours, and no fact is needed.
 
+Without a provider, an answer whose links are all ours is kept for its caller: it is the same while the disk,
+the facts and the minute to which links are rounded are (`links.py`).
+
 So no client ever gives us a URL that we then fetch: we stream only from URLs that the provider gave us.
 """
 
@@ -20,15 +23,19 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from sys import getsizeof
 from typing import TYPE_CHECKING
 
+import msgspec
 from msgspec.structs import replace
 
 from gateway.engine.answers import narrowed, rewritten
 from gateway.engine.faults import undecided
 from gateway.engine.signed_proxy_urls import wrap_signed
 from gateway.model.access import Action, Resource, ResourceKind
+from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Refusal, Unavailable
+from gateway.model.hidden_fields import shown
 from gateway.model.verdicts import Allowed, Denied, EngineAnswer
 from gateway.model_metadata.sealed_urls import ProviderFile
 
@@ -37,6 +44,7 @@ if TYPE_CHECKING:
 
     from gateway.decisions import Decisions
     from gateway.engine.answers import PackageFile, ProviderAnswer
+    from gateway.model.access import Principal, WireRequest
     from gateway.model.names import FileHandle, Md5, ModelId, PackageId
     from gateway.model.ports import Catalogue
     from gateway.model.stamps import Stamp
@@ -48,9 +56,14 @@ if TYPE_CHECKING:
     from gateway.model_metadata.sources import Metadata
     from gateway.platform.inquiry import Inquiry
     from gateway.platform.upstream import Told
+    from gateway.resource.disk_checks import Looks
     from gateway.resource.raw_model import RawPackage
 
     File = tuple[PackageId, FileHandle]
+
+REMEMBERED_BYTES = 16 << 20  # of answers with their links
+GIVEN_BYTES = 1_500  # of one, beside its body, its query and the answer that it was made of
+MAX_REMEMBERED_QUERY_BYTES = 512
 
 FILES_AT_ONCE = 200  # whose links are made on the event loop: 3 ms; for more of them a thread is used
 
@@ -67,6 +80,18 @@ class _Places:
     def in_cache(self, file: File) -> ProviderFile:
         """What is told of a file that is served from the cache."""
         return ProviderFile(url=None, md5=self.held[file].md5 if file in self.held else None)
+
+
+class _Given(msgspec.Struct, frozen=True):
+    """What a caller was told, and what that was made of. It contains signed URLs: never printed."""
+
+    body: bytes
+    answer: ProviderAnswer  # the very object that `LocalMetadata` keeps while the disk is the same
+    stamp: Stamp
+    links_expire_at: int
+
+    def __repr__(self) -> str:
+        return shown(self, hidden=("body", "answer"))
 
 
 class Offers:
@@ -96,6 +121,25 @@ class Offers:
         self._is_relaying = is_relaying
         self._minting = minting
         self._attestations = attestations
+        self.memory: BoundedMemory[tuple[Principal, bytes, bool], _Given] = BoundedMemory(
+            max_bytes=REMEMBERED_BYTES, weigh=_held_bytes, stands_on=lambda given: given.stamp.leaves
+        )
+
+    def stat_now(self, allowed: Allowed, looks: Looks) -> tuple[EngineAnswer, Stamp] | None:
+        """As `stat`, from memory alone; None where that has to be asked."""
+        body = self._metadata.stat_now(allowed, looks)
+        return None if body is None else (EngineAnswer(body=body), allowed.stamp)
+
+    def weights_now(
+        self, request: WireRequest, allowed: Allowed, looks: Looks, *, is_wrapped: bool
+    ) -> tuple[EngineAnswer, Stamp] | None:
+        """As `weights`, from memory alone; None where that has to be asked."""
+        given = self.memory.find((allowed.access.principal, request.query, is_wrapped))
+        if given is None or given.links_expire_at != self._links.expires_at():
+            return None
+        if given.answer is not self._metadata.weights_now(allowed, looks):
+            return None
+        return EngineAnswer(body=given.body), allowed.stamp.joined(given.stamp)
 
     async def stat(self, inquiry: Inquiry) -> tuple[EngineAnswer, Stamp]:
         """The answer to `/stat`."""
@@ -117,10 +161,25 @@ class Offers:
         if places.ours:
             await self._minting.note(inquiry.allowed.access.principal, answer.model, places.held)
         link = self._link(inquiry, answer.model, places, is_wrapped=is_wrapped)
-        if sum(len(one.files) for one in answer.packages) <= FILES_AT_ONCE:
-            return EngineAnswer(body=rewritten(answer, link)), stamp
+        files = sum(len(one.files) for one in answer.packages)
+        if files <= FILES_AT_ONCE:
+            links_expire_at = self._links.expires_at()
+            body = rewritten(answer, link)
+            if told.is_local and len(places.ours) == files and not places.unhashed:
+                self._remember(
+                    inquiry, _Given(body, told.what, stamp, links_expire_at), is_wrapped=is_wrapped
+                )
+            return EngineAnswer(body=body), stamp
         body = await asyncio.to_thread(rewritten, answer, link)
         return EngineAnswer(body=body), stamp
+
+    def _remember(self, inquiry: Inquiry, given: _Given, *, is_wrapped: bool) -> None:
+        """Keep an answer that nobody has to be asked or told about when it is given again."""
+        principal, query = inquiry.allowed.access.principal, inquiry.request.query
+        if self._metadata.has_upstream or principal.is_of_platform:
+            return
+        if len(query) <= MAX_REMEMBERED_QUERY_BYTES and given.links_expire_at == self._links.expires_at():
+            self.memory.put((principal, query, is_wrapped), given)
 
     async def _permitted(self, inquiry: Inquiry, told: Told[ProviderAnswer]) -> tuple[ProviderAnswer, Stamp]:
         """The answer with the packages that the caller may read, and the stamp of those decisions."""
@@ -206,6 +265,11 @@ class Offers:
             return wrap_signed(self._public_url, url) if is_wrapped else url
 
         return link
+
+
+def _held_bytes(key: tuple[Principal, bytes, bool], given: _Given) -> int:
+    answer = 3 * len(given.body) + given.answer.held_bytes  # it may be kept by nothing else
+    return GIVEN_BYTES + getsizeof(key[0].key_name) + len(key[1]) + len(given.body) + answer
 
 
 def _digests_of(answer: ProviderAnswer) -> frozenset[Md5]:

@@ -40,10 +40,13 @@ class Links:
         self._link_seconds = link_seconds
         self._clock = clock
 
+    def expires_at(self) -> int:
+        """The time at which links that are made now expire."""
+        ends_at = self._clock.now() + self._link_seconds
+        return math.ceil(ends_at / EXPIRY_STEP_SECONDS) * EXPIRY_STEP_SECONDS
+
     def url(self, key_id: KeyId, model: ModelId, package: PackageId, handle: FileHandle) -> str:
         """The URL of a file for this key. It is a secret of the caller's, as the key is (I8)."""
-        path = download_link(model, package, handle)
-        ends_at = self._clock.now() + self._link_seconds
-        expires_at = math.ceil(ends_at / EXPIRY_STEP_SECONDS) * EXPIRY_STEP_SECONDS
+        path, expires_at = download_link(model, package, handle), self.expires_at()
         mac = sign(self._keys, key_id=key_id, expires_at=expires_at, signed=path.encode("ascii"))
         return f"{self._public_url}{path}?{link_query(key_id, expires_at, mac)}"

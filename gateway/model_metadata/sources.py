@@ -19,6 +19,7 @@ import msgspec
 from gateway.engine import stat_answers
 from gateway.engine.answers import ProviderAnswer, parse_answer
 from gateway.model.errors import Reason, Refusal, Silence
+from gateway.model_metadata.local_metadata import stat_of
 from gateway.platform.upstream import Told
 
 if TYPE_CHECKING:
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
 
     from gateway.model.clocks import MonotonicClock
     from gateway.model.names import KeyId, ModelId
+    from gateway.model.verdicts import Allowed
     from gateway.model_metadata.local_metadata import LocalMetadata, Withheld
     from gateway.platform.inquiry import Inquiry
     from gateway.platform.upstream import Upstream
+    from gateway.resource.disk_checks import Looks
 
 T = TypeVar("T")
 
@@ -51,6 +54,17 @@ class Metadata:
     def has_upstream(self) -> bool:
         """Whether a provider is set."""
         return self._upstream is not None
+
+    def weights_now(self, allowed: Allowed, looks: Looks) -> ProviderAnswer | None:
+        """The local answer, from memory alone; None where it has to be asked for."""
+        if self._upstream is not None or allowed.model is None:
+            return None
+        return self._local.find_now(allowed.model, looks)
+
+    def stat_now(self, allowed: Allowed, looks: Looks) -> bytes | None:
+        """The same for `stat`."""
+        answer = self.weights_now(allowed, looks)
+        return None if answer is None else msgspec.json.encode(stat_of(answer))
 
     async def weights(self, inquiry: Inquiry, withheld: Withheld) -> Told[ProviderAnswer]:
         """The answer with its packages and files. Of a local one, `withheld` names packages to leave out."""

@@ -34,6 +34,13 @@ class Looks:
     def __init__(self) -> None:
         self._seen: dict[tuple[str, bool], StatIdentity | None] = {}
 
+    def find(self, path: str) -> StatIdentity | None:
+        """What is at this path, links not followed; None when nothing can be seen there."""
+        place = path, False
+        if place not in self._seen:
+            self._seen[place] = find_identity(path, follows=False)
+        return self._seen[place]
+
     def agree(self, checks: Iterable[PathCheck]) -> bool:
         """Whether each path is what it was."""
         seen = self._seen

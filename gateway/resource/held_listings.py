@@ -22,7 +22,7 @@ from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.listings import PackageListing
 from gateway.resource.disk_checks import CHECK_BYTES, Looks, are_reliable, find_identity
 from gateway.resource.naming import MANIFEST, MODELS_CACHE, model_directory
-from gateway.resource.raw_model import RawPackages
+from gateway.resource.raw_model import OFFLINE_REGISTRY, RawPackages, registry_record_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from gateway.model.access import Page
     from gateway.model.names import ModelId, PackageId
+    from gateway.model.pins import StatIdentity
     from gateway.resource.disk_checks import PathCheck
     from gateway.resource.held_files import Clocks
 
@@ -77,6 +78,14 @@ class HeldListings:
         """The packages of a model with their manifests, if they are cached and the same now."""
         found = self._find((model, RawPackages), looks)
         return found if isinstance(found, RawPackages) else None
+
+    def find_record(self, model: ModelId, looks: Looks) -> StatIdentity | None:
+        """What the registry record of a model is now; None when there is none."""
+        return looks.find(f"{self._root}/{OFFLINE_REGISTRY}/{registry_record_name(model)}")
+
+    def is_settled(self, record: StatIdentity | None) -> bool:
+        """Whether any later change of this record would show; that of one that is not there does."""
+        return record is None or are_reliable([("", False, record)], self._clock.now())
 
     def look_at_model(self, model: ModelId) -> tuple[PathCheck, ...]:
         """What the list of packages is about to be made of; empty when it cannot be seen."""

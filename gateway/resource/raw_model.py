@@ -69,6 +69,11 @@ def load_raw_manifest(package: PackageId, *, below: int | None, max_bytes: int) 
         return load_regular(MANIFEST, below=directory, max_bytes=max_bytes, what="the manifest")
 
 
+def registry_record_name(model: ModelId) -> str:
+    """The name of the model's record in its folder."""
+    return f"{model_directory(model)}.json"
+
+
 def load_registry_record(root: Path, model: ModelId) -> bytes | None:
     """The bytes of the model's record; None when there is none.
 
@@ -77,5 +82,5 @@ def load_registry_record(root: Path, model: ModelId) -> bytes | None:
     with opened_root(root) as top, opened_directory(OFFLINE_REGISTRY, below=top) as folder:
         if folder is None:
             return None
-        name = f"{model_directory(model)}.json"
+        name = registry_record_name(model)
         return load_regular(name, below=folder, max_bytes=MAX_RECORD_BYTES, what="the registry record")

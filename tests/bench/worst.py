@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from gateway.audit.record_fields import request_part, secrets_of
+from gateway.audit.record_fields import request_member, secrets_of
 from gateway.audit.scrub import _clean_agent
 from gateway.credential.client import client_address, parse_trusted_networks
 from gateway.credential.extract import extract
@@ -148,7 +148,7 @@ def headers() -> Parser:
         client_address("10.0.0.1", fields, trusted)
         find_trace_id(asked.header(b"traceparent"))
         fingerprint(fields, b"")
-        request_part(asked, secrets_of(asked))
+        request_member(asked, secrets_of(asked))
         extract(fields, b"")
 
     def many(name: bytes, value: bytes, count: int = MAX_HEADER_COUNT) -> Callable[[], None]:

@@ -235,10 +235,13 @@ def world(build_world):
 
 @pytest.fixture(scope="session")
 def build_world(new_installation):
-    """Make a further world, for tests that change it or count in it."""
+    """Make a further world, for tests that change it or count in it.
+
+    On a busy machine a worker may hear from Redis too late for the lease of a second: it then answers 503.
+    """
 
     def build(name, *, workers, **environment):
-        installation = new_installation(name, **environment)
+        installation = new_installation(name, **{"CACHEGATE_LEASE_MILLISECONDS": "5000", **environment})
         _write_cache(installation.cache_root)
         policies = write_policies(installation.folder / "policies")
         installation.run("policy", "apply", str(policies), "--yes")

@@ -278,7 +278,9 @@ class Site:
 def site_of(new_installation, name, *, has_upstream=True, **settings):
     """A served installation; `settings` are those of the environment without their prefix."""
     with WeightsProvider().running() as provider:
-        environment = {"PUBLIC_URL": PUBLIC_URL, "AUDIT_REFUSALS_PER_SECOND": "10000", **settings}
+        # On a busy machine a worker may hear from Redis too late for the lease of a second.
+        environment = {"LEASE_MILLISECONDS": "5000", "AUDIT_REFUSALS_PER_SECOND": "10000"}
+        environment |= {"PUBLIC_URL": PUBLIC_URL, **settings}
         if has_upstream:
             environment |= {"UPSTREAM": provider.url, "PRIVATE_UPSTREAMS": "on"}
         installation = new_installation(

@@ -22,7 +22,8 @@ import pytest
 from msgspec.structs import replace
 
 import gateway
-from gateway.audit.record_body import _who
+from gateway.audit.record_body import _permitted, _who
+from gateway.audit.record_fields import _of_client, _of_file
 from gateway.audit.refusal_limiter import AnonymousCaller, RefusalLimiter
 from gateway.audit.request_secrets import RequestSecrets, _names_a_secret
 from gateway.audit.scrub import _clean_agent, _longest_run, clean_agent, source_of
@@ -89,7 +90,7 @@ from gateway.model.pins import Measured
 from gateway.model.stamps import Leaf, Stamp
 from gateway.model.stores import Moment
 from gateway.model.verdicts import Admission, Allowed, Denied, HeldFile
-from gateway.model_metadata import attestations, link_effects
+from gateway.model_metadata import attestations, caller_metadata, link_effects, local_metadata
 from gateway.model_metadata.attestations import Attestations
 from gateway.model_metadata.link_effects import Minting
 from gateway.model_metadata.local_metadata import LocalMetadata
@@ -569,6 +570,46 @@ def answers_of_the_provider_with_many_files(_bound):
 
 
 @case(
+    4 * MEGABYTE,
+    size=lambda made: len(made.memory),
+    sets=[(local_metadata, "REMEMBERED_BYTES", 4 * MEGABYTE)],
+)
+def answers_made_of_the_cache(_bound):
+    def put(made, number):
+        raw = answer(number, files=50, fields=40, url=10)
+        one = RawPackage(
+            package=package(number), raw_manifest=bytes(bytearray(raw)), servable=frozenset(),
+            unhashed=frozenset(),
+        )  # fmt: skip
+        packages = RawPackages(packages=(one,), left_out=0)
+        identity = tuple(number + each for each in range(5))
+        made.memory.put(model_id(number), local_metadata._Made(parse_answer(raw), packages, identity))
+
+    return lambda: LocalMetadata(None, on_damaged=None, on_left_out=None), put
+
+
+@case(
+    4 * MEGABYTE,
+    size=lambda made: len(made.memory),
+    sets=[(caller_metadata, "REMEMBERED_BYTES", 4 * MEGABYTE)],
+)
+def answers_with_links(_bound):
+    def make():
+        around = dict.fromkeys(
+            ("metadata", "decisions", "catalogue", "origins", "sealed", "links", "minting", "attestations")
+        )
+        return caller_metadata.Offers(**around, public_url="", is_relaying=False)
+
+    def put(made, number):
+        raw = answer(number, files=50, fields=40, url=10)
+        stamp = Stamp(number, leaves_about(number))
+        given = caller_metadata._Given(bytes(bytearray(raw)), parse_answer(raw), stamp, number)
+        made.memory.put((principal(number), b"%08d" % number * 60, False), given)
+
+    return make, put
+
+
+@case(
     16 * MEGABYTE,
     size=lambda made: len(made.memory),
     sets=[(rulebook, "GRANT_INDEXES_BYTES", 16 * MEGABYTE)],
@@ -648,6 +689,36 @@ def sources_of_clients(_bound):
 @case(3 * MEGABYTE, size=lambda made: made.cache_info().currsize)
 def whose_outcomes(_bound):
     return function(lambda number: _who(f"{number:064d}", f"key_{number:012d}"), _who)
+
+
+@case(5 * MEGABYTE, size=lambda made: made.cache_info().currsize)
+def what_was_permitted(_bound):
+    def call(number):
+        policies = (f"{number:064d}", "public")
+        who = f"{number:064d}", f"key_{number:012d}"
+        _permitted("node-1", *who, "tenant", "read", f"{number:064d}", policies)
+
+    return function(call, _permitted)
+
+
+@case(MEGABYTE, size=lambda made: made.cache_info().currsize)
+def clients_with_their_agents(_bound):
+    def call(number):
+        client = f"2001:db8:{number:x}:1:2222:3333:4444:5555"
+        _of_client("GET", "/v1/{file}", client, f"{number:0200d}")
+
+    return function(call, _of_client)
+
+
+@case(16 * MEGABYTE, size=lambda made: made.cache_info().currsize)
+def names_of_files_in_records(_bound):
+    """Three names of the greatest length, and what they are encoded to."""
+
+    def call(number):
+        names = f"a{number:0511d}", f"b{number:0511d}", package(number), f"c{number:0511d}"
+        _of_file("file", *names, f"{number:032x}", f"{number:064x}", (1 << 40) + number)
+
+    return function(call, _of_file)
 
 
 @case(MEGABYTE // 8, size=lambda made: made.cache_info().currsize)
@@ -827,6 +898,7 @@ FILLED = {
     "audit/refusal_limiter.py",
     "audit/scrub.py",
     "audit/record_body.py",
+    "audit/record_fields.py",
     "audit/request_secrets.py",
     "model/addresses.py",
     "decision/rulebook.py",
@@ -837,6 +909,7 @@ FILLED = {
     "identity/last_uses.py",
     "identity/recent_callers.py",
     "model_metadata/attestations.py",
+    "model_metadata/caller_metadata.py",
     "model_metadata/local_metadata.py",
     "model_metadata/sources.py",
     "model_metadata/link_effects.py",
@@ -900,7 +973,6 @@ BOUNDED_OTHERWISE = {
     "telemetry.py": "counters, whose names are ours, and statuses",
     "transfers.py": "transfers under way",
     "engine/answers.py": "one answer",
-    "model_metadata/caller_metadata.py": "one answer",
     "operations/cache/status.py": "the cache's blobs, for a command",
     "operations/cache/survey.py": "the cache's files, for a command",
     "operations/cache/verify.py": "the cache's files, for a command",

@@ -446,6 +446,9 @@ class Remembering(World):
     async def find_by_route(self, request, allowed):
         return await self.find(allowed)
 
+    def find_now_by_route(self, request, allowed, looks):
+        return self.find_now(allowed, looks, needs_content=True)
+
     def reject(self, rejection):
         self.rejections.append(rejection)
         return "r"
@@ -489,7 +492,7 @@ def generated_worlds(draw):
     )
     headers = draw(st.sampled_from([REQUEST.headers, REQUEST.headers, ()]))
     request = replace(REQUEST, headers=headers, method=draw(st.sampled_from(["GET", "HEAD"])))
-    return made, route, draw(st.booleans()), request
+    return made, route, draw(st.sampled_from([None, "waits", "now"])), request
 
 
 def weigh_now(world, route, request=REQUEST):
@@ -498,10 +501,10 @@ def weigh_now(world, route, request=REQUEST):
 
 @given(generated_worlds())
 def test_without_waiting_it_comes_to_what_it_comes_to_with_waiting_or_to_nothing(generated):
-    made, route, has_find, request = generated
+    made, route, how, request = generated
     world, waiting = Remembering(**made), Remembering(**made)
-    weighed = weigh_now(world, with_find(route, world, has_find), request)
-    asyncio.run(waiting.guard().admit(request, with_find(route, waiting, has_find)))
+    weighed = weigh_now(world, with_find(route, world, how), request)
+    asyncio.run(waiting.guard().admit(request, with_find(route, waiting, how)))
     [recorded] = waiting.admissions + waiting.rejections
     assert world.waited == []
     assert (world.admissions, world.rejections) == ([], [])  # nothing is recorded yet
@@ -520,8 +523,13 @@ def contents(weighed):
     return type(weighed), said | stamps, of_verdict
 
 
-def with_find(route, world, has_find):
-    return replace(route, find=world.find_by_route) if has_find else route
+def with_find(route, world, how):
+    """The route with a search of its own, which may know the answer without waiting."""
+    if how is None:
+        return route
+    return replace(
+        route, find=world.find_by_route, find_now=world.find_now_by_route if how == "now" else None
+    )
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -536,10 +544,25 @@ def test_where_a_stage_would_wait_nothing_is_begun(stage):
     assert (world.waited, world.admissions, world.rejections) == ([], [], [])
 
 
-def test_a_route_that_searches_for_itself_is_never_answered_without_waiting():
+def test_a_route_that_can_only_wait_for_what_it_searches_is_never_answered_without_waiting():
     world = Remembering()
-    assert weigh_now(world, replace(ROUTE, find=world.find_by_route)) is None
+    assert weigh_now(world, with_find(ROUTE, world, "waits")) is None
     assert world.waited == world.content_needed == []
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_route_that_knows_what_it_searches_for_is_answered_without_waiting(is_known):
+    world = Remembering(memory=frozenset(STAGES) - (frozenset() if is_known else {"found"}))
+    looks = Looks()
+    weighed = world.guard().weigh_now(REQUEST, with_find(ROUTE, world, "now"), looks)
+    assert isinstance(weighed, Admission) is is_known
+    assert (world.looks, world.waited) == ([looks], [])
+
+
+def test_a_route_searches_for_nothing_that_was_denied():
+    world = Remembering(verdict=DENIALS[0])
+    assert isinstance(weigh_now(world, with_find(ROUTE, world, "now")), Rejection)
+    assert world.looks == []
 
 
 @pytest.mark.parametrize(("method", "needs_content"), [("GET", True), ("HEAD", False)])

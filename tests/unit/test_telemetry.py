@@ -47,7 +47,7 @@ def busy(telemetry):
     telemetry.mode_changed("mode.no-lease")
     telemetry.canary_measured(0.25)
     telemetry.refused_by_server(Reason.SLOW_REQUEST)
-    telemetry.answered_at_once("/v1/models", Reason.PERMITTED, 200, 10)
+    telemetry.answered_at_once([("/v1/models", Reason.PERMITTED, 200, 10)])
     telemetry.pinned(1)
     return telemetry
 

@@ -159,6 +159,34 @@ def test_of_allows_that_cannot_all_be_recorded_none_is_and_what_was_left_is_not_
     assert verify(subject.folder).is_intact
 
 
+@pytest.mark.parametrize("how", ["flush", "tick", "close"])
+def test_outcomes_that_cannot_be_written_stay_in_their_order(how, subject, monkeypatch):
+    receipts = subject.log.record_all([admission(), admission()])
+    for receipt in receipts:
+        receipt.close(DONE)
+    write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda descriptor, line: write(descriptor, line[: len(line) // 2]))
+        with pytest.raises(Unavailable):
+            subject.log.flush()
+        with pytest.raises(Unavailable):
+            subject.log.record_all([admission()])  # nothing is recorded, so nothing may be served
+    assert subject.kinds() == ["decision", "decision"]
+    later = subject.log.record_all([admission()])
+    later[0].close(DONE)
+    {
+        "flush": subject.log.flush,
+        "tick": lambda: subject.log.tick(subject.log._clock.now()),
+        "close": subject.log.close,
+    }[how]()
+    records = subject.records()
+    outcomes = [record["decision_id"] for record in records if record["kind"] == "outcome"]
+    assert outcomes == [one.record_id for one in [*receipts, *later]]
+    assert [record["id"] for record in records if record["kind"] == "outcome"] == sorted(
+        record["id"] for record in records if record["kind"] == "outcome"
+    )
+
+
 def test_what_was_left_outlives_a_segment_that_is_taken_away(subject):
     [receipt] = subject.log.record_all([admission()])
     receipt.close(DONE)

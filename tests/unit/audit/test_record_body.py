@@ -8,12 +8,32 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from gateway.audit.envelope import enveloped
-from gateway.audit.record import Links, OutcomeRecord, UpstreamPart, encode, parse_line, seal
+from gateway.audit.record import (
+    DecisionRecord,
+    Links,
+    OutcomeRecord,
+    RequestPart,
+    ResourcePart,
+    UpstreamPart,
+    encode,
+    parse_line,
+    seal,
+)
 from gateway.audit.record_body import RecordBodies
+from gateway.audit.record_fields import secrets_of
+from gateway.audit.scrub import (
+    clean_agent,
+    clean_client,
+    clean_digits,
+    clean_method,
+    clean_name,
+    clean_trace_id,
+)
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
 from gateway.model.errors import Reason
 from gateway.model.facts import KeyKind, Scope
 from gateway.model.header_block import Headers
+from gateway.model.listings import ModelListing
 from gateway.model.stamps import Stamp
 from gateway.model.verdicts import (
     Admission,
@@ -25,6 +45,7 @@ from gateway.model.verdicts import (
     Rejection,
     Upstream,
 )
+from tests.structs import made
 
 NODE, CHAIN, TIME = "node-1", "node-1.019a1f957ad1-0123abcd", "2026-11-20T14:23:33.000001Z"
 LINKS = Links(CHAIN)
@@ -140,3 +161,152 @@ def test_the_record_of_an_outcome_is_the_one_that_the_schema_encodes(
     )  # fmt: skip
     tail = RecordBodies(NODE).of_outcome("id-0", tenant, key_id, outcome)
     assert enveloped("outcome", "id-1", LINKS, TIME, tail) == encode(expected)
+
+
+# One secret for the whole run, so that the same names come with and without it in their request.
+SECRET = "Zq7hostile0key9of8this3request1"
+names = texts | st.sampled_from([SECRET, f"acme/{SECRET}/1", SECRET.encode().hex(), "acme/cars/1", "é" * 40])
+optional_names = st.none() | names
+digests = st.none() | st.sampled_from(["ab" * 16, SECRET.encode().hex()[:32]])
+headers = st.lists(
+    st.sampled_from(
+        [
+            (b"authorization", b"Bearer " + SECRET.encode()),
+            (b"x-api-key", SECRET.encode()),
+            (b"cookie", b"a=1; session=" + SECRET.encode()),
+            (b"user-agent", b"curl/8"),
+            (b"user-agent", b'a "quoted" \\ agent/' + SECRET.encode()),
+            (b"user-agent", b"\xff\x00\x7f"),
+            (b"user-agent", b""),
+            (b"accept", b"*/*"),
+        ]
+    ),
+    max_size=3,
+).map(tuple)
+requests = st.builds(
+    lambda **fields: WireRequest(raw_path=b"/", received_at=1.0, **fields),
+    method=st.sampled_from(["GET", "HEAD", "BREW", 'A"B']),
+    query=st.sampled_from([b"", b"token=" + SECRET.encode(), b"a=%41"]),
+    headers=headers,
+    client=st.sampled_from(["192.0.2.7", "::1", "local", 'x"y']),
+    route=st.sampled_from(["/v1/{file}", "-"]),
+    trace_id=st.none() | st.sampled_from(["", "no trace", "0af7651916cd43dd8448eb211c80319c", "ab" * 16]),
+)
+principals = st.builds(
+    lambda **fields: Principal(key_name="", scopes=frozenset(), expires_at=None, **fields),
+    kind=st.sampled_from(KeyKind),
+    key_id=texts,
+    tenant=st.none() | texts,
+    is_link=st.booleans(),
+)
+resources = st.builds(
+    made(Resource),
+    kind=st.sampled_from(ResourceKind),
+    model=optional_names,
+    package=optional_names,
+    file=optional_names,
+    md5=digests,
+)
+policies = st.lists(texts, max_size=2).map(tuple)
+generations = st.sampled_from([0, 1, 1 << 62])
+BLANK = {"schema": 1, "id": "id-1", "chain": CHAIN, "seq": 42, "prev": "ab" * 32, "time": TIME, "node": NODE}
+
+
+def request_fields(request):
+    secrets, agent = secrets_of(request), request.header(b"user-agent")
+    return RequestPart(
+        method=clean_method(request.method),
+        route=request.route,
+        client=clean_client(request.client),
+        agent=clean_agent(agent, secrets) if agent else None,
+        trace_id=clean_digits(clean_trace_id(request.trace_id), secrets),
+    )
+
+
+def cleaned(name, request):
+    return None if name is None else clean_name(name, secrets_of(request))
+
+
+def named_fields(resource, model, request):
+    return ResourcePart(
+        kind=resource.kind.value,
+        requested=cleaned(resource.model, request),
+        model=cleaned(model, request),
+        package=cleaned(resource.package, request),
+        file=cleaned(resource.file, request),
+        md5=clean_digits(resource.md5, secrets_of(request)),
+    )
+
+
+@given(
+    request=requests, principal=principals, resource=resources, model=optional_names, policies=policies,
+    grant=st.none() | texts, generation=generations, found_model=names, package=names, handle=names,
+    md5=digests, sha256=st.none() | st.just("cd" * 32), size=st.integers(0, 1 << 50),
+    kind=st.sampled_from(["open", "held", "listing"]),
+)  # fmt: skip
+def test_every_allow_is_recorded_as_the_schema_encodes_it(
+    request, principal, resource, model, policies, grant, generation,
+    found_model, package, handle, md5, sha256, size, kind,
+):  # fmt: skip
+    place = {
+        "size": size, "identity": (1, 2, 3, 4, 5), "model": found_model, "package": package,
+        "handle": handle, "md5": md5, "sha256": sha256,
+    }  # fmt: skip
+    if kind == "listing":
+        found, size = ModelListing(model=found_model, packages=()), None
+        part = named_fields(resource, model, request)
+    else:
+        is_open = kind == "open"
+        found = (
+            OpenFile(descriptor=9, **place)
+            if is_open
+            else HeldFile(descriptor=-1, content=b"", headers=Headers.of(), **place)
+        )
+        part = ResourcePart(
+            kind=resource.kind.value,
+            requested=cleaned(resource.model, request),
+            model=cleaned(found_model, request),
+            package=package,
+            file=cleaned(handle, request),
+            md5=md5,
+            sha256=sha256,
+        )
+    expected = DecisionRecord(
+        **BLANK, decision="allow", reason="permitted", tenant=principal.tenant, key_id=principal.key_id,
+        principal="link" if principal.is_link else principal.kind.value, action="read", grant=grant,
+        policies=policies, generation=generation, resource=part, size=size, request=request_fields(request),
+    )  # fmt: skip
+    allowed = Allowed(
+        access=Access(principal=principal, action=Action.READ, resource=resource),
+        model=model, policies=policies, grant=grant, stamp=Stamp(3, ()),
+    )  # fmt: skip
+    stamp = Stamp(generation, ())
+    one = Admission(request=request, allowed=allowed, found=found, stamp=stamp, key_stamp=stamp)
+    for _ in range(2):  # composed, and remembered
+        covered = enveloped("decision", "id-1", LINKS, TIME, RecordBodies(NODE).of_allow(one))
+        assert covered == encode(expected)
+
+
+@given(
+    request=requests, principal=st.none() | principals, resource=st.none() | resources,
+    model=optional_names, policies=policies, generation=st.none() | generations,
+    action=st.none() | st.just("read"), claimed=st.none() | texts, reason=st.sampled_from(Reason),
+)  # fmt: skip
+def test_every_refusal_is_recorded_as_the_schema_encodes_it(
+    request, principal, resource, model, policies, generation, action, claimed, reason
+):
+    rejection = Rejection(
+        request=request, reason=reason, principal=principal, resource=resource, action=action, model=model,
+        policies=policies, claimed_key_id=claimed, claimed_tenant=claimed,
+        stamp=None if generation is None else Stamp(generation, ()),
+    )  # fmt: skip
+    expected = DecisionRecord(
+        **BLANK, decision="deny", reason=reason.value, tenant=principal.tenant if principal else claimed,
+        key_id=principal.key_id if principal else None, claimed_key_id=claimed,
+        principal=principal and ("link" if principal.is_link else principal.kind.value), action=action,
+        policies=policies, generation=generation,
+        resource=None if resource is None else named_fields(resource, model, request),
+        request=request_fields(request),
+    )  # fmt: skip
+    covered = enveloped("decision", "id-1", LINKS, TIME, RecordBodies(NODE).of_refusal(rejection))
+    assert covered == encode(expected)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 
 import pytest
@@ -14,6 +15,10 @@ from gateway.adapters.sample_cache import SampleModel, sample_directory, write_s
 from gateway.model_metadata import local_metadata
 from gateway.model_metadata.local_metadata import LocalMetadata
 from gateway.resource.catalogue import CatalogueSettings, DiskCatalogue
+from gateway.resource.disk_checks import Looks
+from gateway.resource.held_listings import HELD_SECONDS, HeldListings
+from gateway.resource.naming import model_directory
+from tests.unit.conftest import ClockBesideFiles
 
 MODEL = "acme/cars/1"
 
@@ -109,3 +114,131 @@ def test_a_damaged_record_is_left_out_and_told_once(world, record):
     for _ in range(3):
         assert world.find() == {"p1": 3}
     assert world.damaged == [MODEL]
+
+
+RECORD = json.dumps(
+    {"format_version": 1, "canonical_model_id": MODEL, "model": {"model_variant": "n"}, "packages": []}
+).encode()
+
+
+class KeepingWorld(World):
+    """The same, with small answers kept. Files count as written long ago."""
+
+    def __init__(self, root):
+        super().__init__(root)
+        self.clock = ClockBesideFiles()
+        self.held = HeldListings(root=root, clock=self.clock, max_bytes=1 << 20)
+        self.local = LocalMetadata(
+            self.catalogue,
+            on_damaged=self.damaged.append,
+            on_left_out=lambda model, count: self.left_out.append((model, count)),
+            held=self.held,
+        )
+        self.write("p1", 3)
+        self.package = root / "models-cache" / model_directory(MODEL) / "p1"
+
+    @property
+    def record(self):
+        return self.root / "offline-weights-registry" / f"{sample_directory(MODEL)}.json"
+
+    def kept(self):
+        return self.local.find_now(MODEL, Looks())
+
+
+@pytest.fixture
+def keeping(tmp_path):
+    return KeepingWorld(tmp_path)
+
+
+@pytest.mark.parametrize("has_record", [False, True])
+def test_a_small_answer_is_kept_and_is_the_same_object(keeping, has_record):
+    if has_record:
+        keeping.write_record(RECORD)
+    assert keeping.kept() is None
+    answer = asyncio.run(keeping.local.find(MODEL))
+    assert keeping.damaged == []
+    assert keeping.kept() is answer
+    assert asyncio.run(keeping.local.find(MODEL)) is answer
+
+
+CHANGES = {
+    "the manifest": lambda keeping: os.utime(keeping.package / "model_config.json"),
+    "a file": lambda keeping: (keeping.package / "f00001.bin").unlink(),
+    "another package": lambda keeping: keeping.write("p2", 1),
+    "a record that came": lambda keeping: keeping.write_record(b"{}"),
+    "two seconds": lambda keeping: setattr(keeping.clock, "steady", keeping.clock.steady + HELD_SECONDS),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_answer_is_not_kept_beyond_a_change(keeping, change):
+    answer = asyncio.run(keeping.local.find(MODEL))
+    assert keeping.kept() is answer
+    CHANGES[change](keeping)
+    assert keeping.kept() is None
+
+
+def test_an_answer_is_not_kept_beyond_what_others_then_found(keeping):
+    asyncio.run(keeping.local.find(MODEL))
+    os.utime(keeping.package / "model_config.json")
+    assert asyncio.run(keeping.local._find_packages(MODEL)) is keeping.held.find_manifests(MODEL, Looks())
+    assert keeping.kept() is None
+
+
+@pytest.mark.parametrize("change", ["gone", "rewritten"])
+def test_an_answer_is_not_kept_beyond_a_change_of_the_record(keeping, change):
+    keeping.write_record(RECORD)
+    answer = asyncio.run(keeping.local.find(MODEL))
+    assert keeping.kept() is answer
+    if change == "gone":
+        keeping.record.unlink()
+    else:
+        keeping.write_record(RECORD + b" ")
+    assert keeping.kept() is None
+
+
+@pytest.mark.parametrize("record", [None, RECORD], ids=["came", "changed"])
+def test_an_answer_is_not_kept_when_the_record_changed_while_it_was_read(keeping, record, monkeypatch):
+    read = keeping.catalogue.registry_record
+
+    def then_changed(model):
+        found = read(model)
+        keeping.write_record(b"{}")
+        return found
+
+    if record is not None:
+        keeping.write_record(record)
+    monkeypatch.setattr(keeping.catalogue, "registry_record", then_changed)
+    assert asyncio.run(keeping.local.find(MODEL)) is not None
+    monkeypatch.undo()
+    assert len(keeping.local.memory) == 0
+
+
+def test_an_answer_with_a_record_that_was_just_written_is_not_kept(keeping):
+    keeping.write_record(RECORD)
+    asyncio.run(keeping.local._find_packages(MODEL))  # is kept: its files are old
+    keeping.clock.wall -= 60
+    assert asyncio.run(keeping.local.find(MODEL)) is not None
+    assert len(keeping.local.memory) == 0
+
+
+def test_an_answer_with_a_damaged_record_is_not_kept(keeping):
+    keeping.write_record(b"{")
+    assert asyncio.run(keeping.local.find(MODEL)) is not None
+    assert (keeping.kept(), keeping.damaged) == (None, [MODEL])
+
+
+def test_an_answer_without_the_withheld_packages_is_neither_kept_nor_taken_from_what_is(keeping):
+    keeping.write("p2", 1)
+
+    async def withheld(_model, _packages):
+        return frozenset({"p2"})
+
+    def found():
+        return {one.package for one in asyncio.run(keeping.local.find(MODEL, withheld)).packages}
+
+    assert found() == {"p1"}
+    assert keeping.kept() is None
+    whole = asyncio.run(keeping.local.find(MODEL))
+    assert found() == {"p1"}
+    assert keeping.kept() is whole

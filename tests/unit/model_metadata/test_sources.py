@@ -107,3 +107,15 @@ def test_what_is_known_of_silences_is_bounded(world, monkeypatch):
     with pytest.raises(Silence):
         world.stat(SILENCE, "key_2")
     assert world.stat(SILENCE)
+
+
+@pytest.mark.parametrize("model", ["acme/cars/1", None])
+def test_nothing_is_answered_without_waiting_where_a_provider_is_asked(world, model):
+    kept = SimpleNamespace(tree=SimpleNamespace(metadata={}))
+    world.find_now = lambda _model, _looks: kept
+    allowed = SimpleNamespace(model=model)
+    assert world.metadata.weights_now(allowed, None) is None
+    assert world.metadata.stat_now(allowed, None) is None
+    alone = Metadata(upstream=None, local=world, clock=world)
+    assert alone.weights_now(allowed, None) is (kept if model else None)
+    assert alone.stat_now(allowed, None) == (b'{"modelMetadata":{"modelLatencyMs":null}}' if model else None)
