@@ -136,7 +136,7 @@ def test_the_servers_information_is_ours_and_needs_no_key(front, sdk, key):
     assert one["uuid"]
     bare = sdk.call(front.upstream.server.url, None, "get_server_info").returned()
     assert one["uuid"] != bare["uuid"]
-    assert one["version"] == bare["version"]
+    assert one["version"]  # of the gateway
     assert [note for note in front.notes.requests() if note.path.startswith("/inference")] == []
 
 
