@@ -32,6 +32,7 @@ from gateway.front_door.origins import cors_headers, preflight
 from gateway.front_door.reading import read
 from gateway.front_door.values import Answering, BodyKind, Outbound
 from gateway.front_door.writing import write
+from gateway.middleware.bodies import IDLE_SECONDS, WHOLE_SECONDS
 from gateway.model.answers import Answer, Streamed
 from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.header_block import Headers
@@ -84,7 +85,6 @@ NAMING_ROUTES = frozenset({"/sam2/embed_image", "/sam3/embed_image"})
 
 MAX_SERVERS = 3  # that one request is tried on, where the ones before could not be reached
 MAX_WHOLE_BYTES = 4 << 20  # of an answer that is read whole: a list of models, or an error
-IDLE_SECONDS = 10.0  # without a byte of a body that is streamed
 LIST = Outbound(method="GET", target=b"/model/registry", headers=(), body=None)
 
 
@@ -336,9 +336,11 @@ class Request:
     async def _pieces_of_body(self) -> AsyncIterator[bytes]:
         """The client's body as it comes. Raises for one that is too long or too slow, or without an end."""
         self._body_has_begun, total, has_more = True, 0, True
+        loop = asyncio.get_running_loop()
+        end = loop.time() + WHOLE_SECONDS
         while has_more:
             try:
-                async with asyncio.timeout(IDLE_SECONDS):
+                async with asyncio.timeout_at(min(end, loop.time() + IDLE_SECONDS)):
                     message = await self._receive()
             except TimeoutError as error:
                 raise Refusal(Reason.SLOW_REQUEST) from error

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from gateway.audit.record_fields import secrets_of
 from gateway.credential.client import TrustedNetworks, client_address
-from gateway.middleware.bodies import Bodies
+from gateway.middleware.bodies import HELD_BODIES, Bodies
 from gateway.middleware.client_end import client_end
 from gateway.middleware.hook import answer_taken, read_body
 from gateway.middleware.meter import Meter
@@ -77,12 +77,14 @@ class GuardMiddleware:
     ) -> None:
         self._app = app
         self._guard = guard
-        self._routes = Routes(routes)
+        declared = tuple(routes)
+        self._routes = Routes(declared)
         self._clock = clock
         self._telemetry = telemetry
         self._transfers = transfers
         self._trusted_proxies = trusted_proxies
-        self._bodies = Bodies()
+        largest = max((one.max_body_bytes for one in declared if isinstance(one, ForwardedRoute)), default=0)
+        self._bodies = Bodies(HELD_BODIES * largest)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Guard one connection: HTTP is guarded, WebSockets are closed, lifespan goes to the app."""
@@ -180,7 +182,7 @@ class GuardMiddleware:
             await send_whole(own, (trace,), request.method, meter.counting(send))
             return
         try:
-            with self._bodies.holding() as held:
+            with self._bodies.holding(request.client) as held:
                 try:
                     body = None
                     if forwarding.reads_whole_body:

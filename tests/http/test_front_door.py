@@ -6,6 +6,7 @@ The real server and its SDK are in `tests/server`.
 from __future__ import annotations
 
 import json
+import resource
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -272,14 +273,18 @@ def test_a_tenant_with_a_server_of_its_own_is_sent_there_alone(front, acme):
 # What comes back
 
 
-def test_an_answer_with_another_model_is_not_sent_and_alarms(front, acme):
+def test_an_answer_with_another_model_is_not_sent_and_alarms(front, acme, eventually):
     token, _ = acme
-    front.reply(DETECT, said("globex/1"))
+    front.reply(DETECT, Reply(headers=(("x-model-id", "globex/1"),), pieces=(b'{"predictions":', b"1}")))
     answer = front.detect("acme/1", token)
     assert (answer.status, answer.json()["type"]) == (503, "urn:cachegate:problem:unexpected-model")
     assert b"predictions" not in answer.body
+    eventually(lambda: any(server.client_left.is_set() for server in front.servers))
     outcome = front.installation.outcome_of(answer.record_id)
     assert (outcome["reason"], outcome["ending"], outcome["status"]) == ("unexpected-model", "failed", 503)
+    explained = front.installation.run("explain", "--record", answer.record_id).stdout
+    assert "unexpected-model" in explained
+    assert outcome["upstream"]["server"] in explained
     counted = [
         value
         for name, value in front.gateway.metrics().items()
@@ -606,6 +611,20 @@ def test_what_the_record_says_of_an_image_names_no_url(front, acme):
     assert "SIGNED-1" not in front.gateway.log()
 
 
+def test_what_cannot_be_recorded_is_not_sent(front, acme, eventually):
+    """I5: the decision is in the log before the server has the request."""
+    [worker] = front.gateway.worker_pids()
+    front.reply(DETECT, said("acme/1"))
+    limits = resource.prlimit(worker, resource.RLIMIT_FSIZE)
+    resource.prlimit(worker, resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        answer = front.detect("acme/1", acme[0])
+    finally:
+        resource.prlimit(worker, resource.RLIMIT_FSIZE, limits)
+    assert (answer.status, front.asked()) == (503, [])
+    eventually(lambda: front.detect("acme/1", acme[0]).status == 200)
+
+
 # Other installations
 
 
@@ -621,6 +640,7 @@ def test_a_server_that_is_not_there_is_passed_over(new_installation):
             statuses.append(front.detect(f"acme/{number}", token).status)
         assert statuses == [200] * 6
         alive.stop()
+        alive.replies[DETECT] = Reply(drops=True)  # where a connection is still kept
         answer = front.detect("acme/1", token)
         assert (answer.status, answer.json()["type"]) == (503, "urn:cachegate:problem:inference-unavailable")
 
@@ -692,3 +712,13 @@ def test_a_key_of_the_platform_passes_through_as_the_tenants_own(new_installatio
             refused = front.detect("stark/2", None, api_key="sk-of-the-platform-1")
             assert refused.status == 404
             assert len(front.asked()) == 1
+
+
+def test_without_a_server_there_is_no_front_door(new_installation):
+    installation = new_installation("no-front-door", CACHEGATE_INFERENCE_KEY=SERVICE_KEY)
+    gateway = installation.serve(workers=1)
+    try:
+        for path in ("/inference/info", "/inference/model/registry", "/info"):
+            assert gateway.wire.get(path, installation.admin_key).json()["type"].endswith(":not-found")
+    finally:
+        gateway.stop()
