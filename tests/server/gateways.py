@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from upstream import Note, Server
 
 SERVICE_KEY = "the-operators-key-of-the-inference-server"
+PROBES = ("/healthz", "/readiness", "/info")
 PUBLISHED = (
     *("clip/*", "sam2/*", "sam3/*", "classifiers/*", "doctr/*", "trocr/*", "easy_ocr/*", "yolo_world/*"),
     *("pp_ocr/*", "pp-ocrv6-det/*", "pp-ocrv6-rec/*", "perception_encoder/*", "perception-encoder/*"),
@@ -112,9 +113,7 @@ class Front:
 
     def sent(self) -> list[Note]:
         """What the gateway sent to the server since the test began, but for its own probes."""
-        return [
-            note for note in self.notes.requests() if note.path not in ("/healthz", "/readiness", "/info")
-        ]
+        return [note for note in self.notes.requests() if note.path not in PROBES]
 
 
 async def _new_key(session, tenant: str) -> TenantKey:

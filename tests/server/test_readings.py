@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from gateways import SERVICE_KEY
+from gateways import PROBES, SERVICE_KEY
 from http_client import send
 from hypothesis import given
 from random_requests import examples, requests
@@ -81,7 +81,8 @@ def test_the_handler_uses_the_models_and_the_key_that_were_read(upstream, tally)
         body = request.body if outbound.body is None and request.body else outbound.body
         headers = tuple((name.decode(), value.decode("latin-1")) for name, value in outbound.headers)
         answer = send(upstream.server.url, outbound.method, outbound.target.decode(), body, headers)
-        (received,) = notes.requests()
+        # A gateway of another test asks this server for its health now and then.
+        (received,) = [note for note in notes.requests() if note.path not in PROBES]
         assert token not in repr(received.values)
         used = notes.all("add", "load", "infer")
         tally["used" if used else answer.status] += 1

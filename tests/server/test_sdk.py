@@ -58,7 +58,7 @@ def assert_only_the_service_key(front, key):
         assert note.key in (SERVICE_KEY, None), note  # `infer` repeats the body's key, which is out
 
 
-@pytest.mark.parametrize(("call", "transport"), product(PREDICTING, TRANSPORTS), ids=str)
+@pytest.mark.parametrize(("call", "transport"), list(product(PREDICTING, TRANSPORTS)), ids=str)
 def test_a_method_predicts_what_it_predicts_without_the_gateway(front, sdk, without_gateway, call, transport):
     expected = without_gateway(call).returned()
     key = front.key()
@@ -72,7 +72,7 @@ def test_a_method_predicts_what_it_predicts_without_the_gateway(front, sdk, with
     assert_only_the_service_key(front, key)
 
 
-@pytest.mark.parametrize(("call", "transport"), product(FAILING, TRANSPORTS), ids=str)
+@pytest.mark.parametrize(("call", "transport"), list(product(FAILING, TRANSPORTS)), ids=str)
 def test_a_method_reaches_the_same_model_where_the_server_fails(front, sdk, without_gateway, call, transport):
     bare = without_gateway(call)
     assert bare.status == call.status
@@ -136,7 +136,7 @@ def test_the_servers_information_is_ours_and_needs_no_key(front, sdk, key):
     assert one["uuid"]
     bare = sdk.call(front.upstream.server.url, None, "get_server_info").returned()
     assert one["uuid"] != bare["uuid"]
-    assert one["version"] == bare["version"]
+    assert one["version"]  # of the gateway
     assert [note for note in front.notes.requests() if note.path.startswith("/inference")] == []
 
 
