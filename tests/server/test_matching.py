@@ -6,11 +6,11 @@ import re
 from urllib.parse import unquote
 
 import pytest
-from gateway.front_door.matching import match
-from gateway.front_door.table import load_table
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway.front_door.matching import match
+from gateway.front_door.table import load_table
 from gateway.front_door.values import Existence
 from gateway.model.errors import Reason, Refusal
 
