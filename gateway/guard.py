@@ -23,9 +23,18 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gateway.credential.extract import extract
-from gateway.model.access import Access, Credential, ResourceKind
+from gateway.model.access import Access, Action, Credential, Resource, ResourceKind
 from gateway.model.errors import Reason, Refusal, Unavailable, WithdrawnError
-from gateway.model.verdicts import WITHDRAWN, Admission, Declined, Denied, Receipt, Rejection
+from gateway.model.verdicts import (
+    WITHDRAWN,
+    Admission,
+    Allowed,
+    Declined,
+    Denied,
+    Forwarded,
+    Receipt,
+    Rejection,
+)
 from gateway.platform.confirmation import reach_confirmed, with_platform_reason
 from gateway.resource.disk_checks import Looks
 
@@ -37,7 +46,7 @@ if TYPE_CHECKING:
     from gateway.model.access import Principal, SignedLink, WireRequest
     from gateway.model.names import ModelId
     from gateway.model.ports import Authenticate, Directory, PlatformAuthority, Recorder
-    from gateway.model.routes import GuardedRoute
+    from gateway.model.routes import Asked, GuardedRoute
     from gateway.model.stamps import Stamp
     from gateway.model.verdicts import Verdict
 
@@ -45,6 +54,7 @@ if TYPE_CHECKING:
     Steps = Generator[Callable[[], Awaitable[Any]], Any, Weighed]
     """The pipeline: yields what to wait for, is sent its result, and returns what it came to."""
 
+MAX_MODELS = 32  # of one request, with all that they bring
 FACTLESS = frozenset({Reason.MISTYPED_KEY, Reason.INVALID_LINK, Reason.EXPIRED_LINK})
 """Refusals of a caller that are decided without facts."""
 
@@ -65,6 +75,15 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
         if isinstance(weighed, Rejection):
             return self.decline(weighed)
         return self._record(weighed)
+
+    async def admit_all(self, request: WireRequest, asked: Asked) -> tuple[Receipt, ...] | Declined:
+        """Decide about every model that a forwarded request asks for, and record all of it in one write.
+
+        One refusal refuses the request. Then the refusals are what is recorded, and the first is answered.
+        """
+        recorded = self.record_all(await self._weigh_all(request, asked))
+        declined = next((one for one in recorded if isinstance(one, Declined)), None)
+        return declined or tuple(one for one in recorded if isinstance(one, Receipt))
 
     def weigh_now(self, request: WireRequest, route: GuardedRoute, looks: Looks) -> Weighed | None:
         """Decide without waiting; None where something has to be waited for. Nothing is recorded yet."""
@@ -110,6 +129,21 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
         if not is_true:
             raise WithdrawnError
 
+    def confirm_all(self, receipts: Sequence[Receipt], beside: Stamp | None, now: float) -> None:
+        """The same for all receipts of one request; `beside` is what its answer depends on beyond them."""
+        principal = receipts[0].admission.allowed.access.principal
+        is_true = False
+        try:
+            stamps = [one.admission.stamp for one in receipts] + ([] if beside is None else [beside])
+            are_true = all(self.directory.still_true(one, principal.degraded_seconds) for one in stamps)
+            is_true = are_true and (principal.expires_at is None or now < principal.expires_at)
+        finally:
+            if not is_true:
+                for one in receipts:
+                    one.close(WITHDRAWN)
+        if not is_true:
+            raise WithdrawnError
+
     def is_degraded(self) -> bool:
         """Whether answers are served without a lease now, on the last known facts."""
         return not self.directory.is_leased()
@@ -123,7 +157,10 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
         return _declined(rejection, self.recorder.reject(rejection))
 
     async def _authenticate(
-        self, credential: Credential | SignedLink, request: WireRequest, route: GuardedRoute
+        self,
+        credential: Credential | SignedLink,
+        request: WireRequest,
+        find_model: Callable[[], ModelId | None],
     ) -> tuple[Principal, Stamp]:
         """Identify the caller. Without a lease no refusal is based on facts: old denials may be wrong, too.
 
@@ -139,7 +176,7 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
                 raise
             if not isinstance(credential, Credential):
                 raise
-        await self.authority.introduce(credential, _find_model(request, route), request.client)
+        await self.authority.introduce(credential, find_model(), request.client)
         return await self.identity.authenticate(credential, request.client, request.received_at)
 
     async def _reach(self, access: Access, credential: Credential | SignedLink) -> Judgement:
@@ -155,7 +192,8 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
             credential = _extract(request, route)
             caller = self.identity.recall(credential, request.client, request.received_at)
             if caller is None:
-                caller = yield partial(self._authenticate, credential, request, route)
+                find_model = partial(_find_model, request, route)
+                caller = yield partial(self._authenticate, credential, request, find_model)
             principal, key_stamp = caller
             self.directory.verify_fresh(principal.degraded_seconds)
             resource = route.locate(request)
@@ -204,6 +242,90 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
                 meant=meant,
             )
 
+    async def _weigh_all(self, request: WireRequest, asked: Asked) -> list[Weighed]:
+        """Authenticate once, and decide `infer` for each model. Either all are admitted, or none is.
+
+        Every model is decided, whatever the first one came to: the work is the same for each of them (I3).
+        """
+        principal = None
+        credential, models = asked.credential, asked.models
+        try:
+            caller = self.identity.recall(credential, request.client, request.received_at)
+            if caller is None:
+                first = models[0] if models else None
+                caller = await self._authenticate(credential, request, lambda: first)
+            principal, key_stamp = caller
+            self.directory.verify_fresh(principal.degraded_seconds)
+            accesses = [_inference(principal, model) for model in models] or [_identification(principal)]
+            judged = [await self._judge(one, credential) for one in accesses]
+            if all(isinstance(one.verdict, Allowed) for one in judged):
+                judged += await self._judge_brought(principal, asked)
+        except (Refusal, Unavailable) as failure:
+            return [
+                Rejection(
+                    request=request,
+                    reason=failure.reason,
+                    principal=principal,
+                    claimed_key_id=failure.key_id if isinstance(failure, Refusal) else None,
+                    claimed_tenant=failure.tenant if isinstance(failure, Refusal) else None,
+                    resource=_named(models[0]) if models else None,
+                    action=Action.INFER if models else Action.IDENTIFY,
+                )
+            ]
+        verdicts = [one.verdict for one in judged]
+        denied = [one for one in verdicts if isinstance(one, Denied)]
+        if denied:
+            return [_rejection(request, one) for one in denied]
+        return [
+            Admission(
+                request=request,
+                allowed=one,
+                found=Forwarded(answer=asked.answer),
+                stamp=key_stamp.joined(one.stamp),
+                key_stamp=key_stamp,
+            )
+            for one in verdicts
+            if isinstance(one, Allowed)
+        ]
+
+    async def _judge(self, access: Access, credential: Credential) -> Judgement:
+        return self._recall(access) or await self._reach(access, credential)
+
+    async def _judge_brought(self, principal: Principal, asked: Asked) -> list[Judgement]:
+        """Decide what the models of a request bring, and what that brings, until a model is refused.
+
+        It is asked for only once all that brings it is allowed.
+        """
+        judged: list[Judgement] = []
+        known, waiting = set(asked.models), list(asked.models)
+        while waiting:
+            for model in await asked.find_brought(principal, waiting.pop(0)):
+                if model in known:
+                    continue
+                if len(known) >= MAX_MODELS:
+                    raise Unavailable("upstream", "a model brings too many others", Reason.UPSTREAM_UNDECIDED)
+                known.add(model)
+                waiting.append(model)
+                judged.append(await self._judge(_inference(principal, model), asked.credential))
+                if isinstance(judged[-1].verdict, Denied):
+                    return judged
+        return judged
+
+    async def inferable(
+        self, receipt: Receipt, credential: Credential, models: Sequence[ModelId]
+    ) -> tuple[frozenset[ModelId], Stamp]:
+        """Those of these models that the caller of an admitted request may infer, and what that stands on."""
+        principal = receipt.admission.allowed.access.principal
+        stamp, allowed = receipt.admission.key_stamp, set()
+        for model in models:
+            access = _inference(principal, model)
+            verdict = (await self._judge(access, credential)).verdict
+            if isinstance(verdict, Allowed):
+                allowed.add(model)
+            if verdict.stamp is not None:
+                stamp = stamp.joined(verdict.stamp)
+        return frozenset(allowed), stamp
+
     def _recall(self, access: Access) -> Judgement | None:
         """The remembered decision, if there is one and nobody has to be asked about it."""
         judgement = self.decisions.recall(access)
@@ -232,6 +354,32 @@ def _declined(weighed: Weighed, record_id: str) -> Declined:
     if not isinstance(weighed, Rejection):
         raise TypeError("an allow has a receipt")
     return Declined(reason=weighed.reason, record_id=record_id, meant=weighed.meant)
+
+
+def _named(model: ModelId) -> Resource:
+    return Resource(kind=ResourceKind.MODEL, model=model)
+
+
+def _inference(principal: Principal, model: ModelId) -> Access:
+    return Access(principal=principal, action=Action.INFER, resource=_named(model))
+
+
+def _identification(principal: Principal) -> Access:
+    """What every valid key may: the access of a request that names no model."""
+    return Access(principal=principal, action=Action.IDENTIFY, resource=Resource(kind=ResourceKind.SELF))
+
+
+def _rejection(request: WireRequest, denied: Denied) -> Rejection:
+    return Rejection(
+        request=request,
+        reason=denied.reason,
+        principal=denied.access.principal,
+        resource=denied.access.resource,
+        action=denied.access.action,
+        model=denied.model,
+        policies=denied.policies,
+        stamp=denied.stamp,
+    )
 
 
 def _extract(request: WireRequest, route: GuardedRoute) -> Credential | SignedLink:

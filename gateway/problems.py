@@ -176,6 +176,56 @@ PROBLEMS: dict[Reason, Problem] = {
     Reason.NO_ROUTE: NOT_FOUND,
     Reason.NOT_PROXIED: NOT_FOUND,
     Reason.UPSTREAM_REFUSED: NOT_FOUND,
+    Reason.CLOSED_ROUTE: NOT_FOUND,
+    Reason.RESERVED_PATH: _bad(
+        "reserved-path",
+        "The first segment of this path is a name of the gateway's own routes: v1, d, proxy, models, hooks, "
+        "health, check, access, admin, audit, .well-known. Name the model in the body, on its task's route.",
+    ),
+    Reason.CONFLICTING_MODELS: _bad(
+        "conflicting-models",
+        "The request names two models, or one in a place that this route does not read. Name it once, where "
+        "the route reads it.",
+    ),
+    Reason.FORBIDDEN_FIELD: _bad(
+        "forbidden-field",
+        "The request has a field that bills, uploads or reveals something. Leave it out: service_secret, "
+        "active_learning_target_dataset and the like are not taken from clients.",
+    ),
+    Reason.FORBIDDEN_IMAGE: _bad(
+        "forbidden-image",
+        "An image is named by a file or by a URL. Send the image itself, as base64; or have the operator "
+        "allow the host of the URL for your tenant.",
+    ),
+    Reason.IMAGE_NOT_FETCHED: _bad(
+        "image-not-fetched", "The image at the URL could not be fetched, or is too large. Send it as base64."
+    ),
+    Reason.NO_SERVICE_KEY: _forbidden(
+        "no-service-key",
+        "This key reads files, and cannot run models here: the gateway has no key for the inference server. "
+        "Ask the operator.",
+    ),
+    Reason.INFERENCE_UNAVAILABLE: Problem(
+        status=503,
+        kind="inference-unavailable",
+        title="Inference server unavailable",
+        detail="No inference server answered in time. Try again.",
+        headers=((b"retry-after", b"1"),),
+    ),
+    Reason.UNEXPECTED_MODEL: Problem(
+        status=503,
+        kind="unexpected-model",
+        title="Not sent",
+        detail="The inference server used a model that this request was not authorised for. Nothing of its "
+        "answer was sent; the operator was told.",
+    ),
+    Reason.BUSY: Problem(
+        status=503,
+        kind="busy",
+        title="Busy",
+        detail="Too many requests are under way. Try again.",
+        headers=((b"retry-after", b"1"),),
+    ),
     Reason.INVALID_LINK: UNAUTHORIZED,
     Reason.EXPIRED_LINK: UNAUTHORIZED,
     Reason.BAD_HOOK_SIGNATURE: UNAUTHORIZED,
@@ -393,8 +443,63 @@ _OF_ROUTE: dict[str, dict[Reason, Problem]] = {
         ),
     },
 }
+_OF_ROUTE["{mount}"] = {
+    Reason.NO_ROUTE: Problem(
+        status=404,
+        kind="not-found",
+        title="Not found",
+        detail="The inference server has no such path. Task routes such as /infer/object_detection name the "
+        "model in their body.",
+    ),
+    Reason.MALFORMED_PATH: _bad(
+        "malformed-path",
+        "The path does not parse. A model id has one slash or none, and consists of letters, digits, dots, "
+        "dashes and underscores.",
+    ),
+    Reason.MALFORMED_QUERY: _bad(
+        "malformed-query",
+        f"The query does not parse, or names one thing twice with different values. {_QUERY_BOUND}",
+    ),
+    Reason.MALFORMED_BODY: _bad(
+        "malformed-body",
+        "The body is not what this route reads. JSON is an object in UTF-8 under Content-Type: "
+        "application/json, each name once, without NaN, not compressed; a route that reads none gets none.",
+    ),
+    Reason.MALFORMED_CREDENTIAL: _bad(
+        "malformed-credential",
+        "A key is visible ASCII without blanks and commas, at most 4096 bytes: in the Authorization header, "
+        "as api_key in the query, or as api_key in a JSON body.",
+    ),
+    Reason.CONFLICTING_CREDENTIALS: _bad(
+        "conflicting-credentials",
+        "Two differing keys came with this request: in headers, query or body. Send one, or the same in all.",
+    ),
+    Reason.MISSING_SCOPE: _forbidden(
+        "missing-scope",
+        "This key lacks the scope infer. Its scopes were set when it was created; ask for another key.",
+    ),
+    Reason.BODY_TOO_LARGE: Problem(
+        status=413,
+        kind="body-too-large",
+        title="Body too large",
+        detail="The body is larger than the operator lets requests to inference servers be. Send fewer or "
+        "smaller images.",
+    ),
+    Reason.SLOW_REQUEST: Problem(
+        status=408,
+        kind="slow-request",
+        title="Request timeout",
+        detail="The request's body did not arrive within 60 seconds, or paused for 10.",
+    ),
+}
 _OF_ANY_ROUTE: dict[Reason, Problem] = {
     Reason.UNSUPPORTED_SCHEME: _OTHER_SCHEME,
+    Reason.CLOSED_ROUTE: Problem(
+        status=404,
+        kind="not-found",
+        title="Not found",
+        detail="This route of the inference server is closed here, for everybody.",
+    ),
     Reason.NO_ROUTE: Problem(
         status=404,
         kind="not-found",

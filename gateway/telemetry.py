@@ -92,6 +92,14 @@ COUNTERS = {
         "Connections that were reset: their address had its share."
     ),
     "cachegate_connections_stalled_total": Metric("Connections that were cut: their client took in nothing."),
+    "cachegate_inference_failures_total": Metric(
+        "Requests that an inference server did not answer: not reached, broken off, too slow.", ("server",)
+    ),
+    "cachegate_unexpected_models_total": Metric(
+        "Answers of an inference server that were not sent: it used a model that was not authorised. Never "
+        "more than 0 with a server of the version that the table of routes is for.",
+        ("server",),
+    ),
     "cachegate_withdrawn_total": Metric("Answers that were overtaken by a change before their first byte."),
     "cachegate_degraded_responses_total": Metric("Responses on what was last known, without a lease."),
     "cachegate_barriers_total": Metric("Changes of the canary that were waited for."),
@@ -311,6 +319,21 @@ class Telemetry:
         self.counters["cachegate_undescribed_packages_total"] += count
         self._log.warning(
             "packages are too large to be described from the cache", model=model, packages=count
+        )
+
+    def inference_failed(self, server: str, why: str) -> None:
+        """Count and log a request that an inference server did not answer."""
+        self.counters[sample("cachegate_inference_failures_total", server)] += 1
+        self.lines.say("an inference server did not answer", (server, why), server=server, why=why)
+
+    def unexpected_model(self, server: str) -> None:
+        """Count and log an answer that was not sent: the server used a model that was not authorised."""
+        self.counters[sample("cachegate_unexpected_models_total", server)] += 1
+        self.lines.say(
+            "an inference server used a model that its request was not authorised for: its answer was not "
+            "sent; is it of the version that this gateway knows?",
+            server,
+            server=server,
         )
 
     def withdrawn(self) -> None:

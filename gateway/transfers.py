@@ -51,6 +51,10 @@ class TransferCutError(Exception):
     """Aborts the app from within `send`."""
 
 
+class ClientGoneError(TransferCutError):
+    """Ends a request whose client left before its answer began."""
+
+
 async def _at_once() -> None:
     return
 

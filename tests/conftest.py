@@ -63,7 +63,7 @@ def pytest_terminal_summary(terminalreporter, config):
     if "not slow" in config.option.markexpr:
         terminalreporter.write_line(
             "Left out: tests that are slow or need root (make test-all), and those with the real engine "
-            "(make test-engine)."
+            "(make test-engine) or the real inference server (make test-server)."
         )
 
 

@@ -41,12 +41,16 @@ class Circuit:
         """Whether the circuit is open: all requests but one trial at a time are refused."""
         return self._failures >= FAILURES
 
+    @property
+    def may_enter(self) -> bool:
+        """Whether a request that begins now would be let through."""
+        return not self.is_open or not (self._is_trying or self._now() < self._shut_until)
+
     def enter(self) -> int | None:
         """Begin a request. Returns a token for reporting its outcome, or None if the request is refused."""
-        if self.is_open:
-            if self._is_trying or self._now() < self._shut_until:
-                return None
-            self._is_trying = True
+        if not self.may_enter:
+            return None
+        self._is_trying = self.is_open
         return self._round
 
     def succeed(self, entered: int) -> None:

@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from gateway.assembly.engine_faces import engine_routes
+from gateway.assembly.front_door import front_door_routes
 from gateway.assembly.hook_routes import hook_routes
 from gateway.assembly.pipeline import Pipeline, soon
 from gateway.configuration.settings import Settings
@@ -51,6 +52,9 @@ class Worker:
             *engine_routes(self.pipeline, means),
         ]
         self._routes: list[Declared] = [*declarations(self._endpoints), *hook_routes(self.pipeline)]
+        forwarded = front_door_routes(self.pipeline)
+        self._endpoints += forwarded
+        self._routes += declarations(forwarded)  # last: at the root it matches every path
         self._trusted_proxies = parse_trusted_networks(settings.trusted_proxies)
 
     def app(self) -> Starlette:

@@ -73,6 +73,7 @@ class Upkeep:
     scan_seconds: float
     telemetry: Telemetry
     at_the_end: tuple[Callable[[], Awaitable[None]], ...] = ()  # further functions that close things
+    more_chores: tuple[tuple[str, Callable[[], Awaitable[None]]], ...] = ()  # further ones that run for ever
     memories: tuple[BoundedMemory[Any, Any], ...] = ()
     has_policy: bool = False
     chores: Chores = field(init=False)
@@ -110,6 +111,8 @@ class Upkeep:
         chores.every("memories", SWEEP_SECONDS, self.sweep_memories)
         if self.pinning_ahead is not None:
             chores.keep("pin-ahead", self.pinning_ahead.run)
+        for name, run in self.more_chores:
+            chores.keep(name, run)
         try:
             yield
         finally:

@@ -102,6 +102,15 @@ class DecisionRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="k
     request: RequestPart
 
 
+class UpstreamPart(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
+    """What an inference server did with a forwarded request. Status 0: it began no answer."""
+
+    server: str
+    status: int
+    bytes: int
+    milliseconds: float
+
+
 class OutcomeRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="outcome"):
     """The outcome of an allowed request."""
 
@@ -113,6 +122,8 @@ class OutcomeRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="ki
     bytes: int
     milliseconds: float
     sha256: str | None = None  # of a file that was hashed while it was sent
+    reason: str | None = None  # why a forwarded request was refused after it had been admitted
+    upstream: UpstreamPart | None = None  # of a request that was forwarded to an inference server
 
 
 class ChangeRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="change"):

@@ -12,6 +12,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from gateway.audit.record import UpstreamPart, encode
 from gateway.audit.record_fields import (
     REMEMBERED,
     found_members,
@@ -24,9 +25,9 @@ from gateway.audit.record_fields import (
 from gateway.model.errors import Reason
 
 if TYPE_CHECKING:
-    from gateway.model.verdicts import Admission, Outcome, Rejection
+    from gateway.model.verdicts import Admission, Outcome, Rejection, Upstream
 
-_OUTCOME = b',"node":"%b","decision_id":"%b"%b,"ending":"%b","status":%d,"bytes":%d,"milliseconds":%a%b}'
+_OUTCOME = b',"node":"%b","decision_id":"%b"%b,"ending":"%b","status":%d,"bytes":%d,"milliseconds":%a%b%b}'
 
 
 class RecordBodies:
@@ -48,6 +49,7 @@ class RecordBodies:
             outcome.bytes_sent,
             round(outcome.milliseconds, 3),
             sha256,
+            _of_forwarded(outcome),
         )
 
     def of_refusal(self, rejection: Rejection) -> bytes:
@@ -87,6 +89,23 @@ class RecordBodies:
             found_members(admission.found, access.resource, allowed.model, secrets),
             request_member(request, secrets),
         )
+
+
+def _of_forwarded(outcome: Outcome) -> bytes:
+    """The fields that only the outcomes of forwarded requests have."""
+    reason = b"" if outcome.reason is None else b',"reason":"%b"' % outcome.reason.encode()
+    if outcome.upstream is None:
+        return reason
+    return b'%b,"upstream":%b' % (reason, encode(_upstream_part(outcome.upstream)))
+
+
+def _upstream_part(upstream: Upstream) -> UpstreamPart:
+    return UpstreamPart(
+        server=upstream.server,
+        status=upstream.status,
+        bytes=upstream.bytes_received,
+        milliseconds=round(upstream.milliseconds, 3),
+    )
 
 
 @lru_cache(REMEMBERED)

@@ -17,6 +17,7 @@ from gateway.operations.doctor.audit import look_at_audit
 from gateway.operations.doctor.cache import look_at_cache
 from gateway.operations.doctor.facts import look_at_facts
 from gateway.operations.doctor.findings import Level, fail
+from gateway.operations.doctor.inference import INFERENCE_ENVIRONMENT, look_at_inference
 from gateway.operations.doctor.machine import look_at_machine
 from gateway.operations.doctor.state import look_at_state
 from gateway.terminal.console import AsJson, Note, Table, show
@@ -39,7 +40,13 @@ def doctor(as_json: AsJson = False) -> None:
     checks = [
         {"name": one.name, "status": one.health, "found": one.found, "advice": one.advice} for one in findings
     ]
-    show({"ok": is_ok, "checks": checks}, _shown(findings), as_json=as_json, is_yes=is_ok)
+    answer: dict[str, object] = {"ok": is_ok, "checks": checks}
+    view = [*_shown(findings)]
+    if settings.inference_url:
+        answer["inference_environment"] = INFERENCE_ENVIRONMENT
+        lines = (f"{name}={value}" for name, value in INFERENCE_ENVIRONMENT.items())
+        view.append(Note("\nStart each inference server with:\n" + "\n".join(lines)))
+    show(answer, view, as_json=as_json, is_yes=is_ok)
 
 
 def settings_file(distrusted: Sequence[Distrusted]) -> list[Finding]:
@@ -57,6 +64,7 @@ async def examine(settings: Settings, clock: SystemClock) -> list[Finding]:
         *facts.findings,
         *look_at_cache(settings, facts.known_models, clock),
         *look_at_audit(settings),
+        *await look_at_inference(settings),
     ]
 
 

@@ -9,8 +9,15 @@ import typer
 
 from gateway.adapters.clock import SystemClock
 from gateway.cli.perform import Force, NoWait, in_session, perform
-from gateway.directory.edits.tenants import create_tenant, resume_tenant, set_degraded, suspend_tenant
+from gateway.directory.edits.tenants import (
+    create_tenant,
+    resume_tenant,
+    set_degraded,
+    set_image_hosts,
+    suspend_tenant,
+)
 from gateway.identity.times import parse_duration
+from gateway.model.image_hosts import parse_image_host
 from gateway.model.names import parse_tenant_id
 from gateway.operations.listings import find_tenant, list_tenants, without_redis
 from gateway.terminal.console import AsJson, Table, show
@@ -21,7 +28,9 @@ if TYPE_CHECKING:
     from gateway.directory.edits.effect import Effect
     from gateway.operations.listings import GrantView
 
-commands = typer.Typer(help="Tenants: create, list, show, suspend, resume, degraded.", no_args_is_help=True)
+commands = typer.Typer(
+    help="Tenants: create, list, show, suspend, resume, degraded, image-hosts.", no_args_is_help=True
+)
 
 TenantArgument = Annotated[str, typer.Argument(metavar="ID", help="The tenant's id.")]
 
@@ -70,6 +79,25 @@ def degraded(
     _perform("tenants.degraded", tenant, edit, f"degraded {mode}", no_wait=no_wait, as_json=as_json)
 
 
+@commands.command("image-hosts")
+def image_hosts(
+    tenant: TenantArgument,
+    hosts: Annotated[list[str], typer.Argument(metavar="none|HOST...", help="All hosts, or none.")],
+    force: Force = False,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say from which hosts the front door fetches images that a tenant's requests name by URL.
+
+    Without any, which is the default, such a request is refused. A host is asked by https, at a port if
+    one is named; http://HOST asks by http. The hosts replace those that were set before.
+    """
+    wanted = () if hosts == ["none"] else tuple(map(parse_image_host, hosts))
+    edit = partial(set_image_hosts, hosts=wanted, force=force)
+    said = f"images from {' '.join(wanted) or 'nowhere'}"
+    _perform("tenants.image-hosts", tenant, edit, said, no_wait=no_wait, as_json=as_json)
+
+
 def _perform(
     action: str,
     tenant: str,
@@ -114,6 +142,7 @@ def show_(tenant: TenantArgument, as_json: AsJson = False) -> None:
         ("name", found.name),
         ("state", found.state),
         ("without Redis", found.without_redis),
+        ("images from", "\n".join(found.image_hosts) or "nowhere"),
         ("created", found.created_at),
         ("source", found.source),
         ("owns", "\n".join(found.owns) or "nothing"),

@@ -17,14 +17,19 @@ from gateway.configuration.values import (
     read_durability,
     read_environment_tag,
     read_location,
+    read_mount,
     read_networks,
     read_number,
+    read_origins,
     read_path,
     read_roots,
+    read_servers,
+    read_service_key,
     read_switch,
     read_text,
     read_url,
 )
+from gateway.model.inference import InferenceServer  # noqa: TC001 -- msgspec reads annotations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,10 +39,17 @@ PACKAGED_POLICIES = Path(__file__).parent.parent / "packaged_policies"
 CHECKOUT_POLICIES = Path(__file__).parent.parent.parent / "policies"
 
 
-def _setting(meaning: str, read: Callable[[str], Any], default: Any = None, shown: str | None = None) -> Any:
+def _setting(
+    meaning: str,
+    read: Callable[[str], Any],
+    default: Any = None,
+    shown: str | None = None,
+    *,
+    is_secret: bool = False,
+) -> Any:
     """A field with its documentation and the function that parses its text."""
     metadata = {"meaning": meaning, "read": read, "shown": shown or str(default)}
-    return field(default=default, metadata=metadata)
+    return field(default=default, metadata=metadata, repr=not is_secret)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +200,43 @@ class Settings:
         "as well counts only where the provider's metadata of that model, or an operator, names its digest.",
         read_choice("any", "attested"),
         "any",
+    )
+    inference_url: tuple[InferenceServer, ...] = _setting(
+        "Inference servers behind the front door, separated by commas, such as http://10.0.0.5:9001; private "
+        "addresses are allowed. `north=http://10.0.0.6:9001` binds one to tenant north, whose requests go "
+        "to its own servers alone.",
+        read_servers,
+        (),
+        "unset: no front door",
+    )
+    inference_key: str | None = _setting(
+        "The operator's key for the inference servers: it goes in for callers with keys and tokens of ours. "
+        "A platform's own keys pass through.",
+        read_service_key,
+        None,
+        "unset: keys of ours cannot run models",
+        is_secret=True,
+    )
+    inference_key_file: Path | None = _setting(
+        "A file with that key, which only this user can read; instead of `inference_key`.",
+        read_path,
+        None,
+        "unset",
+    )
+    inference_mount: str = _setting(
+        "The path below which the front door answers. `/`: at the root, where our own routes come first.",
+        read_mount,
+        "/inference",
+    )
+    inference_max_body_megabytes: int = _setting(
+        "The largest body of a request to an inference server.", read_number(1, 1024), 32
+    )
+    inference_origins: tuple[str, ...] = _setting(
+        "Origins of pages whose scripts may call the front door (CORS), separated by commas, such as "
+        "https://app.example.",
+        read_origins,
+        (),
+        "none",
     )
     tls_certificate: Path | None = _setting(
         "Certificate chain in PEM for TLS on the public socket, with `tls_key`. Files then go out by "

@@ -32,7 +32,6 @@ OTHER_VARIABLES = {
     "CACHEGATE_CONFIG": "The settings file.",
     "CACHEGATE_URL": "Kept for commands that go through a running gateway.",
     "CACHEGATE_ADMIN_KEY": "Kept for commands that go through a running gateway.",
-    "CACHEGATE_INFERENCE_URL": "Kept for the front door.",
 }
 """Variables that are ours but no setting of this release; any other CACHEGATE_ name is a typing error."""
 
@@ -151,4 +150,9 @@ def _refuse_contradictions(settings: Settings) -> None:
         raise Misconfigured(
             variable("tls_certificate"),
             "TLS needs both: set tls_certificate and tls_key, or neither",
+        )
+    if settings.inference_key is not None and settings.inference_key_file is not None:
+        raise Misconfigured(
+            variable("inference_key_file"),
+            "inference_key is set as well, and which of the two counts is not to be seen; set one",
         )

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from gateway.audit.limits import Durability
 from gateway.engine.urls import parse_url
 from gateway.model.errors import BadNameError
+from gateway.model.inference import InferenceServer
+from gateway.model.names import parse_tenant_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,3 +110,57 @@ def read_networks(text: str) -> tuple[str, ...]:
         if network != "unix":
             ipaddress.ip_network(network)  # its ValueError says what is wrong with which text
     return networks
+
+
+def read_servers(text: str) -> tuple[InferenceServer, ...]:
+    """URLs of inference servers separated by commas; `tenant=URL` binds one to a tenant."""
+    servers = tuple(_read_server(part.strip()) for part in text.split(",") if part.strip())
+    urls = [server.url for server in servers]
+    for url in urls:
+        if urls.count(url) > 1:  # bound twice, or bound and not: tenants would meet there
+            raise ValueError(f"{url} is named twice")
+    return servers
+
+
+def _read_server(text: str) -> InferenceServer:
+    name, bound, url_text = text.partition("=")
+    if not bound or "/" in name:  # no tenant: an equals sign, if any, is in the path
+        return InferenceServer(url=_read_server_url(text))
+    try:
+        tenant = parse_tenant_id(name.strip())
+    except BadNameError as error:
+        raise ValueError(f"expected tenant=URL: {error}") from error
+    return InferenceServer(url=_read_server_url(url_text.strip()), tenant=tenant)
+
+
+def _read_server_url(text: str) -> str:
+    return parse_url(read_url(text)).text()  # one spelling: two of one server would be two servers
+
+
+def read_mount(text: str) -> str:
+    """A path of plain segments; `/` is the root, which is returned as the empty text."""
+    return "" if text == "/" else read_location(text)
+
+
+def read_service_key(text: str) -> str:
+    """A key as it stands in a header. It is never repeated in an error."""
+    if not re.fullmatch(r"[\x21-\x7e]{1,512}", text):
+        raise ValueError("expected a key: at most 512 printable ASCII characters without spaces")
+    return text
+
+
+def read_origins(text: str) -> tuple[str, ...]:
+    """Origins of browsers' pages, separated by commas, as they stand in an `Origin` header."""
+    return tuple(_read_origin(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _read_origin(text: str) -> str:
+    if text == "*":
+        raise ValueError("expected the origins one by one; `*` would let every page use a key that it has")
+    try:
+        url = parse_url(text)
+    except BadNameError as error:
+        raise ValueError(f"expected an origin such as https://app.example: {error}") from error
+    if url.path or url.query is not None:
+        raise ValueError("expected an origin: scheme, host and port, without a path")
+    return url.text()

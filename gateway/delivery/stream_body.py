@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.delivery.file_body import disconnected
 from gateway.model.verdicts import Ending
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from starlette.types import Message, Receive, Send
 
     from gateway.model.answers import Streamed
@@ -23,17 +25,31 @@ async def send_stream(start: Message, body: Streamed, receive: Receive, send: Se
     left = body.length
     try:
         await send(start)
-        if left != 0:
-            async for piece in body.pieces:
-                if left is not None:
-                    left -= len(piece)
-                if gone.done() or not await _is_taken(piece, send, is_last=left == 0):
-                    return Ending.CLIENT_GONE
-                if left == 0:
-                    return body.ending
+        while left != 0 and (piece := await _next_piece(body.pieces, gone)) is not None:
+            if left is not None:
+                left -= len(piece)
+            if gone.done() or not await _is_taken(piece, send, is_last=left == 0):
+                return Ending.CLIENT_GONE
+            if left == 0:
+                return body.ending
+        if gone.done():
+            return Ending.CLIENT_GONE
         return body.ending if await _is_taken(b"", send, is_last=True) else Ending.CLIENT_GONE
     finally:
         gone.cancel()
+
+
+async def _next_piece(pieces: AsyncIterator[bytes], gone: asyncio.Future[None]) -> bytes | None:
+    """The next piece; None at the end, or once the client has gone: whoever sends may pause for minutes."""
+    coming: asyncio.Future[bytes | None] = asyncio.ensure_future(anext(pieces, None))
+    try:
+        waited: list[asyncio.Future[Any]] = [coming, gone]
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        return coming.result() if coming.done() else None
+    finally:
+        if not coming.done():
+            coming.cancel()
+            await asyncio.wait({coming})
 
 
 async def _is_taken(piece: bytes, send: Send, *, is_last: bool) -> bool:

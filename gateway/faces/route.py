@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from starlette.datastructures import URLPath
     from starlette.types import Receive, Scope, Send
 
-    from gateway.model.routes import GuardedRoute
+    from gateway.model.routes import ForwardedRoute, GuardedRoute
     from gateway.model.verdicts import Receipt
 
 
 class FaceRoute(BaseRoute):
     """The route of one declaration, which says how it is answered."""
 
-    def __init__(self, declaration: GuardedRoute) -> None:
+    def __init__(self, declaration: GuardedRoute | ForwardedRoute) -> None:
         if declaration.answer is None:
             raise Misconfigured(declaration.template, "this route declares no answer")
         self.declaration = declaration
@@ -51,7 +51,7 @@ class FaceRoute(BaseRoute):
         await send_answer(answer, receipt, scope[METER], scope, receive, send)
 
 
-def declarations(routes: Sequence[BaseRoute]) -> tuple[GuardedRoute, ...]:
+def declarations(routes: Sequence[BaseRoute]) -> tuple[GuardedRoute | ForwardedRoute, ...]:
     """The declarations of an app's routes. Raises `Misconfigured` for a route without one."""
     for route in routes:
         if not isinstance(route, FaceRoute):

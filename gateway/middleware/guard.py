@@ -17,8 +17,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from gateway.audit.record_fields import secrets_of
 from gateway.credential.client import TrustedNetworks, client_address
+from gateway.middleware.bodies import HELD_BODIES, Bodies
 from gateway.middleware.client_end import client_end
 from gateway.middleware.hook import answer_taken, read_body
 from gateway.middleware.meter import Meter
@@ -29,10 +32,10 @@ from gateway.middleware.trace import find_trace_id, traceparent
 from gateway.model.access import WireRequest
 from gateway.model.errors import Reason, Refusal, Unavailable, WithdrawnError
 from gateway.model.extensions import SENT, WATCH, ZERO_COPY
-from gateway.model.routes import HookRoute
+from gateway.model.routes import ForwardedRoute, HookRoute
 from gateway.model.verdicts import Declined, Ending, Outcome, Rejection
 from gateway.problems import UNRECORDED, problem_of
-from gateway.transfers import TransferCutError
+from gateway.transfers import ClientGoneError, TransferCutError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,9 +45,10 @@ if TYPE_CHECKING:
     from gateway.guard import Guard
     from gateway.middleware.routes import Declared
     from gateway.model.clocks import Clock
+    from gateway.model.routes import Asked, Forwarding
     from gateway.model.verdicts import Receipt
     from gateway.telemetry import Telemetry
-    from gateway.transfers import Transfers
+    from gateway.transfers import Transfer, Transfers
 
 RECEIPT = "cachegate.receipt"
 ROUTE = "cachegate.route"
@@ -73,11 +77,14 @@ class GuardMiddleware:
     ) -> None:
         self._app = app
         self._guard = guard
-        self._routes = Routes(routes)
+        declared = tuple(routes)
+        self._routes = Routes(declared)
         self._clock = clock
         self._telemetry = telemetry
         self._transfers = transfers
         self._trusted_proxies = trusted_proxies
+        largest = max((one.max_body_bytes for one in declared if isinstance(one, ForwardedRoute)), default=0)
+        self._bodies = Bodies(HELD_BODIES * largest)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Guard one connection: HTTP is guarded, WebSockets are closed, lifespan goes to the app."""
@@ -108,6 +115,8 @@ class GuardMiddleware:
         meter: Meter,
     ) -> None:
         """Decide and deliver; decide anew when a fact changed before the first byte."""
+        if isinstance(route, ForwardedRoute):
+            send = _with_headers(send, tuple(route.beside(request)))
         reason = refusal_by_shape(request, route)
         if reason is not None or route is None:
             rejection = Rejection(request=request, reason=reason or Reason.NO_ROUTE)
@@ -115,6 +124,9 @@ class GuardMiddleware:
             return
         if isinstance(route, HookRoute):
             await self._take(receive, meter.counting(send), request, route)
+            return
+        if isinstance(route, ForwardedRoute):
+            await self._forward(scope, receive, send, request, route, meter)
             return
         for _ in range(MAX_ATTEMPTS):
             answer = await self._guard.admit(request, route)
@@ -124,7 +136,7 @@ class GuardMiddleware:
             meter.record_id = answer.record_id
             scope[RECEIPT], scope[ROUTE], scope[METER] = answer, route, meter
             try:
-                await self._deliver(scope, receive, send, answer, meter)
+                await self._deliver(scope, receive, send, (answer,), meter)
             except WithdrawnError:
                 self._telemetry.withdrawn()
                 continue
@@ -143,10 +155,92 @@ class GuardMiddleware:
         trace = (b"traceparent", traceparent(request.trace_id))
         await send_whole(answer_taken(document), (trace,), request.method, send)
 
-    async def _deliver(
-        self, scope: Scope, receive: Receive, send: Send, receipt: Receipt, meter: Meter
+    async def _forward(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        request: WireRequest,
+        route: ForwardedRoute,
+        meter: Meter,
     ) -> None:
-        """Have the app send what was admitted: last check before the first byte, watched until the last."""
+        """Have an inference server answer; nothing is sent there before all decisions are recorded.
+
+        The server is asked once. Where a fact changes before the first byte of its answer, the request is
+        decided anew, and what the server has answered already is sent or dropped.
+        """
+        try:
+            forwarding = route.begin(request, receive)
+        except Refusal as refusal:
+            await self._refuse(Rejection(request=request, reason=refusal.reason), route, meter, send)
+            return
+        request = replace(request, route=forwarding.template)
+        own = forwarding.own_answer()
+        if own is not None:
+            self._telemetry.decided(request.route, Reason.PERMITTED)
+            trace = (b"traceparent", traceparent(request.trace_id))
+            await send_whole(own, (trace,), request.method, meter.counting(send))
+            return
+        try:
+            with self._bodies.holding(request.client) as held:
+                try:
+                    body = None
+                    if forwarding.reads_whole_body:
+                        body = await self._bodies.read(receive, route.max_body_bytes, held)
+                    asked = forwarding.ask(body)
+                except Refusal as refusal:
+                    await self._refuse(Rejection(request=request, reason=refusal.reason), route, meter, send)
+                    return
+                known = replace(request, headers=(*request.headers, _as_header(asked)))
+                await self._answer_forwarded(scope, receive, send, known, route, meter, forwarding, asked)
+        finally:
+            await forwarding.close()
+
+    async def _answer_forwarded(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        request: WireRequest,
+        route: ForwardedRoute,
+        meter: Meter,
+        forwarding: Forwarding,
+        asked: Asked,
+    ) -> None:
+        for _ in range(MAX_ATTEMPTS):
+            receipts = await self._guard.admit_all(request, asked)
+            if isinstance(receipts, Declined):
+                await self._decline(request, route, receipts, meter.counting(send))
+                return
+            meter.record_id = receipts[0].record_id
+            scope[RECEIPT], scope[ROUTE], scope[METER] = receipts[0], route, meter
+            try:
+                await self._deliver(scope, receive, send, receipts, meter, forwarding)
+            except WithdrawnError:
+                self._telemetry.withdrawn()
+                continue
+            return
+        await self._decline(request, route, self._guard.give_up(request), meter.counting(send))
+
+    async def _refuse(self, rejection: Rejection, route: Declared | None, meter: Meter, send: Send) -> None:
+        """Record a refusal and answer it."""
+        declined = self._guard.decline(rejection)
+        await self._decline(rejection.request, route, declined, meter.counting(send))
+
+    async def _deliver(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        receipts: tuple[Receipt, ...],
+        meter: Meter,
+        forwarding: Forwarding | None = None,
+    ) -> None:
+        """Have the app send what was admitted: last check before the first byte, watched until the last.
+
+        A forwarded request has a receipt for each of its models; the first one stands for all.
+        """
+        receipt = receipts[0]
         counting = meter.counting(send)
         client = client_end(scope)
         async with self._transfers.under_way(receipt, client) as transfer:
@@ -154,7 +248,7 @@ class GuardMiddleware:
             async def confirmed(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     await client.drained()  # so that nothing is awaited between the check and the write
-                    self._guard.confirm(receipt, self._clock.now())
+                    self._confirm(receipts, forwarding)
                     self._telemetry.decided(receipt.admission.request.route, Reason.PERMITTED)
                     if self._guard.is_degraded():
                         self._telemetry.degraded()
@@ -166,7 +260,7 @@ class GuardMiddleware:
                 await transfer.hand_over(message, counting)
 
             try:
-                await self._app(scope, receive, confirmed)
+                await self._run_app(scope, receive, confirmed, transfer)
             except (WithdrawnError, TransferCutError):
                 raise
             except Exception as error:  # noqa: BLE001 -- answered here, so that the outcome says what was sent
@@ -175,7 +269,24 @@ class GuardMiddleware:
                 meter.cut = transfer.cut or meter.cut
                 if meter.status and not meter.is_complete:
                     transfer.disconnect()  # a cut answer must not look like one that is merely slow
-                self._close(receipt, meter.outcome(asyncio.get_running_loop().time()))
+                meter.upstream = None if forwarding is None else forwarding.upstream
+                outcome = meter.outcome(asyncio.get_running_loop().time())
+                for one in receipts:
+                    self._close(one, outcome)
+
+    def _confirm(self, receipts: tuple[Receipt, ...], forwarding: Forwarding | None) -> None:
+        """The guard's last check."""
+        if forwarding is None:
+            self._guard.confirm(receipts[0], self._clock.now())
+        else:
+            self._guard.confirm_all(receipts, forwarding.stamp, self._clock.now())
+
+    async def _run_app(self, scope: Scope, receive: Receive, send: Send, transfer: Transfer) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except ClientGoneError:
+            transfer.cut = Ending.CLIENT_GONE
+            raise
 
     async def _fail(
         self,
@@ -185,10 +296,15 @@ class GuardMiddleware:
         meter: Meter,
         send: Send,
     ) -> None:
-        """Answer an error, if nothing was sent yet: 503 for a dependency that is down, else 500."""
-        reason = error.reason if isinstance(error, Unavailable) else Reason.INTERNAL
+        """Answer an error, if nothing was sent yet: 503 for a dependency that is down, else 500.
+
+        A refusal is of a forwarded request, for what was found out after its decision: the outcome has it.
+        """
+        reason = error.reason if isinstance(error, Unavailable | Refusal) else Reason.INTERNAL
         if isinstance(error, Unavailable):
             self._telemetry.failed(error)
+        elif isinstance(error, Refusal):
+            meter.reason = reason
         else:
             self._telemetry.defect(request.route, error, secrets_of(request))
         if meter.status == 0:
@@ -231,7 +347,8 @@ class GuardMiddleware:
         self, request: WireRequest, route: Declared | None, declined: Declined, send: Send
     ) -> None:
         self._telemetry.decided(request.route, declined.reason)
-        problem = problem_of(declined.reason, declined.meant or request.route)
+        meant = route.template if isinstance(route, ForwardedRoute) else declined.meant
+        problem = problem_of(declined.reason, meant or request.route)
         more: tuple[tuple[bytes, bytes], ...] = ()
         if declined.reason is Reason.METHOD_NOT_ALLOWED and route is not None:
             more = ((b"allow", ", ".join(route.methods).encode()),)
@@ -243,6 +360,24 @@ class GuardMiddleware:
             return self._guard.decline(Rejection(request=request, reason=Reason.INTERNAL))
         except Unavailable:
             return Declined(reason=Reason.INTERNAL, record_id=UNRECORDED)
+
+
+def _with_headers(send: Send, more: tuple[tuple[bytes, bytes], ...]) -> Send:
+    """`send`, with these headers added to the answer."""
+    if not more:
+        return send
+
+    async def adding(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *more]}
+        await send(message)
+
+    return adding
+
+
+def _as_header(asked: Asked) -> tuple[bytes, bytes]:
+    """The key that was found in a body, where records look for the secrets of a request (I8)."""
+    return b"authorization", b"Bearer " + asked.credential.secret.encode()
 
 
 def _first(headers: tuple[tuple[bytes, bytes], ...], name: bytes) -> bytes | None:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from starlette.types import Message, Send
 
+    from gateway.model.errors import Reason
+    from gateway.model.verdicts import Upstream
+
 
 class Meter:
     """Counts one response. Delivery sets `cut` when it cuts the body, and why.
@@ -24,10 +27,12 @@ class Meter:
         "_sent_bytes",
         "cut",
         "is_complete",
+        "reason",
         "record_id",
         "sha256",
         "started_at",
         "status",
+        "upstream",
     )
 
     def __init__(self, started_at: float, sent_bytes: Callable[[], int] | None = None) -> None:
@@ -38,6 +43,8 @@ class Meter:
         self.is_complete = False
         self.cut: Ending | None = None
         self.record_id: str | None = None  # of the decision that is being delivered
+        self.reason: Reason | None = None  # why an admitted request was refused after all
+        self.upstream: Upstream | None = None  # of a request that was forwarded
         self.sha256: str | None = None  # found by delivery when it hashed what it sent
 
     @property
@@ -71,4 +78,6 @@ class Meter:
             bytes_sent=self.bytes_sent,
             milliseconds=milliseconds,
             sha256=self.sha256,
+            reason=self.reason,
+            upstream=self.upstream,
         )

@@ -13,9 +13,9 @@ from gateway.model.errors import Misconfigured
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gateway.model.routes import GuardedRoute, HookRoute
+    from gateway.model.routes import ForwardedRoute, GuardedRoute, HookRoute
 
-    Declared = GuardedRoute | HookRoute
+    Declared = GuardedRoute | HookRoute | ForwardedRoute
 
 UNROUTED = "-"  # in records and metrics, for requests that match no route: never the client's text
 

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 from gateway.model.errors import Reason
 from gateway.model.limits import MAX_BODY_BYTES, MAX_HEADER_BYTES, MAX_HEADER_COUNT, MAX_TARGET_BYTES
 from gateway.model.queries import has_too_many_fields
-from gateway.model.routes import HookRoute
+from gateway.model.routes import ForwardedRoute, HookRoute
 
 if TYPE_CHECKING:
+    from gateway.middleware.routes import Declared
     from gateway.model.access import WireRequest
-    from gateway.model.routes import GuardedRoute
 
 TOO_LONG = 1 << 62
 MAX_LENGTH_DIGITS = 12  # a terabyte: too large for any route
 
 
-def refusal_by_shape(request: WireRequest, route: GuardedRoute | HookRoute | None) -> Reason | None:
+def refusal_by_shape(request: WireRequest, route: Declared | None) -> Reason | None:
     """The reason to refuse this request by its form alone, if there is one."""
     if len(request.raw_path) + len(request.query) > MAX_TARGET_BYTES:
         return Reason.PATH_TOO_LONG
@@ -27,7 +27,7 @@ def refusal_by_shape(request: WireRequest, route: GuardedRoute | HookRoute | Non
     return refusal_of_bodiless(request, route) or _refusal_of_body(request, route)
 
 
-def refusal_of_bodiless(request: WireRequest, route: GuardedRoute | HookRoute | None) -> Reason | None:
+def refusal_of_bodiless(request: WireRequest, route: Declared | None) -> Reason | None:
     """The same for a request without a body, whose size our own server has checked."""
     if request.query and has_too_many_fields(request.query):
         return Reason.MALFORMED_QUERY
@@ -36,8 +36,9 @@ def refusal_of_bodiless(request: WireRequest, route: GuardedRoute | HookRoute | 
     return None if request.method in route.methods else Reason.METHOD_NOT_ALLOWED
 
 
-def _refusal_of_body(request: WireRequest, route: GuardedRoute | HookRoute | None) -> Reason | None:
-    if isinstance(route, HookRoute):  # `read_body` counts: the body may be chunked, with no length announced
+def _refusal_of_body(request: WireRequest, route: Declared | None) -> Reason | None:
+    if isinstance(route, HookRoute | ForwardedRoute):
+        # Whoever reads it counts: it may be chunked, with no length announced.
         is_too_long = not _is_chunked(request) and _announced_body(request) > route.max_body_bytes
     else:
         is_too_long = _announced_body(request) > MAX_BODY_BYTES

@@ -65,6 +65,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     key_begins_at: float | None = None  # the key's own not-before and expiry: a transfer in progress
     key_ends_at: float | None = None  # is checked against these, whatever link started it
     degraded_seconds: float = 0.0  # how long its tenant is served last known facts after a lost lease
+    image_hosts: tuple[str, ...] = ()  # whose images the front door fetches for its tenant
     is_link: bool = False  # the request had a signed URL of this key, not the key
     is_of_platform: bool = False  # the platform knows the key, and rules on its rights
 

@@ -20,7 +20,7 @@ class Reason(StrEnum):
         "The path does not parse: encoding, an empty or dot segment, a bad name or one that is too long.",
     )
     MALFORMED_QUERY = "malformed-query", "A query parameter does not parse, or there are too many."
-    MALFORMED_BODY = "malformed-body", "A webhook's body is signed, and not the JSON that it has to be."
+    MALFORMED_BODY = "malformed-body", "The body is not what this route reads, or not strict JSON."
     MALFORMED_CREDENTIAL = "malformed-credential", "A credential header holds bytes that no key can hold."
     CONFLICTING_CREDENTIALS = "conflicting-credentials", "Two differing credentials came with one request."
     KEY_IN_QUERY = "key-in-query", "A key was put into the URL, where logs and proxies would keep it."
@@ -68,6 +68,38 @@ class Reason(StrEnum):
     BODY_TOO_LARGE = "body-too-large", "The request's body is larger than this face reads."
     PATH_TOO_LONG = "path-too-long", "The request target is longer than any name in the cache can be."
     HEADERS_TOO_LARGE = "headers-too-large", "The request's header block is over the limit."
+
+    CLOSED_ROUTE = "closed-route", "A route of the inference server that no rule can open to tenants."
+    RESERVED_PATH = (
+        "reserved-path",
+        "With the front door at the root, the path names a data set like one of the gateway's own routes.",
+    )
+    CONFLICTING_MODELS = (
+        "conflicting-models",
+        "A request to the inference server names two models, or one in a place that its route does not read.",
+    )
+    FORBIDDEN_FIELD = (
+        "forbidden-field",
+        "A field of a request to the inference server would bill, upload or reveal: no client may set it.",
+    )
+    FORBIDDEN_IMAGE = (
+        "forbidden-image",
+        "An image is named by a file, or by a URL whose host the tenant may not have fetched.",
+    )
+    IMAGE_NOT_FETCHED = "image-not-fetched", "The image at a URL could not be fetched, or is too large."
+    NO_SERVICE_KEY = (
+        "no-service-key",
+        "The key is one of ours, and the gateway has no key of its own for the inference server.",
+    )
+    INFERENCE_UNAVAILABLE = (
+        "inference-unavailable",
+        "No inference server took the request in time, or it broke off before its answer began.",
+    )
+    UNEXPECTED_MODEL = (
+        "unexpected-model",
+        "The inference server used another model than those that were authorised; nothing of it was sent.",
+    )
+    BUSY = "busy", "Too many bodies are being read, or too many requests are under way."
 
     INVALID_LINK = "invalid-link", "The link's signature is not one of ours for this file, key and expiry."
     EXPIRED_LINK = "expired-link", "The link's expiry has passed."

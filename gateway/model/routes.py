@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from gateway.model.access import Action, Credential, Resource, SignedLink, WireRequest
+    from gateway.model.access import Action, Credential, Principal, Resource, SignedLink, WireRequest
     from gateway.model.answers import Answer
+    from gateway.model.names import ModelId
     from gateway.model.stamps import Stamp
-    from gateway.model.verdicts import Allowed, Found, Receipt
+    from gateway.model.verdicts import Allowed, Found, Receipt, Upstream
+
+    Receive = Callable[[], Awaitable[Any]]
 
 
 class GuardedRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -54,3 +57,58 @@ class HookRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     max_body_bytes: int
     matches: Callable[[bytes], bool]
     take: Callable[[WireRequest, bytes], Awaitable[bytes]]
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a forwarded request asks for: to infer all of these models, with one credential.
+
+    Without a model it only needs a valid key: a list that is then cut to what the key may infer.
+    """
+
+    credential: Credential
+    models: tuple[ModelId, ...]
+    find_brought: Callable[
+        [Principal, ModelId], Awaitable[Sequence[ModelId]]
+    ]  # what loading it loads besides
+    answer: Callable[[Receipt], Awaitable[Answer]]
+
+
+class Forwarding(Protocol):
+    """One request on its way to an inference server, from its head to the end of its answer."""
+
+    template: str  # of the server's route, for records and metrics; never the client's text
+    reads_whole_body: bool  # before anything is decided; else the body is streamed, or there is none
+
+    def own_answer(self) -> Answer | None:
+        """The answer of the gateway itself to a request that needs no key; None for all others."""
+
+    def ask(self, body: bytes | None) -> Asked:
+        """What the request asks for. Raises `Refusal`."""
+
+    @property
+    def upstream(self) -> Upstream | None:
+        """What the inference server did with it so far, for the record of the outcome."""
+
+    @property
+    def stamp(self) -> Stamp | None:
+        """Of facts that the answer depends on beside those of the receipts."""
+
+    async def close(self) -> None:
+        """Close the connection to the server, if the answer was not read to its end."""
+
+
+class ForwardedRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """What the front door declares: all paths below its mount, which an inference server answers.
+
+    `begin` finds the server's route, from the head of the request alone, and raises `Refusal`. Its body is
+    read only then. The guard authenticates once and decides about every model that the request asks for; all
+    of it is recorded before anything is sent to the server.
+    """
+
+    template: str
+    methods: tuple[str, ...]
+    max_body_bytes: int
+    matches: Callable[[bytes], bool]
+    begin: Callable[[WireRequest, Receive], Forwarding]
+    beside: Callable[[WireRequest], Iterable[tuple[bytes, bytes]]]  # headers that all its answers have
+    answer: Callable[[Receipt], Awaitable[Answer]]

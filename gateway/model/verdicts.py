@@ -18,7 +18,7 @@ from gateway.model.hidden_fields import shown
 from gateway.model.listings import CataloguePage, ModelListing, PackageListing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from gateway.model.access import Access, Principal, Resource, WireRequest
     from gateway.model.errors import Reason
@@ -125,7 +125,22 @@ class RelayedFile(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return shown(self, hidden=("url",))
 
 
-Found = OpenFile | PackageListing | ModelListing | CataloguePage | Identity | EngineAnswer | RelayedFile
+class Forwarded(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A request that an inference server answers: nothing of it is in the cache. `answer` sends it there."""
+
+    answer: Callable[[Receipt], Awaitable[object]]  # an `Answer`
+
+
+Found = (
+    OpenFile
+    | PackageListing
+    | ModelListing
+    | CataloguePage
+    | Identity
+    | EngineAnswer
+    | RelayedFile
+    | Forwarded
+)
 
 
 class Admission(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
@@ -185,6 +200,15 @@ class Ending(StrEnum):
     FAILED = "failed"
 
 
+class Upstream(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What an inference server did with a request. Status 0: it began no answer."""
+
+    server: str  # its name in the settings: host, port and path
+    status: int
+    bytes_received: int
+    milliseconds: float  # from the moment that the request was sent until its answer ended
+
+
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The outcome of a recorded admission."""
 
@@ -193,6 +217,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     bytes_sent: int
     milliseconds: float
     sha256: str | None = None  # of a file that was not pinned yet and was hashed while it was sent
+    reason: Reason | None = None  # why a forwarded request was refused after it had been admitted
+    upstream: Upstream | None = None  # of a request that was forwarded to an inference server
 
 
 WITHDRAWN = Outcome(ending=Ending.WITHDRAWN, status=0, bytes_sent=0, milliseconds=0.0)

@@ -50,6 +50,7 @@ class TenantView(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     state: str
     degraded_seconds: float
+    image_hosts: tuple[str, ...]
     created_at: str | None
     generation: int
     source: str
@@ -326,6 +327,7 @@ def _tenant(tenant: Tenant) -> TenantView:
         name=tenant.name,
         state="suspended" if tenant.is_suspended else "active",
         degraded_seconds=tenant.degraded_seconds,
+        image_hosts=tenant.image_hosts,
         created_at=when(tenant.created_at),
         generation=tenant.generation,
         source=tenant.source,

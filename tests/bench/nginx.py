@@ -1,4 +1,4 @@
-"""nginx that serves a folder as fast as it can (see rivals.py): the reference for a load."""
+"""nginx as a reference: it serves a folder as fast as it can (see rivals.py), or passes requests on."""
 
 from __future__ import annotations
 
@@ -39,20 +39,46 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
-    server {{ listen 127.0.0.1:{port}; root {root}; }}
+    {server}
 }}
 """
+_FOLDER = "server {{ listen 127.0.0.1:{port}; root {root}; }}"
+_PROXY = """\
+upstream theirs {{ server {address}; keepalive 16; }}
+    server {{
+        listen 127.0.0.1:{port};
+        client_max_body_size 32m;
+        location / {{
+            proxy_pass http://theirs;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+        }}
+    }}"""
 
 
 @contextmanager
 def nginx_serving(root: Path) -> Iterator[str]:
     """Serve `root`; gives the address."""
+    port = free_port()
+    with _running(_FOLDER.format(port=port, root=root), port) as url:
+        yield url
+
+
+@contextmanager
+def nginx_passing(address: str) -> Iterator[str]:
+    """Pass requests to the server at `host:port`, on connections that are kept; gives nginx's own address."""
+    port = free_port()
+    with _running(_PROXY.format(port=port, address=address), port) as url:
+        yield url
+
+
+@contextmanager
+def _running(server: str, port: int) -> Iterator[str]:
     program, _, environment = find_servers()
     folder = Path(tempfile.mkdtemp(prefix="cg-nginx-"))
-    port = free_port()
     user = "user root;" if os.geteuid() == 0 else ""  # or its worker could not read what is ours
     (folder / "nginx.conf").write_text(
-        _CONFIGURATION.format(folder=folder, port=port, root=root, user=user), encoding="utf-8"
+        _CONFIGURATION.format(folder=folder, user=user, server=server), encoding="utf-8"
     )
     process = subprocess.Popen(
         [program, "-p", folder, "-c", folder / "nginx.conf"],

@@ -58,6 +58,9 @@ def figures(rows: list[dict]) -> set[str]:
         pytest.param("worst_inputs", (), marks=pytest.mark.slow),
         pytest.param("manifests", (), marks=pytest.mark.slow),
         pytest.param("delivery", ("--svg", "plot.svg"), marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
+        pytest.param(
+            "frontdoor", ("--svg", "plot.svg"), marks=[pytest.mark.server, pytest.mark.timeout(600)]
+        ),
         pytest.param("engine", (), marks=[pytest.mark.engine, pytest.mark.timeout(600)]),
     ],
 )

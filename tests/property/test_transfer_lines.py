@@ -63,6 +63,9 @@ facts = st.one_of(
         is_suspended=st.booleans(),
         created_at=moments,
         degraded_seconds=st.floats(0, MAX_DEGRADED_SECONDS),
+        image_hosts=st.lists(
+            st.sampled_from(["a", "images.example.com:8443", "http://a.b"]), unique=True
+        ).map(tuple),
         source=some_text,
     ),
     st.builds(

@@ -18,6 +18,7 @@ from msgspec.structs import asdict, replace
 from gateway.directory.documents.tables import DocumentTables
 from gateway.model.errors import Misconfigured
 from gateway.model.facts import FOLDER_SOURCE, MAX_DEGRADED_SECONDS, Grant
+from gateway.model.image_hosts import MAX_IMAGE_HOSTS, parse_image_host
 from gateway.model.names import parse_tenant_id
 from gateway.model.standing import TenantModels
 from gateway.model.tenant_tables import GRANT_KEYS, MODELS_KEYS, grant_tables, read_grant, read_models
@@ -43,6 +44,7 @@ class TenantDocument(TenantModels, frozen=True, kw_only=True):
     name: str
     is_suspended: bool
     degraded_seconds: float = 0.0
+    image_hosts: tuple[str, ...] = ()
     grants: tuple[Grant, ...] = ()
 
     @property
@@ -81,7 +83,7 @@ def _document(path: Path, tables: DocumentTables) -> TenantDocument | None:
     content = tables.content
     tables.refuse_unknown(content, "", ("tenant", "models", "grants"))
     tenant, models = tables.table(content, "", "tenant"), tables.table(content, "", "models")
-    tables.refuse_unknown(tenant, "tenant", ("id", "name", "suspended", "degraded_seconds"))
+    tables.refuse_unknown(tenant, "tenant", ("id", "name", "suspended", "degraded_seconds", "image_hosts"))
     tables.refuse_unknown(models, "models", MODELS_KEYS)
     said = read_models(tables, models, "models")
     written_id = tables.text(tenant, "tenant", "id", "")
@@ -89,6 +91,13 @@ def _document(path: Path, tables: DocumentTables) -> TenantDocument | None:
     name = tables.text(tenant, "tenant", "name", written_id)
     is_suspended = tables.flag(tenant, "tenant", "suspended")
     degraded_seconds = tables.seconds(tenant, "tenant", "degraded_seconds", MAX_DEGRADED_SECONDS)
+    image_hosts = tables.names(tenant, "tenant", "image_hosts", parse_image_host)
+    if len(image_hosts) > MAX_IMAGE_HOSTS:
+        tables.complain(
+            f"{len(image_hosts)} hosts in image_hosts; expected at most {MAX_IMAGE_HOSTS}",
+            "tenant",
+            "image_hosts",
+        )
     if not isinstance(content.get("tenant", {}), dict) or not isinstance(tenant.get("id", ""), str):
         return None  # its problem is already recorded
     if (tenant_id := tables.name(written_id, parse_tenant_id, "tenant", "id").get(written_id)) is None:
@@ -102,6 +111,7 @@ def _document(path: Path, tables: DocumentTables) -> TenantDocument | None:
         name=name,
         is_suspended=is_suspended,
         degraded_seconds=degraded_seconds,
+        image_hosts=image_hosts,
         grants=grants,
         **asdict(said),
     )

@@ -153,6 +153,7 @@ def tenant_changes(
             is_suspended=document.is_suspended,
             created_at=old.created_at if old else now,
             degraded_seconds=document.degraded_seconds,
+            image_hosts=document.image_hosts,
             source=document.source,
         )
         if _is_wanted(new, old, f"tenant {new.tenant_id}", document.where, conflicts):
@@ -271,6 +272,8 @@ def _tenant_text(tenant: Tenant) -> str:
     said = [tenant.name, "suspended" if tenant.is_suspended else ""]
     if tenant.degraded_seconds:
         said.append(f"last-known-good for {tenant.degraded_seconds:g} s")
+    if tenant.image_hosts:
+        said.append(f"images from {' '.join(tenant.image_hosts)}")
     return ", ".join(filter(None, said))
 
 

@@ -1,4 +1,4 @@
-"""Creates, suspends and resumes tenants, and sets their degraded mode.
+"""Creates, suspends and resumes tenants, and sets their degraded mode and hosts of images.
 
 A suspended tenant's keys are refused; its facts stay. An edit that restricts access is never refused because
 the policy folder says otherwise, because an incident cannot wait for a file. The next `policy apply` then
@@ -14,9 +14,12 @@ from msgspec.structs import replace
 from gateway.directory.edits.effect import Effect, verify_not_from_folder
 from gateway.model.errors import Conflict, UnknownName
 from gateway.model.facts import MAX_DEGRADED_SECONDS, Tenant
+from gateway.model.image_hosts import MAX_IMAGE_HOSTS, parse_image_host
 from gateway.model.records import SOURCE_CLI
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gateway.directory.edits.changes import Changes
     from gateway.model.names import TenantId
 
@@ -56,6 +59,24 @@ async def set_degraded(
     verify_not_from_folder(f"tenant {tenant_id}", tenant.source, force=force or is_closing)
     await changes.put_tenant(replace(tenant, degraded_seconds=seconds, source=SOURCE_CLI))
     return Effect(is_changed=True, sentences=(f"tenant {tenant_id} is {mode} now without a lease",))
+
+
+async def set_image_hosts(
+    changes: Changes, *, tenant_id: TenantId, hosts: Sequence[str], force: bool = False
+) -> Effect:
+    """Set the hosts whose images the front door fetches for a tenant, in place of the present ones."""
+    wanted = tuple(dict.fromkeys(map(parse_image_host, hosts)))
+    if len(wanted) > MAX_IMAGE_HOSTS:
+        raise Conflict(f"a tenant has at most {MAX_IMAGE_HOSTS} hosts of images")
+    tenant = await load_tenant(changes, tenant_id)
+    named = " ".join(wanted) or "nowhere"
+    if tenant.image_hosts == wanted:
+        sentence = f"images for tenant {tenant_id} came from {named} already"
+        return Effect(is_changed=False, sentences=(sentence,))
+    is_closing = set(wanted) <= set(tenant.image_hosts)
+    verify_not_from_folder(f"tenant {tenant_id}", tenant.source, force=force or is_closing)
+    await changes.put_tenant(replace(tenant, image_hosts=wanted, source=SOURCE_CLI))
+    return Effect(is_changed=True, sentences=(f"images for tenant {tenant_id} come from {named} now",))
 
 
 async def load_tenant(changes: Changes, tenant_id: TenantId) -> Tenant:

@@ -1,7 +1,8 @@
 """Converts facts to records and back.
 
 A record is the msgpack array of a fact (`model/records.py`). Three kinds are packed: keys, pins and
-attestations have digests as raw bytes and scopes as bits. A record repeats the name it is stored under and is
+attestations have digests as raw bytes and scopes as bits. A tenant has two layouts: hosts of images stand in
+the second only. A record repeats the name it is stored under and is
 refused under any other name: a record that was moved, or a reply that reached the wrong reader, is never used
 for another subject. A key repeats a part of its digest.
 
@@ -38,6 +39,7 @@ from gateway.model.facts import (
     Scope,
     Tenant,
 )
+from gateway.model.image_hosts import MAX_IMAGE_HOSTS, parse_image_host
 from gateway.model.names import (
     parse_group_name,
     parse_key_id,
@@ -70,7 +72,11 @@ _ALL_SCOPE_BITS = sum(SCOPE_BITS.values())
 CHECK_BYTES = 8  # of the digest that a key is stored under: two keys share them once in 2**64 pairs
 _MD5_BYTES, _SHA256_BYTES = 16, 32
 
-# The places of packed fields in the row.
+LAYOUT_WITH_IMAGE_HOSTS = 2
+"""Of a tenant. Without hosts, layout 1 is written: versions that do not know layout 2 read these tenants."""
+
+# The places of the layout and of packed fields in the row.
+_LAYOUT = 1
 _KEY_ID, _SCOPES = 4, 7
 _MD5, _SHA256 = 4, 5
 
@@ -98,6 +104,12 @@ def encode(fact: Record | PolicyTexts) -> bytes:
         case Attestation():
             *row, digests = msgspec.to_builtins(fact, order="deterministic")
             return _encoder.encode([*row, b"".join(map(bytes.fromhex, digests))])
+        case Tenant():
+            *row, image_hosts = msgspec.to_builtins(fact)
+            if image_hosts:
+                row[_LAYOUT] = LAYOUT_WITH_IMAGE_HOSTS
+                row.append(image_hosts)
+            return _encoder.encode(row)
     return _encoder.encode(fact)
 
 
@@ -134,7 +146,21 @@ def decode_key(raw: bytes, digest: bytes) -> Key:
 
 def decode_tenant(raw: bytes, tenant_id: TenantId) -> Tenant:
     """Decode the record stored under this tenant's name."""
-    tenant = decode(Tenant, raw, tenant_id=tenant_id)
+    row = _row(Tenant, raw, packed=None)
+    if row[_LAYOUT:][:1] == [LAYOUT_WITH_IMAGE_HOSTS] and type(row[_LAYOUT]) is int:
+        row[_LAYOUT] = 1
+        if not row[-1]:
+            _refuse("a tenant's record has room for hosts of images and names none")
+    else:
+        row.append([])
+    if len(row) != 1 + len(Tenant.__struct_fields__):
+        _refuse()
+    tenant = _fact(Tenant, row, {"tenant_id": tenant_id})
+    if len(tenant.image_hosts) > MAX_IMAGE_HOSTS:
+        _refuse("more hosts of images than a tenant can have")
+    _verify(
+        "a tenant's record has a host of images that does not parse", parse_image_host, tenant.image_hosts
+    )
     if not 0 <= tenant.degraded_seconds <= MAX_DEGRADED_SECONDS:
         _refuse("a degraded time out of bounds")
     return tenant
@@ -209,13 +235,16 @@ def decode_attestation(raw: bytes, model: ModelId) -> Attestation:
     return _fact(Attestation, row, {"model": model})
 
 
-def _row(kind: type[msgspec.Struct], raw: bytes, *, packed: int = 0) -> list[Any]:
-    """Return the array of a record, which has so many fields more than its class and its number."""
+def _row(kind: type[msgspec.Struct], raw: bytes, *, packed: int | None = 0) -> list[Any]:
+    """Return the array of a record, which has so many fields more than its class and its number.
+
+    With None, the caller counts them.
+    """
     try:
         row = _rows.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         _refuse(cause=error)
-    if len(row) != 1 + len(kind.__struct_fields__) + packed:
+    if packed is not None and len(row) != 1 + len(kind.__struct_fields__) + packed:
         _refuse()
     return row
 

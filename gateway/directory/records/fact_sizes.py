@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from sys import getsizeof
 
-from gateway.model.facts import Alias, Grants, Key, ModelRule
+from gateway.model.facts import Alias, Grants, Key, ModelRule, Tenant
 
 FACT_BYTES = 250  # of any fact with its fixed fields, except a key
 KEY_BYTES = 600
 GRANT_BYTES = 200  # of one grant, without its names
 NAME_BYTES = 20  # of a reference to a name, without its text
+TEXT_BYTES = 70  # of one text in a list, without its characters
 DIGEST_BYTES = 120  # of one digest in a set
 WIDEST = 4  # bytes per character, for one byte in the record
 
@@ -34,7 +35,8 @@ def held_bytes(fact: object, raw: bytes) -> int:
             return KEY_BYTES + NAME_BYTES * len(fact.networks) + _texts([fact.name, *fact.networks])
         case frozenset():
             return FACT_BYTES + DIGEST_BYTES * len(fact)
-    return FACT_BYTES + WIDEST * len(raw)
+    texts = len(fact.image_hosts) if isinstance(fact, Tenant) else 0
+    return FACT_BYTES + WIDEST * len(raw) + TEXT_BYTES * texts
 
 
 def _texts(texts: list[str]) -> int:

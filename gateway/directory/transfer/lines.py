@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from gateway.directory.records.codec import (
     CHECK_BYTES,
+    LAYOUT_WITH_IMAGE_HOSTS,
     UnreadableRecordError,
     decode_alias,
     decode_grants,
@@ -47,6 +48,7 @@ Fact = PolicySet | Tenant | ModelRule | Alias | Grants | StoredKey
 _KINDS = {"tenant": Tenant, "rule": ModelRule, "alias": Alias, "grants": Grants, "key": Key}
 _NAMES = {each: kind for kind, each in _KINDS.items()}
 _FIELDS = {kind: each.__struct_encode_fields__[2:] for kind, each in _KINDS.items()}  # after the generation
+_FIELDS["tenant"] = _FIELDS["tenant"][:-1]  # the last stands in the second layout only
 _FIELDS["key"] = (*_FIELDS["key"], "digest_check")
 _FIELDS["grant"] = Grant.__struct_encode_fields__
 _FIELDS["policy"] = tuple(name for name in PolicySet.__struct_encode_fields__ if name != "generation")
@@ -102,12 +104,18 @@ def parse_fact(raw: bytes) -> Fact:
 def _named(kind: str, record: bytes) -> dict[str, Any]:
     """Return a record with the names of its fields."""
     _, layout, _, *values = msgspec.msgpack.decode(record)
-    return {"fact": kind, "layout": layout, **dict(zip(_FIELDS[kind], values, strict=True))}
+    return {"fact": kind, "layout": layout, **dict(zip(_fields(kind, layout), values, strict=True))}
+
+
+def _fields(kind: str, layout: object) -> tuple[str, ...]:
+    """The fields of a record of this layout."""
+    has_image_hosts = kind == "tenant" and layout == LAYOUT_WITH_IMAGE_HOSTS
+    return (*_FIELDS[kind], "image_hosts") if has_image_hosts else _FIELDS[kind]
 
 
 def _record(kind: str, document: dict[str, Any]) -> bytes:
     """The inverse of `_named`: the record that has exactly these fields."""
-    layout, *values = _values(document, ("layout", *_FIELDS[kind]))
+    layout, *values = _values(document, ("layout", *_fields(kind, document.get("layout"))))
     return _pack.encode([_KINDS[kind].__struct_config__.tag, layout, 0, *values])
 
 

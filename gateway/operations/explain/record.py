@@ -102,9 +102,22 @@ def record_rows(event: Event, outcome: OutcomeRecord | None) -> list[tuple[str, 
     if outcome is not None:
         sent = f"{outcome.bytes} bytes in {outcome.milliseconds:.1f} ms"
         rows.append(("outcome", f"{outcome.ending}, status {outcome.status}, {sent}"))
+        rows += _forwarded(outcome)
     elif record.decision == "allow":
         rows.append(("outcome", "not recorded: still under way, or its process ended first"))
     return [(name, escape_controls(text)) for name, text in rows]
+
+
+def _forwarded(outcome: OutcomeRecord) -> list[tuple[str, str]]:
+    """What only the outcome of a request to an inference server has."""
+    rows = []
+    if outcome.reason is not None:
+        rows.append(("refused", f"{outcome.reason}: {_MEANINGS.get(outcome.reason, _UNKNOWN)}"))
+    if outcome.upstream is not None:
+        upstream = outcome.upstream
+        took = f"{upstream.bytes} bytes in {upstream.milliseconds:.1f} ms"
+        rows.append(("server", f"{upstream.server}, status {upstream.status or 'none'}, {took}"))
+    return rows
 
 
 def _find_outcome_in(line: bytes, decision_id: str) -> OutcomeRecord | None:

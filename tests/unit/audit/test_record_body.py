@@ -14,6 +14,7 @@ from gateway.audit.record import (
     OutcomeRecord,
     RequestPart,
     ResourcePart,
+    UpstreamPart,
     encode,
     parse_line,
     seal,
@@ -34,7 +35,16 @@ from gateway.model.facts import KeyKind, Scope
 from gateway.model.header_block import Headers
 from gateway.model.listings import ModelListing
 from gateway.model.stamps import Stamp
-from gateway.model.verdicts import Admission, Allowed, Ending, HeldFile, OpenFile, Outcome, Rejection
+from gateway.model.verdicts import (
+    Admission,
+    Allowed,
+    Ending,
+    HeldFile,
+    OpenFile,
+    Outcome,
+    Rejection,
+    Upstream,
+)
 from tests.structs import made
 
 NODE, CHAIN, TIME = "node-1", "node-1.019a1f957ad1-0123abcd", "2026-11-20T14:23:33.000001Z"
@@ -122,15 +132,32 @@ def test_what_differs_is_recorded_differently():
     sent=st.integers(0, 1 << 62),
     milliseconds=st.floats(0, 1e9),
     sha256=st.none() | st.just("ef" * 32),
+    reason=st.none() | st.sampled_from(Reason),
+    upstream=st.none()
+    | st.builds(
+        Upstream,
+        server=texts,
+        status=st.integers(0, 599),
+        bytes_received=st.integers(0, 1 << 62),
+        milliseconds=st.floats(0, 1e9),
+    ),
 )
 def test_the_record_of_an_outcome_is_the_one_that_the_schema_encodes(
-    tenant, key_id, ending, status, sent, milliseconds, sha256
+    tenant, key_id, ending, status, sent, milliseconds, sha256, reason, upstream
 ):
-    outcome = Outcome(ending=ending, status=status, bytes_sent=sent, milliseconds=milliseconds, sha256=sha256)
+    outcome = Outcome(
+        ending=ending, status=status, bytes_sent=sent, milliseconds=milliseconds, sha256=sha256,
+        reason=reason, upstream=upstream,
+    )  # fmt: skip
+    part = None
+    if upstream is not None:
+        rounded = round(upstream.milliseconds, 3)
+        part = UpstreamPart(upstream.server, upstream.status, upstream.bytes_received, rounded)
     expected = OutcomeRecord(
         schema=1, id="id-1", chain=CHAIN, seq=42, prev="ab" * 32, time=TIME, node=NODE,
         decision_id="id-0", tenant=tenant, key_id=key_id, ending=ending.value, status=status, bytes=sent,
         milliseconds=round(milliseconds, 3), sha256=sha256,
+        reason=None if reason is None else reason.value, upstream=part,
     )  # fmt: skip
     tail = RecordBodies(NODE).of_outcome("id-0", tenant, key_id, outcome)
     assert enveloped("outcome", "id-1", LINKS, TIME, tail) == encode(expected)

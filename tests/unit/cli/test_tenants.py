@@ -43,6 +43,34 @@ def test_the_mode_is_in_the_audit_log(command, installed, tenant):
     assert b"degraded 30s" in written
 
 
+def test_hosts_of_images_are_set_replaced_and_taken_away(command, command_json, installed, tenant):
+    hosts = ["images.example.com", "http://cdn.example.com:8080"]
+    assert command_json("tenants", "show", tenant)[1]["image_hosts"] == []
+    assert command_json("tenants", "image-hosts", tenant, *hosts)[1]["changed"]
+    assert command_json("tenants", "show", tenant)[1]["image_hosts"] == hosts
+    assert not command_json("tenants", "image-hosts", tenant, *hosts)[1]["changed"]
+    assert command_json("tenants", "image-hosts", tenant, "none")[1]["changed"]
+    assert command_json("tenants", "show", tenant)[1]["image_hosts"] == []
+    written = b"".join(path.read_bytes() for path in installed.settings.audit_folder.glob("*.jsonl"))
+    assert b"tenants.image-hosts" in written
+    assert b"images from images.example.com http://cdn.example.com:8080" in written
+
+
+@pytest.mark.parametrize(
+    ("hosts", "status"),
+    [
+        (["*"], 2),
+        (["none", "*"], 2),
+        (["https://a.example"], 2),
+        ([f"h{n}.example" for n in range(65)], 1),
+        ([], 2),
+    ],
+)
+def test_what_is_no_list_of_hosts_is_refused(command, command_json, tenant, hosts, status):
+    assert command("tenants", "image-hosts", tenant, *hosts)[0] == status
+    assert command_json("tenants", "show", tenant)[1]["image_hosts"] == []
+
+
 def test_suspending_needs_no_force_and_resuming_does_not_for_facts_of_commands(command_json, tenant):
     assert command_json("tenants", "suspend", tenant)[1]["changed"]
     assert command_json("tenants", "show", tenant)[1]["state"] == "suspended"

@@ -201,6 +201,16 @@ def test_a_degraded_time_is_said_in_the_plan_and_planned_once():
     )
 
 
+def test_hosts_of_images_are_said_in_the_plan_and_planned_once():
+    hosted = document(image_hosts=("a.example", "http://b.example"))
+    result = after(hosted)
+    assert result.tenants[0].image_hosts == ("a.example", "http://b.example")
+    assert plan_changes([hosted], result, now=NOW).is_empty
+    assert plan_changes([document()], result, now=NOW).lines == (
+        "~ tenant acme: Acme (was Acme, images from a.example http://b.example)",
+    )
+
+
 def test_a_tenant_that_a_command_suspended_is_a_conflict_and_stays_suspended():
     by_hand = replace(after(document()).tenants[0], is_suspended=True, source="cli")
     plan = plan_changes([document()], CurrentFacts(tenants=(by_hand,)), now=NOW)

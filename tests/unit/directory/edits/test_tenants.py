@@ -4,7 +4,13 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.directory.edits.changes import change
-from gateway.directory.edits.tenants import create_tenant, resume_tenant, set_degraded, suspend_tenant
+from gateway.directory.edits.tenants import (
+    create_tenant,
+    resume_tenant,
+    set_degraded,
+    set_image_hosts,
+    suspend_tenant,
+)
 from gateway.directory.reading.listing import Listing
 from gateway.directory.reading.uncached import PlainFacts
 from gateway.model.errors import Conflict
@@ -51,6 +57,19 @@ async def folder_tenant(store, acme):
         await change(store, lambda changes: changes.put_tenant(tenant))
 
     return put
+
+
+async def test_hosts_of_images_that_a_document_names_are_taken_away_without_force_and_not_added(
+    store, run, folder_tenant
+):
+    await folder_tenant(image_hosts=("a.example", "b.example"))
+    for wider in (("a.example", "c.example"), ("a.example", "b.example", "c.example")):
+        with pytest.raises(Conflict):
+            await run(set_image_hosts, tenant_id=ACME, hosts=wider)
+    assert (await run(set_image_hosts, tenant_id=ACME, hosts=("b.example", "b.example"))).is_changed
+    assert (await Listing(PlainFacts(store)).find_tenant(ACME)).image_hosts == ("b.example",)
+    assert not (await run(set_image_hosts, tenant_id=ACME, hosts=("b.example",))).is_changed
+    assert (await run(set_image_hosts, tenant_id=ACME, hosts=("c.example",))).is_changed  # now a command's
 
 
 async def test_an_incident_does_not_wait_for_the_policy_folder(run, folder_tenant):

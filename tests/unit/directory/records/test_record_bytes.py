@@ -261,6 +261,45 @@ def test_a_generation_that_is_no_count_is_unreadable(kind, number):
         decode(msgspec.msgpack.encode([*row[:2], number, *row[3:]]))
 
 
+HOSTED = replace(TENANT, image_hosts=("images.example.com", "http://10.example:8080"))
+HOSTED_BYTES = (
+    "9a0202cd012ca3636c69a461636d65a441636d65c3cb3ff8000000000000cb404e00000000000092b2696d616765732e6578"
+    "616d706c652e636f6db6687474703a2f2f31302e6578616d706c653a38303830"
+)
+
+
+def test_a_tenant_with_hosts_of_images_has_a_second_layout_and_one_without_the_first():
+    assert encode(HOSTED).hex() == HOSTED_BYTES
+    assert decode_tenant(bytes.fromhex(HOSTED_BYTES), ACME) == HOSTED
+    assert encode(replace(HOSTED, image_hosts=())) == encode(TENANT)
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        *([], None, "images.example.com", ["*"], [""], [7], ["https://images.example.com"], {"a": 1}),
+        *(
+            ["a.example:443"],
+            ["A.example"],
+            ["a.example/x"],
+            ["user@a.example"],
+            [f"h{n}" for n in range(65)],
+        ),
+    ],
+)
+def test_a_tenant_with_hosts_of_images_that_do_not_parse_is_unreadable(hosts):
+    row = msgspec.msgpack.decode(bytes.fromhex(HOSTED_BYTES))
+    with pytest.raises(UnreadableRecordError):
+        decode_tenant(msgspec.msgpack.encode([*row[:-1], hosts]), ACME)
+
+
+@pytest.mark.parametrize("layout", [0, 1, 3, 2.0, "2", None, True])
+def test_hosts_of_images_in_another_layout_are_unreadable(layout):
+    row = msgspec.msgpack.decode(bytes.fromhex(HOSTED_BYTES))
+    with pytest.raises(UnreadableRecordError):
+        decode_tenant(msgspec.msgpack.encode([row[0], layout, *row[2:]]), ACME)
+
+
 @pytest.mark.parametrize("change", [lambda row: row[:-1], lambda row: [*row, "cli"]])
 def test_a_grant_with_a_field_less_or_more_is_unreadable(change):
     row = msgspec.msgpack.decode(encode(GRANTS))

@@ -92,7 +92,17 @@ def test_why_a_line_is_no_fact_is_said(facts):
         ),
         ({**tenant, "tenant": 7}, "tenant is missing or no text"),
         ({**tenant, "degraded_seconds": 3601}, "a degraded time out of bounds"),
-        ({**tenant, "layout": 2}, "not a record of this kind and layout"),
+        ({**tenant, "layout": 3}, "not a record of this kind and layout"),
+        ({**tenant, "layout": 2}, "missing or unknown: image_hosts"),
+        ({**tenant, "image_hosts": []}, "missing or unknown: image_hosts"),
+        (
+            {**tenant, "layout": 2, "image_hosts": []},
+            "a tenant's record has room for hosts of images and names none",
+        ),
+        (
+            {**tenant, "layout": 2, "image_hosts": ["*"]},
+            "a tenant's record has a host of images that does not parse",
+        ),
         ({**tenant, "name": 7}, "not a record of this kind and layout"),
         ({**tenant, "a": 7, "b": 8}, "missing or unknown: a, b"),
         ({**rule, "owner": "no tenant"}, "a model rule holds a name that does not parse"),
@@ -211,3 +221,12 @@ def test_a_key_is_refused_under_a_digest_that_is_none(make_key):
     for digest in ("", "00", "zz" * 32, "00" * 33, None, 7):
         with pytest.raises(UnreadableRecordError):
             parse_fact(json.dumps({**document, "digest": digest}).encode())
+
+
+def test_a_line_has_hosts_of_images_in_the_second_layout_only(acme):
+    hosted = replace(acme, image_hosts=("images.example.com", "http://cdn.example.com"))
+    line = fact_line(hosted)
+    assert json.loads(line)["layout"] == 2
+    assert json.loads(line)["image_hosts"] == ["images.example.com", "http://cdn.example.com"]
+    assert parse_fact(line) == unnumbered(hosted)
+    assert b"image_hosts" not in fact_line(acme)

@@ -1,0 +1,277 @@
+"""Doctor, the inference servers: reachable, of a known version, and started as the front door needs it.
+
+A server tells few of its own settings, so they are found by what it does. All questions are harmless: two are
+about a model that does not exist, one about an image at a host that does not exist (`.invalid`, RFC 6761),
+one has a function compiled that does nothing. The service key goes to the servers as with any request.
+
+What no question finds out is in the environment that `cachegate doctor` prints: start the servers with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from gateway.adapters.inference_server import InferenceClient, InferenceFailed, InferenceLimits
+from gateway.configuration.service_key import load_service_key
+from gateway.front_door.table import SERVER_VERSIONS
+from gateway.model.errors import CachegateError
+from gateway.operations.doctor.findings import fail, look, ok, stopped, warning
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.configuration.settings import Settings
+    from gateway.model.inference import InferenceServer
+    from gateway.operations.doctor.findings import Finding
+
+ANSWER_SECONDS = 20.0  # the server asks the platform in it
+MAX_ANSWER_BYTES = 4 << 20  # of its OpenAPI document
+_LIMITS = InferenceLimits(first_byte_seconds=ANSWER_SECONDS, idle_seconds=ANSWER_SECONDS)
+_OK, _NOT_KNOWN_KEY, _NOT_FOUND = 200, 401, 404
+
+INFERENCE_ENVIRONMENT = {
+    "ALLOW_API_KEY_FROM_HEADERS": "True",
+    "ROBOFLOW_API_KEY": "",
+    "API_KEY": "",
+    "ALLOW_URL_INPUT": "False",
+    "ALLOW_NON_HTTPS_URL_INPUT": "False",
+    "ALLOW_URL_TO_NON_GLOBAL_ADDRESSES": "False",
+    "VALIDATE_IMAGE_URL_REDIRECTS": "True",
+    "ALLOW_LOADING_IMAGES_FROM_LOCAL_FILESYSTEM": "False",
+    "ALLOW_NUMPY_INPUT": "False",
+    "ALLOW_INFERENCE_MODELS_DIRECTLY_ACCESS_LOCAL_PACKAGES": "False",
+    "ALLOW_CUSTOM_PYTHON_EXECUTION_IN_WORKFLOWS": "False",
+    "ALLOW_WORKFLOW_BLOCKS_ACCESSING_LOCAL_STORAGE": "False",
+    "ALLOW_WORKFLOW_BLOCKS_ACCESSING_ENVIRONMENTAL_VARIABLES": "False",
+    "ALLOW_WEBHOOK_WORKFLOWS_SINK_TO_NON_GLOBAL_ADDRESSES": "False",
+    "ALLOW_POSTGRESQL_WORKFLOWS_SINK_TO_NON_GLOBAL_ADDRESSES": "False",
+    "ALLOW_ORIGINS": "",
+    "ACTIVE_LEARNING_ENABLED": "False",
+    "ENABLE_IN_MEMORY_LOGS": "False",
+    "ENABLE_BUILDER": "False",
+    "ENABLE_DASHBOARD": "False",
+    "ENABLE_STREAM_API": "False",
+    "NOTEBOOK_ENABLED": "False",
+    "METRICS_ENABLED": "False",
+    "TELEMETRY_OPT_OUT": "True",
+}
+"""What to start an inference server behind the front door with."""
+
+_AN_IMAGE = {
+    "specification": {
+        "version": "1.0",
+        "inputs": [{"type": "WorkflowImage", "name": "image"}],
+        "steps": [],
+        "outputs": [{"type": "JsonField", "name": "image", "selector": "$inputs.image"}],
+    },
+    "inputs": {"image": {"type": "url", "value": "https://doctor.cachegate.invalid/x.png"}},
+}
+_NO_BLOCK = {
+    "type": "DynamicBlockDefinition",
+    "manifest": {
+        "type": "ManifestDescription",
+        "block_type": "CachegateDoctor",
+        "inputs": {},
+        "outputs": {"nothing": {"type": "DynamicOutputDefinition", "kind": []}},
+    },
+    "code": {"type": "PythonCode", "run_function_code": "def run(self):\n    return {}\n"},
+}
+_SOME_PYTHON = {
+    "version": "1.0",
+    "inputs": [],
+    "steps": [],
+    "outputs": [],
+    "dynamic_blocks_definitions": [_NO_BLOCK],
+}
+_ORIGIN = b"https://doctor.cachegate.invalid"
+_NO_URLS = b"Providing images via URL is not supported"
+
+
+class _Question(msgspec.Struct, frozen=True, kw_only=True):
+    method: str
+    target: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    body: bytes | None = None
+
+
+class _Answer(msgspec.Struct, frozen=True, kw_only=True):
+    status: int
+    headers: dict[bytes, bytes]
+    body: bytes
+
+
+async def look_at_inference(settings: Settings) -> list[Finding]:
+    """All findings about the inference servers; none where the front door is not set."""
+    if not settings.inference_url:
+        return []
+    key, finding = None, check_key(settings)
+    if finding.health == "ok":
+        key = load_service_key(settings)
+    client = InferenceClient(_LIMITS)
+    try:
+        found = await asyncio.gather(*(_look_at(client, one, key) for one in settings.inference_url))
+    finally:
+        await client.close()
+    return [finding, *(one for findings in found for one in findings)]
+
+
+def check_key(settings: Settings) -> Finding:
+    """The operator's key for the servers. Without one, only keys of the platform can run models."""
+
+    def check() -> Finding:
+        if load_service_key(settings) is None:
+            found = "none is set: callers with keys of ours cannot run models, those of the platform can"
+            return warning("inference key", found, "set CACHEGATE_INFERENCE_KEY_FILE")
+        source = settings.inference_key_file or "CACHEGATE_INFERENCE_KEY"
+        return ok("inference key", f"from {source}")
+
+    return look("inference key", check)
+
+
+async def _look_at(client: InferenceClient, server: InferenceServer, key: str | None) -> list[Finding]:
+    name = f"inference server {server.name}"
+    asking = _Asking(client, server.url)
+    try:
+        findings = [await _check_version(asking, name)]
+    except InferenceFailed as failure:
+        return [fail(name, failure.why, f"is {server.url} right, and does the server run?")]
+    checks = (_check_header, _check_flags)
+    for title, check in zip((f"{name}: keys", f"{name}: flags"), checks, strict=True):
+        try:
+            findings.append(await check(asking, title, key))
+        except InferenceFailed as failure:
+            findings.append(fail(title, failure.why, "run `cachegate doctor` again; look at its log"))
+        except CachegateError as failure:
+            findings.append(stopped(title, failure))
+    return findings
+
+
+async def _check_version(asking: _Asking, name: str) -> Finding:
+    info = await asking.ask("GET", b"/info")
+    version = _member(info.body, "version")
+    if info.status != _OK or not isinstance(version, str):
+        return fail(
+            name, "it answers, and not as an inference server does", "correct CACHEGATE_INFERENCE_URL"
+        )
+    ready = await asking.ask("GET", b"/readiness")
+    if ready.status != _OK:
+        found = f"version {version}, not ready (/readiness: {ready.status})"
+        return warning(name, found, "it gets no requests until it is ready; look at its log")
+    if version not in SERVER_VERSIONS:
+        known = ", ".join(SERVER_VERSIONS)
+        return fail(
+            name,
+            f"version {version}, whose routes are not known here",
+            f"install inference {known}: how another version reads a request was not checked",
+        )
+    return ok(name, f"version {version}, ready")
+
+
+async def _check_header(asking: _Asking, name: str, key: str | None) -> Finding:
+    """Whether the server takes the key that the gateway puts in, and none of its own."""
+    without = await asking.add_model()
+    if without.status != _NOT_KNOWN_KEY:
+        return fail(
+            name,
+            f"a request without a key is not refused as one (status {without.status} for a model that does "
+            "not exist): the server has a key of its own, which everybody then uses",
+            "start it without ROBOFLOW_API_KEY and API_KEY",
+        )
+    if key is None:
+        found = "it has no key of its own; whether it reads the Authorization header was not checked"
+        return warning(name, found, "set CACHEGATE_INFERENCE_KEY_FILE and run this again")
+    in_body = await asking.add_model(body_key=key)
+    if in_body.status == _NOT_KNOWN_KEY:
+        return fail(name, "the platform does not know the inference key", "correct CACHEGATE_INFERENCE_KEY")
+    in_header = await asking.add_model(header_key=key)
+    if in_header.status == _NOT_KNOWN_KEY:
+        return fail(
+            name,
+            "it does not read the Authorization header, where the gateway puts the key",
+            "start it with ALLOW_API_KEY_FROM_HEADERS=True",
+        )
+    if in_header.status != in_body.status:
+        found = (
+            f"not sure: status {in_header.status} with the key in the header, {in_body.status} in the body"
+        )
+        return warning(name, found, "does the platform answer? Run this again")
+    return ok(name, "it reads the key that the gateway puts in, and has none of its own")
+
+
+async def _check_flags(asking: _Asking, name: str, _key: str | None) -> Finding:
+    """The flags whose effect can be seen from outside."""
+    image = await asking.ask("POST", b"/workflows/run", _AN_IMAGE)
+    python = await asking.ask("POST", b"/workflows/validate", _SOME_PYTHON)
+    asks_cors = ((b"origin", _ORIGIN), (b"access-control-request-method", b"POST"))
+    preflight = await asking.ask("OPTIONS", b"/infer/classification", headers=asks_cors)
+    logs = await asking.ask("GET", b"/logs")
+    dashboard = await asking.ask("GET", b"/dashboard.html")
+    schema = await asking.ask("GET", b"/openapi.json")
+    paths = _member(schema.body, "paths")
+    streams = isinstance(paths, dict) and any(path.startswith("/inference_pipelines") for path in paths)
+    builder = isinstance(paths, dict) and any(path.startswith("/build") for path in paths)
+    # A server without workflows answers 404 or 405 to these.
+    has_workflows = image.status not in {_NOT_FOUND, 405}
+    is_open = {
+        "ALLOW_URL_INPUT": has_workflows and _NO_URLS not in image.body,
+        "ALLOW_CUSTOM_PYTHON_EXECUTION_IN_WORKFLOWS": python.status == _OK,
+        "ALLOW_ORIGINS": preflight.headers.get(b"access-control-allow-origin") in {_ORIGIN, b"*"},
+        "ENABLE_IN_MEMORY_LOGS": logs.status == _OK,
+        "ENABLE_DASHBOARD": dashboard.status == _OK,
+        "ENABLE_STREAM_API": streams,
+        "ENABLE_BUILDER": builder,
+    }
+    found = [flag for flag, is_set in is_open.items() if is_set]
+    if not found:
+        return ok(name, "those that can be seen from outside are closed")
+    shown = ", ".join(f"{flag}={INFERENCE_ENVIRONMENT[flag]}" for flag in found)
+    return warning(name, f"open: {', '.join(found)}", f"start it with {shown}")
+
+
+class _Asking:
+    """Asks one server."""
+
+    def __init__(self, client: InferenceClient, url: str) -> None:
+        self._client, self._url = client, url
+
+    async def ask(
+        self,
+        method: str,
+        target: bytes,
+        document: Any = None,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+    ) -> _Answer:
+        """One question and its whole answer. Raises `InferenceFailed`."""
+        body = None if document is None else msgspec.json.encode(document)
+        kind = () if document is None else ((b"content-type", b"application/json"),)
+        question = _Question(method=method, target=target, headers=(*kind, *headers), body=body)
+        answer = await self._client.send(self._url, question)
+        try:
+            read = bytearray()
+            async for piece in answer.chunks():
+                read += piece
+                if len(read) > MAX_ANSWER_BYTES:
+                    raise InferenceFailed("its answer is too large", was_sent=True, is_of_server=False)
+        finally:
+            await answer.close()
+        return _Answer(status=answer.status, headers=dict(answer.headers), body=bytes(read))
+
+    async def add_model(self, *, body_key: str | None = None, header_key: str | None = None) -> _Answer:
+        """Ask for a model that does not exist, a new one each time, since answers are kept."""
+        document = {"model_id": f"cachegate-doctor-{secrets.token_hex(8)}/1"}
+        if body_key is not None:
+            document["api_key"] = body_key
+        headers = () if header_key is None else ((b"authorization", f"Bearer {header_key}".encode("ascii")),)
+        return await self.ask("POST", b"/model/add", document, headers)
+
+
+def _member(body: bytes, name: str) -> Any:
+    try:
+        document = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return None
+    return document.get(name) if isinstance(document, dict) else None
