@@ -12,6 +12,7 @@ provider in the settings nobody can be asked, and what a model depends on is not
 from __future__ import annotations
 
 import hashlib
+from sys import getsizeof
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
 WEIGHTS_PATH = "/models/v1/external/weights"
 REMEMBERED_SECONDS = 10.0  # as long as the server remembers the platform's metadata
-MAX_REMEMBERED = 4096
-ENTRY_BYTES = 1_000
+REMEMBERED_BYTES = 4 << 20
+_ENTRY_BYTES = 700  # of an entry but for its names
 
 _REFUSED = frozenset({401, 402, 403, 404, 423})
 _OK = 200
@@ -65,9 +66,8 @@ class Brought:
         self._provider = provider
         self._clock = clock
         self.memory: BoundedMemory[tuple[bytes, ModelId], _Remembered] = BoundedMemory(
-            max_bytes=MAX_REMEMBERED * ENTRY_BYTES,
-            max_entries=MAX_REMEMBERED,
-            weigh=lambda _, one: ENTRY_BYTES + 300 * len(one.models),
+            max_bytes=REMEMBERED_BYTES,
+            weigh=lambda place, one: _ENTRY_BYTES + sum(map(getsizeof, (place[1], *one.models))),
             is_over=lambda one: clock.monotonic() >= one.until,
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
 import itertools
 import json
 import re
@@ -52,6 +53,7 @@ from gateway.directory.records.fact_sizes import held_bytes
 from gateway.directory.records.policies import encode_policy
 from gateway.engine.answers import MAX_FILES, METADATA_TYPE, PACKAGE_TYPE, parse_answer
 from gateway.engine.questions import WeightsQuery
+from gateway.front_door import brought
 from gateway.identity import authenticate
 from gateway.identity import last_uses as last_uses_module
 from gateway.identity.authenticate import Authenticator
@@ -609,6 +611,16 @@ def answers_with_links(_bound):
     return make, put
 
 
+@case(4 * MEGABYTE, size=lambda made: len(made.memory), sets=[(brought, "REMEMBERED_BYTES", 4 * MEGABYTE)])
+def models_that_models_bring(_bound):
+    def put(made, number):
+        place = hashlib.sha256(b"%d" % number).digest(), model_id(number)
+        models = tuple(model_id(number * 1000 + one) for one in range(number % 3))
+        made.memory.put(place, brought._Remembered(models, NOW))
+
+    return lambda: brought.Brought(None, SimpleNamespace(monotonic=lambda: 0.0)), put
+
+
 @case(
     16 * MEGABYTE,
     size=lambda made: len(made.memory),
@@ -904,6 +916,7 @@ FILLED = {
     "decision/rulebook.py",
     "decisions.py",
     "directory/memory/near_cache.py",
+    "front_door/brought.py",
     "identity/authenticate.py",
     "identity/authenticate_link.py",
     "identity/last_uses.py",
@@ -923,6 +936,12 @@ FILLED = {
 """The modules with a memory that is filled above."""
 
 BOUNDED_OTHERWISE = {
+    "adapters/image_fetch.py": "tenants whose images are being fetched",
+    "front_door/images.py": "images of one request, at most so many",
+    "front_door/reading.py": "members of one body that were read",
+    "front_door/servers.py": "tenants with a request under way",
+    "front_door/table.py": "tables of versions of the server, which are ours",
+    "middleware/bodies.py": "addresses whose bodies are being read",
     "adapters/redis_feed.py": "replies of one connection that are awaited, and pushes before it is followed",
     "adapters/redis_sentinels.py": "what the Sentinels answered, once",
     "audit/proven.py": "chains of a folder, for a command",

@@ -48,6 +48,8 @@ def busy(telemetry):
     telemetry.canary_measured(0.25)
     telemetry.refused_by_server(Reason.SLOW_REQUEST)
     telemetry.answered_at_once([("/v1/models", Reason.PERMITTED, 200, 10)])
+    telemetry.inference_failed("10.0.0.5:9001", "it did not answer in time")
+    telemetry.unexpected_model("10.0.0.5:9001")
     telemetry.pinned(1)
     return telemetry
 
