@@ -83,7 +83,12 @@ def test_the_handler_uses_the_models_and_the_key_that_were_read(upstream, tally)
         answer = send(upstream.server.url, outbound.method, outbound.target.decode(), body, headers)
         # A gateway of another test asks this server for its health now and then.
         (received,) = [note for note in notes.requests() if note.path not in PROBES]
-        assert token not in repr(received.values)
+        if (
+            outbound.body is None
+        ):  # the legacy route's image, which passes as it came: no handler reads a key there
+            assert token not in f"{outbound.target!r}{outbound.headers!r}"
+        else:
+            assert token not in repr(received.values)
         used = notes.all("add", "load", "infer")
         tally["used" if used else answer.status] += 1
         for note in used:
