@@ -45,9 +45,12 @@ SLOW_FOLDERS = ("faults", "freshness", "proxies")
 
 
 @pytest.hookimpl(wrapper=True, optionalhook=True)
-def pytest_xdist_auto_num_workers():
-    """One more than there are processors: tests wait for servers and timers a third of their time."""
-    return (yield) + 1
+def pytest_xdist_auto_num_workers(config):
+    """One more than there are processors: tests wait for servers and timers a third of their time.
+
+    Not where slow tests run: they load servers and workers, and keep all processors busy by themselves.
+    """
+    return (yield) + ("not slow" in config.option.markexpr)
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` is applied
