@@ -1,8 +1,8 @@
 """Have httpcore find out once, and not with every lock, that `sniffio` is not installed.
 
 httpcore 1.0 imports it each time that it makes a lock or an event, half a dozen times a request. Python does
-not remember that a module is missing: each of these imports looks through all folders of `sys.path`, which
-took 2 ms of a request. anyio no longer brings sniffio along. Without it httpcore uses asyncio, as we do.
+not remember that a module is missing: each of these imports looks through all folders of `sys.path`. anyio
+no longer brings sniffio along. Without it httpcore uses asyncio, as we do.
 """
 
 from __future__ import annotations
