@@ -34,7 +34,7 @@ def _imports(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("library", "room"),
+    ("library", "package"),
     [
         ("cedarpy", "decision"),
         ("redis", "adapters"),
@@ -43,10 +43,9 @@ def _imports(path: Path) -> set[str]:
         ("jwt", "identity"),
     ],
 )
-def test_each_dangerous_library_is_imported_in_one_room_only(library, room):
+def test_each_dangerous_library_is_imported_in_one_package_only(library, package):
     importers = {_name(path) for path in MODULES if library in _imports(path)}
-    unknown_keys = {name for name in importers if not name.startswith(f"gateway/{room}/")}
-    assert not unknown_keys
+    assert not {name for name in importers if not name.startswith(f"gateway/{package}/")}
 
 
 @cache
@@ -60,7 +59,7 @@ def _calls(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("proof", ["Receipt", "ChangeReceipt"])
-def test_only_the_audit_room_makes_receipts(proof):
+def test_only_the_audit_package_makes_receipts(proof):
     makers = {path.relative_to(ROOT / "gateway").parts[0] for path in MODULES if proof in _calls(path)}
     assert makers == {"audit"}
 
@@ -79,11 +78,11 @@ def _contracts():
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
 
 
-def test_the_layers_name_every_room():
+def test_the_layers_name_every_package():
     [layers] = [one["layers"] for one in _contracts() if one["type"] == "layers"]
-    named = {room.strip() for layer in layers for room in layer.split("|")}
+    named = {package.strip() for layer in layers for package in layer.split("|")}
     pipeline = {path.stem for path in (ROOT / "gateway").iterdir() if path.suffix == ".py" or path.is_dir()}
-    assert named == {f"gateway.{room}" for room in pipeline - {"__init__", "__main__", "__pycache__"}}
+    assert named == {f"gateway.{package}" for package in pipeline - {"__init__", "__main__", "__pycache__"}}
 
 
 def _imported_modules(path: Path, modules: dict[str, Path]) -> set[str]:

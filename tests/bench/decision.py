@@ -41,7 +41,7 @@ _HEADERS = (
 
 @dataclass(frozen=True)
 class Bench:
-    """A worker's rooms, and the requests that they are asked."""
+    """A worker's pipeline, and its stages called one by one."""
 
     pipeline: Pipeline
 
