@@ -20,32 +20,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.audit import AuditLog, Durability, Limits, verify
-from gateway.model.access import Principal, WireRequest
 from gateway.model.errors import Misconfigured, Reason, Unavailable
-from gateway.model.facts import KeyKind
-from gateway.model.names import KeyId, TenantId
 from gateway.model.verdicts import Rejection
+from tests import samples
 
 REFUSED = Rejection(
-    request=WireRequest(
-        method="GET",
-        raw_path=b"/",
-        query=b"",
-        headers=(),
-        client="192.0.2.1",
-        route="/v1/models",
-        trace_id=None,
-        received_at=0.0,
-    ),
+    request=samples.wire_request(client="192.0.2.1", route="/v1/models"),
     reason=Reason.NOT_PERMITTED,
-    principal=Principal(  # authenticated, so that no limit for anonymous callers applies
-        kind=KeyKind.TENANT,
-        key_id=KeyId("key_abcdefghijkl"),
-        key_name="",
-        tenant=TenantId("acme"),
-        scopes=frozenset(),
-        expires_at=None,
-    ),
+    principal=samples.principal(),  # authenticated, so that no limit for anonymous callers applies
 )
 NOBODY_ID = 65534
 NOBODY = Rejection(request=REFUSED.request, reason=Reason.UNKNOWN_KEY)

@@ -19,25 +19,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.audit import AuditLog, Damage, Durability, Ending, Limits, verify
 from gateway.audit.record import Links, OpenRecord, encode, seal
-from gateway.model.access import Principal, WireRequest
 from gateway.model.errors import Reason, Unavailable
-from gateway.model.facts import KeyKind
-from gateway.model.names import KeyId, TenantId
 from gateway.model.verdicts import Change, Rejection
+from tests import samples
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
-REQUEST = WireRequest(
-    method="GET", raw_path=b"/", query=b"", headers=(), client="192.0.2.1", route="/v1/models",
-    trace_id=None, received_at=0.0,
-)  # fmt: skip
+REQUEST = samples.wire_request(client="192.0.2.1", route="/v1/models")
 REFUSED = Rejection(
     request=REQUEST,
     reason=Reason.NOT_PERMITTED,
-    principal=Principal(
-        kind=KeyKind.TENANT, key_id=KeyId("key_abcdefghijkl"), key_name="", tenant=TenantId("acme"),
-        scopes=frozenset(), expires_at=None,
-    ),
+    principal=samples.principal(),
 )  # fmt: skip
 START = 1_790_000_000.0
 NODE = "node-1"

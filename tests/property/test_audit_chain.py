@@ -14,9 +14,9 @@ from gateway.audit import AuditLog, Damage, Limits, verify
 from gateway.audit.record import parse_line, parse_link, split_hash, split_signature
 from gateway.audit.scrub import MAX_AGENT_CHARACTERS, clean_agent
 from gateway.audit.timeline import RecordIds, Timestamps, parse_record_id
-from gateway.model.access import WireRequest
 from gateway.model.errors import Reason
 from gateway.model.verdicts import Rejection
+from tests import samples
 
 AGENTS = (b"curl/8.5.0", b"", '\\"quoted"\\ é'.encode())
 
@@ -31,16 +31,7 @@ class _Clock:
 
 
 def _request(agent):
-    return WireRequest(
-        method="GET",
-        raw_path=b"/",
-        query=b"",
-        headers=((b"user-agent", agent),),
-        client="192.0.2.1",
-        route="/v1/models",
-        trace_id=None,
-        received_at=0.0,
-    )
+    return samples.wire_request(headers=((b"user-agent", agent),), client="192.0.2.1", route="/v1/models")
 
 
 @pytest.fixture(scope="module")

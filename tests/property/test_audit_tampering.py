@@ -20,15 +20,12 @@ from hypothesis import strategies as st
 
 from gateway.audit import AuditLog, Ending, Limits, Verdict, verify
 from gateway.audit.folder import group_segments
-from gateway.model.access import WireRequest
 from gateway.model.errors import Reason, Unavailable
 from gateway.model.verdicts import Change, Rejection
+from tests import samples
 
 KEY = Ed25519PrivateKey.generate()
-REQUEST = WireRequest(
-    method="GET", raw_path=b"/", query=b"", headers=((b"user-agent", b"curl"),), client="192.0.2.1",
-    route="/v1/models", trace_id=None, received_at=0.0,
-)  # fmt: skip
+REQUEST = samples.wire_request(headers=((b"user-agent", b"curl"),), client="192.0.2.1", route="/v1/models")
 
 
 class _Clock:

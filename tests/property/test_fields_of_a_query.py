@@ -14,11 +14,12 @@ from gateway.engine.questions import parse_question
 from gateway.faces.content import CATALOGUE
 from gateway.faces.proxy import Unwrapping
 from gateway.middleware.shape import refusal_by_shape
-from gateway.model.access import Action, WireRequest
+from gateway.model.access import Action
 from gateway.model.errors import Reason, Refusal
 from gateway.model.limits import MAX_QUERY_FIELDS, MAX_TARGET_BYTES
 from gateway.model.queries import split_query
 from gateway.model.routes import GuardedRoute
+from tests import samples
 
 KEY = ((b"x-api-key", b"key"),)
 UNWRAPPING = Unwrapping(
@@ -37,15 +38,8 @@ ROUTE = GuardedRoute(
 
 
 def request(query):
-    return WireRequest(
-        method="GET",
-        raw_path=b"/v1/models",
-        query=query,
-        headers=KEY,
-        client="192.0.2.1",
-        route="-",
-        trace_id=None,
-        received_at=0.0,
+    return samples.wire_request(
+        raw_path=b"/v1/models", query=query, headers=KEY, client="192.0.2.1", route="-"
     )
 
 

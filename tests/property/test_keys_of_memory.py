@@ -27,6 +27,7 @@ from gateway.model.names import (
     parse_pattern,
     parse_tenant_id,
 )
+from tests import samples
 from tests.structs import made
 
 PIECES = [
@@ -131,14 +132,7 @@ def test_whatever_is_changed_of_the_caller_is_another_question(access, data):
 def test_the_same_characters_cut_at_another_place_are_another_question(one, two, three, four):
     def asked(model, package):
         resource = Resource(kind=ResourceKind.PACKAGE, model=ModelId(model), package=PackageId(package))
-        principal = Principal(
-            kind=KeyKind.TENANT,
-            key_id=KeyId("k"),
-            key_name="",
-            tenant=TenantId("t"),
-            scopes=frozenset(),
-            expires_at=None,
-        )
+        principal = samples.principal(key_id=KeyId("k"), tenant=TenantId("t"))
         return question_of(Access(principal=principal, action=Action.READ, resource=resource))
 
     assert (asked(one, two) == asked(three, four)) is ((one, two) == (three, four))

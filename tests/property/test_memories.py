@@ -69,7 +69,6 @@ from gateway.model.access import (
     Principal,
     Resource,
     ResourceKind,
-    WireRequest,
 )
 from gateway.model.addresses import _remembered_address
 from gateway.model.errors import Reason
@@ -106,6 +105,7 @@ from gateway.resource.held_listings import ENTRY_BYTES, HeldListings
 from gateway.resource.held_listings import Held as HeldListing
 from gateway.resource.paths import MAX_REMEMBERED_BYTES, MODELS_PATH, _parse_remembered, locate
 from gateway.resource.raw_model import RawPackage, RawPackages
+from tests import samples
 
 FACTOR = 1.3
 """By how much a memory may weigh more than its bound: what it charges is an estimate."""
@@ -217,14 +217,11 @@ def held_file(number, size):
 
 def admission(number, *, size=64, agent=b"", leaves=None, file=None):
     what = allowed(number, leaves)
-    request = WireRequest(
-        method="GET",
+    request = samples.wire_request(
         raw_path=b"/v1/models/%08d" % number + b"%61" * 800,
-        query=b"",
         headers=((b"user-agent", b"%08d" % number + agent), (b"host", b"x")),
         client=f"2001:db8:{number:x}:1111:2222:3333:4444:5555"[:39],
         route="/v1/models/{model}/-/{package}/{file}",
-        trace_id=None,
         received_at=NOW,
     )
     stamp = Stamp(number, leaves or (*what.stamp.leaves, Leaf(b"%d" % number, b"v" * 100)))

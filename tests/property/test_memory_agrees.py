@@ -27,12 +27,13 @@ from gateway.directory.memory.near_cache import NearCache
 from gateway.directory.memory.near_facts import NearFacts
 from gateway.directory.reading.reader import DirectoryReader
 from gateway.directory.reading.uncached import PlainFacts
-from gateway.model.access import Access, Action, Principal, Resource, ResourceKind
+from gateway.model.access import Access, Action, Resource, ResourceKind
 from gateway.model.errors import Reason, Unavailable
-from gateway.model.facts import DEFAULT_SCOPES, Alias, Grant, Grants, KeyKind, ModelRule, Visibility
+from gateway.model.facts import DEFAULT_SCOPES, Alias, Grant, Grants, ModelRule, Visibility
 from gateway.model.names import KeyId, ModelId, PackageId, Pattern, TenantId
 from gateway.model.stores import Batch, Moment
 from gateway.model.verdicts import Allowed
+from tests import samples
 
 HISTORY = "0" * 32
 near_facts.ECHO_SECONDS = 60.0  # here a push comes when the history says so
@@ -130,14 +131,7 @@ class Worker:
 
 
 def access(tenant, model):
-    principal = Principal(
-        kind=KeyKind.TENANT,
-        key_id=KeyId("key_000000000000"),
-        key_name="",
-        tenant=tenant,
-        scopes=DEFAULT_SCOPES,
-        expires_at=None,
-    )
+    principal = samples.principal(key_id=KeyId("key_000000000000"), tenant=tenant, scopes=DEFAULT_SCOPES)
     package = Resource(kind=ResourceKind.PACKAGE, model=model, package=PackageId("pkg"))
     return Access(principal=principal, action=Action.READ, resource=package)
 

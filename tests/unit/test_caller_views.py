@@ -10,22 +10,15 @@ from msgspec.structs import replace
 
 from gateway.caller_views import DECISIONS_PER_TURN, REMEMBERED_CALLERS, CallerViews
 from gateway.decisions import Decisions
-from gateway.model.access import Principal
 from gateway.model.errors import Reason, Unavailable
-from gateway.model.facts import Facts, KeyKind, PolicySet, Scope
+from gateway.model.facts import Facts, PolicySet, Scope
 from gateway.model.listings import ListedPackage
-from gateway.model.names import KeyId, ModelId, PackageId, TenantId
+from gateway.model.names import ModelId, PackageId
 from gateway.model.stamps import Leaf, Stamp
 from gateway.model.verdicts import Allowed, Denied
+from tests import samples
 
-CALLER = Principal(
-    kind=KeyKind.TENANT,
-    key_id=KeyId("key_abcdefghijkl"),
-    key_name="",
-    tenant=TenantId("acme"),
-    scopes=frozenset({Scope.READ}),
-    expires_at=None,
-)
+CALLER = samples.principal(scopes=frozenset({Scope.READ}))
 POLICY = PolicySet(schema="", policies=(), digest="d")
 
 

@@ -8,13 +8,14 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.decisions import DECIDED_AT_ONCE, DECISION_BYTES, UNDECIDED, Decisions, Judgement, question_of
-from gateway.model.access import Access, Action, Principal, Resource, ResourceKind
+from gateway.model.access import Access, Action, Resource, ResourceKind
 from gateway.model.errors import Reason, Unavailable
-from gateway.model.facts import Facts, KeyKind, PolicySet, Scope
+from gateway.model.facts import Facts, PolicySet, Scope
 from gateway.model.names import FileHandle, KeyId, ModelId, PackageId, TenantId
 from gateway.model.rulings import Ruling
 from gateway.model.stamps import Leaf, Stamp
 from gateway.model.verdicts import Allowed, Denied
+from tests import samples
 
 pytestmark = pytest.mark.anyio
 
@@ -25,14 +26,7 @@ def anyio_backend(virtual_time):
 
 
 MODEL = ModelId("acme/cars/1")
-PRINCIPAL = Principal(
-    kind=KeyKind.TENANT,
-    key_id=KeyId("key_abcdefghijkl"),
-    key_name="",
-    tenant=TenantId("acme"),
-    scopes=frozenset({Scope.READ}),
-    expires_at=None,
-)
+PRINCIPAL = samples.principal(scopes=frozenset({Scope.READ}))
 
 
 def access(model=MODEL, package="p1", file=None, principal=PRINCIPAL, action=Action.READ):

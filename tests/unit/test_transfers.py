@@ -7,24 +7,14 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
-from gateway.model.facts import KeyKind
-from gateway.model.names import KeyId, TenantId
-from gateway.model.stamps import Stamp
-from gateway.model.verdicts import Admission, Allowed, Ending, Identity, Receipt
+from gateway.model.verdicts import Ending, Receipt
 from gateway.transfers import ClientEnd, TransferCutError, Transfers
+from tests import samples
 
 STALL_SECONDS = 0.1
 LAST = {"type": "http.response.body", "body": b"x"}
 STEP = {**LAST, "more_body": True}
-PRINCIPAL = Principal(
-    kind=KeyKind.TENANT,
-    key_id=KeyId("key_abcdefghijkl"),
-    key_name="",
-    tenant=TenantId("acme"),
-    scopes=frozenset(),
-    expires_at=None,
-)
+PRINCIPAL = samples.principal()
 
 
 class Facts:
@@ -62,25 +52,7 @@ class Client:
 
 
 def receipt():
-    access = Access(principal=PRINCIPAL, action=Action.READ, resource=Resource(kind=ResourceKind.SELF))
-    request = WireRequest(
-        method="GET",
-        raw_path=b"/",
-        query=b"",
-        headers=(),
-        client="",
-        route="",
-        trace_id=None,
-        received_at=0.0,
-    )
-    stamp = Stamp(1, ())
-    admission = Admission(
-        request=request,
-        allowed=Allowed(access=access, model=None, policies=(), grant=None, stamp=stamp),
-        found=Identity(principal=PRINCIPAL),
-        stamp=stamp,
-        key_stamp=stamp,
-    )
+    admission = samples.admission(PRINCIPAL, request=samples.wire_request(client=""))
     return Receipt(record_id="r", admission=admission, on_close=lambda outcome: None)
 
 

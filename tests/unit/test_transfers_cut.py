@@ -8,13 +8,12 @@ import pytest
 from msgspec.structs import replace
 
 from gateway import transfers as module
-from gateway.model.access import Access, Action, Principal, Resource, ResourceKind
+from gateway.model.access import Action
 from gateway.model.errors import Reason, Refusal, Unavailable
-from gateway.model.facts import KeyKind
-from gateway.model.names import KeyId, TenantId
 from gateway.model.stamps import Leaf, Stamp
-from gateway.model.verdicts import Admission, Allowed, Ending, Identity, Receipt
+from gateway.model.verdicts import Ending, Receipt
 from gateway.transfers import ClientEnd, Transfers
+from tests import samples
 
 pytestmark = pytest.mark.anyio
 
@@ -24,14 +23,7 @@ def anyio_backend(virtual_time):
     return virtual_time
 
 
-PRINCIPAL = Principal(
-    kind=KeyKind.TENANT,
-    key_id=KeyId("key_abcdefghijkl"),
-    key_name="",
-    tenant=TenantId("acme"),
-    scopes=frozenset(),
-    expires_at=None,
-)
+PRINCIPAL = samples.principal()
 
 
 class Facts:
@@ -92,16 +84,7 @@ def _quick(monkeypatch):
 
 def receipt(facts, **more):
     principal = facts.principal = replace(PRINCIPAL, **more)
-    stamp = Stamp(1, (facts.leaf,))
-    access = Access(principal=principal, action=Action.IDENTIFY, resource=Resource(kind=ResourceKind.SELF))
-    allowed = Allowed(access=access, model=None, policies=(), grant=None, stamp=stamp)
-
-    class Request:
-        client = "127.0.0.1"
-
-    admission = Admission(
-        request=Request(), allowed=allowed, found=Identity(principal=principal), stamp=stamp, key_stamp=stamp
-    )
+    admission = samples.admission(principal, action=Action.IDENTIFY, stamp=Stamp(1, (facts.leaf,)))
     return Receipt(record_id="r", admission=admission, on_close=lambda _outcome: None)
 
 

@@ -18,10 +18,11 @@ from gateway.audit.folder import node_of
 from gateway.audit.record import Links, OpenRecord, encode, seal
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
 from gateway.model.errors import Reason
-from gateway.model.facts import DEFAULT_SCOPES, KeyKind
+from gateway.model.facts import DEFAULT_SCOPES
 from gateway.model.header_block import Headers
 from gateway.model.stamps import Leaf, Stamp
 from gateway.model.verdicts import Admission, Allowed, Ending, HeldFile, OpenFile, Outcome, Rejection
+from tests import samples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,14 +125,7 @@ class AuditFolder:
         )
 
     def principal(self) -> Principal:
-        return Principal(
-            kind=KeyKind.TENANT,
-            key_id="key_abcdefghijkl",
-            key_name="the name of a key",
-            tenant="acme",
-            scopes=DEFAULT_SCOPES,
-            expires_at=None,
-        )
+        return samples.principal(key_name="the name of a key", scopes=DEFAULT_SCOPES)
 
     def admission(self, model: str = "acme/yolo", **request) -> Admission:
         resource = Resource(kind=ResourceKind.FILE, model="acme/alias", package="p1", file="weights.onnx")

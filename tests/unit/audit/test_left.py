@@ -9,12 +9,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.audit import AuditLog, Limits, verify
-from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
+from gateway.model.access import Access, Action, Resource, ResourceKind
 from gateway.model.errors import Reason, Unavailable
-from gateway.model.facts import KeyKind, Scope
+from gateway.model.facts import Scope
 from gateway.model.header_block import Headers
 from gateway.model.stamps import Stamp
 from gateway.model.verdicts import Admission, Allowed, Ending, HeldFile, Outcome, Rejection
+from tests import samples
 
 
 class Clock:
@@ -28,10 +29,7 @@ class Clock:
 
 
 def admission(client="192.0.2.7"):
-    principal = Principal(
-        kind=KeyKind.TENANT, key_id="key_abcdefghijkl", key_name="", tenant="acme",
-        scopes=frozenset({Scope.READ}), expires_at=None,
-    )  # fmt: skip
+    principal = samples.principal(scopes=frozenset({Scope.READ}))
     resource = Resource(kind=ResourceKind.FILE, model="acme/cars/1", package="p", file="f")
     stamp = Stamp(7, ())
     allowed = Allowed(
@@ -43,10 +41,7 @@ def admission(client="192.0.2.7"):
         size=3, identity=(1, 2, 3, 4, 5), model="acme/cars/1", package="p",
         handle="f", md5="0" * 32, sha256="1" * 64,
     )  # fmt: skip
-    request = WireRequest(
-        method="GET", raw_path=b"/", query=b"", headers=(), client=client, route="/v1/{file}",
-        trace_id=None, received_at=1.0,
-    )  # fmt: skip
+    request = samples.wire_request(client=client, route="/v1/{file}", received_at=1.0)
     return Admission(request=request, allowed=allowed, found=found, stamp=stamp, key_stamp=stamp)
 
 

@@ -45,6 +45,7 @@ from gateway.model.verdicts import (
     Rejection,
     Upstream,
 )
+from tests import samples
 from tests.structs import made
 
 NODE, CHAIN, TIME = "node-1", "node-1.019a1f957ad1-0123abcd", "2026-11-20T14:23:33.000001Z"
@@ -54,10 +55,7 @@ texts = st.text(max_size=20) | st.sampled_from(['a"b', "a\\b", "é", "\x00", "a/
 
 
 def admission(*, is_held=True, trace_id=None, model="acme/cars/1", agent=b"curl/8"):
-    principal = Principal(
-        kind=KeyKind.TENANT, key_id="key_abcdefghijkl", key_name="", tenant="acme",
-        scopes=frozenset({Scope.READ}), expires_at=None,
-    )  # fmt: skip
+    principal = samples.principal(scopes=frozenset({Scope.READ}))
     resource = Resource(kind=ResourceKind.FILE, model=model, package="p", file="f")
     stamp = Stamp(7, ())
     allowed = Allowed(
@@ -73,10 +71,13 @@ def admission(*, is_held=True, trace_id=None, model="acme/cars/1", agent=b"curl/
         if is_held
         else OpenFile(descriptor=9, **place)
     )
-    request = WireRequest(
-        method="GET", raw_path=b"/", query=b"", headers=((b"user-agent", agent),), client="192.0.2.7",
-        route="/v1/{file}", trace_id=trace_id, received_at=1.0,
-    )  # fmt: skip
+    request = samples.wire_request(
+        headers=((b"user-agent", agent),),
+        client="192.0.2.7",
+        route="/v1/{file}",
+        trace_id=trace_id,
+        received_at=1.0,
+    )
     return Admission(request=request, allowed=allowed, found=found, stamp=stamp, key_stamp=stamp)
 
 

@@ -7,10 +7,10 @@ import pytest
 
 from gateway.adapters.clock import SystemClock
 from gateway.assembly.components import build_recorder
-from gateway.model.access import Principal, Resource, ResourceKind, WireRequest
+from gateway.model.access import Resource, ResourceKind
 from gateway.model.errors import Reason
-from gateway.model.facts import KeyKind
 from gateway.model.verdicts import Rejection
+from tests import samples
 
 OWN = ("--model", "acme/cars/1", "--package", "pkgA1", "--file", "weights.onnx")
 
@@ -98,13 +98,8 @@ def test_a_record_that_is_no_decision_is_shown_as_it_is(command, command_json):
 def refused(installed):
     """The record of a refusal, as a worker writes it."""
     key_id = installed.key_id("acme")
-    principal = Principal(
-        kind=KeyKind.TENANT, key_id=key_id, key_name="", tenant="acme", scopes=frozenset(), expires_at=None
-    )
-    request = WireRequest(
-        method="GET", raw_path=b"/", query=b"", headers=(), client="127.0.0.1", route="/v1/models/{model}",
-        trace_id=None, received_at=0.0,
-    )  # fmt: skip
+    principal = samples.principal(key_id=key_id)
+    request = samples.wire_request(route="/v1/models/{model}")
     resource = Resource(kind=ResourceKind.PACKAGE, model="globex/cars/1", package="pkgB1")
     recorder = build_recorder(installed.settings, SystemClock())
     record_id = recorder.reject(

@@ -5,9 +5,9 @@ from base64 import urlsafe_b64encode
 import pytest
 
 from gateway.credential.extract_link import extract_link, link_query, parse_link
-from gateway.model.access import WireRequest
 from gateway.model.errors import Reason, Refusal
 from gateway.model.names import KeyId
+from tests import samples
 
 PATH = b"/d/acme/cars/1/-/pkgA1/weights.onnx"
 KEY, END, MAC = KeyId("key_0123456789ab"), 1_800_000_000, bytes(range(32))
@@ -16,15 +16,12 @@ QUERY = f"se={END}&sig={KEY}.{TEXT}"
 
 
 def request(query=QUERY, *headers):
-    return WireRequest(
-        method="GET",
+    return samples.wire_request(
         raw_path=PATH,
         query=query.encode(),
         headers=tuple((name.encode(), value.encode()) for name, value in headers),
         client="192.0.2.1",
         route="/d",
-        trace_id=None,
-        received_at=0.0,
     )
 
 

@@ -9,12 +9,10 @@ from hashlib import md5, sha256
 import pytest
 
 from gateway.delivery.steps import ZeroCopied
-from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
 from gateway.model.extensions import LOOKS, ZERO_COPY
-from gateway.model.facts import KeyKind
 from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId
-from gateway.model.stamps import Stamp
-from gateway.model.verdicts import Admission, Allowed, OpenFile, Receipt
+from gateway.model.verdicts import OpenFile, Receipt
+from tests import samples
 
 TRACE = b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-01"
 
@@ -52,28 +50,9 @@ class Blob:
 
 
 def receipt_for(found, *, method="GET", headers=()):
-    principal = Principal(
-        kind=KeyKind.TENANT,
-        key_id=KeyId("key_000000000000"),
-        key_name="",
-        tenant=None,
-        scopes=frozenset(),
-        expires_at=None,
-    )
-    access = Access(principal=principal, action=Action.READ, resource=Resource(kind=ResourceKind.FILE))
-    stamp = Stamp(generation=1, leaves=())
-    request = WireRequest(
-        method=method,
-        raw_path=b"/",
-        query=b"",
-        headers=tuple(headers),
-        client="127.0.0.1",
-        route="/",
-        trace_id=None,
-        received_at=0.0,
-    )
-    allowed = Allowed(access=access, model=None, policies=(), grant=None, stamp=stamp)
-    admission = Admission(request=request, allowed=allowed, found=found, stamp=stamp, key_stamp=stamp)
+    principal = samples.principal(key_id=KeyId("key_000000000000"), tenant=None)
+    request = samples.wire_request(method=method, headers=tuple(headers), route="/")
+    admission = samples.admission(principal, request=request, found=found)
     return Receipt(record_id="r" * 36, admission=admission, on_close=lambda outcome: None)
 
 

@@ -21,9 +21,9 @@ from gateway.directory.memory.lease import Lease
 from gateway.directory.memory.near_cache import NearCache
 from gateway.directory.memory.near_facts import NearFacts
 from gateway.directory.records import names
-from gateway.model.access import Principal
-from gateway.model.facts import DEFAULT_SCOPES, Key, KeyKind, PolicySet, Tenant
+from gateway.model.facts import DEFAULT_SCOPES, Key, PolicySet, Tenant
 from gateway.model.names import KeyId, TenantId
+from tests import samples
 
 
 @pytest.fixture
@@ -145,11 +145,4 @@ def make_key():
 
 @pytest.fixture
 def principal():
-    return Principal(
-        kind=KeyKind.TENANT,
-        key_id=KeyId("key_000000000001"),
-        key_name="ci",
-        tenant=TenantId("acme"),
-        scopes=DEFAULT_SCOPES,
-        expires_at=None,
-    )
+    return samples.principal(key_id=KeyId("key_000000000001"), key_name="ci", scopes=DEFAULT_SCOPES)

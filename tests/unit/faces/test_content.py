@@ -10,27 +10,19 @@ from msgspec.structs import replace
 
 from gateway.faces import content, identity
 from gateway.faces.content import BLOB, CATALOGUE, FILE, MODEL, PACKAGE, describe, routes
-from gateway.model.access import Action, WireRequest
+from gateway.model.access import Action
 from gateway.model.errors import Reason, Refusal
 from gateway.model.listings import CataloguePage, FileEntry, ModelListing, PackageListing
 from gateway.model.names import FileHandle, Md5, ModelId, PackageId
 from gateway.resource.paths import locate
+from tests import samples
 
 CASES = json.loads((Path(__file__).parents[2] / "cases" / "paths.json").read_text("utf-8"))["cases"]
 MD5 = Md5("0123456789abcdef0123456789abcdef")
 
 
 def request_for(raw_path=b"/v1/models", query=b""):
-    return WireRequest(
-        method="GET",
-        raw_path=raw_path,
-        query=query,
-        headers=(),
-        client="",
-        route="",
-        trace_id=None,
-        received_at=0.0,
-    )
+    return samples.wire_request(raw_path=raw_path, query=query, client="")
 
 
 def raw_path(case):

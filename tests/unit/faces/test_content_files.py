@@ -15,9 +15,9 @@ from gateway.faces.content import FILE, file_answers
 from gateway.faces.route import FaceRoute
 from gateway.middleware.guard import METER, RECEIPT
 from gateway.middleware.meter import Meter
-from gateway.model.access import WireRequest
 from gateway.model.names import FileHandle, Md5, ModelId, PackageId
 from gateway.model.verdicts import Admission, Ending, OpenFile, Receipt
+from tests import samples
 
 CONTENT = b"content of a blob\n"
 SHA256 = sha256(CONTENT).hexdigest()
@@ -43,10 +43,7 @@ def served(tmp_path):
             md5=Md5(name or md5(CONTENT, usedforsecurity=False).hexdigest()),
             sha256=SHA256 if is_pinned else None,
         )
-        request = WireRequest(
-            method=method, raw_path=b"/", query=b"", headers=headers, client="-", route="/", trace_id=None,
-            received_at=0.0,
-        )  # fmt: skip
+        request = samples.wire_request(method=method, headers=headers, client="-", route="/")
         admission = Admission(request=request, allowed=None, found=file, stamp=None, key_stamp=None)
         receipt = Receipt(record_id=RECORD, admission=admission, on_close=lambda outcome: None)
         meter, messages = Meter(0.0), []

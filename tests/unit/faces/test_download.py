@@ -5,21 +5,13 @@ import pytest
 from gateway.credential.extract_link import extract_link
 from gateway.faces.download import DOWNLOAD, routes
 from gateway.faces.route import declarations
-from gateway.model.access import Action, Resource, ResourceKind, WireRequest
+from gateway.model.access import Action, Resource, ResourceKind
 from gateway.model.errors import Reason, Refusal
+from tests import samples
 
 
 def request(raw_path):
-    return WireRequest(
-        method="GET",
-        raw_path=raw_path,
-        query=b"",
-        headers=(),
-        client="192.0.2.1",
-        route=DOWNLOAD.template,
-        trace_id=None,
-        received_at=0.0,
-    )
+    return samples.wire_request(raw_path=raw_path, client="192.0.2.1", route=DOWNLOAD.template)
 
 
 def test_a_download_reads_and_its_caller_is_in_the_url():

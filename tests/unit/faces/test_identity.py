@@ -5,17 +5,12 @@ from __future__ import annotations
 import pytest
 
 from gateway.faces.identity import WHOAMI, describe
-from gateway.model.access import Action, Principal, ResourceKind
+from gateway.model.access import Action, ResourceKind
 from gateway.model.facts import KeyKind, Scope
-from gateway.model.names import KeyId, TenantId
+from tests import samples
 
-TENANT_KEY = Principal(
-    kind=KeyKind.TENANT,
-    key_id=KeyId("key_abcdefghijkl"),
-    key_name="trainer",
-    tenant=TenantId("acme"),
-    scopes=frozenset({Scope.READ, Scope.DISCOVER}),
-    expires_at=1_790_000_000.0,
+TENANT_KEY = samples.principal(
+    key_name="trainer", scopes=frozenset({Scope.READ, Scope.DISCOVER}), expires_at=1_790_000_000.0
 )
 
 
@@ -31,14 +26,7 @@ def test_a_key_is_described_by_what_its_holder_may_know():
 
 
 def test_a_key_without_an_end_or_a_tenant_has_none():
-    admin = Principal(
-        kind=KeyKind.ADMIN,
-        key_id=KeyId("key_abcdefghijkl"),
-        key_name="",
-        tenant=None,
-        scopes=frozenset(),
-        expires_at=None,
-    )
+    admin = samples.principal(kind=KeyKind.ADMIN, tenant=None)
     assert (describe(admin)["tenant"], describe(admin)["expires_at"]) == (None, None)
 
 

@@ -8,16 +8,15 @@ import pytest
 
 from gateway.identity import last_uses
 from gateway.identity.last_uses import LastUses
-from gateway.model.access import Credential, Principal, SignedLink
+from gateway.model.access import Credential, SignedLink
 from gateway.model.errors import Reason, Refusal
 from gateway.model.facts import KeyKind
 from gateway.model.names import KeyId
 from gateway.model.stamps import Stamp
+from tests import samples
 
 KEY = KeyId("key_abcdefghijkl")
-PRINCIPAL = Principal(
-    kind=KeyKind.ADMIN, key_id=KEY, key_name="", tenant=None, scopes=frozenset(), expires_at=None
-)
+PRINCIPAL = samples.principal(kind=KeyKind.ADMIN, key_id=KEY, tenant=None)
 
 
 class Inner:

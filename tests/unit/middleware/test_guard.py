@@ -9,26 +9,18 @@ import pytest
 
 from gateway.middleware.client_end import NAMES
 from gateway.middleware.guard import MAX_ATTEMPTS, METER, RECEIPT, ROUTE, GuardMiddleware
-from gateway.model.access import Access, Action, Principal, Resource, ResourceKind
+from gateway.model.access import Action, Resource, ResourceKind
 from gateway.model.errors import Misconfigured, Reason, Refusal, Unavailable, WithdrawnError
-from gateway.model.facts import KeyKind
-from gateway.model.names import KeyId, TenantId
 from gateway.model.routes import GuardedRoute
 from gateway.model.stamps import Leaf, Stamp
-from gateway.model.verdicts import WITHDRAWN, Admission, Allowed, Declined, Ending, Identity, Receipt
+from gateway.model.verdicts import WITHDRAWN, Declined, Ending, Receipt
 from gateway.telemetry import Telemetry, sample
 from gateway.transfers import Transfers
+from tests import samples
 
 pytestmark = pytest.mark.anyio
 
-PRINCIPAL = Principal(
-    kind=KeyKind.TENANT,
-    key_id=KeyId("key_abcdefghijkl"),
-    key_name="",
-    tenant=TenantId("acme"),
-    scopes=frozenset(),
-    expires_at=None,
-)
+PRINCIPAL = samples.principal()
 SELF = Resource(kind=ResourceKind.SELF)
 FILES = GuardedRoute(
     template="/f",
@@ -67,16 +59,7 @@ class Gate:
             if isinstance(answer, Exception):
                 raise answer
             return answer
-        stamp = Stamp(1, (self.key,))
-        access = Access(principal=PRINCIPAL, action=Action.READ, resource=SELF)
-        allowed = Allowed(access=access, model=None, policies=(), grant=None, stamp=stamp)
-        admission = Admission(
-            request=request,
-            allowed=allowed,
-            found=Identity(principal=PRINCIPAL),
-            stamp=stamp,
-            key_stamp=stamp,
-        )
+        admission = samples.admission(PRINCIPAL, request=request, stamp=Stamp(1, (self.key,)))
         return Receipt(record_id=f"r{len(self.requests)}", admission=admission, on_close=self.close)
 
     def close(self, outcome):

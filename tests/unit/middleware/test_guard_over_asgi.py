@@ -11,17 +11,15 @@ from msgspec.structs import replace
 
 from gateway.credential.client import parse_trusted_networks
 from gateway.middleware.guard import METER, RECEIPT, ROUTE, GuardMiddleware
-from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
+from gateway.model.access import Action, Resource, ResourceKind
 from gateway.model.errors import Reason, Unavailable
-from gateway.model.facts import KeyKind
 from gateway.model.limits import MAX_HEADER_BYTES, MAX_HEADER_COUNT, MAX_TARGET_BYTES
-from gateway.model.names import KeyId, TenantId
 from gateway.model.routes import GuardedRoute
-from gateway.model.stamps import Stamp
-from gateway.model.verdicts import Admission, Allowed, Declined, Ending, Identity, Receipt
+from gateway.model.verdicts import Declined, Ending, Receipt
 from gateway.problems import PROBLEMS, UNRECORDED
 from gateway.telemetry import Telemetry, sample
 from gateway.transfers import Transfers
+from tests import samples
 
 RECORD = "018f3c1e-7a5b-7c21-9d0e-112233445566"
 SELF = Resource(kind=ResourceKind.SELF)
@@ -32,14 +30,7 @@ ROUTE_A = GuardedRoute(
     matches=lambda raw: raw.startswith(b"/a/"),
     locate=lambda request: SELF,
 )
-PRINCIPAL = Principal(
-    kind=KeyKind.TENANT,
-    key_id=KeyId("key_abcdefghijkl"),
-    key_name="",
-    tenant=TenantId("acme"),
-    scopes=frozenset(),
-    expires_at=None,
-)
+PRINCIPAL = samples.principal()
 
 
 class Clock:
@@ -65,16 +56,7 @@ class Gate:
             raise self.fault
         if self.refusal:
             return Declined(reason=self.refusal, record_id=RECORD)
-        access = Access(principal=PRINCIPAL, action=route.action, resource=SELF)
-        stamp = Stamp(1, ())
-        allowed = Allowed(access=access, model=None, policies=("p",), grant=None, stamp=stamp)
-        admission = Admission(
-            request=request,
-            allowed=allowed,
-            found=Identity(principal=PRINCIPAL),
-            stamp=stamp,
-            key_stamp=stamp,
-        )
+        admission = samples.admission(PRINCIPAL, request=request, action=route.action, policies=("p",))
         return Receipt(record_id=RECORD, admission=admission, on_close=self._close)
 
     def confirm(self, receipt, now):
@@ -257,16 +239,7 @@ class TestWhatIsRefusedByItsShape:
 
 
 def _request(headers):
-    return WireRequest(
-        method="GET",
-        raw_path=b"/",
-        query=b"",
-        headers=tuple(headers),
-        client="",
-        route="",
-        trace_id=None,
-        received_at=0.0,
-    )
+    return samples.wire_request(headers=tuple(headers), client="")
 
 
 class TestWhatIsAnswered:

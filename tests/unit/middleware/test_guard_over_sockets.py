@@ -17,28 +17,20 @@ import uvloop
 from uvicorn.server import ServerState
 
 from gateway.middleware.guard import GuardMiddleware
-from gateway.model.access import Access, Action, Principal, Resource, ResourceKind
+from gateway.model.access import Action, Resource, ResourceKind
 from gateway.model.errors import Reason, Refusal
 from gateway.model.extensions import ZERO_COPY
-from gateway.model.facts import KeyKind
-from gateway.model.names import KeyId, TenantId
 from gateway.model.routes import GuardedRoute
 from gateway.model.stamps import Leaf, Stamp
-from gateway.model.verdicts import Admission, Allowed, Ending, Identity, Receipt
+from gateway.model.verdicts import Ending, Receipt
 from gateway.server.protocol import worker_protocol
 from gateway.telemetry import Telemetry
 from gateway.transfers import Transfers
+from tests import samples
 
 SIZE = 48 << 20  # more than the buffers between two sockets, and one message
 SELF = Resource(kind=ResourceKind.SELF)
-PRINCIPAL = Principal(
-    kind=KeyKind.TENANT,
-    key_id=KeyId("key_abcdefghijkl"),
-    key_name="",
-    tenant=TenantId("acme"),
-    scopes=frozenset(),
-    expires_at=None,
-)
+PRINCIPAL = samples.principal()
 ROUTE = GuardedRoute(
     template="/f",
     methods=("GET",),
@@ -59,11 +51,7 @@ class Gate:
     outcomes: asyncio.Queue = field(default_factory=asyncio.Queue)
 
     async def admit(self, request, route):
-        stamp = Stamp(1, (self.key,))
-        access = Access(principal=PRINCIPAL, action=Action.READ, resource=SELF)
-        allowed = Allowed(access=access, model=None, policies=(), grant=None, stamp=stamp)
-        found = Identity(principal=PRINCIPAL)
-        admission = Admission(request=request, allowed=allowed, found=found, stamp=stamp, key_stamp=stamp)
+        admission = samples.admission(PRINCIPAL, request=request, stamp=Stamp(1, (self.key,)))
         return Receipt(record_id="r", admission=admission, on_close=self.outcomes.put_nowait)
 
     async def reauthenticate(self, stamp, client, now):

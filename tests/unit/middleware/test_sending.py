@@ -11,27 +11,18 @@ import pytest
 from gateway.delivery.steps import READ_BYTES
 from gateway.middleware.meter import Meter
 from gateway.middleware.sending import send_answer, send_whole
-from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
 from gateway.model.answers import Answer, FileParts, Span, Streamed
 from gateway.model.errors import Reason, Refusal, Unavailable
-from gateway.model.facts import KeyKind
 from gateway.model.header_block import Headers
-from gateway.model.names import FileHandle, KeyId, ModelId, PackageId
+from gateway.model.names import FileHandle, ModelId, PackageId
 from gateway.model.pins import identity_of
-from gateway.model.stamps import Stamp
-from gateway.model.verdicts import Admission, Allowed, Ending, Identity, OpenFile, Receipt
+from gateway.model.verdicts import Ending, OpenFile, Receipt
 from gateway.problems import problem_of
+from tests import samples
 
 pytestmark = pytest.mark.anyio
 
-PRINCIPAL = Principal(
-    kind=KeyKind.TENANT,
-    key_id=KeyId("key_abcdefghijkl"),
-    key_name="",
-    tenant=None,
-    scopes=frozenset(),
-    expires_at=None,
-)
+PRINCIPAL = samples.principal(tenant=None)
 CONTENT = bytes(range(256)) * 16
 HEADERS = Headers.of((b"x", b"y"))
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
@@ -43,21 +34,8 @@ def anyio_backend():
 
 
 def receipt(method="GET"):
-    stamp = Stamp(1, ())
-    access = Access(principal=PRINCIPAL, action=Action.READ, resource=Resource(kind=ResourceKind.SELF))
-    request = WireRequest(
-        method=method,
-        raw_path=b"/",
-        query=b"",
-        headers=(),
-        client="127.0.0.1",
-        route="/f/{file}",
-        trace_id=TRACE_ID,
-        received_at=0.0,
-    )
-    allowed = Allowed(access=access, model=None, policies=(), grant=None, stamp=stamp)
-    found = Identity(principal=PRINCIPAL)
-    admission = Admission(request=request, allowed=allowed, found=found, stamp=stamp, key_stamp=stamp)
+    request = samples.wire_request(method=method, route="/f/{file}", trace_id=TRACE_ID)
+    admission = samples.admission(PRINCIPAL, request=request)
     return Receipt(record_id="r" * 36, admission=admission, on_close=lambda outcome: None)
 
 

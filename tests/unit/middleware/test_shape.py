@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from gateway.middleware.shape import refusal_by_shape
-from gateway.model.access import Action, Resource, ResourceKind, WireRequest
+from gateway.model.access import Action, Resource, ResourceKind
 from gateway.model.errors import Reason
 from gateway.model.routes import GuardedRoute, HookRoute
+from tests import samples
 
 ROUTE = GuardedRoute(
     template="/a",
@@ -19,16 +20,7 @@ ROUTE = GuardedRoute(
 
 
 def refusal(*headers):
-    request = WireRequest(
-        method="GET",
-        raw_path=b"/a",
-        query=b"",
-        headers=headers,
-        client="",
-        route="/a",
-        trace_id=None,
-        received_at=0.0,
-    )
+    request = samples.wire_request(raw_path=b"/a", headers=headers, client="", route="/a")
     return refusal_by_shape(request, ROUTE)
 
 
@@ -63,16 +55,7 @@ def hook_refusal(*headers):
     hook = HookRoute(
         template="/a", methods=("POST",), max_body_bytes=100, matches=lambda raw: True, take=None
     )
-    request = WireRequest(
-        method="POST",
-        raw_path=b"/a",
-        query=b"",
-        headers=headers,
-        client="",
-        route="/a",
-        trace_id=None,
-        received_at=0.0,
-    )
+    request = samples.wire_request(method="POST", raw_path=b"/a", headers=headers, client="", route="/a")
     return refusal_by_shape(request, hook)
 
 

@@ -10,13 +10,14 @@ from types import SimpleNamespace
 import pytest
 
 from gateway.engine.answers import parse_answer
-from gateway.model.access import Access, Action, Principal, Resource, ResourceKind
+from gateway.model.access import Access, Action, Resource, ResourceKind
 from gateway.model.facts import KeyKind
 from gateway.model.names import KeyId, ModelId
 from gateway.model.stamps import Leaf, Stamp
 from gateway.model.verdicts import Allowed
 from gateway.model_metadata.caller_metadata import FILES_AT_ONCE, MAX_REMEMBERED_QUERY_BYTES, Offers
 from gateway.resource.disk_checks import Looks
+from tests import samples
 
 MODEL = ModelId("acme/cars/1")
 STAMP = Stamp(1, ())
@@ -93,14 +94,7 @@ class Around:
 
     async def ask(self):
         access = Access(
-            principal=Principal(
-                kind=KeyKind.ADMIN,
-                key_id=KeyId("key_000000000000"),
-                key_name="",
-                tenant=None,
-                scopes=frozenset(),
-                expires_at=None,
-            ),
+            principal=samples.principal(kind=KeyKind.ADMIN, key_id=KeyId("key_000000000000"), tenant=None),
             action=Action.READ,
             resource=Resource(kind=ResourceKind.MODEL, model=MODEL),
         )
@@ -186,10 +180,9 @@ class Local(Around):
 
 
 def about(who):
-    principal = Principal(
-        kind=KeyKind.TENANT, key_id=KeyId(f"key_{who:0>12}"), key_name="", tenant="t", scopes=frozenset(),
-        expires_at=None, is_of_platform=who == "platform",
-    )  # fmt: skip
+    principal = samples.principal(
+        key_id=KeyId(f"key_{who:0>12}"), tenant="t", is_of_platform=who == "platform"
+    )
     resource = Resource(kind=ResourceKind.MODEL, model=MODEL)
     return allowed(Access(principal=principal, action=Action.DISCOVER, resource=resource))
 

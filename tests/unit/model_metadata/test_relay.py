@@ -11,11 +11,11 @@ import pytest
 from gateway.delivery.file_answer import Refused
 from gateway.middleware.meter import Meter
 from gateway.middleware.sending import send_answer
-from gateway.model.access import WireRequest
 from gateway.model.errors import Reason, Unavailable
 from gateway.model.names import FileHandle, Md5, ModelId, PackageId
 from gateway.model.verdicts import Ending, RelayedFile
 from gateway.model_metadata.relay import STREAMS_OF_A_KEY, Relay
+from tests import samples
 
 
 class Storage:
@@ -42,16 +42,7 @@ def sent(storage, **asked):
 
 
 async def send_by(relay, *, method="GET", headers=(), md5="0" * 32, is_gone=False, key_id="key_0123456789ab"):
-    request = WireRequest(
-        method=method,
-        raw_path=b"/d/x",
-        query=b"",
-        headers=headers,
-        client="127.0.0.1",
-        route="/d",
-        trace_id=None,
-        received_at=0.0,
-    )
+    request = samples.wire_request(method=method, raw_path=b"/d/x", headers=headers, route="/d")
     found = RelayedFile(
         model=ModelId("acme/cars/1"),
         package=PackageId("pkgA1"),

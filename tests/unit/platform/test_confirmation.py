@@ -6,13 +6,14 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.decisions import Judgement
-from gateway.model.access import Access, Action, Credential, Principal, Resource, ResourceKind, SignedLink
+from gateway.model.access import Access, Action, Credential, Resource, ResourceKind, SignedLink
 from gateway.model.errors import Reason, Refusal, Unavailable
-from gateway.model.facts import DEFAULT_SCOPES, KeyKind
+from gateway.model.facts import DEFAULT_SCOPES
 from gateway.model.names import KeyId, ModelId, TenantId
 from gateway.model.rulings import Ruling
 from gateway.model.verdicts import Allowed, Denied
 from gateway.platform.confirmation import reach_confirmed
+from tests import samples
 
 pytestmark = pytest.mark.anyio
 
@@ -20,14 +21,8 @@ KEY, CARS, ALIAS = KeyId("key_000000000001"), ModelId("acme/cars/1"), ModelId("t
 CREDENTIAL = Credential("a-platform-key")
 LINK = SignedLink(key_id=KEY, expires_at=1, signed=b"", mac=b"")
 ACCESS = Access(
-    principal=Principal(
-        kind=KeyKind.TENANT,
-        key_id=KEY,
-        key_name="",
-        tenant=TenantId("platform-1"),
-        scopes=DEFAULT_SCOPES,
-        expires_at=None,
-        is_of_platform=True,
+    principal=samples.principal(
+        key_id=KEY, tenant=TenantId("platform-1"), scopes=DEFAULT_SCOPES, is_of_platform=True
     ),
     action=Action.READ,
     resource=Resource(kind=ResourceKind.MODEL, model=ALIAS),

@@ -14,10 +14,10 @@ from gateway.decisions import Judgement
 from gateway.directory.records import names
 from gateway.directory.records.codec import encode
 from gateway.engine.questions import parse_question
-from gateway.model.access import Access, Action, Credential, Principal, Resource, ResourceKind, WireRequest
+from gateway.model.access import Access, Action, Credential, Resource, ResourceKind
 from gateway.model.errors import Reason, Refusal, Unavailable
-from gateway.model.facts import Facts, KeyKind, PolicySet, Scope
-from gateway.model.names import KeyId, ModelId, TenantId
+from gateway.model.facts import Facts, PolicySet, Scope
+from gateway.model.names import KeyId, ModelId
 from gateway.model.rulings import Ending
 from gateway.model.stamps import Leaf, Stamp
 from gateway.model.verdicts import Allowed, Denied
@@ -30,6 +30,7 @@ from gateway.platform.upstream import (
     REMEMBERED_BYTES,
     Upstream,
 )
+from tests import samples
 
 PATH, MODEL = "/models/v1/external/weights", ModelId("acme/cars/1")
 POLICY = PolicySet(schema="", policies=(), digest="d")
@@ -85,25 +86,9 @@ def allowed(access):
 
 
 def inquiry(key_id="key_0123456789ab", query=b"modelId=acme%2Fcars%2F1", headers=()):
-    principal = Principal(
-        kind=KeyKind.TENANT,
-        key_id=KeyId(key_id),
-        key_name="",
-        tenant=TenantId("acme"),
-        scopes=frozenset({Scope.READ}),
-        expires_at=None,
-    )
+    principal = samples.principal(key_id=KeyId(key_id), scopes=frozenset({Scope.READ}))
     resource = Resource(kind=ResourceKind.MODEL, model=MODEL)
-    request = WireRequest(
-        method="GET",
-        raw_path=PATH.encode(),
-        query=query,
-        headers=headers,
-        client="127.0.0.1",
-        route=PATH,
-        trace_id=None,
-        received_at=0.0,
-    )
+    request = samples.wire_request(raw_path=PATH.encode(), query=query, headers=headers, route=PATH)
     return Inquiry(
         request=request,
         allowed=allowed(Access(principal=principal, action=Action.DISCOVER, resource=resource)),

@@ -9,26 +9,18 @@ from gateway.directory.edits.changes import change
 from gateway.directory.edits.rulings import end_rulings, introduce_key, note_links, rule
 from gateway.directory.reading.reader import DirectoryReader
 from gateway.directory.records import names
-from gateway.model.access import Principal
 from gateway.model.errors import Reason
-from gateway.model.facts import DEFAULT_SCOPES, Alias, Grant, Grants, KeyKind
+from gateway.model.facts import DEFAULT_SCOPES, Alias, Grant, Grants
 from gateway.model.names import KeyId, ModelId, Pattern, TenantId
 from gateway.model.rulings import SOURCE_PLATFORM, Ruling
+from tests import samples
 
 pytestmark = pytest.mark.anyio
 
 KEY, TENANT = KeyId("key_000000000001"), TenantId("platform-1")
 CARS, TRUCKS, ALIAS = ModelId("acme/cars/1"), ModelId("acme/trucks/2"), ModelId("the-cars")
 GIVEN = Grant(grant_id="given", actions=frozenset({"read"}), models=(Pattern("globex/*"),))
-CALLER = Principal(
-    kind=KeyKind.TENANT,
-    key_id=KEY,
-    key_name="",
-    tenant=TENANT,
-    scopes=DEFAULT_SCOPES,
-    expires_at=None,
-    is_of_platform=True,
-)
+CALLER = samples.principal(key_id=KEY, tenant=TENANT, scopes=DEFAULT_SCOPES, is_of_platform=True)
 LINK = replace(CALLER, is_link=True)
 
 

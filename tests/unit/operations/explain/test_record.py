@@ -8,12 +8,12 @@ from gateway.assembly.signing import create_signing_key, load_signing_key
 from gateway.audit.events import Event, find_record
 from gateway.audit.log import AuditLog
 from gateway.audit.record import DecisionRecord, RequestPart, ResourcePart
-from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
+from gateway.model.access import Action
 from gateway.model.errors import BadNameError
-from gateway.model.facts import KeyKind
 from gateway.model.stamps import Stamp
-from gateway.model.verdicts import Admission, Allowed, Ending, Identity, Outcome
+from gateway.model.verdicts import Ending, Outcome
 from gateway.operations.explain.record import find_outcome, question_again, record_rows
+from tests import samples
 
 KEY = "key_0123456789ab"
 
@@ -33,18 +33,12 @@ def log(tmp_path):
 
 
 def admission():
-    principal = Principal(
-        kind=KeyKind.TENANT, key_id=KEY, key_name="", tenant="acme", scopes=frozenset(), expires_at=None
-    )
-    access = Access(principal=principal, action=Action.IDENTIFY, resource=Resource(kind=ResourceKind.SELF))
-    stamp = Stamp(7, ())
-    request = WireRequest(
-        method="GET", raw_path=b"/", query=b"", headers=(), client="127.0.0.1", route="/v1/whoami",
-        trace_id=None, received_at=0.0,
-    )  # fmt: skip
-    allowed = Allowed(access=access, model=None, policies=("p",), grant=None, stamp=stamp)
-    return Admission(
-        request=request, allowed=allowed, found=Identity(principal=principal), stamp=stamp, key_stamp=stamp
+    return samples.admission(
+        samples.principal(key_id=KEY),
+        request=samples.wire_request(route="/v1/whoami"),
+        action=Action.IDENTIFY,
+        policies=("p",),
+        stamp=Stamp(7, ()),
     )
 
 
