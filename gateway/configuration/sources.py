@@ -15,16 +15,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway.configuration.values import (
-    read_path,
-)
+from gateway.configuration.settings import CHECKOUT_POLICIES, PACKAGED_POLICIES, PREFIX, Settings, variable
+from gateway.configuration.values import read_path
 from gateway.model.errors import Misconfigured
 from gateway.model.trusted_files import Distrusted, read_trusted, refusal_of, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-from gateway.configuration.settings import CHECKOUT_POLICIES, PACKAGED_POLICIES, PREFIX, Settings, variable
 
 _TOO_LARGE = 10**18  # no setting is a number of so many digits, and Python refuses to print some
 

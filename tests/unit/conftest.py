@@ -1,9 +1,4 @@
-"""An event loop whose clock the tests own: it jumps to the next timer as soon as nothing else is left to do.
-
-A test on it sleeps and times out in the order that its numbers say, however busy the machine is, and takes no
-time. For code that waits for timers, tasks and events of its own loop only: work of a thread or of another
-process is nothing that this clock waits for.
-"""
+"""What unit tests share: a loop with a clock of its own, a real Valkey, an installation and its commands."""
 
 from __future__ import annotations
 
@@ -11,14 +6,18 @@ import asyncio
 import json
 import selectors
 import shutil
+import socket
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from gateway.adapters.embedded_valkey import EmbeddedValkey
+from gateway.adapters.redis_store import RedisStore
 from gateway.cli.main import run
 from gateway.demo.world import SETTINGS_FILE, World, build_world, demo_settings
 
@@ -41,7 +40,12 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """The loop; `time` is its own clock, so sleeps and timeouts of asyncio go by it."""
+    """A loop with a clock of its own, which jumps to the next timer as soon as nothing else is left to do.
+
+    A test on it sleeps and times out in the order that its numbers say, however busy the machine is, and
+    takes no time. For code that waits for timers, tasks and events of its own loop only: work of a thread or
+    of another process is nothing that this clock waits for.
+    """
 
     def __init__(self) -> None:
         self._jumping = _JumpingSelector()
@@ -49,6 +53,12 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._jumping.now
+
+
+@pytest.fixture(scope="session")
+def anyio_backend():
+    """Coroutines that are tests run on asyncio, as the gateway does."""
+    return "asyncio"
 
 
 @pytest.fixture
@@ -66,6 +76,40 @@ def run_in_virtual_time():
             return runner.run(main)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def shared_valkey_url(tmp_path_factory):
+    with EmbeddedValkey(tmp_path_factory.mktemp("state")).running() as url:
+        yield url
+
+
+@pytest.fixture
+def tell():
+    """Sends one inline command to the server behind a unix URL and returns the start of its answer."""
+
+    def send(url: str, command: str) -> bytes:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            connection.connect(unquote(urlsplit(url).path))
+            connection.sendall(command.encode() + b"\r\n")
+            return connection.recv(4096)
+
+    return send
+
+
+@pytest.fixture
+def valkey_url(shared_valkey_url, tell):
+    """A real server without facts: one for each test process, emptied before each test."""
+    assert tell(shared_valkey_url, "FLUSHALL") == b"+OK\r\n"
+    return shared_valkey_url
+
+
+@pytest.fixture
+async def store(valkey_url):
+    store = RedisStore(valkey_url)
+    yield store
+    await store.close()
 
 
 class ClockBesideFiles:

@@ -21,11 +21,6 @@ ABOUT = Moment(history="h", generation=GENERATION, mark="m")
 STEP = 0.01
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 @dataclass
 class Worker:
     worker: str

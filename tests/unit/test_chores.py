@@ -11,11 +11,6 @@ from gateway.chores import LONGEST_PAUSE_SECONDS, RECOVERED_SECONDS, Chores, End
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 class Sleeper:
     """A `sleep` that lasts until the test ends it, and keeps its duration."""
 

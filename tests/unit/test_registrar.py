@@ -15,11 +15,6 @@ pytestmark = pytest.mark.anyio
 CHANGE = Change(actor="cli:test", action="keys.revoke", received_at=1.0)
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 @dataclass
 class Recorder:
     closed: list[tuple[int | None, str]] = field(default_factory=list)

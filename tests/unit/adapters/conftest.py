@@ -1,4 +1,4 @@
-"""Fixtures with real Valkey servers: one embedded server per test process, emptied before each test."""
+"""Fixtures with servers of Valkey and Redis that are not the embedded one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import redis
+import redis.asyncio
 
-from gateway.adapters.embedded_valkey import EmbeddedValkey
 from gateway.adapters.valkey_program import find_program
 
 if TYPE_CHECKING:
@@ -21,34 +21,11 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
-@pytest.fixture(scope="session")
-def shared_valkey_url(tmp_path_factory):
-    with EmbeddedValkey(tmp_path_factory.mktemp("state")).running() as url:
-        yield url
-
-
-@pytest.fixture
-def tell():
-    """Sends one inline command to the server behind a unix URL and returns the start of its answer."""
-
-    def send(url: str, command: str) -> bytes:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(5)
-            connection.connect(unquote(urlsplit(url).path))
-            connection.sendall(command.encode() + b"\r\n")
-            return connection.recv(4096)
-
-    return send
-
-
-@pytest.fixture
-def valkey_url(shared_valkey_url, tell):
-    assert tell(shared_valkey_url, "FLUSHALL") == b"+OK\r\n"
-    return shared_valkey_url
+async def raw(valkey_url):
+    """A client of the same server that bypasses the store."""
+    client = redis.asyncio.Redis(unix_socket_path=unquote(urlsplit(valkey_url).path))
+    yield client
+    await client.aclose()
 
 
 @dataclass

@@ -28,11 +28,6 @@ NEVER = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 @pytest.mark.parametrize("text", PUBLIC)
 def test_a_public_address_is_connected_to(text):
     assert is_permitted(ipaddress.ip_address(text), may_be_private=False)

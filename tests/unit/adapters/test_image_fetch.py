@@ -19,11 +19,6 @@ IMAGE = b"\x89PNG bytes of an image"
 ENCODED = base64.b64encode(IMAGE).decode()
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 def answer(code=200, body=IMAGE, headers=b""):
     return b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n%b\r\n%b" % (code, len(body), headers, body)
 

@@ -17,11 +17,6 @@ KEY = "a-secret-key"
 AUTHORIZATION = (b"authorization", f"Bearer {KEY}".encode())
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 class Server:
     """A server that answers with the given bytes and records the requests."""
 

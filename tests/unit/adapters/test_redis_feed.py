@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
 import pytest
-import redis.asyncio as redis
 from msgspec.structs import replace
 
 from gateway.adapters.clock import SystemClock
@@ -16,7 +15,6 @@ from gateway.adapters.embedded_valkey import EmbeddedValkey
 from gateway.adapters.redis_feed import RedisFeed
 from gateway.adapters.redis_fleet import WORKERS
 from gateway.adapters.redis_marks import GENERATION
-from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_transaction import STEPS
 from gateway.adapters.redis_url import RedisLimits, parse_redis_url
 from gateway.model.stores import GroupSize, Moment
@@ -92,20 +90,6 @@ class Follow:
 
     async def connected(self, times=1):
         return await self.until(lambda one: one.kinds().count("connected") >= times and one.renewals)
-
-
-@pytest.fixture
-async def store(valkey_url):
-    store = RedisStore(valkey_url)
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-async def raw(valkey_url):
-    client = redis.Redis(unix_socket_path=unquote(urlsplit(valkey_url).path))
-    yield client
-    await client.aclose()
 
 
 def writing(*names, value=b"1"):

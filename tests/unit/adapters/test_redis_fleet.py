@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import unquote, urlsplit
-
 import pytest
-import redis.asyncio as redis
 from msgspec.structs import replace
 
 from gateway.adapters.redis_fleet import (
@@ -40,20 +37,6 @@ class Notes:
     def reload(self):
         self.note = self.later
         return self.note
-
-
-@pytest.fixture
-async def store(valkey_url):
-    store = RedisStore(valkey_url)
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-async def raw(valkey_url):
-    client = redis.Redis(unix_socket_path=unquote(urlsplit(valkey_url).path))
-    yield client
-    await client.aclose()
 
 
 async def plan(_snapshot, batch):

@@ -19,13 +19,6 @@ from gateway.model.errors import Conflict, Unavailable
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-async def store(valkey_url):
-    store = RedisStore(valkey_url)
-    yield store
-    await store.close()
-
-
 def writing(**facts: bytes | None):
     async def plan(snapshot, batch):
         batch.facts.update({name.encode(): value for name, value in facts.items()})

@@ -19,11 +19,6 @@ KEY = KeyId("key_abcdefghijkl")
 OLD, NEW = (Pepper(id=f"p{number}", secret=bytes([number]) * 32) for number in (1, 2))
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 class Store:
     """The hashes of a store, in memory."""
 

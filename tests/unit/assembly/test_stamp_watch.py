@@ -8,7 +8,6 @@ from contextlib import suppress
 import pytest
 
 from gateway.adapters.clock import SystemClock
-from gateway.adapters.embedded_valkey import EmbeddedValkey
 from gateway.adapters.redis_fleet import renew_command
 from gateway.adapters.redis_store import RedisStore
 from gateway.assembly import stamp_watch as module
@@ -17,25 +16,6 @@ from gateway.model.errors import Unavailable
 from gateway.model.stores import Moment
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-def valkey_url(tmp_path_factory):
-    with EmbeddedValkey(tmp_path_factory.mktemp("state")).running() as url:
-        yield url
-
-
-@pytest.fixture
-async def store(valkey_url):
-    store = RedisStore(valkey_url)
-    await store._client.execute_command("FLUSHALL")
-    yield store
-    await store.close()
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +28,7 @@ class Watching:
 
     def __init__(self, store, worker="w"):
         self.failures = []
-        self.settling = StampWatch(
+        self.watch = StampWatch(
             store=store,
             worker=worker,
             lease_seconds=0.1,
@@ -61,7 +41,7 @@ class Watching:
         raise AssertionError(servers)
 
     async def __aenter__(self):
-        self.task = asyncio.create_task(self.settling.run())
+        self.task = asyncio.create_task(self.watch.run())
         return self
 
     async def __aexit__(self, *_):
@@ -92,16 +72,16 @@ async def test_one_worker_watches_and_another_takes_over(store):
     async with Watching(store, "a") as first:
 
         async def is_watched():
-            return first.settling._last is not None
+            return first.watch._last is not None
 
         await until(is_watched)
         async with Watching(store, "b") as second:
             await asyncio.sleep(0.1)
-            assert second.settling._last is None
+            assert second.watch._last is None
             await store.release(module.LOCK, "a")
 
             async def has_changed_hands():
-                return (first.settling._last is None) != (second.settling._last is None)
+                return (first.watch._last is None) != (second.watch._last is None)
 
             await until(has_changed_hands)
 

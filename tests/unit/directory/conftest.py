@@ -1,19 +1,16 @@
-"""Fixtures: a real embedded Valkey per test process, emptied before each test, and builders of facts."""
+"""Fixtures over a real store: a worker's memory that follows it, and builders of facts."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING
 
 import pytest
 
 from gateway.adapters.clock import SystemClock
-from gateway.adapters.embedded_valkey import EmbeddedValkey
 from gateway.adapters.history_file import HistoryFile
 from gateway.adapters.redis_feed import RedisFeed
-from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_url import RedisLimits, parse_redis_url
 from gateway.directory.edits.changes import change
 from gateway.directory.memory.follower import Follower
@@ -25,27 +22,8 @@ from gateway.model.facts import DEFAULT_SCOPES, Key, PolicySet, Tenant
 from gateway.model.names import KeyId, TenantId
 from tests import samples
 
-
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
-@pytest.fixture(scope="session")
-def valkey_url(tmp_path_factory):
-    with EmbeddedValkey(tmp_path_factory.mktemp("state")).running() as url:
-        yield url
-
-
-@pytest.fixture
-async def store(valkey_url):
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(unquote(urlsplit(valkey_url).path))
-        connection.sendall(b"FLUSHALL\r\n")
-        assert connection.recv(64) == b"+OK\r\n"
-    store = RedisStore(valkey_url)
-    yield store
-    await store.close()
+if TYPE_CHECKING:
+    from gateway.adapters.redis_store import RedisStore
 
 
 @dataclass

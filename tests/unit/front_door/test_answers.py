@@ -26,11 +26,6 @@ KEY, RECORD = "rf_Service-Key0123", "01234567-89ab-7def-8123-456789abcdef"
 CARS = ModelId("acme/cars-9")
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 def inquiry(*models, document=None, reported=()):
     return Inquiry(
         matched=Matched(route=ServerRoute(method="POST", path="/infer/classification"), values={}),

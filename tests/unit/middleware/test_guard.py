@@ -31,11 +31,6 @@ FILES = GuardedRoute(
 )
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 @dataclass
 class Gate:
     """Guard, identity, directory and clock in one; keeps the order of events."""

@@ -28,11 +28,6 @@ HEADERS = Headers.of((b"x", b"y"))
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 def receipt(method="GET"):
     request = samples.wire_request(method=method, route="/f/{file}", trace_id=TRACE_ID)
     admission = samples.admission(PRINCIPAL, request=request)

@@ -44,11 +44,6 @@ ACME, GLOBEX = TenantId("acme"), TenantId("globex")
 
 
 @pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
-@pytest.fixture
 async def settings():
     folder = Path(tempfile.mkdtemp(prefix="cg-test-"))  # short: a unix socket's path has to fit
     (folder / "cache").mkdir()

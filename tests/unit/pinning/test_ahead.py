@@ -50,11 +50,6 @@ class Clock:
 
 
 @pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
-@pytest.fixture
 def agreed():
     return Agreed()
 

@@ -91,11 +91,6 @@ class Node:
 
 
 @pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
-@pytest.fixture
 def fleet():
     return Fleet()
 

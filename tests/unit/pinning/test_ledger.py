@@ -6,8 +6,6 @@ import asyncio
 
 import pytest
 
-from gateway.adapters.embedded_valkey import EmbeddedValkey
-from gateway.adapters.redis_store import RedisStore
 from gateway.directory.reading.listing import Listing
 from gateway.directory.reading.uncached import PlainFacts
 from gateway.directory.records import names
@@ -76,19 +74,6 @@ class Node:
     @property
     def actions(self):
         return [change.action for change in self.recorded.changes]
-
-
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
-@pytest.fixture
-async def store(tmp_path_factory):
-    with EmbeddedValkey(tmp_path_factory.mktemp("s")).running() as url:
-        store = RedisStore(url)
-        yield store
-        await store.close()
 
 
 @pytest.fixture

@@ -29,11 +29,6 @@ ACCESS = Access(
 )
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 def judged(*, is_confirmed=True, reason=None, said=None):
     """A decision: allowed, or denied for a reason; and the platform's answer."""
     facts = SimpleNamespace(

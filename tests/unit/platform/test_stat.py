@@ -15,11 +15,6 @@ pytestmark = pytest.mark.anyio
 KEY, CARS = Credential("a-platform-key"), ModelId("acme/cars & co/1")
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 @dataclass(frozen=True)
 class ProviderAnswer:
     status: int

@@ -20,11 +20,6 @@ CARS, TRUCKS = ModelId("acme/cars/1"), ModelId("acme/trucks/2")
 NOBODYS, REFUSED = Reason.UPSTREAM_UNAUTHORIZED, Reason.UPSTREAM_REFUSED
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 class World:
     """A worker's memory of endings, and a clock."""
 

@@ -38,11 +38,6 @@ def source_with(value):
     return Remembered(**{names.pin_fact(BLOB).decode(): value})
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 @pytest.mark.parametrize("pin", [PIN, HELD, replace(HELD, sha256=None)])
 def test_what_was_encoded_is_decoded(pin):
     assert decode_pin(encode(pin), BLOB) == pin

@@ -20,11 +20,6 @@ KEY = "the-operators-key"
 SHOWN = {"/logs": "ENABLE_IN_MEMORY_LOGS", "/dashboard.html": "ENABLE_DASHBOARD"}
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 class Server:
     def __init__(self):
         self.version, self.is_ready = "1.8.3", True
