@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import http.client
 import random
 import re
@@ -11,45 +10,18 @@ import ssl
 from contextlib import suppress
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
+from tests.certificates import write_certificate
 
 LARGE = random.Random(5).randbytes((9 << 20) + 1)
 PATH = "/v1/models/acme/cars/1/-/pkgA1/weights.onnx"
 
 
-def write_certificate(folder):
-    """A certificate of our own for 127.0.0.1, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "tls.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (folder / "tls.key").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-
-
 @pytest.fixture(scope="module")
 def served(new_installation):
     installation = new_installation("tls")
-    write_certificate(installation.folder)
+    write_certificate(installation.folder / "tls.pem", installation.folder / "tls.key")
     installation.environment |= {
         "CACHEGATE_TLS_CERTIFICATE": str(installation.folder / "tls.pem"),
         "CACHEGATE_TLS_KEY": str(installation.folder / "tls.key"),

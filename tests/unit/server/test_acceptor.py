@@ -9,7 +9,6 @@ import resource
 import socket
 import ssl
 import struct
-import subprocess
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from gateway.credential.client import parse_trusted_networks
 from gateway.server import acceptor as module
 from gateway.server.acceptor import LEAST_CONNECTIONS, Acceptor, Bounds, ConnectionCounts, room
 from gateway.server.kernel_queue import MAX_UNSENT_BYTES
+from tests.certificates import write_certificate
 
 HELLO = b"hello"
 
@@ -287,10 +287,7 @@ def test_the_kernel_is_told_to_keep_little_for_each_connection():
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tls")
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
-    name = "-subj /CN=localhost -addext subjectAltName=DNS:localhost"
-    files = ("-keyout", folder / "key.pem", "-out", folder / "cert.pem")
-    subprocess.run([*command.split(), *name.split(), *files], check=True, capture_output=True)
+    write_certificate(folder / "cert.pem", folder / "key.pem")
     return folder / "cert.pem"
 
 

@@ -8,7 +8,6 @@ import random
 import re
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import uvloop
 
 from gateway.server.listener import QuietServer, bind
 from gateway.server.protocol import worker_protocol
+from tests.certificates import write_certificate
 
 CONTENT = random.Random(5).randbytes(12 << 20)  # more than the buffers between two sockets
 ONCE = b"GET /known HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -471,10 +471,7 @@ def test_a_request_of_a_client_that_has_left_is_forgotten(serve, app, memory):
 
 def test_over_tls_the_extension_is_not_offered_and_answers_from_memory_are(serve, app, memory, tmp_path):
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
-    name = "-subj /CN=localhost -addext subjectAltName=DNS:localhost"
-    files = ("-keyout", key, "-out", certificate)
-    subprocess.run([*command.split(), *name.split(), *files], check=True, capture_output=True)
+    write_certificate(certificate, key)
     context = ssl.create_default_context(cafile=certificate)
     with (
         serve(ssl_certfile=certificate, ssl_keyfile=key) as served,

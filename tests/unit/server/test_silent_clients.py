@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.server.kernel_queue import MAX_UNSENT_BYTES
+from tests.certificates import write_certificate
 
 STALL_SECONDS = 1
 LONG_REQUEST = b"GET /a HTTP/1.1\r\nhost: x\r\npadding: %b\r\n\r\n" % (b"a" * 3000)  # its answer is as long
@@ -127,12 +127,10 @@ def test_one_that_reads_all_of_it_slowly_is_not_cut(serving):
 
 
 def test_over_tls_as_well(serving, tmp_path):
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
-    name = "-subj /CN=localhost -addext subjectAltName=DNS:localhost"
-    files = ("-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem")
-    subprocess.run([*command.split(), *name.split(), *files], check=True, capture_output=True)
-    trusted = ssl.create_default_context(cafile=tmp_path / "cert.pem")
-    tls = [str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")]
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    write_certificate(certificate, key)
+    trusted = ssl.create_default_context(cafile=certificate)
+    tls = [str(certificate), str(key)]
     with serving(stall_seconds=STALL_SECONDS, tls=tls) as running, SmallClient(running) as client:
         client.socket = trusted.wrap_socket(client.socket, server_hostname="localhost")
         client.ask_until_cut()

@@ -8,7 +8,6 @@ import resource
 import signal
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from contextlib import suppress
@@ -18,6 +17,7 @@ import pytest
 
 from gateway.server import supervisor as supervisor_module
 from gateway.server.supervisor import Supervisor
+from tests.certificates import write_certificate
 
 
 def is_alive(pid):
@@ -241,16 +241,6 @@ def test_a_certificate_that_others_could_have_written_stops_the_start(launch, tm
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 2
     assert errors.startswith(f"{files[changed]}: cannot be trusted".encode())
-
-
-def write_certificate(certificate, key):
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
-    name = "-subj /CN=localhost -addext subjectAltName=DNS:localhost"
-    subprocess.run(
-        [*command.split(), *name.split(), "-keyout", key, "-out", certificate],
-        check=True,
-        capture_output=True,
-    )
 
 
 def test_workers_that_cannot_be_asked_once_are_asked_again(monkeypatch):
