@@ -31,6 +31,8 @@ import redis
 import structlog
 from hypothesis import HealthCheck, settings
 
+from tests.ports import free_port
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
@@ -291,12 +293,6 @@ class Conversation:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -21,7 +21,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -45,6 +44,7 @@ from gateway.model.errors import Conflict, Unavailable
 from gateway.model.facts import KeyKind
 from gateway.model.names import parse_pattern, parse_tenant_id
 from gateway.operations.policy_folder import apply_folder, load_folder
+from tests.ports import free_port
 
 ALLOWED, NOBODY, HIDDEN, UNDECIDED = 200, 401, 404, 503
 BEGINNING, NEVER = float("-inf"), float("inf")
@@ -63,15 +63,6 @@ def path_of(model, handle="weights.onnx"):
 
 def request_for(path, token):
     return f"GET {path} HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
-
-
-def free_port():
-    """A port that is free, and whose cluster bus port, 10,000 above it, is a port as well."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            if probe.getsockname()[1] <= 55_535:
-                return probe.getsockname()[1]
 
 
 # The fact server, and what lies between it and the workers

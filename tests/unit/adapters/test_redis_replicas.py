@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import time
 
@@ -21,6 +20,7 @@ from gateway.adapters.valkey_program import find_program
 from gateway.assembly.stamp_watch import StampWatch
 from gateway.model.errors import NotHeld, Unavailable
 from gateway.model.stores import GroupSize, Moment
+from tests.ports import free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -32,9 +32,7 @@ class Server:
 
     def __init__(self, folder, *lines):
         folder.mkdir()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.lines = ("bind 127.0.0.1", f"port {self.port}", f"dir {folder}", 'save ""', *lines)
         self.log = (folder / "log").open("w")
         self.process = subprocess.Popen(

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import gc
 import random
-import socket
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -15,6 +14,7 @@ from gateway.adapters.redis_marks import GENERATION
 from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_url import RedisLimits
 from gateway.model.errors import Conflict, Unavailable
+from tests.ports import free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -274,9 +274,7 @@ async def test_close_waits_for_what_is_under_way(valkey_url):
 
 
 async def test_nobody_listening_is_unavailable_and_names_the_place_but_no_password():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     store = RedisStore(f"redis://user:hunter2@127.0.0.1:{port}")
     for call in (
         store.generation(),
