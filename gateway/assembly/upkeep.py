@@ -128,7 +128,7 @@ class Upkeep:
             await self._close(self.pinning_ahead.close)
         await self._close(self.catalogue.close)
         await self._close(self._note_last_uses)
-        await self._close(self._say_goodbye)
+        await self._close(self._leave_register)
         await self._close(self.recorder.close)
         self.telemetry.lines.end()
         await self._close(self.store.close)
@@ -238,7 +238,7 @@ class Upkeep:
             for _ in memory.sweep():
                 await asyncio.sleep(0)
 
-    async def _say_goodbye(self) -> None:
+    async def _leave_register(self) -> None:
         """Remove this worker from the register: no barrier has to wait for it."""
         try:
             await self.store.leave(self.worker)

@@ -70,7 +70,9 @@ class Metadata:
         """The answer with its packages and files. Of a local one, `withheld` names packages to leave out."""
         try:
             if self._upstream is not None:
-                return await self._heard(inquiry, self._upstream.told(WEIGHTS_PATH, inquiry, _parse_weights))
+                return await self._await_answer(
+                    inquiry, self._upstream.told(WEIGHTS_PATH, inquiry, _parse_weights)
+                )
         except Silence as failure:
             self._verify_degraded(failure, inquiry)
             return await self._local_weights(inquiry, withheld, failure)
@@ -81,7 +83,7 @@ class Metadata:
         silence: Silence | None = None
         try:
             if self._upstream is not None:
-                return await self._heard(inquiry, self._upstream.told(STAT_PATH, inquiry, _parse_stat))
+                return await self._await_answer(inquiry, self._upstream.told(STAT_PATH, inquiry, _parse_stat))
         except Silence as failure:
             self._verify_degraded(failure, inquiry)
             silence = failure
@@ -104,9 +106,9 @@ class Metadata:
             raise silence or Refusal(Reason.ABSENT)
         return Told(what=answer, is_local=True, stamp=inquiry.allowed.stamp)
 
-    async def _heard(self, inquiry: Inquiry, telling: Awaitable[Told[T]]) -> Told[T]:
+    async def _await_answer(self, inquiry: Inquiry, answer: Awaitable[Told[T]]) -> Told[T]:
         """Await an answer. Only one asked for now, with this key, shows that its right still exists."""
-        told = await telling
+        told = await answer
         if not told.is_remembered:
             self._silent_since = None
             self._silences.pop(inquiry.key_id, None)

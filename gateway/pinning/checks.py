@@ -147,13 +147,13 @@ class PinChecks:
         if file.md5 is None:
             return replace(file, sha256=measured.sha256)
         for _ in range(ATTEMPTS):
-            pin = await self._heard(file.md5, generation)
+            pin = await self._await_pin(file.md5, generation)
             if pin is not None and pin.is_of(measured):
                 return replace(file, sha256=measured.sha256)
             generation = await self._ledger.agree([(file.md5, measured)])
         raise Unavailable("redis", "the pin of a blob keeps changing", Reason.NOT_PINNED)
 
-    async def _heard(self, md5: Md5, generation: int) -> Pin | None:
+    async def _await_pin(self, md5: Md5, generation: int) -> Pin | None:
         """The pin, after waiting until this worker has applied this generation, or `ECHO_SECONDS`."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + ECHO_SECONDS

@@ -156,7 +156,7 @@ class Authority(msgspec.Struct, frozen=True, kw_only=True):
         applied, _ = await self.source.read([])
         return applied, self.clock.now()
 
-    async def hear(self, subject: Subject, moment: Moment, reason: Reason) -> Reason:
+    async def note_denial(self, subject: Subject, moment: Moment, reason: Reason) -> Reason:
         """Count a denial that came with another request as an answer.
 
         Returns the reason to tell the caller.
@@ -235,18 +235,20 @@ class Authority(msgspec.Struct, frozen=True, kw_only=True):
         raise _undecided("what it said was ended while it was said")
 
     async def _ask_and_write(self, subject: Subject) -> bool:
-        return await self._write(subject, await self._hear(subject))
+        return await self._write(subject, await self._ask_for_ruling(subject))
 
     async def _ask_about_unknown_key(self, subject: Subject) -> bool:
         """An allow makes the key known, a denial is remembered here; False when it was overtaken."""
         asked = await self.store.generation()
         standpoint, moment = await self.unknown_keys.take_standpoint(asked), (asked, self.clock.now())
-        reason = await self._say(subject, subject.model)
+        reason = await self._ask_platform(subject, subject.model)
         if reason is Reason.PERMITTED:
             return await self._write(subject, await self._ruling(subject, moment, reason))
         about: dict[ModelId | None, Reason] = {subject.model: reason}
         if reason in MAYBE_OF_THE_KEY:
-            standing = await self.unknown_keys.find_standing(subject.key_id) or await self._say(subject, None)
+            standing = await self.unknown_keys.find_standing(subject.key_id) or await self._ask_platform(
+                subject, None
+            )
             about[subject.model] = reason if standing is reason else Reason.UPSTREAM_REFUSED
             about |= {} if standing is Reason.PERMITTED else {None: standing}
             reason = Reason.UPSTREAM_UNAUTHORIZED if standing is Reason.UPSTREAM_UNAUTHORIZED else reason
@@ -258,13 +260,13 @@ class Authority(msgspec.Struct, frozen=True, kw_only=True):
             self.unknown_keys.put(subject.key_id, model, said, standpoint, self.deny_seconds)
         return True
 
-    async def _say(self, subject: Subject, model: ModelId | None) -> Reason:
-        return await self.platform.say(subject.credential, model, is_unknown_key=subject.is_unknown_key)
+    async def _ask_platform(self, subject: Subject, model: ModelId | None) -> Reason:
+        return await self.platform.ask(subject.credential, model, is_unknown_key=subject.is_unknown_key)
 
-    async def _hear(self, subject: Subject) -> Ruling:
+    async def _ask_for_ruling(self, subject: Subject) -> Ruling:
         """Ask, and make the answer a ruling."""
         moment = await self.moment()
-        return await self._ruling(subject, moment, await self._say(subject, subject.model))
+        return await self._ruling(subject, moment, await self._ask_platform(subject, subject.model))
 
     async def _ruling(self, subject: Subject, moment: Moment, reason: Reason) -> Ruling:
         """The ruling for an answer, as of that moment."""
@@ -286,7 +288,7 @@ class Authority(msgspec.Struct, frozen=True, kw_only=True):
         """
         known = await find_ruling(PlainFacts(self.store), subject.key_id, None, self.clock.now())
         if known is None or known.is_allow:
-            known = await self._hear(replace(subject, model=None))
+            known = await self._ask_for_ruling(replace(subject, model=None))
             if known.reason is Reason.UPSTREAM_UNAUTHORIZED:
                 return known.reason
             await self._write(replace(subject, model=None), known)

@@ -65,7 +65,7 @@ class Retractions:
                 return True
         return False
 
-    async def hear_denial(self, inquiry: Inquiry, standpoint: Standpoint, reason: Reason) -> Reason:
+    async def note_denial(self, inquiry: Inquiry, standpoint: Standpoint, reason: Reason) -> Reason:
         """Count the denial as a ruling, where it is one. Returns the reason that the caller may be told."""
         allowed = inquiry.allowed
         if self._authority is None or not allowed.access.principal.is_of_platform:
@@ -76,4 +76,4 @@ class Retractions:
             # it was asked for under a name of ours, which the provider need not know
             return Reason.UPSTREAM_REFUSED
         subject = Subject(credential=inquiry.credential, key_id=inquiry.key_id, model=allowed.model)
-        return await self._authority.hear(subject, standpoint.moment, reason)
+        return await self._authority.note_denial(subject, standpoint.moment, reason)

@@ -39,10 +39,12 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
 
     provider: Provider
 
-    async def say(
+    async def ask(
         self, credential: Credential, model: ModelId | None, *, is_unknown_key: bool = False
     ) -> Reason:
-        """The answer: PERMITTED, or why not. Raises `Unavailable` when the platform does not decide.
+        """Ask whether the key may have the model: PERMITTED, or why not.
+
+        Raises `Unavailable` when the platform does not decide.
 
         `is_unknown_key`: the key is not known here. The provider client may treat such requests differently.
         """

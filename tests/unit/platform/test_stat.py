@@ -36,7 +36,7 @@ class Asked:
 
 
 async def say(answer, model=CARS):
-    return await Platform(provider=Asked(answer)).say(KEY, model)
+    return await Platform(provider=Asked(answer)).ask(KEY, model)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ async def test_a_key_is_known_to_whoever_looks_for_a_model_with_it(status):
 
 async def test_the_question_names_the_model_and_carries_the_key_in_its_header_alone():
     asked = Asked(ProviderAnswer(200))
-    await Platform(provider=asked).say(KEY, CARS)
+    await Platform(provider=asked).ask(KEY, CARS)
     [(path, query, headers, seconds)] = asked.questions
     assert path == "/models/v1/external/stat"
     assert parse_qs(query) == {"modelId": [CARS]}
@@ -98,12 +98,12 @@ async def test_a_question_about_no_model_names_one_that_cannot_exist_and_never_t
     asked = Asked(ProviderAnswer(404), ProviderAnswer(404))
     platform = Platform(provider=asked)
     for _ in range(2):
-        await platform.say(KEY, None)
+        await platform.ask(KEY, None)
     assert len({query for _, query, *_ in asked.questions}) == 2
 
 
 @pytest.mark.parametrize("is_unknown_key", [False, True])
 async def test_the_provider_is_told_whether_the_key_is_known_here(is_unknown_key):
     asked = Asked(ProviderAnswer(401))
-    await Platform(provider=asked).say(KEY, CARS, is_unknown_key=is_unknown_key)
+    await Platform(provider=asked).ask(KEY, CARS, is_unknown_key=is_unknown_key)
     assert asked.were_strangers == [is_unknown_key]
