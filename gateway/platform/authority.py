@@ -240,7 +240,7 @@ class Authority(msgspec.Struct, frozen=True, kw_only=True):
     async def _ask_about_unknown_key(self, subject: Subject) -> bool:
         """An allow makes the key known, a denial is remembered here; False when it was overtaken."""
         asked = await self.store.generation()
-        standpoint, moment = await self.unknown_keys.take_standpoint(asked), (asked, self.clock.now())
+        start, moment = await self.unknown_keys.take_start(asked), (asked, self.clock.now())
         reason = await self._ask_platform(subject, subject.model)
         if reason is Reason.PERMITTED:
             return await self._write(subject, await self._ruling(subject, moment, reason))
@@ -257,7 +257,7 @@ class Authority(msgspec.Struct, frozen=True, kw_only=True):
         if await is_overtaken(PlainFacts(self.store), subject.key_id, subject.model, asked):
             return False
         for model, said in about.items():
-            self.unknown_keys.put(subject.key_id, model, said, standpoint, self.deny_seconds)
+            self.unknown_keys.put(subject.key_id, model, said, start, self.deny_seconds)
         return True
 
     async def _ask_platform(self, subject: Subject, model: ModelId | None) -> Reason:

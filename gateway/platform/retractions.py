@@ -65,7 +65,7 @@ class Retractions:
                 return True
         return False
 
-    async def note_denial(self, inquiry: Inquiry, standpoint: Standpoint, reason: Reason) -> Reason:
+    async def hear_denial(self, inquiry: Inquiry, standpoint: Standpoint, reason: Reason) -> Reason:
         """Count the denial as a ruling, where it is one. Returns the reason that the caller may be told."""
         allowed = inquiry.allowed
         if self._authority is None or not allowed.access.principal.is_of_platform:

@@ -39,18 +39,18 @@ LEAST_SECONDS = 1.0  # for which an answer is usable at least, however long the 
 DENIAL_BYTES = 500  # a denial and its key, without the text of the model: measured, rounded up
 
 
-class Standpoint(msgspec.Struct, frozen=True):
+class RequestStart(msgspec.Struct, frozen=True):
     """The state when a request was sent: generation of the facts, last ending of everything, time."""
 
     asked: int
-    ground: Leaf
+    last_ending: Leaf
     at: float
 
 
 class _Denial(msgspec.Struct, frozen=True):
     reason: Reason
     until: float
-    standpoint: Standpoint
+    start: RequestStart
 
 
 class UnknownKeys:
@@ -66,7 +66,7 @@ class UnknownKeys:
         self.memory: BoundedMemory[tuple[KeyId, ModelId | None], _Denial] = BoundedMemory(
             max_bytes=max_bytes,
             weigh=lambda about, _: DENIAL_BYTES + (0 if about[1] is None else sys.getsizeof(about[1])),
-            stands_on=lambda denial: (denial.standpoint.ground,),
+            stands_on=lambda denial: (denial.start.last_ending,),
             is_over=lambda denial: clock.monotonic() >= denial.until,
         )
 
@@ -88,18 +88,18 @@ class UnknownKeys:
         """The denial that applies to the key for every model: unknown, paused, or owing."""
         return await self._find(key_id, None)
 
-    async def take_standpoint(self, asked: int) -> Standpoint:
+    async def take_start(self, asked: int) -> RequestStart:
         """To be taken before a request is sent, with the current generation."""
-        _, [ground] = await self._source.read([names.ending_fact(None)])
-        return Standpoint(asked, ground, self._clock.monotonic())
+        _, [last_ending] = await self._source.read([names.ending_fact(None)])
+        return RequestStart(asked, last_ending, self._clock.monotonic())
 
     def put(
-        self, key_id: KeyId, model: ModelId | None, reason: Reason, standpoint: Standpoint, seconds: float
+        self, key_id: KeyId, model: ModelId | None, reason: Reason, start: RequestStart, seconds: float
     ) -> None:
         """Cache a denial for `seconds` from the request, and at least for a moment from now."""
         now = self._clock.monotonic()
-        until = max(standpoint.at + seconds, now + min(seconds, LEAST_SECONDS))
-        self.memory.put((key_id, model), _Denial(reason, until, standpoint))
+        until = max(start.at + seconds, now + min(seconds, LEAST_SECONDS))
+        self.memory.put((key_id, model), _Denial(reason, until, start))
 
     async def _find(self, key_id: KeyId, model: ModelId | None) -> Reason | None:
         denial = self.memory.find((key_id, model))
@@ -113,5 +113,5 @@ class UnknownKeys:
 
     async def _stands(self, denial: _Denial, key_id: KeyId, model: ModelId | None) -> bool:
         """Whether no ending is younger, as far as this worker has applied changes: all that have returned."""
-        is_ended = await is_overtaken(self._source, key_id, model, denial.standpoint.asked)
-        return denial.standpoint.ground.is_current and not is_ended
+        is_ended = await is_overtaken(self._source, key_id, model, denial.start.asked)
+        return denial.start.last_ending.is_current and not is_ended

@@ -189,7 +189,7 @@ class Upstream:
         answer = await self._provider.ask(path, inquiry.question.upstream_query(), headers)
         reason = _REFUSALS.get(answer.status)
         if reason is not None:
-            return await self._retractions.note_denial(inquiry, standpoint, reason)
+            return await self._retractions.hear_denial(inquiry, standpoint, reason)
         if answer.status != _OK:
             raise undecided(f"the provider answered {answer.status}")
         return answer.body

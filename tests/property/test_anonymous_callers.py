@@ -13,7 +13,7 @@ from gateway.model.errors import Reason
 from gateway.model.names import KeyId, ModelId
 from gateway.model.stamps import Leaf
 from gateway.platform.budget import Budget
-from gateway.platform.unknown_keys import Standpoint, UnknownKeys
+from gateway.platform.unknown_keys import RequestStart, UnknownKeys
 
 GROUND = Leaf(b"ending of everything", None)
 
@@ -58,8 +58,8 @@ def test_any_denials_stay_within_the_bound_and_end_by_their_time(events, max_byt
     said = {}
     for number, text, seconds, pause in events:
         key, model = KeyId(f"key_{number:012}"), None if text is None else ModelId(text)
-        standpoint = Standpoint(asked=1, ground=GROUND, at=clock.time)
-        memory.put(key, model, Reason.UPSTREAM_REFUSED, standpoint, seconds)
+        start = RequestStart(asked=1, last_ending=GROUND, at=clock.time)
+        memory.put(key, model, Reason.UPSTREAM_REFUSED, start, seconds)
         if clock.time + seconds > clock.time:  # one that has ended already replaces none
             said[key, model] = clock.time + seconds
         assert memory.memory.held_bytes <= max_bytes
@@ -78,8 +78,8 @@ def test_what_is_charged_is_no_less_than_what_is_held(length, letter):
     def fill(count, start=0):
         for number in range(start, start + count):
             name = ModelId(f"{number:09}/" + letter * (length // len(letter.encode())))
-            standpoint = Standpoint(asked=(1 << 40) + number, ground=GROUND, at=clock.time + number / 7)
-            memory.put(KeyId(f"key_{number:012}"), name, Reason.UPSTREAM_REFUSED, standpoint, 1e9)
+            start = RequestStart(asked=(1 << 40) + number, last_ending=GROUND, at=clock.time + number / 7)
+            memory.put(KeyId(f"key_{number:012}"), name, Reason.UPSTREAM_REFUSED, start, 1e9)
 
     fill(10)
     gc.collect()

@@ -43,8 +43,8 @@ class World:
         self.leaves[name] = Leaf(name, encode(Ending(generation=self.generation)))
 
     async def deny(self, reason=REFUSED, *, key=KEY, model=CARS, seconds=10.0):
-        standpoint = await self.unknown_keys.take_standpoint(self.generation)
-        self.unknown_keys.put(key, model, reason, standpoint, seconds)
+        start = await self.unknown_keys.take_start(self.generation)
+        self.unknown_keys.put(key, model, reason, start, seconds)
 
 
 @pytest.fixture
@@ -76,9 +76,9 @@ async def test_a_paused_key_is_asked_about_for_each_model(world):
 
 
 async def test_time_counts_from_the_question_and_leaves_a_moment(world):
-    standpoint = await world.unknown_keys.take_standpoint(7)
+    start = await world.unknown_keys.take_start(7)
     world.time += 30.0
-    world.unknown_keys.put(KEY, CARS, REFUSED, standpoint, 10.0)
+    world.unknown_keys.put(KEY, CARS, REFUSED, start, 10.0)
     world.time += LEAST_SECONDS / 2
     assert await world.unknown_keys.find(KEY, CARS) is REFUSED
     world.time += LEAST_SECONDS / 2
@@ -105,9 +105,9 @@ async def test_a_webhook_about_something_else_does_not(world, ending):
 
 
 async def test_a_webhook_that_came_while_it_was_asked_ends_it(world):
-    standpoint = await world.unknown_keys.take_standpoint(world.generation)
+    start = await world.unknown_keys.take_start(world.generation)
     world.end(names.ending_fact(KEY, is_key=True))
-    world.unknown_keys.put(KEY, CARS, REFUSED, standpoint, 10.0)
+    world.unknown_keys.put(KEY, CARS, REFUSED, start, 10.0)
     assert await world.unknown_keys.find(KEY, CARS) is None
 
 
@@ -129,11 +129,11 @@ async def test_nothing_outlives_what_was_remembered_at_the_question(world):
 
 async def test_what_is_read_anew_while_a_denial_is_looked_up_ends_it(world):
     await world.deny()
-    [ground] = world.leaves.values()
+    [last_ending] = world.leaves.values()
     read = world.read
 
     async def lose_the_feed(wanted):
-        ground.is_current = False
+        last_ending.is_current = False
         return await read(wanted)
 
     world.read = lose_the_feed
