@@ -200,10 +200,13 @@ class AuthorizedFiles:
             held.hold_listing(found, page, before)
         return found
 
-    def find_now(self, allowed: Allowed, looks: Looks, *, needs_content: bool) -> tuple[Found, Stamp] | None:
-        """As `find`, from memory alone and for what is small; None where `find` has to be asked.
+    def find_now(
+        self, allowed: Allowed, looks: Looks, *, needs_content: bool, may_open: bool
+    ) -> tuple[Found, Stamp] | None:
+        """As `find`, without waiting; None where `find` has to be asked.
 
-        `looks` are shared by all that is answered in this event loop iteration.
+        `looks` are shared by all that is answered in this event loop iteration. A known file whose content is
+        not in memory is opened if `may_open`, and otherwise not found.
         """
         access, resource, model = allowed.access, allowed.access.resource, allowed.model
         match resource.kind:
@@ -218,13 +221,13 @@ class AuthorizedFiles:
                 listing = self._held_listings.find_listing(model, resource.package, page, looks)
                 return None if listing is None else (listing, allowed.stamp)
             case ResourceKind.FILE:
-                return self._file_now(allowed, looks, needs_content=needs_content)
+                return self._file_now(allowed, looks, needs_content=needs_content, may_open=may_open)
             case _:
                 return None
 
     def _file_now(
-        self, allowed: Allowed, looks: Looks, *, needs_content: bool
-    ) -> tuple[HeldFile, Stamp] | None:
+        self, allowed: Allowed, looks: Looks, *, needs_content: bool, may_open: bool
+    ) -> tuple[OpenFile, Stamp] | None:
         resource, model = allowed.access.resource, allowed.model
         if self._held_files is None or not (model and resource.package and resource.file):
             return None
@@ -232,8 +235,13 @@ class AuthorizedFiles:
         if held is None or not isinstance(held.file, HeldFile):
             return None
         attested = self._recall_attested(held.file)
-        if attested is None or (needs_content and held.file.content is None):
+        if attested is None:
             return None
+        if needs_content and held.file.content is None:
+            again = self._held_files.open_again(held) if may_open else None
+            if again is None:
+                return None
+            held = again
         stamp = allowed.stamp
         return held.file, Stamp(stamp.generation, stamp.leaves + held.leaves + attested)
 

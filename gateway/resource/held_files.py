@@ -145,7 +145,11 @@ class HeldFiles:
         The caller must close the descriptor.
         """
         held = self.find(model, package, handle)
-        if held is None or held.file.md5 is None:
+        return None if held is None else self.open_again(held)
+
+    def open_again(self, held: Held) -> Held | None:
+        """As `reopen`, of what was just found."""
+        if held.file.md5 is None:
             return None
         with suppress(Refusal, Unavailable):
             with (

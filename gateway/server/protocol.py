@@ -40,6 +40,7 @@ from gateway.problems import UNRECORDED
 from gateway.server.connection import Connection, address_of
 from gateway.server.early_refusal import EarlyRefusal
 from gateway.server.exchange import Exchange
+from gateway.server.file_answer import FileAnswer
 from gateway.server.file_sender import FileSender
 from gateway.server.flow import HIGH_WATER_BYTES, Flow
 from gateway.server.head_starts import HeadStarts
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from uvicorn import Config
     from uvicorn.server import ServerState
 
-    from gateway.model.at_once import AtOnce
+    from gateway.model.at_once import AtOnce, FileBody
 
 MAX_PIPELINED = 128  # requests waiting; one read of the socket can hold thousands
 MAX_BODY_BYTES = 1 << 16  # of a request's body that wait for the application; then nothing more is read
@@ -400,8 +401,30 @@ class GatewayHttpProtocol(asyncio.Protocol):
     def answer(self, status: int, head: bytes, body: bytes) -> None:
         """Write the whole answer in one system call: status line, server headers, `head`, `body`."""
         self.transport.write(b"%b%b%b" % (self.head_start(status), head, body))
-        if self._current is not None:  # otherwise the connection is lost
+        self._go_on_if_open()
+
+    @property
+    def sends_files(self) -> bool:
+        """Whether the kernel can send files on this connection: it is not encrypted."""
+        if self._common_scope is None:
+            self._open_scope()
+        return self.sender is not None
+
+    def answer_with_file(self, status: int, head: bytes, body: FileBody) -> None:
+        """Write the head, and have the kernel send the body, now or in later iterations."""
+        if self.sender is None:
+            raise TypeError("the kernel cannot send files on this connection")
+        answer = FileAnswer(body, self, self.sender, self._go_on_if_open)
+        if answer.begin(self.head_start(status) + head):
+            self._follow(self._loop.create_task(answer.finish()))
+
+    def _go_on_if_open(self) -> None:
+        if self._current is not None:
             self._go_on()
+
+    def abort(self) -> None:
+        """Reset the connection, and drop what is buffered."""
+        self._connection.abort()
 
     def pass_on(self) -> None:
         """Have the application answer the request that was taken."""
@@ -469,8 +492,11 @@ class GatewayHttpProtocol(asyncio.Protocol):
         return self._common_scope
 
     def _run(self, exchange: Exchange) -> None:
+        self._follow(self._loop.create_task(exchange.run(self._config.loaded_app)))
+
+    def _follow(self, task: asyncio.Task[None]) -> None:
+        """Let the server wait for a task when it stops."""
         tasks = self._server_state.tasks
-        task = self._loop.create_task(exchange.run(self._config.loaded_app))
         task.add_done_callback(tasks.discard)
         tasks.add(task)
 
