@@ -24,6 +24,7 @@ class Request(msgspec.Struct, gc=False):
     method: bytes
     target: bytes  # in origin-form, ASCII
     headers: list[tuple[bytes, bytes]]  # names in lower case, in the order in which they came
+    fields: dict[bytes, bytes] | None = None  # the same by name, where no name came twice
 
 
 class Watch(Protocol):

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -64,7 +65,7 @@ LINGER_SECONDS = 1.0  # closing with unread bytes resets the connection, and the
 _HEADER_OVERHEAD_BYTES = 4  # the colon, a blank and the line end
 _MAX_HEAD_BYTES = MAX_TARGET_BYTES + MAX_HEADER_BYTES + 1024
 
-_FORM_FIELDS = frozenset({b"host", b"expect"}) | BODY_FIELDS
+_BODY_OR_EXPECT = frozenset({b"expect"}) | BODY_FIELDS
 _TAKEN_METHODS = frozenset({b"GET", b"HEAD"})
 
 
@@ -94,7 +95,6 @@ class GatewayHttpProtocol(asyncio.Protocol):
         "_fires_at",
         "_has_begun_in_this_feed",
         "_has_stopped_parsing",
-        "_header_bytes",
         "_headers",
         "_is_head_open",
         "_is_idle",
@@ -112,6 +112,7 @@ class GatewayHttpProtocol(asyncio.Protocol):
         "_stall_clock",
         "_target",
         "_timer",
+        "_trailer_bytes",
         "flow",
         "is_made",
         "memo",
@@ -154,7 +155,7 @@ class GatewayHttpProtocol(asyncio.Protocol):
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._header_bytes = 0  # that the parser has reported, trailers included
+        self._trailer_bytes = 0
         self._fed_bytes = 0  # since the head began, from the next read on: what the parser may hold of it
         self._has_begun_in_this_feed = False
         self._is_head_open = self._is_in_message = False
@@ -254,7 +255,7 @@ class GatewayHttpProtocol(asyncio.Protocol):
         """Limit what the parser may hold of an unfinished header, and for how long it may be unfinished."""
         if self._is_head_open and not self._has_begun_in_this_feed:
             self._fed_bytes += fed_bytes
-            if self._fed_bytes > _MAX_HEAD_BYTES:
+            if self._fed_bytes > _MAX_HEAD_BYTES or self._head_bytes() > MAX_HEADER_BYTES:
                 self._refuse(EarlyRefusal.HEADERS_TOO_LARGE)
                 return
         if self._current is None and not (self._is_idle or self._is_limited):
@@ -268,7 +269,7 @@ class GatewayHttpProtocol(asyncio.Protocol):
         """Begin a new request."""
         if self._is_last_request:
             raise _LeftError
-        self._target, self._headers, self._header_bytes, self._fed_bytes = b"", [], 0, 0
+        self._target, self._headers, self._trailer_bytes, self._fed_bytes = b"", [], 0, 0
         self._is_in_message = self._is_head_open = self._has_begun_in_this_feed = True
         self._is_idle = False
 
@@ -286,29 +287,32 @@ class GatewayHttpProtocol(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; or a trailer, which must not be added to the headers that were decided on."""
-        self._header_bytes += len(name) + len(value) + _HEADER_OVERHEAD_BYTES
         headers = self._headers
-        if self._header_bytes > MAX_HEADER_BYTES or len(headers) >= MAX_HEADER_COUNT:
-            self._leave(EarlyRefusal.HEADERS_TOO_LARGE)
         if self._is_head_open:
             headers.append((name.lower(), value))
+            if len(headers) <= MAX_HEADER_COUNT:  # their size is checked once, when the head is complete
+                return
+        self._trailer_bytes += len(name) + len(value) + _HEADER_OVERHEAD_BYTES
+        if len(headers) > MAX_HEADER_COUNT or self._head_bytes() + self._trailer_bytes > MAX_HEADER_BYTES:
+            self._leave(EarlyRefusal.HEADERS_TOO_LARGE)
+
+    def _head_bytes(self) -> int:
+        headers = self._headers
+        return sum(map(len, chain.from_iterable(headers))) + len(headers) * _HEADER_OVERHEAD_BYTES
 
     def on_headers_complete(self) -> None:
         """Refuse the request, or hand it on: to whom is decided once all earlier ones are answered."""
-        parser, headers = self._parser, self._headers
+        parser, headers, target = self._parser, self._headers, self._target
         if parser is None:
             raise _LeftError
         self._is_head_open = self._is_limited = False
-        hosts, has_body, expects = 0, False, False
-        for name, value in headers:
-            if name in _FORM_FIELDS:
-                if name == b"host":
-                    hosts += 1
-                elif name == b"expect":
-                    has_body = True  # one that is announced: whether it comes depends on the answer
-                    expects = expects or value.lower() == b"100-continue"
-                else:
-                    has_body = True
+        if self._head_bytes() > MAX_HEADER_BYTES:
+            self._leave(EarlyRefusal.HEADERS_TOO_LARGE)
+        fields = dict(headers)
+        hosts = 1 if b"host" in fields else 0
+        if len(fields) < len(headers):
+            hosts = [name for name, _ in headers].count(b"host")
+        has_body = not _BODY_OR_EXPECT.isdisjoint(fields)  # one is announced, whether or not it comes
         version, method = parser.get_http_version(), parser.get_method()
         if len(self.waiting) >= MAX_PIPELINED or not is_http_as_we_know_it(version, hosts):
             self._leave(EarlyRefusal.MALFORMED_REQUEST)
@@ -317,19 +321,22 @@ class GatewayHttpProtocol(asyncio.Protocol):
             self._leave(EarlyRefusal.MALFORMED_REQUEST)
         keep_alive = version == "1.1" and not is_upgrade and parser.should_keep_alive()
         self._is_last_request = not keep_alive
-        request = Request(method, self._target, headers)
+        request = Request(method, target, headers, fields if len(fields) == len(headers) else None)
         is_complete = not has_body and not is_upgrade
         if (
             is_complete
             and keep_alive
             and method in _TAKEN_METHODS
             and self.at_once is not None
-            and request.target.startswith(b"/")
-            and request.target.isascii()
+            and target.startswith(b"/")
+            and target.isascii()
         ):
             self._is_in_message = False
             self._begin(request)
             return
+        expects = has_body and any(
+            name == b"expect" and value.lower() == b"100-continue" for name, value in headers
+        )
         exchange = self._make_exchange(request, version=version, keep_alive=keep_alive, expects=expects)
         if is_complete:
             self._is_in_message = False

@@ -183,6 +183,12 @@ async def _measure(
                             None, reading.ask, port, raw, LARGE_COUNT
                         )
                         taken.append((time.thread_time() - began) / LARGE_COUNT * 1e6)
+                    if is_profiled:
+                        profile = cProfile.Profile()
+                        profile.enable()
+                        await asyncio.get_running_loop().run_in_executor(None, reading.ask, port, raw, LARGE_COUNT)
+                        profile.disable()
+                        pstats.Stats(profile).sort_stats("tottime").print_stats(45)
                     server.close()
                 report.row(f"in_process_{name}_us", min(taken[1:]), f"{ranged} of a large file, by a socket")
         gc.unfreeze()

@@ -174,7 +174,7 @@ class World:
     def reason_now(self, denied):
         return denied.reason
 
-    def find_now(self, allowed, looks, *, needs_content):
+    def find_now(self, allowed, looks, *, needs_content, may_open=False):
         return None if self.found is None else (self.found, allowed.stamp)
 
     async def find(self, allowed):
@@ -230,6 +230,7 @@ class Client:
     peer: str | None = "192.0.2.1"
     memo: object = None
     may_answer: bool = True
+    sends_files: bool = False
     answers: list = field(default_factory=list)
     passed_on: int = 0
 
@@ -262,6 +263,7 @@ class Core:
             seconds=world.monotonic,
             soon=self.scheduled.append,
             telemetry=self.telemetry,
+            transfers=Transfers(identity=world, directory=world, clock=world),
             **options,
         )
 
