@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway.credential.extract import extract
+from gateway.credential.extract import extract, extract_plain
 from gateway.model.access import Access, Action, Credential, Resource, ResourceKind
 from gateway.model.errors import Reason, Refusal, Unavailable, WithdrawnError
 from gateway.model.verdicts import (
@@ -397,7 +397,13 @@ def _rejection(request: WireRequest, denied: Denied) -> Rejection:
 
 def _extract(request: WireRequest, route: GuardedRoute) -> Credential | SignedLink:
     """The caller's credential: a key in a header, unless the route reads it from elsewhere."""
-    return route.extract(request) if route.extract else extract(request.headers, request.query)
+    if route.extract is not None:
+        return route.extract(request)
+    if request.fields is not None and not request.query:
+        plain = extract_plain(request.fields)
+        if plain is not None:
+            return plain
+    return extract(request.headers, request.query)
 
 
 def _find_model(request: WireRequest, route: GuardedRoute) -> ModelId | None:

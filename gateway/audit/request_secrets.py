@@ -119,9 +119,9 @@ class RequestSecrets:
             return False
         lowered = text.lower()
         for form in self._all()[1]:
-            if lowered in form:
+            if lowered in form or form in lowered:
                 return True
-        return self.is_in(text)
+        return not text.isalnum() and self.is_in(text)  # letters and digits have no other reading
 
     def _all(self) -> tuple[list[str], list[str]]:
         """The secrets in lower case, longest first because one may contain another; and all their forms."""
@@ -157,6 +157,8 @@ def _readings(text: str) -> Iterator[str]:
         yield lowered
         if "-" in text or "_" in text:
             yield lowered.translate(_URL_SAFE)
+        if "%" not in text:
+            return
         decoded = unquote(text, encoding="latin-1")
         if decoded == text:
             return

@@ -256,16 +256,21 @@ class AtOnce:
         headers, peer = parsed.headers, client.memo
         if not isinstance(peer, Peer):
             peer = client.memo = Peer(client.peer, self._trusted_proxies)
-        trace = dict(reversed(headers)).get(b"traceparent")  # the first, if there are several
+        fields = parsed.fields
+        if fields is None:  # the first trace, if there are several
+            trace, address = dict(reversed(headers)).get(b"traceparent"), peer.client(headers)
+        else:
+            trace, address = fields.get(b"traceparent"), peer.named_by(fields.get(b"x-forwarded-for"))
         return WireRequest(
             method=_METHODS[parsed.method],
             raw_path=raw_path,
             query=query,
             headers=tuple(headers),
-            client=peer.client(headers),
+            client=address,
             route=route.template if route is not None else UNROUTED,
-            trace_id=find_trace_id(trace),
+            trace_id=None if trace is None else find_trace_id(trace),
             received_at=now,
+            fields=fields,
         )
 
 

@@ -253,8 +253,8 @@ class GatewayHttpProtocol(asyncio.Protocol):
 
     def _limit_head(self, fed_bytes: int) -> None:
         """Limit what the parser may hold of an unfinished header, and for how long it may be unfinished."""
-        if self._is_head_open and not self._has_begun_in_this_feed:
-            self._fed_bytes += fed_bytes
+        if self._is_head_open:
+            self._fed_bytes += 0 if self._has_begun_in_this_feed else fed_bytes
             if self._fed_bytes > _MAX_HEAD_BYTES or self._head_bytes() > MAX_HEADER_BYTES:
                 self._refuse(EarlyRefusal.HEADERS_TOO_LARGE)
                 return
