@@ -24,6 +24,7 @@ from gateway.audit.scrub import (
     clean_method,
     clean_name,
     clean_trace_id,
+    longest_run,
 )
 from gateway.model.verdicts import OpenFile
 
@@ -35,6 +36,8 @@ LINK = "link"
 
 REMEMBERED = 4096  # files that were found, and callers with what they were allowed
 REMEMBERED_CLIENTS = 1024  # with their user agents
+_REMEMBERED_AGENT_BYTES = 256
+NO_RUN = 1 << 62  # longer than any secret: look for them
 
 _READ = b"user-agent"
 
@@ -52,13 +55,27 @@ def secrets_of(request: WireRequest) -> RequestSecrets:
 
 def request_member(request: WireRequest, secrets: RequestSecrets) -> bytes:
     """The recorded fields of a request."""
-    raw_agent = request.header(_READ)
-    agent = clean_agent(raw_agent, secrets) if raw_agent else None
-    opened = _of_client(clean_method(request.method), request.route, request.client, agent)
+    raw_agent = request.header(_READ) or b""
+    longest, opened = NO_RUN, b""
+    if len(raw_agent) <= _REMEMBERED_AGENT_BYTES:
+        longest, opened = _of_plain_client(request.method, request.route, request.client, raw_agent)
+    if secrets.may_be_in_runs(longest):
+        agent = clean_agent(raw_agent, secrets) if raw_agent else None
+        opened = _of_client(clean_method(request.method), request.route, request.client, agent)
     if request.trace_id is None:
         return opened + b"}"
     trace_id = clean_digits(clean_trace_id(request.trace_id), secrets)
     return opened + (b"}" if trace_id is None else b',"trace_id":"%b"}' % trace_id.encode())
+
+
+@lru_cache(REMEMBERED_CLIENTS)
+def _of_plain_client(method: str, route: str, client: str, raw_agent: bytes) -> tuple[int, bytes]:
+    """The fields of a request whose user agent contains no secret of it, and the agent's longest run.
+
+    A secret can only be in an agent with a run of key characters that is as long.
+    """
+    agent = clean_agent(raw_agent) if raw_agent else None
+    return longest_run(raw_agent), _of_client(clean_method(method), route, client, agent)
 
 
 @lru_cache(REMEMBERED_CLIENTS)

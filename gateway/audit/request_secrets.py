@@ -79,11 +79,13 @@ class RequestSecrets:
         if query:
             raw += _parameters(query)
         self._raw = raw
-        self._plain = [_PLAIN.fullmatch(value) or _NAMED.fullmatch(value) for value in raw]
+        self._plain: list[re.Match[bytes] | None] = []
         self._written: tuple[list[str], list[str]] | None = None
         # No form of a secret is shorter than the secret: a text shorter than all of them contains none.
         self.least = NO_SECRET
-        for match in self._plain:
+        for value in raw:
+            match = _PLAIN.fullmatch(value) or _NAMED.fullmatch(value)
+            self._plain.append(match)
             self.least = min(self.least, MIN_SECRET_BYTES if match is None else len(_found_by(match)[-1]))
 
     def __bool__(self) -> bool:

@@ -63,6 +63,7 @@ HEAD_SECONDS = 10.0  # from a request's first byte, and from the connection, to 
 LINGER_SECONDS = 1.0  # closing with unread bytes resets the connection, and the answer may be lost with it
 
 _HEADER_OVERHEAD_BYTES = 4  # the colon, a blank and the line end
+_SHORT_READ_BYTES = MAX_HEADER_BYTES - 4 * MAX_HEADER_COUNT  # each field counts four bytes more
 _MAX_HEAD_BYTES = MAX_TARGET_BYTES + MAX_HEADER_BYTES + 1024
 
 _BODY_OR_EXPECT = frozenset({b"expect"}) | BODY_FIELDS
@@ -104,6 +105,7 @@ class GatewayHttpProtocol(asyncio.Protocol):
         "_is_lingering",
         "_is_stopping",
         "_loop",
+        "_may_be_large",
         "_parser",
         "_receiving",
         "_refusal",
@@ -156,6 +158,7 @@ class GatewayHttpProtocol(asyncio.Protocol):
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._trailer_bytes = 0
+        self._may_be_large = False
         self._fed_bytes = 0  # since the head began, from the next read on: what the parser may hold of it
         self._has_begun_in_this_feed = False
         self._is_head_open = self._is_in_message = False
@@ -237,6 +240,8 @@ class GatewayHttpProtocol(asyncio.Protocol):
         """Parse within the limits. Nothing is parsed after a refusal, or after the last request."""
         if self._has_stopped_parsing or self._parser is None:
             return
+        # A head that comes whole in a short read is short itself: only others are measured.
+        self._may_be_large = self._is_head_open or len(data) > _SHORT_READ_BYTES
         self._has_begun_in_this_feed = self._is_idle = False
         try:
             self._parser.feed_data(data)
@@ -306,7 +311,7 @@ class GatewayHttpProtocol(asyncio.Protocol):
         if parser is None:
             raise _LeftError
         self._is_head_open = self._is_limited = False
-        if self._head_bytes() > MAX_HEADER_BYTES:
+        if self._may_be_large and self._head_bytes() > MAX_HEADER_BYTES:
             self._leave(EarlyRefusal.HEADERS_TOO_LARGE)
         fields = dict(headers)
         hosts = 1 if b"host" in fields else 0

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 CONNECTIONS = 16  # that have a request in each iteration
 PASSES = 4  # over a set of requests, before it is measured: everything is in memory then
 SETTLE_SECONDS = 3.5  # a file that was just written is not held before
-ROUNDS = 7
+ROUNDS = 40
 LARGE = {"large_range": "bytes=1048576-1118207", "large_mebibyte": "bytes=1048576-2097151"}
 LARGE_COUNT = 400
 SIZES = Sizes(large=64 << 20)
@@ -148,7 +148,7 @@ async def _measure(
             for _ in range(PASSES):
                 await driven.run([one.refreshed().raw.encode() for one in sets[name].requests])
             for _ in range(ROUNDS):
-                raws = [one.refreshed().raw.encode() for one in sets[name].requests] * 3
+                raws = [one.refreshed().raw.encode() for one in sets[name].requests]
                 began = time.thread_time()
                 await driven.run(raws)
                 taken.append((time.thread_time() - began) / len(raws) * 1e6)
@@ -175,7 +175,7 @@ async def _measure(
                     server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
                     port = server.sockets[0].getsockname()[1]
                     taken = []
-                    for number in range(ROUNDS + 1):
+                    for number in range(8):
                         if number == 1:
                             await asyncio.sleep(0.1)
                         began = time.thread_time()
@@ -188,7 +188,7 @@ async def _measure(
                         profile.enable()
                         await asyncio.get_running_loop().run_in_executor(None, reading.ask, port, raw, LARGE_COUNT)
                         profile.disable()
-                        pstats.Stats(profile).sort_stats("tottime").print_stats(45)
+                        pstats.Stats(profile).sort_stats("tottime").print_stats(120)
                     server.close()
                 report.row(f"in_process_{name}_us", min(taken[1:]), f"{ranged} of a large file, by a socket")
         gc.unfreeze()
@@ -236,7 +236,7 @@ async def _profile(driven: _Driven, raws: Sequence[bytes]) -> None:
     profile.enable()
     await driven.run(raws)
     profile.disable()
-    pstats.Stats(profile).sort_stats("tottime").print_stats(45)
+    pstats.Stats(profile).sort_stats("tottime").print_stats(120)
 
 
 class _Reading:
