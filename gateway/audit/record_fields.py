@@ -50,7 +50,7 @@ def members(**values: Any) -> bytes:
 
 def secrets_of(request: WireRequest) -> RequestSecrets:
     """The secrets of a request, which no field of its record may contain."""
-    return RequestSecrets(request.headers, request.query)
+    return RequestSecrets(request.headers, request.query, request.fields)
 
 
 def request_member(request: WireRequest, secrets: RequestSecrets) -> bytes:
@@ -94,23 +94,24 @@ def found_members(found: Found, resource: Resource, model: str | None, secrets: 
     """The resource of an allow: as requested, with the file and blob that were found, and its size."""
     if not isinstance(found, OpenFile):
         return named_member(resource, model, secrets)
-    requested, package, file = resource.model, found.package, found.handle
-    kind, of_content = resource.kind.value, (found.md5, found.sha256, found.size)
-    longest, encoded = _of_file(kind, requested, found.model, package, file, *of_content)
+    package, file, of_content = found.package, found.handle, (found.md5, found.sha256, found.size)
+    longest, encoded = _of_file(resource, found.model, package, file, *of_content)
     if longest < secrets.least:
         return encoded
-    names = _clean(requested, secrets), clean_name(found.model, secrets), package, clean_name(file, secrets)
-    return _file_members(kind, *names, *of_content)
+    requested = _clean(resource.model, secrets)
+    names = requested, clean_name(found.model, secrets), package, clean_name(file, secrets)
+    return _file_members(resource.kind.value, *names, *of_content)
 
 
 @lru_cache(REMEMBERED)
 def _of_file(
-    kind: str, requested: str | None, model: str, package: str, file: str, *of_content: Any
+    resource: Resource, model: str, package: str, file: str, *of_content: Any
 ) -> tuple[int, bytes]:
     """The members of a file, and the length of its longest name."""
+    requested = resource.model
     longest = max(len(requested or ""), len(model), len(file))
     names = None if requested is None else clean_name(requested), clean_name(model), package, clean_name(file)
-    return longest, _file_members(kind, *names, *of_content)
+    return longest, _file_members(resource.kind.value, *names, *of_content)
 
 
 def _file_members(

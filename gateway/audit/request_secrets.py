@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, unquote_to_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 REMOVED = "[removed]"
 MIN_SECRET_BYTES = 6  # shorter values are not secrets, and removing them would damage unrelated text
@@ -43,6 +43,8 @@ _USUAL_NAMES = frozenset(
 
 _KEY_HEADERS = frozenset({b"authorization", b"x-api-key"})
 """Headers that hold one: nearly all that do, known in the same way."""
+
+_ONLY_A_KEY = {b"authorization"}
 
 _SECRET_NAMES = frozenset(
     {
@@ -70,12 +72,21 @@ class RequestSecrets:
 
     __slots__ = ("_plain", "_raw", "_written", "least")
 
-    def __init__(self, headers: Iterable[tuple[bytes, bytes]], query: bytes) -> None:
-        raw = [
-            value
-            for name, value in headers
-            if name not in _USUAL_NAMES and (name in _KEY_HEADERS or _is_secret_name(name))
-        ]
+    def __init__(
+        self,
+        headers: Iterable[tuple[bytes, bytes]],
+        query: bytes,
+        fields: Mapping[bytes, bytes] | None = None,
+    ) -> None:
+        """`fields` are the headers by name, where it is known that none came twice."""
+        if fields is not None and fields.keys() - _USUAL_NAMES == _ONLY_A_KEY:
+            raw = [fields[b"authorization"]]
+        else:
+            raw = [
+                value
+                for name, value in headers
+                if name not in _USUAL_NAMES and (name in _KEY_HEADERS or _is_secret_name(name))
+            ]
         if query:
             raw += _parameters(query)
         self._raw = raw
@@ -174,12 +185,13 @@ def _forms(secret: bytes) -> tuple[str, ...]:
     secret may begin at any of three places in a group of 24 bits.
     """
     bits = 8 * len(secret)
-    in_base64 = (
-        b2a_base64(secret, newline=False)[: bits // 6],
-        b2a_base64(b"\0" + secret, newline=False)[2 : (8 + bits) // 6],
-        b2a_base64(b"\0\0" + secret, newline=False)[3 : (16 + bits) // 6],
+    return (
+        secret.decode("latin-1").lower(),
+        secret.hex(),
+        b2a_base64(secret, newline=False)[: bits // 6].decode().lower(),
+        b2a_base64(b"\0" + secret, newline=False)[2 : (8 + bits) // 6].decode().lower(),
+        b2a_base64(b"\0\0" + secret, newline=False)[3 : (16 + bits) // 6].decode().lower(),
     )
-    return secret.decode("latin-1").lower(), secret.hex(), *b" ".join(in_base64).decode().lower().split(" ")
 
 
 def _pieces_of(value: bytes) -> Iterator[bytes]:
