@@ -209,6 +209,8 @@ class AuthorizedFiles:
         not in memory is opened if `may_open`, and otherwise not found.
         """
         access, resource, model = allowed.access, allowed.access.resource, allowed.model
+        if resource.kind is ResourceKind.FILE:  # what is asked for most
+            return self._file_now(allowed, looks, needs_content=needs_content, may_open=may_open)
         match resource.kind:
             case ResourceKind.SELF:
                 return Identity(principal=access.principal), allowed.stamp
@@ -220,8 +222,6 @@ class AuthorizedFiles:
                 page = resource.page or FIRST_PAGE
                 listing = self._held_listings.find_listing(model, resource.package, page, looks)
                 return None if listing is None else (listing, allowed.stamp)
-            case ResourceKind.FILE:
-                return self._file_now(allowed, looks, needs_content=needs_content, may_open=may_open)
             case _:
                 return None
 
@@ -234,7 +234,7 @@ class AuthorizedFiles:
         held = self._held_files.find(model, resource.package, resource.file, looks)
         if held is None or not isinstance(held.file, HeldFile):
             return None
-        attested = self._recall_attested(held.file)
+        attested = () if self._attestations is None else self._recall_attested(held.file)
         if attested is None:
             return None
         if needs_content and held.file.content is None:

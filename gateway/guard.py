@@ -129,10 +129,11 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
         Raises `WithdrawnError` when the request has to be decided anew, `Unavailable` without a lease.
         In both cases the receipt is closed as withdrawn.
         """
-        principal = receipt.admission.allowed.access.principal
+        admission = receipt.admission
+        principal = admission.allowed.access.principal
         is_true = False
         try:
-            is_true = self.directory.still_true(receipt.admission.stamp, principal.degraded_seconds) and (
+            is_true = self.directory.still_true(admission.stamp, principal.degraded_seconds) and (
                 principal.expires_at is None or now < principal.expires_at
             )
         finally:
@@ -344,7 +345,7 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
         judgement = self.decisions.recall(access)
         if judgement is None or not (judgement.facts.is_confirmed or access.principal.is_link):
             return None
-        return with_platform_reason(judgement)
+        return judgement if isinstance(judgement.verdict, Allowed) else with_platform_reason(judgement)
 
 
 async def _run(steps: Steps) -> Weighed:

@@ -32,7 +32,7 @@ from gateway.model.access import WireRequest
 from gateway.model.answers import Answer, FileParts, Span
 from gateway.model.at_once import FileBody
 from gateway.model.errors import Reason, Unavailable, WithdrawnError
-from gateway.model.routes import ForwardedRoute, GuardedRoute, HookRoute
+from gateway.model.routes import GuardedRoute
 from gateway.model.verdicts import WITHDRAWN, Admission, Declined, Ending, Outcome, Rejection
 from gateway.problems import problem_of
 from gateway.resource.disk_checks import Looks
@@ -131,7 +131,7 @@ class AtOnce:
             if raw_path in self._unguarded:
                 return None
             route = self._routes.find(raw_path)
-            if isinstance(route, HookRoute | ForwardedRoute) or (route is not None and route.answer is None):
+            if route is not None and (type(route) is not GuardedRoute or route.answer is None):
                 return None
             request = self._read(parsed, raw_path, query, route, client, now)
             taken = _Taken(request, route, client, started_at)
@@ -139,7 +139,9 @@ class AtOnce:
             if reason is not None or route is None:
                 return taken, Rejection(request=request, reason=reason or Reason.NO_ROUTE)
             weighed = self._guard.weigh_now(request, route, looks, may_open=client.sends_files)
-            is_undecided = isinstance(weighed, Rejection) and problem_of(weighed.reason, "").is_undecided
+            if isinstance(weighed, Admission):
+                return taken, weighed
+            is_undecided = weighed is not None and problem_of(weighed.reason, "").is_undecided
         except Exception as defect:  # noqa: BLE001 -- a boundary: it must not get into the server
             secrets = RequestSecrets(parsed.headers, parsed.target.partition(b"?")[2])
             self._telemetry.defect(UNROUTED, defect, secrets)

@@ -102,11 +102,11 @@ class HeldFiles:
         held = self._held.get(name)
         if held is None:
             return None
-        if self._is_as_it_was(held, looks or Looks()):
-            self._held.move_to_end(name)
-            return held
-        self._drop(name)
-        return None
+        if not self._is_as_it_was(held, looks or Looks()):
+            self._drop(name)
+            return None
+        self._held.move_to_end(name)
+        return held
 
     def find_handle(self, model: ModelId, package: PackageId, md5: Md5) -> FileHandle | None:
         """The name of a cached file of this package that links this blob; `find` tells if it still does."""

@@ -412,7 +412,7 @@ class GatewayHttpProtocol(asyncio.Protocol):
 
     def answer(self, status: int, head: bytes, body: bytes) -> None:
         """Write the whole answer in one system call: status line, server headers, `head`, `body`."""
-        self.transport.write(b"%b%b%b" % (self.head_start(status), head, body))
+        self.transport.write(b"".join((self.head_start(status), head, body)))
         self._go_on_if_open()
 
     @property
