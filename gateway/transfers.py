@@ -191,7 +191,7 @@ class Transfers:
         return await self._identity.reauthenticate(stamp, client, self._clock.now())
 
     def begin(self, receipt: Receipt, client: ClientEnd) -> Transfer:
-        """Watch a transfer until `end` is called. Without a task, a cut aborts its connection."""
+        """Watch a transfer until `end` is called. A cut aborts its connection and cancels this task."""
         transfer = Transfer(self, receipt, client)
         self._under_way.add(transfer)
         return transfer
