@@ -200,12 +200,17 @@ class AuthorizedFiles:
             held.hold_listing(found, page, before)
         return found
 
-    def find_now(self, allowed: Allowed, looks: Looks, *, needs_content: bool) -> tuple[Found, Stamp] | None:
-        """As `find`, from memory alone and for what is small; None where `find` has to be asked.
+    def find_now(
+        self, allowed: Allowed, looks: Looks, *, needs_content: bool, may_open: bool
+    ) -> tuple[Found, Stamp] | None:
+        """As `find`, without waiting; None where `find` has to be asked.
 
-        `looks` are shared by all that is answered in this event loop iteration.
+        `looks` are shared by all that is answered in this event loop iteration. A known file whose content is
+        not in memory is opened if `may_open`, and otherwise not found.
         """
         access, resource, model = allowed.access, allowed.access.resource, allowed.model
+        if resource.kind is ResourceKind.FILE:  # what is asked for most
+            return self._file_now(allowed, looks, needs_content=needs_content, may_open=may_open)
         match resource.kind:
             case ResourceKind.SELF:
                 return Identity(principal=access.principal), allowed.stamp
@@ -217,23 +222,26 @@ class AuthorizedFiles:
                 page = resource.page or FIRST_PAGE
                 listing = self._held_listings.find_listing(model, resource.package, page, looks)
                 return None if listing is None else (listing, allowed.stamp)
-            case ResourceKind.FILE:
-                return self._file_now(allowed, looks, needs_content=needs_content)
             case _:
                 return None
 
     def _file_now(
-        self, allowed: Allowed, looks: Looks, *, needs_content: bool
-    ) -> tuple[HeldFile, Stamp] | None:
+        self, allowed: Allowed, looks: Looks, *, needs_content: bool, may_open: bool
+    ) -> tuple[OpenFile, Stamp] | None:
         resource, model = allowed.access.resource, allowed.model
         if self._held_files is None or not (model and resource.package and resource.file):
             return None
         held = self._held_files.find(model, resource.package, resource.file, looks)
         if held is None or not isinstance(held.file, HeldFile):
             return None
-        attested = self._recall_attested(held.file)
-        if attested is None or (needs_content and held.file.content is None):
+        attested = () if self._attestations is None else self._recall_attested(held.file)
+        if attested is None:
             return None
+        if needs_content and held.file.content is None:
+            again = self._held_files.open_again(held) if may_open else None
+            if again is None:
+                return None
+            held = again
         stamp = allowed.stamp
         return held.file, Stamp(stamp.generation, stamp.leaves + held.leaves + attested)
 

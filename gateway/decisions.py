@@ -100,7 +100,19 @@ class Decisions:
         if judgement is None:
             return None
         self.counts.hits += 1
-        return _about(judgement, access)
+        verdict = judgement.verdict
+        if verdict.access.resource == access.resource or not isinstance(verdict, Allowed):
+            return _about(judgement, access)
+        return Judgement(  # as `_about`, for what is asked for most
+            Allowed(
+                access=access,
+                model=verdict.model,
+                policies=verdict.policies,
+                grant=verdict.grant,
+                stamp=verdict.stamp,
+            ),
+            judgement.facts,
+        )
 
     async def reach(self, access: Access) -> Judgement:
         """The decision, remembered or computed now, by one task for each question of a caller."""

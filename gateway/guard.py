@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway.credential.extract import extract
+from gateway.credential.extract import extract, extract_plain
 from gateway.model.access import Access, Action, Credential, Resource, ResourceKind
 from gateway.model.errors import Reason, Refusal, Unavailable, WithdrawnError
 from gateway.model.verdicts import (
@@ -71,7 +71,7 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
 
     async def admit(self, request: WireRequest, route: GuardedRoute) -> Receipt | Declined:
         """Decide and record. The Receipt may be delivered once `confirm` has passed."""
-        weighed = await _run(self._weigh(request, route, Looks()))
+        weighed = await _run(self._weigh(request, route, Looks(), may_open=True))
         if isinstance(weighed, Rejection):
             return self.decline(weighed)
         return self._record(weighed)
@@ -85,9 +85,15 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
         declined = next((one for one in recorded if isinstance(one, Declined)), None)
         return declined or tuple(one for one in recorded if isinstance(one, Receipt))
 
-    def weigh_now(self, request: WireRequest, route: GuardedRoute, looks: Looks) -> Weighed | None:
-        """Decide without waiting; None where something has to be waited for. Nothing is recorded yet."""
-        steps = self._weigh(request, route, looks)
+    def weigh_now(
+        self, request: WireRequest, route: GuardedRoute, looks: Looks, *, may_open: bool
+    ) -> Weighed | None:
+        """Decide without waiting; None where something has to be waited for. Nothing is recorded yet.
+
+        A file that is not in memory is opened if `may_open`: then `record_all` is given what is returned, or
+        `Admission.release` is called.
+        """
+        steps = self._weigh(request, route, looks, may_open=may_open)
         try:
             next(steps)
         except StopIteration as done:
@@ -98,7 +104,13 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
 
     def record_all(self, weighed: Sequence[Weighed]) -> list[Receipt | Declined]:
         """Record what was weighed, in one write: all of it, or nothing."""
-        recorded = self.recorder.record_all(weighed)
+        try:
+            recorded = self.recorder.record_all(weighed)
+        except BaseException:
+            for one in weighed:
+                if isinstance(one, Admission):
+                    one.release()
+            raise
         return [
             one if isinstance(one, Receipt) else _declined(what, one)
             for what, one in zip(weighed, recorded, strict=True)
@@ -117,10 +129,11 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
         Raises `WithdrawnError` when the request has to be decided anew, `Unavailable` without a lease.
         In both cases the receipt is closed as withdrawn.
         """
-        principal = receipt.admission.allowed.access.principal
+        admission = receipt.admission
+        principal = admission.allowed.access.principal
         is_true = False
         try:
-            is_true = self.directory.still_true(receipt.admission.stamp, principal.degraded_seconds) and (
+            is_true = self.directory.still_true(admission.stamp, principal.degraded_seconds) and (
                 principal.expires_at is None or now < principal.expires_at
             )
         finally:
@@ -182,7 +195,7 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
     async def _reach(self, access: Access, credential: Credential | SignedLink) -> Judgement:
         return await reach_confirmed(self.decisions, self.authority, access, credential)
 
-    def _weigh(self, request: WireRequest, route: GuardedRoute, looks: Looks) -> Steps:
+    def _weigh(self, request: WireRequest, route: GuardedRoute, looks: Looks, *, may_open: bool) -> Steps:
         principal = resource = meant = None
         verdict: Verdict | None = None
         try:
@@ -217,8 +230,9 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
                 known = route.find_now(request, verdict, looks) if route.find_now is not None else None
                 found, stamp = known or (yield partial(route.find, request, verdict))
             else:
-                needs_content = request.method != "HEAD"
-                now = self.authorized_files.find_now(verdict, looks, needs_content=needs_content)
+                now = self.authorized_files.find_now(
+                    verdict, looks, needs_content=request.method != "HEAD", may_open=may_open
+                )
                 found, stamp = now or (yield partial(self.authorized_files.find, verdict))
             return Admission(
                 request=request,
@@ -331,7 +345,7 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
         judgement = self.decisions.recall(access)
         if judgement is None or not (judgement.facts.is_confirmed or access.principal.is_link):
             return None
-        return with_platform_reason(judgement)
+        return judgement if isinstance(judgement.verdict, Allowed) else with_platform_reason(judgement)
 
 
 async def _run(steps: Steps) -> Weighed:
@@ -384,7 +398,13 @@ def _rejection(request: WireRequest, denied: Denied) -> Rejection:
 
 def _extract(request: WireRequest, route: GuardedRoute) -> Credential | SignedLink:
     """The caller's credential: a key in a header, unless the route reads it from elsewhere."""
-    return route.extract(request) if route.extract else extract(request.headers, request.query)
+    if route.extract is not None:
+        return route.extract(request)
+    if request.fields is not None and not request.query:
+        plain = extract_plain(request.fields)
+        if plain is not None:
+            return plain
+    return extract(request.headers, request.query)
 
 
 def _find_model(request: WireRequest, route: GuardedRoute) -> ModelId | None:

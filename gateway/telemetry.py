@@ -68,7 +68,7 @@ COUNTERS = {
     ),
     "cachegate_sent_bytes_total": Metric("Bytes of response bodies handed to the server."),
     "cachegate_answers_at_once_total": Metric(
-        "Small files that were answered from memory, without the application."
+        "Requests that were answered without waiting for anything, and without the application."
     ),
     "cachegate_unreadable_facts_total": Metric("Records in Redis that did not parse, each time one denied."),
     "cachegate_damaged_registry_records_total": Metric("Records of the offline registry that did not parse."),
@@ -245,6 +245,10 @@ class Telemetry:
             counters[sample("cachegate_responses_total", str(status))] += count
         counters["cachegate_sent_bytes_total"] += sum([sent for *_, sent in answers])
         counters["cachegate_answers_at_once_total"] += len(answers)
+
+    def sent(self, count: int) -> None:
+        """Count the bytes of a response that was counted when it began."""
+        self.counters["cachegate_sent_bytes_total"] += count
 
     def failed(self, failure: Unavailable) -> None:
         """Count and log a dependency of the guard that did not answer."""

@@ -190,11 +190,20 @@ class Transfers:
         """Authenticate the key of a stamp again, on current facts. Raises as `authenticate` does."""
         return await self._identity.reauthenticate(stamp, client, self._clock.now())
 
+    def begin(self, receipt: Receipt, client: ClientEnd) -> Transfer:
+        """Watch a transfer until `end` is called. A cut aborts its connection and cancels this task."""
+        transfer = Transfer(self, receipt, client)
+        self._under_way.add(transfer)
+        return transfer
+
+    def end(self, transfer: Transfer) -> None:
+        """Watch it no longer."""
+        self._under_way.discard(transfer)
+
     @asynccontextmanager
     async def under_way(self, receipt: Receipt, client: ClientEnd) -> AsyncIterator[Transfer]:
         """Watch a transfer for as long as this context lasts. A cut ends the context without an error."""
-        transfer = Transfer(self, receipt, client)
-        self._under_way.add(transfer)
+        transfer = self.begin(receipt, client)
         try:
             yield transfer
         except TransferCutError:
@@ -204,7 +213,7 @@ class Transfers:
                 raise
             transfer.task.uncancel()  # the watch cancelled it: the request is over, the task is not
         finally:
-            self._under_way.discard(transfer)
+            self.end(transfer)
 
     async def watch(self) -> None:
         """Check all transfers at intervals, for ever."""

@@ -86,6 +86,7 @@ class Worker:
             seconds=self.pipeline.clock.monotonic,
             soon=soon,
             telemetry=self.pipeline.telemetry,
+            transfers=self.pipeline.transfers,
             trusted_proxies=self._trusted_proxies,
             unguarded=frozenset({HEALTH_PATH}),
         )

@@ -10,10 +10,11 @@ are dropped.
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from gateway.audit.envelope import enveloped
-from gateway.audit.record import Links, seal
+from gateway.audit.envelope import opening
+from gateway.audit.record import Links, hash_tail, seal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -63,13 +64,16 @@ class Chain:
 
     def seal_all(self, records: Iterable[Ready], time: str) -> bytes:
         """Seal the next records, all with this time, and return their lines."""
-        links, lines = self.links, []
+        links, pieces = self.links, []
         for kind, record_id, tail in records:
-            line, digest = seal(enveloped(kind, record_id, links, time, tail))
+            opened = opening(kind, record_id, links, time)
+            digest = sha256(opened)
+            digest.update(tail)
             links.seq += 1
-            links.hash = digest
-            lines.append(line)
-        return b"".join(lines)
+            links.hash = hashed = digest.hexdigest()
+            # The line of `seal`, in pieces that are joined once: without the brace at the end of the tail.
+            pieces += (opened, tail[:-1], hash_tail(hashed))
+        return b"".join(pieces)
 
     def note_written(self) -> None:
         """Take note that all sealed lines are in the file."""

@@ -37,7 +37,7 @@ class Envelopes:
         }
 
 
-def enveloped(kind: str, record_id: str, links: Links, time: str, tail: bytes) -> bytes:
-    """The covered bytes of the next record of the chain, which has this tail."""
+def opening(kind: str, record_id: str, links: Links, time: str) -> bytes:
+    """The envelope of the next record of the chain: its covered bytes are these, and then its tail."""
     place = f'"chain":"{links.chain}","seq":{links.seq + 1},"prev":"{links.hash}","time":"{time}"'
-    return f'{{"kind":"{kind}","schema":{SCHEMA_VERSION},"id":"{record_id}",{place}'.encode() + tail
+    return f'{{"kind":"{kind}","schema":{SCHEMA_VERSION},"id":"{record_id}",{place}'.encode()

@@ -22,7 +22,7 @@ no field for the path, the query or the headers of a request (I8). Parsing a rec
 
 from __future__ import annotations
 
-import hashlib
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -233,12 +233,12 @@ class Links:
 
 def hash_of(covered: bytes) -> str:
     """The hash of covered bytes, in lower-case hex."""
-    return hashlib.sha256(covered).hexdigest()
+    return sha256(covered).hexdigest()
 
 
 def seal(covered: bytes) -> tuple[bytes, str]:
     """The whole line, newline included, and its hash."""
-    digest = hash_of(covered)
+    digest = sha256(covered).hexdigest()
     return b'%b,"hash":"%b"}\n' % (covered[:-1], digest.encode()), digest
 
 

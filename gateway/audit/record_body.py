@@ -25,6 +25,7 @@ from gateway.audit.record_fields import (
 from gateway.model.errors import Reason
 
 if TYPE_CHECKING:
+    from gateway.model.access import Action, Principal
     from gateway.model.verdicts import Admission, Outcome, Rejection, Upstream
 
 _OUTCOME = b',"node":"%b","decision_id":"%b"%b,"ending":"%b","status":%d,"bytes":%d,"milliseconds":%a%b%b}'
@@ -49,7 +50,7 @@ class RecordBodies:
             outcome.bytes_sent,
             round(outcome.milliseconds, 3),
             sha256,
-            _of_forwarded(outcome),
+            b"" if outcome.reason is None and outcome.upstream is None else _of_forwarded(outcome),
         )
 
     def of_refusal(self, rejection: Rejection) -> bytes:
@@ -76,15 +77,7 @@ class RecordBodies:
         access = allowed.access
         principal, secrets = access.principal, secrets_of(request)
         return b'%b,"generation":%d%b%b}' % (
-            _permitted(
-                self._node,
-                principal.tenant,
-                principal.key_id,
-                principal_kind(principal),
-                access.action.value,
-                allowed.grant,
-                allowed.policies,
-            ),
+            _permitted(self._node, principal, access.action, allowed.grant, allowed.policies),
             admission.stamp.generation,
             found_members(admission.found, access.resource, allowed.model, secrets),
             request_member(request, secrets),
@@ -110,23 +103,17 @@ def _upstream_part(upstream: Upstream) -> UpstreamPart:
 
 @lru_cache(REMEMBERED)
 def _permitted(
-    node: str,
-    tenant: str | None,
-    key_id: str,
-    principal: str,
-    action: str,
-    grant: str | None,
-    policies: tuple[str, ...],
+    node: str, principal: Principal, action: Action, grant: str | None, policies: tuple[str, ...]
 ) -> bytes:
     """What the record of an allow says of the caller and of the rules."""
     return members(
         node=node,
         decision="allow",
         reason=Reason.PERMITTED.value,
-        tenant=tenant,
-        key_id=key_id,
-        principal=principal,
-        action=action,
+        tenant=principal.tenant,
+        key_id=principal.key_id,
+        principal=principal_kind(principal),
+        action=action.value,
         grant=grant,
         policies=policies,
     )

@@ -24,6 +24,7 @@ from gateway.audit.scrub import (
     clean_method,
     clean_name,
     clean_trace_id,
+    longest_run,
 )
 from gateway.model.verdicts import OpenFile
 
@@ -35,6 +36,8 @@ LINK = "link"
 
 REMEMBERED = 4096  # files that were found, and callers with what they were allowed
 REMEMBERED_CLIENTS = 1024  # with their user agents
+_REMEMBERED_AGENT_BYTES = 256
+NO_RUN = 1 << 62  # longer than any secret: look for them
 
 _READ = b"user-agent"
 
@@ -47,18 +50,32 @@ def members(**values: Any) -> bytes:
 
 def secrets_of(request: WireRequest) -> RequestSecrets:
     """The secrets of a request, which no field of its record may contain."""
-    return RequestSecrets(request.headers, request.query)
+    return RequestSecrets(request.headers, request.query, request.fields)
 
 
 def request_member(request: WireRequest, secrets: RequestSecrets) -> bytes:
     """The recorded fields of a request."""
-    raw_agent = request.header(_READ)
-    agent = clean_agent(raw_agent, secrets) if raw_agent else None
-    opened = _of_client(clean_method(request.method), request.route, request.client, agent)
+    raw_agent = request.header(_READ) or b""
+    longest, opened = NO_RUN, b""
+    if len(raw_agent) <= _REMEMBERED_AGENT_BYTES:
+        longest, opened = _of_plain_client(request.method, request.route, request.client, raw_agent)
+    if secrets.may_be_in_runs(longest):
+        agent = clean_agent(raw_agent, secrets) if raw_agent else None
+        opened = _of_client(clean_method(request.method), request.route, request.client, agent)
     if request.trace_id is None:
         return opened + b"}"
     trace_id = clean_digits(clean_trace_id(request.trace_id), secrets)
     return opened + (b"}" if trace_id is None else b',"trace_id":"%b"}' % trace_id.encode())
+
+
+@lru_cache(REMEMBERED_CLIENTS)
+def _of_plain_client(method: str, route: str, client: str, raw_agent: bytes) -> tuple[int, bytes]:
+    """The fields of a request whose user agent contains no secret of it, and the agent's longest run.
+
+    A secret can only be in an agent with a run of key characters that is as long.
+    """
+    agent = clean_agent(raw_agent) if raw_agent else None
+    return longest_run(raw_agent), _of_client(clean_method(method), route, client, agent)
 
 
 @lru_cache(REMEMBERED_CLIENTS)
@@ -77,23 +94,24 @@ def found_members(found: Found, resource: Resource, model: str | None, secrets: 
     """The resource of an allow: as requested, with the file and blob that were found, and its size."""
     if not isinstance(found, OpenFile):
         return named_member(resource, model, secrets)
-    requested, package, file = resource.model, found.package, found.handle
-    kind, of_content = resource.kind.value, (found.md5, found.sha256, found.size)
-    longest, encoded = _of_file(kind, requested, found.model, package, file, *of_content)
+    package, file, of_content = found.package, found.handle, (found.md5, found.sha256, found.size)
+    longest, encoded = _of_file(resource, found.model, package, file, *of_content)
     if longest < secrets.least:
         return encoded
-    names = _clean(requested, secrets), clean_name(found.model, secrets), package, clean_name(file, secrets)
-    return _file_members(kind, *names, *of_content)
+    requested = _clean(resource.model, secrets)
+    names = requested, clean_name(found.model, secrets), package, clean_name(file, secrets)
+    return _file_members(resource.kind.value, *names, *of_content)
 
 
 @lru_cache(REMEMBERED)
 def _of_file(
-    kind: str, requested: str | None, model: str, package: str, file: str, *of_content: Any
+    resource: Resource, model: str, package: str, file: str, *of_content: Any
 ) -> tuple[int, bytes]:
     """The members of a file, and the length of its longest name."""
+    requested = resource.model
     longest = max(len(requested or ""), len(model), len(file))
     names = None if requested is None else clean_name(requested), clean_name(model), package, clean_name(file)
-    return longest, _file_members(kind, *names, *of_content)
+    return longest, _file_members(resource.kind.value, *names, *of_content)
 
 
 def _file_members(

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, unquote_to_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 REMOVED = "[removed]"
 MIN_SECRET_BYTES = 6  # shorter values are not secrets, and removing them would damage unrelated text
@@ -43,6 +43,8 @@ _USUAL_NAMES = frozenset(
 
 _KEY_HEADERS = frozenset({b"authorization", b"x-api-key"})
 """Headers that hold one: nearly all that do, known in the same way."""
+
+_ONLY_A_KEY = {b"authorization"}
 
 _SECRET_NAMES = frozenset(
     {
@@ -70,20 +72,31 @@ class RequestSecrets:
 
     __slots__ = ("_plain", "_raw", "_written", "least")
 
-    def __init__(self, headers: Iterable[tuple[bytes, bytes]], query: bytes) -> None:
-        raw = [
-            value
-            for name, value in headers
-            if name not in _USUAL_NAMES and (name in _KEY_HEADERS or _is_secret_name(name))
-        ]
+    def __init__(
+        self,
+        headers: Iterable[tuple[bytes, bytes]],
+        query: bytes,
+        fields: Mapping[bytes, bytes] | None = None,
+    ) -> None:
+        """`fields` are the headers by name, where it is known that none came twice."""
+        if fields is not None and fields.keys() - _USUAL_NAMES == _ONLY_A_KEY:
+            raw = [fields[b"authorization"]]
+        else:
+            raw = [
+                value
+                for name, value in headers
+                if name not in _USUAL_NAMES and (name in _KEY_HEADERS or _is_secret_name(name))
+            ]
         if query:
             raw += _parameters(query)
         self._raw = raw
-        self._plain = [_PLAIN.fullmatch(value) or _NAMED.fullmatch(value) for value in raw]
+        self._plain: list[re.Match[bytes] | None] = []
         self._written: tuple[list[str], list[str]] | None = None
         # No form of a secret is shorter than the secret: a text shorter than all of them contains none.
         self.least = NO_SECRET
-        for match in self._plain:
+        for value in raw:
+            match = _PLAIN.fullmatch(value) or _NAMED.fullmatch(value)
+            self._plain.append(match)
             self.least = min(self.least, MIN_SECRET_BYTES if match is None else len(_found_by(match)[-1]))
 
     def __bool__(self) -> bool:
@@ -119,9 +132,9 @@ class RequestSecrets:
             return False
         lowered = text.lower()
         for form in self._all()[1]:
-            if lowered in form:
+            if lowered in form or form in lowered:
                 return True
-        return self.is_in(text)
+        return not text.isalnum() and self.is_in(text)  # letters and digits have no other reading
 
     def _all(self) -> tuple[list[str], list[str]]:
         """The secrets in lower case, longest first because one may contain another; and all their forms."""
@@ -157,6 +170,8 @@ def _readings(text: str) -> Iterator[str]:
         yield lowered
         if "-" in text or "_" in text:
             yield lowered.translate(_URL_SAFE)
+        if "%" not in text:
+            return
         decoded = unquote(text, encoding="latin-1")
         if decoded == text:
             return
@@ -170,12 +185,13 @@ def _forms(secret: bytes) -> tuple[str, ...]:
     secret may begin at any of three places in a group of 24 bits.
     """
     bits = 8 * len(secret)
-    in_base64 = (
-        b2a_base64(secret, newline=False)[: bits // 6],
-        b2a_base64(b"\0" + secret, newline=False)[2 : (8 + bits) // 6],
-        b2a_base64(b"\0\0" + secret, newline=False)[3 : (16 + bits) // 6],
+    return (
+        secret.decode("latin-1").lower(),
+        secret.hex(),
+        b2a_base64(secret, newline=False)[: bits // 6].decode().lower(),
+        b2a_base64(b"\0" + secret, newline=False)[2 : (8 + bits) // 6].decode().lower(),
+        b2a_base64(b"\0\0" + secret, newline=False)[3 : (16 + bits) // 6].decode().lower(),
     )
-    return secret.decode("latin-1").lower(), secret.hex(), *b" ".join(in_base64).decode().lower().split(" ")
 
 
 def _pieces_of(value: bytes) -> Iterator[bytes]:

@@ -50,7 +50,7 @@ def clean_method(raw_method: str) -> str:
 
 def clean_agent(raw_agent: bytes, secrets: RequestSecrets | None = None) -> str:
     """The user agent without the secrets of its request or anything that looks like a key."""
-    if secrets is None or not secrets.may_be_in_runs(_longest_run(raw_agent[:_MAX_RAW_AGENT_BYTES])):
+    if secrets is None or not secrets.may_be_in_runs(longest_run(raw_agent[:_MAX_RAW_AGENT_BYTES])):
         return _without_keys(raw_agent)
     text = raw_agent[:_MAX_RAW_AGENT_BYTES].decode("latin-1")
     if not secrets.is_in(text):
@@ -60,7 +60,7 @@ def clean_agent(raw_agent: bytes, secrets: RequestSecrets | None = None) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _longest_run(examined: bytes) -> int:
+def longest_run(examined: bytes) -> int:
     """The length of the longest run of characters that plain keys consist of, percent-encoded or not.
 
     It is given no more than is examined: a client's header of 64 KiB must not be kept as a cache key.

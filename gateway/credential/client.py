@@ -12,6 +12,7 @@ address that the kernel reports.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import TYPE_CHECKING
 
@@ -28,13 +29,14 @@ UNIX_PEER = "local"
 
 MAX_HOPS = 32  # proxies before us; a longer list of trusted hops is a loop or an attack
 
-MAX_REMEMBERED_BYTES = 256  # of a list, kept for as long as its connection is open; clients begin these lists
+REMEMBERED_LISTS = 4096
+MAX_REMEMBERED_BYTES = 256  # of a list; clients begin these lists
 
 _UNIX = "unix"  # in a configuration: trust peers on unix sockets
 _WITH_PORT = re.compile(r"\[(?P<v6>[0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?|(?P<v4>[0-9.]+):[0-9]{1,5}")
 
 
-class TrustedNetworks(msgspec.Struct, frozen=True, kw_only=True):
+class TrustedNetworks(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     """The peers whose `X-Forwarded-For` is believed. Empty by default: no peer is."""
 
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
@@ -70,7 +72,7 @@ def client_address(peer: str | None, headers: Iterable[tuple[bytes, bytes]], tru
 class Peer:
     """The other end of one connection: what does not change between its requests is determined once."""
 
-    __slots__ = ("_is_believed", "_last", "_own", "_trusted")
+    __slots__ = ("_is_believed", "_own", "_trusted")
 
     def __init__(self, peer: str | None, trusted: TrustedNetworks) -> None:
         address = find_address(peer) if peer is not None else None
@@ -79,28 +81,33 @@ class Peer:
         self._is_believed = (
             trusted.is_unix_trusted if peer is None else address is not None and trusted.hold(address)
         )
-        self._last: tuple[bytes, str] = (b"", self._own)  # the last list that it sent, and whom it names
 
     def client(self, headers: Iterable[tuple[bytes, bytes]]) -> str:
         """The address of the client of one request."""
         if not self._is_believed:
             return self._own
-        forwarded = b",".join([value for name, value in headers if name == b"x-forwarded-for"])
-        if len(forwarded) > MAX_REMEMBERED_BYTES:
-            return self._find(forwarded)
-        if forwarded != self._last[0]:
-            self._last = forwarded, self._find(forwarded)
-        return self._last[1]
+        return self.named_by(b",".join([value for name, value in headers if name == b"x-forwarded-for"]))
 
-    def _find(self, forwarded: bytes) -> str:
-        # Split from the right: the unread rest to the left stays one piece, however long it is.
-        for raw_hop in reversed(forwarded.rsplit(b",", MAX_HOPS)[-MAX_HOPS:]):
-            hop = _find_forwarded(raw_hop)
-            if hop is None:
-                return self._own
-            if not self._trusted.hold(hop):
-                return str(hop)
-        return self._own
+    def named_by(self, forwarded: bytes | None) -> str:
+        """The address of the client of a request with these values of `X-Forwarded-For`, joined by commas."""
+        if not forwarded or not self._is_believed:
+            return self._own
+        is_short = len(forwarded) <= MAX_REMEMBERED_BYTES
+        named = _find_client if is_short else _find_client.__wrapped__
+        return named(forwarded, self._trusted) or self._own
+
+
+@lru_cache(REMEMBERED_LISTS)
+def _find_client(forwarded: bytes, trusted: TrustedNetworks) -> str | None:
+    """The client that a list names; None for the peer itself. It depends on nothing but its arguments."""
+    # Split from the right: the unread rest to the left stays one piece, however long it is.
+    for raw_hop in reversed(forwarded.rsplit(b",", MAX_HOPS)[-MAX_HOPS:]):
+        hop = _find_forwarded(raw_hop)
+        if hop is None:
+            return None
+        if not trusted.hold(hop):
+            return str(hop)
+    return None
 
 
 def _find_forwarded(raw_hop: bytes) -> IPv4Address | IPv6Address | None:

@@ -84,7 +84,7 @@ def answer_file(receipt: Receipt, means: Means = PLAIN) -> Answer | Refused:
     file, request = receipt.admission.found, receipt.admission.request
     if not isinstance(file, OpenFile):
         raise TypeError("this receipt is not for a file")
-    asked = asked_fields(request.headers)
+    asked = asked_fields(request.headers, request.fields)
     if isinstance(file, HeldFile):
         if not asked and means.accel_prefix is None:
             return Answer(200, file.headers, file.content or b"")

@@ -122,6 +122,17 @@ class _Body:
         return True
 
 
+def ending_of(error: BaseException | None) -> Ending:
+    """How a transfer ended that was ended by this error, or by none."""
+    if error is None:
+        return Ending.COMPLETE
+    if isinstance(error, CutError):
+        return error.ending
+    if isinstance(error, EOFError):
+        return Ending.CHANGED_ON_DISK
+    return Ending.CLIENT_GONE if isinstance(error, OSError) and _is_of_the_client(error) else Ending.FAILED
+
+
 def _is_of_the_client(error: OSError) -> bool:
     """Whether a `send` failed because the connection is gone. Other errors are of the disk or the machine.
 

@@ -111,6 +111,14 @@ def _is_blob(raw_path: bytes) -> bool:
     return raw_path.startswith(BLOBS_PATH + b"/")
 
 
+def _is_file(raw_path: bytes) -> bool:
+    """As `shape_of`, without its objects: this is asked of every request."""
+    if not raw_path.startswith(MODELS_PATH + b"/"):
+        return False
+    end_of_model = raw_path.find(b"/-/", len(MODELS_PATH))
+    return end_of_model >= 0 and raw_path.find(b"/", end_of_model + 3) >= 0
+
+
 def _has_shape(kind: ResourceKind) -> Any:
     def matches(raw_path: bytes) -> bool:
         return raw_path.startswith(MODELS_PATH + b"/") and shape_of(raw_path) is kind
@@ -200,7 +208,7 @@ FILE = GuardedRoute(
     template="/v1/models/{model}/-/{package}/{file}",
     methods=READS,
     action=Action.READ,
-    matches=_has_shape(ResourceKind.FILE),
+    matches=_is_file,
     locate=_locate,
 )
 BLOB = GuardedRoute(

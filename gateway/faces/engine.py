@@ -13,6 +13,7 @@ the right to read the whole model.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.credential.extract import extract
@@ -75,8 +76,8 @@ def stat_route(offers: Offers) -> GuardedRoute:
     async def find(request: WireRequest, allowed: Allowed) -> tuple[Found, Stamp]:
         return await offers.stat(_inquiry(request, allowed))
 
-    def find_now(_request: WireRequest, allowed: Allowed, looks: Looks) -> tuple[Found, Stamp] | None:
-        return offers.stat_now(allowed, looks)
+    def find_now(request: WireRequest, allowed: Allowed, looks: Looks) -> tuple[Found, Stamp] | None:
+        return offers.stat_now(partial(_inquiry, request, allowed), allowed, looks)
 
     return GuardedRoute(
         template=STAT_PATH,

@@ -68,6 +68,10 @@ class Authenticator:
         caller = self._recent.find(sha256_of(credential))
         if caller is None:
             return None
+        if caller.is_unbounded and -math.inf < now < math.inf:
+            if now > self._latest:
+                self._latest = now
+            return caller.principal, caller.stamp
         try:
             self._verify(caller.key, caller.tenant, client, now)
         except Refusal:
@@ -80,7 +84,8 @@ class Authenticator:
         if key is None:
             raise Refusal(Reason.UNKNOWN_KEY)
         principal = self.judge(key, tenant, client, now)
-        self._recent.put(sha256_of(credential), Caller(key, tenant, principal, stamp))
+        is_unbounded = key.not_before is None and key.expires_at is None and not key.networks
+        self._recent.put(sha256_of(credential), Caller(key, tenant, principal, stamp, is_unbounded))
         return principal, stamp
 
     async def reauthenticate(self, stamp: Stamp, client: str, now: float) -> tuple[Principal, Stamp]:

@@ -58,14 +58,14 @@ class _Marks:
     def __init__(self, mark_of: Callable[[str], bytes] | None) -> None:
         self._mark_of = mark_of
         self._new: dict[KeyId, bytes] = {}
-        self._marked: set[KeyId] = set()
+        self.marked: set[KeyId] = set()
 
     def note(self, key_id: KeyId, credential: Credential) -> None:
-        if self._mark_of is None or key_id in self._marked or len(self._new) >= MAX_MARKED:
+        if self._mark_of is None or key_id in self.marked or len(self._new) >= MAX_MARKED:
             return
-        if len(self._marked) >= MAX_MARKED:
-            self._marked.clear()
-        self._marked.add(key_id)
+        if len(self.marked) >= MAX_MARKED:
+            self.marked.clear()
+        self.marked.add(key_id)
         self._new[key_id] = self._mark_of(credential.secret)
 
     def take(self) -> dict[KeyId, bytes]:
@@ -87,7 +87,11 @@ class _Noting:
     ) -> tuple[Principal, Stamp] | None:
         found = self._inner.recall(credential, client, now)
         if found is not None:
-            self._note(found[0].key_id, credential, now)
+            key_id = found[0].key_id
+            if key_id in self._seen and key_id in self._marks.marked:  # the usual case, without calls
+                self._seen[key_id] = now
+            else:
+                self._note(key_id, credential, now)
         return found
 
     async def authenticate(

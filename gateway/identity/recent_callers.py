@@ -31,6 +31,7 @@ class Caller(msgspec.Struct, frozen=True, eq=False):
     tenant: Tenant | None
     principal: Principal
     stamp: Stamp
+    is_unbounded: bool = False  # valid at all times and for all clients, while its records are current
 
 
 class RecentCallers(BoundedMemory[bytes, Caller]):

@@ -16,21 +16,27 @@ What was seen on disk is shared by the requests of one iteration, and never kept
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.audit.record_fields import secrets_of
 from gateway.audit.request_secrets import RequestSecrets
 from gateway.credential.client import Peer, TrustedNetworks
+from gateway.delivery.file_body import ending_of
+from gateway.delivery.steps import INLINE_BYTES, read_exactly
+from gateway.delivery.unchanged import CutError, unsent, verify_unchanged
 from gateway.middleware.routes import UNROUTED, Routes
 from gateway.middleware.shape import refusal_of_bodiless
 from gateway.middleware.trace import find_trace_id, traceparent
 from gateway.model.access import WireRequest
-from gateway.model.answers import Answer
+from gateway.model.answers import Answer, FileParts, Span
+from gateway.model.at_once import FileBody
 from gateway.model.errors import Reason, Unavailable, WithdrawnError
-from gateway.model.routes import ForwardedRoute, GuardedRoute, HookRoute
+from gateway.model.routes import GuardedRoute
 from gateway.model.verdicts import WITHDRAWN, Admission, Declined, Ending, Outcome, Rejection
 from gateway.problems import problem_of
 from gateway.resource.disk_checks import Looks
+from gateway.transfers import ClientEnd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -41,6 +47,7 @@ if TYPE_CHECKING:
     from gateway.model.clocks import Clock
     from gateway.model.verdicts import Receipt
     from gateway.telemetry import AnsweredAtOnce, Telemetry
+    from gateway.transfers import Transfer, Transfers
 
 _METHODS = {b"GET": "GET", b"HEAD": "HEAD"}
 NOBODY = TrustedNetworks()
@@ -72,6 +79,7 @@ class AtOnce:
         seconds: Callable[[], float],
         soon: Callable[[Callable[[], None]], object],
         telemetry: Telemetry,
+        transfers: Transfers,
         trusted_proxies: TrustedNetworks = NOBODY,
         unguarded: frozenset[bytes] = frozenset(),
     ) -> None:
@@ -82,6 +90,7 @@ class AtOnce:
         self._seconds = seconds  # the clock by which response times are measured, as in the middleware
         self._soon = soon  # schedules a call at the end of the event loop iteration
         self._telemetry = telemetry
+        self._transfers = transfers
         self._trusted_proxies = trusted_proxies
         self._unguarded = unguarded
         self._taken: list[tuple[Request, Connection, float]] = []
@@ -102,7 +111,10 @@ class AtOnce:
         is_leased = not self._guard.is_degraded()
         for parsed, client, started_at in taken:
             one = self._weigh(parsed, client, started_at, looks, now) if is_leased else None
-            if one is None or not client.may_answer:
+            if one is None:
+                client.pass_on()
+            elif not client.may_answer:
+                _release(one[1])
                 client.pass_on()
             else:
                 weighed.append(one)
@@ -119,15 +131,17 @@ class AtOnce:
             if raw_path in self._unguarded:
                 return None
             route = self._routes.find(raw_path)
-            if isinstance(route, HookRoute | ForwardedRoute) or (route is not None and route.answer is None):
+            if route is not None and (type(route) is not GuardedRoute or route.answer is None):
                 return None
             request = self._read(parsed, raw_path, query, route, client, now)
             taken = _Taken(request, route, client, started_at)
             reason = refusal_of_bodiless(request, route)
             if reason is not None or route is None:
                 return taken, Rejection(request=request, reason=reason or Reason.NO_ROUTE)
-            weighed = self._guard.weigh_now(request, route, looks)
-            is_undecided = isinstance(weighed, Rejection) and problem_of(weighed.reason, "").is_undecided
+            weighed = self._guard.weigh_now(request, route, looks, may_open=client.sends_files)
+            if isinstance(weighed, Admission):
+                return taken, weighed
+            is_undecided = weighed is not None and problem_of(weighed.reason, "").is_undecided
         except Exception as defect:  # noqa: BLE001 -- a boundary: it must not get into the server
             secrets = RequestSecrets(parsed.headers, parsed.target.partition(b"?")[2])
             self._telemetry.defect(UNROUTED, defect, secrets)
@@ -181,15 +195,49 @@ class AtOnce:
             receipt.close(Outcome(ending=Ending.FAILED, status=0, bytes_sent=0, milliseconds=0.0))
             self._telemetry.defect(request.route, defect, secrets_of(request))
             return None
+        if isinstance(answer.body, FileParts):
+            self._send_file(taken, receipt, answer.status, answer.headers.block, answer.body)
+            return request.route, Reason.PERMITTED, answer.status, 0  # the bytes are counted as it ends
         sent = _write(taken, answer, receipt.record_id)
-        self._close(taken, receipt, answer, sent)
+        self._close(taken, receipt, answer.status, sent, answer.ending or Ending.COMPLETE)
         return request.route, Reason.PERMITTED, answer.status, sent
 
-    def _close(self, taken: _Taken, receipt: Receipt, answer: Answer, sent: int) -> None:
+    def _send_file(
+        self, taken: _Taken, receipt: Receipt, status: int, block: bytes, parts: FileParts
+    ) -> None:
+        """Have the server send a file. What is not sent at once is watched, as every transfer is."""
+        client = taken.client
+        transfer: Transfer | None = None
+
+        def watch() -> Transfer:
+            nonlocal transfer
+            transfer = self._transfers.begin(receipt, ClientEnd(abort=client.abort))
+            return transfer
+
+        def end(sent: int, error: BaseException | None) -> None:
+            cut = None
+            if transfer is not None:
+                self._transfers.end(transfer)
+                cut = transfer.cut if error is not None else None
+            ending = cut or ending_of(error)
+            if ending is Ending.FAILED and isinstance(error, Exception) and not isinstance(error, CutError):
+                self._telemetry.defect(taken.request.route, error, secrets_of(taken.request))
+            self._telemetry.sent(sent)
+            self._close(taken, receipt, status, sent, ending)
+
+        body = FileBody(
+            file=parts.file.descriptor,
+            pieces=parts.pieces,
+            verify=partial(verify_unchanged, parts.file),
+            watch=watch,
+            on_end=end,
+        )
+        client.answer_with_file(status, _head(taken, block, receipt.record_id), body)
+
+    def _close(self, taken: _Taken, receipt: Receipt, status: int, sent: int, ending: Ending) -> None:
         """Record the outcome. The answer was sent: whatever fails here must not cause a second one."""
         milliseconds = (self._seconds() - taken.started_at) * 1000
-        ending = answer.ending or Ending.COMPLETE
-        outcome = Outcome(ending=ending, status=answer.status, bytes_sent=sent, milliseconds=milliseconds)
+        outcome = Outcome(ending=ending, status=status, bytes_sent=sent, milliseconds=milliseconds)
         try:
             receipt.close(outcome)
         except Unavailable as failure:
@@ -210,16 +258,21 @@ class AtOnce:
         headers, peer = parsed.headers, client.memo
         if not isinstance(peer, Peer):
             peer = client.memo = Peer(client.peer, self._trusted_proxies)
-        trace = dict(reversed(headers)).get(b"traceparent")  # the first, if there are several
+        fields = parsed.fields
+        if fields is None:  # the first trace, if there are several
+            trace, address = dict(reversed(headers)).get(b"traceparent"), peer.client(headers)
+        else:
+            trace, address = fields.get(b"traceparent"), peer.named_by(fields.get(b"x-forwarded-for"))
         return WireRequest(
             method=_METHODS[parsed.method],
             raw_path=raw_path,
             query=query,
             headers=tuple(headers),
-            client=peer.client(headers),
+            client=address,
             route=route.template if route is not None else UNROUTED,
-            trace_id=find_trace_id(trace),
+            trace_id=None if trace is None else find_trace_id(trace),
             received_at=now,
+            fields=fields,
         )
 
 
@@ -231,20 +284,40 @@ def _secrets_of_all(requests: Iterable[WireRequest]) -> RequestSecrets:
 
 
 def _made(route: GuardedRoute | None, receipt: Receipt) -> Answer:
+    """The answer; what is short is read from its file here. Raises `Unavailable` where that cannot be read."""
     answer = None if route is None or route.answer is None else route.answer(receipt)
-    if not isinstance(answer, Answer) or not isinstance(answer.body, bytes):
-        raise TypeError("what is answered at once is in memory")
+    if not isinstance(answer, Answer) or not isinstance(answer.body, bytes | FileParts):
+        raise TypeError("what is answered at once is in memory, or in a file")
+    if isinstance(answer.body, FileParts) and answer.body.length <= INLINE_BYTES:
+        return Answer(answer.status, answer.headers, _read_whole(answer.body), answer.ending)
     return answer
+
+
+def _read_whole(parts: FileParts) -> bytes:
+    try:
+        content = b"".join(
+            [read_exactly(parts.file, one) if isinstance(one, Span) else one for one in parts.pieces]
+        )
+        verify_unchanged(parts.file)
+    except CutError as cut:
+        raise unsent(parts.file, cut) from cut
+    return content
+
+
+def _release(weighed: Admission | Rejection) -> None:
+    """Close the file of an admission that is not recorded."""
+    if isinstance(weighed, Admission):
+        weighed.release()
 
 
 def _write(taken: _Taken, answer: Answer, record_id: str) -> int:
     """Write a whole answer; how many bytes its body has."""
     body = answer.body if taken.request.method == "GET" and isinstance(answer.body, bytes) else b""
-    trace = traceparent(taken.request.trace_id)
-    head = b"%bcachegate-record: %b\r\ntraceparent: %b\r\n\r\n" % (
-        answer.headers.block,
-        record_id.encode(),
-        trace,
-    )
-    taken.client.answer(answer.status, head, body)
+    taken.client.answer(answer.status, _head(taken, answer.headers.block, record_id), body)
     return len(body)
+
+
+def _head(taken: _Taken, block: bytes, record_id: str) -> bytes:
+    """The header lines of an answer, with what binds it to its record."""
+    trace = traceparent(taken.request.trace_id)
+    return b"%bcachegate-record: %b\r\ntraceparent: %b\r\n\r\n" % (block, record_id.encode(), trace)

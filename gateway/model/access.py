@@ -121,9 +121,12 @@ class WireRequest(msgspec.Struct, frozen=True, kw_only=True):
     route: str  # the declared route's template, such as /v1/models/{model}; never the client's text
     trace_id: str | None
     received_at: float
+    fields: dict[bytes, bytes] | None = None  # the headers by name, where it is known that none came twice
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header that no decision depends on; for the record only."""
+        if self.fields is not None:
+            return self.fields.get(name)
         for key, value in self.headers:
             if key == name:
                 return value

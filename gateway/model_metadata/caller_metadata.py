@@ -125,9 +125,11 @@ class Offers:
             max_bytes=REMEMBERED_BYTES, weigh=_held_bytes, stands_on=lambda given: given.stamp.leaves
         )
 
-    def stat_now(self, allowed: Allowed, looks: Looks) -> tuple[EngineAnswer, Stamp] | None:
+    def stat_now(
+        self, inquiry: Callable[[], Inquiry], allowed: Allowed, looks: Looks
+    ) -> tuple[EngineAnswer, Stamp] | None:
         """As `stat`, from memory alone; None where that has to be asked."""
-        body = self._metadata.stat_now(allowed, looks)
+        body = self._metadata.stat_now(inquiry, allowed, looks)
         return None if body is None else (EngineAnswer(body=body), allowed.stamp)
 
     def weights_now(

@@ -23,7 +23,7 @@ from gateway.model_metadata.local_metadata import stat_of
 from gateway.platform.upstream import Told
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from gateway.model.clocks import MonotonicClock
     from gateway.model.names import KeyId, ModelId
@@ -61,8 +61,11 @@ class Metadata:
             return None
         return self._local.find_now(allowed.model, looks)
 
-    def stat_now(self, allowed: Allowed, looks: Looks) -> bytes | None:
-        """The same for `stat`."""
+    def stat_now(self, inquiry: Callable[[], Inquiry], allowed: Allowed, looks: Looks) -> bytes | None:
+        """The same for `stat`; of a provider, what it said and what is remembered."""
+        if self._upstream is not None:
+            told: Told[bytes] | None = self._upstream.told_now(STAT_PATH, inquiry())
+            return None if told is None else told.what
         answer = self.weights_now(allowed, looks)
         return None if answer is None else msgspec.json.encode(stat_of(answer))
 

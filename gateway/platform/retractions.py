@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.directory.reading.rulings import is_overtaken
+from gateway.directory.reading.rulings import is_overtaken, is_overtaken_now
 from gateway.model.errors import Reason, Unavailable
 from gateway.model.stamps import Stamp
 from gateway.platform.authority import Subject
@@ -64,6 +64,14 @@ class Retractions:
             if await is_overtaken(source, inquiry.key_id, model, asked):
                 return True
         return False
+
+    def stands_now(self, inquiry: Inquiry, canonical: ModelId | None, standpoint: Standpoint) -> bool:
+        """Whether memory shows that an answer was not taken back. Where it does not know: no."""
+        if self._authority is None or standpoint.moment is None:
+            return True
+        source, asked = self._authority.source, standpoint.moment[0]
+        models = {inquiry.question.model, inquiry.allowed.model, canonical}
+        return all(is_overtaken_now(source, inquiry.key_id, one, asked) is False for one in models)
 
     async def hear_denial(self, inquiry: Inquiry, standpoint: Standpoint, reason: Reason) -> Reason:
         """Count the denial as a ruling, where it is one. Returns the reason that the caller may be told."""

@@ -140,8 +140,7 @@ class Upstream:
 
         `parse` returns what to keep of a body, and the name by which the provider calls the model.
         """
-        headers = headers_for_upstream(inquiry.request.headers, (b"", b""))[:-1]
-        key: _Key = (path, inquiry.key_id, inquiry.question, headers)
+        key = _key(path, inquiry)
         for _ in range(ATTEMPTS):
             known = self.memory.find(key)
             cached = known or await self._tasks.run(key, partial(self._fetch, key, inquiry, parse))
@@ -157,6 +156,18 @@ class Upstream:
         if cached.canonical is not None:
             stamp = stamp.joined(await self._authorised(inquiry, cached.canonical))
         return Told(what=cast("T", cached.what), is_local=False, stamp=stamp, is_remembered=known is not None)
+
+    def told_now(self, path: str, inquiry: Inquiry) -> Told[Any] | None:
+        """As `told`, from memory alone; None where that has to be asked.
+
+        An answer in which the model has another name needs a decision about that name: it is asked.
+        """
+        cached = self.memory.find(_key(path, inquiry))
+        if cached is None or cached.canonical not in {None, inquiry.allowed.model}:
+            return None
+        if not self._retractions.stands_now(inquiry, cached.canonical, cached.standpoint):
+            return None
+        return Told(what=cached.what, is_local=False, stamp=inquiry.allowed.stamp, is_remembered=True)
 
     async def close(self) -> None:
         """Cancel the requests under way."""
@@ -207,6 +218,11 @@ class Upstream:
         if isinstance(judgement.verdict, Denied):
             raise Refusal(judgement.verdict.reason)
         return judgement.facts.stamp
+
+
+def _key(path: str, inquiry: Inquiry) -> _Key:
+    headers = headers_for_upstream(inquiry.request.headers, (b"", b""))[:-1]
+    return path, inquiry.key_id, inquiry.question, headers
 
 
 def _size(key: _Key) -> int:

@@ -46,9 +46,10 @@ class Looks:
         seen = self._seen
         for path, follows, identity in checks:
             place = path, follows
-            if place not in seen:
-                seen[place] = find_identity(path, follows=follows)
-            if seen[place] != identity:
+            found = seen.get(place, seen)  # `seen` itself: not looked at yet
+            if found is seen:
+                found = seen[place] = find_identity(path, follows=follows)
+            if found != identity:
                 return False
         return True
 
@@ -56,9 +57,10 @@ class Looks:
 def find_identity(path: str, *, follows: bool) -> StatIdentity | None:
     """What is at this path now; None when nothing can be seen there."""
     try:
-        return identity_of(os.stat(path, follow_symlinks=follows))  # noqa: PTH116 -- a Path would cost as much again
+        now = os.stat(path) if follows else os.lstat(path)  # noqa: PTH116 -- a Path would cost as much again
     except OSError:
         return None
+    return identity_of(now)
 
 
 def are_reliable(checks: Iterable[PathCheck], now: float) -> bool:

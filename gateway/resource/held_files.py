@@ -102,11 +102,11 @@ class HeldFiles:
         held = self._held.get(name)
         if held is None:
             return None
-        if self._is_as_it_was(held, looks or Looks()):
-            self._held.move_to_end(name)
-            return held
-        self._drop(name)
-        return None
+        if not self._is_as_it_was(held, looks or Looks()):
+            self._drop(name)
+            return None
+        self._held.move_to_end(name)
+        return held
 
     def find_handle(self, model: ModelId, package: PackageId, md5: Md5) -> FileHandle | None:
         """The name of a cached file of this package that links this blob; `find` tells if it still does."""
@@ -145,7 +145,11 @@ class HeldFiles:
         The caller must close the descriptor.
         """
         held = self.find(model, package, handle)
-        if held is None or held.file.md5 is None:
+        return None if held is None else self.open_again(held)
+
+    def open_again(self, held: Held) -> Held | None:
+        """As `reopen`, of what was just found."""
+        if held.file.md5 is None:
             return None
         with suppress(Refusal, Unavailable):
             with (

@@ -17,10 +17,12 @@ Non-goals: how long a client may take nothing (`stall_clock.py`), which bytes be
 from __future__ import annotations
 
 import os
+import socket
 from typing import TYPE_CHECKING
 
-from gateway.server.file_span import FileSpan
+from gateway.server.file_span import NO_SENDFILE, FileSpan, is_in_memory
 from gateway.server.kernel_queue import raise_the_bound
+from gateway.server.send_queue import STEP_BYTES
 
 if TYPE_CHECKING:
     import asyncio
@@ -39,7 +41,7 @@ class FileSender:
         self._transport = transport
         self._loop = loop
         self._queue = queue
-        self._socket: int | None = None
+        self._socket: socket.socket | None = None
         self._file_span: FileSpan | None = None
         self._is_closed = False
 
@@ -52,6 +54,39 @@ class FileSender:
             self._file_span = None
             self._forget_writer()
 
+    def send_first(self, head: bytes, file: int, offset: int, count: int, verify: Callable[[], None]) -> int:
+        """Write a head, and the beginning of a range behind it, as far as nothing has to be waited for.
+
+        Returns how many bytes of the range were sent: all of them, where it is short and its pages are in
+        memory. The head goes out in any case, unless `verify`, which is called right before it, raises.
+        """
+        verify()
+        first = min(count, STEP_BYTES)
+        is_ready = self.is_clear() and is_in_memory(file, offset, offset + first)
+        if not (is_ready and self._queue.may_send(first, self._loop)):
+            self._transport.write(head)
+            return 0
+        descriptor = self.socket()
+        try:  # one packet for the head and what follows it
+            written = self._own_socket().send(head, socket.MSG_MORE)
+        except BlockingIOError:
+            written = 0
+        if written < len(head):
+            self._transport.write(head[written:])
+            return 0
+        try:
+            sent = os.sendfile(descriptor, file, offset, first)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            if error.errno in NO_SENDFILE:
+                return 0  # `send` says so
+            raise
+        if sent == 0:
+            raise EOFError
+        verify()
+        return sent
+
     async def give_way(self) -> None:
         """Wait until the other senders had a step: one answer may consist of many short ranges."""
         await self._queue.next(self._loop)
@@ -63,19 +98,23 @@ class FileSender:
             self._file_span.break_off(ConnectionResetError())
         if self._socket is not None:
             self._forget_writer()  # before another socket can get this descriptor number
-            os.close(self._socket)
+            self._socket.close()
             self._socket = None
 
     # `file_span.Way`: how a range writes to this connection
 
     def socket(self) -> int:
         """The descriptor to write to. Raises `ConnectionResetError` when the connection is lost."""
+        return self._own_socket().fileno()
+
+    def _own_socket(self) -> socket.socket:
         if self._is_closed or self._transport.is_closing():
             raise ConnectionResetError
         if self._socket is None:
             connection = self._transport.get_extra_info("socket")
             raise_the_bound(connection)
-            self._socket = os.dup(connection.fileno())
+            kind = connection.family, connection.type, connection.proto
+            self._socket = socket.socket(*kind, fileno=os.dup(connection.fileno()))
         return self._socket
 
     def is_clear(self) -> bool:
@@ -97,4 +136,4 @@ class FileSender:
 
     def _forget_writer(self) -> None:
         if self._socket is not None:
-            self._loop.remove_writer(self._socket)
+            self._loop.remove_writer(self._socket.fileno())

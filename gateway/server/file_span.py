@@ -25,25 +25,16 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+    from gateway.model.at_once import Watch
+
 WARM_BYTES = 1 << 21  # what is probed, and read ahead by a thread, at once
 PROBE_BYTES = 256 << 10  # one probe for so many bytes costs 1 % of sending them, and misses smaller holes
 
 _NO_NOWAIT = frozenset(
     {errno.EOPNOTSUPP, errno.EINVAL}
 )  # file systems without RWF_NOWAIT: a thread reads there before each step
-_NO_SENDFILE = _NO_NOWAIT | {errno.ENOSYS}
+NO_SENDFILE = _NO_NOWAIT | {errno.ENOSYS}
 _PROBE = [bytearray(1)]  # the buffer of a probe; its content is not used
-
-
-class Watch(Protocol):
-    """Tells whether a transfer may go on."""
-
-    @property
-    def is_certain(self) -> bool:
-        """Whether it may, as far as is known now. Read right before each step."""
-
-    async def verify(self) -> None:
-        """Wait until it may go on. Raises when the transfer has to end."""
 
 
 class Way(Protocol):
@@ -152,7 +143,7 @@ class FileSpan:
         except BlockingIOError:
             return self._wait_for_room()
         except OSError as error:
-            if self._offset == self._begin and error.errno in _NO_SENDFILE:
+            if self._offset == self._begin and error.errno in NO_SENDFILE:
                 raise UnsupportedOperation from error
             raise
         if sent == 0:

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -40,6 +41,7 @@ from gateway.problems import UNRECORDED
 from gateway.server.connection import Connection, address_of
 from gateway.server.early_refusal import EarlyRefusal
 from gateway.server.exchange import Exchange
+from gateway.server.file_answer import FileAnswer
 from gateway.server.file_sender import FileSender
 from gateway.server.flow import HIGH_WATER_BYTES, Flow
 from gateway.server.head_starts import HeadStarts
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
     from uvicorn import Config
     from uvicorn.server import ServerState
 
-    from gateway.model.at_once import AtOnce
+    from gateway.model.at_once import AtOnce, FileBody
 
 MAX_PIPELINED = 128  # requests waiting; one read of the socket can hold thousands
 MAX_BODY_BYTES = 1 << 16  # of a request's body that wait for the application; then nothing more is read
@@ -61,9 +63,10 @@ HEAD_SECONDS = 10.0  # from a request's first byte, and from the connection, to 
 LINGER_SECONDS = 1.0  # closing with unread bytes resets the connection, and the answer may be lost with it
 
 _HEADER_OVERHEAD_BYTES = 4  # the colon, a blank and the line end
+_SHORT_READ_BYTES = MAX_HEADER_BYTES - 4 * MAX_HEADER_COUNT  # each field counts four bytes more
 _MAX_HEAD_BYTES = MAX_TARGET_BYTES + MAX_HEADER_BYTES + 1024
 
-_FORM_FIELDS = frozenset({b"host", b"expect"}) | BODY_FIELDS
+_BODY_OR_EXPECT = frozenset({b"expect"}) | BODY_FIELDS
 _TAKEN_METHODS = frozenset({b"GET", b"HEAD"})
 
 
@@ -93,7 +96,6 @@ class GatewayHttpProtocol(asyncio.Protocol):
         "_fires_at",
         "_has_begun_in_this_feed",
         "_has_stopped_parsing",
-        "_header_bytes",
         "_headers",
         "_is_head_open",
         "_is_idle",
@@ -103,6 +105,7 @@ class GatewayHttpProtocol(asyncio.Protocol):
         "_is_lingering",
         "_is_stopping",
         "_loop",
+        "_may_be_large",
         "_parser",
         "_receiving",
         "_refusal",
@@ -111,6 +114,7 @@ class GatewayHttpProtocol(asyncio.Protocol):
         "_stall_clock",
         "_target",
         "_timer",
+        "_trailer_bytes",
         "flow",
         "is_made",
         "memo",
@@ -153,7 +157,8 @@ class GatewayHttpProtocol(asyncio.Protocol):
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._header_bytes = 0  # that the parser has reported, trailers included
+        self._trailer_bytes = 0
+        self._may_be_large = False
         self._fed_bytes = 0  # since the head began, from the next read on: what the parser may hold of it
         self._has_begun_in_this_feed = False
         self._is_head_open = self._is_in_message = False
@@ -235,6 +240,8 @@ class GatewayHttpProtocol(asyncio.Protocol):
         """Parse within the limits. Nothing is parsed after a refusal, or after the last request."""
         if self._has_stopped_parsing or self._parser is None:
             return
+        # A head that comes whole in a short read is short itself: only others are measured.
+        self._may_be_large = self._is_head_open or len(data) > _SHORT_READ_BYTES
         self._has_begun_in_this_feed = self._is_idle = False
         try:
             self._parser.feed_data(data)
@@ -251,9 +258,9 @@ class GatewayHttpProtocol(asyncio.Protocol):
 
     def _limit_head(self, fed_bytes: int) -> None:
         """Limit what the parser may hold of an unfinished header, and for how long it may be unfinished."""
-        if self._is_head_open and not self._has_begun_in_this_feed:
-            self._fed_bytes += fed_bytes
-            if self._fed_bytes > _MAX_HEAD_BYTES:
+        if self._is_head_open:
+            self._fed_bytes += 0 if self._has_begun_in_this_feed else fed_bytes
+            if self._fed_bytes > _MAX_HEAD_BYTES or self._head_bytes() > MAX_HEADER_BYTES:
                 self._refuse(EarlyRefusal.HEADERS_TOO_LARGE)
                 return
         if self._current is None and not (self._is_idle or self._is_limited):
@@ -267,7 +274,7 @@ class GatewayHttpProtocol(asyncio.Protocol):
         """Begin a new request."""
         if self._is_last_request:
             raise _LeftError
-        self._target, self._headers, self._header_bytes, self._fed_bytes = b"", [], 0, 0
+        self._target, self._headers, self._trailer_bytes, self._fed_bytes = b"", [], 0, 0
         self._is_in_message = self._is_head_open = self._has_begun_in_this_feed = True
         self._is_idle = False
 
@@ -285,29 +292,32 @@ class GatewayHttpProtocol(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; or a trailer, which must not be added to the headers that were decided on."""
-        self._header_bytes += len(name) + len(value) + _HEADER_OVERHEAD_BYTES
         headers = self._headers
-        if self._header_bytes > MAX_HEADER_BYTES or len(headers) >= MAX_HEADER_COUNT:
-            self._leave(EarlyRefusal.HEADERS_TOO_LARGE)
         if self._is_head_open:
             headers.append((name.lower(), value))
+            if len(headers) <= MAX_HEADER_COUNT:  # their size is checked once, when the head is complete
+                return
+        self._trailer_bytes += len(name) + len(value) + _HEADER_OVERHEAD_BYTES
+        if len(headers) > MAX_HEADER_COUNT or self._head_bytes() + self._trailer_bytes > MAX_HEADER_BYTES:
+            self._leave(EarlyRefusal.HEADERS_TOO_LARGE)
+
+    def _head_bytes(self) -> int:
+        headers = self._headers
+        return sum(map(len, chain.from_iterable(headers))) + len(headers) * _HEADER_OVERHEAD_BYTES
 
     def on_headers_complete(self) -> None:
         """Refuse the request, or hand it on: to whom is decided once all earlier ones are answered."""
-        parser, headers = self._parser, self._headers
+        parser, headers, target = self._parser, self._headers, self._target
         if parser is None:
             raise _LeftError
         self._is_head_open = self._is_limited = False
-        hosts, has_body, expects = 0, False, False
-        for name, value in headers:
-            if name in _FORM_FIELDS:
-                if name == b"host":
-                    hosts += 1
-                elif name == b"expect":
-                    has_body = True  # one that is announced: whether it comes depends on the answer
-                    expects = expects or value.lower() == b"100-continue"
-                else:
-                    has_body = True
+        if self._may_be_large and self._head_bytes() > MAX_HEADER_BYTES:
+            self._leave(EarlyRefusal.HEADERS_TOO_LARGE)
+        fields = dict(headers)
+        hosts = 1 if b"host" in fields else 0
+        if len(fields) < len(headers):
+            hosts = [name for name, _ in headers].count(b"host")
+        has_body = not _BODY_OR_EXPECT.isdisjoint(fields)  # one is announced, whether or not it comes
         version, method = parser.get_http_version(), parser.get_method()
         if len(self.waiting) >= MAX_PIPELINED or not is_http_as_we_know_it(version, hosts):
             self._leave(EarlyRefusal.MALFORMED_REQUEST)
@@ -316,19 +326,22 @@ class GatewayHttpProtocol(asyncio.Protocol):
             self._leave(EarlyRefusal.MALFORMED_REQUEST)
         keep_alive = version == "1.1" and not is_upgrade and parser.should_keep_alive()
         self._is_last_request = not keep_alive
-        request = Request(method, self._target, headers)
+        request = Request(method, target, headers, fields if len(fields) == len(headers) else None)
         is_complete = not has_body and not is_upgrade
         if (
             is_complete
             and keep_alive
             and method in _TAKEN_METHODS
             and self.at_once is not None
-            and request.target.startswith(b"/")
-            and request.target.isascii()
+            and target.startswith(b"/")
+            and target.isascii()
         ):
             self._is_in_message = False
             self._begin(request)
             return
+        expects = has_body and any(
+            name == b"expect" and value.lower() == b"100-continue" for name, value in headers
+        )
         exchange = self._make_exchange(request, version=version, keep_alive=keep_alive, expects=expects)
         if is_complete:
             self._is_in_message = False
@@ -399,9 +412,31 @@ class GatewayHttpProtocol(asyncio.Protocol):
 
     def answer(self, status: int, head: bytes, body: bytes) -> None:
         """Write the whole answer in one system call: status line, server headers, `head`, `body`."""
-        self.transport.write(b"%b%b%b" % (self.head_start(status), head, body))
-        if self._current is not None:  # otherwise the connection is lost
+        self.transport.write(b"".join((self.head_start(status), head, body)))
+        self._go_on_if_open()
+
+    @property
+    def sends_files(self) -> bool:
+        """Whether the kernel can send files on this connection: it is not encrypted."""
+        if self._common_scope is None:
+            self._open_scope()
+        return self.sender is not None
+
+    def answer_with_file(self, status: int, head: bytes, body: FileBody) -> None:
+        """Write the head, and have the kernel send the body, now or in later iterations."""
+        if self.sender is None:
+            raise TypeError("the kernel cannot send files on this connection")
+        answer = FileAnswer(body, self, self.sender, self._go_on_if_open)
+        if answer.begin(self.head_start(status) + head):
+            self._follow(self._loop.create_task(answer.finish()))
+
+    def _go_on_if_open(self) -> None:
+        if self._current is not None:
             self._go_on()
+
+    def abort(self) -> None:
+        """Reset the connection, and drop what is buffered."""
+        self._connection.abort()
 
     def pass_on(self) -> None:
         """Have the application answer the request that was taken."""
@@ -469,8 +504,11 @@ class GatewayHttpProtocol(asyncio.Protocol):
         return self._common_scope
 
     def _run(self, exchange: Exchange) -> None:
+        self._follow(self._loop.create_task(exchange.run(self._config.loaded_app)))
+
+    def _follow(self, task: asyncio.Task[None]) -> None:
+        """Let the server wait for a task when it stops."""
         tasks = self._server_state.tasks
-        task = self._loop.create_task(exchange.run(self._config.loaded_app))
         task.add_done_callback(tasks.discard)
         tasks.add(task)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import random
 import re
 import shutil
 import socket
@@ -18,7 +19,7 @@ import tempfile
 import threading
 import time
 from contextlib import contextmanager
-from hashlib import sha256
+from hashlib import md5, sha256
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
+from gateway.adapters.sample_cache import SampleModel, write_sample_cache
 from gateway.assembly.app import Worker
 from gateway.demo.world import SHARED_WEIGHTS, build_world, demo_settings
 from gateway.operations.session import fact_server
@@ -37,6 +39,9 @@ from tests.conftest import PATIENCE_SECONDS
 AT_ONCE = "cachegate_answers_at_once_total"
 ETAG = f'"{sha256(SHARED_WEIGHTS).hexdigest()}"'
 FILE = "/v1/models/acme/cars/1/-/pkgA1/weights.onnx"
+LARGE = "/v1/models/acme/large/1/-/pkgL1/weights.onnx"
+LARGE_WEIGHTS = random.Random(3).randbytes(3 << 20)  # more than a step, and than two sockets hold
+LARGE_ETAG = f'"{sha256(LARGE_WEIGHTS).hexdigest()}"'
 LINK = "(link)"  # replaced by a signed link of the key
 NEVER_TWICE = re.compile(rb"(cachegate-record: |traceparent: 00-[0-9a-f]{32}-|boundary=)([0-9a-f-]+)")
 RECORD = re.compile(rb"cachegate-record: ([0-9a-f-]{36})")
@@ -178,6 +183,8 @@ def gateway():
         audit_refusals_per_second=10_000,  # each is recorded, none only counted
     )
     world = asyncio.run(build_world(chosen))
+    large = SampleModel(model_id="acme/large/1", packages={"pkgL1": {"weights.onnx": LARGE_WEIGHTS}})
+    write_sample_cache(chosen.cache_root, [large])
     try:
         with fact_server(chosen) as url, Gateway(Worker(chosen, url), world).running() as running:
             yield running
@@ -200,6 +207,17 @@ KNOWN = {
     "unchanged": asked(FILE, "acme", ("If-None-Match", ETAG)),
     "changed": asked(FILE, "acme", ("If-Match", '"another"')),
     "digest": asked(FILE, "acme", ("Want-Repr-Digest", "sha-256=1")),
+    "large": asked(LARGE),
+    "large head": asked(LARGE, method="HEAD"),
+    "large range": asked(LARGE, "acme", ("Range", "bytes=1000-2000000")),
+    "large step": asked(LARGE, "acme", ("Range", "bytes=1000-80000")),
+    "large short range": asked(LARGE, "acme", ("Range", "bytes=1000-2000")),
+    "large ranges": asked(LARGE, "acme", ("Range", "bytes=3-9,200000-2000000")),
+    "large no range": asked(LARGE, "acme", ("Range", "bytes=99999999-")),
+    "large unchanged": asked(LARGE, "acme", ("If-None-Match", LARGE_ETAG)),
+    "large changed": asked(LARGE, "acme", ("If-Match", '"another"')),
+    "large if range": asked(LARGE, "acme", ("Range", "bytes=5-900000"), ("If-Range", LARGE_ETAG)),
+    "large blob": asked(f"/v1/blobs/{md5(LARGE_WEIGHTS, usedforsecurity=False).hexdigest()}"),
     "link": asked(LINK, None),
     "range by link": asked(LINK, None, ("Range", "bytes=-7")),
     "blob": asked(OWN_BLOB),
@@ -329,6 +347,7 @@ ranges = st.one_of(
     st.sampled_from(["bytes=", "bytes=-", "bytes=5-2", "bytes=-0", "lines=1-2", "bytes=0-0,-1", "BYTES=0-1"]),
     st.builds("bytes={}-{}".format, st.integers(0, 5000), st.integers(0, 5000) | st.just("")),
     st.builds("bytes=-{}".format, st.integers(0, 5000)),
+    st.builds("bytes={}-{}".format, st.integers(0, 4 << 20), st.integers(0, 4 << 20) | st.just("")),
     st.lists(
         st.builds("{}-{}".format, st.integers(0, 300), st.integers(200, 4000)), min_size=1, max_size=4
     ).map(lambda several: "bytes=" + ",".join(several)),

@@ -527,7 +527,7 @@ class Disk:
         looks = Looks()
         if asked.resource.kind is ResourceKind.BLOB:
             asked = self.files.resolve_now(asked, looks)
-        found = asked and self.files.find_now(self.allowed(asked), looks, needs_content=needs_content)
+        found = asked and self.files.find_now(self.allowed(asked), looks, needs_content=needs_content, may_open=False)
         return found and self.told(found)
 
     def allowed(self, asked):
@@ -731,7 +731,7 @@ def test_without_memories_everything_has_to_be_asked():
     for kind in (ResourceKind.MODEL, ResourceKind.PACKAGE, ResourceKind.FILE, ResourceKind.CATALOGUE):
         asked = access(kind, model=ModelId("acme/a"), package=PackageId("p1"), file=FileHandle("x.bin"))
         allowed = Allowed(access=asked, model=ModelId("acme/a"), policies=(), grant=None, stamp=Stamp(1, ()))
-        assert files.find_now(allowed, Looks(), needs_content=True) is None
+        assert files.find_now(allowed, Looks(), needs_content=True, may_open=False) is None
     asyncio.run(files._caller_views.packages(PRINCIPAL))
     assert files.resolve_now(blob(OTHER), Looks()) is None
 
@@ -768,7 +768,7 @@ class TestPagesFromMemory:
         page_of(world, files, limit=1000)
         asked = access(ResourceKind.CATALOGUE, Action.DISCOVER, page=Page(after=None, limit=1000))
         allowed = Allowed(access=asked, model=None, policies=(), grant=None, stamp=Stamp(1, ()))
-        assert (files.find_now(allowed, Looks(), needs_content=True) is not None) == is_known
+        assert (files.find_now(allowed, Looks(), needs_content=True, may_open=False) is not None) == is_known
 
     def test_a_model_that_has_to_be_decided_again_has_to_be_asked_for(self, disk):
         asked = question(disk, "model")
@@ -922,7 +922,7 @@ class TestPins:
     def stamps(self, disk, monkeypatch):
         allowed = disk.allowed(question(disk, "file"))
         disk.ask(question(disk, "file"))
-        held, from_memory = disk.files.find_now(allowed, Looks(), needs_content=True)
+        held, from_memory = disk.files.find_now(allowed, Looks(), needs_content=True, may_open=False)
         monkeypatch.setattr(disk.catalogue, "open_file", None)  # it is opened again, not found from the root
         reopened, of_reopened = asyncio.run(disk.files.find(allowed))
         os.close(reopened.descriptor)

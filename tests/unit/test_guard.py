@@ -127,7 +127,7 @@ class World:
     def resolve_now(self, access, looks):
         return None
 
-    def find_now(self, allowed, looks, *, needs_content):
+    def find_now(self, allowed, looks, *, needs_content, may_open=False):
         return None
 
     async def answer_to(self, denied):
@@ -434,7 +434,7 @@ class Remembering(World):
         self._wait("reason")
         return denied.reason if self.is_on_disk else Reason.ABSENT
 
-    def find_now(self, allowed, looks, *, needs_content):
+    def find_now(self, allowed, looks, *, needs_content, may_open=False):
         self.content_needed.append(needs_content)
         self.looks.append(looks)
         return (HELD, allowed.stamp) if self._knows("found") else None
@@ -496,7 +496,7 @@ def generated_worlds(draw):
 
 
 def weigh_now(world, route, request=REQUEST):
-    return world.guard().weigh_now(request, route, Looks())
+    return world.guard().weigh_now(request, route, Looks(), may_open=False)
 
 
 @given(generated_worlds())
@@ -554,7 +554,7 @@ def test_a_route_that_can_only_wait_for_what_it_searches_is_never_answered_witho
 def test_a_route_that_knows_what_it_searches_for_is_answered_without_waiting(is_known):
     world = Remembering(memory=frozenset(STAGES) - (frozenset() if is_known else {"found"}))
     looks = Looks()
-    weighed = world.guard().weigh_now(REQUEST, with_find(ROUTE, world, "now"), looks)
+    weighed = world.guard().weigh_now(REQUEST, with_find(ROUTE, world, "now"), looks, may_open=False)
     assert isinstance(weighed, Admission) is is_known
     assert (world.looks, world.waited) == ([looks], [])
 

@@ -50,6 +50,15 @@ class ReadSet:
         """Read what has not been read yet, from memory where it is cached."""
         await self._read(wanted, self._source.read)
 
+    def fetch_now(self, wanted: Sequence[bytes]) -> bool:
+        """Take from memory what has not been read yet; whether all of it was there."""
+        missing = [name for name in dict.fromkeys(wanted) if name not in self.leaves]
+        leaves = self._source.find(missing)
+        if leaves is None:
+            return False
+        self.leaves.update(zip(missing, leaves, strict=True))
+        return True
+
     async def fetch_afresh(self, wanted: Iterable[bytes]) -> None:
         """Read what has not been read yet from the store, whatever is cached."""
         await self._read(wanted, self._source.read_afresh)

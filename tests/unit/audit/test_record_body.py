@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from gateway.audit.envelope import enveloped
+from gateway.audit.envelope import opening
 from gateway.audit.record import (
     DecisionRecord,
     Links,
@@ -83,7 +83,7 @@ def admission(*, is_held=True, trace_id=None, model="acme/cars/1", agent=b"curl/
 
 def record_of(kind, tail):
     """The record that a line with this tail parses to, and the bytes that its hash covers."""
-    covered = enveloped(kind, "id-1", LINKS, TIME, tail)
+    covered = opening(kind, "id-1", LINKS, TIME) + (tail)
     return parse_line(seal(covered)[0]), covered
 
 
@@ -161,7 +161,7 @@ def test_the_record_of_an_outcome_is_the_one_that_the_schema_encodes(
         reason=None if reason is None else reason.value, upstream=part,
     )  # fmt: skip
     tail = RecordBodies(NODE).of_outcome("id-0", tenant, key_id, outcome)
-    assert enveloped("outcome", "id-1", LINKS, TIME, tail) == encode(expected)
+    assert opening("outcome", "id-1", LINKS, TIME) + (tail) == encode(expected)
 
 
 # One secret for the whole run, so that the same names come with and without it in their request.
@@ -284,7 +284,7 @@ def test_every_allow_is_recorded_as_the_schema_encodes_it(
     stamp = Stamp(generation, ())
     one = Admission(request=request, allowed=allowed, found=found, stamp=stamp, key_stamp=stamp)
     for _ in range(2):  # composed, and remembered
-        covered = enveloped("decision", "id-1", LINKS, TIME, RecordBodies(NODE).of_allow(one))
+        covered = opening("decision", "id-1", LINKS, TIME) + (RecordBodies(NODE).of_allow(one))
         assert covered == encode(expected)
 
 
@@ -309,5 +309,5 @@ def test_every_refusal_is_recorded_as_the_schema_encodes_it(
         resource=None if resource is None else named_fields(resource, model, request),
         request=request_fields(request),
     )  # fmt: skip
-    covered = enveloped("decision", "id-1", LINKS, TIME, RecordBodies(NODE).of_refusal(rejection))
+    covered = opening("decision", "id-1", LINKS, TIME) + (RecordBodies(NODE).of_refusal(rejection))
     assert covered == encode(expected)

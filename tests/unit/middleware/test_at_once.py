@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -13,20 +15,23 @@ from starlette.middleware import Middleware
 
 from gateway.credential.client import TrustedNetworks, parse_trusted_networks
 from gateway.decisions import Judgement
+from gateway.delivery.steps import INLINE_BYTES
+from gateway.delivery.unchanged import CutError
 from gateway.faces.route import FaceRoute
 from gateway.guard import Guard
 from gateway.middleware.at_once import AtOnce
 from gateway.middleware.guard import GuardMiddleware
 from gateway.model.access import Action, Principal, Resource, ResourceKind
-from gateway.model.answers import Answer, FileParts, Span
+from gateway.model.answers import Answer, FileParts, Span, Streamed
 from gateway.model.at_once import Request
 from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.facts import Facts, KeyKind, PolicySet, Scope
 from gateway.model.header_block import Headers
 from gateway.model.names import FileHandle, KeyId, ModelId, PackageId, TenantId
+from gateway.model.pins import identity_of
 from gateway.model.routes import GuardedRoute, HookRoute
 from gateway.model.stamps import Leaf, Stamp
-from gateway.model.verdicts import Allowed, Denied, Ending, HeldFile, Receipt, Rejection
+from gateway.model.verdicts import Allowed, Denied, Ending, HeldFile, OpenFile, Receipt, Rejection
 from gateway.problems import problem_of
 from gateway.telemetry import Telemetry, sample
 from gateway.transfers import Transfers
@@ -174,7 +179,7 @@ class World:
     def reason_now(self, denied):
         return denied.reason
 
-    def find_now(self, allowed, looks, *, needs_content):
+    def find_now(self, allowed, looks, *, needs_content, may_open=False):
         return None if self.found is None else (self.found, allowed.stamp)
 
     async def find(self, allowed):
@@ -230,6 +235,7 @@ class Client:
     peer: str | None = "192.0.2.1"
     memo: object = None
     may_answer: bool = True
+    sends_files: bool = False
     answers: list = field(default_factory=list)
     passed_on: int = 0
 
@@ -237,6 +243,14 @@ class Client:
         assert self.may_answer
         self.happened.append("write")
         self.answers.append((status, head, body))
+
+    def answer_with_file(self, status, head, body):
+        assert self.may_answer
+        self.happened.append("send")
+        self.answers.append((status, head, body))
+
+    def abort(self):
+        self.happened.append("abort")
 
     def pass_on(self):
         self.happened.append("pass on")
@@ -254,6 +268,7 @@ class Core:
         self.world = world
         self.telemetry = Telemetry()
         self.scheduled = []
+        self.transfers = Transfers(identity=world, directory=world, clock=world)
         self.routes = routes
         self.at_once = AtOnce(
             guard=world.guard(),
@@ -262,6 +277,7 @@ class Core:
             seconds=world.monotonic,
             soon=self.scheduled.append,
             telemetry=self.telemetry,
+            transfers=self.transfers,
             **options,
         )
 
@@ -472,9 +488,8 @@ def faulty_answer(receipt):
     raise RuntimeError("a defect of a face")
 
 
-def answer_parts(receipt):
-    parts = FileParts(file=HELD, pieces=(Span(offset=0, count=7),), length=7, on_hashed=None)
-    return Answer(200, HELD.headers, parts)
+def answer_stream(receipt):
+    return Answer(200, HELD.headers, Streamed(pieces=None, length=7, close=None, ending=Ending.RELAYED))
 
 
 async def answer_later(receipt):
@@ -487,7 +502,7 @@ def answer_awaitable(receipt):
     return later
 
 
-@pytest.mark.parametrize("face", [faulty_answer, answer_parts, answer_awaitable])
+@pytest.mark.parametrize("face", [faulty_answer, answer_stream, answer_awaitable])
 def test_a_defect_of_a_face_is_logged_and_passed_on_and_gets_no_further(face, world):
     core = Core(world, routes=[replace(FILES, answer=face)])
     [client] = core.answer(request())
@@ -719,3 +734,146 @@ def test_of_several_traces_the_first_counts_and_the_answer_is_in_it(core, world)
     assert named.startswith(TRACE[:35].decode())
     assert named != TRACE.decode()  # a span of our own
     assert world.recorded[0].request.trace_id == TRACE[3:35].decode()
+
+
+LARGE = INLINE_BYTES + 1
+
+
+@pytest.fixture
+def opened(world, tmp_path):
+    """A file that is not in memory; its descriptor is open while an admission holds it."""
+    path = tmp_path / "large"
+    path.write_bytes(b"x" * 2 * LARGE)
+    descriptor = os.open(path, os.O_RDONLY)
+    world.found = OpenFile(
+        descriptor=descriptor,
+        size=2 * LARGE,
+        identity=identity_of(os.fstat(descriptor)),
+        model=MODEL,
+        package=PackageId("p"),
+        handle=FileHandle("f.bin"),
+        md5="1" * 32,
+        sha256="1" * 64,
+    )
+    yield world.found
+    with suppress(OSError):
+        os.close(descriptor)
+
+
+def is_open(file):
+    try:
+        os.fstat(file.descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def parts_of(count):
+    def answer(receipt):
+        span = Span(offset=0, count=count)
+        parts = FileParts(file=receipt.admission.found, pieces=(span,), length=count, on_hashed=None)
+        return Answer(206, HELD.headers, parts)
+
+    return [replace(FILES, answer=answer)]
+
+
+def test_a_large_file_is_sent_after_the_record_and_the_last_check_and_closed_at_its_end(world, opened):
+    core = Core(world, routes=parts_of(LARGE))
+    [client] = core.answer(request(), clients=[core.client(sends_files=True)])
+    assert world.happened == ["weigh", "record 1", "check", "send"]
+    [(status, head, body)] = client.answers
+    assert (status, fields(head)["cachegate-record"]) == (206, f"{1:036d}")
+    assert (body.file, body.pieces) == (opened.descriptor, (Span(offset=0, count=LARGE),))
+    assert (world.outcomes, is_open(opened)) == ([], True)
+    body.verify()
+    body.on_end(LARGE, None)
+    [outcome] = world.outcomes
+    assert (outcome.ending, outcome.status, outcome.bytes_sent) == (Ending.COMPLETE, 206, LARGE)
+    assert not is_open(opened)
+    assert core.telemetry.counters["cachegate_sent_bytes_total"] == LARGE
+
+
+def test_a_part_that_is_short_is_read_and_written_like_an_answer_from_memory(world, opened):
+    core = Core(world, routes=parts_of(1000))
+    [client] = core.answer(request(), clients=[core.client(sends_files=True)])
+    assert world.happened == ["weigh", "record 1", "check", "write"]
+    assert client.answers[0][2] == b"x" * 1000
+    assert ([one.ending for one in world.outcomes], is_open(opened)) == ([Ending.COMPLETE], False)
+
+
+@pytest.mark.parametrize("count", [1000, LARGE])
+def test_the_last_check_stands_before_the_first_byte_of_a_file_and_closes_it(count, world, opened):
+    world.on_record = lambda: setattr(world.leaf, "is_current", False)
+    core = Core(world, routes=parts_of(count))
+    [client] = core.answer(request(), clients=[core.client(sends_files=True)])
+    assert (client.answers, client.passed_on, is_open(opened)) == ([], 1, False)
+    assert [one.ending for one in world.outcomes] == [Ending.WITHDRAWN]
+
+
+@pytest.mark.parametrize("count", [1000, LARGE])
+def test_a_file_that_is_no_longer_what_was_opened_is_not_begun_or_cut(count, world, opened):
+    world.found = replace(opened, identity=(1, 2, 3, 4, 5))
+    core = Core(world, routes=parts_of(count))
+    [client] = core.answer(request(), clients=[core.client(sends_files=True)])
+    if count == LARGE:
+        [(_, _, body)] = client.answers
+        with pytest.raises(CutError):
+            body.verify()
+    else:
+        assert (client.answers, client.passed_on) == ([], 1)
+        assert [one.ending for one in world.outcomes] == [Ending.WITHDRAWN]
+
+
+def test_a_file_whose_decision_cannot_be_recorded_is_closed(world, opened):
+    world.audit_error = Unavailable("audit", "no space", Reason.NO_AUDIT)
+    core = Core(world, routes=parts_of(LARGE))
+    [client] = core.answer(request(), clients=[core.client(sends_files=True)])
+    assert (client.passed_on, is_open(opened)) == (1, False)
+
+
+def test_a_file_for_a_client_that_takes_nothing_is_closed_again(world, opened):
+    core = Core(world, routes=parts_of(LARGE))
+    [client] = core.answer(request(), clients=[core.client(sends_files=True, may_answer=False)])
+    assert (client.passed_on, is_open(opened), world.recorded) == (1, False, [])
+
+
+@pytest.mark.parametrize(
+    ("error", "ending"),
+    [
+        (ConnectionResetError(), Ending.CLIENT_GONE),
+        (EOFError(), Ending.CHANGED_ON_DISK),
+        (CutError.changed(), Ending.CHANGED_ON_DISK),
+        (OSError(5, "of the disk"), Ending.FAILED),
+        (RuntimeError("a defect"), Ending.FAILED),
+        (asyncio.CancelledError(), Ending.FAILED),
+    ],
+)
+def test_the_outcome_says_how_a_transfer_ended_and_what_was_sent(error, ending, world, opened):
+    core = Core(world, routes=parts_of(LARGE))
+    [client] = core.answer(request(), clients=[core.client(sends_files=True)])
+    client.answers[0][2].on_end(77, error)
+    assert [(one.ending, one.bytes_sent) for one in world.outcomes] == [(ending, 77)]
+    assert not is_open(opened)
+
+
+def test_a_transfer_that_takes_longer_is_watched_until_its_end_and_a_cut_is_its_outcome(world, opened):
+    core = Core(world, routes=parts_of(LARGE))
+    [client] = core.answer(request(), clients=[core.client(sends_files=True)])
+    body = client.answers[0][2]
+    assert len(core.transfers) == 0
+
+    async def send():
+        transfer = body.watch()
+        assert (len(core.transfers), transfer.is_certain) == (1, True)
+        world.leaf.is_current = False
+        assert not transfer.is_certain
+        transfer.cut = Ending.REVOKED
+        transfer.break_off()
+        assert world.happened[-1] == "abort"
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        body.on_end(5, asyncio.CancelledError())
+
+    with suppress(asyncio.CancelledError):
+        asyncio.run(send())
+    assert ([one.ending for one in world.outcomes], len(core.transfers)) == ([Ending.REVOKED], 0)
