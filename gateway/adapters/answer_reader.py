@@ -1,7 +1,7 @@
 """Reads one HTTP/1.1 answer from the bytes of a connection, however they are split. No I/O.
 
-`httptools` (llhttp) parses the header fields and the chunks, with all its checks on. Where it is lenient, this
-module is not. Two parsers could read these in two ways, and the next request on the connection may be another
+`httptools` (llhttp) parses the header fields and the chunks, with all its checks on. Where it is lenient, we
+are not. Two parsers could read these in two ways, and the next request on the connection may be another
 tenant's, so all of it is refused:
 
 - two fields that frame the body (`Content-Length`, `Transfer-Encoding`), whether they agree or not;
@@ -11,7 +11,7 @@ tenant's, so all of it is refused:
 - a switch of protocols (101), which nobody asks for;
 - what is before the status line, a version other than 1.0 and 1.1, a status that is not 100 to 599.
 
-llhttp itself refuses folded fields, bare CR or LF, zero bytes in fields, spaces before a colon, and lengths and
+llhttp itself refuses folded fields, bare CR or LF, zero bytes, spaces before a colon, and lengths and
 sizes of chunks that are no plain numbers. A head is bounded, and so is what may come between two pieces of a
 body: extensions of chunks and trailers, both of which are dropped.
 

@@ -44,9 +44,8 @@ class ServerConnection(asyncio.Protocol):
 
     # The transport calls
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # of a stream
         """Have `resume_writing` called once all is with the kernel."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 -- of a stream
         self.transport = transport
         transport.set_write_buffer_limits(high=0)
 
@@ -88,7 +87,7 @@ class ServerConnection(asyncio.Protocol):
     def is_quiet(self) -> bool:
         """Whether nothing has come since the last answer.
 
-        The socket is asked: the event loop learns of a server's close, and of bytes that nobody asked for, only
+        The socket is asked: the event loop learns of a close, and of bytes that nobody asked for, only
         when it looks for news the next time.
         """
         if self._end is not None or self.transport.is_closing():

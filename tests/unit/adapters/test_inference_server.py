@@ -115,6 +115,12 @@ class Server:
 CLOSE = object()
 
 
+@pytest.fixture(params=["uvloop", "asyncio"])
+def anyio_backend(request):
+    """The worker's event loop, and the standard one: their transports differ."""
+    return "asyncio", {"use_uvloop": request.param == "uvloop"}
+
+
 @pytest.fixture
 async def client():
     one = InferenceClient(InferenceLimits(connect_seconds=5, first_byte_seconds=NEVER, idle_seconds=NEVER))
