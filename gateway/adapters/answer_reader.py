@@ -96,20 +96,24 @@ class AnswerReader:
 
     def _feed_head(self, data: bytes) -> bytes:
         """Read heads up to that of the answer, and return what comes after it."""
+        held = self._head
+        searched = max(0, len(held) - len(_END_OF_HEAD) + 1)
+        held += data
         while not self.has_head:
-            searched = max(0, len(self._head) - len(_END_OF_HEAD) + 1)
-            self._head += data
-            found = self._head.find(_END_OF_HEAD, searched)
-            end = len(self._head) if found < 0 else found + len(_END_OF_HEAD)
+            found = held.find(_END_OF_HEAD, searched)
+            end = len(held) if found < 0 else found + len(_END_OF_HEAD)
             if self._head_bytes + end > MAX_HEAD_BYTES:
                 raise MalformedAnswerError("its header is too large")
             if found < 0:
                 return b""
             self._head_bytes += end
-            head, data = bytes(self._head[:end]), bytes(self._head[end:])
-            self._head.clear()
+            head = bytes(held[:end])
+            del held[:end]
+            searched = 0
             self._read_head(head)
-        return data
+        rest = bytes(held)
+        held.clear()
+        return rest
 
     def _read_head(self, head: bytes) -> None:
         line = _STATUS_LINE.match(head)

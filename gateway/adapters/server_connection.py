@@ -47,7 +47,7 @@ class ServerConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # of a stream
         """Have `resume_writing` called once all is with the kernel."""
         self.transport = transport
-        transport.set_write_buffer_limits(high=0)
+        transport.set_write_buffer_limits(high=1, low=0)  # with 0, TLS transports never resume
 
     def data_received(self, data: bytes) -> None:
         """Read on. Bytes that nobody asked for end the connection."""
