@@ -51,6 +51,7 @@ class AnswerReader:
         self.is_complete = False
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []  # names in lower case, in order
+        self.length: int | None = None  # of the body, 0 for none; None: it comes in chunks
         self.pieces: deque[bytes] = deque()  # of the body, those that nobody has taken
         self.held_bytes = 0  # in them
         # The head
@@ -59,7 +60,7 @@ class AnswerReader:
         self._is_head_parsed = False
         self._is_kept = False  # whether the server keeps the connection open
         # The body
-        self._left_bytes: int | None = None  # of the announced length; None: it comes in chunks
+        self._left_bytes = 0  # of the length
         self._parser: httptools.HttpResponseParser | None = None  # of the chunks
         self._chunks: list[bytes] = []  # what was in the bytes that were fed last
         self._bytes_between = 0  # two pieces
@@ -81,10 +82,10 @@ class AnswerReader:
             return
         if self.is_complete:
             self._has_surplus = True
-        elif self._left_bytes is None:
+        elif self.length is None:
             self._feed_chunks(data)
         else:
-            self._feed_length(data, self._left_bytes)
+            self._feed_length(data)
 
     def take(self) -> bytes:
         """The next piece of the body that has come."""
@@ -127,11 +128,11 @@ class AnswerReader:
         self._parse(head)
         if not self._is_head_parsed:
             raise MalformedAnswerError("its header does not parse")
-        self._left_bytes = self._find_length(is_chunkable=line[1] == b"1")
+        self.length = self._find_length(is_chunkable=line[1] == b"1")
         self.has_head = self.status >= _FIRST_FINAL
-        if self.has_head and self._left_bytes == 0:
-            self.is_complete = True
-        if self._left_bytes is not None:
+        if self.length is not None:
+            self._left_bytes = self.length
+            self.is_complete = self.has_head and self.length == 0
             self._parser = None  # it refers to this reader, and this reader to it
 
     def _find_length(self, *, is_chunkable: bool) -> int | None:
@@ -153,10 +154,10 @@ class AnswerReader:
 
     # The body
 
-    def _feed_length(self, data: bytes, left_bytes: int) -> None:
-        if len(data) > left_bytes:
-            data, self._has_surplus = data[:left_bytes], True
-        self._left_bytes = left_bytes - len(data)
+    def _feed_length(self, data: bytes) -> None:
+        if len(data) > self._left_bytes:
+            data, self._has_surplus = data[: self._left_bytes], True
+        self._left_bytes -= len(data)
         self.is_complete = self._left_bytes == 0
         self._hold(data)
 

@@ -137,6 +137,7 @@ class UpstreamAnswer:
     ) -> None:
         self.status = reader.status
         self.headers: list[tuple[bytes, bytes]] = reader.headers
+        self.length = reader.length  # of the body, where it is announced
         self._connection, self._idle_seconds, self._finish = connection, idle_seconds, finish
         self._is_closed = False
 
