@@ -26,16 +26,20 @@ The text of a failure holds no URL, no key and nothing of an answer (I8).
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
 
-from gateway.adapters import missing_sniffio
+from gateway.adapters.server_connection import BrokenConnectionError, ServerConnection
 from gateway.model.errors import CachegateError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+
+    from gateway.adapters.answer_reader import AnswerReader
 
     Headers = Sequence[tuple[bytes, bytes]]
 
@@ -43,7 +47,15 @@ KEEP_SECONDS = 2.0
 MAX_KEPT = 32  # idle connections
 CHECK_SECONDS = 5.0  # between two health checks of a server
 CHECK_ANSWER_SECONDS = 4.0
+WRITE_BYTES = 256 * 1024  # at once: the time-out of a server that does not read is for each of these
 _READY = 200
+
+_PORTS = {"http": 80, "https": 443}
+_CHUNKED = b"transfer-encoding: chunked\r\n"
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_TARGET = re.compile(rb"[\x21-\x7e]+")
+_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+_UNLIKE = frozenset({b"HEAD", b"CONNECT"})  # their answers end in other ways than those of all others
 
 _FRAMING = frozenset(
     {
@@ -116,41 +128,39 @@ class Checked(Protocol):
 class UpstreamAnswer:
     """An answer that has begun. `close` it in any case."""
 
-    def __init__(self, response: httpx.Response, timeouts: dict[str, float | None], idle: float) -> None:
-        self._response = response
-        timeouts["read"] = idle
-        self.status = response.status_code
-        self.headers: list[tuple[bytes, bytes]] = [
-            (name.lower(), value) for name, value in response.headers.raw
-        ]
-        length = next((value for name, value in self.headers if name == b"content-length"), None)
-        self._length = None if length is None else int(length)  # the parser has verified it
+    def __init__(
+        self,
+        connection: ServerConnection,
+        reader: AnswerReader,
+        idle_seconds: float,
+        finish: Callable[[ServerConnection], None],
+    ) -> None:
+        self.status = reader.status
+        self.headers: list[tuple[bytes, bytes]] = reader.headers
+        self.length = reader.length  # of the body, where it is announced
+        self._connection, self._idle_seconds, self._finish = connection, idle_seconds, finish
+        self._is_closed = False
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes, not decompressed. Raises `InferenceFailed` if it ends early or pauses."""
-        stream = self._response.stream
-        assert isinstance(stream, httpx.AsyncByteStream)  # noqa: S101 -- of an asynchronous transport
-        pieces, came = aiter(stream), 0
-        try:
-            async for piece in pieces:
-                came += len(piece)
-                if came == self._length:
-                    # The end is read before the last piece is given: who has it all may not ask again, and
-                    # a connection whose answer was not read to its end cannot be used again.
-                    await anext(pieces, None)
-                    await self._verify_end()
+        while not self._is_closed:
+            try:
+                piece = await self._connection.piece(self._idle_seconds)
+            except TimeoutError as error:
+                raise InferenceFailed("it paused too long", was_sent=True, is_of_server=False) from error
+            except BrokenConnectionError as error:
+                raise _broke_off(error) from error
+            if self._connection.has_all:
+                # Before the last piece is given: who has it all may ask again, on the same connection.
+                await self.close()
+            if piece is not None:
                 yield piece
-        except httpx.HTTPError as error:
-            raise _failure(error, was_sent=True) from error
-        await self._verify_end()
-
-    async def _verify_end(self) -> None:
-        if not _is_clean(self._response):
-            await _discard(self._response)
 
     async def close(self) -> None:
         """End the answer. A connection whose answer was not read to its end is closed."""
-        await self._response.aclose()
+        if not self._is_closed:
+            self._is_closed = True
+            self._finish(self._connection)
 
 
 class InferenceClient:
@@ -158,15 +168,9 @@ class InferenceClient:
 
     def __init__(self, limits: InferenceLimits | None = None) -> None:
         self._limits = limits or InferenceLimits()
-        missing_sniffio.remember()
-        self._transport = httpx.AsyncHTTPTransport(
-            verify=httpx.create_ssl_context(),  # certifi's roots, or those of SSL_CERT_FILE
-            trust_env=False,
-            # How many are open at once is bounded where servers are chosen.
-            limits=httpx.Limits(
-                max_connections=None, max_keepalive_connections=MAX_KEPT, keepalive_expiry=KEEP_SECONDS
-            ),
-        )
+        self._tls = httpx.create_ssl_context()  # certifi's roots, or those of SSL_CERT_FILE
+        self._addresses: dict[str, _Address] = {}  # by URL
+        self._pool = _Pool()
 
     async def send(
         self,
@@ -181,33 +185,81 @@ class InferenceClient:
         `body` is streamed where `outbound.body` is None, with `length` bytes or, if that is not known, in
         chunks. What it raises comes out of here as it is, and the connection is closed.
         """
-        limits = self._limits
-        timeouts: dict[str, float | None] = {
-            "connect": limits.connect_seconds,
-            "read": None,  # the first byte has a deadline of its own, which 1xx answers do not extend
-            "write": limits.idle_seconds,
-            "pool": limits.connect_seconds,
-        }
-        request = _request(server_url, outbound, body, length, timeouts)
-        progress, deadline = _Progress(), asyncio.timeout(None)
-        request.extensions["trace"] = progress.trace
+        address = self._addresses.get(server_url)
+        if address is None:
+            address = self._addresses[server_url] = _parse_address(server_url)
+        stream = body if outbound.body is None else None
+        head = _head(address, outbound, is_streamed=stream is not None, length=length)
+        connection = self._pool.take(address) or await self._connect(address)
         try:
-            async with deadline:
-                progress.on_sent = lambda: deadline.reschedule(
-                    asyncio.get_running_loop().time() + limits.first_byte_seconds
+            sending = self._begin(connection, head, outbound.body or b"", stream, length)
+            reader = await self._answer_of(connection, sending)
+        except BaseException:
+            connection.abort()
+            raise
+
+        def finish(used: ServerConnection) -> None:
+            if used.finish():
+                self._pool.keep(address, used)
+
+        return UpstreamAnswer(connection, reader, self._limits.idle_seconds, finish)
+
+    async def _connect(self, address: _Address) -> ServerConnection:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._limits.connect_seconds):
+                _, connection = await loop.create_connection(
+                    lambda: ServerConnection(self._pool.drop),
+                    address.host,
+                    address.port,
+                    ssl=self._tls if address.is_tls else None,
                 )
-                response = await self._transport.handle_async_request(request)
-        except TimeoutError as error:
-            if not deadline.expired():
-                raise  # of the body that the client sends
-            raise InferenceFailed("it began no answer in time", was_sent=True, is_of_server=False) from error
-        except httpx.HTTPError as error:
-            raise _failure(error, was_sent=progress.was_begun) from error
-        answer = UpstreamAnswer(response, timeouts, limits.idle_seconds)
-        if _has_two_framings(answer.headers):
-            await _discard(response)
-            raise InferenceFailed("its answer's framing is ambiguous", was_sent=True, is_of_server=True)
-        return answer
+        except OSError as error:  # of the network, TLS or names; a time-out is one as well
+            why = f"not reached ({type(error).__name__})"
+            raise InferenceFailed(why, was_sent=False, is_of_server=True) from error
+        return connection
+
+    def _begin(
+        self,
+        connection: ServerConnection,
+        head: bytes,
+        body: bytes,
+        stream: AsyncIterator[bytes] | None,
+        length: int | None,
+    ) -> Coroutine[Any, Any, None] | None:
+        """Send what can be sent at once. Returns what sends the rest; None if there is none."""
+        idle_seconds = self._limits.idle_seconds
+        connection.begin()
+        try:
+            is_taken = connection.write(head, memoryview(body)[:WRITE_BYTES])
+        except BrokenConnectionError as error:
+            raise _broke_off(error) from error
+        if stream is not None:
+            return _send_stream(connection, stream, length, idle_seconds)
+        if is_taken and len(body) <= WRITE_BYTES:
+            connection.note_request_is_whole()
+            return None
+        return _send_rest(connection, memoryview(body)[WRITE_BYTES:], idle_seconds)
+
+    async def _answer_of(
+        self, connection: ServerConnection, sending: Coroutine[Any, Any, None] | None
+    ) -> AnswerReader:
+        """Wait for the head of the answer, which may come before the request was sent whole."""
+        try:
+            if sending is not None:
+                reader = await _early_answer(connection, sending)
+                if reader is not None:
+                    return reader
+            deadline = asyncio.get_running_loop().time() + self._limits.first_byte_seconds
+            while (reader := connection.find_answer()) is None:
+                try:
+                    await connection.news_until(deadline)
+                except TimeoutError as error:
+                    why = "it began no answer in time"
+                    raise InferenceFailed(why, was_sent=True, is_of_server=False) from error
+        except BrokenConnectionError as error:
+            raise _broke_off(error) from error
+        return reader
 
     async def is_ready(self, url: str) -> bool:
         """Whether a server says that it takes requests."""
@@ -239,8 +291,8 @@ class InferenceClient:
             await sleep(CHECK_SECONDS)
 
     async def close(self) -> None:
-        """Close the connections."""
-        await self._transport.aclose()
+        """Close the idle connections."""
+        self._pool.close()
 
 
 class _Probe(msgspec.Struct, frozen=True, kw_only=True):
@@ -250,97 +302,165 @@ class _Probe(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes | None = None
 
 
-class _Progress:
-    """How far a request came, as the client's own trace tells."""
+class _Address(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a server is."""
+
+    host: str
+    port: int
+    is_tls: bool
+    host_header: bytes
+    path: bytes  # before every target
+
+
+class _Pool:
+    """The idle connections. The one that was used last is used next."""
 
     def __init__(self) -> None:
-        self.was_begun = False
-        self.on_sent: Callable[[], None] = lambda: None
+        self._idle: dict[_Address, dict[ServerConnection, asyncio.TimerHandle]] = {}
+        self._count = 0
+        self._is_closed = False
 
-    async def trace(self, event: str, _details: dict[str, Any]) -> None:
-        if event.endswith("send_request_headers.started"):
-            self.was_begun = True
-        elif event.endswith("receive_response_headers.started"):
-            self.on_sent()
+    def take(self, address: _Address) -> ServerConnection | None:
+        """A connection on which nothing came while it was idle; None if there is none."""
+        idle = self._idle.get(address)
+        while idle:
+            connection, timer = idle.popitem()
+            self._count -= 1
+            timer.cancel()
+            if connection.is_quiet():
+                return connection
+            connection.abort()
+        return None
+
+    def keep(self, address: _Address, connection: ServerConnection) -> None:
+        """Keep a connection for `KEEP_SECONDS`, unless there are enough."""
+        if self._is_closed or self._count >= MAX_KEPT:
+            connection.abort()
+            return
+        self._count += 1
+        timer = asyncio.get_running_loop().call_later(KEEP_SECONDS, connection.abort)
+        self._idle.setdefault(address, {})[connection] = timer
+
+    def drop(self, connection: ServerConnection) -> None:
+        """Forget a connection that has ended."""
+        for idle in self._idle.values():
+            timer = idle.pop(connection, None)
+            if timer is not None:
+                self._count -= 1
+                timer.cancel()
+
+    def close(self) -> None:
+        """Close all, and keep no more."""
+        self._is_closed = True
+        for idle in self._idle.values():
+            for connection in tuple(idle):
+                connection.abort()
 
 
-class _Streamed(httpx.AsyncByteStream):
-    """The client's body. With another length than was announced, the request ends with its connection."""
-
-    def __init__(self, pieces: AsyncIterator[bytes], length: int | None) -> None:
-        self._pieces, self._length = pieces, length
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        came = 0
-        async for piece in self._pieces:
-            came += len(piece)
-            if self._length is not None and came > self._length:
-                break
-            if piece:  # an empty piece would end a chunked body
-                yield piece
-        if self._length is not None and came != self._length:
-            raise InferenceFailed("the body has another length", was_sent=True, is_of_server=False)
+def _parse_address(url: str) -> _Address:
+    parts = urlsplit(url)
+    is_tls = parts.scheme == "https"
+    if not parts.hostname or parts.scheme not in _PORTS:
+        raise ValueError("a server has an http or https URL")
+    return _Address(
+        host=parts.hostname,
+        port=parts.port or _PORTS[parts.scheme],
+        is_tls=is_tls,
+        host_header=parts.netloc.encode("ascii"),
+        path=parts.path.rstrip("/").encode("ascii"),
+    )
 
 
-def _request(
-    server_url: str,
-    outbound: OutboundRequest,
-    body: AsyncIterator[bytes] | None,
-    length: int | None,
-    timeouts: dict[str, float | None],
-) -> httpx.Request:
-    url = httpx.URL(server_url)
-    for name, _ in outbound.headers:
-        if name.lower() in _FRAMING:
-            raise ValueError(f"{name!r} is no header of the request but of its framing")
+def _head(address: _Address, outbound: OutboundRequest, *, is_streamed: bool, length: int | None) -> bytes:
+    """The head of a request. What would end a line in it, and so begin another, is not sent."""
+    method = outbound.method.encode()
+    target = address.path + outbound.target
     if not outbound.target.startswith(b"/"):
         raise ValueError("a target begins with a slash")
-    headers = [(b"host", url.netloc), *outbound.headers, (b"accept-encoding", b"identity")]
-    content: httpx.AsyncByteStream = httpx.ByteStream(outbound.body or b"")
-    if outbound.body is None and body is not None:
-        content = _Streamed(body, length)
-        framing = (
-            (b"transfer-encoding", b"chunked") if length is None else (b"content-length", b"%d" % length)
-        )
-        headers.append(framing)
-    elif outbound.body is not None or outbound.method not in {"GET", "HEAD"}:
-        headers.append((b"content-length", b"%d" % len(outbound.body or b"")))
-    target = url.raw_path.rstrip(b"/") + outbound.target
-    extensions = {"timeout": timeouts, "target": target}
-    return httpx.Request(outbound.method, url, headers=headers, stream=content, extensions=extensions)
+    if method in _UNLIKE or not _TOKEN.fullmatch(method) or not _TARGET.fullmatch(target):
+        raise InferenceFailed("the request cannot be written", was_sent=False, is_of_server=False)
+    lines = [method, b" ", target, b" HTTP/1.1\r\nhost: ", address.host_header, b"\r\n"]
+    for name, value in outbound.headers:
+        if name.lower() in _FRAMING:
+            raise ValueError(f"{name!r} is no header of the request but of its framing")
+        if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
+            raise InferenceFailed("the request cannot be written", was_sent=False, is_of_server=False)
+        lines += (name, b": ", value, b"\r\n")
+    lines.append(b"accept-encoding: identity\r\n")
+    if is_streamed:
+        lines.append(_CHUNKED if length is None else b"content-length: %d\r\n" % length)
+    elif outbound.body is not None or outbound.method != "GET":
+        lines.append(b"content-length: %d\r\n" % len(outbound.body or b""))
+    lines.append(b"\r\n")
+    return b"".join(lines)
 
 
-def _has_two_framings(headers: Headers) -> bool:
-    names = [name for name, _ in headers if name in {b"content-length", b"transfer-encoding"}]
-    return len(names) > 1
+async def _early_answer(
+    connection: ServerConnection, sending: Coroutine[Any, Any, None]
+) -> AnswerReader | None:
+    """Send the request. Returns its answer if that begins before: then the rest is not sent.
 
-
-def _is_clean(response: httpx.Response) -> bool:
-    """Whether nothing came after the end of this answer. Else the next request would read it as its answer.
-
-    What was read from the socket already lies in the parser or in the queue before it, neither of which
-    httpcore looks at before it uses a connection again. Neither is public: where a place is not found, as
-    under TLS, the connection counts as not clean, which costs a new one.
+    Raises what `sending` raises, and `BrokenConnectionError`.
     """
-    stream: Any = response.stream
-    network: Any = response.extensions["network_stream"]
+    task = asyncio.ensure_future(sending)
+    task.add_done_callback(lambda _: connection.wake())
     try:
-        parser = stream._httpcore_stream._stream._connection._h11_state  # noqa: SLF001 -- see above
-        queue = network._stream._protocol.read_queue  # noqa: SLF001 -- see above
-        return not parser.trailing_data[0] and not queue
-    except AttributeError:
-        return False
+        while not task.done():
+            reader = connection.find_answer()
+            if reader is not None:
+                return reader
+            await connection.news_until(None)
+        reader = connection.find_answer()
+        if reader is None:
+            task.result()
+        return reader
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
-async def _discard(response: httpx.Response) -> None:
-    await response.extensions["network_stream"].aclose()
-    await response.aclose()
+async def _send_rest(connection: ServerConnection, body: memoryview, idle_seconds: float) -> None:
+    try:
+        await connection.sent(idle_seconds)
+        for start in range(0, len(body), WRITE_BYTES):
+            connection.write(body[start : start + WRITE_BYTES])
+            await connection.sent(idle_seconds)
+    except TimeoutError as error:
+        raise _read_too_slowly() from error
+    connection.note_request_is_whole()
 
 
-def _failure(error: httpx.HTTPError, *, was_sent: bool) -> InferenceFailed:
-    is_slow = isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout)
-    return InferenceFailed(
-        f"it broke off ({type(error).__name__})" if was_sent else f"not reached ({type(error).__name__})",
-        was_sent=was_sent,
-        is_of_server=not is_slow,
-    )
+async def _send_stream(
+    connection: ServerConnection, stream: AsyncIterator[bytes], length: int | None, idle_seconds: float
+) -> None:
+    """Send the client's body. With another length than was announced, it is not sent whole."""
+    came = 0
+
+    async def send(*pieces: bytes) -> None:
+        try:
+            connection.write(*pieces)
+            await connection.sent(idle_seconds)
+        except TimeoutError as error:
+            raise _read_too_slowly() from error
+
+    async for piece in stream:
+        came += len(piece)
+        if length is not None and came > length:
+            break
+        if length is not None:
+            await send(piece)
+        elif piece:  # an empty chunk would end the body
+            await send(b"%x\r\n" % len(piece), piece, b"\r\n")
+    if length is None:
+        await send(b"0\r\n\r\n")
+    elif came != length:
+        raise InferenceFailed("the body has another length", was_sent=True, is_of_server=False)
+    connection.note_request_is_whole()
+
+
+def _read_too_slowly() -> InferenceFailed:
+    return InferenceFailed("it did not read the request", was_sent=True, is_of_server=False)
+
+
+def _broke_off(error: BrokenConnectionError) -> InferenceFailed:
+    return InferenceFailed(str(error), was_sent=True, is_of_server=True)

@@ -85,6 +85,10 @@ NAMING_ROUTES = frozenset({"/sam2/embed_image", "/sam3/embed_image"})
 
 MAX_SERVERS = 3  # that one request is tried on, where the ones before could not be reached
 MAX_WHOLE_BYTES = 4 << 20  # of an answer that is read whole: a list of models, or an error
+SMALL_BYTES = 64 << 10
+"""An answer that announces no more is read whole before it is passed on: it takes one write instead of several,
+and where the server breaks off, nothing was sent. Predictions are such answers."""
+
 LIST = Outbound(method="GET", target=b"/model/registry", headers=(), body=None)
 
 
@@ -253,9 +257,8 @@ class Request:
             if self._lists is None:
                 self._lists = await self._while_client_stays(self._ask_all(principal, inquiry.credential))
             return await self._list(self._lists, receipt, inquiry.credential)
-        if self._answer is None:
-            self._answer = await self._while_client_stays(self._ask(principal, inquiry))
-        return await self._pass(self._answer, receipt, inquiry, inquiry.credential)
+        answer = self._answer or await self._while_client_stays(self._ask(principal, inquiry))
+        return await self._pass(answer, receipt, inquiry, inquiry.credential)
 
     # To the server
 
@@ -278,7 +281,7 @@ class Request:
         return key
 
     async def _ask(self, principal: Principal, inquiry: Inquiry) -> UpstreamAnswer:
-        """Send the request, and return its answer once it has begun."""
+        """Send the request, and return its answer once it has begun; a small one once it is whole."""
         if inquiry.credential is None or principal.tenant is None:
             raise Refusal(Reason.NOT_PERMITTED)
         key = self._key(principal, inquiry.credential)
@@ -295,7 +298,11 @@ class Request:
             images=images,
         )
         self._image_name = outbound.image_name
-        return await self._send(outbound, str(inquiry.models[0]), principal.tenant)
+        answer = self._answer = await self._send(outbound, str(inquiry.models[0]), principal.tenant)
+        self._verify_models(answer, inquiry)
+        if answer.length is not None and answer.length <= SMALL_BYTES:
+            self._whole = await self._join(answer)
+        return answer
 
     async def _send(self, outbound: Outbound, model: str, tenant: TenantId) -> UpstreamAnswer:
         is_streamed = outbound.body is None and self._matched.route.body is BodyKind.STREAM
@@ -320,6 +327,7 @@ class Request:
                     break
                 continue
             use.succeeded()
+            self._body_has_ended.set()  # where the answer came before it, the rest is not sent
             self._heard_at = self._door.clock.monotonic()
             return answer
         raise Refusal(Reason.INFERENCE_UNAVAILABLE)
@@ -378,12 +386,7 @@ class Request:
     async def _pass(
         self, answer: UpstreamAnswer, receipt: Receipt, inquiry: Inquiry, credential: Credential
     ) -> Answer:
-        reported = [value for name, value in answer.headers if name == b"x-model-id"]
-        try:
-            answers.verify_reported(reported, inquiry)
-        except Refusal:
-            self._door.telemetry.unexpected_model(self._server.name if self._server else "-")
-            raise
+        self._verify_models(answer, inquiry)
         if answer.status >= HTTPStatus.BAD_REQUEST:
             body = await self._read_whole(answer)
             return answers.error_answer(answer.status, body, inquiry, self._secrets, record=receipt.record_id)
@@ -395,17 +398,27 @@ class Request:
         if self._image_name is not None and self._matched.route.path in NAMING_ROUTES:
             body = answers.name_image(await self._read_whole(answer), self._image_name)
             return Answer(answer.status, _with_length(headers, len(body)), body)
-        length = next((value for name, value in headers.pairs if name == b"content-length"), None)
+        if self._whole is not None:
+            return Answer(answer.status, headers, self._whole, Ending.RELAYED)
         return Answer(
             answer.status,
             headers,
             Streamed(
                 pieces=self._streamed(answer),
-                length=None if length is None else int(length),
+                length=answer.length,
                 close=_do_nothing,  # the middleware closes the request: it may be decided anew before
                 ending=Ending.RELAYED,
             ),
         )
+
+    def _verify_models(self, answer: UpstreamAnswer, inquiry: Inquiry) -> None:
+        """Raises `Refusal` if the server used a model that was not authorised."""
+        reported = [value for name, value in answer.headers if name == b"x-model-id"]
+        try:
+            answers.verify_reported(reported, inquiry)
+        except Refusal:
+            self._door.telemetry.unexpected_model(self._server.name if self._server else "-")
+            raise
 
     async def _read_whole(self, answer: UpstreamAnswer) -> bytes:
         if self._whole is None:

@@ -13,6 +13,7 @@ from gateway.delivery.stream_body import send_stream
 from gateway.delivery.unchanged import CutError, unsent
 from gateway.middleware.trace import traceparent
 from gateway.model.answers import FileParts
+from gateway.model.extensions import BODY_FOLLOWS
 from gateway.model.verdicts import Ending
 from gateway.problems import problem_of
 
@@ -65,7 +66,7 @@ async def send_whole(answer: Answer, more: tuple[Pair, ...], method: str, send: 
     """Send an answer whose body is in memory; HEAD gets the same headers and no body."""
     if not isinstance(answer.body, bytes):
         raise TypeError("this body is not in memory")
-    await send(_start(answer, more))
+    await send({**_start(answer, more), BODY_FOLLOWS: True})
     left = b"" if method == "HEAD" else answer.body
     while len(left) > READ_BYTES:  # no message is longer: this bounds what is queued for a client
         await send(_part(left[:READ_BYTES], more_body=True))

@@ -11,6 +11,8 @@ LOOKS = "cachegate.looks"  # in the extension: the server honours the next two k
 WATCH = "cachegate.watch"  # of a message: called before each step, may delay it and may end it
 VERIFY = "cachegate.verify_unchanged"  # of a message: called directly before each step, and after the last
 
+BODY_FOLLOWS = "cachegate.body_follows"  # of a response's start: the body comes next, without a wait
+
 SENT = "cachegate.sent"  # of a scope: how many bytes of the body were sent, also within a message
 DRAINED = "cachegate.drained"
 ABORT = "cachegate.abort"

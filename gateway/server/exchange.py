@@ -2,7 +2,8 @@
 
 `run` calls the application. `receive` gives it the body that the connection passes in, and `http.disconnect`
 once the client is gone or the answer complete. `send` writes the answer: with the application's
-content-length, in chunks without one, or until the connection closes for a client of HTTP/1.0. A header that
+content-length, in chunks without one, or until the connection closes for a client of HTTP/1.0. The head of an
+answer whose start says `cachegate.body_follows` is written together with the body's first piece. A header that
 could begin another one is refused (response splitting), and so is a body that is not as long as announced.
 
 On a plain connection, `send` takes byte ranges of files as well, which the kernel sends by itself. The
@@ -30,7 +31,7 @@ import logging
 import re
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gateway.model.extensions import LOOKS, SENT, VERIFY, WATCH, ZERO_COPY
+from gateway.model.extensions import BODY_FOLLOWS, LOOKS, SENT, VERIFY, WATCH, ZERO_COPY
 from gateway.server.file_span import Looks, at_ease
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Exchange:
         "_body",
         "_connection",
         "_has_no_body",
+        "_head",
         "_is_chunked",
         "_is_complete",
         "_is_disconnected",
@@ -117,6 +119,7 @@ class Exchange:
         self.is_started = False
         self._is_complete = False
         self._is_chunked = self._has_no_body = False
+        self._head = b""  # what waits for the body, to be written with it
         self._left_bytes: int | None = None  # of the announced length; None where none is announced
         self._sent_bytes = 0
         if connection.sender is not None:
@@ -232,7 +235,11 @@ class Exchange:
         lines.append(b"\r\n")
         self.is_started = True
         self._awaits_continue = False
-        connection.transport.write(b"".join(lines))
+        head = b"".join(lines)
+        if message.get(BODY_FOLLOWS):
+            self._head = head
+        else:
+            connection.transport.write(head)
 
     def _send_body(self, message: Message) -> None:
         body, more_body = message.get("body", b""), message.get("more_body", False)
@@ -242,20 +249,21 @@ class Exchange:
         if self._left_bytes is not None:
             self._left_bytes -= len(body)
         self._sent_bytes += len(body)
-        transport = self._connection.transport
-        if not self._is_chunked or self._has_no_body:
-            if body:
-                transport.write(body)
-        else:
-            chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-            if last := chunk if more_body else chunk + _LAST_CHUNK:
-                transport.write(last)
+        if self._is_chunked and not self._has_no_body:
+            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            if not more_body:
+                body += _LAST_CHUNK
+        if written := self._head + body:
+            self._head = b""
+            self._connection.transport.write(written)
         if not more_body:
             self._complete()
 
     async def _send_file(self, message: Message) -> None:
         if self._is_disconnected:
             raise ConnectionResetError  # the head was dropped as well
+        if self._head:
+            raise RuntimeError("a head that waits for its body is not followed by a file")
         sender, count, more_body = self._connection.sender, message["count"], message.get("more_body", False)
         if sender is None or self._is_complete or self._left_bytes is None:
             raise RuntimeError("a file is sent within a response whose content-length is known")

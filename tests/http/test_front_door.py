@@ -353,7 +353,7 @@ def begin(front, token, path=DETECT, model="acme/1"):
 
 def test_a_revocation_cuts_an_answer_that_has_begun(front, eventually):
     token, key_id = front.key("acme")
-    front.reply(DETECT, Reply(pieces=(b"first", b"second"), length=11))
+    front.reply(DETECT, Reply(pieces=(b"first", b"second"), length=-1))
     connection = begin(front, token)
     received = b""
     while b"first" not in received:
@@ -372,7 +372,14 @@ def outcomes_of(front, key_id):
     return [one for one in records if one["kind"] == "outcome" and one.get("key_id") == key_id]
 
 
-@pytest.mark.parametrize("reply", [Reply(waits=True), Reply(pieces=(b"first", b"second"), length=11)])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(waits=True),
+        Reply(pieces=(b"first", b"second"), length=11),
+        Reply(pieces=(b"first", b"second"), length=-1),
+    ],
+)
 def test_when_the_client_leaves_the_servers_connection_is_closed(front, eventually, reply):
     token, key_id = front.key("acme")
     front.reply(DETECT, reply)
@@ -386,10 +393,21 @@ def test_when_the_client_leaves_the_servers_connection_is_closed(front, eventual
 
 def test_an_answer_that_breaks_off_is_cut_and_not_completed(front, acme):
     token, _ = acme
-    front.reply(DETECT, Reply(pieces=(b"half",), length=8, breaks_off=True))
+    front.reply(DETECT, Reply(pieces=(b"half",), length=100_000, breaks_off=True))
     answer = front.detect("acme/1", token)
     assert (answer.status, answer.is_cut) == (200, True)
     assert front.installation.outcome_of(answer.record_id)["ending"] == "failed"
+
+
+def test_a_small_answer_that_breaks_off_is_not_begun(front, acme):
+    token, _ = acme
+    front.reply(DETECT, Reply(pieces=(b"half",), length=8, breaks_off=True))
+    answer = front.detect("acme/1", token)
+    assert (answer.status, answer.json()["type"]) == (503, "urn:cachegate:problem:inference-unavailable")
+    assert b"half" not in answer.body
+    outcome = front.installation.outcome_of(answer.record_id)
+    assert (outcome["ending"], outcome["reason"]) == ("failed", "inference-unavailable")
+    assert (outcome["upstream"]["status"], outcome["upstream"]["bytes"]) == (200, 4)
 
 
 def test_a_request_that_was_sent_is_not_sent_again(front, acme):

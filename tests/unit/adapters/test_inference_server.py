@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
+import ssl
+import subprocess
 from contextlib import asynccontextmanager, suppress
 
 import msgspec
@@ -29,7 +31,7 @@ class Request(msgspec.Struct, kw_only=True):
 
 
 @asynccontextmanager
-async def listening(serve):
+async def listening(serve, tls=None):
     """A server's URL. Its connections end with it, whatever they wait for."""
     tasks = []
 
@@ -44,9 +46,10 @@ async def listening(serve):
             with suppress(ConnectionError, asyncio.CancelledError):
                 await writer.wait_closed()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0, limit=1 << 20)
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, limit=1 << 20, ssl=tls)
     try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        origin = "http://127.0.0.1" if tls is None else "https://localhost"
+        yield f"{origin}:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
         for task in tasks:
@@ -61,14 +64,14 @@ class Server:
     closes the connection.
     """
 
-    def __init__(self, *answers):
-        self.answers = list(answers) or [OK]
+    def __init__(self, *answers, tls=None):
+        self.answers, self.tls = list(answers) or [OK], tls
         self.heads, self.bodies = [], []
         self.connections = 0
         self.came, self.left = asyncio.Event(), asyncio.Event()
 
     async def __aenter__(self):
-        self._running = listening(self._serve)
+        self._running = listening(self._serve, self.tls)
         self.url = await self._running.__aenter__()
         return self
 
@@ -113,6 +116,12 @@ class Server:
 
 
 CLOSE = object()
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def anyio_backend(request):
+    """The worker's event loop, and the standard one: their transports differ."""
+    return "asyncio", {"use_uvloop": request.param == "uvloop"}
 
 
 @pytest.fixture
@@ -363,6 +372,41 @@ async def test_a_connection_that_the_server_closed_is_not_used_again(client):
         assert (await ask(client, server))[2] == b"{}"
 
 
+async def test_bytes_that_nobody_asked_for_close_an_idle_connection(client):
+    gate = asyncio.Event()
+    async with Server([OK, gate, FORGED]) as server:
+        assert (await ask(client, server))[2] == b"{}"
+        gate.set()
+        await server.left.wait()
+
+
+async def test_an_idle_connection_is_closed_before_servers_close_it(client, monkeypatch):
+    monkeypatch.setattr(inference_server, "KEEP_SECONDS", 0.01)
+    async with Server() as server:
+        await ask(client, server)
+        await server.left.wait()
+
+
+async def test_a_bounded_number_of_connections_is_kept(client, monkeypatch):
+    monkeypatch.setattr(inference_server, "MAX_KEPT", 1)
+    async with Server() as one, Server() as other:
+        await ask(client, one)
+        await ask(client, other)
+        await other.left.wait()
+        await ask(client, one)
+    assert one.connections == 1
+
+
+async def test_a_client_that_is_closed_keeps_no_connection(client):
+    async with Server() as server:
+        answer = await client.send(server.url, Request())
+        other = await client.send(server.url, Request())
+        await other.close()
+        await client.close()
+        assert await anext(answer.chunks()) == b"{}"
+        await server.left.wait()
+
+
 async def test_a_request_on_a_kept_connection_that_ends_counts_as_sent(client):
     """The server takes the request and closes: nobody can tell whether it ran."""
     async with Server(OK, [CLOSE]) as server:
@@ -433,6 +477,141 @@ async def test_many_requests_at_once_have_their_own_answers(client):
         requests = [ask(client, server, method="GET", target=b"/%d" % one, body=None) for one in numbers]
         found = await asyncio.gather(*requests)
     assert [body for *_, body in found] == [b"/%d" % one for one in numbers]
+
+
+# An answer that begins before the request was sent whole
+
+TOO_LARGE = b"HTTP/1.1 413 X\r\ncontent-length: 2\r\n\r\n{}"
+
+
+@asynccontextmanager
+async def refusing():
+    """A server that answers the head of a request and reads no body. And when its client has left."""
+    left = asyncio.Event()
+
+    async def serve(reader, writer):
+        while await reader.readuntil(b"\r\n\r\n"):
+            writer.write(TOO_LARGE)
+            await writer.drain()
+            await reader.read(1)  # of the body
+            with suppress(ConnectionError):
+                while await reader.read(1 << 16):
+                    pass
+            left.set()
+            return
+
+    async with listening(serve) as url:
+        yield url, left
+
+
+async def test_an_early_answer_to_a_streamed_body_is_passed_on_and_the_connection_not_used_again(client):
+    is_over = asyncio.Event()
+
+    async def body():
+        try:
+            yield b"abc"
+            await asyncio.Event().wait()
+        finally:
+            is_over.set()
+
+    async with refusing() as (url, left):
+        answer = await client.send(url, Request(body=None), body(), length=9)
+        assert answer.status == 413
+        await is_over.wait()  # nobody reads the body any more: the client may be answered
+        assert [piece async for piece in answer.chunks()] == [b"{}"]
+        await answer.close()
+        await left.wait()
+
+
+async def test_an_early_answer_to_a_large_body_is_passed_on_and_the_connection_not_used_again(client):
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(TOO_LARGE)
+        await writer.drain()
+        await never.wait()  # it reads no more
+
+    never = asyncio.Event()
+    server = Server()
+    async with listening(serve) as server.url:
+        status, _, body = await ask(client, server, body=bytes(32 << 20))
+        assert (status, body) == (413, b"{}")
+        assert not client._pool._count
+
+
+async def test_a_large_body_arrives_whole(client):
+    body = bytes(range(256)) * (20 << 10)
+    async with Server() as server:
+        assert (await ask(client, server, body=body))[2] == b"{}"
+        assert (await ask(client, server, body=b"{}"))[2] == b"{}"
+    assert server.bodies == [body, b"{}"]
+    assert server.connections == 1
+
+
+async def test_a_server_that_does_not_read_is_a_time_out_that_is_no_sign_of_a_broken_server():
+    client = InferenceClient(InferenceLimits(first_byte_seconds=NEVER, idle_seconds=0.05))
+    never = asyncio.Event()
+
+    async def serve(reader, writer):
+        await never.wait()
+
+    async def pieces():
+        while True:
+            yield bytes(1 << 20)
+
+    server = Server()
+    async with listening(serve) as server.url:
+        failure = await fail(client, server, body=bytes(32 << 20))
+        assert failure.was_sent
+        assert not failure.is_of_server
+        with pytest.raises(InferenceFailed) as caught:
+            await client.send(server.url, Request(body=None), pieces())
+        assert caught.value.was_sent
+        assert not caught.value.is_of_server
+    await client.close()
+
+
+# TLS
+
+
+@pytest.fixture
+def authority(tmp_path, monkeypatch):
+    """The certificate of a server at localhost, which is its own authority, as the only one trusted."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "tls.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
+    names = "-subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    paths = f"-keyout {key} -out {certificate}"
+    subprocess.run(f"{command} {names} {paths}".split(), check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context, certificate
+
+
+async def test_a_server_is_asked_over_tls_and_its_connection_used_again(authority, monkeypatch):
+    context, certificate = authority
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    client = InferenceClient()
+    body = b"x" * (5 << 20)
+    async with Server(OK, OK + FORGED, OK, tls=context) as server:
+        for _ in range(4):
+            assert (await ask(client, server, body=body))[2] == b"{}"
+    assert server.bodies == [body] * 4
+    assert server.connections == 2  # another one after bytes that nobody asked for
+    await client.close()
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_a_server_that_does_not_prove_its_name_is_sent_nothing(authority, monkeypatch, is_known):
+    context, certificate = authority
+    if is_known:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    client = InferenceClient()
+    async with Server(tls=context) as server:
+        if is_known:
+            server.url = server.url.replace("localhost", "127.0.0.1")
+        failure = await fail(client, server)
+    assert not failure.was_sent
+    assert not server.heads
+    await client.close()
 
 
 # A client that leaves

@@ -9,6 +9,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from gateway.model.extensions import BODY_FOLLOWS
 from gateway.server.protocol import MAX_BODY_BYTES, worker_protocol
 
 GET = b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -119,6 +120,42 @@ def test_an_answer_without_a_length_is_sent_in_chunks():
     assert b"transfer-encoding: chunked" in wire.head
     assert wire.body == b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"
     assert not wire.is_closed
+
+
+@pytest.mark.parametrize("headers", [[length(6)], []])
+def test_a_head_whose_body_follows_is_written_with_it(headers):
+    seen = []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": headers, BODY_FOLLOWS: True})
+        seen.append(client.wire.written)
+        await send({"type": "http.response.body", "body": b"one", "more_body": True})
+        seen.append(client.wire.written)
+        await send({"type": "http.response.body", "body": b"two"})
+
+    async def scenario():
+        nonlocal client
+        client = Client(app)
+        await client.send(GET)
+        return client.wire
+
+    client = None
+    wire = asyncio.run(scenario())
+    assert seen[0] == b""
+    assert seen[1].startswith(b"HTTP/1.1 200 OK\r\n")
+    assert wire.body == (b"onetwo" if headers else b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n")
+    assert wire.written.count(b"HTTP/1.1") == 1
+
+
+def test_a_head_whose_body_follows_is_never_written_without_it(caplog):
+    async def app(scope, receive, send):
+        headers = [length(1)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers, BODY_FOLLOWS: True})
+        raise RuntimeError
+
+    wire = exchange(app, GET)
+    assert wire.written == b""
+    assert wire.is_closed
 
 
 def test_a_client_of_http_1_0_gets_it_until_the_connection_closes():
