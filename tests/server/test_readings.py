@@ -15,14 +15,11 @@ from hypothesis import given
 from random_requests import examples, requests
 from tenants_models import ALIASES, CARS, CHILD
 
-from gateway.front_door.matching import match
-from gateway.front_door.reading import read
-from gateway.front_door.table import load_table
 from gateway.front_door.values import Answering
 from gateway.front_door.writing import write
-from gateway.model.access import WireRequest
 from gateway.model.errors import Refusal
 from gateway.model.names import TenantId
+from tests.inference_requests import inquire, wire
 
 pytestmark = pytest.mark.server
 
@@ -42,24 +39,13 @@ def tally():
 
 def stages(request):
     """The inquiry of a request and what would be sent for it. Raises `Refusal`."""
-    table = load_table("1.8.3")
     path, _, query = request.target.partition("?")
-    wire = WireRequest(
-        method=request.method,
-        raw_path=path.encode(),
-        query=query.encode(),
-        headers=tuple((name.lower().encode(), value.encode("latin-1")) for name, value in request.headers),
-        client="127.0.0.1",
-        route="/inference",
-        trace_id=None,
-        received_at=0.0,
-    )
-    matched = match(table, request.method, wire.raw_path)
-    inquiry = read(table, matched, wire, request.body)
-    if matched.route.answering not in (Answering.PASS, Answering.MODELS):
+    head = wire(request.method, path, query, request.headers)
+    inquiry = inquire(head, request.body)
+    if inquiry.matched.route.answering not in (Answering.PASS, Answering.MODELS):
         return inquiry, None
     more = {"key": SERVICE_KEY, "tenant": TenantId("acme"), "secret": SECRET, "images": ()}
-    return inquiry, write(inquiry, wire, **more)
+    return inquiry, write(inquiry, head, **more)
 
 
 def test_the_handler_uses_the_models_and_the_key_that_were_read(upstream, tally):

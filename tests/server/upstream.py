@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 HERE = Path(__file__).parent
 ENVIRONMENT = HERE.parents[1] / ".venv-server"
@@ -137,17 +138,30 @@ class Server:
         raise AssertionError(f"the inference server was not ready within {START_SECONDS} s:\n{self.log()}")
 
     @contextmanager
-    def reporting(self, *models: str) -> Iterator[None]:
-        """Within it, the server says of every answer that it used these models as well."""
-        file = self.folder / "reported"
-        file.write_text(",".join(models))
+    def _telling(self, name: str, text: str) -> Iterator[None]:
+        """Within it, the application finds this file."""
+        file = self.folder / name
+        file.write_text(text)
         try:
             yield
         finally:
             file.unlink()
 
+    def reporting(self, *models: str) -> AbstractContextManager[None]:
+        """Within it, the server says of every answer that it used these models as well."""
+        return self._telling("reported", ",".join(models))
+
+    def holding(self, part: str) -> AbstractContextManager[None]:
+        """Within it, every answer waits before its `head`, or in the middle of its `body`."""
+        return self._telling("held", part)
+
     def log(self) -> str:
         return (self.folder / "log").read_text()
+
+    def kill(self) -> None:
+        """End it as if its machine had lost power: nothing listens any more."""
+        self._process.kill()
+        self._process.wait()
 
     def stop(self) -> None:
         self._process.terminate()

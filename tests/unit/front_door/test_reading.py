@@ -9,30 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from gateway.front_door.matching import match
-from gateway.front_door.reading import read
 from gateway.front_door.strict_json import MAX_CONTAINERS, MAX_MEMBERS, MAX_VALUES
-from gateway.front_door.table import load_table
 from gateway.front_door.writing import write
-from gateway.model.access import WireRequest
 from gateway.model.errors import Reason, Refusal
 from gateway.model.names import TenantId
+from tests.inference_requests import inquire, wire
 
 CASES = tomllib.loads((Path(__file__).parents[2] / "cases" / "inference_requests.toml").read_text())["cases"]
-TABLE = load_table("1.8.3")
-
-
-def wire(method="POST", path="/infer/classification", query="", headers=()):
-    return WireRequest(
-        method=method,
-        raw_path=path.encode(),
-        query=query.encode(),
-        headers=tuple(headers),
-        client="127.0.0.1",
-        route="",
-        trace_id=None,
-        received_at=0.0,
-    )
 
 
 def request_of(case):
@@ -44,10 +27,6 @@ def request_of(case):
         headers.append((b"content-type", content_type.encode()))
     request = wire(case.get("method", "POST"), case["path"], case.get("query", ""), headers)
     return request, None if body is None else body.encode()
-
-
-def inquire(request, body):
-    return read(TABLE, match(TABLE, request.method, request.raw_path), request, body)
 
 
 def reason_of(request, body):
