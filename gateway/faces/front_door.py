@@ -19,15 +19,15 @@ import asyncio
 from contextlib import ExitStack
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote_to_bytes, urlencode
 
 import msgspec
-from msgspec.structs import replace
 
 from gateway.adapters.inference_server import InferenceFailed
 from gateway.faces.route import FaceRoute
 from gateway.front_door import answers
-from gateway.front_door.matching import match
+from gateway.front_door.matching import match, methods_of
+from gateway.front_door.named_models import with_known_ids
 from gateway.front_door.origins import cors_headers, preflight
 from gateway.front_door.reading import read
 from gateway.front_door.values import Answering, BodyKind, Outbound
@@ -85,7 +85,8 @@ NAMING_ROUTES = frozenset({"/sam2/embed_image", "/sam3/embed_image"})
 
 MAX_SERVERS = 3  # that one request is tried on, where the ones before could not be reached
 MAX_WHOLE_BYTES = 4 << 20  # of an answer that is read whole: a list of models, or an error
-LIST = Outbound(method="GET", target=b"/model/registry", headers=(), body=None)
+LIST_PATH = "/model/registry"
+JSON = b"application/json"
 
 
 class FrontDoor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -116,6 +117,7 @@ def route_of(door: FrontDoor) -> FaceRoute:
             methods=METHODS,
             max_body_bytes=door.max_body_bytes,
             matches=lambda raw_path: raw_path.startswith(inside),
+            allowed=lambda raw_path: (*methods_of(door.table, raw_path[len(door.mount) :]), "OPTIONS"),
             begin=lambda request, receive: begin(door, request, receive),
             beside=lambda request: cors_headers(request.header(b"origin"), door.origins),
             answer=_answer,
@@ -190,6 +192,9 @@ class Request:
         self._use = ExitStack()  # of the server: entered when the request is sent, left when it is over
         self._answer: UpstreamAnswer | None = None
         self._whole: bytes | None = None  # the body of its answer, where it is read whole
+        self._pieces: AsyncIterator[bytes] | None = None  # of an answer that is passed on
+        self._first = b""
+        self._brought: set[ModelId] = set()  # what the provider said that the models load besides
         self._lists: list[bytes] | None = None
         self._secrets: tuple[str, ...] = ()
         self._image_name: str | None = None
@@ -264,7 +269,9 @@ class Request:
         if self._door.brought is None or self._inquiry is None or self._inquiry.credential is None:
             return ()
         key = self._find_key(principal, self._inquiry.credential)
-        return () if key is None else await self._door.brought.find(model, key)
+        found = () if key is None else await self._door.brought.find(model, key)
+        self._brought.update(found)
+        return found
 
     def _find_key(self, principal: Principal, credential: Credential) -> str | None:
         return credential.secret if principal.is_of_platform else self._door.service_key
@@ -395,12 +402,16 @@ class Request:
         if self._image_name is not None and self._matched.route.path in NAMING_ROUTES:
             body = answers.name_image(await self._read_whole(answer), self._image_name)
             return Answer(answer.status, _with_length(headers, len(body)), body)
+        if self._pieces is None:
+            self._pieces = self._known_pieces(answer, headers, receipt, inquiry)
+            # The first piece nearly always has the names of models in it: what is wrong with it is answered.
+            self._first = await self._while_client_stays(_first_of(self._pieces))
         length = next((value for name, value in headers.pairs if name == b"content-length"), None)
         return Answer(
             answer.status,
             headers,
             Streamed(
-                pieces=self._streamed(answer),
+                pieces=self._streamed(self._pieces),
                 length=None if length is None else int(length),
                 close=_do_nothing,  # the middleware closes the request: it may be decided anew before
                 ending=Ending.RELAYED,
@@ -423,10 +434,32 @@ class Request:
             raise Refusal(Reason.INFERENCE_UNAVAILABLE) from failure
         return bytes(body)
 
-    async def _streamed(self, answer: UpstreamAnswer) -> AsyncIterator[bytes]:
+    def _known_pieces(
+        self, answer: UpstreamAnswer, headers: Headers, receipt: Receipt, inquiry: Inquiry
+    ) -> AsyncIterator[bytes]:
+        """The pieces of an answer. A prediction names no model but those that were authorised."""
+        pieces = self._pieces_of(answer)
+        if dict(headers.pairs).get(b"content-type", b"").partition(b";")[0].strip().lower() != JSON:
+            return pieces
+        known = {*inquiry.reported, *self._brought}
+        if receipt.admission.allowed.model is not None:
+            known.add(receipt.admission.allowed.model)
+        return with_known_ids(pieces, known, self._on_other_model)
+
+    def _on_other_model(self) -> None:
+        """The server used a model that was not authorised, if it could be known which it would use.
+
+        Without a provider that could be asked, nobody knows what is behind a name: then it is not told.
+        """
+        if self._door.brought is not None:
+            self._door.telemetry.unexpected_model(self._server.name if self._server else "-")
+            raise Refusal(Reason.UNEXPECTED_MODEL)
+
+    async def _streamed(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """The pieces of an answer that has begun. Where the server breaks off, ours is cut."""
+        yield self._first
         try:
-            async for piece in self._pieces_of(answer):
+            async for piece in pieces:
                 yield piece
         except InferenceFailed as failure:
             raise Unavailable("inference", failure.why, Reason.INFERENCE_UNAVAILABLE) from failure
@@ -442,7 +475,10 @@ class Request:
     async def _ask_all(self, principal: Principal, credential: Credential) -> list[bytes]:
         """The lists of all servers that this tenant's requests may go to; those that answer are enough."""
         key = self._key(principal, credential)
-        outbound = replace(LIST, headers=((b"authorization", b"Bearer " + key.encode("ascii")),))
+        refused = self._door.table.legacy_refuses
+        target = f"{LIST_PATH}?{urlencode({refused.parameter: refused.value})}".encode("ascii")
+        headers = ((b"authorization", b"Bearer " + key.encode("ascii")),)
+        outbound = Outbound(method="GET", target=target, headers=headers, body=None)
         servers = self._door.servers.all_for(principal.tenant)
         lists = await asyncio.gather(*(self._list_of(one, outbound, principal.tenant) for one in servers))
         found = [one for one in lists if one is not None]
@@ -483,6 +519,14 @@ class Request:
 def _with_length(headers: Headers, length: int) -> Headers:
     kept = [pair for pair in headers.pairs if pair[0] != b"content-length"]
     return Headers.of(*kept, (b"content-length", b"%d" % length))
+
+
+async def _first_of(pieces: AsyncIterator[bytes]) -> bytes:
+    """The first piece of an answer; of one without a body, nothing. Raises `Refusal`."""
+    try:
+        return await anext(pieces, b"")
+    except InferenceFailed as failure:
+        raise Refusal(Reason.INFERENCE_UNAVAILABLE) from failure
 
 
 async def _do_nothing() -> None:

@@ -167,6 +167,56 @@ def test_an_image_whose_value_is_no_text_is_refused():
     assert reason_of(*json_request(body)) == Reason.MALFORMED_BODY
 
 
+def examples(image):
+    return json.dumps(
+        {
+            "image": {"type": "base64", "value": "aGk="},
+            "training_data": [{"boxes": [{"x": 1}], "image": image}],
+        }
+    ).encode()
+
+
+@pytest.mark.parametrize(
+    ("image", "sent"),
+    [
+        ({"type": "base64", "value": "aGk="}, "data:image/png;base64,aGk="),
+        ({"type": "BASE64", "value": "data:image/jpeg;base64,aGk="}, "data:image/jpeg;base64,aGk="),
+        ({"type": "base64", "value": "http://10.0.0.1/"}, "data:image/png;base64,http://10.0.0.1/"),
+        ({"type": "base64", "value": "/etc/hostname"}, "data:image/png;base64,/etc/hostname"),
+        ({"type": "url", "value": "https://a.example/x"}, "data:image/png;base64,ZmV0Y2hlZA=="),
+    ],
+)
+def test_an_example_says_itself_that_it_is_base64(image, sent):
+    """Its handler drops the type and guesses: a URL in the place of base64 would be fetched."""
+    request, body = json_request(examples(image), path="/owlv2/infer")
+    inquiry = inquire(request, body)
+    images = ["ZmV0Y2hlZA=="] * len(inquiry.images)
+    outbound = write(inquiry, request, key="k", tenant=TenantId("t"), secret=b"s" * 32, images=images)
+    [example] = json.loads(outbound.body)["training_data"]
+    assert example == {"boxes": [{"x": 1}], "image": {"type": "base64", "value": sent}}
+    assert json.loads(outbound.body)["image"] == {"type": "base64", "value": "aGk="}
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        ({"type": "file", "value": "/etc/hostname"}, Reason.FORBIDDEN_IMAGE),
+        ({"type": "Numpy", "value": "aGk="}, Reason.FORBIDDEN_IMAGE),
+        ("aGk=", Reason.MALFORMED_BODY),
+        ([{"type": "base64", "value": "aGk="}], Reason.MALFORMED_BODY),
+        (None, Reason.MALFORMED_BODY),
+    ],
+)
+def test_an_example_is_refused_like_any_other_image(image, reason):
+    assert reason_of(*json_request(examples(image), path="/owlv2/infer")) == reason
+
+
+@pytest.mark.parametrize("training", ["x", {"image": 1}, [1], [{"boxes": []}], [[{"image": 1}]]])
+def test_examples_are_a_list_of_objects_with_an_image(training):
+    body = json.dumps({"training_data": training}).encode()
+    assert reason_of(*json_request(body, path="/owlv2/infer")) == Reason.MALFORMED_BODY
+
+
 def test_the_embeddings_of_sam_are_within_the_bounds():
     embeddings = json.dumps([[[[0.5] * 64] * 64] * 256])
     body = b'{"image_id": "a", "embeddings": ' + embeddings.encode() + b"}"

@@ -48,7 +48,7 @@ def test_one_key_goes_in_by_the_header_and_the_others_stay_out():
         (b"content-type", b"application/json"),
         (b"accept", b"application/json"),
     )
-    assert outbound.target == b"/infer/lmm"
+    assert outbound.target == b"/infer/lmm?overlap=none"
     assert outbound.body == b'{"model_id":"acme/1"}'
     assert "service" not in repr(outbound)
 
