@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import secrets
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from http_client import post, send
+from http_client import SECONDS, bearer, post, send
 from tenants_models import ALIAS, ALIASES
 
 from tests import tenant_keys
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from provider import Provider
     from upstream import Note, Server
 
@@ -32,6 +36,21 @@ class Upstream:
 
     server: Server
     provider: Provider
+
+    def new_model(self, like: str) -> str:
+        """A model of the same tenant that nobody ever asked for: nothing remembers anything of it."""
+        name = f"{like.partition('/')[0]}/{100 + secrets.randbelow(10**8)}"
+        self.provider.models[name] = replace(self.provider.models[like], model_id=name)
+        return name
+
+    @contextmanager
+    def standing_for(self, name: str, model: str) -> Iterator[None]:
+        """Within it, the provider has this model behind a name."""
+        self.provider.aliases[name] = model
+        try:
+            yield
+        finally:
+            del self.provider.aliases[name]
 
 
 @dataclass(frozen=True)
@@ -110,6 +129,22 @@ class Front:
     def reason_of_end(self, answer: Answer) -> str:
         """The reason in the record that closes the decision which the answer names."""
         return str(self.installation.outcome_of(answer.record_id)["reason"])
+
+    def begin(self, target: str, document: Any, key: TenantKey) -> Any:
+        """A connection on which a request was sent, and nothing read."""
+        body = json.dumps(document).encode()
+        headers = (("Host", "gateway"), ("Content-Type", "application/json"), *bearer(key.token))
+        lines = [f"POST {self.mount.rstrip('/')}{target} HTTP/1.1", f"Content-Length: {len(body)}"]
+        lines += [f"{name}: {value}" for name, value in headers]
+        connection = self.gateway.wire.connect(SECONDS)
+        connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+        return connection
+
+    def load_directly(self, model: str) -> None:
+        """The operator loads a model past the gateway. Not noted."""
+        loaded = post(self.upstream.server.url, "/model/add", {"model_id": model}, SERVICE_KEY)
+        assert loaded.status == 200, loaded.body
+        self.notes.mark()
 
     def explain(self, answer: Answer) -> str:
         """What an operator is told about a request."""

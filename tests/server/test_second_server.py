@@ -1,0 +1,247 @@
+"""A second server beside the first: which of them a request goes to, and what it does where routes differ.
+
+The second one has the routes that need a flag, and lacks the core models', the registry and some more.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from gateways import PROBES, SERVICE_KEY
+from http_client import bearer, encoded, image, post
+from tenants_models import CARS, GLOBEX_VANS, SHARED
+
+from gateway.front_door.servers import Servers
+from gateway.front_door.table import could_be_legacy, load_table
+from gateway.front_door.values import Answering, Existence
+from gateway.model.inference import InferenceServer
+from gateway.model.names import TenantId
+
+pytestmark = pytest.mark.server
+
+CLASSIFY = "/infer/classification"
+TABLE = load_table("1.8.3")
+
+
+def asking(model_id, **more):
+    return {"model_id": model_id, "image": image()} | more
+
+
+def received(server):
+    """What the gateway sent there, but for its probes."""
+    return [note for note in server.notes.requests() if note.path not in PROBES]
+
+
+@pytest.fixture
+def bound(front_with, upstream, second):
+    """The second server is acme's alone."""
+    return front_with(INFERENCE_URL=f"{upstream.server.url},acme={second.url}")
+
+
+@pytest.fixture
+def either(front_with, upstream, second):
+    """Both servers are everybody's."""
+    return front_with(INFERENCE_URL=f"{upstream.server.url},{second.url}")
+
+
+def home_of(model, *servers):
+    """The server that a model belongs to, by its hash."""
+    known = Servers([InferenceServer(url=one.url) for one in servers], Still())
+    url = known.choose(model, TenantId("acme")).url
+    return next(one for one in servers if one.url == url)
+
+
+class Still:
+    def monotonic(self):
+        return 0.0
+
+
+# Bound to a tenant
+
+
+def test_a_bound_server_has_its_tenants_requests_and_no_others(bound, upstream, second):
+    acme, globex = bound.key("acme"), bound.key("globex")
+    for model in (CARS, SHARED):
+        assert bound.post(CLASSIFY, asking(model), acme).status == 200
+    assert [note.json["model_id"] for note in received(second)] == [CARS, SHARED]
+    assert bound.sent() == []
+    second.notes.mark()
+    for model in (GLOBEX_VANS, SHARED):
+        assert bound.post(CLASSIFY, asking(model), globex).status == 200
+    assert [note.json["model_id"] for note in bound.sent()] == [GLOBEX_VANS, SHARED]
+    assert received(second) == []
+
+
+def test_what_is_recorded_says_which_server_it_was(bound, second):
+    answer = bound.post(CLASSIFY, asking(CARS), bound.key("acme"))
+    outcome = bound.installation.outcome_of(answer.record_id)
+    assert outcome["upstream"]["server"] == second.url.removeprefix("http://")
+
+
+# Several
+
+
+def test_a_model_stays_on_the_server_of_its_hash_whoever_asks(either, upstream, second):
+    servers = upstream.server, second
+    models = []
+    while {home_of(one, *servers) for one in models} != set(servers) or len(models) < 5:
+        models.append(upstream.new_model(CARS))
+    for _ in range(3):
+        for model in models:
+            assert either.post(CLASSIFY, asking(model), either.key()).status == 200
+    for server in servers:
+        own = [model for model in models if home_of(model, *servers) is server]
+        assert [note.json["model_id"] for note in received(server)] == own * 3
+
+
+# Routes that need a flag
+
+
+@pytest.fixture(scope="module")
+def rows():
+    table = Path(__file__).parents[2] / "policies/servers/inference-1.8.3.toml"
+    return tomllib.loads(table.read_text())["routes"]
+
+
+def test_with_its_flags_every_route_has_a_row_in_the_same_order(second, rows):
+    routes = second.notes.routes()
+    pairs = [(row["method"], row["path"]) for row in rows]
+    assert ("POST", "/owlv2/infer") in routes
+    assert ("POST", "/sam3_3d/infer") in routes
+    assert [pair for pair in pairs if pair in set(routes)] == routes
+
+
+@pytest.mark.parametrize(
+    ("target", "document", "model", "published"),
+    [
+        ("/owlv2/infer", {"training_data": [{"boxes": [], "image": image()}]},
+         "owlv2/owlv2-large-patch14-ensemble", ()),
+        ("/owlv2/infer", {"training_data": [], "owlv2_version_id": "owlv2-base-patch16"},
+         "owlv2/owlv2-base-patch16", ()),
+        ("/sam3_3d/infer", {"mask_input": [1, 1, 9, 1, 9, 9]}, "sam3-3d-objects",
+         ("captoin-t38zo/1", "sam3-3d-weights-vc6vz/1")),
+        ("/sam3_3d/infer", {"mask_input": [1, 1, 9, 1, 9, 9], "model_id": "sam3-3d-weights-vc6vz/1"},
+         "sam3-3d-weights-vc6vz/1", ()),
+    ],
+)  # fmt: skip
+def test_a_route_with_a_flag_uses_the_model_that_was_authorised(
+    bound, second, target, document, model, published
+):
+    key, body = bound.key(), {"image": image()} | document
+    assert bound.post(target, body, key).status == 404
+    assert received(second) == []
+    for index in range(len(published) + 1):
+        if index:  # the model alone is not enough, where it brings others
+            assert bound.post(target, body, key).status == 404
+            assert received(second) == []
+        bound.installation.run("models", "publish", (model, *published)[index])
+    try:
+        bound.post(target, body, key)
+        assert [note.model for note in second.notes.all("add")] == [model]
+        assert {note.key for note in second.notes.all("add", "load", "infer")} <= {SERVICE_KEY, None}
+    finally:
+        bound.installation.run("models", "unpublish", model, *published)
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        {"type": "url", "value": "https://example.com/a"},
+        {"type": "File", "value": "/etc/hostname"},
+    ],
+)
+def test_an_example_from_elsewhere_is_refused(bound, second, example):
+    body = {"image": image(), "training_data": [{"boxes": [], "image": example}]}
+    answer = bound.post("/owlv2/infer", body, bound.key())
+    assert (answer.status, bound.reason(answer)) == (400, "forbidden-image")
+    assert received(second) == []
+
+
+# Routes that are switched off
+
+
+SWITCHED_OFF = [
+    route
+    for route in TABLE.routes
+    if route.exists is Existence.ALWAYS
+    if route.answering in {Answering.PASS, Answering.MODELS} and could_be_legacy(route)
+    if route.path not in {f"/infer/{task}" for task in ("object_detection", "instance_segmentation",
+        "semantic_segmentation", "classification", "embeddings", "keypoints_detection")}
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("route", SWITCHED_OFF, ids=lambda route: route.path)
+def test_a_route_that_is_switched_off_there_loads_no_model_of_its_name(bound, upstream, second, route):
+    """`POST /clip/embed_text` is then a request for the model `clip/embed_text`, with the operator's key."""
+    assert (route.method, route.path) not in second.notes.routes()
+    name = route.path.removeprefix("/")
+    upstream.provider.models[name] = upstream.provider.models[SHARED]
+    try:
+        document = {"image": image(), "text": "a", "subject": image(), "prompt": "a"}
+        document |= {"video": {"type": "base64", "value": encoded()}} if "action" in route.path else {}
+        if route.model == "member":
+            document["model_id"] = CARS
+        bound.installation.run("models", "publish", "*/*")
+        answer = bound.post(route.path, document, bound.key())
+        assert len(received(second)) == 1, (answer.status, answer.body)
+        assert answer.status in {404, 405, 422, 502}
+        assert second.notes.all("add", "load", "infer") == []
+    finally:
+        bound.installation.run("models", "unpublish", "*/*")
+        del upstream.provider.models[name]
+
+
+def test_without_the_mark_such_a_route_would_load_it(upstream, second):
+    """Else the test above could not fail."""
+    post(second.url, "/clip/embed_text", {"text": "a"}, SERVICE_KEY)
+    assert [note.model for note in second.notes.all("add")] == ["clip/embed_text"]
+
+
+def test_a_registry_that_is_switched_off_is_no_model_and_the_others_are_listed(either, upstream, second):
+    key = either.key()
+    post(upstream.server.url, "/model/add", {"model_id": CARS}, SERVICE_KEY)
+    answer = either.send("GET", "/model/registry", headers=bearer(key.token))
+    assert CARS in {one["model_id"] for one in answer.json()["models"]}
+    assert len(received(second)) == 1
+    assert second.notes.all("add", "load", "infer") == []
+
+
+def test_doctor_names_what_is_switched_off_there(either, upstream, second):
+    found = {one["name"]: one for one in either.installation.json("doctor", status=None)["findings"]}
+    names = [
+        f"inference server {one.url.removeprefix('http://')}: routes" for one in (upstream.server, second)
+    ]
+    assert found[names[0]]["health"] == "ok", found[names[0]]
+    assert found[names[1]]["health"] == "warning"
+    named = found[names[1]]["found"].removeprefix("switched off: ").split(", ")
+    by_hand = {route.path for route in SWITCHED_OFF} | {
+        *("/infer/lmm/{model_id:path}", "/infer/depth-estimation/{model_id:path}", "/model/registry")
+    }
+    assert set(named) == by_hand
+
+
+# The end of a server
+
+
+def test_when_the_second_server_dies_requests_go_on_and_its_tenants_wait(
+    either, bound, upstream, second, eventually
+):
+    servers = upstream.server, second
+    models = [upstream.new_model(CARS) for _ in range(6)]
+    moving = [model for model in models if home_of(model, *servers) is second]
+    while not moving:
+        models.append(upstream.new_model(CARS))
+        moving = [model for model in models if home_of(model, *servers) is second]
+    second.kill()
+    for _ in range(2):
+        for model in models:
+            assert either.post(CLASSIFY, asking(model), either.key()).status == 200
+    assert [note.json["model_id"] for note in either.sent()] == models * 2
+    # Who is bound to it is sent nowhere else.
+    either.notes.mark()
+    answer = bound.post(CLASSIFY, asking(CARS), bound.key("acme"))
+    assert (answer.status, bound.reason(answer)) == (503, "inference-unavailable")
+    assert bound.post(CLASSIFY, asking(GLOBEX_VANS), bound.key("globex")).status == 200
+    assert [note.json["model_id"] for note in bound.sent()] == [GLOBEX_VANS]
