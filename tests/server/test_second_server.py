@@ -154,7 +154,11 @@ def test_a_route_with_a_flag_uses_the_model_that_was_authorised(
 )
 def test_an_example_from_elsewhere_is_refused(bound, second, example):
     body = {"image": image(), "training_data": [{"boxes": [], "image": example}]}
-    answer = bound.post("/owlv2/infer", body, bound.key())
+    bound.installation.run("models", "publish", "owlv2/*")
+    try:
+        answer = bound.post("/owlv2/infer", body, bound.key())
+    finally:
+        bound.installation.run("models", "unpublish", "owlv2/*")
     assert (answer.status, bound.reason(answer)) == (400, "forbidden-image")
     assert received(second) == []
 
@@ -177,19 +181,19 @@ def test_a_route_that_is_switched_off_there_loads_no_model_of_its_name(bound, up
     """`POST /clip/embed_text` is then a request for the model `clip/embed_text`, with the operator's key."""
     assert (route.method, route.path) not in second.notes.routes()
     name = route.path.removeprefix("/")
-    upstream.provider.models[name] = upstream.provider.models[SHARED]
+    upstream.provider.models[name] = upstream.provider.models[SHARED]  # so that it could be loaded
+    bound.installation.run("models", "publish", "grounding_dino/*", "sam/*")
     try:
         document = {"image": image(), "text": "a", "subject": image(), "prompt": "a"}
         document |= {"video": {"type": "base64", "value": encoded()}} if "action" in route.path else {}
         if route.model == "member":
             document["model_id"] = CARS
-        bound.installation.run("models", "publish", "*/*")
         answer = bound.post(route.path, document, bound.key())
         assert len(received(second)) == 1, (answer.status, answer.body)
         assert answer.status in {404, 405, 422, 502}
         assert second.notes.all("add", "load", "infer") == []
     finally:
-        bound.installation.run("models", "unpublish", "*/*")
+        bound.installation.run("models", "unpublish", "grounding_dino/*", "sam/*")
         del upstream.provider.models[name]
 
 
@@ -209,7 +213,7 @@ def test_a_registry_that_is_switched_off_is_no_model_and_the_others_are_listed(e
 
 
 def test_doctor_names_what_is_switched_off_there(either, upstream, second):
-    found = {one["name"]: one for one in either.installation.json("doctor", status=None)["findings"]}
+    found = {one["name"]: one for one in either.installation.json("doctor", status=None)["checks"]}
     names = [
         f"inference server {one.url.removeprefix('http://')}: routes" for one in (upstream.server, second)
     ]
