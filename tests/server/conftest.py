@@ -26,7 +26,10 @@ from tenants_models import ALIASES, tenants_models
 from upstream import PYTHON, Server
 
 HERE = Path(__file__).parent
-OTHER_ROUTES = {"CORE_MODEL_OWLV2_ENABLED": "True", "SAM3_3D_OBJECTS_ENABLED": "True"} | dict.fromkeys(
+ALL_ROUTES = {"CORE_MODEL_OWLV2_ENABLED": "True", "SAM3_3D_OBJECTS_ENABLED": "True"}
+"""The flags of those that tenants may use and that a server has only with them."""
+
+FEWER_ROUTES = dict.fromkeys(
     (
         *("CORE_MODEL_CLIP_ENABLED", "CORE_MODEL_PE_ENABLED", "CORE_MODEL_GROUNDINGDINO_ENABLED"),
         *("CORE_MODEL_YOLO_WORLD_ENABLED", "CORE_MODEL_DOCTR_ENABLED", "CORE_MODEL_EASYOCR_ENABLED"),
@@ -47,7 +50,7 @@ def _upstream(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     tenants, core = folder / "tenants", folder / "core"
     with Provider(tenants_models(tenants, core), dict(ALIASES)).running() as provider:
-        server = Server(provider.api_url, ALLOW_API_KEY_FROM_HEADERS="True")
+        server = Server(provider.api_url, ALLOW_API_KEY_FROM_HEADERS="True", **ALL_ROUTES)
         try:
             with ThreadPoolExecutor(2) as pool:
                 scripts = HERE.parent / "engine" / "models.py", HERE / "core_models.py"
@@ -72,8 +75,8 @@ def _build(script: Path, folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def _second(_upstream):
-    """A second server, with routes that need a flag and without some of the usual ones."""
-    second = Server(_upstream.provider.api_url, ALLOW_API_KEY_FROM_HEADERS="True", **OTHER_ROUTES)
+    """A second server, without the routes that can be switched off."""
+    second = Server(_upstream.provider.api_url, ALLOW_API_KEY_FROM_HEADERS="True", **FEWER_ROUTES)
     try:
         second.await_ready()
         yield second

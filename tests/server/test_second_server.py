@@ -1,12 +1,9 @@
 """A second server beside the first: which of them a request goes to, and what it does where routes differ.
 
-The second one has the routes that need a flag, and lacks the core models', the registry and some more.
+The second one lacks the routes that can be switched off: those of core models, the registry and some more.
 """
 
 from __future__ import annotations
-
-import tomllib
-from pathlib import Path
 
 import pytest
 from gateways import PROBES, SERVICE_KEY
@@ -94,73 +91,6 @@ def test_a_model_stays_on_the_server_of_its_hash_whoever_asks(either, upstream, 
     for server in servers:
         own = [model for model in models if home_of(model, *servers) is server]
         assert [note.json["model_id"] for note in received(server)] == own * 3
-
-
-# Routes that need a flag
-
-
-@pytest.fixture(scope="module")
-def rows():
-    table = Path(__file__).parents[2] / "policies/servers/inference-1.8.3.toml"
-    return tomllib.loads(table.read_text())["routes"]
-
-
-def test_with_its_flags_every_route_has_a_row_in_the_same_order(second, rows):
-    routes = second.notes.routes()
-    pairs = [(row["method"], row["path"]) for row in rows]
-    assert ("POST", "/owlv2/infer") in routes
-    assert ("POST", "/sam3_3d/infer") in routes
-    assert [pair for pair in pairs if pair in set(routes)] == routes
-
-
-@pytest.mark.parametrize(
-    ("target", "document", "model", "published"),
-    [
-        ("/owlv2/infer", {"training_data": [{"boxes": [], "image": image()}]},
-         "owlv2/owlv2-large-patch14-ensemble", ()),
-        ("/owlv2/infer", {"training_data": [], "owlv2_version_id": "owlv2-base-patch16"},
-         "owlv2/owlv2-base-patch16", ()),
-        ("/sam3_3d/infer", {"mask_input": [1, 1, 9, 1, 9, 9]}, "sam3-3d-objects",
-         ("captoin-t38zo/1", "sam3-3d-weights-vc6vz/1")),
-        ("/sam3_3d/infer", {"mask_input": [1, 1, 9, 1, 9, 9], "model_id": "sam3-3d-weights-vc6vz/1"},
-         "sam3-3d-weights-vc6vz/1", ()),
-    ],
-)  # fmt: skip
-def test_a_route_with_a_flag_uses_the_model_that_was_authorised(
-    bound, second, target, document, model, published
-):
-    key, body = bound.key(), {"image": image()} | document
-    assert bound.post(target, body, key).status == 404
-    assert received(second) == []
-    for index in range(len(published) + 1):
-        if index:  # the model alone is not enough, where it brings others
-            assert bound.post(target, body, key).status == 404
-            assert received(second) == []
-        bound.installation.run("models", "publish", (model, *published)[index])
-    try:
-        bound.post(target, body, key)
-        assert [note.model for note in second.notes.all("add")] == [model]
-        assert {note.key for note in second.notes.all("add", "load", "infer")} <= {SERVICE_KEY, None}
-    finally:
-        bound.installation.run("models", "unpublish", model, *published)
-
-
-@pytest.mark.parametrize(
-    "example",
-    [
-        {"type": "url", "value": "https://example.com/a"},
-        {"type": "File", "value": "/etc/hostname"},
-    ],
-)
-def test_an_example_from_elsewhere_is_refused(bound, second, example):
-    body = {"image": image(), "training_data": [{"boxes": [], "image": example}]}
-    bound.installation.run("models", "publish", "owlv2/*")
-    try:
-        answer = bound.post("/owlv2/infer", body, bound.key())
-    finally:
-        bound.installation.run("models", "unpublish", "owlv2/*")
-    assert (answer.status, bound.reason(answer)) == (400, "forbidden-image")
-    assert received(second) == []
 
 
 # Routes that are switched off
