@@ -50,7 +50,7 @@ def _upstream(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     tenants, core = folder / "tenants", folder / "core"
     with Provider(tenants_models(tenants, core), dict(ALIASES)).running() as provider:
-        server = Server(provider.api_url, ALLOW_API_KEY_FROM_HEADERS="True", **ALL_ROUTES)
+        server = Server(provider.api_url, **ALL_ROUTES)
         try:
             with ThreadPoolExecutor(2) as pool:
                 scripts = HERE.parent / "engine" / "models.py", HERE / "core_models.py"
@@ -76,7 +76,7 @@ def _build(script: Path, folder: Path) -> None:
 @pytest.fixture(scope="session")
 def _second(_upstream):
     """A second server, without the routes that can be switched off."""
-    second = Server(_upstream.provider.api_url, ALLOW_API_KEY_FROM_HEADERS="True", **FEWER_ROUTES)
+    second = Server(_upstream.provider.api_url, **FEWER_ROUTES)
     try:
         second.await_ready()
         yield second

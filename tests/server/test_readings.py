@@ -106,10 +106,6 @@ def changed_family(name, **changes):
 
 
 WRONG = {
-    "a path taken for a member": (
-        "/infer/lmm/{}",
-        changed_row("/infer/lmm/{model_id:path}", model=Naming.MEMBER),
-    ),
     "a fixed model taken for a member": (
         "/sam3/visual_segment",
         changed_row("/sam3/visual_segment", model=Naming.MEMBER, id=None, default="sam3/sam3_interactive"),

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gateway.operations.doctor.inference import INFERENCE_ENVIRONMENT
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
@@ -28,14 +30,12 @@ ENVIRONMENT = HERE.parents[1] / ".venv-server"
 PYTHON = ENVIRONMENT / "bin" / "python"
 START_SECONDS = 240.0
 
-CLOSED = {
-    "METRICS_ENABLED": "False",
-    "TELEMETRY_OPT_OUT": "True",
+CLOSED = INFERENCE_ENVIRONMENT | {
     "USE_INFERENCE_MODELS": "True",
     "INFERENCE_WARNINGS_DISABLED": "True",
     "DISABLE_VERSION_CHECK": "True",
 }
-"""What keeps the server from calling home, and has it load the engine's models."""
+"""What operators are told to start it with, what keeps it from calling home, and the engine's models."""
 
 
 @dataclass(frozen=True)
