@@ -19,15 +19,15 @@ import asyncio
 from contextlib import ExitStack
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote_to_bytes, urlencode
 
 import msgspec
-from msgspec.structs import replace
 
 from gateway.adapters.inference_server import InferenceFailed
 from gateway.faces.route import FaceRoute
 from gateway.front_door import answers
-from gateway.front_door.matching import match
+from gateway.front_door.matching import match, methods_of
+from gateway.front_door.named_models import with_known_ids
 from gateway.front_door.origins import cors_headers, preflight
 from gateway.front_door.reading import read
 from gateway.front_door.values import Answering, BodyKind, Outbound
@@ -89,7 +89,8 @@ SMALL_BYTES = 64 << 10
 """An answer that announces no more is read whole before it is passed on: it takes one write instead of several,
 and where the server breaks off, nothing was sent. Predictions are such answers."""
 
-LIST = Outbound(method="GET", target=b"/model/registry", headers=(), body=None)
+LIST_PATH = "/model/registry"
+JSON = b"application/json"
 
 
 class FrontDoor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -120,6 +121,7 @@ def route_of(door: FrontDoor) -> FaceRoute:
             methods=METHODS,
             max_body_bytes=door.max_body_bytes,
             matches=lambda raw_path: raw_path.startswith(inside),
+            allowed=lambda raw_path: (*methods_of(door.table, raw_path[len(door.mount) :]), "OPTIONS"),
             begin=lambda request, receive: begin(door, request, receive),
             beside=lambda request: cors_headers(request.header(b"origin"), door.origins),
             answer=_answer,
@@ -194,6 +196,9 @@ class Request:
         self._use = ExitStack()  # of the server: entered when the request is sent, left when it is over
         self._answer: UpstreamAnswer | None = None
         self._whole: bytes | None = None  # the body of its answer, where it is read whole
+        self._pieces: AsyncIterator[bytes] | None = None  # of an answer that is passed on
+        self._first = b""
+        self._brought: set[ModelId] = set()  # what the provider said that the models load besides
         self._lists: list[bytes] | None = None
         self._secrets: tuple[str, ...] = ()
         self._image_name: str | None = None
@@ -257,7 +262,9 @@ class Request:
             if self._lists is None:
                 self._lists = await self._while_client_stays(self._ask_all(principal, inquiry.credential))
             return await self._list(self._lists, receipt, inquiry.credential)
-        answer = self._answer or await self._while_client_stays(self._ask(principal, inquiry))
+        answer = self._answer
+        if answer is None:
+            answer = await self._while_client_stays(self._ask(principal, inquiry))
         return await self._pass(answer, receipt, inquiry, inquiry.credential)
 
     # To the server
@@ -267,7 +274,9 @@ class Request:
         if self._door.brought is None or self._inquiry is None or self._inquiry.credential is None:
             return ()
         key = self._find_key(principal, self._inquiry.credential)
-        return () if key is None else await self._door.brought.find(model, key)
+        found = () if key is None else await self._door.brought.find(model, key)
+        self._brought.update(found)
+        return found
 
     def _find_key(self, principal: Principal, credential: Credential) -> str | None:
         return credential.secret if principal.is_of_platform else self._door.service_key
@@ -399,12 +408,18 @@ class Request:
             body = answers.name_image(await self._read_whole(answer), self._image_name)
             return Answer(answer.status, _with_length(headers, len(body)), body)
         if self._whole is not None:
-            return Answer(answer.status, headers, self._whole, Ending.RELAYED)
+            pieces = self._known_pieces(_only(self._whole), headers, receipt, inquiry)
+            body = b"".join([piece async for piece in pieces])
+            return Answer(answer.status, headers, body, Ending.RELAYED)
+        if self._pieces is None:
+            self._pieces = self._known_pieces(self._pieces_of(answer), headers, receipt, inquiry)
+            # The first piece nearly always has the names of models in it: what is wrong with it is answered.
+            self._first = await self._while_client_stays(_first_of(self._pieces))
         return Answer(
             answer.status,
             headers,
             Streamed(
-                pieces=self._streamed(answer),
+                pieces=self._streamed(self._pieces),
                 length=answer.length,
                 close=_do_nothing,  # the middleware closes the request: it may be decided anew before
                 ending=Ending.RELAYED,
@@ -436,10 +451,31 @@ class Request:
             raise Refusal(Reason.INFERENCE_UNAVAILABLE) from failure
         return bytes(body)
 
-    async def _streamed(self, answer: UpstreamAnswer) -> AsyncIterator[bytes]:
+    def _known_pieces(
+        self, pieces: AsyncIterator[bytes], headers: Headers, receipt: Receipt, inquiry: Inquiry
+    ) -> AsyncIterator[bytes]:
+        """The pieces of an answer. A prediction names no model but those that were authorised."""
+        if dict(headers.pairs).get(b"content-type", b"").partition(b";")[0].strip().lower() != JSON:
+            return pieces
+        known = {*inquiry.reported, *self._brought}
+        if receipt.admission.allowed.model is not None:
+            known.add(receipt.admission.allowed.model)
+        return with_known_ids(pieces, known, self._on_other_model)
+
+    def _on_other_model(self) -> None:
+        """The server used a model that was not authorised, if it could be known which it would use.
+
+        Without a provider that could be asked, nobody knows what is behind a name: then it is not told.
+        """
+        if self._door.brought is not None:
+            self._door.telemetry.unexpected_model(self._server.name if self._server else "-")
+            raise Refusal(Reason.UNEXPECTED_MODEL)
+
+    async def _streamed(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """The pieces of an answer that has begun. Where the server breaks off, ours is cut."""
+        yield self._first
         try:
-            async for piece in self._pieces_of(answer):
+            async for piece in pieces:
                 yield piece
         except InferenceFailed as failure:
             raise Unavailable("inference", failure.why, Reason.INFERENCE_UNAVAILABLE) from failure
@@ -455,7 +491,10 @@ class Request:
     async def _ask_all(self, principal: Principal, credential: Credential) -> list[bytes]:
         """The lists of all servers that this tenant's requests may go to; those that answer are enough."""
         key = self._key(principal, credential)
-        outbound = replace(LIST, headers=((b"authorization", b"Bearer " + key.encode("ascii")),))
+        refused = self._door.table.legacy_refuses
+        target = f"{LIST_PATH}?{urlencode({refused.parameter: refused.value})}".encode("ascii")
+        headers = ((b"authorization", b"Bearer " + key.encode("ascii")),)
+        outbound = Outbound(method="GET", target=target, headers=headers, body=None)
         servers = self._door.servers.all_for(principal.tenant)
         lists = await asyncio.gather(*(self._list_of(one, outbound, principal.tenant) for one in servers))
         found = [one for one in lists if one is not None]
@@ -496,6 +535,18 @@ class Request:
 def _with_length(headers: Headers, length: int) -> Headers:
     kept = [pair for pair in headers.pairs if pair[0] != b"content-length"]
     return Headers.of(*kept, (b"content-length", b"%d" % length))
+
+
+async def _first_of(pieces: AsyncIterator[bytes]) -> bytes:
+    """The first piece of an answer; of one without a body, nothing. Raises `Refusal`."""
+    try:
+        return await anext(pieces, b"")
+    except InferenceFailed as failure:
+        raise Refusal(Reason.INFERENCE_UNAVAILABLE) from failure
+
+
+async def _only(piece: bytes) -> AsyncIterator[bytes]:
+    yield piece
 
 
 async def _do_nothing() -> None:

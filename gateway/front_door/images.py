@@ -29,7 +29,14 @@ MAX_URL_CHARACTERS = 4096
 TEXT_TYPES = {"subject": ("subject_type", "image"), "prompt": ("prompt_type", "text")}
 """Members that are an image or a text: the member that says which, and what it says when it is absent."""
 
+EXAMPLES = "training_data"
+"""The member with images to learn from: a list of objects, each with an image among other things."""
+
 INLINE = "base64"
+_STATED = "data:image/png;base64,"
+"""Before the text of an example. Its handler gets the text alone, without the type, and takes it for a URL, a
+file or base64 by how it looks; with this before it, it is base64, of whatever format."""
+
 _GUESSED_URL = "http"  # a text that begins so is fetched, where the server guesses
 
 
@@ -48,6 +55,8 @@ class ImageReader:
             if document.get(type_member, default) == "text":
                 return  # texts are embedded, never loaded
             document[member] = self._compared(document[member], (member,), may_be_many=member == "prompt")
+        elif member == EXAMPLES:
+            document[member] = self._examples(document[member])
         else:
             document[member] = self._one_or_list(document[member], (member,))
 
@@ -81,6 +90,17 @@ class ImageReader:
             raise Refusal(Reason.MALFORMED_BODY)
         return {"type": INLINE, "value": content}
 
+    def _examples(self, value: Any) -> list[dict[str, Any]]:
+        """Examples, each with its image."""
+        if not isinstance(value, list) or not all(isinstance(one, dict) and "image" in one for one in value):
+            raise Refusal(Reason.MALFORMED_BODY)
+        examples = []
+        for index, one in enumerate(value):
+            image = self._image(one["image"], (EXAMPLES, index, "image"))
+            text = image["value"] if image["value"].startswith("data:") else _STATED + image["value"]
+            examples.append({**one, "image": {**image, "value": text}})
+        return examples
+
     def _compared(self, value: Any, place: Place, *, may_be_many: bool) -> Any:
         """What is compared: an image, with or without its type; as a prompt also a list or a set of them.
 
@@ -110,5 +130,6 @@ def with_images(document: dict[str, Any], fetched: Iterator[tuple[Place, str]]) 
         for step in place[:-1]:
             at[step] = at[step].copy()
             at = at[step]
-        at[place[-1]] = {"type": INLINE, "value": image}
+        before = _STATED if place[0] == EXAMPLES else ""
+        at[place[-1]] = {"type": INLINE, "value": before + image}
     return changed

@@ -72,10 +72,29 @@ def _candidates(table: ServerTable, method: str, path: str) -> list[int]:
 
 def _why_none(table: ServerTable, path: str) -> Reason:
     """Whether a route has this path, with another method."""
-    for route, pattern in zip(table.routes, table.patterns, strict=True):
-        if route.path != _REST and route.exists is not Existence.NEVER and pattern.fullmatch(path):
-            return Reason.METHOD_NOT_ALLOWED
-    return Reason.NO_ROUTE
+    routes = _routes_of(table, path)
+    if any(route.answering is not Answering.CLOSED for route in routes):
+        return Reason.METHOD_NOT_ALLOWED
+    return Reason.CLOSED_ROUTE if routes else Reason.NO_ROUTE
+
+
+def methods_of(table: ServerTable, raw_path: bytes) -> tuple[str, ...]:
+    """The methods by which a path can be asked for, whoever asks: those of all its rows that are open."""
+    try:
+        path = decoded_path(raw_path)
+    except Refusal:
+        return ()
+    routes = _routes_of(table, path)
+    return tuple(sorted({route.method for route in routes if route.answering is not Answering.CLOSED}))
+
+
+def _routes_of(table: ServerTable, path: str) -> list[ServerRoute]:
+    """The server's routes with this path, but for the last one, which has all paths."""
+    return [
+        route
+        for route, pattern in zip(table.routes, table.patterns, strict=True)
+        if route.path != _REST and route.exists is not Existence.NEVER and pattern.fullmatch(path)
+    ]
 
 
 def path_of(route: ServerRoute, values: dict[str, str]) -> str:

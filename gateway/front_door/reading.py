@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 from gateway.credential.extract import extract
 from gateway.front_door.images import ImageReader
 from gateway.front_door.strict_json import parse_strict_object
-from gateway.front_door.table import parse_served_id
+from gateway.front_door.table import could_be_legacy, parse_served_id
 from gateway.front_door.values import Answering, BodyKind, Inquiry, Naming
 from gateway.model.errors import BadNameError, Reason, Refusal
 from gateway.model.queries import split_query
@@ -179,6 +179,8 @@ def _passing(table: ServerTable, route: ServerRoute, fields: dict[str, str]) -> 
             _verify_field(rule, value.lower() in _TRUE, value.lower() in _FALSE)
         if name in route.query:
             passing.append((name, value))
+    if could_be_legacy(route):
+        passing.append((table.legacy_refuses.parameter, table.legacy_refuses.value))
     return tuple(passing)
 
 

@@ -35,7 +35,7 @@ MAX_ID_CHARACTERS = 255
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)?")
 _PATH = re.compile(r"(?:/(?:[A-Za-z0-9_.-]*|\{[a-z_]+(?::str|:path)?\}))+")
 _FIELD_RULES = frozenset({"pass", "drop", "refuse", "true", "false"})
-_IMAGES = frozenset({"image", "video", "subject", "prompt", "?image"})
+_IMAGES = frozenset({"image", "video", "subject", "prompt", "training_data", "?image"})
 
 
 class Family(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -86,6 +86,13 @@ class Stages(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return [f"{side.prefix}{stage}" for side, stage in sides if stage != self.absent]
 
 
+class Refused(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A parameter of a query with a value that its route refuses before it does anything."""
+
+    parameter: str
+    value: str
+
+
 class _Brought(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What all models whose id has a prefix load besides."""
 
@@ -106,6 +113,7 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     families: dict[str, Family]
     stages: Stages
     brings: tuple[_Brought, ...]
+    legacy_refuses: Refused
     routes: tuple[_Row, ...]
     aliases: dict[str, str]
 
@@ -123,6 +131,7 @@ class ServerTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     families: dict[str, Family]
     stages: Stages
     brings: tuple[_Brought, ...]
+    legacy_refuses: Refused  # goes along where the legacy route could be found in place of one that is off
     aliases: dict[str, str]
 
     def models_of(self, requested: str) -> tuple[ModelId, ...]:
@@ -167,6 +176,11 @@ def _as_number(version: str) -> str | None:
         return version  # `1__0`, `1-2`: no number for the server either
 
 
+def could_be_legacy(route: ServerRoute) -> bool:
+    """Whether the server would find the legacy route for this path, if this one were switched off there."""
+    return "{" not in route.path and route.path.count("/") == len(("data set", "version"))
+
+
 @cache
 def load_table(version: str) -> ServerTable:
     """The table of a version of the server. Raises `Misconfigured`, where there is none or it is wrong."""
@@ -209,6 +223,7 @@ def parse_table(text: bytes, where: str, version: str) -> ServerTable:
         families=document.families,
         stages=document.stages,
         brings=document.brings,
+        legacy_refuses=document.legacy_refuses,
         aliases=document.aliases,
     )
 

@@ -351,7 +351,7 @@ class GuardMiddleware:
         problem = problem_of(declined.reason, meant or request.route)
         more: tuple[tuple[bytes, bytes], ...] = ()
         if declined.reason is Reason.METHOD_NOT_ALLOWED and route is not None:
-            more = ((b"allow", ", ".join(route.methods).encode()),)
+            more = ((b"allow", ", ".join(_methods_of(route, request)).encode()),)
         bound = bound_to(declined.record_id, request.trace_id)
         await send_whole(problem.answer(declined.record_id, *more), bound, request.method, send)
 
@@ -373,6 +373,11 @@ def _with_headers(send: Send, more: tuple[tuple[bytes, bytes], ...]) -> Send:
         await send(message)
 
     return adding
+
+
+def _methods_of(route: Declared, request: WireRequest) -> Iterable[str]:
+    """The methods that a path has. The front door's one route stands for all of a server's."""
+    return route.allowed(request.raw_path) if isinstance(route, ForwardedRoute) else route.methods
 
 
 def _as_header(asked: Asked) -> tuple[bytes, bytes]:

@@ -109,6 +109,7 @@ class ForwardedRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     methods: tuple[str, ...]
     max_body_bytes: int
     matches: Callable[[bytes], bool]
+    allowed: Callable[[bytes], Iterable[str]]  # of the raw path: the methods that its routes have
     begin: Callable[[WireRequest, Receive], Forwarding]
     beside: Callable[[WireRequest], Iterable[tuple[bytes, bytes]]]  # headers that all its answers have
     answer: Callable[[Receipt], Awaitable[Answer]]

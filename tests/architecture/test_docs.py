@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import fields
-from difflib import ndiff
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -41,6 +40,7 @@ from gateway.server.status import FleetStatus
 from gateway.server.supervisor import Supervisor
 from gateway.telemetry import COUNTERS
 from tests.ports import free_port
+from tests.shown_blocks import blocks_of, difference, lines_of
 
 ROOT = Path(__file__).parents[2]
 PAGES = tuple(sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")))
@@ -364,9 +364,6 @@ def test_every_guarantee_says_how_it_is_held_and_what_is_not_covered_and_names_t
 
 # What pages show is run
 
-BLOCK = re.compile(r"<!-- (tour|run) -->\n```(sh|python)\n(.*?)```\n(?:```text\n(.*?)```)?", re.DOTALL)
-"""A block that is run, and the output that is shown of it, if any."""
-
 TOUR = ("docs/tour.md", "docs/operators/policy.md", "docs/concepts/delivery.md")
 """The pages of the tour, in the order in which a reader goes through them, in one folder and one shell."""
 
@@ -377,49 +374,6 @@ SERVING = "until curl -fs http://127.0.0.1:9090/readyz"
 """The end of the tour's set-up: with what comes before it, the blocks of every other page begin."""
 
 DIVIDER = "=-=-= end of a block =-=-="
-
-VARYING = (
-    (r"cg_[a-z]{2,8}_\w+…?", "<token>"),
-    (r"\bkey_[0-9A-Za-z]{12}\b", "<key>"),
-    (r"\b[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}\b", "<record>"),
-    (r"\b[\w.-]+\.[0-9a-f]{12}-[0-9a-f]{8}\b", "<chain>"),
-    (r"\b00-[0-9a-f]{32}-[0-9a-f]{16}-01\b", "<trace>"),
-    (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)", "<time>"),
-    (r"^date: .*", "date: <date>"),
-    (r"\b[0-9.]+ ms\b", "<ms>"),
-    (r"\bpublic key [0-9a-f]{32}\b", "public key <fingerprint>"),
-    (r"\bcli:[\w.-]+", "cli:<user>"),
-    (r"\bline \d+", "line <n>"),
-    (r"\bof the node [\w.-]+ in\b", "of the node <node> in"),
-    (r" +\(not proven\)$", ""),  # until the next signed head, which comes within ten seconds
-    (r"^proven +(yes|no): .*", "proven <yes or no>"),
-    (r"\bgeneration( +|\":)\d+", "generation <n>"),  # the canary and pins raise it meanwhile
-    (r"\s+", " "),
-    (r"^(there now|seen last) [0-9a-f]{32} \d+", r"\1 <history> <n>"),
-    (r"^<chain>( \d+){3} ", "<chain> <n> "),
-    (r"\d+ records (in \d+ chains)", r"<n> records \1"),
-)
-"""What differs each time: ids, times, what was due meanwhile, where it runs and who runs it.
-
-All else is compared, and nothing may be there that is not documented.
-"""
-
-
-def _lines(text: str, folder: str) -> list[str]:
-    """The lines of an output with what varies taken out; empty ones left out."""
-    text = text.replace(folder, "/tmp/tour").replace("}{", "}\n{").replace("\r", "")
-    found = []
-    for line in text.splitlines():
-        masked = line
-        for pattern, word in VARYING:
-            masked = re.sub(pattern, word, masked)
-        found.append(masked.strip())
-    return [line for line in found if line]
-
-
-def _difference(documented: list[str], real: list[str]) -> list[str]:
-    """What is documented and does not come, and what comes and is not documented: headers, lines, fields."""
-    return [line for line in ndiff(documented, real) if line[0] in "-+"]
 
 
 def _run_tour(folder: Path, scripts: list[str]) -> list[str]:
@@ -456,11 +410,7 @@ def tour_folder():
 
 def _blocks(page: str) -> list[tuple[str, str]]:
     """The blocks of a page that are run, as shell, each with the output that is shown."""
-    found = []
-    for _, language, script, shown in BLOCK.findall(read(page)):
-        shell = script if language == "sh" else f"python - <<'END_OF_BLOCK'\n{script}END_OF_BLOCK\n"
-        found.append((shell, shown))
-    return found
+    return blocks_of(read(page), "tour", "run")
 
 
 def _set_up() -> list[tuple[str, str]]:
@@ -476,13 +426,13 @@ def _complaints(blocks: list[tuple[str, str]], folder: Path) -> dict[str, str]:
     assert len(outputs) == len(blocks), outputs[-1]
     complaints = {}
     for (script, documented), output in zip(blocks, outputs, strict=True):
-        difference = _difference(_lines(documented, "/tmp/tour"), _lines(output, str(folder)))
-        if difference:
-            complaints[script] = "\n".join((*difference, output))
+        differing = difference(lines_of(documented, "/tmp/tour"), lines_of(output, str(folder)))
+        if differing:
+            complaints[script] = "\n".join((*differing, output))
     return complaints
 
 
-EXAMPLES = [page for page in DOCUMENTS if page not in TOUR and BLOCK.search(read(page))]
+EXAMPLES = [page for page in DOCUMENTS if page not in TOUR and "<!-- run -->" in read(page)]
 
 
 def test_blocks_are_marked_for_the_way_in_which_they_are_run():
@@ -537,7 +487,7 @@ ANSWER = 'HTTP/1.1 200 OK\r\ndate: now\r\netag: "a"\r\n\r\n{"id":1,"link":"/v1"}
     ],
 )
 def test_comparing_the_tour_notices_whatever_differs(documented, is_so):
-    assert (_difference(_lines(documented, "-"), _lines(ANSWER, "-")) == []) is is_so
+    assert (difference(lines_of(documented, "-"), lines_of(ANSWER, "-")) == []) is is_so
 
 
 def test_every_package_is_in_the_table_of_the_code_and_no_other_is():

@@ -15,17 +15,13 @@ import secrets
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
-from gateway.directory.edits import keys
-from gateway.identity.new_keys import KeyOrder, import_key
-from gateway.model.facts import KeyKind
-from gateway.model.names import TenantId
+from tests import tenant_keys
 
 sys.path.append(str(Path(__file__).parent))  # the modules beside us, as the benchmarks import theirs
 
@@ -169,12 +165,14 @@ class Guarded:
         if self.provider is not None:
             self.provider.grant(tenant.key, *(patterns or (f"{name}/*",)))
         if self.authority == "local":
-            tenant.key_id = self.installation.in_session(lambda session: _import_key(session, tenant))
+            tenant.key_id = self.installation.in_session(
+                lambda session: tenant_keys.take_in(session, name, tenant.key)
+            )
         return tenant
 
     def revoke(self, tenant: Tenant) -> None:
         """When this returns, no worker starts anything for the key any more (I6)."""
-        self.installation.in_session(lambda session: _revoke_key(session, tenant))
+        self.installation.in_session(lambda session: tenant_keys.revoke(session, tenant.key_id))
 
     def variables(self, way: str) -> dict[str, str]:
         """What a tenant sets."""
@@ -195,30 +193,6 @@ class Guarded:
     def begin(self) -> Guarded:
         self._before = len(self.window.requests)
         return self
-
-
-async def _import_key(session, tenant: Tenant) -> str:
-    """`cachegate keys import`, without the start of a command."""
-    order = KeyOrder(now=session.clock.now(), kind=KeyKind.TENANT, tenant=TenantId(tenant.name))
-    digest = sha256(tenant.key.encode()).hexdigest()
-    new = import_key(order, sha256_hex=digest, peppers=session.peppers)
-    await session.perform(
-        "keys.import",
-        lambda changes: keys.import_key(changes, key=new.key, digest=new.digest),
-        tenant=order.tenant,
-        key_id=new.key.key_id,
-    )
-    return new.key.key_id
-
-
-async def _revoke_key(session, tenant: Tenant) -> None:
-    """`cachegate keys revoke`, with its barrier."""
-    now = session.clock.now()
-    await session.perform(
-        "keys.revoke",
-        lambda changes: keys.revoke_key(changes, key_id=tenant.key_id, now=now),
-        key_id=tenant.key_id,
-    )
 
 
 @pytest.fixture(scope="session")

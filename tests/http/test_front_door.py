@@ -16,10 +16,8 @@ from typing import Any
 
 import pytest
 
-from gateway.directory.edits import keys
-from gateway.identity.new_keys import KeyOrder, issue_key
-from gateway.model.facts import KeyKind, Scope
-from gateway.model.names import TenantId
+from gateway.model.facts import Scope
+from tests import tenant_keys
 
 sys.path.append(str(Path(__file__).parent))  # the server beside us
 
@@ -46,21 +44,7 @@ class Front:
         return self.gateway.wire
 
     def key(self, tenant, **order):
-        async def make(session):
-            new = issue_key(
-                KeyOrder(now=session.clock.now(), kind=KeyKind.TENANT, tenant=TenantId(tenant), **order),
-                environment="test",
-                peppers=session.peppers,
-            )
-            await session.perform(
-                "keys.create",
-                lambda changes: keys.create_key(changes, key=new.key, digest=new.digest),
-                tenant=tenant,
-                key_id=new.key.key_id,
-            )
-            return new.token, new.key.key_id
-
-        return self.installation.in_session(make)
+        return self.installation.in_session(lambda session: tenant_keys.create(session, tenant, **order))
 
     def revoke(self, key_id):
         self.installation.run("keys", "revoke", key_id)

@@ -16,13 +16,11 @@ from hypothesis import strategies as st
 from gateway.front_door.matching import match
 from gateway.front_door.reading import read
 from gateway.front_door.strict_json import parse_strict_object, write_json
-from gateway.front_door.table import load_table
 from gateway.front_door.writing import write
-from gateway.model.access import WireRequest
 from gateway.model.errors import Refusal
 from gateway.model.names import TenantId
+from tests.inference_requests import TABLE, inquire, wire
 
-TABLE = load_table("1.8.3")
 KEYS = ("key-of-one", "key-of-another")
 INJECTED = "the-injected-key"
 ALIASES = {"resnet18": "classifiers/1"}
@@ -209,15 +207,12 @@ def requests(draw):
     members = draw(st.permutations(members))
     body = "{" + ",".join(f"{escaped(draw, name)}:{value}" for name, value in members) + "}"
     headers.append((b"content-type", b"text/plain" if happens(3) else b"application/json"))
-    return WireRequest(
-        method=method,
-        raw_path=b"/" + percented(draw, path[1:], "/").encode(),
-        query="&".join(f"{percented(draw, name)}={percented(draw, value)}" for name, value in query).encode(),
-        headers=tuple(headers),
-        client="127.0.0.1",
-        route="",
-        trace_id=None,
-        received_at=0.0,
+    target = b"/" + percented(draw, path[1:], "/").encode()
+    return wire(
+        method,
+        target,
+        "&".join(f"{percented(draw, name)}={percented(draw, value)}" for name, value in query),
+        headers,
     ), b"" if path == "/start/acme/1" else body.encode("utf-16" if happens(2) else "utf-8")
 
 
@@ -288,16 +283,7 @@ class TestRequests:
             headers.append((b"x-api-key", KEYS[1].encode()))
         if "query" in places:
             query = urlencode([("api_key", KEYS[0]), ("api_key", KEYS[1])]).encode()
-        request = WireRequest(
-            method=request.method,
-            raw_path=request.raw_path,
-            query=query,
-            headers=tuple(headers),
-            client="",
-            route="",
-            trace_id=None,
-            received_at=0.0,
-        )
+        request = wire(request.method, request.raw_path, query, headers)
         with pytest.raises(Refusal):
             decided(request, body)
 
@@ -370,20 +356,10 @@ class TestImages:
         document = {"subject": subject, "prompt": prompt}
         if prompt_type is not None:
             document["prompt_type"] = prompt_type
-        request = WireRequest(
-            method="POST",
-            raw_path=b"/clip/compare",
-            query=b"",
-            headers=((b"authorization", b"Bearer k"), (b"content-type", b"application/json")),
-            client="",
-            route="",
-            trace_id=None,
-            received_at=0.0,
-        )
+        headers = [("authorization", "Bearer k"), ("content-type", "application/json")]
+        request = wire(path="/clip/compare", headers=headers)
         try:
-            inquiry = read(
-                TABLE, match(TABLE, "POST", b"/clip/compare"), request, json.dumps(document).encode()
-            )
+            inquiry = inquire(request, json.dumps(document).encode())
         except Refusal:
             return
         images = ["ZmV0Y2hlZA=="] * len(inquiry.images)

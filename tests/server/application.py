@@ -19,11 +19,15 @@ front of it, and every model that is added, run or loaded is noted by the model 
 A line is in the file before what it tells of goes on, so that whoever has an answer finds what led to it.
 
 While a file `reported` lies beside RECORDS, its text is added to `X-Model-Id` of every answer, as of a server
-that used another model than it was asked for.
+that used another model than it was asked for. While a file `held` lies there, answers wait: before their head
+(`head` stands in the file), or with half of their body sent (`body`). Where the client leaves meanwhile:
+
+    {"event": "left", "request": 7, "path": "/infer/classification"}
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import hashlib
 import itertools
@@ -48,10 +52,15 @@ class Records:
         self._file = Path(path).open("a")  # noqa: SIM115 -- as long as the process
         self._lock = threading.Lock()
         self._reported = Path(path).with_name("reported")
+        self._held = Path(path).with_name("held")
 
     def also_reported(self):
         """The ids that a test has the server report."""
         return self._reported.read_text() if self._reported.exists() else ""
+
+    def is_held(self, part):
+        """Whether a test has answers wait at this part of them: its `head` or its `body`."""
+        return self._held.exists() and self._held.read_text() == part
 
     def note(self, event, **more):
         line = json.dumps({"event": event, "request": _request.get(), **more}, default=str)
@@ -109,12 +118,32 @@ class Recorder:
 
         async def noted(message):
             if message["type"] == "http.response.start":
+                await self._wait("head", scope, receive)
                 if more := self._records.also_reported():
                     message["headers"] = _with_reported(message["headers"], more)
                 self._records.note("answer", status=message["status"], headers=_plain(message["headers"]))
+            elif scope["method"] == "POST" and self._records.is_held("body"):
+                half = len(message["body"]) // 2
+                await send({**message, "body": message["body"][:half], "more_body": True})
+                message = {**message, "body": message["body"][half:]}
+                await self._wait("body", scope, receive)
             await send(message)
 
         await self._application(scope, replay, noted)
+
+    async def _wait(self, part, scope, receive):
+        """Wait while a test holds this part back, or until the client leaves, which is noted."""
+        if scope["method"] != "POST":  # health checks go on
+            return
+        leaving = asyncio.ensure_future(receive())  # the body was read: what comes now is its leaving
+        try:
+            while self._records.is_held(part):
+                await asyncio.wait({leaving}, timeout=0.01)
+                if leaving.done():
+                    self._records.note("left", path=scope["path"])
+                    return
+        finally:
+            leaving.cancel()
 
 
 def _plain(headers):

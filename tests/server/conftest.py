@@ -26,6 +26,19 @@ from tenants_models import ALIASES, tenants_models
 from upstream import PYTHON, Server
 
 HERE = Path(__file__).parent
+ALL_ROUTES = {"CORE_MODEL_OWLV2_ENABLED": "True", "SAM3_3D_OBJECTS_ENABLED": "True"}
+"""The flags of those that tenants may use and that a server has only with them."""
+
+FEWER_ROUTES = dict.fromkeys(
+    (
+        *("CORE_MODEL_CLIP_ENABLED", "CORE_MODEL_PE_ENABLED", "CORE_MODEL_GROUNDINGDINO_ENABLED"),
+        *("CORE_MODEL_YOLO_WORLD_ENABLED", "CORE_MODEL_DOCTR_ENABLED", "CORE_MODEL_EASYOCR_ENABLED"),
+        *("CORE_MODEL_SAM_ENABLED", "CORE_MODEL_SAM2_ENABLED", "CORE_MODEL_SAM3_ENABLED"),
+        *("CORE_MODEL_TROCR_ENABLED", "CORE_MODEL_PPOCR_ENABLED", "LMM_ENABLED", "MOONDREAM2_ENABLED"),
+        *("DEPTH_ESTIMATION_ENABLED", "ACTION_RECOGNITION_ENABLED", "GET_MODEL_REGISTRY_ENABLED"),
+    ),
+    "False",
+)
 BUILD_SECONDS = 240.0
 
 
@@ -36,8 +49,8 @@ def _upstream(tmp_path_factory):
         pytest.fail("no .venv-server here: `make test-server` makes it")
     folder = tmp_path_factory.mktemp("models")
     tenants, core = folder / "tenants", folder / "core"
-    with Provider(tenants_models(tenants, core), ALIASES).running() as provider:
-        server = Server(provider.api_url, ALLOW_API_KEY_FROM_HEADERS="True")
+    with Provider(tenants_models(tenants, core), dict(ALIASES)).running() as provider:
+        server = Server(provider.api_url, **ALL_ROUTES)
         try:
             with ThreadPoolExecutor(2) as pool:
                 scripts = HERE.parent / "engine" / "models.py", HERE / "core_models.py"
@@ -58,6 +71,24 @@ def _build(script: Path, folder: Path) -> None:
         env={"PATH": "/usr/bin:/bin", "HOME": str(folder.parent), "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="session")
+def _second(_upstream):
+    """A second server, without the routes that can be switched off."""
+    second = Server(_upstream.provider.api_url, **FEWER_ROUTES)
+    try:
+        second.await_ready()
+        yield second
+    finally:
+        second.stop()
+
+
+@pytest.fixture
+def second(_second, upstream):
+    """The second server, whose notes begin now."""
+    _second.notes.mark()
+    return _second
 
 
 @pytest.fixture(scope="session")
@@ -110,3 +141,9 @@ def front(_fronts, upstream):
 def front_with(_fronts, upstream):
     """A gateway with other settings: `front_with(INFERENCE_KEY="")`."""
     return _fronts
+
+
+@pytest.hookimpl(trylast=True)  # after they were shuffled
+def pytest_collection_modifyitems(items):
+    """What ends a server comes after everything that asks it."""
+    items.sort(key=lambda item: "second_server_dies" in item.name)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import secrets
-from dataclasses import dataclass, field
-from hashlib import sha256
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from http_client import Answer, post, send
+from http_client import SECONDS, bearer, post, send
 from tenants_models import ALIAS, ALIASES
 
-from gateway.directory.edits import keys
-from gateway.identity.new_keys import KeyOrder, import_key, issue_key
-from gateway.model.facts import KeyKind
-from gateway.model.names import TenantId
+from tests import tenant_keys
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from provider import Provider
     from upstream import Note, Server
+
+    from tests.answer import Answer
 
 SERVICE_KEY = "the-operators-key-of-the-inference-server"
 PROBES = ("/healthz", "/readiness", "/info")
@@ -34,6 +36,21 @@ class Upstream:
 
     server: Server
     provider: Provider
+
+    def new_model(self, like: str) -> str:
+        """A model of the same tenant that nobody ever asked for: nothing remembers anything of it."""
+        name = f"{like.partition('/')[0]}/{100 + secrets.randbelow(10**8)}"
+        self.provider.models[name] = replace(self.provider.models[like], model_id=name)
+        return name
+
+    @contextmanager
+    def standing_for(self, name: str, model: str) -> Iterator[None]:
+        """Within it, the provider has this model behind a name."""
+        self.provider.aliases[name] = model
+        try:
+            yield
+        finally:
+            del self.provider.aliases[name]
 
 
 @dataclass(frozen=True)
@@ -57,7 +74,7 @@ class Front:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.gateway.wire.port}{self.mount}"
+        return f"http://127.0.0.1:{self.gateway.wire.port}{self.mount.rstrip('/')}"
 
     @property
     def notes(self) -> Any:
@@ -78,17 +95,19 @@ class Front:
 
     def new_key(self, tenant: str = "acme") -> TenantKey:
         """A key of this test's own."""
-        return self.installation.in_session(lambda session: _new_key(session, tenant))
+        token, key_id = self.installation.in_session(lambda session: tenant_keys.create(session, tenant))
+        return TenantKey(tenant, token, key_id)
 
     def platform_key(self, tenant: str = "acme", *patterns: str) -> TenantKey:
         """A new key of the platform, known here by its hash, and at the provider with these rights."""
         token = secrets.token_hex(10)
         self.upstream.provider.grant(token, *(patterns or (f"{tenant}/*",)))
-        return self.installation.in_session(lambda session: _imported_key(session, tenant, token))
+        key_id = self.installation.in_session(lambda session: tenant_keys.take_in(session, tenant, token))
+        return TenantKey(tenant, token, key_id)
 
     def revoke(self, key: TenantKey) -> None:
         """When this returns, no worker starts anything for the key any more (I6)."""
-        self.installation.in_session(lambda session: _revoke(session, key))
+        self.installation.in_session(lambda session: tenant_keys.revoke(session, key.key_id))
 
     def post(self, target: str, document: Any, key: TenantKey | None = None, **more: Any) -> Answer:
         return post(self.url, target, document, None if key is None else key.token, **more)
@@ -111,45 +130,35 @@ class Front:
         """The reason in the record that closes the decision which the answer names."""
         return str(self.installation.outcome_of(answer.record_id)["reason"])
 
+    def begin(self, target: str, document: Any, key: TenantKey) -> Any:
+        """A connection on which a request was sent, and nothing read."""
+        body = json.dumps(document).encode()
+        headers = (("Host", "gateway"), ("Content-Type", "application/json"), *bearer(key.token))
+        lines = [f"POST {self.mount.rstrip('/')}{target} HTTP/1.1", f"Content-Length: {len(body)}"]
+        lines += [f"{name}: {value}" for name, value in headers]
+        connection = self.gateway.wire.connect(SECONDS)
+        connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+        return connection
+
+    def load_directly(self, model: str) -> None:
+        """The operator loads a model past the gateway. Not noted."""
+        loaded = post(self.upstream.server.url, "/model/add", {"model_id": model}, SERVICE_KEY)
+        assert loaded.status == 200, loaded.body
+        self.notes.mark()
+
+    def explain(self, answer: Answer) -> str:
+        """What an operator is told about a request."""
+        return str(self.installation.run("explain", "--record", answer.record_id).stdout)
+
     def sent(self) -> list[Note]:
         """What the gateway sent to the server since the test began, but for its own probes."""
         return [note for note in self.notes.requests() if note.path not in PROBES]
 
 
-async def _new_key(session, tenant: str) -> TenantKey:
-    order = KeyOrder(now=session.clock.now(), kind=KeyKind.TENANT, tenant=TenantId(tenant))
-    new = issue_key(order, environment="test", peppers=session.peppers)
-    return await _store(session, new, tenant, new.token)
-
-
-async def _imported_key(session, tenant: str, token: str) -> TenantKey:
-    order = KeyOrder(now=session.clock.now(), kind=KeyKind.TENANT, tenant=TenantId(tenant))
-    new = import_key(order, sha256_hex=sha256(token.encode()).hexdigest(), peppers=session.peppers)
-    return await _store(session, new, tenant, token)
-
-
-async def _store(session, new, tenant, token) -> TenantKey:
-    await session.perform(
-        "keys.create",
-        lambda changes: keys.create_key(changes, key=new.key, digest=new.digest),
-        tenant=TenantId(tenant),
-        key_id=new.key.key_id,
-    )
-    return TenantKey(tenant, token, new.key.key_id)
-
-
-async def _revoke(session, key: TenantKey) -> None:
-    now = session.clock.now()
-    await session.perform(
-        "keys.revoke",
-        lambda changes: keys.revoke_key(changes, key_id=key.key_id, now=now),
-        key_id=key.key_id,
-    )
-
-
-def serve(new_installation, upstream: Upstream, settings: dict[str, str]) -> Front:
+def serve(new_installation, upstream: Upstream, settings: dict[str, str], **variables: str) -> Front:
+    """A gateway with these settings; `variables` stand beside them in its environment."""
     wanted = {"INFERENCE_URL": upstream.server.url, "INFERENCE_KEY": SERVICE_KEY} | settings
-    environment = {f"CACHEGATE_{name}": value for name, value in wanted.items() if value}
+    environment = variables | {f"CACHEGATE_{name}": value for name, value in wanted.items() if value}
     installation = new_installation("front", **environment)
     for tenant in ("acme", "globex"):
         installation.run("tenants", "create", tenant)

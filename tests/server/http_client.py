@@ -7,34 +7,13 @@ import http.client
 import json
 import struct
 import zlib
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.answer import Answer
+
 SECONDS = 120.0
 """For what takes two on an idle machine; a cold model takes longest."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came back."""
-
-    status: int
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
-
-    def header(self, name: str) -> str | None:
-        return next((value for key, value in self.headers if key == name), None)
-
-    @property
-    def record_id(self) -> str:
-        """The audit record that the answer names."""
-        record_id = self.header("cachegate-record")
-        assert record_id is not None, f"an answer without a record: {self.status} {self.headers}"
-        return record_id
-
-    def json(self) -> Any:
-        return json.loads(self.body)
 
 
 def send(

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tenants_models import ALIAS, BOXES, CARS, CHILD, GLOBEX_BOXES, GLOBEX_VANS, SHARED, STATIC_ALIAS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 GOOD_IDS = (
     CARS,
@@ -35,7 +35,7 @@ BAD_IDS = (
     *("clip/RN50", "grounding_dino/default", "sam/vit_h", "acme/99", "acme/1,globex/1", "acme/1/", "acme/01"),
     *("Acme/1", " acme/1", "acme/..", "acme%2F1", "infer/lmm", "acme/1:capabilities=image_embeddings", ""),
 )
-VERSIONS = ("ViT-B-16", "ViT-B-16", "RN50", "../../acme", "ViT-B-16,x", "", None, 1)
+VERSIONS = ("ViT-B-16", "ViT-B-16", "default", "l", "RN50", "../../acme", "ViT-B-16,x", "", None, 1)
 STAGES = ("small", "none", "tiny", "x", None)
 
 BY_MEMBER = (
@@ -45,14 +45,51 @@ BY_MEMBER = (
     "/infer/embeddings",
     "/model/add",
 )
-BY_PATH = ("/infer/lmm/{}", "/infer/depth-estimation/{}", "/{}", "/start/{}")
-CORE = (
-    "/clip/embed_text",
-    "/clip/embed_image",
-    "/perception_encoder/embed_text",
-    "/ocr/pp-ocr",
-    "/doctr/ocr",
+BY_MEMBER_TOO = (  # the same, on routes whose models are not here: they fail once they have named one
+    *("/infer/instance_segmentation", "/infer/semantic_segmentation", "/infer/keypoints_detection"),
+    *("/infer/depth-estimation", "/infer/action_recognition", "/sam3/concept_segment", "/sam3_3d/infer"),
 )
+BY_PATH = ("/infer/lmm/{}", "/infer/depth-estimation/{}", "/{}", "/start/{}")
+BY_VERSION = {
+    "/clip/embed_text": "clip_version_id",
+    "/clip/embed_image": "clip_version_id",
+    "/clip/compare": "clip_version_id",
+    "/perception_encoder/embed_text": "perception_encoder_version_id",
+    "/perception_encoder/embed_image": "perception_encoder_version_id",
+    "/perception_encoder/compare": "perception_encoder_version_id",
+    "/doctr/ocr": "doctr_version_id",
+    "/easy_ocr/ocr": "easy_ocr_version_id",
+    "/ocr/trocr": "trocr_version_id",
+    "/grounding_dino/infer": "grounding_dino_version_id",
+    "/yolo_world/infer": "yolo_world_version_id",
+    "/owlv2/infer": "owlv2_version_id",
+    "/sam/embed_image": "sam_version_id",
+    "/sam/segment_image": "sam_version_id",
+    "/sam2/embed_image": "sam2_version_id",
+    "/sam2/segment_image": "sam2_version_id",
+    "/infer/depth-estimation": "depth_version_id",
+}
+VERSION_MEMBERS = sorted(set(BY_VERSION.values()))
+OTHERS = ("/ocr/pp-ocr", "/sam3/embed_image", "/sam3/visual_segment")
+"""Made of stages, or always the same."""
+FORMS = (
+    *BY_MEMBER * 3,
+    *BY_MEMBER_TOO,
+    *BY_PATH * 2,
+    *BY_VERSION,
+    *OTHERS,
+    "/clip/embed_text",
+    "/ocr/pp-ocr",
+)
+NEEDED: dict[str, dict[str, Any]] = {
+    "/clip/compare": {"subject": image(), "prompt": "a"},
+    "/perception_encoder/compare": {"subject": image(), "prompt": "a"},
+    "/infer/action_recognition": {"video": image()},
+    "/owlv2/infer": {"training_data": [{"boxes": [], "image": image()}]},
+    "/sam3_3d/infer": {"mask_input": [1, 1, 9, 1, 9, 9]},
+    "/sam3/concept_segment": {"prompts": [{"type": "text", "text": "a"}]},
+}
+"""Members without which the handler would not begin."""
 CONTENT_TYPES = (
     *("APPLICATION/JSON; charset=utf-16", "application/vnd.a+json", "text/plain", "multipart/form-data"),
     *("application/json, text/plain", None),
@@ -99,12 +136,19 @@ def _paths(draw, form: str, model: str):
 def _members(draw, form: str, model: str):
     """The members of the body in some order, duplicates among them, without a key."""
     members: list[tuple[str, Any]] = [("image", image()), ("text", "a")]
-    if form in BY_MEMBER or often(draw, 10):
+    members += NEEDED.get(form, {}).items()
+    if (
+        form in (*BY_MEMBER, *BY_MEMBER_TOO) and not often(draw, 10 if form in BY_MEMBER_TOO else 0)
+    ) or often(draw, 10):
         members.append(("model_id", model))
-    if often(draw, 10):
+    if often(draw, 25 if form in BY_PATH else 10):
         members.append(("model_id", draw(st.sampled_from((*GOOD_IDS, *BAD_IDS)))))
-    if often(draw, 40 if form.startswith("/clip") else 5):
-        members.append(("clip_version_id", draw(st.sampled_from(VERSIONS))))
+    if form in BY_VERSION and often(draw, 50):
+        members.append((BY_VERSION[form], draw(st.sampled_from(VERSIONS))))
+    if often(draw, 5):
+        members.append(
+            (draw(st.sampled_from(sorted(set(BY_VERSION.values())))), draw(st.sampled_from(VERSIONS)))
+        )
     if often(draw, 40 if "pp-ocr" in form else 3):
         members.append(
             (draw(st.sampled_from(("text_detection", "pp_ocr_version_id"))), draw(st.sampled_from(STAGES)))
@@ -115,9 +159,9 @@ def _members(draw, form: str, model: str):
 
 
 @st.composite
-def requests(draw, tokens: Mapping[str, str]):
-    """Any request; `tokens` are the keys that it may have."""
-    form = draw(st.sampled_from((*BY_MEMBER * 3, *BY_PATH * 2, *CORE * 2)))
+def requests(draw, tokens: Mapping[str, str], forms: Sequence[str] = FORMS):
+    """Any request; `tokens` are the keys that it may have, `forms` its routes."""
+    form = draw(st.sampled_from(forms))
     model = draw(st.sampled_from(GOOD_IDS if often(draw, 80) else BAD_IDS))
     method = "GET" if form.startswith("/start") else "POST"
     if often(draw, 6):
@@ -173,12 +217,12 @@ def _written(draw, members: list[tuple[str, Any]]) -> bytes:
     return text.encode() * 2 if encoding == "twice" else text.encode(encoding)
 
 
-def examples(number: int) -> settings:
+def examples(number: int, phases: Sequence[Phase] = (Phase.generate, Phase.shrink)) -> settings:
     """So many examples, however long each takes on this machine."""
     return settings(
         max_examples=number,
         deadline=None,
         database=None,
-        phases=[Phase.generate, Phase.shrink],
+        phases=phases,
         suppress_health_check=list(HealthCheck),
     )

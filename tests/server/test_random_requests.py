@@ -16,10 +16,11 @@ from tenants_models import ALIAS
 
 pytestmark = pytest.mark.server
 
-EXAMPLES = 250
+EXAMPLES = 400
 OPEN_TO_ALL = (
     *("clip/", "classifiers/", "sam2/", "pp_ocr/", "doctr/", "perception_encoder/"),
-    *("perception-encoder/", "depth-anything-v2/", "pp-ocrv6-det/", "pp-ocrv6-rec/"),
+    *("perception-encoder/", "depth-anything-v2/", "pp-ocrv6-det/", "pp-ocrv6-rec/", "sam3/"),
+    *("trocr/", "easy_ocr/", "yolo_world/"),
 )
 NAMES = {ALIAS: {"acme"}}
 """Ids without a slash, and who may use them."""

@@ -11,20 +11,10 @@ from tenants_models import ABSENT, BOXES, CARS, GLOBEX_BOXES, GLOBEX_CHILD, GLOB
 pytestmark = pytest.mark.server
 
 CLASSIFY, DETECT = "/infer/classification", "/infer/object_detection"
-VARYING = {"date", "traceparent"}
 
 
 def asking(model_id, **more):
     return {"model_id": model_id, "image": image()} | more
-
-
-def comparable(answer):
-    """All that may not differ between "forbidden" and "absent"."""
-    record = answer.header("cachegate-record") or "-"
-    headers = tuple(
-        (name, value.replace(record, "R")) for name, value in answer.headers if name not in VARYING
-    )
-    return answer.status, headers, answer.body.replace(record.encode(), b"R")
 
 
 def used(answer):
@@ -63,7 +53,7 @@ def test_a_warm_model_of_another_tenant_is_the_same_as_none(front, target):
     warm = front.post(target, asking(CARS) | video, globex)
     absent = front.post(target, asking(ABSENT) | video, globex)
     assert warm.status == 404
-    assert comparable(warm) == comparable(absent)
+    assert warm.comparable() == absent.comparable()
     assert front.sent() == []
 
 
@@ -79,7 +69,7 @@ def test_so_it_is_where_the_path_names_the_model(front, form):
         return front.post(form.format(model), {"image": image()}, key)
 
     assert ask(CARS).status == 404
-    assert comparable(ask(CARS)) == comparable(ask(ABSENT))
+    assert ask(CARS).comparable() == ask(ABSENT).comparable()
     assert front.sent() == []
 
 
@@ -133,6 +123,9 @@ def test_core_models_are_nobodys_until_they_are_published(front):
 @pytest.mark.parametrize("target", [CLASSIFY, "/infer/lmm", "/model/add"])
 def test_an_alias_of_the_server_needs_the_model_behind_it(front, target):
     key = front.key()
+    # A model that is in memory without this name is not found under it by the server: 503.
+    post(front.upstream.server.url, "/model/remove", {"model_id": SHARED}, SERVICE_KEY)
+    front.notes.mark()
     # `resnet18` is nobody's, and loads classifiers/1, which is everybody's: both are asked for.
     answer = front.post(target, asking(STATIC_ALIAS), key)
     assert answer.status == 404

@@ -19,22 +19,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gateway.operations.doctor.inference import INFERENCE_ENVIRONMENT
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 HERE = Path(__file__).parent
 ENVIRONMENT = HERE.parents[1] / ".venv-server"
 PYTHON = ENVIRONMENT / "bin" / "python"
 START_SECONDS = 240.0
 
-CLOSED = {
-    "METRICS_ENABLED": "False",
-    "TELEMETRY_OPT_OUT": "True",
+CLOSED = INFERENCE_ENVIRONMENT | {
     "USE_INFERENCE_MODELS": "True",
     "INFERENCE_WARNINGS_DISABLED": "True",
     "DISABLE_VERSION_CHECK": "True",
 }
-"""What keeps the server from calling home, and has it load the engine's models."""
+"""What operators are told to start it with, what keeps it from calling home, and the engine's models."""
 
 
 @dataclass(frozen=True)
@@ -137,17 +138,30 @@ class Server:
         raise AssertionError(f"the inference server was not ready within {START_SECONDS} s:\n{self.log()}")
 
     @contextmanager
-    def reporting(self, *models: str) -> Iterator[None]:
-        """Within it, the server says of every answer that it used these models as well."""
-        file = self.folder / "reported"
-        file.write_text(",".join(models))
+    def _telling(self, name: str, text: str) -> Iterator[None]:
+        """Within it, the application finds this file."""
+        file = self.folder / name
+        file.write_text(text)
         try:
             yield
         finally:
             file.unlink()
 
+    def reporting(self, *models: str) -> AbstractContextManager[None]:
+        """Within it, the server says of every answer that it used these models as well."""
+        return self._telling("reported", ",".join(models))
+
+    def holding(self, part: str) -> AbstractContextManager[None]:
+        """Within it, every answer waits before its `head`, or in the middle of its `body`."""
+        return self._telling("held", part)
+
     def log(self) -> str:
         return (self.folder / "log").read_text()
+
+    def kill(self) -> None:
+        """End it as if its machine had lost power: nothing listens any more."""
+        self._process.kill()
+        self._process.wait()
 
     def stop(self) -> None:
         self._process.terminate()

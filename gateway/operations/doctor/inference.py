@@ -10,14 +10,18 @@ What no question finds out is in the environment that `cachegate doctor` prints:
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import msgspec
 
+from gateway.adapters.addresses import AddressError, find_addresses
 from gateway.adapters.inference_server import InferenceClient, InferenceFailed, InferenceLimits
 from gateway.configuration.service_key import load_service_key
-from gateway.front_door.table import SERVER_VERSIONS
+from gateway.front_door.table import SERVER_VERSIONS, load_table
+from gateway.front_door.values import Answering, Existence
 from gateway.model.errors import CachegateError
 from gateway.operations.doctor.findings import fail, look, ok, stopped, warning
 
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gateway.configuration.settings import Settings
+    from gateway.front_door.values import ServerRoute
     from gateway.model.inference import InferenceServer
     from gateway.operations.doctor.findings import Finding
 
@@ -43,6 +48,7 @@ INFERENCE_ENVIRONMENT = {
     "VALIDATE_IMAGE_URL_REDIRECTS": "True",
     "ALLOW_LOADING_IMAGES_FROM_LOCAL_FILESYSTEM": "False",
     "ALLOW_NUMPY_INPUT": "False",
+    "ALLOW_LOCAL_STORAGE_ACCESS_FOR_REFERENCE_DATA": "",
     "ALLOW_INFERENCE_MODELS_DIRECTLY_ACCESS_LOCAL_PACKAGES": "False",
     "ALLOW_CUSTOM_PYTHON_EXECUTION_IN_WORKFLOWS": "False",
     "ALLOW_WORKFLOW_BLOCKS_ACCESSING_LOCAL_STORAGE": "False",
@@ -135,12 +141,13 @@ def check_key(settings: Settings) -> Finding:
 async def _look_at(client: InferenceClient, server: InferenceServer, key: str | None) -> list[Finding]:
     name = f"inference server {server.name}"
     asking = _Asking(client, server.url)
+    findings = await _check_address(server, name)
     try:
-        findings = [await _check_version(asking, name)]
+        findings.append(await _check_version(asking, name))
     except InferenceFailed as failure:
-        return [fail(name, failure.why, f"is {server.url} right, and does the server run?")]
-    checks = (_check_header, _check_flags)
-    for title, check in zip((f"{name}: keys", f"{name}: flags"), checks, strict=True):
+        return [*findings, fail(name, failure.why, f"is {server.url} right, and does the server run?")]
+    checks = {"keys": _check_header, "flags": _check_flags, "routes": _check_routes}
+    for title, check in ((f"{name}: {what}", check) for what, check in checks.items()):
         try:
             findings.append(await check(asking, title, key))
         except InferenceFailed as failure:
@@ -148,6 +155,19 @@ async def _look_at(client: InferenceClient, server: InferenceServer, key: str | 
         except CachegateError as failure:
             findings.append(stopped(title, failure))
     return findings
+
+
+async def _check_address(server: InferenceServer, name: str) -> list[Finding]:
+    """Whether keys and images cross a network of others in plain text."""
+    url = urlsplit(server.url)
+    if url.scheme != "http" or url.hostname is None:
+        return []
+    try:
+        await find_addresses(url.hostname, url.port or 80, may_be_private=False)
+    except AddressError:  # it is private, or has none: then it is not reached either
+        return []
+    found = f"{server.url} is at a public address: keys and images go there in plain text"
+    return [warning(f"{name}: address", found, "use https, or a private address")]
 
 
 async def _check_version(asking: _Asking, name: str) -> Finding:
@@ -230,6 +250,32 @@ async def _check_flags(asking: _Asking, name: str, _key: str | None) -> Finding:
         return ok(name, "those that can be seen from outside are closed")
     shown = ", ".join(f"{flag}={INFERENCE_ENVIRONMENT[flag]}" for flag in found)
     return warning(name, f"open: {', '.join(found)}", f"start it with {shown}")
+
+
+async def _check_routes(asking: _Asking, name: str, _key: str | None) -> Finding:
+    """Which routes of the table are switched off on the server: requests for them are refused there."""
+    schema = await asking.ask("GET", b"/openapi.json")
+    paths = _member(schema.body, "paths")
+    if not isinstance(paths, dict):
+        return warning(name, "it does not tell which it has", "does it answer /openapi.json?")
+    missing = [route.path for route in _usual_routes() if not _has_route(paths, route)]
+    if not missing:
+        return ok(name, "all that are open to tenants are there")
+    found = f"switched off: {', '.join(sorted(missing))}"
+    return warning(name, found, "requests for these are refused by it; switch them on if tenants need them")
+
+
+def _usual_routes() -> list[ServerRoute]:
+    """The routes that every server has and tenants may use, but for those that the gateway answers itself."""
+    sent = {Answering.PASS, Answering.MODELS, Answering.REGISTRY}
+    routes = load_table(SERVER_VERSIONS[-1]).routes
+    return [one for one in routes if one.exists is Existence.ALWAYS and one.answering in sent]
+
+
+def _has_route(paths: dict[str, Any], route: ServerRoute) -> bool:
+    """Whether a schema has a route. It writes parameters without their types: `{model_id}`."""
+    methods = paths.get(re.sub(r":[a-z]+\}", "}", route.path))
+    return isinstance(methods, dict) and route.method.lower() in methods
 
 
 class _Asking:

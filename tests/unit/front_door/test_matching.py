@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.front_door.matching import match
+from gateway.front_door.matching import match, methods_of
 from gateway.front_door.table import load_table
 from gateway.model.errors import Reason, Refusal
 
@@ -114,3 +114,37 @@ def test_other_requests_have_no_route(method, path, reason):
     with pytest.raises(Refusal) as refusal:
         match(TABLE, method, path.encode("latin-1"))
     assert refusal.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/infer/lmm/acme/1", ("POST",)),
+        ("/infer/classification", ("GET", "POST")),  # by GET it is a request for a model of that name
+        ("/model/registry", ("GET", "POST")),
+        ("/info", ("GET",)),
+        ("/start/acme/1", ("GET",)),
+        ("/acme/1", ("GET", "POST")),
+        ("/logs", ()),
+        ("/build/x/y", ()),
+        ("/nothing/here/at/all", ()),
+        ("/acme/%ff", ()),
+    ],
+)
+def test_the_methods_of_a_path_are_those_of_its_open_rows(path, methods):
+    assert methods_of(TABLE, path.encode()) == methods
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("/infer/lmm/acme/1", Reason.METHOD_NOT_ALLOWED),
+        ("/info", Reason.METHOD_NOT_ALLOWED),
+        ("/logs", Reason.CLOSED_ROUTE),
+        ("/nothing/here/at/all", Reason.NO_ROUTE),
+    ],
+)
+def test_a_path_without_the_method_is_refused_for_what_it_has(path, reason):
+    with pytest.raises(Refusal) as refusal:
+        match(TABLE, "PUT", path.encode())
+    assert refusal.value.reason is reason

@@ -9,30 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from gateway.front_door.matching import match
-from gateway.front_door.reading import read
 from gateway.front_door.strict_json import MAX_CONTAINERS, MAX_MEMBERS, MAX_VALUES
-from gateway.front_door.table import load_table
 from gateway.front_door.writing import write
-from gateway.model.access import WireRequest
 from gateway.model.errors import Reason, Refusal
 from gateway.model.names import TenantId
+from tests.inference_requests import inquire, wire
 
 CASES = tomllib.loads((Path(__file__).parents[2] / "cases" / "inference_requests.toml").read_text())["cases"]
-TABLE = load_table("1.8.3")
-
-
-def wire(method="POST", path="/infer/classification", query="", headers=()):
-    return WireRequest(
-        method=method,
-        raw_path=path.encode(),
-        query=query.encode(),
-        headers=tuple(headers),
-        client="127.0.0.1",
-        route="",
-        trace_id=None,
-        received_at=0.0,
-    )
 
 
 def request_of(case):
@@ -44,10 +27,6 @@ def request_of(case):
         headers.append((b"content-type", content_type.encode()))
     request = wire(case.get("method", "POST"), case["path"], case.get("query", ""), headers)
     return request, None if body is None else body.encode()
-
-
-def inquire(request, body):
-    return read(TABLE, match(TABLE, request.method, request.raw_path), request, body)
 
 
 def reason_of(request, body):
@@ -186,6 +165,56 @@ def test_an_image_whose_value_is_no_text_is_refused():
         b'{"model_id": "acme/1", "image": {"type": "base64", "value": {"type": "url", "value": "http://a"}}}'
     )
     assert reason_of(*json_request(body)) == Reason.MALFORMED_BODY
+
+
+def examples(image):
+    return json.dumps(
+        {
+            "image": {"type": "base64", "value": "aGk="},
+            "training_data": [{"boxes": [{"x": 1}], "image": image}],
+        }
+    ).encode()
+
+
+@pytest.mark.parametrize(
+    ("image", "sent"),
+    [
+        ({"type": "base64", "value": "aGk="}, "data:image/png;base64,aGk="),
+        ({"type": "BASE64", "value": "data:image/jpeg;base64,aGk="}, "data:image/jpeg;base64,aGk="),
+        ({"type": "base64", "value": "http://10.0.0.1/"}, "data:image/png;base64,http://10.0.0.1/"),
+        ({"type": "base64", "value": "/etc/hostname"}, "data:image/png;base64,/etc/hostname"),
+        ({"type": "url", "value": "https://a.example/x"}, "data:image/png;base64,ZmV0Y2hlZA=="),
+    ],
+)
+def test_an_example_says_itself_that_it_is_base64(image, sent):
+    """Its handler drops the type and guesses: a URL in the place of base64 would be fetched."""
+    request, body = json_request(examples(image), path="/owlv2/infer")
+    inquiry = inquire(request, body)
+    images = ["ZmV0Y2hlZA=="] * len(inquiry.images)
+    outbound = write(inquiry, request, key="k", tenant=TenantId("t"), secret=b"s" * 32, images=images)
+    [example] = json.loads(outbound.body)["training_data"]
+    assert example == {"boxes": [{"x": 1}], "image": {"type": "base64", "value": sent}}
+    assert json.loads(outbound.body)["image"] == {"type": "base64", "value": "aGk="}
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        ({"type": "file", "value": "/etc/hostname"}, Reason.FORBIDDEN_IMAGE),
+        ({"type": "Numpy", "value": "aGk="}, Reason.FORBIDDEN_IMAGE),
+        ("aGk=", Reason.MALFORMED_BODY),
+        ([{"type": "base64", "value": "aGk="}], Reason.MALFORMED_BODY),
+        (None, Reason.MALFORMED_BODY),
+    ],
+)
+def test_an_example_is_refused_like_any_other_image(image, reason):
+    assert reason_of(*json_request(examples(image), path="/owlv2/infer")) == reason
+
+
+@pytest.mark.parametrize("training", ["x", {"image": 1}, [1], [{"boxes": []}], [[{"image": 1}]]])
+def test_examples_are_a_list_of_objects_with_an_image(training):
+    body = json.dumps({"training_data": training}).encode()
+    assert reason_of(*json_request(body, path="/owlv2/infer")) == Reason.MALFORMED_BODY
 
 
 def test_the_embeddings_of_sam_are_within_the_bounds():

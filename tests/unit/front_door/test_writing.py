@@ -7,14 +7,10 @@ import json
 
 import pytest
 
-from gateway.front_door.matching import match
-from gateway.front_door.reading import read
-from gateway.front_door.table import load_table
 from gateway.front_door.writing import write
-from gateway.model.access import WireRequest
 from gateway.model.names import TenantId
+from tests.inference_requests import inquire, wire
 
-TABLE = load_table("1.8.3")
 SECRET = b"s" * 32
 IMAGE = {"type": "base64", "value": "aGk="}
 
@@ -23,18 +19,9 @@ def send(path, document=None, *, method="POST", query="", tenant="a", secret=SEC
     pairs = [(b"authorization", b"Bearer key-a"), *headers]
     if document is not None:
         pairs.append((b"content-type", b"application/json"))
-    request = WireRequest(
-        method=method,
-        raw_path=path.encode(),
-        query=query.encode(),
-        headers=tuple(pairs),
-        client="127.0.0.1",
-        route="",
-        trace_id=None,
-        received_at=0.0,
-    )
+    request = wire(method, path, query, pairs)
     body = None if document is None else json.dumps(document).encode()
-    inquiry = read(TABLE, match(TABLE, request.method, request.raw_path), request, body)
+    inquiry = inquire(request, body)
     return write(inquiry, request, key="service", tenant=TenantId(tenant), secret=secret, images=images)
 
 
@@ -61,7 +48,7 @@ def test_one_key_goes_in_by_the_header_and_the_others_stay_out():
         (b"content-type", b"application/json"),
         (b"accept", b"application/json"),
     )
-    assert outbound.target == b"/infer/lmm"
+    assert outbound.target == b"/infer/lmm?overlap=none"
     assert outbound.body == b'{"model_id":"acme/1"}'
     assert "service" not in repr(outbound)
 
@@ -96,20 +83,12 @@ def test_fetched_images_stand_where_their_urls_stood():
 
 
 def test_writing_twice_gives_the_same_and_changes_nothing():
-    request = WireRequest(
-        method="POST",
-        raw_path=b"/infer/lmm",
-        query=b"",
-        headers=((b"authorization", b"Bearer key-a"), (b"content-type", b"application/json")),
-        client="",
-        route="",
-        trace_id=None,
-        received_at=0.0,
-    )
+    headers = [("authorization", "Bearer key-a"), ("content-type", "application/json")]
+    request = wire(path="/infer/lmm", headers=headers)
     body = json.dumps(
         {"model_id": "acme/1", "image": [{"type": "url", "value": "https://a.example/"}]}
     ).encode()
-    inquiry = read(TABLE, match(TABLE, "POST", b"/infer/lmm"), request, body)
+    inquiry = inquire(request, body)
     before = json.dumps(inquiry.document)
     first, second = (
         write(inquiry, request, key="k", tenant=TenantId("a"), secret=SECRET, images=[image]).body

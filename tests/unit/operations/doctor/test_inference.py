@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from gateway.adapters import addresses
+from gateway.adapters.inference_server import InferenceClient, InferenceFailed
 from gateway.configuration.settings import Settings
+from gateway.front_door.table import load_table
+from gateway.front_door.values import Existence
 from gateway.model.inference import InferenceServer
 from gateway.operations.doctor.findings import Level
 from gateway.operations.doctor.inference import INFERENCE_ENVIRONMENT, look_at_inference
@@ -17,6 +22,9 @@ from gateway.operations.doctor.inference import INFERENCE_ENVIRONMENT, look_at_i
 pytestmark = pytest.mark.anyio
 
 KEY = "the-operators-key"
+ROUTES = [
+    one for one in load_table("1.8.3").routes if one.exists is Existence.ALWAYS and "*" not in one.method
+]
 SHOWN = {"/logs": "ENABLE_IN_MEMORY_LOGS", "/dashboard.html": "ENABLE_DASHBOARD"}
 
 
@@ -25,6 +33,8 @@ class Server:
         self.version, self.is_ready = "1.8.3", True
         self.reads_header, self.own_key, self.known_keys = True, None, {KEY}
         self.open_flags = set()
+        # As FastAPI writes them: a parameter without its type.
+        self.routes = [(one.method.lower(), re.sub(r":\w+}", "}", one.path)) for one in ROUTES]
         self.has_workflows = True
         self.asked = []
         self._serving = []
@@ -85,13 +95,18 @@ class Server:
         elif target in SHOWN:
             status = 200 if SHOWN[target] in self.open_flags else 404
         elif target == "/openapi.json":
-            paths = {"/infer/classification": {}}
-            if "ENABLE_STREAM_API" in self.open_flags:
-                paths["/inference_pipelines/list"] = {}
-            if "ENABLE_BUILDER" in self.open_flags:
-                paths["/build/api"] = {}
-            answer = {"paths": paths}
+            answer = {"paths": self._paths()}
         return status, more, answer
+
+    def _paths(self):
+        paths = {}
+        for method, path in self.routes:
+            paths.setdefault(path, {})[method] = {}
+        if "ENABLE_STREAM_API" in self.open_flags:
+            paths["/inference_pipelines/list"] = {}
+        if "ENABLE_BUILDER" in self.open_flags:
+            paths["/build/api"] = {}
+        return paths
 
     def _add(self, headers, document):
         given = headers.get("authorization", "").removeprefix("Bearer ") if self.reads_header else ""
@@ -124,6 +139,7 @@ async def test_a_server_as_it_should_be_is_in_order(server):
         "server": Level.OK,
         "server: keys": Level.OK,
         "server: flags": Level.OK,
+        "server: routes": Level.OK,
     }
 
 
@@ -179,6 +195,47 @@ async def test_a_server_without_workflows_has_none_of_their_flags_open(server):
     assert (await look(server))["server: flags"].health is Level.OK
 
 
+async def test_routes_that_are_switched_off_are_named(server):
+    server.routes = [one for one in server.routes if "clip" not in one[1]]
+    server.routes.remove(("get", "/model/registry"))
+    server.routes.remove(("post", "/infer/lmm/{model_id}"))
+    found = (await look(server))["server: routes"]
+    assert found.health is Level.WARNING
+    assert found.found == (
+        "switched off: /clip/compare, /clip/embed_image, /clip/embed_text, /infer/lmm/{model_id:path}, "
+        "/model/registry"
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "address", "warns"),
+    [
+        ("http://gpu.example:9001", "203.0.114.5", True),
+        ("http://gpu.example", "2606:4700::1", True),
+        ("http://198.18.0.1:9001", None, False),
+        ("http://8.8.8.8:9001", None, True),
+        ("http://gpu.example:9001", "10.0.0.5", False),
+        ("https://gpu.example", "203.0.114.5", False),
+    ],
+)
+async def test_plain_http_to_a_public_address_is_named(monkeypatch, url, address, warns):
+    if address is not None:
+
+        async def look_up(_host, _port):
+            return [addresses.ipaddress.ip_address(address)]
+
+        monkeypatch.setattr(addresses, "_look_up", look_up)
+    monkeypatch.setattr(InferenceClient, "send", no_answer)
+    found = await look_at_inference(Settings(inference_url=(InferenceServer(url=url),), inference_key=KEY))
+    named = [one for one in found if one.name.endswith(": address")]
+    assert [one.health for one in named] == [Level.WARNING] * warns
+    assert found[-1].health is Level.FAIL  # nobody is there
+
+
+async def no_answer(*_arguments, **_more):
+    raise InferenceFailed("not reached", was_sent=False, is_of_server=True)
+
+
 async def test_another_version_is_a_failure(server):
     server.version = "9.9.9"
     assert (await look(server))["server"].health is Level.FAIL
@@ -198,7 +255,7 @@ async def test_a_server_that_is_not_there_is_a_failure_and_hides_no_other(server
     gone = InferenceServer(url="http://127.0.0.1:1")
     there = InferenceServer(url=f"http://{server.name}")
     found = await look_at_inference(Settings(inference_url=(gone, there), inference_key=KEY))
-    assert [one.health for one in found] == [Level.OK, Level.FAIL, Level.OK, Level.OK, Level.OK]
+    assert [one.health for one in found] == [Level.OK, Level.FAIL, *[Level.OK] * 4]
 
 
 async def test_no_model_is_asked_for_twice(server):

@@ -1,0 +1,87 @@
+"""Compare the ids of models in a prediction with those that were authorised, while it is passed on.
+
+`X-Model-Id` names what a request asked the server for. The prediction itself also names the model that the
+server ended with, as its provider called it when the model was loaded: in the member `model_id`, of
+`resolved_model` and of what describes embeddings. Where the provider has since put another model behind a
+name, that one is named there and nowhere else.
+
+The prediction is not parsed: it may be large, and it streams. The bytes `"model_id"` with no backslash before
+them are a whole text in any JSON document, since a quote within a text is escaped; what follows them is the
+id, or something else that is left alone.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.model.errors import Reason, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Collection
+
+MAX_ID_BYTES = 1024
+"""Of an id with all that stands before it. A longer one is no id that was authorised."""
+
+_MEMBER = b'"model_id"'
+_ESCAPE = b"\\"
+_ID = re.compile(rb'\s*+:\s*+("(?:[^"\\]|\\.)*+")', re.DOTALL)
+_BEGUN = re.compile(rb'\s*+(?::\s*+(?:"(?:[^"\\]|\\.)*+\\?)?)?', re.DOTALL)  # what may go on to be an id
+
+
+async def with_known_ids(
+    pieces: AsyncIterator[bytes], known: Collection[str], on_other: Callable[[], None]
+) -> AsyncIterator[bytes]:
+    """The pieces of a JSON document, in which each id of a model that is not known is an empty text.
+
+    Its length stays the same. `on_other` is called for such an id before anything after it is passed on: it
+    may raise. Raises `Refusal(INFERENCE_UNAVAILABLE)` for an id without an end.
+    """
+    held = b""
+    async for piece in pieces:
+        ready, held = _pass_on(held + piece, known, on_other)
+        if ready:
+            yield ready
+    if held:
+        yield held
+
+
+def _pass_on(text: bytes, known: Collection[str], on_other: Callable[[], None]) -> tuple[bytes, bytes]:
+    """What of the text can be passed on, and what more has to be read after."""
+    ready: list[bytes] = []
+    while (at := text.find(_MEMBER)) >= 0:
+        after = at + len(_MEMBER)
+        is_text = text[at - 1 : at] != _ESCAPE
+        found = _ID.match(text, after) if is_text else None
+        if found is None:
+            if is_text and _BEGUN.fullmatch(text, after):
+                if len(text) - at > MAX_ID_BYTES:
+                    raise Refusal(Reason.INFERENCE_UNAVAILABLE)
+                return b"".join((*ready, text[:at])), text[at:]
+            ready.append(text[:after])
+            text = text[after:]
+            continue
+        written = found[1]
+        if not _is_known(written, known):
+            on_other()
+            written = b'""'.ljust(len(written))
+        ready += (text[: found.start(1)], written)
+        text = text[found.end() :]
+    kept = _length_of_begun_member(text)
+    return b"".join((*ready, text[: len(text) - kept])), text[len(text) - kept :]
+
+
+def _is_known(written: bytes, known: Collection[str]) -> bool:
+    try:
+        named = msgspec.json.decode(written, type=str)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return not named or named in known
+
+
+def _length_of_begun_member(text: bytes) -> int:
+    """How many bytes at the end may be the beginning of the member, with the backslash that may be before."""
+    begun = next((length for length in range(len(_MEMBER) - 1, 0, -1) if text.endswith(_MEMBER[:length])), 0)
+    return begun + text.endswith(_ESCAPE, 0, len(text) - begun)
