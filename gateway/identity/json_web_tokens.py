@@ -268,6 +268,7 @@ def _find_key(jwk: Mapping[str, Any]) -> TrustedKey | None:
         or "verify" not in operations
     ):
         return None
+    public: object
     try:
         match jwk.get("kty"), jwk.get("crv"):
             case "OKP", "Ed25519":
