@@ -55,7 +55,10 @@ class Reason(StrEnum):
         "What was sent for a token can have none: another token, or a key that the platform rules on.",
     )
     EXCESS_SCOPE = "excess-scope", "A token was asked for with a scope that its key does not have."
-    FOREIGN_AUDIENCE = "foreign-audience", "A token was asked for that is for somebody else than this gateway."
+    FOREIGN_AUDIENCE = (
+        "foreign-audience",
+        "A token was asked for that is for somebody else than this gateway.",
+    )
 
     UNREADABLE_KEY = "unreadable-key", "The record of the key or of its tenant does not parse, which denies."
 
