@@ -55,6 +55,9 @@ _SECRET_NAMES = frozenset(
 _SECRET_ENDS = (b"apikey", b"token", b"secret", b"password", b"authorization", b"signature", b"credential")
 _PLAIN = re.compile(rb"(?:Bearer +)?([0-9A-Za-z_~+/-]{8,})", re.IGNORECASE)  # the form of nearly all keys
 _NAMED = re.compile(rb"([0-9A-Za-z_~+/-]{1,128}\.([0-9A-Za-z_~+/-]{8,}))")  # a link's key and signature
+_SIGNED = re.compile(rb"(?:[Bb]earer +)?(eyJ[0-9A-Za-z_-]*\.[0-9A-Za-z_-]*\.([0-9A-Za-z_-]{8,}))")
+"""An access token, and its signature, without which it is nothing. It is tried first, as it fails at once."""
+
 _LONGEST_KEY_BYTES = 4096  # `extract` takes no longer one
 _BEGINNING_BYTES = 20
 _SCHEMES = frozenset({b"bearer", b"basic", b"token", b"digest", b"negotiate", b"apikey", b"local"})
@@ -95,7 +98,7 @@ class RequestSecrets:
         # No form of a secret is shorter than the secret: a text shorter than all of them contains none.
         self.least = NO_SECRET
         for value in raw:
-            match = _PLAIN.fullmatch(value) or _NAMED.fullmatch(value)
+            match = _SIGNED.fullmatch(value) or _PLAIN.fullmatch(value) or _NAMED.fullmatch(value)
             self._plain.append(match)
             self.least = min(self.least, MIN_SECRET_BYTES if match is None else len(_found_by(match)[-1]))
 

@@ -16,6 +16,7 @@ from gateway.cli import (
     policy,
     serve,
     tenants,
+    tokens,
 )
 from gateway.cli.application import app
 from gateway.cli.audit import commands as audit
@@ -25,6 +26,7 @@ app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.add_typer(tenants.commands, name="tenants")
 app.add_typer(keys.commands, name="keys")
+app.add_typer(tokens.commands, name="tokens")
 app.add_typer(models.commands, name="models")
 app.add_typer(grants.commands, name="grants")
 app.add_typer(policy.commands, name="policy")

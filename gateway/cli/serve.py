@@ -19,6 +19,7 @@ from gateway.operations.doctor.group import check_group
 from gateway.operations.session import fact_server, open_session, verify_rights
 from gateway.operations.setup import ensure_policy
 from gateway.operations.state_folder import verify_state
+from gateway.operations.token_keys import ensure_signing_key
 from gateway.server.serve_options import ServePlan, TlsFiles
 from gateway.server.supervisor import serve as supervise
 from gateway.terminal.console import say
@@ -67,7 +68,10 @@ def serve(
             trusted_proxies=settings.trusted_proxies,
             tls=tls,
         )
-        supervise(plan, _ops_app, partial(_announce, scheme="http" if plan.tls is None else "https"))
+        scheme = "http" if plan.tls is None else "https"
+        supervise(
+            plan, _ops_app, partial(_announce, scheme=scheme, has_tokens=settings.public_url is not None)
+        )
 
 
 def _tls(settings: Settings) -> TlsFiles | None:
@@ -90,7 +94,14 @@ async def _prepare(settings: Settings) -> None:
     async with open_session(settings) as session:
         await verify_rights(session)
         await ensure_policy(session)
+        await _prepare_tokens(session)
         await _say_group(session)
+
+
+async def _prepare_tokens(session: OperatorSession) -> None:
+    """Make sure that this node has the key that signs access tokens, where any are issued."""
+    if session.settings.public_url is not None:
+        await ensure_signing_key(session)
 
 
 async def _say_group(session: OperatorSession) -> None:
@@ -106,8 +117,10 @@ def _ops_app(supervisor: Supervisor) -> ASGIApp:
     return ops_app(supervisor.status)
 
 
-def _announce(supervisor: Supervisor, *, scheme: str) -> None:
+def _announce(supervisor: Supervisor, *, scheme: str, has_tokens: bool) -> None:
     host, port = supervisor.public_address
     ops_host, ops_port = supervisor.ops_address
     ops = f"http://{ops_host}:{ops_port}"
     say(f"Cachegate serves on {scheme}://{host}:{port} (ops on {ops}). Ctrl-C stops it.")
+    if not has_tokens:
+        say("There is no /v1/token: CACHEGATE_PUBLIC_URL, by which access tokens are issued, is unset.")

@@ -131,7 +131,9 @@ class AtOnce:
             if raw_path in self._unguarded:
                 return None
             route = self._routes.find(raw_path)
-            if route is not None and (type(route) is not GuardedRoute or route.answer is None):
+            if route is not None and (
+                type(route) is not GuardedRoute or route.answer is None or route.form_bytes
+            ):
                 return None
             request = self._read(parsed, raw_path, query, route, client, now)
             taken = _Taken(request, route, client, started_at)
