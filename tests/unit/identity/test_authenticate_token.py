@@ -254,7 +254,9 @@ def test_whether_a_token_is_active_does_not_depend_on_who_asks_from_where(tmp_pa
     assert claims.claims is not None
 
 
-@pytest.mark.parametrize("text", ["", "x", NEW.token, "eyJhbGciOiJub25lIn0.e30."])
+@pytest.mark.parametrize(
+    "text", ["", "x", NEW.token, "eyJhbGciOiJub25lIn0.e30."], ids=["empty", "short", "a key", "unsigned"]
+)
 def test_what_is_no_token_of_ours_is_not_active(world, text):
     assert world.told(text) is None
 
