@@ -11,6 +11,7 @@ from __future__ import annotations
 from sys import getsizeof
 
 from gateway.model.facts import Alias, Grants, Key, ModelRule, Tenant
+from gateway.model.issuers import Issuer, IssuerKeySet
 
 FACT_BYTES = 250  # of any fact with its fixed fields, except a key
 KEY_BYTES = 600
@@ -33,6 +34,11 @@ def held_bytes(fact: object, raw: bytes) -> int:
             return FACT_BYTES + _texts([fact.alias, fact.canonical])
         case Key():
             return KEY_BYTES + NAME_BYTES * len(fact.networks) + _texts([fact.name, *fact.networks])
+        case IssuerKeySet():
+            return FACT_BYTES + len(raw)
+        case Issuer():
+            values = [text for rule in fact.rules for one in rule.claims for text in one.values]
+            return FACT_BYTES + GRANT_BYTES * 2 * len(fact.rules) + TEXT_BYTES * len(values) + WIDEST * len(raw)
         case frozenset():
             return FACT_BYTES + DIGEST_BYTES * len(fact)
     texts = len(fact.image_hosts) if isinstance(fact, Tenant) else 0
