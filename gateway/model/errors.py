@@ -39,6 +39,17 @@ class Reason(StrEnum):
     OUTSIDE_NETWORKS = "outside-networks", "The key is bound to networks that the client's address is not in."
     SUSPENDED_TENANT = "suspended-tenant", "The key's tenant is suspended or gone."
 
+    MALFORMED_TOKEN = (
+        "malformed-token",
+        "It begins like an access token, and does not have the one form that is read here.",
+    )
+    UNKNOWN_SIGNING_KEY = "unknown-signing-key", "The access token names a signing key that is not trusted."
+    INVALID_TOKEN = (
+        "invalid-token",
+        "The access token's signature, issuer, audience, type, times or another claim is not right.",
+    )
+    EXPIRED_TOKEN = "expired-token", "The access token's end has passed."
+
     UNREADABLE_KEY = "unreadable-key", "The record of the key or of its tenant does not parse, which denies."
 
     UNKNOWN_ISSUER = "unknown-issuer", "The token is of an issuer that no document names."
