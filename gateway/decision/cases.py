@@ -92,10 +92,9 @@ class TokenCase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         """Refuse an expectation that no mapping can meet."""
         if (self.tenant is None) == (self.refused is None):
             raise ValueError("a token is expected to be of a tenant, or refused with a reason: one of both")
-        if self.refused is not None and self.refused not in {Reason.UNMAPPED_TOKEN, Reason.AMBIGUOUS_TOKEN}:
-            raise ValueError(
-                f'refused is {self.refused!r}; expected "{Reason.UNMAPPED_TOKEN}" or "{Reason.AMBIGUOUS_TOKEN}"'
-            )
+        reasons = (Reason.UNMAPPED_TOKEN.value, Reason.AMBIGUOUS_TOKEN.value)
+        if self.refused is not None and self.refused not in reasons:
+            raise ValueError(f"refused is {self.refused!r}; expected {' or '.join(map(repr, reasons))}")
         if self.refused is not None and (self.rule is not None or self.scopes is not None):
             raise ValueError("a refused token has neither a rule nor scopes")
 

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from gateway.model.errors import Reason
-from gateway.model.facts import FOLDER_SOURCE, Key, Scope
-from gateway.model.names import BindingId, KeyId, TenantId  # noqa: TC001 -- msgspec reads annotations
+from gateway.model.facts import FOLDER_SOURCE, Key, Scope, Tenant
+from gateway.model.names import BindingId, KeyId, TenantId
 from gateway.model.records import Count, Record, Text, Time
-from gateway.model.stamps import LEAF_BYTES, Leaf
+from gateway.model.stamps import LEAF_BYTES, Leaf, Stamp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,8 +43,8 @@ MAX_RULES = 200  # of one issuer: all are compared with each new token, in 0.1 m
 MAX_CLAIMS = 16  # of one rule
 MAX_VALUES = 64  # of one claim
 MAX_SUBJECT_CHARACTERS = 255  # OpenID Connect Core 1.0, section 2
-MAX_LEEWAY_SECONDS = 120.0  # two machines whose clocks differ by more have a fault to repair
-MAX_LIFETIME_SECONDS = 86_400.0  # a token is no key: who needs more than a day has one made
+MAX_LEEWAY_SECONDS = 120  # two machines whose clocks differ by more have a fault to repair
+MAX_LIFETIME_SECONDS = 86_400  # a token is no key: who needs more than a day has one made
 MAX_BINDINGS = 10_000  # of one issuer, revoked ones included: some 4 MB in Redis
 MAX_KEY_SET_BYTES = 64 * 1024  # the largest in use, with certificates, has some 20 kB
 KEY_SET_SECONDS = 86_400.0  # how long the last keys count when the issuer does not answer
@@ -92,8 +92,8 @@ class Issuer(Record, frozen=True, kw_only=True, tag=13):
     key_set_url: Text
     algorithms: tuple[Text, ...]
     types: tuple[str, ...]  # of `typ`, in lower case; an empty one permits a token without
-    leeway_seconds: Time
-    max_lifetime_seconds: Time
+    leeway_seconds: Count
+    max_lifetime_seconds: Count
     max_bindings: Count
     rules: tuple[MappingRule, ...]
 
@@ -130,17 +130,35 @@ class Binding(Record, frozen=True, kw_only=True, tag=15):
         return binding_digest(self.url, self.subject)
 
 
+class FoundIssuer(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """An issuer and its keys as they were read, each None where there is none, and the leaves of both."""
+
+    issuer: Issuer | None
+    key_set: IssuerKeySet | None
+    leaf: Leaf
+    key_set_leaf: Leaf
+
+
+class FoundBinding(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """The binding of a subject and the tenant of its rule, each None where there is none, and what was read."""
+
+    binding: Binding | None
+    tenant: Tenant | None
+    stamp: Stamp
+
+
 class RuleLeaf(Leaf):
     """The record of an issuer, as an input of an answer that stands on one of its rules.
 
-    It is current while that record is. When it no longer is, a running transfer asks whether this very rule is
-    still in force, and the other rules do not matter to it.
+    It is current while that record is. When it no longer is, a running transfer asks whether this very rule
+    is still in force; the other rules do not matter to it.
     """
 
-    __slots__ = ("_inner", "rule")
+    __slots__ = ("_inner", "rule", "url")
 
-    def __init__(self, inner: Leaf, rule: MappingRule) -> None:
+    def __init__(self, inner: Leaf, url: str, rule: MappingRule) -> None:
         self._inner = inner
+        self.url = url
         self.rule = rule
         super().__init__(inner.name, inner.value)
         self.held_bytes = LEAF_BYTES + inner.held_bytes

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from gateway.model.facts import PolicySet
     from gateway.model.rule_changes import RuleSetChanges
 
+
+T = TypeVar("T")
 
 MAX_RECORDED_LINES = 50  # the rest of a plan is covered by its digest
 MAX_RECORDED_RULES = 20  # of new, removed and changed rules, each
@@ -93,7 +95,6 @@ def check_folder(
     setting: whether issuers may be asked by plain http.
     """
     problems: list[str] = []
-    policy_set, documents, issuers = None, None, None
     on_distrust = _judge_of(path, on_distrust)
     try:
         policy_set = load_policy_folder(path, on_distrust=on_distrust)
@@ -103,34 +104,22 @@ def check_folder(
             name=path.name, problems=(str(error),), folder=None, cases=None
         )  # this problem covers the rest of the folder as well
     except Misconfigured as error:
+        policy_set = None
         problems.append(str(error))
-    try:
-        documents = load_tenant_documents(path / "tenants", on_distrust=on_distrust)
-    except DocumentProblems as error:
-        problems += map(str, error.problems)
-    except Misconfigured as error:
-        problems.append(str(error))
-    try:
-        issuers = load_issuer_documents(
+    documents = _read(lambda: load_tenant_documents(path / "tenants", on_distrust=on_distrust), problems)
+    issuers = _read(
+        lambda: load_issuer_documents(
             path / "issuers", may_be_private=private_issuers, on_distrust=on_distrust
-        )
-    except DocumentProblems as error:
-        problems += map(str, error.problems)
-    except Misconfigured as error:
-        problems.append(str(error))
+        ),
+        problems,
+    )
     cases = None
-    if policy_set is not None and issuers is not None and not problems:
-        try:
-            cases = run_cases(
-                load_cases(path / "tests", on_distrust=on_distrust),
-                policy_set,
-                Rulebook(),
-                [one.issuer for one in issuers],
-            )
-        except DocumentProblems as error:
-            problems += map(str, error.problems)
-        except Misconfigured as error:
-            problems.append(str(error))
+    if policy_set is not None and not problems:
+        mapped, rules = [one.issuer for one in issuers or ()], policy_set
+        cases = _read(
+            lambda: run_cases(load_cases(path / "tests", on_distrust=on_distrust), rules, Rulebook(), mapped),
+            problems,
+        )
     folder = None
     if policy_set is not None and documents is not None and issuers is not None and not problems:
         folder = PolicyFolder(
@@ -140,6 +129,17 @@ def check_folder(
             is_tested=cases is not None and cases.has_passed,
         )
     return FolderCheck(name=path.name, problems=tuple(problems), folder=folder, cases=cases)
+
+
+def _read(read: Callable[[], T], problems: list[str]) -> T | None:
+    """What a part of the folder says; None with its problems added if it has some."""
+    try:
+        return read()
+    except DocumentProblems as error:
+        problems += map(str, error.problems)
+    except Misconfigured as error:
+        problems.append(str(error))
+    return None
 
 
 def load_folder(path: Path, *, private_issuers: bool = False) -> PolicyFolder:

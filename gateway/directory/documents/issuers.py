@@ -7,7 +7,7 @@ What a document must not do is open more than its author meant. So:
 
 - The audience is required: without one, a token that was made for another service would be accepted here.
 - A rule names at least one claim. A star stands last, and after a `/` or a `:`: `acme/*` is what is below
-  `acme`, whereas `acme*` would also be `acme-evil`, an account that anybody can open. A star alone is refused.
+  `acme`, whereas `acme*` would also be `acme-evil`, an account that anybody can open.
 - An issuer that signs for everybody has to be asked for more than a branch: a rule for GitHub Actions names
   whose repository it is.
 
@@ -51,16 +51,23 @@ if TYPE_CHECKING:
     from gateway.model.trusted_files import Distrusted
 
 ALGORITHMS = ("EdDSA", "ES256", "RS256")
-DEFAULT_LEEWAY_SECONDS = 30.0
-DEFAULT_LIFETIME_SECONDS = 3600.0
+DEFAULT_LEEWAY_SECONDS = 30
+DEFAULT_LIFETIME_SECONDS = 3600
 DEFAULT_BINDINGS = 1000
 MAX_NETWORKS = 64
 MAX_URL_CHARACTERS = 1024
 MAX_VALUE_CHARACTERS = 512
 
 _ISSUER_KEYS = (
-    "url", "audience", "jwks", "algorithms", "types", "leeway_seconds", "max_lifetime_seconds", "max_bindings",
-)  # fmt: skip
+    "url",
+    "audience",
+    "jwks",
+    "algorithms",
+    "types",
+    "leeway_seconds",
+    "max_lifetime_seconds",
+    "max_bindings",
+)
 _RULE_KEYS = ("name", "tenant", "claims", "scopes", "networks")
 _OF_THE_TOKEN = frozenset({"iss", "aud", "exp", "nbf", "iat", "jti"})
 """Claims about the token itself: they are verified, and no right follows from them."""
@@ -175,7 +182,9 @@ def _audience(tables: DocumentTables, table: Mapping[str, Any]) -> str:
     text = tables.text(table, "issuer", "audience", "")
     if not text and isinstance(table.get("audience", ""), str):
         why = "no audience, so that tokens made for other services would be accepted"
-        tables.complain(f'{why}; expected what `aud` has to be, such as "https://models.example"', "issuer", "audience")
+        tables.complain(
+            f'{why}; expected what `aud` has to be, such as "https://models.example"', "issuer", "audience"
+        )
     return text
 
 
@@ -210,16 +219,14 @@ def _parse_type(text: str) -> str:
     return text.lower().removeprefix("application/")  # RFC 7515, 4.1.9
 
 
-def _seconds(
-    tables: DocumentTables, table: Mapping[str, Any], key: str, most: float, default: float
-) -> float:
-    return tables.seconds(table, "issuer", key, most) if key in table else default
+def _seconds(tables: DocumentTables, table: Mapping[str, Any], key: str, most: int, default: int) -> int:
+    return int(tables.seconds(table, "issuer", key, most)) if key in table else default
 
 
-def _lifetime(tables: DocumentTables, table: Mapping[str, Any]) -> float:
+def _lifetime(tables: DocumentTables, table: Mapping[str, Any]) -> int:
     key = "max_lifetime_seconds"
     found = _seconds(tables, table, key, MAX_LIFETIME_SECONDS, DEFAULT_LIFETIME_SECONDS)
-    if found == 0 and table.get(key) == 0:
+    if found == 0 and not tables.problems:
         tables.complain(f"{key} is 0; expected how long a token may live at most", "issuer", key)
     return found
 
@@ -228,8 +235,9 @@ def _max_bindings(tables: DocumentTables, table: Mapping[str, Any]) -> int:
     found = table.get("max_bindings", DEFAULT_BINDINGS)
     if type(found) is int and 1 <= found <= MAX_BINDINGS:
         return found
-    why = f"max_bindings is {str(found)[:MAX_VALUE_CHARACTERS]}; expected a whole number from 1 to {MAX_BINDINGS}"
-    tables.complain(why, "issuer", "max_bindings")
+    shown = str(found)[:MAX_VALUE_CHARACTERS] if isinstance(found, int | str) else type(found).__name__
+    expected = f"a whole number from 1 to {MAX_BINDINGS}"
+    tables.complain(f"max_bindings is {shown}; expected {expected}", "issuer", "max_bindings")
     return DEFAULT_BINDINGS
 
 
@@ -245,7 +253,9 @@ def _rules(tables: DocumentTables, url: str) -> tuple[MappingRule, ...]:
         if rule is None:
             continue
         if rule.name in rules:
-            tables.complain(f"a rule {rule.name!r} again; expected names that differ", "rules", "name", nth=nth)
+            tables.complain(
+                f"a rule {rule.name!r} again; expected names that differ", "rules", "name", nth=nth
+            )
         rules[rule.name] = rule
     return tuple(rules.values())
 
@@ -263,7 +273,9 @@ def _rule(tables: DocumentTables, table: Mapping[str, Any], nth: int, url: str) 
         )
     networks = tables.names(table, "rules", "networks", _parse_network, nth)
     if len(networks) > MAX_NETWORKS:
-        tables.complain(f"{len(networks)} networks; expected at most {MAX_NETWORKS}", "rules", "networks", nth=nth)
+        tables.complain(
+            f"{len(networks)} networks; expected at most {MAX_NETWORKS}", "rules", "networks", nth=nth
+        )
     if name is None or tenant is None or len(tables.problems) > before:
         return None
     return MappingRule(name=name, tenant=tenant, claims=claims, scopes=frozenset(scopes), networks=networks)

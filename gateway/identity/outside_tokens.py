@@ -1,0 +1,224 @@
+"""Authenticate a token of an outside issuer: what its claims mean here, and the binding that it stands on.
+
+    token ─ whose? ─▶ issuer and its keys ─ verify ─▶ claims ─ one rule ─▶ binding ─ judge ─▶ Principal
+
+Nothing is believed before the signature was checked with a key of the issuer that the token names, and a
+name that no document has is refused without asking anybody. Then exactly one rule has to match the claims.
+What the token may do follows from that rule, for each token anew; the binding of issuer and subject says
+whether the subject was revoked, and holds it to one tenant.
+
+A caller depends on the records of binding, tenant, issuer and keys, so a revocation, a changed mapping and a
+key that its issuer withdrew reach it at once (I6). A transfer that has begun depends on the binding, the
+tenant and the rule: as with an access token of ours, the token's own end does not cut it.
+
+A kid that is not among the keys has them fetched once, for all workers; so have keys that are too old.
+
+Non-goals: the form and the signature of a token (`json_web_tokens.py`), fetching, and writing facts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
+
+from gateway.identity.json_web_tokens import Rules, parse_key_set, verify
+from gateway.identity.recent_callers import Caller
+from gateway.model.bounded_memory import BoundedMemory
+from gateway.model.errors import BadNameError, Reason, Refusal, Unavailable
+from gateway.model.issuers import (
+    KEY_SET_SECONDS,
+    MAX_SUBJECT_CHARACTERS,
+    REFRESH_SECONDS,
+    RuleLeaf,
+    binding_digest,
+    find_rule,
+    key_of,
+)
+from gateway.model.rulings import EndingLeaf
+from gateway.model.stamps import Stamp
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gateway.identity.authenticate import Authenticator
+    from gateway.identity.json_web_tokens import TrustedKey, UnverifiedToken, VerifiedClaims
+    from gateway.model.access import Principal
+    from gateway.model.clocks import Clock
+    from gateway.model.facts import Key
+    from gateway.model.issuers import FoundBinding, FoundIssuer, Issuer, IssuerKeySet, MappingRule
+    from gateway.model.ports import IssuerDirectory, OutsideIssuers
+    from gateway.model.stamps import Leaf
+
+REFRESH_APART_SECONDS = 30.0
+"""How far two fetches of an issuer's keys are apart at least. A new key of an issuer is known after that."""
+
+DURING_OUTAGE_SECONDS = 30.0
+"""How long a verified token is remembered while the keys are older than they should be."""
+
+KEYS_BYTES = 8 << 20
+KEY_BYTES = 4_000  # of one parsed key: measured, rounded up
+
+
+class _Trusted(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """An issuer with keys that count now, and the leaves of both."""
+
+    issuer: Issuer
+    key_set: IssuerKeySet
+    leaf: Leaf
+    key_set_leaf: Leaf
+
+
+class OutsideTokens:
+    """Authenticates the tokens of outside issuers in one worker."""
+
+    __slots__ = ("_clock", "_directory", "_issuers", "_judge", "_parsed")
+
+    def __init__(
+        self, judge: Authenticator, directory: IssuerDirectory, issuers: OutsideIssuers, clock: Clock
+    ) -> None:
+        self._judge = judge
+        self._directory = directory
+        self._issuers = issuers
+        self._clock = clock
+        # The keys of sets, by the text of the set.
+        self._parsed: BoundedMemory[bytes, Mapping[str, TrustedKey]] = BoundedMemory(
+            max_bytes=KEYS_BYTES, weigh=lambda raw, keys: len(raw) + KEY_BYTES * len(keys)
+        )
+
+    async def authenticate(self, token: UnverifiedToken, client: str, now: float) -> Caller:
+        """The caller of a token that is valid now. Raises `Refusal` for every other."""
+        trusted, claims = await self._verify(token, now)
+        issuer = trusted.issuer
+        rule, reason = find_rule(issuer, {**claims.others, "sub": claims.subject})
+        if rule is None:
+            raise Refusal(reason)
+        bound = await self._find_binding(issuer, rule, claims.subject)
+        key = _verified(bound, rule)
+        principal = replace(
+            self._judge.judge(key, bound.tenant, client, now),
+            expires_at=float(claims.expires_at),
+            issuer=issuer.url,
+        )
+        of_issuer = RuleLeaf(trusted.leaf, issuer.url, rule), self._keys_leaf(trusted, now)
+        return Caller(
+            replace(key, expires_at=float(claims.expires_at)),
+            bound.tenant,
+            principal,
+            Stamp(bound.stamp.generation, (*bound.stamp.leaves, *of_issuer)),
+        )
+
+    async def reauthenticate(self, stamp: Stamp, client: str, now: float) -> tuple[Principal, Stamp] | None:
+        """The caller of a transfer that has begun, by its stamp; None for the stamp of another caller.
+
+        Raises `Refusal` when its binding, its tenant or its rule is no longer what it was admitted on.
+        """
+        again = await self._directory.find_binding_again(stamp)
+        if again is None:
+            return None
+        found, bound, rule = again
+        if found.issuer is None or rule not in found.issuer.rules:
+            raise Refusal(Reason.UNMAPPED_TOKEN, tenant=rule.tenant)
+        key = _verified(bound, rule)
+        principal = replace(self._judge.judge(key, bound.tenant, client, now), issuer=found.issuer.url)
+        leaves = (*bound.stamp.leaves, RuleLeaf(found.leaf, found.issuer.url, rule))
+        return principal, Stamp(bound.stamp.generation, leaves)
+
+    async def _verify(self, token: UnverifiedToken, now: float) -> tuple[_Trusted, VerifiedClaims]:
+        """The issuer with the keys that count now, and the claims that it has signed."""
+        found = await self._directory.find_issuer(token.claimed_issuer)
+        if found.issuer is None:
+            raise Refusal(Reason.UNKNOWN_ISSUER)
+        trusted = _trusted(found, found.issuer, now)
+        known_at = None if trusted is None else trusted.key_set.fetched_at
+        if trusted is None or (
+            token.claimed_kid not in self._parse(trusted.key_set)
+            and _age(trusted.key_set, now) >= REFRESH_APART_SECONDS
+        ):
+            await self._issuers.refresh(found.issuer, known_at)
+            found = await self._directory.find_issuer(token.claimed_issuer, afresh=True)
+            if found.issuer is None:  # its document was removed meanwhile
+                raise Refusal(Reason.UNKNOWN_ISSUER)
+            trusted = _trusted(found, found.issuer, self._judge.latest(self._clock.now()))
+            if trusted is None:
+                raise Unavailable("issuer", "its keys changed again meanwhile", Reason.ISSUER_UNDECIDED)
+        elif _age(trusted.key_set, now) >= REFRESH_SECONDS:
+            self._issuers.refresh_soon(trusted.issuer, trusted.key_set.fetched_at)
+        keys = self._parse(trusted.key_set)
+        return trusted, verify(token, keys, _rules(trusted.issuer), self._judge.latest(now))
+
+    async def _find_binding(self, issuer: Issuer, rule: MappingRule, subject: str) -> FoundBinding:
+        """The binding of a subject, made now if it is new or came by another rule before."""
+        if len(subject) > MAX_SUBJECT_CHARACTERS or not subject.isprintable():
+            raise Refusal(Reason.INVALID_TOKEN)
+        digest = binding_digest(issuer.url, subject)
+        bound = await self._directory.find_binding(digest, rule.tenant)
+        known = bound.binding
+        if known is None or (known.revoked_at is None and not _covers(bound, rule)):
+            await self._issuers.bind(issuer, rule, subject)
+            bound = await self._directory.find_binding(digest, rule.tenant, afresh=True)
+        return bound
+
+    def _keys_leaf(self, trusted: _Trusted, now: float) -> EndingLeaf:
+        """The leaf of the keys, which ends when they should be asked for again."""
+        fetched_at = trusted.key_set.fetched_at
+        due = fetched_at + REFRESH_SECONDS
+        late = min(now + DURING_OUTAGE_SECONDS, fetched_at + KEY_SET_SECONDS)
+        return EndingLeaf(trusted.key_set_leaf, due if due > now else late, self._clock)
+
+    def _parse(self, key_set: IssuerKeySet) -> Mapping[str, TrustedKey]:
+        """The keys of a set. One that does not parse has none: it is fetched again."""
+        keys = self._parsed.find(key_set.document)
+        if keys is None:
+            try:
+                keys = parse_key_set(key_set.document)
+            except BadNameError:
+                keys = {}
+            self._parsed.put(key_set.document, keys)
+        return keys
+
+
+def _covers(bound: FoundBinding, rule: MappingRule) -> bool:
+    """Whether the binding is of the rule's tenant, and the subject came by this rule before."""
+    known = bound.binding
+    return known is not None and known.tenant == rule.tenant and rule.name in known.rules
+
+
+def _verified(bound: FoundBinding, rule: MappingRule) -> Key:
+    """The binding as a key with what the rule gives it. Raises `Refusal` where it does not count."""
+    known = bound.binding
+    if known is None:
+        raise Refusal(Reason.UNMAPPED_TOKEN, tenant=rule.tenant)
+    if known.revoked_at is not None:
+        raise Refusal(Reason.REVOKED_BINDING, key_id=known.binding_id, tenant=known.tenant)
+    if not _covers(bound, rule):
+        raise Refusal(Reason.AMBIGUOUS_TOKEN, key_id=known.binding_id, tenant=known.tenant)
+    return key_of(known, rule)
+
+
+def _trusted(found: FoundIssuer, issuer: Issuer, now: float) -> _Trusted | None:
+    """The issuer with its keys, if they were fetched where the document says, and not too long ago."""
+    key_set = found.key_set
+    if key_set is None or key_set.key_set_url != issuer.key_set_url:
+        return None
+    if not 0 <= _age(key_set, now) < KEY_SET_SECONDS:
+        return None
+    return _Trusted(issuer=issuer, key_set=key_set, leaf=found.leaf, key_set_leaf=found.key_set_leaf)
+
+
+def _age(key_set: IssuerKeySet, now: float) -> float:
+    """How old the keys are. Another node's clock may be ahead of ours by a little: that is no age."""
+    age = now - key_set.fetched_at
+    return 0.0 if -REFRESH_APART_SECONDS <= age < 0 else age
+
+
+def _rules(issuer: Issuer) -> Rules:
+    return Rules(
+        issuer=issuer.url,
+        audience=issuer.audience,
+        algorithms=frozenset(issuer.algorithms),
+        types=frozenset(issuer.types),
+        leeway_seconds=issuer.leeway_seconds,
+        max_lifetime_seconds=issuer.max_lifetime_seconds,
+    )
