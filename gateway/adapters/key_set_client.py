@@ -6,8 +6,8 @@ Who controls the answer controls whose tokens are accepted, and who names the UR
   connected to. An operator whose issuer is in the own network says so (`private_issuers`), which permits
   private addresses, and plain http as well.
 - No redirect is followed: an issuer that moves is a document that changes.
-- An answer is JSON by its content type, status 200, unencoded, of a bounded size, within a bounded time that
-  counts from the first byte asked for to the last one read: an issuer that sends a byte a second gets no more.
+- An answer is JSON by its content type, status 200, unencoded, of a bounded size, within a bounded time from
+  the request to its last byte: an issuer that sends a byte a second gets no more.
 - Nothing of a client's request is sent. Proxy settings, netrc and cookies of the environment are ignored.
 
 Every failure is `Unavailable(ISSUER_UNDECIDED)`: neither an allow nor a denial.

@@ -2,8 +2,8 @@
 
 Anybody can write a token with a made-up `kid`, so what such a token causes has to be bounded. A lock in Redis
 lets one worker fetch; it is not released but expires, so the keys of an issuer are fetched at most once in
-`REFRESH_APART_SECONDS`, by the whole fleet. The others wait until the new keys are a fact, or a mark says that
-the fetch failed. Within a worker, all requests share one task. A task belongs to no request.
+`REFRESH_APART_SECONDS`, by the whole fleet. The others wait until the new keys are a fact, or a mark says
+that the fetch failed. Within a worker, all requests share one task. A task belongs to no request.
 
 The keys that were fetched become a fact, so that all workers have the same ones, also after a restart, and
 what was decided with a key ends when that key is gone. They are public. Whoever can write to Redis could put

@@ -140,7 +140,7 @@ class FoundIssuer(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class FoundBinding(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """The binding of a subject and the tenant of its rule, each None where there is none, and what was read."""
+    """The binding of a subject and the tenant of its rule, each None where there is none; what was read."""
 
     binding: Binding | None
     tenant: Tenant | None

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from gateway.configuration.settings import Settings
     from gateway.directory.edits.changes import Changes
     from gateway.directory.reading.degraded_modes import DegradedPeriod
+    from gateway.model.facts import Key
+    from gateway.model.issuers import Binding
     from gateway.model.stores import Moment
     from gateway.registrar import Done, Registrar
 
@@ -181,8 +183,8 @@ class OperatorSession:
     async def _degraded_periods(self, change: Change) -> list[DegradedPeriod]:
         """The degraded periods of the tenants that a change concerns.
 
-        A key, a binding, a grant and a tenant concern one tenant. Changes of models and of the policy concern all
-        tenants that may read the models.
+        A key, a binding, a grant and a tenant concern one tenant. Changes of models and of the policy concern
+        all tenants that may read the models.
         """
         if change.action.startswith(("keys.", "bindings.", "grants.", "tenants.")):
             concerned = change.tenant

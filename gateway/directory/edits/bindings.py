@@ -1,8 +1,8 @@
 """Makes, revokes and forgets bindings: that a subject of an outside issuer acts for a tenant.
 
 A subject is of one tenant. If a rule maps it to another one, and the issuer's document has not changed since
-the binding was written, the token is refused: two rules that can match tokens of one subject must agree. Where
-the document has changed, the binding moves to the tenant that the rule in force names.
+the binding was written, the token is refused: two rules that can match tokens of one subject must agree.
+Where the document has changed, the binding moves to the tenant that the rule in force names.
 
 The record of a revoked binding is kept. The mapping never makes another one for its subject, and an operator
 who wants that forgets the binding first.

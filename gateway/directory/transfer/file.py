@@ -7,8 +7,9 @@
     {"end": "directory", "facts": 6, "generation": 7}
 
 Facts have one fixed order, each occurs once, and reading verifies both: narrow rules before broader ones,
-grants after rules, bindings, of which some are revoked, before the issuers whose tokens they end, keys last. So a partial import never allows more than the whole. The last line holds the
-number of facts, so that a truncated file is detected.
+grants after rules, bindings (some are revoked) before the issuers whose tokens they end, keys last. So a
+partial import never allows more than the whole. The last line holds the number of facts, so that a truncated
+file is detected.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def read_lines(lines: Iterable[bytes], where: str) -> tuple[Header, Iterator[Fac
     return header, _facts(numbered, where)
 
 
-def place_of(fact: Fact) -> tuple[int, int, str]:
+def place_of(fact: Fact) -> tuple[int, int, str]:  # noqa: PLR0911 -- one for each kind
     """Return the sort key of a fact in a file: what restricts before what allows, keys last."""
     match fact:
         case PolicySet():

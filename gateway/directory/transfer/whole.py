@@ -1,10 +1,10 @@
 """Exports the facts of a server and imports them into another, for back-up and migration.
 
 An export contains the policy, tenants, rules, aliases, grants, bindings, issuers and keys, in the order of
-`file.py`, each as it was at some moment during the export. An import writes facts that do not exist yet. A fact that exists with
-another value is refused, unless merging was requested; then the file's value replaces it, with one exception:
-a key or binding that is revoked here stays revoked and a tenant that is suspended stays suspended, even if an
-older file says otherwise.
+`file.py`, each as it was at some moment during the export. An import writes facts that do not exist yet. A
+fact that exists with another value is refused, unless merging was requested; then the file's value replaces
+it, with one exception: a key or binding that is revoked here stays revoked and a tenant that is suspended
+stays suspended, even if an older file says otherwise.
 
 Each batch is a transaction. An import that is interrupted leaves whole batches, and repeating it continues
 from there. Non-goals: files (`file.py`), and the audit log.
@@ -119,7 +119,7 @@ async def bring_in(changes: Changes, facts: Sequence[Fact], *, merge: bool) -> C
     return Comparison(new=new, same=same, other=tuple(other))
 
 
-def shown(fact: Fact) -> str:
+def shown(fact: Fact) -> str:  # noqa: PLR0911 -- one for each kind
     """Return a fact's name, for people."""
     match fact:
         case PolicySet():
@@ -173,7 +173,7 @@ async def _find_current(listing: Listing, facts: Sequence[Fact]) -> list[Fact | 
     return [None if one is None else unnumbered(one) for one in current]
 
 
-def _record_of(
+def _record_of(  # noqa: PLR0911 -- one for each kind
     fact: Tenant | ModelRule | Alias | Grants | Binding | Issuer | StoredKey,
 ) -> tuple[bytes, Callable[[bytes], Fact]]:
     """Return the name of a fact's record, and its decoder."""
