@@ -163,7 +163,10 @@ def _held_bytes(question: Question, judgement: Judgement) -> int:
     texts = sum(
         [
             getsizeof(text)
-            for text in (question[3], facts.requested, facts.model, question[4], principal.key_name)
+            for text in (
+                *(question[3], facts.requested, facts.model, question[4]),
+                *(principal.key_name, principal.token_id, principal.only),
+            )
             if text is not None
         ]
     )

@@ -55,7 +55,12 @@ if TYPE_CHECKING:
     """The pipeline: yields what to wait for, is sent its result, and returns what it came to."""
 
 MAX_MODELS = 32  # of one request, with all that they bring
-FACTLESS = frozenset({Reason.MISTYPED_KEY, Reason.INVALID_LINK, Reason.EXPIRED_LINK})
+FACTLESS = frozenset(
+    {
+        *(Reason.MISTYPED_KEY, Reason.INVALID_LINK, Reason.EXPIRED_LINK),
+        *(Reason.MALFORMED_TOKEN, Reason.UNKNOWN_SIGNING_KEY, Reason.INVALID_TOKEN, Reason.EXPIRED_TOKEN),
+    }
+)
 """Refusals of a caller that are decided without facts."""
 
 
@@ -174,7 +179,7 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
                 raise Unavailable("redis", "the lease on the facts ran out", Reason.NO_LEASE) from refusal
             if self.authority is None or refusal.reason is not Reason.UNKNOWN_KEY:
                 raise
-            if not isinstance(credential, Credential):
+            if not isinstance(credential, Credential) or credential.is_token:
                 raise
         await self.authority.introduce(credential, find_model(), request.client)
         return await self.identity.authenticate(credential, request.client, request.received_at)

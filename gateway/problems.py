@@ -34,6 +34,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     detail: str
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    oauth_error: str | None = None  # with it, the body is that of RFC 6749, 5.2
 
     def body(self, record_id: str) -> bytes:
         """The JSON body: constant except for the record id, which has a fixed length."""
@@ -62,14 +63,18 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 @cache
 def _describe(problem: Problem) -> tuple[Headers, tuple[bytes, bytes]]:
     """The headers of the answer with a problem, and its body before and after the record id."""
-    opens = (
-        f'{{"type":"urn:cachegate:problem:{problem.kind}","title":"{problem.title}",'
-        f'"status":{problem.status},"detail":"{problem.detail}","record":"'
-    ).encode()
+    if problem.oauth_error is None:
+        text = (
+            f'{{"type":"urn:cachegate:problem:{problem.kind}","title":"{problem.title}",'
+            f'"status":{problem.status},"detail":"{problem.detail}","record":"'
+        )
+    else:
+        text = f'{{"error":"{problem.oauth_error}","error_description":"{problem.detail}","record":"'
+    opens = text.encode()
     closes = b'"}\n'
     length = len(opens) + len(UNRECORDED) + len(closes)
     headers = Headers.of(
-        (b"content-type", b"application/problem+json"),
+        (b"content-type", b"application/json" if problem.oauth_error else b"application/problem+json"),
         (b"content-length", b"%d" % length),
         (b"cache-control", b"no-store"),
         (b"x-content-type-options", b"nosniff"),
@@ -144,6 +149,14 @@ PROBLEMS: dict[Reason, Problem] = {
     Reason.UNSUPPORTED_SCHEME: UNAUTHORIZED,
     Reason.MISTYPED_KEY: UNAUTHORIZED,
     Reason.UNKNOWN_KEY: UNAUTHORIZED,
+    Reason.UNSUPPORTED_GRANT: _bad(
+        "unsupported-grant", "A token is given for client_credentials or for an exchange (RFC 8693) only."
+    ),
+    Reason.NOT_EXCHANGEABLE: _bad(
+        "not-exchangeable", "A token is given for an API key of this gateway, and for nothing else."
+    ),
+    Reason.EXCESS_SCOPE: _bad("excess-scope", "A token has scopes that its key has too, and no others."),
+    Reason.FOREIGN_AUDIENCE: _bad("foreign-audience", "A token is for this gateway alone."),
     Reason.MALFORMED_TOKEN: UNAUTHORIZED,
     Reason.UNKNOWN_SIGNING_KEY: UNAUTHORIZED,
     Reason.INVALID_TOKEN: UNAUTHORIZED,
@@ -530,3 +543,57 @@ _OF_ANY_ROUTE: dict[Reason, Problem] = {
 def problem_of(reason: Reason, route: str) -> Problem:
     """The problem of this reason on a route, which is named by its template."""
     return _OF_ROUTE.get(route, _OF_ANY_ROUTE).get(reason) or _OF_ANY_ROUTE.get(reason) or PROBLEMS[reason]
+
+
+# The token route speaks OAuth, whose errors have codes and a body of their own (RFC 6749, 5.2; RFC 8693,
+# 2.2.2). What they mean stays the same: one answer for all that is wrong with a caller's key.
+
+_OAUTH_ERRORS = {
+    Reason.UNSUPPORTED_GRANT: "unsupported_grant_type",
+    Reason.EXCESS_SCOPE: "invalid_scope",
+    Reason.FOREIGN_AUDIENCE: "invalid_target",
+}
+_OAUTH_DETAILS = {
+    Reason.MALFORMED_BODY: "The body is not the form of a token request (application/x-www-form-urlencoded), "
+    "or has a parameter twice, or lacks one.",
+    Reason.MALFORMED_QUERY: "This route reads no query: send everything in the body.",
+    Reason.CONFLICTING_CREDENTIALS: "The request has two credentials, or names another key than it has.",
+}
+_NO_KEY = (
+    "This is no key that is valid here: it is unknown, mistyped, expired, not valid yet, revoked, of a "
+    "suspended tenant, or bound to other addresses."
+)
+
+
+@cache
+def oauth_problem_of(reason: Reason, *, is_of_client: bool) -> Problem:
+    """The problem of a token request. `is_of_client`: the key came as a client's secret, or there was none."""
+    usual = PROBLEMS[reason]
+    match usual.status:
+        case HTTPStatus.UNAUTHORIZED if is_of_client:
+            realm = ((b"www-authenticate", b'Basic realm="cachegate", charset="UTF-8"'),)
+            return _oauth(usual, 401, "invalid_client", _NO_KEY, realm)
+        case HTTPStatus.UNAUTHORIZED:
+            return _oauth(usual, 400, "invalid_request", _NO_KEY)
+        case HTTPStatus.FORBIDDEN | HTTPStatus.NOT_FOUND:
+            return _oauth(usual, 400, "unauthorized_client", "No rule lets this key have a token.")
+        case HTTPStatus.TOO_MANY_REQUESTS | HTTPStatus.SERVICE_UNAVAILABLE:
+            return _oauth(usual, usual.status, "temporarily_unavailable", usual.detail, usual.headers)
+        case HTTPStatus.INTERNAL_SERVER_ERROR:
+            return _oauth(usual, 500, "server_error", usual.detail, usual.headers)
+        case _:
+            error = _OAUTH_ERRORS.get(reason, "invalid_request")
+            return _oauth(usual, usual.status, error, _OAUTH_DETAILS.get(reason, usual.detail), usual.headers)
+
+
+def _oauth(
+    usual: Problem, status: int, error: str, detail: str, headers: tuple[tuple[bytes, bytes], ...] = ()
+) -> Problem:
+    return Problem(
+        status=status,
+        kind=usual.kind,
+        title=usual.title,
+        detail=detail,
+        headers=(*headers, (b"pragma", b"no-cache")),
+        oauth_error=error,
+    )

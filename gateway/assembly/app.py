@@ -18,6 +18,7 @@ from gateway.assembly.engine_faces import engine_routes
 from gateway.assembly.front_door import front_door_routes
 from gateway.assembly.hook_routes import hook_routes
 from gateway.assembly.pipeline import Pipeline, soon
+from gateway.assembly.token_routes import token_routes
 from gateway.configuration.settings import Settings
 from gateway.credential.client import parse_trusted_networks
 from gateway.delivery.file_answer import Means
@@ -51,7 +52,13 @@ class Worker:
             *identity.routes(),
             *engine_routes(self.pipeline, means),
         ]
-        self._routes: list[Declared] = [*declarations(self._endpoints), *hook_routes(self.pipeline)]
+        of_tokens, public = token_routes(self.pipeline)
+        self._endpoints += of_tokens
+        self._routes: list[Declared] = [
+            *declarations(self._endpoints),
+            *public,
+            *hook_routes(self.pipeline),
+        ]
         forwarded = front_door_routes(self.pipeline)
         self._endpoints += forwarded
         self._routes += declarations(forwarded)  # last: at the root it matches every path

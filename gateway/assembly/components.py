@@ -15,6 +15,7 @@ from gateway.audit.limits import Limits
 from gateway.audit.log import AuditLog
 from gateway.directory.reading.listing import Listing
 from gateway.directory.reading.uncached import PlainFacts
+from gateway.identity.access_tokens import AccessTokens
 from gateway.model.errors import Misconfigured
 from gateway.model_metadata.attestations import Attestations
 from gateway.model_metadata.links import Links
@@ -90,6 +91,13 @@ def build_links(settings: Settings, keys: LinkKeys | None, clock: Clock) -> Link
     if settings.public_url is None or keys is None:
         return None
     return Links(public_url=settings.public_url, keys=keys, link_seconds=settings.link_seconds, clock=clock)
+
+
+def build_tokens(settings: Settings) -> AccessTokens | None:
+    """What makes and verifies access tokens; None without a public URL, which they are issued by and for."""
+    if settings.public_url is None:
+        return None
+    return AccessTokens(issuer=settings.public_url.rstrip("/"), seconds=settings.token_seconds)
 
 
 def build_provider(settings: Settings, clock: MonotonicClock) -> Provider | None:

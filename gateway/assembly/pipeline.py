@@ -27,9 +27,11 @@ from gateway.assembly.components import (
     build_links,
     build_provider,
     build_registrar,
+    build_tokens,
 )
 from gateway.assembly.credential_marks import marker
 from gateway.assembly.stamp_watch import StampWatch
+from gateway.assembly.token_keys import TokenKeyWatch
 from gateway.assembly.upkeep import Upkeep
 from gateway.authorized_files import AuthorizedFiles
 from gateway.decision.rulebook import Rulebook
@@ -39,12 +41,17 @@ from gateway.directory.memory.follower import Follower
 from gateway.directory.memory.lease import Lease
 from gateway.directory.memory.near_cache import NearCache
 from gateway.directory.memory.near_facts import NearFacts
+from gateway.directory.reading.listing import Listing
 from gateway.directory.reading.pins import NearPins
 from gateway.directory.reading.reader import DirectoryReader
+from gateway.directory.reading.uncached import PlainFacts
 from gateway.directory.records.names import FACTS
 from gateway.guard import Guard
+from gateway.identity.any_credential import AnyAuthenticator
 from gateway.identity.authenticate import Authenticator
 from gateway.identity.authenticate_link import LinkAuthenticator
+from gateway.identity.authenticate_token import TokenAuthenticator
+from gateway.identity.keys_by_id import KeysById
 from gateway.identity.last_uses import LastUses
 from gateway.identity.links import load_link_keys
 from gateway.identity.pepper import load_peppers
@@ -60,7 +67,7 @@ from gateway.telemetry import Telemetry, freshness_counters, unknown_key_counter
 from gateway.transfers import Transfers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
     from gateway.configuration.settings import Settings
@@ -97,7 +104,7 @@ class Pipeline:
             max_entries=settings.near_cache_entries,
             max_bytes=settings.near_cache_megabytes << 20,
         )
-        authenticator = Authenticator(self.directory, peppers)
+        self.authenticator = authenticator = Authenticator(self.directory, peppers)
         self.provider = build_provider(settings, self.clock)
         self.authority = build_authority(
             settings, self.provider, self.store, self.facts, self.registrar, peppers, self.clock, self.name
@@ -125,7 +132,11 @@ class Pipeline:
         self.held_listings = HeldListings(
             root=settings.cache_root, clock=self.clock, max_bytes=HELD_LISTINGS_BYTES
         )
-        identity = LinkAuthenticator(authenticator, self.directory, self.link_keys)
+        by_id = KeysById(self.directory)
+        self.tokens = build_tokens(settings)
+        self.token_authenticator = TokenAuthenticator(authenticator, by_id, self.tokens)
+        links = LinkAuthenticator(authenticator, by_id, self.link_keys, self.token_authenticator)
+        identity = AnyAuthenticator(authenticator, links, self.token_authenticator)
         self.guard = Guard(
             identity=last_uses.noting(identity),
             directory=self.directory,
@@ -210,8 +221,23 @@ class Pipeline:
             ),
             scan_seconds=settings.scan_seconds,
             telemetry=self.telemetry,
+            more_chores=self._token_chores(),
             at_the_end=tuple(part.close for part in (self.authority, self.provider) if part is not None),
         )
+
+    def _token_chores(self) -> tuple[tuple[str, Callable[[], Awaitable[None]]], ...]:
+        if self.tokens is None:
+            return ()
+        watch = TokenKeyWatch(
+            tokens=self.tokens,
+            folder=self.settings.token_key_folder,
+            store=self.store,
+            listing=Listing(PlainFacts(self.store), on_unreadable=self.telemetry.unreadable),
+            worker=self.name,
+            clock=self.clock,
+            on_failure=self.telemetry.failed,
+        )
+        return (("token-keys", watch.run),)
 
     async def _note_group(self, servers: int) -> None:
         """Note how many servers replicate each other by now. What an operator set, or is larger, stays."""

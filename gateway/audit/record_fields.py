@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from gateway.model.access import Principal, Resource, WireRequest
     from gateway.model.verdicts import Found
 
-LINK = "link"
+LINK, TOKEN = "link", "token"
 
 REMEMBERED = 4096  # files that were found, and callers with what they were allowed
 REMEMBERED_CLIENTS = 1024  # with their user agents
@@ -47,7 +47,9 @@ def members(**values: Any) -> bytes:
 
 def secrets_of(request: WireRequest) -> RequestSecrets:
     """The secrets of a request, which no field of its record may contain."""
-    return RequestSecrets(request.headers, request.query)
+    if not request.form:
+        return RequestSecrets(request.headers, request.query)
+    return RequestSecrets(request.headers, b"%b&%b" % (request.query, request.form))
 
 
 def request_member(request: WireRequest, secrets: RequestSecrets) -> bytes:
@@ -69,8 +71,10 @@ def _of_client(method: str, route: str, client: str, agent: str | None) -> bytes
 
 
 def principal_kind(principal: Principal) -> str:
-    """The kind of principal: the kind of its key, or `link` for a signed link."""
-    return LINK if principal.is_link else principal.kind.value
+    """The kind of principal: the kind of its key, or `link` or `token` for what was made of the key."""
+    if principal.is_link:
+        return LINK
+    return principal.kind.value if principal.token_id is None else TOKEN
 
 
 def found_members(found: Found, resource: Resource, model: str | None, secrets: RequestSecrets) -> bytes:

@@ -17,6 +17,7 @@ from gateway.cli import (
     policy,
     serve,
     tenants,
+    tokens,
 )
 from gateway.cli.application import app
 from gateway.cli.audit import commands as audit
@@ -27,6 +28,7 @@ app.command("demo")(demo.demo)
 app.add_typer(tenants.commands, name="tenants")
 app.add_typer(keys.commands, name="keys")
 app.add_typer(bindings.commands, name="bindings")
+app.add_typer(tokens.commands, name="tokens")
 app.add_typer(models.commands, name="models")
 app.add_typer(grants.commands, name="grants")
 app.add_typer(policy.commands, name="policy")

@@ -19,6 +19,7 @@ from gateway.operations.doctor.group import check_group
 from gateway.operations.session import fact_server, open_session, verify_rights
 from gateway.operations.setup import ensure_policy
 from gateway.operations.state_folder import verify_state
+from gateway.operations.token_keys import ensure_signing_key
 from gateway.server.serve_options import ServePlan, TlsFiles
 from gateway.server.supervisor import serve as supervise
 from gateway.terminal.console import say
@@ -90,7 +91,16 @@ async def _prepare(settings: Settings) -> None:
     async with open_session(settings) as session:
         await verify_rights(session)
         await ensure_policy(session)
+        await _prepare_tokens(session)
         await _say_group(session)
+
+
+async def _prepare_tokens(session: OperatorSession) -> None:
+    """Make sure that this node has the key that signs access tokens, where any are issued."""
+    if session.settings.public_url is None:
+        say("access tokens: none are issued, as CACHEGATE_PUBLIC_URL is unset; there is no /v1/token")
+        return
+    await ensure_signing_key(session)
 
 
 async def _say_group(session: OperatorSession) -> None:

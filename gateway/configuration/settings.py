@@ -29,6 +29,7 @@ from gateway.configuration.values import (
     read_text,
     read_url,
 )
+from gateway.identity.signing_keys import MAX_TOKEN_SECONDS
 from gateway.model.inference import InferenceServer  # noqa: TC001 -- msgspec reads annotations
 
 if TYPE_CHECKING:
@@ -155,10 +156,11 @@ class Settings:
         "on",
     )
     public_url: str | None = _setting(
-        "How clients reach us, for signed URLs: http or https, a host, and a path prefix if there is one.",
+        "How clients reach us, for signed URLs and access tokens: http or https, a host, and a path prefix if "
+        "there is one.",
         read_url,
         None,
-        "unset: no engine face",
+        "unset: no engine face, no access tokens",
     )
     upstream: str | None = _setting(
         "The weights provider, such as https://api.roboflow.com.", read_url, None, "unset: local answers only"
@@ -181,6 +183,11 @@ class Settings:
         "How long a signed URL lives; it has to outlast the load of the whole model.",
         read_number(60, 86_400),
         3600,
+    )
+    token_seconds: int = _setting(
+        "How long an access token lives at most; who verifies tokens offline learns of a revocation that late.",
+        read_number(60, MAX_TOKEN_SECONDS),
+        MAX_TOKEN_SECONDS,
     )
     relay: bool = _setting(
         "`on` or `off`: whether files that are not in the cache are streamed through us; else clients "
@@ -298,6 +305,11 @@ class Settings:
     def link_key_file(self) -> Path:
         """The key that signs URLs: the same on every node."""
         return self.state / "signing" / "links.key"
+
+    @property
+    def token_key_folder(self) -> Path:
+        """The keys that sign access tokens: the same on every node."""
+        return self.state / "signing" / "tokens"
 
     @property
     def hook_key_file(self) -> Path:

@@ -34,7 +34,7 @@ KEY_PARAMETERS = frozenset(
 """Names of query parameters that hold a key in some common API; letters only, in lower case."""
 
 _ANONYMOUS = b"local"  # what the engine sends when it has no key
-_KEY = re.compile(rb"[\x21-\x2b\x2d-\x7e]{1,%d}" % MAX_CREDENTIAL_BYTES)  # visible ASCII without the comma
+KEY = re.compile(rb"[\x21-\x2b\x2d-\x7e]{1,%d}" % MAX_CREDENTIAL_BYTES)  # visible ASCII without the comma
 _SCHEME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: token
 _LOWER = bytes(range(256)).lower()
 _NOT_A_LETTER = bytes(code for code in range(256) if not bytes([code]).isalpha())
@@ -49,10 +49,10 @@ def extract(headers: Iterable[tuple[bytes, bytes]], query: bytes) -> Credential:
     came first.
     """
     candidates, has_other_scheme, is_malformed = _read(headers)
-    if query and _names_a_key(query):
+    if query and names_a_key(query):
         raise Refusal(Reason.KEY_IN_QUERY)
     keys = [candidate for candidate in candidates if candidate and candidate != _ANONYMOUS]
-    if is_malformed or not all(map(_KEY.fullmatch, keys)):
+    if is_malformed or not all(map(KEY.fullmatch, keys)):
         raise Refusal(Reason.MALFORMED_CREDENTIAL)
     if keys and (has_other_scheme or not _are_one(keys)):
         raise Refusal(Reason.CONFLICTING_CREDENTIALS)
@@ -90,7 +90,7 @@ def _are_one(keys: list[bytes]) -> bool:
     return same
 
 
-def _names_a_key(query: bytes) -> bool:
+def names_a_key(query: bytes) -> bool:
     """Whether a query parameter has the name of a key.
 
     `;` separates as `&` does, because some servers behind a proxy still treat it so. A parameter

@@ -57,13 +57,13 @@ def question_of(access: Access, facts: Facts) -> CedarQuery | Denied:
     if facts.unreadable:
         return denied(access, facts, Reason.UNREADABLE_FACT)
     match kind, action:
-        case ResourceKind.SELF, Action.IDENTIFY:
+        case ResourceKind.SELF, (Action.IDENTIFY | Action.EXCHANGE | Action.INTROSPECT):
             return _about_itself(access)
         case ResourceKind.CATALOGUE, Action.DISCOVER:
             return _about_catalogue(access)
         case ((ResourceKind.SELF | ResourceKind.CATALOGUE), _):
             return denied(access, facts, Reason.MISSING_ACTION, may_discover=True)
-        case _, Action.IDENTIFY:
+        case _, (Action.IDENTIFY | Action.EXCHANGE | Action.INTROSPECT):
             return denied(access, facts, Reason.NOT_PERMITTED)
         case _:
             return _content_question(access, facts)
@@ -83,9 +83,12 @@ def _content_question(access: Access, facts: Facts) -> CedarQuery | Denied:
 
 
 def _about_itself(access: Access) -> CedarQuery:
-    """Whether the caller may apply the action to itself."""
+    """Whether the caller may identify itself. Rules know no other action that a caller applies to itself.
+
+    Whoever may identify itself may have a token that stands for it. To ask about tokens takes a scope too.
+    """
     caller = principal_uid(access.principal)
-    return CedarQuery(principal=caller, actions=(access.action,), resources=(caller,), entities={})
+    return CedarQuery(principal=caller, actions=(Action.IDENTIFY,), resources=(caller,), entities={})
 
 
 def _about_catalogue(access: Access) -> CedarQuery:

@@ -21,6 +21,7 @@ from gateway.model.access import Action, ResourceKind
 from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Reason
 from gateway.model.facts import KeyKind, Scope
+from gateway.model.names import covers
 from gateway.model.verdicts import Allowed
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ _SCOPES_THAT_ALLOW: Mapping[Action, frozenset[Scope]] = {
     Action.READ: frozenset({Scope.READ}),
     Action.INFER: frozenset({Scope.INFER}),
 }
+
+_REQUIRED_SCOPES: Mapping[Action, Scope] = {Action.INTROSPECT: Scope.TOKENS_INTROSPECT}
+"""Of actions that the rules know as another one (`cedar_query.py`)."""
 
 
 class _Put(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,9 +193,17 @@ class Rulebook:
         access, facts = put.access, put.facts
         everything = [answer for answers in by_action for answer in answers]
         wanted = by_action[0]
+        only = access.principal.only
+        if only is not None and access.resource.kind in CONTENT_KINDS:
+            # Cedar was asked all the same: what a token cannot reach takes the same work, whatever it is (I3).
+            if facts.model is None or not covers(only, facts.model):
+                return denied(access, facts, Reason.NOT_PERMITTED)
         if any(answer.has_failed for answer in everything):
             failed = [answer for answer in everything if answer.has_failed]
             return denied(access, facts, Reason.POLICY_ERROR, policies=_names(failed))
+        required = _REQUIRED_SCOPES.get(access.action)
+        if required is not None and required not in access.principal.scopes:
+            return denied(access, facts, Reason.MISSING_SCOPE, may_discover=True)
         if all(answer.is_allowed for answer in wanted):
             return Allowed(
                 access=access,

@@ -3,7 +3,8 @@
     GET/HEAD /v1/whoami
 
 It shows what the holder may know about the key, and nothing about what the key may access: that is asked
-of the content face, one resource at a time.
+of the content face, one resource at a time. Of an access token it shows scopes and end, and the key that it
+stands for.
 """
 
 from __future__ import annotations
@@ -51,7 +52,13 @@ def describe(principal: Principal) -> dict[str, Any]:
         "name": principal.key_name,
         "scopes": sorted(principal.scopes),
         "expires_at": datetime.fromtimestamp(expires, UTC).isoformat() if expires is not None else None,
+        **({} if principal.token_id is None else {"token": _describe_token(principal)}),
     }
+
+
+def _describe_token(principal: Principal) -> dict[str, Any]:
+    """What is true of an access token beside its key: its id, and what it is narrowed to."""
+    return {"id": principal.token_id, "model": principal.only}
 
 
 WHOAMI = GuardedRoute(

@@ -69,7 +69,7 @@ class Authenticator:
         if caller is None:
             return None
         try:
-            self._verify(caller.key, caller.tenant, client, now)
+            self.verify(caller.key, caller.tenant, client, now)
         except Refusal:
             return None
         return caller.principal, caller.stamp
@@ -120,7 +120,7 @@ class Authenticator:
 
     def judge(self, key: Key, tenant: Tenant | None, client: str, now: float) -> Principal:
         """The principal of a key that was found, if it is valid for this client now. No I/O."""
-        self._verify(key, tenant, client, now)
+        self.verify(key, tenant, client, now)
         return principal_of(key, tenant)
 
     def latest(self, now: float) -> float:
@@ -129,7 +129,8 @@ class Authenticator:
             self._latest = now
         return self._latest
 
-    def _verify(self, key: Key, tenant: Tenant | None, client: str, now: float) -> None:
+    def verify(self, key: Key, tenant: Tenant | None, client: str, now: float) -> None:
+        """Raises `Refusal` for a key that was found and is not valid for this client now. No I/O."""
         latest, state = self.latest(now), key_state(key, now)
         if state is KeyState.LIVE and now != latest:
             state = key_state(key, latest)

@@ -61,9 +61,6 @@ MAX_SECONDS = (1 << 53) - 1  # of a time: what every reader of JSON holds exactl
 EDDSA, ES256, RS256 = "EdDSA", "ES256", "RS256"
 ALGORITHMS = frozenset({EDDSA, ES256, RS256})
 
-MARK = "eyJ"
-"""What every token begins with: `{"` in base64url. No API key of ours does."""
-
 REFUSED_HEADERS = frozenset({"jwk", "jku", "x5u", "x5c", "crit", "zip", "cty", "b64", "enc"})
 
 _SAME = {"Ed25519": EDDSA}  # RFC 9864, 2.2
@@ -129,11 +126,6 @@ class VerifiedClaims(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     expires_at: int
     token_id: str | None
     others: Mapping[str, Any]
-
-
-def looks_like_token(text: str) -> bool:
-    """Whether a credential is to be read as a token, and not as an API key."""
-    return text.startswith(MARK)
 
 
 def parse(text: str) -> UnverifiedToken:

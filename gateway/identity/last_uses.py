@@ -99,7 +99,7 @@ class _Noting:
 
     def _note(self, key_id: KeyId, credential: Credential | SignedLink, now: float) -> None:
         self._see(key_id, now)
-        if isinstance(credential, Credential):  # a link names its key but does not contain it
+        if isinstance(credential, Credential) and not credential.is_token:  # only a key is its own secret
             self._marks.note(key_id, credential)
 
     def is_valid_still(self, principal: Principal, since: float, now: float) -> bool:

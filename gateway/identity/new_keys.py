@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.identity.tokens import mint_token, parse_token, random_base62
+from gateway.model.access import TOKEN_MARK, Credential
 from gateway.model.errors import BadNameError, Refusal
 from gateway.model.facts import DEFAULT_SCOPES, Key, KeyKind, Scope
 from gateway.model.hidden_fields import shown
@@ -38,7 +39,10 @@ MAX_OPAQUE_CHARACTERS = 4096  # no request can carry more
 KEY_ID_CHARACTERS = 12
 MAPPED_PREFIX_BITS = 96  # ::ffff:0:0/96: IPv4-mapped IPv6 addresses
 
-ADMIN_SCOPES = frozenset({Scope.AUDIT_READ, Scope.KEYS_MANAGE})
+DEFAULT_ADMIN_SCOPES = frozenset({Scope.AUDIT_READ, Scope.KEYS_MANAGE})
+"""The scopes of an admin key that names none."""
+
+ADMIN_SCOPES = DEFAULT_ADMIN_SCOPES | {Scope.TOKENS_INTROSPECT}
 """All scopes that an admin key may have: it administers and reads no content."""
 
 _OPAQUE = re.compile(r"[\x21-\x2b\x2d-\x7e]+")  # what a credential header can carry: visible ASCII, no comma
@@ -118,6 +122,8 @@ def adopt_key(order: KeyOrder, *, raw_key: str, peppers: Peppers) -> NewKey:
         parse_token(raw_key)
     except Refusal as error:
         raise BadNameError("not a key: it starts with cg_, but its check digits do not agree") from error
+    if Credential(raw_key).is_token:
+        raise BadNameError(f"not a key: what starts with {TOKEN_MARK} is read as an access token")
     return _new_key(order, sha256(raw_key.encode("ascii")).digest(), peppers)
 
 
@@ -185,7 +191,7 @@ def _listed(scopes: Iterable[Scope]) -> str:
 
 
 def _new_key(order: KeyOrder, sha256_of_key: bytes, peppers: Peppers, token: str | None = None) -> NewKey:
-    default = ADMIN_SCOPES if order.kind is KeyKind.ADMIN else DEFAULT_SCOPES
+    default = DEFAULT_ADMIN_SCOPES if order.kind is KeyKind.ADMIN else DEFAULT_SCOPES
     key = Key(
         key_id=KeyId("key_" + random_base62(KEY_ID_CHARACTERS, secrets.choice)),
         tenant=order.tenant,

@@ -34,7 +34,7 @@ class Caller(msgspec.Struct, frozen=True, eq=False):
 
 
 class RecentCallers(BoundedMemory[bytes, Caller]):
-    """Callers by the SHA-256 of a key, or the name of a link. Only a caller still current is stored."""
+    """Callers by the SHA-256 of a key or token, or the name of a link. Only a caller still current is stored."""
 
     __slots__ = ()
 
@@ -44,4 +44,6 @@ class RecentCallers(BoundedMemory[bytes, Caller]):
 
 def _held_bytes(name: bytes, caller: Caller) -> int:
     """The bytes held by this entry alone; key and tenant are charged with the records they came from."""
-    return CALLER_BYTES + getsizeof(name) + getsizeof(caller.principal.key_name)
+    principal = caller.principal
+    texts = (principal.key_name, principal.token_id, principal.only)
+    return CALLER_BYTES + getsizeof(name) + sum([getsizeof(text) for text in texts if text is not None])

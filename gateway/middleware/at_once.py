@@ -27,7 +27,7 @@ from gateway.middleware.trace import find_trace_id, traceparent
 from gateway.model.access import WireRequest
 from gateway.model.answers import Answer
 from gateway.model.errors import Reason, Unavailable, WithdrawnError
-from gateway.model.routes import ForwardedRoute, GuardedRoute, HookRoute
+from gateway.model.routes import ForwardedRoute, GuardedRoute, HookRoute, PublicRoute
 from gateway.model.verdicts import WITHDRAWN, Admission, Declined, Ending, Outcome, Rejection
 from gateway.problems import problem_of
 from gateway.resource.disk_checks import Looks
@@ -119,7 +119,9 @@ class AtOnce:
             if raw_path in self._unguarded:
                 return None
             route = self._routes.find(raw_path)
-            if isinstance(route, HookRoute | ForwardedRoute) or (route is not None and route.answer is None):
+            if isinstance(route, HookRoute | ForwardedRoute | PublicRoute):
+                return None
+            if route is not None and (route.answer is None or route.form_bytes):
                 return None
             request = self._read(parsed, raw_path, query, route, client, now)
             taken = _Taken(request, route, client, started_at)

@@ -32,7 +32,7 @@ from gateway.middleware.trace import find_trace_id, traceparent
 from gateway.model.access import WireRequest
 from gateway.model.errors import Reason, Refusal, Unavailable, WithdrawnError
 from gateway.model.extensions import SENT, WATCH, ZERO_COPY
-from gateway.model.routes import ForwardedRoute, HookRoute
+from gateway.model.routes import ForwardedRoute, GuardedRoute, HookRoute, PublicRoute
 from gateway.model.verdicts import Declined, Ending, Outcome, Rejection
 from gateway.problems import UNRECORDED, problem_of
 from gateway.transfers import ClientGoneError, TransferCutError
@@ -128,6 +128,44 @@ class GuardMiddleware:
         if isinstance(route, ForwardedRoute):
             await self._forward(scope, receive, send, request, route, meter)
             return
+        if isinstance(route, PublicRoute):
+            await self._tell(meter.counting(send), request, route)
+            return
+        if route.form_bytes:
+            await self._answer_form(scope, receive, send, request, route, meter)
+            return
+        await self._answer_guarded(scope, receive, send, request, route, meter)
+
+    async def _answer_form(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        request: WireRequest,
+        route: GuardedRoute,
+        meter: Meter,
+    ) -> None:
+        """Read the form, which may contain the caller's key, then answer as any other request."""
+        try:
+            form = await read_body(receive, route.form_bytes)
+        except Refusal as refusal:
+            await self._refuse(Rejection(request=request, reason=refusal.reason), route, meter, send)
+            return
+        request = replace(request, form=form)
+        try:
+            await self._answer_guarded(scope, receive, send, request, route, meter)
+        except Exception as error:  # noqa: BLE001 -- as in `_http`, which does not know the form's secrets
+            await self._fail(error, request, route, meter, send)
+
+    async def _answer_guarded(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        request: WireRequest,
+        route: GuardedRoute,
+        meter: Meter,
+    ) -> None:
         for _ in range(MAX_ATTEMPTS):
             answer = await self._guard.admit(request, route)
             if isinstance(answer, Declined):
@@ -142,6 +180,12 @@ class GuardMiddleware:
                 continue
             return
         await self._decline(request, route, self._guard.give_up(request), meter.counting(send))
+
+    async def _tell(self, send: Send, request: WireRequest, route: PublicRoute) -> None:
+        """Tell what everybody is told."""
+        answer = route.answer()
+        self._telemetry.decided(request.route, Reason.PERMITTED)
+        await send_whole(answer, ((b"traceparent", traceparent(request.trace_id)),), request.method, send)
 
     async def _take(self, receive: Receive, send: Send, request: WireRequest, route: HookRoute) -> None:
         """Have a hook verify and process its body; a refusal is recorded."""
@@ -347,12 +391,16 @@ class GuardMiddleware:
         self, request: WireRequest, route: Declared | None, declined: Declined, send: Send
     ) -> None:
         self._telemetry.decided(request.route, declined.reason)
+        bound = bound_to(declined.record_id, request.trace_id)
+        if isinstance(route, GuardedRoute) and route.decline is not None and request.method in route.methods:
+            own = route.decline(declined.reason, declined.record_id, request)
+            await send_whole(own, bound, request.method, send)
+            return
         meant = route.template if isinstance(route, ForwardedRoute) else declined.meant
         problem = problem_of(declined.reason, meant or request.route)
         more: tuple[tuple[bytes, bytes], ...] = ()
         if declined.reason is Reason.METHOD_NOT_ALLOWED and route is not None:
             more = ((b"allow", ", ".join(route.methods).encode()),)
-        bound = bound_to(declined.record_id, request.trace_id)
         await send_whole(problem.answer(declined.record_id, *more), bound, request.method, send)
 
     def _record_defect(self, request: WireRequest) -> Declined:

@@ -13,9 +13,9 @@ from gateway.model.errors import Misconfigured
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gateway.model.routes import ForwardedRoute, GuardedRoute, HookRoute
+    from gateway.model.routes import ForwardedRoute, GuardedRoute, HookRoute, PublicRoute
 
-    Declared = GuardedRoute | HookRoute | ForwardedRoute
+    Declared = GuardedRoute | HookRoute | ForwardedRoute | PublicRoute
 
 UNROUTED = "-"  # in records and metrics, for requests that match no route: never the client's text
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from gateway.model.errors import Reason
 from gateway.model.limits import MAX_BODY_BYTES, MAX_HEADER_BYTES, MAX_HEADER_COUNT, MAX_TARGET_BYTES
 from gateway.model.queries import has_too_many_fields
-from gateway.model.routes import ForwardedRoute, HookRoute
+from gateway.model.routes import ForwardedRoute, GuardedRoute, HookRoute
 
 if TYPE_CHECKING:
     from gateway.middleware.routes import Declared
@@ -37,7 +37,9 @@ def refusal_of_bodiless(request: WireRequest, route: Declared | None) -> Reason 
 
 
 def _refusal_of_body(request: WireRequest, route: Declared | None) -> Reason | None:
-    if isinstance(route, HookRoute | ForwardedRoute):
+    if isinstance(route, GuardedRoute) and route.form_bytes:
+        is_too_long = not _is_chunked(request) and _announced_body(request) > route.form_bytes
+    elif isinstance(route, HookRoute | ForwardedRoute):
         # Whoever reads it counts: it may be chunked, with no length announced.
         is_too_long = not _is_chunked(request) and _announced_body(request) > route.max_body_bytes
     else:

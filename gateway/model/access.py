@@ -11,7 +11,7 @@ from gateway.model.hidden_fields import shown
 
 if TYPE_CHECKING:
     from gateway.model.facts import KeyKind, Scope
-    from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId, TenantId
+    from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId, Pattern, TenantId
 
 
 class Action(StrEnum):
@@ -21,16 +21,27 @@ class Action(StrEnum):
     READ = "read"
     INFER = "infer"
     IDENTIFY = "identify"  # ask for one's own identity; every valid key may
+    EXCHANGE = "exchange"  # have a token made that stands for oneself; who may identify itself may
+    INTROSPECT = "introspect"  # ask about a token of somebody else's
 
 
 GRANTABLE = frozenset({Action.DISCOVER.value, Action.READ.value, Action.INFER.value})
 """The actions that a grant may name."""
 
 
+TOKEN_MARK = "eyJ"  # noqa: S105 -- no token: every one begins like this
+"""What an access token begins with: `{"` in base64url, the beginning of its header. No API key of ours does."""
+
+
 class Credential(msgspec.Struct, frozen=True, gc=False):
-    """One key from a request: syntax checked, validity unknown. Never printed (I8)."""
+    """One API key or access token from a request: syntax checked, validity unknown. Never printed (I8)."""
 
     secret: str
+
+    @property
+    def is_token(self) -> bool:
+        """Whether it is to be read as an access token, and never as a key."""
+        return self.secret.startswith(TOKEN_MARK)
 
     def __repr__(self) -> str:
         return shown(self, hidden=("secret",))
@@ -61,14 +72,16 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     key_name: str
     tenant: TenantId | None
     scopes: frozenset[Scope]
-    expires_at: float | None  # of the key, or of the link that it came with: the earlier one
+    expires_at: float | None  # of the key, or of the link or token that it came with: the earlier one
     key_begins_at: float | None = None  # the key's own not-before and expiry: a transfer in progress
-    key_ends_at: float | None = None  # is checked against these, whatever link started it
+    key_ends_at: float | None = None  # is checked against these, whatever link or token started it
     degraded_seconds: float = 0.0  # how long its tenant is served last known facts after a lost lease
     image_hosts: tuple[str, ...] = ()  # whose images the front door fetches for its tenant
     is_link: bool = False  # the request had a signed URL of this key, not the key
     is_of_platform: bool = False  # the platform knows the key, and rules on its rights
     issuer: str | None = None  # the outside issuer of its token; then `key_id` is that of a binding
+    token_id: str | None = None  # the request had an access token of this key, with this id
+    only: Pattern | None = None  # the token is narrowed to this model, or to all below this prefix
 
 
 class ResourceKind(StrEnum):
@@ -111,7 +124,8 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
 class WireRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request as the guard sees it: unmodified bytes from the wire, and the client's address.
 
-    `raw_path` is the ASGI raw path, still percent-encoded; only `locate` decodes it, once.
+    `raw_path` is the ASGI raw path, still percent-encoded; only `locate` decodes it, once. `form` is the body
+    of a route that reads one; it may hold a key, and is never printed (I8).
     """
 
     method: str
@@ -122,6 +136,10 @@ class WireRequest(msgspec.Struct, frozen=True, kw_only=True):
     route: str  # the declared route's template, such as /v1/models/{model}; never the client's text
     trace_id: str | None
     received_at: float
+    form: bytes = b""
+
+    def __repr__(self) -> str:
+        return shown(self, hidden=("query", "headers", "form"))
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header that no decision depends on; for the record only."""

@@ -155,6 +155,11 @@ class BoundedMemory(Generic[K, V]):
         self.held_bytes -= own
         yield from self._give_back(value, leaves)
 
+    def clear(self) -> None:
+        """Remove all values: something that they depend on beside their leaves has changed."""
+        for key in list(self._entries):
+            self.drop(key)
+
     def sweep(self) -> Iterator[None]:
         """Remove the values that are no longer current, in steps."""
         looked_at = 0

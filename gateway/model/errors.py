@@ -49,6 +49,13 @@ class Reason(StrEnum):
         "The access token's signature, issuer, audience, type, times or another claim is not right.",
     )
     EXPIRED_TOKEN = "expired-token", "The access token's end has passed."
+    UNSUPPORTED_GRANT = "unsupported-grant", "A token was asked for in another way than the two that exist."
+    NOT_EXCHANGEABLE = (
+        "not-exchangeable",
+        "What was sent for a token can have none: another token, or a key that the platform rules on.",
+    )
+    EXCESS_SCOPE = "excess-scope", "A token was asked for with a scope that its key does not have."
+    FOREIGN_AUDIENCE = "foreign-audience", "A token was asked for that is for somebody else than this gateway."
 
     UNREADABLE_KEY = "unreadable-key", "The record of the key or of its tenant does not parse, which denies."
 

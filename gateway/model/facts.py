@@ -35,6 +35,7 @@ class Scope(StrEnum):
     INFER = "infer"
     AUDIT_READ = "audit:read"
     KEYS_MANAGE = "keys:manage"
+    TOKENS_INTROSPECT = "tokens:introspect"
 
 
 MAX_DEGRADED_SECONDS = 3600.0

@@ -155,6 +155,12 @@ def parse_md5(text: str) -> Md5:
     return Md5(text)
 
 
+def covers(pattern: Pattern, model: ModelId) -> bool:
+    """Whether a pattern names this model, or a prefix of its id."""
+    stem = pattern.removesuffix("*")
+    return model == stem if stem == pattern else model.startswith(stem)
+
+
 def ancestors(model: ModelId) -> tuple[Pattern, ...]:
     """The patterns that cover a model, most specific first: its own id, then `prefix/*` at each slash."""
     cuts = [index for index, character in enumerate(model) if character == "/"]

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from gateway.model.access import Action, Credential, Principal, Resource, SignedLink, WireRequest
     from gateway.model.answers import Answer
+    from gateway.model.errors import Reason
     from gateway.model.names import ModelId
     from gateway.model.stamps import Stamp
     from gateway.model.verdicts import Allowed, Found, Receipt, Upstream
@@ -31,6 +32,10 @@ class GuardedRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     `answer` makes the answer of an admitted request, as a value, or an awaitable of it where something has to
     be fetched. Routes of an app of somebody else's have none: that app sends what it likes.
+
+    A route with `form_bytes` reads a body of at most so many bytes, before the caller is known: it may contain
+    the credential. `decline` makes the answer to a refusal, by reason and record, where the route speaks a
+    protocol that has its own.
     """
 
     template: str
@@ -43,6 +48,21 @@ class GuardedRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     find_now: Callable[[WireRequest, Allowed, Any], tuple[Found, Stamp] | None] | None = None
     unwrap: Callable[[WireRequest], tuple[WireRequest, GuardedRoute]] | None = None
     answer: Callable[[Receipt], Answer | Awaitable[Answer]] | None = None
+    form_bytes: int = 0
+    decline: Callable[[Reason, str, WireRequest], Answer] | None = None
+
+
+class PublicRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """What a route declares that tells everybody the same, with or without a key.
+
+    `answer` is given nothing of the request and no Receipt, so nothing of the cache can leave through it.
+    It raises `Unavailable` where it is not known yet what to tell.
+    """
+
+    template: str
+    methods: tuple[str, ...]
+    matches: Callable[[bytes], bool]
+    answer: Callable[[], Answer]
 
 
 class HookRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from gateway.model.access import Access, Principal, Resource, WireRequest
+    from gateway.model.access_claims import AccessClaims
     from gateway.model.errors import Reason
     from gateway.model.header_block import Headers
     from gateway.model.names import FileHandle, Md5, ModelId, PackageId
@@ -131,6 +132,18 @@ class Forwarded(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     answer: Callable[[Receipt], Awaitable[object]]  # an `Answer`
 
 
+class TokenGrant(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A token that is about to be signed for its caller."""
+
+    claims: AccessClaims
+
+
+class Introspected(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What a caller is told about a token. None: it is not active, or the caller may not know of it."""
+
+    claims: AccessClaims | None
+
+
 Found = (
     OpenFile
     | PackageListing
@@ -140,6 +153,8 @@ Found = (
     | EngineAnswer
     | RelayedFile
     | Forwarded
+    | TokenGrant
+    | Introspected
 )
 
 

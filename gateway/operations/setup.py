@@ -22,6 +22,7 @@ from gateway.directory.edits.keys import create_key
 from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.identity.pepper import create_pepper
 from gateway.identity.secret_file import create_secret
+from gateway.identity.signing_keys import create_token_key, key_numbers
 from gateway.model.facts import KeyKind
 from gateway.model.file_lock import FileLock
 from gateway.model.hidden_fields import shown
@@ -91,6 +92,9 @@ def _make_secrets(settings: Settings) -> bool:
         is_new = True
     if not settings.signing_key_file.exists():
         create_signing_key(settings.signing_key_file)
+        is_new = True
+    if not key_numbers(settings.token_key_folder):
+        create_token_key(settings.token_key_folder)
         is_new = True
     for path in (settings.link_key_file, settings.hook_key_file):
         if not path.exists():

@@ -233,6 +233,10 @@ class Changes(Listing):
         """Store the fingerprint of a pepper; a node with a different pepper is detected by it."""
         self._list(names.PEPPERS, f"{pepper_id}:{fingerprint}".encode())
 
+    async def put_signing_note(self, kid: str, since: float) -> None:
+        """Note that a key signs access tokens from now on, instead of those noted before."""
+        self._list(names.SIGNING_KEYS, f"{kid}:{since:.3f}".encode())
+
     async def _remember_degraded_period(self, tenant: Tenant) -> None:
         """Store the former degraded period when it is shortened: a disconnected worker still uses it."""
         try:

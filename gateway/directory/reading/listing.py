@@ -10,6 +10,7 @@ name, it raises `Conflict`.
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _NameT = TypeVar("_NameT", bound=str)
+
+_SIGNING_NOTE = re.compile(rb"([A-Za-z0-9_-]{43}):([0-9]{1,12}(?:\.[0-9]{1,9})?)")
 
 PAGE = 500  # records per read: large enough for speed, small enough not to delay other clients
 
@@ -112,6 +115,20 @@ class Listing:
         """Return the fingerprint of every pepper that keys were stored under, by the pepper's id."""
         noted = [raw.decode(errors="replace") for raw in await self._source.members(names.PEPPERS)]
         return {pepper_id: fingerprint for pepper_id, _, fingerprint in (one.partition(":") for one in noted)}
+
+    async def signing_notes(self) -> dict[str, float]:
+        """Return since when each key that was chosen to sign access tokens does, by its kid.
+
+        A note that does not parse is reported and skipped: the key it is about signs nothing.
+        """
+        notes: dict[str, float] = {}
+        for raw in await self._source.members(names.SIGNING_KEYS):
+            match = _SIGNING_NOTE.fullmatch(raw)
+            if match is not None:
+                notes[match[1].decode()] = float(match[2])
+            elif self._on_unreadable is not None:
+                self._on_unreadable(names.SIGNING_KEYS.decode())
+        return notes
 
     async def find_pin(self, md5: Md5) -> Pin | None:
         """Return a blob's pin."""

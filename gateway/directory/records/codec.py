@@ -80,6 +80,7 @@ SCOPE_BITS = {
     Scope.INFER: 4,
     Scope.AUDIT_READ: 8,
     Scope.KEYS_MANAGE: 16,
+    Scope.TOKENS_INTROSPECT: 32,
 }
 _ALL_SCOPE_BITS = sum(SCOPE_BITS.values())
 

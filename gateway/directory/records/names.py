@@ -36,6 +36,9 @@ ISSUERS = b"{cachegate}:i:issuers"
 PEPPERS = b"{cachegate}:i:pepper-fingerprints"
 """A set of `id:fingerprint`, so that all can be read at once. Neither is the pepper."""
 
+SIGNING_KEYS = b"{cachegate}:i:signing-keys"
+"""A set of `kid:seconds`: which key was chosen to sign access tokens, and when. No key is in Redis."""
+
 POLICY = FACTS + b"policy"
 
 _KEYS = FACTS + b"k:"

@@ -1,0 +1,59 @@
+"""Authenticate whatever credential a request has: an API key, an access token or a signed link.
+
+What a credential is follows from its form alone, and it is tried as nothing else: a text that begins like a
+token is never looked up as a key, nor sent to a platform that might know it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.model.access import Credential
+
+if TYPE_CHECKING:
+    from gateway.identity.authenticate import Authenticator
+    from gateway.identity.authenticate_link import LinkAuthenticator
+    from gateway.identity.authenticate_token import TokenAuthenticator
+    from gateway.identity.recent_callers import RecentCallers
+    from gateway.model.access import Principal, SignedLink
+    from gateway.model.stamps import Stamp
+
+
+class AnyAuthenticator:
+    """Implements the port `Authenticate` for keys, tokens and links."""
+
+    __slots__ = ("_keys", "_links", "_tokens")
+
+    def __init__(self, keys: Authenticator, links: LinkAuthenticator, tokens: TokenAuthenticator) -> None:
+        self._keys = keys
+        self._links = links
+        self._tokens = tokens
+
+    @property
+    def memories(self) -> tuple[RecentCallers, ...]:
+        """The bounded memories of all of them, for the periodic sweep."""
+        return (*self._links.memories, *self._tokens.memories, *self._keys.memories)
+
+    def recall(
+        self, credential: Credential | SignedLink, client: str, now: float
+    ) -> tuple[Principal, Stamp] | None:
+        """A caller who was valid recently and still is, from memory, without waiting; else None."""
+        if not isinstance(credential, Credential):
+            return self._links.recall(credential, client, now)
+        if credential.is_token:
+            return self._tokens.recall(credential, client, now)
+        return self._keys.recall(credential, client, now)
+
+    async def authenticate(
+        self, credential: Credential | SignedLink, client: str, now: float
+    ) -> tuple[Principal, Stamp]:
+        """The caller, and the stamp of the records read. Raises `Refusal` for every one not valid now."""
+        if not isinstance(credential, Credential):
+            return await self._links.authenticate(credential, client, now)
+        if credential.is_token:
+            return await self._tokens.authenticate(credential, client, now)
+        return await self._keys.authenticate(credential, client, now)
+
+    def is_valid_still(self, principal: Principal, since: float, now: float) -> bool:
+        """Whether a caller authenticated at `since`, whose records have not changed, is valid now."""
+        return self._keys.is_valid_still(principal, since, now)
