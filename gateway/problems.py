@@ -180,6 +180,11 @@ PROBLEMS: dict[Reason, Problem] = {
         headers=((b"retry-after", b"1"),),
     ),
     Reason.ISSUER_UNDECIDED: UNAVAILABLE,
+    Reason.NO_LINKS: _forbidden(
+        "no-links",
+        "This route answers with signed URLs, and none are made for a token of this issuer. Read the files "
+        "below /v1/models with the token, or use an API key.",
+    ),
     Reason.UNKNOWN_KEY_LIMIT: Problem(
         status=429,
         kind="too-many-requests",

@@ -24,7 +24,8 @@ import msgspec
 from msgspec.structs import replace
 
 from gateway.identity.json_web_tokens import Rules, parse_key_set, verify
-from gateway.identity.recent_callers import Caller
+from gateway.identity.platform_keys import sha256_of
+from gateway.identity.recent_callers import Caller, RecentCallers
 from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import BadNameError, Reason, Refusal, Unavailable
 from gateway.model.issuers import (
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
     from gateway.identity.authenticate import Authenticator
     from gateway.identity.json_web_tokens import TrustedKey, UnverifiedToken, VerifiedClaims
-    from gateway.model.access import Principal
+    from gateway.model.access import Credential, Principal
     from gateway.model.clocks import Clock
     from gateway.model.facts import Key
     from gateway.model.issuers import FoundBinding, FoundIssuer, Issuer, IssuerKeySet, MappingRule
@@ -73,7 +74,7 @@ class _Trusted(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 class OutsideTokens:
     """Authenticates the tokens of outside issuers in one worker."""
 
-    __slots__ = ("_clock", "_directory", "_issuers", "_judge", "_parsed")
+    __slots__ = ("_clock", "_directory", "_issuers", "_judge", "_parsed", "_recent")
 
     def __init__(
         self, judge: Authenticator, directory: IssuerDirectory, issuers: OutsideIssuers, clock: Clock
@@ -82,13 +83,42 @@ class OutsideTokens:
         self._directory = directory
         self._issuers = issuers
         self._clock = clock
+        self._recent = RecentCallers()
         # The keys of sets, by the text of the set.
         self._parsed: BoundedMemory[bytes, Mapping[str, TrustedKey]] = BoundedMemory(
             max_bytes=KEYS_BYTES, weigh=lambda raw, keys: len(raw) + KEY_BYTES * len(keys)
         )
 
-    async def authenticate(self, token: UnverifiedToken, client: str, now: float) -> Caller:
-        """The caller of a token that is valid now. Raises `Refusal` for every other."""
+    @property
+    def memories(self) -> tuple[RecentCallers, ...]:
+        """The bounded memory of callers, for the periodic sweep."""
+        return (self._recent,)
+
+    def recall(self, credential: Credential, client: str, now: float) -> tuple[Principal, Stamp] | None:
+        """A caller whose token was verified and still is valid, from memory, without waiting; else None."""
+        caller = self._recent.find(sha256_of(credential))
+        if caller is None:
+            return None
+        try:
+            self._judge.verify(caller.key, caller.tenant, client, now)
+        except Refusal:
+            return None
+        return caller.principal, caller.stamp
+
+    async def authenticate(
+        self, credential: Credential, token: UnverifiedToken, client: str, now: float
+    ) -> tuple[Principal, Stamp]:
+        """The caller, and the stamp of the records read. Raises `Refusal` for every token not valid now."""
+        try:
+            caller = await self._find(token, client, now)
+        except Refusal as refusal:
+            # Unlike for our own tokens, whose keys count and what a token has to be is read from facts.
+            refusal.stands_on_facts = True
+            raise
+        self._recent.put(sha256_of(credential), caller)
+        return caller.principal, caller.stamp
+
+    async def _find(self, token: UnverifiedToken, client: str, now: float) -> Caller:
         trusted, claims = await self._verify(token, now)
         issuer = trusted.issuer
         rule, reason = find_rule(issuer, {**claims.others, "sub": claims.subject})
@@ -100,6 +130,7 @@ class OutsideTokens:
             self._judge.judge(key, bound.tenant, client, now),
             expires_at=float(claims.expires_at),
             issuer=issuer.url,
+            only=rule.only,
         )
         of_issuer = RuleLeaf(trusted.leaf, issuer.url, rule), self._keys_leaf(trusted, now)
         return Caller(

@@ -1,7 +1,8 @@
 """Bind a subject of an outside issuer to a tenant: a fact, made when a rule maps the subject first.
 
 Subjects are the issuer's to name, and a CI system has as many as there are branches. So their number has a
-bound for each issuer, and so has the number of new ones in a second. Revoked ones count among them. A subject whose binding was revoked gets no other one, whatever rule matches its next token.
+bound for each issuer, and so has the number of new ones in a second. Revoked ones count among them.
+A subject whose binding was revoked gets no other one, whatever rule matches its next token.
 
 What is written is decided in one transaction (`directory/edits/bindings.py`).
 """

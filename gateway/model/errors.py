@@ -55,7 +55,10 @@ class Reason(StrEnum):
         "What was sent for a token can have none: another token, or a key that the platform rules on.",
     )
     EXCESS_SCOPE = "excess-scope", "A token was asked for with a scope that its key does not have."
-    FOREIGN_AUDIENCE = "foreign-audience", "A token was asked for that is for somebody else than this gateway."
+    FOREIGN_AUDIENCE = (
+        "foreign-audience",
+        "A token was asked for that is for somebody else than this gateway.",
+    )
 
     UNREADABLE_KEY = "unreadable-key", "The record of the key or of its tenant does not parse, which denies."
 
@@ -71,6 +74,10 @@ class Reason(StrEnum):
         "The token is of a new subject, and its issuer has as many bindings as it may have.",
     )
     BINDING_LIMIT = "binding-limit", "Too many new subjects of the token's issuer came at once."
+    NO_LINKS = (
+        "no-links",
+        "The answer would hold signed URLs, and none are made for tokens of outside issuers.",
+    )
     ISSUER_UNDECIDED = (
         "issuer-undecided",
         "The keys of the token's issuer are not known, or too old, and it does not answer.",
@@ -205,6 +212,7 @@ class Refusal(CachegateError):  # noqa: N818 -- a refusal is an answer to the cl
         self.reason = reason
         self.key_id = key_id
         self.tenant = tenant
+        self.stands_on_facts = False  # whatever its reason: facts said so, which may be old without a lease
 
 
 class Unavailable(CachegateError):  # noqa: N818 -- reads as the state it names

@@ -22,7 +22,7 @@ import msgspec
 
 from gateway.model.errors import Reason
 from gateway.model.facts import FOLDER_SOURCE, Key, Scope, Tenant
-from gateway.model.names import BindingId, KeyId, TenantId
+from gateway.model.names import BindingId, KeyId, Pattern, TenantId
 from gateway.model.records import Count, Record, Text, Time
 from gateway.model.stamps import LEAF_BYTES, Leaf, Stamp
 
@@ -77,6 +77,7 @@ class MappingRule(msgspec.Struct, frozen=True, kw_only=True, array_like=True, fo
     claims: Annotated[tuple[ClaimMatch, ...], msgspec.Meta(min_length=1)]
     scopes: frozenset[Scope]
     networks: tuple[str, ...] = ()
+    only: Pattern | None = None  # the one model, or all below the prefix, that its tokens may be used for
 
     def matches(self, claims: Mapping[str, Any]) -> bool:
         """Whether every claim that the rule names is as it says."""

@@ -40,7 +40,7 @@ from gateway.model.issuers import (
     Issuer,
     MappingRule,
 )
-from gateway.model.names import parse_group_name, parse_tenant_id
+from gateway.model.names import parse_group_name, parse_pattern, parse_tenant_id
 from gateway.model.toml_tables import DocumentProblems
 from gateway.model.trusted_files import refuse, verify_trusted_folder
 
@@ -68,7 +68,7 @@ _ISSUER_KEYS = (
     "max_lifetime_seconds",
     "max_bindings",
 )
-_RULE_KEYS = ("name", "tenant", "claims", "scopes", "networks")
+_RULE_KEYS = ("name", "tenant", "claims", "scopes", "networks", "model")
 _OF_THE_TOKEN = frozenset({"iss", "aud", "exp", "nbf", "iat", "jti"})
 """Claims about the token itself: they are verified, and no right follows from them."""
 
@@ -276,9 +276,12 @@ def _rule(tables: DocumentTables, table: Mapping[str, Any], nth: int, url: str) 
         tables.complain(
             f"{len(networks)} networks; expected at most {MAX_NETWORKS}", "rules", "networks", nth=nth
         )
+    only = _one_name(tables, table, "model", parse_pattern, nth) if "model" in table else None
     if name is None or tenant is None or len(tables.problems) > before:
         return None
-    return MappingRule(name=name, tenant=tenant, claims=claims, scopes=frozenset(scopes), networks=networks)
+    return MappingRule(
+        name=name, tenant=tenant, claims=claims, scopes=frozenset(scopes), networks=networks, only=only
+    )
 
 
 def _one_name(

@@ -303,7 +303,8 @@ def _issuer_text(issuer: Issuer) -> str:
 def _mapping_text(rule: MappingRule) -> str:
     claims = ", ".join(f"{one.claim} {' or '.join(one.values)}" for one in rule.claims)
     networks = f" from {' '.join(rule.networks)}" if rule.networks else ""
-    return f"{claims}: tenant {rule.tenant}, {' '.join(sorted(rule.scopes))}{networks}"
+    of_model = f" of {rule.only}" if rule.only else ""
+    return f"{claims}: tenant {rule.tenant}, {' '.join(sorted(rule.scopes))}{of_model}{networks}"
 
 
 def _is_wanted(new: Fact, old: Fact | None, what: str, where: str, conflicts: list[str]) -> bool:

@@ -179,6 +179,7 @@ def decode_issuer(raw: bytes, digest: bytes) -> Issuer:
         why = "an issuer's rule holds a name or network that does not parse"
         _verify(why, parse_tenant_id, [rule.tenant])
         _verify(why, ipaddress.ip_network, rule.networks)
+        _verify(why, parse_pattern, [] if rule.only is None else [rule.only])
         if not rule.scopes or not rule.scopes <= BINDING_SCOPES:
             _refuse("an issuer's rule gives no scope, or one that no binding has")
         if any(not one.values or WILDCARD in one.values for one in rule.claims):
