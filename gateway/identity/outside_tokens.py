@@ -162,7 +162,7 @@ class OutsideTokens:
         if found.issuer is None:
             raise Refusal(Reason.UNKNOWN_ISSUER)
         trusted = _trusted(found, found.issuer, now)
-        known_at = None if trusted is None else trusted.key_set.fetched_at
+        known_at = None if found.key_set is None else found.key_set.fetched_at
         if trusted is None or (
             token.claimed_kid not in self._parse(trusted.key_set)
             and _age(trusted.key_set, now) >= REFRESH_APART_SECONDS

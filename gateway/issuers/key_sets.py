@@ -1,9 +1,10 @@
 """Have the keys of an issuer fetched: by one worker for all, not too often, whatever comes in tokens.
 
 Anybody can write a token with a made-up `kid`, so what such a token causes has to be bounded. A lock in Redis
-lets one worker fetch; it is not released but expires, so the keys of an issuer are fetched at most once in
-`REFRESH_APART_SECONDS`, by the whole fleet. The others wait until the new keys are a fact, or a mark says
-that the fetch failed. Within a worker, all requests share one task. A task belongs to no request.
+lets one worker fetch. The others wait until the new keys are a fact, or a mark says that the fetch failed.
+Keys are asked for anew only once those that are known are `REFRESH_APART_SECONDS` old, and after a failure
+the mark stays for as long: the whole fleet asks an issuer no more often. Within a worker, all requests share
+one task. A task belongs to no request.
 
 The keys that were fetched become a fact, so that all workers have the same ones, also after a restart, and
 what was decided with a key ends when that key is gone. They are public. Whoever can write to Redis could put
@@ -102,32 +103,29 @@ class KeySets:
             self._on_failure(failure)
 
     async def _run(self, issuer: Issuer, digest: bytes, known_at: float | None) -> None:
-        lock, failed = names.asking_for_keys(digest), names.failed_for_keys(digest)
-        holder = f"{self._worker}:{next(self._serials)}"  # never the same: nobody extends the lock
+        lock, holder = names.asking_for_keys(digest), f"{self._worker}:{next(self._serials)}"
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 pause = LOOK_SECONDS
-                while not await self._store.hold(lock, holder, seconds=REFRESH_APART_SECONDS):
+                while not await self._store.hold(lock, holder, seconds=PATIENCE_SECONDS):
+                    await asyncio.sleep(pause)
                     if await self._is_known(issuer, known_at):
                         return
-                    _, [mark] = await self._store.read([failed])
-                    if mark is not None:
-                        raise undecided("it was asked a moment ago, and did not answer as it should")
-                    await asyncio.sleep(pause)
                     pause = min(1.5 * pause, LONGEST_LOOK_SECONDS)
-                if await self._is_known(issuer, known_at):
-                    return
                 try:
-                    await self._fetch(issuer)
-                except Unavailable:
-                    with suppress(Unavailable):
-                        await self._store.put_for({failed: b"1"}, REFRESH_APART_SECONDS)
-                    raise
+                    if not await self._is_known(issuer, known_at):
+                        await self._fetch(issuer)
+                finally:
+                    with suppress(Unavailable):  # the lock expires by itself
+                        await self._store.release(lock, holder)
         except TimeoutError as error:
             raise undecided("its keys did not come in time") from error
 
     async def _is_known(self, issuer: Issuer, known_at: float | None) -> bool:
-        """Whether another worker has fetched the keys since."""
+        """Whether another worker has fetched the keys since. Raises `Unavailable` if it failed just now."""
+        _, [mark] = await self._store.read([_mark_of(issuer)])
+        if mark is not None:
+            raise undecided("it was asked a moment ago, and did not answer as it should")
         try:
             key_set = await self._stored.find_key_set(issuer.url)
         except Conflict:  # it does not parse, and is about to be replaced
@@ -137,6 +135,14 @@ class KeySets:
         return known_at is None or key_set.fetched_at > known_at
 
     async def _fetch(self, issuer: Issuer) -> None:
+        try:
+            await self._fetch_and_write(issuer)
+        except Unavailable:
+            with suppress(Unavailable):
+                await self._store.put_for({_mark_of(issuer): b"1"}, REFRESH_APART_SECONDS)
+            raise
+
+    async def _fetch_and_write(self, issuer: Issuer) -> None:
         document = await self._client.fetch(issuer.key_set_url)
         try:
             keys = await asyncio.to_thread(parse_key_set, document)
@@ -172,3 +178,8 @@ class KeySets:
             received_at=self._clock.now(),
         )
         await self._perform(change, put)
+
+
+def _mark_of(issuer: Issuer) -> bytes:
+    """The mark of a failure. It names the place of the keys: a document that names another is not affected."""
+    return names.failed_for_keys(issuer_digest(f"{issuer.url} {issuer.key_set_url}"))

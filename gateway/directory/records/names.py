@@ -103,12 +103,12 @@ def binding_digest(binding_id: BindingId) -> tuple[bytes, bytes]:
 
 
 def asking_for_keys(digest: bytes) -> bytes:
-    """The lock of the process that fetches an issuer's keys; not a fact. It also limits how often."""
+    """The lock of the process that fetches an issuer's keys; not a fact."""
     return b"{cachegate}:jwks:" + _digest_text(digest)
 
 
 def failed_for_keys(digest: bytes) -> bytes:
-    """That the last fetch of an issuer's keys failed, for as long as nobody tries again; not a fact."""
+    """The mark that a fetch of keys failed a moment ago, by a digest of issuer and place; not a fact."""
     return b"{cachegate}:jwks-failed:" + _digest_text(digest)
 
 
