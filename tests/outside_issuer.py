@@ -62,7 +62,7 @@ class Issuer:
 
     def token(self, *, subject="repo:acme/vision:ref:refs/heads/main", alg="RS256", headers=None, **claims):
         """A token that is valid for ten minutes, but for what the claims say; None leaves one out."""
-        now = int(time.time())
+        now = int(time.time())  # noqa: TID251 -- the issuer reads its own clock
         said = {"iss": self.url, "aud": AUDIENCE, "sub": subject, "iat": now, "exp": now + 600, **claims}
         said = {name: value for name, value in said.items() if value is not None}
         return self.ask(do="sign", claims=said, alg=alg, headers=headers or {})["token"]

@@ -16,7 +16,6 @@ Every failure is `Unavailable(ISSUER_UNDECIDED)`: neither an allow nor a denial.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 
 import httpx
 
@@ -38,7 +37,6 @@ class KeySetClient:
     """Fetches key sets in one worker. Belongs to one event loop; `close` it there."""
 
     def __init__(self, *, private_issuers: bool) -> None:
-        self.outcomes: Counter[str] = Counter()
         self._private = private_issuers
         self._slots = asyncio.Semaphore(MAX_FETCHES)
         limits = httpx.Limits(max_connections=MAX_FETCHES, max_keepalive_connections=0)
@@ -53,12 +51,7 @@ class KeySetClient:
             async with asyncio.timeout(FETCH_SECONDS), self._slots:
                 document = await self._fetch(httpx.URL(key_set_url))
         except (TimeoutError, httpx.HTTPError, AddressError, *_NO_URL) as error:
-            self.outcomes["failed"] += 1
             raise undecided(_why(error)) from error
-        except Unavailable:
-            self.outcomes["failed"] += 1
-            raise
-        self.outcomes["fetched"] += 1
         return document
 
     async def close(self) -> None:

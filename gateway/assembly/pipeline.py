@@ -65,7 +65,13 @@ from gateway.pinning.checks import PinChecks
 from gateway.pinning.measuring import Measurer
 from gateway.resource.held_files import HeldFiles
 from gateway.resource.held_listings import HeldListings
-from gateway.telemetry import Telemetry, freshness_counters, unknown_key_counters, upstream_counters
+from gateway.telemetry import (
+    Telemetry,
+    freshness_counters,
+    issuer_counters,
+    unknown_key_counters,
+    upstream_counters,
+)
 from gateway.transfers import Transfers
 
 if TYPE_CHECKING:
@@ -306,6 +312,7 @@ class Pipeline:
             "cachegate_hashed_bytes_total": self.measurer.counts.bytes,
             **upstream_counters(self.provider),
             **unknown_key_counters(self.authority),
+            **issuer_counters(self.outside_issuers),
         }
         gauges = {
             **self.telemetry.gauges,

@@ -16,6 +16,7 @@ Keys that are empty or do not parse are a failure: the ones before stay, for as 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import suppress
 from hashlib import sha256
 from itertools import count
@@ -71,8 +72,14 @@ class KeySets:
         self._worker = worker
         self._on_failure = on_failure
         self._serials = count()
+        self._outcomes: Counter[str] = Counter()
         self._tasks: Singleflight[bytes, None] = Singleflight(checked_by_callers)
         self._behind: set[asyncio.Task[None]] = set()
+
+    @property
+    def outcomes(self) -> Counter[str]:
+        """How often keys were fetched, and how often that failed."""
+        return self._outcomes
 
     async def refresh(self, issuer: Issuer, known_at: float | None) -> None:
         """Return once keys that were fetched after `known_at` are a fact. Raises `Unavailable`."""
@@ -137,7 +144,9 @@ class KeySets:
     async def _fetch(self, issuer: Issuer) -> None:
         try:
             await self._fetch_and_write(issuer)
+            self._outcomes["fetched"] += 1
         except Unavailable:
+            self._outcomes["failed"] += 1
             with suppress(Unavailable):
                 await self._store.put_for({_mark_of(issuer): b"1"}, REFRESH_APART_SECONDS)
             raise
@@ -181,5 +190,5 @@ class KeySets:
 
 
 def _mark_of(issuer: Issuer) -> bytes:
-    """The mark of a failure. It names the place of the keys: a document that names another is not affected."""
+    """The mark of a failure. It names the place of the keys: a document with another is not affected."""
     return names.failed_for_keys(issuer_digest(f"{issuer.url} {issuer.key_set_url}"))

@@ -40,14 +40,12 @@ async def refused(client, url):
 async def test_a_key_set_comes_as_the_issuer_wrote_it(client, issuer):
     keys = json.loads(await client.fetch(issuer.key_set_url))["keys"]
     assert {key["alg"] for key in keys} == {"RS256", "ES256", "EdDSA"}
-    assert client.outcomes == {"fetched": 1}
 
 
 @pytest.mark.parametrize("how", ["failing", "redirecting", "wrong-type", "encoded", "huge"])
 async def test_an_answer_that_is_no_key_set_is_undecided(client, issuer, how):
     issuer.behave(how)
     await refused(client, issuer.key_set_url)
-    assert client.outcomes == {"failed": 1}
 
 
 async def test_a_redirect_is_not_followed(client, issuer):
