@@ -45,7 +45,7 @@ class BindingView(msgspec.Struct, frozen=True, kw_only=True):
 async def list_bindings(
     session: OperatorSession, issuer: str | None, tenant: TenantId | None
 ) -> list[BindingView]:
-    """The bindings of all issuers that have a document, or of one; of all tenants, or of one."""
+    """The bindings of all issuers, or of one that has a document; of all tenants, or of one."""
     if tenant is not None:
         await verify_tenant(session, tenant)
     issuers = await session.listing.list_issuers()
@@ -54,15 +54,15 @@ async def list_bindings(
         nearest = find_nearest(issuer, known)
         advice = "`policies/issuers` has a document for each"
         raise UnknownName("issuer", issuer, f"the nearest is {nearest}; {advice}" if nearest else advice)
+    by_url = {one.url: one for one in issuers}
     found = [
-        (one, binding)
-        for one in issuers
-        if issuer in (None, one.name)
-        for binding in await session.listing.list_bindings(one.url)
+        binding
+        for binding in await session.listing.list_all_bindings()
         if tenant in (None, binding.tenant)
+        and (issuer is None or (binding.url in by_url and by_url[binding.url].name == issuer))
     ]
-    seen = await find_last_uses(session.store, [KeyId(binding.binding_id) for _, binding in found])
-    return [_view(one, binding, seen.get(KeyId(binding.binding_id))) for one, binding in found]
+    seen = await find_last_uses(session.store, [KeyId(binding.binding_id) for binding in found])
+    return [_view(by_url.get(one.url), one, seen.get(KeyId(one.binding_id))) for one in found]
 
 
 async def find_binding(session: OperatorSession, binding_id: BindingId) -> BindingView:
@@ -84,7 +84,7 @@ def _view(issuer: Issuer | None, binding: Binding, last_used: float | None) -> B
     networks = () if is_free else sorted({one for rule in rules for one in rule.networks})
     return BindingView(
         binding_id=binding.binding_id,
-        issuer="" if issuer is None else issuer.name,
+        issuer="-" if issuer is None else issuer.name,
         issuer_url=binding.url,
         subject=binding.subject,
         tenant=binding.tenant,

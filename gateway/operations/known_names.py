@@ -41,11 +41,7 @@ async def with_nearest(session: OperatorSession, unknown: UnknownName) -> Unknow
             owners = [None, *(tenant.tenant_id for tenant in await session.listing.list_tenants())]
             known = await session.listing.list_key_ids(owners)
         case "binding":
-            known = [
-                binding.binding_id
-                for issuer in await session.listing.list_issuers()
-                for binding in await session.listing.list_bindings(issuer.url)
-            ]
+            known = [binding.binding_id for binding in await session.listing.list_all_bindings()]
         case _:
             known = ()
     nearest = find_nearest(unknown.name, known)

@@ -187,7 +187,9 @@ class Changes(Listing):
     async def put_binding(self, binding: Binding) -> None:
         """Write a binding."""
         await self.put_fact(names.binding_fact(binding.digest), binding)
-        self._list(names.issuer_bindings(issuer_digest(binding.url)), binding.digest.hex().encode())
+        issuer = issuer_digest(binding.url)
+        self._list(names.issuer_bindings(issuer), binding.digest.hex().encode())
+        self._list(names.BOUND_ISSUERS, issuer.hex().encode())
         self._batch.hash_put.append((*names.binding_digest(binding.binding_id), binding.digest))
 
     async def delete_binding(self, binding: Binding) -> None:

@@ -215,7 +215,15 @@ class Listing:
 
     async def list_bindings(self, url: str) -> list[Binding]:
         """Return all bindings of an outside issuer, the oldest first."""
-        digests = await self._digests(names.issuer_bindings(issuer_digest(url)))
+        return await self._bindings(issuer_digest(url))
+
+    async def list_all_bindings(self) -> list[Binding]:
+        """Return all bindings, issuer by issuer, also those of issuers whose document is gone."""
+        issuers = await self._digests(names.BOUND_ISSUERS)
+        return [binding for digest in issuers for binding in await self._bindings(digest)]
+
+    async def _bindings(self, issuer: bytes) -> list[Binding]:
+        digests = await self._digests(names.issuer_bindings(issuer))
         placed = [(names.binding_fact(d), partial(decode_binding, digest=d)) for d in digests]
         return sorted(await self._facts(placed), key=lambda one: (one.created_at, one.binding_id))
 

@@ -33,6 +33,9 @@ DEGRADED = b"{cachegate}:i:degraded"
 ISSUERS = b"{cachegate}:i:issuers"
 """A set of the digests of outside issuers."""
 
+BOUND_ISSUERS = b"{cachegate}:i:bound-issuers"
+"""A set of the digests of outside issuers that have bindings, also where their document is gone."""
+
 PEPPERS = b"{cachegate}:i:pepper-fingerprints"
 """A set of `id:fingerprint`, so that all can be read at once. Neither is the pepper."""
 

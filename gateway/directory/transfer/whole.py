@@ -65,9 +65,8 @@ async def each_fact(
     facts += sorted(await listing.list_rules(), key=place_of)
     facts += sorted(await listing.list_aliases(), key=place_of)
     facts += sorted(await listing.list_all_grants(), key=place_of)
-    issuers = sorted(await listing.list_issuers(), key=place_of)
-    bindings = [binding for one in issuers for binding in await listing.list_bindings(one.url)]
-    facts += [*sorted(bindings, key=place_of), *issuers]
+    facts += sorted(await listing.list_all_bindings(), key=place_of)
+    facts += sorted(await listing.list_issuers(), key=place_of)
     owners: list[TenantId | None] = [None, *(tenant.tenant_id for tenant in tenants)]
     key_ids = await listing.list_key_ids(owners)
     on_total(len(facts) + len(key_ids))

@@ -202,10 +202,11 @@ async def _check_records(server: Server) -> Finding:
     listing, count = server.listing, 0
     tenants = await listing.list_tenants()
     count += len(tenants)
-    for found in (await listing.list_rules(), await listing.list_aliases(), await listing.list_all_grants()):
+    for found in (
+        *(await listing.list_rules(), await listing.list_aliases(), await listing.list_all_grants()),
+        *(await listing.list_issuers(), await listing.list_all_bindings()),
+    ):
         count += len(found)
-    for issuer in await listing.list_issuers():
-        count += 1 + len(await listing.list_bindings(issuer.url))
     for owner in (None, *(tenant.tenant_id for tenant in tenants)):
         try:
             async for _ in listing.each_key(owner):
