@@ -68,7 +68,10 @@ def serve(
             trusted_proxies=settings.trusted_proxies,
             tls=tls,
         )
-        supervise(plan, _ops_app, partial(_announce, scheme="http" if plan.tls is None else "https"))
+        scheme = "http" if plan.tls is None else "https"
+        supervise(
+            plan, _ops_app, partial(_announce, scheme=scheme, has_tokens=settings.public_url is not None)
+        )
 
 
 def _tls(settings: Settings) -> TlsFiles | None:
@@ -97,10 +100,8 @@ async def _prepare(settings: Settings) -> None:
 
 async def _prepare_tokens(session: OperatorSession) -> None:
     """Make sure that this node has the key that signs access tokens, where any are issued."""
-    if session.settings.public_url is None:
-        say("access tokens: none are issued, as CACHEGATE_PUBLIC_URL is unset; there is no /v1/token")
-        return
-    await ensure_signing_key(session)
+    if session.settings.public_url is not None:
+        await ensure_signing_key(session)
 
 
 async def _say_group(session: OperatorSession) -> None:
@@ -116,8 +117,10 @@ def _ops_app(supervisor: Supervisor) -> ASGIApp:
     return ops_app(supervisor.status)
 
 
-def _announce(supervisor: Supervisor, *, scheme: str) -> None:
+def _announce(supervisor: Supervisor, *, scheme: str, has_tokens: bool) -> None:
     host, port = supervisor.public_address
     ops_host, ops_port = supervisor.ops_address
     ops = f"http://{ops_host}:{ops_port}"
     say(f"Cachegate serves on {scheme}://{host}:{port} (ops on {ops}). Ctrl-C stops it.")
+    if not has_tokens:
+        say("There is no /v1/token: CACHEGATE_PUBLIC_URL, by which access tokens are issued, is unset.")

@@ -83,6 +83,11 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     token_id: str | None = None  # the request had an access token of this key, with this id
     only: Pattern | None = None  # the token is narrowed to this model, or to all below this prefix
 
+    @property
+    def token_ends_at(self) -> float | None:
+        """When the token that the request had ends; None without one."""
+        return self.expires_at if self.token_id is not None else None
+
 
 class ResourceKind(StrEnum):
     """The kind of resource that a path names."""

@@ -134,8 +134,9 @@ class Offers:
         self, request: WireRequest, allowed: Allowed, looks: Looks, *, is_wrapped: bool
     ) -> tuple[EngineAnswer, Stamp] | None:
         """As `weights`, from memory alone; None where that has to be asked."""
-        given = self.memory.find((allowed.access.principal, request.query, is_wrapped))
-        if given is None or given.links_expire_at != self._links.expires_at():
+        principal = allowed.access.principal
+        given = self.memory.find((principal, request.query, is_wrapped))
+        if given is None or given.links_expire_at != self._links.expires_at(principal.token_ends_at):
             return None
         if given.answer is not self._metadata.weights_now(allowed, looks):
             return None
@@ -171,7 +172,7 @@ class Offers:
         link = self._link(inquiry, answer.model, places, is_wrapped=is_wrapped)
         files = sum(len(one.files) for one in answer.packages)
         if files <= FILES_AT_ONCE:
-            links_expire_at = self._links.expires_at()
+            links_expire_at = self._links.expires_at(inquiry.allowed.access.principal.token_ends_at)
             body = rewritten(answer, link)
             if told.is_local and len(places.ours) == files and not places.unhashed:
                 self._remember(
@@ -186,7 +187,8 @@ class Offers:
         principal, query = inquiry.allowed.access.principal, inquiry.request.query
         if self._metadata.has_upstream or principal.is_of_platform:
             return
-        if len(query) <= MAX_REMEMBERED_QUERY_BYTES and given.links_expire_at == self._links.expires_at():
+        is_current = given.links_expire_at == self._links.expires_at(principal.token_ends_at)
+        if is_current and len(query) <= MAX_REMEMBERED_QUERY_BYTES:
             self.memory.put((principal, query, is_wrapped), given)
 
     async def _permitted(self, inquiry: Inquiry, told: Told[ProviderAnswer]) -> tuple[ProviderAnswer, Stamp]:
@@ -269,7 +271,8 @@ class Offers:
         def link(package: PackageId, file: PackageFile) -> str:
             if (package, file.handle) not in places.ours:
                 return file.download_url or ""
-            url = self._links.url(inquiry.key_id, model, package, file.handle)
+            ends_at = inquiry.allowed.access.principal.token_ends_at
+            url = self._links.url(inquiry.key_id, model, package, file.handle, token_ends_at=ends_at)
             return wrap_signed(self._public_url, url) if is_wrapped else url
 
         return link

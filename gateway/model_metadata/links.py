@@ -6,6 +6,9 @@ This module connects the grammar of paths, the signature, and the spelling of bo
 after a decision and decides nothing itself: whether its key may read the file is decided anew at every
 request that comes with it.
 
+A link that was made with an access token names the key behind it, and ends with the token: otherwise a token
+could be exchanged for what lives longer.
+
 Host and path of a file's link never change. Links of one key that are handed out within one minute are equal
 to the byte: their expiry is rounded up, so that repeated metadata answers are equal, and the worker need not
 distinguish their callers.
@@ -40,13 +43,22 @@ class Links:
         self._link_seconds = link_seconds
         self._clock = clock
 
-    def expires_at(self) -> int:
-        """The time at which links that are made now expire."""
+    def expires_at(self, token_ends_at: float | None = None) -> int:
+        """The time at which links that are made now expire; with a token, not after it."""
         ends_at = self._clock.now() + self._link_seconds
-        return math.ceil(ends_at / EXPIRY_STEP_SECONDS) * EXPIRY_STEP_SECONDS
+        rounded = math.ceil(ends_at / EXPIRY_STEP_SECONDS) * EXPIRY_STEP_SECONDS
+        return rounded if token_ends_at is None else min(rounded, math.floor(token_ends_at))
 
-    def url(self, key_id: KeyId, model: ModelId, package: PackageId, handle: FileHandle) -> str:
+    def url(
+        self,
+        key_id: KeyId,
+        model: ModelId,
+        package: PackageId,
+        handle: FileHandle,
+        *,
+        token_ends_at: float | None = None,
+    ) -> str:
         """The URL of a file for this key. It is a secret of the caller's, as the key is (I8)."""
-        path, expires_at = download_link(model, package, handle), self.expires_at()
+        path, expires_at = download_link(model, package, handle), self.expires_at(token_ends_at)
         mac = sign(self._keys, key_id=key_id, expires_at=expires_at, signed=path.encode("ascii"))
         return f"{self._public_url}{path}?{link_query(key_id, expires_at, mac)}"

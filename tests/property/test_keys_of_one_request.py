@@ -21,6 +21,8 @@ from gateway.credential.extract_link import extract_link, link_query
 from gateway.faces.proxy import Unwrapping
 from gateway.identity.authenticate import Authenticator
 from gateway.identity.authenticate_link import LinkAuthenticator
+from gateway.identity.authenticate_token import TokenAuthenticator
+from gateway.identity.keys_by_id import KeysById
 from gateway.identity.links import LinkKeys, sign
 from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.identity.pepper import Pepper, Peppers
@@ -136,7 +138,8 @@ def followed(keys):
         received_at=NOW,
     )
     directory = Directory()
-    subject = LinkAuthenticator(Authenticator(directory, PEPPERS), directory, LINK_KEYS)
+    keys, by_id = Authenticator(directory, PEPPERS), KeysById(directory)
+    subject = LinkAuthenticator(keys, by_id, LINK_KEYS, TokenAuthenticator(keys, by_id, None))
     try:
         principal, _ = asyncio.run(subject.authenticate(extract_link(request), "192.0.2.1", NOW))
     except Refusal as refusal:

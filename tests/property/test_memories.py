@@ -57,7 +57,7 @@ from gateway.front_door import brought
 from gateway.identity import authenticate
 from gateway.identity import last_uses as last_uses_module
 from gateway.identity.authenticate import Authenticator
-from gateway.identity.authenticate_link import LinkAuthenticator
+from gateway.identity.keys_by_id import KeysById
 from gateway.identity.last_uses import LastUses
 from gateway.identity.pepper import Pepper, Peppers
 from gateway.identity.recent_callers import Caller, RecentCallers
@@ -758,7 +758,7 @@ def resources_of_paths(_bound):
 @case(5 * MEGABYTE, size=lambda made: len(made._digests))
 def digests_of_links(_bound):
     def make():
-        return LinkAuthenticator(SimpleNamespace(memories=()), None, None)
+        return KeysById(None)
 
     return make, lambda made, number: made._digests.put(f"key_{number:012d}", number.to_bytes(32, "big"))
 
@@ -918,7 +918,7 @@ FILLED = {
     "directory/memory/near_cache.py",
     "front_door/brought.py",
     "identity/authenticate.py",
-    "identity/authenticate_link.py",
+    "identity/keys_by_id.py",
     "identity/last_uses.py",
     "identity/recent_callers.py",
     "model_metadata/attestations.py",
@@ -936,6 +936,7 @@ FILLED = {
 """The modules with a memory that is filled above."""
 
 BOUNDED_OTHERWISE = {
+    "assembly/token_keys.py": "keys of the state folder",
     "adapters/image_fetch.py": "tenants whose images are being fetched",
     "front_door/images.py": "images of one request, at most so many",
     "front_door/reading.py": "members of one body that were read",

@@ -8,9 +8,12 @@ import math
 import pytest
 from msgspec.structs import replace
 
-from gateway.identity import authenticate_link
+from gateway.identity import keys_by_id
+from gateway.identity.any_credential import AnyAuthenticator
 from gateway.identity.authenticate import Authenticator
 from gateway.identity.authenticate_link import LinkAuthenticator
+from gateway.identity.authenticate_token import TokenAuthenticator
+from gateway.identity.keys_by_id import KeysById
 from gateway.identity.links import LinkKeys, sign
 from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.identity.pepper import Pepper, Peppers
@@ -62,7 +65,9 @@ def link_of(key_id=KEY_ID, expires_at=END, beside=None):
 
 
 def authenticator_over(directory, link_keys=LINK_KEYS):
-    return LinkAuthenticator(Authenticator(directory, PEPPERS), directory, link_keys)
+    keys, by_id = Authenticator(directory, PEPPERS), KeysById(directory)
+    tokens = TokenAuthenticator(keys, by_id, None)
+    return AnyAuthenticator(keys, LinkAuthenticator(keys, by_id, link_keys, tokens), tokens)
 
 
 def authenticate(subject, link=None, client="192.0.2.1", now=NOW):
@@ -177,8 +182,8 @@ def test_a_key_whose_record_moved_is_found_by_the_index_anew():
 
 
 def test_what_is_remembered_of_the_index_is_bounded(monkeypatch):
-    of_one = ENTRY_BYTES + authenticate_link.DIGEST_BYTES
-    monkeypatch.setattr(authenticate_link, "DIGESTS_BYTES", of_one)
+    of_one = ENTRY_BYTES + keys_by_id.DIGEST_BYTES
+    monkeypatch.setattr(keys_by_id, "DIGESTS_BYTES", of_one)
     directory = Directory()
     subject = authenticator_over(directory)
     for key_id in (KEY_ID, OTHER.key.key_id, KEY_ID):
