@@ -76,6 +76,11 @@ class Issuer:
         self.ask(do="behave", how=how)
 
     @property
+    def kids(self):
+        """The names of the keys that sign now, by algorithm."""
+        return self.ask(do="kids")
+
+    @property
     def fetches(self):
         """How often its keys were asked for."""
         return self.ask(do="count")["fetches"]
@@ -293,6 +298,8 @@ def main(folder):
                 state.rotate(**what)
             case "behave":
                 state.how = what["how"]
+            case "kids":
+                answer = {alg: kid for alg, (kid, _) in state.signing.items()}
             case "count":
                 answer = {"fetches": state.fetches}
         print(json.dumps(answer), flush=True)
