@@ -572,7 +572,7 @@ _NO_KEY = (
 
 @cache
 def oauth_problem_of(reason: Reason, *, is_of_client: bool) -> Problem:
-    """The problem of a token request. `is_of_client`: the key came as a client's secret, or there was none."""
+    """The problem of a token request. `is_of_client`: the key came as a client's secret, or none came."""
     usual = PROBLEMS[reason]
     match usual.status:
         case HTTPStatus.UNAUTHORIZED if is_of_client:

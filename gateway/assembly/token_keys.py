@@ -2,8 +2,8 @@
 
 The files of the state folder and the notes in Redis together say which key does what
 (`identity/signing_keys.py`). Both are read at intervals, so that a key which was copied to this node is known
-here without a restart. Then the worker reports the keys that it holds: `cachegate tokens rotate` has a new one
-sign only once every worker has reported it.
+here without a restart. Then the worker reports the keys that it holds: `cachegate tokens rotate` has a new
+one sign only once every worker has reported it.
 
 A report expires: it says what a worker held a moment ago, and none is left of a worker that has ended.
 """

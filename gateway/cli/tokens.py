@@ -24,11 +24,11 @@ commands = typer.Typer(help="Keys that sign access tokens: rotate, list.", no_ar
 @commands.command("rotate")
 def rotate_(
     patience: Annotated[
-        int, typer.Option("--patience", min=0, max=3600, help="Seconds to wait for every worker to know it.")
+        int, typer.Option("--patience", min=0, max=3600, help="Seconds to wait for all workers to have it.")
     ] = 15,
     as_json: AsJson = False,
 ) -> None:
-    """Have a new key sign, once every worker knows it. The former one verifies until its tokens have ended."""
+    """Have a new key sign, once every worker has it. The former verifies until its tokens have ended."""
     done = in_session(partial(rotate, patience_seconds=patience))
     document = {"kid": done.kid, "file": done.file, "signs": done.signs, "lacking": done.lacking}
     is_yes = done.signs and is_sure(done.barrier)
@@ -38,11 +38,11 @@ def rotate_(
 def _shown(done: Rotation) -> Iterator[Note | Line]:
     yield Line(f"{done.kid}  {done.file}")
     if done.signs:
-        yield Note(f"It signs now; {done.workers} workers know it. The former key verifies its last tokens.")
+        yield Note("It signs now. The former key verifies until its last token has ended.")
         yield from barrier_notes(done.barrier)
         return
     yield Note(
-        f"It waits: {len(done.lacking)} of {done.workers} workers do not have it ({', '.join(done.lacking)}). "
+        f"It waits: {len(done.lacking)} of {done.workers} workers lack it ({', '.join(done.lacking)}). "
         "Copy the file to their nodes, then repeat the command."
     )
 

@@ -156,8 +156,8 @@ class Settings:
         "on",
     )
     public_url: str | None = _setting(
-        "How clients reach us, for signed URLs and access tokens: http or https, a host, and a path prefix if "
-        "there is one.",
+        "How clients reach us, for signed URLs and access tokens: http or https, a host, and a path prefix if"
+        " there is one.",
         read_url,
         None,
         "unset: no engine face, no access tokens",
@@ -185,7 +185,8 @@ class Settings:
         3600,
     )
     token_seconds: int = _setting(
-        "How long an access token lives at most; who verifies tokens offline learns of a revocation that late.",
+        "How many seconds an access token lives. Who verifies tokens offline may learn of a revocation as "
+        "late as that.",
         read_number(60, MAX_TOKEN_SECONDS),
         MAX_TOKEN_SECONDS,
     )

@@ -3,11 +3,11 @@
 There are two ways to ask, and each has one place for the key:
 
     grant_type=urn:ietf:params:oauth:grant-type:token-exchange   RFC 8693: the key is `subject_token`
-    grant_type=client_credentials                                RFC 6749, 4.4: `Authorization: Basic`, with the
-                                                                 key's id as the client and the key as its secret
+    grant_type=client_credentials                                RFC 6749, 4.4: the key is the client's secret
+                                                                 of `Authorization: Basic`, its id the user
 
-A key in any other place refuses the request, as everywhere: nothing here chooses between credentials. Basic is
-understood on this route alone. A token is never taken for a key: it cannot be exchanged for another.
+A key in any other place refuses the request, as everywhere: nothing here chooses between credentials. Basic
+is understood on this route alone. A token is never taken for a key: it cannot be exchanged for another.
 """
 
 from __future__ import annotations

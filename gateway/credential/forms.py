@@ -2,9 +2,10 @@
 
     grant_type=client_credentials&scope=read
 
-Servers and proxies disagree about forms, so what they disagree about is refused: a parameter that comes twice,
-another content type, a coding, an escape that is none, text that is not UTF-8, control characters. A parameter
-without a value counts as absent (RFC 6749, 3.2). Parameters that nobody reads are ignored (the same).
+Servers and proxies disagree about forms, so what they disagree about is refused: a parameter that comes
+twice, another content type, a coding, an escape that is none, text that is not UTF-8, control characters. A
+parameter without a value counts as absent (RFC 6749, 3.2). Parameters that nobody reads are ignored (the
+same).
 """
 
 from __future__ import annotations

@@ -193,11 +193,8 @@ class Rulebook:
         access, facts = put.access, put.facts
         everything = [answer for answers in by_action for answer in answers]
         wanted = by_action[0]
-        only = access.principal.only
-        if only is not None and access.resource.kind in CONTENT_KINDS:
-            # Cedar was asked all the same: what a token cannot reach takes the same work, whatever it is (I3).
-            if facts.model is None or not covers(only, facts.model):
-                return denied(access, facts, Reason.NOT_PERMITTED)
+        if _is_beyond_token(access, facts):  # found out only now: it takes the same work as the rest (I3)
+            return denied(access, facts, Reason.NOT_PERMITTED)
         if any(answer.has_failed for answer in everything):
             failed = [answer for answer in everything if answer.has_failed]
             return denied(access, facts, Reason.POLICY_ERROR, policies=_names(failed))
@@ -272,6 +269,14 @@ def _fits(
         and access.principal == first.access.principal
         and all(shared.get(uid, entity) == entity for uid, entity in question.entities.items())
     )
+
+
+def _is_beyond_token(access: Access, facts: Facts) -> bool:
+    """Whether the caller's token is narrowed to other models. The canonical id counts, as for all rights."""
+    only = access.principal.only
+    if only is None or access.resource.kind not in CONTENT_KINDS:
+        return False
+    return facts.model is None or not covers(only, facts.model)
 
 
 def _why_not(access: Access) -> Reason:

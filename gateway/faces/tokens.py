@@ -1,7 +1,7 @@
 """The token face: makes access tokens, tells about them, and publishes the keys that verify them.
 
     POST     /v1/token                                 a token for a key: an exchange, or client credentials
-    POST     /v1/introspect                            whether a token is active, for the scope tokens:introspect
+    POST     /v1/introspect                            whether a token is active (scope tokens:introspect)
     GET/HEAD /.well-known/jwks.json                    the public keys
     GET/HEAD /.well-known/oauth-authorization-server   where all this is, for OAuth clients (RFC 8414)
 

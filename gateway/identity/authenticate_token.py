@@ -1,9 +1,9 @@
 """Authenticate an access token: the token in, the principal of the key that it names out, or a `Refusal`.
 
 Signature, issuer, audience and times are checked first, without reading any fact. Then the token depends on
-its key at every request, as a signed link does: the key's record is found, checked by the same rules (revoked,
-expired, networks, tenant), and becomes part of the stamp, so that a revocation ends the token where it would
-end the key (I6).
+its key at every request, as a signed link does: the key's record is found, checked by the same rules
+(revoked, expired, networks, tenant), and becomes part of the stamp, so that a revocation ends the token where
+it would end the key (I6).
 
 The principal has the scopes that both token and key have, is narrowed to the token's model, and ends with the
 token: the time checks of a principal cover it without knowing of it.

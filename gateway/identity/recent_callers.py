@@ -34,7 +34,7 @@ class Caller(msgspec.Struct, frozen=True, eq=False):
 
 
 class RecentCallers(BoundedMemory[bytes, Caller]):
-    """Callers by the SHA-256 of a key or token, or the name of a link. Only a caller still current is stored."""
+    """Callers by the SHA-256 of a key or token, or the name of a link. Only one still current is stored."""
 
     __slots__ = ()
 

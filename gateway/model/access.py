@@ -30,7 +30,7 @@ GRANTABLE = frozenset({Action.DISCOVER.value, Action.READ.value, Action.INFER.va
 
 
 TOKEN_MARK = "eyJ"  # noqa: S105 -- no token: every one begins like this
-"""What an access token begins with: `{"` in base64url, the beginning of its header. No API key of ours does."""
+"""What an access token begins with: `{"` in base64url, which begins its header. No API key of ours does."""
 
 
 class Credential(msgspec.Struct, frozen=True, gc=False):

@@ -33,9 +33,9 @@ class GuardedRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     `answer` makes the answer of an admitted request, as a value, or an awaitable of it where something has to
     be fetched. Routes of an app of somebody else's have none: that app sends what it likes.
 
-    A route with `form_bytes` reads a body of at most so many bytes, before the caller is known: it may contain
-    the credential. `decline` makes the answer to a refusal, by reason and record, where the route speaks a
-    protocol that has its own.
+    A route with `form_bytes` reads a body of at most so many bytes, before the caller is known: it may
+    contain the credential. `decline` makes the answer to a refusal, by reason and record, where the route
+    speaks a protocol that has its own.
     """
 
     template: str

@@ -1,10 +1,10 @@
 """The keys that sign access tokens: have the first one sign, replace it, and say which does what.
 
-A rotation has two steps, because a key may not sign before every worker knows it: else a worker would refuse a
-token that another one has just made. First the new key is made, a file in this node's state folder, and waits;
-other nodes get a copy of the file. Once every worker has reported that it holds the key, a note in Redis has it
-sign. The former key verifies until its last token has ended. A rotation that has to wait for nodes is finished
-by the same command again: it goes on with the key that waits.
+A rotation has two steps, because a key may not sign before every worker knows it: else a worker would refuse
+a token that another one has just made. First the new key is made, a file in this node's state folder, and
+waits; other nodes get a copy of the file. Once every worker has reported that it holds the key, a note in
+Redis has it sign. The former key verifies until its last token has ended. A rotation that has to wait for
+nodes is finished by the same command again: it goes on with the key that waits.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ async def ensure_signing_key(session: OperatorSession) -> None:
     if signing not in {key.kid for key in held}:
         raise Misconfigured(
             str(folder),
-            f"does not hold the key {signing} that signs access tokens: copy the folder from a node that does, "
-            "since every node has to have the same ones",
+            f"does not hold the key {signing} that signs access tokens: copy the folder from a node that "
+            "does, since every node has to have the same ones",
         )
 
 
