@@ -58,8 +58,12 @@ REFRESH_APART_SECONDS = 30.0
 DURING_OUTAGE_SECONDS = 30.0
 """How long a verified token is remembered while the keys are older than they should be."""
 
-KEYS_BYTES = 8 << 20
-KEY_BYTES = 4_000  # of one parsed key: measured, rounded up
+MAX_LEAVES = 2_000  # rules that are in use, and issuers
+
+MAX_PARSED = 64
+"""Key sets whose keys are kept parsed: those of all issuers that may have a document, twice.
+
+At worst half a megabyte each. Parsing the keys for each new token would cost a millisecond."""
 
 
 class _Trusted(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -74,7 +78,7 @@ class _Trusted(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 class OutsideTokens:
     """Authenticates the tokens of outside issuers in one worker."""
 
-    __slots__ = ("_clock", "_directory", "_issuers", "_judge", "_parsed", "_recent")
+    __slots__ = ("_clock", "_directory", "_issuers", "_judge", "_leaves", "_parsed", "_recent")
 
     def __init__(
         self, judge: Authenticator, directory: IssuerDirectory, issuers: OutsideIssuers, clock: Clock
@@ -84,10 +88,12 @@ class OutsideTokens:
         self._issuers = issuers
         self._clock = clock
         self._recent = RecentCallers()
-        # The keys of sets, by the text of the set.
-        self._parsed: BoundedMemory[bytes, Mapping[str, TrustedKey]] = BoundedMemory(
-            max_bytes=KEYS_BYTES, weigh=lambda raw, keys: len(raw) + KEY_BYTES * len(keys)
+        # Leaves that many callers share, so that a record is charged once: each with the leaf that it wraps.
+        self._leaves: BoundedMemory[tuple[str, str], tuple[Leaf, float, Leaf]] = BoundedMemory(
+            max_entries=MAX_LEAVES
         )
+        # The keys of sets, by the text of the set.
+        self._parsed: BoundedMemory[bytes, Mapping[str, TrustedKey]] = BoundedMemory(max_entries=MAX_PARSED)
 
     @property
     def memories(self) -> tuple[RecentCallers, ...]:
@@ -132,7 +138,7 @@ class OutsideTokens:
             issuer=issuer.url,
             only=rule.only,
         )
-        of_issuer = RuleLeaf(trusted.leaf, issuer.url, rule), self._keys_leaf(trusted, now)
+        of_issuer = self._rule_leaf(trusted, rule), self._keys_leaf(trusted, now)
         return Caller(
             replace(key, expires_at=float(claims.expires_at)),
             bound.tenant,
@@ -191,12 +197,27 @@ class OutsideTokens:
             bound = await self._directory.find_binding(digest, rule.tenant, afresh=True)
         return bound
 
-    def _keys_leaf(self, trusted: _Trusted, now: float) -> EndingLeaf:
+    def _rule_leaf(self, trusted: _Trusted, rule: MappingRule) -> Leaf:
+        """The leaf of the issuer's record, for callers by this rule."""
+        about = trusted.issuer.url, rule.name
+        known = self._leaves.find(about)
+        if known is None or known[0] is not trusted.leaf:
+            known = trusted.leaf, 0.0, RuleLeaf(trusted.leaf, trusted.issuer.url, rule)
+            self._leaves.put(about, known)
+        return known[2]
+
+    def _keys_leaf(self, trusted: _Trusted, now: float) -> Leaf:
         """The leaf of the keys, which ends when they should be asked for again."""
-        fetched_at = trusted.key_set.fetched_at
-        due = fetched_at + REFRESH_SECONDS
-        late = min(now + DURING_OUTAGE_SECONDS, fetched_at + KEY_SET_SECONDS)
-        return EndingLeaf(trusted.key_set_leaf, due if due > now else late, self._clock)
+        fetched_at, about = trusted.key_set.fetched_at, (trusted.issuer.url, "")
+        until = fetched_at + REFRESH_SECONDS
+        if until <= now:
+            step = (now // DURING_OUTAGE_SECONDS + 1) * DURING_OUTAGE_SECONDS
+            until = min(step, fetched_at + KEY_SET_SECONDS)
+        known = self._leaves.find(about)
+        if known is None or known[0] is not trusted.key_set_leaf or known[1] != until:
+            known = trusted.key_set_leaf, until, EndingLeaf(trusted.key_set_leaf, until, self._clock)
+            self._leaves.put(about, known)
+        return known[2]
 
     def _parse(self, key_set: IssuerKeySet) -> Mapping[str, TrustedKey]:
         """The keys of a set. One that does not parse has none: it is fetched again."""
