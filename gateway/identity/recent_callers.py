@@ -48,4 +48,5 @@ def _held_bytes(name: bytes, caller: Caller) -> int:
     principal = caller.principal
     texts = (principal.key_name, principal.token_id, principal.only)
     made = KEY_BYTES if principal.issuer is not None else 0
-    return CALLER_BYTES + made + getsizeof(name) + sum([getsizeof(text) for text in texts if text is not None])
+    held = sum([getsizeof(text) for text in texts if text is not None])
+    return CALLER_BYTES + made + getsizeof(name) + held

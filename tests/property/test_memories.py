@@ -392,7 +392,7 @@ def recent_callers_with_outside_tokens(bound):
         leaf, key = key_leaf(number)
         tenant = Tenant(tenant_id="acme", name="A", is_suspended=False, created_at=NOW)
         who = principal(number, issuer="https://ci.example")
-        key = msgspec.structs.replace(key, expires_at=NOW + number)
+        key = replace(key, expires_at=NOW + number)
         made.put(number.to_bytes(32, "big"), Caller(key, tenant, who, Stamp(1, (leaf, *shared))))
 
     return lambda: RecentCallers(max_bytes=bound), put
