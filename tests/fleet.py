@@ -456,6 +456,13 @@ class Fleet:
     key_ids: dict
     server: Any = None
     proxy: Any = None
+    sign: Any = None  # makes what is sent in the place of a key; None: the key itself is sent
+
+    def presented(self, who):
+        return self.present(self.tokens[who], self.key_ids[who], who)
+
+    def present(self, token, key_id, tenant):
+        return token if self.sign is None else self.sign(key_id, tenant)
 
     @property
     def wire(self):
@@ -548,7 +555,7 @@ class Changer:
             await apply_folder(changes, folder, now)
 
         await self.session.perform("test.begin", operation)
-        token = self.fleet.tokens
+        token = {who: self.fleet.presented(who) for who in self.fleet.tokens}
         things = {
             "grant:lent": (HIDDEN, request_for(path_of(LENT), token["acme"])),
             "tenant:umbrella": (ALLOWED, request_for("/v1/whoami", token["umbrella"])),
@@ -701,7 +708,8 @@ class Changer:
         self._shown_keys.append(thing)
         if len(self._shown_keys) > KEYS_SHOWN:
             self.readers.drop(self._shown_keys.pop(0))
-        self.readers.show({thing: request_for(path_of(OWNED), self.key.token)})
+        presented = self.fleet.present(self.key.token, self.key.key.key_id, "acme")
+        self.readers.show({thing: request_for(path_of(OWNED), presented)})
         await asyncio.sleep(0.01)
 
     def _is_key_live(self):

@@ -49,8 +49,14 @@ class Forge:
     def make(self, case: dict[str, Any]) -> str:
         header = {"alg": '"EdDSA"', "kid": '"{kid}"', "typ": '"at+jwt"', **case.get("header", {})}
         claims = {
-            **{"iss": '"{url}"', "aud": '"{url}"', "sub": f'"{self.tenant}"', "client_id": '"{key_id}"'},
-            **{"jti": '"forged"', "iat": "{now}", "exp": "{end}", "scope": '"discover read"'},
+            "iss": '"{url}"',
+            "aud": '"{url}"',
+            "sub": f'"{self.tenant}"',
+            "client_id": '"{key_id}"',
+            "jti": '"forged"',
+            "iat": "{now}",
+            "exp": "{end}",
+            "scope": '"discover read"',
             **case.get("claims", {}),
         }
         raw_header = case.get("raw_header") or _object(header, case.get("more_header", ""))
@@ -73,15 +79,26 @@ class Forge:
     def _filled(self, text: str) -> str:
         raw = self.private.public_key().public_bytes(RAW, RAW_FORMAT)
         values = {
-            **{"kid": self.kid, "KID": self.kid.swapcase(), "url": self.url, "URL": self.url.upper()},
-            **{"beginning": self.url[:-1], "key_id": self.key_id, "x": b64(raw), "other_x": b64(bytes(32))},
-            **{"now": self.now, "end": self.now + LIFE_SECONDS, "before": self.now - 60},
-            **{"beyond": self.now + LIFE_SECONDS + 1, "ahead": self.now + LEEWAY_SECONDS + 30},
-            **{"century": self.now + 100 * 366 * 86_400, "digits": "9" * 1000, "filling": "x" * 4096},
+            "kid": self.kid,
+            "KID": self.kid.swapcase(),
+            "url": self.url,
+            "URL": self.url.upper(),
+            "beginning": self.url[:-1],
+            "key_id": self.key_id,
+            "x": b64(raw),
+            "other_x": b64(bytes(32)),
+            "now": self.now,
+            "end": self.now + LIFE_SECONDS,
+            "before": self.now - 60,
+            "beyond": self.now + LIFE_SECONDS + 1,
+            "ahead": self.now + LEEWAY_SECONDS + 30,
+            "century": self.now + 100 * 366 * 86_400,
+            "digits": "9" * 1000,
+            "filling": "x" * 4096,
             "deep": '{"a":' * 200 + "[" * 800 + "]" * 800 + "}" * 200,
         }
         for name, value in values.items():
-            text = text.replace("{%s}" % name, str(value))
+            text = text.replace(f"{{{name}}}", str(value))
         return text
 
     def _signature(self, kind: str, signed: bytes) -> bytes:

@@ -43,7 +43,10 @@ def principal(**changed):
     return Principal(**usual | changed)
 
 
-def granted(order=TokenOrder(), now=float(NOW), seconds=MAX_TOKEN_SECONDS, **changed):
+WHOLE = TokenOrder()
+
+
+def granted(order=WHOLE, now=float(NOW), seconds=MAX_TOKEN_SECONDS, **changed):
     return tokens_with(seconds=seconds).grant(principal(**changed), order, now)
 
 
