@@ -188,7 +188,7 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
         try:
             return await self.identity.authenticate(credential, request.client, request.received_at)
         except Refusal as refusal:
-            if not was_leased and refusal.reason not in FACTLESS:
+            if not was_leased and (refusal.stands_on_facts or refusal.reason not in FACTLESS):
                 raise Unavailable("redis", "the lease on the facts ran out", Reason.NO_LEASE) from refusal
             if self.authority is None or refusal.reason is not Reason.UNKNOWN_KEY:
                 raise

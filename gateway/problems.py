@@ -167,6 +167,24 @@ PROBLEMS: dict[Reason, Problem] = {
     Reason.OUTSIDE_NETWORKS: UNAUTHORIZED,
     Reason.SUSPENDED_TENANT: UNAUTHORIZED,
     Reason.UNREADABLE_KEY: UNAUTHORIZED,
+    Reason.UNKNOWN_ISSUER: UNAUTHORIZED,
+    Reason.UNMAPPED_TOKEN: UNAUTHORIZED,
+    Reason.AMBIGUOUS_TOKEN: UNAUTHORIZED,
+    Reason.REVOKED_BINDING: UNAUTHORIZED,
+    Reason.TOO_MANY_BINDINGS: UNAUTHORIZED,
+    Reason.BINDING_LIMIT: Problem(
+        status=429,
+        kind="too-many-requests",
+        title="Too many requests",
+        detail="Too many new callers of this issuer came at once. Nothing was decided. Try again.",
+        headers=((b"retry-after", b"1"),),
+    ),
+    Reason.ISSUER_UNDECIDED: UNAVAILABLE,
+    Reason.NO_LINKS: _forbidden(
+        "no-links",
+        "This route answers with signed URLs, and none are made for a token of this issuer. Read the files "
+        "below /v1/models with the token, or use an API key.",
+    ),
     Reason.UNKNOWN_KEY_LIMIT: Problem(
         status=429,
         kind="too-many-requests",

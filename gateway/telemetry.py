@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gateway.audit.request_secrets import RequestSecrets
     from gateway.decisions import Decisions
     from gateway.directory.memory.near_facts import NearFacts
+    from gateway.issuers.outside import OutsideIssuers
     from gateway.model.errors import Unavailable
     from gateway.model.pins import Pin
     from gateway.platform.authority import Authority
@@ -111,6 +112,9 @@ COUNTERS = {
         "Blobs that this worker pinned or put into quarantine: pinned, quarantined.", ("event",)
     ),
     "cachegate_hashed_bytes_total": Metric("Bytes of files that were hashed for their pins."),
+    "cachegate_issuer_fetches_total": Metric(
+        "Fetches of an outside issuer's keys: fetched, failed.", ("outcome",)
+    ),
     "cachegate_upstream_questions_total": Metric(
         "Questions to the provider: answered, refused, failed, no-sense, given-up, not-asked.", ("outcome",)
     ),
@@ -441,6 +445,12 @@ def unknown_key_counters(authority: Authority | None) -> dict[str, float]:
     """The counters of requests with unknown keys."""
     events = {} if authority is None else authority.unknown_keys.counts
     return {sample("cachegate_unknown_keys_total", name): count for name, count in events.items()}
+
+
+def issuer_counters(issuers: OutsideIssuers) -> dict[str, float]:
+    """The outcomes of this worker's fetches of outside issuers' keys."""
+    outcomes = issuers.key_sets.outcomes
+    return {sample("cachegate_issuer_fetches_total", name): count for name, count in outcomes.items()}
 
 
 def configure_logs(*, is_terminal: bool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gateway.adapters.key_set_client import KeySetClient
 from gateway.adapters.provider import Provider
 from gateway.adapters.seen_cache_file import SeenCacheFile
 from gateway.assembly.signing import load_signing_key
@@ -16,6 +17,9 @@ from gateway.audit.log import AuditLog
 from gateway.directory.reading.listing import Listing
 from gateway.directory.reading.uncached import PlainFacts
 from gateway.identity.access_tokens import AccessTokens
+from gateway.issuers.bindings import NEW_PER_SECOND, Bindings
+from gateway.issuers.key_sets import KeySets
+from gateway.issuers.outside import OutsideIssuers
 from gateway.model.errors import Misconfigured
 from gateway.model_metadata.attestations import Attestations
 from gateway.model_metadata.links import Links
@@ -140,6 +144,37 @@ def build_authority(
         actor=f"worker:{worker}",
         allow_seconds=settings.allow_seconds,
         deny_seconds=settings.deny_seconds,
+    )
+
+
+def build_outside_issuers(
+    settings: Settings,
+    store: RedisStore,
+    facts: NearFacts,
+    registrar: Registrar,
+    clock: SystemClock,
+    worker: str,
+    telemetry: Telemetry,
+) -> OutsideIssuers:
+    """What has the keys of outside issuers fetched and binds their subjects."""
+    return OutsideIssuers(
+        key_sets=KeySets(
+            client=KeySetClient(private_issuers=settings.private_issuers),
+            store=store,
+            perform=registrar.perform,
+            forget=facts.changed,
+            clock=clock,
+            worker=worker,
+            on_failure=telemetry.failed,
+        ),
+        bindings=Bindings(
+            store=store,
+            perform=registrar.perform,
+            forget=facts.changed,
+            budget=Budget(per_second=NEW_PER_SECOND, now=clock.monotonic),
+            clock=clock,
+            worker=worker,
+        ),
     )
 
 

@@ -25,6 +25,7 @@ from gateway.assembly.components import (
     build_catalogue,
     build_ledger,
     build_links,
+    build_outside_issuers,
     build_provider,
     build_registrar,
     build_tokens,
@@ -54,6 +55,7 @@ from gateway.identity.authenticate_token import TokenAuthenticator
 from gateway.identity.keys_by_id import KeysById
 from gateway.identity.last_uses import LastUses
 from gateway.identity.links import load_link_keys
+from gateway.identity.outside_tokens import OutsideTokens
 from gateway.identity.pepper import load_peppers
 from gateway.model.errors import Unavailable
 from gateway.model.stores import GroupSize
@@ -63,7 +65,13 @@ from gateway.pinning.checks import PinChecks
 from gateway.pinning.measuring import Measurer
 from gateway.resource.held_files import HeldFiles
 from gateway.resource.held_listings import HeldListings
-from gateway.telemetry import Telemetry, freshness_counters, unknown_key_counters, upstream_counters
+from gateway.telemetry import (
+    Telemetry,
+    freshness_counters,
+    issuer_counters,
+    unknown_key_counters,
+    upstream_counters,
+)
 from gateway.transfers import Transfers
 
 if TYPE_CHECKING:
@@ -109,12 +117,6 @@ class Pipeline:
         self.authority = build_authority(
             settings, self.provider, self.store, self.facts, self.registrar, peppers, self.clock, self.name
         )
-        self.transfers = Transfers(
-            identity=authenticator,
-            directory=self.directory,
-            clock=self.clock,
-            stall_seconds=settings.stall_seconds,
-        )
         self.ledger = build_ledger(self.registrar, self.clock, self.telemetry, actor=f"worker:{self.name}")
         self.measurer = Measurer(MeasurementFile(settings.pins_folder))
         self.pins = PinChecks(
@@ -136,7 +138,17 @@ class Pipeline:
         self.tokens = build_tokens(settings)
         self.token_authenticator = TokenAuthenticator(authenticator, by_id, self.tokens)
         links = LinkAuthenticator(authenticator, by_id, self.link_keys, self.token_authenticator)
-        identity = AnyAuthenticator(authenticator, links, self.token_authenticator)
+        self.outside_issuers = build_outside_issuers(
+            settings, self.store, self.facts, self.registrar, self.clock, self.name, self.telemetry
+        )
+        outside = OutsideTokens(authenticator, self.directory, self.outside_issuers, self.clock)
+        identity = AnyAuthenticator(authenticator, links, self.token_authenticator, outside)
+        self.transfers = Transfers(
+            identity=identity,
+            directory=self.directory,
+            clock=self.clock,
+            stall_seconds=settings.stall_seconds,
+        )
         self.guard = Guard(
             identity=last_uses.noting(identity),
             directory=self.directory,
@@ -222,7 +234,11 @@ class Pipeline:
             scan_seconds=settings.scan_seconds,
             telemetry=self.telemetry,
             more_chores=self._token_chores(),
-            at_the_end=tuple(part.close for part in (self.authority, self.provider) if part is not None),
+            at_the_end=tuple(
+                part.close
+                for part in (self.outside_issuers, self.authority, self.provider)
+                if part is not None
+            ),
         )
 
     def _token_chores(self) -> tuple[tuple[str, Callable[[], Awaitable[None]]], ...]:
@@ -296,6 +312,7 @@ class Pipeline:
             "cachegate_hashed_bytes_total": self.measurer.counts.bytes,
             **upstream_counters(self.provider),
             **unknown_key_counters(self.authority),
+            **issuer_counters(self.outside_issuers),
         }
         gauges = {
             **self.telemetry.gauges,

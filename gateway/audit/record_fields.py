@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from gateway.model.access import Principal, Resource, WireRequest
     from gateway.model.verdicts import Found
 
-LINK, TOKEN = "link", "token"
+LINK, TOKEN, BINDING = "link", "token", "binding"
 
 REMEMBERED = 4096  # files that were found, and callers with what they were allowed
 REMEMBERED_CLIENTS = 1024  # with their user agents
@@ -87,9 +87,14 @@ def _of_client(method: str, route: str, client: str, agent: str | None) -> bytes
 
 
 def principal_kind(principal: Principal) -> str:
-    """The kind of principal: the kind of its key, or `link` or `token` for what was made of the key."""
+    """The kind of principal: the kind of its key, or `link` or `token` for what was made of the key.
+
+    `binding` is a token of an outside issuer: its key id is that of the binding.
+    """
     if principal.is_link:
         return LINK
+    if principal.issuer is not None:
+        return BINDING
     return principal.kind.value if principal.token_id is None else TOKEN
 
 

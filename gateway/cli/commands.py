@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway.cli import (
+    bindings,
     cache,
     connect,
     demo,
@@ -26,6 +27,7 @@ app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.add_typer(tenants.commands, name="tenants")
 app.add_typer(keys.commands, name="keys")
+app.add_typer(bindings.commands, name="bindings")
 app.add_typer(tokens.commands, name="tokens")
 app.add_typer(models.commands, name="models")
 app.add_typer(grants.commands, name="grants")

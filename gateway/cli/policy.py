@@ -46,17 +46,19 @@ def check(folder: Folder = None, as_json: AsJson = False) -> None:
     What others could have written is checked all the same, with a warning; `apply` refuses it.
     """
     warn = Warnings()
-    path = _folder(folder, warn)
-    checked = check_folder(path, on_distrust=warn)
+    path, private_issuers = _folder(folder, warn)
+    checked = check_folder(path, on_distrust=warn, private_issuers=private_issuers)
     document = {"folder": str(path), "passed": checked.has_passed, **_plain(checked)}
 
     def shown() -> Iterator[Note | Table]:
         yield from _shown_check(checked, only_failed=True)
         if checked.has_passed and checked.folder is not None:
             count, documents = len(checked.folder.policy_set.policies), len(checked.folder.documents)
-            cases = len(checked.cases.results) if checked.cases else 0
+            cases, issuers = len(checked.cases.results) if checked.cases else 0, len(checked.folder.issuers)
+            outside = f", {issuers} issuer documents" if issuers else ""
             yield Note(
-                f"{path}: {count} policy files, {documents} tenant documents, {cases} cases passed", "green"
+                f"{path}: {count} policy files, {documents} tenant documents{outside}, {cases} cases passed",
+                "green",
             )
 
     show(document, shown(), as_json=as_json, is_yes=checked.has_passed)
@@ -66,7 +68,8 @@ def check(folder: Folder = None, as_json: AsJson = False) -> None:
 def run_tests(folder: Folder = None, as_json: AsJson = False) -> None:
     """Run the cases in tests/ and show each."""
     warn = Warnings()
-    checked = check_folder(_folder(folder, warn), on_distrust=warn)
+    path, private_issuers = _folder(folder, warn)
+    checked = check_folder(path, on_distrust=warn, private_issuers=private_issuers)
     document = {"passed": checked.has_passed, **_plain(checked)}
     shown = _shown_check(checked, only_failed=False)
     show(document, shown, as_json=as_json, is_yes=checked.has_passed)
@@ -75,7 +78,7 @@ def run_tests(folder: Folder = None, as_json: AsJson = False) -> None:
 @commands.command("diff")
 def diff(folder: Folder = None, as_json: AsJson = False) -> None:
     """Show what applying the folder would change. Exit status 1 when there is something."""
-    read = load_folder(_folder(folder))
+    read = _load(folder)
     plan, _ = _plan(read)
     _say_untested(read)
     _show_plan(plan, as_json=as_json, is_yes=plan.is_empty)
@@ -92,9 +95,7 @@ def apply(
     """Show the difference, ask, and apply it as one transaction. Applying twice changes nothing."""
     if as_json and not yes and not dry_run:
         raise Misconfigured("policy apply", "--json asks nobody; say --yes, or --dry-run to look only")
-    read = load_folder(
-        _folder(folder)
-    )  # once: what is shown is what is applied, whatever happens to the files
+    read = _load(folder)  # once: what is shown is what is applied, whatever happens to the files
     plan, now = _plan(read)
     _say_untested(read)
     if dry_run or plan.is_empty or plan.conflicts:
@@ -136,8 +137,15 @@ def _say_untested(folder: PolicyFolder) -> None:
         say("The folder has no tests/, so none of its rules is tested; `policy check` fails.", "yellow")
 
 
-def _folder(given: Path | None, on_distrust: Callable[[Distrusted], None] = refuse) -> Path:
-    return given.absolute() if given is not None else load_settings(on_distrust=on_distrust).policies
+def _load(given: Path | None) -> PolicyFolder:
+    path, private_issuers = _folder(given)
+    return load_folder(path, private_issuers=private_issuers)
+
+
+def _folder(given: Path | None, on_distrust: Callable[[Distrusted], None] = refuse) -> tuple[Path, bool]:
+    """The folder, and whether issuers may be in the operator's own network."""
+    settings = load_settings(on_distrust=on_distrust)
+    return settings.policies if given is None else given.absolute(), settings.private_issuers
 
 
 def _show_plan(

@@ -203,6 +203,13 @@ class Settings:
         False,
         "off",
     )
+    private_issuers: bool = _setting(
+        "`on` or `off`: whether outside issuers, whose tokens are accepted, may have private addresses, and "
+        "plain http.",
+        read_switch,
+        False,
+        "off",
+    )
     shared_links: str = _setting(
         "`any`: a link counts as it lies on disk. `attested`: one to a blob that other owners' packages link "
         "as well counts only where the provider's metadata of that model, or an operator, names its digest.",

@@ -9,6 +9,9 @@ what its @id says. Where two rules permit the same, each needs a case in which i
 A forbid that guards against rules that others may add later has nothing to forbid among the folder's own.
 Its case names such a rule as `added_permits`: Cedar text that is added to the folder's for this case alone.
 
+A case of a token (`[[tokens]]`) names the claims of a token of an outside issuer, and the tenant, rule and
+scopes that they should mean, or why it should be refused.
+
 Not here: who owns what in the running system. A case knows only its own file.
 """
 
@@ -26,6 +29,7 @@ from gateway.decision.left_out import rules_relied_on
 from gateway.decision.policyset import MAX_FILE_BYTES, digest_of
 from gateway.decision.world import CaseQuestion, World, WorldTenant
 from gateway.model.errors import BadNameError, Misconfigured, Reason
+from gateway.model.issuers import find_rule
 from gateway.model.names import parse_tenant_id
 from gateway.model.tenant_tables import GRANT_KEYS, MODELS_KEYS, grant_tables, read_grant, read_models
 from gateway.model.toml_tables import DocumentProblems, TomlTables
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
     from gateway.decision.cedar import Rule
     from gateway.decision.rulebook import Answers, Rulebook
     from gateway.model.facts import Grant, PolicySet
+    from gateway.model.issuers import Issuer, MappingRule
     from gateway.model.names import TenantId
     from gateway.model.trusted_files import Distrusted
     from gateway.model.verdicts import Verdict
@@ -68,16 +73,49 @@ class Case(CaseQuestion, frozen=True, forbid_unknown_fields=True, kw_only=True):
         _check_added_permits(self.added_permits)
 
 
+class TokenCase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The claims of a token of an outside issuer, by the name of its document, and what they should mean.
+
+    Claims alone: what a folder decides about a token is its mapping. A signed sample would need a private key
+    beside the policy, would end after minutes, and would test the issuer's key.
+    """
+
+    name: str
+    issuer: str
+    claims: dict[str, Any]
+    tenant: str | None = None
+    rule: str | None = None
+    scopes: tuple[str, ...] | None = None
+    refused: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an expectation that no mapping can meet."""
+        if (self.tenant is None) == (self.refused is None):
+            raise ValueError("a token is expected to be of a tenant, or refused with a reason: one of both")
+        reasons = (Reason.UNMAPPED_TOKEN.value, Reason.AMBIGUOUS_TOKEN.value)
+        if self.refused is not None and self.refused not in reasons:
+            raise ValueError(f"refused is {self.refused!r}; expected {' or '.join(map(repr, reasons))}")
+        if self.refused is not None and (self.rule is not None or self.scopes is not None):
+            raise ValueError("a refused token has neither a rule nor scopes")
+
+
 class CaseFile(World, frozen=True, kw_only=True):
-    """A set of tenants (a world) and the cases about it."""
+    """A set of tenants (a world), the cases about it, and cases of tokens."""
 
     cases: tuple[Case, ...]
+    tokens: tuple[TokenCase, ...] = ()
 
 
 class _Cases(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a file holds beside its tenants."""
 
-    cases: tuple[Case, ...]
+    cases: tuple[Case, ...] = ()
+    tokens: tuple[TokenCase, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a file without any: it would pass."""
+        if not (self.cases or self.tokens):
+            raise ValueError("no [[cases]] and no [[tokens]]; expected some")
 
 
 class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,13 +181,20 @@ def load_cases(
 
 
 def run_cases(
-    files: Iterable[tuple[str, str, CaseFile]], policy_set: PolicySet, rulebook: Rulebook
+    files: Iterable[tuple[str, str, CaseFile]],
+    policy_set: PolicySet,
+    rulebook: Rulebook,
+    issuers: Sequence[Issuer] = (),
 ) -> Report:
-    """Decide every case of every file under this set, and find the rules that none of them relies on."""
+    """Decide every case of every file under this set, and find the rules that none of them relies on.
+
+    The cases of tokens go by the mapping of these issuers.
+    """
     results: list[CaseResult] = []
     covered: set[Rule] = set()
     beside: dict[str, dict[str, None]] = {}
     for file, text, content in files:
+        results += _token_results(file, text, content, issuers)
         for number, case in enumerate(content.cases):
             with_added = _with_added_permits(policy_set, file, case.added_permits)
             access, facts = content.put(case, with_added)
@@ -168,6 +213,41 @@ def run_cases(
     rules = rulebook.rules(policy_set)
     uncovered = [rule for rule in rules if rule not in covered]
     return Report(results=tuple(results), uncovered=tuple(_uncovered(policy_set, uncovered, beside)))
+
+
+def _token_results(
+    file: str, text: str, content: CaseFile, issuers: Sequence[Issuer]
+) -> Iterator[CaseResult]:
+    """Map the claims of each token by the rules of its issuer, as a worker does after it verified a token."""
+    for number, case in enumerate(content.tokens):
+        issuer = next((one for one in issuers if one.name == case.issuer), None)
+        rule: MappingRule | None = None
+        if issuer is None:
+            found = f"there is no issuers/{case.issuer}.toml"
+        else:
+            rule, reason = find_rule(issuer, case.claims)
+            found = f"refused {reason}" if rule is None else _token_answer(case, rule)
+        expected = f"refused {case.refused}" if case.refused else _token_answer(case)
+        yield CaseResult(
+            file=file,
+            line=_line_of_case(text, number, "[[tokens]]"),
+            name=case.name,
+            has_passed=found == expected,
+            expected=expected,
+            found=found,
+            policies=(),
+        )
+
+
+def _token_answer(case: TokenCase, found: MappingRule | None = None) -> str:
+    """What the token means: as expected or, with a rule, as found. Compared is what the case names."""
+    tenant = case.tenant if found is None else found.tenant
+    rule = case.rule if found is None else found.name
+    scopes = case.scopes if found is None else found.scopes
+    parts = [f"tenant {tenant}"]
+    parts += [] if case.rule is None else [f"by {rule}"]
+    parts += [] if case.scopes is None else [f"with {' '.join(sorted(scopes or ()))}"]
+    return " ".join(parts)
 
 
 def _failures(answers: Answers) -> Iterator[str]:
@@ -240,7 +320,8 @@ def _case_file(tables: TomlTables) -> CaseFile:
     if tables.problems:
         raise DocumentProblems(tables.problems)
     beside = {key: value for key, value in tables.content.items() if key != "tenants"}
-    return CaseFile(tenants=tenants, cases=msgspec.convert(beside, _Cases).cases)
+    written_cases = msgspec.convert(beside, _Cases)
+    return CaseFile(tenants=tenants, cases=written_cases.cases, tokens=written_cases.tokens)
 
 
 def _tenant(
@@ -296,7 +377,7 @@ def _answer(verdict: str, reason: str | None, policies: Sequence[str] | None, gr
     return " ".join(filter(None, parts))
 
 
-def _line_of_case(text: str, number: int) -> int:
+def _line_of_case(text: str, number: int, header: str = "[[cases]]") -> int:
     """The line on which a case starts; 1 for files that write their cases in another TOML form."""
-    starts = [line for line, content in enumerate(text.splitlines(), 1) if content.strip() == "[[cases]]"]
+    starts = [line for line, content in enumerate(text.splitlines(), 1) if content.strip() == header]
     return starts[number] if number < len(starts) else 1

@@ -53,12 +53,18 @@ def describe(principal: Principal) -> dict[str, Any]:
         "scopes": sorted(principal.scopes),
         "expires_at": datetime.fromtimestamp(expires, UTC).isoformat() if expires is not None else None,
         **({} if principal.token_id is None else {"token": _describe_token(principal)}),
+        **({} if principal.issuer is None else _describe_binding(principal)),
     }
 
 
 def _describe_token(principal: Principal) -> dict[str, Any]:
     """What is true of an access token beside its key: its id, and what it is narrowed to."""
     return {"id": principal.token_id, "model": principal.only}
+
+
+def _describe_binding(principal: Principal) -> dict[str, Any]:
+    """What is true of a caller with a token of an outside issuer."""
+    return {"issuer": principal.issuer, "binding_id": principal.key_id, "model": principal.only}
 
 
 WHOAMI = GuardedRoute(

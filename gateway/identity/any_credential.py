@@ -1,19 +1,22 @@
 """Authenticate whatever credential a request has: an API key, an access token or a signed link.
 
 What a credential is follows from its form alone, and it is tried as nothing else: a text that begins like a
-token is never looked up as a key, nor sent to a platform that might know it.
+token is never looked up as a key, nor sent to a platform that might know it. Whose token it is follows from
+the issuer that it names. One that names us is ours, whatever a document of outside issuers says.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gateway.identity.json_web_tokens import parse
 from gateway.model.access import Credential
 
 if TYPE_CHECKING:
     from gateway.identity.authenticate import Authenticator
     from gateway.identity.authenticate_link import LinkAuthenticator
     from gateway.identity.authenticate_token import TokenAuthenticator
+    from gateway.identity.outside_tokens import OutsideTokens
     from gateway.identity.recent_callers import RecentCallers
     from gateway.model.access import Principal, SignedLink
     from gateway.model.stamps import Stamp
@@ -22,17 +25,25 @@ if TYPE_CHECKING:
 class AnyAuthenticator:
     """Implements the port `Authenticate` for keys, tokens and links."""
 
-    __slots__ = ("_keys", "_links", "_tokens")
+    __slots__ = ("_keys", "_links", "_outside", "_tokens")
 
-    def __init__(self, keys: Authenticator, links: LinkAuthenticator, tokens: TokenAuthenticator) -> None:
+    def __init__(
+        self,
+        keys: Authenticator,
+        links: LinkAuthenticator,
+        tokens: TokenAuthenticator,
+        outside: OutsideTokens,
+    ) -> None:
         self._keys = keys
         self._links = links
         self._tokens = tokens
+        self._outside = outside
 
     @property
     def memories(self) -> tuple[RecentCallers, ...]:
         """The bounded memories of all of them, for the periodic sweep."""
-        return (*self._links.memories, *self._tokens.memories, *self._keys.memories)
+        of_tokens = (*self._tokens.memories, *self._outside.memories)
+        return (*self._links.memories, *of_tokens, *self._keys.memories)
 
     def recall(
         self, credential: Credential | SignedLink, client: str, now: float
@@ -41,7 +52,8 @@ class AnyAuthenticator:
         if not isinstance(credential, Credential):
             return self._links.recall(credential, client, now)
         if credential.is_token:
-            return self._tokens.recall(credential, client, now)
+            ours = self._tokens.recall(credential, client, now)
+            return ours or self._outside.recall(credential, client, now)
         return self._keys.recall(credential, client, now)
 
     async def authenticate(
@@ -51,8 +63,20 @@ class AnyAuthenticator:
         if not isinstance(credential, Credential):
             return await self._links.authenticate(credential, client, now)
         if credential.is_token:
-            return await self._tokens.authenticate(credential, client, now)
+            token = parse(credential.secret)
+            if token.claimed_issuer == self._tokens.issuer:
+                return await self._tokens.authenticate(credential, client, now)
+            return await self._outside.authenticate(credential, token, client, now)
         return await self._keys.authenticate(credential, client, now)
+
+    async def reauthenticate(self, stamp: Stamp, client: str, now: float) -> tuple[Principal, Stamp]:
+        """Authenticate the key or the binding of a transfer again. Raises `Refusal` when it is not valid."""
+        bound = await self._outside.reauthenticate(stamp, client, now)
+        return bound or await self._keys.reauthenticate(stamp, client, now)
+
+    def is_in_time(self, principal: Principal, now: float) -> bool:
+        """Whether the caller's key, if its record has not changed, is within its times now."""
+        return self._keys.is_in_time(principal, now)
 
     def is_valid_still(self, principal: Principal, since: float, now: float) -> bool:
         """Whether a caller authenticated at `since`, whose records have not changed, is valid now."""

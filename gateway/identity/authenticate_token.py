@@ -46,6 +46,11 @@ class TokenAuthenticator:
         self._recent = RecentCallers()
 
     @property
+    def issuer(self) -> str | None:
+        """The issuer of our tokens; None where there are none."""
+        return None if self._tokens is None else self._tokens.issuer
+
+    @property
     def memories(self) -> tuple[RecentCallers, ...]:
         """The bounded memory, for the periodic sweep."""
         return (self._recent,)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gateway.model.stamps import Stamp
 
 MAX_BYTES = 16 << 20  # some 8,000 callers with the records that they depend on
+KEY_BYTES = 600  # of a key that is in no record: a binding, as a token of an outside issuer is judged
 CALLER_BYTES = 600  # of an entry with principal, stamp and cache key, without texts and records: measured
 
 
@@ -47,4 +48,6 @@ def _held_bytes(name: bytes, caller: Caller) -> int:
     """The bytes held by this entry alone; key and tenant are charged with the records they came from."""
     principal = caller.principal
     texts = (principal.key_name, principal.token_id, principal.only)
-    return CALLER_BYTES + getsizeof(name) + sum([getsizeof(text) for text in texts if text is not None])
+    made = KEY_BYTES if principal.issuer is not None else 0
+    held = sum([getsizeof(text) for text in texts if text is not None])
+    return CALLER_BYTES + made + getsizeof(name) + held

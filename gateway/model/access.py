@@ -79,6 +79,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     image_hosts: tuple[str, ...] = ()  # whose images the front door fetches for its tenant
     is_link: bool = False  # the request had a signed URL of this key, not the key
     is_of_platform: bool = False  # the platform knows the key, and rules on its rights
+    issuer: str | None = None  # the outside issuer of its token; then `key_id` is that of a binding
     token_id: str | None = None  # the request had an access token of this key, with this id
     only: Pattern | None = None  # the token is narrowed to this model, or to all below this prefix
 

@@ -62,6 +62,27 @@ class Reason(StrEnum):
 
     UNREADABLE_KEY = "unreadable-key", "The record of the key or of its tenant does not parse, which denies."
 
+    UNKNOWN_ISSUER = "unknown-issuer", "The token is of an issuer that no document names."
+    UNMAPPED_TOKEN = "unmapped-token", "No rule of its issuer's document maps the token to a tenant."
+    AMBIGUOUS_TOKEN = (
+        "ambiguous-token",
+        "Two rules of its issuer's document match the token, or its subject is bound to another tenant.",
+    )
+    REVOKED_BINDING = "revoked-binding", "The binding of the token's issuer and subject was revoked."
+    TOO_MANY_BINDINGS = (
+        "too-many-bindings",
+        "The token is of a new subject, and its issuer has as many bindings as it may have.",
+    )
+    BINDING_LIMIT = "binding-limit", "Too many new subjects of the token's issuer came at once."
+    NO_LINKS = (
+        "no-links",
+        "The answer would hold signed URLs, and none are made for tokens of outside issuers.",
+    )
+    ISSUER_UNDECIDED = (
+        "issuer-undecided",
+        "The keys of the token's issuer are not known, or too old, and it does not answer.",
+    )
+
     MISSING_SCOPE = (
         "missing-scope",
         "The caller may discover it, but the key lacks the scope for this action.",
@@ -191,6 +212,7 @@ class Refusal(CachegateError):  # noqa: N818 -- a refusal is an answer to the cl
         self.reason = reason
         self.key_id = key_id
         self.tenant = tenant
+        self.stands_on_facts = False  # whatever its reason: facts said so, which may be old without a lease
 
 
 class Unavailable(CachegateError):  # noqa: N818 -- reads as the state it names

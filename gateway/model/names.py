@@ -15,6 +15,7 @@ from gateway.model.errors import BadNameError, NameTooLongError
 
 TenantId = NewType("TenantId", str)
 KeyId = NewType("KeyId", str)
+BindingId = NewType("BindingId", str)
 ModelId = NewType("ModelId", str)
 PackageId = NewType("PackageId", str)
 FileHandle = NewType("FileHandle", str)
@@ -37,6 +38,7 @@ MAX_SEGMENT_CHARACTERS = 255  # what a file system holds in one name, and the en
 
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _KEY_ID = re.compile(r"key_[0-9A-Za-z]{12}")
+_BINDING_ID = re.compile(r"bnd_[0-9A-Za-z]{12}")
 _PACKAGE = re.compile(rf"[A-Za-z0-9]{{1,{MAX_SEGMENT_CHARACTERS}}}")
 _FILE_SEGMENT = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_SEGMENT_CHARACTERS}}}")
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -64,6 +66,15 @@ def parse_key_id(text: str) -> KeyId:
             "not a key id: expected key_ and 12 letters or digits (`cachegate keys list` shows them)"
         )
     return KeyId(text)
+
+
+def parse_binding_id(text: str) -> BindingId:
+    """The id of a binding of an outside issuer's subject. It names the binding and grants nothing."""
+    if not _BINDING_ID.fullmatch(text):
+        raise BadNameError(
+            "not a binding id: expected bnd_ and 12 letters or digits (`cachegate bindings list` shows them)"
+        )
+    return BindingId(text)
 
 
 def parse_group_name(text: str) -> GroupName:

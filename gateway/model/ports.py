@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
     from gateway.model.access import Credential, Principal, SignedLink
     from gateway.model.facts import Facts, Key, Tenant
+    from gateway.model.issuers import FoundBinding, FoundIssuer, Issuer, MappingRule
     from gateway.model.listings import FileEntry, ListedPackage, PackageListing
-    from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId
+    from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId, TenantId
     from gateway.model.stamps import Leaf, Stamp
     from gateway.model.verdicts import Admission, Change, ChangeReceipt, OpenFile, Receipt, Rejection
 
@@ -62,6 +63,38 @@ class KeyDirectory(Protocol):
 
     async def find_key_digest(self, key_id: KeyId) -> bytes | None:
         """The digest that the index gives for this key id; the index decides nothing."""
+
+
+class IssuerDirectory(Protocol):
+    """The part of the directory that authentication of outside issuers' tokens reads."""
+
+    async def find_issuer(self, url: str, *, afresh: bool = False) -> FoundIssuer:
+        """An issuer and its keys; `afresh` reads them from the store, whatever is cached.
+
+        Raises `Refusal(UNREADABLE_KEY)` when the issuer's record does not parse.
+        """
+
+    async def find_binding(self, digest: bytes, tenant: TenantId, *, afresh: bool = False) -> FoundBinding:
+        """The binding under a digest, and a tenant. Raises `Refusal(UNREADABLE_KEY)`."""
+
+    async def find_binding_again(self, stamp: Stamp) -> tuple[FoundIssuer, FoundBinding, MappingRule] | None:
+        """What a caller with a token stands on now, by its stamp; None for the stamp of another caller."""
+
+
+class OutsideIssuers(Protocol):
+    """Does what a worker cannot do alone: has an issuer's keys fetched, and a subject bound."""
+
+    async def refresh(self, issuer: Issuer, known_at: float | None) -> None:
+        """Have the keys fetched, by one worker for all. `known_at` is when those known here were.
+
+        Raises `Unavailable(ISSUER_UNDECIDED)` when they cannot be had.
+        """
+
+    def refresh_soon(self, issuer: Issuer, known_at: float) -> None:
+        """The same in the background: nothing waits for it, and a failure is counted."""
+
+    async def bind(self, issuer: Issuer, rule: MappingRule, subject: str) -> None:
+        """Bind a subject to the tenant of the rule by which it came. Raises `Refusal`."""
 
 
 class Reauthenticate(Protocol):

@@ -52,13 +52,21 @@ class TomlTables:
         """Record a problem at this place, with what was expected."""
         self.problems.append(Misconfigured(self.where(table, key, value, nth), why))
 
-    def table(self, parent: Mapping[str, Any], at: str, key: str) -> dict[str, Any]:
+    def table(self, parent: Mapping[str, Any], at: str, key: str, nth: int = 0) -> dict[str, Any]:
         """Return a table below another one; empty if it is missing."""
         found = parent.get(key, {})
         if isinstance(found, dict):
             return found
-        self.complain(f"{key} is {_shown(found)}; expected a table", at, key)
+        self.complain(f"{key} is {_shown(found)}; expected a table", at, key, nth=nth)
         return {}
+
+    def tables(self, key: str) -> list[Mapping[str, Any]]:
+        """Return the tables of `[[key]]`; none after recording a problem."""
+        found = self.content.get(key, [])
+        if isinstance(found, list) and all(isinstance(one, dict) for one in found):
+            return found
+        self.complain(f"{key} is no list of tables; expected [[{key}]]", "", key)
+        return []
 
     def refuse_unknown(self, table: Mapping[str, Any], at: str, known: tuple[str, ...], nth: int = 0) -> None:
         """Record a problem for every unknown key: most are misspelt, and would have no effect."""
@@ -66,12 +74,12 @@ class TomlTables:
             if key not in known:
                 self.complain(f"unknown key {key!r}; expected {', '.join(known)}", at, key, nth=nth)
 
-    def text(self, table: Mapping[str, Any], at: str, key: str, default: str) -> str:
+    def text(self, table: Mapping[str, Any], at: str, key: str, default: str, nth: int = 0) -> str:
         """Return a string."""
         found = table.get(key, default)
         if isinstance(found, str):
             return found
-        self.complain(f"{key} is {_shown(found)}; expected a string", at, key)
+        self.complain(f"{key} is {_shown(found)}; expected a string", at, key, nth=nth)
         return default
 
     def flag(self, table: Mapping[str, Any], at: str, key: str) -> bool:

@@ -34,7 +34,7 @@ from gateway.engine.faults import undecided
 from gateway.engine.signed_proxy_urls import wrap_signed
 from gateway.model.access import Action, Resource, ResourceKind
 from gateway.model.bounded_memory import BoundedMemory
-from gateway.model.errors import Refusal, Unavailable
+from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.hidden_fields import shown
 from gateway.model.verdicts import Allowed, Denied, EngineAnswer
 from gateway.model_metadata.sealed_urls import ProviderFile
@@ -145,12 +145,20 @@ class Offers:
         return EngineAnswer(body=given.body), allowed.stamp.joined(given.stamp)
 
     async def stat(self, inquiry: Inquiry) -> tuple[EngineAnswer, Stamp]:
-        """The answer to `/stat`."""
+        """The answer to `/stat`. A provider is asked with the caller's key, and never with such a token."""
+        if self._metadata.has_upstream and inquiry.allowed.access.principal.issuer is not None:
+            raise Refusal(Reason.NO_LINKS)
         told = await self._metadata.stat(inquiry)
         return EngineAnswer(body=told.what), inquiry.allowed.stamp.joined(told.stamp)
 
     async def weights(self, inquiry: Inquiry, *, is_wrapped: bool) -> tuple[EngineAnswer, Stamp]:
-        """The answer to `/weights`; with `is_wrapped` all links are in `/proxy?url=` form."""
+        """The answer to `/weights`; with `is_wrapped` all links are in `/proxy?url=` form.
+
+        For a token of an outside issuer none are made: a link lives for an hour and names a key that can be
+        looked up by itself, while such a token ends in minutes and its rights follow from its own claims.
+        """
+        if inquiry.allowed.access.principal.issuer is not None:
+            raise Refusal(Reason.NO_LINKS)
         told = await self._metadata.weights(inquiry, self._not_ours)
         if self._attestations is not None and not told.is_local:
             await self._attestations.note(told.what.model, _digests_of(told.what))

@@ -40,6 +40,8 @@ async def with_nearest(session: OperatorSession, unknown: UnknownName) -> Unknow
         case "key":
             owners = [None, *(tenant.tenant_id for tenant in await session.listing.list_tenants())]
             known = await session.listing.list_key_ids(owners)
+        case "binding":
+            known = [binding.binding_id for binding in await session.listing.list_all_bindings()]
         case _:
             known = ()
     nearest = find_nearest(unknown.name, known)

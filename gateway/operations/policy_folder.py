@@ -2,6 +2,7 @@
 
     schema.cedarschema, *.cedar   rules, parsed by gateway/decision
     tenants/*.toml                facts, parsed by gateway/directory
+    issuers/*.toml                facts about outside issuers, parsed there too
     tests/*.toml                  cases that say what the rules must decide
 
 The two packages that parse it do not import each other; this module combines them.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -20,6 +21,7 @@ from gateway.decision.cases import Report, load_cases, run_cases
 from gateway.decision.policyset import load_policy_folder, validate
 from gateway.decision.rulebook import Rulebook
 from gateway.decision.set_changes import compare_sets
+from gateway.directory.documents.issuers import load_issuer_documents
 from gateway.directory.documents.parse import load_tenant_documents
 from gateway.directory.documents.plan import CurrentFacts, DocumentPlan, apply_plan, plan_changes
 from gateway.model.errors import Conflict, Misconfigured
@@ -29,12 +31,15 @@ from gateway.model.trusted_files import Distrusted, refuse, verify_trusted
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gateway.directory.documents.issuers import IssuerDocument
     from gateway.directory.documents.parse import TenantDocument
     from gateway.directory.edits.changes import Changes
     from gateway.directory.reading.listing import Listing
     from gateway.model.facts import PolicySet
     from gateway.model.rule_changes import RuleSetChanges
 
+
+T = TypeVar("T")
 
 MAX_RECORDED_LINES = 50  # the rest of a plan is covered by its digest
 MAX_RECORDED_RULES = 20  # of new, removed and changed rules, each
@@ -53,6 +58,7 @@ class PolicyFolder(msgspec.Struct, frozen=True, kw_only=True):
     policy_set: PolicySet
     documents: tuple[TenantDocument, ...]
     is_tested: bool
+    issuers: tuple[IssuerDocument, ...] = ()
 
 
 class FolderCheck(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,13 +86,15 @@ class FolderCheck(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(f"{self.name}/{rule}" for rule in self.cases.uncovered)
 
 
-def check_folder(path: Path, *, on_distrust: Callable[[Distrusted], None] = refuse) -> FolderCheck:
+def check_folder(
+    path: Path, *, on_distrust: Callable[[Distrusted], None] = refuse, private_issuers: bool = False
+) -> FolderCheck:
     """All problems of a folder, each with file and line.
 
-    That others could have written it is one of them, unless `on_distrust` returns.
+    That others could have written it is one of them, unless `on_distrust` returns. `private_issuers` is the
+    setting: whether issuers may be asked by plain http.
     """
     problems: list[str] = []
-    policy_set, documents = None, None
     on_distrust = _judge_of(path, on_distrust)
     try:
         policy_set = load_policy_folder(path, on_distrust=on_distrust)
@@ -96,36 +104,51 @@ def check_folder(path: Path, *, on_distrust: Callable[[Distrusted], None] = refu
             name=path.name, problems=(str(error),), folder=None, cases=None
         )  # this problem covers the rest of the folder as well
     except Misconfigured as error:
+        policy_set = None
         problems.append(str(error))
-    try:
-        documents = load_tenant_documents(path / "tenants", on_distrust=on_distrust)
-    except DocumentProblems as error:
-        problems += map(str, error.problems)
-    except Misconfigured as error:
-        problems.append(str(error))
+    documents = _read(lambda: load_tenant_documents(path / "tenants", on_distrust=on_distrust), problems)
+    issuers = _read(
+        lambda: load_issuer_documents(
+            path / "issuers", may_be_private=private_issuers, on_distrust=on_distrust
+        ),
+        problems,
+    )
     cases = None
     if policy_set is not None and not problems:
-        try:
-            cases = run_cases(load_cases(path / "tests", on_distrust=on_distrust), policy_set, Rulebook())
-        except DocumentProblems as error:
-            problems += map(str, error.problems)
-        except Misconfigured as error:
-            problems.append(str(error))
+        mapped, rules = [one.issuer for one in issuers or ()], policy_set
+        cases = _read(
+            lambda: run_cases(load_cases(path / "tests", on_distrust=on_distrust), rules, Rulebook(), mapped),
+            problems,
+        )
     folder = None
-    if policy_set is not None and documents is not None and not problems:
+    if policy_set is not None and documents is not None and issuers is not None and not problems:
         folder = PolicyFolder(
-            policy_set=policy_set, documents=documents, is_tested=cases is not None and cases.has_passed
+            policy_set=policy_set,
+            documents=documents,
+            issuers=issuers,
+            is_tested=cases is not None and cases.has_passed,
         )
     return FolderCheck(name=path.name, problems=tuple(problems), folder=folder, cases=cases)
 
 
-def load_folder(path: Path) -> PolicyFolder:
+def _read(read: Callable[[], T], problems: list[str]) -> T | None:
+    """What a part of the folder says; None with its problems added if it has some."""
+    try:
+        return read()
+    except DocumentProblems as error:
+        problems += map(str, error.problems)
+    except Misconfigured as error:
+        problems.append(str(error))
+    return None
+
+
+def load_folder(path: Path, *, private_issuers: bool = False) -> PolicyFolder:
     """A folder that may be applied. Raises `Misconfigured` with all its problems.
 
     Existing cases must pass. A folder without any may be applied: a node may get the rules alone, after
     `policy check` passed where they are written. The command that applies it is told (`is_tested`).
     """
-    checked = check_folder(path)
+    checked = check_folder(path, private_issuers=private_issuers)
     if checked.folder is None:
         raise Misconfigured(str(path), "\n".join(["may not be applied:", *checked.problems]))
     if checked.cases is not None and not checked.has_passed and (path / "tests").is_dir():
@@ -159,7 +182,9 @@ async def plan_folder(folder: PolicyFolder, facts: Listing, now: float) -> Docum
     """What applying the folder would change now."""
     current, policy = await _current(facts), folder.policy_set
     rules = _rule_changes(current.policy, policy)
-    return plan_changes(folder.documents, current, now=now, policy=policy, rules=rules)
+    return plan_changes(
+        folder.documents, current, now=now, policy=policy, rules=rules, issuers=folder.issuers
+    )
 
 
 async def find_rule_changes(policy_set: PolicySet, facts: Listing) -> RuleSetChanges | None:
@@ -231,4 +256,5 @@ async def _current(facts: Listing) -> CurrentFacts:
         grants=tuple(await facts.list_all_grants()),
         policy=await _find_policy(facts),
         tenants_with_keys=frozenset(with_keys),
+        issuers=tuple(await facts.list_issuers()),
     )

@@ -32,7 +32,7 @@ from gateway.directory.reading.uncached import PlainFacts
 from gateway.identity.pepper import Peppers, load_peppers
 from gateway.model.errors import Conflict, Misconfigured, Unavailable
 from gateway.model.facts import MAX_DEGRADED_SECONDS
-from gateway.model.names import KeyId, TenantId
+from gateway.model.names import BindingId, KeyId, TenantId
 from gateway.model.stores import GroupSize
 from gateway.model.verdicts import Change
 from gateway.operations.state_folder import verify_state
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from gateway.configuration.settings import Settings
     from gateway.directory.edits.changes import Changes
     from gateway.directory.reading.degraded_modes import DegradedPeriod
+    from gateway.model.facts import Key
+    from gateway.model.issuers import Binding
     from gateway.model.stores import Moment
     from gateway.registrar import Done, Registrar
 
@@ -181,14 +183,18 @@ class OperatorSession:
     async def _degraded_periods(self, change: Change) -> list[DegradedPeriod]:
         """The degraded periods of the tenants that a change concerns.
 
-        A key, a grant and a tenant concern one tenant. Changes of models and of the policy concern all
-        tenants that may read the models.
+        A key, a binding, a grant and a tenant concern one tenant. Changes of models and of the policy concern
+        all tenants that may read the models.
         """
-        if change.action.startswith(("keys.", "grants.", "tenants.")):
+        if change.action.startswith(("keys.", "bindings.", "grants.", "tenants.")):
             concerned = change.tenant
             if concerned is None and change.key_id is not None:
-                key = await self.listing.find_key(KeyId(change.key_id))
-                concerned = None if key is None else key.tenant
+                held: Key | Binding | None
+                if change.action.startswith("bindings."):
+                    held = await self.listing.find_binding_by_id(BindingId(change.key_id))
+                else:
+                    held = await self.listing.find_key(KeyId(change.key_id))
+                concerned = None if held is None else held.tenant
             # By name: with a hundred thousand tenants, listing them would take most of a revocation's time.
             found = None if concerned is None else await self.listing.find_tenant(TenantId(concerned))
             tenants = [] if found is None else [found]

@@ -73,7 +73,8 @@ async def ensure_policy(session: OperatorSession) -> None:
     """Apply the policy folder if, and only if, no policy is in force."""
     if await session.listing.find_policy() is not None:
         return
-    folder = load_folder(session.settings.policies)
+    settings = session.settings
+    folder = load_folder(settings.policies, private_issuers=settings.private_issuers)
     now = session.clock.now()
 
     async def operation(changes: Changes) -> None:

@@ -381,6 +381,20 @@ def recent_callers(bound):
     return lambda: RecentCallers(max_bytes=bound), put
 
 
+@case(MEGABYTE)
+def recent_callers_with_outside_tokens(bound):
+    shared = Leaf(b"issuer", b"v"), Leaf(b"keys", b"v")
+
+    def put(made, number):
+        leaf, key = key_leaf(number)
+        tenant = Tenant(tenant_id="acme", name="A", is_suspended=False, created_at=NOW)
+        who = principal(number, issuer="https://ci.example")
+        key = replace(key, expires_at=NOW + number)
+        made.put(number.to_bytes(32, "big"), Caller(key, tenant, who, Stamp(1, (leaf, *shared))))
+
+    return lambda: RecentCallers(max_bytes=bound), put
+
+
 @case(
     2 * MEGABYTE,
     size=lambda made: len(made._networks),
@@ -934,6 +948,8 @@ FILLED = {
 
 BOUNDED_OTHERWISE = {
     "assembly/token_keys.py": "keys of the state folder",
+    "identity/outside_tokens.py": "parsed key sets, 64 of issuers that the operator named",
+    "issuers/key_sets.py": "a task for each issuer that the operator named; a counter whose names are ours",
     "adapters/image_fetch.py": "tenants whose images are being fetched",
     "front_door/images.py": "images of one request, at most so many",
     "front_door/reading.py": "members of one body that were read",

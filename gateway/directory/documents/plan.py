@@ -18,14 +18,17 @@ from msgspec.structs import replace
 
 from gateway.model.errors import Conflict
 from gateway.model.facts import FOLDER_SOURCE, Alias, Grants, ModelRule, PolicySet, Tenant, Visibility
+from gateway.model.issuers import Issuer
 from gateway.model.names import ModelId, Pattern, TenantId
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from gateway.directory.documents.issuers import IssuerDocument
     from gateway.directory.documents.parse import TenantDocument
     from gateway.directory.edits.changes import Changes
     from gateway.model.facts import Grant
+    from gateway.model.issuers import MappingRule
     from gateway.model.rule_changes import RuleSetChanges
 
 Fact = TypeVar("Fact", Tenant, ModelRule, Alias)
@@ -40,12 +43,13 @@ class CurrentFacts(msgspec.Struct, frozen=True, kw_only=True):
     grants: tuple[Grants, ...] = ()
     policy: PolicySet | None = None
     tenants_with_keys: frozenset[TenantId] = frozenset()
+    issuers: tuple[Issuer, ...] = ()
 
 
 class Removed(msgspec.Struct, frozen=True):
     """A fact that is removed: its kind and name."""
 
-    kind: type[Tenant | ModelRule | Alias]
+    kind: type[Tenant | ModelRule | Alias | Issuer]
     name: str
 
 
@@ -54,22 +58,24 @@ class Order(IntEnum):
 
     POLICY = 0
     SUSPEND = 1
-    LOSE_GRANTS = 2
-    DROP_ALIAS = 3
-    CLOSE_MODELS = 4
-    ADMIT_TENANT = 5
-    PUT_MODELS = 6
-    FORGET_MODELS = 7
-    PUT_ALIAS = 8
-    GAIN_GRANTS = 9
-    DROP_TENANT = 10
+    DROP_ISSUER = 2
+    LOSE_GRANTS = 3
+    DROP_ALIAS = 4
+    CLOSE_MODELS = 5
+    ADMIT_TENANT = 6
+    PUT_MODELS = 7
+    FORGET_MODELS = 8
+    PUT_ALIAS = 9
+    GAIN_GRANTS = 10
+    PUT_ISSUER = 11
+    DROP_TENANT = 12
 
 
 class PlannedChange(msgspec.Struct, frozen=True, kw_only=True):
     """One record that changes: its new value or its removal, and a description in lines."""
 
     order: Order
-    fact: Tenant | ModelRule | Alias | Grants | PolicySet | Removed
+    fact: Tenant | ModelRule | Alias | Grants | PolicySet | Issuer | Removed
     lines: tuple[str, ...]
 
 
@@ -98,6 +104,7 @@ def plan_changes(
     now: float,
     policy: PolicySet | None = None,
     rules: RuleSetChanges | None = None,
+    issuers: Iterable[IssuerDocument] = (),
 ) -> DocumentPlan:
     """Return the changes that make the facts match the documents. `now` is the creation time of new tenants.
 
@@ -119,6 +126,7 @@ def plan_changes(
     changes += rule_changes(read, current, conflicts)
     changes += alias_changes(read, current, conflicts)
     changes += grant_changes(read, current)
+    changes += issuer_changes(tuple(issuers), current)
     return DocumentPlan(
         changes=tuple(sorted(changes, key=lambda each: each.order)), conflicts=tuple(conflicts), rules=rules
     )
@@ -134,6 +142,8 @@ async def apply_plan(changes: Changes, plan: DocumentPlan) -> None:
                 await changes.delete_tenant(TenantId(name))
             case Removed(kind, name) if kind is ModelRule:
                 await changes.delete_rule(Pattern(name))
+            case Removed(kind, name) if kind is Issuer:
+                await changes.delete_issuer(name)
             case Removed(_, name):
                 await changes.delete_alias(ModelId(name))
             case fact:
@@ -250,6 +260,51 @@ def grant_changes(documents: tuple[TenantDocument, ...], current: CurrentFacts) 
                 fact=Grants(tenant_id=tenant_id, grants=(*kept, *gained)),
                 lines=tuple(f"+ grant {tenant_id}: {_grant_text(grant)}" for grant in gained),
             )
+
+
+def issuer_changes(documents: tuple[IssuerDocument, ...], current: CurrentFacts) -> Iterator[PlannedChange]:
+    """Yield new, changed and removed issuers. Only documents make them, so there is no other source."""
+    known = {issuer.url: issuer for issuer in current.issuers}
+    for new in (document.issuer for document in documents):
+        old = known.pop(new.url, None)
+        if old is not None and replace(old, generation=0) == new:
+            continue
+        yield PlannedChange(order=Order.PUT_ISSUER, fact=new, lines=tuple(_issuer_lines(new, old)))
+    for old in known.values():
+        line = f"- issuer {old.name}: {old.url}"
+        yield PlannedChange(order=Order.DROP_ISSUER, fact=Removed(Issuer, old.url), lines=(line,))
+
+
+def _issuer_lines(new: Issuer, old: Issuer | None) -> Iterator[str]:
+    """Yield what changes of an issuer: its tokens in one line, and each rule in one."""
+    text, was = _issuer_text(new), "" if old is None else _issuer_text(old)
+    if old is None or text != was:
+        yield f"{'~' if old else '+'} issuer {new.name}: {text}{f' (was {was})' if old else ''}"
+    rules = {} if old is None else {rule.name: rule for rule in old.rules}
+    for rule in new.rules:
+        former = rules.pop(rule.name, None)
+        if former != rule:
+            was_rule = f" (was {_mapping_text(former)})" if former else ""
+            sign = "~" if former else "+"
+            yield f"{sign} issuer {new.name}, rule {rule.name}: {_mapping_text(rule)}{was_rule}"
+    for rule in rules.values():
+        yield f"- issuer {new.name}, rule {rule.name}: {_mapping_text(rule)}"
+
+
+def _issuer_text(issuer: Issuer) -> str:
+    types = " ".join(one or '""' for one in issuer.types)
+    return (
+        f"{issuer.url} for {issuer.audience}, keys at {issuer.key_set_url}, {' '.join(issuer.algorithms)}, "
+        f"typ {types}, leeway {issuer.leeway_seconds:g} s, at most {issuer.max_lifetime_seconds:g} s and "
+        f"{issuer.max_bindings} bindings"
+    )
+
+
+def _mapping_text(rule: MappingRule) -> str:
+    claims = ", ".join(f"{one.claim} {' or '.join(one.values)}" for one in rule.claims)
+    networks = f" from {' '.join(rule.networks)}" if rule.networks else ""
+    of_model = f" of {rule.only}" if rule.only else ""
+    return f"{claims}: tenant {rule.tenant}, {' '.join(sorted(rule.scopes))}{of_model}{networks}"
 
 
 def _is_wanted(new: Fact, old: Fact | None, what: str, where: str, conflicts: list[str]) -> bool:

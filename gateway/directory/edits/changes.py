@@ -29,6 +29,7 @@ from gateway.directory.records.codec import encode, encode_key
 from gateway.directory.records.policies import decode_policy_head, encode_policy
 from gateway.model.errors import Conflict
 from gateway.model.facts import MAX_DEGRADED_SECONDS, Alias, Grants, ModelRule, PolicySet, Tenant
+from gateway.model.issuers import Binding, Issuer, issuer_digest
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -74,7 +75,7 @@ class Changes(Listing):
         """The same facts without those that do not parse, for callers that are about to replace them."""
         return Listing(self._source)
 
-    async def put(self, fact: PolicySet | Tenant | ModelRule | Alias | Grants) -> None:
+    async def put(self, fact: PolicySet | Tenant | ModelRule | Alias | Grants | Issuer | Binding) -> None:
         """Write a fact of a kind that tenant documents or exports have."""
         match fact:
             case PolicySet():
@@ -87,6 +88,10 @@ class Changes(Listing):
                 await self.put_alias(fact)
             case Grants():
                 await self.put_grants(fact)
+            case Issuer():
+                await self.put_issuer(fact)
+            case Binding():
+                await self.put_binding(fact)
 
     async def put_tenant(self, tenant: Tenant, *, is_listed: bool = True) -> None:
         """Write a tenant; one that is not listed is found only by its id."""
@@ -165,6 +170,33 @@ class Changes(Listing):
         self._put(names.key_fact(digest), None)
         self._unlist(names.key_set(key.tenant), names.short_key_id(key_id))
         self._batch.hash_drop.append(names.key_digest(key_id))
+
+    async def put_issuer(self, issuer: Issuer) -> None:
+        """Write an outside issuer."""
+        digest = issuer_digest(issuer.url)
+        await self.put_fact(names.issuer_fact(digest), issuer)
+        self._list(names.ISSUERS, digest.hex().encode())
+
+    async def delete_issuer(self, url: str) -> None:
+        """Delete an outside issuer and its keys. Its bindings stay: what was revoked has to stay revoked."""
+        digest = issuer_digest(url)
+        self._put(names.issuer_fact(digest), None)
+        self._put(names.key_set_fact(digest), None)
+        self._unlist(names.ISSUERS, digest.hex().encode())
+
+    async def put_binding(self, binding: Binding) -> None:
+        """Write a binding."""
+        await self.put_fact(names.binding_fact(binding.digest), binding)
+        issuer = issuer_digest(binding.url)
+        self._list(names.issuer_bindings(issuer), binding.digest.hex().encode())
+        self._list(names.BOUND_ISSUERS, issuer.hex().encode())
+        self._batch.hash_put.append((*names.binding_digest(binding.binding_id), binding.digest))
+
+    async def delete_binding(self, binding: Binding) -> None:
+        """Delete a binding. A token of its subject makes another."""
+        self._put(names.binding_fact(binding.digest), None)
+        self._unlist(names.issuer_bindings(issuer_digest(binding.url)), binding.digest.hex().encode())
+        self._batch.hash_drop.append(names.binding_digest(binding.binding_id))
 
     async def put_policy(self, policy: PolicySet) -> None:
         """Put a policy set into force, and delete the texts of the previous one."""

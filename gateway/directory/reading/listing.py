@@ -20,14 +20,18 @@ from gateway.directory.records import names
 from gateway.directory.records.codec import (
     UnreadableRecordError,
     decode_alias,
+    decode_binding,
     decode_grants,
+    decode_issuer,
     decode_key,
+    decode_key_set,
     decode_pin,
     decode_rule,
     decode_tenant,
 )
 from gateway.directory.records.policies import decode_policy, decode_policy_head
 from gateway.model.errors import BadNameError, Conflict
+from gateway.model.issuers import issuer_digest
 from gateway.model.names import (
     ModelId,
     parse_key_id,
@@ -42,7 +46,8 @@ if TYPE_CHECKING:
 
     from gateway.directory.reading.uncached import PlainFacts
     from gateway.model.facts import Alias, Grant, Grants, Key, ModelRule, PolicySet, Tenant
-    from gateway.model.names import KeyId, Md5, Pattern, TenantId
+    from gateway.model.issuers import Binding, Issuer, IssuerKeySet
+    from gateway.model.names import BindingId, KeyId, Md5, Pattern, TenantId
     from gateway.model.pins import Pin
 
 _T = TypeVar("_T")
@@ -192,6 +197,55 @@ class Listing:
                 if key is not None:
                     yield digest, key
 
+    async def list_issuers(self) -> list[Issuer]:
+        """Return all outside issuers, by name."""
+        digests = await self._digests(names.ISSUERS)
+        found = await self._facts([(names.issuer_fact(d), partial(decode_issuer, digest=d)) for d in digests])
+        return sorted(found, key=lambda issuer: issuer.name)
+
+    async def find_issuer(self, url: str) -> Issuer | None:
+        """Return an outside issuer by its URL."""
+        digest = issuer_digest(url)
+        return await self.find_fact(names.issuer_fact(digest), partial(decode_issuer, digest=digest))
+
+    async def find_key_set(self, url: str) -> IssuerKeySet | None:
+        """Return the keys that an outside issuer published last."""
+        digest = issuer_digest(url)
+        return await self.find_fact(names.key_set_fact(digest), partial(decode_key_set, digest=digest))
+
+    async def list_bindings(self, url: str) -> list[Binding]:
+        """Return all bindings of an outside issuer, the oldest first."""
+        return await self._bindings(issuer_digest(url))
+
+    async def list_all_bindings(self) -> list[Binding]:
+        """Return all bindings, issuer by issuer, also those of issuers whose document is gone."""
+        issuers = await self._digests(names.BOUND_ISSUERS)
+        return [binding for digest in issuers for binding in await self._bindings(digest)]
+
+    async def _bindings(self, issuer: bytes) -> list[Binding]:
+        digests = await self._digests(names.issuer_bindings(issuer))
+        placed = [(names.binding_fact(d), partial(decode_binding, digest=d)) for d in digests]
+        return sorted(await self._facts(placed), key=lambda one: (one.created_at, one.binding_id))
+
+    async def count_bindings(self, url: str) -> int:
+        """Return how many bindings an outside issuer has."""
+        return len(await self._source.members(names.issuer_bindings(issuer_digest(url))))
+
+    async def find_binding(self, digest: bytes) -> Binding | None:
+        """Return the binding of an issuer and a subject."""
+        return await self.find_fact(names.binding_fact(digest), partial(decode_binding, digest=digest))
+
+    async def find_binding_by_id(self, binding_id: BindingId) -> Binding | None:
+        """Return a binding by its public id."""
+        name, field = names.binding_digest(binding_id)
+        (digest,) = await self._source.hash_fields(name, [field])
+        if digest is None:
+            return None
+        if len(digest) != names.DIGEST_BYTES:
+            refuse_unreadable(f"{name.decode()} (field {field.decode()})")
+        found = await self.find_binding(digest)
+        return found if found is not None and found.binding_id == binding_id else None
+
     async def has_keys(self, tenant_id: TenantId) -> bool:
         """Whether any key of this tenant is known, whatever its state."""
         return bool(await self._source.members(names.key_set(tenant_id)))
@@ -253,6 +307,20 @@ class Listing:
     async def _members(self, name: bytes, parse: Callable[[str], _NameT]) -> list[_NameT]:
         raw_members = await self._source.members(name)
         return self._parsed(sorted(raw.decode(errors="replace") for raw in raw_members), parse)
+
+    async def _digests(self, name: bytes) -> list[bytes]:
+        """Return the digests that a set holds in hex; what is none is reported and left out."""
+        digests = []
+        for raw in sorted(await self._source.members(name)):
+            try:
+                digest = bytes.fromhex(raw.decode("ascii"))
+            except (UnicodeDecodeError, ValueError):
+                digest = b""
+            if len(digest) == names.DIGEST_BYTES:
+                digests.append(digest)
+            else:
+                self.unreadable(f"index member {raw!r}")
+        return digests
 
     def _parsed(self, texts: Sequence[str], parse: Callable[[str], _NameT]) -> list[_NameT]:
         parsed: list[_NameT] = []

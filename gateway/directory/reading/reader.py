@@ -23,9 +23,18 @@ from gateway.directory.reading.listing import Listing
 from gateway.directory.reading.read_set import ReadSet, names_about
 from gateway.directory.reading.uncached import PlainFacts
 from gateway.directory.records import names
-from gateway.directory.records.codec import UnreadableRecordError, decode_grants, decode_key, decode_tenant
+from gateway.directory.records.codec import (
+    UnreadableRecordError,
+    decode_binding,
+    decode_grants,
+    decode_issuer,
+    decode_key,
+    decode_key_set,
+    decode_tenant,
+)
 from gateway.directory.records.policies import PolicySets, decode_policy_head
 from gateway.model.errors import Reason, Refusal, Unavailable
+from gateway.model.issuers import FoundBinding, FoundIssuer, RuleLeaf, issuer_digest
 from gateway.model.names import ModelId
 
 if TYPE_CHECKING:
@@ -34,7 +43,8 @@ if TYPE_CHECKING:
     from gateway.model.access import Principal
     from gateway.model.clocks import Clock
     from gateway.model.facts import Facts, Key, PolicySet, Tenant
-    from gateway.model.names import KeyId
+    from gateway.model.issuers import MappingRule
+    from gateway.model.names import KeyId, TenantId
     from gateway.model.ports import FactSource
     from gateway.model.stamps import Stamp
     from gateway.model.stores import FactStore
@@ -74,6 +84,53 @@ class DirectoryReader:
         # A decision follows, so its grants and policy head are read in the same round trip.
         await read_set.fetch([tenant_name, names.grants_fact(key.tenant), names.POLICY])
         return key, _find_tenant(read_set, key), read_set.stamp([*key_names, tenant_name])
+
+    async def find_issuer(self, url: str, *, afresh: bool = False) -> FoundIssuer:
+        """Return an outside issuer and its keys, from memory where they are cached, unless `afresh`.
+
+        Raises `Refusal(UNREADABLE_KEY)` when the issuer's record does not parse. Keys that do not parse are
+        none: they are fetched again.
+        """
+        digest = issuer_digest(url)
+        name, key_set_name = names.issuer_fact(digest), names.key_set_fact(digest)
+        read_set = ReadSet(self._source, self._report)
+        await (read_set.fetch_afresh if afresh else read_set.fetch)([name, key_set_name])
+        issuer = read_set.decoded(name, partial(decode_issuer, digest=digest))
+        if name in read_set.unreadable:
+            raise Refusal(Reason.UNREADABLE_KEY)
+        return FoundIssuer(
+            issuer=issuer,
+            key_set=read_set.decoded(key_set_name, partial(decode_key_set, digest=digest)),
+            leaf=read_set.leaves[name],
+            key_set_leaf=read_set.leaves[key_set_name],
+        )
+
+    async def find_binding(self, digest: bytes, tenant: TenantId, *, afresh: bool = False) -> FoundBinding:
+        """Return the binding under this digest, and the tenant.
+
+        Raises `Refusal(UNREADABLE_KEY)` when a record does not parse.
+        """
+        name, tenant_name = names.binding_fact(digest), names.tenant_fact(tenant)
+        read_set = ReadSet(self._source, self._report)
+        # A decision follows, so its grants and policy head are read in the same round trip.
+        await (read_set.fetch_afresh if afresh else read_set.fetch)([name])
+        await read_set.fetch([tenant_name, names.grants_fact(tenant), names.POLICY])
+        binding = read_set.decoded(name, partial(decode_binding, digest=digest))
+        found = read_set.decoded(tenant_name, partial(decode_tenant, tenant_id=tenant))
+        if name in read_set.unreadable or tenant_name in read_set.unreadable:
+            key_id = None if binding is None else binding.binding_id
+            raise Refusal(Reason.UNREADABLE_KEY, key_id=key_id, tenant=tenant)
+        return FoundBinding(binding=binding, tenant=found, stamp=read_set.stamp([name, tenant_name]))
+
+    async def find_binding_again(self, stamp: Stamp) -> tuple[FoundIssuer, FoundBinding, MappingRule] | None:
+        """What a caller with a token stands on now, by its stamp; None for the stamp of another caller."""
+        by_rule = next((leaf for leaf in stamp.leaves if isinstance(leaf, RuleLeaf)), None)
+        bound = next((leaf.name for leaf in stamp.leaves if names.is_binding_fact(leaf.name)), None)
+        if by_rule is None or bound is None:
+            return None
+        found = await self.find_binding(names.binding_digest_of(bound), by_rule.rule.tenant)
+        issuer = await self.find_issuer(by_rule.url)
+        return issuer, found, by_rule.rule
 
     async def find_key_digest(self, key_id: KeyId) -> bytes | None:
         """Return the digest under which the index lists this key id; it decides nothing."""

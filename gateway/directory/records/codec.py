@@ -40,7 +40,21 @@ from gateway.model.facts import (
     Tenant,
 )
 from gateway.model.image_hosts import MAX_IMAGE_HOSTS, parse_image_host
+from gateway.model.issuers import (
+    BINDING_SCOPES,
+    MAX_BINDINGS,
+    MAX_KEY_SET_BYTES,
+    MAX_LEEWAY_SECONDS,
+    MAX_LIFETIME_SECONDS,
+    WILDCARD,
+    Binding,
+    Issuer,
+    IssuerKeySet,
+    MappingRule,
+    issuer_digest,
+)
 from gateway.model.names import (
+    parse_binding_id,
     parse_group_name,
     parse_key_id,
     parse_model_id,
@@ -143,6 +157,53 @@ def decode_key(raw: bytes, digest: bytes) -> Key:
     _verify(why, parse_tenant_id, [] if key.tenant is None else [key.tenant])
     _verify(why, ipaddress.ip_network, key.networks)
     return key
+
+
+def decode_issuer(raw: bytes, digest: bytes) -> Issuer:
+    """Decode the record stored under the digest of this issuer."""
+    row = _row(Issuer, raw)
+    issuer = _fact(Issuer, row, {})
+    if issuer_digest(issuer.url) != digest:
+        _refuse("the record was written for another name")
+    if any(len(values) != len(MappingRule.__struct_fields__) for values in row[-1]):
+        _refuse()
+    if not (
+        0 <= issuer.leeway_seconds <= MAX_LEEWAY_SECONDS
+        and 0 < issuer.max_lifetime_seconds <= MAX_LIFETIME_SECONDS
+        and issuer.max_bindings <= MAX_BINDINGS
+        and issuer.algorithms
+        and issuer.types
+    ):
+        _refuse("an issuer's record is out of bounds")
+    for rule in issuer.rules:
+        why = "an issuer's rule holds a name or network that does not parse"
+        _verify(why, parse_tenant_id, [rule.tenant])
+        _verify(why, ipaddress.ip_network, rule.networks)
+        _verify(why, parse_pattern, [] if rule.only is None else [rule.only])
+        if not rule.scopes or not rule.scopes <= BINDING_SCOPES:
+            _refuse("an issuer's rule gives no scope, or one that no binding has")
+        if any(not one.values or WILDCARD in one.values for one in rule.claims):
+            _refuse("an issuer's rule names a claim and no value")
+    return issuer
+
+
+def decode_key_set(raw: bytes, digest: bytes) -> IssuerKeySet:
+    """Decode the record stored under the digest of this issuer."""
+    key_set = _fact(IssuerKeySet, _row(IssuerKeySet, raw), {})
+    if issuer_digest(key_set.url) != digest or len(key_set.document) > MAX_KEY_SET_BYTES:
+        _refuse("the record was written for another name, or is too large")
+    return key_set
+
+
+def decode_binding(raw: bytes, digest: bytes) -> Binding:
+    """Decode the record stored under the digest of issuer and subject."""
+    binding = _fact(Binding, _row(Binding, raw), {})
+    if binding.digest != digest:
+        _refuse("the record was written for another name")
+    why = "a binding's record holds a name that does not parse"
+    _verify(why, parse_binding_id, [binding.binding_id])
+    _verify(why, parse_tenant_id, [binding.tenant])
+    return binding
 
 
 def decode_tenant(raw: bytes, tenant_id: TenantId) -> Tenant:

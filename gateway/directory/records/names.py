@@ -18,7 +18,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId, Pattern, TenantId
+    from gateway.model.names import BindingId, FileHandle, KeyId, Md5, ModelId, PackageId, Pattern, TenantId
 
 FACTS = b"{cachegate}:f:"
 
@@ -30,6 +30,12 @@ QUARANTINED = b"{cachegate}:i:quarantined"
 DEGRADED = b"{cachegate}:i:degraded"
 """A hash: per tenant, the longest former degraded period, and the generation at which it ended."""
 
+ISSUERS = b"{cachegate}:i:issuers"
+"""A set of the digests of outside issuers."""
+
+BOUND_ISSUERS = b"{cachegate}:i:bound-issuers"
+"""A set of the digests of outside issuers that have bindings, also where their document is gone."""
+
 PEPPERS = b"{cachegate}:i:pepper-fingerprints"
 """A set of `id:fingerprint`, so that all can be read at once. Neither is the pepper."""
 
@@ -39,6 +45,7 @@ SIGNING_KEYS = b"{cachegate}:i:signing-keys"
 POLICY = FACTS + b"policy"
 
 _KEYS = FACTS + b"k:"
+_BINDINGS = FACTS + b"n:"
 
 DIGEST_BYTES = 32  # HMAC-SHA-256 and SHA-256 alike
 
@@ -61,6 +68,51 @@ def is_key_fact(name: bytes) -> bool:
 def digest_of(name: bytes) -> bytes:
     """The inverse of `key_fact`."""
     return urlsafe_b64decode(name.removeprefix(_KEYS) + b"=")
+
+
+def issuer_fact(digest: bytes) -> bytes:
+    """The record of an outside issuer, by the digest of its `iss`."""
+    return FACTS + b"i:" + _digest_text(digest)
+
+
+def key_set_fact(digest: bytes) -> bytes:
+    """The record of the keys that an outside issuer published, by the same digest."""
+    return FACTS + b"j:" + _digest_text(digest)
+
+
+def binding_fact(digest: bytes) -> bytes:
+    """The record of a binding, by the digest of issuer and subject."""
+    return _BINDINGS + _digest_text(digest)
+
+
+def is_binding_fact(name: bytes) -> bool:
+    """Whether this is the name of a binding's record."""
+    return name.startswith(_BINDINGS)
+
+
+def binding_digest_of(name: bytes) -> bytes:
+    """The inverse of `binding_fact`."""
+    return urlsafe_b64decode(name.removeprefix(_BINDINGS) + b"=")
+
+
+def issuer_bindings(digest: bytes) -> bytes:
+    """The set of the digests of an issuer's bindings."""
+    return b"{cachegate}:i:bindings:" + _digest_text(digest)
+
+
+def binding_digest(binding_id: BindingId) -> tuple[bytes, bytes]:
+    """The hash and field that hold the digest of the binding with this id."""
+    return b"{cachegate}:i:binding-ids", binding_id.encode()
+
+
+def asking_for_keys(digest: bytes) -> bytes:
+    """The lock of the process that fetches an issuer's keys; not a fact."""
+    return b"{cachegate}:jwks:" + _digest_text(digest)
+
+
+def failed_for_keys(digest: bytes) -> bytes:
+    """The mark that a fetch of keys failed a moment ago, by a digest of issuer and place; not a fact."""
+    return b"{cachegate}:jwks-failed:" + _digest_text(digest)
 
 
 def tenant_fact(tenant: TenantId) -> bytes:

@@ -2,12 +2,14 @@
 
     {"cachegate": "directory", "version": 1, "generation": 7, "history": "...", "peppers": {...}}
     {"fact": "policy", ...}   {"fact": "tenant", ...}   {"fact": "rule", ...}
-    {"fact": "alias", ...}    {"fact": "grants", ...}   {"fact": "key", "digest": "...", ...}
+    {"fact": "alias", ...}    {"fact": "grants", ...}   {"fact": "binding", ...}  {"fact": "issuer", ...}
+    {"fact": "key", "digest": "...", ...}
     {"end": "directory", "facts": 6, "generation": 7}
 
 Facts have one fixed order, each occurs once, and reading verifies both: narrow rules before broader ones,
-grants after rules, keys last. So a partial import never allows more than the whole. The last line holds the
-number of facts, so that a truncated file is detected.
+grants after rules, bindings (some are revoked) before the issuers whose tokens they end, keys last. So a
+partial import never allows more than the whole. The last line holds the number of facts, so that a truncated
+file is detected.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from gateway.directory.records.codec import UnreadableRecordError
 from gateway.directory.transfer.lines import BROKEN, Fact, parse_fact
 from gateway.model.errors import Misconfigured
 from gateway.model.facts import Alias, Grants, ModelRule, PolicySet, Tenant
+from gateway.model.issuers import Binding, Issuer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -72,7 +75,7 @@ def read_lines(lines: Iterable[bytes], where: str) -> tuple[Header, Iterator[Fac
     return header, _facts(numbered, where)
 
 
-def place_of(fact: Fact) -> tuple[int, int, str]:
+def place_of(fact: Fact) -> tuple[int, int, str]:  # noqa: PLR0911 -- one for each kind
     """Return the sort key of a fact in a file: what restricts before what allows, keys last."""
     match fact:
         case PolicySet():
@@ -85,8 +88,12 @@ def place_of(fact: Fact) -> tuple[int, int, str]:
             return 3, 0, fact.alias
         case Grants():
             return 4, 0, fact.tenant_id
+        case Binding():
+            return 5, 0, fact.binding_id
+        case Issuer():
+            return 6, 0, fact.url
         case _:
-            return 5, 0, fact.key.key_id
+            return 7, 0, fact.key.key_id
 
 
 def _facts(numbered: Iterator[tuple[int, bytes]], where: str) -> Iterator[Fact]:

@@ -21,7 +21,9 @@ from gateway.directory.records.codec import (
     LAYOUT_WITH_IMAGE_HOSTS,
     UnreadableRecordError,
     decode_alias,
+    decode_binding,
     decode_grants,
+    decode_issuer,
     decode_key,
     decode_rule,
     decode_tenant,
@@ -30,6 +32,7 @@ from gateway.directory.records.codec import (
 )
 from gateway.directory.records.names import DIGEST_BYTES, short_key_id
 from gateway.model.facts import Alias, Grant, Grants, Key, ModelRule, PolicySet, Tenant
+from gateway.model.issuers import Binding, Issuer, MappingRule, binding_digest, issuer_digest
 from gateway.model.names import parse_key_id, parse_model_id, parse_pattern, parse_tenant_id
 
 if TYPE_CHECKING:
@@ -43,9 +46,17 @@ class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
     key: Key
 
 
-Fact = PolicySet | Tenant | ModelRule | Alias | Grants | StoredKey
+Fact = PolicySet | Tenant | ModelRule | Alias | Grants | Issuer | Binding | StoredKey
 
-_KINDS = {"tenant": Tenant, "rule": ModelRule, "alias": Alias, "grants": Grants, "key": Key}
+_KINDS = {
+    "tenant": Tenant,
+    "rule": ModelRule,
+    "alias": Alias,
+    "grants": Grants,
+    "issuer": Issuer,
+    "binding": Binding,
+    "key": Key,
+}
 _NAMES = {each: kind for kind, each in _KINDS.items()}
 _FIELDS = {kind: each.__struct_encode_fields__[2:] for kind, each in _KINDS.items()}  # after the generation
 _FIELDS["tenant"] = _FIELDS["tenant"][:-1]  # the last stands in the second layout only
@@ -81,6 +92,9 @@ def fact_line(fact: Fact) -> bytes:
             document["grants"] = [
                 dict(zip(_FIELDS["grant"], values, strict=True)) for values in document["grants"]
             ]
+        case Issuer():
+            document = _named("issuer", encode(fact))
+            document["rules"] = msgspec.to_builtins(list(map(_rule_members, fact.rules)), order="sorted")
         case _:
             document = _named(_NAMES[type(fact)], encode(fact))
     return _json.encode(document) + b"\n"
@@ -119,7 +133,7 @@ def _record(kind: str, document: dict[str, Any]) -> bytes:
     return _pack.encode([_KINDS[kind].__struct_config__.tag, layout, 0, *values])
 
 
-def _fact_of(document: dict[str, Any]) -> Fact:
+def _fact_of(document: dict[str, Any]) -> Fact:  # noqa: C901 -- one case for each kind
     kind = document.pop("fact", None)
     match kind:
         case "policy":
@@ -132,6 +146,14 @@ def _fact_of(document: dict[str, Any]) -> Fact:
                 document["grants"] = [_grant_values(grant) for grant in grants]
             field, parse, decode = _DECODERS[kind]
             return decode(_record(kind, document), parse(_text(document, field)))
+        case "issuer":
+            if not isinstance(rules := document.get("rules"), list):
+                raise UnreadableRecordError("rules is missing or no list")
+            document["rules"] = [_rule_values(rule) for rule in rules]
+            return decode_issuer(_record(kind, document), issuer_digest(_text(document, "url")))
+        case "binding":
+            digest = binding_digest(_text(document, "url"), _text(document, "subject"))
+            return decode_binding(_record(kind, document), digest)
         case "key":
             digest = bytes.fromhex(_text(document, "digest"))
             if len(digest) != DIGEST_BYTES:
@@ -157,6 +179,20 @@ def _grant_values(grant: object) -> list[Any]:
     if not isinstance(grant, dict) or grant.keys() != set(fields):
         raise UnreadableRecordError(f"a grant has the fields {', '.join(fields)}")
     return [grant[name] for name in fields]
+
+
+def _rule_members(rule: MappingRule) -> dict[str, Any]:
+    """Return a mapping rule with the names of its fields, and its claims by name."""
+    members = {name: getattr(rule, name) for name in MappingRule.__struct_fields__}
+    return members | {"claims": {one.claim: one.values for one in rule.claims}}
+
+
+def _rule_values(rule: object) -> list[Any]:
+    fields = MappingRule.__struct_fields__
+    if not isinstance(rule, dict) or rule.keys() != set(fields) or not isinstance(rule["claims"], dict):
+        raise UnreadableRecordError(f"a rule has the fields {', '.join(fields)}")
+    claims = [[claim, values] for claim, values in rule["claims"].items()]
+    return [claims if name == "claims" else rule[name] for name in fields]
 
 
 def _text(document: dict[str, Any], name: str) -> str:

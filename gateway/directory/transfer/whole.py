@@ -1,10 +1,10 @@
 """Exports the facts of a server and imports them into another, for back-up and migration.
 
-An export contains the policy, tenants, rules, aliases, grants and keys, in the order of `file.py`, each as it
-was at some moment during the export. An import writes facts that do not exist yet. A fact that exists with
-another value is refused, unless merging was requested; then the file's value replaces it, with one exception:
-a key that is revoked here stays revoked and a tenant that is suspended stays suspended, even if an older file
-says otherwise.
+An export contains the policy, tenants, rules, aliases, grants, bindings, issuers and keys, in the order of
+`file.py`, each as it was at some moment during the export. An import writes facts that do not exist yet. A
+fact that exists with another value is refused, unless merging was requested; then the file's value replaces
+it, with one exception: a key or binding that is revoked here stays revoked and a tenant that is suspended
+stays suspended, even if an older file says otherwise.
 
 Each batch is a transaction. An import that is interrupted leaves whole batches, and repeating it continues
 from there. Non-goals: files (`file.py`), and the audit log.
@@ -21,7 +21,9 @@ from msgspec.structs import replace
 from gateway.directory.records import names
 from gateway.directory.records.codec import (
     decode_alias,
+    decode_binding,
     decode_grants,
+    decode_issuer,
     decode_key,
     decode_rule,
     decode_tenant,
@@ -30,6 +32,7 @@ from gateway.directory.transfer.file import place_of
 from gateway.directory.transfer.lines import Fact, StoredKey, unnumbered
 from gateway.model.errors import Conflict
 from gateway.model.facts import Alias, Grants, ModelRule, PolicySet, Tenant
+from gateway.model.issuers import Binding, Issuer, issuer_digest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -62,6 +65,8 @@ async def each_fact(
     facts += sorted(await listing.list_rules(), key=place_of)
     facts += sorted(await listing.list_aliases(), key=place_of)
     facts += sorted(await listing.list_all_grants(), key=place_of)
+    facts += sorted(await listing.list_all_bindings(), key=place_of)
+    facts += sorted(await listing.list_issuers(), key=place_of)
     owners: list[TenantId | None] = [None, *(tenant.tenant_id for tenant in tenants)]
     key_ids = await listing.list_key_ids(owners)
     on_total(len(facts) + len(key_ids))
@@ -113,7 +118,7 @@ async def bring_in(changes: Changes, facts: Sequence[Fact], *, merge: bool) -> C
     return Comparison(new=new, same=same, other=tuple(other))
 
 
-def shown(fact: Fact) -> str:
+def shown(fact: Fact) -> str:  # noqa: PLR0911 -- one for each kind
     """Return a fact's name, for people."""
     match fact:
         case PolicySet():
@@ -126,6 +131,10 @@ def shown(fact: Fact) -> str:
             return f"the alias {fact.alias}"
         case Grants():
             return f"the grants of {fact.tenant_id}"
+        case Binding():
+            return f"the binding {fact.binding_id}"
+        case Issuer():
+            return f"the issuer {fact.url}"
         case StoredKey():
             return f"the key {fact.key.key_id}"
 
@@ -135,6 +144,8 @@ def _merged(fact: Fact, found: Fact) -> Fact:
     _verify_same_key(fact, found)
     if isinstance(fact, Tenant) and isinstance(found, Tenant):
         return replace(fact, is_suspended=fact.is_suspended or found.is_suspended)
+    if isinstance(fact, Binding) and isinstance(found, Binding) and found.revoked_at is not None:
+        return replace(fact, revoked_at=found.revoked_at)
     if isinstance(fact, StoredKey) and isinstance(found, StoredKey) and found.key.revoked_at is not None:
         return replace(fact, key=replace(fact.key, revoked_at=found.key.revoked_at))
     return fact
@@ -161,8 +172,8 @@ async def _find_current(listing: Listing, facts: Sequence[Fact]) -> list[Fact | 
     return [None if one is None else unnumbered(one) for one in current]
 
 
-def _record_of(
-    fact: Tenant | ModelRule | Alias | Grants | StoredKey,
+def _record_of(  # noqa: PLR0911 -- one for each kind
+    fact: Tenant | ModelRule | Alias | Grants | Binding | Issuer | StoredKey,
 ) -> tuple[bytes, Callable[[bytes], Fact]]:
     """Return the name of a fact's record, and its decoder."""
     match fact:
@@ -174,6 +185,11 @@ def _record_of(
             return names.alias_fact(alias), partial(decode_alias, alias=alias)
         case Grants(tenant_id=tenant):
             return names.grants_fact(tenant), partial(decode_grants, tenant_id=tenant)
+        case Binding(digest=digest):
+            return names.binding_fact(digest), partial(decode_binding, digest=digest)
+        case Issuer(url=url):
+            digest = issuer_digest(url)
+            return names.issuer_fact(digest), partial(decode_issuer, digest=digest)
         case StoredKey(digest=digest):
             return names.key_fact(digest), lambda raw: StoredKey(digest=digest, key=decode_key(raw, digest))
         case _:

@@ -24,6 +24,7 @@ from gateway.model.errors import CachegateError, Conflict, Misconfigured, Unavai
 from gateway.operations.doctor.findings import fail, look_async, ok, warning
 from gateway.operations.doctor.fleet import check_history, check_lease, check_workers
 from gateway.operations.doctor.group import check_group, check_members, check_sentinels
+from gateway.operations.doctor.issuers import check_issuers
 from gateway.operations.doctor.policy import check_policy, check_policy_folder
 from gateway.operations.session import fact_server
 
@@ -49,6 +50,7 @@ NEEDS_SERVER = (
     "pepper in redis",
     "policy",
     "policy folder",
+    "issuers",
     "records",
 )
 WARN_SECONDS, FAIL_SECONDS = 2.0, 60.0  # of difference; NTP keeps machines within milliseconds
@@ -101,6 +103,7 @@ async def _examine(server: Server) -> FactFindings:
         "pepper in redis": partial(_check_fingerprints, server),
         "policy": partial(check_policy, server.listing),
         "policy folder": partial(check_policy_folder, server.settings, server.listing, server.clock),
+        "issuers": partial(check_issuers, server.settings, server.listing, server.clock),
         "records": partial(_check_records, server),
     }
     where = ok("redis", f"{server.store.display} answers")
@@ -199,7 +202,10 @@ async def _check_records(server: Server) -> Finding:
     listing, count = server.listing, 0
     tenants = await listing.list_tenants()
     count += len(tenants)
-    for found in (await listing.list_rules(), await listing.list_aliases(), await listing.list_all_grants()):
+    for found in (
+        *(await listing.list_rules(), await listing.list_aliases(), await listing.list_all_grants()),
+        *(await listing.list_issuers(), await listing.list_all_bindings()),
+    ):
         count += len(found)
     for owner in (None, *(tenant.tenant_id for tenant in tenants)):
         try:

@@ -35,7 +35,7 @@ async def check_policy(listing: Listing) -> Finding:
 async def check_policy_folder(settings: Settings, listing: Listing, clock: SystemClock) -> Finding:
     """The folder: whether it may be applied, and whether applying it would change something."""
     name, path = "policy folder", settings.policies
-    checked = check_folder(path)
+    checked = check_folder(path, private_issuers=settings.private_issuers)
     is_without_cases = checked.cases is not None and not (path / "tests").is_dir()
     if checked.folder is None or not (checked.has_passed or is_without_cases):
         shown = "; ".join(checked.problems[:MAX_SHOWN]) or "its cases do not pass"

@@ -18,8 +18,8 @@ from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.stamps import Leaf
 from gateway.operations.session import fact_server
 
-UNSWEPT = 5
-"""Parsed networks, open files, measurements, policy sets, digests of links: their entries
+UNSWEPT = 6
+"""Parsed networks, parsed key sets, open files, measurements, policy sets, digests of links: their entries
 depend on no fact, so they never stop being current.
 """
 

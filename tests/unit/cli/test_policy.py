@@ -219,3 +219,126 @@ def test_a_record_of_very_many_rules_stays_small(installation, folder):
 
 def test_the_first_application_names_its_rules(installation):
     assert "+ rule grant-gives-read: permit, grants.cedar:19" in _subjects(installation)[0]
+
+
+ISSUER = """\
+[issuer]
+url = "https://ci.example"
+audience = "https://models.example"
+jwks = "https://ci.example/keys"
+algorithms = ["RS256"]
+
+[[rules]]
+name = "main"
+tenant = "umbrella"
+scopes = ["read"]
+[rules.claims]
+repository = "umbrella/vision"
+ref = ["refs/heads/main", "refs/tags/*"]
+"""
+TOKENS = """
+[[tokens]]
+name = "the main branch reads"
+issuer = "ci"
+claims = { sub = "repo:umbrella/vision", repository = "umbrella/vision", ref = "refs/heads/main" }
+tenant = "umbrella"
+rule = "main"
+scopes = ["read"]
+
+[[tokens]]
+name = "another branch is nobody"
+issuer = "ci"
+claims = { repository = "umbrella/vision", ref = "refs/heads/other" }
+refused = "unmapped-token"
+"""
+
+
+@pytest.fixture
+def with_issuer(folder):
+    (folder / "issuers" / "ci.toml").write_text(ISSUER)
+    return folder
+
+
+def test_an_issuer_is_shown_applied_and_taken_back(installation, with_issuer):
+    changes = installation.json("policy", "diff", str(with_issuer), status=1)["changes"]
+    assert (
+        "+ issuer ci: https://ci.example for https://models.example, keys at https://ci.example/keys"
+        in str(changes)
+    )
+    rule = (
+        "+ issuer ci, rule main: ref refs/heads/main or refs/tags/*, repository umbrella/vision: "
+        "tenant umbrella, read"
+    )
+    assert rule in changes
+    installation.run("policy", "apply", str(with_issuer), "--yes")
+    installation.run("policy", "diff", str(with_issuer))
+    (with_issuer / "issuers" / "ci.toml").write_text(ISSUER.replace('["read"]', '["infer"]'))
+    [line] = installation.json("policy", "diff", str(with_issuer), status=1)["changes"]
+    assert line.startswith("~ issuer ci, rule main: ")
+    assert "tenant umbrella, infer (was " in line
+    (with_issuer / "issuers" / "ci.toml").unlink()
+    assert installation.json("policy", "apply", str(with_issuer), "--yes")["changes"] == [
+        "- issuer ci: https://ci.example"
+    ]
+
+
+def test_a_mistake_in_an_issuer_is_told_with_its_line_beside_all_others(installation, with_issuer):
+    text = ISSUER.replace('audience = "https://models.example"\n', "").replace('"umbrella/vision"', '"*"')
+    (with_issuer / "issuers" / "ci.toml").write_text(text)
+    (with_issuer / "tenants" / "umbrella.toml").write_text(DOCUMENT.replace("own", "owns"))
+    said = installation.json("policy", "check", str(with_issuer), status=1)["problems"]
+    assert [one.partition(": ")[0].rpartition("/")[2] for one in said] == [
+        *("umbrella.toml:5", "ci.toml:1", "ci.toml:11"),
+    ]
+    assert (
+        installation.run("policy", "apply", str(with_issuer), "--yes", status=2).stderr.count("ci.toml") == 2
+    )
+
+
+def test_plain_http_needs_the_setting(installation, with_issuer):
+    (with_issuer / "issuers" / "ci.toml").write_text(ISSUER.replace("https://ci", "http://ci"))
+    installation.run("policy", "check", str(with_issuer), status=1)
+    installation.environment["CACHEGATE_PRIVATE_ISSUERS"] = "on"
+    installation.run("policy", "check", str(with_issuer))
+
+
+def test_cases_of_tokens_go_by_the_mapping(installation, with_issuer):
+    (with_issuer / "tests" / "tokens.toml").write_text(TOKENS)
+    cases = installation.json("policy", "test", str(with_issuer))["cases"]
+    assert [one["found"] for one in cases if one["file"] == "tokens.toml"] == [
+        "tenant umbrella by main with read",
+        "refused unmapped-token",
+    ]
+    (with_issuer / "tests" / "tokens.toml").write_text(
+        TOKENS.replace('"umbrella"\nrule', '"globex"\nrule').replace("unmapped-token", "ambiguous-token")
+    )
+    cases = installation.json("policy", "test", str(with_issuer), status=1)["cases"]
+    failed = [(one["line"], one["expected"], one["found"]) for one in cases if not one["passed"]]
+    assert failed == [
+        (2, "tenant globex by main with read", "tenant umbrella by main with read"),
+        (10, "refused ambiguous-token", "refused unmapped-token"),
+    ]
+    installation.run("policy", "apply", str(with_issuer), "--yes", status=2)
+
+
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [
+        ('tenant = "umbrella"\nrule = "main"\nscopes = ["read"]\n', ""),
+        ('refused = "unmapped-token"', 'refused = "expired-token"'),
+        ('refused = "unmapped-token"', 'refused = "unmapped-token"\nrule = "main"'),
+        ('refused = "unmapped-token"', 'refused = "unmapped-token"\ntenant = "umbrella"'),
+        ('issuer = "ci"\n', ""),
+        ("claims = { repository", "token = { repository"),
+    ],
+)
+def test_an_expectation_that_no_token_can_meet_is_a_problem(installation, with_issuer, was, now):
+    (with_issuer / "tests" / "tokens.toml").write_text(TOKENS.replace(was, now))
+    [problem] = installation.json("policy", "check", str(with_issuer), status=1)["problems"]
+    assert "tokens.toml" in problem
+
+
+def test_a_case_of_an_issuer_that_is_not_there_fails(installation, with_issuer):
+    (with_issuer / "tests" / "tokens.toml").write_text(TOKENS.replace('issuer = "ci"', 'issuer = "cd"'))
+    cases = installation.json("policy", "test", str(with_issuer), status=1)["cases"]
+    assert {one["found"] for one in cases if not one["passed"]} == {"there is no issuers/cd.toml"}

@@ -12,10 +12,44 @@ from gateway.directory.records import names
 from gateway.directory.transfer.lines import StoredKey
 from gateway.directory.transfer.whole import bring_in, compare, each_fact
 from gateway.model.errors import Conflict
-from gateway.model.facts import Alias, Grant, Grants, ModelRule, Visibility
-from gateway.model.names import KeyId, ModelId, Pattern, TenantId
+from gateway.model.facts import Alias, Grant, Grants, ModelRule, Scope, Visibility
+from gateway.model.issuers import Binding, ClaimMatch, Issuer, MappingRule, issuer_digest
+from gateway.model.names import BindingId, KeyId, ModelId, Pattern, TenantId
 
 pytestmark = pytest.mark.anyio
+
+ISSUER = Issuer(
+    source="policies:issuers/ci",
+    url="https://ci.example",
+    audience="us",
+    key_set_url="https://ci.example/keys",
+    algorithms=("RS256",),
+    types=("jwt", ""),
+    leeway_seconds=30,
+    max_lifetime_seconds=600,
+    max_bindings=10,
+    rules=(
+        MappingRule(
+            name="main",
+            tenant=TenantId("acme"),
+            claims=(
+                ClaimMatch(claim="ref", values=("main", "v/*")),
+                ClaimMatch(claim="repository", values=("a/b",)),
+            ),
+            scopes=frozenset({Scope.READ, Scope.INFER}),
+            networks=("10.0.0.0/8",),
+            only=Pattern("acme/*"),
+        ),
+    ),
+)
+BINDING = Binding(
+    binding_id=BindingId("bnd_000000000001"),
+    url="https://ci.example",
+    subject="repo:a/b:ref:main",
+    tenant=TenantId("acme"),
+    rules=("main",),
+    created_at=1.0,
+)
 
 
 @pytest.fixture
@@ -36,6 +70,9 @@ async def filled(store, acme, policy, make_key):
         await changes.put_alias(Alias(alias=ModelId("best"), canonical=ModelId("acme/open")))
         grant = Grant(grant_id="g", actions=frozenset({"read"}), models=(Pattern("acme/x"),))
         await changes.put_grants(Grants(tenant_id=TenantId("globex"), grants=(grant,)))
+        await changes.put_issuer(ISSUER)
+        await changes.put_binding(BINDING)
+        await changes.put_binding(replace(BINDING, binding_id=BindingId("bnd_000000000002"), url="https://gone"))
         await changes.put_key(make_key(0, None), bytes(32))
         for number in range(1, 1001):
             tenant = "acme" if number % 3 else "globex"
@@ -58,13 +95,16 @@ async def test_what_was_exported_and_imported_is_every_fact_and_every_index(fill
             batch = facts[start : start + 100]
             await change(other, lambda changes, batch=batch: bring_in(changes, batch, merge=False))
         assert await all_facts(other) == facts
-        for index in (names.TENANTS, names.PATTERNS, names.ALIASES, names.ADMIN_KEYS):
+        for index in (
+            *(names.TENANTS, names.PATTERNS, names.ALIASES, names.ADMIN_KEYS),
+            *(names.ISSUERS, names.BOUND_ISSUERS, names.issuer_bindings(issuer_digest("https://gone"))),
+        ):
             assert set(await other.members(index)) == set(await filled.members(index)) != set()
         for tenant in ("acme", "globex"):
             index = names.tenant_keys(TenantId(tenant))
             assert set(await other.members(index)) == set(await filled.members(index)) != set()
         await other.close()
-    assert len(facts) == 8 + 1001 - 1
+    assert len(facts) == 8 + 3 + 1001 - 1
 
 
 async def test_an_export_tells_first_how_many_facts_there_are(filled):
@@ -147,3 +187,11 @@ async def test_two_keys_never_share_an_id_or_a_digest(store, listing, acme, make
     twins = [StoredKey(digest=b"\x03" * 32, key=make_key(number)) for number in (3, 4)]
     with pytest.raises(Conflict):
         await change(store, lambda changes: bring_in(changes, twins, merge=True))
+
+
+async def test_a_binding_that_was_revoked_here_stays_revoked(filled, listing):
+    facts = await all_facts(filled)
+    revoked = replace(BINDING, revoked_at=5.0)
+    await change(filled, lambda changes: changes.put_binding(revoked))
+    await change(filled, lambda changes: bring_in(changes, facts, merge=True))
+    assert (await listing.find_binding_by_id(BINDING.binding_id)).revoked_at == 5.0
