@@ -11,10 +11,12 @@ authentication scheme that is not supported.
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from http import HTTPStatus
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.model.answers import Answer
 from gateway.model.errors import Reason
@@ -45,6 +47,12 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
         body = self.body(record_id)
         headers = self._described if not more else self._described.and_also(*more)
         return Answer(self.status, headers, body)
+
+    def answer_quoting(self, record_id: str, message: str) -> Answer:
+        """The answer with this problem, and after its detail what the server behind the gateway said."""
+        detail = json.dumps(f"{self.detail} It says: {message}")[1:-1]
+        headers, (opens, closes) = _describe.__wrapped__(replace(self, detail=detail))
+        return Answer(self.status, headers, b"".join((opens, record_id.encode(), closes)))
 
     @property
     def is_undecided(self) -> bool:
@@ -543,6 +551,65 @@ _OF_ANY_ROUTE: dict[Reason, Problem] = {
     ),
 }
 """Messages for what is clear from the request alone, so that they reveal nothing else."""
+
+
+def _inference(
+    status: HTTPStatus,
+    detail: str,
+    *,
+    kind: str = "inference-refused",
+    title: str = "Inference refused",
+    is_to_be_tried_again: bool = False,
+) -> Problem:
+    again = ((b"retry-after", b"1"),) if is_to_be_tried_again else ()
+    return Problem(status=int(status), kind=kind, title=title, detail=detail, headers=again)
+
+
+INFERENCE_FAILED = _inference(
+    HTTPStatus.BAD_GATEWAY,
+    "The inference server failed on this request. The operator finds it by its record.",
+    kind="inference-failed",
+    title="Inference failed",
+)
+INFERENCE_LATER = _inference(
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    "The inference server cannot answer now. Try again.",
+    kind="inference-unavailable",
+    title="Inference server unavailable",
+    is_to_be_tried_again=True,
+)
+INFERENCE_NO_ACCESS = _inference(
+    HTTPStatus.FORBIDDEN, "The inference server could not load the model: its provider refused the key."
+)
+INFERENCE_PROBLEMS: dict[int, Problem] = {
+    HTTPStatus.UNAUTHORIZED: INFERENCE_NO_ACCESS,
+    HTTPStatus.PAYMENT_REQUIRED: INFERENCE_NO_ACCESS,
+    HTTPStatus.FORBIDDEN: INFERENCE_NO_ACCESS,
+    HTTPStatus.REQUEST_TIMEOUT: INFERENCE_LATER,
+    HTTPStatus.BAD_GATEWAY: INFERENCE_LATER,
+    HTTPStatus.SERVICE_UNAVAILABLE: INFERENCE_LATER,
+    HTTPStatus.GATEWAY_TIMEOUT: INFERENCE_LATER,
+    HTTPStatus.TOO_MANY_REQUESTS: _inference(
+        HTTPStatus.TOO_MANY_REQUESTS,
+        "The inference server asks for fewer requests. Try again.",
+        is_to_be_tried_again=True,
+    ),
+    HTTPStatus.NOT_FOUND: _inference(HTTPStatus.NOT_FOUND, "The inference server finds no such model."),
+    HTTPStatus.NOT_IMPLEMENTED: _inference(
+        HTTPStatus.NOT_IMPLEMENTED, "The model cannot do what was asked for."
+    ),
+    **{
+        status: _inference(status, "The inference server refused the request as it is.")
+        for status in (
+            *(HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+            *(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, HTTPStatus.UNPROCESSABLE_ENTITY),
+        )
+    },
+}
+"""How a status of an inference server, of 400 and above, is told; of one that is not here, INFERENCE_FAILED.
+
+A client's mistake keeps its status; what it did not cause is 502 or 503.
+"""
 
 
 def problem_of(reason: Reason, route: str) -> Problem:

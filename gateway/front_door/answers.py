@@ -10,7 +10,6 @@ which is streamed as it comes.
 
 from __future__ import annotations
 
-import json
 import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,13 @@ from gateway.model.answers import Answer
 from gateway.model.errors import BadNameError, Reason, Refusal
 from gateway.model.header_block import Headers
 from gateway.model.names import ModelId, parse_model_id
-from gateway.problems import UNRECORDED
+from gateway.problems import (
+    INFERENCE_FAILED,
+    INFERENCE_LATER,
+    INFERENCE_NO_ACCESS,
+    INFERENCE_PROBLEMS,
+    UNRECORDED,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
@@ -91,72 +96,6 @@ def verify_reported(values: Sequence[bytes], inquiry: Inquiry) -> None:
 # Errors
 
 
-class _Failure(msgspec.Struct, frozen=True):
-    """How an error of the server is told: its status here, and what is said without its message."""
-
-    status: HTTPStatus
-    kind: str
-    title: str
-    detail: str
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-
-
-_AGAIN = ((b"retry-after", b"1"),)
-_REFUSED = "inference-refused"
-_FAILED = _Failure(
-    HTTPStatus.BAD_GATEWAY,
-    "inference-failed",
-    "Inference failed",
-    "The inference server failed on this request. The operator finds it by its record.",
-)
-_LATER = _Failure(
-    HTTPStatus.SERVICE_UNAVAILABLE,
-    "inference-unavailable",
-    "Inference server unavailable",
-    "The inference server cannot answer now. Try again.",
-    _AGAIN,
-)
-_NO_ACCESS = _Failure(
-    HTTPStatus.FORBIDDEN,
-    _REFUSED,
-    "Inference refused",
-    "The inference server could not load the model: its provider refused the key.",
-)
-_FAILURES = {
-    HTTPStatus.UNAUTHORIZED: _NO_ACCESS,
-    HTTPStatus.PAYMENT_REQUIRED: _NO_ACCESS,
-    HTTPStatus.FORBIDDEN: _NO_ACCESS,
-    HTTPStatus.REQUEST_TIMEOUT: _LATER,
-    HTTPStatus.BAD_GATEWAY: _LATER,
-    HTTPStatus.SERVICE_UNAVAILABLE: _LATER,
-    HTTPStatus.GATEWAY_TIMEOUT: _LATER,
-    HTTPStatus.TOO_MANY_REQUESTS: _Failure(
-        HTTPStatus.TOO_MANY_REQUESTS,
-        _REFUSED,
-        "Inference refused",
-        "The inference server asks for fewer requests. Try again.",
-        _AGAIN,
-    ),
-    HTTPStatus.NOT_FOUND: _Failure(
-        HTTPStatus.NOT_FOUND, _REFUSED, "Inference refused", "The inference server finds no such model."
-    ),
-    HTTPStatus.NOT_IMPLEMENTED: _Failure(
-        HTTPStatus.NOT_IMPLEMENTED, _REFUSED, "Inference refused", "The model cannot do what was asked for."
-    ),
-    **{
-        status: _Failure(
-            status, _REFUSED, "Inference refused", "The inference server refused the request as it is."
-        )
-        for status in (
-            *(HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
-            *(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, HTTPStatus.UNPROCESSABLE_ENTITY),
-        )
-    },
-}
-# Their cause is the key, or the server itself: its words about them are for the operator.
-_SILENT = frozenset({_NO_ACCESS, _LATER})
-
-
 def error_answer(
     status: int, body: bytes, inquiry: Inquiry, hidden: Collection[str], *, record: str = UNRECORDED
 ) -> Answer:
@@ -165,18 +104,11 @@ def error_answer(
     A client's mistake keeps its status; what it did not cause is 502 or 503. The server's message is added
     where nothing but harmless words is left of it; where a secret is near, it is dropped.
     """
-    failure = _FAILURES.get(status, _FAILED)  # type: ignore[call-overload]  # an IntEnum equals its number
-    message = None if failure in _SILENT else _message(body, inquiry, hidden)
-    detail = failure.detail if message is None else f"{failure.detail} It says: {message}"
-    document = {
-        "type": f"urn:cachegate:problem:{failure.kind}",
-        "title": failure.title,
-        "status": int(failure.status),
-        "detail": detail,
-        "record": record,
-    }
-    text = json.dumps(document, separators=(",", ":")).encode() + b"\n"
-    return _answer(text, b"application/problem+json", failure.status, failure.headers)
+    problem = INFERENCE_PROBLEMS.get(status, INFERENCE_FAILED)
+    # Where the cause is the key or the server itself, its words are for the operator.
+    is_for_client = problem not in (INFERENCE_NO_ACCESS, INFERENCE_LATER)
+    message = _message(body, inquiry, hidden) if is_for_client else None
+    return problem.answer(record) if message is None else problem.answer_quoting(record, message)
 
 
 def _message(body: bytes, inquiry: Inquiry, hidden: Collection[str]) -> str | None:
@@ -309,7 +241,9 @@ def info_answer() -> Answer:
 def health_answer(path: str, *, is_ready: bool = True) -> Answer:
     """The answer to `/healthz` and `/readiness`, of the gateway itself."""
     if not is_ready:
-        return _answer(b'{"status":"not ready"}', status=HTTPStatus.SERVICE_UNAVAILABLE, more=_AGAIN)
+        return _answer(
+            b'{"status":"not ready"}', status=HTTPStatus.SERVICE_UNAVAILABLE, more=INFERENCE_LATER.headers
+        )
     return _answer(b'{"status":"ready"}' if path.endswith("readiness") else b'{"status":"healthy"}')
 
 
@@ -331,10 +265,7 @@ def name_image(body: bytes, name: str) -> bytes:
 
 
 def _answer(
-    body: bytes,
-    content_type: bytes = b"application/json",
-    status: HTTPStatus = HTTPStatus.OK,
-    more: tuple[tuple[bytes, bytes], ...] = (),
+    body: bytes, status: HTTPStatus = HTTPStatus.OK, more: tuple[tuple[bytes, bytes], ...] = ()
 ) -> Answer:
-    described = ((b"content-type", content_type), (b"content-length", b"%d" % len(body)))
+    described = ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)))
     return Answer(int(status), Headers.of(*described, *_OURS, *more), body)

@@ -100,9 +100,10 @@ def measure_in_process(report: Report, names: Sequence[str], *, is_profiled: boo
     """A row for each of these sets of requests: microseconds of CPU and function calls for each request."""
     with Installation.made(**SETTINGS) as installation:
         furnished = asyncio.run(furnish(installation, SIZES))
-        with fact_server(installation.settings) as url, asyncio.Runner(
-            loop_factory=uvloop.new_event_loop
-        ) as runner:
+        with (
+            fact_server(installation.settings) as url,
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        ):
             runner.run(_measure(report, names, installation, furnished, url, is_profiled=is_profiled))
 
 
@@ -186,7 +187,9 @@ async def _measure(
                     if is_profiled:
                         profile = cProfile.Profile()
                         profile.enable()
-                        await asyncio.get_running_loop().run_in_executor(None, reading.ask, port, raw, LARGE_COUNT)
+                        await asyncio.get_running_loop().run_in_executor(
+                            None, reading.ask, port, raw, LARGE_COUNT
+                        )
                         profile.disable()
                         pstats.Stats(profile).sort_stats("tottime").print_stats(120)
                     server.close()
@@ -283,4 +286,6 @@ def _with_answers(worker: Worker, workload: Workload) -> Workload:
     links = worker.pipeline.links
     keys: dict[str, str] = {}
     etags = {item.path: f'"{item.sha256}"' for tenant in workload.tenants for item in tenant.files}
-    return replace(workload, links={item.path: item.path for t in workload.tenants for item in t.files}, etags=etags)
+    return replace(
+        workload, links={item.path: item.path for t in workload.tenants for item in t.files}, etags=etags
+    )
