@@ -23,7 +23,7 @@ MAX_FORM_BYTES = 16 * 1024  # two credentials of the largest size, percent-encod
 MAX_FIELDS = 32
 
 _TYPE = re.compile(rb"application/x-www-form-urlencoded(?:[ \t]*;[ \t]*charset=\"?utf-8\"?)?", re.IGNORECASE)
-_VALUE = re.compile(rb"(?:[^%\x00-\x20\x7f-\xff]|%[0-9A-Fa-f]{2})*+")
+_VALUE = re.compile(rb"(?:[^%\x00-\x1f\x7f-\xff]|%[0-9A-Fa-f]{2})*+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 

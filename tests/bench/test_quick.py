@@ -54,6 +54,7 @@ def figures(rows: list[dict]) -> set[str]:
     ("name", "more"),
     [
         pytest.param("freshness", (), marks=pytest.mark.slow),
+        pytest.param("identity", (), marks=pytest.mark.slow),
         pytest.param("scan", (), marks=pytest.mark.slow),
         pytest.param("worst_inputs", (), marks=pytest.mark.slow),
         pytest.param("manifests", (), marks=pytest.mark.slow),
