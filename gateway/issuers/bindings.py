@@ -21,7 +21,7 @@ from gateway.identity.new_keys import KEY_ID_CHARACTERS
 from gateway.identity.tokens import random_base62
 from gateway.model.errors import Conflict, Reason, Refusal, Unavailable
 from gateway.model.issuers import Binding, binding_digest
-from gateway.model.names import BindingId
+from gateway.model.names import BINDING_PREFIX, BindingId
 from gateway.model.verdicts import Change
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Bindings:
         digest = binding_digest(issuer.url, subject)
         now = self._clock.now()
         new = Binding(
-            binding_id=BindingId("bnd_" + random_base62(KEY_ID_CHARACTERS, secrets.choice)),
+            binding_id=BindingId(BINDING_PREFIX + random_base62(KEY_ID_CHARACTERS, secrets.choice)),
             url=issuer.url,
             subject=subject,
             tenant=rule.tenant,

@@ -24,6 +24,9 @@ GroupName = NewType("GroupName", str)
 Pattern = NewType("Pattern", str)
 """A model id, or `prefix/*` for every model whose id starts with `prefix/`."""
 
+BINDING_PREFIX = "bnd_"
+"""What tells the id of a binding from that of a key."""
+
 MAX_NAME_BYTES = 512
 """Of a model id, a pattern and a file handle, as UTF-8: twice the longest seen in practice.
 
@@ -38,7 +41,7 @@ MAX_SEGMENT_CHARACTERS = 255  # what a file system holds in one name, and the en
 
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _KEY_ID = re.compile(r"key_[0-9A-Za-z]{12}")
-_BINDING_ID = re.compile(r"bnd_[0-9A-Za-z]{12}")
+_BINDING_ID = re.compile(rf"{BINDING_PREFIX}[0-9A-Za-z]{{12}}")
 _PACKAGE = re.compile(rf"[A-Za-z0-9]{{1,{MAX_SEGMENT_CHARACTERS}}}")
 _FILE_SEGMENT = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_SEGMENT_CHARACTERS}}}")
 _MD5 = re.compile(r"[0-9a-f]{32}")

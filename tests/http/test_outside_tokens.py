@@ -455,3 +455,11 @@ def test_keys_survive_a_restart_without_asking_again(gateway, issuer):
 
 def test_the_audit_log_is_intact(gateway):
     gateway.installation.verify_audit()
+
+
+def test_a_record_of_a_binding_is_explained_and_names_it(gateway, issuer):
+    record_id = gateway.get(FILE, issuer.token(subject="explained", **MAIN)).record_id
+    done = gateway.installation.run("explain", "--record", record_id)
+    binding_id = gateway.binding_of("explained")["binding_id"]
+    assert f"{binding_id} (a binding" in done.stdout
+    assert f"cachegate bindings show {binding_id}" in done.stderr

@@ -13,10 +13,16 @@ import msgspec
 from gateway.audit.folder import group_segments, parse_segment_name
 from gateway.audit.heads_evidence import read_lines
 from gateway.audit.record import DecisionRecord, OutcomeRecord, parse_line
-from gateway.audit.record_fields import LINK
+from gateway.audit.record_fields import BINDING, LINK
 from gateway.model.access import Action
 from gateway.model.errors import BadNameError, Reason
-from gateway.model.names import parse_file_handle, parse_key_id, parse_model_id, parse_package_id
+from gateway.model.names import (
+    BINDING_PREFIX,
+    parse_file_handle,
+    parse_key_id,
+    parse_model_id,
+    parse_package_id,
+)
 from gateway.operations.explain.answer import AccessQuestion
 from gateway.terminal.escaping import escape_controls
 from gateway.terminal.record_lines import thing
@@ -57,6 +63,11 @@ def question_again(record: DecisionRecord) -> AccessQuestion:
     resource = record.resource
     if key_id is None:
         raise BadNameError("no valid key came with it")
+    if key_id.startswith(BINDING_PREFIX):
+        raise BadNameError(
+            f"a token of an outside issuer may what the one rule gives that it matches: "
+            f"`cachegate bindings show {key_id}` has the rules in force"
+        )
     model = None if resource is None else resource.requested or resource.model
     if resource is None or model is None or record.action not in tuple(Action):
         raise BadNameError("it names no model, or no action")
@@ -133,4 +144,6 @@ def _key(record: DecisionRecord) -> str:
         return f"{record.claimed_key_id} (not valid then)"
     if record.principal == LINK:
         return f"{record.key_id} (by a signed link)"
+    if record.principal == BINDING:
+        return f"{record.key_id} (a binding: by a token of an outside issuer)"
     return record.key_id or "-"

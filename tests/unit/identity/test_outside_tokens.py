@@ -209,6 +209,14 @@ async def test_a_remembered_token_is_forgotten_when_what_it_stands_on_moves(toke
     assert tokens.recall(Credential(text), "192.0.2.1", NOW) is None
 
 
+@pytest.mark.parametrize("moved", [b"issuer", b"keys"])
+async def test_after_a_change_a_token_stands_on_what_was_read_anew(tokens, facts, moved):
+    await authenticate(tokens, token())
+    facts.change(moved)
+    _, stamp = await authenticate(tokens, token())
+    assert stamp.is_current
+
+
 async def test_networks_of_the_rule_are_checked_at_each_use(tokens, facts):
     facts.issuer = replace(facts.issuer, rules=(rule(networks=("192.0.2.0/24",)),))
     text = token()
