@@ -45,7 +45,8 @@ def read(table: ServerTable, matched: Matched, request: WireRequest, body: bytes
 
     Raises `Refusal`: MALFORMED_QUERY, MALFORMED_BODY, MALFORMED_CREDENTIAL, CONFLICTING_CREDENTIALS,
     UNSUPPORTED_SCHEME, NO_CREDENTIAL, CONFLICTING_MODELS, FORBIDDEN_FIELD, FORBIDDEN_IMAGE;
-    MALFORMED_PATH for an id in the path that is none.
+    CLOSED_ROUTE for a model that does not run on this route; MALFORMED_PATH for an id in the path that is
+    none.
     """
     route = matched.route
     if route.answering in {Answering.INFO, Answering.HEALTH}:
@@ -68,6 +69,7 @@ def read(table: ServerTable, matched: Matched, request: WireRequest, body: bytes
         named = _parse_id(path_id(matched), Reason.MALFORMED_PATH)
         _read_streamed(route, fields, content_type, images)
     models = () if named is None else table.models_of(named)
+    _verify_told(table, route, models, document)
     forms = [form.replace("{id}", model) for model in models for form in route.reported]
     return Inquiry(
         matched=matched,
@@ -79,6 +81,24 @@ def read(table: ServerTable, matched: Matched, request: WireRequest, body: bytes
         document=document,
         raw_body=body,
     )
+
+
+def _verify_told(
+    table: ServerTable, route: ServerRoute, models: tuple[ModelId, ...], document: dict[str, Any] | None
+) -> None:
+    """Refuse to run a model that would answer with what another tenant told it to look for."""
+    if route.answering is not Answering.PASS:
+        return
+    for rule in table.told:
+        if not any(model.startswith(rule.prefix) for model in models):
+            continue
+        if route.path not in rule.paths:
+            raise Refusal(Reason.CLOSED_ROUTE)
+        told = None if document is None else document.get(rule.member)
+        if document is not None and not (
+            isinstance(told, list) and told and all(isinstance(one, str) for one in told)
+        ):
+            raise Refusal(Reason.MALFORMED_BODY)
 
 
 def path_id(matched: Matched) -> str:

@@ -100,6 +100,14 @@ class _Brought(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     models: tuple[str, ...]
 
 
+class Told(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Models that have to be told what to look for: their routes, and the member that tells it."""
+
+    prefix: str
+    paths: tuple[str, ...]
+    member: str
+
+
 class _Row(ServerRoute, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A row as it is written; a member that is not known is an error."""
 
@@ -113,6 +121,7 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     families: dict[str, Family]
     stages: Stages
     brings: tuple[_Brought, ...]
+    told: tuple[Told, ...]
     legacy_refuses: Refused
     routes: tuple[_Row, ...]
     aliases: dict[str, str]
@@ -131,6 +140,7 @@ class ServerTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     families: dict[str, Family]
     stages: Stages
     brings: tuple[_Brought, ...]
+    told: tuple[Told, ...]
     legacy_refuses: Refused  # goes along where the legacy route could be found in place of one that is off
     aliases: dict[str, str]
 
@@ -223,6 +233,7 @@ def parse_table(text: bytes, where: str, version: str) -> ServerTable:
         families=document.families,
         stages=document.stages,
         brings=document.brings,
+        told=document.told,
         legacy_refuses=document.legacy_refuses,
         aliases=document.aliases,
     )
@@ -271,6 +282,9 @@ def _problems_of_names(document: _Document) -> Iterator[str]:
         yield from _problems_of_ids(alias, canonical)
     for name, family in document.families.items():
         yield from _problems_of_ids(f"{name}/{family.default}")
+    paths = {path for rule in document.told for path in rule.paths}
+    if unknown := sorted(paths - {row.path for row in document.routes}):
+        yield f"tells of routes that it does not have: {', '.join(unknown)}"
 
 
 def _problems_of_ids(*identifiers: str) -> Iterator[str]:

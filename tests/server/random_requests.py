@@ -87,6 +87,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     "/infer/action_recognition": {"video": image()},
     "/owlv2/infer": {"training_data": [{"boxes": [], "image": image()}]},
     "/sam3_3d/infer": {"mask_input": [1, 1, 9, 1, 9, 9]},
+    "/yolo_world/infer": {"text": ["a"]},
+    "/grounding_dino/infer": {"text": ["a"]},
     "/sam3/concept_segment": {"prompts": [{"type": "text", "text": "a"}]},
 }
 """Members without which the handler would not begin."""
@@ -135,8 +137,7 @@ def _paths(draw, form: str, model: str):
 @st.composite
 def _members(draw, form: str, model: str):
     """The members of the body in some order, duplicates among them, without a key."""
-    members: list[tuple[str, Any]] = [("image", image()), ("text", "a")]
-    members += NEEDED.get(form, {}).items()
+    members: list[tuple[str, Any]] = list(({"image": image(), "text": "a"} | NEEDED.get(form, {})).items())
     if (
         form in (*BY_MEMBER, *BY_MEMBER_TOO) and not often(draw, 10 if form in BY_MEMBER_TOO else 0)
     ) or often(draw, 10):

@@ -201,7 +201,7 @@ def test_nothing_is_fetched_for_a_request_that_is_refused(fetching, pictures):
     assert pictures.asked == []
 
 
-def test_without_the_tests_allowance_no_private_address_is_connected_to(front, pictures):
+def test_but_for_these_tests_no_private_address_is_connected_to(front, pictures):
     front.installation.run("tenants", "image-hosts", "acme", pictures.host)
     try:
         answer = front.post(CLASSIFY, {"model_id": CARS, "image": at(f"{pictures.host}/1.png")}, front.key())

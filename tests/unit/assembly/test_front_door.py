@@ -37,7 +37,7 @@ def settings():
 
 
 @dataclass
-class Parts:
+class PipelineOfWorker:
     """What a front door needs of a worker's pipeline."""
 
     settings: Any
@@ -63,7 +63,7 @@ def built(monkeypatch, settings):
     def build(provider=None, **changes):
         doors = []
         monkeypatch.setattr(front_door, "route_of", lambda door: doors.append(door) or "the route")
-        parts = Parts(replace(settings, **changes), provider=provider)
+        parts = PipelineOfWorker(replace(settings, **changes), provider=provider)
         assert front_door_routes(parts) == ["the route"]
         return doors[0], parts
 
@@ -71,13 +71,13 @@ def built(monkeypatch, settings):
 
 
 def test_without_a_server_in_the_settings_there_is_none_of_it(settings):
-    parts = Parts(replace(settings, inference_url=()))
+    parts = PipelineOfWorker(replace(settings, inference_url=()))
     assert front_door_routes(parts) == []
     assert (parts.upkeep.more_chores, parts.upkeep.at_the_end) == ((), ("what was there",))
 
 
 def test_there_is_one_route_and_it_is_forwarded(settings):
-    [face] = front_door_routes(Parts(settings))
+    [face] = front_door_routes(PipelineOfWorker(settings))
     assert isinstance(face.declaration, ForwardedRoute)
     assert face.declaration.max_body_bytes == settings.inference_max_body_megabytes << 20
 
