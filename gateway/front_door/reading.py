@@ -81,6 +81,19 @@ def read(table: ServerTable, matched: Matched, request: WireRequest, body: bytes
     )
 
 
+def find_key_in_head(request: WireRequest) -> Credential | None:
+    """The key in the headers and the query, if there is one. The body may have one too, and the same.
+
+    Raises `Refusal` for a query or a key that `read` refuses as well.
+    """
+    try:
+        return _read_key(request, _read_query(request.query), None)
+    except Refusal as refusal:
+        if refusal.reason is Reason.NO_CREDENTIAL:
+            return None
+        raise
+
+
 def path_id(matched: Matched) -> str:
     """The id in the path: its parameters, joined with a slash."""
     return "/".join(matched.values.values())

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from gateway.guard import Guard
     from gateway.middleware.routes import Declared
+    from gateway.model.access import Credential
     from gateway.model.clocks import Clock
     from gateway.model.routes import Asked, Forwarding
     from gateway.model.verdicts import Receipt
@@ -186,12 +187,17 @@ class GuardMiddleware:
                 try:
                     body = None
                     if forwarding.reads_whole_body:
+                        key = forwarding.key_in_head()
+                        declined = key and await self._guard.find_refusal(_with_key(request, key), key)
+                        if declined is not None:
+                            await self._decline(request, route, declined, meter.counting(send))
+                            return
                         body = await self._bodies.read(receive, route.max_body_bytes, held)
                     asked = forwarding.ask(body)
                 except Refusal as refusal:
                     await self._refuse(Rejection(request=request, reason=refusal.reason), route, meter, send)
                     return
-                known = replace(request, headers=(*request.headers, _as_header(asked)))
+                known = _with_key(request, asked.credential)
                 await self._answer_forwarded(scope, receive, send, known, route, meter, forwarding, asked)
         finally:
             await forwarding.close()
@@ -375,9 +381,10 @@ def _with_headers(send: Send, more: tuple[tuple[bytes, bytes], ...]) -> Send:
     return adding
 
 
-def _as_header(asked: Asked) -> tuple[bytes, bytes]:
-    """The key that was found in a body, where records look for the secrets of a request (I8)."""
-    return b"authorization", b"Bearer " + asked.credential.secret.encode()
+def _with_key(request: WireRequest, credential: Credential) -> WireRequest:
+    """The request with its key, wherever that was found, where records look for its secrets (I8)."""
+    key = (b"authorization", b"Bearer " + credential.secret.encode())
+    return replace(request, headers=(*request.headers, key))
 
 
 def _first(headers: tuple[tuple[bytes, bytes], ...], name: bytes) -> bytes | None:
