@@ -77,7 +77,6 @@ def read(table: ServerTable, matched: Matched, request: WireRequest, body: bytes
         images=tuple(images.urls),
         query=query,
         document=document,
-        raw_body=body,
     )
 
 
@@ -109,7 +108,6 @@ def _without_key(matched: Matched) -> Inquiry:
         images=(),
         query=(),
         document=None,
-        raw_body=None,
     )
 
 

@@ -185,15 +185,17 @@ class GuardMiddleware:
         try:
             with self._bodies.holding(request.client) as held:
                 try:
-                    body = None
-                    if forwarding.reads_whole_body:
-                        key = forwarding.key_in_head()
-                        declined = key and await self._guard.find_refusal(_with_key(request, key), key)
-                        if declined is not None:
-                            await self._decline(request, route, declined, meter.counting(send))
-                            return
-                        body = await self._bodies.read(receive, route.max_body_bytes, held)
-                    asked = forwarding.ask(body)
+                    key = forwarding.key_in_head() if forwarding.reads_whole_body else None
+                    declined = key and await self._guard.find_refusal(_with_key(request, key), key)
+                    if declined is not None:
+                        await self._decline(request, route, declined, meter.counting(send))
+                        return
+                    if (
+                        forwarding.reads_whole_body
+                    ):  # its bytes have no name here: they may go once they are read
+                        asked = forwarding.ask(await self._bodies.read(receive, route.max_body_bytes, held))
+                    else:
+                        asked = forwarding.ask(None)
                 except Refusal as refusal:
                     await self._refuse(Rejection(request=request, reason=refusal.reason), route, meter, send)
                     return

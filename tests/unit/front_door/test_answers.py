@@ -40,7 +40,6 @@ def inquiry(*models, document=None, reported=()):
         images=(),
         query=(),
         document=document,
-        raw_body=None,
     )
 
 
