@@ -264,7 +264,9 @@ class Request:
             if self._lists is None:
                 self._lists = await self._while_client_stays(self._ask_all(principal, inquiry.credential))
             return await self._list(self._lists, receipt, inquiry.credential)
-        answer = self._answer or await self._while_client_stays(self._ask(principal, inquiry))
+        answer = self._answer
+        if answer is None:
+            answer = await self._while_client_stays(self._ask(principal, inquiry))
         return await self._pass(answer, receipt, inquiry, inquiry.credential)
 
     # To the server
@@ -305,7 +307,8 @@ class Request:
             images=images,
         )
         self._image_name = outbound.image_name
-        answer = self._answer = await self._send(outbound, str(inquiry.models[0]), principal.tenant)
+        answer = await self._send(outbound, str(inquiry.models[0]), principal.tenant)
+        self._answer = answer
         self._verify_models(answer, inquiry)
         if answer.length is not None and answer.length <= SMALL_BYTES:
             self._whole = await self._join(answer)

@@ -185,14 +185,12 @@ class GuardMiddleware:
         try:
             with self._bodies.holding(request.client) as held:
                 try:
-                    key = forwarding.key_in_head() if forwarding.reads_whole_body else None
-                    declined = key and await self._guard.find_refusal(_with_key(request, key), key)
-                    if declined is not None:
-                        await self._decline(request, route, declined, meter.counting(send))
-                        return
-                    if (
-                        forwarding.reads_whole_body
-                    ):  # its bytes have no name here: they may go once they are read
+                    if forwarding.reads_whole_body:
+                        declined = await self._refusal_by_head(request, forwarding)
+                        if declined is not None:
+                            await self._decline(request, route, declined, meter.counting(send))
+                            return
+                        # The bytes have no name here, so that they go once they are parsed.
                         asked = forwarding.ask(await self._bodies.read(receive, route.max_body_bytes, held))
                     else:
                         asked = forwarding.ask(None)
@@ -203,6 +201,11 @@ class GuardMiddleware:
                 await self._answer_forwarded(scope, receive, send, known, route, meter, forwarding, asked)
         finally:
             await forwarding.close()
+
+    async def _refusal_by_head(self, request: WireRequest, forwarding: Forwarding) -> Declined | None:
+        """Refuse a key in the head that is valid for nothing, before a byte of the body is read."""
+        key = forwarding.key_in_head()
+        return None if key is None else await self._guard.find_refusal(_with_key(request, key), key)
 
     async def _answer_forwarded(
         self,
