@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gateway.credential.extract import extract, extract_plain
+from gateway.identity.tokens import TokenShape, parse_token
 from gateway.model.access import Access, Action, Credential, Resource, ResourceKind
 from gateway.model.errors import Reason, Refusal, Unavailable, WithdrawnError
 from gateway.model.verdicts import (
@@ -89,6 +90,33 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
         recorded = self.record_all(await self._weigh_all(request, asked))
         declined = next((one for one in recorded if isinstance(one, Declined)), None)
         return declined or tuple(one for one in recorded if isinstance(one, Receipt))
+
+    async def find_refusal(self, request: WireRequest, credential: Credential) -> Declined | None:
+        """Decline a caller whose key is refused whatever the body of the request says.
+
+        A key that is unknown here may be the platform's, which is asked about it together with a model.
+        """
+        try:
+            if self.identity.recall(credential, request.client, request.received_at) is None:
+                await self._authenticate(credential, request, lambda: None)
+        except Refusal as refusal:
+            if refusal.reason is Reason.UNKNOWN_KEY and self._may_be_of_platform(credential):
+                return None
+            return self.decline(
+                Rejection(
+                    request=request,
+                    reason=refusal.reason,
+                    claimed_key_id=refusal.key_id,
+                    claimed_tenant=refusal.tenant,
+                    action=Action.INFER,
+                )
+            )
+        except Unavailable:
+            return None  # it may be known again when the body is there
+        return None
+
+    def _may_be_of_platform(self, credential: Credential) -> bool:
+        return self.authority is not None and parse_token(credential.secret) is not TokenShape.OURS
 
     def weigh_now(
         self, request: WireRequest, route: GuardedRoute, looks: Looks, *, may_open: bool

@@ -4,10 +4,11 @@ The request is sent as it is given: the target is not normalised, nothing is dec
 followed, and proxy settings, netrc and cookies of the environment are ignored. The framing is ours alone:
 `Host`, the length and the hop-by-hop headers.
 
-What the servers' answers are checked for, since the next request on a connection may be another tenant's:
+`server_connection.py` is one connection, `answer_reader.py` reads one answer. What answers are checked for,
+since the next request on a connection may be another tenant's:
 
-- Framing that two parsers could read differently (`Content-Length` beside `Transfer-Encoding`, a length that
-  differs or is no number), a switch of protocols, headers that do not parse or are too large: refused.
+- Framing that two parsers could read differently, an answer that does not say where it ends, a switch of
+  protocols, headers that do not parse or are too large: refused.
 - Bytes after the end of an answer, such as a second answer that nobody asked for (response splitting): the
   connection is closed, and nothing of it is read as the answer of the next request.
 - A body that ends early is a failure, never a shorter answer.
@@ -15,6 +16,10 @@ What the servers' answers are checked for, since the next request on a connectio
 A connection is used again only within `KEEP_SECONDS`, which is less than servers keep an idle one (uvicorn
 5 s), and not if the server has closed it. A request that was begun to be sent counts as sent, whatever
 happened then: a prediction may run, and cost, only once. `InferenceFailed.was_sent` tells.
+
+An answer may begin before the request was sent whole, such as 413 to a large body. Then the rest is not
+sent, the answer is passed on, and the connection is not used again. If the server resets the connection right
+behind such an answer, the answer may be lost: then it is a failure.
 
 The time-outs: for the connection; for the first byte, from the end of our request on (a cold model is loaded
 in it); for each pause within an answer; for each pause of the server's reading of our request. Time that the

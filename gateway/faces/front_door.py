@@ -29,7 +29,7 @@ from gateway.front_door import answers
 from gateway.front_door.matching import match, methods_of
 from gateway.front_door.named_models import with_known_ids
 from gateway.front_door.origins import cors_headers, preflight
-from gateway.front_door.reading import read
+from gateway.front_door.reading import find_key_in_head, read
 from gateway.front_door.values import Answering, BodyKind, Outbound
 from gateway.front_door.writing import write
 from gateway.middleware.bodies import IDLE_SECONDS, WHOLE_SECONDS
@@ -86,8 +86,8 @@ NAMING_ROUTES = frozenset({"/sam2/embed_image", "/sam3/embed_image"})
 MAX_SERVERS = 3  # that one request is tried on, where the ones before could not be reached
 MAX_WHOLE_BYTES = 4 << 20  # of an answer that is read whole: a list of models, or an error
 SMALL_BYTES = 64 << 10
-"""An answer that announces no more is read whole before it is passed on: it takes one write instead of several,
-and where the server breaks off, nothing was sent. Predictions are such answers."""
+"""An answer that announces no more is read whole before it is passed on: it takes one write instead of
+several, and where the server breaks off, nothing was sent. Predictions are such answers."""
 
 LIST_PATH = "/model/registry"
 JSON = b"application/json"
@@ -177,6 +177,9 @@ class Own:
         """The answer."""
         return self._answer
 
+    def key_in_head(self) -> None:
+        """No key is needed."""
+
     def ask(self, body: bytes | None) -> Asked:  # noqa: ARG002 -- as every `Forwarding`
         """Nothing is asked."""
         raise Refusal(Reason.NO_ROUTE)
@@ -219,6 +222,10 @@ class Request:
         if answering is Answering.HEALTH:
             return answers.health_answer(self._matched.route.path, is_ready=self._door.is_ready())
         return None
+
+    def key_in_head(self) -> Credential | None:
+        """The key in the head of the request, if there is one. Raises `Refusal`."""
+        return find_key_in_head(self._request)
 
     def ask(self, body: bytes | None) -> Asked:
         """What the request asks for. Raises `Refusal`."""
@@ -307,7 +314,8 @@ class Request:
             images=images,
         )
         self._image_name = outbound.image_name
-        answer = self._answer = await self._send(outbound, str(inquiry.models[0]), principal.tenant)
+        answer = await self._send(outbound, str(inquiry.models[0]), principal.tenant)
+        self._answer = answer
         self._verify_models(answer, inquiry)
         if answer.length is not None and answer.length <= SMALL_BYTES:
             self._whole = await self._join(answer)

@@ -79,7 +79,6 @@ def read(table: ServerTable, matched: Matched, request: WireRequest, body: bytes
         images=tuple(images.urls),
         query=query,
         document=document,
-        raw_body=body,
     )
 
 
@@ -101,6 +100,19 @@ def _verify_told(
             raise Refusal(Reason.MALFORMED_BODY)
 
 
+def find_key_in_head(request: WireRequest) -> Credential | None:
+    """The key in the headers and the query, if there is one. The body may have one too, and the same.
+
+    Raises `Refusal` for a query or a key that `read` refuses as well.
+    """
+    try:
+        return _read_key(request, _read_query(request.query), None)
+    except Refusal as refusal:
+        if refusal.reason is Reason.NO_CREDENTIAL:
+            return None
+        raise
+
+
 def path_id(matched: Matched) -> str:
     """The id in the path: its parameters, joined with a slash."""
     return "/".join(matched.values.values())
@@ -116,7 +128,6 @@ def _without_key(matched: Matched) -> Inquiry:
         images=(),
         query=(),
         document=None,
-        raw_body=None,
     )
 
 

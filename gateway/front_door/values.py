@@ -106,10 +106,9 @@ class Inquiry(msgspec.Struct, frozen=True, kw_only=True):
     images: tuple[ImageUrl, ...]
     query: tuple[tuple[str, str], ...]  # decoded, without keys and without what is taken out
     document: Any  # the JSON body as parsed, for `write`; None without one
-    raw_body: bytes | None
 
     def __repr__(self) -> str:
-        return shown(self, hidden=("credential", "images", "query", "document", "raw_body"))
+        return shown(self, hidden=("credential", "images", "query", "document"))
 
 
 class Outbound(msgspec.Struct, frozen=True, kw_only=True):

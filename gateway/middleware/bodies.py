@@ -1,8 +1,9 @@
 """Reads the bodies of requests that are forwarded, and bounds what all of them hold in a worker's memory.
 
-A body may hold the caller's key, so it is read before the caller is known. Therefore the memory of all bodies
-together is bounded, and so is the time that a sender may take: for the whole, and between two pieces. No
-address has more than a quarter of that memory: a stranger with few addresses cannot fill it.
+A body may hold the caller's key, so it is read before the caller is known, unless the head has a key that is
+refused. Therefore the memory of all bodies together is bounded, and so is the time that a sender may take:
+for the whole, and between two pieces. No address has more than a quarter of that memory: a stranger with few
+addresses cannot fill it.
 """
 
 from __future__ import annotations

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from gateway.guard import Guard
     from gateway.middleware.routes import Declared
+    from gateway.model.access import Credential
     from gateway.model.clocks import Clock
     from gateway.model.routes import Asked, Forwarding
     from gateway.model.verdicts import Receipt
@@ -228,17 +229,27 @@ class GuardMiddleware:
         try:
             with self._bodies.holding(request.client) as held:
                 try:
-                    body = None
                     if forwarding.reads_whole_body:
-                        body = await self._bodies.read(receive, route.max_body_bytes, held)
-                    asked = forwarding.ask(body)
+                        declined = await self._refusal_by_head(request, forwarding)
+                        if declined is not None:
+                            await self._decline(request, route, declined, meter.counting(send))
+                            return
+                        # The bytes have no name here, so that they go once they are parsed.
+                        asked = forwarding.ask(await self._bodies.read(receive, route.max_body_bytes, held))
+                    else:
+                        asked = forwarding.ask(None)
                 except Refusal as refusal:
                     await self._refuse(Rejection(request=request, reason=refusal.reason), route, meter, send)
                     return
-                known = replace(request, headers=(*request.headers, _as_header(asked)))
+                known = _with_key(request, asked.credential)
                 await self._answer_forwarded(scope, receive, send, known, route, meter, forwarding, asked)
         finally:
             await forwarding.close()
+
+    async def _refusal_by_head(self, request: WireRequest, forwarding: Forwarding) -> Declined | None:
+        """Refuse a key in the head that is valid for nothing, before a byte of the body is read."""
+        key = forwarding.key_in_head()
+        return None if key is None else await self._guard.find_refusal(_with_key(request, key), key)
 
     async def _answer_forwarded(
         self,
@@ -428,9 +439,10 @@ def _methods_of(route: Declared, request: WireRequest) -> Iterable[str]:
     return route.allowed(request.raw_path) if isinstance(route, ForwardedRoute) else route.methods
 
 
-def _as_header(asked: Asked) -> tuple[bytes, bytes]:
-    """The key that was found in a body, where records look for the secrets of a request (I8)."""
-    return b"authorization", b"Bearer " + asked.credential.secret.encode()
+def _with_key(request: WireRequest, credential: Credential) -> WireRequest:
+    """The request with its key, wherever that was found, where records look for its secrets (I8)."""
+    key = (b"authorization", b"Bearer " + credential.secret.encode())
+    return replace(request, headers=(*request.headers, key))
 
 
 def _first(headers: tuple[tuple[bytes, bytes], ...], name: bytes) -> bytes | None:

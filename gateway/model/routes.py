@@ -102,6 +102,9 @@ class Forwarding(Protocol):
     def own_answer(self) -> Answer | None:
         """The answer of the gateway itself to a request that needs no key; None for all others."""
 
+    def key_in_head(self) -> Credential | None:
+        """The key in the head of the request, if there is one. Raises `Refusal` as `ask` does."""
+
     def ask(self, body: bytes | None) -> Asked:
         """What the request asks for. Raises `Refusal`."""
 

@@ -2,9 +2,9 @@
 
 `run` calls the application. `receive` gives it the body that the connection passes in, and `http.disconnect`
 once the client is gone or the answer complete. `send` writes the answer: with the application's
-content-length, in chunks without one, or until the connection closes for a client of HTTP/1.0. The head of an
-answer whose start says `cachegate.body_follows` is written together with the body's first piece. A header that
+content-length, in chunks without one, or until the connection closes for a client of HTTP/1.0. A header that
 could begin another one is refused (response splitting), and so is a body that is not as long as announced.
+A head whose message says `cachegate.body_follows` is written together with the first piece of the body.
 
 On a plain connection, `send` takes byte ranges of files as well, which the kernel sends by itself. The
 message is the ASGI extension `http.response.zerocopysend`. `offset` and `count` must always be given, because

@@ -451,6 +451,37 @@ def test_closed_and_unknown_routes_are_refused_before_any_body_is_read(front, ac
     assert front.asked() == []
 
 
+@pytest.mark.parametrize("place", ["header", "query"])
+@pytest.mark.parametrize("kind", ["unknown", "mistyped", "revoked"])
+def test_a_key_in_the_head_that_is_refused_is_refused_before_any_body_is_read(front, place, kind):
+    token, key_id = front.key("acme")
+    if kind == "revoked":
+        front.revoke(key_id)
+    elif kind == "unknown":
+        token = "some-other-key"
+    else:
+        token = token[:-1] + ("a" if token[-1] != "a" else "b")
+    path = DETECT if place == "header" else f"{DETECT}?api_key={token}"
+    expects = (("Expect", "100-continue"), ("Content-Length", "1000"), ("Content-Type", "application/json"))
+    answer = front.wire.send(
+        front.raw("POST", path, headers=expects, key=token if place == "header" else None)
+    )
+    assert answer.status == 401
+    record = front.records(answer)
+    assert (
+        record["reason"]
+        == {"unknown": "unknown-key", "mistyped": "mistyped-key", "revoked": "revoked-key"}[kind]
+    )
+    assert token not in json.dumps(record)
+    assert front.asked() == []
+
+
+def test_keys_in_the_head_that_differ_are_refused_before_any_body_is_read(front, acme):
+    expects = (("Expect", "100-continue"), ("Content-Length", "1000"), ("Content-Type", "application/json"))
+    answer = front.wire.send(front.raw("POST", f"{DETECT}?api_key=other", headers=expects, key=acme[0]))
+    assert (answer.status, front.reason(answer)) == (400, "conflicting-credentials")
+
+
 def test_a_client_that_expects_it_is_told_to_send_its_body(front, acme):
     token, _ = acme
     front.reply(DETECT, said("acme/1"))

@@ -1,7 +1,7 @@
 """Laws of the answers that inference servers give: splits do not matter, and no more is accepted than by h11.
 
-Answers are put together from lines that are right, lines that are wrong and random bytes. The reference is h11,
-another parser, written by other people: where ours accepts an answer, h11 reads the same one.
+Answers are put together from lines that are right, lines that are wrong and random bytes. The reference is
+h11, another parser, written by other people: where ours accepts an answer, h11 reads the same one.
 """
 
 from __future__ import annotations

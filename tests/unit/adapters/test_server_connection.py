@@ -189,7 +189,7 @@ async def test_what_the_server_does_not_take_is_waited_for():
 
 
 async def test_whoever_waits_learns_of_the_end():
-    async with connected() as (connection, peer, _):
+    async with connected() as (connection, *_):
         connection.begin()
         while connection.write(bytes(MAX_HEAD_BYTES)):
             await connection.sent(LONG)

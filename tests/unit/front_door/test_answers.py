@@ -35,7 +35,6 @@ def inquiry(*models, document=None, reported=()):
         images=(),
         query=(),
         document=document,
-        raw_body=None,
     )
 
 
