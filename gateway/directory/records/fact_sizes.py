@@ -35,7 +35,7 @@ def held_bytes(fact: object, raw: bytes) -> int:
             return KEY_BYTES + NAME_BYTES * len(fact.networks) + _texts([fact.name, *fact.networks])
         case frozenset():
             return FACT_BYTES + DIGEST_BYTES * len(fact)
-    texts = len(fact.image_hosts) if isinstance(fact, Tenant) else 0
+    texts = len(fact.image_hosts) + len(fact.allows) if isinstance(fact, Tenant) else 0
     return FACT_BYTES + WIDEST * len(raw) + TEXT_BYTES * texts
 
 
