@@ -122,7 +122,8 @@ def _tries(
         yield from ((asking, steps, ways) for asking, steps in keys)
     if access.resource.kind is ResourceKind.TENANT:
         yield from (
-            (_with_allowance(asking), (*steps, (_allow_remedy(access),)), unchanged) for asking, steps in keys
+            (_with_action_allowed(asking), (*steps, (_allow_remedy(access),)), unchanged)
+            for asking, steps in keys
         )
 
 
@@ -175,7 +176,7 @@ def _with_scope(access: Access) -> Access:
     return replace(access, principal=principal)
 
 
-def _with_allowance(access: Access) -> Access:
+def _with_action_allowed(access: Access) -> Access:
     principal = replace(access.principal, allows=(*access.principal.allows, access.action))
     return replace(access, principal=principal)
 

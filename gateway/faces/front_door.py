@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from gateway.front_door.servers import Server, Servers, Use
     from gateway.front_door.table import ServerTable
     from gateway.front_door.values import Inquiry, Matched
+    from gateway.front_door.workflows.describer import Describer
     from gateway.model.access import Credential, Principal, WireRequest
     from gateway.model.clocks import MonotonicClock
     from gateway.model.names import ModelId, TenantId
@@ -102,6 +103,8 @@ class FrontDoor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     may_infer: MayInfer
     images: ImageFetcher
     brought: Brought | None  # None: there is no provider that could be asked
+    describer: Describer
+    workflow_request: Callable[[FrontDoor, WireRequest, Receive, Matched], Forwarding]
     is_ready: Callable[[], bool]
     clock: MonotonicClock
     telemetry: Telemetry
@@ -143,6 +146,8 @@ def begin(door: FrontDoor, request: WireRequest, receive: Receive) -> Forwarding
     matched = match(door.table, request.method, raw_path)
     if matched.route.body is BodyKind.NONE and _announces_a_body(request):
         raise Refusal(Reason.MALFORMED_BODY)
+    if matched.route.answering is Answering.WORKFLOW:
+        return door.workflow_request(door, request, receive, matched)
     return Request(door, request, receive, matched)
 
 

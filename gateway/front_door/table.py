@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.front_door.values import Answering, BodyKind, Naming, ServerRoute
+from gateway.model.access import ALLOWABLE
 from gateway.model.errors import BadNameError, Misconfigured
 from gateway.model.names import ModelId, parse_model_id
 
@@ -86,6 +87,18 @@ class Stages(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return [f"{side.prefix}{stage}" for side, stage in sides if stage != self.absent]
 
 
+class Workflows(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the server's description of a workflow means.
+
+    `operations`: the action that has to be permitted for each, or nothing for a harmless one. `selectors`: by
+    block type, the id of the model that it loads where an input has `{value}`. What stands in neither is
+    refused.
+    """
+
+    operations: dict[str, str]
+    selectors: dict[str, str]
+
+
 class _Brought(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What all models whose id has a prefix load besides."""
 
@@ -106,6 +119,7 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     families: dict[str, Family]
     stages: Stages
     brings: tuple[_Brought, ...]
+    workflows: Workflows
     routes: tuple[_Row, ...]
     aliases: dict[str, str]
 
@@ -123,6 +137,7 @@ class ServerTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     families: dict[str, Family]
     stages: Stages
     brings: tuple[_Brought, ...]
+    workflows: Workflows
     aliases: dict[str, str]
 
     def models_of(self, requested: str) -> tuple[ModelId, ...]:
@@ -209,6 +224,7 @@ def parse_table(text: bytes, where: str, version: str) -> ServerTable:
         families=document.families,
         stages=document.stages,
         brings=document.brings,
+        workflows=document.workflows,
         aliases=document.aliases,
     )
 
@@ -236,6 +252,10 @@ def _problems(document: _Document, version: str) -> Iterator[str]:
     if both := sorted(set(document.fields) & {*document.id_members, "api_key", "image_id", *_IMAGES}):
         yield f"has rules for fields that mean something else: {', '.join(both)}"
     yield from _problems_of_names(document)
+    if wrong := sorted(
+        {action for action in document.workflows.operations.values() if action} - {*ALLOWABLE}
+    ):
+        yield f"has unknown actions of workflows: {', '.join(wrong)}"
     seen: set[tuple[str, str]] = set()
     for row in document.routes:
         if (row.method, row.path) in seen:

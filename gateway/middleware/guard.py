@@ -172,7 +172,7 @@ class GuardMiddleware:
         try:
             forwarding = route.begin(request, receive)
         except Refusal as refusal:
-            await self._refuse(Rejection(request=request, reason=refusal.reason), route, meter, send)
+            await self._refuse(_rejected(request, refusal), route, meter, send)
             return
         request = replace(request, route=forwarding.template)
         own = forwarding.own_answer()
@@ -189,7 +189,7 @@ class GuardMiddleware:
                         body = await self._bodies.read(receive, route.max_body_bytes, held)
                     asked = forwarding.ask(body)
                 except Refusal as refusal:
-                    await self._refuse(Rejection(request=request, reason=refusal.reason), route, meter, send)
+                    await self._refuse(_rejected(request, refusal), route, meter, send)
                     return
                 known = replace(request, headers=(*request.headers, _as_header(asked)))
                 await self._answer_forwarded(scope, receive, send, known, route, meter, forwarding, asked)
@@ -353,7 +353,11 @@ class GuardMiddleware:
         if declined.reason is Reason.METHOD_NOT_ALLOWED and route is not None:
             more = ((b"allow", ", ".join(route.methods).encode()),)
         bound = bound_to(declined.record_id, request.trace_id)
-        await send_whole(problem.answer(declined.record_id, *more), bound, request.method, send)
+        if declined.told is None:
+            answer = problem.answer(declined.record_id, *more)
+        else:
+            answer = problem.answer_telling(declined.told, declined.record_id, *more)
+        await send_whole(answer, bound, request.method, send)
 
     def _record_defect(self, request: WireRequest) -> Declined:
         try:
@@ -373,6 +377,10 @@ def _with_headers(send: Send, more: tuple[tuple[bytes, bytes], ...]) -> Send:
         await send(message)
 
     return adding
+
+
+def _rejected(request: WireRequest, refusal: Refusal) -> Rejection:
+    return Rejection(request=request, reason=refusal.reason, told=refusal.told)
 
 
 def _as_header(asked: Asked) -> tuple[bytes, bytes]:
