@@ -50,7 +50,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
         return Answer(self.status, headers, body)
 
     def answer_telling(self, told: str, record_id: str, *more: tuple[bytes, bytes]) -> Answer:
-        """The same answer with what of the caller's own request is the cause. Not remembered: texts differ."""
+        """The same with what of the caller's own request is the cause. Not remembered: texts differ."""
         document = {
             "type": f"urn:cachegate:problem:{self.kind}",
             "title": self.title,

@@ -121,10 +121,8 @@ def _tries(
     for ways in (unchanged, rights):
         yield from ((asking, steps, ways) for asking, steps in keys)
     if access.resource.kind is ResourceKind.TENANT:
-        yield from (
-            (_with_action_allowed(asking), (*steps, (_allow_remedy(access),)), unchanged)
-            for asking, steps in keys
-        )
+        allowing: Step = (_allow_remedy(access),)
+        yield from ((_with_action_allowed(asking), (*steps, allowing), unchanged) for asking, steps in keys)
 
 
 def _helping(access: Access, ways: Sequence[_Right], rulebook: Rulebook) -> Way | None:

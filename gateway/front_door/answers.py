@@ -301,6 +301,11 @@ def _read_list(body: bytes) -> list[_Listed]:
 # Answers of ours
 
 
+def json_answer(body: bytes) -> Answer:
+    """An answer of a server that was read whole."""
+    return _answer(body)
+
+
 def info_answer() -> Answer:
     """What the SDK asks for before anything else. It tells of no server behind the gateway."""
     return _answer(msgspec.json.encode({"name": SERVER_NAME, "version": __version__, "uuid": SERVER_UUID}))

@@ -252,9 +252,7 @@ def _problems(document: _Document, version: str) -> Iterator[str]:
     if both := sorted(set(document.fields) & {*document.id_members, "api_key", "image_id", *_IMAGES}):
         yield f"has rules for fields that mean something else: {', '.join(both)}"
     yield from _problems_of_names(document)
-    if wrong := sorted(
-        {action for action in document.workflows.operations.values() if action} - {*ALLOWABLE}
-    ):
+    if wrong := sorted({*document.workflows.operations.values()} - {"", *ALLOWABLE}):
         yield f"has unknown actions of workflows: {', '.join(wrong)}"
     seen: set[tuple[str, str]] = set()
     for row in document.routes:

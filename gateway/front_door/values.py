@@ -36,6 +36,7 @@ class Answering(StrEnum):
     REGISTRY = "registry"  # made here, of what all servers list
     INFO = "info"  # made here, without a key
     WORKFLOW = "workflow"  # its workflow is described and authorised, then run
+    BLOCKS = "blocks"  # about the blocks of workflows
     HEALTH = "health"  # made here, without a key: of the gateway itself
     CLOSED = "closed"  # refused, for everybody
 

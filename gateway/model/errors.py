@@ -105,7 +105,7 @@ class Reason(StrEnum):
     )
     UNKNOWN_WORKLOAD = (
         "unknown-workload",
-        "What the workflow loads or does cannot be known before it runs, so nothing of it could be permitted.",
+        "What the workflow loads or does cannot be known before it runs, so it could not be permitted.",
     )
     SAVED_WORKFLOW = (
         "saved-workflow",
@@ -113,8 +113,7 @@ class Reason(StrEnum):
     )
     SHARED_SERVER = (
         "shared-server",
-        "The workflow reaches what all requests to one inference server share, and the server is not bound "
-        "to the tenant.",
+        "The workflow reaches what all requests to one server share, and the server is not the tenant's own.",
     )
     OPERATORS_PROJECT = (
         "operators-project",

@@ -94,7 +94,8 @@ def _replaced(document, old, new):
     return new if document == old else document
 
 
-def test_what_a_model_brings_is_authorised_too(front):
+def test_what_a_model_brings_is_authorised_too(front_with, upstream):
+    front = front_with(UPSTREAM=upstream.provider.api_url, PRIVATE_UPSTREAMS="on")
     refused = run(front, classifying(GLOBEX_CHILD), front.key("globex"))
     assert (refused.status, front.reason(refused)) == (404, "not-permitted")
     assert ran(front) == []
@@ -282,7 +283,7 @@ def test_nothing_but_what_was_authorised_reaches_the_server(front):
 def test_a_model_that_the_server_used_besides_is_not_heard(front):
     with front.upstream.server.reporting(GLOBEX_VANS):
         refused = run(front, classifying(CARS))
-    assert (refused.status, front.reason_of_end(refused)) == (502, "unexpected-model")
+    assert (refused.status, front.reason_of_end(refused)) == (503, "unexpected-model")
 
 
 def test_active_learning_into_a_project_is_refused_with_the_operators_key(front):
@@ -331,7 +332,7 @@ OPERATIONS = [
             "name": "set",
             "image": "$inputs.image",
             "key": "k",
-            "value": "v",
+            "value": "$inputs.text",
         },
     ),
     (
@@ -373,8 +374,7 @@ def test_a_key_that_may_not_infer_has_nothing_described(front):
     assert front.sent() == []
 
 
-@pytest.mark.parametrize("key", [None, "cg_live_00000000000000000000000000000"])
-def test_nobody_has_nothing_described(front, key):
+def test_nobody_has_nothing_described(front):
     answer = front.post(RUN, {"specification": classifying(CARS), "inputs": {}}, None)
     assert answer.status == 401
     assert front.sent() == []

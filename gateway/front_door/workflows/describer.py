@@ -25,6 +25,7 @@ import msgspec
 from gateway.adapters.inference_server import InferenceFailed
 from gateway.front_door.message_words import plain_message
 from gateway.front_door.values import Outbound
+from gateway.front_door.workflows.asking import JSON
 from gateway.front_door.workflows.workload import parse_workload
 from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Reason, Refusal
@@ -48,7 +49,6 @@ MAX_UNDER_WAY = 4  # of one key, at all servers
 _STEP_BYTES = 700  # of a step's work but for its names
 _ENTRY_BYTES = 600
 _INFO = Outbound(method="GET", target=b"/info", headers=(), body=None)
-_JSON = (b"content-type", b"application/json")
 _NO_ROUTE = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
 _NOT_COMPILED = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY})
 
@@ -134,9 +134,7 @@ class Describer:
         self, server: Server, specification: Specification, principal: Principal
     ) -> Workload | _Cause:
         body = b'{"api_key":"local","specification":%b}' % specification.text
-        question = Outbound(
-            method="POST", target=b"/workflows/describe_workload", headers=(_JSON,), body=body
-        )
+        question = Outbound(method="POST", target=b"/workflows/describe_workload", headers=(JSON,), body=body)
         status, answer = await self._ask(server, question, principal)
         if status in _NO_ROUTE:
             raise Refusal(Reason.NO_WORKFLOWS)

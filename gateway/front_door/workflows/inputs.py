@@ -1,8 +1,8 @@
 """The inputs of a request to run a workflow: images by the rules of plain routes, and parameters.
 
-The server fetches what an image names whatever type it gives: a text that begins with `http://` is a URL, with
-the type `base64` too. So every image is written anew as base64, and those at URLs are listed, for the gateway
-to fetch. What else stands beside an image (the metadata of its video, its origin) stays.
+The server fetches what an image names, whatever type it gives: a text that begins with `http://` is a URL,
+with the type `base64` too. So every image is written anew as base64, and those at URLs are listed, for the
+gateway to fetch. What else stands beside an image (the metadata of its video, its origin) stays.
 
 An input that the workflow does not declare is taken out: the server reads none.
 """

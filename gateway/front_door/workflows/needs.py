@@ -105,7 +105,7 @@ class _Reader:
         declared = self._specification.inputs.get(name)
         if declared is None or not declared.is_parameter or not selector.startswith(INPUTS):
             raise refused(Reason.UNKNOWN_WORKLOAD, f"What {selector} stands for is only known when it runs.")
-        value = self._inputs[name] if name in self._inputs else declared.default
+        value = self._inputs.get(name, declared.default)
         if not isinstance(value, str) or value.startswith("$"):
             told = f"The value of {selector} is not one text, and has no default that is one."
             raise refused(Reason.UNKNOWN_WORKLOAD, told)

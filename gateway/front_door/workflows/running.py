@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from gateway.front_door.values import ImageUrl
     from gateway.front_door.workflows.specification import Specification
 
+_OF_THE_PLATFORM = {"is_preview": False, "inner_workflow_dispatch_depth": 0}
+"""Fields of the platform's own use, which pass with the value that they have without being sent."""
+
 MAX_EXCLUDED = 1000
 """Names of outputs that a client leaves out."""
 
@@ -35,26 +38,21 @@ class RunOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_order(document: dict[str, Any]) -> RunOrder:
     """Read a body. Raises `Refusal`: MALFORMED_BODY, FORBIDDEN_FIELD."""
-    if document.get("is_preview") not in {None, False} or document.get(
-        "inner_workflow_dispatch_depth"
-    ) not in (
-        None,
-        0,
-    ):
-        raise Refusal(Reason.FORBIDDEN_FIELD)  # of the platform's own use
+    for name, default in _OF_THE_PLATFORM.items():
+        value = document.get(name)
+        if value is not None and (type(value) is not type(default) or value != default):
+            raise Refusal(Reason.FORBIDDEN_FIELD)
     disable_sinks = document.get("disable_sinks", False)
     excluded = document.get("excluded_fields")
     if not isinstance(disable_sinks, bool):
         raise Refusal(Reason.MALFORMED_BODY)
-    if excluded is not None and not (
-        isinstance(excluded, list)
-        and len(excluded) <= MAX_EXCLUDED
-        and all(isinstance(one, str) for one in excluded)
-    ):
+    if excluded is None:
+        return RunOrder(excluded_fields=None, disable_sinks=disable_sinks)
+    if not isinstance(excluded, list) or len(excluded) > MAX_EXCLUDED:
         raise Refusal(Reason.MALFORMED_BODY)
-    return RunOrder(
-        excluded_fields=None if excluded is None else tuple(excluded), disable_sinks=disable_sinks
-    )
+    if not all(isinstance(one, str) for one in excluded):
+        raise Refusal(Reason.MALFORMED_BODY)
+    return RunOrder(excluded_fields=tuple(excluded), disable_sinks=disable_sinks)
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):

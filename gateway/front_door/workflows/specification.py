@@ -143,14 +143,10 @@ class _Walk:
             inner = step.get("workflow_definition")
             if depth >= MAX_INNER_DEPTH or self._inner_workflows > MAX_INNER_WORKFLOWS:
                 raise refused(Reason.MALFORMED_WORKFLOW, "There are too many inner workflows, or too deep.")
-            if (
-                not isinstance(inner, dict)
-                or not inner
-                or any(step.get(name) is not None for name in REFERENCE)
-            ):
-                raise refused(
-                    Reason.SAVED_WORKFLOW, f"Step {step['name']} names a workflow that is saved elsewhere."
-                )
+            is_saved = any(step.get(name) is not None for name in REFERENCE)
+            if is_saved or not isinstance(inner, dict) or not inner:
+                told = f"Step {step['name']} names a workflow that is saved elsewhere."
+                raise refused(Reason.SAVED_WORKFLOW, told)
             self.workflow(inner, depth=depth + 1)
 
     def _verify_values(self, document: dict[str, Any], depth: int) -> None:
@@ -161,7 +157,7 @@ class _Walk:
                 self.has_python = True
             elif name == "active_learning_target_dataset" and value is not None:
                 self._dataset(value, depth)
-            elif name == "execution_mode" and value not in {None, EMBEDDED}:
+            elif name == "execution_mode" and value is not None and value != EMBEDDED:
                 raise refused(
                     Reason.UNKNOWN_WORKLOAD, "A step runs on another server, where nothing is authorised."
                 )
@@ -181,10 +177,8 @@ class _Walk:
     def _dataset(self, value: Any, depth: int) -> None:
         """A dataset: a name, or an input of the whole workflow. An inner one's inputs are others."""
         if not isinstance(value, str) or (value.startswith("$") and depth):
-            raise refused(
-                Reason.UNKNOWN_WORKLOAD,
-                "Where active learning uploads images cannot be known before it runs.",
-            )
+            told = "Where active learning uploads images cannot be known before it runs."
+            raise refused(Reason.UNKNOWN_WORKLOAD, told)
         self.datasets.append(value)
 
 
@@ -221,7 +215,13 @@ def _read_inputs(document: dict[str, Any]) -> dict[str, DeclaredInput]:
     inputs: dict[str, DeclaredInput] = {}
     for one in declared:
         kind, name = (one.get("type"), one.get("name")) if isinstance(one, dict) else (None, None)
-        if kind not in _TYPES or not isinstance(name, str) or not _NAME.fullmatch(name) or name in inputs:
+        if (
+            not isinstance(kind, str)
+            or kind not in _TYPES
+            or not isinstance(name, str)
+            or not _NAME.fullmatch(name)
+            or name in inputs
+        ):
             raise refused(
                 Reason.MALFORMED_WORKFLOW, "An input has no name, or a name or a type that is refused."
             )

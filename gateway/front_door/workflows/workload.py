@@ -5,7 +5,7 @@ means that something would go unauthorised, so the whole answer is refused. Wher
 it does not know all (`complete` is false), only one cause passes: a value that comes from an input of the
 request, which is known by then. What custom Python does is unknown by its nature: its step passes as such.
 
-The answer is experimental for its server's authors; it is compared with what is loaded where that is reported.
+The answer is experimental for its server's authors; what a server reports to have loaded is compared with it.
 """
 
 from __future__ import annotations
@@ -120,12 +120,7 @@ def _step(step: _Step) -> StepWork:
     operations = frozenset(step.operations.items)
     resources = [one.metadata for one in step.resources.items]
     if PYTHON not in operations:
-        if not step.operations.complete:
-            raise _unknown(f"What step {name} does cannot be known before it runs.")
-        named = {value for one in resources for value in _names(one)}
-        for problem in step.resources.unknown_reasons or ([] if step.resources.complete else [None]):
-            if problem is None or not _is_about_input(problem, named):
-                raise _unknown(f"What step {name} loads cannot be known before it runs{_field(problem)}.")
+        _verify_known(name, step, {value for one in resources for value in _names(one)})
     is_external = any(
         isinstance(one, _ThirdParty) or (isinstance(one, _Model) and one.execution_location == "remote")
         for one in resources
@@ -137,6 +132,16 @@ def _step(step: _Step) -> StepWork:
         projects=tuple(dict.fromkeys(one.project_url for one in resources if isinstance(one, _Project))),
         operations=operations | {EXTERNAL} if is_external else operations,
     )
+
+
+def _verify_known(name: str, step: _Step, named: set[str]) -> None:
+    """Refuse a step of which something is unknown that the request does not say either."""
+    if not step.operations.complete or step.operations.unknown_reasons:
+        raise _unknown(f"What step {name} does cannot be known before it runs.")
+    causes = step.resources.unknown_reasons
+    other = [one for one in causes if not _is_about_input(one, named)]
+    if other or (not causes and not step.resources.complete):
+        raise _unknown(f"What step {name} loads cannot be known before it runs{_field(other)}.")
 
 
 def _names(resource: _Model | _Project | _ThirdParty) -> Sequence[str]:
@@ -158,9 +163,9 @@ def _is_about_input(problem: _Problem, named: set[str]) -> bool:
     )
 
 
-def _field(problem: _Problem | None) -> str:
+def _field(problems: Sequence[_Problem]) -> str:
     """What of the step is unknown, where the server says so in plain words."""
-    details = {} if problem is None else problem.details
+    details = problems[0].details if problems else {}
     field, selector = details.get("field"), details.get("selector")
     if not isinstance(field, str) or not isinstance(selector, str):
         return ""
