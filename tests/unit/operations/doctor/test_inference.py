@@ -30,7 +30,7 @@ class Server:
         self.version, self.is_ready = "1.8.3", True
         self.reads_header, self.own_key, self.known_keys = True, None, {KEY}
         self.open_flags = set()
-        self.has_workflows = True
+        self.has_workflows = self.describes = True
         self.asked = []
         self._serving = []
 
@@ -81,6 +81,10 @@ class Server:
                 else "Providing images via URL is not supported in this configuration"
             )
             answer = {"message": cause}
+        elif target == "/workflows/describe_workload" and self.describes:
+            answer = {"type": "workflow_introspection_v1", "nodes": [], "steps": []}
+        elif target == "/workflows/describe_workload":
+            status = 404
         elif target == "/workflows/validate":
             status = 200 if "ALLOW_CUSTOM_PYTHON_EXECUTION_IN_WORKFLOWS" in self.open_flags else 400
         elif target == "/infer/classification" and "ALLOW_ORIGINS" in self.open_flags:
@@ -129,6 +133,7 @@ async def test_a_server_as_it_should_be_is_in_order(server):
         "server": Level.OK,
         "server: keys": Level.OK,
         "server: flags": Level.OK,
+        "server: workflows": Level.OK,
     }
 
 
@@ -184,9 +189,20 @@ async def test_a_server_without_workflows_has_none_of_their_flags_open(server):
     assert (await look(server))["server: flags"].health is Level.OK
 
 
-async def test_another_version_is_a_failure(server):
+async def test_a_server_that_does_not_say_what_a_workflow_will_do_runs_none(server):
+    for server.has_workflows, server.describes in ((True, False), (False, True)):
+        found = (await look(server))["server: workflows"]
+        assert found.health is Level.WARNING
+        assert "tenants run none" in found.found
+    described = [body for _, target, body in server.asked if target == "/workflows/describe_workload"]
+    assert all(json.loads(body)["api_key"] == "local" for body in described)
+
+
+async def test_another_version_is_a_failure_and_runs_no_workflows(server):
     server.version = "9.9.9"
-    assert (await look(server))["server"].health is Level.FAIL
+    found = await look(server)
+    assert found["server"].health is Level.FAIL
+    assert "tenants run none" in found["server: workflows"].found
 
 
 async def test_a_server_that_is_not_ready_is_a_warning(server):
@@ -203,7 +219,7 @@ async def test_a_server_that_is_not_there_is_a_failure_and_hides_no_other(server
     gone = InferenceServer(url="http://127.0.0.1:1")
     there = InferenceServer(url=f"http://{server.name}")
     found = await look_at_inference(Settings(inference_url=(gone, there), inference_key=KEY))
-    assert [one.health for one in found] == [Level.OK, Level.FAIL, Level.OK, Level.OK, Level.OK]
+    assert [one.health for one in found] == [Level.OK, Level.FAIL, *[Level.OK] * 4]
 
 
 async def test_no_model_is_asked_for_twice(server):
