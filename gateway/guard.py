@@ -250,7 +250,7 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
         """
         principal = None
         credential, models = asked.credential, asked.models
-        needed = Needed(models=models)
+        needed = Needed(models=models)  # or what is found out below
         try:
             caller = self.identity.recall(credential, request.client, request.received_at)
             if caller is None:

@@ -20,6 +20,7 @@ from gateway.front_door import answers
 from gateway.front_door.workflows.asking import (
     Purpose,
     find_document,
+    find_named,
     find_reference,
     may_remember,
     purpose_of,
@@ -92,7 +93,9 @@ class WorkflowRequest(_ToOneServer):
             self._document = document
         else:
             self._run = self._read_run(document)
-        return replace(asked, find_needed=self._find_needed)
+        # A key that only the platform knows becomes known by a model that it may read.
+        models = () if document is None else find_named(document)
+        return replace(asked, models=models, find_needed=self._find_needed)
 
     def _read_run(self, document: Any) -> Run:
         """The workflow as one text, with what stands beside it in the request."""

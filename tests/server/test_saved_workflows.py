@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
+from urllib.parse import quote
+
 import pytest
+from gateways import TenantKey
 from http_client import bearer, encoded, image
 from tenants_models import CARS, GLOBEX_VANS
 from workflow_texts import INNER_BLOCK, classify, classifying, inner, python_block, workflow
@@ -10,17 +14,30 @@ from workflow_texts import INNER_BLOCK, classify, classifying, inner, python_blo
 pytestmark = pytest.mark.server
 
 DESCRIBE = "/workflows/describe_workload"
+REFUSED = "upstream-refused"  # by the platform, for a model of somebody else
 
 
 @pytest.fixture
 def front(front_with, upstream):
-    """A gateway that may ask the platform."""
-    return front_with(UPSTREAM=upstream.provider.api_url, PRIVATE_UPSTREAMS="on")
+    """A gateway that believes the platform about its keys."""
+    return front_with(
+        UPSTREAM=upstream.provider.api_url,
+        PRIVATE_UPSTREAMS="on",
+        AUTHORITY="platform",
+        PUBLIC_URL="http://127.0.0.1:1",
+    )
 
 
 @pytest.fixture
-def acme(front):
-    return front.platform_key("acme")
+def acme(front, upstream):
+    """A key of the platform, which runs what is acme's there. It was used before."""
+    token = secrets.token_hex(10)
+    upstream.provider.grant(token, "acme/*")
+    key = TenantKey("acme", token, "-")
+    answer = front.post("/infer/classification", {"model_id": CARS, "image": image()}, key)
+    assert answer.status == 200, answer.body
+    front.notes.mark()
+    return key
 
 
 def naming(workflow_id, workspace="acme", name="saved", **more):
@@ -84,7 +101,7 @@ def test_a_version_is_asked_for_by_name(front, acme, upstream):
     assert run_saved(front, acme, "w2", workflow_version_id="v7").status == 200
     assert dict(asked_for_workflows(upstream)[-1].pairs)["workflow_version"] == "v7"
     refused = run_saved(front, acme, "w2")
-    assert front.reason(refused) == "not-permitted"
+    assert front.reason(refused) == REFUSED
 
 
 def test_a_saved_workflow_is_authorised_as_a_literal_one(front, acme, upstream):
@@ -109,7 +126,7 @@ def test_the_text_that_was_looked_at_is_the_one_that_runs(front, acme, upstream)
     assert run_saved(front, acme, "w3").status == 200
     upstream.provider.save("acme", "w3", classifying(GLOBEX_VANS))
     refused = run_saved(front, acme, "w3", use_cache=False)
-    assert front.reason(refused) == "not-permitted"
+    assert front.reason(refused) == REFUSED
     assert front.notes.all("infer")[-1].model == CARS
 
 
@@ -137,8 +154,6 @@ def test_a_platform_that_is_unsure_is_no_answer(front, acme, upstream):
 def test_files_of_the_server_and_names_that_do_not_parse_are_refused(
     front, acme, upstream, workspace, workflow_id
 ):
-    from urllib.parse import quote  # noqa: PLC0415 -- here only
-
     refused = run_saved(front, acme, quote(workflow_id, safe="%"), workspace)
     assert front.reason(refused) == "saved-workflow", refused.body
     step = naming(workflow_id, workspace)
@@ -200,7 +215,7 @@ def test_describing_is_authorised_as_running(front, acme, upstream, last):
         front.post(f"/workflows/{last}", {"specification": classifying(GLOBEX_VANS)}, acme),
         front.post(f"/acme/workflows/d2/{last}", {}, acme),
     ):
-        assert (refused.status, front.reason(refused)) == (404, "not-permitted")
+        assert (refused.status, front.reason(refused)) == (404, REFUSED)
     assert all(acme.token not in str(note.headers) + str(note.json) for note in front.sent())
 
 

@@ -8,16 +8,19 @@ they get the literal key `local`, for which the server sends no credential to an
 
 from __future__ import annotations
 
+from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from gateway.front_door.table import parse_served_id
 from gateway.front_door.values import Outbound
 from gateway.front_door.workflows.saved import Reference, read_reference
-from gateway.model.errors import Reason, Refusal
+from gateway.model.errors import BadNameError, Reason, Refusal
 
 if TYPE_CHECKING:
     from gateway.front_door.values import Inquiry, Matched
     from gateway.front_door.workflows.specification import Specification
+    from gateway.model.names import ModelId
 
 JSON = (b"content-type", b"application/json")
 
@@ -51,6 +54,17 @@ def find_document(inquiry: Inquiry) -> Any:
     if "specification" not in document or document.get("workflow_version_id") is not None:
         raise Refusal(Reason.MALFORMED_BODY)
     return document["specification"]
+
+
+def find_named(document: Any) -> tuple[ModelId, ...]:
+    """A model that a specification names, at most: by it an unknown key may become known. It permits nothing."""
+    steps = document.get("steps") if isinstance(document, dict) else None
+    for step in steps if isinstance(steps, list) else ():
+        named = step.get("model_id") if isinstance(step, dict) else None
+        if isinstance(named, str):
+            with suppress(BadNameError):
+                return (parse_served_id(named),)
+    return ()
 
 
 def find_reference(inquiry: Inquiry) -> Reference:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
+
+sys.path.append(str(Path(__file__).parent))  # the answers beside us
+
 from descriptions import answer, discovery, model, project, resource, step, third_party, unresolved
 
 from gateway.front_door.workflows.specification import read_specification

@@ -63,7 +63,7 @@ class Server:
             writer.close()
             await writer.wait_closed()
 
-    def _answer(self, target, headers, body):
+    def _answer(self, target, headers, body):  # noqa: PLR0912 -- one branch a route
         status, more, answer = 200, "", {}
         if target == "/info":
             answer = {"name": "Roboflow Inference Server", "version": self.version, "uuid": "abcdef"}
@@ -81,10 +81,9 @@ class Server:
                 else "Providing images via URL is not supported in this configuration"
             )
             answer = {"message": cause}
-        elif target == "/workflows/describe_workload" and self.describes:
-            answer = {"type": "workflow_introspection_v1", "nodes": [], "steps": []}
         elif target == "/workflows/describe_workload":
-            status = 404
+            status = 200 if self.describes else 404
+            answer = {"type": "workflow_introspection_v1", "nodes": [], "steps": []}
         elif target == "/workflows/validate":
             status = 200 if "ALLOW_CUSTOM_PYTHON_EXECUTION_IN_WORKFLOWS" in self.open_flags else 400
         elif target == "/infer/classification" and "ALLOW_ORIGINS" in self.open_flags:
