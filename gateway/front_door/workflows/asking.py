@@ -2,8 +2,8 @@
 
 All of them compile what they are given: validating a workflow, or describing blocks of custom Python,
 executes the caller's code as running it does. So each is authorised as running is, and what goes out is the
-text that was described. Only a run gets the caller's key, or the operator's: the others ask the platform nothing, so
-they get the literal key `local`, for which the server sends no credential to anybody.
+text that was described. Only a run gets the caller's key, or the operator's: the others ask the platform
+nothing, so they get the literal key `local`, for which the server sends no credential to anybody.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def find_document(inquiry: Inquiry) -> Any:
 
 
 def find_named(document: Any) -> tuple[ModelId, ...]:
-    """A model that a specification names, at most: by it an unknown key may become known. It permits nothing."""
+    """At most one model that a specification names: by it an unknown key may become known, and no more."""
     steps = document.get("steps") if isinstance(document, dict) else None
     for step in steps if isinstance(steps, list) else ():
         named = step.get("model_id") if isinstance(step, dict) else None
