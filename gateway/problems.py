@@ -553,6 +553,18 @@ _OF_ANY_ROUTE: dict[Reason, Problem] = {
 """Messages for what is clear from the request alone, so that they reveal nothing else."""
 
 
+_WITH_WORKFLOWS = {
+    Reason.MISSING_ACTION: _forbidden(
+        "missing-action", "The workflow does what its tenant is not allowed. Ask the operator."
+    ),
+}
+
+
+def problem_telling(reason: Reason, route: str) -> Problem:
+    """The problem where what of the caller's own request is the cause is told beside it."""
+    return _WITH_WORKFLOWS.get(reason) or problem_of(reason, route)
+
+
 def problem_of(reason: Reason, route: str) -> Problem:
     """The problem of this reason on a route, which is named by its template."""
     return _OF_ROUTE.get(route, _OF_ANY_ROUTE).get(reason) or _OF_ANY_ROUTE.get(reason) or PROBLEMS[reason]

@@ -34,7 +34,7 @@ from gateway.model.errors import Reason, Refusal, Unavailable, WithdrawnError
 from gateway.model.extensions import SENT, WATCH, ZERO_COPY
 from gateway.model.routes import ForwardedRoute, HookRoute
 from gateway.model.verdicts import Declined, Ending, Outcome, Rejection
-from gateway.problems import UNRECORDED, problem_of
+from gateway.problems import UNRECORDED, problem_of, problem_telling
 from gateway.transfers import ClientGoneError, TransferCutError
 
 if TYPE_CHECKING:
@@ -353,9 +353,9 @@ class GuardMiddleware:
         if declined.reason is Reason.METHOD_NOT_ALLOWED and route is not None:
             more = ((b"allow", ", ".join(route.methods).encode()),)
         bound = bound_to(declined.record_id, request.trace_id)
-        if declined.told is None:
-            answer = problem.answer(declined.record_id, *more)
-        else:
+        answer = problem.answer(declined.record_id, *more)
+        if declined.told is not None:
+            problem = problem_telling(declined.reason, meant or request.route)
             answer = problem.answer_telling(declined.told, declined.record_id, *more)
         await send_whole(answer, bound, request.method, send)
 

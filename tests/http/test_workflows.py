@@ -6,6 +6,7 @@ The real server is in `tests/server`.
 from __future__ import annotations
 
 import json
+import resource
 import sys
 from pathlib import Path
 
@@ -100,12 +101,25 @@ def test_the_server_that_described_a_workflow_runs_it(front, acme):
     assert not front.bound.asked()
 
 
-def test_all_decisions_are_recorded_before_it_is_sent(front, acme, described):
+def test_all_decisions_of_a_workflow_are_recorded(front, acme, described):
     described("acme/1", "acme/2", "public/3")
     done = run(front, acme)
     written = [one for one in front.installation.records() if one.get("decision") == "allow"][-3:]
     assert [one["resource"]["model"] for one in written] == ["acme/1", "acme/2", "public/3"]
     assert written[0]["id"] == done.record_id
+
+
+def test_what_cannot_be_recorded_does_not_run(front, acme, eventually):
+    """I5: the decisions are in the log before the server has the workflow."""
+    [worker] = front.gateway.worker_pids()
+    limits = resource.prlimit(worker, resource.RLIMIT_FSIZE)
+    resource.prlimit(worker, resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        refused = run(front, acme)
+    finally:
+        resource.prlimit(worker, resource.RLIMIT_FSIZE, limits)
+    assert (refused.status, ran(front)) == (503, [])
+    eventually(lambda: run(front, acme).status == 200)
 
 
 @pytest.mark.parametrize("model_id", ["globex/1", "acme/1,globex/1", "a/b/c"])
