@@ -61,7 +61,7 @@ def test_the_route_is_that_of_the_server(method, path, route, values):
         *(
             ("POST", path)
             for path in (
-                "/infer/workflows/a",
+                "/infer/workflows/a/b/c",
                 "/acme/workflows/w/x",
                 "/acme/workflows/w/describe_interface/x",
             )
