@@ -100,13 +100,17 @@ class Way:
 def measure(report: Report, size: Size) -> None:
     """All rounds."""
     with _ways() as (ways, workflows):
-        for way in (*ways, *workflows):
-            for _ in range(WARMING):
-                way.milliseconds()
-        rounds = [_round(ways, size.requests) for _ in range(size.rounds)]
-        of_workflows = [_round(workflows, size.requests) for _ in range(size.rounds)]
+        rounds, of_workflows = (_rounds(among, size) for among in (ways, workflows))
     _tell(report, rounds)
     _tell_of_workflows(report, of_workflows)
+
+
+def _rounds(ways: Sequence[Way], size: Size) -> list[dict[str, list[float]]]:
+    """All rounds of these ways. Their connections are opened here: servers close idle ones."""
+    for way in ways:
+        for _ in range(WARMING):
+            way.milliseconds()
+    return [_round(ways, size.requests) for _ in range(size.rounds)]
 
 
 def _round(ways: Sequence[Way], requests: int) -> dict[str, list[float]]:
