@@ -26,6 +26,7 @@ from gateway.credential.extract import extract, extract_plain
 from gateway.identity.tokens import TokenShape, parse_token
 from gateway.model.access import Access, Action, Credential, Resource, ResourceKind
 from gateway.model.errors import Reason, Refusal, Unavailable, WithdrawnError
+from gateway.model.routes import Needed
 from gateway.model.verdicts import (
     WITHDRAWN,
     Admission,
@@ -296,6 +297,7 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
         """
         principal = None
         credential, models = asked.credential, asked.models
+        needed = Needed(models=models)  # or what is found out below
         try:
             caller = self.identity.recall(credential, request.client, request.received_at)
             if caller is None:
@@ -303,10 +305,14 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
                 caller = await self._authenticate(credential, request, lambda: first)
             principal, key_stamp = caller
             self.directory.verify_fresh(principal.degraded_seconds)
-            accesses = [_inference(principal, model) for model in models] or [_identification(principal)]
-            judged = [await self._judge(one, credential) for one in accesses]
+            if asked.find_needed is not None:
+                judged = [await self._judge(_identification(principal), credential)]
+                if isinstance(judged[0].verdict, Denied):
+                    return [_rejection(request, judged[0].verdict)]
+                needed = await asked.find_needed(principal)
+            judged = [await self._judge(one, credential) for one in _accesses(principal, needed)]
             if all(isinstance(one.verdict, Allowed) for one in judged):
-                judged += await self._judge_brought(principal, asked)
+                judged += await self._judge_brought(principal, asked, needed.models)
         except (Refusal, Unavailable) as failure:
             return [
                 Rejection(
@@ -317,12 +323,13 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
                     claimed_tenant=failure.tenant if isinstance(failure, Refusal) else None,
                     resource=_named(models[0]) if models else None,
                     action=Action.INFER if models else Action.IDENTIFY,
+                    told=failure.told if isinstance(failure, Refusal) else None,
                 )
             ]
         verdicts = [one.verdict for one in judged]
         denied = [one for one in verdicts if isinstance(one, Denied)]
         if denied:
-            return [_rejection(request, one) for one in denied]
+            return [_rejection(request, one, needed.told.get(one.access.action)) for one in denied]
         return [
             Admission(
                 request=request,
@@ -338,13 +345,15 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
     async def _judge(self, access: Access, credential: Credential) -> Judgement:
         return self._recall(access) or await self._reach(access, credential)
 
-    async def _judge_brought(self, principal: Principal, asked: Asked) -> list[Judgement]:
+    async def _judge_brought(
+        self, principal: Principal, asked: Asked, models: Sequence[ModelId]
+    ) -> list[Judgement]:
         """Decide what the models of a request bring, and what that brings, until a model is refused.
 
         It is asked for only once all that brings it is allowed.
         """
         judged: list[Judgement] = []
-        known, waiting = set(asked.models), list(asked.models)
+        known, waiting = set(models), list(models)
         while waiting:
             for model in await asked.find_brought(principal, waiting.pop(0)):
                 if model in known:
@@ -400,7 +409,7 @@ async def _run(steps: Steps) -> Weighed:
 def _declined(weighed: Weighed, record_id: str) -> Declined:
     if not isinstance(weighed, Rejection):
         raise TypeError("an allow has a receipt")
-    return Declined(reason=weighed.reason, record_id=record_id, meant=weighed.meant)
+    return Declined(reason=weighed.reason, record_id=record_id, meant=weighed.meant, told=weighed.told)
 
 
 def _named(model: ModelId) -> Resource:
@@ -411,12 +420,20 @@ def _inference(principal: Principal, model: ModelId) -> Access:
     return Access(principal=principal, action=Action.INFER, resource=_named(model))
 
 
+def _accesses(principal: Principal, needed: Needed) -> list[Access]:
+    """All that has to be permitted for a forwarded request: at least that the caller is one."""
+    tenant = Resource(kind=ResourceKind.TENANT)
+    accesses = [_inference(principal, name) for name in (*needed.models, *needed.projects)]
+    accesses += [Access(principal=principal, action=one, resource=tenant) for one in needed.actions]
+    return accesses or [_identification(principal)]
+
+
 def _identification(principal: Principal) -> Access:
     """What every valid key may: the access of a request that names no model."""
     return Access(principal=principal, action=Action.IDENTIFY, resource=Resource(kind=ResourceKind.SELF))
 
 
-def _rejection(request: WireRequest, denied: Denied) -> Rejection:
+def _rejection(request: WireRequest, denied: Denied, told: str | None = None) -> Rejection:
     return Rejection(
         request=request,
         reason=denied.reason,
@@ -426,6 +443,7 @@ def _rejection(request: WireRequest, denied: Denied) -> Rejection:
         model=denied.model,
         policies=denied.policies,
         stamp=denied.stamp,
+        told=told,
     )
 
 

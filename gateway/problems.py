@@ -11,12 +11,10 @@ authentication scheme that is not supported.
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from http import HTTPStatus
 
 import msgspec
-from msgspec.structs import replace
 
 from gateway.model.answers import Answer
 from gateway.model.errors import Reason
@@ -26,6 +24,10 @@ from gateway.model.names import MAX_NAME_BYTES, MAX_NAME_SEGMENTS
 
 UNRECORDED = "00000000-0000-0000-0000-000000000000"
 """Sent in place of a record id when the audit log itself has failed: same length, but no record."""
+
+
+MAX_TOLD_CHARACTERS = 600
+"""Of what is said of the caller's own request: it may repeat names from it."""
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,11 +50,18 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
         headers = self._described if not more else self._described.and_also(*more)
         return Answer(self.status, headers, body)
 
-    def answer_quoting(self, record_id: str, message: str) -> Answer:
-        """The answer with this problem, and after its detail what the server behind the gateway said."""
-        detail = json.dumps(f"{self.detail} It says: {message}")[1:-1]
-        headers, (opens, closes) = _describe.__wrapped__(replace(self, detail=detail))
-        return Answer(self.status, headers, b"".join((opens, record_id.encode(), closes)))
+    def answer_telling(self, told: str, record_id: str, *more: tuple[bytes, bytes]) -> Answer:
+        """The same with what of the caller's own request is the cause. Not remembered: texts differ."""
+        document = {
+            "type": f"urn:cachegate:problem:{self.kind}",
+            "title": self.title,
+            "status": self.status,
+            "detail": f"{self.detail} {told[:MAX_TOLD_CHARACTERS]}",
+            "record": record_id,
+        }
+        body = msgspec.json.encode(document) + b"\n"
+        kept = [pair for pair in self._described.pairs if pair[0] != b"content-length"]
+        return Answer(self.status, Headers.of(*kept, (b"content-length", b"%d" % len(body)), *more), body)
 
     @property
     def is_undecided(self) -> bool:
@@ -261,6 +270,32 @@ PROBLEMS: dict[Reason, Problem] = {
         title="Not sent",
         detail="The inference server used a model that this request was not authorised for. Nothing of its "
         "answer was sent; the operator was told.",
+    ),
+    Reason.MALFORMED_WORKFLOW: _bad(
+        "malformed-workflow", "The workflow is not one that the inference server can compile, or too large."
+    ),
+    Reason.UNKNOWN_WORKLOAD: _forbidden(
+        "unknown-workload",
+        "A workflow runs only where all that it loads and does is known, and permitted, beforehand.",
+    ),
+    Reason.SAVED_WORKFLOW: _forbidden(
+        "saved-workflow",
+        "A saved workflow runs only with a key of the platform that has it. Send its specification instead.",
+    ),
+    Reason.SHARED_SERVER: _forbidden(
+        "shared-server",
+        "The workflow reaches what all requests to one inference server share. That needs a server of the "
+        "tenant's own: ask the operator.",
+    ),
+    Reason.OPERATORS_PROJECT: _forbidden(
+        "operators-project",
+        "The workflow uploads to a project. With a key of this gateway that would be one of the operator's.",
+    ),
+    Reason.NO_WORKFLOWS: Problem(
+        status=501,
+        kind="no-workflows",
+        title="No workflows",
+        detail="The inference server does not say what a workflow will do in a way that is known here.",
     ),
     Reason.BUSY: Problem(
         status=503,
@@ -610,6 +645,18 @@ INFERENCE_PROBLEMS: dict[int, Problem] = {
 
 A client's mistake keeps its status; what it did not cause is 502 or 503.
 """
+
+
+_WITH_WORKFLOWS = {
+    Reason.MISSING_ACTION: _forbidden(
+        "missing-action", "The workflow does what its tenant is not allowed. Ask the operator."
+    ),
+}
+
+
+def problem_telling(reason: Reason, route: str) -> Problem:
+    """The problem where what of the caller's own request is the cause is told beside it."""
+    return _WITH_WORKFLOWS.get(reason) or problem_of(reason, route)
 
 
 def problem_of(reason: Reason, route: str) -> Problem:

@@ -17,7 +17,7 @@ from gateway.audit.record import DecisionRecord
 from gateway.cli.audit.sources import Sources, searched_note
 from gateway.cli.distrust import Warnings
 from gateway.cli.perform import in_session
-from gateway.model.access import Action
+from gateway.model.access import ALLOWABLE, Action
 from gateway.model.errors import BadNameError, CachegateError, Conflict
 from gateway.model.names import parse_file_handle, parse_key_id, parse_model_id, parse_package_id
 from gateway.operations.explain.answer import AccessAnswer, AccessQuestion, work_out
@@ -28,7 +28,7 @@ from gateway.terminal.escaping import escape_controls
 if TYPE_CHECKING:
     from gateway.audit.record import OutcomeRecord
 
-EXPLAINABLE = (Action.DISCOVER, Action.READ, Action.INFER)
+EXPLAINABLE = (Action.DISCOVER, Action.READ, Action.INFER, *ALLOWABLE)
 
 
 def explain(
@@ -36,7 +36,9 @@ def explain(
     model: Annotated[str | None, typer.Option(help="The model, by its id or an alias.")] = None,
     package: Annotated[str | None, typer.Option(help="One package of it.")] = None,
     file: Annotated[str | None, typer.Option(help="One file of the package.")] = None,
-    action: Annotated[str, typer.Option(help="discover, read or infer.")] = "read",
+    action: Annotated[
+        str, typer.Option(help="discover, read or infer; or, without a model, one of workflows.")
+    ] = "read",
     address: Annotated[
         str | None, typer.Option(help="The client's address, to judge the key's networks by.")
     ] = None,
@@ -63,8 +65,10 @@ def explain(
         return
     if paths:
         raise BadNameError("folders are looked in for a --record; a --key-id and a --model need none")
-    if key_id is None or model is None:
-        raise BadNameError("say what to explain: --key-id and --model, or --record")
+    if key_id is None or (model is None and action not in ALLOWABLE):
+        raise BadNameError(
+            "say what to explain: --key-id and --model, or --key-id and an --action of workflows, or --record"
+        )
     question = parse_question(
         key_id=key_id, model=model, package=package, file=file, action=action, address=address
     )
@@ -77,7 +81,7 @@ def explain(
 def parse_question(
     *,
     key_id: str,
-    model: str,
+    model: str | None,
     package: str | None,
     file: str | None,
     action: str,
@@ -86,11 +90,13 @@ def parse_question(
     """The parsed question. Raises `BadNameError`."""
     if action not in EXPLAINABLE:
         raise BadNameError(f"{action!r} is not an action: expected one of {', '.join(EXPLAINABLE)}")
+    if (model is None) != (action in ALLOWABLE) or (model is None and package is not None):
+        raise BadNameError("what workflows do is no action on a model: name a --model, or such an --action")
     if file is not None and package is None:
         raise BadNameError("a file is a file of a package: name the --package as well")
     return AccessQuestion(
         key_id=parse_key_id(key_id),
-        model=parse_model_id(model),
+        model=None if model is None else parse_model_id(model),
         package=None if package is None else parse_package_id(package),
         file=None if file is None else parse_file_handle(file),
         action=Action(action),
@@ -139,7 +145,8 @@ def _ask_again(record: DecisionRecord) -> tuple[AccessAnswer | None, str]:
 
 
 def _named(question: AccessQuestion) -> str:
-    return " ".join(one for one in (question.model, question.package, question.file) if one)
+    named = " ".join(one for one in (question.model, question.package, question.file) if one)
+    return named or "workflows"
 
 
 def _table(title: str, answer: AccessAnswer) -> Table:

@@ -12,11 +12,14 @@ from gateway.cli.perform import Force, NoWait, in_session, perform
 from gateway.directory.edits.tenants import (
     create_tenant,
     resume_tenant,
+    set_allows,
     set_degraded,
     set_image_hosts,
     suspend_tenant,
 )
 from gateway.identity.times import parse_duration
+from gateway.model.access import ALLOWABLE
+from gateway.model.errors import BadNameError
 from gateway.model.image_hosts import parse_image_host
 from gateway.model.names import parse_tenant_id
 from gateway.operations.listings import find_tenant, list_tenants, without_redis
@@ -29,10 +32,14 @@ if TYPE_CHECKING:
     from gateway.operations.listings import GrantView
 
 commands = typer.Typer(
-    help="Tenants: create, list, show, suspend, resume, degraded, image-hosts.", no_args_is_help=True
+    help="Tenants: create, list, show, suspend, resume, degraded, image-hosts, allow, disallow.",
+    no_args_is_help=True,
 )
 
 TenantArgument = Annotated[str, typer.Argument(metavar="ID", help="The tenant's id.")]
+ActionsArgument = Annotated[
+    list[str], typer.Argument(metavar="ACTION...", help=f"Of {', '.join(ALLOWABLE)}.")
+]
 
 
 @commands.command("create")
@@ -98,6 +105,40 @@ def image_hosts(
     _perform("tenants.image-hosts", tenant, edit, said, no_wait=no_wait, as_json=as_json)
 
 
+@commands.command("allow")
+def allow(
+    tenant: TenantArgument,
+    actions: ActionsArgument,
+    force: Force = False,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Allow a tenant's workflows to do more than running models, which is all that they may by default.
+
+    An external-request is any request to somewhere else: webhooks, uploads, models of third parties. The
+    others reach what all requests to one inference server share; they count only on a server that is bound
+    to the tenant.
+    """
+    _set_allows("tenants.allow", tenant, actions, force=force, no_wait=no_wait, as_json=as_json)
+
+
+@commands.command("disallow")
+def disallow(
+    tenant: TenantArgument, actions: ActionsArgument, no_wait: NoWait = False, as_json: AsJson = False
+) -> None:
+    """Allow it no longer, at once, whatever the policy folder says."""
+    _set_allows("tenants.disallow", tenant, actions, force=True, no_wait=no_wait, as_json=as_json)
+
+
+def _set_allows(
+    command: str, tenant: str, actions: list[str], *, force: bool, no_wait: bool, as_json: bool
+) -> None:
+    if unknown := sorted(set(actions) - set(ALLOWABLE)):
+        raise BadNameError(f"{unknown[0]!r} is not an action: expected one of {', '.join(ALLOWABLE)}")
+    edit = partial(set_allows, actions=actions, is_allowed=command == "tenants.allow", force=force)
+    _perform(command, tenant, edit, *sorted(set(actions)), no_wait=no_wait, as_json=as_json)
+
+
 def _perform(
     action: str,
     tenant: str,
@@ -143,6 +184,7 @@ def show_(tenant: TenantArgument, as_json: AsJson = False) -> None:
         ("state", found.state),
         ("without Redis", found.without_redis),
         ("images from", "\n".join(found.image_hosts) or "nowhere"),
+        ("workflows may", "\n".join(found.allows) or "run models only"),
         ("created", found.created_at),
         ("source", found.source),
         ("owns", "\n".join(found.owns) or "nothing"),

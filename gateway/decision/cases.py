@@ -28,6 +28,7 @@ from gateway.decision import cedar, source
 from gateway.decision.left_out import rules_relied_on
 from gateway.decision.policyset import MAX_FILE_BYTES, digest_of
 from gateway.decision.world import CaseQuestion, World, WorldTenant
+from gateway.model.access import parse_allowable
 from gateway.model.errors import BadNameError, Misconfigured, Reason
 from gateway.model.issuers import find_rule
 from gateway.model.names import parse_tenant_id
@@ -329,14 +330,15 @@ def _tenant(
 ) -> Iterator[tuple[TenantId, WorldTenant]]:
     """A tenant by its id; nothing, with a problem recorded, for a bad one."""
     at = f"tenants.{name}"
-    tables.refuse_unknown(table, at, (*MODELS_KEYS, "grants"))
+    tables.refuse_unknown(table, at, (*MODELS_KEYS, "grants", "allows"))
     said = read_models(tables, table, at)
     grants = [
         _grant(tables, grant, f"{at}.grants", nth)
         for nth, grant in enumerate(grant_tables(tables, table, at))
     ]
+    allows = tables.names(table, at, "allows", parse_allowable)
     for tenant_id in tables.name(name, parse_tenant_id, "tenants", name).values():
-        yield tenant_id, WorldTenant(grants=tuple(grants), **asdict(said))
+        yield tenant_id, WorldTenant(grants=tuple(grants), allows=allows, **asdict(said))
 
 
 def _grant(tables: TomlTables, table: Mapping[str, Any], at: str, nth: int) -> Grant:

@@ -17,8 +17,9 @@ from gateway.decision.entities import (
     content_entity,
     covers_of,
     principal_uid,
+    tenant_entity,
 )
-from gateway.model.access import Action, ResourceKind
+from gateway.model.access import ALLOWABLE, Action, ResourceKind
 from gateway.model.errors import Reason
 from gateway.model.facts import Standing
 from gateway.model.verdicts import Denied
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from gateway.model.facts import Facts
     from gateway.model.names import ModelId, PackageId
 
+
+ABOUT_ITSELF = frozenset({Action.IDENTIFY, Action.EXCHANGE, Action.INTROSPECT})
+"""What a caller does with its own credential, and with no model."""
 
 CONTENT_KINDS = frozenset({ResourceKind.MODEL, ResourceKind.PACKAGE, ResourceKind.FILE})
 
@@ -51,19 +55,25 @@ class CedarQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 def question_of(access: Access, facts: Facts) -> CedarQuery | Denied:
     """The query for an access; a denial where facts are missing or the action does not apply."""
-    kind, action = access.resource.kind, access.action
-    if kind is ResourceKind.BLOB:
+    if access.resource.kind is ResourceKind.BLOB:
         raise TypeError("a blob is no resource of its own: ask about a file that links it")
     if facts.unreadable:
         return denied(access, facts, Reason.UNREADABLE_FACT)
+    return _question(access, facts)
+
+
+def _question(access: Access, facts: Facts) -> CedarQuery | Denied:
+    kind, action = access.resource.kind, access.action
     match kind, action:
-        case ResourceKind.SELF, (Action.IDENTIFY | Action.EXCHANGE | Action.INTROSPECT):
+        case ResourceKind.SELF, _ if action in ABOUT_ITSELF:
             return _about_itself(access)
         case ResourceKind.CATALOGUE, Action.DISCOVER:
             return _about_catalogue(access)
-        case ((ResourceKind.SELF | ResourceKind.CATALOGUE), _):
+        case ResourceKind.TENANT, _ if action in ALLOWABLE and access.principal.tenant is not None:
+            return _about_tenant(access)
+        case ((ResourceKind.SELF | ResourceKind.CATALOGUE | ResourceKind.TENANT), _):
             return denied(access, facts, Reason.MISSING_ACTION, may_discover=True)
-        case _, (Action.IDENTIFY | Action.EXCHANGE | Action.INTROSPECT):
+        case _ if action in ABOUT_ITSELF or action in ALLOWABLE:
             return denied(access, facts, Reason.NOT_PERMITTED)
         case _:
             return _content_question(access, facts)
@@ -98,6 +108,17 @@ def _about_catalogue(access: Access) -> CedarQuery:
         actions=("list",),
         resources=(CATALOGUE,),
         entities={CATALOGUE: CATALOGUE_ENTITY},
+    )
+
+
+def _about_tenant(access: Access) -> CedarQuery:
+    """Whether the caller's workflows may do this."""
+    tenant, entity = tenant_entity(access.principal)
+    return CedarQuery(
+        principal=principal_uid(access.principal),
+        actions=(access.action,),
+        resources=(tenant,),
+        entities={tenant: entity},
     )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gateway.decision.grant_index import GrantSlice, group_id, pair_id, pattern_id
-from gateway.model.access import Principal
+from gateway.model.access import Action, Principal
 from gateway.model.facts import KeyKind, Scope, Standing, Visibility
 from gateway.model.names import GroupName, KeyId, ModelId, PackageId, TenantId, ancestors
 
@@ -53,6 +53,14 @@ def principal_entity(principal: Principal, grants: GrantSlice) -> Entity:
             "glimpses": _references("ModelGroup", grants.glimpses),
         }
     return {"uid": cedar_uid(kind, key_id), "attrs": attributes, "parents": parents}
+
+
+def tenant_entity(principal: Principal) -> tuple[Uid, Entity]:
+    """The caller's own tenant, with what its workflows may do. Only queries about the tenant have it."""
+    if principal.tenant is None:
+        raise TypeError("an admin key has no tenant to ask about")
+    uid: Uid = ("Tenant", principal.tenant)
+    return uid, {"uid": cedar_uid(*uid), "attrs": {"allows": sorted(principal.allows)}, "parents": []}
 
 
 def model_covers(facts: Facts) -> tuple[str, ...]:
@@ -124,11 +132,13 @@ def sample_entities() -> list[Entity]:
             tenant=TenantId("a") if kind is KeyKind.TENANT else None,
             scopes=frozenset(Scope),
             expires_at=None,
+            allows=(Action.CUSTOM_PYTHON,),
         )
         for kind in (KeyKind.TENANT, KeyKind.ADMIN)
     )
     standing = Standing(owner=TenantId("a"), visibility=Visibility.PUBLIC, groups=frozenset({GroupName("g")}))
     entities = [principal_entity(key, grants), principal_entity(admin, grants), CATALOGUE_ENTITY]
+    entities.append(tenant_entity(key)[1])
     for package in (None, PackageId("p")):
         for name, stands_for in ((ModelId("a/b"), None), (ModelId("a/alias"), ModelId("a/b"))):
             _, content = content_entity(

@@ -20,7 +20,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gateway.decision.cedar_query import CONTENT_KINDS
-from gateway.model.access import Action
+from gateway.model.access import ALLOWABLE, Action, ResourceKind
 from gateway.model.facts import Grant, Scope, Visibility
 from gateway.model.names import Pattern
 from gateway.model.verdicts import Allowed
@@ -42,6 +42,7 @@ class Help(StrEnum):
     SCOPE = "scope"  # use a key with this scope
     GRANT = "grant"
     OWN = "own"
+    ALLOW = "allow"  # allow the tenant's workflows to do it
     PUBLISH = "publish"
     RULE_CHANGE = "rule-change"  # change or remove a rule that forbids
     PERMIT = "permit"  # write a rule that permits
@@ -119,6 +120,9 @@ def _tries(
         keys.append((_with_scope(access), (_scope_step(access),)))
     for ways in (unchanged, rights):
         yield from ((asking, steps, ways) for asking, steps in keys)
+    if access.resource.kind is ResourceKind.TENANT:
+        allowing: Step = (_allow_remedy(access),)
+        yield from ((_with_action_allowed(asking), (*steps, allowing), unchanged) for asking, steps in keys)
 
 
 def _helping(access: Access, ways: Sequence[_Right], rulebook: Rulebook) -> Way | None:
@@ -157,6 +161,8 @@ def _forbids(access: Access, facts: Facts, rulebook: Rulebook) -> tuple[Rule, ..
 
 
 def _scope_for(action: Action) -> Scope | None:
+    if action in ALLOWABLE:
+        return Scope.INFER
     return {Action.DISCOVER: Scope.DISCOVER, Action.READ: Scope.READ, Action.INFER: Scope.INFER}.get(action)
 
 
@@ -166,6 +172,17 @@ def _with_scope(access: Access) -> Access:
         return access
     principal = replace(access.principal, scopes=access.principal.scopes | {scope})
     return replace(access, principal=principal)
+
+
+def _with_action_allowed(access: Access) -> Access:
+    principal = replace(access.principal, allows=(*access.principal.allows, access.action))
+    return replace(access, principal=principal)
+
+
+def _allow_remedy(access: Access) -> Remedy:
+    tenant = access.principal.tenant
+    text = f"workflows of tenant {tenant} to be allowed {access.action}"
+    return Remedy(kind=Help.ALLOW, text=text, command=f"cachegate tenants allow {tenant} {access.action}")
 
 
 def _scope_step(access: Access) -> Step:

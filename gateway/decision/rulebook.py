@@ -17,7 +17,7 @@ from gateway.decision import cedar
 from gateway.decision.cedar_query import CONTENT_KINDS, CedarQuery, denied, question_of, request_of
 from gateway.decision.entities import model_covers, principal_entity
 from gateway.decision.grant_index import GrantIndex
-from gateway.model.access import Action, ResourceKind
+from gateway.model.access import ALLOWABLE, Action, ResourceKind
 from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Reason
 from gateway.model.facts import KeyKind, Scope
@@ -50,6 +50,7 @@ _SCOPES_THAT_ALLOW: Mapping[Action, frozenset[Scope]] = {
     Action.DISCOVER: frozenset({Scope.DISCOVER, Scope.READ}),
     Action.READ: frozenset({Scope.READ}),
     Action.INFER: frozenset({Scope.INFER}),
+    **dict.fromkeys(ALLOWABLE, frozenset({Scope.INFER})),
 }
 
 _REQUIRED_SCOPES: Mapping[Action, Scope] = {Action.INTROSPECT: Scope.TOKENS_INTROSPECT}

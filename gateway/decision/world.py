@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind
 from gateway.model.errors import BadNameError
@@ -39,6 +40,7 @@ class WorldTenant(TenantModels, frozen=True, kw_only=True):
     """A tenant: what is said of its models, and the grants it received."""
 
     grants: tuple[Grant, ...] = ()
+    allows: tuple[str, ...] = ()  # what its workflows may do
 
 
 class CaseQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -51,7 +53,7 @@ class CaseQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     model: str | None = None
     package: str | None = None
     file: str | None = None
-    what: str | None = None  # self or catalogue
+    what: str | None = None  # self, catalogue or tenant
 
 
 class World(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +70,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
         rules = self.rules()
         principal = _principal(question)
         asking = None if principal.tenant is None else self.tenants.get(principal.tenant)
+        if asking is not None:
+            principal = replace(principal, allows=asking.allows)
         facts = Facts(
             grants=() if asking is None else asking.grants,
             requested=requested,
@@ -115,9 +119,9 @@ def _principal(question: CaseQuestion) -> Principal:
 def _resource(question: CaseQuestion) -> Resource:
     if question.model is None:
         kind = _member(ResourceKind, question.what or "")
-        if kind not in {ResourceKind.SELF, ResourceKind.CATALOGUE}:
+        if kind not in {ResourceKind.SELF, ResourceKind.CATALOGUE, ResourceKind.TENANT}:
             raise BadNameError(
-                f'{question.what!r} is asked about by its model; expected "self" or "catalogue"'
+                f'{question.what!r} is asked about by its model; expected "self", "catalogue" or "tenant"'
             )
         return Resource(kind=kind)
     kind = ResourceKind.MODEL

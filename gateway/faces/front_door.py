@@ -41,7 +41,7 @@ from gateway.model.verdicts import Ending, Forwarded, Upstream
 from gateway.transfers import ClientGoneError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 
     from gateway.adapters.image_fetch import ImageFetcher
     from gateway.adapters.inference_server import InferenceClient, UpstreamAnswer
@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from gateway.front_door.servers import Server, Servers, Use
     from gateway.front_door.table import ServerTable
     from gateway.front_door.values import Inquiry, Matched
+    from gateway.front_door.workflows.blocks import BlockAnswers
+    from gateway.front_door.workflows.describer import Describer
+    from gateway.front_door.workflows.saved import Saved
     from gateway.model.access import Credential, Principal, WireRequest
     from gateway.model.clocks import MonotonicClock
     from gateway.model.names import ModelId, TenantId
@@ -107,6 +110,10 @@ class FrontDoor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     may_infer: MayInfer
     images: ImageFetcher
     brought: Brought | None  # None: there is no provider that could be asked
+    describer: Describer
+    saved: Saved | None  # None: there is no platform that could be asked
+    block_answers: BlockAnswers
+    requests: Mapping[Answering, Callable[[FrontDoor, WireRequest, Receive, Matched], Forwarding]]
     is_ready: Callable[[], bool]
     clock: MonotonicClock
     telemetry: Telemetry
@@ -149,6 +156,9 @@ def begin(door: FrontDoor, request: WireRequest, receive: Receive) -> Forwarding
     matched = match(door.table, request.method, raw_path)
     if matched.route.body is BodyKind.NONE and _announces_a_body(request):
         raise Refusal(Reason.MALFORMED_BODY)
+    find = door.requests.get(matched.route.answering)
+    if find is not None:
+        return find(door, request, receive, matched)
     return Request(door, request, receive, matched)
 
 
@@ -443,17 +453,17 @@ class Request:
             self._door.telemetry.unexpected_model(self._server.name if self._server else "-")
             raise
 
-    async def _read_whole(self, answer: UpstreamAnswer) -> bytes:
+    async def _read_whole(self, answer: UpstreamAnswer, most_bytes: int = MAX_WHOLE_BYTES) -> bytes:
         if self._whole is None:
-            self._whole = await self._while_client_stays(self._join(answer))
+            self._whole = await self._while_client_stays(self._join(answer, most_bytes))
         return self._whole
 
-    async def _join(self, answer: UpstreamAnswer) -> bytes:
+    async def _join(self, answer: UpstreamAnswer, most_bytes: int = MAX_WHOLE_BYTES) -> bytes:
         body = bytearray()
         try:
             async for piece in self._pieces_of(answer):
                 body += piece
-                if len(body) > MAX_WHOLE_BYTES:
+                if len(body) > most_bytes:
                     raise Refusal(Reason.INFERENCE_UNAVAILABLE)
         except InferenceFailed as failure:
             raise Refusal(Reason.INFERENCE_UNAVAILABLE) from failure

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.front_door.values import Answering, BodyKind, Naming, ServerRoute
+from gateway.model.access import ALLOWABLE
 from gateway.model.errors import BadNameError, Misconfigured
 from gateway.model.names import ModelId, parse_model_id
 
@@ -93,6 +94,18 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     value: str
 
 
+class Workflows(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the server's description of a workflow means.
+
+    `operations`: the action that has to be permitted for each, or nothing for a harmless one. `selectors`: by
+    block type, the id of the model that it loads where an input has `{value}`. What stands in neither is
+    refused.
+    """
+
+    operations: dict[str, str]
+    selectors: dict[str, str]
+
+
 class _Brought(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What all models whose id has a prefix load besides."""
 
@@ -123,6 +136,7 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     brings: tuple[_Brought, ...]
     told: tuple[Told, ...]
     legacy_refuses: Refused
+    workflows: Workflows
     routes: tuple[_Row, ...]
     aliases: dict[str, str]
 
@@ -142,6 +156,7 @@ class ServerTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     brings: tuple[_Brought, ...]
     told: tuple[Told, ...]
     legacy_refuses: Refused  # goes along where the legacy route could be found in place of one that is off
+    workflows: Workflows
     aliases: dict[str, str]
 
     def models_of(self, requested: str) -> tuple[ModelId, ...]:
@@ -235,6 +250,7 @@ def parse_table(text: bytes, where: str, version: str) -> ServerTable:
         brings=document.brings,
         told=document.told,
         legacy_refuses=document.legacy_refuses,
+        workflows=document.workflows,
         aliases=document.aliases,
     )
 
@@ -262,6 +278,8 @@ def _problems(document: _Document, version: str) -> Iterator[str]:
     if both := sorted(set(document.fields) & {*document.id_members, "api_key", "image_id", *_IMAGES}):
         yield f"has rules for fields that mean something else: {', '.join(both)}"
     yield from _problems_of_names(document)
+    if wrong := sorted({*document.workflows.operations.values()} - {"", *ALLOWABLE}):
+        yield f"has unknown actions of workflows: {', '.join(wrong)}"
     seen: set[tuple[str, str]] = set()
     for row in document.routes:
         if (row.method, row.path) in seen:

@@ -35,6 +35,8 @@ class Answering(StrEnum):
     MODELS = "models"  # a list of models: only those that the caller may infer are left in it
     REGISTRY = "registry"  # made here, of what all servers list
     INFO = "info"  # made here, without a key
+    WORKFLOW = "workflow"  # its workflow is described and authorised, then run
+    BLOCKS = "blocks"  # about the blocks of workflows
     HEALTH = "health"  # made here, without a key: of the gateway itself
     CLOSED = "closed"  # refused, for everybody
 

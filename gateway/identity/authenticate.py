@@ -178,6 +178,7 @@ def principal_of(key: Key, tenant: Tenant | None) -> Principal:
         key_ends_at=key.expires_at,
         degraded_seconds=tenant.degraded_seconds if tenant is not None else 0.0,
         image_hosts=tenant.image_hosts if tenant is not None else (),
+        allows=tenant.allows if tenant is not None else (),
         is_of_platform=key.source == SOURCE_PLATFORM,
     )
 

@@ -34,7 +34,7 @@ from gateway.model.errors import Reason, Refusal, Unavailable, WithdrawnError
 from gateway.model.extensions import SENT, WATCH, ZERO_COPY
 from gateway.model.routes import ForwardedRoute, GuardedRoute, HookRoute, PublicRoute
 from gateway.model.verdicts import Declined, Ending, Outcome, Rejection
-from gateway.problems import UNRECORDED, problem_of
+from gateway.problems import UNRECORDED, problem_of, problem_telling
 from gateway.transfers import ClientGoneError, TransferCutError
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ class GuardMiddleware:
         try:
             forwarding = route.begin(request, receive)
         except Refusal as refusal:
-            await self._refuse(Rejection(request=request, reason=refusal.reason), route, meter, send)
+            await self._refuse(_rejected(request, refusal), route, meter, send)
             return
         request = replace(request, route=forwarding.template)
         own = forwarding.own_answer()
@@ -239,7 +239,7 @@ class GuardMiddleware:
                     else:
                         asked = forwarding.ask(None)
                 except Refusal as refusal:
-                    await self._refuse(Rejection(request=request, reason=refusal.reason), route, meter, send)
+                    await self._refuse(_rejected(request, refusal), route, meter, send)
                     return
                 known = _with_key(request, asked.credential)
                 await self._answer_forwarded(scope, receive, send, known, route, meter, forwarding, asked)
@@ -412,7 +412,11 @@ class GuardMiddleware:
         more: tuple[tuple[bytes, bytes], ...] = ()
         if declined.reason is Reason.METHOD_NOT_ALLOWED and route is not None:
             more = ((b"allow", ", ".join(_methods_of(route, request)).encode()),)
-        await send_whole(problem.answer(declined.record_id, *more), bound, request.method, send)
+        answer = problem.answer(declined.record_id, *more)
+        if declined.told is not None:
+            problem = problem_telling(declined.reason, meant or request.route)
+            answer = problem.answer_telling(declined.told, declined.record_id, *more)
+        await send_whole(answer, bound, request.method, send)
 
     def _record_defect(self, request: WireRequest) -> Declined:
         try:
@@ -443,6 +447,10 @@ def _with_key(request: WireRequest, credential: Credential) -> WireRequest:
     """The request with its key, wherever that was found, where records look for its secrets (I8)."""
     key = (b"authorization", b"Bearer " + credential.secret.encode())
     return replace(request, headers=(*request.headers, key))
+
+
+def _rejected(request: WireRequest, refusal: Refusal) -> Rejection:
+    return Rejection(request=request, reason=refusal.reason, told=refusal.told)
 
 
 def _first(headers: tuple[tuple[bytes, bytes], ...], name: bytes) -> bytes | None:

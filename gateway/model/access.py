@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from gateway.model.errors import BadNameError
 from gateway.model.hidden_fields import shown
 
 if TYPE_CHECKING:
@@ -24,9 +25,39 @@ class Action(StrEnum):
     EXCHANGE = "exchange"  # have a token made that stands for oneself; who may identify itself may
     INTROSPECT = "introspect"  # ask about a token of somebody else's
 
+    # What a workflow does beside running models. The resource is the tenant itself.
+    EXTERNAL_REQUEST = "external-request"
+    STORAGE_READ = "storage-read"
+    STORAGE_WRITE = "storage-write"
+    ENVIRONMENT_READ = "environment-read"
+    CUSTOM_PYTHON = "custom-python"
+    CACHE_READ = "cache-read"
+    CACHE_WRITE = "cache-write"
+
 
 GRANTABLE = frozenset({Action.DISCOVER.value, Action.READ.value, Action.INFER.value})
 """The actions that a grant may name."""
+
+ALLOWABLE = (
+    Action.EXTERNAL_REQUEST,
+    Action.STORAGE_READ,
+    Action.STORAGE_WRITE,
+    Action.ENVIRONMENT_READ,
+    Action.CUSTOM_PYTHON,
+    Action.CACHE_READ,
+    Action.CACHE_WRITE,
+)
+"""The actions that a tenant may be allowed for its workflows; without that, none of them."""
+
+OWN_SERVER_ONLY = frozenset(ALLOWABLE) - {Action.EXTERNAL_REQUEST}
+"""Those that reach what all requests to one server share: its files, its environment, its memory."""
+
+
+def parse_allowable(text: str) -> str:
+    """An action that a tenant's workflows may be allowed. Raises `BadNameError`."""
+    if text not in ALLOWABLE:
+        raise BadNameError(f"{text!r} is not an action of workflows: expected one of {', '.join(ALLOWABLE)}")
+    return text
 
 
 TOKEN_MARK = "eyJ"  # noqa: S105 -- no token: every one begins like this
@@ -77,6 +108,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     key_ends_at: float | None = None  # is checked against these, whatever link or token started it
     degraded_seconds: float = 0.0  # how long its tenant is served last known facts after a lost lease
     image_hosts: tuple[str, ...] = ()  # whose images the front door fetches for its tenant
+    allows: tuple[str, ...] = ()  # what its tenant's workflows may do beside running models
     is_link: bool = False  # the request had a signed URL of this key, not the key
     is_of_platform: bool = False  # the platform knows the key, and rules on its rights
     issuer: str | None = None  # the outside issuer of its token; then `key_id` is that of a binding
@@ -94,6 +126,7 @@ class ResourceKind(StrEnum):
 
     SELF = "self"
     CATALOGUE = "catalogue"
+    TENANT = "tenant"  # the caller's own
     MODEL = "model"
     PACKAGE = "package"
     FILE = "file"

@@ -141,6 +141,30 @@ class Reason(StrEnum):
         "unexpected-model",
         "The inference server used another model than those that were authorised; nothing of it was sent.",
     )
+    MALFORMED_WORKFLOW = (
+        "malformed-workflow",
+        "The workflow is not one that the inference server can compile, or larger than one may be.",
+    )
+    UNKNOWN_WORKLOAD = (
+        "unknown-workload",
+        "What the workflow loads or does cannot be known before it runs, so it could not be permitted.",
+    )
+    SAVED_WORKFLOW = (
+        "saved-workflow",
+        "The workflow is saved elsewhere and cannot be fetched with the caller's own key of the platform.",
+    )
+    SHARED_SERVER = (
+        "shared-server",
+        "The workflow reaches what all requests to one server share, and the server is not the tenant's own.",
+    )
+    OPERATORS_PROJECT = (
+        "operators-project",
+        "The workflow uploads to a project, and with the operator's key that would be one of the operator's.",
+    )
+    NO_WORKFLOWS = (
+        "no-workflows",
+        "The inference server's version is not known here, or it does not say what a workflow will do.",
+    )
     BUSY = "busy", "Too many bodies are being read, or too many requests are under way."
 
     INVALID_LINK = "invalid-link", "The link's signature is not one of ours for this file, key and expiry."
@@ -204,15 +228,23 @@ class Refusal(CachegateError):  # noqa: N818 -- a refusal is an answer to the cl
     """The client must act: the request is not served, for this reason.
 
     `key_id` names a key that was found but is not valid (revoked, expired, ...), and `tenant` its
-    owner: for the record only.
+    owner: for the record only. `told` is for the client alone: what of its own request is the cause.
     """
 
-    def __init__(self, reason: Reason, *, key_id: str | None = None, tenant: str | None = None) -> None:
+    def __init__(
+        self,
+        reason: Reason,
+        *,
+        key_id: str | None = None,
+        tenant: str | None = None,
+        told: str | None = None,
+    ) -> None:
         super().__init__(reason.value)
         self.reason = reason
         self.key_id = key_id
         self.tenant = tenant
         self.stands_on_facts = False  # whatever its reason: facts said so, which may be old without a lease
+        self.told = told
 
 
 class Unavailable(CachegateError):  # noqa: N818 -- reads as the state it names

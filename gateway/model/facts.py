@@ -85,6 +85,7 @@ class Tenant(Record, frozen=True, kw_only=True, tag=2, rename={"tenant_id": "ten
     created_at: Time
     degraded_seconds: float = 0.0  # 0 is `closed`; else `last-known-good` for so long after a lost lease
     image_hosts: tuple[str, ...] = ()  # whose images the front door fetches for it; a layout of its own
+    allows: tuple[str, ...] = ()  # what its workflows may do, of `ALLOWABLE`, sorted; a layout of its own
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):

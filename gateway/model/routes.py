@@ -79,6 +79,18 @@ class HookRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     take: Callable[[WireRequest, bytes], Awaitable[bytes]]
 
 
+class Needed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a forwarded request needs besides naming models: found out once its caller is known.
+
+    `told` says, for an action of the tenant, what of the request needs it.
+    """
+
+    models: tuple[ModelId, ...]
+    projects: tuple[ModelId, ...] = ()  # decided as models are; loading them is not asked about
+    actions: tuple[Action, ...] = ()  # on the caller's own tenant
+    told: dict[Action, str] = {}
+
+
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """What a forwarded request asks for: to infer all of these models, with one credential.
 
@@ -91,6 +103,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         [Principal, ModelId], Awaitable[Sequence[ModelId]]
     ]  # what loading it loads besides
     answer: Callable[[Receipt], Awaitable[Answer]]
+    find_needed: Callable[[Principal], Awaitable[Needed]] | None = None  # instead of `models`
 
 
 class Forwarding(Protocol):

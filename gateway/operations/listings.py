@@ -51,6 +51,7 @@ class TenantView(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     degraded_seconds: float
     image_hosts: tuple[str, ...]
+    allows: tuple[str, ...]
     created_at: str | None
     generation: int
     source: str
@@ -328,6 +329,7 @@ def _tenant(tenant: Tenant) -> TenantView:
         state="suspended" if tenant.is_suspended else "active",
         degraded_seconds=tenant.degraded_seconds,
         image_hosts=tenant.image_hosts,
+        allows=tenant.allows,
         created_at=when(tenant.created_at),
         generation=tenant.generation,
         source=tenant.source,

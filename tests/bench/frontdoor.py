@@ -6,6 +6,9 @@ decides, records and checks the answer. The three take turns request by request,
 what else the machine does falls on all. What is added is the difference of a round's quantiles; the figures
 are the median of the rounds. `--svg FILE` draws the result.
 
+A workflow that runs the same model takes turns in the same way, directly and through the gateway, which has
+had the server describe it once: what is added to it is what a workflow costs that is known.
+
 It needs `.venv-server` (`make test-server`), installs nginx for itself, and leaves nothing behind.
 """
 
@@ -40,6 +43,7 @@ from http_client import image
 from provider import Provider
 from tenants_models import ALIASES, CARS, tenants_models
 from upstream import PYTHON, Server
+from workflow_texts import classifying
 
 from gateway.directory.edits import keys, models, tenants
 from gateway.model.names import parse_pattern, parse_tenant_id
@@ -51,6 +55,7 @@ if TYPE_CHECKING:
 
 MODELS = Path(__file__).parent.parent / "engine" / "models.py"
 TENANT, ROUTE, WORKERS = "acme", "/infer/classification", 1
+WORKFLOW_ROUTE = "/workflows/run"
 DIRECT, NGINX, GATEWAY = "direct", "nginx", "gateway"
 TITLES = {DIRECT: "the server directly", NGINX: "nginx proxy_pass", GATEWAY: "Cachegate"}
 WARMING = 50  # requests that load the model, open connections and fill memories
@@ -70,12 +75,15 @@ FULL, QUICK = Size(rounds=15, requests=400), Size(rounds=3, requests=60)
 class Way:
     """One way to the server, on one connection."""
 
-    def __init__(self, name: str, url: str, key: str) -> None:
+    def __init__(self, name: str, url: str, key: str, route: str = ROUTE) -> None:
         parts = urlsplit(url)
         self.name = name
-        self._path = parts.path + ROUTE
+        self._path = parts.path + route
         self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=120)
-        self._body = json.dumps({"model_id": CARS, "image": image(), "api_key": key}).encode()
+        document = {"model_id": CARS, "image": image()}
+        if route == WORKFLOW_ROUTE:
+            document = {"specification": classifying(CARS), "inputs": {"image": image()}}
+        self._body = json.dumps(document | {"api_key": key}).encode()
 
     def milliseconds(self) -> float:
         """One request, until its whole answer is there."""
@@ -84,19 +92,25 @@ class Way:
         answer = self._connection.getresponse()
         content = answer.read()
         took = (time.perf_counter() - began) * 1000
-        if answer.status != http.client.OK or b'"predictions"' not in content:
+        if answer.status != http.client.OK or b"predict" not in content:
             raise RuntimeError(f"{self.name}: {answer.status} {content[:300]!r}")
         return took
 
 
 def measure(report: Report, size: Size) -> None:
     """All rounds."""
-    with _ways() as ways:
-        for way in ways:
-            for _ in range(WARMING):
-                way.milliseconds()
-        rounds = [_round(ways, size.requests) for _ in range(size.rounds)]
+    with _ways() as (ways, workflows):
+        rounds, of_workflows = (_rounds(among, size) for among in (ways, workflows))
     _tell(report, rounds)
+    _tell_of_workflows(report, of_workflows)
+
+
+def _rounds(ways: Sequence[Way], size: Size) -> list[dict[str, list[float]]]:
+    """All rounds of these ways. Their connections are opened here: servers close idle ones."""
+    for way in ways:
+        for _ in range(WARMING):
+            way.milliseconds()
+    return [_round(ways, size.requests) for _ in range(size.rounds)]
 
 
 def _round(ways: Sequence[Way], requests: int) -> dict[str, list[float]]:
@@ -126,9 +140,19 @@ def _tell(report: Report, rounds: Sequence[dict[str, list[float]]]) -> None:
             add_row(report, f"{way}_{suffix}_ms", values, f"{title}: {suffix} of whole requests, ms")
 
 
+def _tell_of_workflows(report: Report, rounds: Sequence[dict[str, list[float]]]) -> None:
+    count = f"{len(rounds[0][DIRECT]):,} requests a round"
+    added = [quantile(one[GATEWAY], 0.5) - quantile(one[DIRECT], 0.5) for one in rounds]
+    what = f"what the gateway adds to a workflow that is known, p50, ms; {count}"
+    add_figure(report, "workflow_known_added_ms", added, 2.0, what)
+    for way in (DIRECT, GATEWAY):
+        values = [quantile(one[way], 0.5) for one in rounds]
+        add_row(report, f"workflow_{way}_p50_ms", values, f"a workflow, {TITLES[way]}: p50, ms")
+
+
 @contextmanager
-def _ways() -> Iterator[list[Way]]:
-    """Everything started, and the three ways."""
+def _ways() -> Iterator[tuple[list[Way], list[Way]]]:
+    """Everything started: the three ways, and two of them for a workflow."""
     service_key = secrets.token_hex(10)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cg-bench-")))
@@ -146,11 +170,18 @@ def _ways() -> Iterator[list[Way]]:
         key = asyncio.run(_set_up(installation))
         port = stack.enter_context(installation.serving(WORKERS))
         passing = stack.enter_context(nginx_passing(server.url.removeprefix("http://")))
-        yield [
-            Way(DIRECT, server.url, service_key),
-            Way(NGINX, passing, service_key),
-            Way(GATEWAY, f"http://127.0.0.1:{port}/inference", key),
-        ]
+        front_door = f"http://127.0.0.1:{port}/inference"
+        yield (
+            [
+                Way(DIRECT, server.url, service_key),
+                Way(NGINX, passing, service_key),
+                Way(GATEWAY, front_door, key),
+            ],
+            [
+                Way(DIRECT, server.url, service_key, WORKFLOW_ROUTE),
+                Way(GATEWAY, front_door, key, WORKFLOW_ROUTE),
+            ],
+        )
 
 
 async def _set_up(installation: Installation) -> str:

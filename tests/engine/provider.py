@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 WEIGHTS, STAT = "/models/v1/external/weights", "/models/v1/external/stat"
 _SIGNED_WITH = b"a key of the storage"
 _PIECE = 1 << 20
+_SAVED = re.compile(r"/([^/]+)/workflows/([^/]+)")
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 
@@ -128,6 +129,7 @@ class Provider:
         self.link_seconds = 900
         self.files_at: str | None = None  # another server that has the files; ours if None
         self._rights: dict[str, list[str]] = {}
+        self._saved: dict[tuple[str, str, str | None], dict[str, Any]] = {}
         self._seen: list[Seen] = []
 
     @property
@@ -168,6 +170,22 @@ class Provider:
         if model_id not in self.models:
             return 404
         return 200 if any(fnmatchcase(model_id, pattern) for pattern in self._rights[key]) else 403
+
+    def save(self, workspace: str, workflow_id: str, specification: Any, version: str | None = None) -> None:
+        """Save a workflow, as the platform's editor does."""
+        config = json.dumps({"specification": specification, "preset": {}})
+        self._saved[workspace, workflow_id, version] = {"id": f"id-of-{workflow_id}", "config": config}
+
+    def saved(
+        self, key: str | None, workspace: str, workflow_id: str, version: str | None
+    ) -> tuple[int, dict[str, Any]]:
+        """The answer about a saved workflow: it is for the keys of its workspace."""
+        if key not in self._rights:
+            return 401, {"error": "no"}
+        if not any(fnmatchcase(f"{workspace}/workflows", pattern) for pattern in self._rights[key]):
+            return 403, {"error": "no"}
+        found = self._saved.get((workspace, workflow_id, version))
+        return (404, {"error": "no"}) if found is None else (200, {"workflow": found, "status": "ok"})
 
     @contextmanager
     def behaving(self, server: str, **changes: Any) -> Iterator[None]:
@@ -357,6 +375,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 class _Api(_Handler):
     def serve(self, behaviour: Behaviour) -> None:
+        if saved := _SAVED.fullmatch(self.url.path):
+            version = self.query.get("workflow_version")
+            self._json(*self.provider.saved(self.query.get("api_key"), saved[1], saved[2], version))
+            return
         if self.url.path not in (WEIGHTS, STAT):
             self._json(404, {"error": "no such endpoint"})
             return

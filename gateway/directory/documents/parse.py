@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import asdict, replace
 
 from gateway.directory.documents.tables import DocumentTables
+from gateway.model.access import parse_allowable
 from gateway.model.errors import Misconfigured
 from gateway.model.facts import FOLDER_SOURCE, MAX_DEGRADED_SECONDS, Grant
 from gateway.model.image_hosts import MAX_IMAGE_HOSTS, parse_image_host
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from gateway.model.trusted_files import Distrusted
 
 GRANT_ID_DIGITS = 12  # 48 bits: ids need to differ only among the thousands of grants of one tenant
+_TENANT_KEYS = ("id", "name", "suspended", "degraded_seconds", "image_hosts", "allows")
 _PATTERN_KEYS = ("own", "public", "private")
 
 
@@ -45,6 +47,7 @@ class TenantDocument(TenantModels, frozen=True, kw_only=True):
     is_suspended: bool
     degraded_seconds: float = 0.0
     image_hosts: tuple[str, ...] = ()
+    allows: tuple[str, ...] = ()
     grants: tuple[Grant, ...] = ()
 
     @property
@@ -83,7 +86,7 @@ def _document(path: Path, tables: DocumentTables) -> TenantDocument | None:
     content = tables.content
     tables.refuse_unknown(content, "", ("tenant", "models", "grants"))
     tenant, models = tables.table(content, "", "tenant"), tables.table(content, "", "models")
-    tables.refuse_unknown(tenant, "tenant", ("id", "name", "suspended", "degraded_seconds", "image_hosts"))
+    tables.refuse_unknown(tenant, "tenant", _TENANT_KEYS)
     tables.refuse_unknown(models, "models", MODELS_KEYS)
     said = read_models(tables, models, "models")
     written_id = tables.text(tenant, "tenant", "id", "")
@@ -98,6 +101,7 @@ def _document(path: Path, tables: DocumentTables) -> TenantDocument | None:
             "tenant",
             "image_hosts",
         )
+    allows = tables.names(tenant, "tenant", "allows", parse_allowable)
     if not isinstance(content.get("tenant", {}), dict) or not isinstance(tenant.get("id", ""), str):
         return None  # its problem is already recorded
     if (tenant_id := tables.name(written_id, parse_tenant_id, "tenant", "id").get(written_id)) is None:
@@ -112,6 +116,7 @@ def _document(path: Path, tables: DocumentTables) -> TenantDocument | None:
         is_suspended=is_suspended,
         degraded_seconds=degraded_seconds,
         image_hosts=image_hosts,
+        allows=tuple(sorted(allows)),
         grants=grants,
         **asdict(said),
     )

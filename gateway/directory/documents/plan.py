@@ -164,6 +164,7 @@ def tenant_changes(
             created_at=old.created_at if old else now,
             degraded_seconds=document.degraded_seconds,
             image_hosts=document.image_hosts,
+            allows=document.allows,
             source=document.source,
         )
         if _is_wanted(new, old, f"tenant {new.tenant_id}", document.where, conflicts):
@@ -329,6 +330,8 @@ def _tenant_text(tenant: Tenant) -> str:
         said.append(f"last-known-good for {tenant.degraded_seconds:g} s")
     if tenant.image_hosts:
         said.append(f"images from {' '.join(tenant.image_hosts)}")
+    if tenant.allows:
+        said.append(f"workflows may {' '.join(tenant.allows)}")
     return ", ".join(filter(None, said))
 
 

@@ -1,4 +1,4 @@
-"""Creates, suspends and resumes tenants, and sets their degraded mode and hosts of images.
+"""Creates, suspends and resumes tenants; sets degraded modes, hosts of images, what workflows may do.
 
 A suspended tenant's keys are refused; its facts stay. An edit that restricts access is never refused because
 the policy folder says otherwise, because an incident cannot wait for a file. The next `policy apply` then
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from gateway.directory.edits.effect import Effect, verify_not_from_folder
+from gateway.model.access import ALLOWABLE
 from gateway.model.errors import Conflict, UnknownName
 from gateway.model.facts import MAX_DEGRADED_SECONDS, Tenant
 from gateway.model.image_hosts import MAX_IMAGE_HOSTS, parse_image_host
@@ -77,6 +78,28 @@ async def set_image_hosts(
     verify_not_from_folder(f"tenant {tenant_id}", tenant.source, force=force or is_closing)
     await changes.put_tenant(replace(tenant, image_hosts=wanted, source=SOURCE_CLI))
     return Effect(is_changed=True, sentences=(f"images for tenant {tenant_id} come from {named} now",))
+
+
+async def set_allows(
+    changes: Changes,
+    *,
+    tenant_id: TenantId,
+    actions: Sequence[str],
+    is_allowed: bool,
+    force: bool = False,
+) -> Effect:
+    """Allow a tenant's workflows to do something beside running models, or allow it no longer."""
+    if unknown := sorted(set(actions) - set(ALLOWABLE)):
+        raise Conflict(f"{unknown[0]!r} is no action of a workflow: expected one of {', '.join(ALLOWABLE)}")
+    tenant = await load_tenant(changes, tenant_id)
+    known = frozenset(tenant.allows)
+    wanted = tuple(sorted(known | set(actions) if is_allowed else known - set(actions)))
+    may = f"may {' '.join(wanted)}" if wanted else "may nothing but run models"
+    if tenant.allows == wanted:
+        return Effect(is_changed=False, sentences=(f"workflows of tenant {tenant_id} {may}, as before",))
+    verify_not_from_folder(f"tenant {tenant_id}", tenant.source, force=force or not is_allowed)
+    await changes.put_tenant(replace(tenant, allows=wanted, source=SOURCE_CLI))
+    return Effect(is_changed=True, sentences=(f"workflows of tenant {tenant_id} {may} now",))
 
 
 async def load_tenant(changes: Changes, tenant_id: TenantId) -> Tenant:

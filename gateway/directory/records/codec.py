@@ -1,8 +1,8 @@
 """Converts facts to records and back.
 
 A record is the msgpack array of a fact (`model/records.py`). Three kinds are packed: keys, pins and
-attestations have digests as raw bytes and scopes as bits. A tenant has two layouts: hosts of images stand in
-the second only. A record repeats the name it is stored under and is
+attestations have digests as raw bytes and scopes as bits. A tenant has three layouts: hosts of images stand
+in the second, and what its workflows may do in the third. A record repeats the name it is stored under and is
 refused under any other name: a record that was moved, or a reply that reached the wrong reader, is never used
 for another subject. A key repeats a part of its digest.
 
@@ -25,7 +25,7 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from gateway.directory.records import names
-from gateway.model.access import GRANTABLE
+from gateway.model.access import ALLOWABLE, GRANTABLE
 from gateway.model.facts import (
     MAX_ATTESTED,
     MAX_DEGRADED_SECONDS,
@@ -90,6 +90,9 @@ _MD5_BYTES, _SHA256_BYTES = 16, 32
 LAYOUT_WITH_IMAGE_HOSTS = 2
 """Of a tenant. Without hosts, layout 1 is written: versions that do not know layout 2 read these tenants."""
 
+LAYOUT_WITH_ALLOWS = 3
+"""Of a tenant whose workflows may do something; it has room for hosts as well."""
+
 # The places of the layout and of packed fields in the row.
 _LAYOUT = 1
 _KEY_ID, _SCOPES = 4, 7
@@ -120,8 +123,11 @@ def encode(fact: Record | PolicyTexts) -> bytes:
             *row, digests = msgspec.to_builtins(fact, order="deterministic")
             return _encoder.encode([*row, b"".join(map(bytes.fromhex, digests))])
         case Tenant():
-            *row, image_hosts = msgspec.to_builtins(fact)
-            if image_hosts:
+            *row, image_hosts, allows = msgspec.to_builtins(fact)
+            if allows:
+                row[_LAYOUT] = LAYOUT_WITH_ALLOWS
+                row += [image_hosts, allows]
+            elif image_hosts:
                 row[_LAYOUT] = LAYOUT_WITH_IMAGE_HOSTS
                 row.append(image_hosts)
             return _encoder.encode(row)
@@ -209,12 +215,12 @@ def decode_binding(raw: bytes, digest: bytes) -> Binding:
 def decode_tenant(raw: bytes, tenant_id: TenantId) -> Tenant:
     """Decode the record stored under this tenant's name."""
     row = _row(Tenant, raw, packed=None)
-    if row[_LAYOUT:][:1] == [LAYOUT_WITH_IMAGE_HOSTS] and type(row[_LAYOUT]) is int:
+    layout = row[_LAYOUT] if len(row) > _LAYOUT and type(row[_LAYOUT]) is int else 0
+    if layout in {LAYOUT_WITH_IMAGE_HOSTS, LAYOUT_WITH_ALLOWS}:
         row[_LAYOUT] = 1
         if not row[-1]:
-            _refuse("a tenant's record has room for hosts of images and names none")
-    else:
-        row.append([])
+            _refuse("a tenant's record has a layout for what it does not have")
+    row += [[]] * (LAYOUT_WITH_ALLOWS - layout if layout else 2)
     if len(row) != 1 + len(Tenant.__struct_fields__):
         _refuse()
     tenant = _fact(Tenant, row, {"tenant_id": tenant_id})
@@ -223,6 +229,8 @@ def decode_tenant(raw: bytes, tenant_id: TenantId) -> Tenant:
     _verify(
         "a tenant's record has a host of images that does not parse", parse_image_host, tenant.image_hosts
     )
+    if tenant.allows != tuple(sorted(set(tenant.allows) & set(ALLOWABLE))):
+        _refuse("a tenant's record allows what is no action of a workflow, or out of order")
     if not 0 <= tenant.degraded_seconds <= MAX_DEGRADED_SECONDS:
         _refuse("a degraded time out of bounds")
     return tenant

@@ -39,7 +39,7 @@ def held_bytes(fact: object, raw: bytes) -> int:  # noqa: PLR0911 -- one for eac
             return FACT_BYTES + GRANT_BYTES * 2 * len(fact.rules) + TEXT_BYTES * len(values) + len(raw)
         case frozenset():
             return FACT_BYTES + DIGEST_BYTES * len(fact)
-    texts = len(fact.image_hosts) if isinstance(fact, Tenant) else 0
+    texts = len(fact.image_hosts) + len(fact.allows) if isinstance(fact, Tenant) else 0
     return FACT_BYTES + WIDEST * len(raw) + TEXT_BYTES * texts
 
 

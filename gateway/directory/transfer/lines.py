@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from gateway.directory.records.codec import (
     CHECK_BYTES,
+    LAYOUT_WITH_ALLOWS,
     LAYOUT_WITH_IMAGE_HOSTS,
     UnreadableRecordError,
     decode_alias,
@@ -59,7 +60,7 @@ _KINDS = {
 }
 _NAMES = {each: kind for kind, each in _KINDS.items()}
 _FIELDS = {kind: each.__struct_encode_fields__[2:] for kind, each in _KINDS.items()}  # after the generation
-_FIELDS["tenant"] = _FIELDS["tenant"][:-1]  # the last stands in the second layout only
+_FIELDS["tenant"] = _FIELDS["tenant"][:-2]  # the last two stand in layouts of their own
 _FIELDS["key"] = (*_FIELDS["key"], "digest_check")
 _FIELDS["grant"] = Grant.__struct_encode_fields__
 _FIELDS["policy"] = tuple(name for name in PolicySet.__struct_encode_fields__ if name != "generation")
@@ -123,8 +124,11 @@ def _named(kind: str, record: bytes) -> dict[str, Any]:
 
 def _fields(kind: str, layout: object) -> tuple[str, ...]:
     """The fields of a record of this layout."""
-    has_image_hosts = kind == "tenant" and layout == LAYOUT_WITH_IMAGE_HOSTS
-    return (*_FIELDS[kind], "image_hosts") if has_image_hosts else _FIELDS[kind]
+    if kind == "tenant" and layout == LAYOUT_WITH_IMAGE_HOSTS:
+        return (*_FIELDS[kind], "image_hosts")
+    if kind == "tenant" and layout == LAYOUT_WITH_ALLOWS:
+        return (*_FIELDS[kind], "image_hosts", "allows")
+    return _FIELDS[kind]
 
 
 def _record(kind: str, document: dict[str, Any]) -> bytes:

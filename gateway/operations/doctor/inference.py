@@ -22,6 +22,8 @@ from gateway.adapters.inference_server import InferenceClient, InferenceFailed, 
 from gateway.configuration.service_key import load_service_key
 from gateway.front_door.table import SERVER_VERSIONS, load_table
 from gateway.front_door.values import Answering, Existence
+from gateway.front_door.workflows.specification import read_specification
+from gateway.front_door.workflows.workload import parse_workload
 from gateway.model.errors import CachegateError
 from gateway.operations.doctor.findings import fail, look, ok, stopped, warning
 
@@ -76,6 +78,7 @@ _AN_IMAGE = {
     },
     "inputs": {"image": {"type": "url", "value": "https://doctor.cachegate.invalid/x.png"}},
 }
+_A_WORKFLOW = {"version": "1.0", "inputs": [], "steps": [], "outputs": []}
 _NO_BLOCK = {
     "type": "DynamicBlockDefinition",
     "manifest": {
@@ -94,6 +97,7 @@ _SOME_PYTHON = {
     "dynamic_blocks_definitions": [_NO_BLOCK],
 }
 _ORIGIN = b"https://doctor.cachegate.invalid"
+_OTHER = f"install inference {', '.join(SERVER_VERSIONS)}"
 _NO_URLS = b"Providing images via URL is not supported"
 
 
@@ -146,8 +150,13 @@ async def _look_at(client: InferenceClient, server: InferenceServer, key: str | 
         findings.append(await _check_version(asking, name))
     except InferenceFailed as failure:
         return [*findings, fail(name, failure.why, f"is {server.url} right, and does the server run?")]
-    checks = {"keys": _check_header, "flags": _check_flags, "routes": _check_routes}
-    for title, check in ((f"{name}: {what}", check) for what, check in checks.items()):
+    checks = {
+        "keys": _check_header,
+        "flags": _check_flags,
+        "routes": _check_routes,
+        "workflows": _check_workflows,
+    }
+    for title, check in ((f"{name}: {topic}", check) for topic, check in checks.items()):
         try:
             findings.append(await check(asking, title, key))
         except InferenceFailed as failure:
@@ -276,6 +285,25 @@ def _has_route(paths: dict[str, Any], route: ServerRoute) -> bool:
     """Whether a schema has a route. It writes parameters without their types: `{model_id}`."""
     methods = paths.get(re.sub(r":[a-z]+\}", "}", route.path))
     return isinstance(methods, dict) and route.method.lower() in methods
+
+
+async def _check_workflows(asking: _Asking, name: str, _key: str | None) -> Finding:
+    """Whether the server says what a workflow will do: without that, tenants run none on it."""
+    info = await asking.ask("GET", b"/info")
+    version = _member(info.body, "version")
+    if version not in SERVER_VERSIONS:
+        return warning(name, f"tenants run none: what version {version} says of them is not known", _OTHER)
+    specification = read_specification(_A_WORKFLOW)
+    document = {"api_key": "local", "specification": _A_WORKFLOW}
+    answer = await asking.ask("POST", b"/workflows/describe_workload", document)
+    if answer.status in {_NOT_FOUND, 405}:
+        found = "tenants run none: the server does not say what a workflow will do"
+        return warning(name, found, "start it without DISABLE_WORKFLOW_WORKLOAD_ENDPOINTS, with workflows")
+    if answer.status != _OK:
+        found = f"not sure: status {answer.status} for a workflow without steps"
+        return warning(name, found, "run `cachegate doctor` again; look at its log")
+    parse_workload(answer.body, specification)
+    return ok(name, "it says what a workflow will load and do")
 
 
 class _Asking:

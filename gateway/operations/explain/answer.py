@@ -41,7 +41,7 @@ class AccessQuestion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Key, resource and action."""
 
     key_id: KeyId
-    model: ModelId
+    model: ModelId | None  # None: what the key's tenant may do in workflows
     package: PackageId | None
     file: FileHandle | None
     action: Action
@@ -50,6 +50,8 @@ class AccessQuestion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     @property
     def resource(self) -> Resource:
         """The resource that a path would name."""
+        if self.model is None:
+            return Resource(kind=ResourceKind.TENANT)
         kind = ResourceKind.MODEL
         if self.package is not None:
             kind = ResourceKind.PACKAGE if self.file is None else ResourceKind.FILE
@@ -110,7 +112,8 @@ class AccessAnswer(msgspec.Struct, frozen=True, kw_only=True):
             rows.append(("", f"from these networks only (--address judges one): {' '.join(self.networks)}"))
         rows += self.rules.as_rows()
         state = "there" if self.disk.is_there else "NOT there"
-        rows += [("on disk", f"{state}: {self.disk.found}"), ("", self.disk.directory)]
+        if self.disk.directory or not self.disk.is_there:
+            rows += [("on disk", f"{state}: {self.disk.found}"), ("", self.disk.directory)]
         rows += column("needed", needed_lines(self.steps))
         commands = [remedy.command for step in self.steps for remedy in step if remedy.command]
         return [*rows, *column("commands", commands)]
@@ -126,8 +129,11 @@ async def work_out(session: OperatorSession, question: AccessQuestion) -> Access
     [facts] = await session.directory.gather(access.principal, [question.model])
     catalogue = build_catalogue(session.settings, session.clock, is_command=True)
     rules = explain(access, facts, Rulebook(), await _covering_rules(session, facts))
-    disk = await look_at_disk(catalogue, facts.model, question.package, question.file)
-    disk = await _judged(session, access.principal, catalogue, disk)
+    if question.model is None:
+        disk = DiskState(is_there=True, found="nothing of it is on disk")
+    else:
+        disk = await look_at_disk(catalogue, facts.model, question.package, question.file)
+        disk = await _judged(session, access.principal, catalogue, disk)
     problem = _key_problem(session, key, tenant, question.address)
     return AccessAnswer(
         key_problem=problem,
@@ -138,7 +144,11 @@ async def work_out(session: OperatorSession, question: AccessQuestion) -> Access
         steps=(
             *_key_steps(problem, key, tenant, question, rules),
             *rules.steps,
-            *disk_steps(disk, question.model, await _names_on_disk(session, catalogue, disk)),
+            *(
+                ()
+                if question.model is None
+                else disk_steps(disk, question.model, await _names_on_disk(session, catalogue, disk))
+            ),
         ),
     )
 

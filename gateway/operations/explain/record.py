@@ -14,7 +14,7 @@ from gateway.audit.folder import group_segments, parse_segment_name
 from gateway.audit.heads_evidence import read_lines
 from gateway.audit.record import DecisionRecord, OutcomeRecord, parse_line
 from gateway.audit.record_fields import BINDING, LINK
-from gateway.model.access import Action
+from gateway.model.access import Action, ResourceKind
 from gateway.model.errors import BadNameError, Reason
 from gateway.model.names import (
     BINDING_PREFIX,
@@ -69,11 +69,12 @@ def question_again(record: DecisionRecord) -> AccessQuestion:
             f"`cachegate bindings show {key_id}` has the rules in force"
         )
     model = None if resource is None else resource.requested or resource.model
-    if resource is None or model is None or record.action not in tuple(Action):
+    is_of_tenant = resource is not None and resource.kind == ResourceKind.TENANT
+    if resource is None or (model is None and not is_of_tenant) or record.action not in tuple(Action):
         raise BadNameError("it names no model, or no action")
     return AccessQuestion(
         key_id=parse_key_id(key_id),
-        model=parse_model_id(model),
+        model=None if model is None else parse_model_id(model),
         package=None if resource.package is None else parse_package_id(resource.package),
         file=None if resource.file is None else parse_file_handle(resource.file),
         action=Action(record.action),

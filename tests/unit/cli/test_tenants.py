@@ -56,6 +56,37 @@ def test_hosts_of_images_are_set_replaced_and_taken_away(command, command_json, 
     assert b"images from images.example.com http://cdn.example.com:8080" in written
 
 
+def test_what_workflows_may_do_is_allowed_disallowed_recorded_and_explained(
+    command, command_json, installed, tenant
+):
+    key = command_json("keys", "create", "--tenant", tenant)[1]["key_id"]
+    asked = ("explain", "--key-id", key, "--action", "external-request")
+    assert command_json("tenants", "show", tenant)[1]["allows"] == []
+    status, answer = command_json(*asked)
+    assert (status, answer["reason"], answer["cause"]) == (1, "missing-action", "not-granted")
+    [[remedy]] = answer["remedies"]
+    assert remedy["command"] == f"cachegate tenants allow {tenant} external-request"
+    assert command_json("tenants", "allow", tenant, "external-request", "cache-read")[1]["changed"]
+    assert command_json("tenants", "show", tenant)[1]["allows"] == ["cache-read", "external-request"]
+    assert not command_json("tenants", "allow", tenant, "cache-read")[1]["changed"]
+    status, answer = command_json(*asked)
+    assert (status, answer["verdict"]) == (0, "allow")
+    assert [one["policy"] for one in answer["policies"]] == ["tenant-allows-external-request"]
+    assert command_json("tenants", "disallow", tenant, "external-request")[1]["changed"]
+    assert command_json(*asked)[0] == 1
+    assert command_json("tenants", "show", tenant)[1]["allows"] == ["cache-read"]
+    written = b"".join(path.read_bytes() for path in installed.settings.audit_folder.glob("*.jsonl"))
+    assert b"tenants.allow" in written
+    assert b"tenants.disallow" in written
+
+
+def test_what_is_no_action_of_workflows_is_not_allowed(command, command_json, tenant):
+    for wrong in ("infer", "custom_python", "*", ""):
+        assert command("tenants", "allow", tenant, wrong)[0] == 2
+    assert command("tenants", "allow", tenant)[0] == 2
+    assert command_json("tenants", "show", tenant)[1]["allows"] == []
+
+
 @pytest.mark.parametrize(
     ("hosts", "status"),
     [

@@ -56,11 +56,15 @@ def test_the_route_is_that_of_the_server(method, path, route, values):
         ),
         *(
             ("POST", path)
-            for path in ("/build/api/x", "/workflows/run", "/workflows/other", "/infer/workflows")
+            for path in ("/build/api/x", "/workflows/runs", "/workflows/other", "/workflows/run/x")
         ),
         *(
             ("POST", path)
-            for path in ("/infer/workflows/a/b", "/acme/workflows/w", "/acme/workflows/w/describe_interface")
+            for path in (
+                "/infer/workflows/a/b/c",
+                "/acme/workflows/w/x",
+                "/acme/workflows/w/describe_interface/x",
+            )
         ),
         *(("POST", path) for path in ("/inference_pipelines/initialise", "/initialise_webrtc_worker")),
         *(

@@ -50,9 +50,25 @@ def test_another_version_has_none():
         load_table("1.8.4")
 
 
+WORKFLOWS = {
+    *("/workflows/run", "/infer/workflows", "/workflows/validate"),
+    *("/workflows/describe_interface", "/workflows/describe_workload"),
+    *("/{workspace_name}/workflows/{workflow_id}", "/infer/workflows/{workspace_name}/{workflow_id}"),
+    "/{workspace_name}/workflows/{workflow_id}/describe_interface",
+    "/{workspace_name}/workflows/{workflow_id}/describe_workload",
+}
+BLOCKS = {
+    *("/workflows/blocks/describe", "/workflows/blocks/dynamic_outputs"),
+    *("/workflows/definition/schema", "/workflows/execution_engine/versions"),
+}
+
+
 def test_exactly_these_routes_are_open():
     routes = load_table("1.8.3").routes
-    assert {route.path for route in routes if route.answering is not Answering.CLOSED} == OPEN
+    opened = {route.path for route in routes if route.answering is not Answering.CLOSED}
+    assert opened == OPEN | WORKFLOWS | BLOCKS
+    assert {route.path for route in routes if route.answering is Answering.WORKFLOW} == WORKFLOWS
+    assert {route.path for route in routes if route.answering is Answering.BLOCKS} == BLOCKS
     not_always = {route.path for route in routes if route.exists is not Existence.ALWAYS}
     assert OPEN & not_always == OPEN_WITH_A_FLAG
 
@@ -92,6 +108,8 @@ def test_sam_keeps_images_under_names_and_nothing_else_does():
         ('method = "GET"', 'method = "get"'),
         ('service_secret = "refuse"', 'service_secret = "maybe"'),
         ('id = "pass"', 'api_key = "pass"'),
+        ('custom_python = "custom-python"', 'custom_python = "infer"'),
+        ('custom_python = "custom-python"', "custom_python = 1"),
         ('id = "pass"', 'model_id = "pass"'),
         ('  "clip_version_id",\n', ""),
         ('  "text_detection",\n', ""),

@@ -20,6 +20,7 @@ name = "Acme Corp"
 suspended = true
 degraded_seconds = 60
 image_hosts = ["images.example.com", "http://cdn.example.com"]
+allows = ["external-request", "cache-read"]
 
 [models]
 own = ["acme/*"]
@@ -58,6 +59,7 @@ def test_a_document_says_what_is_written_in_it(tmp_path):
     assert (acme.own, acme.public, acme.private) == (("acme/*",), ("acme/demo/*",), ("acme/demo/2",))
     assert acme.degraded_seconds == 60.0
     assert acme.image_hosts == ("images.example.com", "http://cdn.example.com")
+    assert acme.allows == ("cache-read", "external-request")
     assert acme.aliases == {"acme/latest": "acme/cars/1"}
     assert acme.groups == {"vision": ("acme/cars/*",)}
     first, second = acme.grants
@@ -135,6 +137,9 @@ G = f"{T}[[grants]]\n"
         ('[tenant]\nid = "acme"\ndegraded_seconds = true\n', 3, "from 0 to 3600"),
         ('[tenant]\nid = "acme"\ndegraded = 60\n', 3, "degraded_seconds"),
         ('[tenant]\nid = "acme"\nimage_hosts = "a.example"\n', 3, "image_hosts"),
+        ('[tenant]\nid = "acme"\nallows = ["infer"]\n', 3, "is not an action of workflows"),
+        ('[tenant]\nid = "acme"\nallows = ["custom_python"]\n', 3, "is not an action of workflows"),
+        ('[tenant]\nid = "acme"\nallows = "custom-python"\n', 3, "allows"),
         ('[tenant]\nid = "acme"\nimage_hosts = ["a.example", "*"]\n', 3, "not a host of images"),
         ('[tenant]\nid = "acme"\nimage_hosts = ["a.example", "a.example"]\n', 3, "expected it once"),
         (f'[tenant]\nid = "acme"\nimage_hosts = {[f"h{n}" for n in range(65)]}\n', 3, "at most 64"),

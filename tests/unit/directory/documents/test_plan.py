@@ -211,6 +211,16 @@ def test_hosts_of_images_are_said_in_the_plan_and_planned_once():
     )
 
 
+def test_what_workflows_may_do_is_said_in_the_plan_and_planned_once():
+    allowed = document(allows=("cache-read", "external-request"))
+    result = after(allowed)
+    assert result.tenants[0].allows == ("cache-read", "external-request")
+    assert plan_changes([allowed], result, now=NOW).is_empty
+    assert plan_changes([document()], result, now=NOW).lines == (
+        "~ tenant acme: Acme (was Acme, workflows may cache-read external-request)",
+    )
+
+
 def test_a_tenant_that_a_command_suspended_is_a_conflict_and_stays_suspended():
     by_hand = replace(after(document()).tenants[0], is_suspended=True, source="cli")
     plan = plan_changes([document()], CurrentFacts(tenants=(by_hand,)), now=NOW)

@@ -7,6 +7,7 @@ from gateway.directory.edits.changes import change
 from gateway.directory.edits.tenants import (
     create_tenant,
     resume_tenant,
+    set_allows,
     set_degraded,
     set_image_hosts,
     suspend_tenant,
@@ -70,6 +71,19 @@ async def test_hosts_of_images_that_a_document_names_are_taken_away_without_forc
     assert (await Listing(PlainFacts(store)).find_tenant(ACME)).image_hosts == ("b.example",)
     assert not (await run(set_image_hosts, tenant_id=ACME, hosts=("b.example",))).is_changed
     assert (await run(set_image_hosts, tenant_id=ACME, hosts=("c.example",))).is_changed  # now a command's
+
+
+async def test_what_a_document_allows_is_taken_away_without_force_and_not_added(store, run, folder_tenant):
+    await folder_tenant(allows=("cache-read", "custom-python"))
+    with pytest.raises(Conflict):
+        await run(set_allows, tenant_id=ACME, actions=["cache-write"], is_allowed=True)
+    with pytest.raises(Conflict):
+        await run(set_allows, tenant_id=ACME, actions=["read"], is_allowed=False)
+    assert not (await run(set_allows, tenant_id=ACME, actions=["cache-read"], is_allowed=True)).is_changed
+    assert (await run(set_allows, tenant_id=ACME, actions=["cache-read"], is_allowed=False)).is_changed
+    assert (await Listing(PlainFacts(store)).find_tenant(ACME)).allows == ("custom-python",)
+    assert not (await run(set_allows, tenant_id=ACME, actions=["cache-read"], is_allowed=False)).is_changed
+    assert (await run(set_allows, tenant_id=ACME, actions=["cache-write"], is_allowed=True)).is_changed
 
 
 async def test_an_incident_does_not_wait_for_the_policy_folder(run, folder_tenant):

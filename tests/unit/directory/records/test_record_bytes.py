@@ -293,7 +293,7 @@ def test_a_tenant_with_hosts_of_images_that_do_not_parse_is_unreadable(hosts):
         decode_tenant(msgspec.msgpack.encode([*row[:-1], hosts]), ACME)
 
 
-@pytest.mark.parametrize("layout", [0, 1, 3, 2.0, "2", None, True])
+@pytest.mark.parametrize("layout", [0, 1, 3, 4, 2.0, "2", None, True])
 def test_hosts_of_images_in_another_layout_are_unreadable(layout):
     row = msgspec.msgpack.decode(bytes.fromhex(HOSTED_BYTES))
     with pytest.raises(UnreadableRecordError):
@@ -404,3 +404,38 @@ def test_the_two_records_of_a_policy_set_have_the_bytes_that_they_always_had():
     assert text.hex() == TEXT
     assert text_digest.hex() == HEAD[-64:]
     assert decode_policy(bytes.fromhex(TEXT), decode_policy_head(bytes.fromhex(HEAD))) == POLICY
+
+
+ALLOWED = replace(TENANT, allows=("custom-python", "external-request"))
+ALLOWED_BYTES = (
+    "9b0203cd012ca3636c69a461636d65a441636d65c3cb3ff8000000000000cb404e0000000000009092ad637573746f6d"
+    "2d707974686f6eb065787465726e616c2d72657175657374"
+)
+
+
+def test_a_tenant_whose_workflows_may_do_something_has_a_third_layout():
+    assert encode(ALLOWED).hex() == ALLOWED_BYTES
+    assert decode_tenant(bytes.fromhex(ALLOWED_BYTES), ACME) == ALLOWED
+    both = replace(ALLOWED, image_hosts=HOSTED.image_hosts)
+    assert decode_tenant(encode(both), ACME) == both
+    assert encode(replace(both, allows=())) == encode(HOSTED)
+
+
+@pytest.mark.parametrize(
+    "allows",
+    [
+        *([], None, "custom-python", [7], [""], ["read"], ["custom_python"], {"custom-python": 1}),
+        *(["custom-python", "custom-python"], ["external-request", "custom-python"]),
+    ],
+)
+def test_a_tenant_that_is_allowed_what_is_no_action_of_workflows_is_unreadable(allows):
+    row = msgspec.msgpack.decode(bytes.fromhex(ALLOWED_BYTES))
+    with pytest.raises(UnreadableRecordError):
+        decode_tenant(msgspec.msgpack.encode([*row[:-1], allows]), ACME)
+
+
+@pytest.mark.parametrize("layout", [0, 1, 2, 4, 3.0, "3", None, True])
+def test_what_workflows_may_do_in_another_layout_is_unreadable(layout):
+    row = msgspec.msgpack.decode(bytes.fromhex(ALLOWED_BYTES))
+    with pytest.raises(UnreadableRecordError):
+        decode_tenant(msgspec.msgpack.encode([row[0], layout, *row[2:]]), ACME)

@@ -92,16 +92,25 @@ def test_why_a_line_is_no_fact_is_said(facts):
         ),
         ({**tenant, "tenant": 7}, "tenant is missing or no text"),
         ({**tenant, "degraded_seconds": 3601}, "a degraded time out of bounds"),
-        ({**tenant, "layout": 3}, "not a record of this kind and layout"),
+        ({**tenant, "layout": 4}, "not a record of this kind and layout"),
+        ({**tenant, "layout": 3}, "missing or unknown: allows, image_hosts"),
         ({**tenant, "layout": 2}, "missing or unknown: image_hosts"),
         ({**tenant, "image_hosts": []}, "missing or unknown: image_hosts"),
         (
             {**tenant, "layout": 2, "image_hosts": []},
-            "a tenant's record has room for hosts of images and names none",
+            "a tenant's record has a layout for what it does not have",
         ),
         (
             {**tenant, "layout": 2, "image_hosts": ["*"]},
             "a tenant's record has a host of images that does not parse",
+        ),
+        (
+            {**tenant, "layout": 3, "image_hosts": [], "allows": []},
+            "a tenant's record has a layout for what it does not have",
+        ),
+        (
+            {**tenant, "layout": 3, "image_hosts": [], "allows": ["read"]},
+            "a tenant's record allows what is no action of a workflow, or out of order",
         ),
         ({**tenant, "name": 7}, "not a record of this kind and layout"),
         ({**tenant, "a": 7, "b": 8}, "missing or unknown: a, b"),
@@ -230,3 +239,12 @@ def test_a_line_has_hosts_of_images_in_the_second_layout_only(acme):
     assert json.loads(line)["image_hosts"] == ["images.example.com", "http://cdn.example.com"]
     assert parse_fact(line) == unnumbered(hosted)
     assert b"image_hosts" not in fact_line(acme)
+
+
+def test_a_line_has_what_workflows_may_do_in_the_third_layout_only(acme):
+    allowed = replace(acme, allows=("cache-read", "external-request"))
+    line = fact_line(allowed)
+    assert json.loads(line)["layout"] == 3
+    assert json.loads(line)["allows"] == ["cache-read", "external-request"]
+    assert parse_fact(line) == unnumbered(allowed)
+    assert b"allows" not in fact_line(acme)

@@ -35,7 +35,7 @@ class Server:
         self.open_flags = set()
         # As FastAPI writes them: a parameter without its type.
         self.routes = [(one.method.lower(), re.sub(r":\w+}", "}", one.path)) for one in ROUTES]
-        self.has_workflows = True
+        self.has_workflows = self.describes = True
         self.asked = []
         self._serving = []
 
@@ -68,7 +68,7 @@ class Server:
             writer.close()
             await writer.wait_closed()
 
-    def _answer(self, target, headers, body):
+    def _answer(self, target, headers, body):  # noqa: PLR0912 -- one branch a route
         status, more, answer = 200, "", {}
         if target == "/info":
             answer = {"name": "Roboflow Inference Server", "version": self.version, "uuid": "abcdef"}
@@ -86,6 +86,9 @@ class Server:
                 else "Providing images via URL is not supported in this configuration"
             )
             answer = {"message": cause}
+        elif target == "/workflows/describe_workload":
+            status = 200 if self.describes else 404
+            answer = {"type": "workflow_introspection_v1", "nodes": [], "steps": []}
         elif target == "/workflows/validate":
             status = 200 if "ALLOW_CUSTOM_PYTHON_EXECUTION_IN_WORKFLOWS" in self.open_flags else 400
         elif target == "/infer/classification" and "ALLOW_ORIGINS" in self.open_flags:
@@ -140,6 +143,7 @@ async def test_a_server_as_it_should_be_is_in_order(server):
         "server: keys": Level.OK,
         "server: flags": Level.OK,
         "server: routes": Level.OK,
+        "server: workflows": Level.OK,
     }
 
 
@@ -236,9 +240,20 @@ async def no_answer(*_arguments, **_more):
     raise InferenceFailed("not reached", was_sent=False, is_of_server=True)
 
 
-async def test_another_version_is_a_failure(server):
+async def test_a_server_that_does_not_say_what_a_workflow_will_do_runs_none(server):
+    for server.has_workflows, server.describes in ((True, False), (False, True)):
+        found = (await look(server))["server: workflows"]
+        assert found.health is Level.WARNING
+        assert "tenants run none" in found.found
+    described = [body for _, target, body in server.asked if target == "/workflows/describe_workload"]
+    assert all(json.loads(body)["api_key"] == "local" for body in described)
+
+
+async def test_another_version_is_a_failure_and_runs_no_workflows(server):
     server.version = "9.9.9"
-    assert (await look(server))["server"].health is Level.FAIL
+    found = await look(server)
+    assert found["server"].health is Level.FAIL
+    assert "tenants run none" in found["server: workflows"].found
 
 
 async def test_a_server_that_is_not_ready_is_a_warning(server):

@@ -1,0 +1,65 @@
+"""What no rule can permit; the rest of this face is in `tests/http` and `tests/server`."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.faces.workflows import _verify
+from gateway.front_door.servers import Servers
+from gateway.front_door.workflows.needs import Needs
+from gateway.model.access import ALLOWABLE, Action, Principal
+from gateway.model.errors import Reason, Refusal
+from gateway.model.facts import KeyKind
+from gateway.model.inference import InferenceServer
+from gateway.model.names import KeyId, ModelId, TenantId
+
+ACME = TenantId("acme")
+
+
+class Clock:
+    def monotonic(self):
+        return 0.0
+
+
+def principal(**more):
+    return Principal(
+        kind=KeyKind.TENANT,
+        key_id=KeyId("key_1"),
+        key_name="",
+        tenant=ACME,
+        scopes=frozenset(),
+        expires_at=None,
+        **more,
+    )
+
+
+def server(tenant=None):
+    return Servers([InferenceServer(url="http://a:1", tenant=tenant)], Clock()).all[0]
+
+
+def needs(*actions, projects=()):
+    return Needs(models=(), projects=projects, steps=dict.fromkeys(actions, ("one",)))
+
+
+def refused(*arguments):
+    with pytest.raises(Refusal) as caught:
+        _verify(*arguments)
+    assert caught.value.told
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("action", [one for one in ALLOWABLE if one is not Action.EXTERNAL_REQUEST])
+def test_what_servers_share_needs_one_of_the_tenants_own(action):
+    for other in (server(), server(TenantId("globex"))):
+        assert refused(needs(Action.EXTERNAL_REQUEST, action), principal(), other) is Reason.SHARED_SERVER
+    _verify(needs(action), principal(), server(ACME))
+
+
+def test_external_requests_do_not():
+    _verify(needs(Action.EXTERNAL_REQUEST), principal(), server())
+
+
+def test_projects_are_the_keys_own():
+    projects = (ModelId("set"),)
+    assert refused(needs(projects=projects), principal(), server(ACME)) is Reason.OPERATORS_PROJECT
+    _verify(needs(projects=projects), principal(is_of_platform=True), server())

@@ -1,0 +1,172 @@
+"""What is read from a specification itself: the bounds, code, datasets, and what lies elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+
+from gateway.front_door.workflows import specification as module
+from gateway.front_door.workflows.specification import (
+    INNER_WORKFLOW,
+    MAX_INNER_DEPTH,
+    MAX_INNER_WORKFLOWS,
+    MAX_SELECTOR_CHARACTERS,
+    MAX_STEPS,
+    MAX_TEXT_BYTES,
+    read_specification,
+)
+from gateway.model.errors import Reason, Refusal
+
+IMAGE = {"type": "WorkflowImage", "name": "image"}
+
+
+def workflow(*steps, inputs=(IMAGE,), **more):
+    return {"version": "1.0", "inputs": list(inputs), "steps": list(steps), "outputs": []} | more
+
+
+def step(name="one", kind="some/block@v1", **more):
+    return {"type": kind, "name": name} | more
+
+
+def inner(definition, name="inner", **more):
+    return step(name, INNER_WORKFLOW, workflow_definition=definition, parameter_bindings={}) | more
+
+
+def parameter(name, **more):
+    return {"type": "WorkflowParameter", "name": name} | more
+
+
+def nested(definition, depth):
+    for _ in range(depth):
+        definition = workflow(inner(definition))
+    return definition
+
+
+def refused(document):
+    with pytest.raises(Refusal) as caught:
+        read_specification(document)
+    assert caught.value.told
+    return caught.value.reason
+
+
+def test_the_text_is_one_and_its_digest_that_of_the_text():
+    found = read_specification(workflow(step(note="ä\u2028")))
+    assert json.loads(found.text) == workflow(step(note="ä\u2028"))
+    assert found.digest == hashlib.sha256(found.text).digest()
+    assert found.steps == {"one"}
+    assert not found.has_python
+
+
+def test_a_tenants_document_is_never_printed():
+    assert "secret" not in repr(read_specification(workflow(step(note="secret"))))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        *(None, [], "x", 7, {}, {"steps": None}, {"steps": {}}, {"steps": [7]}),
+        *({"steps": [{"name": "a"}]}, {"steps": [{"type": "a"}]}, {"steps": [{"type": ["a"], "name": "a"}]}),
+        *(
+            workflow(inputs="x"),
+            workflow(inputs=[7]),
+            workflow(inputs=[{"type": ["WorkflowImage"], "name": "a"}]),
+        ),
+        *(workflow(inputs=[{"type": "WorkflowImage"}]), workflow(inputs=[{"type": "Other", "name": "a"}])),
+        *(workflow(inputs=[parameter("a.b")]), workflow(inputs=[parameter("a"), parameter("a")])),
+        workflow(inputs=[{"type": "WorkflowBatchInput", "name": "a", "kind": "image"}]),
+    ],
+)
+def test_what_is_no_specification_is_refused(document):
+    assert refused(document) is Reason.MALFORMED_WORKFLOW
+
+
+@pytest.mark.parametrize("value", [[{"code": 1}], {"code": 1}, "x", 1, True])
+@pytest.mark.parametrize("depth", [0, 1, MAX_INNER_DEPTH])
+def test_custom_python_is_found_at_any_depth_in_any_form(value, depth):
+    definition = workflow(dynamic_blocks_definitions=value)
+    assert read_specification(nested(definition, depth)).has_python
+
+
+def test_it_is_found_within_a_step_too():
+    assert read_specification(workflow(step(deep=[{"dynamic_blocks_definitions": [1]}]))).has_python
+
+
+@pytest.mark.parametrize("value", [[], {}, None, "", 0, False])
+def test_no_definitions_are_no_python(value):
+    assert not read_specification(workflow(dynamic_blocks_definitions=value)).has_python
+
+
+def test_datasets_are_found_at_any_depth():
+    one = workflow(step(active_learning_target_dataset="a-set"))
+    assert read_specification(nested(one, 2)).datasets == ("a-set",)
+    selected = workflow(step(active_learning_target_dataset="$inputs.set"))
+    assert read_specification(selected).datasets == ("$inputs.set",)
+    assert refused(nested(selected, 1)) is Reason.UNKNOWN_WORKLOAD
+    assert refused(workflow(step(active_learning_target_dataset=["a"]))) is Reason.UNKNOWN_WORKLOAD
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"execution_mode": "remote_dispatch"},
+        {"execution_mode": ["remote_dispatch"]},
+        {"execution_mode": {}},
+        {"remote_target": "http://127.0.0.1"},
+        {"remote_target": ""},
+    ],
+)
+@pytest.mark.parametrize("depth", [0, 1])
+def test_nothing_is_sent_to_another_server(more, depth):
+    assert refused(nested(workflow(inner(workflow()) | more), depth)) is Reason.UNKNOWN_WORKLOAD
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        *({"workflow_id": "w"}, {"workflow_workspace_id": "w"}, {"workflow_version_id": "1"}),
+        *({"workflow_definition": {}}, {"workflow_definition": None}, {"workflow_definition": []}),
+    ],
+)
+def test_what_is_saved_elsewhere_is_refused(more):
+    assert refused(workflow(inner(workflow()) | more)) is Reason.SAVED_WORKFLOW
+
+
+def test_the_bounds():
+    assert read_specification(workflow(*[step(f"s{number}") for number in range(MAX_STEPS)]))
+    beyond = workflow(*[step(f"s{number}") for number in range(MAX_STEPS)], inner(workflow()))
+    assert refused(beyond) is Reason.MALFORMED_WORKFLOW
+    assert read_specification(nested(workflow(), MAX_INNER_DEPTH))
+    assert refused(nested(workflow(), MAX_INNER_DEPTH + 1)) is Reason.MALFORMED_WORKFLOW
+    many = [inner(workflow(), f"i{number}") for number in range(MAX_INNER_WORKFLOWS)]
+    assert read_specification(workflow(*many))
+    assert refused(workflow(*many, inner(workflow()))) is Reason.MALFORMED_WORKFLOW
+    assert refused(workflow(step(note="x" * MAX_TEXT_BYTES))) is Reason.MALFORMED_WORKFLOW
+    assert refused(workflow(step(a="$" + "x" * MAX_SELECTOR_CHARACTERS))) is Reason.MALFORMED_WORKFLOW
+
+
+def test_default_values_do_not_multiply(monkeypatch):
+    """Each selector of an inner workflow is replaced by the whole default: lists are copied."""
+    monkeypatch.setattr(module, "MAX_INLINED_BYTES", 10_000)
+    steps = [step(f"s{number}", value="$inputs.zone") for number in range(20)]
+    small = workflow(*steps, inputs=[parameter("zone", default_value=[1] * 100)])
+    assert read_specification(workflow(inner(small)))
+    large = workflow(*steps, inputs=[parameter("zone", default_value=[1] * 1000)])
+    assert refused(workflow(inner(large))) is Reason.MALFORMED_WORKFLOW
+    assert read_specification(large)  # the server copies none for the outermost one
+
+
+def test_what_inputs_are():
+    declared = [
+        IMAGE,
+        {"type": "InferenceImage", "name": "old", "kind": ["string"]},
+        {"type": "WorkflowBatchInput", "name": "images", "kind": [{"name": "image"}]},
+        {"type": "WorkflowBatchInput", "name": "words", "kind": ["string"]},
+        {"type": "WorkflowVideoMetadata", "name": "video"},
+        parameter("model", default_value="acme/1"),
+    ]
+    found = read_specification(workflow(inputs=declared)).inputs
+    assert [name for name, one in found.items() if one.is_image] == ["image", "old", "images"]
+    assert [name for name, one in found.items() if one.is_parameter] == ["model"]
+    assert found["model"].default == "acme/1"
