@@ -36,6 +36,7 @@ from gateway.resource.paths import (
     file_link,
     locate,
     model_link,
+    parse_model_tail,
     shape_of,
 )
 
@@ -60,6 +61,11 @@ _LIMIT = re.compile(r"[1-9][0-9]{0,3}")  # matched in full, so that each number 
 
 def _locate(request: WireRequest) -> Resource:
     return locate(request.raw_path)
+
+
+def _locate_file(request: WireRequest) -> Resource:
+    """As `_locate`, of a path that `_is_file` matches."""
+    return parse_model_tail(request.raw_path[len(MODELS_PATH) + 1 :])
 
 
 def _locate_catalogue(request: WireRequest) -> Resource:
@@ -209,7 +215,7 @@ FILE = GuardedRoute(
     methods=READS,
     action=Action.READ,
     matches=_is_file,
-    locate=_locate,
+    locate=_locate_file,
 )
 BLOB = GuardedRoute(
     template="/v1/blobs/{md5}", methods=READS, action=Action.READ, matches=_is_blob, locate=_locate

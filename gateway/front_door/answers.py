@@ -108,7 +108,9 @@ def error_answer(
     # Where the cause is the key or the server itself, its words are for the operator.
     is_for_client = problem not in (INFERENCE_NO_ACCESS, INFERENCE_LATER)
     message = _message(body, inquiry, hidden) if is_for_client else None
-    return problem.answer(record) if message is None else problem.answer_telling(f"It says: {message}", record)
+    return (
+        problem.answer(record) if message is None else problem.answer_telling(f"It says: {message}", record)
+    )
 
 
 def _message(body: bytes, inquiry: Inquiry, hidden: Collection[str]) -> str | None:

@@ -8,7 +8,8 @@ folder with the rivals' programs.
 
 `--quick` ends within a minute: fewer and shorter rounds, and without the rivals that no figure needs.
 `--only varied,range` measures these alone, and `--rounds N --seconds S` so often and so long; `--list` says
-which there are. `--stages` says where a worker's time goes, instead of comparing it (`stages.py`).
+which there are. `--stages` says where a worker's time goes, instead of comparing it (`stages.py`), and
+`--in-process` what a request costs without sockets and other processes (`in_process.py`).
 `--svg FILE` draws the result.
 """
 
@@ -26,6 +27,7 @@ from client_requests import REQUESTS, request_sets, unguarded_requests, varied
 from delivery_report import Findings, report_findings, write_svg
 from downloads import Watched
 from equipment import equip
+from in_process import measure_in_process
 from installation import Installation
 from ours import SETTINGS, Sizes, furnish, serving_ours, worker_pids
 from processes import CORES, LOAD_CORE, move, on_cores
@@ -58,6 +60,7 @@ ANSWERS = (
 LARGE = ("large", "ranges", "package_ranges")
 ALL = (*READS, *ANSWERS, *LARGE, "mixed", "workers", "memory")
 STAGES_OF = ("varied", "traced", "range", "hidden")  # unless others are named
+IN_PROCESS = ("varied", "traced", "range", "no_route", "ranges", "large")
 NGINX, STATIC, HOSTED, DEPENDENCY = "nginx_auth_request", "nginx_static", "hosted_shape", "fastapi_dependency"
 SAMPLE_STEP = 10  # where not all answers are checked before they are measured
 SMALL_SIZES = Sizes(large=64 << 20)  # where no large file is measured
@@ -239,6 +242,9 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, metavar="N", help="so many rounds")
     parser.add_argument("--seconds", type=float, metavar="S", help="so long in each turn of small requests")
     parser.add_argument("--stages", action="store_true", help="where the time of a worker goes")
+    parser.add_argument(
+        "--in-process", action="store_true", help="what a request costs, without sockets: a worker in here"
+    )
     parser.add_argument("--list", action="store_true", help="print the names and end")
     return parser
 
@@ -264,6 +270,9 @@ def main() -> int:
         print(" ".join(ALL))
         return 0
     plan = _plan(chosen)
+    if chosen.in_process:
+        names = chosen.only or IN_PROCESS
+        return run("In process", lambda report: measure_in_process(report, names), chosen)
     if chosen.stages:
         names = chosen.only or STAGES_OF
         return run("Stages", lambda report: measure_stages(report, names, plan.seconds), chosen)

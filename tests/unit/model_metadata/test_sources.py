@@ -110,12 +110,17 @@ def test_what_is_known_of_silences_is_bounded(world, monkeypatch):
 
 
 @pytest.mark.parametrize("model", ["acme/cars/1", None])
-def test_nothing_is_answered_without_waiting_where_a_provider_is_asked(world, model):
+def test_without_waiting_a_provider_answers_with_what_it_said_and_the_cache_where_there_is_none(world, model):
     kept = SimpleNamespace(tree=SimpleNamespace(metadata={}))
     world.find_now = lambda _model, _looks: kept
     allowed = SimpleNamespace(model=model)
     assert world.metadata.weights_now(allowed, None) is None
-    assert world.metadata.stat_now(allowed, None) is None
+    questions = []
+    world.told_now = lambda path, question: questions.append((path, question))
+    assert world.metadata.stat_now(lambda: "asked", allowed, None) is None
+    assert questions == [(sources.STAT_PATH, "asked")]
+    world.told_now = lambda _path, _question: SimpleNamespace(what=b"said")
+    assert world.metadata.stat_now(lambda: "asked", allowed, None) == b"said"
     alone = Metadata(upstream=None, local=world, clock=world)
     assert alone.weights_now(allowed, None) is (kept if model else None)
-    assert alone.stat_now(allowed, None) == (b'{"modelMetadata":{"modelLatencyMs":null}}' if model else None)
+    assert alone.stat_now(None, allowed, None) == (b'{"modelMetadata":{"modelLatencyMs":null}}' if model else None)

@@ -135,6 +135,24 @@ def test_one_key_asks_once_for_a_while(world, upstream):
     assert len(world.asked) == 2
 
 
+def test_what_is_remembered_is_told_without_waiting_and_nothing_else_is(world, upstream):
+    assert upstream.told_now(PATH, inquiry()) is None
+    told(upstream, inquiry())
+    known = upstream.told_now(PATH, inquiry())
+    assert (known.what, known.is_local, known.is_remembered) == (b"said", False, True)
+    assert upstream.told_now("/another", inquiry()) is None
+    assert upstream.told_now(PATH, inquiry(key_id="key_0123456789ac")) is None
+    world.now += 60.0
+    assert upstream.told_now(PATH, inquiry()) is None
+    assert len(world.asked) == 1
+
+
+def test_an_answer_about_another_name_is_not_told_without_a_decision_about_that_name(world, upstream):
+    world.answers = [(200, b"globex/cars/1")]
+    told(upstream, inquiry())
+    assert upstream.told_now(PATH, inquiry()) is None
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -197,6 +215,7 @@ class Endings:
 
     applied: int = 5
     records: dict = field(default_factory=dict)
+    are_in_memory: bool = True
 
     @property
     def source(self):
@@ -207,6 +226,10 @@ class Endings:
 
     async def read(self, wanted):
         return self.applied, [Leaf(one, self.records.get(one)) for one in wanted]
+
+    def find(self, wanted):
+        leaves = [Leaf(one, self.records.get(one)) for one in wanted]
+        return leaves if self.are_in_memory else None
 
     def end(self, about):
         self.applied += 1
@@ -236,6 +259,23 @@ def test_a_remembered_word_is_not_used_once_it_was_ended(world, ended):
     authority.end(ENDED[ended])
     told(upstream, inquiry(), inquiry())
     assert len(world.asked) == 2
+
+
+@pytest.mark.parametrize("ended", [name for name in ENDED if name != "its name there"])
+def test_what_was_ended_or_may_have_been_is_not_told_without_waiting(world, ended):
+    authority = Endings()
+    upstream = Upstream(
+        provider=world, decisions=world, authority=authority, clock=world, remembered_seconds=60.0
+    )
+    told(upstream, inquiry())
+    assert upstream.told_now(PATH, inquiry()) is not None
+    authority.are_in_memory = False
+    assert upstream.told_now(PATH, inquiry()) is None
+    authority.are_in_memory = True
+    authority.end(names.ending_fact(ModelId("acme/others/1")))
+    assert upstream.told_now(PATH, inquiry()) is not None
+    authority.end(ENDED[ended])
+    assert upstream.told_now(PATH, inquiry()) is None
 
 
 def test_a_word_that_is_ended_each_time_while_it_is_said_is_not_used(world):
