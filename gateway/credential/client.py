@@ -62,28 +62,23 @@ def parse_trusted_networks(texts: Iterable[str]) -> TrustedNetworks:
     return TrustedNetworks(networks=tuple(networks), is_unix_trusted=is_unix_trusted)
 
 
-def client_address(peer: str | None, headers: Iterable[tuple[bytes, bytes]], trusted: TrustedNetworks) -> str:
-    """The client's address as text. `peer` is the socket's other end; None for a unix socket."""
-    return Peer(peer, trusted).client(headers)
-
-
 class Peer:
     """The other end of one connection: what does not change between its requests is determined once."""
 
-    __slots__ = ("_is_believed", "_last", "_own", "_trusted")
+    __slots__ = ("_last", "_own", "_trusted", "is_believed")
 
     def __init__(self, peer: str | None, trusted: TrustedNetworks) -> None:
         address = find_address(peer) if peer is not None else None
         self._trusted = trusted
         self._own = UNIX_PEER if peer is None else peer if address is None else str(address)
-        self._is_believed = (
+        self.is_believed = (
             trusted.is_unix_trusted if peer is None else address is not None and trusted.hold(address)
         )
         self._last: tuple[bytes, str] = (b"", self._own)  # the last list that it sent, and whom it names
 
     def client(self, headers: Iterable[tuple[bytes, bytes]]) -> str:
         """The address of the client of one request."""
-        if not self._is_believed:
+        if not self.is_believed:
             return self._own
         forwarded = b",".join([value for name, value in headers if name == b"x-forwarded-for"])
         if len(forwarded) > MAX_REMEMBERED_BYTES:
@@ -95,7 +90,7 @@ class Peer:
     def _find(self, forwarded: bytes) -> str:
         # Split from the right: the unread rest to the left stays one piece, however long it is.
         for raw_hop in reversed(forwarded.rsplit(b",", MAX_HOPS)[-MAX_HOPS:]):
-            hop = _find_forwarded(raw_hop)
+            hop = find_forwarded(raw_hop)
             if hop is None:
                 return self._own
             if not self._trusted.hold(hop):
@@ -103,7 +98,7 @@ class Peer:
         return self._own
 
 
-def _find_forwarded(raw_hop: bytes) -> IPv4Address | IPv6Address | None:
+def find_forwarded(raw_hop: bytes) -> IPv4Address | IPv6Address | None:
     """The address in one entry of the list, with or without a port; None when it does not parse."""
     text = raw_hop.strip(b" \t").decode("latin-1")
     if match := _WITH_PORT.fullmatch(text):

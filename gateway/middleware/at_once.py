@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from gateway.audit.record_fields import secrets_of
 from gateway.audit.request_secrets import RequestSecrets
 from gateway.credential.client import Peer, TrustedNetworks
+from gateway.middleware.refusing import answer_refused
 from gateway.middleware.routes import UNROUTED, Routes
 from gateway.middleware.shape import refusal_of_bodiless
 from gateway.middleware.trace import find_trace_id, traceparent
@@ -157,11 +158,7 @@ class AtOnce:
 
     def _decline(self, taken: _Taken, declined: Declined) -> AnsweredAtOnce:
         request, route = taken.request, taken.route
-        more: tuple[tuple[bytes, bytes], ...] = ()
-        if declined.reason is Reason.METHOD_NOT_ALLOWED and route is not None:
-            more = ((b"allow", ", ".join(route.methods).encode()),)
-        problem = problem_of(declined.reason, declined.meant or request.route)
-        answer = problem.answer(declined.record_id, *more)
+        answer = answer_refused(declined, request, route)
         sent = _write(taken, answer, declined.record_id)
         return request.route, declined.reason, answer.status, sent
 
@@ -220,6 +217,7 @@ class AtOnce:
             route=route.template if route is not None else UNROUTED,
             trace_id=find_trace_id(trace),
             received_at=now,
+            is_of_proxy=peer.is_believed,
         )
 
 

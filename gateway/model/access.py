@@ -121,6 +121,7 @@ class WireRequest(msgspec.Struct, frozen=True, kw_only=True):
     route: str  # the declared route's template, such as /v1/models/{model}; never the client's text
     trace_id: str | None
     received_at: float
+    is_of_proxy: bool = False  # its peer is a trusted proxy, whose word about others counts
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header that no decision depends on; for the record only."""

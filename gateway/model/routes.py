@@ -30,7 +30,8 @@ class GuardedRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     declaration does not start (I4).
 
     `answer` makes the answer of an admitted request, as a value, or an awaitable of it where something has to
-    be fetched. Routes of an app of somebody else's have none: that app sends what it likes.
+    be fetched. Routes of an app of somebody else's have none: that app sends what it likes. A route whose
+    callers read statuses in a way of their own has `answer_refusal`, which puts a refusal into their form.
     """
 
     template: str
@@ -42,7 +43,10 @@ class GuardedRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     find: Callable[[WireRequest, Allowed], Awaitable[tuple[Found, Stamp]]] | None = None  # None: in the cache
     find_now: Callable[[WireRequest, Allowed, Any], tuple[Found, Stamp] | None] | None = None
     unwrap: Callable[[WireRequest], tuple[WireRequest, GuardedRoute]] | None = None
+    wrapped_methods: tuple[str, ...] = ()  # that a refused method is told of, where they are not `methods`
+    sends_content: bool = True  # False: an answer to GET has no content of the file either
     answer: Callable[[Receipt], Answer | Awaitable[Answer]] | None = None
+    answer_refusal: Callable[[Answer], Answer] | None = None
 
 
 class HookRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
