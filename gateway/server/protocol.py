@@ -43,7 +43,7 @@ from gateway.server.exchange import Exchange
 from gateway.server.file_sender import FileSender
 from gateway.server.flow import HIGH_WATER_BYTES, Flow
 from gateway.server.head_starts import HeadStarts
-from gateway.server.request_form import BODY_FIELDS, is_http_as_we_know_it, is_unwanted_upgrade
+from gateway.server.request_form import BODY_FIELDS, NO_BODY, is_http_as_we_know_it, is_unwanted_upgrade
 from gateway.server.send_queue import SendQueue
 from gateway.server.stall_clock import STALL_SECONDS, StallClock
 
@@ -307,7 +307,7 @@ class GatewayHttpProtocol(asyncio.Protocol):
                     has_body = True  # one that is announced: whether it comes depends on the answer
                     expects = expects or value.lower() == b"100-continue"
                 else:
-                    has_body = True
+                    has_body |= (name, value) != NO_BODY
         version, method = parser.get_http_version(), parser.get_method()
         if len(self.waiting) >= MAX_PIPELINED or not is_http_as_we_know_it(version, hosts):
             self._leave(EarlyRefusal.MALFORMED_REQUEST)

@@ -399,6 +399,16 @@ def test_the_log_of_a_proxy_has_the_record_and_neither_path_nor_key(proxy, site,
     assert site.keys["owner"] not in logged()
 
 
+@pytest.mark.parametrize("proxy", COMMANDS)
+def test_a_large_file_is_checked_from_memory(proxy, site):
+    """Its content is not in memory, and need not be."""
+    counted, question = "cachegate_answers_at_once_total", raw("GET", FILE, site.keys["owner"])
+    assert site.send(proxy, question).status == 200
+    before = site.gateway.metrics()[counted]
+    assert {site.send(proxy, question).status for _ in range(5)} == {200}
+    assert site.gateway.metrics()[counted] == before + 5
+
+
 @pytest.mark.parametrize("path", ["/_check", "/_refused", "/_problem"])
 def test_internal_locations_of_nginx_are_nobodys_to_ask_for(path, site):
     answer = site.send("nginx", raw("GET", path, site.keys["owner"]))
