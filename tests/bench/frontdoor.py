@@ -6,7 +6,10 @@ decides, records and checks the answer. The three take turns request by request,
 what else the machine does falls on all. What is added is the difference of a round's quantiles; the figures
 are the median of the rounds. `--svg FILE` draws the result.
 
-It needs `.venv-server` (`make test-server`), installs nginx for itself, and leaves nothing behind.
+It also measures nginx that asks the gateway about each request (`checks.py`); with `--checks`, only that.
+
+It needs `.venv-server` (`make test-server`), but for `--checks`. It installs nginx for itself, and leaves
+nothing behind.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import checks
 from installation import Installation, new_key
 from nginx import nginx_passing
 from plot import Bar, Panel, write_plot
@@ -186,7 +190,11 @@ def main() -> int:
     """Run it."""
     parser = arguments_of(__doc__ or "", "few rounds")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the result there")
+    parser.add_argument("--checks", action="store_true", help="measure only what asks the check face")
     chosen: argparse.Namespace = parser.parse_args()
+    asked = checks.QUICK if chosen.quick else checks.FULL
+    if chosen.checks:
+        return run("Checks", lambda report: checks.measure_checks(report, asked), chosen)
     if not PYTHON.exists():
         console.print("no .venv-server here. Run: make test-server")
         return 3
@@ -195,8 +203,11 @@ def main() -> int:
         if chosen.svg is not None:
             draw(report, chosen.svg)
 
-    size = QUICK if chosen.quick else FULL
-    return run("Front door", lambda report: measure(report, size), chosen, draw=drawn)
+    def measured(report: Report) -> None:
+        measure(report, QUICK if chosen.quick else FULL)
+        checks.measure_checks(report, asked)
+
+    return run("Front door", measured, chosen, draw=drawn)
 
 
 if __name__ == "__main__":
