@@ -1,8 +1,8 @@
 """What nginx serves while it asks the gateway about each request, part of `frontdoor.py`.
 
-The same nginx three times, with the shipped `check.conf`: it serves blobs by itself, and asks the gateway, an
-ASGI application that does nothing on uvicorn, and a second nginx that looks key and path up in a `map`. The
-requests are those of `delivery.py` for blobs: twenty tenants, forty keys, two hundred files, the headers of
+The same nginx three times, with the shipped `check.conf`: it sends the files by itself, and asks the gateway,
+an ASGI application that does nothing on uvicorn, or a second nginx that looks key and path up in a `map`. Its
+requests are the `varied` ones of `delivery.py`: twenty tenants, forty keys, two hundred files, the headers of
 four clients. nginx and whoever it asks are on one core, the load on another; they take turns.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from client_requests import request_sets, unguarded_requests
+from client_requests import unguarded_requests, varied
 from contender import Contender
 from equipment import Equipment, find_servers
 from installation import Installation
@@ -99,12 +99,12 @@ def measure_checks(report: Report, size: Size) -> None:
         furnished = asyncio.run(furnish(installation, Sizes(large=1 << 20)))
         serving = stack.enter_context(serving_ours(installation, furnished))
         workload, ours = serving.workload, serving.contender
-        sent = request_sets(workload)["blob"]
+        sent = varied(workload)
         servers = _Servers(equipment, installation.folder, workload, stack)
         contenders = [
             servers.asking(GATEWAY, ours.port, ours.roots),
             servers.asking(NOOP, *servers.noop()),
-            servers.asking(SECOND, *servers.second([one.target for one in sent.requests])),
+            servers.asking(SECOND, *servers.second()),
         ]
         for one in contenders:
             one.verify(sent)
@@ -120,7 +120,7 @@ def measure_checks(report: Report, size: Size) -> None:
     for name, title in TITLES.items():
         add_row(report, f"{name}_per_s", rounds.values(name, _per_second), f"{title}: requests a second")
         add_row(report, f"{name}_cpu_us", rounds.values(name, _cpu_us), f"{title}: CPU of a request, us")
-    what = "blobs from nginx that asks the gateway, requests a second over the same nginx that asks"
+    what = "files from nginx that asks the gateway, requests a second over the same nginx that asks"
     noop, second = (rounds.ratios(GATEWAY, other, _per_second) for other in (NOOP, SECOND))
     add_figure(report, "check_vs_nginx_noop", noop, 0.9, f"{what} an app that does nothing")
     spread = f"{min(second):.2f} to {max(second):.2f} in {len(second)} rounds"
@@ -145,12 +145,18 @@ class _Servers:
             ("listen 80;", f"listen 127.0.0.1:{own} backlog=2048;"),
             ("/var/cache/inference", str(self._folder / "cache")),
             ("/var/log/nginx", str(folder)),
+            ("    # Blobs, from the cache.", f"{self._locations()}\n    # Blobs, from the cache."),
         ):
             if old not in text:
                 raise RuntimeError(f"{SHIPPED.name} has no {old}")
             text = text.replace(old, new)
         pid = self._nginx(name, text, own)
         return Contender(name, TITLES[name], own, (pid, *roots), is_guarded=name != NOOP)
+
+    def _locations(self) -> str:
+        """The files at their paths, as if nginx had a copy of them."""
+        files = [item for tenant in self._workload.tenants for item in tenant.files]
+        return "\n".join(f"    location = {item.path} {{ alias {item.blob}; }}" for item in files)
 
     def noop(self) -> tuple[int, tuple[int, ...]]:
         """The application that does nothing, on uvicorn with uvloop and httptools."""
@@ -159,15 +165,11 @@ class _Servers:
         served = ("noop_app:app", "--app-dir", str(HERE), "--host", "127.0.0.1", "--port", str(port))
         return port, (self._run("noop", (sys.executable, "-m", "uvicorn", *served, *options), port),)
 
-    def second(self, targets: list[str]) -> tuple[int, tuple[int, ...]]:
+    def second(self) -> tuple[int, tuple[int, ...]]:
         """A second nginx, which knows every key with every path that it may read."""
         port, allowed = free_port(), self._folder_of("second") / "allowed"
-        known = {
-            f"Bearer {token} /v1/blobs/{item.md5}"
-            for _, token, item in self._workload.readers()
-            if f"/v1/blobs/{item.md5}" in targets
-        }
-        allowed.write_text("".join(f'"{one}" 1;\n' for one in sorted(known)), encoding="utf-8")
+        known = [f"Bearer {token} {item.path}" for _, token, item in self._workload.readers()]
+        allowed.write_text("".join(f'"{one}" 1;\n' for one in known), encoding="utf-8")
         return port, (self._nginx("second", _SECOND.format(port=port, allowed=allowed), port),)
 
     def _nginx(self, name: str, body: str, port: int) -> int:
