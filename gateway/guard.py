@@ -264,8 +264,9 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
                 known = route.find_now(request, verdict, looks) if route.find_now is not None else None
                 found, stamp = known or (yield partial(route.find, request, verdict))
             else:
+                needs_content = route.sends_content and request.method != "HEAD"
                 now = self.authorized_files.find_now(
-                    verdict, looks, needs_content=request.method != "HEAD", may_open=may_open
+                    verdict, looks, needs_content=needs_content, may_open=may_open
                 )
                 found, stamp = now or (yield partial(self.authorized_files.find, verdict))
             return Admission(

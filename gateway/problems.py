@@ -297,6 +297,20 @@ PROBLEMS: dict[Reason, Problem] = {
         title="No workflows",
         detail="The inference server does not say what a workflow will do in a way that is known here.",
     ),
+    Reason.UNTRUSTED_PROXY: _forbidden(
+        "untrusted-proxy",
+        "Only a proxy that the operator trusts may ask here. Operators name it in CACHEGATE_TRUSTED_PROXIES.",
+    ),
+    Reason.MALFORMED_CHECK: _bad(
+        "malformed-check",
+        "It is not clear which request is meant: a header by which a proxy tells it is missing, came twice, "
+        "is written with underscores, or is one of another proxy. Send no such header yourself.",
+    ),
+    Reason.UNCHECKABLE: _bad(
+        "uncheckable",
+        "This request cannot be checked this way: its answer is made for its caller, or depends on its body. "
+        "Files and blobs can. Send it to the gateway itself.",
+    ),
     Reason.BUSY: Problem(
         status=503,
         kind="busy",

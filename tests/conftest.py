@@ -554,7 +554,7 @@ def eventually():
     return wait_until
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def new_wire():
     """A client of a port that nobody else has."""
 

@@ -22,15 +22,16 @@ from gateway.assembly.token_routes import token_routes
 from gateway.configuration.settings import Settings
 from gateway.credential.client import parse_trusted_networks
 from gateway.delivery.file_answer import Means
-from gateway.faces import content, identity
+from gateway.faces import check, content, identity
 from gateway.faces.route import declarations
 from gateway.middleware.at_once import AtOnce
 from gateway.middleware.guard import GuardMiddleware
 from gateway.middleware.health import HEALTH_PATH, HealthMiddleware
-from gateway.middleware.routes import UNROUTED
+from gateway.middleware.routes import UNROUTED, Routes
 from gateway.model.access import WireRequest
 from gateway.model.errors import Unavailable
 from gateway.model.verdicts import Rejection
+from gateway.resource.proxied_paths import ProxiedPaths
 from gateway.server.worker import WorkerApp
 from gateway.telemetry import configure_logs
 
@@ -51,6 +52,7 @@ class Worker:
             *content.routes(means),
             *identity.routes(),
             *engine_routes(self.pipeline, means),
+            *check.routes(self._checks(settings)),
         ]
         of_tokens, public = token_routes(self.pipeline)
         self._endpoints += of_tokens
@@ -63,6 +65,14 @@ class Worker:
         self._endpoints += forwarded
         self._routes += declarations(forwarded)  # last: at the root it matches every path
         self._trusted_proxies = parse_trusted_networks(settings.trusted_proxies)
+
+    def _checks(self, settings: Settings) -> check.Checks:
+        """What the check face decides about: paths of the routes of this very worker."""
+        return check.Checks(
+            checkable=check.checkable_routes(has_links=self.pipeline.links is not None),
+            is_answered=lambda raw_path: Routes(self._routes).find(raw_path) is not None,
+            paths=ProxiedPaths(settings.check_prefixes),
+        )
 
     def app(self) -> Starlette:
         """The ASGI app: the guard in front of every route."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.audit.limits import Durability
 from gateway.configuration.values import (
+    read_check_prefixes,
     read_choice,
     read_durability,
     read_environment_tag,
@@ -30,6 +31,7 @@ from gateway.configuration.values import (
     read_url,
 )
 from gateway.identity.signing_keys import MAX_TOKEN_SECONDS
+from gateway.model.check_prefixes import CheckPrefix  # noqa: TC001 -- msgspec reads annotations
 from gateway.model.inference import InferenceServer  # noqa: TC001 -- msgspec reads annotations
 
 if TYPE_CHECKING:
@@ -102,10 +104,18 @@ class Settings:
         10,
     )
     trusted_proxies: tuple[str, ...] = _setting(
-        "Networks (and `unix`) of proxies whose X-Forwarded-For is believed, separated by commas.",
+        "Networks (and `unix`) of proxies whose X-Forwarded-For is believed, separated by commas. They alone "
+        "may ask the check routes.",
         read_networks,
         (),
         "none",
+    )
+    check_prefixes: tuple[CheckPrefix, ...] = _setting(
+        "Where proxies that ask first have our paths, as `PROXY=GATEWAY` pairs separated by commas, such as "
+        "/files=/v1/models. With one, all other paths of the proxy are refused.",
+        read_check_prefixes,
+        (),
+        "none: the proxy has the same paths",
     )
     token_env: str = _setting("The <env> part of new keys, cg_<env>_...", read_environment_tag, "live")
     node: str = _setting(

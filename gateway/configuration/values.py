@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from gateway.audit.limits import Durability
 from gateway.engine.urls import parse_url
+from gateway.model.check_prefixes import CheckPrefix
 from gateway.model.errors import BadNameError
 from gateway.model.inference import InferenceServer
 from gateway.model.names import parse_tenant_id
@@ -140,6 +141,23 @@ def _read_server_url(text: str) -> str:
 def read_mount(text: str) -> str:
     """A path of plain segments; `/` is the root, which is returned as the empty text."""
     return "" if text == "/" else read_location(text)
+
+
+def read_check_prefixes(text: str) -> tuple[CheckPrefix, ...]:
+    """Pairs `PROXY=GATEWAY` of path prefixes, separated by commas; `/` is the root."""
+    prefixes = tuple(_read_check_prefix(part.strip()) for part in text.split(",") if part.strip())
+    for one in prefixes:
+        below = [other for other in prefixes if f"{other.of_proxy}/".startswith(f"{one.of_proxy}/")]
+        if below != [one]:  # a path below both could be read as either
+            raise ValueError(f"{one.of_proxy or '/'} is named twice, or another prefix lies below it")
+    return prefixes
+
+
+def _read_check_prefix(text: str) -> CheckPrefix:
+    of_proxy, equals, of_gateway = text.partition("=")
+    if not equals:
+        raise ValueError("expected pairs such as /files=/v1/models, separated by commas")
+    return CheckPrefix(of_proxy=read_mount(of_proxy.strip()), of_gateway=read_mount(of_gateway.strip()))
 
 
 def read_service_key(text: str) -> str:

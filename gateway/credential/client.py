@@ -64,33 +64,28 @@ def parse_trusted_networks(texts: Iterable[str]) -> TrustedNetworks:
     return TrustedNetworks(networks=tuple(networks), is_unix_trusted=is_unix_trusted)
 
 
-def client_address(peer: str | None, headers: Iterable[tuple[bytes, bytes]], trusted: TrustedNetworks) -> str:
-    """The client's address as text. `peer` is the socket's other end; None for a unix socket."""
-    return Peer(peer, trusted).client(headers)
-
-
 class Peer:
     """The other end of one connection: what does not change between its requests is determined once."""
 
-    __slots__ = ("_is_believed", "_own", "_trusted")
+    __slots__ = ("_own", "_trusted", "is_believed")
 
     def __init__(self, peer: str | None, trusted: TrustedNetworks) -> None:
         address = find_address(peer) if peer is not None else None
         self._trusted = trusted
         self._own = UNIX_PEER if peer is None else peer if address is None else str(address)
-        self._is_believed = (
+        self.is_believed = (
             trusted.is_unix_trusted if peer is None else address is not None and trusted.hold(address)
         )
 
     def client(self, headers: Iterable[tuple[bytes, bytes]]) -> str:
         """The address of the client of one request."""
-        if not self._is_believed:
+        if not self.is_believed:
             return self._own
         return self.named_by(b",".join([value for name, value in headers if name == b"x-forwarded-for"]))
 
     def named_by(self, forwarded: bytes | None) -> str:
         """The address of the client of a request with these values of `X-Forwarded-For`, joined by commas."""
-        if not forwarded or not self._is_believed:
+        if not forwarded or not self.is_believed:
             return self._own
         is_short = len(forwarded) <= MAX_REMEMBERED_BYTES
         named = _find_client if is_short else _find_client.__wrapped__
@@ -102,7 +97,7 @@ def _find_client(forwarded: bytes, trusted: TrustedNetworks) -> str | None:
     """The client that a list names; None for the peer itself. It depends on nothing but its arguments."""
     # Split from the right: the unread rest to the left stays one piece, however long it is.
     for raw_hop in reversed(forwarded.rsplit(b",", MAX_HOPS)[-MAX_HOPS:]):
-        hop = _find_forwarded(raw_hop)
+        hop = find_forwarded(raw_hop)
         if hop is None:
             return None
         if not trusted.hold(hop):
@@ -110,7 +105,7 @@ def _find_client(forwarded: bytes, trusted: TrustedNetworks) -> str | None:
     return None
 
 
-def _find_forwarded(raw_hop: bytes) -> IPv4Address | IPv6Address | None:
+def find_forwarded(raw_hop: bytes) -> IPv4Address | IPv6Address | None:
     """The address in one entry of the list, with or without a port; None when it does not parse."""
     text = raw_hop.strip(b" \t").decode("latin-1")
     if match := _WITH_PORT.fullmatch(text):

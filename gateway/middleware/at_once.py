@@ -25,6 +25,7 @@ from gateway.credential.client import Peer, TrustedNetworks
 from gateway.delivery.file_body import ending_of
 from gateway.delivery.steps import INLINE_BYTES, read_exactly
 from gateway.delivery.unchanged import CutError, unsent, verify_unchanged
+from gateway.middleware.refusing import answer_refused
 from gateway.middleware.routes import UNROUTED, Routes
 from gateway.middleware.shape import refusal_of_bodiless
 from gateway.middleware.trace import find_trace_id, traceparent
@@ -173,11 +174,7 @@ class AtOnce:
 
     def _decline(self, taken: _Taken, declined: Declined) -> AnsweredAtOnce:
         request, route = taken.request, taken.route
-        more: tuple[tuple[bytes, bytes], ...] = ()
-        if declined.reason is Reason.METHOD_NOT_ALLOWED and route is not None:
-            more = ((b"allow", ", ".join(route.methods).encode()),)
-        problem = problem_of(declined.reason, declined.meant or request.route)
-        answer = problem.answer(declined.record_id, *more)
+        answer = answer_refused(declined, request, route)
         sent = _write(taken, answer, declined.record_id)
         return request.route, declined.reason, answer.status, sent
 
@@ -275,6 +272,7 @@ class AtOnce:
             trace_id=None if trace is None else find_trace_id(trace),
             received_at=now,
             fields=fields,
+            is_of_proxy=peer.is_believed,
         )
 
 

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from gateway.audit.record_fields import secrets_of
-from gateway.credential.client import TrustedNetworks, client_address
+from gateway.credential.client import Peer, TrustedNetworks
 from gateway.middleware.bodies import HELD_BODIES, Bodies
 from gateway.middleware.client_end import client_end
 from gateway.middleware.hook import answer_taken, read_body
 from gateway.middleware.meter import Meter
+from gateway.middleware.refusing import answer_refused
 from gateway.middleware.routes import UNROUTED, Routes
 from gateway.middleware.sending import bound_to, send_whole
 from gateway.middleware.shape import refusal_by_shape
@@ -34,7 +35,7 @@ from gateway.model.errors import Reason, Refusal, Unavailable, WithdrawnError
 from gateway.model.extensions import SENT, WATCH, ZERO_COPY
 from gateway.model.routes import ForwardedRoute, GuardedRoute, HookRoute, PublicRoute
 from gateway.model.verdicts import Declined, Ending, Outcome, Rejection
-from gateway.problems import UNRECORDED, problem_of, problem_telling
+from gateway.problems import UNRECORDED
 from gateway.transfers import ClientGoneError, TransferCutError
 
 if TYPE_CHECKING:
@@ -385,16 +386,18 @@ class GuardMiddleware:
             raw_path = raw_path[len(root) :]
         headers = tuple(scope["headers"])
         route = self._routes.find(raw_path)
-        peer = scope.get("client")
+        address = scope.get("client")
+        peer = Peer(address[0] if address else None, self._trusted_proxies)
         request = WireRequest(
             method=scope["method"],
             raw_path=raw_path,
             query=scope.get("query_string", b""),
             headers=headers,
-            client=client_address(peer[0] if peer else None, headers, self._trusted_proxies),
+            client=peer.client(headers),
             route=route.template if route else UNROUTED,
             trace_id=find_trace_id(_first(headers, b"traceparent")),
             received_at=self._clock.now(),
+            is_of_proxy=peer.is_believed,
         )
         return request, route
 
@@ -403,20 +406,7 @@ class GuardMiddleware:
     ) -> None:
         self._telemetry.decided(request.route, declined.reason)
         bound = bound_to(declined.record_id, request.trace_id)
-        if isinstance(route, GuardedRoute) and route.decline is not None and request.method in route.methods:
-            own = route.decline(declined.reason, declined.record_id, request)
-            await send_whole(own, bound, request.method, send)
-            return
-        meant = route.template if isinstance(route, ForwardedRoute) else declined.meant
-        problem = problem_of(declined.reason, meant or request.route)
-        more: tuple[tuple[bytes, bytes], ...] = ()
-        if declined.reason is Reason.METHOD_NOT_ALLOWED and route is not None:
-            more = ((b"allow", ", ".join(_methods_of(route, request)).encode()),)
-        answer = problem.answer(declined.record_id, *more)
-        if declined.told is not None:
-            problem = problem_telling(declined.reason, meant or request.route)
-            answer = problem.answer_telling(declined.told, declined.record_id, *more)
-        await send_whole(answer, bound, request.method, send)
+        await send_whole(answer_refused(declined, request, route), bound, request.method, send)
 
     def _record_defect(self, request: WireRequest) -> Declined:
         try:
@@ -436,11 +426,6 @@ def _with_headers(send: Send, more: tuple[tuple[bytes, bytes], ...]) -> Send:
         await send(message)
 
     return adding
-
-
-def _methods_of(route: Declared, request: WireRequest) -> Iterable[str]:
-    """The methods that a path has. The front door's one route stands for all of a server's."""
-    return route.allowed(request.raw_path) if isinstance(route, ForwardedRoute) else route.methods
 
 
 def _with_key(request: WireRequest, credential: Credential) -> WireRequest:

@@ -176,6 +176,7 @@ class WireRequest(msgspec.Struct, frozen=True, kw_only=True):
     received_at: float
     fields: dict[bytes, bytes] | None = None  # the headers by name, where it is known that none came twice
     form: bytes = b""
+    is_of_proxy: bool = False  # its peer is a trusted proxy, whose word about others counts
 
     def __repr__(self) -> str:
         return shown(self, hidden=("query", "headers", "fields", "form"))

@@ -165,6 +165,18 @@ class Reason(StrEnum):
         "no-workflows",
         "The inference server's version is not known here, or it does not say what a workflow will do.",
     )
+    UNTRUSTED_PROXY = (
+        "untrusted-proxy",
+        "A check came from an address that is no trusted proxy's, so nothing of what it says is believed.",
+    )
+    MALFORMED_CHECK = (
+        "malformed-check",
+        "A check does not say once, and in the headers of its own proxy alone, which request it is for.",
+    )
+    UNCHECKABLE = (
+        "uncheckable",
+        "A request that cannot be checked this way: its answer depends on more than method, path and caller.",
+    )
     BUSY = "busy", "Too many bodies are being read, or too many requests are under way."
 
     INVALID_LINK = "invalid-link", "The link's signature is not one of ours for this file, key and expiry."

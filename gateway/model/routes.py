@@ -35,7 +35,8 @@ class GuardedRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     A route with `form_bytes` reads a body of at most so many bytes, before the caller is known: it may
     contain the credential. `decline` makes the answer to a refusal, by reason and record, where the route
-    speaks a protocol that has its own.
+    speaks a protocol that has its own. A route whose
+    callers read statuses in a way of their own has `answer_refusal`, which puts a refusal into their form.
     """
 
     template: str
@@ -47,9 +48,12 @@ class GuardedRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     find: Callable[[WireRequest, Allowed], Awaitable[tuple[Found, Stamp]]] | None = None  # None: in the cache
     find_now: Callable[[WireRequest, Allowed, Any], tuple[Found, Stamp] | None] | None = None
     unwrap: Callable[[WireRequest], tuple[WireRequest, GuardedRoute]] | None = None
+    wrapped_methods: tuple[str, ...] = ()  # that a refused method is told of, where they are not `methods`
+    sends_content: bool = True  # False: an answer to GET has no content of the file either
     answer: Callable[[Receipt], Answer | Awaitable[Answer]] | None = None
     form_bytes: int = 0
     decline: Callable[[Reason, str, WireRequest], Answer] | None = None
+    answer_refusal: Callable[[Answer], Answer] | None = None
 
 
 class PublicRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):

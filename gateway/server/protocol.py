@@ -45,7 +45,7 @@ from gateway.server.file_answer import FileAnswer
 from gateway.server.file_sender import FileSender
 from gateway.server.flow import HIGH_WATER_BYTES, Flow
 from gateway.server.head_starts import HeadStarts
-from gateway.server.request_form import BODY_FIELDS, is_http_as_we_know_it, is_unwanted_upgrade
+from gateway.server.request_form import BODY_FIELDS, NO_BODY, is_http_as_we_know_it, is_unwanted_upgrade
 from gateway.server.send_queue import SendQueue
 from gateway.server.stall_clock import STALL_SECONDS, StallClock
 
@@ -67,6 +67,7 @@ _SHORT_READ_BYTES = MAX_HEADER_BYTES - 4 * MAX_HEADER_COUNT  # each field counts
 _MAX_HEAD_BYTES = MAX_TARGET_BYTES + MAX_HEADER_BYTES + 1024
 
 _BODY_OR_EXPECT = frozenset({b"expect"}) | BODY_FIELDS
+_OTHER_THAN_LENGTH = _BODY_OR_EXPECT - {NO_BODY[0]}
 _TAKEN_METHODS = frozenset({b"GET", b"HEAD"})
 
 
@@ -318,6 +319,8 @@ class GatewayHttpProtocol(asyncio.Protocol):
         if len(fields) < len(headers):
             hosts = [name for name, _ in headers].count(b"host")
         has_body = not _BODY_OR_EXPECT.isdisjoint(fields)  # one is announced, whether or not it comes
+        if has_body and fields.get(NO_BODY[0]) == NO_BODY[1] and len(fields) == len(headers):
+            has_body = not _OTHER_THAN_LENGTH.isdisjoint(fields)
         version, method = parser.get_http_version(), parser.get_method()
         if len(self.waiting) >= MAX_PIPELINED or not is_http_as_we_know_it(version, hosts):
             self._leave(EarlyRefusal.MALFORMED_REQUEST)

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 BODY_FIELDS = frozenset({b"content-length", b"transfer-encoding"})
+NO_BODY = (b"content-length", b"0")
+"""How Envoy and others say that there is none."""
 
 
 def is_http_as_we_know_it(version: str, hosts: int) -> bool:

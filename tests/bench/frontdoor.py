@@ -9,7 +9,10 @@ are the median of the rounds. `--svg FILE` draws the result.
 A workflow that runs the same model takes turns in the same way, directly and through the gateway, which has
 had the server describe it once: what is added to it is what a workflow costs that is known.
 
-It needs `.venv-server` (`make test-server`), installs nginx for itself, and leaves nothing behind.
+It also measures nginx that asks the gateway about each request (`checks.py`); with `--checks`, only that.
+
+It needs `.venv-server` (`make test-server`), but for `--checks`. It installs nginx for itself, and leaves
+nothing behind.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import checks
 from installation import Installation, new_key
 from nginx import nginx_passing
 from plot import Bar, Panel, write_plot
@@ -217,7 +221,11 @@ def main() -> int:
     """Run it."""
     parser = arguments_of(__doc__ or "", "few rounds")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the result there")
+    parser.add_argument("--checks", action="store_true", help="measure only what asks the check face")
     chosen: argparse.Namespace = parser.parse_args()
+    asked = checks.QUICK if chosen.quick else checks.FULL
+    if chosen.checks:
+        return run("Checks", lambda report: checks.measure_checks(report, asked), chosen)
     if not PYTHON.exists():
         console.print("no .venv-server here. Run: make test-server")
         return 3
@@ -226,8 +234,11 @@ def main() -> int:
         if chosen.svg is not None:
             draw(report, chosen.svg)
 
-    size = QUICK if chosen.quick else FULL
-    return run("Front door", lambda report: measure(report, size), chosen, draw=drawn)
+    def measured(report: Report) -> None:
+        measure(report, QUICK if chosen.quick else FULL)
+        checks.measure_checks(report, asked)
+
+    return run("Front door", measured, chosen, draw=drawn)
 
 
 if __name__ == "__main__":

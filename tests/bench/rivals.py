@@ -207,7 +207,7 @@ class Rivals:
     def _run(self, name: str, arguments: tuple[str | Path, ...], where: int | Path) -> int:
         log = self._folder_of(name) / "log"
         pid = self._stack.enter_context(running(arguments, log, self._equipment.environment))
-        _await_listening(name, where, log)
+        await_listening(name, where, log)
         return pid
 
     def _served(self) -> dict[str, Item]:
@@ -296,7 +296,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _await_listening(name: str, where: int | Path, log: Path) -> None:
+def await_listening(name: str, where: int | Path, log: Path) -> None:
+    """Until somebody listens on this port or path."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         family = socket.AF_INET if isinstance(where, int) else socket.AF_UNIX

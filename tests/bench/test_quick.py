@@ -81,6 +81,13 @@ def test_one_workload_is_measured_alone(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+def test_checks_are_measured_without_the_inference_server(tmp_path):
+    rows = run_quick(tmp_path, "frontdoor", "--checks")
+    assert figures(rows) == {"check_vs_nginx_noop", "check_vs_second_nginx"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_stages_of_a_request_add_up_to_its_time(tmp_path):
     rows = run_quick(tmp_path, "delivery", "--stages", "--only", "varied", "--seconds", "1")
     values = {row["name"]: row["value"] for row in rows if not row["name"].endswith("_function_us")}

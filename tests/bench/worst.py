@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from gateway.audit.record_fields import request_member, secrets_of
 from gateway.audit.scrub import _clean_agent
-from gateway.credential.client import client_address, parse_trusted_networks
+from gateway.credential.client import Peer, parse_trusted_networks
 from gateway.credential.extract import extract
 from gateway.credential.fingerprint import fingerprint
 from gateway.decision.grant_index import GrantIndex
@@ -145,7 +145,7 @@ def headers() -> Parser:
         _clean_agent.cache_clear()  # a new agent each time
         asked = request(headers=fields)
         refusal_by_shape(asked, CATALOGUE)
-        client_address("10.0.0.1", fields, trusted)
+        Peer("10.0.0.1", trusted).client(fields)
         find_trace_id(asked.header(b"traceparent"))
         fingerprint(fields, b"")
         request_member(asked, secrets_of(asked))

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.credential.client import client_address, parse_trusted_networks
+from gateway.credential.client import Peer, parse_trusted_networks
 from gateway.credential.extract import extract
 from gateway.identity.times import format_duration, parse_duration, parse_moment
 from gateway.identity.tokens import PREFIX, TokenShape, mint_token, parse_token
@@ -89,11 +89,10 @@ class TestClientAddress:
     @given(st.lists(st.binary(max_size=60), max_size=4))
     def test_nothing_that_a_stranger_writes_changes_the_stranger(self, claims):
         pairs = [(b"x-forwarded-for", claim) for claim in claims]
-        assert client_address("203.0.113.9", pairs, PROXIES) == "203.0.113.9"
+        assert Peer("203.0.113.9", PROXIES).client(pairs) == "203.0.113.9"
         # Nor does it behind a proxy, which appends the address that it saw.
         assert (
-            client_address("10.0.0.1", [*pairs, (b"x-forwarded-for", b"203.0.113.9")], PROXIES)
-            == "203.0.113.9"
+            Peer("10.0.0.1", PROXIES).client([*pairs, (b"x-forwarded-for", b"203.0.113.9")]) == "203.0.113.9"
         )
 
 

@@ -30,7 +30,7 @@ from gateway.audit.request_secrets import RequestSecrets, _names_a_secret
 from gateway.audit.scrub import _clean_agent, _longest_run, clean_agent, source_of
 from gateway.caller_views import CallerViews, View
 from gateway.configuration.settings import CHECKOUT_POLICIES
-from gateway.credential.client import TrustedNetworks, client_address
+from gateway.credential.client import Peer, TrustedNetworks
 from gateway.decision import rulebook
 from gateway.decision.policyset import load_policy_folder
 from gateway.decision.rulebook import Rulebook
@@ -688,7 +688,7 @@ PROXY = TrustedNetworks(networks=(), is_unix_trusted=True)
 def addresses_of_clients(_bound):
     def call(number):
         text = b"%08d" % number + b"x" * (30_000 if number % 2 else 60)
-        client_address(None, [(b"x-forwarded-for", text)], PROXY)
+        Peer(None, PROXY).client([(b"x-forwarded-for", text)])
 
     return function(call, _remembered_address)
 

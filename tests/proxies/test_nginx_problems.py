@@ -26,6 +26,8 @@ REFUSED = {
     "two-hosts": (b"GET /" + MARK + b" HTTP/1.1\r\nHost: a" + END, 400),
     "bad-length": (b"POST / HTTP/1.1\r\nContent-Length: " + MARK + END, 400),
     "location-of-problems": (b"GET /_problem?" + MARK + b" HTTP/1.1" + END, 404),
+    "check": (b"GET /check/nginx?" + MARK + b" HTTP/1.1\r\nX-Original-URI: /v1/models" + END, 404),
+    "check-of-envoy": (b"GET //check/envoy/v1/models?" + MARK + b" HTTP/1.1" + END, 404),
     "method": (b"TRACE /" + MARK + b" HTTP/1.1" + END, 405),
     "body": (b"POST /" + MARK + b" HTTP/1.1\r\nContent-Length: 5000" + END, 413),
     "chunked-body": (b"POST / HTTP/1.1\r\n" + CHUNKED + b"1388\r\n" + b"a" * 5000 + b"\r\n0\r\n\r\n", 413),

@@ -377,7 +377,8 @@ def await_taken(memory):
         b"POST /known HTTP/1.1\r\nhost: x\r\n\r\n",
         b"GET /known HTTP/1.0\r\nhost: x\r\nconnection: keep-alive\r\n\r\n",
         b"GET /known HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
-        b"GET /known HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n",
+        b"GET /known HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nab",
+        b"GET /known HTTP/1.1\r\nhost: x\r\ncontent-length: 00\r\n\r\n",
         b"GET /known HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         b"GET /known HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n\r\n",
         b"GET /known HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n",
@@ -388,6 +389,19 @@ def test_what_is_not_the_plainest_request_is_for_the_application(request_, serve
         connection.sendall(request_)
         assert read_answer(connection) == b"from the app"
     assert memory.asked == 0
+    assert app.paths == ["/known"]
+
+
+def test_a_request_that_announces_no_body_is_taken_as_one_without_a_word(serve, app, memory):
+    announced = b"GET /known HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
+    with serve() as served, served.connect() as connection:
+        for request_ in (announced, ONCE, announced):
+            connection.sendall(request_)
+            assert read_answer(connection) == b"from memory"
+        memory.is_forgetful = True
+        connection.sendall(announced)
+        assert read_answer(connection) == b"from the app"
+    assert memory.asked == 4
     assert app.paths == ["/known"]
 
 

@@ -1,0 +1,41 @@
+"""Makes the answer to a refused request; the middleware and what answers at once send the same one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.model.errors import Reason
+from gateway.model.routes import ForwardedRoute, GuardedRoute
+from gateway.problems import problem_of, problem_telling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gateway.middleware.routes import Declared
+    from gateway.model.access import WireRequest
+    from gateway.model.answers import Answer
+    from gateway.model.verdicts import Declined
+
+
+def answer_refused(declined: Declined, request: WireRequest, route: Declared | None) -> Answer:
+    """The answer: the problem of the reason, in the form that the route gives to its refusals."""
+    guarded = route if isinstance(route, GuardedRoute) else None
+    if guarded is not None and guarded.decline is not None and request.method in guarded.methods:
+        return guarded.decline(declined.reason, declined.record_id, request)
+    meant = route.template if isinstance(route, ForwardedRoute) else declined.meant
+    more: tuple[tuple[bytes, bytes], ...] = ()
+    if declined.reason is Reason.METHOD_NOT_ALLOWED and route is not None:
+        more = ((b"allow", ", ".join(_methods_of(route, request)).encode()),)
+    if declined.told is None:
+        answer = problem_of(declined.reason, meant or request.route).answer(declined.record_id, *more)
+    else:
+        problem = problem_telling(declined.reason, meant or request.route)
+        answer = problem.answer_telling(declined.told, declined.record_id, *more)
+    return answer if guarded is None or guarded.answer_refusal is None else guarded.answer_refusal(answer)
+
+
+def _methods_of(route: Declared, request: WireRequest) -> Iterable[str]:
+    """The methods that a path has. The front door's one route stands for all of a server's."""
+    if isinstance(route, ForwardedRoute):
+        return route.allowed(request.raw_path)
+    return (route.wrapped_methods if isinstance(route, GuardedRoute) else ()) or route.methods
