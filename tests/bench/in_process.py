@@ -107,7 +107,9 @@ async def _measure(report: Report, names: Sequence[str], worker: Worker, furnish
             if name in RANGES:
                 first, length = RANGES[name]
                 least = await _measure_ranges(make, furnished, first, length)
-                report.row(f"in_process_{name}_us", least, f"{length:,} bytes of a large file, to a socket: CPU")
+                report.row(
+                    f"in_process_{name}_us", least, f"{length:,} bytes of a large file, to a socket: CPU"
+                )
         gc.unfreeze()
 
 
