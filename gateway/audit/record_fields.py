@@ -104,9 +104,7 @@ def found_members(found: Found, resource: Resource, model: str | None, secrets: 
 
 
 @lru_cache(REMEMBERED)
-def _of_file(
-    resource: Resource, model: str, package: str, file: str, *of_content: Any
-) -> tuple[int, bytes]:
+def _of_file(resource: Resource, model: str, package: str, file: str, *of_content: Any) -> tuple[int, bytes]:
     """The members of a file, and the length of its longest name."""
     requested = resource.model
     longest = max(len(requested or ""), len(model), len(file))

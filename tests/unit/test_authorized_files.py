@@ -527,7 +527,9 @@ class Disk:
         looks = Looks()
         if asked.resource.kind is ResourceKind.BLOB:
             asked = self.files.resolve_now(asked, looks)
-        found = asked and self.files.find_now(self.allowed(asked), looks, needs_content=needs_content, may_open=False)
+        found = asked and self.files.find_now(
+            self.allowed(asked), looks, needs_content=needs_content, may_open=False
+        )
         return found and self.told(found)
 
     def allowed(self, asked):

@@ -58,9 +58,7 @@ async def is_overtaken(source: FactSource, key_id: KeyId, model: ModelId | None,
     return _ended_at(read_set, _endings(key_id, model)) > asked
 
 
-def is_overtaken_now(
-    source: FactSource, key_id: KeyId, model: ModelId | None, asked: int
-) -> bool | None:
+def is_overtaken_now(source: FactSource, key_id: KeyId, model: ModelId | None, asked: int) -> bool | None:
     """As `is_overtaken`, from memory alone; None where the endings have to be read."""
     read_set, ending_names = ReadSet(source), _endings(key_id, model)
     if not read_set.fetch_now(ending_names):

@@ -123,4 +123,6 @@ def test_without_waiting_a_provider_answers_with_what_it_said_and_the_cache_wher
     assert world.metadata.stat_now(lambda: "asked", allowed, None) == b"said"
     alone = Metadata(upstream=None, local=world, clock=world)
     assert alone.weights_now(allowed, None) is (kept if model else None)
-    assert alone.stat_now(None, allowed, None) == (b'{"modelMetadata":{"modelLatencyMs":null}}' if model else None)
+    assert alone.stat_now(None, allowed, None) == (
+        b'{"modelMetadata":{"modelLatencyMs":null}}' if model else None
+    )
