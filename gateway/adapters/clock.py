@@ -7,7 +7,7 @@ from functools import partial
 
 
 class SystemClock:
-    """`Clock` of `model/ports`, over the clocks of the machine: the functions of C, without a call between."""
+    """`Clock` of `model/ports`, over the clocks of the machine: C's own functions, without a call between."""
 
     now = staticmethod(time.time)  # noqa: TID251 -- this is the one reader the ban points to
     """Seconds since the epoch by the system clock, which can be set forwards and backwards."""

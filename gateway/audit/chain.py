@@ -64,7 +64,8 @@ class Chain:
 
     def seal_all(self, records: Iterable[Ready], time: str) -> bytes:
         """Seal the next records, all with this time, and return their lines."""
-        links, pieces = self.links, []
+        links = self.links
+        pieces: list[bytes] = []
         for kind, record_id, tail in records:
             opened = opening(kind, record_id, links, time)
             digest = sha256(opened)

@@ -69,8 +69,7 @@ class Authenticator:
         if caller is None:
             return None
         if caller.is_unbounded and -math.inf < now < math.inf:
-            if now > self._latest:
-                self._latest = now
+            self._latest = max(self._latest, now)
             return caller.principal, caller.stamp
         try:
             self.verify(caller.key, caller.tenant, client, now)

@@ -284,7 +284,7 @@ def _secrets_of_all(requests: Iterable[WireRequest]) -> RequestSecrets:
 
 
 def _made(route: GuardedRoute | None, receipt: Receipt) -> Answer:
-    """The answer; what is short is read from its file here. Raises `Unavailable` where that cannot be read."""
+    """The answer; what is short is read from its file here. Raises `Unavailable` where it cannot be."""
     answer = None if route is None or route.answer is None else route.answer(receipt)
     if not isinstance(answer, Answer) or not isinstance(answer.body, bytes | FileParts):
         raise TypeError("what is answered at once is in memory, or in a file")

@@ -66,7 +66,7 @@ class FileSender:
         if not (is_ready and self._queue.may_send(first, self._loop)):
             self._transport.write(head)
             return 0
-        descriptor = self.socket()
+        descriptor = self.descriptor()
         try:  # one packet for the head and what follows it
             written = self._own_socket().send(head, socket.MSG_MORE)
         except BlockingIOError:
@@ -103,7 +103,7 @@ class FileSender:
 
     # `file_span.Way`: how a range writes to this connection
 
-    def socket(self) -> int:
+    def descriptor(self) -> int:
         """The descriptor to write to. Raises `ConnectionResetError` when the connection is lost."""
         return self._own_socket().fileno()
 
@@ -132,7 +132,7 @@ class FileSender:
             self._forget_writer()
             self._queue.line_up(step, self._loop)
 
-        self._loop.add_writer(self.socket(), resume)
+        self._loop.add_writer(self.descriptor(), resume)
 
     def _forget_writer(self) -> None:
         if self._socket is not None:

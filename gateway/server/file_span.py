@@ -40,7 +40,7 @@ _PROBE = [bytearray(1)]  # the buffer of a probe; its content is not used
 class Way(Protocol):
     """The connection that a range is sent on (`FileSender`)."""
 
-    def socket(self) -> int:
+    def descriptor(self) -> int:
         """The descriptor to write to. Raises `ConnectionResetError` when the connection is lost."""
 
     def is_clear(self) -> bool:
@@ -139,7 +139,7 @@ class FileSpan:
         wanted = min(STEP_BYTES, self._warm_end - self._offset)
         looks.verify()  # nothing is awaited between this check and the system call
         try:
-            sent = os.sendfile(self._way.socket(), self._file, self._offset, wanted)
+            sent = os.sendfile(self._way.descriptor(), self._file, self._offset, wanted)
         except BlockingIOError:
             return self._wait_for_room()
         except OSError as error:

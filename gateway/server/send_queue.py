@@ -35,7 +35,7 @@ class SendQueue:
         self._left_bytes = TURN_BYTES  # of this iteration, for what is sent beside the queue
 
     def may_send(self, count: int, loop: asyncio.AbstractEventLoop) -> bool:
-        """Whether so many bytes, a step at most, may be sent now: nobody waits, and the iteration has room."""
+        """Whether so many bytes, a step at most, may be sent now: nobody waits, and there is room."""
         if not self._is_called:
             self._call(loop)
             self._left_bytes = TURN_BYTES

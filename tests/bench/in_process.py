@@ -120,7 +120,7 @@ class Dropped(asyncio.Transport):
         super().__init__()
         self.count = 0
 
-    def write(self, data: Any) -> None:  # noqa: ARG002 -- it is dropped
+    def write(self, data: Any) -> None:
         """Count it."""
         self.count += 1
 
@@ -162,7 +162,9 @@ class _Driven:
             for raw, (transport, protocol) in batch:
                 transport.count = 0
                 protocol.data_received(raw)
-            while not all(transport.count for _, (transport, _) in batch):
+            while not all(  # noqa: ASYNC110 -- one iteration of the event loop after the other
+                transport.count for _, (transport, _) in batch
+            ):
                 await asyncio.sleep(0)
             taken.append((time.thread_time_ns() - began) / len(batch) / 1e3)
 

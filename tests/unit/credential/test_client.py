@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.credential import client
 from gateway.credential.client import MAX_HOPS, Peer, parse_trusted_networks
 from gateway.model.errors import BadNameError
 
@@ -83,10 +84,23 @@ def test_what_is_no_network_is_refused(text):
         parse_trusted_networks([text])
 
 
-def test_a_connection_remembers_whom_a_short_list_names_and_no_long_list():
-    """Clients begin these lists, and a proxy keeps its connections open."""
+def test_whom_a_short_list_names_is_remembered_and_no_long_list_is():
+    """Clients begin these lists, and choose how long they are."""
     peer = Peer("10.0.0.1", PROXIES)
     short, long = b"198.51.100.1", b"203.0.113.7, " * 2000 + b"198.51.100.2"
+    client._find_client.cache_clear()
     for value, named in [(short, "198.51.100.1"), (long, "198.51.100.2"), (short, "198.51.100.1")]:
-        assert peer.client(forwarded(value)) == named
-        assert peer._last == (short, "198.51.100.1")
+        assert peer.client(forwarded(value)) == peer.named_by(value) == named
+    assert client._find_client.cache_info().currsize == 1
+
+
+def test_what_a_list_names_depends_on_whom_is_trusted_and_who_sent_it():
+    hops = b"198.51.100.1, 10.0.0.2"
+    nobody = parse_trusted_networks(["10.0.0.1/32"])
+    assert Peer("10.0.0.1", PROXIES).named_by(hops) == "198.51.100.1"
+    assert Peer("10.0.0.1", nobody).named_by(hops) == "10.0.0.2"
+    assert Peer("192.0.2.9", PROXIES).named_by(hops) == "192.0.2.9"
+    assert [Peer(one, PROXIES).named_by(b"unreadable") for one in ("10.0.0.1", "10.0.0.3")] == [
+        "10.0.0.1",
+        "10.0.0.3",
+    ]

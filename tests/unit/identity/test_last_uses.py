@@ -81,7 +81,7 @@ def test_how_many_keys_a_worker_remembers_to_have_marked_is_bounded(monkeypatch)
     uses = LastUses(str.encode)
     for number in range(3):
         uses._marks.note(KeyId(f"key_{number:012}"), Credential("k"))
-    assert len(uses._marks._marked) == 1
+    assert len(uses._marks.marked) == 1
 
 
 def test_a_key_that_is_known_to_be_valid_still_is_used_as_well():
