@@ -86,7 +86,6 @@ NAMING_ROUTES = frozenset({"/sam2/embed_image", "/sam3/embed_image"})
 MAX_SERVERS = 3  # that one request is tried on, where the ones before could not be reached
 MAX_WHOLE_BYTES = 4 << 20  # of an answer that is read whole: a list of models, or an error
 LIST_PATH = "/model/registry"
-JSON = b"application/json"
 
 
 class FrontDoor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -439,7 +438,7 @@ class Request:
     ) -> AsyncIterator[bytes]:
         """The pieces of an answer. A prediction names no model but those that were authorised."""
         pieces = self._pieces_of(answer)
-        if dict(headers.pairs).get(b"content-type", b"").partition(b";")[0].strip().lower() != JSON:
+        if not answers.is_json(headers):
             return pieces
         known = {*inquiry.reported, *self._brought}
         if receipt.admission.allowed.model is not None:
