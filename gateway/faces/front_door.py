@@ -93,7 +93,6 @@ SMALL_BYTES = 64 << 10
 several, and where the server breaks off, nothing was sent. Predictions are such answers."""
 
 LIST_PATH = "/model/registry"
-JSON = b"application/json"
 
 
 class FrontDoor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -473,7 +472,7 @@ class Request:
         self, pieces: AsyncIterator[bytes], headers: Headers, receipt: Receipt, inquiry: Inquiry
     ) -> AsyncIterator[bytes]:
         """The pieces of an answer. A prediction names no model but those that were authorised."""
-        if dict(headers.pairs).get(b"content-type", b"").partition(b";")[0].strip().lower() != JSON:
+        if not answers.is_json(headers):
             return pieces
         known = {*inquiry.reported, *self._brought}
         if receipt.admission.allowed.model is not None:

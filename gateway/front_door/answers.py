@@ -82,6 +82,22 @@ def pass_headers(pairs: Iterable[tuple[bytes, bytes]]) -> Headers:
     return Headers.of(*passed.items(), *_OURS)
 
 
+def is_json(headers: Headers) -> bool:
+    """Whether an answer is JSON, as it can be read. Raises `Refusal` for one that is encoded in another way.
+
+    The server is asked for none; a proxy before it might compress all the same.
+    """
+    values = dict(headers.pairs)
+    kind, _, more = values.get(b"content-type", b"").lower().partition(b";")
+    if values.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise Refusal(Reason.INFERENCE_UNAVAILABLE)
+    if kind.strip() != b"application/json":
+        return False
+    if more.strip() not in {b"", b"charset=utf-8"}:
+        raise Refusal(Reason.INFERENCE_UNAVAILABLE)
+    return True
+
+
 def verify_reported(values: Sequence[bytes], inquiry: Inquiry) -> None:
     """Raise `Refusal(UNEXPECTED_MODEL)` if the server says that it used a model that was not authorised.
 

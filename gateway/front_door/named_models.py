@@ -51,7 +51,8 @@ async def with_known_ids(
 def _pass_on(text: bytes, known: Collection[str], on_other: Callable[[], None]) -> tuple[bytes, bytes]:
     """What of the text can be passed on, and what more has to be read after."""
     ready: list[bytes] = []
-    while (at := text.find(_MEMBER)) >= 0:
+    start = 0  # of what is not passed on yet
+    while (at := text.find(_MEMBER, start)) >= 0:
         after = at + len(_MEMBER)
         is_text = text[at - 1 : at] != _ESCAPE
         found = _ID.match(text, after) if is_text else None
@@ -59,18 +60,18 @@ def _pass_on(text: bytes, known: Collection[str], on_other: Callable[[], None]) 
             if is_text and _BEGUN.fullmatch(text, after):
                 if len(text) - at > MAX_ID_BYTES:
                     raise Refusal(Reason.INFERENCE_UNAVAILABLE)
-                return b"".join((*ready, text[:at])), text[at:]
-            ready.append(text[:after])
-            text = text[after:]
+                return b"".join((*ready, text[start:at])), text[at:]
+            ready.append(text[start:after])
+            start = after
             continue
         written = found[1]
         if not _is_known(written, known):
             on_other()
             written = b'""'.ljust(len(written))
-        ready += (text[: found.start(1)], written)
-        text = text[found.end() :]
-    kept = _length_of_begun_member(text)
-    return b"".join((*ready, text[: len(text) - kept])), text[len(text) - kept :]
+        ready += (text[start : found.start(1)], written)
+        start = found.end()
+    end = max(start, len(text) - _length_of_begun_member(text))
+    return b"".join((*ready, text[start:end])), text[end:]
 
 
 def _is_known(written: bytes, known: Collection[str]) -> bool:

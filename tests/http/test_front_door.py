@@ -9,7 +9,7 @@ import json
 import resource
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -275,6 +275,39 @@ def test_an_answer_with_another_model_is_not_sent_and_alarms(front, acme, eventu
         if name.startswith("cachegate_unexpected_models_total")
     ]
     assert sum(counted) >= 1
+
+
+def named(model):
+    return b'{"resolved_model":{"model_id":"%s"},"predictions":[]}' % model.encode()
+
+
+@pytest.mark.parametrize("size", [7, 1000])
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_model_that_nobody_could_know_of_is_not_named_in_a_prediction(front, acme, size, is_chunked):
+    for model, shown in (("acme/1", "acme/1"), ("globex/7", "")):
+        text = named(model)
+        pieces = tuple(text[start : start + size] for start in range(0, len(text), size))
+        front.reply(DETECT, replace(said("acme/1"), pieces=pieces, length=-1 if is_chunked else len(text)))
+        front_go_on(front)
+        answer = front.detect("acme/1", acme[0])
+        body = b"".join(answer.body.split(b"\r\n")[1::2]) if is_chunked else answer.body
+        assert json.loads(body) == {"resolved_model": {"model_id": shown}, "predictions": []}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (("content-type", "application/json"), ("content-encoding", "gzip")),
+        (("content-type", "application/json; charset=utf-16"),),
+    ],
+)
+def test_a_prediction_that_cannot_be_read_is_not_passed_on(front, acme, headers):
+    front.reply(DETECT, Reply(headers=headers, pieces=(b"\x1f\x8b not for our eyes",)))
+    answer = front.detect("acme/1", acme[0])
+    assert (answer.status, front.installation.outcome_of(answer.record_id)["reason"]) == (
+        503,
+        "inference-unavailable",
+    )
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 422, 500])
@@ -717,6 +750,16 @@ def test_what_a_model_brings_is_authorised_before_anything_is_sent(new_installat
                 answer = front.detect(model, token)
                 assert (answer.status, front.reason(answer)) == (404, "not-permitted"), model
                 assert front.records(answer)["resource"]["requested"] == refused
+            # It was loaded when its name stood for another model.
+            front.reply(DETECT, replace(said("acme/3"), pieces=(named("globex/1"),)))
+            answer = front.detect("acme/3", token)
+            assert (answer.status, answer.json()["type"]) == (503, "urn:cachegate:problem:unexpected-model")
+            front.reply(DETECT, replace(said("acme/3"), pieces=(named("acme/1"),)))
+            assert front.detect("acme/3", token).json()["resolved_model"] == {"model_id": "acme/1"}
+            for server in front.servers:
+                server.seen.clear()
+            front.reply(DETECT, said("acme/3"))
+            assert front.detect("acme/3", token).status == 200
             before = len(provider.seen)
             assert front.detect("globex/9", token).status == 404
             assert len(provider.seen) == before, "nothing is asked about what the caller may not have"

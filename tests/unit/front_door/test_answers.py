@@ -13,6 +13,7 @@ from gateway.front_door.answers import (
     error_answer,
     health_answer,
     info_answer,
+    is_json,
     keep_models,
     name_image,
     pass_headers,
@@ -46,6 +47,36 @@ def told(status, message, **more):
     assert (problem["status"], problem["record"]) == (answer.status, RECORD)
     assert set(problem) == {"type", "title", "status", "detail", "record"}
     return answer.status, problem["detail"]
+
+
+class TestForm:
+    @pytest.mark.parametrize(
+        ("content_type", "answer"),
+        [
+            (b"application/json", True),
+            (b"Application/JSON; charset=UTF-8", True),
+            (b"image/jpeg", False),
+            (b"text/plain; charset=latin-1", False),
+            (None, False),
+        ],
+    )
+    def test_json_is_told_by_its_type(self, content_type, answer):
+        pairs = [] if content_type is None else [(b"content-type", content_type)]
+        assert is_json(pass_headers(pairs)) is answer
+
+    @pytest.mark.parametrize(
+        "pairs",
+        [
+            [(b"content-type", b"application/json"), (b"content-encoding", b"gzip")],
+            [(b"content-type", b"image/jpeg"), (b"content-encoding", b"br")],
+            [(b"content-type", b"application/json; charset=utf-16")],
+            [(b"content-type", b"application/json; charset=utf-8; charset=utf-7")],
+        ],
+    )
+    def test_what_could_not_be_read_is_refused(self, pairs):
+        with pytest.raises(Refusal) as refusal:
+            is_json(pass_headers(pairs))
+        assert refusal.value.reason is Reason.INFERENCE_UNAVAILABLE
 
 
 class TestHeaders:
