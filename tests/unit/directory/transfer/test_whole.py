@@ -72,7 +72,9 @@ async def filled(store, acme, policy, make_key):
         await changes.put_grants(Grants(tenant_id=TenantId("globex"), grants=(grant,)))
         await changes.put_issuer(ISSUER)
         await changes.put_binding(BINDING)
-        await changes.put_binding(replace(BINDING, binding_id=BindingId("bnd_000000000002"), url="https://gone"))
+        await changes.put_binding(
+            replace(BINDING, binding_id=BindingId("bnd_000000000002"), url="https://gone")
+        )
         await changes.put_key(make_key(0, None), bytes(32))
         for number in range(1, 1001):
             tenant = "acme" if number % 3 else "globex"
