@@ -7,7 +7,7 @@ the issuer that it names. One that names us is ours, whatever a document of outs
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.identity.json_web_tokens import parse
 from gateway.model.access import Credential
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from gateway.identity.authenticate_link import LinkAuthenticator
     from gateway.identity.authenticate_token import TokenAuthenticator
     from gateway.identity.outside_tokens import OutsideTokens
-    from gateway.identity.recent_callers import RecentCallers
     from gateway.model.access import Principal, SignedLink
+    from gateway.model.bounded_memory import BoundedMemory
     from gateway.model.stamps import Stamp
 
 
@@ -32,18 +32,19 @@ class AnyAuthenticator:
         keys: Authenticator,
         links: LinkAuthenticator,
         tokens: TokenAuthenticator,
-        outside: OutsideTokens,
+        outside: OutsideTokens | None = None,
     ) -> None:
+        """Without `outside`, every token is read as one of ours."""
         self._keys = keys
         self._links = links
         self._tokens = tokens
         self._outside = outside
 
     @property
-    def memories(self) -> tuple[RecentCallers, ...]:
+    def memories(self) -> tuple[BoundedMemory[Any, Any], ...]:
         """The bounded memories of all of them, for the periodic sweep."""
-        of_tokens = (*self._tokens.memories, *self._outside.memories)
-        return (*self._links.memories, *of_tokens, *self._keys.memories)
+        outside = () if self._outside is None else self._outside.memories
+        return (*self._links.memories, *self._tokens.memories, *outside, *self._keys.memories)
 
     def recall(
         self, credential: Credential | SignedLink, client: str, now: float
@@ -53,7 +54,9 @@ class AnyAuthenticator:
             return self._links.recall(credential, client, now)
         if credential.is_token:
             ours = self._tokens.recall(credential, client, now)
-            return ours or self._outside.recall(credential, client, now)
+            if ours is not None or self._outside is None:
+                return ours
+            return self._outside.recall(credential, client, now)
         return self._keys.recall(credential, client, now)
 
     async def authenticate(
@@ -63,15 +66,21 @@ class AnyAuthenticator:
         if not isinstance(credential, Credential):
             return await self._links.authenticate(credential, client, now)
         if credential.is_token:
-            token = parse(credential.secret)
-            if token.claimed_issuer == self._tokens.issuer:
-                return await self._tokens.authenticate(credential, client, now)
-            return await self._outside.authenticate(credential, token, client, now)
+            return await self._authenticate_token(credential, client, now)
         return await self._keys.authenticate(credential, client, now)
+
+    async def _authenticate_token(
+        self, credential: Credential, client: str, now: float
+    ) -> tuple[Principal, Stamp]:
+        if self._outside is not None:
+            token = parse(credential.secret)
+            if token.claimed_issuer != self._tokens.issuer:
+                return await self._outside.authenticate(credential, token, client, now)
+        return await self._tokens.authenticate(credential, client, now)
 
     async def reauthenticate(self, stamp: Stamp, client: str, now: float) -> tuple[Principal, Stamp]:
         """Authenticate the key or the binding of a transfer again. Raises `Refusal` when it is not valid."""
-        bound = await self._outside.reauthenticate(stamp, client, now)
+        bound = None if self._outside is None else await self._outside.reauthenticate(stamp, client, now)
         return bound or await self._keys.reauthenticate(stamp, client, now)
 
     def is_in_time(self, principal: Principal, now: float) -> bool:

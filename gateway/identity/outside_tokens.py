@@ -18,7 +18,7 @@ Non-goals: the form and the signature of a token (`json_web_tokens.py`), fetchin
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec.structs import replace
@@ -90,15 +90,15 @@ class OutsideTokens:
         self._recent = RecentCallers()
         # Leaves that many callers share, so that a record is charged once: each with the leaf that it wraps.
         self._leaves: BoundedMemory[tuple[str, str], tuple[Leaf, float, Leaf]] = BoundedMemory(
-            max_entries=MAX_LEAVES
+            max_entries=MAX_LEAVES, stands_on=lambda kept: kept[:1]
         )
         # The keys of sets, by the text of the set.
         self._parsed: BoundedMemory[bytes, Mapping[str, TrustedKey]] = BoundedMemory(max_entries=MAX_PARSED)
 
     @property
-    def memories(self) -> tuple[RecentCallers, ...]:
-        """The bounded memory of callers, for the periodic sweep."""
-        return (self._recent,)
+    def memories(self) -> tuple[BoundedMemory[Any, Any], ...]:
+        """The bounded memories that depend on facts, for the periodic sweep."""
+        return (self._recent, self._leaves)
 
     def recall(self, credential: Credential, client: str, now: float) -> tuple[Principal, Stamp] | None:
         """A caller whose token was verified and still is valid, from memory, without waiting; else None."""

@@ -107,6 +107,16 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(build_world):
+    yield from built_site(build_world, "tokens")
+
+
+@pytest.fixture(scope="module")
+def attacked(build_world):
+    """Another one for the forged tokens: so many refusals at once are recorded as a summary."""
+    yield from built_site(build_world, "forged")
+
+
+def built_site(build_world, name):
     server = StandIn()
     with server.running():
         settings = {
@@ -116,19 +126,19 @@ def site(build_world):
             "INFERENCE_KEY": SERVICE_KEY,
         }
         environment = {f"CACHEGATE_{name}": value for name, value in settings.items()}
-        for built in build_world("tokens", workers=1, **environment):
+        for built in build_world(name, workers=1, **environment):
             yield Site(built, server)
             built.installation.verify_audit()
 
 
 @pytest.fixture(scope="module")
-def forge(site):
-    key, *_ = load_signing_keys(site.installation.state / "signing" / "tokens")
+def forge(attacked):
+    [key] = load_signing_keys(attacked.installation.state / "signing" / "tokens")
     return Forge(
         private=key.private,
         kid=key.kid,
         url=PUBLIC_URL,
-        key_id=site.key_id(),
+        key_id=attacked.key_id(),
         tenant="acme",
         now=int(SystemClock().now()),
     )
@@ -183,10 +193,12 @@ OF_TOKENS = {
 
 
 @pytest.fixture(autouse=True)
-def _at_first(site, facts):
-    site.blob = facts.digest_of(facts.shared)
-    site.server.reset()
-    site.server.replies["/infer/object_detection"] = Reply()
+def _at_first(request, facts):
+    for name in {"site", "attacked"} & {*request.fixturenames}:
+        site = request.getfixturevalue(name)
+        site.blob = facts.digest_of(facts.shared)
+        site.server.reset()
+        site.server.replies["/infer/object_detection"] = Reply()
 
 
 # Made
@@ -365,32 +377,47 @@ def test_a_token_is_good_wherever_its_key_is(site, face):
 
 
 @pytest.mark.parametrize("face", [*FACES, *OF_TOKENS])
-def test_no_forged_token_opens_any_face(site, forge, face):
+def test_no_forged_token_opens_any_face(attacked, forge, face):
     work = {**FACES, **OF_TOKENS}[face]
     for case in CASES:
         token = forge.make(case)
-        answer = work(site, token)
+        answer = work(attacked, token)
         assert answer.status in {400, 401}, (case["name"], answer.status)
         assert token.encode() not in answer.body, case["name"]
-    assert site.server.asked() == []
+    assert attacked.server.asked() == []
 
 
-def test_no_forged_token_is_active(site, forge):
-    asking = site.installation.json("keys", "create", "--admin", "--scopes", "tokens:introspect")["token"]
-    answers = [site.introspect(forge.make(case), asking) for case in CASES]
+def test_no_forged_token_is_active(attacked, forge):
+    asking = attacked.installation.json("keys", "create", "--admin", "--scopes", "tokens:introspect")["token"]
+    answers = [attacked.introspect(forge.make(case), asking) for case in CASES]
     assert {(one.status, one.body) for one in answers} == {(200, b'{"active":false}\n')}
 
 
-def test_a_token_is_in_no_record_no_log_and_no_metric(site, forge):
-    token = site.token()
+def test_a_token_is_in_no_record_no_log_and_no_metric(attacked, forge):
+    token = attacked.token()
     for work in (*FACES.values(), *OF_TOKENS.values()):
-        work(site, token)
+        work(attacked, token)
     forged = [forge.make(case) for case in CASES[:5]]
     for one in forged:
-        site.wire.get("/v1/whoami", headers=(*bearer(one), ("User-Agent", one[-40:])))
-    everything = json.dumps(site.installation.records()) + site.world.gateway.log()
+        attacked.wire.get("/v1/whoami", headers=(*bearer(one), ("User-Agent", one[-40:])))
+    everything = json.dumps(attacked.installation.records()) + attacked.world.gateway.log()
     for secret in (token, token.rpartition(".")[2], *(one for one in forged if len(one) > 40)):
         assert secret not in everything
+
+
+def test_a_read_with_a_known_token_is_answered_at_once_as_one_with_a_key(site):
+    token = site.token()
+
+    def at_once():
+        return site.world.gateway.metrics()["cachegate_answers_at_once_total"]
+
+    with site.wire.talk() as talk:
+        while talk.get(FILE, headers=bearer(token)).status != 200:  # the first one waits for facts
+            pass
+        before = at_once()
+        for _ in range(5):
+            assert talk.get(FILE, headers=bearer(token)).status == 200
+    assert at_once() >= before + 5
 
 
 def test_whoami_says_what_a_token_is(site):
