@@ -90,11 +90,11 @@ def read_specification(document: Any) -> Specification:
     """Read a specification. Raises `Refusal`: MALFORMED_WORKFLOW, UNKNOWN_WORKLOAD, SAVED_WORKFLOW."""
     if not isinstance(document, dict):
         raise refused(Reason.MALFORMED_WORKFLOW, "The specification is no JSON object.")
-    text = write_json(document)
-    if len(text) > MAX_TEXT_BYTES:
-        raise refused(Reason.MALFORMED_WORKFLOW, f"The specification has more than {MAX_TEXT_BYTES} bytes.")
     walk = _Walk()
     walk.workflow(document, depth=0)
+    text = write_json(document)
+    if len(text) > MAX_TEXT_BYTES:
+        raise _too_large()
     return Specification(
         text=text,
         digest=hashlib.sha256(text).digest(),
@@ -128,6 +128,7 @@ class _Walk:
         self.datasets: list[str] = []
         self._steps = 0
         self._inner_workflows = 0
+        self._characters = 0  # at least as many bytes of the text
 
     def workflow(self, document: dict[str, Any], *, depth: int) -> None:
         """Read one workflow, and those within it."""
@@ -153,6 +154,9 @@ class _Walk:
         """Read everything of one workflow but its inner ones, whatever block it may belong to."""
         selectors = 0
         for name, value in _members(document):
+            self._characters += len(name) + (len(value) if isinstance(value, str) else 1)
+            if self._characters > MAX_TEXT_BYTES:  # before any work that grows with the whole of it
+                raise _too_large()
             if name == "dynamic_blocks_definitions" and value:
                 self.has_python = True
             elif name == "active_learning_target_dataset" and value is not None:
@@ -182,6 +186,10 @@ class _Walk:
         self.datasets.append(value)
 
 
+def _too_large() -> Refusal:
+    return refused(Reason.MALFORMED_WORKFLOW, f"The specification has more than {MAX_TEXT_BYTES} bytes.")
+
+
 def verify_embedded(step: dict[str, Any]) -> None:
     """Refuse an inner workflow that another server would run. Raises `Refusal(UNKNOWN_WORKLOAD)`."""
     if step.get("execution_mode", EMBEDDED) != EMBEDDED or step.get("remote_target") is not None:
@@ -190,7 +198,7 @@ def verify_embedded(step: dict[str, Any]) -> None:
 
 
 def _members(document: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """All members of all objects of a workflow, and the values of lists, but for those of inner workflows."""
+    """All members of all objects of a workflow, and texts in lists, but for those of inner workflows."""
     waiting: list[Any] = [document]
     while waiting:
         node = waiting.pop()
@@ -201,9 +209,10 @@ def _members(document: dict[str, Any]) -> Iterator[tuple[str, Any]]:
                 if isinstance(value, (dict, list)) and not is_inner:
                     waiting.append(value)
         else:
-            for value in node:
+            texts_and_containers = [value for value in node if isinstance(value, (str, dict, list))]
+            for value in texts_and_containers:
                 yield "", value
-                if isinstance(value, (dict, list)):
+                if not isinstance(value, str):
                     waiting.append(value)
 
 
