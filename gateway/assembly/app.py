@@ -27,7 +27,7 @@ from gateway.faces.route import declarations
 from gateway.middleware.at_once import AtOnce
 from gateway.middleware.guard import GuardMiddleware
 from gateway.middleware.health import HEALTH_PATH, HealthMiddleware
-from gateway.middleware.routes import UNROUTED, Routes
+from gateway.middleware.routes import UNROUTED
 from gateway.model.access import WireRequest
 from gateway.model.errors import Unavailable
 from gateway.model.verdicts import Rejection
@@ -70,7 +70,7 @@ class Worker:
         """What the check face decides about: paths of the routes of this very worker."""
         return check.Checks(
             checkable=check.checkable_routes(has_links=self.pipeline.links is not None),
-            is_answered=lambda raw_path: Routes(self._routes).find(raw_path) is not None,
+            is_answered=lambda raw_path: any(route.matches(raw_path) for route in self._routes),
             paths=ProxiedPaths(settings.check_prefixes),
         )
 
