@@ -114,7 +114,7 @@ def test_a_route_that_is_switched_off_there_loads_no_model_of_its_name(bound, up
     upstream.provider.models[name] = upstream.provider.models[SHARED]  # so that it could be loaded
     bound.installation.run("models", "publish", "grounding_dino/*", "sam/*")
     try:
-        document = {"image": image(), "text": "a", "subject": image(), "prompt": "a"}
+        document = {"image": image(), "text": ["a"], "subject": image(), "prompt": "a"}
         document |= {"video": {"type": "base64", "value": encoded()}} if "action" in route.path else {}
         if route.model == "member":
             document["model_id"] = CARS

@@ -54,7 +54,8 @@ def test_a_key_of_the_platform_goes_to_the_server_as_it_came_and_no_other_does(
     assert answer.status == 200, (answer.body, front.explain(answer))
     assert answer.json()["resolved_model"]["model_id"] == model
     assert keys_that_came(front.notes) == {token}
-    asked = {dict(one.headers).get("authorization") for one in upstream.provider.seen("api")}
+    seen = [one for one in upstream.provider.seen("api") if one.model_id == model]
+    asked = {one.headers.get("authorization") for one in seen}
     assert asked == {f"Bearer {token}"}, "nobody asks the platform with another key"
     assert token not in json.dumps(front.installation.records())
 
