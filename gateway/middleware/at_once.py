@@ -224,8 +224,8 @@ class AtOnce:
                 self._transfers.end(transfer)
                 cut = transfer.cut if error is not None else None
             ending = cut or ending_of(error)
-            is_foreseen = not isinstance(error, Exception) or isinstance(error, CutError | OSError)
-            if ending is Ending.FAILED and not is_foreseen:
+            is_foreseen = ending is not Ending.FAILED or isinstance(error, CutError | OSError)
+            if isinstance(error, Exception) and not is_foreseen:
                 self._telemetry.defect(taken.request.route, error, secrets_of(taken.request))
             self._telemetry.sent(sent)
             self._close(taken, receipt, status, sent, ending)
