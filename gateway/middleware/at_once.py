@@ -1,4 +1,4 @@
-"""Answers from within the server's parser: no ASGI scope, no task, nothing to wait for.
+"""Answers from within the server's parser: no ASGI scope, nothing to wait for.
 
 It takes requests without a body from the server (`model/at_once.py`), and answers all that came in one
 iteration of the event loop together, at its end:
@@ -8,8 +8,12 @@ iteration of the event loop together, at its end:
 It is not a second guard. The decision is the guard's (`weigh_now`, which is the pipeline that `admit` runs),
 so are the record before the bytes and the last check before the first byte; the answers are made by the
 faces' functions, as for the application. This module only calls them in order. What would have to wait for
-something (a key or a decision that is not in memory, a file that is not), and whatever cannot be recorded or
-confirmed, is passed on to the application, which begins from the start.
+something (a key or a decision that is not in memory, a file that is not known), and whatever cannot be
+recorded or confirmed, is passed on to the application, which begins from the start.
+
+A known file that is too large for memory is opened while its request is weighed. The server sends its bytes
+after the last check, and more of them later where the client takes them slowly: then the transfer is watched
+like any other (`transfers.py`), and its outcome is recorded at its end.
 
 What was seen on disk is shared by the requests of one iteration, and never kept for the next.
 """
@@ -219,7 +223,8 @@ class AtOnce:
                 self._transfers.end(transfer)
                 cut = transfer.cut if error is not None else None
             ending = cut or ending_of(error)
-            if ending is Ending.FAILED and isinstance(error, Exception) and not isinstance(error, CutError):
+            is_foreseen = ending is not Ending.FAILED or isinstance(error, CutError | OSError)
+            if isinstance(error, Exception) and not is_foreseen:
                 self._telemetry.defect(taken.request.route, error, secrets_of(taken.request))
             self._telemetry.sent(sent)
             self._close(taken, receipt, status, sent, ending)

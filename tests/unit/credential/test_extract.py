@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.credential.extract import KEY_PARAMETERS, MAX_CREDENTIAL_BYTES, extract
+from gateway.credential.extract import KEY_PARAMETERS, MAX_CREDENTIAL_BYTES, extract, extract_plain
 from gateway.model.access import Credential
 from gateway.model.errors import Reason, Refusal
 
@@ -82,3 +82,32 @@ def test_a_credential_and_a_refusal_do_not_print_the_key():
     with pytest.raises(Refusal) as caught:
         extract([(b"x-api-key", f"{secret},{secret}".encode())], b"")
     assert secret not in repr(caught.value) + str(caught.value)
+
+
+PLAIN = (b"authorization", b"Bearer cg_live_key")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [PLAIN],
+        [PLAIN, (b"x-api-key", b"another")],
+        [PLAIN, (b"x-api-key", b"")],
+        [(b"x-api-key", b"cg_live_key")],
+        [(b"authorization", b"Bearer local")],
+        [(b"authorization", b"Bearer two words")],
+        [(b"authorization", b"Bearer a,b")],
+        [(b"authorization", b"bearer cg_live_key")],
+        [(b"authorization", b"Bearer  cg_live_key ")],
+        [(b"authorization", b"Basic cg_live_key")],
+        [(b"authorization", b"Bearer ")],
+        [(b"authorization", b"Bearer " + b"a" * 4097)],
+        [(b"authorization", b"Bearer a\n")],
+        [],
+    ],
+)
+def test_a_plain_key_is_found_at_once_and_is_the_one_that_is_extracted(headers):
+    plain = extract_plain(dict(headers))
+    assert (plain is not None) == (headers == [PLAIN])
+    if plain is not None:
+        assert plain == extract(headers, b"")

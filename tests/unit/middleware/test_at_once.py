@@ -854,6 +854,7 @@ def test_the_outcome_says_how_a_transfer_ended_and_what_was_sent(error, ending, 
     client.answers[0][2].on_end(77, error)
     assert [(one.ending, one.bytes_sent) for one in world.outcomes] == [(ending, 77)]
     assert not is_open(opened)
+    assert core.defects == isinstance(error, RuntimeError)
 
 
 def test_a_transfer_that_takes_longer_is_watched_until_its_end_and_a_cut_is_its_outcome(world, opened):
