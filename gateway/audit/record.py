@@ -92,7 +92,7 @@ class DecisionRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="k
     tenant: str | None = None  # the owner of the key, whether the key was valid or not
     key_id: str | None = None
     claimed_key_id: str | None = None  # a key that was found but is not valid; no caller is authenticated
-    principal: str | None = None  # the kind of key: tenant or admin; link: a link signed for a key
+    principal: str | None = None  # the kind of key: tenant or admin; link, token: made for a key
     action: str | None = None
     grant: str | None = None
     policies: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ import msgspec
 from gateway.audit.folder import group_segments, parse_segment_name
 from gateway.audit.heads_evidence import read_lines
 from gateway.audit.record import DecisionRecord, OutcomeRecord, parse_line
-from gateway.audit.record_fields import LINK
+from gateway.audit.record_fields import LINK, TOKEN
 from gateway.model.access import Action
 from gateway.model.errors import BadNameError, Reason
 from gateway.model.names import parse_file_handle, parse_key_id, parse_model_id, parse_package_id
@@ -133,4 +133,6 @@ def _key(record: DecisionRecord) -> str:
         return f"{record.claimed_key_id} (not valid then)"
     if record.principal == LINK:
         return f"{record.key_id} (by a signed link)"
+    if record.principal == TOKEN:
+        return f"{record.key_id} (by an access token)"
     return record.key_id or "-"
