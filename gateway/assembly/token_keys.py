@@ -70,15 +70,19 @@ class TokenKeyWatch:
     async def run(self) -> None:
         """Run for ever."""
         while True:
-            try:
-                await self.look()
-                self._has_failed = False
-            except (Unavailable, Misconfigured) as failure:
-                if not self._has_failed:  # report once, not once a second while it lasts
-                    unusable = failure if isinstance(failure, Unavailable) else _unusable(failure)
-                    self._on_failure(unusable)
-                self._has_failed = True
             await asyncio.sleep(LOOK_SECONDS)
+            await self.try_to_look()
+
+    async def try_to_look(self) -> None:
+        """Look once. A failure is reported once, not once a second while it lasts."""
+        try:
+            await self.look()
+            self._has_failed = False
+        except (Unavailable, Misconfigured) as failure:
+            if not self._has_failed:
+                unusable = failure if isinstance(failure, Unavailable) else _unusable(failure)
+                self._on_failure(unusable)
+            self._has_failed = True
 
     async def look(self) -> None:
         """Read files and notes, use the keys accordingly, and report them."""

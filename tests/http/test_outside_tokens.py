@@ -67,6 +67,10 @@ class Gateway:
             await change(session.store, put)
 
         self.installation.in_session(work)
+        self.forget_failures()
+
+    def forget_failures(self):
+        """As if the last fetch of keys that failed were long ago."""
         with self.installation.redis() as redis:
             redis.delete(*redis.scan_iter("{cachegate}:jwks-failed:*"), "no key at all")
 
@@ -106,6 +110,13 @@ def gateway(new_installation, issuer):
     yield gateway
     gateway.served.stop()
     assert "Traceback" not in gateway.served.log(), gateway.served.log()
+
+
+@pytest.fixture(autouse=True)
+def _issuer_is_well(gateway, issuer):
+    """Whatever the test before made of it."""
+    issuer.behave("well")
+    gateway.forget_failures()
 
 
 def reason_of(gateway, answer):

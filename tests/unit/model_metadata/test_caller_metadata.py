@@ -84,11 +84,11 @@ class Around:
     async def note(self, *_):
         pass
 
-    def url(self, _key_id, _model, _package, handle):
+    def url(self, _key_id, _model, _package, handle, token_ends_at=None):
         self.made()
         return f"ours:{handle}"
 
-    def expires_at(self):
+    def expires_at(self, _token_ends_at=None):
         return 60
 
     async def ask(self):
@@ -170,7 +170,7 @@ class Local(Around):
     def weights_now(self, _allowed, _looks):
         return self.kept
 
-    def expires_at(self):
+    def expires_at(self, _token_ends_at=None):
         return self.expiry
 
     def give(self, who="a", query=QUERY, *, is_wrapped=False):
@@ -264,7 +264,7 @@ async def known(wanted):
 def test_an_answer_whose_links_were_rounded_to_two_minutes_is_not_kept():
     local = Local()
     expiries = iter([60, 120])
-    local.expires_at = lambda: next(expiries)
+    local.expires_at = lambda _token_ends_at: next(expiries)
     local.give()
     assert len(local.offers.memory) == 0
 

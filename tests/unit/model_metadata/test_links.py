@@ -61,3 +61,10 @@ def test_links_of_one_minute_are_one_and_their_path_never_changes():
 def test_two_keys_have_two_links_for_one_file():
     subject = links()
     assert subject.url(KEY, *FILE) != subject.url(OTHER, *FILE)
+
+
+def test_a_link_that_a_token_got_ends_with_the_token_and_no_later():
+    made = links()
+    ends_at = made.expires_at()
+    assert made.expires_at(ends_at + 500.0) == ends_at
+    assert made.expires_at(ends_at - 500.5) == ends_at - 501
