@@ -71,7 +71,6 @@ class TokenKeyWatch:
         self._worker = worker
         self._clock = clock
         self._on_failure = on_failure
-        self._numbers: list[int] = []
         self._held: tuple[SigningKey, ...] = ()
         self._notes: Mapping[str, float] | None = None
         self._roles: list[tuple[str, str]] | None = None
@@ -99,10 +98,11 @@ class TokenKeyWatch:
     async def look(self) -> None:
         """Read files and notes, use the keys accordingly, and report them."""
         numbers = key_numbers(self._folder)
-        if numbers != self._numbers:  # a file is never overwritten: the same numbers are the same keys
-            self._held = load_signing_keys(self._folder)
-            self._numbers = numbers
+        # A key whose file was removed ends, whatever is wrong with the other files.
+        self._held = tuple(key for key in self._held if key.number in numbers)
         try:
+            if numbers != [key.number for key in self._held]:  # a file is never overwritten
+                self._held = load_signing_keys(self._folder)
             self._notes = await self._listing.signing_notes()
         finally:
             self._arrange()  # keys end by time alone too

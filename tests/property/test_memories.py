@@ -936,7 +936,6 @@ FILLED = {
 """The modules with a memory that is filled above."""
 
 BOUNDED_OTHERWISE = {
-    "assembly/token_keys.py": "keys of the state folder",
     "adapters/image_fetch.py": "tenants whose images are being fetched",
     "front_door/images.py": "images of one request, at most so many",
     "front_door/reading.py": "members of one body that were read",
