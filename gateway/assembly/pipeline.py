@@ -32,7 +32,7 @@ from gateway.assembly.components import (
 )
 from gateway.assembly.credential_marks import marker
 from gateway.assembly.stamp_watch import StampWatch
-from gateway.assembly.token_keys import TokenKeyWatch
+from gateway.assembly.token_keys import TokenKeyWatch, report_no_tokens
 from gateway.assembly.upkeep import Upkeep
 from gateway.authorized_files import AuthorizedFiles
 from gateway.decision.rulebook import Rulebook
@@ -234,7 +234,14 @@ class Pipeline:
             scan_seconds=settings.scan_seconds,
             telemetry=self.telemetry,
             at_the_start=() if token_keys is None else (token_keys.try_to_look,),
-            more_chores=() if token_keys is None else (("token-keys", token_keys.run),),
+            more_chores=(
+                (
+                    "token-keys",
+                    partial(report_no_tokens, self.store, self.name)
+                    if token_keys is None
+                    else token_keys.run,
+                ),
+            ),
             at_the_end=tuple(
                 part.close
                 for part in (self.outside_issuers, self.authority, self.provider)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.assembly.token_keys import report_name
+from gateway.assembly.token_keys import NO_TOKENS, report_name
 from gateway.identity.signing_keys import (
     NO_SIGNING_KEY,
     KeyRole,
@@ -163,4 +163,5 @@ async def _reports(session: OperatorSession) -> Mapping[str, frozenset[str]]:
     return {
         worker: frozenset((value or b"").decode("ascii", "replace").split())
         for worker, value in zip(workers, values, strict=True)
+        if value != NO_TOKENS
     }

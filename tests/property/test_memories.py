@@ -950,7 +950,6 @@ FILLED = {
 """The modules with a memory that is filled above."""
 
 BOUNDED_OTHERWISE = {
-    "assembly/token_keys.py": "keys of the state folder",
     "identity/outside_tokens.py": "parsed key sets, 64 of issuers that the operator named",
     "issuers/key_sets.py": "a task for each issuer that the operator named; a counter whose names are ours",
     "adapters/image_fetch.py": "tenants whose images are being fetched",
