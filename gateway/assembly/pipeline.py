@@ -32,7 +32,7 @@ from gateway.assembly.components import (
 )
 from gateway.assembly.credential_marks import marker
 from gateway.assembly.stamp_watch import StampWatch
-from gateway.assembly.token_keys import TokenKeyWatch
+from gateway.assembly.token_keys import TokenKeyWatch, report_no_tokens
 from gateway.assembly.upkeep import Upkeep
 from gateway.authorized_files import AuthorizedFiles
 from gateway.decision.rulebook import Rulebook
@@ -75,7 +75,7 @@ from gateway.telemetry import (
 from gateway.transfers import Transfers
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
     from gateway.configuration.settings import Settings
@@ -188,7 +188,7 @@ class Pipeline:
 
     def _keep(self, last_uses: LastUses) -> Upkeep:
         """Build what this worker runs beside requests."""
-        settings = self.settings
+        settings, token_keys = self.settings, self._watch_token_keys()
         ahead = PinningAhead(
             root=settings.cache_root,
             lock_file=settings.pins_folder / "ahead.lock",
@@ -233,7 +233,15 @@ class Pipeline:
             ),
             scan_seconds=settings.scan_seconds,
             telemetry=self.telemetry,
-            more_chores=self._token_chores(),
+            at_the_start=() if token_keys is None else (token_keys.try_to_look,),
+            more_chores=(
+                (
+                    "token-keys",
+                    partial(report_no_tokens, self.store, self.name)
+                    if token_keys is None
+                    else token_keys.run,
+                ),
+            ),
             at_the_end=tuple(
                 part.close
                 for part in (self.outside_issuers, self.authority, self.provider)
@@ -241,10 +249,10 @@ class Pipeline:
             ),
         )
 
-    def _token_chores(self) -> tuple[tuple[str, Callable[[], Awaitable[None]]], ...]:
+    def _watch_token_keys(self) -> TokenKeyWatch | None:
         if self.tokens is None:
-            return ()
-        watch = TokenKeyWatch(
+            return None
+        return TokenKeyWatch(
             tokens=self.tokens,
             folder=self.settings.token_key_folder,
             store=self.store,
@@ -253,7 +261,6 @@ class Pipeline:
             clock=self.clock,
             on_failure=self.telemetry.failed,
         )
-        return (("token-keys", watch.run),)
 
     async def _note_group(self, servers: int) -> None:
         """Note how many servers replicate each other by now. What an operator set, or is larger, stays."""

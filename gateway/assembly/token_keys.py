@@ -11,6 +11,7 @@ A report expires: it says what a worker held a moment ago, and none is left of a
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from gateway.identity.signing_keys import arrange, key_numbers, load_signing_keys, role_of
@@ -30,12 +31,23 @@ LOOK_SECONDS = 1.0
 REPORT_SECONDS = 5.0
 REPORT_LIVES_SECONDS = 60.0
 
+NO_TOKENS = b"-"
+"""The report of a worker that uses no keys: without a public URL it neither makes nor accepts tokens."""
+
 _REPORTS = b"{cachegate}:token-keys:"
 
 
 def report_name(worker: str) -> bytes:
     """The name of a worker's report in Redis. It is no fact."""
     return _REPORTS + worker.encode()
+
+
+async def report_no_tokens(store: RedisStore, worker: str) -> None:
+    """Report for ever that this worker uses no keys, so that no rotation waits for it."""
+    while True:
+        with suppress(Unavailable):  # the feed reports it
+            await store.put_for({report_name(worker): NO_TOKENS}, REPORT_LIVES_SECONDS)
+        await asyncio.sleep(REPORT_LIVES_SECONDS / 3)
 
 
 class TokenKeyWatch:
@@ -59,7 +71,6 @@ class TokenKeyWatch:
         self._worker = worker
         self._clock = clock
         self._on_failure = on_failure
-        self._numbers: list[int] = []
         self._held: tuple[SigningKey, ...] = ()
         self._notes: Mapping[str, float] | None = None
         self._roles: list[tuple[str, str]] | None = None
@@ -70,23 +81,28 @@ class TokenKeyWatch:
     async def run(self) -> None:
         """Run for ever."""
         while True:
-            try:
-                await self.look()
-                self._has_failed = False
-            except (Unavailable, Misconfigured) as failure:
-                if not self._has_failed:  # report once, not once a second while it lasts
-                    unusable = failure if isinstance(failure, Unavailable) else _unusable(failure)
-                    self._on_failure(unusable)
-                self._has_failed = True
             await asyncio.sleep(LOOK_SECONDS)
+            await self.try_to_look()
+
+    async def try_to_look(self) -> None:
+        """Look once. A failure is reported once, not once a second while it lasts."""
+        try:
+            await self.look()
+            self._has_failed = False
+        except (Unavailable, Misconfigured) as failure:
+            if not self._has_failed:
+                unusable = failure if isinstance(failure, Unavailable) else _unusable(failure)
+                self._on_failure(unusable)
+            self._has_failed = True
 
     async def look(self) -> None:
         """Read files and notes, use the keys accordingly, and report them."""
         numbers = key_numbers(self._folder)
-        if numbers != self._numbers:  # a file is never overwritten: the same numbers are the same keys
-            self._held = load_signing_keys(self._folder)
-            self._numbers = numbers
+        # A key whose file was removed ends, whatever is wrong with the other files.
+        self._held = tuple(key for key in self._held if key.number in numbers)
         try:
+            if numbers != [key.number for key in self._held]:  # a file is never overwritten
+                self._held = load_signing_keys(self._folder)
             self._notes = await self._listing.signing_notes()
         finally:
             self._arrange()  # keys end by time alone too

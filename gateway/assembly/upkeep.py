@@ -73,6 +73,7 @@ class Upkeep:
     scan_seconds: float
     telemetry: Telemetry
     at_the_end: tuple[Callable[[], Awaitable[None]], ...] = ()  # further functions that close things
+    at_the_start: tuple[Callable[[], Awaitable[None]], ...] = ()  # before the first request
     more_chores: tuple[tuple[str, Callable[[], Awaitable[None]]], ...] = ()  # further ones that run for ever
     memories: tuple[BoundedMemory[Any, Any], ...] = ()
     has_policy: bool = False
@@ -111,6 +112,8 @@ class Upkeep:
         chores.every("memories", SWEEP_SECONDS, self.sweep_memories)
         if self.pinning_ahead is not None:
             chores.keep("pin-ahead", self.pinning_ahead.run)
+        for prepare in self.at_the_start:
+            await prepare()
         for name, run in self.more_chores:
             chores.keep(name, run)
         try:

@@ -23,7 +23,8 @@ MAX_FORM_BYTES = 16 * 1024  # two credentials of the largest size, percent-encod
 MAX_FIELDS = 32
 
 _TYPE = re.compile(rb"application/x-www-form-urlencoded(?:[ \t]*;[ \t]*charset=\"?utf-8\"?)?", re.IGNORECASE)
-_VALUE = re.compile(rb"(?:[^%\x00-\x1f\x7f-\xff]|%[0-9A-Fa-f]{2})*+")
+_PLAIN = rb"[^%\x00-\x1f\x7f-\xff]*+"
+_VALUE = re.compile(rb"%b(?:%%[0-9A-Fa-f]{2}%b)*+" % (_PLAIN, _PLAIN))
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -51,8 +52,11 @@ def decode_field(raw: bytes) -> str:
     """The text of a name or a value. Raises `Refusal(MALFORMED_BODY)`."""
     if not _VALUE.fullmatch(raw):
         raise Refusal(Reason.MALFORMED_BODY)
+    plain = raw.replace(b"+", b" ")
+    if b"%" not in plain:
+        return plain.decode()  # ASCII without control characters, as was checked
     try:
-        text = unquote_to_bytes(raw.replace(b"+", b" ")).decode()
+        text = unquote_to_bytes(plain).decode()
     except UnicodeDecodeError:
         raise Refusal(Reason.MALFORMED_BODY) from None
     if _CONTROL.search(text):

@@ -49,6 +49,11 @@ MAX_TOKEN_SECONDS = 900
 RETIRED_SECONDS = MAX_TOKEN_SECONDS + 120.0
 """How long a retired key verifies: until its last token has ended, on a clock that is two minutes off."""
 
+NO_SIGNING_KEY = (
+    "holds no key that signs access tokens (t1.pem): run `cachegate init` once, or copy the folder from "
+    "another node, since every node has to have the same ones"
+)
+
 _FILE = re.compile(r"t([1-9][0-9]{0,5})\.pem")
 
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.assembly.token_keys import report_name
+from gateway.assembly.token_keys import NO_TOKENS, report_name
 from gateway.identity.signing_keys import (
+    NO_SIGNING_KEY,
     KeyRole,
     create_token_key,
     key_file,
@@ -72,11 +73,7 @@ async def ensure_signing_key(session: OperatorSession) -> None:
     folder = session.settings.token_key_folder
     held, notes = load_signing_keys(folder), await session.listing.signing_notes()
     if not held:
-        raise Misconfigured(
-            str(folder),
-            "holds no key that signs access tokens (t1.pem): run `cachegate init` once, or copy the folder "
-            "from another node, since every node has to have the same ones",
-        )
+        raise Misconfigured(str(folder), NO_SIGNING_KEY)
     signing = next((kid for kid in notes if role_of(kid, notes, 0.0) is KeyRole.SIGNING), None)
     if signing is None:
         now = session.clock.now()
@@ -166,4 +163,5 @@ async def _reports(session: OperatorSession) -> Mapping[str, frozenset[str]]:
     return {
         worker: frozenset((value or b"").decode("ascii", "replace").split())
         for worker, value in zip(workers, values, strict=True)
+        if value != NO_TOKENS
     }

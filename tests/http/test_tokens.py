@@ -522,9 +522,12 @@ def test_a_new_key_signs_only_once_every_worker_has_it(site, eventually):
     before = [one["kid"] for one in site.installation.json("tokens", "keys") if one["role"] == "signing"]
     with site.installation.redis() as redis:
         redis.hset(workers, "another-node:1:abcd", "1:1")  # a worker that serves, and has not heard of it
+        redis.hset(workers, "no-tokens:1:abcd", "1:1")  # one that neither makes nor accepts tokens
+        redis.set("{cachegate}:token-keys:no-tokens:1:abcd", "-")
         waiting = site.installation.json("tokens", "rotate", "--patience", "0", status=1)
         assert not waiting["signs"]
         assert "another-node:1:abcd" in waiting["lacking"]
+        assert "no-tokens:1:abcd" not in waiting["lacking"]
 
         def published():
             return {one["kid"] for one in site.wire.get("/.well-known/jwks.json").json()["keys"]}
@@ -532,7 +535,8 @@ def test_a_new_key_signs_only_once_every_worker_has_it(site, eventually):
         eventually(lambda: waiting["kid"] in published())
         assert jwt.get_unverified_header(site.token())["kid"] == before[0]
         redis.hdel(workers, "another-node:1:abcd")
-    done = site.installation.json("tokens", "rotate")
+        done = site.installation.json("tokens", "rotate")
+        redis.hdel(workers, "no-tokens:1:abcd")
     assert (done["signs"], done["kid"]) == (True, waiting["kid"])
 
 

@@ -15,6 +15,8 @@ from gateway.audit.head import fingerprint
 from gateway.identity.links import load_link_keys
 from gateway.identity.pepper import load_peppers
 from gateway.identity.secret_file import load_secret
+from gateway.identity.signing_keys import NO_SIGNING_KEY, key_file, load_signing_keys
+from gateway.model.errors import Misconfigured
 from gateway.operations.doctor.findings import fail, look, ok, warning
 from gateway.operations.state_folder import unusable_files, verify_state
 from gateway.server.serve_options import TlsFiles
@@ -37,6 +39,7 @@ def look_at_state(settings: Settings) -> list[Finding]:
     }
     if settings.public_url is not None:
         checks["link key"] = check_link_key
+        checks["token keys"] = check_token_keys
     if settings.authority == "platform":
         checks["webhook key"] = check_hook_key
     if settings.tls_certificate is not None:
@@ -86,6 +89,15 @@ def check_link_key(settings: Settings) -> Finding:
     keys = load_link_keys(settings.link_key_file)
     old = "" if keys.previous is None else ", and an older one"
     return ok("link key", f"{settings.link_key_file}{old}")
+
+
+def check_token_keys(settings: Settings) -> Finding:
+    """The keys that sign access tokens."""
+    held = load_signing_keys(settings.token_key_folder)
+    if not held:
+        raise Misconfigured(str(settings.token_key_folder), NO_SIGNING_KEY)
+    names = ", ".join(key_file(settings.token_key_folder, key.number).name for key in held)
+    return ok("token keys", f"{names} in {settings.token_key_folder}")
 
 
 def check_hook_key(settings: Settings) -> Finding:

@@ -13,7 +13,7 @@ import msgspec
 from gateway.audit.folder import group_segments, parse_segment_name
 from gateway.audit.heads_evidence import read_lines
 from gateway.audit.record import DecisionRecord, OutcomeRecord, parse_line
-from gateway.audit.record_fields import BINDING, LINK
+from gateway.audit.record_fields import BINDING, LINK, TOKEN
 from gateway.model.access import Action, ResourceKind
 from gateway.model.errors import BadNameError, Reason
 from gateway.model.names import (
@@ -147,4 +147,6 @@ def _key(record: DecisionRecord) -> str:
         return f"{record.key_id} (by a signed link)"
     if record.principal == BINDING:
         return f"{record.key_id} (a binding: by a token of an outside issuer)"
+    if record.principal == TOKEN:
+        return f"{record.key_id} (by an access token)"
     return record.key_id or "-"

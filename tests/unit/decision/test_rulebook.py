@@ -338,3 +338,44 @@ class TestWhatIsKept:
         for number in range(MAX_GRANT_INDEXES + 3):
             rulebook._index_of(asker.access(tenant=f"t{number}").principal, asker.facts())
         assert len(rulebook.memory) == MAX_GRANT_INDEXES
+
+
+class TestTokens:
+    @pytest.mark.parametrize(
+        ("only", "expected"),
+        [
+            ("acme/cars/1", Allowed),
+            ("acme/cars/*", Allowed),
+            ("acme/*", Allowed),
+            ("acme/cars/10", Denied),
+            ("acme/cars/1/*", Denied),
+            ("acme/car/*", Denied),
+            ("acme/latest", Denied),
+        ],
+    )
+    @pytest.mark.parametrize("action", [Action.DISCOVER, Action.READ, Action.INFER])
+    def test_a_token_that_is_narrowed_reaches_no_other_model_by_any_name(self, asker, only, expected, action):
+        facts = asker.facts(model_standing=PUBLIC, requested_standing=PUBLIC, requested="acme/latest")
+        access = asker.access(model="acme/latest", action=action)
+        assert isinstance(asker.rulebook.decide(access, facts), Allowed)
+        narrowed = replace(access, principal=replace(access.principal, only=only))
+        verdict = asker.rulebook.decide(narrowed, facts)
+        assert isinstance(verdict, expected)
+        if isinstance(verdict, Denied):
+            assert (verdict.reason, verdict.may_discover) == (Reason.NOT_PERMITTED, False)
+
+    def test_whoever_may_identify_itself_may_have_a_token_and_only_a_scope_lets_it_ask_about_others(
+        self, asker
+    ):
+        itself = Resource(kind=ResourceKind.SELF)
+        exchange = asker.access(resource=itself, action=Action.EXCHANGE)
+        assert isinstance(asker.rulebook.decide(exchange, asker.facts(requested=None, model=None)), Allowed)
+        ask = asker.access(resource=itself, action=Action.INTROSPECT)
+        verdict = asker.rulebook.decide(ask, asker.facts(requested=None, model=None))
+        assert isinstance(verdict, Denied)
+        assert verdict.reason is Reason.MISSING_SCOPE
+        scoped = replace(ask.principal, scopes=ask.principal.scopes | {Scope.TOKENS_INTROSPECT})
+        verdict = asker.rulebook.decide(
+            replace(ask, principal=scoped), asker.facts(requested=None, model=None)
+        )
+        assert isinstance(verdict, Allowed)

@@ -38,7 +38,7 @@ class Part:
         return self.name
 
     async def reauthenticate(self, stamp, *_):
-        return self.name if stamp == self.name or self.name == "keys" else None
+        return self.name if self.name in {stamp, "keys"} else None
 
 
 def build(**recalled):

@@ -20,14 +20,17 @@ from pathlib import Path
 import pytest
 import redis
 
+from gateway.adapters.clock import SystemClock
 from gateway.adapters.embedded_valkey import EmbeddedValkey
 from gateway.audit import verify
 from gateway.demo.world import build_world, demo_settings
+from gateway.identity.signing_keys import load_signing_keys
 from gateway.inprocess.hook_request import HookRequest
 from gateway.inprocess.process import Granted, GuardedProcess
 from gateway.model.access import Action
 from gateway.model.errors import Misconfigured, Reason, Unavailable
 from gateway.model.verdicts import Declined
+from tests.forged_tokens import CASES, Forge
 
 CARS = "acme/cars/1"
 
@@ -111,6 +114,26 @@ def test_a_closed_process_answers_nothing_and_leaves_a_whole_chain():
         assert report.is_intact
         assert report.unproven == 0
         process.close()  # once more does nothing
+
+
+def test_a_token_is_granted_what_its_key_is_and_a_forged_one_nothing():
+    with settings_of_its_own(public_url="https://models.example") as settings:
+        world = asyncio.run(build_world(settings))
+        [signing] = load_signing_keys(settings.token_key_folder)
+        forge = Forge(
+            private=signing.private,
+            kid=signing.kid,
+            url="https://models.example",
+            key_id=world.keys["acme"].key_id,
+            tenant="acme",
+            now=int(SystemClock().now()),
+        )
+        with GuardedProcess(settings) as process:
+            answer = process.ask(question(forge.good(scope='"infer"')))
+            assert isinstance(answer, Granted)
+            assert answer.key_id == world.keys["acme"].key_id
+            for case in CASES:
+                assert isinstance(process.ask(question(forge.make(case))), Declined), case["name"]
 
 
 def test_without_redis_nothing_is_granted():
