@@ -152,7 +152,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_it_stops_within_a_second_for_every_kind_of_reader_and_others_go_on(end, fleet, tools):
+def test_it_stops_within_a_second_for_every_kind_of_reader_and_others_go_on(end, fleet, tools, eventually):
     issue(fleet, "ended", "umbrella")
     issue(fleet, "other", "globex")
     wanted = [("ended", pace) for pace in (SLOW, FAST, NOT_AT_ALL)]
@@ -166,9 +166,7 @@ def test_it_stops_within_a_second_for_every_kind_of_reader_and_others_go_on(end,
             verify_cut(one, returned_at)
         assert {ending(fleet, one.record_id) for one in ended} == {"revoked"}
         idle.pace = FAST
-        time.sleep(0.3)
-        assert other.received > before
-        assert idle.received > MEBIBYTE // 4
+        eventually(lambda: other.received > before and idle.received > MEBIBYTE // 4)
         assert not other.has_ended.is_set()
         assert not idle.has_ended.is_set()
     fleet.change(lambda changes: tenants.resume_tenant(changes, tenant_id=UMBRELLA))
@@ -196,7 +194,7 @@ def test_it_ends_with_the_time_of_its_key(pace, ranges, fleet, tools):
         one.close()
 
 
-def test_a_key_that_is_rotated_with_an_overlap_goes_on_and_one_without_ends(fleet, tools):
+def test_a_key_that_is_rotated_with_an_overlap_goes_on_and_one_without_ends(fleet, tools, eventually):
     def rotate(overlap_seconds):
         async def work(session):
             new, now = tools.mint(session, "acme"), session.clock.now()
@@ -217,10 +215,8 @@ def test_a_key_that_is_rotated_with_an_overlap_goes_on_and_one_without_ends(flee
     issue(fleet, "rotated", "acme")
     with downloads(fleet, tools, ("rotated", FAST)) as (one,):
         rotate(3600.0)
-        time.sleep(0.2)
         before = one.received
-        time.sleep(0.5)
-        assert one.received > before
+        eventually(lambda: one.received > before + MEBIBYTE)  # more than the kernels hold
         assert not one.has_ended.is_set()
         fleet.revoke("rotated")
         verify_cut(one, time.monotonic())
@@ -231,7 +227,7 @@ def test_a_key_that_is_rotated_with_an_overlap_goes_on_and_one_without_ends(flee
     assert ending(fleet, one.record_id) == "revoked"
 
 
-def test_a_grant_that_is_taken_away_stops_the_next_request_and_not_this_one(fleet, tools):
+def test_a_grant_that_is_taken_away_stops_the_next_request_and_not_this_one(fleet, tools, eventually):
     acme, pattern = parse_tenant_id("acme"), [parse_pattern("globex/big/*")]
     fleet.change(
         lambda changes: grants.add_grants(changes, tenant_id=acme, models=pattern, actions=("read",))
@@ -241,8 +237,7 @@ def test_a_grant_that_is_taken_away_stops_the_next_request_and_not_this_one(flee
         fleet.change(lambda changes: grants.remove_grants(changes, tenant_id=acme, models=pattern))
         assert fleet.get("globex/big/1").status == tools.hidden
         before = one.received
-        time.sleep(0.8)
-        assert one.received > before + MEBIBYTE
+        eventually(lambda: one.received > before + MEBIBYTE)
         assert not one.has_ended.is_set()
     finally:
         one.close()
@@ -270,7 +265,6 @@ def test_when_redis_stays_away_it_ends_undecided_and_the_worker_goes_on(fleet, t
     wanted = (("waiting", FAST), ("waiting", NOT_AT_ALL))
     with downloads(fleet, tools, *wanted) as running, fleet.server.stopped():
         assert running[0].has_ended.wait(12), "it waits for ever"
-        time.sleep(0.5)
         assert {ending(fleet, one.record_id) for one in running} == {"undecided"}
     eventually(fleet.gateway.is_ready)
     assert fleet.get(tools.owned).status == tools.allowed

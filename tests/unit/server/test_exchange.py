@@ -256,6 +256,12 @@ class Reading:
                 return
 
 
+async def until(holds):
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110 -- what it sees has no event
+            await asyncio.sleep(0)
+
+
 def test_a_body_comes_in_pieces_and_no_more_is_read_than_waits():
     async def scenario():
         app = Reading()
@@ -265,18 +271,16 @@ def test_a_body_comes_in_pieces_and_no_more_is_read_than_waits():
         await client.send(piece)
         assert not client.wire.is_reading
         app.may_go_on.release()
-        await asyncio.sleep(0.01)
-        assert client.wire.is_reading
+        await until(lambda: client.wire.is_reading)
         await client.send(piece)
         app.may_go_on.release()
-        await asyncio.sleep(0.01)
+        await until(lambda: len(app.messages) == 2)
         assert [(len(message["body"]), message["more_body"]) for message in app.messages] == [
             (2 * len(piece), True), (len(piece), False)
         ]  # fmt: skip
         await client.leave()
         app.may_go_on.release()
-        await asyncio.sleep(0.01)
-        assert app.messages[-1] == {"type": "http.disconnect"}
+        await until(lambda: app.messages[-1] == {"type": "http.disconnect"})
 
     asyncio.run(scenario())
 
