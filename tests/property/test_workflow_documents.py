@@ -48,7 +48,27 @@ documents = st.recursive(
 )
 
 
-@given(documents, documents)
+declared = st.fixed_dictionaries(
+    {"type": st.sampled_from(["WorkflowImage", "WorkflowBatchInput", "WorkflowParameter"])},
+    optional={"kind": st.just(["image"]) | documents, "default_value": documents},
+)
+steps = st.fixed_dictionaries(
+    {"type": st.sampled_from([INNER_WORKFLOW, "some/block@v1"]), "name": st.text(max_size=4)},
+    optional={name: documents for name in NAMES if name not in {"type", "name"}},
+)
+specifications = st.builds(
+    lambda inputs, found, more: more | {"inputs": inputs, "steps": found},
+    st.dictionaries(st.sampled_from(["image", "value"]), declared, max_size=2).map(
+        lambda named: [one | {"name": name} for name, one in named.items()]
+    ),
+    st.lists(steps, max_size=3),
+    st.dictionaries(st.sampled_from(NAMES), documents, max_size=2),
+)
+
+
+@given(
+    documents | specifications, documents | st.fixed_dictionaries({"image": documents, "value": documents})
+)
 def test_any_document_is_read_or_refused(document, given_inputs):
     for read in (read_specification, names_saved, find_named):
         with suppress(Refusal):
@@ -61,9 +81,10 @@ def test_any_document_is_read_or_refused(document, given_inputs):
         assert json.loads(specification.text) == document
         inputs, images = read_inputs(given_inputs, specification)
         assert set(inputs) <= set(specification.inputs)
-        assert "http" not in json.dumps(
-            {name: inputs[name] for name in inputs if _is_image(specification, name)}
-        )
+        shown = [
+            inputs[name] for name, one in specification.inputs.items() if one.is_image and name in inputs
+        ]
+        assert '"value": "http' not in json.dumps(shown)
         assert all(image.place is not None for image in images)
 
 
