@@ -130,7 +130,7 @@ class WorkflowRequest(_ToOneServer):
         server = self._chosen = self._door.servers.choose(run.specification.digest.hex(), principal.tenant)
         workload = await self._door.describer.describe(server, run.specification, principal)
         needs = find_needs(workload, run.specification, run.inputs, self._door.table)
-        _verify(needs, principal, server)
+        verify_permissible(needs, principal, server)
         self._inquiry = replace(self._asked_about(), models=needs.models, reported=frozenset(needs.models))
         return Needed(
             models=needs.models,
@@ -160,7 +160,7 @@ class WorkflowRequest(_ToOneServer):
         return await self._send_to(server, outbound, principal.tenant)
 
 
-def _verify(needs: Needs, principal: Principal, server: Server) -> None:
+def verify_permissible(needs: Needs, principal: Principal, server: Server) -> None:
     """Refuse what no rule can permit on this server, or with the operator's key."""
     if needs.projects and not principal.is_of_platform:
         raise refused(Reason.OPERATORS_PROJECT, f"The project: {needs.projects[0]}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.faces.workflows import _verify
+from gateway.faces.workflows import verify_permissible
 from gateway.front_door.servers import Servers
 from gateway.front_door.workflows.needs import Needs
 from gateway.model.access import ALLOWABLE, Action, Principal
@@ -43,7 +43,7 @@ def needs(*actions, projects=()):
 
 def refused(*arguments):
     with pytest.raises(Refusal) as caught:
-        _verify(*arguments)
+        verify_permissible(*arguments)
     assert caught.value.told
     return caught.value.reason
 
@@ -52,14 +52,14 @@ def refused(*arguments):
 def test_what_servers_share_needs_one_of_the_tenants_own(action):
     for other in (server(), server(TenantId("globex"))):
         assert refused(needs(Action.EXTERNAL_REQUEST, action), principal(), other) is Reason.SHARED_SERVER
-    _verify(needs(action), principal(), server(ACME))
+    verify_permissible(needs(action), principal(), server(ACME))
 
 
 def test_external_requests_do_not():
-    _verify(needs(Action.EXTERNAL_REQUEST), principal(), server())
+    verify_permissible(needs(Action.EXTERNAL_REQUEST), principal(), server())
 
 
 def test_projects_are_the_keys_own():
     projects = (ModelId("set"),)
     assert refused(needs(projects=projects), principal(), server(ACME)) is Reason.OPERATORS_PROJECT
-    _verify(needs(projects=projects), principal(is_of_platform=True), server())
+    verify_permissible(needs(projects=projects), principal(is_of_platform=True), server())
