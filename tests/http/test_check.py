@@ -282,3 +282,27 @@ def test_prefixes_say_where_the_proxy_has_our_paths(build_world):
                 ("/own/files" + tail, 404),
             ):
                 assert true_status(ask(world.wire, dialect, target, key=key)) == status, target
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_from_memory_and_through_the_application_it_is_the_same_answer(dialect, world):
+    """The connection that stays is answered from memory; one that is to be closed by the application."""
+    asked = [
+        (FILE, "acme"),
+        (FILE, None),
+        (HIDDEN, "acme"),
+        (FILE, "acme discovers only"),
+        ("/v1/models", None),
+    ]
+    with world.wire.talk() as kept:
+        for method in ("GET", "DELETE"):
+            for target, name in asked:
+                key = None if name is None else world.token(name)
+                checked, path, headers = told(dialect, method, target)
+                answers = [
+                    ask(world.wire, dialect, target, method=method, key=key),
+                    kept.request(checked, path, key, headers=headers),
+                ]
+                one, other = ([*answer.comparable()] for answer in answers)
+                one[1], other[1] = ({*pairs} - {("connection", "close")} for pairs in (one[1], other[1]))
+                assert one == other
