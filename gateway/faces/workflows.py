@@ -164,8 +164,13 @@ def verify_permissible(needs: Needs, principal: Principal, server: Server) -> No
     """Refuse what no rule can permit on this server, or with the operator's key."""
     if needs.projects and not principal.is_of_platform:
         raise refused(Reason.OPERATORS_PROJECT, f"The project: {needs.projects[0]}.")
+    if server.tenant == principal.tenant:
+        return
+    if needs.told_models:
+        told = f"{needs.told_models[0]} keeps what it was told to look for. Ask it on its own route."
+        raise refused(Reason.SHARED_SERVER, told)
     shared = sorted(OWN_SERVER_ONLY.intersection(needs.actions))
-    if shared and server.tenant != principal.tenant:
+    if shared:
         told = f"It needs {', '.join(shared)}: {', '.join(needs.steps[shared[0]])}."
         raise refused(Reason.SHARED_SERVER, told)
 
