@@ -36,7 +36,6 @@ def inquiry(path, document):
         images=(),
         query=(),
         document=document,
-        raw_body=None,
     )
 
 

@@ -26,7 +26,6 @@ def read(method, path, document=None):
         images=(),
         query=(("air_gapped", "true"),),
         document=document,
-        raw_body=None,
     )
     return read_question(inquiry)
 
