@@ -313,7 +313,7 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
                 needed = await asked.find_needed(principal)
             judged = [await self._judge(one, credential) for one in _accesses(principal, needed)]
             if all(isinstance(one.verdict, Allowed) for one in judged):
-                judged += await self._judge_brought(principal, asked, needed.models)
+                judged += await self._judge_dependencies(principal, asked, needed.models)
         except (Refusal, Unavailable) as failure:
             return [
                 Rejection(
@@ -346,7 +346,7 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
     async def _judge(self, access: Access, credential: Credential) -> Judgement:
         return self._recall(access) or await self._reach(access, credential)
 
-    async def _judge_brought(
+    async def _judge_dependencies(
         self, principal: Principal, asked: Asked, models: Sequence[ModelId]
     ) -> list[Judgement]:
         """Decide what the models of a request bring, and what that brings, until a model is refused.
@@ -356,7 +356,7 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
         judged: list[Judgement] = []
         known, waiting = set(models), list(models)
         while waiting:
-            for model in await asked.find_brought(principal, waiting.pop(0)):
+            for model in await asked.find_dependencies(principal, waiting.pop(0)):
                 if model in known:
                     continue
                 if len(known) >= MAX_MODELS:

@@ -14,7 +14,7 @@ from gateway.adapters.inference_server import InferenceClient
 from gateway.configuration.service_key import load_service_key
 from gateway.faces.front_door import FrontDoor, route_of
 from gateway.faces.workflows import BlocksRequest, WorkflowRequest
-from gateway.front_door.brought import Brought
+from gateway.front_door.dependencies import Dependencies
 from gateway.front_door.servers import Servers
 from gateway.front_door.table import SERVER_VERSIONS, load_table
 from gateway.front_door.values import Answering
@@ -41,10 +41,10 @@ def front_door_routes(pipeline: Pipeline) -> list[FaceRoute]:
     upkeep.more_chores += (("inference-servers", partial(client.check_forever, servers.all)),)
     upkeep.at_the_end = (client.close, images.close, *upkeep.at_the_end)
     pepper = load_peppers(settings.pepper_folder).current
-    brought = saved = None
+    dependencies = saved = None
     if pipeline.provider is not None:
-        brought = Brought(pipeline.provider, pipeline.clock)
-        pipeline.sweep(brought.memory)
+        dependencies = Dependencies(pipeline.provider, pipeline.clock)
+        pipeline.sweep(dependencies.memory)
         saved = Saved(pipeline.provider, pipeline.clock)
         pipeline.sweep(saved.memory)
     table = load_table(SERVER_VERSIONS[-1])
@@ -63,7 +63,7 @@ def front_door_routes(pipeline: Pipeline) -> list[FaceRoute]:
         secret=hmac.digest(pepper.secret, _IMAGE_LABEL, "sha256"),
         may_infer=pipeline.guard.inferable,
         images=images,
-        brought=brought,
+        dependencies=dependencies,
         describer=describer,
         saved=saved,
         block_answers=blocks,

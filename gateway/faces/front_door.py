@@ -7,7 +7,8 @@ The table of the server's routes says for each what it loads, with which key, an
 written anew: the key of the caller does not pass, unless it is one of the platform's own.
 
 The server is asked once. A request is tried on another server only where nothing of it was sent. The answer
-is streamed; its head is checked first: a server that used a model which was not authorised is not heard.
+is streamed. Its head is checked first: if the server used a model that was not authorised, nothing of it is
+passed on.
 
 With the mount at the root our own routes come first. Their first segments are reserved: a model of a data set
 with such a name cannot be named in the path there, and such a request is refused with a hint.
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
     from gateway.adapters.image_fetch import ImageFetcher
     from gateway.adapters.inference_server import InferenceClient, UpstreamAnswer
-    from gateway.front_door.brought import Brought
+    from gateway.front_door.dependencies import Dependencies
     from gateway.front_door.servers import Server, Servers, Use
     from gateway.front_door.table import ServerTable
     from gateway.front_door.values import Inquiry, Matched
@@ -105,10 +106,10 @@ class FrontDoor(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     servers: Servers
     client: InferenceClient
     service_key: str | None
-    secret: bytes  # parts what tenants keep in a server under names of their own
+    secret: bytes  # of the MACs that make one name of two tenants two names in a server
     may_infer: MayInfer
     images: ImageFetcher
-    brought: Brought | None  # None: there is no provider that could be asked
+    dependencies: Dependencies | None  # None: there is no provider that could be asked
     describer: Describer
     saved: Saved | None  # None: there is no platform that could be asked
     block_answers: BlockAnswers
@@ -151,14 +152,14 @@ def begin(door: FrontDoor, request: WireRequest, receive: Receive) -> Forwarding
     if not door.mount and is_reserved(raw_path):
         raise Refusal(Reason.RESERVED_PATH)
     if request.method == "OPTIONS":
-        return Own(preflight(request.headers, door.origins))
+        return AnsweredHere(preflight(request.headers, door.origins))
     matched = match(door.table, request.method, raw_path)
     if matched.route.body is BodyKind.NONE and _announces_a_body(request):
         raise Refusal(Reason.MALFORMED_BODY)
     find = door.requests.get(matched.route.answering)
     if find is not None:
         return find(door, request, receive, matched)
-    return Request(door, request, receive, matched)
+    return ForwardedRequest(door, request, receive, matched)
 
 
 def is_reserved(raw_path: bytes) -> bool:
@@ -171,7 +172,7 @@ def _announces_a_body(request: WireRequest) -> bool:
     return bool(length.lstrip(b"0")) or request.header(b"transfer-encoding") is not None
 
 
-class Own:
+class AnsweredHere:
     """A request that the gateway answers whatever else is in it: a preflight."""
 
     template = TEMPLATE
@@ -197,7 +198,7 @@ class Own:
         """Nothing is open."""
 
 
-class Request:
+class ForwardedRequest:
     """One request on its way: a `Forwarding`."""
 
     def __init__(self, door: FrontDoor, request: WireRequest, receive: Receive, matched: Matched) -> None:
@@ -210,7 +211,7 @@ class Request:
         self._whole: bytes | None = None  # the body of its answer, where it is read whole
         self._pieces: AsyncIterator[bytes] | None = None  # of an answer that is passed on
         self._first = b""
-        self._brought: set[ModelId] = set()  # what the provider said that the models load besides
+        self._dependencies: set[ModelId] = set()  # what the provider said that the models load besides
         self._lists: list[bytes] | None = None
         self._secrets: tuple[str, ...] = ()
         self._image_name: str | None = None
@@ -244,7 +245,7 @@ class Request:
         return Asked(
             credential=inquiry.credential,
             models=inquiry.models,
-            find_brought=self._find_brought,
+            find_dependencies=self._find_dependencies,
             answer=self.answer,
         )
 
@@ -285,13 +286,13 @@ class Request:
 
     # To the server
 
-    async def _find_brought(self, principal: Principal, model: ModelId) -> Sequence[ModelId]:
+    async def _find_dependencies(self, principal: Principal, model: ModelId) -> Sequence[ModelId]:
         """What the server would load besides, with the key that goes in. Without a key, nothing is sent."""
-        if self._door.brought is None or self._inquiry is None or self._inquiry.credential is None:
+        if self._door.dependencies is None or self._inquiry is None or self._inquiry.credential is None:
             return ()
         key = self._find_key(principal, self._inquiry.credential)
-        found = () if key is None else await self._door.brought.find(model, key)
-        self._brought.update(found)
+        found = () if key is None else await self._door.dependencies.find(model, key)
+        self._dependencies.update(found)
         return found
 
     def _find_key(self, principal: Principal, credential: Credential) -> str | None:
@@ -474,7 +475,7 @@ class Request:
         """The pieces of an answer. A prediction names no model but those that were authorised."""
         if not answers.is_json(headers):
             return pieces
-        known = {*inquiry.reported, *self._brought}
+        known = {*inquiry.reported, *self._dependencies}
         if receipt.admission.allowed.model is not None:
             known.add(receipt.admission.allowed.model)
         return with_known_ids(pieces, known, self._on_other_model)
@@ -484,7 +485,7 @@ class Request:
 
         Without a provider that could be asked, nobody knows what is behind a name: then it is not told.
         """
-        if self._door.brought is not None:
+        if self._door.dependencies is not None:
             self._door.telemetry.unexpected_model(self._server.name if self._server else "-")
             raise Refusal(Reason.UNEXPECTED_MODEL)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from gateway.adapters.inference_server import InferenceFailed
-from gateway.faces.front_door import Request
+from gateway.faces.front_door import ForwardedRequest
 from gateway.front_door import answers
 from gateway.front_door.workflows.asking import (
     Purpose,
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from gateway.model.verdicts import Receipt
 
 
-class _ToOneServer(Request):
+class _ToOneServer(ForwardedRequest):
     """A request for the one server that was asked about it."""
 
     _chosen: Server | None = None
@@ -166,8 +166,8 @@ def verify_permissible(needs: Needs, principal: Principal, server: Server) -> No
         raise refused(Reason.OPERATORS_PROJECT, f"The project: {needs.projects[0]}.")
     if server.tenant == principal.tenant:
         return
-    if needs.told_models:
-        told = f"{needs.told_models[0]} keeps what it was told to look for. Ask it on its own route."
+    if needs.stateful_models:
+        told = f"{needs.stateful_models[0]} keeps what it was told to look for. Ask it on its own route."
         raise refused(Reason.SHARED_SERVER, told)
     shared = sorted(OWN_SERVER_ONLY.intersection(needs.actions))
     if shared:
@@ -216,7 +216,7 @@ class BlocksRequest(_ToOneServer):
             memory.put(place, known)
         return answers.json_answer(known)
 
-    async def _ask(self, principal: Principal, inquiry: Inquiry) -> UpstreamAnswer:  # noqa: ARG002 -- as in `Request`
+    async def _ask(self, principal: Principal, inquiry: Inquiry) -> UpstreamAnswer:  # noqa: ARG002 -- as in `ForwardedRequest`
         if self._question is None or self._chosen is None or principal.tenant is None:
             raise Refusal(Reason.NOT_PERMITTED)
         return await self._send_to(self._chosen, self._question.outbound, principal.tenant)

@@ -201,8 +201,8 @@ _lists = msgspec.json.Decoder(_List)
 async def keep_models(bodies: Sequence[bytes], may_infer: Callable[[ModelId], Awaitable[bool]]) -> Answer:
     """The list of models that the caller may infer, of the lists of all its servers.
 
-    What tells of others stays blank: who asked for a model by which path and name, and its memory. Raises
-    `Refusal(INFERENCE_UNAVAILABLE)` for a list that does not parse.
+    Members about other callers are empty: who asked for a model by which path and name, and its memory.
+    Raises `Refusal(INFERENCE_UNAVAILABLE)` for a list that does not parse.
     """
     kept: dict[ModelId, _Listed] = {}
     seen: set[str] = set()

@@ -69,7 +69,7 @@ def read(table: ServerTable, matched: Matched, request: WireRequest, body: bytes
         named = _parse_id(path_id(matched), Reason.MALFORMED_PATH)
         _read_streamed(route, fields, content_type, images)
     models = () if named is None else table.models_of(named)
-    _verify_told(table, route, models, document)
+    _verify_stateful(table, route, models, document)
     forms = [form.replace("{id}", model) for model in models for form in route.reported]
     return Inquiry(
         matched=matched,
@@ -82,13 +82,13 @@ def read(table: ServerTable, matched: Matched, request: WireRequest, body: bytes
     )
 
 
-def _verify_told(
+def _verify_stateful(
     table: ServerTable, route: ServerRoute, models: tuple[ModelId, ...], document: dict[str, Any] | None
 ) -> None:
     """Refuse to run a model that would answer with what another tenant told it to look for."""
     if route.answering is not Answering.PASS:
         return
-    for rule in table.told:
+    for rule in table.stateful:
         if not any(model.startswith(rule.prefix) for model in models):
             continue
         if route.path not in rule.paths:

@@ -1,7 +1,7 @@
 """Which inference server a request goes to: one model on one server, a bound tenant on its own servers.
 
-A server keeps a few models in memory, and one that is full drops several of somebody's for a new one. So
-servers are not chosen by load alone, or each would load every model:
+A server keeps a few models in memory. One that is full unloads several for a new one, perhaps another
+tenant's. So servers are not chosen by load alone, or each would load every model:
 
 - Rendezvous hashing: each model has an order of all servers, by a hash of both names. It goes to the first.
   When a server goes away only its own models move, and every worker finds the same order.
@@ -13,7 +13,7 @@ servers are not chosen by load alone, or each would load every model:
 - Left out: servers that failed the health check, and those with an open circuit, but for one trial.
 
 A tenant with servers of its own is never sent elsewhere, and nobody else is sent there: a bound server that
-is down is a refusal, and not a reason to meet others in memory.
+is down is a refusal, and no reason to share the memory of another.
 
 Nothing here sends anything. The clock is passed in. One worker's counts; workers do not share them.
 """

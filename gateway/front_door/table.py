@@ -106,14 +106,14 @@ class Workflows(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     selectors: dict[str, str]
 
 
-class _Brought(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _Brings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What all models whose id has a prefix load besides."""
 
     prefix: str
     models: tuple[str, ...]
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class StatefulModels(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Models that have to be told what to look for: their routes, and the member that tells it."""
 
     prefix: str
@@ -133,8 +133,8 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     fields: dict[str, str]
     families: dict[str, Family]
     stages: Stages
-    brings: tuple[_Brought, ...]
-    told: tuple[Told, ...]
+    brings: tuple[_Brings, ...]
+    stateful: tuple[StatefulModels, ...]
     legacy_refuses: Refused
     workflows: Workflows
     routes: tuple[_Row, ...]
@@ -153,8 +153,8 @@ class ServerTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     fields: dict[str, str]
     families: dict[str, Family]
     stages: Stages
-    brings: tuple[_Brought, ...]
-    told: tuple[Told, ...]
+    brings: tuple[_Brings, ...]
+    stateful: tuple[StatefulModels, ...]
     legacy_refuses: Refused  # goes along where the legacy route could be found in place of one that is off
     workflows: Workflows
     aliases: dict[str, str]
@@ -165,17 +165,17 @@ class ServerTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         if requested in self.aliases:
             models.append(self.aliases[requested])
         for model in tuple(models):
-            models.extend(self._brought_by(model))
+            models.extend(self._brings_of(model))
         return tuple(ModelId(model) for model in dict.fromkeys(models))
 
-    def _brought_by(self, model: str) -> Iterator[str]:
+    def _brings_of(self, model: str) -> Iterator[str]:
         stages = self.stages.of(model)
         if stages is not None:
             yield from self.stages.models(stages)
         for rule in self.brings:
             if model.startswith(rule.prefix):
-                for brought in rule.models:
-                    yield brought.replace("{rest}", model.removeprefix(rule.prefix))
+                for model_id in rule.models:
+                    yield model_id.replace("{rest}", model.removeprefix(rule.prefix))
 
 
 def parse_served_id(text: str) -> ModelId:
@@ -248,7 +248,7 @@ def parse_table(text: bytes, where: str, version: str) -> ServerTable:
         families=document.families,
         stages=document.stages,
         brings=document.brings,
-        told=document.told,
+        stateful=document.stateful,
         legacy_refuses=document.legacy_refuses,
         workflows=document.workflows,
         aliases=document.aliases,
@@ -300,7 +300,7 @@ def _problems_of_names(document: _Document) -> Iterator[str]:
         yield from _problems_of_ids(alias, canonical)
     for name, family in document.families.items():
         yield from _problems_of_ids(f"{name}/{family.default}")
-    paths = {path for rule in document.told for path in rule.paths}
+    paths = {path for rule in document.stateful for path in rule.paths}
     if unknown := sorted(paths - {row.path for row in document.routes}):
         yield f"tells of routes that it does not have: {', '.join(unknown)}"
 

@@ -103,7 +103,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
     credential: Credential
     models: tuple[ModelId, ...]
-    find_brought: Callable[
+    find_dependencies: Callable[
         [Principal, ModelId], Awaitable[Sequence[ModelId]]
     ]  # what loading it loads besides
     answer: Callable[[Receipt], Awaitable[Answer]]

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from gateway.model_metadata.sealed_urls import SealedUrls
     from gateway.model_metadata.sources import Metadata
     from gateway.platform.inquiry import Inquiry
-    from gateway.platform.upstream import Told
+    from gateway.platform.upstream import ProviderReply
     from gateway.resource.disk_checks import Looks
     from gateway.resource.raw_model import RawPackage
 
@@ -148,8 +148,8 @@ class Offers:
         """The answer to `/stat`. A provider is asked with the caller's key, and never with such a token."""
         if self._metadata.has_upstream and inquiry.allowed.access.principal.issuer is not None:
             raise Refusal(Reason.NO_LINKS)
-        told = await self._metadata.stat(inquiry)
-        return EngineAnswer(body=told.what), inquiry.allowed.stamp.joined(told.stamp)
+        reply = await self._metadata.stat(inquiry)
+        return EngineAnswer(body=reply.what), inquiry.allowed.stamp.joined(reply.stamp)
 
     async def weights(self, inquiry: Inquiry, *, is_wrapped: bool) -> tuple[EngineAnswer, Stamp]:
         """The answer to `/weights`; with `is_wrapped` all links are in `/proxy?url=` form.
@@ -159,11 +159,11 @@ class Offers:
         """
         if inquiry.allowed.access.principal.issuer is not None:
             raise Refusal(Reason.NO_LINKS)
-        told = await self._metadata.weights(inquiry, self._not_ours)
-        if self._attestations is not None and not told.is_local:
-            await self._attestations.note(told.what.model, _digests_of(told.what))
-        answer, stamp = await self._permitted(inquiry, told)
-        places = await self._look(answer, is_local=told.is_local)
+        reply = await self._metadata.weights(inquiry, self._not_ours)
+        if self._attestations is not None and not reply.is_local:
+            await self._attestations.note(reply.what.model, _digests_of(reply.what))
+        answer, stamp = await self._permitted(inquiry, reply)
+        places = await self._look(answer, is_local=reply.is_local)
         if is_wrapped:
             places.ours.update(places.held, places.elsewhere)
         else:
@@ -176,9 +176,9 @@ class Offers:
         if files <= FILES_AT_ONCE:
             links_expire_at = self._links.expires_at(inquiry.allowed.access.principal.token_ends_at)
             body = rewritten(answer, link)
-            if told.is_local and len(places.ours) == files and not places.unhashed:
+            if reply.is_local and len(places.ours) == files and not places.unhashed:
                 self._remember(
-                    inquiry, _Given(body, told.what, stamp, links_expire_at), is_wrapped=is_wrapped
+                    inquiry, _Given(body, reply.what, stamp, links_expire_at), is_wrapped=is_wrapped
                 )
             return EngineAnswer(body=body), stamp
         body = await asyncio.to_thread(rewritten, answer, link)
@@ -193,9 +193,11 @@ class Offers:
         if is_current and len(query) <= MAX_REMEMBERED_QUERY_BYTES:
             self.memory.put((principal, query, is_wrapped), given)
 
-    async def _permitted(self, inquiry: Inquiry, told: Told[ProviderAnswer]) -> tuple[ProviderAnswer, Stamp]:
+    async def _permitted(
+        self, inquiry: Inquiry, reply: ProviderReply[ProviderAnswer]
+    ) -> tuple[ProviderAnswer, Stamp]:
         """The answer with the packages that the caller may read, and the stamp of those decisions."""
-        answer, stamp = told.what, inquiry.allowed.stamp.joined(told.stamp)
+        answer, stamp = reply.what, inquiry.allowed.stamp.joined(reply.stamp)
         packages = [one.package for one in answer.packages]
         resources = [Resource(kind=ResourceKind.PACKAGE, model=answer.model, package=one) for one in packages]
         if answer.withheld:  # their ids are shown to callers that may read the whole model

@@ -20,7 +20,7 @@ from gateway.engine import stat_answers
 from gateway.engine.answers import ProviderAnswer, parse_answer
 from gateway.model.errors import Reason, Refusal, Silence
 from gateway.model_metadata.local_metadata import stat_of
-from gateway.platform.upstream import Told
+from gateway.platform.upstream import ProviderReply
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -64,58 +64,60 @@ class Metadata:
     def stat_now(self, inquiry: Callable[[], Inquiry], allowed: Allowed, looks: Looks) -> bytes | None:
         """The same for `stat`; of a provider, what it said and what is remembered."""
         if self._upstream is not None:
-            told: Told[bytes] | None = self._upstream.told_now(STAT_PATH, inquiry())
-            return None if told is None else told.what
+            reply: ProviderReply[bytes] | None = self._upstream.reply_now(STAT_PATH, inquiry())
+            return None if reply is None else reply.what
         answer = self.weights_now(allowed, looks)
         return None if answer is None else msgspec.json.encode(stat_of(answer))
 
-    async def weights(self, inquiry: Inquiry, withheld: Withheld) -> Told[ProviderAnswer]:
+    async def weights(self, inquiry: Inquiry, withheld: Withheld) -> ProviderReply[ProviderAnswer]:
         """The answer with its packages and files. Of a local one, `withheld` names packages to leave out."""
         try:
             if self._upstream is not None:
                 return await self._await_answer(
-                    inquiry, self._upstream.told(WEIGHTS_PATH, inquiry, _parse_weights)
+                    inquiry, self._upstream.reply_to(WEIGHTS_PATH, inquiry, _parse_weights)
                 )
         except Silence as failure:
             self._verify_degraded(failure, inquiry)
             return await self._local_weights(inquiry, withheld, failure)
         return await self._local_weights(inquiry, withheld, None)
 
-    async def stat(self, inquiry: Inquiry) -> Told[bytes]:
+    async def stat(self, inquiry: Inquiry) -> ProviderReply[bytes]:
         """The answer to "may this key use it": the provider's bytes, or the head of the local answer."""
         silence: Silence | None = None
         try:
             if self._upstream is not None:
-                return await self._await_answer(inquiry, self._upstream.told(STAT_PATH, inquiry, _parse_stat))
+                return await self._await_answer(
+                    inquiry, self._upstream.reply_to(STAT_PATH, inquiry, _parse_stat)
+                )
         except Silence as failure:
             self._verify_degraded(failure, inquiry)
             silence = failure
         found = await self._local.find_stat(_canonical(inquiry))
         if found is None:
             raise silence or Refusal(Reason.ABSENT)
-        return Told(what=msgspec.json.encode(found), is_local=True, stamp=inquiry.allowed.stamp)
+        return ProviderReply(what=msgspec.json.encode(found), is_local=True, stamp=inquiry.allowed.stamp)
 
     async def _local_weights(
         self,
         inquiry: Inquiry,
         withheld: Withheld,
         silence: Silence | None,
-    ) -> Told[ProviderAnswer]:
+    ) -> ProviderReply[ProviderAnswer]:
         if inquiry.question.start_after is not None:  # the mark of a page that we never gave out
             raise silence or Refusal(Reason.MALFORMED_QUERY)
         model = _canonical(inquiry)
         answer = await self._local.find(model, withheld)
         if answer is None:
             raise silence or Refusal(Reason.ABSENT)
-        return Told(what=answer, is_local=True, stamp=inquiry.allowed.stamp)
+        return ProviderReply(what=answer, is_local=True, stamp=inquiry.allowed.stamp)
 
-    async def _await_answer(self, inquiry: Inquiry, answer: Awaitable[Told[T]]) -> Told[T]:
+    async def _await_answer(self, inquiry: Inquiry, answer: Awaitable[ProviderReply[T]]) -> ProviderReply[T]:
         """Await an answer. Only one asked for now, with this key, shows that its right still exists."""
-        told = await answer
-        if not told.is_remembered:
+        reply = await answer
+        if not reply.is_remembered:
             self._silent_since = None
             self._silences.pop(inquiry.key_id, None)
-        return told
+        return reply
 
     def _verify_degraded(self, silence: Silence, inquiry: Inquiry) -> None:
         """Raises it again unless the tenant's degraded mode applies, and has not run out."""

@@ -74,7 +74,7 @@ _REFUSALS = {
 """402 and 423 reveal nothing here: it was decided before that the caller may know of the model."""
 
 
-class Told(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+class ProviderReply(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """An answer, where it is from, and the stamp of the facts it depends on beside the caller's allow."""
 
     what: T
@@ -133,9 +133,9 @@ class Upstream:
         )
         self._shares = Shares(QUESTIONS_OF_A_KEY, patience_seconds=PATIENCE_SECONDS)
 
-    async def told(
+    async def reply_to(
         self, path: str, inquiry: Inquiry, parse: Callable[[bytes], tuple[T, ModelId | None]]
-    ) -> Told[T]:
+    ) -> ProviderReply[T]:
         """Its answer, cached or asked for. Raises `Refusal` for its refusals, else `Unavailable`.
 
         `parse` returns what to keep of a body, and the name by which the provider calls the model.
@@ -155,10 +155,12 @@ class Upstream:
         stamp = inquiry.allowed.stamp
         if cached.canonical is not None:
             stamp = stamp.joined(await self._authorised(inquiry, cached.canonical))
-        return Told(what=cast("T", cached.what), is_local=False, stamp=stamp, is_remembered=known is not None)
+        return ProviderReply(
+            what=cast("T", cached.what), is_local=False, stamp=stamp, is_remembered=known is not None
+        )
 
-    def told_now(self, path: str, inquiry: Inquiry) -> Told[Any] | None:
-        """As `told`, from memory alone; None where that has to be asked.
+    def reply_now(self, path: str, inquiry: Inquiry) -> ProviderReply[Any] | None:
+        """As `reply_to`, from memory alone; None where that has to be asked.
 
         An answer in which the model has another name needs a decision about that name: it is asked.
         """
@@ -167,7 +169,9 @@ class Upstream:
             return None
         if not self._retractions.stands_now(inquiry, cached.canonical, cached.standpoint):
             return None
-        return Told(what=cached.what, is_local=False, stamp=inquiry.allowed.stamp, is_remembered=True)
+        return ProviderReply(
+            what=cached.what, is_local=False, stamp=inquiry.allowed.stamp, is_remembered=True
+        )
 
     async def close(self) -> None:
         """Cancel the requests under way."""

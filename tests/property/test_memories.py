@@ -24,13 +24,13 @@ from msgspec.structs import replace
 
 import gateway
 from gateway.audit.record_body import _permitted, _who
-from gateway.audit.record_fields import _of_client, _of_file
+from gateway.audit.record_fields import _of_client, _of_file, _of_plain_client
 from gateway.audit.refusal_limiter import AnonymousCaller, RefusalLimiter
 from gateway.audit.request_secrets import RequestSecrets, _names_a_secret
-from gateway.audit.scrub import _clean_agent, _longest_run, clean_agent, source_of
+from gateway.audit.scrub import _clean_agent, clean_agent, longest_run, source_of
 from gateway.caller_views import CallerViews, View
 from gateway.configuration.settings import CHECKOUT_POLICIES
-from gateway.credential.client import Peer, TrustedNetworks
+from gateway.credential.client import Peer, TrustedNetworks, _find_client
 from gateway.decision import rulebook
 from gateway.decision.policyset import load_policy_folder
 from gateway.decision.rulebook import Rulebook
@@ -53,7 +53,9 @@ from gateway.directory.records.fact_sizes import held_bytes
 from gateway.directory.records.policies import encode_policy
 from gateway.engine.answers import MAX_FILES, METADATA_TYPE, PACKAGE_TYPE, parse_answer
 from gateway.engine.questions import WeightsQuery
-from gateway.front_door import brought
+from gateway.front_door import dependencies
+from gateway.front_door.workflows import blocks, describer, saved
+from gateway.front_door.workflows.workload import StepWork, Workload
 from gateway.identity import authenticate
 from gateway.identity import last_uses as last_uses_module
 from gateway.identity.authenticate import Authenticator
@@ -560,7 +562,7 @@ def words(make_body):
             ),
             credential=Credential("key"),
         )
-        asyncio.run(made.told("/models/v1/external/weights", inquiry, parse))
+        asyncio.run(made.reply_to("/models/v1/external/weights", inquiry, parse))
 
     return make, put
 
@@ -622,14 +624,53 @@ def answers_with_links(_bound):
     return make, put
 
 
-@case(4 * MEGABYTE, size=lambda made: len(made.memory), sets=[(brought, "REMEMBERED_BYTES", 4 * MEGABYTE)])
+@case(
+    4 * MEGABYTE, size=lambda made: len(made.memory), sets=[(dependencies, "REMEMBERED_BYTES", 4 * MEGABYTE)]
+)
 def models_that_models_bring(_bound):
     def put(made, number):
         place = hashlib.sha256(b"%d" % number).digest(), model_id(number)
         models = tuple(model_id(number * 1000 + one) for one in range(number % 3))
-        made.memory.put(place, brought._Remembered(models, NOW))
+        made.memory.put(place, dependencies._Remembered(models, NOW))
 
-    return lambda: brought.Brought(None, SimpleNamespace(monotonic=lambda: 0.0)), put
+    return lambda: dependencies.Dependencies(None, SimpleNamespace(monotonic=lambda: 0.0)), put
+
+
+@case(4 * MEGABYTE, size=lambda made: len(made.memory), sets=[(describer, "REMEMBERED_BYTES", 4 * MEGABYTE)])
+def what_workflows_do(_bound):
+    def put(made, number):
+        steps = tuple(
+            StepWork(
+                name=f"step_{number}_{one}",
+                block_type=f"roboflow_core/block_{number}_{one}@v1",
+                models=(f"model-{number}/{one}",),
+                projects=(),
+                operations=frozenset({f"operation_{number}_{one}"}),
+            )
+            for one in range(number % 20)
+        )
+        made.memory.put((f"http://{number}:9001", f"{number:032x}", b"%032d" % number), Workload(steps=steps))
+
+    clock = SimpleNamespace(monotonic=lambda: 0.0)
+    return lambda: describer.Describer(None, clock, None, "1.8.3"), put
+
+
+@case(4 * MEGABYTE, size=lambda made: len(made.memory), sets=[(saved, "REMEMBERED_BYTES", 4 * MEGABYTE)])
+def saved_workflows(_bound):
+    def put(made, number):
+        place = hashlib.sha256(b"%d" % number).digest(), saved.read_reference("acme", f"w{number:060d}", None)
+        made.memory.put(place, saved._Remembered(f"{number:0900d}", f"{number:020d}", NOW))
+
+    return lambda: saved.Saved(None, SimpleNamespace(monotonic=lambda: 0.0)), put
+
+
+@case(4 * MEGABYTE, size=lambda made: len(made.memory), sets=[(blocks, "REMEMBERED_BYTES", 4 * MEGABYTE)])
+def descriptions_of_blocks(_bound):
+    def put(made, number):
+        place = f"http://{number}:9001", f"{number:032x}", "/workflows/blocks/describe"
+        made.memory.put(place, b"%0900d" % number)
+
+    return blocks.BlockAnswers, put
 
 
 @case(
@@ -693,6 +734,23 @@ def addresses_of_clients(_bound):
     return function(call, _remembered_address)
 
 
+@case(3 * MEGABYTE, size=lambda made: made.cache_info().currsize)
+def lists_of_proxies(_bound):
+    def call(number):
+        Peer(None, PROXY).client([(b"x-forwarded-for", b"%08d, " % number + b"x" * 240)])
+
+    return function(call, _find_client)
+
+
+@case(3 * MEGABYTE, size=lambda made: made.cache_info().currsize)
+def plain_agents_of_clients(_bound):
+    def call(number):
+        client = f"2001:db8:{number:x}:1:2222:3333:4444:5555"
+        _of_plain_client("GET", "/v1/{file}", client, b"%0200d" % number)
+
+    return function(call, _of_plain_client)
+
+
 @case(2 * MEGABYTE, size=lambda made: made.cache_info().currsize)
 def agents_of_clients(_bound):
     return function(lambda number: clean_agent(b"%08d" % number + b" " * 30_000), _clean_agent)
@@ -701,7 +759,7 @@ def agents_of_clients(_bound):
 @case(3 * MEGABYTE, size=lambda made: made.cache_info().currsize)
 def runs_in_agents_of_clients(_bound):
     secrets = RequestSecrets(((b"authorization", b"Bearer " + b"k" * 40),), b"")
-    return function(lambda number: clean_agent(b"%08d" % number + b" " * 30_000, secrets), _longest_run)
+    return function(lambda number: clean_agent(b"%08d" % number + b" " * 30_000, secrets), longest_run)
 
 
 @case(2 * MEGABYTE, size=lambda made: made.cache_info().currsize)
@@ -718,8 +776,7 @@ def whose_outcomes(_bound):
 def what_was_permitted(_bound):
     def call(number):
         policies = (f"{number:064d}", "public")
-        who = f"{number:064d}", f"key_{number:012d}"
-        _permitted("node-1", *who, "tenant", "read", f"{number:064d}", policies)
+        _permitted("node-1", principal(number), Action.READ, f"{number:064d}", policies)
 
     return function(call, _permitted)
 
@@ -738,8 +795,9 @@ def names_of_files_in_records(_bound):
     """Three names of the greatest length, and what they are encoded to."""
 
     def call(number):
-        names = f"a{number:0511d}", f"b{number:0511d}", package(number), f"c{number:0511d}"
-        _of_file("file", *names, f"{number:032x}", f"{number:064x}", (1 << 40) + number)
+        names = f"b{number:0511d}", package(number), f"c{number:0511d}"
+        asked = Resource(kind=ResourceKind.FILE, model=f"a{number:0511d}", package=names[1], file=names[2])
+        _of_file(asked, *names, f"{number:032x}", f"{number:064x}", (1 << 40) + number)
 
     return function(call, _of_file)
 
@@ -927,7 +985,11 @@ FILLED = {
     "decision/rulebook.py",
     "decisions.py",
     "directory/memory/near_cache.py",
-    "front_door/brought.py",
+    "front_door/dependencies.py",
+    "front_door/workflows/blocks.py",
+    "front_door/workflows/describer.py",
+    "front_door/workflows/saved.py",
+    "credential/client.py",
     "identity/authenticate.py",
     "identity/keys_by_id.py",
     "identity/last_uses.py",
@@ -949,6 +1011,10 @@ FILLED = {
 BOUNDED_OTHERWISE = {
     "identity/outside_tokens.py": "parsed key sets, 64 of issuers that the operator named",
     "issuers/key_sets.py": "a task for each issuer that the operator named; a counter whose names are ours",
+    "adapters/answer_reader.py": "the head of one answer, and what one read from a socket has of its body",
+    "adapters/inference_server.py": "connections to servers that the operator named, 32 of them idle",
+    "faces/front_door.py": "models of one request",
+    "front_door/workflows/specification.py": "steps of one workflow, at most so many",
     "adapters/image_fetch.py": "tenants whose images are being fetched",
     "front_door/images.py": "images of one request, at most so many",
     "front_door/reading.py": "members of one body that were read",

@@ -103,7 +103,7 @@ class World:
         allowed = Allowed(access=access, model=model, policies=("owners",), grant="owner", stamp=facts.stamp)
         return Judgement(allowed, facts)
 
-    async def find_brought(self, principal, model):
+    async def find_dependencies(self, principal, model):
         self.events.append(f"brings of {model}?")
         return self.brings.get(model, ())
 
@@ -135,7 +135,7 @@ class World:
 
     def admit(self, *models):
         asked = Asked(
-            credential=CREDENTIAL, models=models, find_brought=self.find_brought, answer=self.answer
+            credential=CREDENTIAL, models=models, find_dependencies=self.find_dependencies, answer=self.answer
         )
         return asyncio.run(self.guard().admit_all(REQUEST, asked))
 

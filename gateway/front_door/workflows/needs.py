@@ -35,7 +35,7 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[ModelId, ...]  # with those behind aliases, and those that they bring by the table
     projects: tuple[ModelId, ...]
     steps: dict[Action, tuple[str, ...]]
-    told_models: tuple[ModelId, ...] = ()
+    stateful_models: tuple[ModelId, ...] = ()
     """Those that may answer with what the last request told them to look for, whosever it was."""
 
     @property
@@ -72,8 +72,8 @@ def find_needs(
         models=tuple(models),
         projects=tuple(projects),
         steps={action: tuple(names) for action, names in sorted(steps.items())},
-        told_models=tuple(
-            model for model in models if any(model.startswith(rule.prefix) for rule in table.told)
+        stateful_models=tuple(
+            model for model in models if any(model.startswith(rule.prefix) for rule in table.stateful)
         ),
     )
 

@@ -113,11 +113,12 @@ def test_images_are_fetched_from_public_addresses_alone(built):
 
 
 def test_what_models_bring_is_asked_of_the_provider_where_there_is_one(built):
-    assert built()[0].brought is None
+    assert built()[0].dependencies is None
     provider = object.__new__(Provider)
     door, parts = built(provider=provider)
-    assert door.brought._provider is provider
-    assert parts.swept == [door.brought.memory], "what it remembers has a bound and is swept"
+    assert door.dependencies._provider is provider
+    remembering = (door.dependencies, door.saved, door.describer, door.block_answers)
+    assert parts.swept[-4:] == [one.memory for one in remembering], "it has a bound and is swept"
 
 
 @pytest.mark.parametrize("is_leased", [True, False])

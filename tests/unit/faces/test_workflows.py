@@ -37,9 +37,9 @@ def server(tenant=None):
     return Servers([InferenceServer(url="http://a:1", tenant=tenant)], Clock()).all[0]
 
 
-def needs(*actions, projects=(), told_models=()):
+def needs(*actions, projects=(), stateful_models=()):
     steps = dict.fromkeys(actions, ("one",))
-    return Needs(models=told_models, projects=projects, steps=steps, told_models=told_models)
+    return Needs(models=stateful_models, projects=projects, steps=steps, stateful_models=stateful_models)
 
 
 def refused(*arguments):
@@ -57,7 +57,7 @@ def test_what_servers_share_needs_one_of_the_tenants_own(action):
 
 
 def test_a_model_that_keeps_what_others_told_it_needs_one_of_the_tenants_own():
-    keeping = needs(told_models=(ModelId("yolo_world/l"),))
+    keeping = needs(stateful_models=(ModelId("yolo_world/l"),))
     for other in (server(), server(TenantId("globex"))):
         assert refused(keeping, principal(), other) is Reason.SHARED_SERVER
     verify_permissible(keeping, principal(), server(ACME))

@@ -11,11 +11,11 @@ from gateway.model.errors import Reason, Refusal, Silence, Unavailable
 from gateway.model.stamps import Stamp
 from gateway.model_metadata import sources
 from gateway.model_metadata.sources import Metadata
-from gateway.platform.upstream import Told
+from gateway.platform.upstream import ProviderReply
 
 STAMP = Stamp(1, ())
-SAID = Told(what=b"said", is_local=False, stamp=STAMP)
-REMEMBERED = Told(what=b"said", is_local=False, stamp=STAMP, is_remembered=True)
+SAID = ProviderReply(what=b"said", is_local=False, stamp=STAMP)
+REMEMBERED = ProviderReply(what=b"said", is_local=False, stamp=STAMP, is_remembered=True)
 SILENCE = Silence("gone")
 
 
@@ -26,7 +26,7 @@ class World:
         self.now, self.next = 1000.0, SAID
         self.metadata = Metadata(upstream=self, local=self, clock=self)
 
-    async def told(self, *_):
+    async def reply_to(self, *_):
         if isinstance(self.next, Exception):
             raise self.next
         return self.next
@@ -116,10 +116,10 @@ def test_without_waiting_a_provider_answers_with_what_it_said_and_the_cache_wher
     allowed = SimpleNamespace(model=model)
     assert world.metadata.weights_now(allowed, None) is None
     questions = []
-    world.told_now = lambda path, question: questions.append((path, question))
+    world.reply_now = lambda path, question: questions.append((path, question))
     assert world.metadata.stat_now(lambda: "asked", allowed, None) is None
     assert questions == [(sources.STAT_PATH, "asked")]
-    world.told_now = lambda _path, _question: SimpleNamespace(what=b"said")
+    world.reply_now = lambda _path, _question: SimpleNamespace(what=b"said")
     assert world.metadata.stat_now(lambda: "asked", allowed, None) == b"said"
     alone = Metadata(upstream=None, local=world, clock=world)
     assert alone.weights_now(allowed, None) is (kept if model else None)

@@ -113,7 +113,7 @@ def upstream(world):
 
 def told(upstream, *inquiries):
     async def ask():
-        return [(await upstream.told(PATH, one, parse)).what for one in inquiries]
+        return [(await upstream.reply_to(PATH, one, parse)).what for one in inquiries]
 
     return asyncio.run(ask())
 
@@ -136,21 +136,21 @@ def test_one_key_asks_once_for_a_while(world, upstream):
 
 
 def test_what_is_remembered_is_told_without_waiting_and_nothing_else_is(world, upstream):
-    assert upstream.told_now(PATH, inquiry()) is None
+    assert upstream.reply_now(PATH, inquiry()) is None
     told(upstream, inquiry())
-    known = upstream.told_now(PATH, inquiry())
+    known = upstream.reply_now(PATH, inquiry())
     assert (known.what, known.is_local, known.is_remembered) == (b"said", False, True)
-    assert upstream.told_now("/another", inquiry()) is None
-    assert upstream.told_now(PATH, inquiry(key_id="key_0123456789ac")) is None
+    assert upstream.reply_now("/another", inquiry()) is None
+    assert upstream.reply_now(PATH, inquiry(key_id="key_0123456789ac")) is None
     world.now += 60.0
-    assert upstream.told_now(PATH, inquiry()) is None
+    assert upstream.reply_now(PATH, inquiry()) is None
     assert len(world.asked) == 1
 
 
 def test_an_answer_about_another_name_is_not_told_without_a_decision_about_that_name(world, upstream):
     world.answers = [(200, b"globex/cars/1")]
     told(upstream, inquiry())
-    assert upstream.told_now(PATH, inquiry()) is None
+    assert upstream.reply_now(PATH, inquiry()) is None
 
 
 @pytest.mark.parametrize(
@@ -268,14 +268,14 @@ def test_what_was_ended_or_may_have_been_is_not_told_without_waiting(world, ende
         provider=world, decisions=world, authority=authority, clock=world, remembered_seconds=60.0
     )
     told(upstream, inquiry())
-    assert upstream.told_now(PATH, inquiry()) is not None
+    assert upstream.reply_now(PATH, inquiry()) is not None
     authority.are_in_memory = False
-    assert upstream.told_now(PATH, inquiry()) is None
+    assert upstream.reply_now(PATH, inquiry()) is None
     authority.are_in_memory = True
     authority.end(names.ending_fact(ModelId("acme/others/1")))
-    assert upstream.told_now(PATH, inquiry()) is not None
+    assert upstream.reply_now(PATH, inquiry()) is not None
     authority.end(ENDED[ended])
-    assert upstream.told_now(PATH, inquiry()) is None
+    assert upstream.reply_now(PATH, inquiry()) is None
 
 
 def test_a_word_that_is_ended_each_time_while_it_is_said_is_not_used(world):
@@ -298,7 +298,7 @@ def test_a_word_that_is_ended_each_time_while_it_is_said_is_not_used(world):
 def test_all_who_ask_the_same_at_once_share_one_flight(world, upstream):
     async def crowd():
         world.gate = asyncio.Event()
-        waiting = [asyncio.create_task(upstream.told(PATH, inquiry(), parse)) for _ in range(20)]
+        waiting = [asyncio.create_task(upstream.reply_to(PATH, inquiry(), parse)) for _ in range(20)]
         await asyncio.sleep(0)
         waiting[0].cancel()  # a cancelled caller leaves the others waiting
         await asyncio.sleep(0)
@@ -322,7 +322,7 @@ def test_who_joined_an_overtaken_question_gets_a_later_answer(world, upstream, f
         askers = [
             on_an_allow_of_the_platform(one) for one in (leaf, Leaf(b"ruling", b""), Leaf(b"ruling", b""))
         ]
-        waiting = [asyncio.create_task(upstream.told(PATH, one, parse)) for one in askers]
+        waiting = [asyncio.create_task(upstream.reply_to(PATH, one, parse)) for one in askers]
         await asyncio.sleep(0)
         leaf.is_current = False
         world.gate.set()
@@ -343,7 +343,7 @@ def test_a_large_answer_is_parsed_off_the_loop(world, upstream, size):
         return body, None
 
     world.answers = [(200, b"x" * size)]
-    asyncio.run(upstream.told(PATH, inquiry(), parse_noting))
+    asyncio.run(upstream.reply_to(PATH, inquiry(), parse_noting))
     assert threads == [size <= PARSED_HERE_BYTES]
 
 
@@ -353,7 +353,7 @@ def test_what_is_wrong_with_a_large_answer_is_told_as_of_a_small_one(world, upst
 
     world.answers = [(200, b"x" * (PARSED_HERE_BYTES + 1))]
     with pytest.raises(Unavailable):
-        asyncio.run(upstream.told(PATH, inquiry(), refuse))
+        asyncio.run(upstream.reply_to(PATH, inquiry(), refuse))
     assert len(upstream.memory) == 0
 
 
@@ -393,10 +393,10 @@ def test_one_key_asks_only_so_much_at_once_and_nobody_else_waits_for_it(world, u
 
     async def crowd():
         world.gate = asyncio.Event()
-        limiter = [asyncio.create_task(upstream.told(PATH, inquiry(query=one), parse)) for one in queries]
+        limiter = [asyncio.create_task(upstream.reply_to(PATH, inquiry(query=one), parse)) for one in queries]
         await asyncio.sleep(PATIENCE_SECONDS / 2)  # all requests of the share are under way, the others wait
         assert len(world.asked) == QUESTIONS_OF_A_KEY
-        other = asyncio.create_task(upstream.told(PATH, inquiry(key_id="key_0123456789ac"), parse))
+        other = asyncio.create_task(upstream.reply_to(PATH, inquiry(key_id="key_0123456789ac"), parse))
         await asyncio.sleep(PATIENCE_SECONDS)  # the timeout of the waiting requests is over by then
         assert len(world.asked) == QUESTIONS_OF_A_KEY + 1
         world.gate.set()
@@ -411,7 +411,7 @@ def test_one_key_asks_only_so_much_at_once_and_nobody_else_waits_for_it(world, u
 def test_nothing_is_under_way_any_more_once_it_is_closed(world, upstream, run_in_virtual_time):
     async def leave():
         world.gate = asyncio.Event()
-        waiting = asyncio.create_task(upstream.told(PATH, inquiry(), parse))
+        waiting = asyncio.create_task(upstream.reply_to(PATH, inquiry(), parse))
         await asyncio.sleep(0.01)
         waiting.cancel()
         await upstream.close()

@@ -53,9 +53,9 @@ def test_models_come_with_those_behind_them():
 
 
 def test_models_that_keep_what_they_were_told_are_named():
-    assert needs(work(models=("acme/1",))).told_models == ()
+    assert needs(work(models=("acme/1",))).stateful_models == ()
     found = needs(work(models=("acme/1", "$inputs.model")), model="yolo_world/l")
-    assert found.told_models == ("yolo_world/l",)
+    assert found.stateful_models == ("yolo_world/l",)
 
 
 def test_a_parameter_wins_over_its_default():

@@ -59,7 +59,7 @@ class _Remembered(msgspec.Struct, frozen=True):
     until: float
 
 
-class Brought:
+class Dependencies:
     """What models bring, as the provider says it to one key at a time."""
 
     def __init__(self, provider: Provider, clock: MonotonicClock) -> None:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gateway.front_door.brought import REMEMBERED_SECONDS, Brought
+from gateway.front_door.dependencies import REMEMBERED_SECONDS, Dependencies
 from gateway.model.errors import Unavailable
 
 pytestmark = pytest.mark.anyio
@@ -41,8 +41,8 @@ def clock():
 
 
 @pytest.fixture
-def brought(provider, clock):
-    return Brought(provider, clock)
+def dependencies(provider, clock):
+    return Dependencies(provider, clock)
 
 
 def said(model, *dependencies):
@@ -50,29 +50,29 @@ def said(model, *dependencies):
     return 200, json.dumps({"modelMetadata": {"modelId": model, "modelDependencies": listed}}).encode()
 
 
-async def test_the_name_behind_a_model_and_its_dependencies_are_brought(brought, provider):
+async def test_the_name_behind_a_model_and_its_dependencies_are_brought(dependencies, provider):
     provider.answer = said("acme/1", "acme/2", "globex/1")
-    assert await brought.find("alias", "key-1") == ("acme/1", "acme/2", "globex/1")
+    assert await dependencies.find("alias", "key-1") == ("acme/1", "acme/2", "globex/1")
     [(_, query, headers)] = provider.questions
     assert (query, headers) == ("modelId=alias", {b"authorization": b"Bearer key-1"})
 
 
-async def test_an_answer_counts_for_one_key_and_a_while(brought, provider, clock):
+async def test_an_answer_counts_for_one_key_and_a_while(dependencies, provider, clock):
     provider.answer = said("acme/1")
-    await brought.find("acme/1", "key-1")
-    await brought.find("acme/1", "key-1")
+    await dependencies.find("acme/1", "key-1")
+    await dependencies.find("acme/1", "key-1")
     assert len(provider.questions) == 1
-    await brought.find("acme/1", "key-2")
+    await dependencies.find("acme/1", "key-2")
     assert len(provider.questions) == 2
     clock.now = REMEMBERED_SECONDS
     provider.answer = said("acme/1", "globex/1")
-    assert await brought.find("acme/1", "key-1") == ("globex/1",)
+    assert await dependencies.find("acme/1", "key-1") == ("globex/1",)
 
 
 @pytest.mark.parametrize("status", [401, 402, 403, 404, 423])
-async def test_what_is_refused_to_the_key_brings_nothing(brought, provider, status):
+async def test_what_is_refused_to_the_key_brings_nothing(dependencies, provider, status):
     provider.answer = status, b"no"
-    assert await brought.find("acme/1", "key-1") == ()
+    assert await dependencies.find("acme/1", "key-1") == ()
 
 
 @pytest.mark.parametrize(
@@ -83,9 +83,9 @@ async def test_what_is_refused_to_the_key_brings_nothing(brought, provider, stat
         (200, b'{"modelMetadata":{"modelDependencies":[{"modelId":"../x"}]}}'),
     ],
 )
-async def test_an_answer_without_sense_brings_no_guess(brought, provider, answer):
+async def test_an_answer_without_sense_brings_no_guess(dependencies, provider, answer):
     provider.answer = answer
     with pytest.raises(Unavailable):
-        await brought.find("acme/1", "key-1")
+        await dependencies.find("acme/1", "key-1")
     with pytest.raises(Unavailable):
-        await brought.find("acme/1", "key-1")
+        await dependencies.find("acme/1", "key-1")
