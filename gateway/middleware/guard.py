@@ -15,6 +15,7 @@ the same request, but never after its first byte.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -39,15 +40,16 @@ from gateway.problems import UNRECORDED
 from gateway.transfers import ClientGoneError, TransferCutError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from gateway.guard import Guard
     from gateway.middleware.routes import Declared
     from gateway.model.access import Credential
+    from gateway.model.answers import Answer
     from gateway.model.clocks import Clock
-    from gateway.model.routes import Asked, Forwarding
+    from gateway.model.routes import Forwarding
     from gateway.model.verdicts import Receipt
     from gateway.telemetry import Telemetry
     from gateway.transfers import Transfer, Transfers
@@ -116,22 +118,22 @@ class GuardMiddleware:
         route: Declared | None,
         meter: Meter,
     ) -> None:
-        """Decide and deliver; decide anew when a fact changed before the first byte."""
+        """Answer by the kind of the route; what has no route, or no right form, is refused."""
         if isinstance(route, ForwardedRoute):
             send = _with_headers(send, tuple(route.beside(request)))
         reason = refusal_by_shape(request, route)
         if reason is not None or route is None:
             rejection = Rejection(request=request, reason=reason or Reason.NO_ROUTE)
-            await self._decline(request, route, self._guard.decline(rejection), meter.counting(send))
+            await self._refuse(rejection, route, meter, send)
             return
         if isinstance(route, HookRoute):
-            await self._take(receive, meter.counting(send), request, route)
+            await self._take(receive, send, request, route, meter)
             return
         if isinstance(route, ForwardedRoute):
             await self._forward(scope, receive, send, request, route, meter)
             return
         if isinstance(route, PublicRoute):
-            await self._tell(meter.counting(send), request, route)
+            await self._send_unrecorded(route.answer(), request, meter, send)
             return
         if route.form_bytes:
             await self._answer_form(scope, receive, send, request, route, meter)
@@ -168,38 +170,55 @@ class GuardMiddleware:
         route: GuardedRoute,
         meter: Meter,
     ) -> None:
+        async def admit() -> tuple[Receipt, ...] | Declined:
+            admitted = await self._guard.admit(request, route)
+            return admitted if isinstance(admitted, Declined) else (admitted,)
+
+        await self._admit_and_deliver(scope, receive, send, request, route, meter, admit)
+
+    async def _admit_and_deliver(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        request: WireRequest,
+        route: Declared,
+        meter: Meter,
+        admit: Callable[[], Awaitable[tuple[Receipt, ...] | Declined]],
+        forwarding: Forwarding | None = None,
+    ) -> None:
+        """Decide and deliver; decide anew when a fact changed before the first byte."""
         for _ in range(MAX_ATTEMPTS):
-            answer = await self._guard.admit(request, route)
-            if isinstance(answer, Declined):
-                await self._decline(request, route, answer, meter.counting(send))
+            receipts = await admit()
+            if isinstance(receipts, Declined):
+                await self._decline(request, route, receipts, meter.counting(send))
                 return
-            meter.record_id = answer.record_id
-            scope[RECEIPT], scope[ROUTE], scope[METER] = answer, route, meter
+            meter.record_id = receipts[0].record_id
+            scope[RECEIPT], scope[ROUTE], scope[METER] = receipts[0], route, meter
             try:
-                await self._deliver(scope, receive, send, (answer,), meter)
+                await self._deliver(scope, receive, send, receipts, meter, forwarding)
             except WithdrawnError:
                 self._telemetry.withdrawn()
                 continue
             return
         await self._decline(request, route, self._guard.give_up(request), meter.counting(send))
 
-    async def _tell(self, send: Send, request: WireRequest, route: PublicRoute) -> None:
-        """Tell what everybody is told."""
-        answer = route.answer()
+    async def _send_unrecorded(self, answer: Answer, request: WireRequest, meter: Meter, send: Send) -> None:
+        """Send an answer that no decision is about: it has nothing of the cache, and is for everybody."""
         self._telemetry.decided(request.route, Reason.PERMITTED)
-        await send_whole(answer, ((b"traceparent", traceparent(request.trace_id)),), request.method, send)
+        trace = (b"traceparent", traceparent(request.trace_id))
+        await send_whole(answer, (trace,), request.method, meter.counting(send))
 
-    async def _take(self, receive: Receive, send: Send, request: WireRequest, route: HookRoute) -> None:
+    async def _take(
+        self, receive: Receive, send: Send, request: WireRequest, route: HookRoute, meter: Meter
+    ) -> None:
         """Have a hook verify and process its body; a refusal is recorded."""
         try:
             document = await route.take(request, await read_body(receive, route.max_body_bytes))
         except Refusal as refusal:
-            rejection = Rejection(request=request, reason=refusal.reason)
-            await self._decline(request, route, self._guard.decline(rejection), send)
+            await self._refuse(Rejection(request=request, reason=refusal.reason), route, meter, send)
             return
-        self._telemetry.decided(request.route, Reason.PERMITTED)
-        trace = (b"traceparent", traceparent(request.trace_id))
-        await send_whole(answer_taken(document), (trace,), request.method, send)
+        await self._send_unrecorded(answer_taken(document), request, meter, send)
 
     async def _forward(
         self,
@@ -223,9 +242,7 @@ class GuardMiddleware:
         request = replace(request, route=forwarding.template)
         own = forwarding.own_answer()
         if own is not None:
-            self._telemetry.decided(request.route, Reason.PERMITTED)
-            trace = (b"traceparent", traceparent(request.trace_id))
-            await send_whole(own, (trace,), request.method, meter.counting(send))
+            await self._send_unrecorded(own, request, meter, send)
             return
         try:
             with self._bodies.holding(request.client) as held:
@@ -243,7 +260,8 @@ class GuardMiddleware:
                     await self._refuse(_rejected(request, refusal), route, meter, send)
                     return
                 known = _with_key(request, asked.credential)
-                await self._answer_forwarded(scope, receive, send, known, route, meter, forwarding, asked)
+                admit = partial(self._guard.admit_all, known, asked)
+                await self._admit_and_deliver(scope, receive, send, known, route, meter, admit, forwarding)
         finally:
             await forwarding.close()
 
@@ -251,32 +269,6 @@ class GuardMiddleware:
         """Refuse a key in the head that is valid for nothing, before a byte of the body is read."""
         key = forwarding.key_in_head()
         return None if key is None else await self._guard.find_refusal(_with_key(request, key), key)
-
-    async def _answer_forwarded(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        request: WireRequest,
-        route: ForwardedRoute,
-        meter: Meter,
-        forwarding: Forwarding,
-        asked: Asked,
-    ) -> None:
-        for _ in range(MAX_ATTEMPTS):
-            receipts = await self._guard.admit_all(request, asked)
-            if isinstance(receipts, Declined):
-                await self._decline(request, route, receipts, meter.counting(send))
-                return
-            meter.record_id = receipts[0].record_id
-            scope[RECEIPT], scope[ROUTE], scope[METER] = receipts[0], route, meter
-            try:
-                await self._deliver(scope, receive, send, receipts, meter, forwarding)
-            except WithdrawnError:
-                self._telemetry.withdrawn()
-                continue
-            return
-        await self._decline(request, route, self._guard.give_up(request), meter.counting(send))
 
     async def _refuse(self, rejection: Rejection, route: Declared | None, meter: Meter, send: Send) -> None:
         """Record a refusal and answer it."""
