@@ -32,7 +32,7 @@ import msgspec
 
 from gateway.adapters.addresses import AddressError
 from gateway.adapters.checked_transport import DEFAULT_PORTS, CheckedTransport
-from gateway.adapters.circuit import Circuit
+from gateway.model.circuit import Circuit
 from gateway.model.errors import Reason, Silence, Unavailable
 from gateway.model.hidden_fields import shown
 

@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from gateway.adapters.circuit import Circuit
+from gateway.model.circuit import Circuit
 from gateway.model.errors import Reason, Refusal
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ from contextlib import ExitStack
 
 import pytest
 
-from gateway.adapters.circuit import FAILURES, LONGEST_PAUSE_SECONDS
 from gateway.front_door.servers import (
     FAILED_CHECKS,
     LEAST_BEFORE_SPREADING,
@@ -14,6 +13,7 @@ from gateway.front_door.servers import (
     MAX_UNDER_WAY,
     Servers,
 )
+from gateway.model.circuit import FAILURES, LONGEST_PAUSE_SECONDS
 from gateway.model.errors import Reason, Refusal
 from gateway.model.inference import InferenceServer
 from gateway.model.names import TenantId

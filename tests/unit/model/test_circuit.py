@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.adapters.circuit import FAILURES, LONGEST_PAUSE_SECONDS, SHORTEST_SHARE, Circuit
+from gateway.model.circuit import FAILURES, LONGEST_PAUSE_SECONDS, SHORTEST_SHARE, Circuit
 
 
 class World:
