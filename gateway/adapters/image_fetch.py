@@ -27,13 +27,13 @@ from gateway.adapters.addresses import AddressError
 from gateway.adapters.checked_transport import CheckedTransport
 from gateway.model.errors import Reason, Refusal
 from gateway.model.image_hosts import image_host
+from gateway.model.limits import MAX_IMAGE_URLS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from gateway.model.names import TenantId
 
-MAX_IMAGES = 16  # of one request
 MAX_IMAGE_BYTES = 16 * 1024 * 1024
 MAX_REQUEST_BYTES = 32 * 1024 * 1024  # of all images of one request
 MAX_URL_CHARACTERS = 8192
@@ -69,7 +69,7 @@ class ImageFetcher:
         Raises `Refusal(FORBIDDEN_IMAGE)` for a URL whose host is not one of these, and
         `Refusal(IMAGE_NOT_FETCHED)` for one that cannot be had within the bounds.
         """
-        if len(urls) > MAX_IMAGES:
+        if len(urls) > MAX_IMAGE_URLS:
             raise Refusal(Reason.IMAGE_NOT_FETCHED)
         parsed = [_permitted(url, hosts) for url in urls]
         if self._of_tenant[tenant] >= MAX_FETCHES_OF_TENANT:

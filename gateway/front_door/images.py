@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.front_door.values import ImageUrl
 from gateway.model.errors import Reason, Refusal
+from gateway.model.limits import MAX_IMAGE_URLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gateway.front_door.values import Place
-
-MAX_IMAGE_URLS = 64
-"""Images at URLs in one request; how many of them are fetched is decided where they are."""
 
 MAX_URL_CHARACTERS = 4096
 """Of a URL, signature included."""

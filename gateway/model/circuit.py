@@ -1,4 +1,4 @@
-"""A circuit breaker for a remote server: it stops requests after repeated failures and tests with one request.
+"""A circuit breaker for a remote server: it stops requests after repeated failures and tests with one.
 
 Five consecutive failures open the circuit, and so does an explicit request of the provider to slow down
 (`trip`). While it is open, requests fail at once. After a pause one trial request is let through and all

@@ -1,4 +1,4 @@
-"""Limits on the size of a request, shared by the three modules that enforce or state them.
+"""Limits on the size of a request, shared by the modules that enforce or state them.
 
 The server stops reading beyond them, the middleware refuses beyond them on any other server, and
 the problem texts state them.
@@ -23,3 +23,6 @@ MAX_HEADER_COUNT = 100
 MAX_BODY_BYTES = 0
 """Of a route whose callers have a key: none reads a body, so a request that announces one is refused before
 it is read. A hook declares a bound of its own (`access.HookRoute`)."""
+
+MAX_IMAGE_URLS = 16
+"""Images at URLs in one request to an inference server: each is fetched before anything is sent there."""

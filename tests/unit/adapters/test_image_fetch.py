@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gateway.adapters import image_fetch
-from gateway.adapters.image_fetch import MAX_FETCHES_OF_TENANT, MAX_IMAGES, MAX_REDIRECTS, ImageFetcher
+from gateway.adapters.image_fetch import MAX_FETCHES_OF_TENANT, MAX_REDIRECTS, ImageFetcher
 from gateway.model.errors import Reason, Refusal
+from gateway.model.limits import MAX_IMAGE_URLS
 from gateway.model.names import TenantId
 
 pytestmark = pytest.mark.anyio
@@ -253,7 +254,7 @@ async def test_bytes_of_an_image_and_of_a_request_are_bounded(server, fetcher, m
 
 
 async def test_more_images_than_a_request_may_have_are_refused(server, fetcher):
-    urls = [f"{server.host}/a"] * (MAX_IMAGES + 1)
+    urls = [f"{server.host}/a"] * (MAX_IMAGE_URLS + 1)
     assert await refused(fetcher, urls, [server.host]) is Reason.IMAGE_NOT_FETCHED
     assert server.requests == []
 
