@@ -234,16 +234,20 @@ def test_the_tail_of_a_list_of_clients_is_believed_and_the_rest_is_not(dialect, 
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_a_check_by_the_owner_is_answered_from_memory(dialect, world):
+def test_a_check_by_the_owner_is_answered_from_memory(dialect, world, eventually):
+    """Once the file is old enough to be held: one that was just written may change without a new time."""
     key = world.token("acme")
-    ask(world.wire, dialect, FILE, key=key)
     counted = "cachegate_answers_at_once_total"
-    before = world.gateway.metrics()[counted]
-    with world.wire.talk() as proxy:
-        asked, path, headers = told(dialect, "GET", FILE)
-        for _ in range(5):
-            assert proxy.request(asked, path, key, headers=headers).status == 200
-    assert world.gateway.metrics()[counted] >= before + 5
+
+    def are_all_from_memory():
+        before = world.gateway.metrics()[counted]
+        with world.wire.talk() as proxy:
+            asked, path, headers = told(dialect, "GET", FILE)
+            for _ in range(5):
+                assert proxy.request(asked, path, key, headers=headers).status == 200
+        return world.gateway.metrics()[counted] == before + 5
+
+    eventually(are_all_from_memory)
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
