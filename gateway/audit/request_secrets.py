@@ -134,9 +134,10 @@ class RequestSecrets:
         if len(text) < _MIN_PART or not self._raw:
             return False
         lowered = text.lower()
-        for form in self._all()[1]:
-            if lowered in form or form in lowered:
-                return True
+        for secret in islice(self._shortest_pieces(), MAX_SECRETS):
+            for form in _forms(secret):
+                if lowered in form or form in lowered:
+                    return True
         return not text.isalnum() and self.is_in(text)  # letters and digits have no other reading
 
     def _all(self) -> tuple[list[str], list[str]]:
@@ -146,6 +147,14 @@ class RequestSecrets:
             plain = sorted([forms[0] for forms in found], key=len, reverse=True)
             self._written = plain, [form for forms in found for form in forms]
         return self._written
+
+    def _shortest_pieces(self) -> Iterator[bytes]:
+        """What makes each of the candidates a secret: of a token or a link its signature."""
+        for value, match in zip(self._raw, self._plain, strict=True):
+            if match is None:
+                yield from _pieces_of(value)
+            elif match[1].lower() not in _SCHEMES:
+                yield _found_by(match)[-1]
 
     def _pieces(self) -> Iterator[bytes]:
         """The candidates, plain keys first: with many other values, `MAX_SECRETS` may cut the list."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from gateway.identity.new_keys import KeyState, key_state
 from gateway.identity.platform_keys import sha256_of
-from gateway.identity.recent_callers import Caller, RecentCallers
+from gateway.identity.recent_callers import Caller, RecentCallers, is_unbounded
 from gateway.identity.tokens import parse_token
 from gateway.model.access import Principal
 from gateway.model.addresses import find_address
@@ -83,8 +83,7 @@ class Authenticator:
         if key is None:
             raise Refusal(Reason.UNKNOWN_KEY)
         principal = self.judge(key, tenant, client, now)
-        is_unbounded = key.not_before is None and key.expires_at is None and not key.networks
-        self._recent.put(sha256_of(credential), Caller(key, tenant, principal, stamp, is_unbounded))
+        self._recent.put(sha256_of(credential), Caller(key, tenant, principal, stamp, is_unbounded(key)))
         return principal, stamp
 
     async def reauthenticate(self, stamp: Stamp, client: str, now: float) -> tuple[Principal, Stamp]:

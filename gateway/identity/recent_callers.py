@@ -35,6 +35,11 @@ class Caller(msgspec.Struct, frozen=True, eq=False):
     is_unbounded: bool = False  # valid at all times and for all clients, while its records are current
 
 
+def is_unbounded(key: Key) -> bool:
+    """Whether a key that is valid is so at all times and for all clients, while its record is current."""
+    return key.not_before is None and key.expires_at is None and not key.networks
+
+
 class RecentCallers(BoundedMemory[bytes, Caller]):
     """Callers by the SHA-256 of a key or token, or the name of a link. Only one still current is stored."""
 
