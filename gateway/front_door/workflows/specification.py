@@ -235,7 +235,7 @@ def _read_inputs(document: dict[str, Any]) -> dict[str, DeclaredInput]:
                 Reason.MALFORMED_WORKFLOW, "An input has no name, or a name or a type that is refused."
             )
         inputs[name] = DeclaredInput(
-            is_image=kind in _IMAGES or (kind == "WorkflowBatchInput" and "image" in _kinds(one)),
+            is_image=kind in _IMAGES or (kind not in _PARAMETERS and "image" in _kinds(one)),
             is_parameter=kind in _PARAMETERS,
             default=one.get("default_value"),
         )

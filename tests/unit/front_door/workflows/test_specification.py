@@ -164,9 +164,11 @@ def test_what_inputs_are():
         {"type": "WorkflowBatchInput", "name": "images", "kind": [{"name": "image"}]},
         {"type": "WorkflowBatchInput", "name": "words", "kind": ["string"]},
         {"type": "WorkflowVideoMetadata", "name": "video"},
+        {"type": "WorkflowVideoMetadata", "name": "shown", "kind": ["image"]},
         parameter("model", default_value="acme/1"),
     ]
     found = read_specification(workflow(inputs=declared)).inputs
-    assert [name for name, one in found.items() if one.is_image] == ["image", "old", "images"]
+    # Its kind is what an input is read by, whatever its type; parameters are not read at all.
+    assert [name for name, one in found.items() if one.is_image] == ["image", "old", "images", "shown"]
     assert [name for name, one in found.items() if one.is_parameter] == ["model"]
     assert found["model"].default == "acme/1"
