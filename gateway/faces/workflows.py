@@ -70,7 +70,7 @@ class _ToOneServer(ForwardedRequest):
             self._door.describer.forget(server)
             raise Refusal(Reason.INFERENCE_UNAVAILABLE) from failure
         use.succeeded()
-        self._heard_at = self._door.clock.monotonic()
+        self._answer, self._heard_at = answer, self._door.clock.monotonic()
         return answer
 
     def _asked_about(self) -> Inquiry:
@@ -209,9 +209,11 @@ class BlocksRequest(_ToOneServer):
         memory, place = self._door.block_answers.memory, (server.url, self._process, self._matched.route.path)
         known = memory.find(place)
         if known is None:
-            answered = await super().answer(receipt)
-            if answered.status != HTTPStatus.OK or self._answer is None:
-                return answered
+            if self._answer is None:
+                principal = receipt.admission.allowed.access.principal
+                self._answer = await self._while_client_stays(self._ask(principal, self._asked_about()))
+            if self._answer.status != HTTPStatus.OK:
+                return await super().answer(receipt)
             known = await self._read_whole(self._answer, MAX_ANSWER_BYTES)
             memory.put(place, known)
         return answers.json_answer(known)
