@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from gateway.adapters.inference_server import InferenceFailed
 from gateway.faces.front_door import ForwardedRequest
 from gateway.front_door import answers
+from gateway.front_door.named_models import MEMBER_IN_WORKFLOWS
 from gateway.front_door.workflows.asking import (
     Purpose,
     find_document,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 class _ToOneServer(ForwardedRequest):
     """A request for the one server that was asked about it."""
 
+    _names_model = MEMBER_IN_WORKFLOWS
     _chosen: Server | None = None
 
     async def _send_to(self, server: Server, outbound: Outbound, tenant: TenantId) -> UpstreamAnswer:

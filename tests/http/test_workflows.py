@@ -207,6 +207,20 @@ def test_a_model_that_was_used_besides_is_not_heard(front, acme):
     )
 
 
+def outputs(model_id):
+    """The outputs of a workflow, one of which is called `model_id`, with a prediction."""
+    prediction = {"resolved_model": {"model_id": model_id}, "top": "car"}
+    return {"outputs": [{"model_id": "a name of mine", "predictions": prediction}], "profiler_trace": []}
+
+
+def test_ids_are_compared_in_predictions_alone_and_outputs_are_the_tenants_own(front, acme):
+    for model_id, shown in (("acme/1", "acme/1"), ("globex/1", "")):
+        text = json.dumps(outputs(model_id), separators=(",", ":")).encode()
+        front.reply(RUN, replace(DONE, pieces=(text,)))
+        done = run(front, acme)
+        assert (done.status, json.loads(done.body)) == (200, outputs(shown))
+
+
 def test_what_came_of_a_run_is_recorded(front, acme):
     done = run(front, acme)
     upstream = front.installation.outcome_of(done.record_id)["upstream"]
