@@ -108,10 +108,17 @@ def read_specification(document: Any) -> Specification:
 
 
 def steps_of(workflow: dict[str, Any]) -> list[dict[str, Any]]:
-    """The steps of one workflow. Raises `Refusal` where they are no list of objects with names."""
+    """The steps of one workflow. Raises `Refusal` where they are no list of objects with names.
+
+    A type with a `$` could become another one: the server writes outputs of inner workflows in place of
+    selectors in all texts of the outer one.
+    """
     steps = workflow.get("steps")
     if not isinstance(steps, list) or not all(
-        isinstance(step, dict) and isinstance(step.get("name"), str) and isinstance(step.get("type"), str)
+        isinstance(step, dict)
+        and isinstance(step.get("name"), str)
+        and isinstance(step.get("type"), str)
+        and "$" not in step["type"]
         for step in steps
     ):
         raise refused(
@@ -246,4 +253,7 @@ def _kinds(declared: dict[str, Any]) -> frozenset[str]:
     kinds = declared.get("kind", [])
     if not isinstance(kinds, list):
         raise refused(Reason.MALFORMED_WORKFLOW, "The kinds of an input are no list.")
-    return frozenset(str(one.get("name")) if isinstance(one, dict) else str(one) for one in kinds)
+    names = frozenset(str(one.get("name")) if isinstance(one, dict) else str(one) for one in kinds)
+    if any("$" in name for name in names):  # as for the types of steps
+        raise refused(Reason.MALFORMED_WORKFLOW, "A kind of an input is a selector.")
+    return names

@@ -172,3 +172,16 @@ def test_what_inputs_are():
     assert [name for name, one in found.items() if one.is_image] == ["image", "old", "images", "shown"]
     assert [name for name, one in found.items() if one.is_parameter] == ["model"]
     assert found["model"].default == "acme/1"
+
+
+@pytest.mark.parametrize("kind", ["$steps.inner.out", {"name": "$steps.inner.out"}])
+@pytest.mark.parametrize("type_", ["WorkflowBatchInput", "WorkflowVideoMetadata"])
+def test_a_kind_that_an_inner_workflow_would_write_is_refused(kind, type_):
+    """The server writes what an inner workflow gives in place of selectors: `image`, for example."""
+    declared = {"type": type_, "name": "x", "kind": [kind]}
+    assert refused(workflow(inputs=[declared])) is Reason.MALFORMED_WORKFLOW
+
+
+def test_a_type_that_an_inner_workflow_would_write_is_refused():
+    written = {"type": "$steps.inner.out", "name": "one", "workflow_definition": workflow()}
+    assert refused(workflow(written)) is Reason.MALFORMED_WORKFLOW
