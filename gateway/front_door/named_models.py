@@ -43,8 +43,9 @@ async def with_known_ids(
 ) -> AsyncIterator[bytes]:
     """The pieces of a JSON document, in which each id of a model that is not known is an empty text.
 
-    `member` is what stands before an id. Its length stays the same. `on_other` is called for such an id before anything after it is passed on: it
-    may raise. Raises `Refusal(INFERENCE_UNAVAILABLE)` for an id without an end.
+    `member` is what stands before an id. The length of the document stays the same. `on_other` is called for
+    such an id before anything after it is passed on: it may raise. Raises `Refusal(INFERENCE_UNAVAILABLE)`
+    for an id without an end.
     """
     held = b""
     async for piece in pieces:
