@@ -28,7 +28,7 @@ from gateway.adapters.inference_server import InferenceFailed
 from gateway.faces.route import FaceRoute
 from gateway.front_door import answers
 from gateway.front_door.matching import match, methods_of
-from gateway.front_door.named_models import with_known_ids
+from gateway.front_door.named_models import MEMBER, with_known_ids
 from gateway.front_door.origins import cors_headers, preflight
 from gateway.front_door.reading import find_key_in_head, read
 from gateway.front_door.values import Answering, BodyKind, Outbound
@@ -200,6 +200,8 @@ class AnsweredHere:
 
 class ForwardedRequest:
     """One request on its way: a `Forwarding`."""
+
+    _names_model = MEMBER  # what stands before the id of a model in its answer
 
     def __init__(self, door: FrontDoor, request: WireRequest, receive: Receive, matched: Matched) -> None:
         self.template = TEMPLATE + matched.route.path
@@ -478,7 +480,7 @@ class ForwardedRequest:
         known = {*inquiry.reported, *self._dependencies}
         if receipt.admission.allowed.model is not None:
             known.add(receipt.admission.allowed.model)
-        return with_known_ids(pieces, known, self._on_other_model)
+        return with_known_ids(pieces, known, self._on_other_model, self._names_model)
 
     def _on_other_model(self) -> None:
         """The server used a model that was not authorised, if it could be known which it would use.

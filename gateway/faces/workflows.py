@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from gateway.adapters.inference_server import InferenceFailed
 from gateway.faces.front_door import ForwardedRequest
 from gateway.front_door import answers
+from gateway.front_door.named_models import MEMBER_IN_WORKFLOWS
 from gateway.front_door.workflows.asking import (
     Purpose,
     find_document,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 class _ToOneServer(ForwardedRequest):
     """A request for the one server that was asked about it."""
 
+    _names_model = MEMBER_IN_WORKFLOWS
     _chosen: Server | None = None
 
     async def _send_to(self, server: Server, outbound: Outbound, tenant: TenantId) -> UpstreamAnswer:
@@ -70,7 +72,7 @@ class _ToOneServer(ForwardedRequest):
             self._door.describer.forget(server)
             raise Refusal(Reason.INFERENCE_UNAVAILABLE) from failure
         use.succeeded()
-        self._heard_at = self._door.clock.monotonic()
+        self._answer, self._heard_at = answer, self._door.clock.monotonic()
         return answer
 
     def _asked_about(self) -> Inquiry:
@@ -209,9 +211,11 @@ class BlocksRequest(_ToOneServer):
         memory, place = self._door.block_answers.memory, (server.url, self._process, self._matched.route.path)
         known = memory.find(place)
         if known is None:
-            answered = await super().answer(receipt)
-            if answered.status != HTTPStatus.OK or self._answer is None:
-                return answered
+            if self._answer is None:
+                principal = receipt.admission.allowed.access.principal
+                self._answer = await self._while_client_stays(self._ask(principal, self._asked_about()))
+            if self._answer.status != HTTPStatus.OK:
+                return await super().answer(receipt)
             known = await self._read_whole(self._answer, MAX_ANSWER_BYTES)
             memory.put(place, known)
         return answers.json_answer(known)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import resource
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -203,6 +205,58 @@ def test_a_model_that_was_used_besides_is_not_heard(front, acme):
         503,
         "urn:cachegate:problem:unexpected-model",
     )
+
+
+def outputs(model_id):
+    """The outputs of a workflow, one of which is called `model_id`, with a prediction."""
+    prediction = {"resolved_model": {"model_id": model_id}, "top": "car"}
+    return {"outputs": [{"model_id": "a name of mine", "predictions": prediction}], "profiler_trace": []}
+
+
+def test_ids_are_compared_in_predictions_alone_and_outputs_are_the_tenants_own(front, acme):
+    for model_id, shown in (("acme/1", "acme/1"), ("globex/1", "")):
+        text = json.dumps(outputs(model_id), separators=(",", ":")).encode()
+        front.reply(RUN, replace(DONE, pieces=(text,)))
+        done = run(front, acme)
+        assert (done.status, json.loads(done.body)) == (200, outputs(shown))
+
+
+def test_what_came_of_a_run_is_recorded(front, acme):
+    done = run(front, acme)
+    upstream = front.installation.outcome_of(done.record_id)["upstream"]
+    assert (upstream["status"], upstream["bytes"]) == (200, len(DONE.pieces[0]))
+
+
+def test_a_run_whose_answer_is_dropped_is_over(front, acme, eventually):
+    headers = (*DONE.headers, ("x-model-id", "globex/1"))
+    front.reply(RUN, Reply(pieces=(b'{"outputs":', b"[]}"), headers=headers))
+    assert run(front, acme).status == 503
+    eventually(lambda: any(server.client_left.is_set() for server in front.servers))
+
+
+def test_a_workflow_runs_once_however_often_it_is_decided(front, acme, eventually):
+    front.reply(RUN, replace(DONE, waits=True))
+    with ThreadPoolExecutor() as pool:
+        done = pool.submit(run, front, acme)
+        eventually(lambda: any(server.busy.is_set() for server in front.servers))
+        front.installation.run("tenants", "allow", "acme", "storage-read")  # a fact about the tenant
+        for server in front.servers:
+            server.go_on.set()
+        assert done.result().status == 200
+    front.installation.run("tenants", "disallow", "acme", "storage-read")
+    assert len(ran(front)) == 1
+
+
+def test_what_blocks_a_server_has_is_asked_once(front, acme):
+    pieces = (b'{"blocks":[{"model_id":"globex/1"},', b'"' + b"x" * 300_000, b'"]}')
+    blocks = "/workflows/blocks/describe"
+    front.reply(blocks, Reply(pieces=pieces, length=-1))
+    for server in front.servers:
+        server.go_on.set()
+    for _ in range(2):
+        told = front.get(blocks, acme)
+        assert (told.status, told.body) == (200, b"".join(pieces))
+    assert [one.target for one in front.asked()].count(blocks) == 1
 
 
 def test_an_error_of_a_run_is_told_in_our_words(front, acme):

@@ -41,14 +41,17 @@ MAX_INNER_WORKFLOWS = 32
 """In all, as in the server's own default."""
 
 MAX_SELECTOR_CHARACTERS = 256
-"""Of a selector. The server writes selectors in place of each other in the texts of inner workflows."""
+"""Of a selector, and of the name of a step, which stands in selectors."""
 
-MAX_INLINED_BYTES = 8 << 20
-"""What the default values of inner workflows may come to when they are written in place of selectors."""
+MAX_INLINED_BYTES = 16 << 20
+"""What inner workflows may come to when the server writes their values in place of selectors. It does so in
+all texts, so 250 kB could become gigabytes, and more with each depth. So no text has two selectors there, and
+no value makes one into two."""
 
 INNER_WORKFLOW = "roboflow_core/inner_workflow@v1"
 EMBEDDED = "embedded"
 INPUTS = "$inputs."
+STEPS = "$steps."
 REFERENCE = ("workflow_workspace_id", "workflow_id", "workflow_version_id")
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -92,6 +95,7 @@ def read_specification(document: Any) -> Specification:
         raise refused(Reason.MALFORMED_WORKFLOW, "The specification is no JSON object.")
     walk = _Walk()
     walk.workflow(document, depth=0)
+    walk.verify_inlining()
     text = write_json(document)
     if len(text) > MAX_TEXT_BYTES:
         raise _too_large()
@@ -108,10 +112,18 @@ def read_specification(document: Any) -> Specification:
 
 
 def steps_of(workflow: dict[str, Any]) -> list[dict[str, Any]]:
-    """The steps of one workflow. Raises `Refusal` where they are no list of objects with names."""
+    """The steps of one workflow. Raises `Refusal` where they are no list of objects with names.
+
+    A type with a `$` could become another one: the server writes outputs of inner workflows in place of
+    selectors in all texts of the outer one.
+    """
     steps = workflow.get("steps")
     if not isinstance(steps, list) or not all(
-        isinstance(step, dict) and isinstance(step.get("name"), str) and isinstance(step.get("type"), str)
+        isinstance(step, dict)
+        and isinstance(step.get("name"), str)
+        and len(step["name"]) <= MAX_SELECTOR_CHARACTERS
+        and isinstance(step.get("type"), str)
+        and "$" not in step["type"]
         for step in steps
     ):
         raise refused(
@@ -129,6 +141,9 @@ class _Walk:
         self._steps = 0
         self._inner_workflows = 0
         self._characters = 0  # at least as many bytes of the text
+        self._selectors = 0  # anywhere in texts
+        self._most_selectors = 0  # in one text
+        self._written_bytes = 0  # in place of selectors, for one inner workflow
 
     def workflow(self, document: dict[str, Any], *, depth: int) -> None:
         """Read one workflow, and those within it."""
@@ -149,10 +164,33 @@ class _Walk:
                 told = f"Step {step['name']} names a workflow that is saved elsewhere."
                 raise refused(Reason.SAVED_WORKFLOW, told)
             self.workflow(inner, depth=depth + 1)
+            self._note_written(step, inner)
+
+    def verify_inlining(self) -> None:
+        """Refuse inner workflows that the server would make much larger than they are."""
+        if not self._inner_workflows:
+            return
+        if self._most_selectors > 1:
+            raise refused(Reason.MALFORMED_WORKFLOW, "A text beside inner workflows has several selectors.")
+        if self._selectors * self._written_bytes > MAX_INLINED_BYTES:
+            raise refused(Reason.MALFORMED_WORKFLOW, "An inner workflow has too large values.")
+
+    def _note_written(self, step: dict[str, Any], inner: dict[str, Any]) -> None:
+        """What the server writes in place of selectors: bindings, default values, outputs."""
+        bindings, outputs = step.get("parameter_bindings") or {}, inner.get("outputs") or []
+        if not isinstance(bindings, dict) or not isinstance(outputs, list):
+            raise refused(Reason.MALFORMED_WORKFLOW, "Bindings are no object, or outputs no list.")
+        defaults = {f"{INPUTS}{name}": one.default for name, one in _read_inputs(inner).items()}
+        selectors = [str(one.get("selector")) for one in outputs if isinstance(one, dict)]
+        texts = [*map(str, bindings.values()), *selectors]
+        texts += [str(defaults[one]) for one in selectors if one in defaults]
+        values = write_json([one for one in defaults.values() if isinstance(one, (dict, list))])
+        if any(one.rfind("$") > 0 for one in texts) or _count_selectors(values.decode()):
+            raise refused(Reason.MALFORMED_WORKFLOW, "A value of an inner workflow has a selector within.")
+        self._written_bytes = max(self._written_bytes, len(values) + sum(map(len, texts)))
 
     def _verify_values(self, document: dict[str, Any], depth: int) -> None:
         """Read everything of one workflow but its inner ones, whatever block it may belong to."""
-        selectors = 0
         for name, value in _members(document):
             self._characters += len(name) + (len(value) if isinstance(value, str) else 1)
             if self._characters > MAX_TEXT_BYTES:  # before any work that grows with the whole of it
@@ -165,18 +203,14 @@ class _Walk:
                 raise refused(
                     Reason.UNKNOWN_WORKLOAD, "A step runs on another server, where nothing is authorised."
                 )
-            if isinstance(value, str) and value.startswith("$"):
-                selectors += 1
-                if len(value) > MAX_SELECTOR_CHARACTERS:
-                    raise refused(
-                        Reason.MALFORMED_WORKFLOW,
-                        f"A selector has more than {MAX_SELECTOR_CHARACTERS} characters.",
-                    )
-        if depth:
-            defaults = [one.default for one in _read_inputs(document).values()]
-            held = sum(len(write_json(one)) for one in defaults if isinstance(one, (list, dict)))
-            if held * selectors > MAX_INLINED_BYTES:
-                raise refused(Reason.MALFORMED_WORKFLOW, "An inner workflow has too large default values.")
+            if not isinstance(value, str):
+                continue
+            selectors = _count_selectors(value)
+            self._selectors += selectors
+            self._most_selectors = max(self._most_selectors, selectors)
+            if value.startswith("$") and len(value) > MAX_SELECTOR_CHARACTERS:
+                told = f"A selector has more than {MAX_SELECTOR_CHARACTERS} characters."
+                raise refused(Reason.MALFORMED_WORKFLOW, told)
 
     def _dataset(self, value: Any, depth: int) -> None:
         """A dataset: a name, or an input of the whole workflow. An inner one's inputs are others."""
@@ -184,6 +218,11 @@ class _Walk:
             told = "Where active learning uploads images cannot be known before it runs."
             raise refused(Reason.UNKNOWN_WORKLOAD, told)
         self.datasets.append(value)
+
+
+def _count_selectors(text: str) -> int:
+    """How many there are anywhere in it."""
+    return text.count(INPUTS) + text.count(STEPS)
 
 
 def _too_large() -> Refusal:
@@ -235,7 +274,7 @@ def _read_inputs(document: dict[str, Any]) -> dict[str, DeclaredInput]:
                 Reason.MALFORMED_WORKFLOW, "An input has no name, or a name or a type that is refused."
             )
         inputs[name] = DeclaredInput(
-            is_image=kind in _IMAGES or (kind == "WorkflowBatchInput" and "image" in _kinds(one)),
+            is_image=kind in _IMAGES or (kind not in _PARAMETERS and "image" in _kinds(one)),
             is_parameter=kind in _PARAMETERS,
             default=one.get("default_value"),
         )
@@ -246,4 +285,7 @@ def _kinds(declared: dict[str, Any]) -> frozenset[str]:
     kinds = declared.get("kind", [])
     if not isinstance(kinds, list):
         raise refused(Reason.MALFORMED_WORKFLOW, "The kinds of an input are no list.")
-    return frozenset(str(one.get("name")) if isinstance(one, dict) else str(one) for one in kinds)
+    names = frozenset(str(one.get("name")) if isinstance(one, dict) else str(one) for one in kinds)
+    if any("$" in name for name in names):  # as for the types of steps
+        raise refused(Reason.MALFORMED_WORKFLOW, "A kind of an input is a selector.")
+    return names

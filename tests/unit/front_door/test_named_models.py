@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.front_door.named_models import MAX_ID_BYTES, with_known_ids
+from gateway.front_door.named_models import MAX_ID_BYTES, MEMBER, MEMBER_IN_WORKFLOWS, with_known_ids
 from gateway.model.errors import Reason, Refusal
 
 pytestmark = pytest.mark.anyio
@@ -19,14 +19,14 @@ def anyio_backend():
     return "asyncio"
 
 
-async def passed(text, *, size=None, on_other=lambda: None):
+async def passed(text, *, size=None, on_other=lambda: None, member=MEMBER):
     """What is passed on of a document that comes in pieces of a size."""
 
     async def pieces():
         for start in range(0, len(text), size or len(text)):
             yield text[start : start + (size or len(text))]
 
-    return b"".join([piece async for piece in with_known_ids(pieces(), KNOWN, on_other)])
+    return b"".join([piece async for piece in with_known_ids(pieces(), KNOWN, on_other, member)])
 
 
 def prediction(model_id, **more):
@@ -42,6 +42,14 @@ async def test_an_id_that_was_authorised_passes_and_another_is_taken_out(size, s
         got = await passed(text, size=size)
         assert len(got) == len(text)
         assert json.loads(got) == [prediction(shown), {"embedding_info": {"model_id": shown}}]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 50, None])
+async def test_in_what_a_workflow_gives_the_ids_of_predictions_alone_are_compared(size):
+    given = {"model_id": "mine", "text": '"resolved_model":{"model_id":"mine"', "x": prediction("globex/1")}
+    text = json.dumps(given, separators=(",", ":")).encode()
+    got = await passed(text, size=size, member=MEMBER_IN_WORKFLOWS)
+    assert json.loads(got) == given | {"x": prediction("")}
 
 
 @pytest.mark.parametrize("size", [1, 9, None])

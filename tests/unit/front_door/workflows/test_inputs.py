@@ -78,6 +78,16 @@ def test_what_was_fetched_goes_to_its_place_and_nothing_else_changes():
     assert inputs["image"][1]["value"] == ""
 
 
+@pytest.mark.parametrize("kind", [["image"], ["video_metadata", {"name": "image"}]])
+def test_metadata_of_a_video_that_is_declared_an_image_is_one(kind):
+    """The server reads an input by its kinds: it would fetch a URL there as for any image."""
+    declared = {"type": "WorkflowVideoMetadata", "name": "video", "kind": kind}
+    specification = read_specification({"inputs": [declared], "steps": []})
+    inputs, [url] = read_inputs({"video": "http://a.example/x"}, specification)
+    assert inputs == {"video": {"type": "base64", "value": ""}}
+    assert url.place == ("video",)
+
+
 @pytest.mark.parametrize("kind", ["file", "numpy", "numpy_object", "pil", "multipart", "FILE"])
 def test_files_and_pickles_are_refused(kind):
     assert reason({"type": kind, "value": "/etc/passwd"}) is Reason.FORBIDDEN_IMAGE

@@ -164,9 +164,71 @@ def test_what_inputs_are():
         {"type": "WorkflowBatchInput", "name": "images", "kind": [{"name": "image"}]},
         {"type": "WorkflowBatchInput", "name": "words", "kind": ["string"]},
         {"type": "WorkflowVideoMetadata", "name": "video"},
+        {"type": "WorkflowVideoMetadata", "name": "shown", "kind": ["image"]},
         parameter("model", default_value="acme/1"),
     ]
     found = read_specification(workflow(inputs=declared)).inputs
-    assert [name for name, one in found.items() if one.is_image] == ["image", "old", "images"]
+    # Its kind is what an input is read by, whatever its type; parameters are not read at all.
+    assert [name for name, one in found.items() if one.is_image] == ["image", "old", "images", "shown"]
     assert [name for name, one in found.items() if one.is_parameter] == ["model"]
     assert found["model"].default == "acme/1"
+
+
+@pytest.mark.parametrize("kind", ["$steps.inner.out", {"name": "$steps.inner.out"}])
+@pytest.mark.parametrize("type_", ["WorkflowBatchInput", "WorkflowVideoMetadata"])
+def test_a_kind_that_an_inner_workflow_would_write_is_refused(kind, type_):
+    """The server writes what an inner workflow gives in place of selectors: `image`, for example."""
+    declared = {"type": type_, "name": "x", "kind": [kind]}
+    assert refused(workflow(inputs=[declared])) is Reason.MALFORMED_WORKFLOW
+
+
+def test_a_type_that_an_inner_workflow_would_write_is_refused():
+    written = {"type": "$steps.inner.out", "name": "one", "workflow_definition": workflow()}
+    assert refused(workflow(written)) is Reason.MALFORMED_WORKFLOW
+
+
+def test_a_text_has_one_selector_where_there_are_inner_workflows():
+    """The server writes a binding in place of each of them, wherever it stands."""
+    texts = step(note="$inputs.image and $steps.one")
+    assert read_specification(workflow(texts))
+    for document in (workflow(texts, inner(workflow())), workflow(inner(workflow(texts)))):
+        assert refused(document) is Reason.MALFORMED_WORKFLOW
+    assert read_specification(workflow(step(note="see $inputs.image"), inner(workflow())))
+
+
+def test_what_bindings_and_outputs_of_inner_workflows_come_to_is_bounded(monkeypatch):
+    monkeypatch.setattr(module, "MAX_INLINED_BYTES", 10_000)
+    used = [step(f"s{number}", note="see $inputs.text") for number in range(20)]
+    child = workflow(*used, inputs=[parameter("text")])
+    given = workflow(outputs=[{"type": "JsonField", "name": "o", "selector": "a" * 1000}])
+    read = [step(f"r{number}", note="$steps.inner.o") for number in range(20)]
+    assert read_specification(workflow(inner(child, parameter_bindings={"text": "a" * 100})))
+    for document in (
+        workflow(inner(child, parameter_bindings={"text": "a" * 1000})),
+        workflow(inner(given), *read),
+    ):
+        assert refused(document) is Reason.MALFORMED_WORKFLOW
+
+
+@pytest.mark.parametrize("value", ["a $inputs.b", "$input$inputs.b", "$inputs.b $", {"a": "$inputs.b"}])
+def test_no_value_of_an_inner_workflow_makes_one_selector_into_two(value):
+    bound = inner(workflow(inputs=[parameter("a")]), parameter_bindings={"a": value})
+    output = {"type": "JsonField", "name": "o", "selector": value}
+    default = workflow(
+        inputs=[parameter("a", default_value=value)], outputs=[output | {"selector": "$inputs.a"}]
+    )
+    for document in (bound, inner(workflow(outputs=[output])), inner(default)):
+        assert refused(workflow(document)) is Reason.MALFORMED_WORKFLOW
+    listed = workflow(inputs=[parameter("a", default_value=["$inputs.b"])])
+    assert refused(workflow(inner(listed))) is Reason.MALFORMED_WORKFLOW
+    assert read_specification(listed)
+
+
+def test_a_default_value_of_an_inner_workflow_may_be_any_text():
+    child = workflow(inputs=[parameter("a", default_value="^a$")])
+    assert read_specification(workflow(inner(child, parameter_bindings={"a": "$inputs.image"})))
+
+
+def test_a_name_of_a_step_is_bounded():
+    assert read_specification(workflow(step("s" * MAX_SELECTOR_CHARACTERS)))
+    assert refused(workflow(step("s" * (MAX_SELECTOR_CHARACTERS + 1)))) is Reason.MALFORMED_WORKFLOW
