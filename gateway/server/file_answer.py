@@ -55,9 +55,8 @@ class FileAnswer:
         body, first = self._body, self._body.pieces[0]
         try:
             if isinstance(first, Span):
-                self._sent_bytes = self._sender.send_first(
-                    head, body.file, first.offset, first.count, body.verify
-                )
+                looks = Looks(on_sent=self._count, verify=body.verify)
+                self._sender.send_first(head, body.file, first.offset, first.count, looks)
             else:
                 body.verify()
                 self._connection.transport.write(head)
