@@ -400,6 +400,27 @@ def test_the_log_of_a_proxy_has_the_record_and_neither_path_nor_key(proxy, site,
 
 
 @pytest.mark.parametrize("proxy", COMMANDS)
+def test_what_a_client_says_in_our_headers_reaches_neither_a_log_nor_the_server_of_the_files(
+    proxy, site, eventually
+):
+    ours = ("Record", "Tenant", "Key")
+    forged = [f"Cachegate-{name}: said-by-the-client" for name in ours]
+    before = len(site.files.asked)
+    assert site.send(proxy, raw("GET", FILE, None, *forged)).status == 401
+    assert site.send(proxy, raw("GET", FILE, site.keys["owner"], *forged)).status == 200
+    *_, last = [one["id"] for one in site.installation.records() if one["kind"] == "decision"]
+    [(_, _, headers)] = site.files.asked[before:]
+    assert "said-by-the-client" not in str(headers)
+    logs = [site.folders[proxy] / name for name in ("output.log", "cachegate.log")]
+
+    def logged():
+        return "".join(one.read_text() for one in logs if one.exists())
+
+    eventually(lambda: last in logged())
+    assert "said-by-the-client" not in logged()
+
+
+@pytest.mark.parametrize("proxy", COMMANDS)
 def test_a_large_file_is_checked_from_memory(proxy, site):
     """Its content is not in memory, and need not be."""
     counted, question = "cachegate_answers_at_once_total", raw("GET", FILE, site.keys["owner"])
