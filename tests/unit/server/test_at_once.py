@@ -306,9 +306,10 @@ class Cancelling(Memory):
 def test_a_file_whose_task_is_cancelled_before_it_begins_is_ended_once_all_the_same(app):
     served = Served(app, cancelling := Cancelling(app.file))
     try:
-        with served.connect() as connection, pytest.raises(ConnectionResetError):
+        with served.connect() as connection:
             connection.sendall(ONCE)
-            read_all(connection)
+            with pytest.raises(ConnectionResetError):
+                read_all(connection)
     finally:
         served.server.stop()
         served.thread.join(20)
