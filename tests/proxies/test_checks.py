@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 import signal
-from contextlib import ExitStack, contextmanager
+import socket
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import md5, sha256
 from typing import TYPE_CHECKING, Any
@@ -400,6 +401,26 @@ def test_the_log_of_a_proxy_has_the_record_and_neither_path_nor_key(proxy, site,
 
 
 @pytest.mark.parametrize("proxy", COMMANDS)
+def test_no_log_quotes_a_link_whose_transfer_broke_off(proxy, site, eventually):
+    before = len(site.files.asked)
+    with socket.create_connection(("127.0.0.1", site.wires[proxy].port), timeout=20) as connection:
+        connection.sendall(raw("GET", site.link, None, "X-Break-Off: yes"))
+        with suppress(ConnectionResetError):
+            while connection.recv(1 << 16):
+                pass
+    assert len(site.files.asked) - before == 1
+    assert site.send(proxy, raw("GET", FILE, site.keys["owner"])).status == 200
+    *_, last = [one["id"] for one in site.installation.records() if one["kind"] == "decision"]
+    logs = [site.folders[proxy] / name for name in ("output.log", "cachegate.log")]
+
+    def logged():
+        return "".join(one.read_text() for one in logs if one.exists())
+
+    eventually(lambda: last in logged())
+    assert "sig=" not in logged()
+
+
+@pytest.mark.parametrize("proxy", COMMANDS)
 def test_what_a_client_says_in_our_headers_reaches_neither_a_log_nor_the_server_of_the_files(
     proxy, site, eventually
 ):
@@ -466,7 +487,14 @@ def test_without_redis_and_without_a_gateway_it_is_503(
         site.gateway.stop()
         for proxy in COMMANDS:
             check_unavailable(site.send(proxy, question))
+            check_unavailable(
+                site.send(proxy, raw("GET", site.link, None, f"X-API-Key: {site.keys['owner']}"))
+            )
         assert len(site.files.asked) == served
+    for proxy, folder in site.folders.items():  # the proxies have ended: their logs are complete
+        logged = "".join(one.read_text() for one in folder.glob("*.log"))
+        assert "sig=" not in logged, proxy
+        assert site.keys["owner"] not in logged, proxy
 
 
 def check_unavailable(answer):
