@@ -401,6 +401,22 @@ def test_the_log_of_a_proxy_has_the_record_and_neither_path_nor_key(proxy, site,
 
 
 @pytest.mark.parametrize("proxy", COMMANDS)
+@pytest.mark.parametrize("protocol", ["h2c", "websocket"])
+def test_no_client_gets_a_tunnel_to_the_server_of_the_files(protocol, proxy, site):
+    """What goes through a tunnel would be asked of nobody."""
+    before = len(site.files.asked)
+    text = (
+        f"GET {FILE} HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {site.keys['owner']}\r\n"
+        f"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {protocol}\r\n"
+        "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n"
+    )
+    site.send(proxy, text.encode())
+    for _, _, headers in site.files.asked[before:]:
+        assert "upgrade" not in headers
+        assert "upgrade" not in headers.get("connection", "").lower()
+
+
+@pytest.mark.parametrize("proxy", COMMANDS)
 def test_no_log_quotes_a_link_whose_transfer_broke_off(proxy, site, eventually):
     before = len(site.files.asked)
     with socket.create_connection(("127.0.0.1", site.wires[proxy].port), timeout=20) as connection:
