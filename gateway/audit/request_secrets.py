@@ -45,6 +45,8 @@ _KEY_HEADERS = frozenset({b"authorization", b"x-api-key"})
 """Headers that hold one: nearly all that do, known in the same way."""
 
 _ONLY_A_KEY = {b"authorization"}
+_TARGETS = frozenset({b"x-original-uri", b"x-forwarded-uri", b"referer"})
+"""Headers that hold the target of another request, whose parameters count as its own."""
 
 _SECRET_NAMES = frozenset(
     {
@@ -85,11 +87,12 @@ class RequestSecrets:
         if fields is not None and fields.keys() - _USUAL_NAMES == _ONLY_A_KEY:
             raw = [fields[b"authorization"]]
         else:
-            raw = [
-                value
-                for name, value in headers
-                if name not in _USUAL_NAMES and (name in _KEY_HEADERS or _is_secret_name(name))
-            ]
+            raw = []
+            for name, value in headers:
+                if name in _TARGETS:
+                    raw += _parameters(value)
+                elif name not in _USUAL_NAMES and (name in _KEY_HEADERS or _is_secret_name(name)):
+                    raw.append(value)
         if query:
             raw += _parameters(query)
         self._raw = raw

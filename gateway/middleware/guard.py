@@ -312,7 +312,9 @@ class GuardMiddleware:
             except (WithdrawnError, TransferCutError):
                 raise
             except Exception as error:  # noqa: BLE001 -- answered here, so that the outcome says what was sent
-                await self._fail(error, receipt.admission.request, scope[ROUTE], meter, send)
+                # The request of the scope may be a GET that asks about a HEAD: it is answered as what it is.
+                request = replace(receipt.admission.request, method=scope["method"])
+                await self._fail(error, request, scope[ROUTE], meter, send)
             finally:
                 meter.cut = transfer.cut or meter.cut
                 if meter.status and not meter.is_complete:

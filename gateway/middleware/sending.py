@@ -37,13 +37,15 @@ async def send_answer(
 ) -> None:
     """Send the answer of a receipt; the meter is told why it was cut, if it was.
 
+    What is answered is the request of the scope, which may be a GET that asks about a HEAD (the check face).
+
     Raises `Unavailable` when it could not be begun.
     """
     request, body = receipt.admission.request, answer.body
     bound = bound_to(receipt.record_id, request.trace_id)
     if isinstance(body, bytes):
         meter.cut = answer.ending
-        await send_whole(answer, bound, request.method, send)
+        await send_whole(answer, bound, scope["method"], send)
     elif isinstance(body, FileParts):
         try:
             sent = await send_parts(_start(answer, bound), body, scope, receive, send)
@@ -52,7 +54,7 @@ async def send_answer(
                 raise unsent(body.file, cut) from cut
             meter.cut = cut.ending
             problem = problem_of(cut.reason, request.route).answer(receipt.record_id)
-            await send_whole(problem, bound, request.method, send)
+            await send_whole(problem, bound, scope["method"], send)
         else:
             meter.cut, meter.sha256 = sent.ending, sent.sha256
     else:

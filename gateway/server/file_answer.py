@@ -49,15 +49,15 @@ class FileAnswer:
         self._sender = sender
         self._on_sent = on_sent
         self._sent_bytes = 0
+        self._has_ended = False
 
     def begin(self, head: bytes) -> bool:
         """Send the head, and what can be sent now; whether `finish` has to be called."""
         body, first = self._body, self._body.pieces[0]
         try:
             if isinstance(first, Span):
-                self._sent_bytes = self._sender.send_first(
-                    head, body.file, first.offset, first.count, body.verify
-                )
+                looks = Looks(on_sent=self._count, verify=body.verify)
+                self._sender.send_first(head, body.file, first.offset, first.count, looks)
             else:
                 body.verify()
                 self._connection.transport.write(head)
@@ -86,6 +86,11 @@ class FileAnswer:
                 raise
         else:
             self._end(None)
+
+    def give_up(self, _task: asyncio.Task[None]) -> None:
+        """End the answer where the task of `finish` is over, and was cancelled before it began."""
+        if not self._has_ended:
+            self._end(asyncio.CancelledError())
 
     async def _send(self, piece: bytes | Span, watch: Watch) -> None:
         body = self._body
@@ -121,6 +126,7 @@ class FileAnswer:
         self._sent_bytes += sent
 
     def _end(self, error: BaseException | None) -> None:
+        self._has_ended = True
         if error is not None:
             self._connection.abort()
         self._body.on_end(self._sent_bytes, error)

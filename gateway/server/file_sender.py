@@ -54,18 +54,19 @@ class FileSender:
             self._file_span = None
             self._forget_writer()
 
-    def send_first(self, head: bytes, file: int, offset: int, count: int, verify: Callable[[], None]) -> int:
+    def send_first(self, head: bytes, file: int, offset: int, count: int, looks: Looks) -> None:
         """Write a head, and the beginning of a range behind it, as far as nothing has to be waited for.
 
-        Returns how many bytes of the range were sent: all of them, where it is short and its pages are in
-        memory. The head goes out in any case, unless `verify`, which is called right before it, raises.
+        `looks.on_sent` is told how many bytes of the range were sent: all of them, where it is short and its
+        pages are in memory. The head goes out in any case, unless `looks.verify`, which is called right
+        before it and after the last byte, raises.
         """
-        verify()
+        looks.verify()
         first = min(count, STEP_BYTES)
         is_ready = self.is_clear() and is_in_memory(file, offset, offset + first)
         if not (is_ready and self._queue.may_send(first, self._loop)):
             self._transport.write(head)
-            return 0
+            return
         descriptor = self.descriptor()
         try:  # one packet for the head and what follows it
             written = self._own_socket().send(head, socket.MSG_MORE)
@@ -73,19 +74,19 @@ class FileSender:
             written = 0
         if written < len(head):
             self._transport.write(head[written:])
-            return 0
+            return
         try:
             sent = os.sendfile(descriptor, file, offset, first)
         except BlockingIOError:
-            return 0
+            return
         except OSError as error:
             if error.errno in NO_SENDFILE:
-                return 0  # `send` says so
+                return  # `send` says so
             raise
         if sent == 0:
             raise EOFError
-        verify()
-        return sent
+        looks.on_sent(sent)
+        looks.verify()
 
     async def give_way(self) -> None:
         """Wait until the other senders had a step: one answer may consist of many short ranges."""

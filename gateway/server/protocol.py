@@ -431,7 +431,9 @@ class GatewayHttpProtocol(asyncio.Protocol):
             raise TypeError("the kernel cannot send files on this connection")
         answer = FileAnswer(body, self, self.sender, self._go_on_if_open)
         if answer.begin(self.head_start(status) + head):
-            self._follow(self._loop.create_task(answer.finish()))
+            task = self._loop.create_task(answer.finish())
+            task.add_done_callback(answer.give_up)
+            self._follow(task)
 
     def _go_on_if_open(self) -> None:
         if self._current is not None:

@@ -43,7 +43,7 @@ http {{
 
 
 class Files:
-    """A server of files that serves everything to everybody."""
+    """A server of files that serves everything to everybody, and with `X-Break-Off` only half of it."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, dict[str, str]]] = []  # method, target and headers
@@ -63,8 +63,10 @@ class Files:
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 asked.append((self.command, self.path, headers))
                 self.rfile.read(int(headers.get("content-length", 0)))
+                breaks_off = "x-break-off" in headers
+                self.close_connection = self.close_connection or breaks_off
                 self.send_response(200)
-                self.send_header("Content-Length", str(len(BEHIND)))
+                self.send_header("Content-Length", str(len(BEHIND) << breaks_off))
                 self.end_headers()
                 if self.command != "HEAD":
                     self.wfile.write(BEHIND)

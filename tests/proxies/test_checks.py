@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import re
 import signal
-from contextlib import ExitStack, contextmanager
+import socket
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import md5, sha256
 from typing import TYPE_CHECKING, Any
@@ -400,6 +401,63 @@ def test_the_log_of_a_proxy_has_the_record_and_neither_path_nor_key(proxy, site,
 
 
 @pytest.mark.parametrize("proxy", COMMANDS)
+@pytest.mark.parametrize("protocol", ["h2c", "websocket"])
+def test_no_client_gets_a_tunnel_to_the_server_of_the_files(protocol, proxy, site):
+    """What goes through a tunnel would be asked of nobody."""
+    before = len(site.files.asked)
+    text = (
+        f"GET {FILE} HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {site.keys['owner']}\r\n"
+        f"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {protocol}\r\n"
+        "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n"
+    )
+    site.send(proxy, text.encode())
+    for _, _, headers in site.files.asked[before:]:
+        assert "upgrade" not in headers
+        assert "upgrade" not in headers.get("connection", "").lower()
+
+
+@pytest.mark.parametrize("proxy", COMMANDS)
+def test_no_log_quotes_a_link_whose_transfer_broke_off(proxy, site, eventually):
+    before = len(site.files.asked)
+    with socket.create_connection(("127.0.0.1", site.wires[proxy].port), timeout=20) as connection:
+        connection.sendall(raw("GET", site.link, None, "X-Break-Off: yes"))
+        with suppress(ConnectionResetError):
+            while connection.recv(1 << 16):
+                pass
+    assert len(site.files.asked) - before == 1
+    assert site.send(proxy, raw("GET", FILE, site.keys["owner"])).status == 200
+    *_, last = [one["id"] for one in site.installation.records() if one["kind"] == "decision"]
+    logs = [site.folders[proxy] / name for name in ("output.log", "cachegate.log")]
+
+    def logged():
+        return "".join(one.read_text() for one in logs if one.exists())
+
+    eventually(lambda: last in logged())
+    assert "sig=" not in logged()
+
+
+@pytest.mark.parametrize("proxy", COMMANDS)
+def test_what_a_client_says_in_our_headers_reaches_neither_a_log_nor_the_server_of_the_files(
+    proxy, site, eventually
+):
+    ours = ("Record", "Tenant", "Key")
+    forged = [f"Cachegate-{name}: said-by-the-client" for name in ours]
+    before = len(site.files.asked)
+    assert site.send(proxy, raw("GET", FILE, None, *forged)).status == 401
+    assert site.send(proxy, raw("GET", FILE, site.keys["owner"], *forged)).status == 200
+    *_, last = [one["id"] for one in site.installation.records() if one["kind"] == "decision"]
+    [(_, _, headers)] = site.files.asked[before:]
+    assert "said-by-the-client" not in str(headers)
+    logs = [site.folders[proxy] / name for name in ("output.log", "cachegate.log")]
+
+    def logged():
+        return "".join(one.read_text() for one in logs if one.exists())
+
+    eventually(lambda: last in logged())
+    assert "said-by-the-client" not in logged()
+
+
+@pytest.mark.parametrize("proxy", COMMANDS)
 def test_a_large_file_is_checked_from_memory(proxy, site):
     """Its content is not in memory, and need not be."""
     counted, question = "cachegate_answers_at_once_total", raw("GET", FILE, site.keys["owner"])
@@ -445,7 +503,14 @@ def test_without_redis_and_without_a_gateway_it_is_503(
         site.gateway.stop()
         for proxy in COMMANDS:
             check_unavailable(site.send(proxy, question))
+            check_unavailable(
+                site.send(proxy, raw("GET", site.link, None, f"X-API-Key: {site.keys['owner']}"))
+            )
         assert len(site.files.asked) == served
+    for proxy, folder in site.folders.items():  # the proxies have ended: their logs are complete
+        logged = "".join(one.read_text() for one in folder.glob("*.log"))
+        assert "sig=" not in logged, proxy
+        assert site.keys["owner"] not in logged, proxy
 
 
 def check_unavailable(answer):

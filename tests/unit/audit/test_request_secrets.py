@@ -55,6 +55,9 @@ CHANNELS = {
     "escaped query": lambda key: ((), b"%61pi%5fkey=" + escaped(key.decode()).encode()),
     "query of a url": lambda key: ((), b"url=" + quote(b"https://x/y?a=b&api_key=" + key, safe="").encode()),
     "signature": lambda key: ((), b"se=17&sig=key_0123456789ab." + key),
+    "target of nginx": lambda key: (((b"x-original-uri", b"/d/a?se=1&sig=key_0123456789ab." + key),), b""),
+    "target of traefik": lambda key: (((b"x-forwarded-uri", b"/a?api_key=" + key),), b""),
+    "link that led here": lambda key: (((b"referer", b"https://x/a?token=" + key),), b""),
     "escaped header": lambda key: (((b"authorization", b"Bearer " + escaped(key.decode()).encode()),), b""),
     "among many": lambda key: (((b"cookie", b"x=abcdefgh; " * 60), (b"x-api-key", key)), b""),
 }

@@ -29,7 +29,8 @@ async def deliver(receipt, client, means=None):
     if isinstance(answer, Refused):
         return answer
     meter = Meter(0.0)
-    await send_answer(answer, receipt, meter, client.scope, client.receive, client.send)
+    scope = {**client.scope, "method": receipt.admission.request.method}
+    await send_answer(answer, receipt, meter, scope, client.receive, client.send)
     return Sent(ending=meter.cut, sha256=meter.sha256)
 
 

@@ -350,6 +350,17 @@ class TestWhatIsClosed:
         assert exchange.status == outcome.status == status
         assert outcome.ending is ending
 
+    def test_a_get_that_asks_about_a_head_is_answered_as_the_get_that_it_is(self):
+        class Unwrapping(Gate):
+            async def admit(self, request, route):
+                return await super().admit(replace(request, method="HEAD"), route)
+
+        async def failing(scope, receive, send):
+            raise Unavailable("redis", "gone")
+
+        exchange = ask(Unwrapping(), failing)
+        assert (exchange.status, len(exchange.body)) == (503, int(exchange.headers[b"content-length"]))
+
     @pytest.mark.parametrize(
         "fault", [KeyError("x"), Unavailable("redis", "gone")], ids=["defect", "unavailable"]
     )

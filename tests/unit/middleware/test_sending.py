@@ -50,8 +50,10 @@ class Sent:
     async def receive(self):
         await asyncio.Event().wait()
 
-    async def answer(self, answer, method="GET"):
-        await send_answer(answer, receipt(method), self.meter, {}, self.receive, self.send)
+    async def answer(self, answer, method="GET", decided=None):
+        """`decided`: the method that was decided about, where the request asks about another one."""
+        scope = {"method": method}
+        await send_answer(answer, receipt(decided or method), self.meter, scope, self.receive, self.send)
         return self
 
     @property
@@ -147,6 +149,12 @@ async def test_head_has_the_same_headers_and_no_body():
     got, head = [await Sent().answer(Answer(200, HEADERS, b"body"), method) for method in ("GET", "HEAD")]
     assert head.headers[:2] == got.headers[:2]
     assert (got.body, head.body, head.is_complete) == (b"body", b"", True)
+
+
+async def test_a_get_that_asks_about_a_head_has_its_body():
+    """A proxy asks by GET whether it may serve a HEAD."""
+    sent = await Sent().answer(Answer(503, HEADERS, b"content"), method="GET", decided="HEAD")
+    assert sent.body == b"content"
 
 
 async def test_what_somebody_else_sends_is_told_to_the_meter():

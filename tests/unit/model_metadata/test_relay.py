@@ -68,7 +68,7 @@ async def send_by(relay, *, method="GET", headers=(), md5="0" * 32, is_gone=Fals
     if isinstance(answer, Refused):
         return answer, None, b""
     meter = Meter(0.0)
-    await send_answer(answer, receipt, meter, {}, receive, send)
+    await send_answer(answer, receipt, meter, {"method": admission.request.method}, receive, send)
     result = meter.cut
     head = messages[0] if messages else None
     return result, head, b"".join(one.get("body", b"") for one in messages[1:])

@@ -16,6 +16,8 @@ import pytest
 import uvicorn
 import uvloop
 
+from gateway.model.answers import Span
+from gateway.model.at_once import FileBody
 from gateway.server.listener import QuietServer, bind
 from gateway.server.protocol import worker_protocol
 from tests.certificates import write_certificate
@@ -276,6 +278,44 @@ def test_a_connection_that_is_broken_off_delivers_nothing_of_what_is_buffered(se
             read_all(connection)
     sent = app.scopes[0]["cachegate.sent"]()
     assert 0 < sent < len(CONTENT)
+
+
+class Cancelling(Memory):
+    """Answers with a file, and has the task that goes on with it cancelled before it begins."""
+
+    def __init__(self, file):
+        super().__init__()
+        self.file, self.ends = file, []
+
+    def finish(self):
+        [(_, connection)] = self.taken
+        assert connection.sends_files
+        body = FileBody(
+            file=self.file,
+            pieces=(Span(offset=0, count=len(CONTENT)),),
+            verify=lambda: None,
+            watch=lambda: None,
+            on_end=lambda sent, error: self.ends.append((sent, type(error))),
+        )
+        connection.answer_with_file(200, b"content-length: %d\r\n\r\n" % len(CONTENT), body)
+        for task in asyncio.all_tasks():
+            if task.get_coro().__name__ == "finish":
+                task.cancel()
+
+
+def test_a_file_whose_task_is_cancelled_before_it_begins_is_ended_once_all_the_same(app):
+    served = Served(app, cancelling := Cancelling(app.file))
+    try:
+        with served.connect() as connection:
+            connection.sendall(ONCE)
+            with pytest.raises(ConnectionResetError):
+                read_all(connection)
+    finally:
+        served.server.stop()
+        served.thread.join(20)
+    [(sent, error)] = cancelling.ends
+    assert error is asyncio.CancelledError
+    assert sent < len(CONTENT)
 
 
 # Answers from memory

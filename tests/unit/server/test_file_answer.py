@@ -227,6 +227,25 @@ def test_a_file_that_changed_sends_no_byte_and_ends_the_connection(file):
     assert (needs_more, received, sent, type(error), watched.complete) == (False, b"", 0, ChangedError, 0)
 
 
+def test_what_went_out_before_a_file_changed_is_counted(file):
+    checks = iter([None, ChangedError()])
+
+    def verify():
+        error = next(checks)
+        if error is not None:
+            raise error
+
+    async def test():
+        watched = Watched()
+        async with connected() as (server, client):
+            needs_more = watched.answer(server, watched.body(file, SHORT, verify=verify)).begin(HEAD)
+            return needs_more, watched, await read(client, len(HEAD) + SHORT.count)
+
+    needs_more, watched, _ = run(test)
+    [(sent, error)] = watched.ends
+    assert (needs_more, sent, type(error), watched.complete) == (False, SHORT.count, ChangedError, 0)
+
+
 def test_a_file_that_changes_on_the_way_is_cut(file):
     checks = []
 
