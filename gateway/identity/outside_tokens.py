@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from gateway.model.access import Credential, Principal
     from gateway.model.clocks import Clock
     from gateway.model.facts import Key
-    from gateway.model.issuers import FoundBinding, FoundIssuer, Issuer, IssuerKeySet, MappingRule
+    from gateway.model.issuers import Binding, FoundBinding, FoundIssuer, Issuer, IssuerKeySet, MappingRule
     from gateway.model.ports import IssuerDirectory, OutsideIssuers
     from gateway.model.stamps import Leaf
 
@@ -192,7 +192,7 @@ class OutsideTokens:
         digest = binding_digest(issuer.url, subject)
         bound = await self._directory.find_binding(digest, rule.tenant)
         known = bound.binding
-        if known is None or (known.revoked_at is None and not _covers(bound, rule)):
+        if known is None or _may_change(known, issuer, rule):
             await self._issuers.bind(issuer, rule, subject)
             bound = await self._directory.find_binding(digest, rule.tenant, afresh=True)
         return bound
@@ -229,6 +229,19 @@ class OutsideTokens:
                 keys = {}
             self._parsed.put(key_set.document, keys)
         return keys
+
+
+def _may_change(known: Binding, issuer: Issuer, rule: MappingRule) -> bool:
+    """Whether binding the subject anew, by this rule, could come to anything (`directory/edits/bindings.py`).
+
+    Where it could not, nobody is asked: who has two such tokens would use up the issuer's share of new
+    bindings, which other tenants' subjects need.
+    """
+    if known.revoked_at is not None:
+        return False
+    if known.tenant == rule.tenant:
+        return rule.name not in known.rules
+    return known.generation <= issuer.generation
 
 
 def _covers(bound: FoundBinding, rule: MappingRule) -> bool:

@@ -237,6 +237,20 @@ async def test_a_token_that_no_rule_or_more_than_one_matches_is_bound_to_nothing
     assert facts.bound == []
 
 
+async def test_a_subject_of_another_tenant_is_bound_anew_only_once_the_document_has_changed(tokens, facts):
+    facts.tenants["globex"] = replace(facts.tenants["acme"], tenant_id=TenantId("globex"))
+    facts.issuer = replace(facts.issuer, generation=5, rules=(rule(), rule("two", "globex", ref="two")))
+    await authenticate(tokens, token())
+    digest = binding_digest(URL, "s")
+    facts.bindings[digest] = replace(facts.bindings[digest], generation=6)
+    for _ in range(3):
+        assert await refused(tokens, token(ref="two")) is Reason.AMBIGUOUS_TOKEN
+    assert facts.bound == [("main", "s")]
+    facts.issuer = replace(facts.issuer, generation=7)
+    principal, _ = await authenticate(tokens, token(ref="two"))
+    assert principal.tenant == "globex"
+
+
 async def test_a_revoked_binding_is_refused_and_named(tokens, facts):
     await authenticate(tokens, token())
     digest = binding_digest(URL, "s")
