@@ -7,6 +7,9 @@ the canary's fact is rewritten) and cost nothing here. A view is charged the rec
 from, each once for all views. More of these than the near cache holds would be of no use, since a record that
 the near cache has evicted is no longer current.
 
+Tokens of one key that are limited alike share a view: each job of a CI system has a new token, and would
+otherwise have its view computed, and another caller's dropped.
+
 A view only narrows a search. Everything that is shown or served because of it is decided once more by itself.
 """
 
@@ -84,20 +87,20 @@ class CallerViews:
 
     async def models(self, principal: Principal) -> tuple[ModelId, ...]:
         """The models on disk that the caller may discover, sorted."""
-        return (await self._models.of(principal)).things
+        return (await self._models.of(_without_token(principal))).things
 
     async def packages(self, principal: Principal) -> tuple[ListedPackage, ...]:
         """The packages that the caller may read, of the models that it may discover."""
-        return (await self._packages.of(principal)).things
+        return (await self._packages.of(_without_token(principal))).things
 
     def recall_models(self, principal: Principal) -> tuple[ModelId, ...] | None:
         """The same from memory alone; None where it has to be computed."""
-        view = self._models.recall(principal)
+        view = self._models.recall(_without_token(principal))
         return None if view is None else view.things
 
     def recall_packages(self, principal: Principal) -> tuple[ListedPackage, ...] | None:
         """The same from memory alone; None where it has to be computed."""
-        view = self._packages.recall(principal)
+        view = self._packages.recall(_without_token(principal))
         return None if view is None else view.things
 
     async def _work_out_models(self, principal: Principal) -> View[ModelId]:
@@ -171,6 +174,13 @@ class _Views(Generic[T]):
         for _ in self.memory.putting(principal, view):
             await asyncio.sleep(0)
         return view
+
+
+def _without_token(principal: Principal) -> Principal:
+    """The caller without what tells its tokens apart. All that have the same limits may see the same."""
+    if principal.token_id is None and principal.issuer is None:
+        return principal
+    return replace(principal, token_id=None, expires_at=None)
 
 
 def discovery(principal: Principal, model: ModelId) -> Access:

@@ -60,10 +60,11 @@ MAX_MODELS = 32  # of one request, with all that they bring
 FACTLESS = frozenset(
     {
         *(Reason.MISTYPED_KEY, Reason.INVALID_LINK, Reason.EXPIRED_LINK),
-        *(Reason.MALFORMED_TOKEN, Reason.UNKNOWN_SIGNING_KEY, Reason.INVALID_TOKEN, Reason.EXPIRED_TOKEN),
+        *(Reason.MALFORMED_TOKEN, Reason.INVALID_TOKEN, Reason.EXPIRED_TOKEN),
     }
 )
-"""Refusals of a caller that are decided without facts."""
+"""Refusals of a caller that are decided without facts. Which keys sign tokens is known as facts are: a worker
+that was cut off may not have heard of a new one."""
 
 
 class Guard(msgspec.Struct, frozen=True, kw_only=True):

@@ -199,7 +199,7 @@ PROBLEMS: dict[Reason, Problem] = {
     Reason.ISSUER_UNDECIDED: UNAVAILABLE,
     Reason.NO_LINKS: _forbidden(
         "no-links",
-        "This route answers with signed URLs, and none are made for a token of this issuer. Read the files "
+        "This route answers with signed URLs, and none are made for this token. Read the files "
         "below /v1/models with the token, or use an API key.",
     ),
     Reason.UNKNOWN_KEY_LIMIT: Problem(

@@ -101,8 +101,7 @@ class TokenKeyWatch:
         # A key whose file was removed ends, whatever is wrong with the other files.
         self._held = tuple(key for key in self._held if key.number in numbers)
         try:
-            if numbers != [key.number for key in self._held]:  # a file is never overwritten
-                self._held = load_signing_keys(self._folder)
+            self._held = load_signing_keys(self._folder)  # each time: a file may hold another node's key now
             self._notes = await self._listing.signing_notes()
         finally:
             self._arrange()  # keys end by time alone too

@@ -64,7 +64,9 @@ _LONGEST_KEY_BYTES = 4096  # `extract` takes no longer one
 _BEGINNING_BYTES = 20
 _SCHEMES = frozenset({b"bearer", b"basic", b"token", b"digest", b"negotiate", b"apikey", b"local"})
 _BETWEEN = re.compile(rb"[\s,;=:\"']+")
-_PARAMETER = re.compile(rb"([A-Za-z][A-Za-z0-9_.\-\[\]]*)=([^&;#?\s]*)")
+_PARAMETER = re.compile(rb"([A-Za-z0-9_.\-\[\]]++)(?:=([^&;#?\s]*+))?")
+"""A word, and its value if it has one. Words without one match too, so that none is read more than once."""
+
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{8,}={0,2}")
 _URL_SAFE = str.maketrans("-_", "+/")
 
@@ -235,7 +237,7 @@ def _parameters(query: bytes) -> list[bytes]:
     """The values of parameters with secret names, also of parameters of a URL within a parameter."""
     found = []
     for _ in range(_MAX_DECODINGS):
-        found += [match[2] for match in _PARAMETER.finditer(query) if _is_secret_name(match[1])]
+        found += [value for name, value in _PARAMETER.findall(query) if value and _is_secret_name(name)]
         decoded = unquote_to_bytes(query) if b"%" in query else query
         if decoded == query:
             break

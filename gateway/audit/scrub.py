@@ -3,8 +3,8 @@
 A client can put a key anywhere: into a user agent, a method, a model's name. The credentials of the request
 itself are removed from every field, in whatever form (`request_secrets.py`). As for other keys: text that
 only describes the client (the user agent) loses everything that looks like a key; names that an auditor has
-to match exactly lose only our own keys, which have a recognisable form, and values announced by a word such
-as `api_key=`.
+to match exactly lose only our own keys and access tokens, which have a recognisable form, and values
+announced by a word such as `api_key=`.
 
 Limit: a key of a foreign form inside a model's name, which is nowhere else in the request, cannot be told
 from a name, and is not removed.
@@ -18,6 +18,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
 from gateway.audit.request_secrets import REMOVED
+from gateway.model.access import TOKEN_MARK
 
 if TYPE_CHECKING:
     from gateway.audit.request_secrets import RequestSecrets
@@ -27,6 +28,7 @@ _MAX_RAW_AGENT_BYTES = 1024  # that are examined; the rest is cut off first
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 _OUR_KEY = re.compile(r"cg_[0-9A-Za-z_]*", re.IGNORECASE)
+_OUR_TOKEN = re.compile(r"eyJ[0-9A-Za-z_-]+\.[0-9A-Za-z_-]+\.[0-9A-Za-z_-]+")
 _WORD = re.compile(r"[0-9A-Za-z_.~+/=:%@-]+")
 _UUID = r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}"
 # Keys of platforms have 16 letters and digits or more; few words in honest user agents do.
@@ -90,11 +92,13 @@ def _clean_agent(raw_agent: bytes) -> str:
 
 
 def clean_name(name: str, secrets: RequestSecrets | None = None) -> str:
-    """A name without the secrets of its request, our own keys, and values announced as secrets."""
+    """A name without the secrets of its request, our own keys, tokens, and values announced as secrets."""
     if secrets is not None and len(name) >= secrets.least:
         name = secrets.clean(name, separator="/")
     if "g_" in name or "G_" in name:
         name = _OUR_KEY.sub(REMOVED, name)
+    if TOKEN_MARK in name:
+        name = _OUR_TOKEN.sub(REMOVED, name)
     return _ANNOUNCED_IN_NAME.sub(REMOVED, name) if "=" in name else name
 
 

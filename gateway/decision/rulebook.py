@@ -196,6 +196,9 @@ class Rulebook:
         wanted = by_action[0]
         if _is_beyond_token(access, facts):  # found out only now: it takes the same work as the rest (I3)
             return denied(access, facts, Reason.NOT_PERMITTED)
+        if access.principal.only is not None and access.resource.kind is ResourceKind.TENANT:
+            # What a workflow does beside running models reaches all that the tenant has there.
+            return denied(access, facts, Reason.MISSING_ACTION, may_discover=True)
         if any(answer.has_failed for answer in everything):
             failed = [answer for answer in everything if answer.has_failed]
             return denied(access, facts, Reason.POLICY_ERROR, policies=_names(failed))

@@ -107,7 +107,8 @@ class TokenFace:
             raise Refusal(Reason.MALFORMED_BODY)
         asking = allowed.access.principal
         found, stamp = await self._introspection.look(text, asking, request.received_at)
-        return found, allowed.stamp.joined(stamp)
+        # A text that is no token of ours is told without facts: the record has those about the caller.
+        return found, allowed.stamp.joined(stamp) if stamp.leaves else allowed.stamp
 
     def answer_introspected(self, receipt: Receipt) -> Answer:
         """The members of RFC 7662, 2.2; of an inactive token nothing but that."""

@@ -76,6 +76,7 @@ class TokenAuthenticator:
 
     async def authenticate(self, credential: Credential, client: str, now: float) -> tuple[Principal, Stamp]:
         """The caller, and the stamp of the records read. Raises `Refusal` for every token not valid now."""
+        ring = None if self._tokens is None else self._tokens.ring
         claims, key, tenant, stamp = await self.find(credential.secret, now)
         principal = self._keys.judge(key, tenant, client, now)
         expiries = (principal.expires_at, float(claims.expires_at))
@@ -86,7 +87,8 @@ class TokenAuthenticator:
             token_id=claims.token_id,
             only=claims.only,
         )
-        self._recent.put(sha256_of(credential), Caller(key, tenant, principal, stamp, is_unbounded(key)))
+        if self._ring is ring:  # else the key that signed may have been withdrawn while facts were read
+            self._recent.put(sha256_of(credential), Caller(key, tenant, principal, stamp, is_unbounded(key)))
         return principal, stamp
 
     async def find(self, text: str, now: float) -> tuple[AccessClaims, Key, Tenant | None, Stamp]:

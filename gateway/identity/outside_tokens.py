@@ -11,13 +11,16 @@ A caller depends on the records of binding, tenant, issuer and keys, so a revoca
 key that its issuer withdrew reach it at once (I6). A transfer that has begun depends on the binding, the
 tenant and the rule: as with an access token of ours, the token's own end does not cut it.
 
-A kid that is not among the keys has them fetched once, for all workers; so have keys that are too old.
+A kid that is not among the keys has them fetched once, for all workers; so have keys that are too old, beside
+requests while tokens come, before the first one where none came for long.
 
 Non-goals: the form and the signature of a token (`json_web_tokens.py`), fetching, and writing facts.
 """
 
 from __future__ import annotations
 
+import asyncio
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -48,12 +51,20 @@ if TYPE_CHECKING:
     from gateway.model.access import Credential, Principal
     from gateway.model.clocks import Clock
     from gateway.model.facts import Key
-    from gateway.model.issuers import FoundBinding, FoundIssuer, Issuer, IssuerKeySet, MappingRule
+    from gateway.model.issuers import Binding, FoundBinding, FoundIssuer, Issuer, IssuerKeySet, MappingRule
     from gateway.model.ports import IssuerDirectory, OutsideIssuers
     from gateway.model.stamps import Leaf
 
 REFRESH_APART_SECONDS = 30.0
 """How far two fetches of an issuer's keys are apart at least. A new key of an issuer is known after that."""
+
+OVERDUE_SECONDS = REFRESH_SECONDS + 60.0
+"""How old keys are that nobody has asked for in time, because no token came: then they are waited for.
+
+Else the first token after hours could be signed with a key that was withdrawn hours ago."""
+
+OVERDUE_PATIENCE_SECONDS = 1.0
+"""How long a token whose key is known waits for that. An issuer that hangs delays it by no more."""
 
 DURING_OUTAGE_SECONDS = 30.0
 """How long a verified token is remembered while the keys are older than they should be."""
@@ -169,19 +180,27 @@ class OutsideTokens:
             raise Refusal(Reason.UNKNOWN_ISSUER)
         trusted = _trusted(found, found.issuer, now)
         known_at = None if found.key_set is None else found.key_set.fetched_at
-        if trusted is None or (
-            token.claimed_kid not in self._parse(trusted.key_set)
-            and _age(trusted.key_set, now) >= REFRESH_APART_SECONDS
-        ):
-            await self._issuers.refresh(found.issuer, known_at)
-            found = await self._directory.find_issuer(token.claimed_issuer, afresh=True)
-            if found.issuer is None:  # its document was removed meanwhile
-                raise Refusal(Reason.UNKNOWN_ISSUER)
-            trusted = _trusted(found, found.issuer, self._judge.latest(self._clock.now()))
-            if trusted is None:
-                raise Unavailable("issuer", "its keys changed again meanwhile", Reason.ISSUER_UNDECIDED)
-        elif _age(trusted.key_set, now) >= REFRESH_SECONDS:
+        age = inf if trusted is None else _age(trusted.key_set, now)
+        is_unknown = trusted is None or (
+            token.claimed_kid not in self._parse(trusted.key_set) and age >= REFRESH_APART_SECONDS
+        )
+        if is_unknown or age >= OVERDUE_SECONDS:
+            try:
+                async with asyncio.timeout(None if is_unknown else OVERDUE_PATIENCE_SECONDS):
+                    await self._issuers.refresh(found.issuer, known_at)
+            except (Unavailable, TimeoutError):
+                if is_unknown or trusted is None:
+                    raise
+                self._issuers.refresh_soon(trusted.issuer, trusted.key_set.fetched_at)  # reports the failure
+            else:
+                found = await self._directory.find_issuer(token.claimed_issuer, afresh=True)
+                if found.issuer is None:  # its document was removed meanwhile
+                    raise Refusal(Reason.UNKNOWN_ISSUER)
+                trusted = _trusted(found, found.issuer, self._judge.latest(self._clock.now()))
+        elif trusted is not None and age >= REFRESH_SECONDS:
             self._issuers.refresh_soon(trusted.issuer, trusted.key_set.fetched_at)
+        if trusted is None:
+            raise Unavailable("issuer", "its keys changed again meanwhile", Reason.ISSUER_UNDECIDED)
         keys = self._parse(trusted.key_set)
         return trusted, verify(token, keys, _rules(trusted.issuer), self._judge.latest(now))
 
@@ -192,7 +211,7 @@ class OutsideTokens:
         digest = binding_digest(issuer.url, subject)
         bound = await self._directory.find_binding(digest, rule.tenant)
         known = bound.binding
-        if known is None or (known.revoked_at is None and not _covers(bound, rule)):
+        if known is None or _may_change(known, issuer, rule):
             await self._issuers.bind(issuer, rule, subject)
             bound = await self._directory.find_binding(digest, rule.tenant, afresh=True)
         return bound
@@ -229,6 +248,19 @@ class OutsideTokens:
                 keys = {}
             self._parsed.put(key_set.document, keys)
         return keys
+
+
+def _may_change(known: Binding, issuer: Issuer, rule: MappingRule) -> bool:
+    """Whether binding the subject anew, by this rule, could come to anything (`directory/edits/bindings.py`).
+
+    Where it could not, nobody is asked: who has two such tokens would use up the issuer's share of new
+    bindings, which other tenants' subjects need.
+    """
+    if known.revoked_at is not None:
+        return False
+    if known.tenant == rule.tenant:
+        return rule.name not in known.rules
+    return known.generation <= issuer.generation
 
 
 def _covers(bound: FoundBinding, rule: MappingRule) -> bool:

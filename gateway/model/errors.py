@@ -76,7 +76,7 @@ class Reason(StrEnum):
     BINDING_LIMIT = "binding-limit", "Too many new subjects of the token's issuer came at once."
     NO_LINKS = (
         "no-links",
-        "The answer would hold signed URLs, and none are made for tokens of outside issuers.",
+        "The answer would hold signed URLs, and none are made for this token.",
     )
     ISSUER_UNDECIDED = (
         "issuer-undecided",

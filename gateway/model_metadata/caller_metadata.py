@@ -129,6 +129,8 @@ class Offers:
         self, inquiry: Callable[[], Inquiry], allowed: Allowed, looks: Looks
     ) -> tuple[EngineAnswer, Stamp] | None:
         """As `stat`, from memory alone; None where that has to be asked."""
+        if self._metadata.has_upstream and allowed.access.principal.token_id is not None:
+            return None  # refused by `stat`, whatever the provider said to the key
         body = self._metadata.stat_now(inquiry, allowed, looks)
         return None if body is None else (EngineAnswer(body=body), allowed.stamp)
 
@@ -145,9 +147,8 @@ class Offers:
         return EngineAnswer(body=given.body), allowed.stamp.joined(given.stamp)
 
     async def stat(self, inquiry: Inquiry) -> tuple[EngineAnswer, Stamp]:
-        """The answer to `/stat`. A provider is asked with the caller's key, and never with such a token."""
-        if self._metadata.has_upstream and inquiry.allowed.access.principal.issuer is not None:
-            raise Refusal(Reason.NO_LINKS)
+        """The answer to `/stat`."""
+        self._verify_may_be_asked(inquiry)
         reply = await self._metadata.stat(inquiry)
         return EngineAnswer(body=reply.what), inquiry.allowed.stamp.joined(reply.stamp)
 
@@ -157,6 +158,7 @@ class Offers:
         For a token of an outside issuer none are made: a link lives for an hour and names a key that can be
         looked up by itself, while such a token ends in minutes and its rights follow from its own claims.
         """
+        self._verify_may_be_asked(inquiry)
         if inquiry.allowed.access.principal.issuer is not None:
             raise Refusal(Reason.NO_LINKS)
         reply = await self._metadata.weights(inquiry, self._not_ours)
@@ -183,6 +185,13 @@ class Offers:
             return EngineAnswer(body=body), stamp
         body = await asyncio.to_thread(rewritten, answer, link)
         return EngineAnswer(body=body), stamp
+
+    def _verify_may_be_asked(self, inquiry: Inquiry) -> None:
+        """Raise for a token where a provider would be asked with it: it could be used here by who gets it."""
+        principal = inquiry.allowed.access.principal
+        has_token = principal.token_id is not None or principal.issuer is not None
+        if has_token and self._metadata.has_upstream:
+            raise Refusal(Reason.NO_LINKS)
 
     def _remember(self, inquiry: Inquiry, given: _Given, *, is_wrapped: bool) -> None:
         """Keep an answer that nobody has to be asked or told about when it is given again."""

@@ -493,6 +493,14 @@ def test_only_who_has_the_scope_is_told_about_tokens(site):
 # Ended
 
 
+def test_the_record_of_an_introspection_says_on_which_facts_it_was_decided(site):
+    key, _ = site.new_key("--tenant", "acme", "--scopes", "tokens:introspect")
+    for token in (site.token(), "no token at all"):
+        answer = site.introspect(token, key)
+        assert answer.status == 200
+        assert site.record(answer)["generation"] > 0
+
+
 def test_a_token_dies_with_its_key_and_is_not_active_any_more(site):
     key, key_id = site.new_key("--tenant", "acme")
     asking, _ = site.new_key("--admin", "--scopes", "tokens:introspect")

@@ -68,6 +68,31 @@ def test_a_hook_ends_what_was_said_to_a_key_of_our_own_about_the_model(asking, p
     assert packages(ask(asking, key)) == ["pkg2"]
 
 
+def test_a_token_of_ours_is_never_sent_to_the_provider(asking, platform):
+    asking.installation.run("tenants", "create", "bearer", status=None)
+    asking.installation.run("grants", "add", "--tenant", "bearer", "--models", CARS)
+    key = asking.installation.json("keys", "create", "--tenant", "bearer")["token"]
+    platform.rights[key] = {CARS}
+    form = (
+        "grant_type=urn:ietf:params:oauth:grant-type:token-exchange"
+        f"&subject_token={key}&subject_token_type=urn:cachegate:token-type:api-key"
+    )
+    made = asking.gateway.wire.send(
+        "POST /v1/token HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        "Content-Type: application/x-www-form-urlencoded\r\n"
+        f"Content-Length: {len(form)}\r\n\r\n{form}".encode()
+    )
+    token = made.json()["access_token"]
+    assert asking.get(CARS, token).status == 200
+    for _ in range(2):  # the second time, the provider's reply to the key is remembered
+        for path in ("weights", "stat"):
+            answer = asking.gateway.wire.get(f"/models/v1/external/{path}?modelId={CARS}", token)
+            assert (answer.status, answer.json()["type"]) == (403, "urn:cachegate:problem:no-links")
+            assert asking.gateway.wire.get(f"/models/v1/external/{path}?modelId={CARS}", key).status == 200
+    assert platform.questions(token) == []
+    assert token not in {asked for asked, _ in platform.weights_asked}
+
+
 def test_metadata_that_was_on_its_way_when_the_hook_came_is_not_remembered(asking, platform, eventually):
     key = platform.new_key(CARS)
     assert asking.get(CARS, key).status == 200

@@ -122,6 +122,26 @@ def test_two_callers_share_nothing():
     asyncio.run(scenario())
 
 
+def test_tokens_that_are_limited_alike_share_a_view_and_others_do_not():
+    async def scenario():
+        world = World(rights=may("discover", "m/1") | may("read", "m/1"))
+        caller_views = world.caller_views()
+        first = replace(CALLER, token_id="a", expires_at=1.0)
+        await caller_views.packages(first)
+        decided = world.decided
+        assert await caller_views.packages(replace(first, token_id="b", expires_at=2.0))
+        assert caller_views.recall_models(replace(first, token_id="c")) == ("m/1",)
+        assert world.decided == decided
+        assert caller_views.recall_models(replace(first, only="m/2")) is None
+        assert caller_views.recall_packages(replace(first, scopes=frozenset())) is None
+        bound = replace(CALLER, issuer="https://ci.example", expires_at=1.0)
+        await caller_views.packages(bound)
+        assert caller_views.recall_packages(replace(bound, expires_at=2.0)) is not None
+        assert caller_views.recall_packages(replace(bound, only="m/1")) is None
+
+    asyncio.run(scenario())
+
+
 def test_a_change_of_something_else_works_nothing_out_anew():
     async def scenario():
         world = World(rights=may("discover", "m/1"))

@@ -316,10 +316,17 @@ def _claims(tables: DocumentTables, rule: Mapping[str, Any], nth: int, url: str)
             )
         matches.append(ClaimMatch(claim=claim, values=values))
     owners = _OWNERS.get(url.rstrip("/"))
-    if owners is not None and not set(owners) & table.keys():
+    if owners is not None and not any(one.claim in owners and not _is_anybody(one) for one in matches):
         why = f"{url} signs for everybody, and the rule does not say whose tokens it means"
-        tables.complain(f"{why}; expected one of {', '.join(owners)}", at, nth=nth)
+        tables.complain(f"{why} (repo:* means everybody's); expected one of {', '.join(owners)}", at, nth=nth)
     return tuple(sorted(matches, key=lambda one: one.claim))
+
+
+def _is_anybody(match: ClaimMatch) -> bool:
+    """Whether a rule for `sub` names nobody: `repo:*` is every repository there is."""
+    return match.claim == "sub" and any(
+        one.endswith(WILDCARD) and sum(map(one.count, _SEPARATORS)) == 1 for one in match.values
+    )
 
 
 def _parse_value(text: str) -> str:

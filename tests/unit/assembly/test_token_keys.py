@@ -100,6 +100,16 @@ def test_a_key_whose_file_is_removed_ends_though_another_file_is_broken(world):
     assert [one.dependency for one in world.failures] == ["signing keys"]
 
 
+def test_a_key_whose_file_is_overwritten_by_that_of_another_node_ends(world, tmp_path):
+    leaked, others = create_token_key(world.folder), create_token_key(tmp_path / "other")
+    world.notes |= {leaked.kid: NOW, others.kid: NOW + 1}
+    world.look()
+    key_file(tmp_path / "other", 1).replace(key_file(world.folder, 1))
+    world.look()
+    assert world.trusted == {others.kid}
+    assert world.reports[-1] == {report_name("a:1"): others.kid.encode()}
+
+
 def test_a_retired_key_ends_by_time_though_redis_is_gone(world):
     old, new = create_token_key(world.folder), create_token_key(world.folder)
     world.notes |= {old.kid: NOW, new.kid: NOW + 1}

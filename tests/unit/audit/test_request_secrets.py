@@ -164,3 +164,14 @@ def test_of_a_credential_that_is_too_long_its_beginning_is_removed_too(form):
 
 def test_no_usual_header_has_the_name_of_a_secret():
     assert not any(map(request_secrets._is_secret_name, request_secrets._USUAL_NAMES))
+
+
+def test_a_long_word_without_a_value_is_read_once():
+    """A form of 16 KiB that is one word took two seconds, in which the worker answered nobody."""
+    assert len(request_secrets._PARAMETER.findall(b"a" * 16_384)) == 1
+
+
+@pytest.mark.parametrize("name", ["token", "1token", ".x-token", "[token]", "a.b_client_secret", "5Ftoken"])
+def test_the_value_of_a_parameter_is_found_whatever_its_name_begins_with(name):
+    secrets = RequestSecrets((), f"a=b&word&{name}={KEY}&c=".encode())
+    assert KEY not in clean_name(f"acme/{KEY}", secrets)

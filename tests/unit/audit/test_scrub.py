@@ -82,6 +82,12 @@ def test_a_name_loses_our_keys_and_nothing_else():
     assert clean_name("acme/cg_live_abcDEF/7") == f"acme/{REMOVED}/7"
 
 
+def test_a_name_loses_access_tokens():
+    token = "eyJhbGciOiJFZERTQSJ9.eyJpc3MiOiJ4In0.c2lnbmF0dXJlLWlzLWxvbmc"
+    assert clean_name(f"acme/{token}/7") == f"acme/{REMOVED}/7"
+    assert clean_name("acme/eyJ-v2.onnx") == "acme/eyJ-v2.onnx"
+
+
 @pytest.mark.parametrize("name", ["acme/api_key=hunter2/7", "acme/token=hunter2", "acme/SIG=hunter2&x"])
 def test_a_name_loses_what_is_announced_as_a_key(name):
     assert "hunter2" not in clean_name(name)

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from gateway.decision import Rulebook
 from gateway.decision.rulebook import MAX_BATCH, MAX_GRANT_INDEXES, MAX_NAMED
-from gateway.model.access import Action, Resource, ResourceKind
+from gateway.model.access import ALLOWABLE, Action, Resource, ResourceKind
 from gateway.model.errors import Reason
 from gateway.model.facts import Grant, KeyKind, Scope, Standing, Visibility
 from gateway.model.verdicts import Allowed, Denied
@@ -363,6 +363,17 @@ class TestTokens:
         assert isinstance(verdict, expected)
         if isinstance(verdict, Denied):
             assert (verdict.reason, verdict.may_discover) == (Reason.NOT_PERMITTED, False)
+
+    @pytest.mark.parametrize("action", ALLOWABLE)
+    def test_a_token_that_is_narrowed_runs_models_and_nothing_beside(self, asker, action):
+        access = asker.access(resource=Resource(kind=ResourceKind.TENANT), action=action)
+        access = replace(access, principal=replace(access.principal, allows=(action.value,)))
+        facts = asker.facts(requested=None, model=None)
+        assert isinstance(asker.rulebook.decide(access, facts), Allowed)
+        narrowed = replace(access, principal=replace(access.principal, only="acme/cars/*"))
+        verdict = asker.rulebook.decide(narrowed, facts)
+        assert isinstance(verdict, Denied)
+        assert (verdict.reason, verdict.may_discover) == (Reason.MISSING_ACTION, True)
 
     def test_whoever_may_identify_itself_may_have_a_token_and_only_a_scope_lets_it_ask_about_others(
         self, asker

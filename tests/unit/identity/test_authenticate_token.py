@@ -185,6 +185,22 @@ def test_a_known_token_is_forgotten_when_the_keys_that_verify_change(world):
     assert len(world.subject.memories[0]) == 0
 
 
+def test_a_token_is_not_remembered_if_its_key_is_withdrawn_while_it_is_authenticated(world):
+    text, others = world.token(), arrange([create_token_key(world.folder)], {}, NOW)
+    find_key = world.directory.find_key
+
+    async def find_while_another_token_comes(digests):
+        world.directory.find_key = find_key
+        world.tokens.ring = others
+        with pytest.raises(Refusal):
+            await world.any.authenticate(Credential(text), CLIENT, NOW)
+        return await find_key(digests)
+
+    world.directory.find_key = find_while_another_token_comes
+    world.authenticate(text)
+    assert world.recall(text) is None
+
+
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
 def test_a_forged_token_is_refused_before_any_fact_is_looked_up(world, case):
     forge = Forge(

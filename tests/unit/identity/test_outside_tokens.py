@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import jwt
@@ -10,9 +11,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import OKPAlgorithm
 from msgspec.structs import replace
 
+from gateway.identity import outside_tokens
 from gateway.identity.authenticate import Authenticator
 from gateway.identity.json_web_tokens import parse
-from gateway.identity.outside_tokens import DURING_OUTAGE_SECONDS, REFRESH_APART_SECONDS, OutsideTokens
+from gateway.identity.outside_tokens import (
+    DURING_OUTAGE_SECONDS,
+    OVERDUE_SECONDS,
+    REFRESH_APART_SECONDS,
+    OutsideTokens,
+)
 from gateway.identity.pepper import Pepper, Peppers
 from gateway.model.access import Credential
 from gateway.model.errors import Reason, Refusal, Unavailable
@@ -237,6 +244,20 @@ async def test_a_token_that_no_rule_or_more_than_one_matches_is_bound_to_nothing
     assert facts.bound == []
 
 
+async def test_a_subject_of_another_tenant_is_bound_anew_only_once_the_document_has_changed(tokens, facts):
+    facts.tenants["globex"] = replace(facts.tenants["acme"], tenant_id=TenantId("globex"))
+    facts.issuer = replace(facts.issuer, generation=5, rules=(rule(), rule("two", "globex", ref="two")))
+    await authenticate(tokens, token())
+    digest = binding_digest(URL, "s")
+    facts.bindings[digest] = replace(facts.bindings[digest], generation=6)
+    for _ in range(3):
+        assert await refused(tokens, token(ref="two")) is Reason.AMBIGUOUS_TOKEN
+    assert facts.bound == [("main", "s")]
+    facts.issuer = replace(facts.issuer, generation=7)
+    principal, _ = await authenticate(tokens, token(ref="two"))
+    assert principal.tenant == "globex"
+
+
 async def test_a_revoked_binding_is_refused_and_named(tokens, facts):
     await authenticate(tokens, token())
     digest = binding_digest(URL, "s")
@@ -295,6 +316,28 @@ async def test_old_keys_are_asked_for_behind_and_too_old_ones_do_not_count(token
     text = token(iat=int(too_late), exp=int(too_late) + 600)
     with pytest.raises(Unavailable):
         await authenticate(tokens, text, too_late)
+
+
+async def test_a_key_that_was_withdrawn_while_no_token_came_is_not_believed_once_more(tokens, facts):
+    late = facts.time = NOW + OVERDUE_SECONDS
+    facts.published = key_set(late, k2=NEW_KEY)
+    withdrawn = token(iat=int(late), exp=int(late) + 600)
+    assert await refused(tokens, withdrawn, late) is Reason.UNKNOWN_SIGNING_KEY
+    assert facts.refreshed == [NOW]
+
+
+@pytest.mark.parametrize("how", ["failing", "hanging"])
+async def test_while_the_issuer_is_away_keys_that_are_overdue_count(tokens, facts, monkeypatch, how):
+    async def hang(*_):
+        await asyncio.Event().wait()
+
+    if how == "hanging":
+        monkeypatch.setattr(facts, "refresh", hang)
+        monkeypatch.setattr(outside_tokens, "OVERDUE_PATIENCE_SECONDS", 0.01)
+    facts.published = None
+    late = facts.time = NOW + OVERDUE_SECONDS
+    principal, _ = await authenticate(tokens, token(iat=int(late), exp=int(late) + 600), late)
+    assert principal.tenant == "acme"
 
 
 async def test_a_token_is_remembered_no_longer_than_its_keys_may_stay_unasked(tokens, facts):

@@ -142,6 +142,28 @@ def test_a_rule_of_an_issuer_for_everybody_says_whose_tokens_it_means(tmp_path):
     assert "signs for everybody" in why
 
 
+@pytest.mark.parametrize(
+    ("sub", "is_somebody"),
+    [
+        ('"repo:*"', False),
+        ('"project_path:*"', False),
+        ('["repo:acme/vision:ref:refs/heads/main", "repo:*"]', False),
+        ('"repo:acme/*"', True),
+        ('"repo:acme/vision:*"', True),
+        ('"repository_owner:acme:*"', True),
+        ('"repo:acme/vision:environment:production"', True),
+    ],
+)
+def test_a_subject_that_is_every_repository_names_nobody(tmp_path, sub, is_somebody):
+    github = CI.replace("https://ci.example", "https://token.actions.githubusercontent.com")
+    github = github.replace('repository = "acme/vision"', f"sub = {sub}")
+    if is_somebody:
+        assert load(tmp_path, ci=github)
+    else:
+        [(_, why)] = problems(tmp_path, github)
+        assert "signs for everybody" in why
+
+
 def test_plain_http_is_permitted_in_the_operators_own_network(tmp_path):
     assert load(tmp_path, ci=CI.replace("https://ci.example", "http://ci.example"), may_be_private=True)
 
