@@ -450,7 +450,7 @@ class Fleet:
     sign: Any = None  # makes what is sent in the place of a key; None: the key itself is sent
 
     def presented(self, who):
-        return self.present(self.tokens[who], self.key_ids[who], who)
+        return self.present(self.tokens[who], self.key_ids.get(who), who)
 
     def present(self, token, key_id, tenant):
         return token if self.sign is None else self.sign(key_id, tenant)

@@ -54,7 +54,7 @@ def served(tmp_path):
         async def receive():
             await asyncio.Event().wait()
 
-        scope = {RECEIPT: receipt, METER: meter}
+        scope = {"method": method, RECEIPT: receipt, METER: meter}
         route = FaceRoute(replace(FILE, answer=file_answers(means or Means())))
         asyncio.run(route.handle(scope, receive, meter.counting(send)))
         outcome = meter.outcome(0.0)

@@ -70,7 +70,7 @@ def test_a_route_sends_the_answer_that_it_declares(answer):
         messages.append(message)
 
     route = FaceRoute(declaration(answer=answer))
-    asyncio.run(route.handle({RECEIPT: receipt, METER: Meter(0.0)}, None, send))
+    asyncio.run(route.handle({"method": "GET", RECEIPT: receipt, METER: Meter(0.0)}, None, send))
     start, body = messages
     assert (start["status"], body["body"]) == (200, b"ok")
     assert dict(start["headers"])[b"cachegate-record"] == b"r" * 36
