@@ -91,6 +91,13 @@ class Way:
 
     def milliseconds(self) -> float:
         """One request, until its whole answer is there."""
+        try:
+            return self._timed()
+        except ConnectionError:  # the connection was idle for too long, on a busy machine
+            self._connection.close()
+            return self._timed()
+
+    def _timed(self) -> float:
         began = time.perf_counter()
         self._connection.request("POST", self._path, self._body, {"Content-Type": "application/json"})
         answer = self._connection.getresponse()

@@ -163,13 +163,6 @@ ROUTES = (
             ("GET", "/inference_pipelines/list"),
             ("POST", "/inference_pipelines/initialise"),
             ("POST", "/initialise_webrtc_worker"),
-            ("POST", "/workflows/run"),
-            ("POST", "/infer/workflows"),
-            ("POST", "/infer/workflows/acme/w"),
-            ("POST", "/acme/workflows/w"),
-            ("POST", "/acme/workflows/w/describe_interface"),
-            ("POST", "/w%6Frkflows/run"),
-            ("POST", "/acme%2Fworkflows/w"),
         )
     ),
 )

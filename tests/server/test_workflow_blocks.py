@@ -83,8 +83,8 @@ def _models_by_record(front):
     return found
 
 
-def test_custom_python_and_the_cache_run_on_a_server_of_the_tenants_own(front_with, upstream):
-    front = front_with(INFERENCE_URL=f"acme={upstream.server.url}")
+def test_custom_python_and_the_cache_run_on_a_server_of_the_tenants_own(front_with, upstream, second):
+    front = front_with(INFERENCE_URL=f"{upstream.server.url},acme={second.url}")
     specification = {
         "version": "1.0",
         "inputs": [{"type": "WorkflowImage", "name": "image"}],
@@ -106,7 +106,7 @@ def test_custom_python_and_the_cache_run_on_a_server_of_the_tenants_own(front_wi
     refused = front.post(RUN, document, key)
     assert (refused.status, front.reason(refused)) == (403, "missing-action"), refused.body
     assert "is not allowed" in refused.json()["detail"]
-    assert RUN not in [note.path for note in front.sent()]
+    assert RUN not in [note.path for note in second.notes.requests()]
     front.installation.run("tenants", "allow", "acme", "custom-python", "cache-write")
     answer = front.post(RUN, document, key)
     assert answer.status == 200, answer.body
