@@ -267,8 +267,8 @@ class _Models:
         """The body's `model_id`; else the default version of the route's family, or its default."""
         route = self._route
         if self._document.get("model_id") is None and route.family is not None:
-            self._document.pop("model_id", None)
-            return _parse_id(self._version_of(route.family), Reason.MALFORMED_BODY)
+            # Written into the body: the server's own default is lost where only the version is there.
+            self._document["model_id"] = self._version_of(route.family)
         self._read.add("model_id")
         if route.default is not None:
             self._document.setdefault("model_id", route.default)

@@ -127,7 +127,7 @@ def _paths(draw, form: str, model: str):
     if often(draw, 10):
         path = PATH_CHANGES[draw(st.sampled_from(sorted(PATH_CHANGES)))](path)
     path = quote(path, safe="/%,.:;=")
-    if often(draw, 15):
+    if len(path) > 1 and often(draw, 15):
         at = draw(st.integers(1, len(path) - 1))
         if path[at].isalnum() and "%" not in path[max(0, at - 2) : at]:
             path = f"{path[:at]}%{ord(path[at]):02X}{path[at + 1 :]}"
