@@ -184,6 +184,8 @@ def requests(draw, tokens: Mapping[str, str], forms: Sequence[str] = FORMS):
         elif place == "query":
             name = draw(st.sampled_from(("api_key",) * 8 + ("api%5Fkey", "API_KEY")))
             query.append(f"{name}={quote(used[-1])}")
+            if name == "API_KEY":  # no handler knows it, and it is not sent on
+                used[-1] = ""
         else:
             members.append(("api_key", used[-1]))
     if often(draw, 10):
@@ -219,9 +221,10 @@ def _written(draw, members: list[tuple[str, Any]]) -> bytes:
 
 
 def examples(number: int, phases: Sequence[Phase] = (Phase.generate, Phase.shrink)) -> settings:
-    """So many examples, however long each takes on this machine."""
+    """So many examples, however long each takes on this machine; the same in each run of the same code."""
     return settings(
         max_examples=number,
+        derandomize=True,
         deadline=None,
         database=None,
         phases=phases,

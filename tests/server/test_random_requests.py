@@ -14,8 +14,13 @@ from hypothesis import given
 from random_requests import examples, requests
 from tenants_models import ALIAS
 
+from gateway.front_door.matching import match
+from gateway.front_door.table import load_table
+from gateway.front_door.values import BodyKind
+
 pytestmark = pytest.mark.server
 
+TABLE = load_table("1.8.3")
 EXAMPLES = 400
 OPEN_TO_ALL = (
     *("clip/", "classifiers/", "sam2/", "pp_ocr/", "doctr/", "perception_encoder/"),
@@ -31,6 +36,12 @@ def may_infer(tenant, model):
     if "/" in model:
         return model.startswith((f"{tenant}/", *OPEN_TO_ALL))
     return tenant in NAMES.get(model, ())
+
+
+def streams(note):
+    """Whether the body passed as it came. It is an image then: no handler reads a key in it."""
+    path = note.values["raw_path"].encode()
+    return match(TABLE, note.values["method"], path).route.body is BodyKind.STREAM
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +69,10 @@ def test_what_the_handler_uses_was_authorised_for_the_caller(front, tally):
         tally["used" if used else "sent" if received else "refused"] += 1
         assert answer.status != 500 or received
         for note in received:
-            assert not any(token in repr(note.values) for token in key_of), note
+            values = {
+                name: value for name, value in note.values.items() if name != "body" or not streams(note)
+            }
+            assert not any(token in repr(values) for token in key_of), note
             named = [value for name, value in note.headers if name.lower() == "authorization"]
             assert named in ([], [f"Bearer {SERVICE_KEY}"]), note
         if not used:
