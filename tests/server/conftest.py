@@ -75,9 +75,8 @@ def _build(script: Path, folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def _second(_upstream):
-    """A tenant's own server: without the routes that can be switched off, and with custom Python."""
-    variables = FEWER_ROUTES | {"ALLOW_CUSTOM_PYTHON_EXECUTION_IN_WORKFLOWS": "True"}
-    second = Server(_upstream.provider.api_url, **variables)
+    """A second server, without the routes that can be switched off."""
+    second = Server(_upstream.provider.api_url, **FEWER_ROUTES)
     try:
         second.await_ready()
         yield second

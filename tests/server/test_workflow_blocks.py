@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from http_client import image
-from upstream import PYTHON
+from upstream import PYTHON, Server
 from workflow_texts import python_block
 
 from gateway.front_door.table import load_table
@@ -83,8 +83,19 @@ def _models_by_record(front):
     return found
 
 
-def test_custom_python_and_the_cache_run_on_a_server_of_the_tenants_own(front_with, upstream, second):
-    front = front_with(INFERENCE_URL=f"{upstream.server.url},acme={second.url}")
+@pytest.fixture
+def own_server(upstream):
+    """A server of one tenant, with custom Python switched on."""
+    server = Server(upstream.provider.api_url, ALLOW_CUSTOM_PYTHON_EXECUTION_IN_WORKFLOWS="True")
+    try:
+        server.await_ready()
+        yield server
+    finally:
+        server.stop()
+
+
+def test_custom_python_and_the_cache_run_on_a_server_of_the_tenants_own(front_with, upstream, own_server):
+    front = front_with(INFERENCE_URL=f"{upstream.server.url},acme={own_server.url}")
     specification = {
         "version": "1.0",
         "inputs": [{"type": "WorkflowImage", "name": "image"}],
@@ -106,7 +117,7 @@ def test_custom_python_and_the_cache_run_on_a_server_of_the_tenants_own(front_wi
     refused = front.post(RUN, document, key)
     assert (refused.status, front.reason(refused)) == (403, "missing-action"), refused.body
     assert "is not allowed" in refused.json()["detail"]
-    assert RUN not in [note.path for note in second.notes.requests()]
+    assert RUN not in [note.path for note in own_server.notes.requests()]
     front.installation.run("tenants", "allow", "acme", "custom-python", "cache-write")
     answer = front.post(RUN, document, key)
     assert answer.status == 200, answer.body
