@@ -115,6 +115,7 @@ class RandomRequest:
     headers: tuple[tuple[str, str], ...]
     body: bytes
     keys: frozenset[str]
+    keys_beside_body: frozenset[str]  # a body that is streamed is an image, and no key is read in it
 
 
 def often(draw, percent: int) -> bool:
@@ -198,14 +199,16 @@ def requests(draw, tokens: Mapping[str, str], forms: Sequence[str] = FORMS):
         kind = draw(st.sampled_from(CONTENT_TYPES))
     headers += [] if kind is None else [("Content-Type", kind)]
     has_body = method != "GET" or often(draw, 10)
+    beside = [one for place, one in zip(places, used, strict=True) if place != "body"]
     if not has_body:
-        used = [one for place, one in zip(places, used, strict=True) if place != "body"]
+        used = beside
     return RandomRequest(
         method=method,
         target="?".join([target, "&".join(query)] if query else [target]),
         headers=tuple(draw(st.permutations(headers))),
         body=_written(draw, draw(st.permutations(members))) if has_body else b"",
         keys=frozenset(used) - {""},  # an empty one is none
+        keys_beside_body=frozenset(beside) - {""},
     )
 
 

@@ -78,7 +78,7 @@ def test_what_the_handler_uses_was_authorised_for_the_caller(front, tally):
         if not used:
             return
         # One key came, and it is the one that was decided on.
-        (token,) = request.keys
+        (token,) = request.keys_beside_body if any(map(streams, received)) else request.keys
         key = key_of[token]
         new = [one for one in front.installation.records() if one.get("id") not in seen]
         seen.update(one["id"] for one in new if "id" in one)

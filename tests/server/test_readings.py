@@ -59,7 +59,7 @@ def compare(upstream, request, table=TABLE):
         return refusal.reason
     if outbound is None:
         return "ours"
-    (token,) = request.keys
+    (token,) = request.keys_beside_body if outbound.body is None else request.keys
     assert inquiry.credential is not None
     notes = upstream.server.notes
     notes.mark()
