@@ -69,6 +69,9 @@ OVERDUE_PATIENCE_SECONDS = 1.0
 DURING_OUTAGE_SECONDS = 30.0
 """How long a verified token is remembered while the keys are older than they should be."""
 
+OUTAGE_MARGIN_SECONDS = 5.0
+"""How much longer that may be: what was decided has to last until its first byte is sent."""
+
 MAX_LEAVES = 2_000  # rules that are in use, and issuers
 
 MAX_PARSED = 64
@@ -149,7 +152,9 @@ class OutsideTokens:
             issuer=issuer.url,
             only=rule.only,
         )
-        of_issuer = self._rule_leaf(trusted, rule), self._keys_leaf(trusted, now)
+        # Not the time of arrival: keys may have been waited for since, past the end that this would give.
+        read_at = self._judge.latest(self._clock.now())
+        of_issuer = self._rule_leaf(trusted, rule), self._keys_leaf(trusted, read_at)
         return Caller(
             replace(key, expires_at=float(claims.expires_at)),
             bound.tenant,
@@ -230,7 +235,8 @@ class OutsideTokens:
         fetched_at, about = trusted.key_set.fetched_at, (trusted.issuer.url, "")
         until = fetched_at + REFRESH_SECONDS
         if until <= now:
-            step = (now // DURING_OUTAGE_SECONDS + 1) * DURING_OUTAGE_SECONDS
+            # The same for all tokens of a while. A caller just before its end is given the next.
+            step = ((now + OUTAGE_MARGIN_SECONDS) // DURING_OUTAGE_SECONDS + 1) * DURING_OUTAGE_SECONDS
             until = min(step, fetched_at + KEY_SET_SECONDS)
         known = self._leaves.find(about)
         if known is None or known[0] is not trusted.key_set_leaf or known[1] != until:

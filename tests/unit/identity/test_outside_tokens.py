@@ -353,6 +353,32 @@ async def test_a_token_is_remembered_no_longer_than_its_keys_may_stay_unasked(to
     assert not stamp.is_current
 
 
+async def test_a_decision_during_an_outage_lasts_until_it_is_answered(tokens, facts, monkeypatch):
+    """However long keys were waited for. A stamp that ended meanwhile leads to other tries, and to a 503."""
+    late = NOW + OVERDUE_SECONDS
+    arrived = (late // DURING_OUTAGE_SECONDS + 1) * DURING_OUTAGE_SECONDS - 0.5
+
+    async def wait_a_second(*_):
+        facts.time = arrived + 1.0
+        raise TimeoutError
+
+    monkeypatch.setattr(facts, "refresh", wait_a_second)
+    facts.time = arrived
+    text = token(iat=int(late), exp=int(late) + 600)
+    _, stamp = await authenticate(tokens, text, arrived)
+    assert facts.time == arrived + 1.0
+    assert stamp.is_current
+
+
+async def test_a_decision_just_before_a_remembered_while_ends_is_given_the_next(tokens, facts):
+    facts.published = None
+    late = NOW + REFRESH_SECONDS
+    facts.time = (late // DURING_OUTAGE_SECONDS + 1) * DURING_OUTAGE_SECONDS - 0.001
+    _, stamp = await authenticate(tokens, token(iat=int(late), exp=int(late) + 600), facts.time)
+    facts.time += 1.0
+    assert stamp.is_current
+
+
 async def test_keys_of_a_node_whose_clock_is_ahead_count_and_those_of_the_future_do_not(tokens, facts):
     facts.key_set = facts.published = key_set(NOW + REFRESH_APART_SECONDS)
     await authenticate(tokens, token())
