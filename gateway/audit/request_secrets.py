@@ -36,7 +36,7 @@ _NOT_A_LETTER = re.compile(rb"[^A-Za-z]+")
 _USUAL_NAMES = frozenset(
     {
         *(b"host", b"user-agent", b"accept", b"accept-encoding", b"connection", b"traceparent", b"range"),
-        *(b"if-none-match", b"x-forwarded-for", b"x-forwarded-proto"),
+        *(b"if-none-match", b"x-forwarded-for", b"x-forwarded-proto", b"x-original-method"),
     }
 )
 """Headers that hold no secret: nearly all, known without a call."""
@@ -91,9 +91,11 @@ class RequestSecrets:
         else:
             raw = []
             for name, value in headers:
+                if name in _USUAL_NAMES:
+                    continue
                 if name in _TARGETS:
                     raw += _parameters(value)
-                elif name not in _USUAL_NAMES and (name in _KEY_HEADERS or _is_secret_name(name)):
+                elif name in _KEY_HEADERS or _is_secret_name(name):
                     raw.append(value)
         if query:
             raw += _parameters(query)
@@ -235,6 +237,8 @@ def _decoded(piece: bytes) -> Iterator[bytes]:
 
 def _parameters(query: bytes) -> list[bytes]:
     """The values of parameters with secret names, also of parameters of a URL within a parameter."""
+    if b"=" not in query and b"%" not in query:
+        return []  # without a value, as in most paths
     found = []
     for _ in range(_MAX_DECODINGS):
         found += [value for name, value in _PARAMETER.findall(query) if value and _is_secret_name(name)]

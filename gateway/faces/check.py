@@ -20,12 +20,13 @@ token) or depends on a body (the front door), and a proxy could serve neither by
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec.structs import replace
 
-from gateway.credential.client import find_forwarded
+from gateway.credential.client import REMEMBERED_LISTS, find_forwarded
 from gateway.delivery.digests import entity_tag
 from gateway.faces.content import BLOB, FILE, READS
 from gateway.faces.download import DOWNLOAD
@@ -52,6 +53,8 @@ CLIENT = b"x-forwarded-for"
 ANY_METHOD = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 
 _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")  # RFC 9110, 5.6.2: token
+_USUAL_METHODS = frozenset({b"GET", b"HEAD"})
+_LONGEST_ADDRESS_BYTES = 64  # with brackets, a port and blanks; an address has 45 at most
 _AS_IN_NGINX = frozenset({401, 403})  # of all refusals, these two reach nginx's client as they are
 _FORBIDDEN = 403
 
@@ -126,14 +129,7 @@ class _Told(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_told(request: WireRequest, dialect: Dialect) -> _Told:
     """The original request of a check. It never raises, so that records have what was told."""
-    told: dict[bytes, bytes] = {}
-    is_clear = True
-    for name, value in request.headers:
-        if name in TELLING:
-            is_clear &= name not in told
-            told[name] = value
-        elif b"_" in name and name.replace(b"_", b"-") in TELLING:
-            is_clear = False
+    told, is_clear = _find_telling(request)
     if dialect.method_header is None or dialect.target_header is None:
         method, target = request.method.encode(), request.raw_path[len(ENVOY_PATH) :]
         if request.query:
@@ -145,7 +141,8 @@ def read_told(request: WireRequest, dialect: Dialect) -> _Told:
         # Caddy hands the query of the original request on; one that differs would be somebody else's.
         is_clear &= request.query in {b"", target.partition(b"?")[2]}
     is_clear = is_clear and told.keys() == expected and _is_address(told[CLIENT])
-    is_clear = is_clear and target.startswith(b"/") and _METHOD.fullmatch(method) is not None
+    is_clear = is_clear and target.startswith(b"/")
+    is_clear = is_clear and (method in _USUAL_METHODS or _METHOD.fullmatch(method) is not None)
     reason = None
     if not request.is_of_proxy:
         reason = Reason.UNTRUSTED_PROXY
@@ -156,9 +153,33 @@ def read_told(request: WireRequest, dialect: Dialect) -> _Told:
     return _Told(method=method.decode("latin-1"), target=target, reason=reason)
 
 
+def _find_telling(request: WireRequest) -> tuple[dict[bytes, bytes], bool]:
+    """The headers that tell an original request, and whether each came once and nothing looks like one."""
+    fields = request.fields
+    if fields is not None and not any([b"_" in name for name in fields]):
+        return {name: fields[name] for name in TELLING & fields.keys()}, True
+    told: dict[bytes, bytes] = {}
+    is_clear = True
+    for name, value in request.headers:
+        if name in TELLING:
+            is_clear &= name not in told
+            told[name] = value
+        elif b"_" in name and name.replace(b"_", b"-") in TELLING:
+            is_clear = False
+    return told, is_clear
+
+
 def _is_address(raw_list: bytes) -> bool:
     """Whether the last entry of this list of clients, which the proxy itself wrote, is an address."""
-    return find_forwarded(raw_list.rpartition(b",")[2]) is not None
+    last = raw_list.rpartition(b",")[2]
+    is_short = len(last) <= _LONGEST_ADDRESS_BYTES
+    return is_short and _is_known_address(last)
+
+
+@lru_cache(REMEMBERED_LISTS)
+def _is_known_address(last: bytes) -> bool:
+    """The same of an entry by itself. It depends on nothing else; clients are few, and ask often."""
+    return find_forwarded(last) is not None
 
 
 class Checks(msgspec.Struct, frozen=True, kw_only=True):
